@@ -1,0 +1,1 @@
+"""Run Curator pipelines on Ray Data and Cosmos-Xenna."""

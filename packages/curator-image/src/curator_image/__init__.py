@@ -1,0 +1,1 @@
+"""Curate images: read shards, filter, embed, score and deduplicate."""

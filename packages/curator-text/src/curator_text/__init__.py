@@ -1,0 +1,1 @@
+"""Curate text: read, extract, filter, score and deduplicate documents."""
