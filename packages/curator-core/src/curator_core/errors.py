@@ -1,0 +1,62 @@
+"""What can go wrong, as types: every error a user meets says what, which and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CuratorError(Exception):
+    """Base of every error that Curator raises on purpose; its text is written for the user."""
+
+
+class UsageError(CuratorError):
+    """A wrong parameter, option or file: nothing has run and nothing will until it is mended."""
+
+
+class PlanError(CuratorError):
+    """The pipeline cannot run as described; raised before anything starts."""
+
+
+class MissingDependency(CuratorError):
+    """A package that an extra brings is not installed; the text is the command that adds it."""
+
+
+class AccountingError(CuratorError):
+    """Rows or shares do not add up: something was lost, or counted twice."""
+
+
+class StageError(CuratorError):
+    """A stage raised while it worked on a task, under the policy ``fail``.
+
+    ``details`` is the traceback of the user's code as text, without the engine's frames.
+    """
+
+    def __init__(self, stage: str, task_id: str, reason: str, details: str = "") -> None:
+        super().__init__(stage, task_id, reason, details)
+        self.stage = stage
+        self.task_id = task_id
+        self.reason = reason
+        self.details = details
+
+    def __str__(self) -> str:
+        text = f"stage {self.stage!r} failed on task {self.task_id!r}: {self.reason}"
+        return f"{text}\n{self.details.rstrip()}" if self.details else text
+
+
+class WorkerDied(CuratorError):
+    """A worker process ended without an answer: a crash in native code, a kill, or no memory left."""
+
+
+class RunRefused(CuratorError):
+    """The run directory belongs to another run, or to a pipeline that has since changed."""
+
+
+class TooManyErrors(CuratorError):
+    """More was set aside than ``max_error_fraction`` allows."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint such as ``; did you mean 'min_words'?`` or an empty string."""
+    matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
