@@ -1,0 +1,77 @@
+# Everything here sets itself up: it needs Python 3.12, pip and make, nothing else.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+UV := tools/uv.sh
+BIN := .venv/bin
+# Two: the tests start processes and clusters of their own.
+WORKERS ?= 2
+# Extra arguments for pytest or the benchmark runner: make test ARGS="-k fuzzy"
+ARGS ?=
+SOURCES := $(wildcard packages/*/src)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## curate the sample data of examples/ and write a report; installs nothing heavy
+	@UV_PROJECT_ENVIRONMENT=.venv-demo $(UV) sync --quiet --no-dev $(addprefix --package curator-,core text image)
+	@PATH="$$PWD/.venv-demo/bin:$$PATH" bash examples/demo.sh
+
+.PHONY: sync
+sync: ## the light environment in .venv: all packages and the tools, no torch, no ray
+	@# inexact: what `make sync-all` added stays
+	@$(UV) sync --quiet --inexact --all-packages
+
+.PHONY: sync-all
+sync-all: ## .venv with every extra (6.6 GB, mostly torch with CUDA)
+	@$(UV) sync --quiet --all-packages --all-extras
+
+.PHONY: test
+test: sync-all ## run all tests with all extras
+	@$(BIN)/pytest --require-extras -n $(WORKERS) --dist loadgroup --timeout 600 $(ARGS)
+
+.PHONY: test-fast
+test-fast: sync ## run the tests that need no engine and take no time
+	@$(BIN)/pytest -m "not (slow or ray or xenna or models or dali)" $(ARGS)
+
+.PHONY: isolation
+isolation: sync ## run each package's tests with only its own declared dependencies
+	@$(BIN)/python tools/isolation.py $(ARGS)
+
+.PHONY: check
+check: sync ## format, lint, types, import contracts, version ranges, text
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+	$(BIN)/mypy $(SOURCES) tools
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/check_siblings.py
+	$(BIN)/python tools/check_text.py
+
+.PHONY: format
+format: sync ## format the code and mend what lint can mend
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format
+
+.PHONY: wheels
+wheels: sync ## build every package, install each wheel alone into a fresh environment, import it
+	@$(BIN)/python tools/check_wheels.py $(ARGS)
+
+.PHONY: bench
+bench: sync-all ## run the quick benchmarks and their gates
+	@$(BIN)/python tools/bench.py --tag quick $(ARGS)
+
+.PHONY: bench-all
+bench-all: sync-all ## run every benchmark of benchmarks/nightly.yaml
+	@$(BIN)/python tools/bench.py $(ARGS)
+
+.PHONY: ci
+ci: ## what continuous integration runs, start to end
+	@bash .ci/run
+
+.PHONY: clean
+clean: ## remove environments, caches and what runs and builds left
+	@rm -rf .venv .venv-demo .uv uv.lock dist build runs .demo .ci/out benchmarks/results examples/out
+	@find . -type d \( -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache \
+		-o -name .hypothesis -o -name .import_linter_cache \) -prune -exec rm -rf {} +

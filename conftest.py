@@ -1,0 +1,56 @@
+"""What every test of the workspace shares: skips for what is not installed, and who may run beside whom."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+# marker -> (module that must be importable, what brings it)
+ENGINES = {
+    "ray": ("ray", "curator-backends[ray]"),
+    "xenna": ("cosmos_xenna", "curator-backends[xenna]"),
+    "models": ("transformers", "the [models] extra of the package"),
+    "dali": ("nvidia.dali", "curator-image[dali]"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-extras",
+        action="store_true",
+        help="run tests marked ray, xenna, models and dali even if what they need is missing, so that they fail",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    missing = {} if config.getoption("--require-extras") else _missing_engines()
+    has_gpu = Path("/dev/nvidiactl").exists()
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        for name in sorted(marks & missing.keys()):
+            item.add_marker(pytest.mark.skip(reason=missing[name]))
+        if "gpu" in marks and not has_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+        if "xdist_group" not in marks:
+            # Two clusters on a small machine starve each other, so one pytest worker runs them all.
+            # Every other file is a group of its own, which keeps its module fixtures in one place.
+            group = "cluster" if marks & {"ray", "xenna"} else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _missing_engines() -> dict[str, str]:
+    return {
+        marker: f"needs {extra}: module {module!r} is not installed"
+        for marker, (module, extra) in ENGINES.items()
+        if not _installed(module)
+    }
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name
+        return False

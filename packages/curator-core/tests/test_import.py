@@ -1,0 +1,47 @@
+"""Importing the package starts nothing and loads nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+MUST_NOT_LOAD = {
+    "pandas",
+    "ray",
+    "torch",
+    "transformers",
+    "nvidia.dali",
+    "cosmos_xenna",
+    "curator_backends",
+    "curator_text",
+    "curator_image",
+}
+
+PROBE = """
+import os, sys, threading, time
+environment = dict(os.environ)
+started = time.perf_counter()
+import curator_core
+took = time.perf_counter() - started
+assert dict(os.environ) == environment, "the import changed environment variables"
+assert threading.active_count() == 1, f"the import started threads: {threading.enumerate()}"
+print(took, *sys.modules)
+"""
+
+
+def fresh_import() -> tuple[float, set[str]]:
+    """Seconds that the import takes in a new interpreter, and the modules that it loads."""
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    took, *modules = done.stdout.split()
+    return float(took), set(modules)
+
+
+def test_importing_loads_no_engine_and_no_package_it_must_not_know() -> None:
+    _, modules = fresh_import()
+    assert not modules & MUST_NOT_LOAD
+
+
+def test_importing_takes_less_than_half_a_second() -> None:
+    # The best of three: the first may find the files cold, and a busy machine is not the package's doing.
+    assert min(fresh_import()[0] for _ in range(3)) < 0.5

@@ -1,0 +1,59 @@
+"""Do each package's tests pass with only what the package itself declares?
+
+In the shared environment an undeclared import works because a sibling brought it. Here each package gets an
+environment of its own: its dependencies, its ``test`` group, and nothing else. Tests marked for an extra skip
+themselves (see conftest.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+from workspace import ROOT, UV, Package, packages
+
+NO_TESTS_COLLECTED = 5
+
+
+def main() -> int:
+    """Run the tests of every package, or of those named; the exit code says whether all passed."""
+    known = {package.name: package for package in packages()}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help=f"default: {' '.join(known)}")
+    parser.add_argument("--extra", action="append", default=[], help="install this extra too (with one package)")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.packages) - known.keys()):
+        parser.error(f"no package {unknown[0]!r}; there are {', '.join(known)}")
+
+    failed: list[str] = []
+    for name in options.packages or known:
+        started = time.monotonic()
+        code = _run_tests(known[name], options.extra)
+        print(f"{name}: {_verdict(code)} in {time.monotonic() - started:.0f} s", flush=True)
+        if code not in (0, NO_TESTS_COLLECTED):
+            failed.append(name)
+    if failed:
+        print(f"error: failed with its own dependencies alone: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _run_tests(package: Package, extras: list[str]) -> int:
+    command = [UV, "run", "--quiet", "--package", package.name, "--exact", "--isolated"]
+    command += ["--no-default-groups", "--group", "test"]
+    command += [word for extra in extras for word in ("--extra", extra)]
+    # Not the cache of the shared environment's runs: the two would take turns in rewriting it.
+    command += ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package.folder / "tests")]
+    # An editable install of a sibling, or a PYTHONPATH, would let undeclared imports through again.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def _verdict(code: int) -> str:
+    return {0: "passed", NO_TESTS_COLLECTED: "has no tests"}.get(code, f"FAILED (exit {code})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
