@@ -66,12 +66,17 @@ bench: sync-all ## run the quick benchmarks and their gates
 bench-all: sync-all ## run every benchmark of benchmarks/nightly.yaml
 	@$(BIN)/python tools/bench.py $(ARGS)
 
+.PHONY: news
+news: sync ## show the next release's changelog entry of each package
+	@for package in $(notdir $(wildcard packages/*)); do echo "# $$package"; \
+		$(BIN)/towncrier build --draft --config towncrier.toml --dir packages/$$package --version next 2>/dev/null; done
+
 .PHONY: ci
 ci: ## what continuous integration runs, start to end
 	@bash .ci/run
 
 .PHONY: clean
 clean: ## remove environments, caches and what runs and builds left
-	@rm -rf .venv .venv-demo .uv uv.lock dist build runs .demo .ci/out benchmarks/results examples/out
+	@rm -rf .venv .venv-demo .uv uv.lock dist build runs .demo .ci/out benchmarks/results benchmarks/.data examples/*/made* examples/*/out
 	@find . -type d \( -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache \
 		-o -name .hypothesis -o -name .import_linter_cache \) -prune -exec rm -rf {} +
