@@ -56,9 +56,9 @@ export UV_PYTHON_DOWNLOADS="${UV_PYTHON_DOWNLOADS:-never}"
 # An environment that happens to be active is not this checkout's.
 unset VIRTUAL_ENV CONDA_PREFIX
 
-if [ -z "${UV_PYTHON:-}" ] && ! "$uv" python find --project "$root" 3.12 >/dev/null 2>&1; then
+if [ -z "${UV_PYTHON:-}" ] && ! "$uv" python find --system 3.12 >/dev/null 2>&1; then
     for candidate in "$(pyenv root 2>/dev/null || echo "$HOME/.pyenv")"/versions/3.1[23]*/bin/python \
-        "$("$uv" python find '>=3.12,<3.14' 2>/dev/null || true)"; do
+        "$("$uv" python find --system '>=3.12,<3.14' 2>/dev/null || true)"; do
         if [ -x "$candidate" ]; then
             UV_PYTHON=$candidate
             export UV_PYTHON
