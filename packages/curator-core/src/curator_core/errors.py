@@ -52,8 +52,16 @@ class RunRefused(CuratorError):
     """The run directory belongs to another run, or to a pipeline that has since changed."""
 
 
+class OutputError(CuratorError):
+    """What a run writes cannot be written: no space, no permission. No row is to blame, so the run stops."""
+
+
 class TooManyErrors(CuratorError):
     """More was set aside than ``max_error_fraction`` allows."""
+
+
+# These end a run under every policy: setting rows aside would not help.
+FATAL = (AccountingError, MissingDependency, OutputError, PlanError, RunRefused, StageError, TooManyErrors, WorkerDied)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

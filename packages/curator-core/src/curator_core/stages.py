@@ -184,10 +184,10 @@ class ProcessingStage(ABC, Generic[X, Y]):
     # What the stage does ------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def process(self, task: X) -> Y | list[Y] | None:
+    def process(self, task: X) -> Y | Iterable[Y] | None:
         """One task in; a task, a list of tasks, or None to drop it. It must not change ``task`` itself."""
 
-    def process_batch(self, tasks: list[X]) -> Sequence[Y | list[Y] | None]:
+    def process_batch(self, tasks: list[X]) -> Sequence[Y | Iterable[Y] | None]:
         """Several tasks at once; element *i* of the answer is what `process` would have returned for task *i*."""
         return [self.process(task) for task in tasks]
 
@@ -200,11 +200,18 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def teardown(self) -> None:
         """Once per worker, after its last task, on success and on failure."""
 
-    def finish(self, outputs: Sequence[FileRecord]) -> None:
+    def output_folder(self) -> str | None:
+        """For writers: the folder that the stage fills. The run marks it with ``_SUCCESS`` and clears what is left over."""
+        return None
+
+    def finish(self, outputs: Sequence[FileRecord]) -> Sequence[FileRecord] | None:
         """Once per run, in the driver, after every source is complete: the finishing pass.
 
-        ``outputs`` are the files that this stage recorded, in lineage order. It must be safe to repeat.
+        ``outputs`` are the files that this stage recorded, in lineage order. Return the records of the files that
+        stand afterwards, or None if they are the same. It must be safe to repeat, also when a repetition finds some
+        of ``outputs`` gone because the pass before was cut off.
         """
+        return None
 
     # What the stage reports while it works ------------------------------------------------------------------------
 
@@ -342,7 +349,7 @@ class FanOut(ProcessingStage[X, Y]):
     """One task becomes many. ``process`` may be a generator: then children stream, and memory holds one at a time."""
 
     @abstractmethod
-    def process(self, task: X) -> Iterable[Y] | None:  # type: ignore[override]
+    def process(self, task: X) -> Iterable[Y] | None:
         """The children of ``task`` in a fixed order: the same task must give the same children every time."""
 
     def ray_stage_spec(self) -> dict[str, Any]:
@@ -423,10 +430,10 @@ def stage(
 ) -> Any:
     """Make a stage class of a function ``f(task, **parameters)``; a generator function makes a fan-out::
 
-        @stage(inputs=["text"], outputs=["shout"])
-        def Shout(batch: DocumentBatch, mark: str = "!") -> DocumentBatch: ...
+    @stage(inputs=["text"], outputs=["shout"])
+    def Shout(batch: DocumentBatch, mark: str = "!") -> DocumentBatch: ...
 
-        Pipeline([..., Shout(mark="?")])
+    Pipeline([..., Shout(mark="?")])
     """
     if function is None:
         return functools.partial(
@@ -544,5 +551,3 @@ def _same(left: Any, right: Any) -> bool:
         return bool(left == right)
     except (ValueError, TypeError):  # arrays compare element by element and have no single truth
         return False
-
-

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
-from curator_core.errors import CuratorError, MissingDependency, UsageError, nearest
+from curator_core.errors import CuratorError, MissingDependency, OutputError, UsageError, nearest
 from curator_core.task import FileRecord
 
 type AnyPath = str | os.PathLike[str]
@@ -52,6 +52,7 @@ _VERSION_KEYS = (
     "modified",
     "created",
 )
+_WRITING = frozenset({"write", "make the folder", "move", "remove"})
 _counter = itertools.count()
 
 
@@ -607,7 +608,10 @@ def _explained(verb: str, path: AnyPath) -> Iterator[None]:
     except CuratorError:
         raise
     except OSError as error:
-        raise _translated(error, verb, os.fspath(path)) from error
+        explained = _translated(error, verb, os.fspath(path))
+        if verb in _WRITING:
+            explained = OutputError(str(explained))
+        raise explained from error
 
 
 def _translated(error: OSError, verb: str, path: str) -> CuratorError:

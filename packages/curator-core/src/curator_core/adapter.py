@@ -1,0 +1,820 @@
+"""The one place where a stage is run: validation, timing, accounting, the error policy.
+
+An executor moves tasks between workers and places the workers; inside a worker a `GroupRunner` does everything else,
+so a stage behaves the same everywhere. Tasks flow through generators, depth first: memory holds one chain of tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal, cast
+
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.accounts import DONE, DROPPED, FAILED, FORK, MERGED, Event
+from curator_core.errors import FATAL, AccountingError, CuratorError, StageError
+from curator_core.ledger import LedgerWriter, MemorySink, RejectRow, Sink
+from curator_core.lineage import child_id
+from curator_core.plan import Group, PlannedStage
+from curator_core.recorder import Recorder, Reject
+from curator_core.stages import FanOut, Merge, NodeInfo, WorkerMetadata, accepted_tasks, needed_columns, overrides
+from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask, StagePerfStats, Task
+from curator_core.transport import decode_task, encode_task
+
+Ending = Literal["pass", "done", "merged"]
+
+# How much of a row or message the rejects keep.
+MAX_RAW_BYTES = 64 * 1024
+MAX_MESSAGE = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What every worker of a run must know; small, and sent once."""
+
+    run_dir: str | None = None
+    attempt: int = 1
+    on_error: Literal["fail", "quarantine"] = "fail"
+    retries: int = 0
+    max_raw_bytes: int = MAX_RAW_BYTES
+    # Options of the executor's own, for its workers.
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def open_sink(self) -> LedgerWriter | MemorySink:
+        """This worker's own way into the ledger."""
+        return LedgerWriter(self.run_dir, self.attempt) if self.run_dir else MemorySink()
+
+
+@dataclass(kw_only=True)
+class MergeTask(Task[list[str]]):
+    """The members of one merge, in lineage order: stored ones by id, or the tasks themselves."""
+
+    data: list[str]
+    folder: str = ""
+    tasks: list[Task[Any]] | None = None
+
+    @property
+    def num_items(self) -> int:
+        return len(self.data)
+
+    def validate(self) -> bool:
+        return True
+
+
+class MergeMembers(Sequence[Task[Any]]):
+    """The tasks of a merge, loaded one at a time."""
+
+    def __init__(self, merge: MergeTask) -> None:
+        self._merge = merge
+        self.rows = 0
+        self.unit = ""
+
+    def __len__(self) -> int:
+        return len(self._merge.data)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if self._merge.tasks is not None:
+            return self._merge.tasks[index]
+        return load_task(self._merge.folder, self._merge.data[index])
+
+
+def task_path(folder: str, task_id: str) -> str:
+    """Where a stored task lies."""
+    return storage.join(folder, f"{task_id}.task")
+
+
+def store_task(folder: str, task: Task[Any]) -> None:
+    with storage.write_atomic(task_path(folder, task.task_id)) as out:
+        out.write(memoryview(encode_task(task, pickled=False)))
+
+
+def load_task(folder: str, task_id: str) -> Task[Any]:
+    return decode_task(storage.read_bytes(task_path(folder, task_id)), pickled=False)
+
+
+class BaseStageAdapter:
+    """Runs one stage. Executors extend it to translate; what a stage may rely on is all here."""
+
+    def __init__(self, planned: PlannedStage, context: RunContext, sink: Sink) -> None:
+        self.planned = planned
+        self.stage = planned.stage
+        self.name = planned.name
+        self.context = context
+        self.sink = sink
+        self._accepts = accepted_tasks(self.stage)
+        self._needs: dict[type[Task[Any]], tuple[str, ...]] = {}
+        self._batch_size = self.stage.batch_size
+        # process_batch of the base class only loops: calling process directly saves a list per task.
+        self._batched = self._batch_size > 1 or overrides(self.stage, "process_batch")
+        self._fans_out = isinstance(self.stage, FanOut)
+        self._merges = isinstance(self.stage, Merge)
+        self._may_create = self.stage.creates_rows or self._fans_out
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        self._hook("setup_on_node", lambda: self.stage.setup_on_node(node, worker))
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._hook("setup", lambda: self.stage.setup(worker))
+
+    def teardown(self) -> None:
+        self._hook("teardown", self.stage.teardown)
+
+    def _hook(self, what: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except CuratorError:
+            raise
+        except Exception as error:
+            raise StageError(self.name, f"({what})", _reason(error), _user_traceback(error)) from error
+
+    def stream(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+        """What the stage makes of ``tasks``, as it is asked for."""
+        if self._merges:
+            for task in tasks:
+                yield from self._merge(cast(MergeTask, task))
+        elif self._fans_out:
+            for task in tasks:
+                yield from self._fan_out(task)
+        elif self._batch_size == 1:
+            for task in tasks:
+                yield from self._run([task])
+        else:
+            while batch := list(islice(tasks, self._batch_size)):
+                yield from self._run(batch)
+
+    # One call of a map -------------------------------------------------------------------------------------------
+
+    def _run(self, batch: list[Task[Any]]) -> Iterator[Task[Any]]:
+        for task in batch:
+            self._check(task)
+        self._fresh()
+        started = time.perf_counter()
+        try:
+            results = self._call(batch)
+        except Exception as error:
+            yield from self._recover(batch, error)
+            return
+        yield from self._account(batch, results, time.perf_counter() - started)
+
+    def _call(self, batch: list[Task[Any]]) -> Sequence[Any]:
+        if not self._batched:
+            return [self.stage.process(batch[0])]
+        results = self.stage.process_batch(batch)
+        if not isinstance(results, (list, tuple)) or len(results) != len(batch):
+            length = len(results) if isinstance(results, (list, tuple)) else f"no list but {type(results).__name__}"
+            raise AccountingError(
+                f"stage {self.name!r}: process_batch() was given {len(batch)} tasks and returned {length}: element i "
+                "of its answer must be the result for task i, None for one that is dropped"
+            )
+        return results
+
+    def _account(
+        self, batch: list[Task[Any]], results: Sequence[Any], seconds: float, quarantined: int = 0
+    ) -> list[Task[Any]]:
+        recorder = self._recorded()
+        outputs = [(self.name, record) for record in recorder.outputs]
+        survivors: list[Task[Any]] = []
+        share = seconds / len(batch)
+        # What a stage records belongs to the call; with several tasks in one call the first carries it.
+        for index, (task, result) in enumerate(zip(batch, results, strict=True)):
+            first = index == 0
+            perf = StagePerfStats(self.name, share, 1)
+            perf.rows_in = task.num_items
+            if first:
+                if recorder.dropped:
+                    perf.dropped = recorder.dropped
+                if recorder.rejects:
+                    perf.rejected = self._reject(task, recorder.rejects)
+                if recorder.metrics:
+                    perf.custom_metrics = recorder.metrics
+                perf.quarantined = quarantined
+                if quarantined:
+                    perf.rows_in += quarantined
+            task_outputs = outputs if first else []
+            if isinstance(result, Task):
+                perf.rows_out = self._rows_out(task, result, perf, recorder if first else None)
+                survivors.append(self._adopt(task, result, perf, task_outputs))
+            elif result is None:
+                self._end(task, perf, task_outputs, recorder, len(batch) == 1)
+            elif isinstance(result, (list, tuple)):
+                survivors.extend(self._children(task, list(result), perf, task_outputs, recorder if first else None))
+            else:
+                raise AccountingError(
+                    f"stage {self.name!r} returned {type(result).__name__} for task {task.task_id!r}: it must return "
+                    "a task, a list of tasks, or None"
+                )
+            if len(batch) == 1:
+                self._balance(task, perf, single=True)
+        if len(batch) > 1:
+            self._balance_batch(batch, results, recorder, quarantined)
+        return survivors
+
+    def _rows_out(self, task: Task[Any], result: Task[Any], perf: StagePerfStats, recorder: Recorder | None) -> int:
+        if task.unit == result.unit:
+            return result.num_items
+        left = perf.rows_dropped + perf.rows_rejected
+        if isinstance(result, DocumentBatch):  # a reader: rows come into being here
+            perf.rows_in = recorder.read if recorder and recorder.read is not None else result.num_items + left
+            return result.num_items
+        if isinstance(task, DocumentBatch):  # a writer: rows go into files
+            if isinstance(result, FileGroupTask) and result.records:
+                return sum(record.rows for record in result.records)
+            return perf.rows_in - left - perf.quarantined
+        perf.rows_in = result.num_items + left
+        return result.num_items
+
+    def _balance(self, task: Task[Any], perf: StagePerfStats, single: bool) -> None:
+        gone = perf.rows_dropped + perf.rows_rejected + perf.quarantined
+        created = perf.rows_out + gone - perf.rows_in
+        if created and (created < 0 or not self._may_create):
+            raise AccountingError(self._imbalance(task.task_id, perf.rows_in, perf.rows_out, gone, created))
+
+    def _balance_batch(
+        self, batch: list[Task[Any]], results: Sequence[Any], recorder: Recorder, quarantined: int
+    ) -> None:
+        """The same over a call with several tasks, whose records cannot be told apart by task."""
+        rows_in = sum(task.num_items for task in batch) + quarantined
+        rows_out = 0
+        for task, result in zip(batch, results, strict=True):
+            parts = result if isinstance(result, (list, tuple)) else [result] if result is not None else []
+            if any(part.unit != task.unit for part in parts):
+                return
+            rows_out += sum(part.num_items for part in parts)
+        gone = sum(recorder.dropped.values()) + sum(reject.rows for reject in recorder.rejects) + quarantined
+        gone += sum(task.num_items for task, result in zip(batch, results, strict=True) if result is None)
+        if recorder.dropped and any(result is None for result in results):
+            return  # whether a dropped task's rows were also recorded by reason cannot be known
+        created = rows_out + gone - rows_in
+        if created and (created < 0 or not self._may_create):
+            raise AccountingError(self._imbalance(batch[0].task_id, rows_in, rows_out, gone, created))
+
+    def _imbalance(self, task_id: str, rows_in: int, rows_out: int, gone: int, created: int) -> str:
+        what = f"lost {-created} rows" if created < 0 else f"made {created} rows out of nothing"
+        remedy = (
+            "tell record_dropped(reason, rows) or record_rejected(reason, …) of every row that leaves"
+            if created < 0
+            else "set creates_rows = True if that is its purpose"
+        )
+        return (
+            f"stage {self.name!r} {what} on task {task_id!r}: {rows_in} in, {rows_out} out, {gone} dropped or "
+            f"rejected with a reason; {remedy}"
+        )
+
+    def _adopt(self, parent: Task[Any], result: Task[Any], perf: StagePerfStats, outputs: list[Any]) -> Task[Any]:
+        """One for one: the result goes on under the id of its parent."""
+        if result is not parent:
+            result.task_id = parent.task_id
+            result._source = parent._source
+            result._generation = parent._generation
+            result.dataset_name = result.dataset_name or parent.dataset_name
+            if parent._metadata and not result._metadata:
+                result._metadata = dict(parent._metadata)
+        result._stage_perf = [*parent._stage_perf, perf]
+        result._pending = [*parent._pending, perf]
+        result._outputs = [*parent._outputs, *outputs] if outputs or parent._outputs else []
+        return result
+
+    def _end(self, task: Task[Any], perf: StagePerfStats, outputs: list[Any], recorder: Recorder, alone: bool) -> None:
+        reason = next(iter(recorder.dropped), "dropped by the stage")
+        if task.unit == "rows" or not alone:
+            left = perf.rows_in - (perf.rows_dropped + perf.rows_rejected + perf.quarantined if alone else 0)
+            if left > 0:
+                perf.dropped = {**perf.dropped, reason: perf.dropped.get(reason, 0) + left}
+        elif recorder.read is not None:
+            perf.rows_in = recorder.read
+        else:
+            perf.rows_in = perf.rows_dropped + perf.rows_rejected
+        self.emit(DROPPED, task, reason=reason, counts=[*task._pending, perf], outputs=[*task._outputs, *outputs])
+
+    def _children(
+        self,
+        task: Task[Any],
+        children: list[Task[Any]],
+        perf: StagePerfStats,
+        outputs: list[Any],
+        recorder: Recorder | None,
+    ) -> list[Task[Any]]:
+        """A list from a map: the children are numbered, and what came before them is handed in with the fork."""
+        perf.rows_out = sum(child.num_items for child in children)
+        if not all(child.unit == task.unit for child in children) or not children:
+            read = recorder.read if recorder else None
+            same = not children and task.unit == "rows"
+            if not same:
+                perf.rows_in = read if read is not None else perf.rows_out + perf.rows_dropped + perf.rows_rejected
+            elif not perf.dropped and not perf.rejected:
+                perf.dropped = {"nothing came out": perf.rows_in}
+        elif perf.rows_out > perf.rows_in:
+            self._may_create = True
+        for index, child in enumerate(children):
+            if child is task or child._pending:
+                children[index] = child = replace(child, _pending=[], _outputs=[])
+            self._name_child(task, child, index, perf)
+        self.emit(
+            FORK,
+            task,
+            children=len(children),
+            counts=[*task._pending, perf],
+            outputs=[*task._outputs, *outputs],
+        )
+        return children
+
+    def _name_child(self, parent: Task[Any], child: Task[Any], index: int, perf: StagePerfStats) -> None:
+        child.task_id = child_id(parent.task_id, index)
+        child._source = parent._source
+        child._generation = parent._generation
+        child.dataset_name = child.dataset_name or parent.dataset_name
+        if parent._metadata and not child._metadata:
+            child._metadata = dict(parent._metadata)
+        child._stage_perf = [*parent._stage_perf, perf]
+        child._pending = []
+        child._outputs = []
+
+    # Fan-out and merge -------------------------------------------------------------------------------------------
+
+    def _fan_out(self, task: Task[Any]) -> Iterator[Task[Any]]:
+        """Children as the stage makes them; how many there are is recorded when the last one is out."""
+        self._check(task)
+        perf = StagePerfStats(self.name)
+        given = 0
+        attempts = 0
+        rows_out = 0
+        quarantined = 0
+        same_unit = True
+        failure: Exception | None = None
+        while True:
+            self._fresh()
+            try:
+                made = self.stage.process(task)
+                iterator = iter(made if made is not None else ())
+                # A repeated attempt makes the same children again: those that are on their way already are skipped.
+                for _ in islice(iterator, given):
+                    pass
+                while True:
+                    started = time.perf_counter()
+                    child = next(iterator, None)
+                    perf.process_time += time.perf_counter() - started
+                    if child is None:
+                        break
+                    if not isinstance(child, Task):
+                        raise AccountingError(
+                            f"stage {self.name!r} yielded {type(child).__name__} for task {task.task_id!r}: "
+                            "a fan-out yields tasks"
+                        )
+                    if child is task:
+                        child = task.with_data(task.data)
+                    same_unit = same_unit and child.unit == task.unit
+                    rows_out += child.num_items
+                    self._name_child(task, child, given, perf)
+                    given += 1
+                    yield child
+                break
+            except FATAL:
+                raise
+            except Exception as error:
+                attempts += 1
+                if attempts <= self.context.retries:
+                    continue
+                if self.context.on_error == "fail":
+                    raise self._stage_error(task, error) from error
+                failure = error
+                break
+        recorder = self._recorded()
+        perf.dropped = recorder.dropped
+        perf.custom_metrics = recorder.metrics
+        if recorder.rejects:
+            perf.rejected = self._reject(task, recorder.rejects)
+        perf.rows_out = rows_out
+        gone = perf.rows_dropped + perf.rows_rejected
+        if failure is not None:
+            quarantined = max(0, task.num_items - rows_out - gone) if same_unit and task.unit == "rows" else 0
+            perf.quarantined = quarantined
+        if same_unit and given and task.unit == "rows":
+            perf.rows_in = task.num_items
+        elif recorder.read is not None and failure is None:
+            perf.rows_in = recorder.read
+        elif not given and task.unit == "rows":
+            perf.rows_in = task.num_items
+            if failure is None and not gone:
+                perf.dropped = {"nothing came out": perf.rows_in}
+        else:
+            perf.rows_in = rows_out + gone
+        if failure is None:
+            self._balance(task, perf, single=True)
+        outputs = [*task._outputs, *((self.name, record) for record in recorder.outputs)]
+        self.emit(FORK, task, children=given + (failure is not None), counts=[*task._pending, perf], outputs=outputs)
+        if failure is not None:
+            # What the stage could not make is one more child, which ends here.
+            rest = task.with_data(task.data)
+            self._name_child(task, rest, given, perf)
+            self._quarantine_task(rest, failure, quarantined, counted=True)
+
+    def _merge(self, task: MergeTask) -> Iterator[Task[Any]]:
+        members = MergeMembers(task)
+        counted = _CountingMembers(members)
+        self._fresh()
+        started = time.perf_counter()
+        try:
+            result = self.stage.process(cast(Any, counted))
+        except FATAL:
+            raise
+        except Exception as error:
+            if self.context.on_error == "fail":
+                raise self._stage_error(task, error) from error
+            self._quarantine_task(task, error, 0)
+            return
+        recorder = self._recorded()
+        perf = StagePerfStats(self.name, time.perf_counter() - started)
+        perf.dropped, perf.custom_metrics = recorder.dropped, recorder.metrics
+        if recorder.rejects:
+            perf.rejected = self._reject(task, recorder.rejects)
+        outputs = [(self.name, record) for record in recorder.outputs]
+        rows, unit = counted.total()
+        if result is None:
+            perf.rows_in = rows
+            left = rows - perf.rows_dropped - perf.rows_rejected
+            if left > 0:
+                perf.dropped = {**perf.dropped, "dropped by the stage": left}
+            self.emit(DROPPED, task, reason="dropped by the stage", counts=[perf], outputs=outputs)
+            return
+        if not isinstance(result, Task):
+            raise AccountingError(f"stage {self.name!r} returned {type(result).__name__}: a merge returns one task")
+        perf.rows_out = result.num_items
+        perf.rows_in = rows if unit == result.unit else perf.rows_out + perf.rows_dropped + perf.rows_rejected
+        self._balance(task, perf, single=True)
+        if any(result is member for member in task.tasks or ()):
+            result = result.with_data(result.data)
+        result._metadata = {**task._metadata, **result._metadata}
+        task._stage_perf, task._pending, task._outputs = [], [], []
+        result._stage_perf, result._pending, result._outputs = [], [], []
+        yield self._adopt(task, result, perf, outputs)
+
+    # The error policy --------------------------------------------------------------------------------------------
+
+    def _recover(self, batch: list[Task[Any]], error: Exception) -> Iterator[Task[Any]]:
+        if isinstance(error, FATAL):
+            raise error
+        for _ in range(self.context.retries):
+            self._fresh()
+            started = time.perf_counter()
+            try:
+                results = self._call(batch)
+            except FATAL:
+                raise
+            except Exception as again:
+                error = again
+            else:
+                yield from self._account(batch, results, time.perf_counter() - started)
+                return
+        if self.context.on_error == "fail":
+            raise self._stage_error(batch[0], error, len(batch)) from error
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            yield from self._run(batch[:middle])
+            yield from self._run(batch[middle:])
+            return
+        yield from self._set_aside(batch[0], error)
+
+    def _set_aside(self, task: Task[Any], error: Exception) -> Iterator[Task[Any]]:
+        """Find the rows that the stage fails on, set them aside, and go on with the others."""
+        poison: dict[int, Exception] = {}
+        if isinstance(task, DocumentBatch) and task.num_rows > 1:
+            self._search(task, 0, task.num_rows, error, poison)
+        if not poison or len(poison) == task.num_items:
+            self._quarantine_task(task, error, task.num_items if task.unit == "rows" else 0)
+            return
+        assert isinstance(task, DocumentBatch)
+        clean = task.filter(pa.array([row not in poison for row in range(task.num_rows)]))
+        self._fresh()
+        started = time.perf_counter()
+        try:
+            results = self._call([clean])
+        except FATAL:
+            raise
+        except Exception as again:
+            self._quarantine_task(task, again, task.num_items)
+            return
+        seconds = time.perf_counter() - started
+        table = task.to_pyarrow()
+        self._reject_rows(
+            task,
+            "quarantine",
+            [
+                Reject(_kind(cause), _file_of(task), f"row {row}", _message(cause), self._raw_row(table, row))
+                for row, cause in poison.items()
+            ],
+        )
+        yield from self._account([clean], results, seconds, quarantined=len(poison))
+
+    def _search(
+        self, task: DocumentBatch, start: int, stop: int, error: Exception, poison: dict[int, Exception]
+    ) -> None:
+        """Halve a failing range until the rows that fail by themselves are known."""
+        if stop - start == 1:
+            poison[start] = error
+            return
+        middle = (start + stop) // 2
+        for low, high in ((start, middle), (middle, stop)):
+            self._fresh()
+            try:
+                self._call([task.with_data(task.to_pyarrow().slice(low, high - low))])
+            except FATAL:
+                raise
+            except Exception as inner:
+                self._search(task, low, high, inner, poison)
+
+    def quarantine(self, task: Task[Any], error: BaseException) -> None:
+        """Set a whole task aside, with its rows where rows are what it holds."""
+        self._quarantine_task(task, error, task.num_items if task.unit == "rows" else 0)
+
+    def _quarantine_task(self, task: Task[Any], error: BaseException, rows: int, counted: bool = False) -> None:
+        raw: bytes | None = None
+        if isinstance(task, DocumentBatch) and task.num_rows:
+            raw = self._raw_row(task.to_pyarrow(), 0)
+        self._reject_rows(
+            task,
+            "quarantine",
+            [Reject(_kind(error), _file_of(task), f"task {task.task_id}", _message(error), raw, rows)],
+        )
+        counts = list(task._pending)
+        if not counted:
+            counts.append(StagePerfStats(self.name, rows_in=rows, quarantined=rows))
+        self.emit(FAILED, task, reason=_reason(error), counts=counts, outputs=task._outputs)
+
+    def _stage_error(self, task: Task[Any], error: Exception, tasks: int = 1) -> StageError:
+        where = task.task_id if tasks == 1 else f"{task.task_id} and {tasks - 1} more"
+        return StageError(self.name, where, _reason(error), _user_traceback(error))
+
+    def _raw_row(self, table: pa.Table, row: int) -> bytes:
+        try:
+            values = table.slice(row, 1).to_pylist()[0]
+            text = json.dumps(values, ensure_ascii=False, default=_brief)
+        except Exception:  # a value that cannot be shown must not hide the error that brought us here
+            text = repr(table.schema)
+        return text.encode("utf-8", "replace")[: self.context.max_raw_bytes]
+
+    # Facts for the ledger ----------------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        kind: str,
+        task: Task[Any],
+        *,
+        children: int = 0,
+        reason: str = "",
+        counts: list[StagePerfStats] | None = None,
+        outputs: list[Any] | None = None,
+        result: str = "",
+    ) -> None:
+        """Hand a fact about ``task`` to the ledger."""
+        self.sink.event(
+            Event(
+                kind,
+                task._source,
+                task.task_id,
+                task._generation,
+                self.context.attempt,
+                children,
+                self.name,
+                reason,
+                counts or [],
+                outputs or [],
+                [],
+                result,
+            )
+        )
+
+    def _reject(self, task: Task[Any], rejects: list[Reject]) -> dict[str, int]:
+        self._reject_rows(task, "reject", rejects)
+        counts: dict[str, int] = {}
+        for reject in rejects:
+            counts[reject.reason] = counts.get(reject.reason, 0) + reject.rows
+        return counts
+
+    def _reject_rows(self, task: Task[Any], kind: str, rejects: list[Reject]) -> None:
+        limit = self.context.max_raw_bytes
+        for reject in rejects:
+            if reject.raw is not None and len(reject.raw) > limit:
+                reject = replace(reject, raw=reject.raw[:limit])
+            if not reject.source:
+                reject = replace(reject, source=_file_of(task))
+            self.sink.reject(
+                RejectRow(kind, task._source, task._generation, self.context.attempt, task.task_id, self.name, reject)
+            )
+
+    def _fresh(self) -> None:
+        object.__setattr__(self.stage, "_recorder", None)
+
+    def _recorded(self) -> Recorder:
+        recorder = self.stage.__dict__.get("_recorder") or _NOTHING
+        object.__setattr__(self.stage, "_recorder", None)
+        return cast(Recorder, recorder)
+
+    def _check(self, task: Task[Any]) -> None:
+        """The task is of a type, and has the columns, that the stage declared."""
+        kind = type(task)
+        needs = self._needs.get(kind)
+        if needs is None:
+            if not any(issubclass(kind, accepted) for accepted in self._accepts):
+                wanted = " or ".join(accepted.__name__ for accepted in self._accepts)
+                raise AccountingError(f"stage {self.name!r} takes {wanted}, but was given {kind.__name__}")
+            needs = self._needs[kind] = tuple(needed_columns(self.stage, kind))
+        if needs and isinstance(task, DocumentBatch):
+            names = task.column_names
+            missing = [column for column in needs if column not in names]
+            if missing:
+                raise StageError(
+                    self.name,
+                    task.task_id,
+                    f"column {', '.join(map(repr, missing))} is missing; the task has {', '.join(names) or 'no columns'}",
+                )
+
+
+class _CountingMembers(Sequence[Task[Any]]):
+    """Counts the rows of the members that a merge looks at, and of those that it does not."""
+
+    def __init__(self, members: MergeMembers) -> None:
+        self._members = members
+        self._rows: dict[int, tuple[int, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        task = self._members[index]
+        self._rows[index] = (task.num_items, task.unit)
+        return task
+
+    def total(self) -> tuple[int, str]:
+        for index in range(len(self)):
+            if index not in self._rows:
+                self[index]
+        units = {unit for _, unit in self._rows.values()}
+        return sum(rows for rows, _ in self._rows.values()), units.pop() if len(units) == 1 else ""
+
+
+class GroupRunner:
+    """One worker's copy of a group: set up once, given tasks, torn down once."""
+
+    def __init__(
+        self,
+        stages: Group | Sequence[PlannedStage],
+        context: RunContext,
+        *,
+        ending: Ending = "pass",
+        folder: str = "",
+        sink: Sink | None = None,
+        adapter: type[BaseStageAdapter] = BaseStageAdapter,
+    ) -> None:
+        """``ending``: ``done`` where tasks that leave have reached the end of the pipeline, ``merged`` where they wait
+        for a merge (stored in ``folder`` if there is one), ``pass`` where another group goes on."""
+        self.context = context
+        self.sink: Sink = sink if sink is not None else context.open_sink()
+        members = stages.stages if isinstance(stages, Group) else stages
+        self.adapters = [adapter(planned, context, self.sink) for planned in members]
+        self.ending = ending
+        self.folder = folder
+        self._ready: list[BaseStageAdapter] = []
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        for adapter in self.adapters:
+            adapter.setup_on_node(node, worker)
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        """Set the stages up in order; if one fails, those before it are torn down."""
+        try:
+            for adapter in self.adapters:
+                self._ready.append(adapter)
+                adapter.setup(worker)
+        except BaseException:
+            self.teardown()
+            raise
+
+    def run(self, tasks: Iterable[Task[Any]]) -> Iterator[Task[Any]]:
+        """Everything that the group makes of ``tasks``. Call `flush` before what came out is relied on."""
+        stream: Iterator[Task[Any]] = iter(tasks)
+        for adapter in self.adapters:
+            stream = adapter.stream(stream)
+        if self.ending == "pass":
+            return stream
+        return self._finish(stream)
+
+    def _finish(self, stream: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+        last = self.adapters[-1] if self.adapters else None
+        for task in stream:
+            result = ""
+            if self.ending == "merged":
+                if self.folder:
+                    counts, outputs = task._pending, task._outputs
+                    task._pending, task._outputs = [], []
+                    store_task(self.folder, task)
+                    task._pending, task._outputs = counts, outputs
+            elif self.folder:
+                result = self._keep_result(task)
+            self.sink.event(
+                Event(
+                    MERGED if self.ending == "merged" else DONE,
+                    task._source,
+                    task.task_id,
+                    task._generation,
+                    self.context.attempt,
+                    0,
+                    last.name if last else "",
+                    "",
+                    task._pending,
+                    task._outputs,
+                    [],
+                    result,
+                )
+            )
+            task._pending, task._outputs = [], []
+            if self.ending == "merged" and self.folder:
+                # It waits in the folder; only its name travels on.
+                yield EmptyTask(task_id=task.task_id, _source=task._source)
+            else:
+                yield task
+
+    def _keep_result(self, task: Task[Any]) -> str:
+        """What a resumed run gives back for this task: a list of files in the event itself, a table in a file."""
+        if type(task) is FileGroupTask:
+            return json.dumps([task.data, [[r.path, r.rows, r.bytes, r.sha256] for r in task.records]])
+        if isinstance(task, DocumentBatch):
+            store_task(self.folder, task)
+            return "stored"
+        return ""
+
+    def set_aside(self, task: Task[Any], error: CuratorError) -> None:
+        """Hand a task that cannot be run at all (it kills its worker) to the error policy, without running it."""
+        if self.context.on_error == "fail" or not self.adapters:
+            raise error
+        self.adapters[0].quarantine(task, error)
+
+    def flush(self) -> None:
+        """Make every fact known so far durable."""
+        self.sink.flush()
+
+    def teardown(self) -> None:
+        """Tear the stages down, all of them, and then say what went wrong if something did."""
+        failure: BaseException | None = None
+        while self._ready:
+            adapter = self._ready.pop()
+            try:
+                adapter.teardown()
+            except BaseException as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+_NOTHING = Recorder()
+
+
+def _kind(error: BaseException) -> str:
+    return type(error).__name__
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, CuratorError):
+        return str(error)
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    return (_user_traceback(error) or str(error))[-MAX_MESSAGE:]
+
+
+def _user_traceback(error: BaseException) -> str:
+    """The traceback from the stage's own code on; our frames say nothing to the user, nor does that of our errors."""
+    if isinstance(error, CuratorError):
+        return ""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_filename == __file__:
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))
+
+
+def _file_of(task: Task[Any]) -> str:
+    if isinstance(task, FileGroupTask) and task.data:
+        return task.data[0]
+    files = task._metadata.get("source_files")
+    if isinstance(files, list) and files:
+        first = files[0]
+        return str(first[0] if isinstance(first, (list, tuple)) else first)
+    return ""
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

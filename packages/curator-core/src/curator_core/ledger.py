@@ -1,0 +1,304 @@
+"""The run's memory: events and rejects, written by the workers where the work happens, read by whoever resumes.
+
+A writer collects rows and publishes them as whole Parquet files under names that no other writer uses; nothing is
+appended to, locked, or shared, so any file system and any number of workers will do. A fact is relied on only after
+the `flush` that made it durable. Small files of one writer are packed into larger ones as they add up; a crash in the
+middle leaves a fact twice, which changes nothing, because facts are keyed by task.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.accounts import Event, Tally
+from curator_core.recorder import Reject
+from curator_core.task import FileRecord, StagePerfStats
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+
+EVENT_SCHEMA = pa.schema(
+    [
+        ("kind", _WORD),
+        ("source", _WORD),
+        ("generation", _WORD),
+        ("attempt", pa.int32()),
+        ("task", pa.string()),
+        ("children", pa.int32()),
+        ("stage", _WORD),
+        ("reason", _WORD),
+        ("counts", pa.string()),
+        ("outputs", pa.string()),
+        ("members", pa.string()),
+        ("result", pa.string()),
+    ]
+)
+
+REJECT_SCHEMA = pa.schema(
+    [
+        ("kind", _WORD),  # "reject": a row that could not be read; "quarantine": a row or task that a stage failed on
+        ("run_source", _WORD),
+        ("generation", _WORD),
+        ("attempt", pa.int32()),
+        ("task", pa.string()),
+        ("stage", _WORD),
+        ("reason", _WORD),
+        ("source", pa.string()),
+        ("position", pa.string()),
+        ("rows", pa.int64()),
+        ("message", pa.string()),
+        ("raw", pa.binary()),
+    ]
+)
+
+FLUSH_SECONDS = 1.0
+FLUSH_EVENTS = 20_000
+PACK_FILES = 32
+
+
+@dataclass(slots=True)
+class RejectRow:
+    """A reject with the task and the stage it belongs to."""
+
+    kind: str
+    run_source: str
+    generation: str
+    attempt: int
+    task: str
+    stage: str
+    reject: Reject
+
+
+class Sink(Protocol):
+    """Where the adapter hands in what it knows."""
+
+    def event(self, event: Event) -> None: ...
+
+    def reject(self, row: RejectRow) -> None: ...
+
+    def flush(self) -> None:
+        """Make everything handed in durable."""
+
+
+class MemorySink:
+    """For a run with no run directory: facts stay in this process until the executor collects them."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.rejects: list[RejectRow] = []
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def reject(self, row: RejectRow) -> None:
+        self.rejects.append(row)
+
+    def flush(self) -> None:
+        pass
+
+    def take(self) -> tuple[list[Event], list[RejectRow]]:
+        """What has come in since the last call."""
+        taken = (self.events, self.rejects)
+        self.events, self.rejects = [], []
+        return taken
+
+
+class LedgerWriter:
+    """One worker's hand in the ledger of a run directory."""
+
+    def __init__(self, run_dir: str, attempt: int = 1) -> None:
+        self.run_dir = run_dir
+        self.name = f"{attempt:04d}-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._events: list[Event] = []
+        self._rejects: list[RejectRow] = []
+        self._number = 0
+        self._small: list[str] = []
+        self._flushed = time.monotonic()
+        self._tally = Tally()
+
+    def event(self, event: Event) -> None:
+        self._events.append(event)
+        self._tally.add(event.counts)
+        if len(self._events) >= FLUSH_EVENTS:
+            self.flush()
+
+    def reject(self, row: RejectRow) -> None:
+        self._rejects.append(row)
+
+    def take_counts(self) -> list[StagePerfStats]:
+        """Totals by stage since the last call: a few entries, however many events there were."""
+        tally, self._tally = self._tally, Tally()
+        return tally.as_counts()
+
+    @property
+    def pending(self) -> int:
+        return len(self._events) + len(self._rejects)
+
+    def due(self) -> bool:
+        """Whether enough has come together, or stood long enough, to be worth a file."""
+        return bool(self._events or self._rejects) and (
+            len(self._events) >= FLUSH_EVENTS or time.monotonic() - self._flushed >= FLUSH_SECONDS
+        )
+
+    def flush(self) -> None:
+        # Rejects first: a durable event says that everything about its task is known.
+        if self._rejects:
+            self._write("rejects", rejects_table(self._rejects))
+            self._rejects = []
+        if self._events:
+            path = self._write("ledger", events_table(self._events))
+            self._events = []
+            self._small.append(path)
+            if len(self._small) >= PACK_FILES:
+                self._pack()
+        self._flushed = time.monotonic()
+
+    def _write(self, folder: str, table: pa.Table) -> str:
+        path = storage.join(self.run_dir, folder, f"{self.name}-{self._number:06d}.parquet")
+        self._number += 1
+        write_parquet(path, table)
+        return path
+
+    def _pack(self) -> None:
+        import pyarrow.parquet as pq
+
+        tables = []
+        for path in self._small:
+            with storage.open_input(path) as file:
+                tables.append(pq.read_table(file, schema=EVENT_SCHEMA))
+        self._write("ledger", pa.concat_tables(tables).unify_dictionaries())
+        for path in self._small:
+            storage.remove(path)
+        self._small = []
+
+
+def write_parquet(path: str, table: pa.Table) -> None:
+    """A Parquet file that is there whole or not at all."""
+    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and not every process writes a ledger
+
+    with storage.write_atomic(path) as out:
+        pq.write_table(table, out, compression="zstd", store_schema=True)
+
+
+def events_table(events: list[Event]) -> pa.Table:
+    """Events as a table; texts that repeat are stored once."""
+    columns = [
+        [e.kind for e in events],
+        [e.source for e in events],
+        [e.generation for e in events],
+        [e.attempt for e in events],
+        [e.task for e in events],
+        [e.children for e in events],
+        [e.stage for e in events],
+        [e.reason for e in events],
+        [_counts_out(e.counts) for e in events],
+        [_json([[stage, *astuple(record)] for stage, record in e.outputs]) for e in events],
+        [_json(e.members) for e in events],
+        [e.result for e in events],
+    ]
+    return pa.table([pa.array(c, type=f.type) for c, f in zip(columns, EVENT_SCHEMA, strict=True)], schema=EVENT_SCHEMA)
+
+
+def events_from(table: pa.Table) -> Iterator[Event]:
+    """The events in a table."""
+    for batch in table.to_batches(max_chunksize=65_536):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            kind, source, generation, attempt, task, children, stage, reason, counts, outputs, members, result = row
+            yield Event(
+                kind,
+                source,
+                task,
+                generation,
+                attempt,
+                children,
+                stage,
+                reason,
+                _counts_in(counts),
+                [(name, FileRecord(*record)) for name, *record in json.loads(outputs)] if outputs else [],
+                json.loads(members) if members else [],
+                result,
+            )
+
+
+def rejects_table(rows: list[RejectRow]) -> pa.Table:
+    columns: list[list[Any]] = [
+        [r.kind for r in rows],
+        [r.run_source for r in rows],
+        [r.generation for r in rows],
+        [r.attempt for r in rows],
+        [r.task for r in rows],
+        [r.stage for r in rows],
+        [r.reject.reason for r in rows],
+        [r.reject.source for r in rows],
+        [r.reject.position for r in rows],
+        [r.reject.rows for r in rows],
+        [r.reject.message for r in rows],
+        [r.reject.raw for r in rows],
+    ]
+    return pa.table(
+        [pa.array(c, type=f.type) for c, f in zip(columns, REJECT_SCHEMA, strict=True)], schema=REJECT_SCHEMA
+    )
+
+
+def read_events(run_dir: str) -> Iterator[Event]:
+    """All events of a run, file by file, in no order that matters."""
+    for table in _tables(run_dir, "ledger", EVENT_SCHEMA):
+        yield from events_from(table)
+
+
+def read_rejects(run_dir: str) -> Iterator[pa.Table]:
+    """The rejects of a run, a table per file; see `run.rejects_of` for those that count."""
+    yield from _tables(run_dir, "rejects", REJECT_SCHEMA)
+
+
+def _tables(run_dir: str, folder: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    import pyarrow.parquet as pq
+
+    place = storage.join(run_dir, folder)
+    if not storage.exists(place):
+        return
+    for path in sorted(storage.list_files(place)):
+        if path.endswith(".parquet"):
+            with storage.open_input(path) as file:
+                yield pq.read_table(file, schema=schema)
+
+
+def _json(value: list[Any]) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False) if value else ""
+
+
+def _counts_out(counts: list[StagePerfStats]) -> str:
+    """Compact: trailing defaults are left out, and seconds are kept to the microsecond."""
+    if not counts:
+        return ""
+    rows: list[list[Any]] = []
+    for c in counts:
+        row: list[Any] = [c.stage_name, round(c.process_time, 6), c.calls, c.rows_in, c.rows_out]
+        tail: list[Any] = [c.dropped, c.rejected, c.quarantined, c.custom_metrics]
+        while tail and not tail[-1]:
+            tail.pop()
+        rows.append(row + tail)
+    return json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
+
+
+def _counts_in(text: str) -> list[StagePerfStats]:
+    if not text:
+        return []
+    counts = []
+    for row in json.loads(text):
+        defaults: list[Any] = [{}, {}, 0, {}]
+        counts.append(StagePerfStats(*row, *defaults[len(row) - 5 :]))
+    return counts
+
+
+def _host() -> str:
+    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())[:24] or "host"

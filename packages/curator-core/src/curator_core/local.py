@@ -1,0 +1,409 @@
+"""The executor that needs nothing but this machine: in this process, or on a pool of worker processes.
+
+Each source goes through the whole segment in one worker, depth first. Workers are fresh interpreters, not forks: they
+import nothing of the caller's script, so a script needs no ``if __name__ == "__main__"`` and a notebook works. A
+worker that dies costs its source a retry; one that kills three workers goes to the error policy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any, ClassVar
+
+import cloudpickle
+
+from curator_core.accounts import FAILED, Event
+from curator_core.adapter import GroupRunner
+from curator_core.errors import UsageError, WorkerDied
+from curator_core.executor import BaseExecutor, SegmentRun
+from curator_core.ledger import LedgerWriter, MemorySink, RejectRow
+from curator_core.machine import available_cpus
+from curator_core.recorder import Reject
+from curator_core.stages import NodeInfo, WorkerMetadata
+from curator_core.task import StagePerfStats, Task
+from curator_core.transport import decode_task, encode_task
+
+MAX_DEATHS = 3
+CHUNK_SECONDS = 0.05  # how much work one message should carry
+MAX_CHUNK = 512
+STOP_SECONDS = 5.0
+
+
+class LocalExecutor(BaseExecutor):
+    """``workers=0`` runs in this process, where a breakpoint works; by default there is one worker per core."""
+
+    options: ClassVar[tuple[str, ...]] = ("workers",)
+
+    def __init__(self, workers: int | None = None, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(config)
+        if workers is None:
+            workers = self.config.get("workers")
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
+            raise UsageError(f"LocalExecutor.workers must be 0 (this process) or a number of workers, not {workers!r}")
+        self.workers = workers
+
+    def __repr__(self) -> str:
+        return f"LocalExecutor(workers={self.workers!r})"
+
+    def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
+        workers = int(available_cpus()) if self.workers is None else self.workers
+        wanted = [group.num_workers for group in run.groups if group.num_workers]
+        if wanted and self.workers is None:
+            workers = min(workers, max(wanted))
+        if workers:
+            workers = self._fit_gpus(run, workers)
+            # No more workers than sources: look ahead that far.
+            ahead: list[Task[Any]] = []
+            for task in run.tasks:
+                ahead.append(task)
+                if len(ahead) > workers:
+                    break
+            rest = run.tasks
+            workers = min(workers, len(ahead))
+            run.tasks = _chain(ahead, rest)
+            if not workers:
+                return
+        if workers == 0:
+            yield from _run_here(run)
+        else:
+            with _Pool(run, workers) as pool:
+                yield from pool.results()
+
+    def _fit_gpus(self, run: SegmentRun, workers: int) -> int:
+        """GPU stages of all workers share the card: no more workers than fit on it."""
+        memory = sum(group.resources.gpu_memory_gb for group in run.groups)
+        gpus = max((group.resources.gpus for group in run.groups), default=0.0)
+        if not memory and not gpus:
+            return workers
+        machine = self.machine()
+        if gpus:
+            return max(1, min(workers, int(machine.gpus // gpus)))
+        if machine.gpu_memory_gb:
+            return max(1, min(workers, int(machine.gpus) * int(machine.gpu_memory_gb // memory)))
+        return 1
+
+
+def _chain(first: list[Task[Any]], rest: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+    yield from first
+    yield from rest
+
+
+def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
+    runner = GroupRunner(run.stages, run.context, ending=run.ending, folder=run.folder)
+    sink = runner.sink
+    worker = WorkerMetadata("local-0")
+
+    def hand_over() -> list[StagePerfStats]:
+        if isinstance(sink, MemorySink):
+            events, rejects = sink.take()
+            run.collect(events, rejects)
+            return [count for event in events for count in event.counts]
+        return sink.take_counts() if isinstance(sink, LedgerWriter) else []
+
+    try:
+        runner.setup_on_node(NodeInfo(), worker)
+        runner.setup(worker)
+        for task in run.tasks:
+            yield from runner.run([task])
+            if isinstance(sink, LedgerWriter):
+                if sink.due():
+                    sink.flush()
+            run.progress(1, hand_over())
+    finally:
+        try:
+            runner.teardown()
+        finally:
+            runner.flush()
+            hand_over()
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    marker: int  # a file in which the worker says which source it is on
+    ready: bool = False
+    outstanding: deque[list[int]] = field(default_factory=deque)
+    undurable: set[int] = field(default_factory=set)
+    flushing: bool = False
+
+
+class _Pool:
+    """Worker processes for one segment, and the bookkeeping of which source is where."""
+
+    def __init__(self, run: SegmentRun, size: int) -> None:
+        self.run = run
+        self.size = size
+        self.workers: list[_Worker] = []
+        self.source: dict[int, Task[Any]] = {}  # sources that are not durably finished
+        self.queue: deque[int] = deque()
+        self.alone: set[int] = set()  # sources to be sent one by one, after a death
+        self.deaths: dict[int, int] = {}
+        self.finished: set[int] = set()
+        self.next_index = 0
+        self.exhausted = False
+        self.started = 0
+        self.seconds_per_source = 0.0
+        self.node_ready = False
+        self.payload = cloudpickle.dumps((run.stages, run.context, run.ending, run.folder))
+        self.sink: LedgerWriter | MemorySink | None = None
+
+    def __enter__(self) -> _Pool:
+        try:
+            for _ in range(self.size):
+                self._start()
+        except BaseException:
+            self._kill_all()
+            raise
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            if kind is None:
+                self._stop_all()
+        finally:
+            self._kill_all()
+            if self.sink is not None:
+                self.sink.flush()
+
+    # Processes ---------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        marker_file = tempfile.TemporaryFile()
+        marker = os.dup(marker_file.fileno())
+        marker_file.close()
+        os.pwrite(marker, struct.pack("<q", -1), 0)
+        command = [sys.executable, "-m", "curator_core._worker", str(theirs.fileno()), str(marker), str(os.getpid())]
+        try:
+            process = subprocess.Popen(command, pass_fds=(theirs.fileno(), marker), stdin=subprocess.DEVNULL)
+        finally:
+            theirs.close()
+        worker = _Worker(self.started, process, Connection(ours.detach()), marker)
+        self.started += 1
+        self.workers.append(worker)
+        share = max(1, int(available_cpus()) // self.size)
+        worker.connection.send_bytes(json.dumps({"path": sys.path, "threads": share}).encode())
+        if self.node_ready or len(self.workers) == 1:
+            self._set_up(worker)
+
+    def _set_up(self, worker: _Worker) -> None:
+        first = not self.node_ready
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            worker.connection.send_bytes(cloudpickle.dumps((self.payload, first, f"local-{worker.number}")))
+
+    def _stop_all(self) -> None:
+        for worker in self.workers:
+            with contextlib.suppress(OSError):
+                worker.connection.send_bytes(b"stop")
+        failure: BaseException | None = None
+        for worker in self.workers:
+            try:
+                while True:
+                    kind, value = cloudpickle.loads(worker.connection.recv_bytes())
+                    if kind == "error":
+                        failure = failure or value[1]
+                    elif kind == "stopped":
+                        break
+            except (EOFError, OSError):
+                pass
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(STOP_SECONDS)
+        if failure is not None:
+            raise failure
+
+    def _kill_all(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.terminate()  # the worker removes what it was writing
+        deadline = time.monotonic() + STOP_SECONDS
+        for worker in self.workers:
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            worker.connection.close()
+            with contextlib.suppress(OSError):
+                os.close(worker.marker)
+        self.workers = []
+
+    # Sources -----------------------------------------------------------------------------------------------------
+
+    def results(self) -> Iterator[Task[Any]]:
+        while True:
+            self._feed()
+            if self.exhausted and not self.queue and not self.source:
+                return
+            for ready in wait([worker.connection for worker in self.workers]):
+                worker = next(w for w in self.workers if w.connection is ready)
+                try:
+                    message = worker.connection.recv_bytes()
+                except (EOFError, OSError):
+                    self._buried(worker)
+                    continue
+                yield from self._take(worker, *cloudpickle.loads(message))
+
+    def _feed(self) -> None:
+        for worker in self.workers:
+            while worker.ready and len(worker.outstanding) < 2:
+                chunk = self._next_chunk(busy=bool(worker.outstanding))
+                if not chunk:
+                    break
+                worker.outstanding.append(chunk)
+                tasks = [(index, memoryview(encode_task(self.source[index])).tobytes()) for index in chunk]
+                try:
+                    worker.connection.send_bytes(cloudpickle.dumps(tasks))
+                except OSError:
+                    break  # it died; the wait below tells
+            if worker.ready and not worker.outstanding and worker.undurable and not worker.flushing:
+                worker.flushing = True
+                with contextlib.suppress(OSError):
+                    worker.connection.send_bytes(b"flush")
+
+    def _next_chunk(self, busy: bool) -> list[int]:
+        if self.queue and self.queue[0] in self.alone:
+            # Nothing else may be with a source that has killed a worker: it would be blamed.
+            return [] if busy else [self.queue.popleft()]
+        size = 1
+        if self.seconds_per_source:
+            size = max(1, min(MAX_CHUNK, int(CHUNK_SECONDS / self.seconds_per_source)))
+        chunk: list[int] = []
+        while len(chunk) < size:
+            if self.queue:
+                if self.queue[0] in self.alone:
+                    break
+                chunk.append(self.queue.popleft())
+                continue
+            if self.exhausted:
+                break
+            task = next(self.run.tasks, None)
+            if task is None:
+                self.exhausted = True
+                break
+            self.source[self.next_index] = task
+            chunk.append(self.next_index)
+            self.next_index += 1
+        return chunk
+
+    def _take(self, worker: _Worker, kind: str, value: Any) -> Iterator[Task[Any]]:
+        if kind == "ready":
+            worker.ready = True
+            if not self.node_ready:
+                self.node_ready = True
+                for other in self.workers:
+                    if other is not worker:
+                        self._set_up(other)
+        elif kind == "result":
+            yield decode_task(value)
+        elif kind == "chunk":
+            seconds, tally, facts, durable = value
+            chunk = worker.outstanding.popleft()
+            each = seconds / len(chunk)
+            self.seconds_per_source = each if not self.seconds_per_source else (self.seconds_per_source + each) / 2
+            if facts is not None:
+                self.run.collect(*facts)
+            new = [index for index in chunk if index not in self.finished]
+            self.finished.update(new)
+            worker.undurable.update(chunk)
+            if durable:
+                self._durable(worker)
+            self.run.progress(len(new), tally)
+        elif kind == "durable":
+            worker.flushing = False
+            if not worker.outstanding:
+                self._durable(worker)
+        elif kind == "error":
+            _, error = value
+            raise error
+
+    def _durable(self, worker: _Worker) -> None:
+        for index in worker.undurable:
+            self.source.pop(index, None)
+        worker.undurable.clear()
+
+    # Deaths ------------------------------------------------------------------------------------------------------
+
+    def _buried(self, worker: _Worker) -> None:
+        """A worker is gone: start another, and queue again what it had not finished for good."""
+        code = worker.process.wait()
+        (current,) = struct.unpack("<q", os.pread(worker.marker, 8, 0))
+        worker.connection.close()
+        os.close(worker.marker)
+        self.workers.remove(worker)
+        if not worker.ready:
+            raise WorkerDied(
+                f"a worker ended while its stages were being set up ({_how(code)}): set-up itself crashes or needs more "
+                "memory than there is; run with workers=0 to see where"
+            )
+        waiting = [index for chunk in worker.outstanding for index in chunk]
+        lost = [index for index in (*waiting, *sorted(worker.undurable)) if index in self.source]
+        if current in self.source and current in waiting:
+            self.deaths[current] = self.deaths.get(current, 0) + 1
+            self.alone.add(current)
+            if self.deaths[current] >= MAX_DEATHS:
+                lost.remove(current)
+                self._give_up(current, code)
+        for index in reversed(lost):
+            self.queue.appendleft(index)
+        # A source under suspicion waits until the others are through.
+        self.queue = deque([i for i in self.queue if i not in self.alone] + [i for i in self.queue if i in self.alone])
+        self._start()
+
+    def _give_up(self, index: int, code: int) -> None:
+        task = self.source.pop(index)
+        reason = (
+            f"its worker died {MAX_DEATHS} times while it was at work on it ({_how(code)}): a crash in native code, or "
+            "more memory than there is"
+        )
+        error = WorkerDied(f"source {task.task_id!r}: {reason}")
+        context = self.run.context
+        if context.on_error == "fail":
+            raise error
+        if self.sink is None:
+            self.sink = context.open_sink()
+        stage = self.run.stages[0].name if self.run.stages else ""
+        files = ", ".join(getattr(task, "data", None) or []) if isinstance(getattr(task, "data", None), list) else ""
+        self.sink.reject(
+            RejectRow(
+                "quarantine",
+                task._source,
+                task._generation,
+                context.attempt,
+                task.task_id,
+                stage,
+                Reject("WorkerDied", files, f"task {task.task_id}", str(error), None, 0),
+            )
+        )
+        self.sink.event(
+            Event(FAILED, task._source, task.task_id, task._generation, context.attempt, 0, stage, str(error))
+        )
+        self.sink.flush()
+        if isinstance(self.sink, MemorySink):
+            self.run.collect(*self.sink.take())
+        self.finished.add(index)
+        self.run.progress(1, [])
+
+
+def _how(code: int) -> str:
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"{name}, as the kernel sends when memory runs out" if code == -signal.SIGKILL else name
+    return f"exit code {code}"

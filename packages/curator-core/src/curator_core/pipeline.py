@@ -1,0 +1,97 @@
+"""A pipeline: stages in a row, a plan of what they will do, and a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+from curator_core.errors import PlanError
+from curator_core.executor import BaseExecutor
+from curator_core.machine import Machine, this_machine
+from curator_core.plan import Plan, check_stage_list, make_plan
+from curator_core.run import Progress, RunOptions, RunResult, run_stages
+from curator_core.stages import ProcessingStage
+from curator_core.task import EmptyTask, Task
+
+
+class Pipeline:
+    """Stages in order. Nothing of a stage is changed by building, planning or running it."""
+
+    def __init__(self, stages: Sequence[ProcessingStage[Any, Any]] = (), *, name: str = "pipeline") -> None:
+        if isinstance(stages, ProcessingStage):
+            stages = [stages]
+        self.stages = check_stage_list(stages)
+        self.name = name
+
+    def add_stage(self, stage: ProcessingStage[Any, Any]) -> Self:
+        """Append a stage; returns the pipeline, so calls can be chained."""
+        self.stages.extend(check_stage_list([stage]))
+        return self
+
+    def plan(
+        self,
+        executor: BaseExecutor | None = None,
+        *,
+        machine: Machine | None = None,
+        initial_tasks: Sequence[Task[Any]] | None = None,
+    ) -> Plan:
+        """What would run on ``executor`` (LocalExecutor if none), or on a described ``machine``; starts nothing."""
+        return make_plan(
+            self.stages,
+            machine or (executor.machine() if executor is not None else this_machine()),
+            name=self.name,
+            simultaneous=executor.simultaneous if executor is not None else False,
+            first_task=type(initial_tasks[0]) if initial_tasks else EmptyTask,
+        )
+
+    def describe(self) -> str:
+        """The plan on this machine as text; a pipeline that cannot run says why."""
+        try:
+            return self.plan().describe()
+        except PlanError as error:
+            stages = "\n".join(f"  {stage!r}" for stage in self.stages)
+            return f"{self.name}: cannot run as it is\n{stages}\n{error}"
+
+    def run(
+        self,
+        executor: BaseExecutor | None = None,
+        *,
+        initial_tasks: Sequence[Task[Any]] | None = None,
+        run_dir: str | None = None,
+        resume: bool = False,
+        fresh: bool = False,
+        allow_changed: bool = False,
+        retry: bool = False,
+        on_error: Literal["fail", "quarantine"] = "fail",
+        retries: int = 0,
+        max_error_fraction: float | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> RunResult:
+        """Run the pipeline and prove that nothing was lost.
+
+        ``run_dir``: a folder or URL for the ledger, rejects and report; with it a run can be resumed.
+        ``resume``: go on with the run in ``run_dir``: complete sources are skipped, others start again. With
+        ``allow_changed`` even though the stages have changed. ``fresh``: forget what is in ``run_dir``.
+        ``retry``: resume, and run sources with quarantined work again too.
+        ``on_error``: ``fail`` stops at the first stage that raises; ``quarantine`` sets the rows aside and goes on.
+        ``retries``: how often a stage is asked again before that. ``max_error_fraction``: the share of rows that may
+        be rejected or quarantined before the run stops. ``limit``: only the first so many sources.
+        """
+        options = RunOptions(
+            run_dir=run_dir,
+            resume=resume,
+            fresh=fresh,
+            allow_changed=allow_changed,
+            retry=retry,
+            on_error=on_error,
+            retries=retries,
+            max_error_fraction=max_error_fraction,
+            limit=limit,
+        )
+        return run_stages(
+            self.stages, executor, name=self.name, initial_tasks=initial_tasks, options=options, progress=progress
+        )
+
+    def __repr__(self) -> str:
+        return f"Pipeline({self.stages!r}, name={self.name!r})"

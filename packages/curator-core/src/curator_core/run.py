@@ -1,0 +1,759 @@
+"""One run from plan to verdict: list sources, skip what is complete, run the rest, prove that nothing is missing."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from importlib import metadata
+from itertools import islice
+from typing import Any, Literal, cast
+
+from curator_core import storage
+from curator_core.accounts import DONE, FAILED, MERGE, MERGED, Accounts, Event, StageTotals, Tally
+from curator_core.adapter import MergeTask, RunContext, load_task
+from curator_core.errors import AccountingError, CuratorError, PlanError, RunRefused, TooManyErrors, UsageError
+from curator_core.executor import BaseExecutor, SegmentRun
+from curator_core.ledger import LedgerWriter, RejectRow, events_table, read_events, write_parquet
+from curator_core.lineage import source_id, source_of
+from curator_core.local import LocalExecutor
+from curator_core.plan import Plan, difference, make_plan
+from curator_core.run_directory import RunDirectory
+from curator_core.stages import ProcessingStage, overrides
+from curator_core.task import EmptyTask, FileGroupTask, FileRecord, StagePerfStats, Task
+
+SUCCESS = "_SUCCESS"
+# A run is not judged by max_error_fraction before it has seen this many rows.
+ERROR_SAMPLE_ROWS = 100
+
+Progress = Callable[["RunProgress"], None]
+
+
+@dataclass
+class RunProgress:
+    """What a progress display may show; one object, updated as the run goes."""
+
+    name: str
+    total_sources: int | None = None
+    skipped_sources: int = 0
+    finished_sources: int = 0
+    segment: int = 0
+    segments: int = 1
+    seconds: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+    state: str = "running"
+
+
+@dataclass
+class RunSummary:
+    """What came of a run, in numbers."""
+
+    name: str
+    state: Literal["done", "quarantined", "failed"] = "done"
+    executor: str = ""
+    attempt: int = 1
+    seconds: float = 0.0
+    sources: int = 0
+    sources_skipped: int = 0
+    sources_failed: int = 0
+    stages: list[StageTotals] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+    rows_written: int = 0
+    results: int = 0
+    shares: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    decisions: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        return {"done": 0, "failed": 1, "quarantined": 3}[self.state]
+
+    @property
+    def rows_dropped(self) -> int:
+        return sum(stage.rows_dropped for stage in self.stages)
+
+    @property
+    def rows_rejected(self) -> int:
+        return sum(stage.rows_rejected for stage in self.stages)
+
+    @property
+    def rows_quarantined(self) -> int:
+        return sum(stage.quarantined for stage in self.stages)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "exit_code": self.exit_code}
+
+
+@dataclass
+class RunResult(Sequence[Task[Any]]):
+    """The tasks that reached the end, in lineage order, and the summary."""
+
+    tasks: list[Task[Any]]
+    summary: RunSummary
+    run_dir: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return self.summary.exit_code
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.tasks[index]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run; see `Pipeline.run` for what each means."""
+
+    run_dir: str | None = None
+    resume: bool = False
+    fresh: bool = False
+    allow_changed: bool = False
+    retry: bool = False
+    on_error: Literal["fail", "quarantine"] = "fail"
+    retries: int = 0
+    max_error_fraction: float | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("fail", "quarantine"):
+            raise UsageError(f"on_error must be 'fail' or 'quarantine', not {self.on_error!r}")
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            raise UsageError(f"retries must be a whole number of 0 or more, not {self.retries!r}")
+        fraction = self.max_error_fraction
+        if fraction is not None and not 0 <= fraction <= 1:
+            raise UsageError(f"max_error_fraction must be between 0 and 1, not {fraction!r}")
+        if self.limit is not None and (isinstance(self.limit, bool) or self.limit < 1):
+            raise UsageError(f"limit must be a number of sources of 1 or more, not {self.limit!r}")
+        if (self.resume or self.retry) and self.run_dir is None:
+            raise UsageError("resume needs the run_dir of the run to go on with")
+        if self.fresh and (self.resume or self.retry):
+            raise UsageError("fresh starts over and resume goes on: choose one")
+
+
+def run_stages(
+    stages: Sequence[ProcessingStage[Any, Any]],
+    executor: BaseExecutor | None = None,
+    *,
+    name: str = "pipeline",
+    initial_tasks: Sequence[Task[Any]] | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run ``stages`` on ``executor`` and account for everything."""
+    return _Run(stages, executor or LocalExecutor(), name, initial_tasks, options or RunOptions(), progress).run()
+
+
+class _Run:
+    def __init__(
+        self,
+        stages: Sequence[ProcessingStage[Any, Any]],
+        executor: BaseExecutor,
+        name: str,
+        initial_tasks: Sequence[Task[Any]] | None,
+        options: RunOptions,
+        progress: Progress | None,
+    ) -> None:
+        self.stages = stages
+        self.executor = executor
+        self.name = name
+        self.initial_tasks = None if initial_tasks is None else list(initial_tasks)
+        self.options = options
+        self.report = progress or (lambda _: None)
+        self.directory = RunDirectory(options.run_dir) if options.run_dir else None
+        self.accounts = Accounts()
+        self.order: dict[str, int] = {}  # sources of the first segment, in order
+        self.segment_sources: list[dict[str, int]] = []
+        self.groups: dict[str, list[Any]] = {}  # files of each source task of several, as an earlier attempt had them
+        self.groups_now: dict[str, list[Any]] = {}
+        self.merges_now: set[str] = set()
+        self.changed = False  # whether the pipeline differs from that of the earlier attempt
+        self.written: dict[str, Any] = {}
+        self.known_sources: set[str] = set()
+        self.attempt = 1
+        self.rejects: list[RejectRow] = []
+        self.progress = RunProgress(name)
+        self.summary = RunSummary(name, executor=type(executor).__name__)
+        self.started = time.monotonic()
+
+    def run(self) -> RunResult:
+        if self.directory is not None:
+            self.directory.lock()
+        try:
+            self.executor.open()
+            try:
+                return self._run()
+            except BaseException as error:
+                self._record_failure(error)
+                raise
+            finally:
+                self.executor.close()
+        finally:
+            if self.directory is not None:
+                self.directory.unlock()
+
+    def _run(self) -> RunResult:
+        first = type(self.initial_tasks[0]) if self.initial_tasks else EmptyTask
+        self.plan = make_plan(
+            self.stages,
+            self.executor.machine(),
+            name=self.name,
+            simultaneous=self.executor.simultaneous,
+            first_task=first,
+        )
+        self.summary.decisions = list(self.plan.decisions)
+        self.summary.warnings = list(self.plan.warnings)
+        if self.initial_tasks is not None and self.plan.source is not None:
+            raise PlanError(
+                f"the pipeline lists its own sources with {self.plan.source.name!r}, so it takes no initial_tasks"
+            )
+        self._prepare_directory()
+        self.context = RunContext(
+            run_dir=self.directory.url if self.directory else None,
+            attempt=self.attempt,
+            on_error=self.options.on_error,
+            retries=self.options.retries,
+        )
+        self.progress.segments = len(self.plan.segments)
+        self._unmark_outputs()
+        results: dict[str, Task[Any]] = {}
+        waiting: list[Task[Any]] = []
+        for number, segment in enumerate(self.plan.segments):
+            last = number == len(self.plan.segments) - 1
+            self.progress.segment = number
+            sources: dict[str, int] = {}
+            self.segment_sources.append(sources)
+            if number == 0:
+                tasks = self._remember_sources(self._first_tasks(), sources)
+            else:
+                tasks = self._merge_tasks(segment.merge, number, waiting, sources)
+            waiting = []
+            folder = ""
+            if self.directory is not None:
+                folder = self.directory.path("results") if last else self.directory.path("spill", str(number))
+            run = SegmentRun(
+                segment,
+                self._incomplete(tasks, number),
+                self.context,
+                "done" if last else "merged",
+                folder,
+                self._collect,
+                self._advance,
+            )
+            stream = self.executor.run_segment(run) if segment.groups or segment.merge else self._pass_through(run)
+            for task in stream:
+                if last:
+                    results[task.task_id] = task
+                elif not folder:
+                    waiting.append(task)
+            self._reload()
+        return self._conclude(results)
+
+    # The run directory -------------------------------------------------------------------------------------------
+
+    def _prepare_directory(self) -> None:
+        directory, options = self.directory, self.options
+        if directory is None:
+            return
+        earlier = directory.read_json("plan.json")
+        if earlier is not None and options.fresh:
+            for event in read_events(directory.url):
+                self.known_sources.add(event.source)
+            directory.clear()
+            earlier = None
+        if earlier is None:
+            if options.retry:
+                raise RunRefused(f"{directory.url!r} holds no run to retry")
+            self._write_plan()
+            return
+        record = directory.read_json("run.json") or {}
+        if not (options.resume or options.retry):
+            raise RunRefused(
+                f"{directory.url!r} already holds a run ({record.get('state', 'unfinished')}): go on with it with "
+                "resume=True (--resume), start over with fresh=True (--fresh), or choose another run directory"
+            )
+        changes = difference(earlier["steps"], self.plan.steps())
+        if changes and not options.allow_changed:
+            listed = "\n".join(f"  {line}" for line in changes)
+            raise RunRefused(
+                f"the pipeline has changed since the run in {directory.url!r} began:\n{listed}\nStart over with "
+                "fresh=True (--fresh), or keep what is done and run only the rest with the changed pipeline, with "
+                "allow_changed=True (--allow-changed)"
+            )
+        self.changed = bool(changes)
+        self.attempt = int(record.get("attempt", 1)) + 1
+        self.summary.attempt = self.attempt
+        self.accounts = Accounts(read_events(directory.url))
+        self.known_sources.update(self.accounts.sources())
+        known = directory.read_json("sources.json") or {}
+        self.groups = known.get("groups", {})
+        self._write_plan()
+
+    def _write_plan(self) -> None:
+        assert self.directory is not None
+        self.directory.write_json(
+            "plan.json",
+            {
+                "name": self.plan.name,
+                "fingerprint": self.plan.fingerprint(),
+                "steps": self.plan.steps(),
+                "text": self.plan.describe(),
+            },
+        )
+        self.directory.write_json("run.json", self._run_record("running"))
+
+    def _run_record(self, state: str) -> dict[str, Any]:
+        return {
+            "state": state,
+            "attempt": self.attempt,
+            "executor": self.summary.executor,
+            "options": {
+                "on_error": self.options.on_error,
+                "retries": self.options.retries,
+                "max_error_fraction": self.options.max_error_fraction,
+                "limit": self.options.limit,
+            },
+            "command": sys.argv[:1],
+            "versions": _versions(),
+            "python": platform.python_version(),
+            "machine": {"system": platform.platform(), "cpus": self.plan.machine.cpus, "gpus": self.plan.machine.gpus},
+        }
+
+    # Sources -----------------------------------------------------------------------------------------------------
+
+    def _first_tasks(self) -> Iterator[Task[Any]]:
+        tasks = islice(self._listed(), self.options.limit)
+        for index, task in enumerate(tasks):
+            if not task.task_id:
+                task = replace(task, task_id=f"task-{index:05d}")
+            if "." in task.task_id or "/" in task.task_id:
+                raise UsageError(
+                    f"the id of a source names files and the children of a task, so it has no dot and no slash: "
+                    f"{task.task_id!r}"
+                )
+            if not task.validate():
+                raise UsageError(f"source {task.task_id!r} is not a valid {type(task).__name__}")
+            task._source = task.task_id
+            yield task
+
+    def _listed(self) -> Iterator[Task[Any]]:
+        if self.initial_tasks is not None:
+            for task in self.initial_tasks:
+                yield replace(task, _stage_perf=[], _pending=[], _outputs=[])
+            return
+        if self.plan.source is None:
+            yield EmptyTask(task_id=f"{_clean(self.plan.name)}")
+            return
+        start = EmptyTask(task_id="sources", _metadata={"earlier_groups": self.groups} if self.groups else {})
+        made = cast(Any, self.plan.source.stage).process(start)
+        for index, task in enumerate(made or ()):
+            if not task.task_id:
+                task.task_id = f"{self.plan.source.name}-{index:05d}"
+            yield task
+
+    def _remember_sources(self, tasks: Iterator[Task[Any]], sources: dict[str, int]) -> Iterator[Task[Any]]:
+        for task in tasks:
+            if task.task_id in sources:
+                raise UsageError(f"two sources have the id {task.task_id!r}: every source needs an id of its own")
+            sources[task.task_id] = len(sources)
+            self.known_sources.add(task.task_id)
+            if isinstance(task, FileGroupTask) and len(task.data) > 1:
+                self.groups_now[task.task_id] = [list(part) for part in task.parts]
+            yield task
+
+    def _incomplete(self, tasks: Iterator[Task[Any]], number: int) -> Iterator[Task[Any]]:
+        """The sources that still have to run; those that are complete and unchanged are skipped."""
+        inputs = self.summary.inputs if number == 0 else {}
+        for task in tasks:
+            source = task.task_id
+            known = self.accounts.generation(source)
+            seen = self.accounts.knows(source)
+            base = known.partition("+")[0]
+            if seen and base == task._generation.partition("+")[0]:
+                complete = self.accounts.is_complete(source)
+                if complete and not (self.options.retry and self.accounts.has_failures(source)):
+                    inputs["unchanged"] = inputs.get("unchanged", 0) + 1
+                    self.progress.skipped_sources += 1
+                    self.summary.sources_skipped += 1
+                    continue
+                task._generation = known
+                if self.changed or (complete and self.options.retry):
+                    # What this attempt makes must not mix with what an earlier pipeline made of the same source.
+                    task._generation = f"{base}+{self.attempt}"
+                inputs["unfinished"] = inputs.get("unfinished", 0) + 1
+            elif seen:
+                inputs["changed"] = inputs.get("changed", 0) + 1
+                self.accounts.forget(source)
+            else:
+                inputs["new"] = inputs.get("new", 0) + 1
+            yield task
+
+    def _merge_tasks(
+        self, merge: Any, number: int, waiting: list[Task[Any]], sources: dict[str, int]
+    ) -> Iterator[Task[Any]]:
+        """The groups that a merge makes of everything before it, in lineage order."""
+        before = self.segment_sources[number - 1]
+        self._require_complete(before)
+        members: list[tuple[str, str]] = []
+        for source in before:
+            for event in self.accounts.reachable(source):
+                if event.kind == MERGED:
+                    members.append((event.task, event.generation))
+        in_memory = {task.task_id: task for task in waiting}
+        size = merge.stage.batch_size or len(members)
+        folder = self.directory.path("spill", str(number - 1)) if self.directory is not None else ""
+        merges: list[Event] = []
+        tasks: list[MergeTask] = []
+        for start in range(0, len(members), max(1, size)):
+            part = members[start : start + size]
+            ids = [task for task, _ in part]
+            name = source_id(merge.name, ids)
+            # Not in the name: names must not depend on when a file was touched.
+            stamp = source_id("", [generation for _, generation in part]).rpartition("-")[2]
+            merged = MergeTask(
+                data=ids, folder=folder, tasks=None if folder else [in_memory[task_id] for task_id in ids], task_id=name
+            )
+            merged._source, merged._generation = name, stamp
+            tasks.append(merged)
+            merges.append(Event(MERGE, name, name, stamp, self.attempt, stage=merge.name, members=ids))
+        for event in merges:
+            self.accounts.add(event)
+        if self.directory is not None and merges:
+            path = self.directory.path("ledger", f"{self.attempt:04d}-driver-merges-{number}.parquet")
+            write_parquet(path, events_table(merges))
+        self.merges_now.update(event.task for event in merges)
+        yield from self._remember_sources(iter(tasks), sources)
+
+    def _pass_through(self, run: SegmentRun) -> Iterator[Task[Any]]:
+        """A segment with no stage in it: its sources are its results."""
+        sink = self.context.open_sink()
+        for task in run.tasks:
+            if run.ending == "merged" and run.folder:
+                from curator_core.adapter import store_task
+
+                store_task(run.folder, task)
+            result = ""
+            if run.ending == "done" and isinstance(task, FileGroupTask):
+                result = json.dumps([task.data, []])
+            kind = DONE if run.ending == "done" else MERGED
+            sink.event(Event(kind, task._source, task.task_id, task._generation, self.attempt, result=result))
+            yield task
+        sink.flush()
+        if not isinstance(sink, LedgerWriter):
+            self._collect(*sink.take())
+
+    # While it runs -----------------------------------------------------------------------------------------------
+
+    def _collect(self, events: Iterable[Event], rejects: Iterable[RejectRow]) -> None:
+        for event in events:
+            self.accounts.add(event)
+        self.rejects.extend(rejects)
+
+    def _advance(self, sources: int, counts: Iterable[StagePerfStats]) -> None:
+        progress = self.progress
+        progress.finished_sources += sources
+        progress.tally.add(counts)
+        progress.seconds = time.monotonic() - self.started
+        self.report(progress)
+        self._check_errors(progress.tally, final=False)
+
+    def _check_errors(self, tally: Tally, final: bool) -> None:
+        allowed = self.options.max_error_fraction
+        if allowed is None:
+            return
+        read, bad = tally.rows_read, tally.rows_bad
+        if bad and (final or read >= ERROR_SAMPLE_ROWS) and bad > allowed * max(read, 1):
+            raise TooManyErrors(
+                f"{bad} of {read} rows were rejected or quarantined, more than max_error_fraction={allowed:g} allows: "
+                "look at them with `curate rejects RUN_DIR`, mend the cause, and resume"
+            )
+
+    def _reload(self) -> None:
+        if self.directory is not None:
+            merges = self.accounts.merges
+            self.accounts = Accounts(read_events(self.directory.url))
+            self.accounts.merges.update(merges)
+
+    # The verdict -------------------------------------------------------------------------------------------------
+
+    def _require_complete(self, sources: Iterable[str]) -> None:
+        short = []
+        for source in sources:
+            if not self.accounts.is_complete(source):
+                settlement = self.accounts.settle(source)
+                if settlement.missing:
+                    short.append(settlement)
+        if not short:
+            return
+        first = short[0]
+        where = f"; stage {first.last_stage!r} saw it last" if first.last_stage else ", and no stage has recorded it"
+        more = f" ({len(short) - 1} more sources are short too)" if len(short) > 1 else ""
+        raise AccountingError(
+            f"source {first.source!r} is short of {first.missing} of its share: task {first.missing_task!r} was never "
+            f"accounted for{where}{more}. Run again with resume to make up for it"
+        )
+
+    def _conclude(self, results: dict[str, Task[Any]]) -> RunResult:
+        for sources in self.segment_sources:
+            self._require_complete(sources)
+        # Merges of an earlier listing no longer count.
+        kept = {task: event for task, event in self.accounts.merges.items() if task in self.merges_now}
+        self.accounts.merges = kept
+        tally, outputs, failed = self._totals()
+        self._check_errors(tally, final=True)
+        self._settle_shares()
+        self._finish_outputs(outputs)
+        summary = self.summary
+        summary.sources = len(self.segment_sources[0])
+        removed = self.known_sources - {source for sources in self.segment_sources for source in sources}
+        if removed and self.attempt > 1:
+            summary.inputs["removed"] = len(removed)
+        summary.sources_failed = failed
+        summary.state = "quarantined" if failed or summary.rows_quarantined else "done"
+        tasks = self._ordered(results)
+        summary.results = len(tasks)
+        summary.seconds = round(time.monotonic() - self.started, 3)
+        self.progress.state = summary.state
+        self.progress.seconds = summary.seconds
+        self.report(self.progress)
+        if self.directory is not None:
+            self.directory.write_json("sources.json", {"sources": self._listed_now(), "groups": self.groups_now})
+            self.directory.write_json(
+                "run.json", {**self._run_record(summary.state), "summary": summary.as_dict(), "outputs": self.written}
+            )
+            self._write_report()
+        return RunResult(tasks, summary, self.directory.url if self.directory else None)
+
+    def _listed_now(self) -> list[str]:
+        return list(self.segment_sources[0])
+
+    def _totals(self) -> tuple[Tally, dict[str, list[FileRecord]], int]:
+        tally = Tally()
+        for planned in self.plan.stages:
+            if planned is not self.plan.source:
+                tally.stages[planned.name] = StageTotals(planned.name)
+        outputs: dict[str, list[FileRecord]] = {}
+        failed = 0
+        for sources in self.segment_sources:
+            for source in sources:
+                bad = False
+                for event in self.accounts.reachable(source):
+                    tally.add(event.counts)
+                    bad = bad or event.kind == FAILED
+                    for stage, record in event.outputs:
+                        outputs.setdefault(stage, []).append(record)
+                failed += bad
+        self.summary.stages = list(tally.stages.values())
+        return tally, outputs, failed
+
+    def _settle_shares(self) -> None:
+        first = self.segment_sources[0]
+        ends = {"done": Fraction(0), "dropped": Fraction(0), "failed": Fraction(0)}
+        for settlement in self.accounts.settle_all(first).values():
+            if settlement.missing or settlement.merged or settlement.total != 1:
+                raise AccountingError(
+                    f"source {settlement.source!r}: done {settlement.done}, dropped {settlement.dropped}, failed "
+                    f"{settlement.failed}, and {1 - settlement.done - settlement.dropped - settlement.failed} is missing "
+                    f"(task {settlement.missing_task!r}, last seen by {settlement.last_stage!r})"
+                )
+            for key in ends:
+                ends[key] += getattr(settlement, key)
+        self.summary.shares = {key: _fraction(value) for key, value in ends.items()}
+
+    def _ordered(self, results: dict[str, Task[Any]]) -> list[Task[Any]]:
+        """Results in lineage order; those of sources that an earlier attempt finished are loaded."""
+        sources = self.segment_sources[-1]
+        tasks: list[Task[Any]] = []
+        for source in sources:
+            for event in self.accounts.reachable(source):
+                if event.kind != DONE:
+                    continue
+                task = results.get(event.task)
+                if task is None and self.directory is not None:
+                    task = self._load_result(event)
+                if task is not None:
+                    tasks.append(task)
+        return tasks
+
+    def _load_result(self, event: Event) -> Task[Any] | None:
+        assert self.directory is not None
+        if event.result == "stored":
+            return load_task(self.directory.path("results"), event.task)
+        if not event.result:
+            return None
+        paths, records = json.loads(event.result)
+        return FileGroupTask(
+            data=paths,
+            records=[FileRecord(*record) for record in records],
+            task_id=event.task,
+            _source=event.source,
+            _generation=event.generation,
+        )
+
+    # Outputs -----------------------------------------------------------------------------------------------------
+
+    def _writers(self) -> list[tuple[str, ProcessingStage[Any, Any], str]]:
+        found = []
+        for planned in self.plan.stages:
+            folder = planned.stage.output_folder()
+            if folder:
+                found.append((planned.name, planned.stage, folder))
+        return found
+
+    def _unmark_outputs(self) -> None:
+        """A folder that is about to change is not a success any more."""
+        for _, _, folder in self._writers():
+            mark = storage.join(folder, SUCCESS)
+            if storage.exists(mark):
+                storage.remove(mark)
+
+    def _finish_outputs(self, outputs: dict[str, list[FileRecord]]) -> None:
+        for planned in self.plan.stages:
+            records = _once(outputs.get(planned.name, []))
+            stage = planned.stage
+            if overrides(stage, "finish"):
+                standing = stage.finish(records)
+                if standing is not None:
+                    records = list(standing)
+            folder = stage.output_folder()
+            if not folder:
+                continue
+            self._remove_strays(folder, records)
+            listed = [
+                {
+                    "path": storage.relative(record.path, folder),
+                    "rows": record.rows,
+                    "bytes": record.bytes,
+                    "sha256": record.sha256,
+                }
+                for record in records
+            ]
+            content = {
+                "stage": planned.name,
+                "rows": sum(record.rows for record in records),
+                "bytes": sum(record.bytes for record in records),
+                "files": listed,
+            }
+            storage.make_folder(folder)
+            storage.write_bytes_atomic(storage.join(folder, SUCCESS), json.dumps(content, indent=1).encode())
+            self.written[planned.name] = {"folder": storage.absolute(folder), "files": len(records)}
+            self.summary.files += len(records)
+            self.summary.bytes += int(cast(Any, content["bytes"]))
+            self.summary.rows_written += int(cast(Any, content["rows"]))
+
+    def _remove_strays(self, folder: str, records: Sequence[FileRecord]) -> None:
+        """Remove what earlier attempts of this run left: files named after its sources that no event stands for."""
+        if not storage.exists(folder):
+            return
+        standing = {storage.relative(record.path, folder) for record in records}
+        others = 0
+        for path in storage.list_files(folder, hidden=True):
+            name = storage.relative(path, folder)
+            if name in standing or name == SUCCESS:
+                continue
+            if source_of(storage.file_name(path).lstrip(".")) in self.known_sources:
+                storage.remove(path)
+            elif not storage.file_name(path).startswith((".", "_")):
+                others += 1
+        if others:
+            self.summary.warnings.append(
+                f"{folder!r} also holds {others} files that this run did not write; {SUCCESS} does not list them"
+            )
+
+    def _record_failure(self, error: BaseException) -> None:
+        self.summary.state = "failed"
+        self.summary.seconds = round(time.monotonic() - self.started, 3)
+        self.progress.state = "failed"
+        if self.directory is None or isinstance(error, (RunRefused, PlanError)) or not hasattr(self, "plan"):
+            return
+        text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
+        self.summary.problems.append(text)
+        self.summary.stages = list(self.progress.tally.stages.values())
+        try:
+            self.directory.write_json("run.json", {**self._run_record("failed"), "summary": self.summary.as_dict()})
+        except CuratorError:
+            pass  # the disk may be what failed; the first error is the one to show
+
+    def _write_report(self) -> None:
+        try:
+            from curator_core.report import write_report
+        except ImportError:
+            return
+        assert self.directory is not None
+        write_report(self.directory.url)
+
+
+def verify(run_dir: str) -> list[str]:
+    """Recompute every file's size and checksum and compare with what the run recorded; the differences, one a line."""
+    import hashlib
+
+    directory = RunDirectory(run_dir)
+    record = directory.read_json("run.json")
+    if record is None:
+        raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
+    problems: list[str] = []
+    if "outputs" not in record:
+        return [f"the run has not finished (its state is {record.get('state')!r}): resume it first"]
+    for stage, output in record["outputs"].items():
+        folder = output["folder"]
+        mark = storage.join(folder, SUCCESS)
+        if not storage.exists(mark):
+            problems.append(f"{stage}: {mark!r} is missing")
+            continue
+        content = json.loads(storage.read_bytes(mark))
+        listed = {entry["path"]: entry for entry in content["files"]}
+        if len(listed) != output["files"]:
+            problems.append(f"{stage}: {mark!r} lists {len(listed)} files, the run wrote {output['files']}")
+        present = {storage.relative(path, folder) for path in storage.list_files(folder)} - {SUCCESS}
+        for path, entry in listed.items():
+            if path not in present:
+                problems.append(f"{stage}: {path!r} is missing")
+                continue
+            digest, size = hashlib.sha256(), 0
+            with storage.open_input(storage.join(folder, path)) as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+                    size += len(block)
+            if size != entry["bytes"]:
+                problems.append(f"{stage}: {path!r} has {size} bytes, not {entry['bytes']}")
+            elif entry["sha256"] and digest.hexdigest() != entry["sha256"]:
+                problems.append(f"{stage}: {path!r} has changed: its sha256 is not the recorded one")
+        extra = sorted(path for path in present - set(listed) if source_of(path.rpartition("/")[2]) in listed)
+        problems.extend(f"{stage}: {path!r} is there and was not recorded" for path in extra)
+    return problems
+
+
+def _once(records: Sequence[FileRecord]) -> list[FileRecord]:
+    """Each path once, the last record winning, in the order of first mention."""
+    by_path: dict[str, FileRecord] = {}
+    for record in records:
+        by_path[record.path] = record
+    return list(by_path.values())
+
+
+def _fraction(value: Fraction) -> str:
+    return str(value)
+
+
+def _clean(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name) or "pipeline"
+
+
+def _versions() -> dict[str, str]:
+    wanted = ("curator-core", "curator-text", "curator-image", "curator-backends", "pyarrow", "ray", "cosmos-xenna")
+    found = {}
+    for name in wanted:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

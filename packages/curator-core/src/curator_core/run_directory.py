@@ -1,0 +1,166 @@
+"""A run's folder: what ran, what came of it, and who may write in it.
+
+``run_dir/`` holds ``plan.json``, ``run.json``, ``sources.json``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
+and ``report.html``. Any fsspec URL will do; only the lock differs: on a local disk the kernel holds it and frees it
+when the process dies, on an object store it is a file with a heartbeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from typing import Any
+
+from curator_core import storage
+from curator_core.errors import OutputError, RunRefused
+
+HEARTBEAT_SECONDS = 15.0
+STALE_SECONDS = 60.0
+_LOCK = ".lock"
+
+
+class RunDirectory:
+    """The files of one run; `lock` first."""
+
+    def __init__(self, url: str) -> None:
+        self.url = storage.absolute(url)
+        self._lock: _KernelLock | _HeartbeatLock | None = None
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({self.url!r})"
+
+    def path(self, *names: str) -> str:
+        return storage.join(self.url, *names)
+
+    def exists(self) -> bool:
+        return storage.exists(self.path("plan.json"))
+
+    def lock(self) -> None:
+        """Make the folder and take it for this process; refused while another run has it."""
+        storage.make_folder(self.url)
+        lock: _KernelLock | _HeartbeatLock
+        lock = _KernelLock(self.path(_LOCK)) if storage.is_local(self.url) else _HeartbeatLock(self.path(_LOCK))
+        lock.take(self.url)
+        self._lock = lock
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file, or None where there is none."""
+        path = self.path(name)
+        if not storage.exists(path):
+            return None
+        try:
+            return json.loads(storage.read_bytes(path))
+        except ValueError as error:
+            raise RunRefused(
+                f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it; "
+                "start over with fresh=True (--fresh)"
+            ) from None
+
+    def write_json(self, name: str, value: Any) -> None:
+        text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False)
+        storage.write_bytes_atomic(self.path(name), text.encode("utf-8", "surrogatepass"))
+
+    def clear(self) -> None:
+        """Forget what ran here; the lock stays."""
+        for folder in ("ledger", "rejects", "results", "spill", "metrics"):
+            self.clear_folder(folder)
+        for name in ("plan.json", "run.json", "sources.json", "report.html"):
+            with contextlib.suppress(OutputError):
+                if storage.exists(self.path(name)):
+                    storage.remove(self.path(name))
+
+    def clear_folder(self, folder: str) -> None:
+        place = self.path(folder)
+        if storage.exists(place):
+            for path in storage.list_files(place, hidden=True):
+                storage.remove(path)
+
+
+class _KernelLock:
+    def __init__(self, path: str) -> None:
+        self.path = storage.local_path(path)
+        self.fd: int | None = None
+
+    def take(self, run_dir: str) -> None:
+        import fcntl  # not on Windows, where only remote run directories would do
+
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(fd, 200, 0).decode(errors="replace").strip()
+            os.close(fd)
+            raise RunRefused(
+                f"another run is at work in {run_dir!r} ({owner or 'owner unknown'}): wait for it, end it, or choose "
+                "another run directory"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        self.fd = fd
+
+    def release(self) -> None:
+        if self.fd is not None:
+            os.ftruncate(self.fd, 0)
+            os.close(self.fd)
+            self.fd = None
+
+
+class _HeartbeatLock:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.owner = f"process {os.getpid()} on {socket.gethostname()}"
+        self.token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def take(self, run_dir: str) -> None:
+        held = self._read()
+        if held is not None and time.time() - held["beat"] < STALE_SECONDS:
+            raise RunRefused(
+                f"another run is at work in {run_dir!r} ({held['owner']}), or died less than {STALE_SECONDS:.0f} s ago: "
+                "wait for it, end it, or choose another run directory"
+            )
+        self._beat()
+        # Two that start together both write; whoever is overwritten sees it and steps back.
+        time.sleep(0.2)
+        held = self._read()
+        if held is None or held["token"] != self.token:
+            raise RunRefused(f"another run has started in {run_dir!r} at the same moment")
+        self._thread = threading.Thread(target=self._keep, daemon=True, name="run-lock")
+        self._thread.start()
+
+    def _read(self) -> dict[str, Any] | None:
+        if not storage.exists(self.path):
+            return None
+        try:
+            value = json.loads(storage.read_bytes(self.path))
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) and value.get("token") else None
+
+    def _beat(self) -> None:
+        text = json.dumps({"owner": self.owner, "token": self.token, "beat": time.time()})
+        storage.write_bytes_atomic(self.path, text.encode())
+
+    def _keep(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(Exception):  # a missed beat is made up by the next
+                self._beat()
+
+    def release(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        held = self._read()
+        if held is not None and held["token"] == self.token:
+            storage.remove(self.path)

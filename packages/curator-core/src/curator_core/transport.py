@@ -1,0 +1,149 @@
+"""A task as one block of bytes: a small JSON header and, for tables, an Arrow IPC stream that reads without a copy.
+
+Between our own processes a task of another kind may travel pickled. From disk nothing is unpickled, ever.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import pickle
+import struct
+from typing import Any
+
+import cloudpickle
+import pyarrow as pa
+
+from curator_core.errors import UsageError
+from curator_core.task import DocumentBatch, FileGroupTask, FileRecord, StagePerfStats, Task
+
+_MAGIC = b"CTK1"
+_ALIGN = 64
+_ACCOUNT = ("_source", "_generation")
+
+
+def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
+    """The bytes of a task. ``pickled=False`` is for what goes to disk: a task that is no table or file list is refused."""
+    extra = _extra_fields(task)
+    header: dict[str, Any] = {
+        "type": f"{type(task).__module__}:{type(task).__qualname__}",
+        "task_id": task.task_id,
+        "dataset_name": task.dataset_name,
+        **{name: getattr(task, name) for name in _ACCOUNT if getattr(task, name)},
+    }
+    if task._metadata:
+        header["_metadata"] = task._metadata
+    if task._stage_perf:
+        header["_stage_perf"] = [_perf_out(perf) for perf in task._stage_perf]
+    if task._pending:
+        # Entries of _pending are the newest of _stage_perf unless a fork cleared them: send positions, not copies.
+        header["_pending"] = [_perf_out(perf) for perf in task._pending]
+    if task._outputs:
+        header["_outputs"] = [(stage, dataclasses.astuple(record)) for stage, record in task._outputs]
+    if isinstance(task, DocumentBatch) and not extra:
+        table = task.to_pyarrow()
+        sink = pa.BufferOutputStream()
+        prefix = _prefix(header)
+        if prefix is not None:
+            sink.write(prefix)
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            return sink.getvalue()
+    elif isinstance(task, FileGroupTask) and not extra:
+        header["data"] = task.data
+        header["ranges"] = task.ranges
+        header["records"] = [dataclasses.astuple(record) for record in task.records]
+        prefix = _prefix(header)
+        if prefix is not None:
+            return pa.py_buffer(prefix)
+    if not pickled:
+        raise UsageError(
+            f"a {type(task).__name__} cannot be stored in the run directory: only tables and file lists with plain "
+            "metadata (text, numbers, lists) can; end the pipeline, or what comes before a Merge, in one of these"
+        )
+    return pa.py_buffer(b"PKL1" + cloudpickle.dumps(task))
+
+
+def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True) -> Task[Any]:
+    """The task in a block of bytes; a table's columns point into the block."""
+    if not isinstance(buffer, pa.Buffer):
+        buffer = pa.py_buffer(buffer)
+    view = memoryview(buffer)
+    magic = bytes(view[:4])
+    if magic == b"PKL1" and pickled:
+        task = pickle.loads(view[4:])
+        assert isinstance(task, Task)
+        return task
+    if magic != _MAGIC:
+        raise UsageError(f"this is no task: it starts with {magic!r}")
+    (length,) = struct.unpack("<I", view[4:8])
+    header = json.loads(bytes(view[8 : 8 + length]))
+    kind = _task_class(header.pop("type"))
+    perf = [_perf_in(entry) for entry in header.pop("_stage_perf", [])]
+    pending = [_perf_in(entry) for entry in header.pop("_pending", [])]
+    outputs = [(stage, FileRecord(*record)) for stage, record in header.pop("_outputs", [])]
+    if issubclass(kind, FileGroupTask):
+        ranges = header.pop("ranges")
+        header["ranges"] = ranges and [part and (part[0], part[1]) for part in ranges]
+        header["records"] = [FileRecord(*record) for record in header.pop("records")]
+        task = kind(_stage_perf=perf, _pending=pending, _outputs=outputs, **header)
+    else:
+        body = buffer.slice(8 + length)
+        table = pa.ipc.open_stream(body).read_all()
+        task = kind(data=table, _stage_perf=perf, _pending=pending, _outputs=outputs, **header)
+    return task
+
+
+def _prefix(header: dict[str, Any]) -> bytes | None:
+    try:
+        text = json.dumps(header, separators=(",", ":"), allow_nan=True).encode()
+    except (TypeError, ValueError):
+        return None
+    if "_metadata" in header and json.loads(text)["_metadata"] != _plain(header["_metadata"]):
+        return None  # integer keys, say, would come back as something else
+    text += b" " * (-(8 + len(text)) % _ALIGN)
+    return _MAGIC + struct.pack("<I", len(text)) + text
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists: metadata may hold either, and reads as lists after a journey."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _extra_fields(task: Task[Any]) -> bool:
+    base = FileGroupTask if isinstance(task, FileGroupTask) else DocumentBatch
+    known = {field.name for field in dataclasses.fields(base)}
+    return any(field.name not in known for field in dataclasses.fields(task))
+
+
+def _perf_out(perf: StagePerfStats) -> list[Any]:
+    return [
+        perf.stage_name,
+        perf.process_time,
+        perf.calls,
+        perf.rows_in,
+        perf.rows_out,
+        perf.dropped,
+        perf.rejected,
+        perf.quarantined,
+        perf.custom_metrics,
+    ]
+
+
+def _perf_in(entry: list[Any]) -> StagePerfStats:
+    return StagePerfStats(*entry)
+
+
+def _task_class(path: str) -> type[Any]:
+    module, _, name = path.partition(":")
+    value: Any = importlib.import_module(module)
+    for part in name.split("."):
+        value = getattr(value, part)
+    if not (isinstance(value, type) and issubclass(value, Task)):
+        raise UsageError(f"{path!r} is not a type of task")
+    return value
