@@ -1,0 +1,66 @@
+"""A batch of images: an Arrow table with one row per image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core.task import DocumentBatch
+
+# What a reader makes of every image; sidecar members of the sample (caption, json) and later scores stand beside these.
+KEY = "key"
+SHARD = "shard"
+EXT = "ext"
+BYTES = "bytes"
+WIDTH = "width"
+HEIGHT = "height"
+FORMAT = "format"
+MEMBERS = "members"
+CAPTION = "caption"
+# What decoding adds: the picture a model needs, and a small one of the whole image for measures.
+PIXELS = "pixels"
+THUMB = "thumb"
+PICTURES = (PIXELS, THUMB)
+
+
+@dataclass(kw_only=True)
+class ImageBatch(DocumentBatch):
+    """Images as rows: ``key``, ``shard``, ``ext``, the original ``bytes``, ``width``, ``height``, and whatever else is
+    known of each: a column for every sidecar member, every score, every embedding. Filters of text work on captions.
+
+    ``members`` lists the extensions of the sample's members in their order (``["jpg", "txt"]``), so that a writer can
+    put every one of them back.
+    """
+
+    def validate(self) -> bool:
+        return super().validate() and KEY in self.column_names
+
+    def pictures(self, column: str = PIXELS) -> NDArray[np.uint8]:
+        """A decoded column as an array ``(rows, height, width, 3)`` that shares the table's memory where it can."""
+        return tensor_to_numpy(self.to_pyarrow().column(column))
+
+
+def tensor_column(array: NDArray[Any]) -> pa.ExtensionArray:
+    """An array ``(rows, …)`` as an Arrow column of fixed-shape tensors, without a copy."""
+    array = np.ascontiguousarray(array)
+    shape = array.shape[1:]
+    size = int(np.prod(shape))
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(array.dtype), shape)
+    values = pa.array(array.reshape(-1))
+    return pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(values, size))
+
+
+def tensor_to_numpy(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """What `tensor_column` made, as an array again."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    arrays = [chunk.to_numpy_ndarray() for chunk in chunks if len(chunk)]
+    if len(arrays) == 1:
+        return np.asarray(arrays[0])
+    kind = column.type
+    if not arrays:
+        return np.zeros((0, *kind.shape), kind.value_type.to_pandas_dtype())
+    return np.concatenate(arrays)

@@ -1,0 +1,21 @@
+"""Decoding: what an image's header says, and pictures of it at the size that is wanted."""
+
+from __future__ import annotations
+
+from curator_image.decode.picture import Picture
+from curator_image.decode.pictures import CpuDecoder, Decoded, Decoder, cpu_decoder, decode_batch
+from curator_image.decode.probe import BadImage, Header, probe
+from curator_image.decode.stage import ImageDecode
+
+__all__ = [
+    "BadImage",
+    "CpuDecoder",
+    "Decoded",
+    "Decoder",
+    "Header",
+    "ImageDecode",
+    "Picture",
+    "cpu_decoder",
+    "decode_batch",
+    "probe",
+]

@@ -1,0 +1,98 @@
+"""Which picture is wanted of an image: its size, how the image is fitted into it, and by which filter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from curator_core.errors import UsageError
+
+Mode = Literal["crop", "squash", "pad"]
+Resample = Literal["bilinear", "bicubic", "lanczos", "box"]
+
+MAX_PICTURE_SIDE = 4096
+# A picture is not resized to more than this many times its own width before its middle is cut out of it.
+_LONGEST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of ``height`` x ``width`` RGB bytes made from an image.
+
+    ``crop`` brings the shorter side to size and cuts the middle out, as CLIP does; ``squash`` ignores the aspect
+    ratio; ``pad`` shows the whole image on a black ground. The filter is antialiased in every case.
+
+    JPEGs are decoded at the smallest of 1, 1/2, 1/4, 1/8 scale that is at least ``detail`` times the size they are
+    resized to. With 1 that is the fastest; from 2 on no difference to a decode at full size can be seen.
+    """
+
+    height: int = 224
+    width: int = 224
+    mode: Mode = "crop"
+    resample: Resample = "bicubic"
+    detail: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_PICTURE_SIDE:
+                raise UsageError(f"Picture.{name} must be 1 to {MAX_PICTURE_SIDE} pixels, not {value!r}")
+        for name, kind in (("mode", Mode), ("resample", Resample)):
+            if getattr(self, name) not in get_args(kind):
+                raise UsageError(
+                    f"Picture.{name} must be one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}"
+                )
+        if not isinstance(self.detail, int | float) or not 0 < self.detail <= 8:
+            raise UsageError(f"Picture.detail must be above 0 and at most 8, not {self.detail!r}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, 3
+
+    def fit(self, width: int, height: int) -> Fit:
+        """What has to happen to an upright image of this size."""
+        if self.mode == "squash":
+            return Fit((0, 0, width, height), self.width, self.height, 0, 0)
+        if self.mode == "pad":
+            scale = min(self.width / width, self.height / height)
+            across, down = max(1, round(width * scale)), max(1, round(height * scale))
+            return Fit((0, 0, width, height), across, down, -((self.width - across) // 2), -((self.height - down) // 2))
+        left = top = 0
+        # A very long image is cut first: resized whole it could be thousands of times the picture.
+        if width * self.height > _LONGEST * height * self.width:
+            keep = max(1, _LONGEST * height * self.width // self.height)
+            left, width = (width - keep) // 2, keep
+        elif height * self.width > _LONGEST * width * self.height:
+            keep = max(1, _LONGEST * width * self.height // self.width)
+            top, height = (height - keep) // 2, keep
+        box = (left, top, left + width, top + height)
+        # The longer side is rounded down, as the processors of published models do.
+        if width * self.height >= height * self.width:
+            across, down = max(self.width, width * self.height // height), self.height
+        else:
+            across, down = self.width, max(self.height, height * self.width // width)
+        return Fit(box, across, down, (across - self.width) // 2, (down - self.height) // 2)
+
+    def dct_scale(self, width: int, height: int) -> int:
+        """The largest of 8, 4, 2, 1 by which a JPEG of this size may be decoded smaller."""
+        fit = self.fit(width, height)
+        left, top, right, bottom = fit.box
+        for scale in (8, 4, 2):
+            if (right - left) // scale >= self.detail * fit.width and (
+                bottom - top
+            ) // scale >= self.detail * fit.height:
+                return scale
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Cut ``box`` (left, top, right, bottom) out, resize it to ``width`` x ``height``, and look at that from ``left``,
+    ``top`` on; negative values are a margin.
+    """
+
+    box: tuple[int, int, int, int]
+    width: int
+    height: int
+    left: int
+    top: int

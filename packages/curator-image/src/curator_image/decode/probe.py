@@ -1,0 +1,324 @@
+"""What an encoded image says of itself in its header: format, size, orientation. Nothing is decoded."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+# Why an image is set aside. The words go into rejects and reports, so they are part of the interface.
+EMPTY = "empty"
+UNSUPPORTED = "unsupported format"
+NOT_AN_IMAGE = "not an image"
+WRONG_EXTENSION = "wrong extension"
+TRUNCATED = "truncated"
+CORRUPT = "corrupt"
+TOO_LARGE = "too many pixels"
+ABSURD = "absurd dimensions"
+
+MAX_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB
+MAX_SIDE = 65_535
+# What may be allocated while a header is walked: a file with more segments than this is not a picture.
+_MAX_STEPS = 10_000
+
+EXTENSIONS = {
+    "jpg": "jpeg",
+    "jpeg": "jpeg",
+    "jpe": "jpeg",
+    "jfif": "jpeg",
+    "png": "png",
+    "webp": "webp",
+    "gif": "gif",
+    "bmp": "bmp",
+    "dib": "bmp",
+    "tif": "tiff",
+    "tiff": "tiff",
+}
+# Pictures that are known by their first bytes, but not decoded here.
+_FOREIGN = (
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+    (4, b"ftypheic", "HEIC"),
+    (4, b"ftypheix", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    (0, b"8BPS", "PSD"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"<svg", "SVG"),
+    (0, b"%PDF", "PDF"),
+)
+
+
+class BadImage(Exception):
+    """An image that cannot be used; ``reason`` is one of the words above, the text says more."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Format and size of an image. ``width`` and ``height`` are those of the picture as it is shown, upright."""
+
+    format: str
+    width: int
+    height: int
+    orientation: int = 1
+    channels: int = 3
+
+
+def probe(
+    data: bytes, *, ext: str = "", max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE, check_end: bool = True
+) -> Header:
+    """The header of an encoded image; `BadImage` where it is empty, foreign, misnamed, absurd or visibly cut short.
+
+    ``ext`` is the extension it came under; empty for no check. ``check_end`` looks for the marks that close a file.
+    """
+    if not data:
+        raise BadImage(EMPTY, "the member has no bytes")
+    kind = sniff(data)
+    if kind is None:
+        raise _unknown(data)
+    try:
+        header = _PARSERS[kind](data)
+    except BadImage:
+        raise
+    except (struct.error, IndexError, ValueError, OverflowError) as error:
+        raise BadImage(TRUNCATED, f"the {kind} header is cut short or malformed ({error})") from error
+    if ext:
+        expected = EXTENSIONS.get(ext.lower().rpartition(".")[2])
+        if expected is not None and expected != kind:
+            raise BadImage(WRONG_EXTENSION, f"named .{ext}, but the bytes are {kind}")
+    check_size(header.width, header.height, max_pixels, max_side)
+    if check_end:
+        _check_end(kind, data)
+    return header
+
+
+def sniff(data: bytes) -> str | None:
+    """The format that the first bytes announce, or None."""
+    head = bytes(data[:16])
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if head.startswith((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
+        return "tiff"
+    if head.startswith(b"BM") and len(data) >= 26 and _u32(data, 14) in (12, 16, 40, 52, 56, 64, 108, 124):
+        return "bmp"
+    return None
+
+
+def check_size(width: int, height: int, max_pixels: int, max_side: int) -> None:
+    """Refuse sizes that nobody should allocate memory for."""
+    if width < 1 or height < 1 or width > max_side or height > max_side:
+        raise BadImage(ABSURD, f"{width} x {height}; each side may be 1 to {max_side}")
+    if width * height > max_pixels:
+        raise BadImage(TOO_LARGE, f"{width} x {height} is {width * height:,} pixels, more than {max_pixels:,}")
+
+
+def _unknown(data: bytes) -> BadImage:
+    for offset, magic, name in _FOREIGN:
+        if data[offset : offset + len(magic)] == magic:
+            return BadImage(UNSUPPORTED, f"{name} is not read")
+    return BadImage(NOT_AN_IMAGE, f"starts with {bytes(data[:8])!r}")
+
+
+# JPEG ----------------------------------------------------------------------------------------------------------------
+
+# Start-of-frame marks: all of 0xC0 to 0xCF but DHT, JPG and DAC.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
+
+
+def _jpeg(data: bytes) -> Header:
+    at, size = 2, len(data)
+    orientation = 1
+    for _ in range(_MAX_STEPS):
+        while at < size and data[at] != 0xFF:
+            at += 1  # stray bytes between segments, which decoders skip too
+        while at < size and data[at] == 0xFF:
+            at += 1
+        if at >= size:
+            break
+        mark = data[at]
+        at += 1
+        if mark in _BARE:
+            continue
+        if mark in (0xD9, 0xDA):
+            raise BadImage(CORRUPT, "the JPEG has no frame header")
+        (length,) = struct.unpack_from(">H", data, at)
+        if length < 2:
+            raise BadImage(CORRUPT, "a JPEG segment is shorter than its own length")
+        if mark in _FRAMES:
+            height, width, channels = struct.unpack_from(">HHB", data, at + 3)
+            if orientation >= 5:
+                width, height = height, width
+            return Header("jpeg", width, height, orientation, channels)
+        if mark == 0xE1 and orientation == 1 and data[at + 2 : at + 8] == b"Exif\x00\x00":
+            orientation = _exif_orientation(data, at + 8, at + length)
+        at += length
+    raise BadImage(TRUNCATED, "the JPEG ends before its frame header")
+
+
+def _exif_orientation(data: bytes, start: int, end: int) -> int:
+    """The EXIF orientation, 1 where there is none or it is broken: a wrong tag must not cost the picture."""
+    try:
+        order = {b"II": "<", b"MM": ">"}[bytes(data[start : start + 2])]
+        (offset,) = struct.unpack_from(f"{order}I", data, start + 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start + offset)
+        for entry in range(min(count, 512)):
+            at = start + offset + 2 + 12 * entry
+            if at + 12 > end:
+                break
+            tag, kind = struct.unpack_from(f"{order}HH", data, at)
+            if tag == 0x0112:
+                (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, at + 8)
+                return value if 1 <= value <= 8 else 1
+    except (KeyError, struct.error):
+        pass
+    return 1
+
+
+# The others ----------------------------------------------------------------------------------------------------------
+
+
+def _png(data: bytes) -> Header:
+    if data[12:16] != b"IHDR":
+        raise BadImage(CORRUPT, "the PNG does not begin with IHDR")
+    width, height, _, color = struct.unpack_from(">IIBB", data, 16)
+    orientation = 1
+    at = 8
+    for _ in range(_MAX_STEPS):
+        if at + 8 > len(data):
+            break
+        length, name = _u32(data, at, ">"), data[at + 4 : at + 8]
+        if name in (b"IDAT", b"IEND"):
+            break
+        if name == b"eXIf":
+            orientation = _exif_orientation(data, at + 8, at + 8 + length)
+        at += 12 + length
+    if orientation >= 5:
+        width, height = height, width
+    return Header("png", width, height, orientation, {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(color, 3))
+
+
+def _webp(data: bytes) -> Header:
+    chunk = data[12:16]
+    orientation = 1
+    if chunk == b"VP8X":
+        width = 1 + int.from_bytes(_exact(data, 24, 3), "little")
+        height = 1 + int.from_bytes(_exact(data, 27, 3), "little")
+        if data[20] & 0x08:
+            orientation = _webp_orientation(data)
+    elif chunk == b"VP8L":
+        bits = _u32(data, 21)
+        width, height = 1 + (bits & 0x3FFF), 1 + ((bits >> 14) & 0x3FFF)
+    elif chunk == b"VP8 ":
+        if _exact(data, 23, 3) != b"\x9d\x01\x2a":
+            raise BadImage(CORRUPT, "the WebP key frame has no start code")
+        width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
+    else:
+        raise BadImage(CORRUPT, f"the WebP begins with chunk {bytes(chunk)!r}")
+    if orientation >= 5:
+        width, height = height, width
+    return Header("webp", width, height, orientation)
+
+
+def _webp_orientation(data: bytes) -> int:
+    at = 12
+    for _ in range(_MAX_STEPS):
+        if at + 8 > len(data):
+            break
+        length = _u32(data, at + 4)
+        if data[at : at + 4] == b"EXIF":
+            start = at + 8 + (6 if data[at + 8 : at + 14] == b"Exif\x00\x00" else 0)
+            return _exif_orientation(data, start, at + 8 + length)
+        at += 8 + length + (length & 1)
+    return 1
+
+
+def _gif(data: bytes) -> Header:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return Header("gif", width, height)
+
+
+def _bmp(data: bytes) -> Header:
+    if _u32(data, 14) == 12:
+        width, height = struct.unpack_from("<HH", data, 18)
+    else:
+        width, height = struct.unpack_from("<ii", data, 18)
+    return Header("bmp", width, abs(height))
+
+
+def _tiff(data: bytes) -> Header:
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\x00", b"\x00+")
+    if big:
+        (offset,) = struct.unpack_from(f"{order}Q", data, 8)
+        (count,) = struct.unpack_from(f"{order}Q", data, offset)
+        first, step, value_at = offset + 8, 20, 12
+    else:
+        offset = _u32(data, 4, order)
+        (count,) = struct.unpack_from(f"{order}H", data, offset)
+        first, step, value_at = offset + 2, 12, 8
+    tags: dict[int, int] = {}
+    for entry in range(min(count, 4096)):
+        at = first + entry * step
+        tag, kind = struct.unpack_from(f"{order}HH", data, at)
+        if tag in (0x0100, 0x0101, 0x0112, 0x0115):
+            tags[tag] = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, at + value_at)[0]
+    if 0x0100 not in tags or 0x0101 not in tags:
+        raise BadImage(CORRUPT, "the TIFF does not say its width and height")
+    width, height = tags[0x0100], tags[0x0101]
+    orientation = tags.get(0x0112, 1)
+    if not 1 <= orientation <= 8:
+        orientation = 1
+    if orientation >= 5:
+        width, height = height, width
+    return Header("tiff", width, height, orientation, tags.get(0x0115, 1))
+
+
+_PARSERS = {"jpeg": _jpeg, "png": _png, "webp": _webp, "gif": _gif, "bmp": _bmp, "tiff": _tiff}
+
+
+def _check_end(kind: str, data: bytes) -> None:
+    """A file without its closing mark was cut: told here for nothing, so that it need not be decoded to find out."""
+    if kind == "jpeg":
+        # Some writers pad or append; an end mark anywhere after the start of the last scan is an end.
+        if data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
+            raise BadImage(TRUNCATED, "the JPEG has no end mark")
+    elif kind == "png":
+        if data.rfind(b"IEND") < 0:
+            raise BadImage(TRUNCATED, "the PNG has no end chunk")
+    elif kind == "webp":
+        said = _u32(data, 4) + 8
+        if said > len(data):
+            raise BadImage(TRUNCATED, f"the WebP says {said:,} bytes and has {len(data):,}")
+    elif kind == "bmp":
+        start = _u32(data, 10)
+        if start >= len(data):
+            raise BadImage(TRUNCATED, "the BMP ends before its pixels")
+
+
+def _u32(data: bytes, at: int, order: str = "<") -> int:
+    value: int = struct.unpack_from(f"{order}I", data, at)[0]
+    return value
+
+
+def _exact(data: bytes, at: int, size: int) -> bytes:
+    value = data[at : at + size]
+    if len(value) != size:
+        raise ValueError(f"ends within bytes {at} to {at + size}")
+    return bytes(value)

@@ -1,0 +1,116 @@
+"""The stage that decodes: one decode per image, for every later stage that needs pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from curator_core.errors import UsageError
+from curator_core.stages import ProcessingStage, WorkerMetadata
+from curator_image.batch import BYTES, KEY, PICTURES, PIXELS, SHARD, THUMB, ImageBatch, tensor_column
+from curator_image.decode.dali import DaliDecoder, dali_installed
+from curator_image.decode.picture import Mode, Picture, Resample
+from curator_image.decode.pictures import Decoder, DecoderName, cpu_decoder, encoded
+from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE
+
+
+@dataclass
+class ImageDecode(ProcessingStage[ImageBatch, ImageBatch]):
+    """Decodes and resizes in one go, and sets corrupt images aside; the rest of their batch is unharmed.
+
+    It adds what later stages of the pipeline read, and only that: ``pixels``, the picture for models (``size``,
+    ``mode``, ``resample``), and ``thumb``, the whole image squashed to ``thumb_size``, for measures. With neither
+    wanted it does nothing. Tried by hand, outside of a pipeline, it adds what ``columns`` names.
+
+    ``decoder``: ``auto`` is DALI where the stage has a GPU and DALI is installed, and libjpeg-turbo otherwise;
+    ``dali`` without a GPU uses DALI's CPU operators; ``turbo`` is libjpeg-turbo for JPEGs and Pillow for the rest;
+    ``pillow`` is Pillow for everything.
+    """
+
+    size: int = 224
+    mode: Mode = "crop"
+    resample: Resample = "bicubic"
+    thumb_size: int = 160
+    decoder: DecoderName = "auto"
+    detail: float = 1.0
+    max_pixels: int = MAX_PIXELS
+    max_side: int = MAX_SIDE
+    columns: Sequence[Literal["pixels", "thumb"]] = PICTURES  # type: ignore[assignment]
+
+    _decoder: Decoder | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.pictures()
+        if self.decoder not in get_args(DecoderName):
+            raise UsageError(
+                f"ImageDecode.decoder must be one of {', '.join(get_args(DecoderName))}, not {self.decoder!r}"
+            )
+        unknown = [name for name in self.columns if name not in PICTURES]
+        if isinstance(self.columns, str) or unknown:
+            raise UsageError(f"ImageDecode.columns is a list of {' and '.join(PICTURES)}, not {self.columns!r}")
+        for name in ("max_pixels", "max_side"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(f"ImageDecode.{name} must be a whole number of 1 or more, not {value!r}")
+
+    def pictures(self) -> dict[str, Picture]:
+        """Which picture each column holds."""
+        return {
+            PIXELS: Picture(self.size, self.size, self.mode, self.resample, self.detail),
+            THUMB: Picture(self.thumb_size, self.thumb_size, "squash", "bilinear"),
+        }
+
+    def inputs(self) -> list[str]:
+        return [KEY, BYTES]
+
+    def outputs(self) -> list[str]:
+        return list(self.columns)
+
+    def needed_by(self, columns: frozenset[str]) -> Self:
+        return self.with_(columns=[name for name in self.columns if name in columns])
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        limits: dict[str, Any] = {"max_pixels": self.max_pixels, "max_side": self.max_side}
+        device = worker.gpu_ids[0] if self.resources.requires_gpu and worker.gpu_ids else None
+        if self.decoder == "dali" or (self.decoder == "auto" and self.resources.requires_gpu and dali_installed()):
+            # Numbered within what the worker may see: an executor that gives one GPU shows it as number 0.
+            self._decoder = DaliDecoder(0 if device is not None else None, **limits)
+        else:
+            self._decoder = cpu_decoder(self.decoder, **limits)
+
+    def teardown(self) -> None:
+        self._decoder = None
+
+    def process(self, task: ImageBatch) -> ImageBatch | None:
+        if not self.columns:
+            return task
+        if self._decoder is None:
+            self.setup(WorkerMetadata())
+        assert self._decoder is not None
+        table = task.to_pyarrow()
+        images = encoded(table.column(BYTES))
+        pictures = self.pictures()
+        decoded = self._decoder(images, [pictures[name] for name in self.columns])
+        arrays = decoded.pictures
+        if decoded.errors:
+            good = np.ones(len(images), bool)
+            keys = table.column(KEY)
+            shards = table.column(SHARD) if SHARD in table.column_names else None
+            for row, error in decoded.errors.items():
+                good[row] = False
+                self.record_rejected(
+                    error.reason,
+                    source=(shards[row].as_py() or "") if shards is not None else "",
+                    position=keys[row].as_py() or f"row {row}",
+                    message=error.message,
+                    raw=images[row],
+                )
+            task = task.filter(pa.array(good))
+            arrays = tuple(array[good] for array in arrays)
+        for name, array in zip(self.columns, arrays, strict=True):
+            task = task.append_column(name, tensor_column(array))
+        return task
