@@ -329,9 +329,9 @@ def test_a_folder_is_not_a_file_and_a_file_is_not_a_folder(tmp_path: Path) -> No
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="it is a folder"):
         storage.read_bytes(tmp_path)
-    with pytest.raises(UsageError, match="it is a folder"):
+    with pytest.raises(CuratorError, match="it is a folder"):
         write_bytes_atomic(tmp_path, b"")
-    with pytest.raises(UsageError, match="a folder is needed"):
+    with pytest.raises(CuratorError, match="a folder is needed"):
         write_bytes_atomic(tmp_path / "file" / "x", b"")
 
 
@@ -369,7 +369,7 @@ def test_a_place_that_refuses_files_is_one_clear_error() -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_one_clear_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(UsageError, match="no permission"):
+    with pytest.raises(CuratorError, match="no permission"):
         write_bytes_atomic(tmp_path / "x", b"1")
 
 

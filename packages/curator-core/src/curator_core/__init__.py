@@ -6,23 +6,27 @@ Names load on first use, so that `import curator_core` and the command line stay
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 _HOME = {
     "ANY_COLUMNS": "stages",
     "AccountingError": "errors",
     "Accounts": "accounts",
+    "AddId": "ids",
     "BaseExecutor": "executor",
     "BaseStageAdapter": "adapter",
     "ColumnFilter": "column_filter",
     "CompositeStage": "stages",
     "CuratorError": "errors",
     "DocumentBatch": "task",
+    "DropColumns": "columns",
     "EmptyTask": "task",
     "FanOut": "stages",
     "FileGroupTask": "task",
+    "FilePartitioning": "files",
     "FileRecord": "task",
     "GroupRunner": "adapter",
+    "Limit": "sampling",
     "LocalExecutor": "local",
     "Machine": "machine",
     "Merge": "stages",
@@ -34,25 +38,30 @@ _HOME = {
     "PlanError": "errors",
     "ProcessingStage": "stages",
     "RayStageSpecKeys": "stages",
+    "RenameColumns": "columns",
     "Resources": "resources",
     "RunContext": "adapter",
     "RunRefused": "errors",
     "RunResult": "run",
     "RunSummary": "run",
+    "Sample": "sampling",
+    "SelectColumns": "columns",
     "SourceStage": "stages",
     "StageError": "errors",
     "StagePerfStats": "task",
     "Task": "task",
     "TooManyErrors": "errors",
     "UsageError": "errors",
+    "Where": "columns",
     "WorkerDied": "errors",
     "WorkerMetadata": "stages",
     "Workflow": "workflow",
     "XennaStageSpecKeys": "stages",
+    "build_stage": "registry",
     "stage": "stages",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one place that lists names
 
 __version__ = "0.1.0"
 

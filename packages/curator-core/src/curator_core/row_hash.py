@@ -1,0 +1,101 @@
+"""A hash of what is in a row: the same on every machine, for the same values in columns of any width or encoding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.errors import UsageError, nearest
+
+# One byte for what a value is, so that null, text and the bytes of the same text, and 1 and "1" differ.
+_NULL, _TEXT, _BYTES, _NUMBER, _NESTED = b"0", b"t", b"b", b"n", b"j"
+
+
+def row_digests(table: pa.Table, columns: Sequence[str], salt: bytes = b"", size: int = 16) -> list[bytes]:
+    """A BLAKE2b digest of ``size`` bytes for each row over the named columns, in their order."""
+    streams = [_encoded(column_of(table, name)) for name in columns]
+    start = hashlib.blake2b(salt, digest_size=size)
+    digests = []
+    for _ in range(table.num_rows):
+        digest = start.copy()
+        for kind, values in streams:
+            value = next(values)
+            if value is None:
+                digest.update(_NULL)
+            else:
+                # The length goes first, or ("ab", "c") and ("a", "bc") would be one row.
+                digest.update(b"%b%d:" % (kind, len(value)))
+                digest.update(value)
+        digests.append(digest.digest())
+    return digests
+
+
+def lineage_numbers(task_id: str, rows: int, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """A pseudo-random 64-bit number for each row of a task, from the task's id, the row's place and a seed."""
+    base = int.from_bytes(hashlib.blake2b(f"{seed}\0{task_id}".encode(), digest_size=8).digest(), "little")
+    # SplitMix64: a bijection that spreads consecutive numbers over all of the range.
+    with np.errstate(over="ignore"):
+        value = np.uint64(base) + np.arange(rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return value ^ (value >> np.uint64(31))
+
+
+def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column by name, or an error that names the nearest."""
+    if name not in table.column_names:
+        raise UsageError(
+            f"there is no column {name!r}{nearest(name, table.column_names) or '.'} "
+            f"The columns are: {', '.join(table.column_names) or 'none'}"
+        )
+    return table.column(name)
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[bytes, Iterator[Any]]:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _encoded(pc.cast(column, kind.value_type))
+    if _is_text(kind):
+        return _TEXT, _views(column.cast(pa.large_string()).cast(pa.large_binary()))
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return _BYTES, _views(column.cast(pa.large_binary()))
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or _is_time(kind):
+        return _NUMBER, _views(column.cast(pa.large_string()).cast(pa.large_binary()))
+    if pa.types.is_floating(kind):
+        return _NUMBER, (None if value is None else float(value).hex().encode() for value in column.to_pylist())
+    return _NESTED, (None if value is None else _json(value) for value in column.to_pylist())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_temporal(kind) and not pa.types.is_duration(kind) and not pa.types.is_interval(kind))
+
+
+def _views(column: pa.ChunkedArray) -> Iterator[memoryview | None]:
+    """The values as views of the column's own memory."""
+    for chunk in column.chunks:
+        if not len(chunk):
+            continue
+        _, offsets_buffer, data = chunk.buffers()
+        offsets = np.frombuffer(offsets_buffer, dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        view = memoryview(data if data is not None else b"")
+        valid = chunk.is_valid().to_pylist() if chunk.null_count else None
+        for index in range(len(chunk)):
+            yield view[offsets[index] : offsets[index + 1]] if valid is None or valid[index] else None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else str(value)
