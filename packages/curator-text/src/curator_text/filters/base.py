@@ -1,0 +1,108 @@
+"""A text filter: a measure of every document and a range in which it is kept.
+
+Most are one method over `TextFeatures`::
+
+    @dataclass
+    class ShoutingFilter(TextFilter):
+        max_ratio: float = 0.1
+
+        def measure(self, text: TextFeatures) -> np.ndarray:
+            return ratio(text.per_row(exclamation_marks), text.per_row(Block.char_counts), empty=1.0)
+
+        def keep_array(self, scores: pa.Array) -> pa.Array:
+            return pc.less_equal(scores, self.max_ratio)
+
+A rule that is easier said of one document needs no features: see ``score_one`` of `curator_core.ColumnFilter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.column_filter import ColumnFilter
+from curator_core.errors import UsageError
+from curator_core.task import DocumentBatch
+from curator_text.features import TextFeatures, features_of
+
+
+@dataclass(kw_only=True)
+class TextFilter(ColumnFilter):
+    """Base of filters that measure text; neighbours in a pipeline share what they measure."""
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        """One score for each document."""
+        raise NotImplementedError(f"{type(self).__name__} needs measure(text)")
+
+    def scores_of(self, text: TextFeatures) -> pa.Array:
+        """The scores as an Arrow array."""
+        return pa.array(self.measure(text), type=self.score_type)
+
+    def score(self, values: Sequence[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
+        return self.scores_of(TextFeatures.of(values))
+
+    def score_array(self, values: pa.Array) -> pa.Array:
+        return self.score(values)
+
+    def score_batch(self, batch: DocumentBatch) -> pa.Array:
+        return self.scores_of(features_of(batch, self.column))
+
+
+@dataclass(kw_only=True)
+class DocumentFilter(ColumnFilter):
+    """Base of filters over one document at a time: ``score_one`` is given a string, never null."""
+
+    def score_array(self, values: pa.Array) -> pa.Array:
+        return pa.array([self.score_one(value or "") for value in values.to_pylist()], type=self.score_type)
+
+
+def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any], *, empty: float) -> npt.NDArray[np.float64]:
+    """Part by whole; ``empty`` where there is no whole to speak of."""
+    result = np.full(len(whole), empty, np.float64)
+    np.divide(part, whole, out=result, where=whole != 0)
+    return result
+
+
+def at_most(scores: pa.Array, limit: float) -> pa.Array:
+    """Which scores are no more than ``limit``."""
+    return pc.less_equal(scores, limit)
+
+
+def at_least(scores: pa.Array, limit: float) -> pa.Array:
+    """Which scores are no less than ``limit``."""
+    return pc.greater_equal(scores, limit)
+
+
+def between(scores: pa.Array, low: float, high: float) -> pa.Array:
+    """Which scores are in the range, both ends included."""
+    return pc.and_(pc.greater_equal(scores, low), pc.less_equal(scores, high))
+
+
+def check_number(stage: object, name: str, *, low: float | None = None, high: float | None = None) -> None:
+    """Raise unless the parameter is a number in the range."""
+    value = getattr(stage, name)
+    wrong = isinstance(value, bool) or not isinstance(value, int | float | np.number)
+    if wrong or (low is not None and value < low) or (high is not None and value > high):
+        limits = " and ".join(
+            f"{word} {limit}" for word, limit in (("at least", low), ("at most", high)) if limit is not None
+        )
+        raise UsageError(
+            f"{type(stage).__name__}.{name} must be a number{' of ' + limits if limits else ''}, not {value!r}"
+        )
+
+
+def check_range(stage: object, low: str, high: str) -> None:
+    """Raise unless both parameters are numbers and the first is no more than the second."""
+    check_number(stage, low)
+    check_number(stage, high)
+    if getattr(stage, low) > getattr(stage, high):
+        raise UsageError(
+            f"{type(stage).__name__}: {low}={getattr(stage, low)!r} is above {high}={getattr(stage, high)!r}, "
+            "so nothing would be kept"
+        )

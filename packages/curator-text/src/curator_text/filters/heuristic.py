@@ -1,0 +1,414 @@
+"""Filters by simple measures of prose: words, characters, lines, marks.
+
+Names, parameters, defaults and scores are those of NeMo Curator, so that a recipe moves over unchanged; its scores are
+defined here for every text, empty ones too. Where there is nothing to measure, a ratio is what its filter drops.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.errors import UsageError
+from curator_text import _unicode
+from curator_text.features import BLANK, DIGIT, ENGLISH, LETTER, PAREN, Block, TextFeatures
+from curator_text.filters.base import TextFilter, at_least, at_most, between, check_number, check_range, ratio
+
+COMMON_ENGLISH_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+
+@dataclass
+class NonAlphaNumericFilter(TextFilter):
+    """Drop documents in which too many characters are neither ``a-z A-Z 0-9`` nor newline nor ``? ! , .``."""
+
+    max_non_alpha_numeric_to_text_ratio: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_non_alpha_numeric_to_text_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        chars = text.per_row(Block.char_counts)
+        return ratio(chars - text.per_row(Block.class_counts, ENGLISH), chars, empty=1.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_non_alpha_numeric_to_text_ratio)
+
+
+@dataclass
+class SymbolsToWordsFilter(TextFilter):
+    """Drop documents in which too many words are an ellipsis or mostly ``#``."""
+
+    max_symbol_to_word_ratio: float = 0.1
+    lang: str = "en"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_symbol_to_word_ratio")
+        check_lang(self)
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(Block.symbol_words), text.per_row(Block.word_counts), empty=1.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_symbol_to_word_ratio)
+
+
+@dataclass
+class NumbersFilter(TextFilter):
+    """Drop documents in which too many characters are the digits 0 to 9."""
+
+    max_number_to_text_ratio: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_number_to_text_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(Block.class_counts, DIGIT), text.per_row(Block.char_counts), empty=1.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_number_to_text_ratio)
+
+
+@dataclass
+class UrlsFilter(TextFilter):
+    """Drop documents in which too many characters are part of http(s) addresses.
+
+    ``url_regex`` replaces what counts as an address; its whole match is counted.
+    """
+
+    max_url_to_text_ratio: float = 0.2
+    url_regex: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_url_to_text_ratio")
+        check_regex(self, "url_regex")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        chars = text.per_row(Block.char_counts)
+        if self.url_regex is None:
+            return ratio(text.per_row(Block.url_chars), chars, empty=1.0)
+        find = re.compile(self.url_regex).finditer
+        sizes = (sum(len(match.group()) for match in find(document)) for document in text.texts())
+        return ratio(np.fromiter(sizes, np.int64, len(text)), chars, empty=1.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_url_to_text_ratio)
+
+
+@dataclass
+class BulletsFilter(TextFilter):
+    """Drop documents in which too many lines start with a bullet."""
+
+    max_bullet_lines_ratio: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_bullet_lines_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(Block.bullet_sentences), text.per_row(Block.sentence_counts), empty=1.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_bullet_lines_ratio)
+
+
+@dataclass
+class WhiteSpaceFilter(TextFilter):
+    """Drop documents in which too many characters are blanks, tabs, newlines, returns or backspaces."""
+
+    max_white_space_ratio: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_white_space_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(Block.class_counts, BLANK), text.per_row(Block.char_counts), empty=1.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_white_space_ratio)
+
+
+@dataclass
+class ParenthesesFilter(TextFilter):
+    """Drop documents in which too many characters are parentheses, brackets or braces."""
+
+    max_parentheses_ratio: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_parentheses_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(_parentheses), text.per_row(Block.char_counts), empty=1.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_parentheses_ratio)
+
+
+@dataclass
+class LongWordFilter(TextFilter):
+    """Drop documents that have a word of more than this many characters, such as minified scripts."""
+
+    max_word_length: int = 1000
+    lang: str = "en"
+    score_type: ClassVar[pa.DataType] = pa.int64()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_word_length")
+        check_lang(self)
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return text.per_row(Block.longest_words)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_word_length)
+
+
+@dataclass
+class WordCountFilter(TextFilter):
+    """Keep documents whose number of words is in a range."""
+
+    min_words: int = 50
+    max_words: int = 100000
+    lang: str = "en"
+    score_type: ClassVar[pa.DataType] = pa.int64()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "min_words", "max_words")
+        check_lang(self)
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return text.per_row(Block.word_counts)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return between(scores, self.min_words, self.max_words)
+
+
+@dataclass
+class BoilerPlateStringFilter(TextFilter):
+    """Drop documents in which too many paragraphs speak of cookies, privacy policies or terms of use.
+
+    "Lorem ipsum" anywhere is a score of 1. ``remove_if_at_top_or_bottom`` is accepted for recipes that name it; it
+    changes nothing, here as in NeMo Curator.
+    """
+
+    remove_if_at_top_or_bottom: bool = True
+    max_boilerplate_string_ratio: float = 0.4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_boilerplate_string_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        found = text.per_row(Block.boilerplate_paragraphs)
+        scores = np.zeros(len(found))
+        some = np.flatnonzero(found)
+        if len(some):  # paragraphs are looked for only where there is something to count
+            scores = found / text.per_row(Block.paragraph_counts)
+            scores[found < 0] = 1.0
+        return scores
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_boilerplate_string_ratio)
+
+
+@dataclass
+class MeanWordLengthFilter(TextFilter):
+    """Keep documents whose mean length of words is in a range."""
+
+    min_mean_word_length: float = 3
+    max_mean_word_length: float = 10
+    lang: str = "en"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "min_mean_word_length", "max_mean_word_length")
+        check_lang(self)
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(Block.word_chars), text.per_row(Block.word_counts), empty=0.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return between(scores, self.min_mean_word_length, self.max_mean_word_length)
+
+
+@dataclass
+class PunctuationFilter(TextFilter):
+    """Drop documents in which too many lines do not end with ``. ? ! " '``."""
+
+    max_num_sentences_without_endmark_ratio: float = 0.85
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_num_sentences_without_endmark_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        lines = text.per_row(Block.sentence_counts)
+        return ratio(lines - text.per_row(Block.endmark_sentences), lines, empty=1.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_num_sentences_without_endmark_ratio)
+
+
+@dataclass
+class EllipsisFilter(TextFilter):
+    """Drop documents in which too many lines end with an ellipsis or with "read more"."""
+
+    max_num_lines_ending_with_ellipsis_ratio: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_num_lines_ending_with_ellipsis_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(Block.ellipsis_sentences), text.per_row(Block.sentence_counts), empty=1.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_num_lines_ending_with_ellipsis_ratio)
+
+
+@dataclass
+class CommonEnglishWordsFilter(TextFilter):
+    """Keep documents with this many of the words "the be to of and that have with", in lower case.
+
+    With ``stop_at_false`` the score stops at the number that is asked for.
+    """
+
+    min_num_common_words: int = 2
+    stop_at_false: bool = True
+    score_type: ClassVar[pa.DataType] = pa.int64()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "min_num_common_words")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        counts = text.per_row(Block.known_word_counts, COMMON_ENGLISH_WORDS)
+        return np.minimum(counts, max(self.min_num_common_words, 0)) if self.stop_at_false else counts
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_least(scores, self.min_num_common_words)
+
+
+@dataclass
+class WordsWithoutAlphabetsFilter(TextFilter):
+    """Keep documents in which enough of the words have a letter, of any alphabet."""
+
+    min_words_with_alphabets: float = 0.8
+    lang: str = "en"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "min_words_with_alphabets")
+        check_lang(self)
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        having = text.per_row(Block.words_having, LETTER, _unicode.ALPHABETIC)
+        return ratio(having, text.per_row(Block.word_counts), empty=0.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_least(scores, self.min_words_with_alphabets)
+
+
+@dataclass
+class PornographicUrlsFilter(TextFilter):
+    """Drop documents with an http(s) address that has "porn" in it."""
+
+    url_regex: str | None = None
+    score_type: ClassVar[pa.DataType] = pa.int64()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_regex(self, "url_regex")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        if self.url_regex is None:
+            return text.per_row(_pornographic_urls)
+        find = re.compile(self.url_regex).finditer
+        flags = (any("porn" in match.group() for match in find(document)) for document in text.texts())
+        return np.fromiter(flags, np.int64, len(text))
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return pc.not_equal(scores, 1)
+
+
+@dataclass
+class SubstringFilter(TextFilter):
+    """Keep documents that start with, end with, or contain a text; ``mode="invert"`` drops them."""
+
+    substring: str
+    position: Literal["prefix", "suffix", "any"]
+    score_type: ClassVar[pa.DataType] = pa.int64()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.position not in ("prefix", "suffix", "any"):
+            raise UsageError(f"SubstringFilter.position must be 'prefix', 'suffix' or 'any', not {self.position!r}")
+        if not isinstance(self.substring, str):
+            raise UsageError(f"SubstringFilter.substring must be a text, not {self.substring!r}")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return text.per_row(_has_substring, self.substring.encode(), self.position)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return pc.equal(scores, 1)
+
+
+def check_lang(stage: Any) -> None:
+    """Words are what white space separates, which is no measure of languages that are written without it."""
+    if not isinstance(stage.lang, str) or not stage.lang:
+        raise UsageError(f"{type(stage).__name__}.lang must be a language code such as 'en', not {stage.lang!r}")
+    if stage.lang.lower() in ("zh", "ja"):
+        raise UsageError(
+            f"{type(stage).__name__}.lang={stage.lang!r}: this language puts no white space between words, so words "
+            "cannot be counted; segment the text into a column of its own first and name it with column=…"
+        )
+
+
+def check_regex(stage: Any, name: str) -> None:
+    """Raise unless the parameter is None or a regular expression."""
+    value = getattr(stage, name)
+    try:
+        if value is not None:
+            re.compile(value)
+    except (re.error, TypeError) as error:
+        raise UsageError(f"{type(stage).__name__}.{name}={value!r} is no regular expression: {error}") from None
+
+
+def _parentheses(block: Block) -> npt.NDArray[np.int64]:
+    counts = block.class_counts(PAREN)
+    if block.is_ascii:
+        return counts
+    return counts + block.count_at(np.sort(np.concatenate([block.find(mark.encode()) for mark in "⟨⟩"])))
+
+
+def _pornographic_urls(block: Block) -> npt.NDArray[np.int64]:
+    found = np.zeros(block.rows, np.int64)
+    if len(block.find(b"porn")):
+        for row, url in block.urls:
+            if b"porn" in url:
+                found[row] = 1
+    return found
+
+
+def _has_substring(block: Block, part: bytes, position: str) -> npt.NDArray[np.int64]:
+    raw = block.raw
+    if position == "prefix":
+        found = (raw.startswith(part, start, end) for start, end in block.spans)
+    elif position == "suffix":
+        found = (raw.endswith(part, start, end) for start, end in block.spans)
+    else:
+        found = (raw.find(part, start, end) >= 0 for start, end in block.spans)
+    return np.fromiter(found, np.int64, block.rows)

@@ -1,0 +1,149 @@
+"""Filters by repetition: of lines, of paragraphs, of n-grams of words.
+
+Names, parameters, defaults and scores are those of NeMo Curator. Its most frequent n-gram is one of several that are
+equally frequent, whichever comes first in an unordered set; here it is the one that occurs first in the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curator_core.errors import UsageError
+from curator_text.features import Block, TextFeatures
+from curator_text.filters.base import TextFilter, at_least, at_most, check_number, ratio
+from curator_text.filters.heuristic import check_lang
+
+
+@dataclass
+class RepeatedLinesFilter(TextFilter):
+    """Keep documents in which enough of the lines are distinct."""
+
+    max_repeated_line_fraction: float = 0.7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_repeated_line_fraction")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(Block.distinct_sentences), text.per_row(Block.sentence_counts), empty=0.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_least(scores, self.max_repeated_line_fraction)
+
+
+@dataclass
+class RepeatedParagraphsFilter(TextFilter):
+    """Keep documents in which enough of the paragraphs are distinct; paragraphs are what an empty line separates."""
+
+    max_repeated_paragraphs_ratio: float = 0.7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_repeated_paragraphs_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(Block.distinct_paragraphs), text.per_row(Block.paragraph_counts), empty=0.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_least(scores, self.max_repeated_paragraphs_ratio)
+
+
+@dataclass
+class RepeatedLinesByCharFilter(TextFilter):
+    """Keep documents in which the distinct lines make up enough of the characters of all lines."""
+
+    max_repeated_lines_char_ratio: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_repeated_lines_char_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(Block.distinct_sentence_chars), text.per_row(Block.sentence_chars), empty=0.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_least(scores, self.max_repeated_lines_char_ratio)
+
+
+@dataclass
+class RepeatedParagraphsByCharFilter(TextFilter):
+    """Keep documents in which the distinct paragraphs make up enough of the characters of all paragraphs."""
+
+    max_repeated_paragraphs_char_ratio: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "max_repeated_paragraphs_char_ratio")
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return ratio(text.per_row(Block.distinct_paragraph_chars), text.per_row(Block.paragraph_chars), empty=0.0)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_least(scores, self.max_repeated_paragraphs_char_ratio)
+
+
+@dataclass
+class RepeatingTopNGramsFilter(TextFilter):
+    """Drop documents that shrink too much when their most frequent n-gram of words is cut out everywhere.
+
+    A document of fewer than ``n`` words scores 1.
+    """
+
+    n: int = 2
+    max_repeating_ngram_ratio: float = 0.2
+    lang: str = "en"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_n(self)
+        check_number(self, "max_repeating_ngram_ratio")
+        check_lang(self)
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        scores = ratio(text.per_row(Block.top_gram_removed, self.n), text.per_row(Block.char_counts), empty=1.0)
+        return np.where(text.per_row(Block.word_counts) < self.n, 1.0, scores)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_repeating_ngram_ratio)
+
+    def short_name(self) -> str:
+        return f"repeating_top_{self.n}grams"
+
+
+@dataclass
+class RepeatingDuplicateNGramsFilter(TextFilter):
+    """Drop documents too much of which is n-grams of words that occurred before.
+
+    A document of fewer than ``n`` words scores 1.
+    """
+
+    n: int = 2
+    max_repeating_duplicate_ngram_ratio: float = 0.2
+    lang: str = "en"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_n(self)
+        check_number(self, "max_repeating_duplicate_ngram_ratio")
+        check_lang(self)
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        scores = ratio(text.per_row(Block.covered_gram_chars, self.n), text.per_row(Block.char_counts), empty=1.0)
+        return np.where(text.per_row(Block.word_counts) < self.n, 1.0, scores)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return at_most(scores, self.max_repeating_duplicate_ngram_ratio)
+
+    def short_name(self) -> str:
+        return f"repeating_duplicate_{self.n}grams"
+
+
+def check_n(stage: Any) -> None:
+    """Raise unless ``n`` is a number of words."""
+    if isinstance(stage.n, bool) or not isinstance(stage.n, int) or stage.n < 1:
+        raise UsageError(f"{type(stage).__name__}.n must be a whole number of 1 or more, not {stage.n!r}")
