@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from curator_core.errors import CuratorError, UsageError, nearest
 
@@ -172,7 +172,9 @@ def shown_type(annotation: Any) -> str:
     """A type as a person writes it."""
     if annotation is inspect.Parameter.empty:
         return "any value"
-    if getattr(annotation, "__origin__", None) is None and isinstance(annotation, type):
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(map(repr, get_args(annotation)))}"
+    if get_origin(annotation) is None and isinstance(annotation, type):
         return annotation.__name__
     text = inspect.formatannotation(annotation) if not isinstance(annotation, str) else annotation
     for prefix in ("typing.", "collections.abc.", "curator_core.", "NoneType"):
