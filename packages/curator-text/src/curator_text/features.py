@@ -191,7 +191,8 @@ class Block:
                 point = point << 6 | (data[where + step] & 0x3F)
             points[longer] = point
         # Arrow's strings are valid UTF-8; somebody's unchecked buffer must still not read outside the table.
-        return np.minimum(points, 0x10FFFF)
+        np.minimum(points, 0x10FFFF, out=points)
+        return points
 
     def find(self, needle: bytes, *, lower: bool = False) -> Ints:
         """Where a needle of two bytes or more occurs, overlapping ones too."""
@@ -308,9 +309,10 @@ class Block:
 
     def words_having(self, bits: int, wide_bits: int) -> Ints:
         """How many words have a character of these classes: ASCII by ``bits``, others by ``wide_bits``."""
-        return self.count_words(self._having(bits, wide_bits))
+        return self.count_words(self.having(bits, wide_bits))
 
-    def _having(self, bits: int, wide_bits: int) -> Bools:
+    def having(self, bits: int, wide_bits: int) -> Bools:
+        """Which words have such a character."""
         words = self.words
         if not len(words.starts):
             return np.zeros(0, np.bool_)
@@ -642,6 +644,61 @@ class Block:
             else:
                 counts[row] = sum(any(part in piece for part in BOILERPLATE) for piece in text.split("\n\n"))
         return counts
+
+    # Lines and paragraphs as the Gopher and C4 recipes see them ---------------------------------------------------
+
+    @cached_property
+    def printed_lines(self) -> Pieces:
+        """What str.splitlines() gives: it knows more ends of lines than the newline, and no line after the last."""
+        data = self.data
+        marks = data == 10
+        marks |= (data >= 11) & (data <= 13) | (data >= 28) & (data <= 30)
+        at = np.flatnonzero(marks)
+        at = at[(at >= self.starts[0]) & (at <= self.ends[-1])] if self.rows else at[:0]
+        behind = at + 1
+        if not self.is_ascii:
+            points, _ = self.wide
+            rare = points[(data[points] == 0xC2) & (data[points + 1] == 0x85)]
+            rare3 = points[(data[points] == 0xE2) & (data[points + 1] == 0x80) & (data[points + 2] & 0xFE == 0xA8)]
+            at = np.concatenate((at, rare, rare3))
+            behind = np.concatenate((behind, rare + 2, rare3 + 3))
+            order = np.argsort(at)
+            at, behind = at[order], behind[order]
+        own = np.isin(at, self.ends, invert=True)  # the newline behind a document is not the document's
+        joined = np.flatnonzero((data[at[:-1]] == 13) & (data[at[1:]] == 10) & (at[1:] == at[:-1] + 1) & own[1:])
+        behind[joined] += 1
+        at, behind = np.delete(at, joined + 1), np.delete(behind, joined + 1)
+        starts = np.concatenate((self.starts[:1], behind[:-1]))
+        rows = self.rows_of(starts)
+        whole = ~((starts == at) & (at == self.ends[rows])) if self.rows else np.zeros(0, np.bool_)
+        return Pieces(starts[whole], at[whole], rows[whole])
+
+    def inner_words(self, pieces: Pieces) -> tuple[Ints, Ints]:
+        """For lines or paragraphs, the first of their words and the first after them."""
+        words = self.words.starts
+        return np.searchsorted(words, pieces.starts), np.searchsorted(words, pieces.ends)
+
+    def between_newlines(self, at_least: int, *, strip: bool) -> Pieces:
+        """What runs of this many newlines or more separate, of the text as it is or without white space around it."""
+        ends = self.lines.ends
+        own = np.isin(ends, self.ends, invert=True)
+        newlines = ends[own]
+        fresh = np.ones(len(newlines), np.bool_)
+        fresh[1:] = newlines[1:] != newlines[:-1] + 1
+        heads = np.flatnonzero(fresh)
+        sizes = np.diff(heads, append=len(newlines))
+        runs, sizes = newlines[heads[sizes >= at_least]], sizes[sizes >= at_least]
+        first, last = self.starts, self.ends
+        if strip:
+            words = self.words
+            some = words.last > words.first
+            first, last = first.copy(), first.copy()
+            first[some], last[some] = words.starts[words.first[some]], words.ends[words.last[some] - 1]
+            inside = self.rows_of(runs)
+            chosen = (runs > first[inside]) & (runs < last[inside])
+            runs, sizes = runs[chosen], sizes[chosen]
+        starts = np.sort(np.concatenate((first, runs + sizes)), kind="stable")
+        return Pieces(starts, np.sort(np.concatenate((last, runs)), kind="stable"), self.rows_of(starts))
 
     # URLs ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,518 @@
+"""Filters of whole published recipes: Gopher, C4, FineWeb, RefinedWeb, each with its limits and its reasons.
+
+A recipe measures several things of a document. Its score is a struct of them, so that ``mode="annotate"`` writes all
+the numbers into one column, and a document that leaves is counted under the first limit that it breaks, by the names
+that datatrove gives them. Words are what white space separates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from curator_core.errors import UsageError
+from curator_core.stages import ProcessingStage
+from curator_core.task import DocumentBatch
+from curator_text import _unicode
+from curator_text.features import DIGIT, LETTER, Block, Pieces, TextFeatures, features_of
+from curator_text.filters.base import TextFilter, ratio
+
+Broken = tuple[str, npt.NDArray[np.bool_]]
+
+
+@dataclass(kw_only=True)
+class RecipeFilter(TextFilter):
+    """Base of filters with several measures and several limits."""
+
+    def metrics(self, text: TextFeatures) -> dict[str, npt.NDArray[Any]]:
+        """The measures, by name."""
+        raise NotImplementedError(f"{type(self).__name__} needs metrics(text)")
+
+    def broken(self, scores: dict[str, npt.NDArray[Any]]) -> Iterator[Broken]:
+        """Reason and rows for every limit, in the order in which they are checked."""
+        raise NotImplementedError(f"{type(self).__name__} needs broken(scores)")
+
+    def scores_of(self, text: TextFeatures) -> pa.Array:
+        found = self.metrics(text)
+        return pa.StructArray.from_arrays([pa.array(values) for values in found.values()], list(found))
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return pa.compute.is_null(self._first_broken(scores))
+
+    def reasons(self, scores: pa.Array) -> pa.Array:
+        return self._first_broken(scores)
+
+    def _first_broken(self, scores: pa.Array) -> pa.Array:
+        which = np.full(len(scores), -1)
+        reasons: list[str] = []
+        if isinstance(scores, pa.StructArray):
+            names = [field.name for field in scores.type]
+            columns = zip(names, scores.flatten(), strict=True)
+            plain = {name: values.to_numpy(zero_copy_only=False) for name, values in columns}
+            for reason, rows in self.broken(plain):
+                which[(which < 0) & rows] = len(reasons)
+                reasons.append(reason)
+        indices = pa.array(which, pa.int32(), mask=which < 0)
+        return pa.DictionaryArray.from_arrays(indices, pa.array(reasons, pa.string())).cast(pa.string())
+
+
+@dataclass
+class GopherQualityFilter(RecipeFilter):
+    """The quality rules of Gopher (MassiveText): length, mean word, symbols, bullets, ellipses, letters, stop words.
+
+    A limit of None is not checked. Words of punctuation alone do not count towards length and mean.
+    """
+
+    min_doc_words: int | None = 50
+    max_doc_words: int | None = 100000
+    min_avg_word_length: float | None = 3
+    max_avg_word_length: float | None = 10
+    max_symbol_word_ratio: float | None = 0.1
+    max_bullet_lines_ratio: float | None = 0.9
+    max_ellipsis_lines_ratio: float | None = 0.3
+    max_non_alpha_words_ratio: float | None = 0.8
+    min_stop_words: int | None = 2
+    stop_words: Sequence[str] = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_limits(self, except_for=("stop_words",))
+        self.stop_words = tuple(self.stop_words)
+
+    def metrics(self, text: TextFeatures) -> dict[str, npt.NDArray[Any]]:
+        words = text.per_row(Block.word_counts)
+        real, lines = text.per_row(_real_words), text.per_row(_printed_lines)
+        return {
+            "words": real,
+            "mean_word_length": ratio(text.per_row(_real_word_chars), real, empty=0.0),
+            "hash_ratio": ratio(text.per_row(Block.byte_occurrences, ord("#")), words, empty=1.0),
+            "ellipsis_ratio": ratio(text.per_row(_ellipses), words, empty=1.0),
+            "bullet_lines": ratio(text.per_row(_dashed_lines), lines, empty=1.0),
+            "ellipsis_lines": ratio(text.per_row(_trailing_off_lines), lines, empty=1.0),
+            "alpha_words": ratio(text.per_row(Block.words_having, LETTER, _unicode.LETTER), words, empty=0.0),
+            "stop_words": text.per_row(Block.distinct_known_words, self.stop_words),
+        }
+
+    def broken(self, scores: dict[str, npt.NDArray[Any]]) -> Iterator[Broken]:
+        if self.min_doc_words:
+            yield "gopher_short_doc", scores["words"] < self.min_doc_words
+        if self.max_doc_words:
+            yield "gopher_long_doc", scores["words"] > self.max_doc_words
+        if self.min_avg_word_length:
+            yield "gopher_below_avg_threshold", scores["mean_word_length"] < self.min_avg_word_length
+        if self.max_avg_word_length:
+            yield "gopher_above_avg_threshold", scores["mean_word_length"] > self.max_avg_word_length
+        if self.max_symbol_word_ratio:
+            yield "gopher_too_many_hashes", scores["hash_ratio"] > self.max_symbol_word_ratio
+            yield "gopher_too_many_ellipsis", scores["ellipsis_ratio"] > self.max_symbol_word_ratio
+        if self.max_bullet_lines_ratio:
+            yield "gopher_too_many_bullets", scores["bullet_lines"] > self.max_bullet_lines_ratio
+        if self.max_ellipsis_lines_ratio:
+            yield "gopher_too_many_end_ellipsis", scores["ellipsis_lines"] > self.max_ellipsis_lines_ratio
+        if self.max_non_alpha_words_ratio:
+            yield "gopher_below_alpha_threshold", scores["alpha_words"] < self.max_non_alpha_words_ratio
+        if self.min_stop_words:
+            yield "gopher_enough_stop_words", scores["stop_words"] < self.min_stop_words
+
+
+@dataclass
+class GopherRepetitionFilter(RecipeFilter):
+    """The repetition rules of Gopher: repeated paragraphs, lines and n-grams of words.
+
+    A limit of None is not checked; ``top_n_grams`` and ``dup_n_grams`` are pairs of n and limit.
+    """
+
+    dup_line_frac: float | None = 0.3
+    dup_para_frac: float | None = 0.3
+    dup_line_char_frac: float | None = 0.2
+    dup_para_char_frac: float | None = 0.2
+    top_n_grams: Sequence[Sequence[float]] = ((2, 0.2), (3, 0.18), (4, 0.16))
+    dup_n_grams: Sequence[Sequence[float]] = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_limits(self, except_for=("top_n_grams", "dup_n_grams"))
+        self.top_n_grams = _pairs(self, "top_n_grams")
+        self.dup_n_grams = _pairs(self, "dup_n_grams")
+
+    def metrics(self, text: TextFeatures) -> dict[str, npt.NDArray[Any]]:
+        chars = text.per_row(Block.char_counts)
+        found: dict[str, npt.NDArray[Any]] = {
+            "dup_para_frac": ratio(*_parts(text, _paragraph_repeats), empty=0.0),
+            "dup_para_char_frac": ratio(text.per_row(_repeated_chars, True), chars, empty=0.0),
+            "dup_line_frac": ratio(*_parts(text, _line_repeats), empty=0.0),
+            "dup_line_char_frac": ratio(text.per_row(_repeated_chars, False), chars, empty=0.0),
+        }
+        for n, _ in self.top_n_grams:
+            top = text.per_row(Block.top_gram_counts, n) * text.per_row(Block.top_gram_sizes, n)
+            found[f"top_{n}_gram"] = ratio(top, chars, empty=0.0)
+        for n, _ in self.dup_n_grams:
+            found[f"dup_{n}_gram"] = ratio(text.per_row(Block.skipped_gram_chars, n), chars, empty=0.0)
+        found["empty"] = chars == 0
+        return found
+
+    def broken(self, scores: dict[str, npt.NDArray[Any]]) -> Iterator[Broken]:
+        yield "empty", scores["empty"]
+        for name in ("dup_para_frac", "dup_para_char_frac", "dup_line_frac", "dup_line_char_frac"):
+            if limit := getattr(self, name):
+                yield name, scores[name] > limit
+        for n, limit in self.top_n_grams:
+            yield f"top_{n}_gram", scores[f"top_{n}_gram"] > limit
+        for n, limit in self.dup_n_grams:
+            yield f"duplicated_{n}_n_grams", scores[f"dup_{n}_gram"] > limit
+
+
+@dataclass
+class FineWebQualityFilter(RecipeFilter):
+    """The rules that FineWeb adds: ends of lines, short lines, repeated lines, newlines by words.
+
+    ``stop_chars`` replaces the marks that end a sentence in any script.
+    """
+
+    line_punct_thr: float = 0.12
+    line_punct_exclude_zero: bool = False
+    stop_chars: Sequence[str] | None = None
+    short_line_thr: float = 0.67
+    short_line_length: int = 30
+    char_duplicates_ratio: float = 0.01
+    new_line_ratio: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_limits(self, except_for=("stop_chars", "line_punct_exclude_zero"))
+        if self.stop_chars is not None:
+            self.stop_chars = tuple(self.stop_chars)
+
+    def metrics(self, text: TextFeatures) -> dict[str, npt.NDArray[Any]]:
+        lines, newlines = text.per_row(Block.sentence_counts), text.per_row(Block.line_counts) - 1
+        repeated = text.per_row(Block.sentence_chars) - text.per_row(Block.distinct_sentence_chars)
+        return {
+            "lines": lines,
+            "line_punct_ratio": ratio(text.per_row(_ended_lines, self.stop_chars), lines, empty=0.0),
+            "short_line_ratio": ratio(text.per_row(_short_lines, self.short_line_length), lines, empty=1.0),
+            "char_dup_ratio": ratio(repeated, text.per_row(Block.char_counts) - newlines, empty=0.0),
+            "list_ratio": ratio(newlines, text.per_row(Block.word_counts), empty=1.0),
+        }
+
+    def broken(self, scores: dict[str, npt.NDArray[Any]]) -> Iterator[Broken]:
+        ended = scores["line_punct_ratio"]
+        yield "empty", scores["lines"] == 0
+        spared = (ended == 0) & self.line_punct_exclude_zero
+        yield "line_punct_ratio", (ended < self.line_punct_thr) & ~spared
+        yield "short_line_ratio", scores["short_line_ratio"] > self.short_line_thr
+        yield "char_dup_ratio", scores["char_dup_ratio"] > self.char_duplicates_ratio
+        yield "list_ratio", scores["list_ratio"] > self.new_line_ratio
+
+
+@dataclass
+class C4ParagraphFilter(TextFilter):
+    """Keep documents with enough long lines (mC4): the score is the length of the third longest line."""
+
+    min_paragraphs: int = 3
+    min_paragraph_len: int = 200
+    score_type: ClassVar[pa.DataType] = pa.int64()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_limits(self)
+
+    def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
+        return text.per_row(_nth_longest_lines, self.min_paragraphs)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return pa.compute.greater_equal(scores, self.min_paragraph_len)
+
+
+POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+_CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+
+
+@dataclass(kw_only=True)
+class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Base of recipes that take lines out of documents and drop the documents of which too little is left.
+
+    They change the text of their column, as they are asked to; ``rewrite=False`` drops the same documents and leaves
+    the text of the others as it was.
+    """
+
+    column: str = "text"
+    rewrite: bool = True
+
+    def inputs(self) -> list[str]:
+        return [self.column]
+
+    def edit(self, text: TextFeatures) -> tuple[list[str | None], list[str]]:
+        """What is left of every document, None for one that goes, with a reason for each that does."""
+        raise NotImplementedError
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        texts, reasons = self.edit(features_of(task, self.column))
+        for reason in reasons:
+            self.record_dropped(reason)
+        kept = [text for text in texts if text is not None]
+        if len(kept) < len(texts):
+            task = task.filter(pa.array([text is not None for text in texts], pa.bool_()))
+        if not self.rewrite:
+            return task
+        kind = task.to_pyarrow().schema.field(self.column).type
+        return task.append_column(self.column, pa.array(kept, kind if pa.types.is_large_string(kind) else pa.string()))
+
+
+@dataclass
+class C4QualityFilter(LineStage):
+    """The rules of C4: lines that end like sentences, have enough words and no boilerplate; enough sentences of them.
+
+    Lines that fail are taken out of the text. A line with ``{`` or "lorem ipsum" costs the document. A limit of -1 is
+    not checked.
+    """
+
+    remove_citations: bool = True
+    filter_no_terminal_punct: bool = True
+    min_num_sentences: int = 5
+    min_words_per_line: int = 3
+    max_word_length: int = 1000
+    filter_lorem_ipsum: bool = True
+    filter_javascript: bool = True
+    filter_curly_bracket: bool = True
+    filter_policy: bool = True
+
+    def edit(self, text: TextFeatures) -> tuple[list[str | None], list[str]]:
+        texts: list[str | None] = []
+        reasons: list[str] = []
+        for document in text.texts():
+            edited, reason = self.edit_one(document)
+            texts.append(edited)
+            if reason:
+                reasons.append(reason)
+        return texts, reasons
+
+    def edit_one(self, document: str) -> tuple[str | None, str]:
+        """What is left of one document, or None and the reason."""
+        kept: list[str] = []
+        sentences = 0
+        for raw in document.splitlines():
+            line = raw.strip()
+            words = line.split()
+            if self.max_word_length != -1 and len(line) > self.max_word_length:
+                if any(len(word) > self.max_word_length for word in words):
+                    continue
+            if self.remove_citations and "[" in line:
+                line = _CITATION.sub("", line)
+            if self.filter_no_terminal_punct and (
+                not line.endswith((".", "?", "!", '"', "'")) or line.endswith("...")
+            ):
+                continue
+            if len(words) < self.min_words_per_line:
+                continue
+            lowered = line.lower()
+            if self.filter_lorem_ipsum and "lorem ipsum" in lowered:
+                return None, "lorem_ipsum"
+            if self.filter_javascript and "javascript" in lowered:
+                continue
+            if self.filter_curly_bracket and "{" in line:
+                return None, "curly_bracket"
+            if self.filter_policy and any(part in lowered for part in POLICIES):
+                continue
+            if self.min_num_sentences != -1:
+                sentences += count_sentences(line)
+            kept.append(line)
+        if sentences < self.min_num_sentences:
+            return None, "too_few_sentences"
+        return "\n".join(kept).strip(), ""
+
+
+@dataclass
+class RefinedWebLineFilter(LineStage):
+    """The line rules of RefinedWeb: take out menus, counters and shouting; drop the page where that was much of it.
+
+    Lines go that are mostly upper case, are numbers alone, are a counter ("3 likes"), are one word, or are short and
+    an invitation to click ("sign in", "read more…"). A document goes when more than ``max_removed_ratio`` of its words
+    went with them.
+    """
+
+    max_removed_ratio: float = 0.05
+    max_uppercase_ratio: float = 0.5
+    max_short_words: int = 10
+
+    def edit(self, text: TextFeatures) -> tuple[list[str | None], list[str]]:
+        texts: list[str | None] = []
+        reasons: list[str] = []
+        for document in text.texts():
+            words = lost = 0
+            kept = []
+            for line in document.split("\n"):
+                size = len(line.split())
+                words += size
+                if size and self.is_clutter(line, size):
+                    lost += size
+                else:
+                    kept.append(line)
+            left = None if not words or lost / words > self.max_removed_ratio else "\n".join(kept)
+            texts.append(left)
+            if left is None:
+                reasons.append("removed_lines")
+        return texts, reasons
+
+    def is_clutter(self, line: str, words: int) -> bool:
+        """Whether a line with something in it is taken out."""
+        line = line.strip()
+        if words == 1 or _NUMBERS_ALONE.fullmatch(line) or _COUNTER.fullmatch(line):
+            return True
+        letters = sum(map(str.isalpha, line))
+        if letters and sum(map(str.isupper, line)) > self.max_uppercase_ratio * letters:
+            return True
+        return words <= self.max_short_words and _INVITATION.search(line) is not None
+
+
+_NUMBERS_ALONE = re.compile(r"[\d\s.,:;/+\-()%]+")
+_COUNTER = re.compile(
+    r"\W*[\d.,]+\s*[km]?\+?\s+(likes?|shares?|comments?|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?|"
+    r"downloads?|views?|followers?|replies|reply)\W*",
+    re.IGNORECASE,
+)
+_INVITATION = re.compile(
+    r"^\W*(sign[ -]?in|log[ -]?in|sign[ -]?up)\b|\b(read more|items in (your )?cart)\W*$", re.IGNORECASE
+)
+_SENTENCE_END = re.compile(r"[.?!]+[\"'”’)\]]*(?=\s|$)")  # noqa: RUF001
+
+
+def count_sentences(line: str) -> int:
+    """How many sentences a line has: what ends in ``. ? !`` before white space, and a rest that does not."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(line)]
+    rest = line[ends[-1] :].strip() if ends else line.strip()
+    return len(ends) + bool(rest)
+
+
+# Measures of a block ----------------------------------------------------------------------------------------------
+
+
+def _real_word_mask(block: Block) -> npt.NDArray[np.bool_]:
+    return block.having(LETTER | DIGIT, _unicode.NO_SYMBOL)
+
+
+def _real_words(block: Block) -> npt.NDArray[np.int64]:
+    return block.count_words(_real_word_mask(block))
+
+
+def _real_word_chars(block: Block) -> npt.NDArray[np.int64]:
+    chosen = _real_word_mask(block)
+    return np.bincount(block.word_rows[chosen], block.word_lengths[chosen], block.rows).astype(np.int64)
+
+
+def _ellipses(block: Block) -> npt.NDArray[np.int64]:
+    dots = np.flatnonzero(block.data == ord("."))
+    heads = np.flatnonzero(np.diff(dots, prepend=-2) != 1)
+    threes = np.diff(heads, append=len(dots)) // 3
+    found = np.bincount(block.rows_of(dots[heads[threes > 0]]), threes[threes > 0], block.rows).astype(np.int64)
+    return found if block.is_ascii else found + block.count_at(block.find("…".encode()))
+
+
+def _printed_lines(block: Block) -> npt.NDArray[np.int64]:
+    return block.count_pieces(block.printed_lines)
+
+
+def _dashed_lines(block: Block) -> npt.NDArray[np.int64]:
+    lines = block.printed_lines
+    first, after = block.inner_words(lines)
+    some = np.flatnonzero(after > first)
+    at, data = block.words.starts[first[some]], block.data
+    bullet = (data[at] == 0xE2) & (data[at + 1] == 0x80) & (data[at + 2] == 0xA2)
+    return np.bincount(lines.rows[some[(data[at] == ord("-")) | bullet]], minlength=block.rows)
+
+
+def _trailing_off_lines(block: Block) -> npt.NDArray[np.int64]:
+    lines = block.printed_lines
+    first, after = block.inner_words(lines)
+    some = np.flatnonzero(after > first)
+    data, end = block.data, block.words.ends[after[some] - 1]
+    a, b, c = data[end - 3], data[end - 2], data[end - 1]
+    # The line begins at or before the three dots, for no dot is white space.
+    begun = end - 3 >= lines.starts[some]
+    marks = begun & ((a == 46) & (b == 46) & (c == 46) | (a == 0xE2) & (b == 0x80) & (c == 0xA6))
+    return np.bincount(lines.rows[some[marks]], minlength=block.rows)
+
+
+def _recipe_pieces(block: Block, paragraphs: bool) -> Pieces:
+    return block.between_newlines(2, strip=True) if paragraphs else block.between_newlines(1, strip=False)
+
+
+def _paragraph_repeats(block: Block) -> npt.NDArray[np.int64]:
+    return _repeat_counts(block, True)
+
+
+def _line_repeats(block: Block) -> npt.NDArray[np.int64]:
+    return _repeat_counts(block, False)
+
+
+def _repeat_counts(block: Block, paragraphs: bool) -> npt.NDArray[np.int64]:
+    # Repeated pieces, all pieces, and characters of the repeated, side by side: they come from one search.
+    pieces = _recipe_pieces(block, paragraphs)
+    again = block.repeats(pieces)
+    return np.stack(
+        (block.count_pieces(pieces, again), block.count_pieces(pieces), block.sum_pieces(pieces, again)), axis=1
+    )
+
+
+def _repeated_chars(block: Block, paragraphs: bool) -> npt.NDArray[np.int64]:
+    return block.per_row(_paragraph_repeats if paragraphs else _line_repeats)[:, 2]
+
+
+def _parts(text: TextFeatures, measure: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    found = text.per_row(measure)
+    return found[:, 0], found[:, 1]
+
+
+def _ended_lines(block: Block, stop_chars: tuple[str, ...] | None) -> npt.NDArray[np.int64]:
+    lines, data = block.sentences, block.data
+    if stop_chars is not None:
+        marks = tuple(mark.encode() for mark in stop_chars)
+        raw = block.raw
+        spans = zip(lines.starts.tolist(), lines.ends.tolist(), strict=True)
+        chosen = np.fromiter((raw.endswith(marks, start, end) for start, end in spans), np.bool_, len(lines.starts))
+        return block.count_pieces(lines, chosen)
+    last = (data == ord(".")) | (data == ord("!")) | (data == ord("?"))
+    if len(at := block.wide_positions(_unicode.TERMINAL)):
+        last[at + 1 + (data[at] >= 0xE0) + (data[at] >= 0xF0)] = True
+    return block.count_pieces(lines, last[lines.ends - 1])
+
+
+def _short_lines(block: Block, limit: int) -> npt.NDArray[np.int64]:
+    lines = block.sentences
+    return block.count_pieces(lines, block.lengths(lines.starts, lines.ends) <= limit)
+
+
+def _nth_longest_lines(block: Block, n: int) -> npt.NDArray[np.int64]:
+    lines = block.lines
+    order = np.lexsort((-block.lengths(lines.starts, lines.ends), lines.rows))
+    counts = block.line_counts()
+    first = np.cumsum(counts) - counts
+    found = np.zeros(block.rows, np.int64)
+    some = np.flatnonzero(counts >= n)
+    at = order[first[some] + n - 1]
+    found[some] = block.lengths(lines.starts[at], lines.ends[at])
+    return found
+
+
+def _check_limits(stage: Any, *, except_for: tuple[str, ...] = ()) -> None:
+    for name in (field.name for field in fields(stage)):
+        value = getattr(stage, name)
+        if name in (*except_for, "column", "mode", "score_column"):
+            continue
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UsageError(f"{type(stage).__name__}.{name} must be a number or None, not {value!r}")
+
+
+def _pairs(stage: Any, name: str) -> tuple[tuple[int, float], ...]:
+    try:
+        return tuple((int(n), float(limit)) for n, limit in getattr(stage, name))
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{type(stage).__name__}.{name} must be pairs of n and limit such as [[2, 0.2]], "
+            f"not {getattr(stage, name)!r}"
+        ) from None
