@@ -80,8 +80,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
             names = [text for part in group for text in (part.name, _range_text(part.range))]
             groups.append((source_id(_label(group[0].info.path), names), group))
         groups.sort(key=lambda item: item[1][0].position)
-        for task_id, group in groups:
-            yield self._task(task, task_id, group)
+        return _Sources((self._task(task, task_id, group) for task_id, group in groups), len(groups))
 
     def _task(self, empty: EmptyTask, task_id: str, group: list[_Part]) -> FileGroupTask:
         prints = "\0".join(part.info.fingerprint for part in group)
@@ -169,6 +168,22 @@ class FilePartitioning(SourceStage[FileGroupTask]):
             held += part.size
         if group:
             yield group
+
+
+class _Sources(Iterator[FileGroupTask]):
+    """Tasks that are made when they are asked for, of which it is known how many there are."""
+
+    def __init__(self, tasks: Iterator[FileGroupTask], count: int) -> None:
+        self._tasks = tasks
+        self._left = count
+
+    def __next__(self) -> FileGroupTask:
+        task = next(self._tasks)
+        self._left -= 1
+        return task
+
+    def __length_hint__(self) -> int:
+        return self._left
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,107 @@
+"""The ``curate`` command."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from curator_core.errors import CuratorError, MissingDependency, PlanError, RunRefused, UsageError
+
+DONE, FAILED, BAD_USAGE, QUARANTINED, INTERRUPTED = 0, 1, 2, 3, 130
+_COMMANDS = {
+    "run": "run",
+    "plan": "plan",
+    "stages": "stages",
+    "init": "init",
+    "doctor": "doctor",
+    "report": "after",
+    "rejects": "after",
+    "retry": "run",
+    "verify": "after",
+}
+
+
+class _Commands(click.Group):
+    """Commands that are imported when they are needed; none of them imports pyarrow at its top."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command = getattr(importlib.import_module(f"curator_core.cli.{module}"), f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in _COMMANDS:
+            from curator_core.errors import nearest  # only where something is wrong
+
+            ctx.fail(f"there is no command {name!r}{nearest(name, _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or a wrong file, nothing has run; 3 finished, with work set "
+    "aside (see `curate rejects`); 130 interrupted.",
+)
+@click.version_option(package_name="curator-core", prog_name="curate", message="%(prog)s %(version)s")
+def curate() -> None:
+    """Turn raw text and images into training data.
+
+    Start with `curate init text > clean.yaml`, look at what would happen with `curate plan clean.yaml`, and do it with
+    `curate run clean.yaml`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and end the process with its exit code."""
+    code = run_command(sys.argv[1:] if arguments is None else list(arguments))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `curate stages | head`: the reader has what it wanted. The interpreter must not flush once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run a command in this process; its exit code. Errors that are meant for users are shown without a traceback."""
+    try:
+        result: Any = curate.main(args=list(arguments), prog_name="curate", standalone_mode=False)
+    except click.exceptions.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except CuratorError as error:
+        show_error(error)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return DONE
+    return result if isinstance(result, int) else DONE
+
+
+def exit_code_of(error: CuratorError) -> int:
+    """2 where nothing has run because something must be mended first, 1 where a run has failed."""
+    return BAD_USAGE if isinstance(error, UsageError | PlanError | RunRefused | MissingDependency) else FAILED
+
+
+def show_error(error: CuratorError) -> None:
+    """The error for a person, on standard error."""
+    click.echo(f"{click.style('error', fg='red', bold=True)}: {error}", err=True)

@@ -1,0 +1,192 @@
+"""``curate run`` and ``curate retry``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from curator_core.cli import FAILED, INTERRUPTED, exit_code_of, show_error
+from curator_core.errors import CuratorError, UsageError
+
+if TYPE_CHECKING:
+    from curator_core.pipeline_file import PipelineFile
+    from curator_core.run import RunProgress
+
+_COMMAND_FILE = "command.json"
+
+
+@click.command("run", short_help="Run a pipeline file.")
+@click.argument("file", type=click.Path())
+@click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one. [default: all cores]"
+)
+@click.option(
+    "--run-dir", metavar="DIR", help="Where the run keeps its ledger, rejects and report. [default: runs/NAME]"
+)
+@click.option("--set", "settings", multiple=True, metavar="STAGE.PARAM=VALUE", help="Another value for a parameter.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many sources.")
+@click.option("--resume", is_flag=True, help="Go on with the run in the run directory.")
+@click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over.")
+@click.option("--allow-changed", is_flag=True, help="Resume although the stages have changed since.")
+@click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises. [default: fail]")
+@click.option("--retries", type=click.IntRange(min=0), help="Tries of a failing stage before that. [default: 0]")
+@click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> int:
+    """Run the pipeline in FILE.
+
+    Flags win over what the file says. Paths in the file are relative to the file, those in flags to where you are.
+
+    Exit codes: 0 done; 1 failed; 2 wrong usage or a wrong file, nothing has run; 3 finished, with work set aside; 130
+    interrupted. A run that failed or was interrupted goes on with --resume.
+    """
+    return _run(file, settings, as_json, quiet, flags)
+
+
+@click.command("retry", short_help="Run again what was set aside.")
+@click.argument("run_dir")
+@click.option("--allow-changed", is_flag=True, help="Although the stages have changed since, as after a fix.")
+@click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one.")
+@click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises again.")
+@click.option("--retries", type=click.IntRange(min=0), help="Tries of a failing stage before that.")
+@click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int:
+    """Run again the sources of RUN_DIR that have quarantined work, after a fix.
+
+    It uses the pipeline file and the flags that the run was started with. What these sources wrote before is replaced.
+    """
+    from curator_core.run_directory import RunDirectory  # imports pyarrow
+
+    command = RunDirectory(run_dir).read_json(_COMMAND_FILE)
+    if command is None:
+        raise UsageError(f"{run_dir!r} was not made by `curate run`: retry it where it was started, with retry=True")
+    flags = {**command["flags"], **{key: value for key, value in flags.items() if value is not None}}
+    flags |= {"run_dir": run_dir, "retry": True, "resume": False, "fresh": False}
+    return _run(command["file"], tuple(command["settings"]), as_json, quiet, flags)
+
+
+def _run(path: str, settings: tuple[str, ...], as_json: bool, quiet: bool, flags: dict[str, Any]) -> int:
+    from curator_core.pipeline_file import load_pipeline  # imports pydantic
+
+    run_dir: str | None = flags.get("run_dir")
+    try:
+        file = load_pipeline(path, settings)
+        run_dir = flags["run_dir"] = run_dir or file.run_dir or f"runs/{file.name}"
+        with _terminable():
+            summaries = _carry_out(file, settings, quiet, flags)
+    except CuratorError as error:
+        if as_json:
+            failure = {"state": "failed", "error": str(error), "exit_code": exit_code_of(error), "run_dir": run_dir}
+            click.echo(json.dumps(failure, indent=1))
+        show_error(error)
+        _after_failure(run_dir, error)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; go on with: {_resume_line(path, run_dir)}", err=True)
+        return INTERRUPTED
+    except Exception as error:
+        # Not an error that was foreseen, so its traceback is the best there is to tell.
+        traceback.print_exc()
+        click.echo(f"this should not have happened; go on with: {_resume_line(path, run_dir)}", err=True)
+        if as_json:
+            click.echo(json.dumps({"state": "failed", "error": repr(error), "exit_code": FAILED, "run_dir": run_dir}))
+        return FAILED
+    return _tell(file, summaries, as_json)
+
+
+def _carry_out(
+    file: PipelineFile, settings: tuple[str, ...], quiet: bool, flags: dict[str, Any]
+) -> list[tuple[dict[str, Any], str]]:
+    """Run the pipeline, or the pipelines of a workflow; the summary and the run directory of each."""
+    from curator_core import storage  # see _run
+    from curator_core.cli.progress import ProgressDisplay
+    from curator_core.run_directory import RunDirectory
+
+    run_dir = flags["run_dir"]
+    executor = file.make_executor(
+        flags.get("executor"), **({} if flags.get("workers") is None else {"workers": flags["workers"]})
+    )
+    options = {**file.options, **{key: flags[key] for key in _OPTIONS if flags.get(key) is not None}}
+    kept = {key: value for key, value in flags.items() if key in _KEPT}
+    command = {"file": storage.absolute(file.path), "settings": list(settings), "flags": kept}
+    with ProgressDisplay(quiet=quiet) as display:
+        told = False
+
+        def progress(state: RunProgress) -> None:
+            nonlocal told
+            if not told:  # the run has begun, so the run directory is ours
+                told = True
+                RunDirectory(run_dir).write_json(_COMMAND_FILE, command)
+            display(state)
+
+        if file.workflow is not None:
+            results = file.workflow.run(executor, run_dir=run_dir, progress=progress, **options)
+        else:
+            results = [file.pipeline().run(executor, run_dir=run_dir, progress=progress, **options)]
+    return [(result.summary.as_dict(), result.run_dir or run_dir) for result in results]
+
+
+_OPTIONS = ("resume", "fresh", "allow_changed", "retry", "on_error", "retries", "max_error_fraction", "limit")
+# What a retry of the run takes over.
+_KEPT = ("executor", "workers", "limit", "on_error", "retries", "max_error_fraction")
+
+
+def _tell(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_json: bool) -> int:
+    from curator_core.cli.summary import summary_text  # see _run
+
+    code = max((summary["exit_code"] for summary, _ in summaries), default=0)
+    if as_json:
+        told = [{**summary, "run_dir": place} for summary, place in summaries]
+        whole = told[0] if file.workflow is None else {"name": file.name, "exit_code": code, "pipelines": told}
+        click.echo(json.dumps(whole, indent=1))
+        return code
+    for summary, place in summaries:
+        click.echo(summary_text(summary))
+        click.echo(f"report: {place}/report.html")
+        set_aside = sum(stage["quarantined"] + sum(stage["rejected"].values()) for stage in summary["stages"])
+        if set_aside:
+            click.echo(f"what was set aside: curate rejects {place}")
+    return code
+
+
+def _after_failure(run_dir: str | None, error: CuratorError) -> None:
+    """A report of how far it came, and how to go on; nothing for a run that never began."""
+    if run_dir is None or exit_code_of(error) != FAILED:
+        return
+    from curator_core.report import write_report  # see _run
+
+    with contextlib.suppress(CuratorError):  # where the disk is what failed, the error that is shown already says so
+        write_report(run_dir)
+    click.echo(f"what is complete is kept in {run_dir}: mend the cause, and go on with --resume", err=True)
+
+
+def _resume_line(path: str, run_dir: str | None) -> str:
+    return f"curate run {path}{f' --run-dir {run_dir}' if run_dir else ''} --resume"
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """A polite kill ends a run as Ctrl-C does: no worker and no half file stays."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,67 @@
+"""What came of a run, as a table for a terminal or a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from curator_core import words
+
+_HEADINGS = ("stage", "rows in", "kept", "dropped", "rejected", "quarantined", "time")
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """The summary (`RunSummary.as_dict`) as text: one headline, one line per stage, and why rows left."""
+    lines = [headline(summary)]
+    rows: list[Sequence[str]] = [_HEADINGS]
+    for stage in summary["stages"]:
+        dropped, rejected = stage["dropped"], stage["rejected"]
+        rows.append(
+            (
+                stage["name"],
+                words.number(stage["rows_in"]),
+                words.number(stage["rows_out"]),
+                _or_blank(sum(dropped.values())),
+                _or_blank(sum(rejected.values())),
+                _or_blank(stage["quarantined"]),
+                words.duration(stage["seconds"]),
+            )
+        )
+        for column, reasons in ((3, dropped), (4, rejected)):
+            for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+                rows.append([f"  {reason}", *("" if index != column else f"{count:,}" for index in range(1, 7))])
+    if len(rows) > 1:
+        lines += ["", *_aligned(rows)]
+    for word in ("problems", "warnings"):
+        lines += [f"{word[:-1]}: {text}" for text in summary[word]]
+    return "\n".join(lines)
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """Name, state, time and what was written, in one line."""
+    parts = [words.count(summary["sources"], "source")]
+    if summary["sources_skipped"]:
+        parts.append(f"{summary['sources_skipped']:,} of them complete before")
+    if summary["sources_failed"]:
+        parts.append(f"{summary['sources_failed']:,} of them with work set aside")
+    if summary["files"]:
+        written = f"{words.count(summary['files'], 'file')} written"
+        parts.append(f"{written} ({words.count(summary['rows_written'], 'row')}, {words.size(summary['bytes'])})")
+    state = {"quarantined": "done, with work set aside,"}.get(summary["state"], summary["state"])
+    return f"{summary['name']}: {state} in {words.duration(summary['seconds'])}: {', '.join(parts)}"
+
+
+def _or_blank(value: int) -> str:
+    return f"{value:,}" if value else ""
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    # A column that says nothing is left out.
+    shown = [column for column in range(len(rows[0])) if column < 3 or any(row[column] for row in rows[1:])]
+    widths = {column: max(len(row[column]) for row in rows) for column in shown}
+    return [
+        "  ".join(
+            row[column].ljust(widths[column]) if column == 0 else row[column].rjust(widths[column]) for column in shown
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,47 @@
+"""Numbers, sizes and times as people read them."""
+
+from __future__ import annotations
+
+
+def number(value: float) -> str:
+    """``1,234``; three significant digits for what is not whole."""
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
+
+
+def count(value: int, one: str, many: str = "") -> str:
+    """``1 file``, ``2 files``."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def size(value: float) -> str:
+    """``12.3 MB``, in powers of a thousand."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return (
+        f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """``0.21 s``, ``12.3 s``, ``3 min 12 s``, ``2 h 05 min``, ``3 d 4 h``."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def percent(part: float, whole: float) -> str:
+    """``12.3 %``; nothing of nothing is an empty string."""
+    if not whole:
+        return ""
+    share = 100 * part / whole
+    return f"{share:.1f} %" if 0.05 <= share <= 99.95 or share in (0, 100) else "<0.1 %" if share < 1 else ">99.9 %"
