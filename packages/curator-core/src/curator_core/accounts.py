@@ -8,6 +8,7 @@ that, exactly, even where children stream before anybody knows how many there wi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -40,6 +41,14 @@ class Event:
     outputs: list[tuple[str, FileRecord]] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
     result: str = ""
+    packed: str = ""  # counts as the ledger stores them: JSON, read only where somebody adds them up
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether rows were set aside on the way here."""
+        if self.packed:
+            return any(len(row) > 7 and row[7] for row in json.loads(self.packed))
+        return any(count.quarantined for count in self.counts)
 
 
 @dataclass(slots=True)
@@ -82,15 +91,15 @@ class StageTotals:
         self.calls += count.calls
         self.rows_in += count.rows_in
         self.rows_out += count.rows_out
-        self.quarantined += count.quarantined
         self.seconds += count.process_time
-        for mine, theirs in (
-            (self.dropped, count.dropped),
-            (self.rejected, count.rejected),
-            (self.metrics, count.custom_metrics),
-        ):
-            for key, value in theirs.items():
-                mine[key] = mine.get(key, 0) + value
+        if not (count.dropped or count.rejected or count.quarantined or count.custom_metrics):
+            return
+        self.quarantined += count.quarantined
+        for mine, theirs in ((self.dropped, count.dropped), (self.rejected, count.rejected)):
+            for reason, rows in theirs.items():
+                mine[reason] = mine.get(reason, 0) + rows
+        for name, value in count.custom_metrics.items():
+            self.metrics[name] = self.metrics.get(name, 0.0) + value
 
     @property
     def rows_dropped(self) -> int:
@@ -113,6 +122,23 @@ class Tally:
             if totals is None:
                 totals = self.stages[count.stage_name] = StageTotals(count.stage_name)
             totals.add(count)
+
+    def add_event(self, event: Event) -> None:
+        """The counts of an event, as they came or as the ledger stores them."""
+        if not event.packed:
+            self.add(event.counts)
+            return
+        for row in json.loads(event.packed):
+            totals = self.stages.get(row[0])
+            if totals is None:
+                totals = self.stages[row[0]] = StageTotals(row[0])
+            if len(row) > 5:
+                totals.add(StagePerfStats(*row))
+            else:
+                totals.seconds += row[1]
+                totals.calls += row[2]
+                totals.rows_in += row[3]
+                totals.rows_out += row[4]
 
     def as_counts(self) -> list[StagePerfStats]:
         """The totals as one entry per stage, to be added to another tally."""
@@ -206,9 +232,7 @@ class Accounts:
         return self.settle(source).complete
 
     def has_failures(self, source: str) -> bool:
-        return any(
-            event.kind == FAILED or any(count.quarantined for count in event.counts) for event in self.reachable(source)
-        )
+        return any(event.kind == FAILED or event.quarantined for event in self.reachable(source))
 
     def settle(self, source: str) -> Settlement:
         """The shares of one source; those of a ``merged`` task are told apart (see `settle_all`)."""

@@ -47,7 +47,7 @@ class RunContext:
     options: tuple[tuple[str, Any], ...] = ()
 
     def open_sink(self) -> LedgerWriter | MemorySink:
-        """This worker's own way into the ledger."""
+        """Open a worker's own way into the ledger."""
         return LedgerWriter(self.run_dir, self.attempt) if self.run_dir else MemorySink()
 
 
@@ -313,9 +313,9 @@ class BaseStageAdapter:
                 perf.dropped = {"nothing came out": perf.rows_in}
         elif perf.rows_out > perf.rows_in:
             self._may_create = True
+        # A stage may hand back its input, or the same task twice: each child needs a body of its own.
+        children = [replace(child, _pending=[], _outputs=[]) for child in children]
         for index, child in enumerate(children):
-            if child is task or child._pending:
-                children[index] = child = replace(child, _pending=[], _outputs=[])
             self._name_child(task, child, index, perf)
         self.emit(
             FORK,
@@ -600,11 +600,9 @@ class BaseStageAdapter:
 
     def _reject_rows(self, task: Task[Any], kind: str, rejects: list[Reject]) -> None:
         limit = self.context.max_raw_bytes
-        for reject in rejects:
-            if reject.raw is not None and len(reject.raw) > limit:
-                reject = replace(reject, raw=reject.raw[:limit])
-            if not reject.source:
-                reject = replace(reject, source=_file_of(task))
+        for given in rejects:
+            raw = None if given.raw is None else given.raw[:limit]
+            reject = replace(given, raw=raw, source=given.source or _file_of(task))
             self.sink.reject(
                 RejectRow(kind, task._source, task._generation, self.context.attempt, task.task_id, self.name, reject)
             )
@@ -678,7 +676,8 @@ class GroupRunner:
         adapter: type[BaseStageAdapter] = BaseStageAdapter,
     ) -> None:
         """``ending``: ``done`` where tasks that leave have reached the end of the pipeline, ``merged`` where they wait
-        for a merge (stored in ``folder`` if there is one), ``pass`` where another group goes on."""
+        for a merge (stored in ``folder`` if there is one), ``pass`` where another group goes on.
+        """
         self.context = context
         self.sink: Sink = sink if sink is not None else context.open_sink()
         members = stages.stages if isinstance(stages, Group) else stages
@@ -713,14 +712,12 @@ class GroupRunner:
     def _finish(self, stream: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
         last = self.adapters[-1] if self.adapters else None
         for task in stream:
-            result = ""
+            counts, outputs, result = task._pending, task._outputs, ""
+            task._pending, task._outputs = [], []
             if self.ending == "merged":
                 if self.folder:
-                    counts, outputs = task._pending, task._outputs
-                    task._pending, task._outputs = [], []
                     store_task(self.folder, task)
-                    task._pending, task._outputs = counts, outputs
-            elif self.folder:
+            elif self.context.run_dir:
                 result = self._keep_result(task)
             self.sink.event(
                 Event(
@@ -732,13 +729,12 @@ class GroupRunner:
                     0,
                     last.name if last else "",
                     "",
-                    task._pending,
-                    task._outputs,
+                    counts,
+                    outputs,
                     [],
                     result,
                 )
             )
-            task._pending, task._outputs = [], []
             if self.ending == "merged" and self.folder:
                 # It waits in the folder; only its name travels on.
                 yield EmptyTask(task_id=task.task_id, _source=task._source)
@@ -749,8 +745,8 @@ class GroupRunner:
         """What a resumed run gives back for this task: a list of files in the event itself, a table in a file."""
         if type(task) is FileGroupTask:
             return json.dumps([task.data, [[r.path, r.rows, r.bytes, r.sha256] for r in task.records]])
-        if isinstance(task, DocumentBatch):
-            store_task(self.folder, task)
+        if isinstance(task, DocumentBatch) and isinstance(self.sink, LedgerWriter):
+            self.sink.keep(task.task_id, encode_task(task, pickled=False))
             return "stored"
         return ""
 

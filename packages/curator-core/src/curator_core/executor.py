@@ -34,8 +34,8 @@ class SegmentRun:
     context: RunContext
     ending: Ending
     folder: str = ""
-    collect: Callable[[Iterable[Event], Iterable[RejectRow]], None] = field(default=lambda events, rejects: None)
-    progress: Callable[[int, Iterable[StagePerfStats]], None] = field(default=lambda sources, counts: None)
+    collect: Callable[[Iterable[Event], Iterable[RejectRow]], None] = field(default=lambda _events, _rejects: None)
+    progress: Callable[[int, Iterable[StagePerfStats]], None] = field(default=lambda _sources, _counts: None)
     # An upper bound on the number of sources where it is known.
     size_hint: int | None = None
 
@@ -78,10 +78,10 @@ class BaseExecutor(ABC):
         """What the plan is to fit on."""
         return this_machine()
 
-    def open(self) -> None:
+    def open(self) -> None:  # noqa: B027 - optional: an executor may have nothing to open
         """Connect or start whatever the executor needs; called before planning."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - optional likewise
         """Stop what `open` started; called on success, failure and interruption."""
 
     @abstractmethod

@@ -60,7 +60,11 @@ REJECT_SCHEMA = pa.schema(
     ]
 )
 
+# Tasks that reached the end of a pipeline without a writer: a resumed run gives them back.
+RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("data", pa.large_binary())])
+
 FLUSH_SECONDS = 1.0
+FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
 PACK_FILES = 32
 
@@ -124,11 +128,19 @@ class LedgerWriter:
         self._small: list[str] = []
         self._flushed = time.monotonic()
         self._tally = Tally()
+        self._attempt = attempt
+        self._results: list[tuple[str, pa.Buffer]] = []
+        self._result_bytes = 0
+
+    def keep(self, task_id: str, data: pa.Buffer) -> None:
+        """Store a result with the next flush; many share a file."""
+        self._results.append((task_id, data))
+        self._result_bytes += data.size
 
     def event(self, event: Event) -> None:
         self._events.append(event)
         self._tally.add(event.counts)
-        if len(self._events) >= FLUSH_EVENTS:
+        if len(self._events) >= FLUSH_EVENTS or self._result_bytes >= FLUSH_BYTES:
             self.flush()
 
     def reject(self, row: RejectRow) -> None:
@@ -150,7 +162,16 @@ class LedgerWriter:
         )
 
     def flush(self) -> None:
-        # Rejects first: a durable event says that everything about its task is known.
+        # Results and rejects first: a durable event says that everything about its task is known.
+        if self._results:
+            columns = [
+                [task for task, _ in self._results],
+                [self._attempt] * len(self._results),
+                [memoryview(data) for _, data in self._results],
+            ]
+            arrays = [pa.array(c, type=f.type) for c, f in zip(columns, RESULT_SCHEMA, strict=True)]
+            self._write("results", pa.table(arrays, schema=RESULT_SCHEMA))
+            self._results, self._result_bytes = [], 0
         if self._rejects:
             self._write("rejects", rejects_table(self._rejects))
             self._rejects = []
@@ -200,7 +221,7 @@ def events_table(events: list[Event]) -> pa.Table:
         [e.children for e in events],
         [e.stage for e in events],
         [e.reason for e in events],
-        [_counts_out(e.counts) for e in events],
+        [e.packed or _counts_out(e.counts) for e in events],
         [_json([[stage, *astuple(record)] for stage, record in e.outputs]) for e in events],
         [_json(e.members) for e in events],
         [e.result for e in events],
@@ -222,10 +243,11 @@ def events_from(table: pa.Table) -> Iterator[Event]:
                 children,
                 stage,
                 reason,
-                _counts_in(counts),
+                [],
                 [(name, FileRecord(*record)) for name, *record in json.loads(outputs)] if outputs else [],
                 json.loads(members) if members else [],
                 result,
+                counts,
             )
 
 
@@ -253,6 +275,17 @@ def read_events(run_dir: str) -> Iterator[Event]:
     """All events of a run, file by file, in no order that matters."""
     for table in _tables(run_dir, "ledger", EVENT_SCHEMA):
         yield from events_from(table)
+
+
+def read_results(run_dir: str, wanted: set[str]) -> dict[str, pa.Buffer]:
+    """The stored results of the wanted tasks, those of the newest attempt."""
+    found: dict[str, tuple[int, pa.Buffer]] = {}
+    for table in _tables(run_dir, "results", RESULT_SCHEMA):
+        ids, attempts, data = table["task"].to_pylist(), table["attempt"].to_pylist(), table["data"]
+        for index, (task, attempt) in enumerate(zip(ids, attempts, strict=True)):
+            if task in wanted and (task not in found or found[task][0] <= attempt):
+                found[task] = (attempt, data[index].as_buffer())
+    return {task: buffer for task, (_, buffer) in found.items()}
 
 
 def read_rejects(run_dir: str) -> Iterator[pa.Table]:
@@ -288,16 +321,6 @@ def _counts_out(counts: list[StagePerfStats]) -> str:
             tail.pop()
         rows.append(row + tail)
     return json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
-
-
-def _counts_in(text: str) -> list[StagePerfStats]:
-    if not text:
-        return []
-    counts = []
-    for row in json.loads(text):
-        defaults: list[Any] = [{}, {}, 0, {}]
-        counts.append(StagePerfStats(*row, *defaults[len(row) - 5 :]))
-    return counts
 
 
 def _host() -> str:

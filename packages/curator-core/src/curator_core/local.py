@@ -118,9 +118,8 @@ def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
         runner.setup(worker)
         for task in run.tasks:
             yield from runner.run([task])
-            if isinstance(sink, LedgerWriter):
-                if sink.due():
-                    sink.flush()
+            if isinstance(sink, LedgerWriter) and sink.due():
+                sink.flush()
             run.progress(1, hand_over())
     finally:
         try:
@@ -184,9 +183,8 @@ class _Pool:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        marker_file = tempfile.TemporaryFile()
-        marker = os.dup(marker_file.fileno())
-        marker_file.close()
+        with tempfile.TemporaryFile() as file:
+            marker = os.dup(file.fileno())
         os.pwrite(marker, struct.pack("<q", -1), 0)
         command = [sys.executable, "-m", "curator_core._worker", str(theirs.fileno()), str(marker), str(os.getpid())]
         try:

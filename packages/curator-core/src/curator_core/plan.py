@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -334,9 +334,11 @@ def _specialise(named: Sequence[PlannedStage]) -> list[PlannedStage]:
             raise PlanError(f"{planned.name}.needed_by() must return a stage, not {stage!r}")
         wanted -= set(stage.outputs())
         declared = stage.inputs()
-        wanted.update(
-            needed_columns(stage) if not isinstance(declared, dict) else sum(map(list, declared.values()), [])
-        )
+        if isinstance(declared, Mapping):
+            for columns in declared.values():
+                wanted.update(columns)
+        else:
+            wanted.update(declared)
         result.append(replace(planned, stage=stage))
     return result[::-1]
 
@@ -477,7 +479,8 @@ def _needs(group: Group) -> str:
 
 
 def _shown(planned: PlannedStage) -> str:
-    return repr(planned.stage)
+    # Not repr(): that of a dataclass shows every default.
+    return ProcessingStage.__repr__(planned.stage)
 
 
 def check_stage_list(stages: Iterable[object]) -> list[Stage]:

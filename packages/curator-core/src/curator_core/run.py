@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import sys
@@ -11,20 +12,22 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from importlib import metadata
 from itertools import islice
+from operator import length_hint
 from typing import Any, Literal, cast
 
 from curator_core import storage
 from curator_core.accounts import DONE, FAILED, MERGE, MERGED, Accounts, Event, StageTotals, Tally
-from curator_core.adapter import MergeTask, RunContext, load_task
+from curator_core.adapter import MergeTask, RunContext
 from curator_core.errors import AccountingError, CuratorError, PlanError, RunRefused, TooManyErrors, UsageError
 from curator_core.executor import BaseExecutor, SegmentRun
-from curator_core.ledger import LedgerWriter, RejectRow, events_table, read_events, write_parquet
+from curator_core.ledger import LedgerWriter, RejectRow, events_table, read_events, read_results, write_parquet
 from curator_core.lineage import source_id, source_of
 from curator_core.local import LocalExecutor
-from curator_core.plan import Plan, difference, make_plan
+from curator_core.plan import difference, make_plan
 from curator_core.run_directory import RunDirectory
 from curator_core.stages import ProcessingStage, overrides
 from curator_core.task import EmptyTask, FileGroupTask, FileRecord, StagePerfStats, Task
+from curator_core.transport import decode_task
 
 SUCCESS = "_SUCCESS"
 # A run is not judged by max_error_fraction before it has seen this many rows.
@@ -202,7 +205,9 @@ class _Run:
                 self.directory.unlock()
 
     def _run(self) -> RunResult:
-        first = type(self.initial_tasks[0]) if self.initial_tasks else EmptyTask
+        # An empty list of tasks says nothing of their type.
+        nothing = EmptyTask if self.initial_tasks is None else Task
+        first = type(self.initial_tasks[0]) if self.initial_tasks else nothing
         self.plan = make_plan(
             self.stages,
             self.executor.machine(),
@@ -239,7 +244,7 @@ class _Run:
             waiting = []
             folder = ""
             if self.directory is not None:
-                folder = self.directory.path("results") if last else self.directory.path("spill", str(number))
+                folder = "" if last else self.directory.path("spill", str(number))
             run = SegmentRun(
                 segment,
                 self._incomplete(tasks, number),
@@ -332,9 +337,8 @@ class _Run:
 
     def _first_tasks(self) -> Iterator[Task[Any]]:
         tasks = islice(self._listed(), self.options.limit)
-        for index, task in enumerate(tasks):
-            if not task.task_id:
-                task = replace(task, task_id=f"task-{index:05d}")
+        for index, given in enumerate(tasks):
+            task = given if given.task_id else replace(given, task_id=f"task-{index:05d}")
             if "." in task.task_id or "/" in task.task_id:
                 raise UsageError(
                     f"the id of a source names files and the children of a task, so it has no dot and no slash: "
@@ -355,6 +359,9 @@ class _Run:
             return
         start = EmptyTask(task_id="sources", _metadata={"earlier_groups": self.groups} if self.groups else {})
         made = cast(Any, self.plan.source.stage).process(start)
+        # A source that knows how many it has says so; listing ahead only to count would hold them all.
+        total = length_hint(made, 0)
+        self.progress.total_sources = min(total, self.options.limit or total) if total else None
         for index, task in enumerate(made or ()):
             if not task.task_id:
                 task.task_id = f"{self.plan.source.name}-{index:05d}"
@@ -547,7 +554,7 @@ class _Run:
             for source in sources:
                 bad = False
                 for event in self.accounts.reachable(source):
-                    tally.add(event.counts)
+                    tally.add_event(event)
                     bad = bad or event.kind == FAILED
                     for stage, record in event.outputs:
                         outputs.setdefault(stage, []).append(record)
@@ -571,24 +578,21 @@ class _Run:
 
     def _ordered(self, results: dict[str, Task[Any]]) -> list[Task[Any]]:
         """Results in lineage order; those of sources that an earlier attempt finished are loaded."""
-        sources = self.segment_sources[-1]
-        tasks: list[Task[Any]] = []
-        for source in sources:
-            for event in self.accounts.reachable(source):
-                if event.kind != DONE:
-                    continue
-                task = results.get(event.task)
-                if task is None and self.directory is not None:
-                    task = self._load_result(event)
-                if task is not None:
-                    tasks.append(task)
-        return tasks
+        done = [
+            event
+            for source in self.segment_sources[-1]
+            for event in self.accounts.reachable(source)
+            if event.kind == DONE
+        ]
+        stored = {event.task for event in done if event.result == "stored" and event.task not in results}
+        if stored and self.directory is not None:
+            for task_id, data in read_results(self.directory.url, stored).items():
+                results[task_id] = decode_task(data, pickled=False)
+        tasks = (results.get(event.task) or self._load_result(event) for event in done)
+        return [task for task in tasks if task is not None]
 
     def _load_result(self, event: Event) -> Task[Any] | None:
-        assert self.directory is not None
-        if event.result == "stored":
-            return load_task(self.directory.path("results"), event.task)
-        if not event.result:
+        if event.result in ("", "stored"):
             return None
         paths, records = json.loads(event.result)
         return FileGroupTask(
@@ -678,10 +682,8 @@ class _Run:
         text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
         self.summary.problems.append(text)
         self.summary.stages = list(self.progress.tally.stages.values())
-        try:
+        with contextlib.suppress(CuratorError):  # the disk may be what failed; the first error is the one to show
             self.directory.write_json("run.json", {**self._run_record("failed"), "summary": self.summary.as_dict()})
-        except CuratorError:
-            pass  # the disk may be what failed; the first error is the one to show
 
     def _write_report(self) -> None:
         try:

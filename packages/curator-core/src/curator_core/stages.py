@@ -38,6 +38,8 @@ from curator_core.task import DocumentBatch, EmptyTask, FileRecord, Task
 X = TypeVar("X", bound=Task)  # type: ignore[type-arg]
 Y = TypeVar("Y", bound=Task)  # type: ignore[type-arg]
 
+_IN: Any = X  # the variable itself, as a value
+
 # In `outputs()`: the stage may add columns that only the data knows (a reader with no declared schema).
 ANY_COLUMNS = "*"
 
@@ -112,8 +114,10 @@ class ProcessingStage(ABC, Generic[X, Y]):
     creates_rows: bool = False
     version: str = "1"  # part of the run's fingerprint: raise it when the stage's result changes
 
-    task_in: ClassVar[type[Task[Any]]] = Task
-    task_out: ClassVar[type[Task[Any]]] = Task
+    task_in: ClassVar[type[Task[Any]]] = Task  # type: ignore[type-abstract]
+    task_out: ClassVar[type[Task[Any]]] = Task  # type: ignore[type-abstract]
+
+    _given: dict[str, Any]  # the arguments of the constructor, kept by __new__
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -128,7 +132,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
             for variable, argument in zip(getattr(origin, "__parameters__", ()), get_args(base), strict=False):
                 kind = _task_type(argument)
                 if kind is not None:
-                    setattr(cls, "task_in" if variable is X else "task_out", kind)
+                    setattr(cls, "task_in" if variable is _IN else "task_out", kind)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -428,7 +432,8 @@ def stage(
     batch_size: int = 1,
     creates_rows: bool = False,
 ) -> Any:
-    """Make a stage class of a function ``f(task, **parameters)``; a generator function makes a fan-out::
+    """Make a stage class of a function ``f(task, **parameters)``; a generator function makes a fan-out.
+
 
     @stage(inputs=["text"], outputs=["shout"])
     def Shout(batch: DocumentBatch, mark: str = "!") -> DocumentBatch: ...
@@ -501,7 +506,7 @@ def is_fanout(stage: ProcessingStage[Any, Any]) -> bool:
     return isinstance(stage, FanOut) if fact is None else bool(fact)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _signature(cls: type) -> inspect.Signature:
     own = cls.__dict__.get("__signature__")
     if isinstance(own, inspect.Signature):

@@ -187,7 +187,8 @@ class DocumentBatch(Task[Any]):
         """The data as a pandas frame; no copy when it is one, zero copy from Arrow where the types allow."""
         if not isinstance(self.data, pa.Table):
             return self.data
-        return self.data.to_pandas(split_blocks=True)
+        frame: pd.DataFrame = self.data.to_pandas(split_blocks=True)
+        return frame
 
     def with_data(self, data: Any) -> Self:
         twin = super().with_data(data)

@@ -6,6 +6,7 @@ Between our own processes a task of another kind may travel pickled. From disk n
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import pickle
@@ -25,7 +26,7 @@ _ACCOUNT = ("_source", "_generation")
 
 def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
     """The bytes of a task. ``pickled=False`` is for what goes to disk: a task that is no table or file list is refused."""
-    extra = _extra_fields(task)
+    extra = _extra_fields(type(task))
     header: dict[str, Any] = {
         "type": f"{type(task).__module__}:{type(task).__qualname__}",
         "task_id": task.task_id,
@@ -72,7 +73,7 @@ def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True)
     view = memoryview(buffer)
     magic = bytes(view[:4])
     if magic == b"PKL1" and pickled:
-        task = pickle.loads(view[4:])
+        task = pickle.loads(view[4:])  # noqa: S301 - from our own process; never with pickled=False, as from disk
         assert isinstance(task, Task)
         return task
     if magic != _MAGIC:
@@ -87,7 +88,7 @@ def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True)
         ranges = header.pop("ranges")
         header["ranges"] = ranges and [part and (part[0], part[1]) for part in ranges]
         header["records"] = [FileRecord(*record) for record in header.pop("records")]
-        task = kind(_stage_perf=perf, _pending=pending, _outputs=outputs, **header)
+        task: Task[Any] = kind(_stage_perf=perf, _pending=pending, _outputs=outputs, **header)
     else:
         body = buffer.slice(8 + length)
         table = pa.ipc.open_stream(body).read_all()
@@ -115,10 +116,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _extra_fields(task: Task[Any]) -> bool:
-    base = FileGroupTask if isinstance(task, FileGroupTask) else DocumentBatch
+@functools.cache
+def _extra_fields(kind: type[Task[Any]]) -> bool:
+    base = FileGroupTask if issubclass(kind, FileGroupTask) else DocumentBatch
     known = {field.name for field in dataclasses.fields(base)}
-    return any(field.name not in known for field in dataclasses.fields(task))
+    return any(field.name not in known for field in dataclasses.fields(kind))
 
 
 def _perf_out(perf: StagePerfStats) -> list[Any]:

@@ -1,0 +1,112 @@
+"""What the engine itself costs: small tasks through no-op stages, beside a bare loop over the same work.
+
+    python benchmarks/engine_overhead.py [--tasks 10000] [--run-dir]
+
+Prints ``BENCH {json}`` with microseconds per stage call on ``LocalExecutor(workers=0)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core import DocumentBatch, FileGroupTask, FileRecord, LocalExecutor, Pipeline, ProcessingStage, Task
+
+STAGES = 3
+
+
+class NoOp(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Hands on a task with the same data."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.data)
+
+
+class Sink(ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Ends a pipeline as a writer does, with a small record."""
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        record = FileRecord(f"out/{task.task_id}.jsonl", task.num_rows, 100, "0" * 64)
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], records=[record])
+
+
+class OneMillisecond(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Works for a millisecond."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        until = time.perf_counter() + 0.001
+        while time.perf_counter() < until:
+            pass
+        return task.with_data(task.data)
+
+
+def tasks(count: int) -> list[DocumentBatch]:
+    table = pa.table({"text": pa.array(["a"])})
+    return [DocumentBatch(data=table, task_id=f"task-{index:06d}") for index in range(count)]
+
+
+def bare(stages: Sequence[ProcessingStage[Any, Any]], batches: Sequence[DocumentBatch]) -> float:
+    """Seconds of a plain loop over the same stages."""
+    started = time.perf_counter()
+    for batch in batches:
+        task: Task[Any] = batch
+        for stage in stages:
+            task = stage.process(task)
+    return time.perf_counter() - started
+
+
+def engine(
+    stages: Sequence[ProcessingStage[Any, Any]],
+    batches: Sequence[DocumentBatch],
+    run_dir: str | None = None,
+) -> float:
+    """Seconds of a whole run, with planning and accounting."""
+    started = time.perf_counter()
+    result = Pipeline(stages).run(LocalExecutor(workers=0), initial_tasks=batches, run_dir=run_dir)
+    assert len(result) == len(batches)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", type=int, default=10_000)
+    options = parser.parse_args()
+    noops = [NoOp().with_(name=f"noop-{index}") for index in range(STAGES)]
+    ending = [*noops[:-1], Sink()]
+    engine(noops, tasks(100))
+    bare_s = min(bare(noops, tasks(options.tasks)) for _ in range(3))
+    engine_s = min(engine(noops, tasks(options.tasks)) for _ in range(3))
+    with tempfile.TemporaryDirectory() as folder:
+        ledger_s = min(engine(ending, tasks(options.tasks), f"{folder}/{index}") for index in range(3))
+        plain_s = min(engine(ending, tasks(options.tasks)) for _ in range(3))
+        slow = [*(OneMillisecond().with_(name=f"work-{index}") for index in range(STAGES)), Sink()]
+        some = max(100, options.tasks // 20)
+        ratios = []
+        for index in range(3):
+            alone = bare(slow, tasks(some))
+            ratios.append(engine(slow, tasks(some), f"{folder}/slow-{index}") / alone)
+    calls = options.tasks * STAGES
+    print(
+        "BENCH "
+        + json.dumps(
+            {
+                "tasks": options.tasks,
+                "bare_us_per_call": round(bare_s / calls * 1e6, 2),
+                "engine_us_per_call": round(engine_s / calls * 1e6, 2),
+                "ledger_us_per_call": round(ledger_s / calls * 1e6, 2),
+                "ledger_us_per_task": round((ledger_s - plain_s) / options.tasks * 1e6, 2),
+                "slow_stage_overhead": round(sorted(ratios)[1] - 1, 4),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
