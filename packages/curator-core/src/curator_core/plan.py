@@ -190,7 +190,7 @@ def make_plan(
             waiting.append(planned)
     segments.append(Segment(tuple(_fuse(waiting, decisions)), merge))
     segments = [_fit(segment, machine, simultaneous, decisions) for segment in segments]
-    _check_gpus(segments, machine)
+    _check_gpus(segments, machine, simultaneous)
     return Plan(name, source, tuple(segments), machine, tuple(decisions), tuple(warnings), columns)
 
 
@@ -422,8 +422,9 @@ def _fit(segment: Segment, machine: Machine, simultaneous: bool, decisions: list
     return replace(segment, groups=tuple(groups))
 
 
-def _check_gpus(segments: Sequence[Segment], machine: Machine) -> None:
+def _check_gpus(segments: Sequence[Segment], machine: Machine, simultaneous: bool) -> None:
     for segment in segments:
+        shares: dict[str, float] = {}
         for group in segment.groups:
             need = group.resources
             if not need.requires_gpu:
@@ -438,9 +439,15 @@ def _check_gpus(segments: Sequence[Segment], machine: Machine) -> None:
                 raise PlanError(f"stage {group.name!r} asks for {asked}, but {machine.name} has {machine.gpus:g} GPUs")
             if machine.gpu_memory_gb is not None:
                 try:
-                    need.gpu_share(machine.gpu_memory_gb)
+                    shares[group.name] = need.gpu_share(machine.gpu_memory_gb) * (group.num_workers or 1)
                 except PlanError as error:
                     raise PlanError(f"stage {group.name!r}: {error}") from None
+        if simultaneous and sum(shares.values()) > machine.gpus:
+            listed = ", ".join(f"{name} {share:g}" for name, share in shares.items())
+            raise PlanError(
+                f"the GPU stages need {sum(shares.values()):g} GPUs at the same time ({listed}), but {machine.name} has "
+                f"{machine.gpus:g}: put GPU stages next to one another so that they share a worker, or lower their needs"
+            )
 
 
 def _plain(value: Any) -> Any:
