@@ -1,0 +1,249 @@
+"""The Ray cluster of a run: one that is there is used and left alone, one that we start is stopped again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from curator_backends.options import RayOptions
+from curator_core.errors import MissingDependency, PlanError, UsageError
+from curator_core.machine import Machine
+
+# Read by Ray when its processes start. Set for a cluster that we start, while it starts, and never otherwise.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+# Read by Ray when it is imported. The raylet prints the death of every worker on the driver's terminal, whatever the log
+# settings; the run counts them and says what came of it.
+_IMPORT = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|retries remaining, so the task will be retried"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster, as far as planning goes."""
+
+    node_id: str
+    is_head: bool
+    cpus: float
+    gpus: float
+    memory_gb: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes that workers may use."""
+
+    nodes: tuple[Node, ...]
+    ours: bool
+    name: str
+    avoid_node: str | None = None
+    gpu_memory_gb: float | None = None
+
+    @property
+    def cpus(self) -> float:
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        return sum(node.gpus for node in self.nodes)
+
+    def machine(self) -> Machine:
+        """The cluster as the plan sees it: what all nodes have together."""
+        return Machine(
+            cpus=self.cpus,
+            memory_gb=sum(node.memory_gb for node in self.nodes),
+            gpus=self.gpus,
+            gpu_memory_gb=self.gpu_memory_gb,
+            name=self.name,
+        )
+
+
+def import_ray(extra: str = "ray") -> Any:
+    """Ray, or the command that installs it."""
+    try:
+        with environment(_IMPORT):
+            import ray
+    except ImportError as error:
+        raise MissingDependency(
+            f'this executor runs on Ray, which is not installed: pip install "curator-backends[{extra}]"'
+        ) from error
+    return ray
+
+
+@contextlib.contextmanager
+def connect(
+    options: RayOptions, *, extra_environment: Mapping[str, str] | None = None, dashboard: bool = False
+) -> Iterator[Cluster]:
+    """A cluster for the length of a ``with`` block.
+
+    An existing connection is used as it is. An address is connected to and disconnected from. Otherwise a local cluster
+    is started, with ``extra_environment`` set while it starts, and stopped at the end, whatever happens in between.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield look(options, ours=False)
+        return
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    ours = address is None or address == "local"
+    handler = _sigterm_handler()
+    try:
+        with _quiet(ours and not options.verbose, options.verbose), environment(extra_environment if ours else None):
+            _start(ray, options, None if ours else address, dashboard or options.dashboard)
+        yield look(options, ours=ours)
+    finally:
+        if not sys.is_finalizing():  # Ray has hooks of its own for that
+            with uninterrupted():
+                ray.shutdown()
+            _restore_sigterm(handler)
+
+
+def _start(ray: Any, options: RayOptions, address: str | None, dashboard: bool) -> None:
+    common: dict[str, Any] = {
+        "log_to_driver": options.verbose,
+        "logging_level": logging.INFO if options.verbose else logging.ERROR,
+        "configure_logging": options.verbose,
+    }
+    if address is not None:
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UsageError(
+                f"there is no Ray cluster to reach at {address!r} ({error}): start one with `ray start --head`, or "
+                "leave the address (and RAY_ADDRESS) out to have a local one started"
+            ) from error
+        return
+    memory = options.object_store_memory_gb
+    ray.init(
+        address="local",
+        num_cpus=options.num_cpus,
+        num_gpus=options.num_gpus,
+        object_store_memory=None if memory is None else int(memory * 2**30),
+        include_dashboard=dashboard,
+        **common,
+    )
+
+
+def look(options: RayOptions, *, ours: bool) -> Cluster:
+    """The cluster that this process is connected to."""
+    ray = import_ray()
+    nodes = []
+    for entry in ray.nodes():
+        if not entry["Alive"]:
+            continue
+        resources = entry["Resources"]
+        nodes.append(
+            Node(
+                node_id=entry["NodeID"],
+                is_head="node:__internal_head__" in resources,
+                cpus=float(resources.get("CPU", 0.0)),
+                gpus=float(resources.get("GPU", 0.0)),
+                memory_gb=resources.get("memory", 0.0) / 2**30,
+            )
+        )
+    avoid = None
+    if options.ignore_head_node:
+        head = [node for node in nodes if node.is_head]
+        nodes = [node for node in nodes if not node.is_head]
+        if not nodes:
+            raise PlanError(
+                "ignore_head_node keeps workers off the head node, but the cluster has no other node: add worker nodes, "
+                "or leave the option out"
+            )
+        avoid = head[0].node_id if head else None
+    name = "a local Ray" if ours else "the Ray cluster"
+    if len(nodes) > 1:
+        name = f"{name} of {len(nodes)} nodes"
+    gpus = sum(node.gpus for node in nodes)
+    memory = None
+    if gpus:
+        memory = options.gpu_memory_gb or _gpu_memory(ray, avoid)
+    return Cluster(tuple(nodes), ours, name, avoid, memory)
+
+
+def _gpu_memory(ray: Any, avoid: str | None) -> float | None:
+    """GB of the smallest GPU of the cluster, asked where the GPUs are; None where they are not real."""
+
+    @ray.remote(num_cpus=0, max_retries=1)
+    def smallest() -> float | None:
+        from curator_core.machine import this_machine
+
+        return this_machine().gpu_memory_gb
+
+    found = []
+    for entry in ray.nodes():
+        if entry["Alive"] and entry["Resources"].get("GPU") and entry["NodeID"] != avoid:
+            strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(entry["NodeID"], soft=False)
+            found.append(smallest.options(scheduling_strategy=strategy).remote())
+    ready, _ = ray.wait(found, num_returns=len(found), timeout=60.0)
+    sizes = [size for size in ray.get(ready) if size]
+    return min(sizes) if sizes else None
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str] | None) -> Iterator[None]:
+    """Environment variables for the length of a ``with`` block; a value that the user has set wins."""
+    before = {name: os.environ.get(name) for name in values or {}}
+    for name, value in (values or {}).items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        for name, earlier in before.items():
+            if earlier is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = earlier
+
+
+@contextlib.contextmanager
+def _quiet(start: bool, verbose: bool) -> Iterator[None]:
+    if verbose:
+        yield
+        return
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with environment(_QUIET if start else None):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Cleaning up is not cut short by a second Ctrl-C; it is heard afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or sys.is_finalizing():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def _sigterm_handler() -> Any:
+    # ray.init puts its own handler in place of the program's.
+    return signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
+
+
+def _restore_sigterm(handler: Any) -> None:
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,145 @@
+"""What the driver and the workers of one run tell each other: a small actor that does no work of its own.
+
+It counts which tasks were begun and never finished, so that one that kills its workers is found; keeps the facts of
+workers that have no run directory to write them to; and says whether anything is being worked on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+# A worker that is busy says so this often, and is believed for this long.
+BEAT_SECONDS = 15.0
+BELIEF_SECONDS = 120.0
+
+
+@dataclass
+class Status:
+    """What has happened since the driver last asked."""
+
+    facts: list[Any] = field(default_factory=list)
+    progress: int = 0  # grows with everything that is begun or finished
+    busy: int = 0  # workers that are working on something or setting up
+    up: int = 0  # workers that are set up and not yet torn down
+    failures: list[BaseException] = field(default_factory=list)  # of teardowns
+    nodes: list[str] = field(default_factory=list)  # where something was set up
+
+
+class Coordinator:
+    """One per run and segment. Every method is short; only `source` waits."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+        self._deaths: dict[str, int] = {}
+        self._busy: dict[str, float] = {}
+        self._up: set[str] = set()
+        self._nodes: set[str] = set()
+        self._facts: list[Any] = []
+        self._failures: list[BaseException] = []
+        self._progress = 0
+        self._sources: list[Any] = []
+        self._asked = 0
+        self._all_listed = False
+        self._changed = asyncio.Event()
+
+    # Workers -----------------------------------------------------------------------------------------------------
+
+    async def starting(self, worker: str, node: str) -> None:
+        """A worker is about to set up."""
+        self._busy[worker] = time.monotonic()
+        self._nodes.add(node)
+        self._progress += 1
+
+    async def up(self, worker: str, closes: bool) -> None:
+        """A worker is set up, and will say when it has torn down if it ``closes``."""
+        self._busy.pop(worker, None)
+        if closes:
+            self._up.add(worker)
+        self._progress += 1
+
+    async def down(self, worker: str, failure: BaseException | None = None) -> None:
+        """A worker has torn down."""
+        self._busy.pop(worker, None)
+        self._up.discard(worker)
+        if failure is not None:
+            self._failures.append(failure)
+        self._progress += 1
+
+    async def beat(self, worker: str) -> None:
+        """A worker is still at it."""
+        self._busy[worker] = time.monotonic()
+
+    # Work --------------------------------------------------------------------------------------------------------
+
+    async def begin(self, worker: str, key: str) -> int:
+        """Work ``key`` begins. Returns how often it was begun before without an end: each time a worker died."""
+        earlier = self._open.get(key, 0)
+        self._open[key] = earlier + 1
+        self._busy[worker] = time.monotonic()
+        self._progress += 1
+        return earlier
+
+    async def begin_suspect(self, task: str) -> int:
+        """A task of work that was begun before begins by itself. Returns how many workers died of it so far."""
+        earlier = self._deaths.get(task, 0)
+        self._deaths[task] = earlier + 1
+        self._progress += 1
+        return earlier
+
+    async def end_suspect(self, task: str) -> None:
+        """The task is through: what killed the worker was another."""
+        self._deaths.pop(task, None)
+        self._progress += 1
+
+    async def finish(self, worker: str, key: str, facts: Any = None) -> None:
+        """Work ``key`` is through, and these are its facts, where the worker has no run directory."""
+        self._open.pop(key, None)
+        self._busy.pop(worker, None)
+        if facts is not None:
+            self._facts.append(facts)
+        self._progress += 1
+
+    # Sources -----------------------------------------------------------------------------------------------------
+
+    async def offer(self, tables: list[Any], last: bool) -> int:
+        """More sources, from the driver. Returns how many tables were asked for, so that it stays a little ahead."""
+        self._sources.extend(tables)
+        self._all_listed = self._all_listed or last
+        self._changed.set()
+        return self._asked
+
+    async def asked(self) -> int:
+        """How many tables of sources were asked for."""
+        return self._asked
+
+    async def source(self, index: int) -> Any:
+        """Table ``index`` of the sources, or None past the last. Asked again, it gives the same answer."""
+        self._asked = max(self._asked, index + 1)
+        while index >= len(self._sources):
+            if self._all_listed:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        return self._sources[index]
+
+    # The driver --------------------------------------------------------------------------------------------------
+
+    async def status(self) -> Status:
+        """What is going on; the facts are handed over."""
+        now = time.monotonic()
+        facts, self._facts = self._facts, []
+        failures, self._failures = self._failures, []
+        busy = sum(1 for seen in self._busy.values() if now - seen < BELIEF_SECONDS)
+        return Status(facts, self._progress, busy, len(self._up), failures, sorted(self._nodes))
+
+
+def start_coordinator(ray: Any) -> Any:
+    """The coordinator of a run, beside the driver if there is room, holding no CPU."""
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=True
+    )
+    actor = ray.remote(Coordinator).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=strategy)
+    return actor.remote()

@@ -1,0 +1,60 @@
+"""What an engine raises, in core's words: the user's error first, without the engine's frames."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from curator_core.errors import CuratorError, StageError, WorkerDied
+
+
+def translate(error: BaseException, engine: str) -> BaseException:
+    """The error to raise instead of ``error``: the first of ours in its chain, or one that says what the engine said."""
+    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+        return error
+    for found in _chain(error):
+        if isinstance(found, CuratorError):
+            return _plain(found)
+    # Ray Data hangs these markers on the errors that matter.
+    last = next((e for e in _chain(error) if type(e).__name__ not in ("SystemException", "UserCodeException")), error)
+    name = type(error).__name__
+    if "OutOfMemory" in name or "ActorDied" in name or "WorkerCrashed" in name or "NodeDied" in name:
+        return WorkerDied(f"{engine} lost a worker and could not go on: {_first_line(error)}")
+    details = "".join(traceback.format_exception(last))
+    return StageError(engine, "(engine)", _first_line(last), details)
+
+
+def let_go(error: BaseException) -> None:
+    """Empty the frames that an error holds: through them it keeps the engine's workers alive, and so untorn."""
+    for found in _chain(error):
+        if found.__traceback__ is not None:
+            traceback.clear_frames(found.__traceback__)
+
+
+def _plain(error: CuratorError) -> CuratorError:
+    """The error as it was raised in the worker; Ray makes classes of its own that mix its frames into the text."""
+    kind = next(base for base in type(error).__mro__ if base.__module__.startswith("curator_"))
+    if type(error) is kind:
+        return error
+    plain: CuratorError = kind(*error.args)
+    return plain
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[Any] = [error]
+    while waiting:
+        current = waiting.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        waiting += [getattr(current, "cause", None), current.__cause__]
+        if not current.__suppress_context__:
+            waiting.append(current.__context__)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

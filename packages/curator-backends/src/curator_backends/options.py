@@ -1,0 +1,98 @@
+"""Options of the executors: typed, documented, and an unknown one is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from curator_core.errors import UsageError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayOptions:
+    """What both executors need to know about Ray.
+
+    ``address``: the cluster to use (``auto`` for the one on this machine); without it, and without ``RAY_ADDRESS`` in
+    the environment, a local one is started and stopped again. ``num_cpus``, ``num_gpus``, ``object_store_memory_gb`` and
+    ``dashboard`` are for a cluster that we start. ``ignore_head_node`` keeps workers off the head node.
+    ``gpu_memory_gb`` is the memory of a GPU where it cannot be asked for. ``verbose`` lets the engines talk. ``max_worker_deaths``: how many workers a task may bring down before it goes to
+    the error policy. ``stall_timeout_s``: how long nothing may move, while nothing is being worked on, before the run
+    ends and says so.
+    """
+
+    address: str | None = None
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    object_store_memory_gb: float | None = None
+    dashboard: bool = False
+    ignore_head_node: bool = False
+    gpu_memory_gb: float | None = None
+    verbose: bool = False
+    max_worker_deaths: int = 3
+    stall_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_cpus", "num_gpus", "object_store_memory_gb"):
+            value = getattr(self, name)
+            if value is not None and (not _is_number(value) or value < 0 or (name != "num_gpus" and value == 0)):
+                raise UsageError(f"{name} must be a number above zero, not {value!r}")
+        for name in ("dashboard", "ignore_head_node", "verbose"):
+            self.check_flag(name)
+        self.check_whole("max_worker_deaths", least=1)
+        self.check_positive("stall_timeout_s")
+        self.check_positive("gpu_memory_gb", optional=True)
+        if self.address is not None and not isinstance(self.address, str):
+            raise UsageError(f"address must be text such as 'auto' or 'host:6379', not {self.address!r}")
+        if self.address is not None:
+            for name in ("num_cpus", "num_gpus", "object_store_memory_gb"):
+                if getattr(self, name) is not None:
+                    raise UsageError(
+                        f"{name}={getattr(self, name)!r} is for a local cluster, but address={self.address!r} names one "
+                        "that is already there: leave one of them out"
+                    )
+
+    def check_flag(self, name: str) -> None:
+        if not isinstance(getattr(self, name), bool):
+            raise UsageError(f"{name} must be true or false, not {getattr(self, name)!r}")
+
+    def check_whole(self, name: str, *, least: int, optional: bool = False) -> None:
+        value = getattr(self, name)
+        if optional and value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(f"{name} must be a whole number of {least} or more, not {value!r}")
+
+    def check_positive(self, name: str, *, optional: bool = False) -> None:
+        value = getattr(self, name)
+        if optional and value is None:
+            return
+        if not _is_number(value) or not 0 < value < float("inf"):
+            raise UsageError(f"{name} must be a number above zero, not {value!r}")
+
+
+def parse_options[Options: RayOptions](kind: type[Options], executor: str, config: Mapping[str, Any] | None) -> Options:
+    """Options from a mapping, as a pipeline file gives them."""
+    given = dict(config or {})
+    known = [field.name for field in dataclasses.fields(kind)]
+    for key in given:
+        if key not in known:
+            raise UsageError(f"{executor} has no option {key!r}{nearest(str(key), known)} It takes: {', '.join(known)}")
+    return kind(**given)
+
+
+def parse_spec(stage: str, executor: str, spec: Mapping[str, Any], known: type[Any]) -> dict[str, Any]:
+    """A stage's facts for an engine, by the names in ``known`` (an enum of them)."""
+    names = [str(key) for key in known]
+    for key in spec:
+        if str(key) not in names:
+            raise UsageError(
+                f"stage {stage!r} names {str(key)!r} for {executor}, which it does not know"
+                f"{nearest(str(key), names)} It knows: {', '.join(names)}"
+            )
+    return {str(key): value for key, value in spec.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,46 @@
+"""A look at a running dataset once in a while, from inside Ray Data's own loop: is anything moving, is anybody calling?
+
+Ray Data waits for ever when what it needs cannot be had. The guard ends such a run and says what it was waiting for.
+This module imports Ray Data, so it is imported when a run starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+LOOK_SECONDS = 1.0
+
+# By token: Ray Data makes the callback itself, and sends its class to the workers, where there is nothing to guard.
+_looks: dict[str, Callable[[], None]] = {}
+
+
+class GuardCallback(ExecutionCallback):
+    """Called by Ray Data at every step of its loop."""
+
+    token: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Look, if it is time; what the look raises ends the run."""
+        now = time.monotonic()
+        look = _looks.get(self.token)
+        if look is not None and now >= self._next:
+            self._next = now + LOOK_SECONDS
+            look()
+
+
+@contextlib.contextmanager
+def guarded(token: str, look: Callable[[], None]) -> Iterator[type]:
+    """A class of callbacks that lead to ``look``, for the length of a ``with`` block."""
+    _looks[token] = look
+    try:
+        yield type("CuratorGuard", (GuardCallback,), {"token": token})
+    finally:
+        _looks.pop(token, None)

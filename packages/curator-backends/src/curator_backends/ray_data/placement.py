@@ -1,0 +1,276 @@
+"""Who runs where on Ray Data: tasks or actors, how many, with which CPUs and GPUs. Decided before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from curator_backends.cluster import Cluster
+from curator_backends.options import parse_spec
+from curator_core.errors import PlanError
+from curator_core.plan import Group
+from curator_core.stages import RayStageSpecKeys, overrides
+
+Mode = Literal["actor", "task"]
+
+# What `ray_remote_args` must not name: these have keys and attributes of their own, and two truths are none.
+MANAGED = ("compute", "concurrency", "max_calls", "num_cpus", "num_gpus", "runtime_env")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What Ray Data is told about one group."""
+
+    mode: Mode
+    num_cpus: float
+    num_gpus: float = 0.0
+    min_workers: int | None = None
+    max_workers: int | None = None
+    initial_workers: int | None = None
+    max_calls: int | None = None
+    batch_size: int | None = None
+    remote_args: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fixed(self) -> bool:
+        return self.min_workers is not None and self.min_workers == self.max_workers
+
+
+def describe_group(group: Group, gpu_memory_gb: float | None) -> tuple[Placement, list[str]]:
+    """A group's own wishes, checked, before they are fitted to a cluster; and warnings about them."""
+    warnings: list[str] = []
+    spec = _spec(group)
+    mode = _mode(group, spec)
+    keys = RayStageSpecKeys
+    sizes = {key: spec.get(key) for key in (keys.MIN_WORKERS, keys.MAX_WORKERS, keys.INITIAL_WORKERS)}
+    given = [str(key) for key, value in sizes.items() if value is not None]
+    for key in (*sizes, keys.MAX_CALLS_PER_WORKER):
+        value = spec.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise PlanError(f"stage {group.name!r}: {key} must be a whole number of 1 or more, not {value!r}")
+    if given and mode == "task":
+        raise PlanError(
+            f"stage {group.name!r} gives {', '.join(given)}, which size a pool of actors, but it runs as Ray tasks: "
+            "add is_actor_stage=True, or leave them out"
+        )
+    if given and group.num_workers is not None:
+        raise PlanError(
+            f"stage {group.name!r} asks for num_workers={group.num_workers} and gives {', '.join(given)}: "
+            "keep one of them"
+        )
+    low, high, first = sizes[keys.MIN_WORKERS], sizes[keys.MAX_WORKERS], sizes[keys.INITIAL_WORKERS]
+    if (low or 1) > (high or float("inf")) or not (low or 1) <= (first or low or 1) <= (high or float("inf")):
+        raise PlanError(
+            f"stage {group.name!r}: min_workers={low}, initial_workers={first}, max_workers={high} must rise in this order"
+        )
+    calls = spec.get(keys.MAX_CALLS_PER_WORKER)
+    if calls is not None and mode == "actor":
+        raise PlanError(
+            f"stage {group.name!r} gives max_calls_per_worker, which Ray honours for tasks only, but it runs as an actor "
+            "(it has a setup, a teardown, a GPU or is_actor_stage): leave it out, or make the stage stateless"
+        )
+    batch = max((planned.stage.batch_size or 0) for planned in group.stages)
+    if group.resources.requires_gpu and not batch:
+        warnings.append(f"{group.name}: uses a GPU and names no batch_size; it gets 1 task at a time")
+    cpus = spec.get(keys.RAY_NUM_CPUS, group.resources.cpus)
+    if isinstance(cpus, bool) or not isinstance(cpus, (int, float)) or cpus < 0:
+        raise PlanError(f"stage {group.name!r}: ray_num_cpus must be a number of zero or more, not {cpus!r}")
+    workers = group.num_workers
+    placement = Placement(
+        mode=mode,
+        num_cpus=float(cpus),
+        num_gpus=_gpus(group, gpu_memory_gb),
+        min_workers=workers if workers is not None else low,
+        max_workers=workers if workers is not None else high,
+        initial_workers=first,
+        max_calls=calls,
+        batch_size=1 if calls is not None and batch <= 1 else batch if batch > 1 else None,
+        remote_args=_remote_args(group, spec),
+    )
+    return placement, warnings
+
+
+def place(groups: Sequence[Group], cluster: Cluster) -> tuple[list[Placement], list[str]]:
+    """Fit the groups of a segment to a cluster, so that none can keep another from ever starting.
+
+    All groups hold their workers at once. Actors keep their CPUs to the end, so what they may grow to leaves room for
+    one task of the groups that run as tasks.
+    """
+    decisions: list[str] = []
+    places = []
+    for group in groups:
+        placement, warnings = describe_group(group, cluster.gpu_memory_gb)
+        decisions += warnings
+        places.append(placement)
+    places = _fit_cpus(groups, places, cluster, decisions)
+    places = _fit_gpus(groups, places, cluster)
+    places = _limit_growth(places, cluster)
+    if cluster.avoid_node is not None:
+        places = [_away_from(placement, cluster.avoid_node) for placement in places]
+    return places, decisions
+
+
+def _spec(group: Group) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for planned in group.stages:
+        merged.update(parse_spec(planned.name, "Ray Data", planned.stage.ray_stage_spec(), RayStageSpecKeys))
+    return merged
+
+
+def _mode(group: Group, spec: Mapping[str, Any]) -> Mode:
+    facts = [planned.stage.ray_stage_spec().get(RayStageSpecKeys.IS_ACTOR_STAGE) for planned in group.stages]
+    for fact in facts:
+        if fact is not None and not isinstance(fact, bool):
+            raise PlanError(f"stage {group.name!r}: is_actor_stage must be true or false, not {fact!r}")
+    fanout = spec.get(RayStageSpecKeys.IS_FANOUT_STAGE)
+    if fanout is not None and not isinstance(fanout, bool):
+        raise PlanError(f"stage {group.name!r}: is_fanout_stage must be true or false, not {fanout!r}")
+    # A teardown is owed to whoever was set up, and a Ray task has no end that we could hear of.
+    torn_down = any(
+        fact is None and overrides(planned.stage, "teardown") for planned, fact in zip(group.stages, facts, strict=True)
+    )
+    return "actor" if group.keeps_state or torn_down else "task"
+
+
+def _remote_args(group: Group, spec: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = spec.get(RayStageSpecKeys.RAY_REMOTE_ARGS) or {}
+    if not isinstance(arguments, Mapping):
+        raise PlanError(f"stage {group.name!r}: ray_remote_args must be a mapping, not {arguments!r}")
+    taken = [key for key in arguments if key in MANAGED]
+    if taken:
+        raise PlanError(
+            f"stage {group.name!r}: ray_remote_args must not name {', '.join(taken)}: resources, num_workers, "
+            "max_calls_per_worker and runtime_env of the stage say that"
+        )
+    arguments = dict(arguments)
+    environment = spec.get(RayStageSpecKeys.RUNTIME_ENV)
+    if environment and group.runtime_env and dict(environment) != group.runtime_env:
+        raise PlanError(
+            f"stage {group.name!r} has one runtime_env as an attribute and another in its ray_stage_spec(): keep one"
+        )
+    if environment or group.runtime_env:
+        arguments["runtime_env"] = dict(environment or group.runtime_env or {})
+    return arguments
+
+
+def _gpus(group: Group, gpu_memory_gb: float | None) -> float:
+    need = group.resources
+    if not need.requires_gpu:
+        return 0.0
+    if need.gpus > 1 and need.gpus != int(need.gpus):
+        raise PlanError(f"stage {group.name!r} asks for gpus={need.gpus:g}: more than one GPU goes in whole ones only")
+    if need.gpu_memory_gb and gpu_memory_gb is None:
+        raise PlanError(
+            f"stage {group.name!r} asks for gpu_memory_gb={need.gpu_memory_gb:g}, but the memory of the cluster's GPUs is "
+            "not known: ask with gpus=… for a share of a GPU, or for whole ones"
+        )
+    return need.gpu_share(gpu_memory_gb or 0.0)
+
+
+def _least(placement: Placement) -> int:
+    """How many workers are there from the start to the end, at the least."""
+    return (placement.min_workers or 1) if placement.mode == "actor" else 0
+
+
+def _fit_cpus(
+    groups: Sequence[Group], places: list[Placement], cluster: Cluster, decisions: list[str]
+) -> list[Placement]:
+    largest = max((node.cpus for node in cluster.nodes), default=0.0)
+    for index, (group, placement) in enumerate(zip(groups, places, strict=True)):
+        if placement.num_cpus > largest:
+            decisions.append(
+                f"{group.name}: asks for {placement.num_cpus:g} CPUs a worker, the largest node has {largest:g}; "
+                f"it gets {largest:g}"
+            )
+            places[index] = replace(placement, num_cpus=largest)
+    held = sum(placement.num_cpus * _least(placement) for placement in places)
+    task = _largest_task(places)
+    if held + task > cluster.cpus + 1e-9:
+        factor = cluster.cpus / (held + task)
+        decisions.append(
+            f"{len(groups)} groups ask for {held + task:g} CPUs at once, {cluster.name} has {cluster.cpus:g}: "
+            f"CPU requests scaled by {factor:.3g}"
+        )
+        places = [replace(p, num_cpus=int(p.num_cpus * factor * 1000) / 1000) for p in places]
+    return places
+
+
+def _fit_gpus(groups: Sequence[Group], places: list[Placement], cluster: Cluster) -> list[Placement]:
+    users = [index for index, placement in enumerate(places) if placement.num_gpus]
+    if not users:
+        return places
+    largest = max(node.gpus for node in cluster.nodes)
+    for index in users:
+        if places[index].num_gpus > largest:
+            raise PlanError(
+                f"stage {groups[index].name!r} asks for {places[index].num_gpus:g} GPUs a worker, but the node of "
+                f"{cluster.name} with the most has {largest:g}"
+            )
+    held = sum(places[index].num_gpus * _least(places[index]) for index in users)
+    if held > cluster.gpus + 1e-9:
+        names = " and ".join(repr(groups[index].name) for index in users)
+        raise PlanError(
+            f"stages {names} hold {held:g} GPUs at once, but {cluster.name} has {cluster.gpus:g}: ask for a share with "
+            "gpu_memory_gb=…, or put the stages next to one another so that they share a worker"
+        )
+    spare = (cluster.gpus - held) / len(users)
+    for index in users:
+        placement = places[index]
+        if placement.mode == "actor" and placement.max_workers is None:
+            most = _least(placement) + int((spare + 1e-9) / placement.num_gpus)
+            # GPU workers are slow to start and idle GPUs cost money: they all start at once, where nothing else is asked.
+            first = placement.initial_workers or most
+            places[index] = replace(placement, max_workers=most, initial_workers=first)
+    return places
+
+
+def _limit_growth(places: list[Placement], cluster: Cluster) -> list[Placement]:
+    places = _room_for_two(places, cluster)
+    held = sum(placement.num_cpus * _least(placement) for placement in places)
+    growing = [index for index, placement in enumerate(places) if _grows(placement)]
+    if not growing:
+        return places
+    task = _largest_task(places)
+    spare = max(0.0, cluster.cpus - held - task)
+    # Beside tasks the growth of all pools together must leave room for one task; among themselves each pool keeps at
+    # least its first workers, so what one does not use another may.
+    each = spare / len(growing) if task else spare
+    for index in growing:
+        placement = places[index]
+        most = _least(placement) + int((each + 1e-9) / placement.num_cpus)
+        if placement.max_workers is not None:
+            most = max(_least(placement), min(most, placement.max_workers))
+        first = placement.initial_workers
+        places[index] = replace(placement, max_workers=most, initial_workers=first and min(first, most))
+    return places
+
+
+def _room_for_two(places: list[Placement], cluster: Cluster) -> list[Placement]:
+    """On a small machine, ask for less CPU each so that a pool can have a second worker while another idles."""
+    task = _largest_task(places)
+    wanted = task
+    for placement in places:
+        workers = _least(placement)
+        if _grows(placement) and placement.max_workers != workers:
+            workers = max(workers, min(2, int(cluster.cpus // placement.num_cpus)))
+        wanted += placement.num_cpus * workers
+    factor = cluster.cpus / wanted if wanted else 1.0
+    if not 0.5 <= factor < 1.0:
+        return places
+    return [replace(placement, num_cpus=int(placement.num_cpus * factor * 1000) / 1000) for placement in places]
+
+
+def _grows(placement: Placement) -> bool:
+    return placement.mode == "actor" and not placement.fixed and placement.num_cpus > 0
+
+
+def _largest_task(places: Sequence[Placement]) -> float:
+    return max((placement.num_cpus for placement in places if placement.mode == "task"), default=0.0)
+
+
+def _away_from(placement: Placement, node_id: str) -> Placement:
+    arguments = dict(placement.remote_args)
+    selector = dict(arguments.get("label_selector") or {})
+    selector.setdefault("ray.io/node-id", f"!{node_id}")
+    return replace(placement, remote_args={**arguments, "label_selector": selector})

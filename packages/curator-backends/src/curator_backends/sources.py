@@ -1,0 +1,136 @@
+"""Sources on their way from the driver to the workers: listed as they are needed, several to a block where they are many.
+
+Ray Data looks at its running tasks ten times a second, so a block costs a share of that however small it is. Many small
+sources therefore travel together; few travel alone, so that every worker has something to do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curator_backends.transport import pack
+from curator_core.task import Task
+from curator_core.transport import encode_task
+
+# How far the driver looks before it decides: no more sources, bytes or seconds than these.
+LOOK_SOURCES = 2_000
+LOOK_BYTES = 32 << 20
+LOOK_SECONDS = 1.0
+# Blocks stay below these, whatever the number of sources.
+MOST_IN_BLOCK = 64
+BLOCK_BYTES = 8 << 20
+# Tables of sources that are listed ahead of what was asked for.
+TABLES_AHEAD = 8
+
+
+class SourceBlocks:
+    """Tables of encoded sources, made as they are asked for from an iterator of tasks."""
+
+    def __init__(self, tasks: Iterator[Task[Any]], workers: int, per_block: int | None = None) -> None:
+        self._tasks = tasks
+        self._workers = max(1, workers)
+        self._ahead: list[pa.Buffer] = []
+        self.complete = self._look_ahead()
+        seen = len(self._ahead)
+        # Enough blocks that each worker gets some sixteen of them, so that one slow block does not decide the end.
+        self.per_block = per_block or max(1, min(MOST_IN_BLOCK, seen // (16 * self._workers)))
+        self._fixed = per_block is not None
+
+    def _look_ahead(self) -> bool:
+        """Whether the sources ended within what the driver looks at before it starts."""
+        size = 0
+        deadline = time.monotonic() + LOOK_SECONDS
+        for task in self._tasks:
+            buffer = encode_task(task)
+            self._ahead.append(buffer)
+            size += len(buffer)
+            if len(self._ahead) >= LOOK_SOURCES or size >= LOOK_BYTES or time.monotonic() > deadline:
+                return False
+        return True
+
+    @property
+    def empty(self) -> bool:
+        return self.complete and not self._ahead
+
+    def all_tables(self) -> list[pa.Table]:
+        """The tables of a complete listing: large ones first, single sources at the end, so that workers end together."""
+        assert self.complete
+        tables = []
+        start = 0
+        while start < len(self._ahead):
+            left = len(self._ahead) - start
+            size = self.per_block if self._fixed else min(self.per_block, max(1, left // (4 * self._workers)))
+            group = self._within_bytes(self._ahead[start : start + size])
+            tables.append(pack(group))
+            start += len(group)
+        return tables
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The tables of a listing that goes on."""
+        waiting: list[pa.Buffer] = []
+        size = 0
+        for buffer in self._buffers():
+            if waiting and size + len(buffer) > BLOCK_BYTES:
+                yield pack(waiting)
+                waiting, size = [], 0
+            waiting.append(buffer)
+            size += len(buffer)
+            if len(waiting) >= self.per_block:
+                yield pack(waiting)
+                waiting, size = [], 0
+        if waiting:
+            yield pack(waiting)
+
+    def _buffers(self) -> Iterator[pa.Buffer]:
+        yield from self._ahead
+        self._ahead = []
+        for task in self._tasks:
+            yield encode_task(task)
+
+    @staticmethod
+    def _within_bytes(buffers: Sequence[pa.Buffer]) -> list[pa.Buffer]:
+        taken: list[pa.Buffer] = []
+        size = 0
+        for buffer in buffers:
+            if taken and size + len(buffer) > BLOCK_BYTES:
+                break
+            taken.append(buffer)
+            size += len(buffer)
+        return taken
+
+
+class Feeder(threading.Thread):
+    """Lists sources in the driver while the run goes on, a little ahead of what is asked for."""
+
+    def __init__(self, blocks: SourceBlocks, offer: Callable[[list[Any], bool], int], asked: Callable[[], int]) -> None:
+        super().__init__(name="curator-sources", daemon=True)
+        self._blocks = blocks
+        self._offer = offer
+        self._asked = asked
+        self._stop_requested = threading.Event()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            asked = 0
+            for offered, table in enumerate(self._blocks.tables()):
+                while offered >= asked + TABLES_AHEAD:
+                    if self._stop_requested.wait(0.02):
+                        return
+                    asked = self._asked()
+                asked = self._offer([table], False)
+                if self._stop_requested.is_set():
+                    return
+            self._offer([], True)
+        except BaseException as error:  # told to the driver by whoever looks at `failure`
+            self.failure = error
+
+    def stop(self) -> None:
+        """No more sources are wanted."""
+        self._stop_requested.set()
+        self.join(timeout=10.0)

@@ -1,0 +1,104 @@
+"""The driver's side of the coordinator: facts come in, and a run in which nothing moves is told from a slow one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from curator_backends.coordinator import Status
+from curator_backends.worker import Facts, clean_node
+from curator_core.errors import CuratorError
+from curator_core.executor import SegmentRun
+
+TEARDOWN_SECONDS = 20.0
+
+
+class Stalled(CuratorError):
+    """Nothing moves, nothing is being worked on, and nothing will change by waiting."""
+
+
+class Supervisor:
+    """Asks the coordinator what is going on; one per segment. ``asked`` from one thread, `hand_over` from another."""
+
+    def __init__(self, ray: Any, coordinator: Any, run: SegmentRun, stall_timeout_s: float, token: str) -> None:
+        self._ray = ray
+        self._coordinator = coordinator
+        self._run = run
+        self._timeout = stall_timeout_s
+        self._token = token
+        self._pending: Any = None
+        self._facts: deque[Facts] = deque()  # filled and emptied by different threads
+        self._progress = -1
+        self._moved = time.monotonic()
+        self._nodes: set[str] = set()
+        self._failures: list[BaseException] = []
+        self.sources = 0  # how many are through the first group
+
+    def look(self, waiting_for: Callable[[], str]) -> None:
+        """Take in what has come, without waiting; raise `Stalled` when nothing has moved for too long."""
+        if self._pending is None:
+            self._pending = self._coordinator.status.remote()
+        ready, _ = self._ray.wait([self._pending], timeout=0)
+        if ready:
+            status: Status = self._ray.get(ready[0])
+            self._pending = None
+            self._take(status)
+        if time.monotonic() - self._moved > self._timeout:
+            raise Stalled(f"nothing has moved for {self._timeout:g} seconds and no worker is at work: {waiting_for()}")
+
+    def moved(self) -> None:
+        """A result has come: the run is alive."""
+        self._moved = time.monotonic()
+
+    def hand_over(self) -> None:
+        """Give core what has come in."""
+        while self._facts:
+            fact = self._facts.popleft()
+            if fact.events or fact.rejects:
+                self._run.collect(fact.events, fact.rejects)
+            self._run.progress(fact.sources, fact.counts)
+
+    def conclude(self, failed: bool) -> None:
+        """Wait until every worker has torn down, take the last facts, and tidy up the nodes."""
+        deadline = time.monotonic() + TEARDOWN_SECONDS
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            if self._pending is not None:
+                # An answer that is under way carries facts that no other answer will.
+                self._take(self._ray.get(self._pending, timeout=TEARDOWN_SECONDS))
+                self._pending = None
+            while True:
+                status: Status = self._ray.get(self._coordinator.status.remote(), timeout=TEARDOWN_SECONDS)
+                self._take(status)
+                if not status.up or time.monotonic() > deadline:
+                    break
+                time.sleep(0.02)
+            self._clean_nodes()
+        self.hand_over()
+        if self._failures and not failed:
+            raise self._failures[0]
+
+    def _take(self, status: Status) -> None:
+        self._facts.extend(status.facts)
+        self.sources += sum(fact.sources for fact in status.facts)
+        self._failures.extend(status.failures)
+        self._nodes.update(status.nodes)
+        if status.progress != self._progress or status.busy:
+            self._progress = status.progress
+            self._moved = time.monotonic()
+
+    def _clean_nodes(self) -> None:
+        clean_node(self._token)
+        ray = self._ray
+        here = ray.get_runtime_context().get_node_id()
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        clean = ray.remote(num_cpus=0, max_retries=0)(clean_node)
+        others = [
+            clean.options(scheduling_strategy=strategy(node, soft=False)).remote(self._token)
+            for node in self._nodes
+            if node != here
+        ]
+        if others:
+            ray.wait(others, num_returns=len(others), timeout=5.0)

@@ -1,0 +1,10 @@
+"""Cosmos-Xenna, by its public interface only, and all of it in this folder.
+
+Xenna is in maintenance upstream: Ray Data is the engine to start with. Who has tuned a cluster for Xenna can stay on it.
+"""
+
+from __future__ import annotations
+
+from curator_backends.xenna.executor import XennaExecutor, XennaOptions
+
+__all__ = ["XennaExecutor", "XennaOptions"]

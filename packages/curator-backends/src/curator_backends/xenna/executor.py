@@ -1,0 +1,434 @@
+"""Runs the groups of a segment as the stages of a Xenna pipeline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from curator_backends.cluster import Cluster, connect, import_ray, uninterrupted
+from curator_backends.coordinator import start_coordinator
+from curator_backends.failures import let_go, translate
+from curator_backends.naming import group_label
+from curator_backends.options import RayOptions, parse_options, parse_spec
+from curator_backends.sources import SourceBlocks
+from curator_backends.supervisor import Supervisor
+from curator_backends.transport import unpack
+from curator_backends.worker import Job
+from curator_core.errors import MissingDependency, PlanError, UsageError
+from curator_core.executor import BaseExecutor, SegmentRun
+from curator_core.machine import Machine, this_machine
+from curator_core.plan import Group
+from curator_core.stages import XennaStageSpecKeys
+from curator_core.task import Task
+from curator_core.transport import decode_task
+
+Mode = Literal["streaming", "batch"]
+
+# Without these every run fails as soon as Xenna asks for the state of its actors. They are read by the cluster's own
+# processes when they start, so on a cluster that is already there its owner has to set them.
+CLUSTER_ENVIRONMENT = {
+    "RAY_MAX_LIMIT_FROM_API_SERVER": "40000",
+    "RAY_MAX_LIMIT_FROM_DATA_SOURCE": "40000",
+    "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
+}
+LEAST_VERSION = (0, 5, 12)
+# Sources that are listed and not yet through the first group, at the most, in blocks for each of its workers.
+BLOCKS_AHEAD = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class XennaOptions(RayOptions):
+    """Options of `XennaExecutor`, beside those that say which cluster. The names in brackets are Xenna's own.
+
+    ``mode``: ``streaming`` runs all groups at once and balances their workers; ``batch`` runs one group after the other.
+    ``cpu_allocation``: the part of each node's CPUs that workers get (cpu_allocation_percentage, there 0.95).
+    ``autoscale_interval_s``: how often workers are rebalanced (same name).
+    ``slots_per_worker``: tasks that wait in a worker while it works (slots_per_actor).
+    ``setup_attempts``, ``run_attempts``: how often a failing set-up or call is tried (num_setup_attempts_python,
+    num_run_attempts_python). ``max_setup_failure_percentage``: how many workers may fail to set up (same name).
+    ``worker_lifetime_m``: minutes after which a worker is replaced, 0 for never (worker_max_lifetime_m).
+    ``worker_restart_interval_m``: minutes between two such replacements (same name).
+    ``work_stealing``: idle workers take waiting tasks from busy ones (enable_work_stealing).
+    ``queue_factor``, ``queue_least``: how much waits between groups (max_queued_multiplier, max_queued_lower_bound).
+    ``logging_interval_s``: seconds between Xenna's status reports, seen with ``verbose`` (same name).
+    ``tasks_per_block``: how many sources travel together; by default it depends on how many there are.
+    """
+
+    mode: Mode = "streaming"
+    cpu_allocation: float = 1.0
+    autoscale_interval_s: float = 180.0
+    slots_per_worker: int = 2
+    setup_attempts: int = 1
+    run_attempts: int = 1
+    max_setup_failure_percentage: float | None = None
+    worker_lifetime_m: int = 0
+    worker_restart_interval_m: int = 1
+    work_stealing: bool = False
+    queue_factor: float = 1.0
+    queue_least: int = 8
+    logging_interval_s: float = 60.0
+    tasks_per_block: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode not in ("streaming", "batch"):
+            raise UsageError(f"mode must be 'streaming' or 'batch', not {self.mode!r}")
+        self.check_positive("cpu_allocation")
+        if self.cpu_allocation > 1:
+            raise UsageError(f"cpu_allocation is a part of each node's CPUs, at most 1.0, not {self.cpu_allocation!r}")
+        for name in ("autoscale_interval_s", "queue_factor", "logging_interval_s"):
+            self.check_positive(name)
+        for name in ("slots_per_worker", "setup_attempts", "run_attempts", "queue_least", "worker_restart_interval_m"):
+            self.check_whole(name, least=1)
+        self.check_whole("worker_lifetime_m", least=0)
+        self.check_positive("max_setup_failure_percentage", optional=True)
+        self.check_flag("work_stealing")
+        self.check_whole("tasks_per_block", least=1, optional=True)
+        if self.ignore_head_node:
+            raise UsageError(
+                "Xenna places workers on every node that has CPUs, so it cannot be told to ignore_head_node: start the "
+                "head node with `ray start --head --num-cpus=0`, or use the ray_data executor"
+            )
+
+
+class XennaExecutor(BaseExecutor):
+    """Runs pipelines on Cosmos-Xenna; see `XennaOptions` for what ``config`` takes."""
+
+    simultaneous: ClassVar[bool] = True
+
+    def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
+        super().__init__({**(config or {}), **options})
+        self.settings = parse_options(XennaOptions, type(self).__name__, self.config)
+        if self.settings.mode == "batch":
+            # One group after the other: each may have the whole machine.
+            self.__dict__["simultaneous"] = False
+        self._stack: ExitStack | None = None
+        self._cluster: Cluster | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
+
+    def open(self) -> None:
+        """Connect to Ray, or start it with what Xenna needs of it: its dashboard, and higher limits."""
+        if self._stack is not None:
+            raise UsageError(f"this {type(self).__name__} is running already: make another for another run")
+        import_ray("xenna")
+        import_xenna()
+        with ExitStack() as stack:
+            cluster = connect(self.settings, extra_environment=CLUSTER_ENVIRONMENT, dashboard=True)
+            self._cluster = stack.enter_context(cluster)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Leave Ray, and stop it if `open` started it."""
+        stack, self._stack, self._cluster = self._stack, None, None
+        if stack is not None:
+            stack.close()
+
+    def machine(self) -> Machine:
+        """What Xenna may use of the cluster; before `open`, what a local one would have."""
+        if self._cluster is not None:
+            machine = self._cluster.machine()
+            return replace(machine, cpus=_allocated(self._cluster, self.settings))
+        here = this_machine()
+        return Machine(
+            cpus=max(1.0, (self.settings.num_cpus or here.cpus) * self.settings.cpu_allocation),
+            memory_gb=here.memory_gb,
+            gpus=here.gpus if self.settings.num_gpus is None else self.settings.num_gpus,
+            gpu_memory_gb=self.settings.gpu_memory_gb or here.gpu_memory_gb,
+            name="a local Ray",
+        )
+
+    def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
+        """Send the segment's sources through its groups."""
+        if self._cluster is None:
+            raise UsageError("the executor is not open: run it through a Pipeline, or with execute()")
+        cpus = max(1, int(_allocated(self._cluster, self.settings)))
+        blocks = SourceBlocks(run.tasks, cpus, self.settings.tasks_per_block)
+        if blocks.empty:
+            return
+        yield from _Segment(run, self._cluster, self.settings, blocks).results()
+
+
+class _Segment:
+    """One Xenna pipeline, from its sources to its last result."""
+
+    def __init__(self, run: SegmentRun, cluster: Cluster, settings: XennaOptions, blocks: SourceBlocks) -> None:
+        self.run = run
+        self.cluster = cluster
+        self.settings = settings
+        self.blocks = blocks
+        self.shapes = [_shape(group, cluster) for group in run.groups]
+        _check_gpus(run.groups, self.shapes, cluster, settings.mode)
+        self.token = uuid.uuid4().hex[:16]
+        self.ray = import_ray("xenna")
+        self.coordinator = start_coordinator(self.ray)
+        self.supervisor = Supervisor(self.ray, self.coordinator, run, settings.stall_timeout_s, self.token)
+        self.found: list[Task[Any]] = []
+
+    def results(self) -> Iterator[Task[Any]]:
+        failed = True
+        try:
+            with _quiet(self.settings.verbose), _same_environment():
+                self._run()
+            failed = False
+        except BaseException as error:
+            translated = translate(error, "Xenna")
+            let_go(error)
+            if translated is error:
+                raise
+            raise _explained(translated) from None
+        finally:
+            with uninterrupted():
+                try:
+                    self.supervisor.conclude(failed)
+                finally:
+                    self.ray.kill(self.coordinator)
+        yield from self.found
+
+    def _run(self) -> None:
+        from cosmos_xenna.pipelines import v1 as xenna
+
+        config = self._config()
+        stages = self._stages()
+        if self.settings.mode == "batch":
+            config.return_last_stage_outputs = True
+            tables = self.blocks.all_tables() if self.blocks.complete else list(self.blocks.tables())
+            for table in xenna.run_pipeline(xenna.PipelineSpec(tables, stages, config)) or ():
+                self._take(table)
+            return
+        queues = xenna.ServingQueues(_Source(self), _Sink(self))
+        xenna.run_pipeline(xenna.PipelineSpec([], stages, config, serving_queues=queues))
+
+    def _take(self, table: pa.Table) -> None:
+        self.supervisor.moved()
+        for buffer in unpack(table):
+            # A copy: results outlive the object store.
+            self.found.append(decode_task(buffer.to_pybytes()))
+
+    def _look(self) -> None:
+        self.supervisor.look(self._waiting_for)
+        self.supervisor.hand_over()
+
+    def _stages(self) -> list[Any]:
+        from cosmos_xenna.pipelines import v1 as xenna
+
+        from curator_backends.xenna.stage import named_stage
+
+        last = len(self.shapes) - 1
+        specs = []
+        for index, (group, (cpus, gpus)) in enumerate(zip(self.run.groups, self.shapes, strict=True)):
+            job = Job(
+                self.token,
+                index,
+                group,
+                self.run.context,
+                self.run.ending_of(index),
+                self.run.folder if index == last else "",
+                self.settings.max_worker_deaths,
+            )
+            stage = named_stage(
+                group_label(group),
+                job=job,
+                coordinator=self.coordinator,
+                cpus=cpus,
+                gpus=gpus,
+                environment=group.runtime_env,
+                look=self._look if self.settings.mode == "streaming" else None,
+            )
+            specs.append(xenna.StageSpec(stage, num_workers=group.num_workers, **_stage_options(group)))
+        return specs
+
+    def _config(self) -> Any:
+        from cosmos_xenna.pipelines import v1 as xenna
+
+        settings = self.settings
+        level = xenna.VerbosityLevel.INFO if settings.verbose else xenna.VerbosityLevel.NONE
+        # Serving is streaming from a queue to a queue: sources are listed as they are needed, results come as they
+        # are made. Plain streaming takes a list and gives a list.
+        streaming = settings.mode == "streaming"
+        return xenna.PipelineConfig(
+            execution_mode=xenna.ExecutionMode.SERVING if streaming else xenna.ExecutionMode.BATCH,
+            serving_drain_on_close=streaming,
+            num_setup_attempts_python=settings.setup_attempts,
+            num_run_attempts_python=settings.run_attempts,
+            max_setup_failure_percentage=settings.max_setup_failure_percentage,
+            slots_per_actor=settings.slots_per_worker,
+            enable_work_stealing=settings.work_stealing,
+            worker_max_lifetime_m=settings.worker_lifetime_m,
+            worker_restart_interval_m=settings.worker_restart_interval_m,
+            logging_interval_s=settings.logging_interval_s,
+            cpu_allocation_percentage=settings.cpu_allocation,
+            actor_pool_verbosity_level=level,
+            monitoring_verbosity_level=level,
+            mode_specific=xenna.StreamingSpecificSpec(
+                autoscale_interval_s=settings.autoscale_interval_s,
+                max_queued_multiplier=settings.queue_factor,
+                max_queued_lower_bound=settings.queue_least,
+                autoscaler_verbosity_level=level,
+                executor_verbosity_level=level,
+            )
+            if streaming
+            else None,
+        )
+
+    def _waiting_for(self) -> str:
+        needs = ", ".join(
+            f"{group.name} {cpus:g} CPU" + (f" {gpus:g} GPU" if gpus else "")
+            for group, (cpus, gpus) in zip(self.run.groups, self.shapes, strict=True)
+        )
+        return (
+            f"a worker needs: {needs}; {self.cluster.name} has {self.cluster.cpus:g} CPUs, {self.cluster.gpus:g} GPUs"
+        )
+
+
+class _Source:
+    """Where Xenna gets its items: what a queue would give, made from the sources as they are listed."""
+
+    def __init__(self, segment: _Segment) -> None:
+        self._segment = segment
+        self._tables = iter(segment.blocks.all_tables() if segment.blocks.complete else segment.blocks.tables())
+        self._given = 0
+        self._ended = False
+        self._ahead = BLOCKS_AHEAD * max(1, int(segment.cluster.cpus)) * segment.blocks.per_block
+
+    def get(self, block: bool = False) -> pa.Table | None:
+        """The next table of sources; None once, after the last."""
+        self._segment._look()
+        if not self._segment.blocks.complete and self._given - self._segment.supervisor.sources >= self._ahead:
+            raise queue.Empty
+        table = next(self._tables, None)
+        if table is None:
+            self._ended = True
+            return None
+        self._given += table.num_rows
+        return table
+
+    def empty(self) -> bool:
+        return True
+
+
+class _Sink:
+    """Where Xenna puts its results."""
+
+    def __init__(self, segment: _Segment) -> None:
+        self._segment = segment
+
+    def put(self, item: pa.Table, block: bool = True, timeout: float | None = None) -> None:
+        self._segment._take(item)
+
+
+def import_xenna() -> None:
+    """Check that Xenna is there and new enough."""
+    from importlib import metadata
+
+    try:
+        version = metadata.version("cosmos-xenna")
+    except metadata.PackageNotFoundError as error:
+        raise MissingDependency(
+            'the xenna executor runs on Cosmos-Xenna, which is not installed: pip install "curator-backends[xenna]"'
+        ) from error
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    if numbers < LEAST_VERSION:
+        raise MissingDependency(
+            f"cosmos-xenna {version} stalls and leaves processes behind with the Ray of today; 0.5.12 or newer is "
+            'needed: pip install -U "curator-backends[xenna]"'
+        )
+
+
+def _allocated(cluster: Cluster, settings: XennaOptions) -> float:
+    """The CPUs that Xenna counts: it rounds down node by node."""
+    return max(1.0, sum(float(int(node.cpus * settings.cpu_allocation)) for node in cluster.nodes))
+
+
+def _shape(group: Group, cluster: Cluster) -> tuple[float, float]:
+    need = group.resources
+    if need.gpu_memory_gb and cluster.gpu_memory_gb is None:
+        raise PlanError(
+            f"stage {group.name!r} asks for gpu_memory_gb={need.gpu_memory_gb:g}, but the memory of the cluster's GPUs is "
+            "not known: ask with gpus=…, or give the executor gpu_memory_gb"
+        )
+    gpus = need.gpu_share(cluster.gpu_memory_gb or 0.0) if need.requires_gpu else 0.0
+    if gpus > 1 and gpus != int(gpus):
+        raise PlanError(f"stage {group.name!r} asks for gpus={gpus:g}: more than one GPU goes in whole ones only")
+    # Xenna takes no worker that needs nothing.
+    return max(need.cpus, 0.001 if not gpus else 0.0), gpus
+
+
+def _check_gpus(groups: list[Group], shapes: list[tuple[float, float]], cluster: Cluster, mode: Mode) -> None:
+    held = sum(gpus * (group.num_workers or 1) for group, (_, gpus) in zip(groups, shapes, strict=True))
+    if mode == "streaming" and held > cluster.gpus + 1e-9:
+        names = " and ".join(repr(g.name) for g, (_, gpus) in zip(groups, shapes, strict=True) if gpus)
+        raise PlanError(
+            f"stages {names} hold {held:g} GPUs at once, but {cluster.name} has {cluster.gpus:g}: ask for a share with "
+            "gpu_memory_gb=…, or run with mode='batch'"
+        )
+
+
+def _stage_options(group: Group) -> dict[str, Any]:
+    """A stage's own facts for Xenna, under the names that Xenna has for them."""
+    keys = XennaStageSpecKeys
+    names = {
+        keys.NUM_WORKERS_PER_NODE: "num_workers_per_node",
+        keys.NUM_SETUP_ATTEMPTS: "num_setup_attempts_python",
+        keys.NUM_RUN_ATTEMPTS: "num_run_attempts_python",
+        keys.SLOTS_PER_ACTOR: "slots_per_actor",
+        keys.WORKER_MAX_LIFETIME_M: "worker_max_lifetime_m",
+        keys.WORKER_RESTART_INTERVAL_M: "worker_restart_interval_m",
+        keys.MAX_SETUP_FAILURE_PERCENTAGE: "max_setup_failure_percentage",
+    }
+    merged: dict[str, Any] = {}
+    for planned in group.stages:
+        merged.update(parse_spec(planned.name, "Xenna", planned.stage.xenna_stage_spec(), keys))
+    for key, value in merged.items():
+        whole = key not in (keys.NUM_WORKERS_PER_NODE, keys.MAX_SETUP_FAILURE_PERCENTAGE)
+        good = isinstance(value, int) if whole else isinstance(value, (int, float))
+        if isinstance(value, bool) or not good or value < 0 or (value == 0 and key != keys.WORKER_MAX_LIFETIME_M):
+            raise PlanError(f"stage {group.name!r}: {key} must be a number above zero, not {value!r}")
+    if group.num_workers is not None and keys.NUM_WORKERS_PER_NODE in merged:
+        raise PlanError(f"stage {group.name!r} gives num_workers and num_workers_per_node: keep one of them")
+    return {names[XennaStageSpecKeys(key)]: value for key, value in merged.items()}
+
+
+def _explained(error: BaseException) -> BaseException:
+    text = str(error)
+    if "ServerUnavailable" in text or "RayStateApiException" in text:
+        return UsageError(
+            "Xenna asks Ray's dashboard for the state of its workers, and this cluster does not answer: start it with its "
+            f"dashboard (ray[default]), and with {', '.join(f'{k}={v}' for k, v in CLUSTER_ENVIRONMENT.items())} in "
+            f"the environment of `ray start` on every node ({text.splitlines()[0]})"
+        )
+    return error
+
+
+@contextlib.contextmanager
+def _same_environment() -> Iterator[None]:
+    """Xenna sets environment variables of this process; they are put back."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _quiet(verbose: bool) -> Iterator[None]:
+    from loguru import logger  # a dependency of Xenna's
+
+    if not verbose:
+        logger.disable("cosmos_xenna")
+    try:
+        yield
+    finally:
+        if not verbose:
+            logger.enable("cosmos_xenna")

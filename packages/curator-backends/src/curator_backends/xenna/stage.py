@@ -1,0 +1,112 @@
+"""A group as a Xenna stage. This module imports Xenna, so it is imported when a run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+from cosmos_xenna.pipelines import v1 as xenna
+from ray import runtime_env as ray_runtime_env
+
+from curator_backends.transport import decode, encode_stream, pack
+from curator_backends.worker import GroupWorker, Job
+from curator_core.transport import encode_task
+
+
+class GroupStage(xenna.Stage):
+    """What Xenna sends to its workers. Items are tables of encoded tasks; a fan-out gives a table for each child."""
+
+    def __init__(
+        self,
+        job: Job,
+        coordinator: Any,
+        cpus: float,
+        gpus: float,
+        *,
+        environment: dict[str, Any] | None = None,
+        look: Callable[[], None] | None = None,
+    ) -> None:
+        self._job = job
+        self._coordinator = coordinator
+        self._cpus = cpus
+        self._gpus = gpus
+        self._environment = environment
+        self._look = look
+        self._batch_size = max((planned.stage.batch_size or 1) for planned in job.group.stages)
+        self._worker: GroupWorker | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_look": None, "_worker": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GroupStage:
+        # Xenna copies what it is given. Nothing here changes in the driver, and an actor's handle is best left whole.
+        return self
+
+    @property
+    def stage_batch_size(self) -> int:
+        """How many items a call takes; asked for at every step of Xenna's loop, so here the driver looks around."""
+        if self._look is not None:
+            self._look()
+        return self._batch_size
+
+    @property
+    def required_resources(self) -> xenna.Resources:
+        whole = self._gpus >= 1
+        return xenna.Resources(cpus=self._cpus, gpus=int(self._gpus) if whole else self._gpus)
+
+    @property
+    def env_info(self) -> xenna.RuntimeEnv | None:
+        return None if self._environment is None else StageEnvironment.of(self._environment)
+
+    def setup(self, worker_metadata: xenna.WorkerMetadata) -> None:
+        """Set the stages up; `setup_on_node` too, where this is the first worker on its machine."""
+        import ray
+
+        context = ray.get_runtime_context()
+        allocation = worker_metadata.allocation
+        self._worker = GroupWorker(
+            self._job,
+            self._coordinator,
+            worker_id=worker_metadata.worker_id,
+            node_id=context.get_node_id(),
+            gpus=sorted({gpu.index for gpu in allocation.gpus}),
+        )
+
+    def process_data(self, in_data: list[pa.Table]) -> list[pa.Table]:
+        """The group applied to some items."""
+        assert self._worker is not None, "Xenna calls setup() first"
+        results = self._worker.run([task for table in in_data for task in decode(table)])
+        if self._job.group.is_fanout:
+            return [pack([encode_task(task)]) for task in results]
+        return list(encode_stream(results))
+
+    def destroy(self) -> None:
+        """Tear the stages down."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
+
+
+class StageEnvironment(xenna.RuntimeEnv):
+    """A runtime environment of Ray's, in the form that Xenna takes."""
+
+    fields: dict[str, Any]
+
+    @classmethod
+    def of(cls, environment: dict[str, Any]) -> StageEnvironment:
+        """``env_vars`` go where Xenna adds its own; the rest is handed to Ray as it is."""
+        made = cls(extra_env_vars=dict(environment.get("env_vars", {})))
+        made.fields = {key: value for key, value in environment.items() if key != "env_vars"}
+        return made
+
+    def to_ray_runtime_env(self) -> Any:
+        return ray_runtime_env.RuntimeEnv(**self.fields, env_vars=dict(self.extra_env_vars))
+
+
+def named_stage(label: str, **arguments: Any) -> GroupStage:
+    """A stage whose class carries the group's name: that is what Xenna's logs and dashboard show."""
+    kind = type(label, (GroupStage,), {"__module__": __name__})
+    stage = kind(**arguments)
+    assert isinstance(stage, GroupStage)
+    return stage

@@ -1,0 +1,90 @@
+"""Sources in blocks: nothing lost, nothing twice, lazily, and every worker with something to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curator_backends.sources import BLOCK_BYTES, LOOK_SOURCES, MOST_IN_BLOCK, TABLES_AHEAD, Feeder, SourceBlocks
+from curator_backends.transport import decode
+from curator_core.task import FileGroupTask, Task
+
+
+def sources(count: int, seen: list[int] | None = None, size: int = 1) -> Iterator[Task[Any]]:
+    for number in range(count):
+        if seen is not None:
+            seen.append(number)
+        yield FileGroupTask(data=[f"{number:07d}" * size], task_id=f"s-{number}")
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(0, 3000), workers=st.integers(1, 64), per_block=st.none() | st.integers(1, 50))
+def test_every_source_is_in_one_block_in_order(count: int, workers: int, per_block: int | None) -> None:
+    blocks = SourceBlocks(sources(count), workers, per_block)
+    tables = blocks.all_tables() if blocks.complete else list(blocks.tables())
+    assert [task.task_id for table in tables for task in decode(table)] == [f"s-{n}" for n in range(count)]
+    assert all(table.num_rows <= (per_block or MOST_IN_BLOCK) for table in tables)
+
+
+def test_few_sources_travel_alone_so_that_every_worker_gets_some() -> None:
+    tables = SourceBlocks(sources(20), workers=2).all_tables()
+    assert [table.num_rows for table in tables] == [1] * 20
+
+
+def test_many_sources_travel_together_and_the_last_ones_alone() -> None:
+    rows = [table.num_rows for table in SourceBlocks(sources(1000), workers=2).all_tables()]
+    assert len(rows) < 70
+    assert rows[0] == 31
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-8:] == [1] * 8
+
+
+def test_a_block_stays_small_in_bytes() -> None:
+    large = BLOCK_BYTES // 7 // 2 + 1
+    tables = SourceBlocks(sources(6, size=large), workers=1, per_block=6).all_tables()
+    assert [table.num_rows for table in tables] == [1] * 6
+
+
+def test_a_long_listing_is_read_no_further_than_the_look_ahead() -> None:
+    seen: list[int] = []
+    blocks = SourceBlocks(sources(100_000, seen), workers=2)
+    assert not blocks.complete
+    assert len(seen) == LOOK_SOURCES
+    next(blocks.tables())
+    assert len(seen) == LOOK_SOURCES
+
+
+def test_the_feeder_stays_a_little_ahead_of_what_is_asked_for() -> None:
+    seen: list[int] = []
+    blocks = SourceBlocks(sources(100_000, seen), workers=2, per_block=50)
+    offered: list[Any] = []
+    full = threading.Event()
+
+    def offer(tables: list[Any], last: bool) -> int:
+        offered.extend(tables)
+        if len(offered) >= 45 + TABLES_AHEAD:
+            full.set()
+        return 45
+
+    feeder = Feeder(blocks, offer, lambda: 45)
+    feeder.start()
+    assert full.wait(30)
+    feeder.stop()
+    assert not feeder.is_alive()
+    assert len(offered) == 45 + TABLES_AHEAD
+    assert len(seen) <= LOOK_SOURCES + (len(offered) + 1) * 50
+
+
+def test_a_failing_listing_is_remembered() -> None:
+    def listing() -> Iterator[Task[Any]]:
+        yield from sources(LOOK_SOURCES)
+        raise OSError("the bucket is gone")
+
+    feeder = Feeder(SourceBlocks(listing(), workers=2), lambda tables, last: 10**6, lambda: 10**6)
+    feeder.start()
+    feeder.join(30)
+    assert isinstance(feeder.failure, OSError)

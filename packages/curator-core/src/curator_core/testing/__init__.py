@@ -1,0 +1,20 @@
+"""What every executor must do, as checks that anybody can run over an executor of their own.
+
+::
+
+    from curator_core.testing import Subject, checks
+
+    SUBJECT = Subject("my_package.executor:MyExecutor", {"workers": 2}, can={"processes", "spread"})
+
+    @pytest.mark.parametrize("check", checks(SUBJECT), ids=lambda check: check.name)
+    def test_my_executor_conforms(check, tmp_path):
+        check.run(SUBJECT, tmp_path)
+
+Nothing here needs pytest: a check raises `AssertionError` and says what went wrong.
+"""
+
+from __future__ import annotations
+
+from curator_core.testing.conformance import ABILITIES, CHECKS, Check, Subject, checks
+
+__all__ = ["ABILITIES", "CHECKS", "Check", "Subject", "checks"]

@@ -1,0 +1,451 @@
+"""The checks. Each runs real pipelines on the executor under test and looks at what came of them."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core.errors import StageError, UsageError, WorkerDied
+from curator_core.executor import BaseExecutor
+from curator_core.local import LocalExecutor
+from curator_core.pipeline import Pipeline
+from curator_core.registry import load_executor
+from curator_core.resources import Resources
+from curator_core.run import RunResult
+from curator_core.stages import ProcessingStage, RayStageSpecKeys
+from curator_core.task import DocumentBatch, Task
+from curator_core.testing import stages as s
+
+# What an executor may be able to do beside what all must.
+ABILITIES = {
+    "processes": "stages run in processes of their own, so one may be killed",
+    "spread": "the children of one task are worked on by several workers",
+    "environments": "a stage may have a runtime environment of its own (env_vars at least)",
+    "pools": "a stage with num_workers gets that many workers of its own",
+}
+
+Stages = Sequence[ProcessingStage[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An executor under test: its registered name or dotted path, its options, and what it can do."""
+
+    executor: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    can: frozenset[str] = frozenset()
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "can", frozenset(self.can))
+        unknown = self.can - ABILITIES.keys()
+        if unknown:
+            raise UsageError(f"no such ability: {', '.join(sorted(unknown))}. Known: {', '.join(ABILITIES)}")
+
+    def make(self, **options: Any) -> BaseExecutor:
+        """A new executor of this kind."""
+        return load_executor(self.executor)(config={**self.config, **options})
+
+    def __str__(self) -> str:
+        return self.name or self.executor
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that an executor must do."""
+
+    name: str
+    function: Callable[..., None]
+    needs: frozenset[str] = frozenset()
+
+    def run(self, subject: Subject, folder: Path) -> None:
+        """Raise `AssertionError` if ``subject`` does not; ``folder`` is empty and for the check alone."""
+        with_folder = "folder" in inspect.signature(self.function).parameters
+        self.function(subject, folder) if with_folder else self.function(subject)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CHECKS: list[Check] = []
+
+
+def checks(subject: Subject) -> list[Check]:
+    """The checks that apply to an executor, by what it can do."""
+    return [check for check in CHECKS if check.needs <= subject.can]
+
+
+def _check(*needs: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        CHECKS.append(Check(function.__name__, function, frozenset(needs)))
+        return function
+
+    return add
+
+
+# The whole way -----------------------------------------------------------------------------------------------------------
+
+
+@_check()
+def one_hundred_documents_go_all_the_way(subject: Subject, folder: Path) -> None:
+    paths = write_documents(folder / "in")
+    traces = folder / "traces"
+    result = Pipeline(_whole_way(paths, folder, traces)).run(subject.make())
+    reference = Pipeline(_whole_way(paths, folder / "reference", folder / "reference" / "traces")).run(
+        LocalExecutor(workers=0)
+    )
+    files = read_files(folder / "out")
+    assert len(files) == 100, f"100 files were to be written, there are {len(files)}"
+    assert files == read_files(folder / "reference" / "out"), "the files differ from those of LocalExecutor"
+    for text in files.values():
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert len(rows) == 1, f"one row a file, not {len(rows)}"
+        assert set(rows[0]) == {"id", "text", "length_1", "length_2", "prepared"}, f"columns: {sorted(rows[0])}"
+    ids = [task.task_id for task in result.tasks]
+    assert len(set(ids)) == 100, "the ids of the results are not unique"
+    assert ids == [task.task_id for task in reference.tasks], "ids or their order differ from those of LocalExecutor"
+    assert {task.dataset_name for task in result.tasks} == {"conformance"}
+    for task in result.tasks:
+        names = [perf.stage_name for perf in task._stage_perf]
+        assert names == ["ReadRows", "AddLength", "SplitRows", "AddLength#2", "NeedsSetup", "WriteRows"], names
+        assert all(perf.process_time > 0 for perf in task._stage_perf), "a stage took no time at all"
+    first, second = len(s.traces(traces, "length_1")), len(s.traces(traces, "length_2"))
+    assert (first, second) == (8, 100), f"AddLength was called {first} and {second} times, not 8 and 100"
+    nodes, workers = s.traces(traces, "node"), s.traces(traces, "setup")
+    assert len(nodes) == len(set(nodes)) >= 1, f"setup_on_node ran {len(nodes)} times on {len(set(nodes))} machines"
+    assert workers, "setup was not called"
+    assert sorted(s.traces(traces, "teardown")) == sorted(workers), "not every worker that was set up was torn down"
+    assert result.summary.shares == {"done": "8", "dropped": "0", "failed": "0"}, result.summary.shares
+    assert [vars_of(stage) for stage in result.summary.stages] == [
+        vars_of(stage) for stage in reference.summary.stages
+    ], "the counts of rows differ from those of LocalExecutor"
+
+
+def _whole_way(paths: list[str], folder: Path, traces: Path) -> Stages:
+    return [
+        s.ListFiles(paths=paths),
+        s.ReadRows(),
+        s.AddLength(column="length_1", calls=str(traces)),
+        s.SplitRows(),
+        s.AddLength(column="length_2", calls=str(traces)),
+        s.NeedsSetup(folder=str(traces)),
+        s.WriteRows(path=str(folder / "out")),
+    ]
+
+
+@_check()
+def none_an_empty_list_and_a_list_are_answers(subject: Subject) -> None:
+    result = run(subject, [s.Choose(), s.Same()])
+    rows = sorted(row["id"] for row in rows_of(result.tasks))
+    assert rows == sorted(n for task in batches() for n in ids_of(task) if ids_of(task)[0] % 4 > 1), rows
+    assert ids(result) == ids(run_here([s.Choose(), s.Same()]))
+    assert result.summary.rows_dropped == sum(len(ids_of(task)) for task in batches() if ids_of(task)[0] % 4 < 2)
+
+
+@_check()
+def a_fan_out_and_a_merge_follow_one_another(subject: Subject) -> None:
+    pipeline = [s.SplitRows(), s.Same(), s.Together(), s.Same()]
+    result = run(subject, pipeline)
+    assert len(result.tasks) == 1, f"a merge of everything makes one task, not {len(result.tasks)}"
+    assert [row["id"] for row in rows_of(result.tasks)] == [n for task in batches() for n in ids_of(task)], (
+        "a merge sees its tasks in lineage order"
+    )
+    assert ids(result) == ids(run_here(pipeline))
+
+
+@_check()
+def merges_of_several_and_a_run_directory_agree(subject: Subject, folder: Path) -> None:
+    pipeline: Stages = [s.SplitRows(), s.Together().with_(batch_size=3), s.WriteRows(path=str(folder / "out"))]
+    result = run(subject, pipeline, run_dir=str(folder / "run"))
+    lines = [len(text.splitlines()) for text in read_files(folder / "out").values()]
+    assert sorted(lines) == [3] * 8, f"24 rows in merges of three are eight files of three rows, not {lines}"
+    assert result.summary.shares["done"] == "8", result.summary.shares
+
+
+# Little, and nothing -----------------------------------------------------------------------------------------------------
+
+
+@_check()
+def all_rows_filtered_is_a_result(subject: Subject) -> None:
+    result = run(subject, [s.DropRows(), s.Same()])
+    assert rows_of(result.tasks) == []
+    assert result.summary.rows_dropped == 24, result.summary.rows_dropped
+
+
+@_check()
+def no_task_needs_to_reach_a_stage(subject: Subject) -> None:
+    result = run(subject, [s.SplitRows(), s.DropTasks(), s.AddProcess(), s.Same()])
+    assert result.tasks == []
+    assert result.summary.shares["dropped"] == "8", result.summary.shares
+
+
+@_check()
+def no_initial_tasks_is_a_run(subject: Subject) -> None:
+    assert run(subject, [s.Same()], tasks=[]).tasks == []
+
+
+@_check()
+def a_source_may_list_nothing(subject: Subject) -> None:
+    result = Pipeline([s.ListFiles(paths=[]), s.ReadRows()]).run(subject.make())
+    assert result.tasks == []
+    assert result.exit_code == 0
+
+
+# Errors ------------------------------------------------------------------------------------------------------------------
+
+
+@_check()
+def an_error_stops_the_run_and_names_stage_task_and_line(subject: Subject) -> None:
+    tasks = batches()
+    bad = next(task for task in tasks if 3 in ids_of(task))
+    with expected(StageError) as caught:
+        run(subject, [s.Same(), s.Raise(bad=3), s.Same()], tasks=tasks)
+    error = caught[0]
+    assert isinstance(error, StageError)
+    assert error.stage == "Raise", error.stage
+    assert error.task_id == bad.task_id, f"{error.task_id!r} is not the task that failed, {bad.task_id!r}"
+    assert "row 3 is not to be had" in error.reason, error.reason
+    assert "_refuse" in error.details, "the traceback does not show the stage's own code"
+    first = next(line for line in error.details.splitlines() if line.strip().startswith("File "))
+    assert "stages.py" in first, f"the traceback starts in the engine: {first.strip()}"
+
+
+@_check()
+def quarantine_sets_the_bad_row_aside_and_goes_on(subject: Subject) -> None:
+    result = run(subject, [s.Raise(bad=3), s.Same()], on_error="quarantine")
+    kept = sorted(row["id"] for row in rows_of(result.tasks))
+    assert kept == [n for n in range(24) if n != 3], f"all rows but the bad one are kept, not {kept}"
+    assert result.summary.rows_quarantined == 1, result.summary.rows_quarantined
+    assert result.exit_code == 3, f"the exit code says that something was set aside: {result.exit_code}"
+
+
+@_check()
+def teardown_is_called_after_an_error(subject: Subject, folder: Path) -> None:
+    traces = folder / "traces"
+    stages = [s.Raise(bad=3), s.AddProcess(teardowns=str(traces))]
+    with expected(StageError):
+        run(subject, stages)
+    ready, down = s.traces(traces, "setup"), s.traces(traces, "teardown")
+    assert sorted(ready) == sorted(down), f"{len(ready)} workers were set up, {len(down)} torn down"
+
+
+@_check()
+def an_unknown_option_is_refused_and_the_known_are_named(subject: Subject) -> None:
+    with expected(UsageError) as caught:
+        subject.make(wrokers=3)
+    assert "wrokers" in str(caught[0]), caught[0]
+
+
+# Workers -----------------------------------------------------------------------------------------------------------------
+
+
+@_check("processes")
+def a_killed_worker_costs_nothing_but_time(subject: Subject, folder: Path) -> None:
+    stages = [s.Same(), s.KillWorker(bad=3, times=1, folder=str(folder / "kills"))]
+    result = run(subject, stages, run_dir=str(folder / "run"))
+    assert len(s.traces(folder / "kills", "kill")) == 1, "the worker was not killed"
+    assert sorted(row["id"] for row in rows_of(result.tasks)) == list(range(24))
+    assert result.summary.shares == {"done": "8", "dropped": "0", "failed": "0"}, result.summary.shares
+
+
+@_check("processes")
+def a_task_that_kills_its_workers_is_set_aside(subject: Subject, folder: Path) -> None:
+    stages = [s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))]
+    result = run(subject, stages, on_error="quarantine")
+    bad = next(ids_of(task) for task in batches() if 3 in ids_of(task))
+    kept = sorted(row["id"] for row in rows_of(result.tasks))
+    assert kept == [n for n in range(24) if n not in bad], kept
+    killed = len(s.traces(folder / "kills", "kill"))
+    assert killed <= 4, f"{killed} workers were lost to one task"
+    assert result.summary.sources_failed == 1, result.summary.sources_failed
+
+
+@_check("processes")
+def a_task_that_kills_its_workers_stops_a_run_that_is_to_fail(subject: Subject, folder: Path) -> None:
+    with expected(WorkerDied):
+        run(subject, [s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))])
+
+
+@_check("pools")
+def num_workers_is_kept_to(subject: Subject) -> None:
+    result = run(subject, [s.AddProcess().with_(num_workers=1)], tasks=batches(count=24))
+    used = {row["pid"] for row in rows_of(result.tasks)}
+    assert len(used) == 1, f"one worker was asked for, {len(used)} took part"
+
+
+@_check("spread")
+def a_fan_out_is_shared_by_workers(subject: Subject) -> None:
+    one = [table(range(20))]
+    result = run(subject, [s.SplitRows(), s.AddProcess().with_(num_workers=2)], tasks=one)
+    used = {row["pid"] for row in rows_of(result.tasks)}
+    assert len(used) == 2, f"20 children of one task went to {len(used)} of 2 workers"
+
+
+@_check("spread")
+def without_the_fact_a_fan_out_stays_with_one_worker(subject: Subject) -> None:
+    """What shows that the check above sees the spreading, and not luck."""
+    split = s.SplitRows().with_(ray_stage_spec={RayStageSpecKeys.IS_FANOUT_STAGE: False})
+    result = run(subject, [split, s.AddProcess().with_(num_workers=2)], tasks=[table(range(20))])
+    used = {row["pid"] for row in rows_of(result.tasks)}
+    assert len(used) == 1, f"{len(used)} workers took part though nothing said that the stage fans out"
+
+
+@_check()
+def eight_stages_of_one_cpu_run_on_a_small_machine(subject: Subject) -> None:
+    stages = [
+        s.AddProcess(column=f"pid_{number}").with_(num_workers=1 + number % 2, resources=Resources(cpus=1.0))
+        for number in range(8)
+    ]
+    result = run(subject, stages)
+    assert sorted(row["id"] for row in rows_of(result.tasks)) == list(range(24))
+
+
+@_check()
+def the_same_stage_twice_is_two_stages(subject: Subject) -> None:
+    result = run(subject, [s.AddLength(column="one"), s.AddLength(column="two"), s.AddLength(column="three")])
+    assert all(row["one"] == row["two"] == row["three"] == len(row["text"]) for row in rows_of(result.tasks))
+    assert [stage.name for stage in result.summary.stages] == ["AddLength", "AddLength#2", "AddLength#3"]
+
+
+@_check("environments")
+def two_stages_may_have_two_versions_of_a_package(subject: Subject, folder: Path) -> None:
+    stages: list[ProcessingStage[Any, Any]] = []
+    for version in ("1", "2"):
+        place = folder / f"version-{version}"
+        place.mkdir()
+        (place / "curator_conformance_pinned.py").write_text(f"VERSION = {version!r}\n")
+        environment = {"env_vars": {"PYTHONPATH": str(place)}}
+        stages.append(s.PackageVersion(column=f"v{version}").with_(runtime_env=environment))
+    result = run(subject, stages, tasks=batches(count=2))
+    assert {(row["v1"], row["v2"]) for row in rows_of(result.tasks)} == {("1", "2")}
+
+
+# Resume ------------------------------------------------------------------------------------------------------------------
+
+
+@_check("processes")
+def a_killed_driver_is_resumed_and_nothing_is_lost(subject: Subject, folder: Path) -> None:
+    """The driver dies in the middle; the run that goes on ends with the files that an undisturbed run has."""
+    paths = write_documents(folder / "in", files=24, documents=48)
+    order = {
+        "executor": subject.executor,
+        "config": dict(subject.config),
+        "paths": paths,
+        "folder": str(folder),
+    }
+    (folder / "order.json").write_text(json.dumps(order))
+    done = subprocess.run(
+        [sys.executable, "-m", "curator_core.testing.driver", str(folder / "order.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
+    )
+    assert done.returncode == -signal.SIGKILL, f"the driver was to be killed: {done.returncode}\n{done.stderr[-2000:]}"
+    stages = resumed_stages(paths, folder)
+    result = Pipeline(stages).run(subject.make(), run_dir=str(folder / "run"), resume=True)
+    reference = folder / "reference"
+    Pipeline(resumed_stages(paths, reference)).run(LocalExecutor(workers=0))
+    assert read_files(folder / "out") == read_files(reference / "out"), "files differ from those of an undisturbed run"
+    assert result.summary.attempt == 2
+    assert result.summary.shares["done"] == str(len(paths) // 2), result.summary.shares
+    again = Pipeline(stages).run(subject.make(), run_dir=str(folder / "run"), resume=True)
+    assert again.summary.sources_skipped == len(paths) // 2, "a complete run has nothing left to do"
+
+
+def resumed_stages(paths: list[str], folder: Path) -> list[ProcessingStage[Any, Any]]:
+    """The pipeline of the resume check, for its driver too."""
+    return [
+        s.ListFiles(paths=paths),
+        s.ReadRows(),
+        s.SplitRows(),
+        s.KillDriver(pid_file=str(folder / "driver.pid"), after=12),
+        s.WriteRows(path=str(folder / "out")),
+    ]
+
+
+# Helpers -----------------------------------------------------------------------------------------------------------------
+
+
+def run(subject: Subject, stages: Stages, tasks: Sequence[Task[Any]] | None = None, **options: Any) -> RunResult:
+    """A pipeline over some small tasks on the executor under test."""
+    given = batches() if tasks is None else list(tasks)
+    return Pipeline(list(stages)).run(subject.make(), initial_tasks=given, **options)
+
+
+def run_here(stages: Stages) -> RunResult:
+    """The same in this process: what all must agree with."""
+    return Pipeline(list(stages)).run(LocalExecutor(workers=0), initial_tasks=batches())
+
+
+def batches(count: int = 8, rows: int = 3) -> list[DocumentBatch]:
+    """``count`` tasks of ``rows`` rows, ids from 0 on."""
+    return [table(range(number * rows, (number + 1) * rows), task_id=f"batch-{number:03d}") for number in range(count)]
+
+
+def table(numbers: Iterable[int], task_id: str = "one") -> DocumentBatch:
+    """A task with a row for each number."""
+    values = list(numbers)
+    data = pa.table({"id": pa.array(values, pa.int64()), "text": [f"text {'x' * value}" for value in values]})
+    return DocumentBatch(data=data, task_id=task_id)
+
+
+def ids_of(task: DocumentBatch) -> list[int]:
+    found: list[int] = task.to_pyarrow()["id"].to_pylist()
+    return found
+
+
+def ids(result: RunResult) -> list[str]:
+    return [task.task_id for task in result.tasks]
+
+
+def rows_of(tasks: Iterable[Task[Any]]) -> list[dict[str, Any]]:
+    return [row for task in tasks if isinstance(task, DocumentBatch) for row in task.to_pyarrow().to_pylist()]
+
+
+def vars_of(stage: Any) -> dict[str, Any]:
+    """What is the same on every executor of a stage's totals: not the times."""
+    return {"name": stage.name, "in": stage.rows_in, "out": stage.rows_out, "dropped": dict(stage.dropped)}
+
+
+def write_documents(folder: Path, files: int = 15, documents: int = 100) -> list[str]:
+    """Documents in files of JSON lines; the last files are shorter."""
+    folder.mkdir(parents=True)
+    each = -(-documents // files)
+    paths = []
+    for number in range(files):
+        rows = range(number * each, min(documents, (number + 1) * each))
+        lines = [json.dumps({"id": row, "text": f"document {row} " + "word " * (row % 7)}) for row in rows]
+        path = folder / f"part-{number:02d}.jsonl"
+        path.write_text("\n".join(lines) + "\n")
+        paths.append(str(path))
+    return paths
+
+
+def read_files(folder: Path) -> dict[str, str]:
+    """The files of a folder that are data, by name."""
+    return {path.name: path.read_text() for path in sorted(folder.glob("*.jsonl"))}
+
+
+@contextlib.contextmanager
+def expected(kind: type[BaseException]) -> Iterator[list[BaseException]]:
+    """Something of this kind must be raised inside; it is found in the list afterwards."""
+    caught: list[BaseException] = []
+    try:
+        yield caught
+    except kind as error:
+        caught.append(error)
+        return
+    raise AssertionError(f"{kind.__name__} was to be raised, and nothing was")

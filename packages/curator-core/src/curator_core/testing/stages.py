@@ -1,0 +1,293 @@
+"""Stages for the conformance suite: small, and each leaves a trace of what was done to it.
+
+They live in a module of their own so that worker processes can import them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.lineage import source_id
+from curator_core.stages import FanOut, Merge, NodeInfo, ProcessingStage, SourceStage, WorkerMetadata
+from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
+
+
+def leave_trace(folder: str, name: str, text: str = "") -> None:
+    """A file of its own for each trace: traces of several processes never mix."""
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / f"{name}-{uuid.uuid4().hex}").write_text(text)
+
+
+def traces(folder: Path, name: str) -> list[str]:
+    """The texts of all traces of a name, in no order that matters."""
+    return [path.read_text() for path in folder.glob(f"{name}-*")] if folder.is_dir() else []
+
+
+@dataclass
+class ListFiles(SourceStage[FileGroupTask]):
+    """Groups of files, ``per_task`` each."""
+
+    paths: Sequence[str] = ()
+    per_task: int = 2
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        for start in range(0, len(self.paths), self.per_task):
+            group = list(self.paths[start : start + self.per_task])
+            names = [Path(path).name for path in group]
+            made = FileGroupTask(data=group, task_id=source_id(Path(names[0]).stem, names), dataset_name="conformance")
+            made._generation = "1"
+            yield made
+
+
+@dataclass
+class ReadRows(ProcessingStage[FileGroupTask, DocumentBatch]):
+    """Lines of JSON as rows."""
+
+    def outputs(self) -> list[str]:
+        return ["id", "text"]
+
+    def process(self, task: FileGroupTask) -> DocumentBatch:
+        rows = []
+        for path in task.data:
+            rows += [json.loads(line) for line in storage.read_bytes(path).splitlines()]
+        self.record_read(len(rows))
+        return DocumentBatch(data=pa.Table.from_pylist(rows, pa.schema([("id", pa.int64()), ("text", pa.string())])))
+
+
+@dataclass
+class AddLength(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Adds the length of the text; keeps state, and works on batches of tasks only."""
+
+    column: str = "length"
+    calls: str = ""
+
+    def inputs(self) -> list[str]:
+        return ["text"]
+
+    def outputs(self) -> list[str]:
+        return [self.column]
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._ready = True
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        raise NotImplementedError("this stage works on batches")
+
+    def process_batch(self, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
+        assert self._ready, "process_batch() came before setup()"
+        if self.calls:
+            leave_trace(self.calls, self.column)
+        results = []
+        for task in tasks:
+            lengths = [len(text) for text in task.to_pyarrow()["text"].to_pylist()]
+            results.append(task.append_column(self.column, pa.array(lengths, pa.int64())))
+        return results
+
+
+@dataclass
+class SplitRows(FanOut[DocumentBatch, DocumentBatch]):
+    """Each row becomes a task."""
+
+    def process(self, task: DocumentBatch) -> Iterator[DocumentBatch]:
+        table = task.to_pyarrow()
+        for row in range(table.num_rows):
+            yield task.with_data(table.slice(row, 1))
+
+
+@dataclass
+class NeedsSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Adds what its set-up prepared, once on the machine and once in the worker."""
+
+    folder: str = ""
+
+    def outputs(self) -> list[str]:
+        return ["prepared"]
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        leave_trace(self.folder, "node", node.node_id)
+        (Path(self.folder) / "weights").write_text("weights")
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._prepared = (Path(self.folder) / "weights").read_text()
+        leave_trace(self.folder, "setup", str(os.getpid()))
+
+    def teardown(self) -> None:
+        leave_trace(self.folder, "teardown", str(os.getpid()))
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.append_column("prepared", pa.array([self._prepared] * task.num_rows))
+
+
+@dataclass
+class WriteRows(ProcessingStage[DocumentBatch, FileGroupTask]):
+    """A file of JSON lines for each task."""
+
+    path: str = ""
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        rows = task.to_pyarrow().to_pylist()
+        with storage.write_atomic(storage.join(self.path, f"{task.task_id}.jsonl")) as out:
+            out.write("".join(f"{json.dumps(row, sort_keys=True)}\n" for row in rows).encode())
+        record = out.record(rows=len(rows))
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], records=[record])
+
+
+@dataclass
+class Same(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Changes nothing."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.data)
+
+
+@dataclass
+class AddProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Says which process worked on the task; keeps its worker."""
+
+    column: str = "pid"
+    teardowns: str = ""
+
+    def outputs(self) -> list[str]:
+        return [self.column]
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        if self.teardowns:
+            leave_trace(self.teardowns, "setup", str(os.getpid()))
+
+    def teardown(self) -> None:
+        if self.teardowns:
+            leave_trace(self.teardowns, "teardown", str(os.getpid()))
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        spin()
+        return task.append_column(self.column, pa.array([os.getpid()] * task.num_rows, pa.int64()))
+
+
+@dataclass
+class Choose(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """By its id, drops a task, makes nothing of it, makes two of it, or passes it on."""
+
+    def process(self, task: DocumentBatch) -> Any:
+        number = task.to_pyarrow()["id"][0].as_py() % 4
+        if number == 0:
+            return None
+        if number == 1:
+            return []
+        if number == 2:
+            table = task.to_pyarrow()
+            return [task.with_data(table.slice(0, 1)), task.with_data(table.slice(1))]
+        return task.with_data(task.data)
+
+
+@dataclass
+class DropRows(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Drops every row, with a reason."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        self.record_dropped("unwanted", task.num_rows)
+        return task.with_data(task.to_pyarrow().slice(0, 0))
+
+
+@dataclass
+class DropTasks(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Drops every task."""
+
+    def process(self, task: DocumentBatch) -> None:
+        return None
+
+
+@dataclass
+class Together(Merge[DocumentBatch, DocumentBatch]):
+    """All rows in one task."""
+
+    def process(self, tasks: Sequence[DocumentBatch]) -> DocumentBatch:  # type: ignore[override]
+        return DocumentBatch(data=pa.concat_tables([task.to_pyarrow() for task in tasks]))
+
+
+@dataclass
+class Raise(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Fails on tasks that hold a row with this id."""
+
+    bad: int = 3
+
+    def inputs(self) -> list[str]:
+        return ["id"]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        self._refuse(task.to_pyarrow()["id"].to_pylist())
+        return task.with_data(task.data)
+
+    def _refuse(self, ids: list[int]) -> None:
+        if self.bad in ids:
+            raise ValueError(f"row {self.bad} is not to be had")
+
+
+@dataclass
+class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Kills its own process on tasks that hold a row with this id, so many times."""
+
+    bad: int = 3
+    times: int = 1
+    folder: str = ""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self.bad in task.to_pyarrow()["id"].to_pylist() and len(traces(Path(self.folder), "kill")) < self.times:
+            leave_trace(self.folder, "kill", str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return task.with_data(task.data)
+
+
+@dataclass
+class KillDriver(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Kills the driver, whose process id stands in ``pid_file``, when ``after`` tasks have passed; once."""
+
+    pid_file: str = ""
+    after: int = 5
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        folder = Path(self.pid_file).parent
+        leave_trace(str(folder / "passed"), "passed")
+        if len(traces(folder / "passed", "passed")) > self.after:
+            try:
+                pid = int(Path(self.pid_file).read_text())
+                Path(self.pid_file).unlink()
+            except FileNotFoundError:
+                return task.with_data(task.data)
+            os.kill(pid, signal.SIGKILL)
+        return task.with_data(task.data)
+
+
+@dataclass
+class PackageVersion(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Adds the version of a package as this stage's environment has it."""
+
+    column: str = "version"
+
+    def outputs(self) -> list[str]:
+        return [self.column]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        import curator_conformance_pinned  # type: ignore[import-not-found]
+
+        version = curator_conformance_pinned.VERSION
+        return task.append_column(self.column, pa.array([version] * task.num_rows))
+
+
+def spin(turns: int = 200_000) -> int:
+    """Some work, so that a second worker has a chance to take part."""
+    total = 0
+    for turn in range(turns):
+        total += turn
+    return total
