@@ -29,6 +29,12 @@ EXECUTORS = "curator.executors"
 WORKFLOWS = "curator.workflows"
 _KIND = {STAGES: "stage", EXECUTORS: "executor", WORKFLOWS: "workflow"}
 
+# Where to look for a name that is not here; advice for people, nothing is imported.
+_MORE = {
+    STAGES: " Stages for text come with curator-text, for images with curator-image.",
+    EXECUTORS: " ray_data and xenna come with curator-backends.",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -70,7 +76,8 @@ def load(group: str, name: str) -> Any:
     packages = sorted({entry.owner for found in known.values() for entry in found})
     raise UsageError(
         f"there is no {kind} {name!r}{nearest(name, known) or '.'} Installed packages with {kind}s: "
-        f"{', '.join(packages) or 'none'}; a {kind} of your own is named by its dotted path, package.module.Name"
+        f"{', '.join(packages) or 'none'}.{_MORE.get(group, '')} One of your own is named by its dotted path, "
+        "package.module.Name"
     )
 
 

@@ -231,16 +231,17 @@ h2{font-size:17px;margin:36px 0 10px}
 header p{margin:4px 0 0;color:var(--soft)}
 .state{font-size:13px;font-weight:600;vertical-align:4px;padding:2px 10px;border-radius:99px;border:1px solid}
 .good{color:var(--good)}.mixed{color:var(--mixed)}.bad{color:var(--bad)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:10px;margin-top:24px}
-.card{background:var(--wash);border:1px solid var(--line);border-radius:10px;padding:12px 14px}
-.card b{display:block;font-size:20px;font-variant-numeric:tabular-nums}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(128px,1fr));gap:10px;margin-top:24px}
+.card{background:var(--wash);border:1px solid var(--line);border-radius:10px;padding:12px}
+.card b{display:block;font-size:19px;white-space:nowrap;font-variant-numeric:tabular-nums}
 .card span{color:var(--soft);font-size:13px}
 .card i{display:block;min-height:1.5em;font-style:normal;font-size:13px;color:var(--soft)}
 .notes ul{margin:0;padding-left:20px}.notes li{white-space:pre-wrap;overflow-wrap:anywhere;color:var(--ink)}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 .funnel td{text-align:right;white-space:nowrap}
-th{text-align:left;font-weight:500;overflow-wrap:anywhere;min-width:8em}
+th{text-align:left;font-weight:500;overflow-wrap:anywhere}
+.funnel th{min-width:14em}
 th,td{padding:7px 10px;border-bottom:1px solid var(--line)}
 thead th,thead td{color:var(--soft);font-size:13px;font-weight:400}
 td.name{text-align:left;color:var(--soft)}
