@@ -1,0 +1,44 @@
+"""Aesthetic quality of images, as people who rated photographs see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_image.embedding import check_number
+from curator_image.head_filter import EmbeddingHeadFilter
+from curator_image.models.heads import LinearHead
+from curator_image.models.source import HubFile
+from curator_image.models.weights import read_weights
+
+
+@dataclass(kw_only=True)
+class AestheticFilter(EmbeddingHeadFilter):
+    """Keeps images whose aesthetic score is ``min_score`` or more.
+
+    The score is that of the LAION aesthetic predictor V2 (linear-MSE head on CLIP ViT-L/14), an estimate of the mean
+    rating on a scale from 1 to 10; nearly all images of the web lie between 3 and 7. LAION's own subsets were cut at
+    4.5, 5, 6 and 6.5: the default of 5 keeps what is somewhat better than average, 6 what is clearly pleasing.
+    """
+
+    min_score: float = 5.0
+    model: str = "ttj/sac-logos-ava1-l14-linearMSE"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("AestheticFilter.min_score", self.min_score)
+
+    def weights_file(self) -> HubFile:
+        """``model.safetensors`` of the repository."""
+        return HubFile(self.model, "model.safetensors", self.revision, self.sha256)
+
+    def load_head(self, path: Path) -> LinearHead:
+        """The five layers as the one linear map that they are."""
+        return LinearHead.from_weights(read_weights(path), repr(str(path)))
+
+    def keep_array(self, scores: pa.Array) -> Any:
+        return pc.greater_equal(scores, self.min_score)

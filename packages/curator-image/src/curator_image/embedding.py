@@ -1,0 +1,187 @@
+"""Image embeddings: the pixels of every image as one unit vector, from CLIP, SigLIP or DINOv2."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.errors import UsageError
+from curator_core.resources import Resources
+from curator_core.stages import NodeInfo, ProcessingStage, WorkerMetadata
+from curator_core.task import DocumentBatch
+from curator_image.batch import KEY, PIXELS, SHARD, tensor_to_numpy
+from curator_image.models.needs import ParameterResources
+from curator_image.models.source import check_model, locate_folder, split_model
+from curator_image.models.towers import DEVICES, PRECISIONS, ImageTower, choose_device, threads
+
+DEFAULT_MODEL = "openai/clip-vit-large-patch14"
+# In the metadata of the column: heads are trained on one kind of embedding and refuse another of the same length.
+ORIGIN_MODEL = b"curator.embedding.model"
+ORIGIN_KIND = b"curator.embedding.kind"
+
+
+@dataclass(kw_only=True)
+class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Adds the embedding of every image's ``pixels``, a unit vector, as a fixed-size list of float32.
+
+    ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP or DINOv2 model, or a local
+    folder. The default is read at a pinned revision. ``gpu_memory_gb`` asks for part of a GPU; without it the model
+    runs on ``cpus`` threads. ``precision`` is ``fp32``, ``fp16``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on the
+    CPU. ``model_batch_size`` is how many images go through the model at once, found by measuring when it is not given,
+    and halved when memory runs out. ``pixels`` are dropped afterwards unless a later stage reads them or
+    ``keep_pixels`` says so.
+    """
+
+    model: str = DEFAULT_MODEL
+    revision: str | None = None
+    column: str = "embedding"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    model_batch_size: int | None = None
+    gpu_memory_gb: float = 0.0
+    cpus: float = 1.0
+    keep_pixels: bool | None = None
+
+    resources = ParameterResources()
+
+    def __post_init__(self) -> None:
+        check_model("ImageEmbedding", self.model, self.revision)
+        split_model(self.model, self.revision)
+        check_choice("ImageEmbedding.precision", self.precision, PRECISIONS)
+        check_choice("ImageEmbedding.device", self.device, DEVICES)
+        check_batch("ImageEmbedding.model_batch_size", self.model_batch_size)
+        if not isinstance(self.column, str) or not self.column:
+            raise UsageError(f"ImageEmbedding.column must be the name of a new column, not {self.column!r}")
+        Resources(cpus=self.cpus, gpu_memory_gb=self.gpu_memory_gb)
+        self._tower: ImageTower | None = None
+        self._drops_pixels = not self.keep_pixels and self.keep_pixels is not None
+
+    def inputs(self) -> list[str]:
+        return [PIXELS]
+
+    def outputs(self) -> list[str]:
+        return [self.column]
+
+    def removes(self) -> list[str]:
+        return [PIXELS] if self._drops_pixels else []
+
+    def needed_by(self, columns: frozenset[str]) -> ImageEmbedding:
+        """Pixels are by far the largest column: they end here when nobody later reads them."""
+        twin = self.with_()
+        if self.keep_pixels is None:
+            twin._drops_pixels = PIXELS not in columns
+        return twin
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        """Download the model, once per machine."""
+        locate_folder(self.model, self.revision)
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        """Load the model onto its device."""
+        device = choose_device(self.device, self.resources.requires_gpu)
+        with threads(self._threads()):
+            self._tower = ImageTower.load(
+                locate_folder(self.model, self.revision),
+                device=device,
+                precision=self.precision,
+                batch_size=self.model_batch_size,
+                memory_gb=self.resources.gpu_memory_gb,
+            )
+
+    def teardown(self) -> None:
+        """Give the memory back."""
+        self._tower = None
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        """The batch with one more column; a vector that is not finite is a reject."""
+        tower = self._tower
+        assert tower is not None, "setup() comes before process()"
+        table = task.to_pyarrow()
+        before = tower.batcher.retries
+        with threads(self._threads()):
+            vectors = tower.embed(tensor_to_numpy(table.column(PIXELS)))
+        if tower.batcher.retries > before:
+            self.record_metric("out_of_memory_retries", tower.batcher.retries - before)
+        field = pa.field(
+            self.column,
+            pa.list_(pa.float32(), tower.dimension),
+            metadata={ORIGIN_MODEL: split_model(self.model)[0].encode(), ORIGIN_KIND: tower.kind.encode()},
+        )
+        values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=field.type)
+        if self.column in table.column_names:
+            table = table.set_column(table.column_names.index(self.column), field, values)
+        else:
+            table = table.append_column(field, values)
+        if self._drops_pixels:
+            table = table.drop_columns([PIXELS])
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            self._reject(table, finite)
+            table = table.filter(pa.array(finite))
+        return task.with_data(table)
+
+    def _reject(self, table: pa.Table, finite: Any) -> None:
+        gone = table.select([name for name in (KEY, SHARD) if name in table.column_names]).filter(pa.array(~finite))
+        for row in gone.to_pylist():
+            self.record_rejected(
+                "embedding not finite",
+                source=str(row.get(SHARD) or ""),
+                position=str(row.get(KEY) or ""),
+                message=f"{self.model} in {self.precision} gave a vector with infinite or missing numbers: try fp32",
+            )
+
+    def _threads(self) -> int:
+        return max(1, int(self.cpus))
+
+
+def embedding_matrix(table: pa.Table, column: str) -> tuple[Any, pa.Array]:
+    """A list column as a float32 matrix, and which rows have a vector at all (the others are zeros)."""
+    values = table.column(column)
+    kind = values.type
+    array = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
+    valid = pc.is_valid(array)
+    if pa.types.is_fixed_size_list(kind):
+        width = kind.list_size
+        filled = array if not array.null_count else array.fill_null([0.0] * width)
+        flat = filled.flatten().to_numpy(zero_copy_only=False)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lengths = pc.unique(pc.list_value_length(array.drop_null())).to_pylist()
+        if len(lengths) > 1:
+            raise UsageError(f"column {column!r} holds vectors of different lengths: {sorted(lengths)[:5]}")
+        width = lengths[0] if lengths else 0
+        filled = array if not array.null_count else pc.fill_null(array, pa.scalar([0.0] * width, kind))
+        flat = filled.flatten().to_numpy(zero_copy_only=False)
+    else:
+        raise UsageError(
+            f"column {column!r} holds {kind}, but an embedding is a list of numbers: put ImageEmbedding before"
+        )
+    return np.ascontiguousarray(flat, np.float32).reshape(len(array), width), valid
+
+
+def embedding_origin(table: pa.Table, column: str) -> tuple[str, str]:
+    """The model and the kind of model that made an embedding column; empty where the column does not say."""
+    metadata = table.schema.field(column).metadata or {}
+    return metadata.get(ORIGIN_MODEL, b"").decode(), metadata.get(ORIGIN_KIND, b"").decode()
+
+
+def check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse what is not among the choices."""
+    if value not in choices:
+        raise UsageError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def check_batch(what: str, value: object) -> None:
+    """Refuse what is not a batch size."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise UsageError(f"{what} must be a whole number of 1 or more, or null to find it by measuring, not {value!r}")
+
+
+def check_number(what: str, value: object) -> None:
+    """Refuse what is not a number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        raise UsageError(f"{what} must be a number, not {value!r}")

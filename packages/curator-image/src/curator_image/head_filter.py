@@ -1,0 +1,106 @@
+"""Filters over an image embedding: a published head gives the score, the filter keeps by a threshold."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from curator_core.column_filter import ColumnFilter
+from curator_core.errors import UsageError
+from curator_core.resources import Resources
+from curator_core.stages import NodeInfo, WorkerMetadata
+from curator_core.task import DocumentBatch
+from curator_image.embedding import embedding_matrix, embedding_origin
+from curator_image.models.needs import ParameterResources
+from curator_image.models.source import HubFile, check_model, locate_file, split_model
+
+Score = Callable[[Any], Any]
+
+
+@dataclass(kw_only=True)
+class EmbeddingHeadFilter(ColumnFilter):
+    """Base of filters whose score is a small network over the column of ImageEmbedding.
+
+    The network runs in NumPy, in microseconds an image, so it needs no GPU. Where ImageEmbedding has one, a small
+    ``gpu_memory_gb`` here keeps the filter in the same worker: what it drops then never leaves that process.
+    """
+
+    column: str = "embedding"
+    model: str = ""
+    revision: str | None = None
+    sha256: str | None = None
+    cpus: float = 1.0
+    gpu_memory_gb: float = 0.0
+
+    score_type: ClassVar[pa.DataType] = pa.float32()
+    trained_on: ClassVar[str] = "openai/clip-vit-large-patch14"
+    trained_kinds: ClassVar[tuple[str, ...]] = ("clip", "clip_vision_model")
+
+    resources = ParameterResources()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        check_model(name, self.model, self.revision)
+        if "://" not in self.model:
+            split_model(self.model, self.revision)
+        if self.sha256 is not None and len(self.sha256) != 64:
+            raise UsageError(f"{name}.sha256 must be the 64 hex digits of the file's SHA-256, not {self.sha256!r}")
+        Resources(cpus=self.cpus, gpu_memory_gb=self.gpu_memory_gb)
+        self._head: Any = None
+
+    @abstractmethod
+    def weights_file(self) -> HubFile:
+        """Where the weights of the head are."""
+
+    @abstractmethod
+    def load_head(self, path: Any) -> Any:
+        """The head from its file: callable on a matrix, with a ``dimension``."""
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        """Download the head, once per machine."""
+        locate_file(self.weights_file())
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        """Load the head."""
+        self._head = self.load_head(locate_file(self.weights_file()))
+
+    def teardown(self) -> None:
+        """Forget the head."""
+        self._head = None
+
+    def score_batch(self, batch: DocumentBatch) -> pa.Array:
+        """The head's score of every row, null where there is no embedding."""
+        table = batch.to_pyarrow()
+        self._check_origin(*embedding_origin(table, self.column))
+        return self._scores(*embedding_matrix(table, self.column))
+
+    def score_array(self, values: pa.Array) -> pa.Array:
+        """Scores of an array of embeddings."""
+        return self._scores(*embedding_matrix(pa.table({self.column: values}), self.column))
+
+    def _scores(self, matrix: Any, valid: pa.Array) -> pa.Array:
+        if self._head is None:
+            self.setup(WorkerMetadata())
+        name = type(self).__name__
+        if len(matrix) and matrix.shape[1] != self._head.dimension:
+            raise UsageError(
+                f"{name} reads embeddings of {self._head.dimension} numbers, but column {self.column!r} has "
+                f"{matrix.shape[1]}: its head was trained on {self.trained_on}, so use ImageEmbedding with that model, "
+                "or give a head that fits yours"
+            )
+        scores = self._head(matrix) if len(matrix) else np.zeros(0, np.float32)
+        return pa.array(scores, mask=~np.asarray(valid.to_numpy(zero_copy_only=False), bool))
+
+    def _check_origin(self, model: str, kind: str) -> None:
+        if kind and kind not in self.trained_kinds:
+            raise UsageError(
+                f"{type(self).__name__} reads embeddings of CLIP, but column {self.column!r} was made by {model!r}, "
+                f"which is a {kind} model; its scores would mean nothing. Add a second ImageEmbedding with "
+                f"model={self.trained_on!r} and another column name, and give that column here"
+            )

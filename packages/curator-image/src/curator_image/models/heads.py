@@ -1,0 +1,128 @@
+"""What is computed on top of an image embedding: small networks in NumPy, so that they need neither torch nor a GPU."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curator_core.errors import CuratorError
+
+Floats = NDArray[np.float32]
+
+# Where the Linear layers stand in the published aesthetic heads; Dropout stands between them, and no activation does.
+_LINEAR_MSE = (0, 2, 4, 6, 7)
+_MIN_SPREAD = 1e-10
+
+
+class WrongWeights(CuratorError):
+    """The tensors of a file are not those of the head that was asked for."""
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A stack of linear layers with nothing between them, which is one linear map: ``x · weight + bias``.
+
+    The layers are multiplied once, in float64, so that a score costs one dot product.
+    """
+
+    weight: NDArray[np.float64]
+    bias: float
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers the embedding must have."""
+        return len(self.weight)
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, NDArray[Any]], where: str = "the weights") -> LinearHead:
+        """The head that ``layers.0.weight`` … (or one ``weight`` and ``bias``) describe."""
+        layers = _linear_layers(weights, where)
+        numbers = tuple(number for number, _, _ in layers)
+        if len(layers) > 1 and numbers != _LINEAR_MSE:
+            raise WrongWeights(
+                f"{where} has linear layers at {list(numbers)}, but a linear-MSE head has them at {list(_LINEAR_MSE)}: "
+                "a head with activations between its layers is not linear and would be scored wrongly"
+            )
+        matrix: NDArray[np.float64] | None = None
+        offset: NDArray[np.float64] = np.zeros(0)
+        for _, weight, bias in layers:
+            matrix = weight if matrix is None else weight @ matrix
+            offset = bias if len(offset) == 0 else weight @ offset + bias
+        assert matrix is not None
+        if matrix.shape[0] != 1:
+            raise WrongWeights(f"{where} ends in {matrix.shape[0]} numbers, but a score is one")
+        return cls(matrix[0], float(offset[0]))
+
+    def __call__(self, embeddings: Floats) -> Floats:
+        # A sum along the row instead of a matrix product: the same bits whatever BLAS, threads and batch size.
+        return ((embeddings * self.weight).sum(axis=1) + self.bias).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class NSFWHead:
+    """LAION's detector: normalise each number, then dense layers with ReLU between them, then a sigmoid."""
+
+    mean: Floats
+    variance: Floats
+    layers: tuple[tuple[Floats, Floats], ...]
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers the embedding must have."""
+        return len(self.mean)
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, NDArray[Any]], where: str = "the weights") -> NSFWHead:
+        """The head that ``norm.mean``, ``norm.variance``, ``linear_1.weight`` … describe."""
+        missing = {"norm.mean", "norm.variance", "linear_1.weight", "linear_1.bias"} - weights.keys()
+        if missing:
+            raise WrongWeights(
+                f"{where} is not LAION's NSFW head: it has no {', '.join(sorted(missing))}. "
+                f"It holds: {', '.join(sorted(weights)[:8])}"
+            )
+        layers = _linear_layers(weights, where)
+        if layers[-1][1].shape[0] != 1 or layers[0][1].shape[1] != len(weights["norm.mean"]):
+            raise WrongWeights(
+                f"{where} is not LAION's NSFW head: its layers do not lead from an embedding to one number"
+            )
+        return cls(
+            np.asarray(weights["norm.mean"], np.float32),
+            np.asarray(weights["norm.variance"], np.float32),
+            tuple((w.astype(np.float32), b.astype(np.float32)) for _, w, b in layers),
+        )
+
+    def __call__(self, embeddings: Floats) -> Floats:
+        x = (embeddings - self.mean) / (np.sqrt(self.variance) + np.float32(_MIN_SPREAD))
+        for index, (weight, bias) in enumerate(self.layers):
+            x = x @ weight.T + bias
+            if index + 1 < len(self.layers):
+                np.maximum(x, 0, out=x)
+        # The logistic function through tanh does not overflow on either side.
+        return (np.tanh(x[:, 0] * np.float32(0.5)) * np.float32(0.5) + np.float32(0.5)).astype(np.float32)
+
+
+def _linear_layers(
+    weights: Mapping[str, NDArray[Any]], where: str
+) -> list[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
+    """The two-dimensional weights in the order of the number in their names, each with its bias, as float64."""
+    found = []
+    for name, value in weights.items():
+        if (name == "weight" or name.endswith(".weight")) and value.ndim == 2:
+            numbers = re.findall(r"\d+", name)
+            bias = weights.get(f"{name.removesuffix('weight')}bias", np.zeros(value.shape[0]))
+            found.append((int(numbers[-1]) if numbers else 0, value.astype(np.float64), bias.astype(np.float64)))
+    found.sort(key=lambda layer: layer[0])
+    if not found:
+        raise WrongWeights(f"{where} holds no linear layers. It holds: {', '.join(sorted(weights)[:8]) or 'nothing'}")
+    for (_, before, _), (number, weight, bias) in itertools.pairwise(found):
+        if weight.shape[1] != before.shape[0] or bias.shape != (weight.shape[0],):
+            raise WrongWeights(
+                f"{where}: layer {number} takes {weight.shape[1]} numbers and is given {before.shape[0]}"
+            )
+    return found

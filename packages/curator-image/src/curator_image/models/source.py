@@ -1,0 +1,241 @@
+"""Where a model is: a local folder or file, a Hugging Face id at a pinned revision, or an https address.
+
+A model is named by one string. `locate_folder` and `locate_file` turn it into a local path, downloading what is
+missing, and raise `ModelNotFound` with the command to type and the folder to use where they cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curator_core.errors import CuratorError, MissingDependency, UsageError
+
+# Weights that nobody has to unpickle; a repository that has none is refused with a word on converting it.
+FOLDER_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+
+# Commits of the models that stages name by default: the id alone means this revision, for everybody and for ever.
+PINNED = {
+    "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    "ttj/sac-logos-ava1-l14-linearMSE": "1e77fa05081323d99725fc40a9bf9f88180490e7",
+}
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_DOWNLOAD = 2 << 30
+
+
+class ModelNotFound(CuratorError):
+    """A model is neither here nor can it be fetched; the text says what to download and where to put it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """One file of a model repository, or of an https address; ``sha256`` is checked where it is known."""
+
+    model: str
+    filename: str = ""
+    revision: str | None = None
+    sha256: str | None = None
+
+
+def split_model(model: str, revision: str | None = None) -> tuple[str, str | None]:
+    """``org/name@revision`` as id and revision; without one, the pinned revision of the id if there is one."""
+    name, _, given = model.partition("@")
+    if given and revision and given != revision:
+        raise UsageError(f"model {model!r} names revision {given!r}, but revision={revision!r} was given: give one")
+    return name, given or revision or PINNED.get(name)
+
+
+def check_model(stage: str, model: object, revision: object = None) -> None:
+    """Refuse, without touching the disk, what cannot be the name of a model."""
+    if not isinstance(model, str) or not model:
+        raise UsageError(
+            f"{stage}.model must be a Hugging Face id such as 'openai/clip-vit-large-patch14', "
+            f"or a local path, not {model!r}"
+        )
+    if revision is not None and (not isinstance(revision, str) or not revision):
+        raise UsageError(
+            f"{stage}.revision must be a commit, tag or branch of the model's repository, not {revision!r}"
+        )
+
+
+def locate_folder(model: str, revision: str | None = None) -> Path:
+    """The folder that holds a Hugging Face model: ``model`` itself where it is one, else a snapshot of the hub."""
+    local = _local(model)
+    if local is not None:
+        if not local.is_dir():
+            raise ModelNotFound(f"model {model!r} is a file, but a folder with config.json and weights is needed")
+        _check_folder(model, local)
+        return local
+    name, revision = split_model(model, revision)
+    hub = _hub_library(name, revision)
+    try:
+        # From the cache first: a run must not depend on a server that it does not need.
+        folder = Path(
+            hub.snapshot_download(name, revision=revision, allow_patterns=list(FOLDER_PATTERNS), local_files_only=True)
+        )
+        _check_folder(model, folder)
+        return folder
+    except (hub.errors.LocalEntryNotFoundError, ModelNotFound):
+        pass
+    try:
+        folder = Path(hub.snapshot_download(name, revision=revision, allow_patterns=list(FOLDER_PATTERNS)))
+    except Exception as error:  # the hub library and its HTTP client raise many kinds: all mean "not here"
+        raise ModelNotFound(_advice(name, revision, "", error)) from error
+    _check_folder(model, folder)
+    for path in sorted(folder.glob("*.safetensors")):
+        _check_blob(path)
+    return folder
+
+
+def locate_file(file: HubFile) -> Path:
+    """The local path of one file: given as a path, as ``org/name`` and ``filename``, or as an https address."""
+    if file.model.startswith(("https://", "http://")):
+        return _checked(_fetch(file), file.sha256)
+    local = _local(file.model)
+    if local is not None:
+        if local.is_dir() and file.filename and (local / file.filename).exists():
+            local = local / file.filename
+        return local if local.is_dir() else _checked(local, file.sha256)
+    name, revision = split_model(file.model, file.revision)
+    hub = _hub_library(name, revision, file.filename)
+    try:
+        path = Path(hub.hf_hub_download(name, file.filename, revision=revision, local_files_only=True))
+    except hub.errors.LocalEntryNotFoundError:
+        try:
+            path = Path(hub.hf_hub_download(name, file.filename, revision=revision))
+        except Exception as error:  # the hub library and its HTTP client raise many kinds: all mean "not here"
+            raise ModelNotFound(_advice(name, revision, file.filename, error)) from error
+        _check_blob(path)
+    return _checked(path, file.sha256)
+
+
+def cache_folder() -> Path:
+    """Where files from https addresses are kept; ``CURATOR_MODEL_CACHE`` moves it."""
+    given = os.environ.get("CURATOR_MODEL_CACHE")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "curator" / "models"
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _local(model: str) -> Path | None:
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    # An id has one slash and no dot in front; anything else that is not there was meant as a path.
+    if model.startswith(("/", ".", "~")) or not _HUB_ID.fullmatch(model.partition("@")[0]):
+        raise ModelNotFound(
+            f"there is no model at {model!r} (looked at {str(path.absolute())!r}): give the folder that holds "
+            "config.json and model.safetensors, or a Hugging Face id such as 'openai/clip-vit-large-patch14'"
+        )
+    return None
+
+
+def _hub_library(name: str, revision: str | None, filename: str = "") -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise MissingDependency(
+            f'fetching the model {name!r} needs huggingface_hub: pip install "curator-image[models]", or download '
+            f"{filename or 'its folder'} at revision {revision or 'main'!r} and give the local path as the model"
+        ) from error
+    return huggingface_hub
+
+
+def _check_folder(model: str, folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelNotFound(
+            f"model {model!r} has no config.json in {str(folder)!r}: is this a Hugging Face model folder?"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ModelNotFound(
+            f"model {model!r} has no *.safetensors in {str(folder)!r}. Pickled weights are not loaded; where a "
+            "repository has only pytorch_model.bin, save the model once with save_pretrained(folder) "
+            "and give that folder as the model"
+        )
+
+
+def _advice(name: str, revision: str | None, filename: str, error: Exception) -> str:
+    short = name.rpartition("/")[2]
+    flag = f" --revision {revision}" if revision else ""
+    what = f"{filename} of the model {name!r}" if filename else f"the model {name!r}"
+    reason = str(error).strip().splitlines()
+    return (
+        f"{what} (revision {revision or 'main'}) is not on this machine and could not be downloaded: "
+        f"{type(error).__name__}: {reason[0][:200] if reason else 'no reason given'}\n"
+        f"On a machine with a network:  hf download {name}{' ' + filename if filename else ''}{flag} "
+        f"--local-dir models/{short}\n"
+        f"Then copy models/{short} here and give its path as the model, or copy the Hugging Face cache "
+        "(~/.cache/huggingface/hub, or $HF_HOME/hub)."
+    )
+
+
+def _check_blob(path: Path) -> None:
+    """The hub names large files in its cache by their SHA-256: hold a fresh download to it."""
+    blob = path.resolve()
+    if _SHA256.fullmatch(blob.name):
+        _checked(blob, blob.name)
+
+
+def _checked(path: Path, expected: str | None) -> Path:
+    if expected is None:
+        return path
+    found = file_sha256(path)
+    if found != expected.lower():
+        raise ModelNotFound(
+            f"{str(path)!r} has SHA-256 {found}, but {expected} was expected: delete it and download it again, "
+            "or, if the new file is right, change the expected checksum"
+        )
+    return path
+
+
+def _fetch(file: HubFile) -> Path:
+    url = file.model
+    folder = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16]
+    name = re.sub(r"[^\w.+-]", "_", url.rpartition("/")[2]) or "file"
+    target = folder / name
+    if target.exists():
+        return target
+    if not url.startswith("https://"):
+        raise UsageError(f"a model is fetched over https only, not from {url!r}: download it and give its path")
+    try:
+        # The scheme was checked above; a redirect to another one is refused by urllib's own handler for file:.
+        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as out:
+                    total = 0
+                    while block := answer.read(1 << 20):
+                        total += len(block)
+                        if total > _MAX_DOWNLOAD:
+                            raise ModelNotFound(f"{url} is larger than {_MAX_DOWNLOAD >> 30} GiB: not a model head")
+                        out.write(block)
+                _checked(Path(temporary), file.sha256)
+                Path(temporary).replace(target)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    Path(temporary).unlink()
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise ModelNotFound(
+            f"{url} is not on this machine and could not be downloaded: {error}\n"
+            f"Download it on a machine with a network and put it at {str(target)!r}, "
+            "or anywhere else and give that path as the model."
+        ) from error
+    return target

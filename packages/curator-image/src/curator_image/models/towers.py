@@ -1,0 +1,311 @@
+"""The two halves of a CLIP-like model: pixels to vectors and texts to vectors, on the CPU or a GPU.
+
+Everything here needs torch and transformers; stages import it in their `setup`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curator_core.errors import CuratorError, MissingDependency, UsageError
+from curator_image.models.preprocess import Preprocessing
+
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
+CPU_BATCH = 32
+LARGEST_BATCH = 1024
+
+_LOG = logging.getLogger(__name__)
+_CLIP = ("clip", "clip_vision_model", "clip_text_model")
+_SIGLIP = ("siglip", "siglip_vision_model", "siglip_text_model")
+_DINO = ("dinov2", "dinov2_with_registers", "dinov3_vit")
+
+
+class OutOfMemory(CuratorError):
+    """Not even one item fits into the memory that the stage has."""
+
+
+@dataclass
+class Batcher:
+    """Runs a function over chunks; a chunk that does not fit into memory is halved, for good, and tried again."""
+
+    size: int
+    retries: int = 0
+
+    def run(self, count: int, forward: Callable[[int, int], Any]) -> list[Any]:
+        """``forward(start, stop)`` for consecutive ranges that cover ``count`` items."""
+        import torch
+
+        results: list[Any] = []
+        start = 0
+        while start < count:
+            stop = min(count, start + self.size)
+            try:
+                results.append(forward(start, stop))
+            except torch.OutOfMemoryError as error:
+                if self.size == 1:
+                    raise OutOfMemory(
+                        f"one item does not fit into memory: give the stage more gpu_memory_gb. {error}"
+                    ) from error
+                self.size = max(1, min(self.size, stop - start) // 2)
+                self.retries += 1
+                _LOG.warning("out of memory with %d items at a time, going on with %d", stop - start, self.size)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            start = stop
+        return results
+
+
+@dataclass
+class ImageTower:
+    """A vision model with its preprocessing."""
+
+    model: Any
+    preprocessing: Preprocessing
+    kind: str
+    dimension: int
+    device: str
+    dtype: Any
+    batcher: Batcher = field(default_factory=lambda: Batcher(CPU_BATCH))
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        precision: str = "auto",
+        batch_size: int | None = None,
+        memory_gb: float = 0.0,
+    ) -> ImageTower:
+        """Load the vision half of the model in ``folder``; ``memory_gb`` is what it may take of a GPU, 0 for all."""
+        transformers = import_models("transformers")
+        kind = model_type(folder)
+        if kind in _CLIP:
+            family = transformers.CLIPVisionModelWithProjection
+        elif kind in _SIGLIP:
+            family = transformers.SiglipVisionModel
+        elif kind in _DINO:
+            family = transformers.AutoModel
+        else:
+            raise UsageError(
+                f"the model in {str(folder)!r} is of type {kind!r}; image embeddings are made with "
+                f"{', '.join(sorted({*_CLIP[:1], *_SIGLIP[:1], *_DINO}))}"
+            )
+        dtype = torch_dtype(precision, device)
+        model = load_pretrained(family, folder, dtype, device)
+        if kind in _CLIP:
+            dimension = int(model.config.projection_dim)
+        else:
+            config = getattr(model.config, "vision_config", model.config)
+            dimension = int(config.hidden_size)
+        tower = cls(model, Preprocessing.load(folder), kind, dimension, device, dtype)
+        tower.batcher.size = batch_size or tower.fitting_batch(memory_gb)
+        return tower
+
+    def forward(self, pixels: Any) -> Any:
+        """Unit vectors of a uint8 tensor ``(n, height, width, 3)``, on the device, as float32."""
+        import torch
+
+        inputs = self.preprocessing(pixels, self.dtype)
+        answer = self.model(pixel_values=inputs)
+        vectors = answer.image_embeds if self.kind in _CLIP else answer.pooler_output
+        return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Unit vectors of ``(n, height, width, 3)`` pixels."""
+        import torch
+
+        def part(start: int, stop: int) -> Any:
+            with warnings.catch_warnings():
+                # Arrow's memory is read-only, and so do we treat it.
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+                chunk = torch.from_numpy(pixels[start:stop])
+            if self.device == "cuda":
+                # From pinned memory the copy runs beside the forward pass of the chunk before.
+                chunk = chunk.pin_memory().to(self.device, non_blocking=True)
+            return self.forward(chunk)
+
+        with torch.inference_mode():
+            parts = self.batcher.run(len(pixels), part)
+            if not parts:
+                return np.empty((0, self.dimension), np.float32)
+            return np.asarray(torch.cat(parts).cpu().numpy())
+
+    def fitting_batch(self, memory_gb: float) -> int:
+        """How many images fit: a constant on the CPU, from the measured need of an image on a GPU."""
+        if self.device != "cuda":
+            return CPU_BATCH
+        import torch
+
+        height, width = self.preprocessing.target or (224, 224)
+        peaks = []
+        with torch.inference_mode():
+            # The first round is thrown away: libraries take their workspaces then.
+            for count in (8, 8, 16):
+                torch.cuda.reset_peak_memory_stats()
+                self.forward(torch.zeros((count, height, width, 3), dtype=torch.uint8, device=self.device))
+                torch.cuda.synchronize()
+                peaks.append(torch.cuda.max_memory_allocated())
+        each = max(1, (peaks[2] - peaks[1]) // 8)
+        resident = torch.cuda.memory_allocated()
+        torch.cuda.empty_cache()
+        free = torch.cuda.mem_get_info()[0]
+        room = min(free, memory_gb * 1e9 - resident) if memory_gb else free
+        # A fifth stays free: the allocator's fragments, and the pixels of the next chunk.
+        fitting = int(max(room, 0) * 0.8 / each)
+        return max(1, min(LARGEST_BATCH, fitting // 8 * 8 or fitting))
+
+
+@dataclass
+class TextTower:
+    """The text model of a CLIP or SigLIP with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    kind: str
+    max_tokens: int
+    device: str
+    batcher: Batcher = field(default_factory=lambda: Batcher(CPU_BATCH))
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, device: str = "cpu", precision: str = "auto", batch_size: int | None = None
+    ) -> TextTower:
+        """Load the text half of the model in ``folder``."""
+        transformers = import_models("transformers")
+        kind = model_type(folder)
+        if kind in _CLIP:
+            family = transformers.CLIPTextModelWithProjection
+        elif kind in _SIGLIP:
+            family = transformers.SiglipTextModel
+        else:
+            raise UsageError(
+                f"the model in {str(folder)!r} is of type {kind!r}, which has no text model: use CLIP or SigLIP"
+            )
+        model = load_pretrained(family, folder, torch_dtype(precision, device), device)
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"the model folder {str(folder)!r} has no tokenizer that can be loaded (tokenizer.json, or vocab.json "
+                f"and merges.txt): {error}"
+            ) from error
+        config = getattr(model.config, "text_config", model.config)
+        tower = cls(model, tokenizer, kind, int(config.max_position_embeddings), device)
+        tower.batcher.size = batch_size or (256 if device == "cuda" else CPU_BATCH)
+        return tower
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of texts; what is longer than the model's context is cut."""
+        import torch
+
+        def part(start: int, stop: int) -> Any:
+            # SigLIP was trained on padded texts without a mask and needs all its positions filled.
+            tokens = self.tokenizer(
+                list(texts[start:stop]),
+                padding="max_length" if self.kind in _SIGLIP else True,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
+            ).to(self.device)
+            answer = self.model(**tokens)
+            vectors = answer.text_embeds if self.kind in _CLIP else answer.pooler_output
+            return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+        with torch.inference_mode():
+            parts = self.batcher.run(len(texts), part)
+            return np.asarray(torch.cat(parts).cpu().numpy())
+
+
+def model_type(folder: Path) -> str:
+    """What kind of model a folder holds, from its config.json."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (ValueError, KeyError) as error:
+        raise UsageError(
+            f"{str(folder / 'config.json')!r} is not the configuration of a model: no model_type"
+        ) from error
+
+
+def choose_device(device: str, wants_gpu: bool) -> str:
+    """``cuda`` where the stage was given a GPU or asked for the device by name, else ``cpu``."""
+    torch = import_models("torch")
+    available = bool(torch.cuda.is_available())
+    if device == "cuda" and not available:
+        raise UsageError("device='cuda', but this worker sees no NVIDIA GPU: use device='auto' or 'cpu'")
+    if device == "auto":
+        if available and not wants_gpu:
+            _LOG.warning(
+                "a GPU is here but was not asked for, so the model runs on the CPU: set gpu_memory_gb to use it"
+            )
+        return "cuda" if available and wants_gpu else "cpu"
+    return device
+
+
+def torch_dtype(precision: str, device: str) -> Any:
+    """The torch type of a precision by name; ``auto`` is bf16 on a GPU (fp16 on an old one) and fp32 on the CPU."""
+    torch = import_models("torch")
+    if precision == "auto":
+        if device != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def load_pretrained(family: Any, folder: Path, dtype: Any, device: str) -> Any:
+    """A model from a local folder, in evaluation mode, on its device."""
+    with _quiet():
+        model = family.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True)
+    return model.to(device).eval()
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Torch with ``count`` CPU threads: as many everywhere, so that sums are added up in the same order everywhere."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the report that half of a two-tower checkpoint is not used, which is what we want, and progress bars."""
+    from transformers.utils import logging as library
+
+    before = library.get_verbosity()
+    bar = library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(before)
+        if bar:
+            library.enable_progress_bar()
+
+
+def import_models(name: str) -> Any:
+    """Import torch or transformers, or say how to install them."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependency(f'models need {name}: pip install "curator-image[models]"') from error

@@ -1,0 +1,211 @@
+"""Embeddings equal those of the Hugging Face processor and model, within the tolerance that the documentation states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from curator_core import Resources, UsageError, WorkerMetadata
+from curator_image.batch import ImageBatch
+from curator_image.embedding import ImageEmbedding, embedding_matrix, embedding_origin
+
+pytestmark = pytest.mark.models
+
+MakeBatch = Callable[..., ImageBatch]
+
+
+def reference(folder: Path, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """What transformers itself makes of the pictures: its processor on Pillow images, its model, unit length."""
+    import torch
+    import transformers
+
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    inputs = processor(images=[Image.fromarray(image) for image in images], return_tensors="pt")
+    with torch.inference_mode():
+        answer = model.get_image_features(**inputs) if hasattr(model, "get_image_features") else model(**inputs)
+    vectors = getattr(answer, "pooler_output", answer)
+    return np.asarray(torch.nn.functional.normalize(vectors, dim=-1).numpy())
+
+
+def embed(batch: ImageBatch, **parameters: Any) -> np.ndarray[Any, Any]:
+    stage = ImageEmbedding(**parameters)
+    stage.setup(WorkerMetadata())
+    table = stage.process(batch).to_pyarrow()
+    return np.asarray(embedding_matrix(table, "embedding")[0])
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
+def test_pixels_of_the_models_size_give_the_references_vectors(
+    name: str, request: pytest.FixtureRequest, image_batch: MakeBatch, pictures: Any
+) -> None:
+    folder, images = request.getfixturevalue(name), pictures(9)
+    np.testing.assert_allclose(embed(image_batch(images), model=str(folder)), reference(folder, images), atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (64, 48), (33, 200), (32, 50), (20, 24)])
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
+def test_pixels_of_another_size_are_resized_and_cropped_as_the_reference_does(
+    name: str, size: tuple[int, int], request: pytest.FixtureRequest, image_batch: MakeBatch, pictures: Any
+) -> None:
+    folder, images = request.getfixturevalue(name), pictures(6, *size)
+    ours, theirs = embed(image_batch(images), model=str(folder)), reference(folder, images)
+    assert (ours * theirs).sum(axis=1).min() > 0.9999
+
+
+def test_every_vector_has_length_one_and_the_column_says_where_it_came_from(clip: Path, image_batch: MakeBatch) -> None:
+    stage = ImageEmbedding(model=str(clip))
+    stage.setup(WorkerMetadata())
+    table = stage.process(image_batch(5)).to_pyarrow()
+    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 24)
+    np.testing.assert_allclose(np.linalg.norm(embedding_matrix(table, "embedding")[0], axis=1), 1, atol=1e-6)
+    assert embedding_origin(table, "embedding") == (str(clip), "clip")
+
+
+def test_pixels_stay_for_later_stages_that_read_them_and_end_here_otherwise(clip: Path, image_batch: MakeBatch) -> None:
+    stage = ImageEmbedding(model=str(clip))
+    last, not_last = stage.needed_by(frozenset({"key", "bytes"})), stage.needed_by(frozenset({"pixels"}))
+    assert (last.removes(), not_last.removes()) == (["pixels"], [])
+    for variant, kept in ((last, False), (not_last, True), (stage.with_(keep_pixels=False), False)):
+        variant.setup(WorkerMetadata())
+        assert ("pixels" in variant.process(image_batch(3)).column_names) is kept
+
+
+def test_the_input_is_not_changed(clip: Path, image_batch: MakeBatch) -> None:
+    batch = image_batch(3)
+    before = batch.to_pyarrow()
+    embed(batch, model=str(clip))
+    assert batch.to_pyarrow() is before
+
+
+def test_an_empty_batch_and_one_in_several_chunks_are_batches_too(clip: Path, image_batch: MakeBatch) -> None:
+    batch = image_batch(7)
+    table = batch.to_pyarrow()
+    split = batch.with_data(pa.concat_tables([table.slice(0, 3), table.slice(3)]))
+    assert embed(batch.with_data(table.slice(0, 0)), model=str(clip)).shape == (0, 24)
+    np.testing.assert_array_equal(embed(split, model=str(clip)), embed(batch, model=str(clip)))
+
+
+def test_how_many_threads_torch_has_outside_does_not_change_a_bit(clip: Path, image_batch: MakeBatch) -> None:
+    import torch
+
+    given, found = torch.get_num_threads(), []
+    try:
+        for outside in (1, 2, 3):
+            torch.set_num_threads(outside)
+            found.append(embed(image_batch(70), model=str(clip)).tobytes())
+            assert torch.get_num_threads() == outside
+    finally:
+        torch.set_num_threads(given)
+    assert len(set(found)) == 1
+
+
+def test_half_precision_is_near_single_precision(clip: Path, image_batch: MakeBatch) -> None:
+    single = embed(image_batch(8), model=str(clip))
+    for precision in ("bf16", "fp16"):
+        half = embed(image_batch(8), model=str(clip), precision=precision)
+        assert half.dtype == np.float32
+        assert (single * half).sum(axis=1).min() > 0.999
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_every_row_is_still_there(clip: Path, image_batch: MakeBatch) -> None:
+    import torch
+
+    stage = ImageEmbedding(model=str(clip), model_batch_size=16)
+    stage.setup(WorkerMetadata())
+    expected = embedding_matrix(stage.process(image_batch(23)).to_pyarrow(), "embedding")[0]
+    tower = stage._tower
+    assert tower is not None
+
+    def small_memory(module: Any, arguments: Any, keywords: dict[str, Any]) -> None:
+        if len(keywords["pixel_values"]) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    tower.model.register_forward_pre_hook(small_memory, with_kwargs=True)
+    halved = embedding_matrix(stage.process(image_batch(23)).to_pyarrow(), "embedding")[0]
+    np.testing.assert_allclose(halved, expected, atol=1e-6)
+    assert tower.batcher.size == 2
+    assert stage.recorder.metrics["out_of_memory_retries"] == 3
+
+
+def test_one_image_that_does_not_fit_is_an_error_that_names_the_remedy(clip: Path, image_batch: MakeBatch) -> None:
+    import torch
+
+    from curator_image.models.towers import OutOfMemory
+
+    stage = ImageEmbedding(model=str(clip))
+    stage.setup(WorkerMetadata())
+    assert stage._tower is not None
+
+    def no_memory(module: Any, arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    stage._tower.model.register_forward_pre_hook(no_memory)
+    with pytest.raises(OutOfMemory, match="gpu_memory_gb"):
+        stage.process(image_batch(4))
+
+
+def test_a_vector_that_is_not_finite_is_a_reject_with_its_key(clip: Path, image_batch: MakeBatch) -> None:
+    stage = ImageEmbedding(model=str(clip), model_batch_size=2)
+    stage.setup(WorkerMetadata())
+    assert stage._tower is not None
+    calls = []
+
+    def overflow(module: Any, arguments: Any, answer: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            answer.image_embeds[1] = float("inf")
+        return answer
+
+    stage._tower.model.register_forward_hook(overflow)
+    out = stage.process(image_batch(5))
+    assert out.to_pyarrow()["key"].to_pylist() == ["k000", "k001", "k002", "k004"]
+    (reject,) = stage.recorder.rejects
+    assert (reject.reason, reject.source, reject.position) == ("embedding not finite", "a.tar", "k003")
+
+
+def test_a_gpu_is_asked_for_by_parameter_and_by_with(clip: Path) -> None:
+    stage = ImageEmbedding(model=str(clip), gpu_memory_gb=6)
+    assert stage.resources == Resources(cpus=1, gpu_memory_gb=6)
+    assert stage.with_(gpu_memory_gb=2).resources.gpu_memory_gb == 2
+    assert stage.with_(resources=Resources(gpus=1)).resources == Resources(gpus=1)
+    assert ImageEmbedding().resources == Resources()
+    assert stage.settings() == {}
+
+
+def test_a_gpu_by_name_where_there_is_none_is_refused(clip: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(UsageError, match="no NVIDIA GPU"):
+        ImageEmbedding(model=str(clip), device="cuda").setup(WorkerMetadata())
+
+
+def test_a_model_of_another_kind_is_refused_with_those_that_work(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"'bert'.*clip, dinov2"):
+        ImageEmbedding(model=str(tmp_path)).setup(WorkerMetadata())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"model": ""}, "Hugging Face id"),
+        ({"precision": "int8"}, "fp32, fp16, bf16"),
+        ({"model_batch_size": 0}, "1 or more"),
+        ({"gpu_memory_gb": -1}, "zero or more"),
+        ({"column": ""}, "name of a new column"),
+        ({"modle": "x"}, "did you mean 'model'"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_is_loaded(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        ImageEmbedding(**wrong)
