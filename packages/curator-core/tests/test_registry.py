@@ -163,6 +163,22 @@ def test_a_wrong_value_names_the_stage_the_parameter_and_what_was_wanted(params:
         build_stage(f"{HERE}Picky", params)
 
 
+def test_inherited_parameters_are_checked_with_the_types_of_where_they_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heirs_of_a_filter.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import TYPE_CHECKING\n"
+        "from curator_core import ColumnFilter\nif TYPE_CHECKING:\n    from decimal import Decimal\n"
+        "@dataclass\nclass Heir(ColumnFilter):\n    level: int = 1\n    unknown: Decimal | None = None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=r"mode must be one of 'filter', 'annotate', 'invert', not 'keep'"):
+        build_stage("heirs_of_a_filter.Heir", {"mode": "keep"})
+    with pytest.raises(UsageError, match=r"level must be int, not 'x'"):
+        build_stage("heirs_of_a_filter.Heir", {"level": "x"})
+    assert build_stage("heirs_of_a_filter.Heir", {"unknown": 5}).params()["unknown"] == 5
+
+
 def test_a_stage_made_of_a_function_is_checked_the_same_way() -> None:
     assert build_stage(f"{HERE}Shout", {"mark": "?"}).params() == {"mark": "?"}
     with pytest.raises(UsageError, match=r"mark must be str, not 1"):

@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeAliasType, get_args, get_origin
 
 from curator_core.errors import CuratorError, UsageError, nearest
 
@@ -179,6 +179,8 @@ def shown_type(annotation: Any) -> str:
     """A type as a person writes it."""
     if annotation is inspect.Parameter.empty:
         return "any value"
+    if isinstance(annotation, TypeAliasType):
+        return shown_type(annotation.__value__)
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(map(repr, get_args(annotation)))}"
     if get_origin(annotation) is None and isinstance(annotation, type):

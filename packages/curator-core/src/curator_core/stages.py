@@ -19,9 +19,11 @@ The kind of work is the base class: `ProcessingStage` (one task to one, or to no
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import inspect
 import re
+import sys
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -520,7 +522,7 @@ def _signature(cls: type) -> inspect.Signature:
 def constructor_signature(cls: type[ProcessingStage[Any, Any]]) -> inspect.Signature:
     """The parameters of a stage class with their types resolved, as far as they can be."""
     signature = _signature(cls)
-    hints = _hints(cls.__init__)
+    hints = _field_hints(cls) if dataclasses.is_dataclass(cls) else _hints(cls.__init__)
     return signature.replace(
         parameters=[p.replace(annotation=hints.get(n, p.annotation)) for n, p in signature.parameters.items()]
     )
@@ -535,6 +537,22 @@ def _hints(function: Any) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except Exception:  # names that exist only for type checkers: the raw annotations have to do
         return dict(getattr(function, "__annotations__", {}))
+
+
+def _field_hints(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields. Each is looked up where it was written, which may be another module, and by
+    itself, so that one that cannot be found (a name for type checkers alone) does not take the others along.
+    """
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        home = vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
+        for name, annotation in inspect.get_annotations(base).items():
+            holder = types.SimpleNamespace(__annotations__={name: annotation})
+            try:
+                hints.update(typing.get_type_hints(holder, home, dict(vars(base))))
+            except Exception:  # as in _hints
+                hints[name] = annotation
+    return hints
 
 
 def _checked_name(name: str) -> str:
