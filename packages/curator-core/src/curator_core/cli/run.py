@@ -164,8 +164,11 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
     if run_dir is None or exit_code_of(error) != FAILED:
         return
     from curator_core.report import write_report  # see _run
+    from curator_core.run_directory import RunDirectory
 
     with contextlib.suppress(CuratorError):  # where the disk is what failed, the error that is shown already says so
+        if not RunDirectory(run_dir).exists():
+            return
         write_report(run_dir)
     click.echo(f"what is complete is kept in {run_dir}: mend the cause, and go on with --resume", err=True)
 
