@@ -22,6 +22,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
@@ -128,6 +129,7 @@ def is_temporary(path: AnyPath) -> bool:
     return _TEMPORARY.fullmatch(file_name(path)) is not None
 
 
+@lru_cache(maxsize=4096)  # most components are folders, which many files share
 def _component_key(text: str) -> tuple[str | int, ...]:
     # Numbers compare by length and then as text, because int() refuses numbers of thousands of digits.
     key: list[str | int] = []
