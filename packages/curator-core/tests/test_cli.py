@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from curator_core import registry
+from curator_core import registry, storage
 from curator_core.cli import BAD_USAGE, DONE, FAILED, INTERRUPTED, QUARANTINED, run_command
 from curator_core.cli.init import template_names, template_text
 from curator_core.pipeline_file import load_pipeline
@@ -285,6 +285,27 @@ def test_a_folder_without_a_run_is_one_clear_error(curate: Project, command: str
     assert "'in' holds no run" in curate.err
     assert curate(command, "nowhere") == BAD_USAGE
     assert "nowhere" in curate.err
+
+
+def test_input_output_and_the_run_itself_may_be_in_an_object_store(curate: Project, s3_bucket: str) -> None:
+    place = f"{s3_bucket}/{curate.module}"
+    for path in (curate.folder / "in").iterdir():
+        storage.write_bytes_atomic(f"{place}/in/{path.name}", path.read_bytes())
+    for text in ("in/*.txt", "out/"):
+        curate.edit(text, f"{place}/{text}")
+    curate.edit("run_dir: run", f"run_dir: {place}/run")
+    assert curate("run", "p.yaml", "--workers", "2", "--quiet") == DONE
+    outputs = storage.list_files(f"{place}/out")
+    assert sorted(n for path in outputs if path.endswith(".txt") for n in storage.read_bytes(path).split()) == [
+        b"%d" % n for n in (10, 11, 12, 13, 20, 21, 22, 23)
+    ]
+    assert curate("run", "p.yaml", "--resume") == DONE
+    assert "4 of them complete before" in curate.out
+    assert curate("verify", f"{place}/run") == DONE
+    assert curate("rejects", f"{place}/run") == DONE
+    assert curate.out.startswith("4 rejected by Read: no number")
+    assert b"numbers" in storage.read_bytes(f"{place}/run/report.html")
+    assert not (curate.folder / "run").exists()
 
 
 # Bad input

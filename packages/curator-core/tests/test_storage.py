@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,31 +20,6 @@ from hypothesis import strategies as st
 from curator_core import storage
 from curator_core.errors import CuratorError, MissingDependency, UsageError
 from curator_core.storage import write_atomic, write_bytes_atomic
-
-
-@pytest.fixture(scope="module")
-def s3_bucket() -> Iterator[str]:
-    pytest.importorskip("s3fs")
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    kept = dict(os.environ)
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "someone",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("bucket")
-    yield "s3://bucket"
-    s3fs.S3FileSystem.clear_instance_cache()
-    os.environ.clear()
-    os.environ.update(kept)
-    server.stop()
 
 
 @pytest.fixture(params=["local", "file_url", "memory", "s3"])
