@@ -38,7 +38,7 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
     from curator_core.adapter import GroupRunner
     from curator_core.ledger import LedgerWriter, MemorySink
     from curator_core.stages import NodeInfo, WorkerMetadata
-    from curator_core.transport import encode_task
+    from curator_core.transport import decode_task
 
     pa.set_cpu_count(start["threads"])
 
@@ -46,6 +46,7 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
         connection.send_bytes(cloudpickle.dumps((kind, value)))
 
     def fail(index: int, error: BaseException) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the driver will end us for it; teardown comes first
         try:
             answer("error", (index, error))
         except Exception:  # an exception that cannot be pickled travels as its text
@@ -75,12 +76,10 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
             began = time.perf_counter()
             for index, data in cloudpickle.loads(message):
                 os.pwrite(marker, struct.pack("<q", index), 0)
-                from curator_core.transport import decode_task
-
                 try:
                     for result in runner.run([decode_task(data)]):
                         result._pending, result._outputs = [], []
-                        answer("result", memoryview(encode_task(result)).tobytes())
+                        answer("result", _encoded(result))
                 except Exception as error:
                     sink.flush()
                     fail(index, error)
@@ -100,6 +99,7 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
     except Exception as error:
         fail(-1, error)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that hangs here is killed after a few seconds
         if runner is not None:
             try:
                 runner.teardown()
@@ -107,6 +107,19 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
                 fail(-1, error)
             runner.flush()
     answer("stopped")
+
+
+def _encoded(result: Any) -> bytes:
+    from curator_core.errors import UsageError
+    from curator_core.transport import encode_task
+
+    try:
+        return memoryview(encode_task(result)).tobytes()
+    except Exception as error:
+        raise UsageError(
+            f"the result {result.task_id!r} cannot be sent from its worker process to the driver: {error}. End the "
+            "pipeline with a table or a writer, or run with workers=0"
+        ) from error
 
 
 def _end_with(driver: int) -> None:

@@ -34,11 +34,15 @@ from curator_core.machine import available_cpus
 from curator_core.recorder import Reject
 from curator_core.stages import NodeInfo, WorkerMetadata
 from curator_core.task import StagePerfStats, Task
-from curator_core.transport import decode_task, encode_task
+from curator_core.transport import by_value, decode_task, encode_task
 
 MAX_DEATHS = 3
 CHUNK_SECONDS = 0.05  # how much work one message should carry
 MAX_CHUNK = 512
+CHUNK_BYTES = 4 << 20  # and how many bytes, so that many small tasks travel together and large ones alone
+# A message that waits while the worker is busy must fit into the socket's buffer: if the driver blocked on sending it
+# while the worker blocked on sending a result, both would wait for ever.
+AHEAD_BYTES = 32 << 10
 STOP_SECONDS = 5.0
 
 
@@ -129,6 +133,23 @@ def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
             hand_over()
 
 
+def _packed(run: SegmentRun) -> bytes:
+    """What a worker needs to know, the stages included."""
+    try:
+        with by_value(*(kind for planned in run.stages for kind in type(planned.stage).__mro__)):
+            return cloudpickle.dumps((run.stages, run.context, run.ending, run.folder))
+    except Exception as error:
+        for planned in run.stages:
+            try:
+                cloudpickle.dumps(planned)
+            except Exception as cause:
+                raise UsageError(
+                    f"stage {planned.name!r} cannot be sent to a worker process: {cause}. What a stage opens or loads "
+                    "(a file, a lock, a connection, a model) belongs into its setup(); workers=0 sends nothing"
+                ) from error
+        raise
+
+
 @dataclass
 class _Worker:
     number: int
@@ -137,6 +158,7 @@ class _Worker:
     marker: int  # a file in which the worker says which source it is on
     ready: bool = False
     outstanding: deque[list[int]] = field(default_factory=deque)
+    held: tuple[list[int], bytes] | None = None  # the next chunk, too large to be sent ahead
     undurable: set[int] = field(default_factory=set)
     flushing: bool = False
 
@@ -158,7 +180,7 @@ class _Pool:
         self.started = 0
         self.seconds_per_source = 0.0
         self.node_ready = False
-        self.payload = cloudpickle.dumps((run.stages, run.context, run.ending, run.folder))
+        self.payload = _packed(run)
         self.sink: LedgerWriter | MemorySink | None = None
 
     def __enter__(self) -> _Pool:
@@ -183,6 +205,7 @@ class _Pool:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * AHEAD_BYTES)
         with tempfile.TemporaryFile() as file:
             marker = os.dup(file.fileno())
         os.pwrite(marker, struct.pack("<q", -1), 0)
@@ -259,13 +282,18 @@ class _Pool:
     def _feed(self) -> None:
         for worker in self.workers:
             while worker.ready and len(worker.outstanding) < 2:
-                chunk = self._next_chunk(busy=bool(worker.outstanding))
+                busy = bool(worker.outstanding)
+                chunk, message = worker.held or self._next_chunk(busy)
+                if not chunk and not busy:
+                    chunk, message = self._take_over()
                 if not chunk:
                     break
+                worker.held = (chunk, message) if busy and len(message) > AHEAD_BYTES else None
+                if worker.held:
+                    break
                 worker.outstanding.append(chunk)
-                tasks = [(index, memoryview(encode_task(self.source[index])).tobytes()) for index in chunk]
                 try:
-                    worker.connection.send_bytes(cloudpickle.dumps(tasks))
+                    worker.connection.send_bytes(message)
                 except OSError:
                     break  # it died; the wait below tells
             if worker.ready and not worker.outstanding and worker.undurable and not worker.flushing:
@@ -273,30 +301,51 @@ class _Pool:
                 with contextlib.suppress(OSError):
                     worker.connection.send_bytes(b"flush")
 
-    def _next_chunk(self, busy: bool) -> list[int]:
+    def _next_chunk(self, busy: bool) -> tuple[list[int], bytes]:
+        """Sources for a worker, and the message that carries them."""
         if self.queue and self.queue[0] in self.alone:
             # Nothing else may be with a source that has killed a worker: it would be blamed.
-            return [] if busy else [self.queue.popleft()]
+            chunk = [] if busy else [self.queue.popleft()]
+            return chunk, cloudpickle.dumps([self._encoded(index) for index in chunk])
         size = 1
         if self.seconds_per_source:
             size = max(1, min(MAX_CHUNK, int(CHUNK_SECONDS / self.seconds_per_source)))
-        chunk: list[int] = []
-        while len(chunk) < size:
+        parts: list[tuple[int, bytes]] = []
+        total = 0
+        while len(parts) < size and total < CHUNK_BYTES:
             if self.queue:
                 if self.queue[0] in self.alone:
                     break
-                chunk.append(self.queue.popleft())
-                continue
-            if self.exhausted:
-                break
-            task = next(self.run.tasks, None)
-            if task is None:
-                self.exhausted = True
-                break
-            self.source[self.next_index] = task
-            chunk.append(self.next_index)
-            self.next_index += 1
-        return chunk
+                index = self.queue.popleft()
+            else:
+                task = None if self.exhausted else next(self.run.tasks, None)
+                if task is None:
+                    self.exhausted = True
+                    break
+                index = self.next_index
+                self.source[index] = task
+                self.next_index += 1
+            parts.append(self._encoded(index))
+            total += len(parts[-1][1])
+        return [index for index, _ in parts], cloudpickle.dumps(parts)
+
+    def _take_over(self) -> tuple[list[int], bytes]:
+        """What waits for a busy worker, for one that has nothing to do."""
+        for other in self.workers:
+            if other.held:
+                held, other.held = other.held, None
+                return held
+        return [], b""
+
+    def _encoded(self, index: int) -> tuple[int, bytes]:
+        task = self.source[index]
+        try:
+            return index, memoryview(encode_task(task)).tobytes()
+        except Exception as error:
+            raise UsageError(
+                f"source {task.task_id!r} cannot be sent to a worker process: {error}. Give paths or tables, or run "
+                "with workers=0"
+            ) from error
 
     def _take(self, worker: _Worker, kind: str, value: Any) -> Iterator[Task[Any]]:
         if kind == "ready":
@@ -349,7 +398,8 @@ class _Pool:
                 "memory than there is; run with workers=0 to see where"
             )
         waiting = [index for chunk in worker.outstanding for index in chunk]
-        lost = [index for index in (*waiting, *sorted(worker.undurable)) if index in self.source]
+        held = worker.held[0] if worker.held else []
+        lost = [index for index in (*waiting, *sorted(worker.undurable), *held) if index in self.source]
         if current in self.source and current in waiting:
             self.deaths[current] = self.deaths.get(current, 0) + 1
             self.alone.add(current)

@@ -5,12 +5,15 @@ Between our own processes a task of another kind may travel pickled. From disk n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import json
 import pickle
 import struct
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import cloudpickle
@@ -26,7 +29,7 @@ _ACCOUNT = ("_source", "_generation")
 
 def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
     """The bytes of a task. ``pickled=False`` is for what goes to disk: a task that is no table or file list is refused."""
-    extra = _extra_fields(type(task))
+    extra = _extra_fields(type(task)) or not _has_address(type(task))
     header: dict[str, Any] = {
         "type": f"{type(task).__module__}:{type(task).__qualname__}",
         "task_id": task.task_id,
@@ -63,7 +66,8 @@ def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
             f"a {type(task).__name__} cannot be stored in the run directory: only tables and file lists with plain "
             "metadata (text, numbers, lists) can; end the pipeline, or what comes before a Merge, in one of these"
         )
-    return pa.py_buffer(b"PKL1" + cloudpickle.dumps(task))
+    with by_value(*type(task).__mro__):
+        return pa.py_buffer(b"PKL1" + cloudpickle.dumps(task))
 
 
 def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True) -> Task[Any]:
@@ -80,7 +84,7 @@ def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True)
         raise UsageError(f"this is no task: it starts with {magic!r}")
     (length,) = struct.unpack("<I", view[4:8])
     header = json.loads(bytes(view[8 : 8 + length]))
-    kind = _task_class(header.pop("type"))
+    kind = _task_class(header.pop("type"), trusted=pickled)
     perf = [_perf_in(entry) for entry in header.pop("_stage_perf", [])]
     pending = [_perf_in(entry) for entry in header.pop("_pending", [])]
     outputs = [(stage, FileRecord(*record)) for stage, record in header.pop("_outputs", [])]
@@ -141,8 +145,50 @@ def _perf_in(entry: list[Any]) -> StagePerfStats:
     return StagePerfStats(*entry)
 
 
-def _task_class(path: str) -> type[Any]:
+@contextlib.contextmanager
+def by_value(*kinds: type[Any]) -> Iterator[None]:
+    """Pickle these classes with their code where another process could not import them: a notebook's, a test's."""
+    homes = {kind.__module__ for kind in kinds if not can_import(kind.__module__)}
+    modules = [sys.modules[home] for home in homes if home in sys.modules and home != "__main__"]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+@functools.cache
+def can_import(module: str) -> bool:
+    """Whether a new interpreter with our ``sys.path`` would find the module; that it is loaded here says nothing."""
+    if module == "__main__":
+        return False
+    if module in sys.builtin_module_names:
+        return True
+    place: Any = None
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        found = (finder.find_spec(name, place) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((one for one in found if one is not None), None)
+        if spec is None:
+            return False
+        place = spec.submodule_search_locations
+    return True
+
+
+@functools.cache
+def _has_address(kind: type[Task[Any]]) -> bool:
+    """Whether another process finds the type by its name."""
+    return "<locals>" not in kind.__qualname__ and can_import(kind.__module__)
+
+
+def _task_class(path: str, trusted: bool = True) -> type[Any]:
     module, _, name = path.partition(":")
+    if not trusted and module not in sys.modules and not module.startswith("curator_"):
+        # What lies on a disk must not choose what code is loaded.
+        raise UsageError(f"{path!r} is not loaded: import it in the module of the stage that makes or reads such tasks")
     value: Any = importlib.import_module(module)
     for part in name.split("."):
         value = getattr(value, part)
