@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+# Workers get the path that the driver has when it connects, and import `stages_for_tests` from it.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """A Ray of two CPUs with what Xenna needs of it; executors find the connection and leave it alone."""
+    """A Ray of two CPUs and two pretended GPUs, with what Xenna needs of it; executors find the connection and leave it alone."""
     pytest.importorskip("ray")
     from curator_backends.cluster import connect
     from curator_backends.options import RayOptions
     from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
 
-    with connect(RayOptions(num_cpus=2), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True):
+    with connect(RayOptions(num_cpus=2, num_gpus=2), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True):
         yield

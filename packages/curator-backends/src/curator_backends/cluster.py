@@ -213,7 +213,7 @@ def _quiet(start: bool, verbose: bool) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with environment(_QUIET if start else None):
+        with environment({**(_QUIET if start else {}), "RAY_BACKEND_LOG_LEVEL": "fatal"}), _no_stderr():
             yield
     finally:
         logger.setLevel(level)
@@ -237,6 +237,24 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Ray's native code announces on stderr that its log level was set. What fails is raised, and still heard."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # no stderr to be quiet on
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _sigterm_handler() -> Any:

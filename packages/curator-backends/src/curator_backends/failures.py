@@ -34,6 +34,9 @@ def let_go(error: BaseException) -> None:
 
 def _plain(error: CuratorError) -> CuratorError:
     """The error as it was raised in the worker; Ray makes classes of its own that mix its frames into the text."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, CuratorError):
+        return _plain(cause)
     kind = next(base for base in type(error).__mro__ if base.__module__.startswith("curator_"))
     if type(error) is kind:
         return error

@@ -1,7 +1,7 @@
 """Sources on their way from the driver to the workers: listed as they are needed, several to a block where they are many.
 
-Ray Data looks at its running tasks ten times a second, so a block costs a share of that however small it is. Many small
-sources therefore travel together; few travel alone, so that every worker has something to do.
+An engine looks at what it has running some tens of times a second, and hands out a few blocks at each look, however
+small they are. Many small sources therefore travel together; few travel alone, so that every worker has something to do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from curator_core.transport import encode_task
 
 # How far the driver looks before it decides: no more sources, bytes or seconds than these.
 LOOK_SOURCES = 2_000
-LOOK_BYTES = 32 << 20
+LOOK_BYTES = 256 << 20
 LOOK_SECONDS = 1.0
 # Blocks stay below these, whatever the number of sources.
 MOST_IN_BLOCK = 64

@@ -95,6 +95,8 @@ class GroupWorker:
         """Everything that the group makes of ``tasks``; every fact about them is durable when it ends."""
         if not tasks:
             return
+        if self._closed.is_set():
+            raise WorkerDied("this worker has torn down after an error, and the run is ending")
         key = f"{self.job.index}:{tasks[0].task_id}:{len(tasks)}"
         with self._working():
             earlier = self._tell("begin", self.worker_id, key)

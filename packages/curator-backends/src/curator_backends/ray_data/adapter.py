@@ -125,7 +125,12 @@ def _make_actor(job: Job, coordinator: Any) -> type:
         self._worker = _start_worker(job, coordinator)
 
     def __call__(self: Any, batch: pa.Table) -> Iterator[pa.Table]:  # noqa: N807
-        yield from encode_stream(self._worker.run(decode(batch)))
+        try:
+            yield from encode_stream(self._worker.run(decode(batch)))
+        except Exception:
+            # The run is over, and the error's frames keep this object alive past the end of the actor.
+            self._worker.close()
+            raise
 
     def __del__(self: Any) -> None:  # noqa: N807
         # Ray Data drops the object when the pool lets the actor go: the only end that an actor hears of.

@@ -248,6 +248,8 @@ def _limit_growth(places: list[Placement], cluster: Cluster) -> list[Placement]:
 
 def _room_for_two(places: list[Placement], cluster: Cluster) -> list[Placement]:
     """On a small machine, ask for less CPU each so that a pool can have a second worker while another idles."""
+    if len(places) > cluster.cpus:
+        return places  # there is more than enough to run already
     task = _largest_task(places)
     wanted = task
     for placement in places:

@@ -1,0 +1,100 @@
+"""What an engine costs on this machine, after its start: the second half of engine_overhead.py.
+
+    python benchmarks/cluster_overhead.py ray_data            # or xenna, or xenna:batch
+    python benchmarks/cluster_overhead.py ray_data --first-result
+
+Prints ``BENCH {json}``: seconds to start, ms a task for small tasks through three fused no-op stages, and ms a task for
+tasks of 1 MB through three stages that are not fused. ``--first-result`` measures from nothing to the first result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core import DocumentBatch, Pipeline, ProcessingStage
+from curator_core.registry import load_executor
+
+
+class NoOp(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Hands on a task with the same data."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.data)
+
+
+class Drop(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Ends a pipeline without sending its data back to the driver."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.to_pyarrow().select(["key"]))
+
+
+def tasks(count: int, size: int) -> list[DocumentBatch]:
+    """Tasks of one row, with random data so that nothing can be shared or compressed."""
+    return [
+        DocumentBatch(
+            data=pa.table({"key": [index], "data": pa.array([os.urandom(size)])}), task_id=f"task-{index:06d}"
+        )
+        for index in range(count)
+    ]
+
+
+def fused() -> list[ProcessingStage[Any, Any]]:
+    return [NoOp().with_(name="a"), NoOp().with_(name="b"), Drop().with_(name="c")]
+
+
+def unfused() -> list[ProcessingStage[Any, Any]]:
+    """Stages that want different numbers of workers share none."""
+    return [NoOp().with_(name="a"), NoOp().with_(name="b", num_workers=1), Drop().with_(name="c")]
+
+
+def seconds(executor: Any, stages: Sequence[ProcessingStage[Any, Any]], batches: Sequence[DocumentBatch]) -> float:
+    started = time.perf_counter()
+    result = Pipeline(stages).run(executor, initial_tasks=batches)
+    assert len(result) == len(batches), f"{len(result)} of {len(batches)} tasks came back"
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("engine", help="ray_data, xenna or xenna:batch")
+    parser.add_argument("--tasks", type=int, default=1000)
+    parser.add_argument("--large", type=int, default=200, help="how many tasks of 1 MB")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--first-result", action="store_true")
+    options = parser.parse_args()
+    name, _, mode = options.engine.partition(":")
+    config = {"mode": mode} if mode else {}
+    started = time.perf_counter()
+    keeper = load_executor(name)(config)
+    keeper.open()  # the executors below find the connection and use it
+    report: dict[str, Any] = {"engine": options.engine, "start_s": round(time.perf_counter() - started, 2)}
+    try:
+        first = seconds(load_executor(name)(config), fused(), tasks(20, 100))
+        report["first_result_s"] = round(report["start_s"] + first, 2)
+        if not options.first_result:
+            small = [
+                seconds(load_executor(name)(config), fused(), tasks(options.tasks, 100)) for _ in range(options.repeats)
+            ]
+            large = [
+                seconds(load_executor(name)(config), unfused(), tasks(options.large, 1 << 20))
+                for _ in range(options.repeats)
+            ]
+            report["small_ms_per_task"] = round(sorted(small)[len(small) // 2] / options.tasks * 1e3, 2)
+            report["small_ms_best"] = round(min(small) / options.tasks * 1e3, 2)
+            report["large_ms_per_task"] = round(sorted(large)[len(large) // 2] / options.large * 1e3, 2)
+            report["large_ms_best"] = round(min(large) / options.large * 1e3, 2)
+    finally:
+        keeper.close()
+    print("BENCH " + json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Stages that tests run in worker processes; on the path of the tests' own folder, so that workers find them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core.stages import FanOut, NodeInfo, ProcessingStage, SourceStage, WorkerMetadata
+from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
+
+
+def tasks(count: int, rows: int = 1) -> list[DocumentBatch]:
+    return [
+        DocumentBatch(data=pa.table({"id": [n * rows + row for row in range(rows)]}), task_id=f"task-{n:05d}")
+        for n in range(count)
+    ]
+
+
+def column(results: Any, name: str) -> list[Any]:
+    return [value for task in results for value in task.to_pyarrow()[name].to_pylist()]
+
+
+@dataclass
+class Plain(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.data)
+
+
+@dataclass
+class Many(SourceStage[FileGroupTask]):
+    """Lists sources; notes in ``folder`` how many the driver has listed."""
+
+    count: int = 10
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        for number in range(self.count):
+            yield FileGroupTask(data=[f"f-{number}"], task_id=f"s-{number:07d}")
+
+
+@dataclass
+class Passed(ProcessingStage[FileGroupTask, FileGroupTask]):
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        return task.with_data(task.data)
+
+
+@dataclass
+class Rows(FanOut[DocumentBatch, DocumentBatch]):
+    def process(self, task: DocumentBatch) -> Iterator[DocumentBatch]:
+        for row in range(task.num_rows):
+            yield task.with_data(task.to_pyarrow().slice(row, 1))
+
+
+@dataclass
+class Where(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Says where it ran: process, node, devices."""
+
+    seconds: float = 0.0
+    folder: str = ""
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        if self.folder:
+            with (Path(self.folder) / f"node-{node.node_id}").open("a") as file:
+                file.write(f"{os.getpid()}\n")
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._gpus = list(worker.gpu_ids)
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        import ray
+
+        if self.folder:
+            (Path(self.folder) / f"began-{task.task_id}").touch()
+        time.sleep(self.seconds)
+        rows = task.num_rows
+        task = task.append_column("pid", pa.array([os.getpid()] * rows))
+        task = task.append_column("node", pa.array([ray.get_runtime_context().get_node_id()] * rows))
+        task = task.append_column("devices", pa.array([os.environ.get("CUDA_VISIBLE_DEVICES", "")] * rows))
+        return task.append_column("gpus", pa.array([self._gpus] * rows, pa.list_(pa.int64())))
+
+
+@dataclass
+class Pid(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.append_column("pid", pa.array([os.getpid()] * task.num_rows))

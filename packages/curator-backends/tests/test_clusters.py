@@ -1,0 +1,153 @@
+"""Clusters that are started, used, lost and left: each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
+
+HERE = Path(__file__).parent
+
+LOCAL = """
+import sys
+from pathlib import Path
+import ray
+import stages_for_tests as s
+from curator_backends import RayDataExecutor
+from curator_core.errors import StageError
+from curator_core.pipeline import Pipeline
+
+folder, seconds = sys.argv[1], float(sys.argv[2])
+
+class Known(RayDataExecutor):
+    def open(self):
+        super().open()
+        (Path(folder) / "session").write_text(ray.get_runtime_context().get_session_name())
+
+result = Pipeline([s.Where(seconds=seconds, folder=folder)]).run(Known(num_cpus=2), initial_tasks=s.tasks(4))
+assert len(result) == 4
+assert not ray.is_initialized()
+"""
+
+CLUSTER = """
+import json, sys, threading
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+import stages_for_tests as s
+from curator_backends import RayDataExecutor
+from curator_core.pipeline import Pipeline
+
+folder = Path(sys.argv[1])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
+workers = [cluster.add_node(num_cpus=1) for _ in range(3)]
+cluster.wait_for_nodes()
+head = cluster.head_node.node_id
+report = {"head": head}
+quiet = folder / "quiet"
+quiet.mkdir()
+result = Pipeline([s.Plain(), s.Rows(), s.Where(folder=str(quiet))]).run(
+    RayDataExecutor(address=cluster.address, ignore_head_node=True), initial_tasks=s.tasks(6, rows=4)
+)
+report["nodes"] = sorted(set(s.column(result, "node")))
+report["setups"] = {path.name: len(path.read_text().split()) for path in quiet.glob("node-*")}
+loss = folder / "loss"
+loss.mkdir()
+
+def remove() -> None:
+    while len(list(loss.glob("began-*"))) < 4:
+        threading.Event().wait(0.05)
+    cluster.remove_node(workers[0], allow_graceful=False)
+
+remover = threading.Thread(target=remove)
+remover.start()
+result = Pipeline([s.Where(seconds=0.3, folder=str(loss)).with_(num_workers=3)]).run(
+    RayDataExecutor(address=cluster.address, ignore_head_node=True), initial_tasks=s.tasks(24)
+)
+remover.join()
+report["after_loss"] = sorted(s.column(result, "id"))
+ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+report["alive"] = sum(node["Alive"] for node in ray.nodes())
+ray.shutdown()
+cluster.shutdown()
+(folder / "report.json").write_text(json.dumps(report))
+"""
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = str(HERE)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def processes_of(session: str) -> list[str]:
+    """The commands of all processes that belong to a Ray session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has ended since
+        if session in command:
+            found.append(command)
+    return found
+
+
+def wait_until(what: str, condition: object, seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_a_local_ray_is_started_used_and_gone_without_a_word(tmp_path: Path) -> None:
+    process = start(LOCAL, str(tmp_path), "0")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert (out, err) == ("", "")
+    assert processes_of((tmp_path / "session").read_text()) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
+def test_a_local_ray_is_gone_when_its_driver_is_stopped(tmp_path: Path, how: signal.Signals) -> None:
+    process = start(LOCAL, str(tmp_path), "60")
+    wait_until("no task began", lambda: list(tmp_path.glob("began-*")) or process.poll() is not None)
+    assert process.poll() is None, process.communicate()[1]
+    session = (tmp_path / "session").read_text()
+    assert processes_of(session)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    if how is signal.SIGINT:
+        assert "KeyboardInterrupt" in err
+        assert processes_of(session) == []
+    wait_until("processes of the session are left", lambda: not processes_of(session), seconds=30.0)
+
+
+def test_the_head_is_avoided_and_a_lost_node_costs_nothing_but_time(tmp_path: Path) -> None:
+    process = start(CLUSTER, str(tmp_path))
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err[-3000:]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["head"] not in report["nodes"]
+    assert len(report["nodes"]) >= 2
+    assert report["setups"]
+    assert set(report["setups"].values()) == {1}, "setup_on_node runs once on a node"
+    assert report["after_loss"] == list(range(24))
+    assert report["alive"] == 3, "the cluster is left as it was, less the node that we removed"

@@ -1,0 +1,114 @@
+"""Options are typed, and what is not known is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from curator_backends import RayDataExecutor, XennaExecutor
+from curator_backends.xenna.executor import _stage_options
+from curator_core.errors import PlanError, UsageError
+from curator_core.plan import Group, PlannedStage
+from curator_core.testing.stages import Same
+
+BOTH = pytest.mark.parametrize("executor", [RayDataExecutor, XennaExecutor])
+
+
+@BOTH
+def test_an_unknown_option_is_refused_with_the_nearest_and_all_known(executor: Any) -> None:
+    with pytest.raises(UsageError, match=r"no option 'adress'; did you mean 'address'\?.*stall_timeout_s"):
+        executor({"adress": "auto"})
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_cpus", 0),
+        ("num_cpus", "two"),
+        ("num_gpus", -1),
+        ("object_store_memory_gb", 0),
+        ("dashboard", "yes"),
+        ("max_worker_deaths", 0),
+        ("stall_timeout_s", 0),
+        ("address", 6379),
+        ("gpu_memory_gb", 0),
+    ],
+)
+def test_a_wrong_value_names_the_option_and_the_value(executor: Any, name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"{name}.*{value!r}"):
+        executor({name: value})
+
+
+@BOTH
+def test_the_size_of_a_cluster_that_is_there_cannot_be_given(executor: Any) -> None:
+    with pytest.raises(UsageError, match="names one that is already there"):
+        executor(address="auto", num_cpus=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mode", "serving"),
+        ("cpu_allocation", 1.5),
+        ("slots_per_worker", 0),
+        ("worker_lifetime_m", -1),
+        ("autoscale_interval_s", 0),
+        ("work_stealing", 1),
+        ("run_attempts", 0),
+        ("tasks_per_block", 0),
+    ],
+)
+def test_options_of_xenna_are_checked(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=name):
+        XennaExecutor({name: value})
+
+
+def test_xenna_cannot_keep_off_the_head_and_says_what_can() -> None:
+    with pytest.raises(UsageError, match=r"--num-cpus=0.*ray_data"):
+        XennaExecutor(ignore_head_node=True)
+
+
+def test_in_batch_mode_groups_take_turns() -> None:
+    assert XennaExecutor().simultaneous
+    assert not XennaExecutor(mode="batch").simultaneous
+
+
+def test_an_executor_that_is_not_open_knows_what_a_local_cluster_would_have() -> None:
+    assert RayDataExecutor(num_cpus=3).machine().cpus == 3
+    assert XennaExecutor(num_cpus=4, cpu_allocation=0.5).machine().cpus == 2
+
+
+def group(**facts: Any) -> Group:
+    stage = Same().with_(xenna_stage_spec=facts)
+    return Group((PlannedStage(stage, "Same"),), stage.resources)
+
+
+def test_facts_for_xenna_go_by_its_names() -> None:
+    assert _stage_options(
+        group(
+            num_workers_per_node=2,
+            num_setup_attempts=3,
+            num_run_attempts=4,
+            slots_per_actor=5,
+            worker_max_lifetime_m=0,
+            worker_restart_interval_m=7,
+            max_setup_failure_percentage=8.5,
+        )
+    ) == {
+        "num_workers_per_node": 2,
+        "num_setup_attempts_python": 3,
+        "num_run_attempts_python": 4,
+        "slots_per_actor": 5,
+        "worker_max_lifetime_m": 0,
+        "worker_restart_interval_m": 7,
+        "max_setup_failure_percentage": 8.5,
+    }
+
+
+def test_an_unknown_fact_for_xenna_is_refused() -> None:
+    with pytest.raises(UsageError, match="'ignore_failures' for Xenna"):
+        _stage_options(group(ignore_failures=True))
+    with pytest.raises(PlanError, match="slots_per_actor must be a number above zero, not 0"):
+        _stage_options(group(slots_per_actor=0))

@@ -1,0 +1,243 @@
+"""Where groups go on Ray Data: decided by a plain function, so no cluster is needed to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curator_backends.cluster import Cluster, Node
+from curator_backends.ray_data.adapter import group_of
+from curator_backends.ray_data.placement import describe_group, place
+from curator_core.errors import PlanError, UsageError
+from curator_core.plan import Group
+from curator_core.resources import Resources
+from curator_core.stages import ProcessingStage, RayStageSpecKeys, WorkerMetadata
+from curator_core.task import DocumentBatch
+
+
+@dataclass
+class Plain(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task
+
+
+@dataclass
+class Loaded(Plain):
+    def setup(self, worker: WorkerMetadata) -> None:
+        self.model = 1
+
+
+@dataclass
+class TidiesUp(Plain):
+    def teardown(self) -> None:
+        self.model = None
+
+
+def nodes(*cpus_and_gpus: tuple[float, float], memory: float | None = 80.0, avoid: str | None = None) -> Cluster:
+    found = [Node(f"node-{n}", n == 0, cpus, gpus, 64.0) for n, (cpus, gpus) in enumerate(cpus_and_gpus)]
+    return Cluster(tuple(found), False, "the cluster", avoid, memory)
+
+
+def group(stage: ProcessingStage[Any, Any], **settings: Any) -> Group:
+    return group_of(stage.with_(**settings) if settings else stage)
+
+
+def spec(**facts: Any) -> Mapping[str, Any]:
+    return facts
+
+
+def test_a_plain_stage_runs_as_tasks_as_many_as_there_is_room_for() -> None:
+    (placement,), notes = place([group(Plain())], nodes((8, 0)))
+    assert (placement.mode, placement.max_workers, placement.num_cpus) == ("task", None, 1.0)
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Loaded(),
+        TidiesUp(),
+        Plain().with_(resources=Resources(gpus=1)),
+        Plain().with_(ray_stage_spec=spec(is_actor_stage=True)),
+    ],
+    ids=["setup", "teardown", "gpu", "by its fact"],
+)
+def test_a_stage_with_a_reason_to_stay_is_an_actor(stage: ProcessingStage[Any, Any]) -> None:
+    assert describe_group(group_of(stage), 80.0)[0].mode == "actor"
+
+
+def test_the_fact_wins_over_what_the_stage_looks_like() -> None:
+    assert describe_group(group(Loaded(), ray_stage_spec=spec(is_actor_stage=False)), None)[0].mode == "task"
+
+
+def test_actors_leave_room_for_the_tasks_before_them() -> None:
+    (reader, model), _ = place([group(Plain()), group(Loaded())], nodes((16, 0)))
+    assert reader.num_cpus == 1.0
+    assert model.max_workers is not None
+    assert model.max_workers * model.num_cpus + reader.num_cpus <= 16
+
+
+def test_on_two_cpus_a_pool_still_may_have_two_workers() -> None:
+    (reader, model), _ = place([group(Plain()), group(Loaded())], nodes((2, 0)))
+    assert model.max_workers == 2
+    assert 2 * model.num_cpus + reader.num_cpus <= 2.0
+
+
+def test_a_number_of_workers_is_a_fixed_pool() -> None:
+    ((placement,), _) = place([group(Loaded(), num_workers=3)], nodes((8, 0)))
+    assert placement.fixed
+    assert placement.max_workers == 3
+
+
+@given(
+    cpus=st.integers(1, 64),
+    stages=st.lists(
+        st.tuples(st.booleans(), st.sampled_from([0.25, 1.0, 2.0, 7.0]), st.none() | st.integers(1, 5)),
+        min_size=1,
+        max_size=9,
+    ),
+)
+def test_whatever_is_asked_for_everything_can_start_and_tasks_can_run(
+    cpus: int, stages: list[tuple[bool, float, int | None]]
+) -> None:
+    groups = [
+        group(Loaded() if actor else Plain(), resources=Resources(cpus=need), num_workers=workers)
+        for actor, need, workers in stages
+    ]
+    placements, _ = place(groups, nodes((cpus, 0)))
+    actors = [p for p in placements if p.mode == "actor"]
+    tasks = [p.num_cpus for p in placements if p.mode == "task"]
+    held = sum((p.min_workers or 1) * p.num_cpus for p in actors)
+    grown = sum((p.max_workers or 1) * p.num_cpus for p in actors)
+    assert held + max(tasks, default=0.0) <= cpus + 1e-6
+    if tasks:
+        assert grown + max(tasks) <= cpus + 1e-6, "pools that grow to their limit leave no CPU for a task"
+
+
+def test_eight_stages_on_two_cpus_are_scaled_and_it_is_said() -> None:
+    groups = [group(Loaded()) for _ in range(8)]
+    placements, notes = place(groups, nodes((2, 0)))
+    assert all(placement.num_cpus == 0.25 for placement in placements)
+    assert notes == ["8 groups ask for 8 CPUs at once, the cluster has 2: CPU requests scaled by 0.25"]
+
+
+def test_part_of_a_gpu_is_a_share_and_never_nothing() -> None:
+    wish = group(Plain(), resources=Resources(gpu_memory_gb=3))
+    (placement,), _ = place([wish], nodes((8, 2)))
+    assert placement.num_gpus == pytest.approx(0.038)
+    assert placement.max_workers == 8, "two GPUs hold 52 workers, but there are 8 CPUs for them"
+
+
+def test_gpu_workers_start_at_once() -> None:
+    (placement,), _ = place([group(Plain(), resources=Resources(gpus=1))], nodes((32, 4)))
+    assert placement.initial_workers == placement.max_workers == 4
+
+
+def test_workers_that_need_no_gpu_may_use_nodes_without_one() -> None:
+    groups = [group(Plain()), group(Plain(), resources=Resources(gpus=1))]
+    (reader, model), _ = place(groups, nodes((4, 0), (4, 2)))
+    assert reader.num_gpus == 0.0
+    assert model.max_workers == 2
+
+
+@pytest.mark.parametrize(
+    ("resources", "says"),
+    [
+        (Resources(gpus=1.5), "whole ones only"),
+        (Resources(gpus=4), "the most has 2"),
+    ],
+)
+def test_gpus_that_cannot_be_had_are_refused_before_anything_starts(resources: Resources, says: str) -> None:
+    with pytest.raises(PlanError, match=says):
+        place([group(Plain(), resources=resources)], nodes((8, 2), (8, 2)))
+
+
+def test_two_groups_that_hold_more_gpus_than_there_are_are_refused_by_name() -> None:
+    groups = [group(Plain(), resources=Resources(gpus=1)), group(Loaded(), resources=Resources(gpus=1))]
+    with pytest.raises(PlanError, match=r"'Plain' and 'Loaded' hold 2 GPUs at once"):
+        place(groups, nodes((8, 1)))
+
+
+def test_gpu_memory_without_a_known_gpu_is_refused() -> None:
+    with pytest.raises(PlanError, match="not known"):
+        place([group(Plain(), resources=Resources(gpu_memory_gb=4))], nodes((8, 1), memory=None))
+
+
+def test_an_unknown_fact_is_refused_and_the_known_are_listed() -> None:
+    with pytest.raises(UsageError, match=r"'max_callz'.*did you mean 'max_calls_per_worker'.*is_actor_stage"):
+        describe_group(group(Plain(), ray_stage_spec={"max_callz": 2}), None)
+
+
+@pytest.mark.parametrize(
+    ("stage", "facts", "says"),
+    [
+        (Plain(), {"min_workers": 2}, "as Ray tasks"),
+        (Loaded(), {"max_calls_per_worker": 2}, "honours for tasks only"),
+        (Loaded(), {"min_workers": 3, "max_workers": 2}, "must rise"),
+        (Loaded(), {"min_workers": 1, "initial_workers": 4, "max_workers": 2}, "must rise"),
+        (Loaded(), {"min_workers": 0}, "1 or more"),
+        (Loaded().with_(num_workers=2), {"max_workers": 4}, "keep one of them"),
+        (Plain(), {"ray_num_cpus": -1}, "zero or more"),
+        (Plain(), {"ray_remote_args": {"num_cpus": 2}}, "must not name num_cpus"),
+        (Plain(), {"ray_remote_args": 3}, "must be a mapping"),
+        (Plain(), {"is_actor_stage": "yes"}, "true or false"),
+        (Plain().with_(runtime_env={"pip": ["a"]}), {"runtime_env": {"pip": ["b"]}}, "keep one"),
+    ],
+)
+def test_a_fact_that_cannot_be_honoured_is_refused(
+    stage: ProcessingStage[Any, Any], facts: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(PlanError, match=says):
+        describe_group(group_of(stage.with_(ray_stage_spec=facts)), None)
+
+
+def test_every_fact_reaches_ray() -> None:
+    facts = {
+        RayStageSpecKeys.IS_ACTOR_STAGE: True,
+        RayStageSpecKeys.MIN_WORKERS: 2,
+        RayStageSpecKeys.INITIAL_WORKERS: 3,
+        RayStageSpecKeys.MAX_WORKERS: 4,
+        RayStageSpecKeys.RAY_NUM_CPUS: 0.5,
+        RayStageSpecKeys.RAY_REMOTE_ARGS: {"memory": 5},
+        RayStageSpecKeys.RUNTIME_ENV: {"env_vars": {"A": "1"}},
+    }
+    placement, _ = describe_group(group(Plain(), ray_stage_spec=facts), None)
+    assert (placement.min_workers, placement.initial_workers, placement.max_workers) == (2, 3, 4)
+    assert placement.num_cpus == 0.5
+    assert placement.remote_args == {"memory": 5, "runtime_env": {"env_vars": {"A": "1"}}}
+    calls, _ = describe_group(group(Plain(), ray_stage_spec={"max_calls_per_worker": 2}), None)
+    assert (calls.max_calls, calls.batch_size) == (2, 1)
+
+
+def test_every_key_there_is_has_a_test_above() -> None:
+    assert {str(key) for key in RayStageSpecKeys} == {
+        "is_fanout_stage",
+        "is_actor_stage",
+        "min_workers",
+        "max_workers",
+        "initial_workers",
+        "max_calls_per_worker",
+        "ray_num_cpus",
+        "ray_remote_args",
+        "runtime_env",
+    }
+
+
+def test_a_gpu_stage_with_no_batch_size_gets_one_and_a_warning() -> None:
+    stage = Plain().with_(resources=Resources(gpus=1))
+    object.__setattr__(stage, "batch_size", None)
+    from curator_core.plan import PlannedStage
+
+    placement, warnings = describe_group(Group((PlannedStage(stage, "Plain"),), stage.resources), 80.0)
+    assert placement.batch_size is None
+    assert warnings == ["Plain: uses a GPU and names no batch_size; it gets 1 task at a time"]
+
+
+def test_the_head_node_is_avoided_by_every_worker() -> None:
+    (placement,), _ = place([group(Plain())], nodes((4, 0), avoid="head-id"))
+    assert placement.remote_args == {"label_selector": {"ray.io/node-id": "!head-id"}}

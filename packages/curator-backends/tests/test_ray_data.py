@@ -1,0 +1,133 @@
+"""What Ray Data is told, and what it makes of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stages_for_tests as s
+
+from curator_backends.ray_data import (
+    RayDataExecutor,
+    RayDataStageAdapter,
+    create_actor_from_stage,
+    create_task_from_stage,
+)
+from curator_backends.supervisor import Stalled
+from curator_backends.transport import decode, encode
+from curator_core.pipeline import Pipeline
+from curator_core.plan import make_plan
+from curator_core.resources import Resources
+
+ray = pytest.importorskip("ray")
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.usefixtures("local_ray")]
+
+
+def operators(dataset: Any) -> list[str]:
+    """The names of a dataset's physical operators, from the input on."""
+    from ray.data._internal.logical.optimizers import get_execution_plan
+
+    plan = get_execution_plan(dataset._logical_plan)
+    plan = plan[0] if isinstance(plan, tuple) else plan
+    names = []
+    operator = plan.dag
+    while operator is not None:
+        names.append(operator.name)
+        operator = operator.input_dependencies[0] if operator.input_dependencies else None
+    return names[::-1]
+
+
+def dataset_of(tasks: list[Any]) -> Any:
+    return ray.data.from_blocks([encode([task]) for task in tasks])
+
+
+def test_actors_and_tasks_carry_the_name_of_their_stage() -> None:
+    assert create_actor_from_stage(s.Where()).__name__ == "WhereActor"
+    assert create_task_from_stage(s.Plain()).__name__ == "PlainTask"
+
+
+def test_an_adapter_adds_one_stage_to_any_dataset_of_tasks() -> None:
+    dataset = RayDataStageAdapter(s.Rows()).process_dataset(dataset_of(s.tasks(2, rows=3)))
+    dataset = RayDataStageAdapter(s.Where()).process_dataset(dataset)
+    found = [task for block in dataset.iter_batches(batch_format="pyarrow", batch_size=None) for task in decode(block)]
+    assert sorted(s.column(found, "id")) == list(range(6))
+    assert sorted(task.task_id for task in found) == [f"task-{n:05d}.{i:05d}" for n in range(2) for i in range(3)]
+
+
+def test_the_plan_of_a_pipeline_reads_like_the_pipeline() -> None:
+    stages = [s.Plain(), s.Rows(), s.Where(), s.Plain().with_(resources=Resources(gpus=1)), s.Plain()]
+    plan = make_plan(stages, RayDataExecutor().machine().__class__(cpus=4, gpus=2), first_task=type(s.tasks(1)[0]))
+    dataset = dataset_of(s.tasks(2))
+    for group in plan.segments[0].groups:
+        dataset = RayDataStageAdapter(group).process_dataset(dataset)
+    assert operators(dataset) == [
+        "Input",
+        "MapBatches(Plain+RowsTask)->StreamingRepartition[num_rows_per_block=1,strict=False]",
+        "MapBatches(WhereActor)",
+        "MapBatches(PlainActor)",
+        "MapBatches(PlainTask)",
+    ]
+
+
+def test_a_worker_ends_after_the_calls_it_may_take() -> None:
+    stage = s.Pid().with_(ray_stage_spec={"max_calls_per_worker": 2}, num_workers=1)
+    result = Pipeline([stage]).run(RayDataExecutor(), initial_tasks=s.tasks(6))
+    assert sorted(Counter(s.column(result, "pid")).values()) == [2, 2, 2]
+
+
+def test_without_a_limit_a_worker_goes_on() -> None:
+    result = Pipeline([s.Pid().with_(num_workers=1)]).run(RayDataExecutor(), initial_tasks=s.tasks(6))
+    assert len(set(s.column(result, "pid"))) == 1
+
+
+def test_half_a_gpu_each_on_the_device_that_ray_gave() -> None:
+    stage = s.Where().with_(resources=Resources(cpus=0.4, gpu_memory_gb=10), num_workers=4)
+    result = Pipeline([stage]).run(RayDataExecutor(gpu_memory_gb=20.0), initial_tasks=s.tasks(24))
+    seen = {(pid, devices, tuple(gpus)) for pid, devices, gpus in _places(result)}
+    assert {devices for _, devices, _ in seen} == {"0", "1"}
+    assert all(gpus == (int(devices),) for _, devices, gpus in seen)
+
+
+def test_two_gpus_for_one_worker() -> None:
+    stage = s.Where().with_(resources=Resources(cpus=0.5, gpus=2))
+    result = Pipeline([stage]).run(RayDataExecutor(), initial_tasks=s.tasks(4))
+    assert {(devices, tuple(gpus)) for _, devices, gpus in _places(result)} == {("0,1", (0, 1))}
+
+
+def _places(result: Any) -> list[Any]:
+    return list(zip(s.column(result, "pid"), s.column(result, "devices"), s.column(result, "gpus"), strict=True))
+
+
+def test_a_long_listing_goes_through_lazily_and_whole() -> None:
+    result = Pipeline([s.Many(count=2500), s.Passed()]).run(RayDataExecutor())
+    assert [task.task_id for task in result] == [f"s-{n:07d}" for n in range(2500)]
+
+
+def test_a_run_that_cannot_go_on_ends_and_says_what_it_waits_for() -> None:
+    @ray.remote(num_cpus=2)
+    class Holder:
+        def ready(self) -> bool:
+            return True
+
+    holder = Holder.remote()
+    assert ray.get(holder.ready.remote())
+    try:
+        with pytest.raises(Stalled, match=r"nothing has moved for 3 seconds.*Where 1 CPU.*0 CPUs"):
+            Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=3.0), initial_tasks=s.tasks(2))
+    finally:
+        ray.kill(holder)
+
+
+def test_a_connection_that_was_there_is_left_alone() -> None:
+    Pipeline([s.Plain()]).run(RayDataExecutor(), initial_tasks=s.tasks(1))
+    assert ray.is_initialized()
+    assert ray.cluster_resources()["CPU"] == 2
+
+
+def test_no_worker_and_no_mark_is_left_after_a_run(tmp_path: Path) -> None:
+    Pipeline([s.Where(folder=str(tmp_path))]).run(RayDataExecutor(), initial_tasks=s.tasks(2))
+    assert list(Path(tempfile.gettempdir()).glob("curator-????????????????")) == []
+    assert len(list(tmp_path.glob("node-*"))) == 1

@@ -1,0 +1,26 @@
+"""The suite that every executor must pass, over LocalExecutor: in this process, and with two workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from curator_core.errors import UsageError
+from curator_core.testing import Check, Subject, checks
+
+HERE = Subject("local", {"workers": 0}, name="in process")
+TWO = Subject("local", {"workers": 2}, frozenset({"processes"}), name="two workers")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("subject", "check"), [(subject, check) for subject in (HERE, TWO) for check in checks(subject)], ids=str
+)
+def test_the_executor_conforms(subject: Subject, check: Check, tmp_path: Path) -> None:
+    check.run(subject, tmp_path)
+
+
+def test_an_ability_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no such ability: flying\. Known: processes"):
+        Subject("local", can=frozenset({"flying"}))
