@@ -1,1 +1,58 @@
-"""Curate images: read shards, filter, embed, score and deduplicate."""
+"""Curate images: read shards, filter, embed, score and deduplicate.
+
+Names load on first use, so that `import curator_image` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "AestheticFilter": "aesthetic",
+    "AspectRatioFilter": "measures.header",
+    "BadImage": "decode.probe",
+    "BlurFilter": "measures.pixels",
+    "BorderFilter": "measures.pixels",
+    "BrightnessFilter": "measures.pixels",
+    "BytesPerPixelFilter": "measures.header",
+    "CaptionDuplicateFilter": "measures.caption",
+    "CaptionLengthFilter": "measures.caption",
+    "CaptionScoreFilter": "caption_score",
+    "CaptionToText": "convert",
+    "ColorfulnessFilter": "measures.pixels",
+    "ContrastFilter": "measures.pixels",
+    "EntropyFilter": "measures.pixels",
+    "FormatFilter": "measures.header",
+    "ImageBatch": "batch",
+    "ImageDecode": "decode.stage",
+    "ImageDuplicateRemoval": "convert",
+    "ImageEmbedding": "embedding",
+    "ImageRead": "reader",
+    "ImageReader": "reader",
+    "ImageWriter": "writer",
+    "ImagesToDocuments": "convert",
+    "NSFWFilter": "nsfw",
+    "Picture": "decode.picture",
+    "ResolutionFilter": "measures.header",
+    "UniformFilter": "measures.pixels",
+    "decode_batch": "decode.pictures",
+    "probe": "decode.probe",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one place that lists names
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -44,6 +44,10 @@ class ImageDecode(ProcessingStage[ImageBatch, ImageBatch]):
     _decoder: Decoder | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("size", "thumb_size", "max_pixels", "max_side"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(f"ImageDecode.{name} must be a whole number of 1 or more, not {value!r}")
         self.pictures()
         if self.decoder not in get_args(DecoderName):
             raise UsageError(
@@ -52,10 +56,6 @@ class ImageDecode(ProcessingStage[ImageBatch, ImageBatch]):
         unknown = [name for name in self.columns if name not in PICTURES]
         if isinstance(self.columns, str) or unknown:
             raise UsageError(f"ImageDecode.columns is a list of {' and '.join(PICTURES)}, not {self.columns!r}")
-        for name in ("max_pixels", "max_side"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"ImageDecode.{name} must be a whole number of 1 or more, not {value!r}")
 
     def pictures(self) -> dict[str, Picture]:
         """Which picture each column holds."""

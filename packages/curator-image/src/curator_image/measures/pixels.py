@@ -1,0 +1,141 @@
+"""Filters by what a small picture of the whole image shows: sharpness, light, colour, emptiness, borders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from curator_core.column_filter import ColumnFilter
+from curator_core.task import DocumentBatch
+from curator_image.batch import THUMB
+from curator_image.measures._range import check_range, sides, within
+from curator_image.measures.stats import PictureStats
+
+
+@dataclass(kw_only=True)
+class _PictureFilter(ColumnFilter):
+    """Base of the measures: a statistic of the ``thumb`` column, which `ImageDecode` makes, and a range."""
+
+    column: str = THUMB
+
+    statistic: ClassVar[str] = ""
+    what: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = self.bounds()
+        check_range(type(self).__name__, "the minimum", low, "the maximum", high)
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        raise NotImplementedError
+
+    def score_batch(self, batch: DocumentBatch) -> pa.Array:
+        return pa.array(PictureStats.of(batch, self.column).get(self.statistic))
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return within(scores, *self.bounds())
+
+    def reasons(self, scores: pa.Array) -> pa.Array:
+        return sides(scores, self.what, self.bounds()[1])
+
+
+@dataclass(kw_only=True)
+class BlurFilter(_PictureFilter):
+    """Keeps images that are sharp enough: the score is the variance of the Laplacian of the grey picture.
+
+    Measured at the size of the ``thumb`` column (160 x 160 unless told otherwise), where blur that would not be seen at
+    that size does not count. Sharp photographs have several hundred and more, blurred ones less than 50.
+    """
+
+    min_variance: float = 50.0
+    max_variance: float | None = None
+
+    statistic = "blur"
+    what = "sharpness"
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        return self.min_variance, self.max_variance
+
+
+@dataclass(kw_only=True)
+class EntropyFilter(_PictureFilter):
+    """Keeps images whose grey levels have this many bits of entropy: 0 is one level, 8 all levels alike."""
+
+    min_bits: float | None = 3.0
+    max_bits: float | None = None
+
+    statistic = "entropy"
+    what = "entropy"
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        return self.min_bits, self.max_bits
+
+
+@dataclass(kw_only=True)
+class BrightnessFilter(_PictureFilter):
+    """Keeps images whose mean grey level lies in a range: 0 is black, 1 white."""
+
+    min_brightness: float | None = 0.05
+    max_brightness: float | None = 0.95
+
+    statistic = "brightness"
+    what = "brightness"
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        return self.min_brightness, self.max_brightness
+
+
+@dataclass(kw_only=True)
+class ContrastFilter(_PictureFilter):
+    """Keeps images whose grey levels spread enough: the standard deviation, from 0 to 0.5."""
+
+    min_contrast: float | None = 0.05
+    max_contrast: float | None = None
+
+    statistic = "contrast"
+    what = "contrast"
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        return self.min_contrast, self.max_contrast
+
+
+@dataclass(kw_only=True)
+class UniformFilter(_PictureFilter):
+    """Drops images that are nearly one tone: the score is the share of pixels within 8 levels of the commonest grey."""
+
+    max_share: float = 0.9
+
+    statistic = "uniform"
+    what = "share of one tone"
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        return None, self.max_share
+
+
+@dataclass(kw_only=True)
+class ColorfulnessFilter(_PictureFilter):
+    """Keeps images with enough colour, after Hasler and Süsstrunk: 0 is grey, 33 moderate, 82 high."""
+
+    min_colorfulness: float | None = 5.0
+    max_colorfulness: float | None = None
+
+    statistic = "color"
+    what = "colourfulness"
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        return self.min_colorfulness, self.max_colorfulness
+
+
+@dataclass(kw_only=True)
+class BorderFilter(_PictureFilter):
+    """Drops images with plain bands along their edges (letterboxes, frames): the score is the share they take."""
+
+    max_share: float = 0.2
+
+    statistic = "border"
+    what = "border"
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        return None, self.max_share
