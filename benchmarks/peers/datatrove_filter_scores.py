@@ -28,10 +28,12 @@ from datatrove.pipeline.filters import (
 )
 from datatrove.utils.word_tokenizers import WordTokenizer
 
-END = re.compile(r"[.?!]+[\"'”’)\]]*(?=\s|$)")
+END = re.compile(r"[.?!]+[\"'”’)\]]*(?=\s|$)")  # noqa: RUF001
 
 
 class WhiteSpace(WordTokenizer):
+    """Words and sentences as said above."""
+
     def word_tokenize(self, text: str) -> list[str]:
         return text.split()
 
@@ -49,28 +51,89 @@ def main() -> None:
     folder = Path(sys.argv[1])
     texts = pq.read_table(folder / "corpus.parquet").column("text").to_pylist()
     words = WhiteSpace()
-    none = dict.fromkeys(("min_doc_words", "max_doc_words", "min_avg_word_length", "max_avg_word_length",
-                          "max_symbol_word_ratio", "max_bullet_lines_ratio", "max_ellipsis_lines_ratio",
-                          "max_non_alpha_words_ratio", "min_stop_words"))
-    calm = {"dup_line_frac": None, "dup_para_frac": None, "dup_line_char_frac": None, "dup_para_char_frac": None,
-            "top_n_grams": (), "dup_n_grams": ()}
+    none = dict.fromkeys(
+        (
+            "min_doc_words",
+            "max_doc_words",
+            "min_avg_word_length",
+            "max_avg_word_length",
+            "max_symbol_word_ratio",
+            "max_bullet_lines_ratio",
+            "max_ellipsis_lines_ratio",
+            "max_non_alpha_words_ratio",
+            "min_stop_words",
+        )
+    )
+    calm = {
+        "dup_line_frac": None,
+        "dup_para_frac": None,
+        "dup_line_char_frac": None,
+        "dup_para_char_frac": None,
+        "top_n_grams": (),
+        "dup_n_grams": (),
+    }
     open_ = {"line_punct_thr": -1.0, "short_line_thr": 2.0, "char_duplicates_ratio": 2.0, "new_line_ratio": 1e9}
-    quality = [{}, *({**none, **limit} for limit in (
-        {"min_doc_words": 50}, {"min_avg_word_length": 4}, {"max_avg_word_length": 6}, {"max_symbol_word_ratio": 0.02},
-        {"max_bullet_lines_ratio": 0.3}, {"max_ellipsis_lines_ratio": 0.1}, {"max_non_alpha_words_ratio": 0.7},
-        {"min_stop_words": 3}))]
-    repetition = [{}, *({**calm, **limit} for limit in (
-        {"dup_line_frac": 0.05}, {"dup_para_frac": 0.05}, {"dup_line_char_frac": 0.03}, {"dup_para_char_frac": 0.02},
-        {"top_n_grams": ((2, 0.05),)}, {"top_n_grams": ((3, 0.07),)}, {"top_n_grams": ((4, 0.08),)},
-        {"dup_n_grams": ((5, 0.05),)}, {"dup_n_grams": ((6, 0.04),)}, {"dup_n_grams": ((7, 0.03),)},
-        {"dup_n_grams": ((10, 0.02),)}))]
-    fineweb = [{}, *({**open_, **limit} for limit in (
-        {"line_punct_thr": 0.3}, {"short_line_thr": 0.5}, {"char_duplicates_ratio": 0.005}, {"new_line_ratio": 0.1}))]
-    c4 = [{}, {"filter_no_terminal_punct": False}, {"min_num_sentences": 1, "filter_curly_bracket": False},
-          {"min_num_sentences": 2, "remove_citations": False, "filter_policy": False}]
+    quality = [
+        {},
+        *(
+            {**none, **limit}
+            for limit in (
+                {"min_doc_words": 50},
+                {"min_avg_word_length": 4},
+                {"max_avg_word_length": 6},
+                {"max_symbol_word_ratio": 0.02},
+                {"max_bullet_lines_ratio": 0.3},
+                {"max_ellipsis_lines_ratio": 0.1},
+                {"max_non_alpha_words_ratio": 0.7},
+                {"min_stop_words": 3},
+            )
+        ),
+    ]
+    repetition = [
+        {},
+        *(
+            {**calm, **limit}
+            for limit in (
+                {"dup_line_frac": 0.05},
+                {"dup_para_frac": 0.05},
+                {"dup_line_char_frac": 0.03},
+                {"dup_para_char_frac": 0.02},
+                {"top_n_grams": ((2, 0.05),)},
+                {"top_n_grams": ((3, 0.07),)},
+                {"top_n_grams": ((4, 0.08),)},
+                {"dup_n_grams": ((5, 0.05),)},
+                {"dup_n_grams": ((6, 0.04),)},
+                {"dup_n_grams": ((7, 0.03),)},
+                {"dup_n_grams": ((10, 0.02),)},
+            )
+        ),
+    ]
+    fineweb = [
+        {},
+        *(
+            {**open_, **limit}
+            for limit in (
+                {"line_punct_thr": 0.3},
+                {"short_line_thr": 0.5},
+                {"char_duplicates_ratio": 0.005},
+                {"new_line_ratio": 0.1},
+            )
+        ),
+    ]
+    c4 = [
+        {},
+        {"filter_no_terminal_punct": False},
+        {"min_num_sentences": 1, "filter_curly_bracket": False},
+        {"min_num_sentences": 2, "remove_citations": False, "filter_policy": False},
+    ]
     columns: dict[str, pa.Array] = {}
-    for kind, variants in ((GopherQualityFilter, quality), (GopherRepetitionFilter, repetition),
-                           (FineWebQualityFilter, fineweb), (C4QualityFilter, c4), (C4ParagraphFilter, [{}])):
+    for kind, variants in (
+        (GopherQualityFilter, quality),
+        (GopherRepetitionFilter, repetition),
+        (FineWebQualityFilter, fineweb),
+        (C4QualityFilter, c4),
+        (C4ParagraphFilter, [{}]),
+    ):
         for variant in variants:
             language = {} if kind is C4ParagraphFilter else {"language": words}
             judge = kind(**variant, **language)

@@ -147,6 +147,15 @@ class Block:
         """How many ASCII characters of a class each document has."""
         return self.count(self.mask(bits))
 
+    @cached_property
+    def stripped(self) -> tuple[Ints, Ints]:
+        """Where what str.strip() leaves starts and ends."""
+        words = self.words
+        first, last = self.starts.copy(), self.starts.copy()
+        some = words.last > words.first
+        first[some], last[some] = words.starts[words.first[some]], words.ends[words.last[some] - 1]
+        return first, last
+
     def byte_occurrences(self, byte: int) -> Ints:
         """How often an ASCII character occurs."""
         return self.count_at(np.flatnonzero(self.data == byte))
@@ -166,10 +175,16 @@ class Block:
         return ends - starts - (before[ends] - before[starts])
 
     @cached_property
+    def wide_points(self) -> tuple[Ints, Ints]:
+        """Characters beyond ASCII: where they start, and their code points."""
+        at = np.flatnonzero(self.classes & np.uint8(START))
+        return at, self._code_points(at)
+
+    @cached_property
     def wide(self) -> tuple[Ints, npt.NDArray[np.uint8]]:
         """Characters beyond ASCII: where they start, and their classes."""
-        at = np.flatnonzero(self.classes & np.uint8(START))
-        return at, _unicode.classes()[self._code_points(at)]
+        at, points = self.wide_points
+        return at, _unicode.classes()[points]
 
     def wide_positions(self, bits: int) -> Ints:
         """Where characters beyond ASCII of a class start."""
@@ -690,10 +705,7 @@ class Block:
         runs, sizes = newlines[heads[sizes >= at_least]], sizes[sizes >= at_least]
         first, last = self.starts, self.ends
         if strip:
-            words = self.words
-            some = words.last > words.first
-            first, last = first.copy(), first.copy()
-            first[some], last[some] = words.starts[words.first[some]], words.ends[words.last[some] - 1]
+            first, last = self.stripped
             inside = self.rows_of(runs)
             chosen = (runs > first[inside]) & (runs < last[inside])
             runs, sizes = runs[chosen], sizes[chosen]

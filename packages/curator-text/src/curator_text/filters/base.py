@@ -12,14 +12,15 @@ Most are one method over `TextFeatures`::
         def keep_array(self, scores: pa.Array) -> pa.Array:
             return pc.less_equal(scores, self.max_ratio)
 
-A rule that is easier said of one document needs no features: see ``score_one`` of `curator_core.ColumnFilter`.
+A rule that is easier said of one document is a `DocumentFilter` with a ``score_one(text)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.column_filter import ColumnFilter
-from curator_core.errors import UsageError
+from curator_core.errors import MissingDependency, UsageError
 from curator_core.task import DocumentBatch
 from curator_text.features import TextFeatures, features_of
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -53,13 +56,32 @@ class TextFilter(ColumnFilter):
     def score_batch(self, batch: DocumentBatch) -> pa.Array:
         return self.scores_of(features_of(batch, self.column))
 
+    def loaded(self, load: Callable[[], T]) -> T:
+        """What ``load`` gives, loaded once in a process: by `setup`, or by the first call where there was none."""
+        if "_loaded" not in self.__dict__:
+            object.__setattr__(self, "_loaded", load())
+        found: T = self.__dict__["_loaded"]
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A model that was loaded here is no part of the stage, and many cannot be sent to another process.
+        return {key: value for key, value in self.__dict__.items() if key != "_loaded"}
+
 
 @dataclass(kw_only=True)
-class DocumentFilter(ColumnFilter):
+class DocumentFilter(TextFilter):
     """Base of filters over one document at a time: ``score_one`` is given a string, never null."""
 
-    def score_array(self, values: pa.Array) -> pa.Array:
-        return pa.array([self.score_one(value or "") for value in values.to_pylist()], type=self.score_type)
+    def scores_of(self, text: TextFeatures) -> pa.Array:
+        return pa.array([self.score_one(document) for document in text.texts()], type=self.score_type)
+
+
+def optional(module: str, extra: str) -> Any:
+    """A module that an extra brings, or an error that names the command which adds it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependency(f'{module} is not installed: pip install "curator-text[{extra}]"') from error
 
 
 def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any], *, empty: float) -> npt.NDArray[np.float64]:

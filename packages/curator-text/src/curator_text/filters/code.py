@@ -221,10 +221,7 @@ class PerExtensionFilter(TextFilter):
         return pc.equal(scores, 1)
 
     def _limits(self) -> tuple[int, float, float] | None:
-        known: dict[tuple[str, str], tuple[int, float, float] | None] | None = self.__dict__.get("_table")
-        if known is None:
-            known = self._read()
-            object.__setattr__(self, "_table", known)
+        known = self.loaded(self._read)
         language = {"C#": "c-sharp", "F#": "f-sharp"}.get(self.lang, self.lang.lower().replace(" ", "-"))
         return known.get((language, self.extension or ""))
 

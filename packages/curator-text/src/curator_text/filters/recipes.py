@@ -299,14 +299,11 @@ class C4QualityFilter(LineStage):
         for raw in document.splitlines():
             line = raw.strip()
             words = line.split()
-            if self.max_word_length != -1 and len(line) > self.max_word_length:
-                if any(len(word) > self.max_word_length for word in words):
-                    continue
+            if -1 < self.max_word_length < len(line) and max(map(len, words)) > self.max_word_length:
+                continue
             if self.remove_citations and "[" in line:
                 line = _CITATION.sub("", line)
-            if self.filter_no_terminal_punct and (
-                not line.endswith((".", "?", "!", '"', "'")) or line.endswith("...")
-            ):
+            if self.filter_no_terminal_punct and (not line.endswith((".", "?", "!", '"', "'")) or line.endswith("...")):
                 continue
             if len(words) < self.min_words_per_line:
                 continue

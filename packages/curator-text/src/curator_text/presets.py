@@ -1,0 +1,185 @@
+"""Whole recipes by name: each is several filters with the limits of its paper, in its order.
+
+They are composites, so a plan shows the filters, and a run counts what each one drops. To change a limit, or to add
+a filter in between, list the filters themselves: ``Gopher().decompose()`` prints what there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curator_core.errors import UsageError
+from curator_core.stages import CompositeStage, ProcessingStage
+from curator_core.task import DocumentBatch
+from curator_text.filters import code, heuristic, lists, recipes, repetition
+from curator_text.language import LanguageFilter
+
+Stages = list[ProcessingStage[Any, Any]]
+
+
+@dataclass(kw_only=True)
+class Recipe(CompositeStage[DocumentBatch, DocumentBatch]):
+    """Base of the recipes: the column they read."""
+
+    column: str = "text"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.column, str) or not self.column:
+            raise UsageError(f"{type(self).__name__}.column must be the name of a column, not {self.column!r}")
+
+
+@dataclass
+class WebEnglish(Recipe):
+    """The 28 heuristics for English web text, as NeMo Curator's configuration has them."""
+
+    def decompose(self) -> Stages:
+        here: dict[str, Any] = {"column": self.column}
+        return [
+            heuristic.NonAlphaNumericFilter(**here),
+            heuristic.SymbolsToWordsFilter(**here),
+            heuristic.NumbersFilter(**here),
+            heuristic.UrlsFilter(**here),
+            heuristic.WhiteSpaceFilter(**here),
+            heuristic.ParenthesesFilter(**here),
+            heuristic.BoilerPlateStringFilter(**here),
+            repetition.RepeatedLinesFilter(**here),
+            repetition.RepeatedParagraphsFilter(**here),
+            repetition.RepeatedLinesByCharFilter(**here),
+            repetition.RepeatedParagraphsByCharFilter(**here),
+            heuristic.WordCountFilter(**here),
+            heuristic.PunctuationFilter(**here),
+            heuristic.WordsWithoutAlphabetsFilter(**here),
+            heuristic.CommonEnglishWordsFilter(**here),
+            heuristic.MeanWordLengthFilter(**here),
+            heuristic.LongWordFilter(**here),
+            heuristic.EllipsisFilter(**here),
+            *(
+                repetition.RepeatingTopNGramsFilter(n=n, max_repeating_ngram_ratio=limit, **here)
+                for n, limit in ((2, 0.2), (3, 0.18), (4, 0.16))
+            ),
+            *(
+                repetition.RepeatingDuplicateNGramsFilter(n=n, max_repeating_duplicate_ngram_ratio=limit, **here)
+                for n, limit in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+            ),
+            heuristic.BulletsFilter(**here),
+        ]
+
+
+@dataclass
+class Gopher(Recipe):
+    """The filters of Gopher's MassiveText: repetition, then quality."""
+
+    def decompose(self) -> Stages:
+        return [recipes.GopherRepetitionFilter(column=self.column), recipes.GopherQualityFilter(column=self.column)]
+
+
+@dataclass
+class C4(Recipe):
+    """The filters of C4. It takes lines out of the text; ``bad_words`` is a list or a file, and none without.
+
+    ``language`` keeps what is in it with a probability of at least ``min_language_score`` (C4 itself: English, 0.99)
+    and needs the extra ``language``.
+    """
+
+    bad_words: str | Sequence[str] | None = None
+    language: str | None = None
+    min_language_score: float = 0.99
+    min_paragraphs: int | None = None
+
+    def decompose(self) -> Stages:
+        found: Stages = _language(self.language, self.min_language_score, self.column)
+        found.append(recipes.C4QualityFilter(column=self.column))
+        if self.min_paragraphs:
+            found.append(recipes.C4ParagraphFilter(self.min_paragraphs, column=self.column))
+        if self.bad_words:
+            found.append(lists.BadWordsFilter(self.bad_words, column=self.column))
+        return found
+
+
+@dataclass
+class FineWeb(Recipe):
+    """The filters of FineWeb: addresses, language, Gopher's two, C4's without ends of lines, FineWeb's own.
+
+    ``blocked_domains`` and ``blocked_words`` are lists or files for the column ``url``, and none without; a language of
+    None checks none and needs no extra.
+    """
+
+    language: str | None = "en"
+    min_language_score: float = 0.65
+    blocked_domains: str | Sequence[str] | None = None
+    blocked_words: str | Sequence[str] | None = None
+    url_column: str = "url"
+
+    def decompose(self) -> Stages:
+        return [
+            *_addresses(self.blocked_domains, self.blocked_words, self.url_column),
+            *_language(self.language, self.min_language_score, self.column),
+            recipes.GopherRepetitionFilter(column=self.column),
+            recipes.GopherQualityFilter(column=self.column),
+            recipes.C4QualityFilter(filter_no_terminal_punct=False, column=self.column),
+            recipes.FineWebQualityFilter(column=self.column),
+        ]
+
+
+@dataclass
+class RefinedWeb(Recipe):
+    """The filters of RefinedWeb after extraction: addresses, language, repetition, quality, corrections by line."""
+
+    language: str | None = "en"
+    min_language_score: float = 0.65
+    blocked_domains: str | Sequence[str] | None = None
+    blocked_words: str | Sequence[str] | None = None
+    url_column: str = "url"
+
+    def decompose(self) -> Stages:
+        return [
+            *_addresses(self.blocked_domains, self.blocked_words, self.url_column),
+            *_language(self.language, self.min_language_score, self.column),
+            recipes.GopherRepetitionFilter(column=self.column),
+            recipes.GopherQualityFilter(column=self.column),
+            recipes.RefinedWebLineFilter(column=self.column),
+        ]
+
+
+@dataclass
+class DCLM(Recipe):
+    """The heuristics of DCLM-Baseline, which follow RefinedWeb's: everything before its deduplication and its model."""
+
+    language: str | None = "en"
+    min_language_score: float = 0.65
+    blocked_domains: str | Sequence[str] | None = None
+    blocked_words: str | Sequence[str] | None = None
+    url_column: str = "url"
+
+    def decompose(self) -> Stages:
+        return [
+            *_addresses(self.blocked_domains, self.blocked_words, self.url_column),
+            *_language(self.language, self.min_language_score, self.column),
+            recipes.RefinedWebLineFilter(column=self.column),
+            recipes.GopherRepetitionFilter(column=self.column),
+            recipes.GopherQualityFilter(column=self.column),
+        ]
+
+
+@dataclass
+class PythonCode(Recipe):
+    """Filters for Python files: comments, lines, letters, and files that are XML in truth."""
+
+    def decompose(self) -> Stages:
+        here: dict[str, Any] = {"column": self.column}
+        return [
+            code.NumberOfLinesOfCodeFilter(**here),
+            code.XMLHeaderFilter(**here),
+            code.AlphaFilter(**here),
+            code.PythonCommentToCodeFilter(**here),
+        ]
+
+
+def _language(language: str | None, min_score: float, column: str) -> Stages:
+    return [LanguageFilter(language, min_score, column=column)] if language else []
+
+
+def _addresses(domains: str | Sequence[str] | None, words: str | Sequence[str] | None, column: str) -> Stages:
+    return [lists.UrlBlocklistFilter(domains, words=words, column=column)] if domains or words else []
