@@ -165,6 +165,7 @@ class Accounts:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._events: dict[str, dict[str, Event]] = {}
         self._generation: dict[str, tuple[int, str]] = {}
+        self._expected: dict[str, str] = {}
         self.merges: dict[str, Event] = {}
         for event in events:
             self.add(event)
@@ -172,7 +173,11 @@ class Accounts:
     def add(self, event: Event) -> None:
         """Take an event in; adding it twice changes nothing."""
         if event.kind == MERGE:
-            self.merges[event.task] = event
+            known = self.merges.get(event.task)
+            if known is None or event.attempt >= known.attempt:
+                self.merges[event.task] = event
+            return
+        if self._expected.get(event.source, event.generation) != event.generation:
             return
         newest = self._generation.get(event.source)
         if newest is None or (event.attempt, event.generation) > newest:
@@ -190,20 +195,19 @@ class Accounts:
                 return  # the driver gave a task up that a dying worker had begun
         tasks[event.task] = event
 
+    def expect(self, source: str, generation: str) -> None:
+        """Only events of this generation count for the source; those of another are forgotten."""
+        self._expected[source] = generation
+        if source in self._generation and self._generation[source][1] != generation:
+            self._events.pop(source, None)
+            self._generation.pop(source, None)
+
     def sources(self) -> list[str]:
         return list(self._events)
-
-    def knows(self, source: str) -> bool:
-        return source in self._events
 
     def generation(self, source: str) -> str:
         """The generation (see `SourceStage`) that the events of a source belong to."""
         return self._generation.get(source, (0, ""))[1]
-
-    def forget(self, source: str) -> None:
-        """Drop what is known of a source: it is to run again."""
-        self._events.pop(source, None)
-        self._generation.pop(source, None)
 
     def reachable(self, source: str) -> Iterable[Event]:
         """The events that count, from the source down, in lineage order."""

@@ -13,14 +13,14 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.accounts import Event, Tally
+from curator_core.accounts import Accounts, Event, Tally
 from curator_core.recorder import Reject
 from curator_core.task import FileRecord, StagePerfStats
 
@@ -62,6 +62,9 @@ REJECT_SCHEMA = pa.schema(
 
 # Tasks that reached the end of a pipeline without a writer: a resumed run gives them back.
 RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("data", pa.large_binary())])
+
+# The sources that a run has listed, each with the generation that counts; a later row replaces an earlier one.
+SOURCE_SCHEMA = pa.schema([("source", pa.string()), ("generation", pa.string()), ("group", pa.string())])
 
 FLUSH_SECONDS = 1.0
 FLUSH_BYTES = 32 << 20
@@ -202,6 +205,59 @@ class LedgerWriter:
         self._small = []
 
 
+GONE = "-"  # the generation of a source that is not listed any more
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A source that was handed out, and the generation that its events carry if they count.
+
+    ``group``: the files and ranges of a source of several, as JSON.
+    """
+
+    source: str
+    generation: str = GONE
+    group: str = ""
+
+
+class SourceList:
+    """The sources that a run directory knows, those that have gone included; written by the driver alone."""
+
+    def __init__(self, run_dir: str) -> None:
+        self._folder = storage.join(run_dir, "sources")
+        self._number = 0
+        self.rows: dict[str, Listed] = {}
+        for path, table in _files(run_dir, "sources", SOURCE_SCHEMA):
+            self._number = int(storage.file_name(path).partition(".")[0]) + 1
+            for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                self.rows[row[0]] = Listed(*row)
+
+    def note(self, rows: Iterable[Listed]) -> None:
+        """Write rows down; they are durable when this returns."""
+        new = list(rows)
+        if not new:
+            return
+        columns = [[r.source for r in new], [r.generation for r in new], [r.group for r in new]]
+        table = pa.table([pa.array(c, pa.string()) for c in columns], schema=SOURCE_SCHEMA)
+        write_parquet(storage.join(self._folder, f"{self._number:08d}.parquet"), table)
+        self._number += 1
+        self.rows.update((row.source, row) for row in new)
+
+    def groups(self) -> dict[str, Any]:
+        """The files of each source of several that has not gone."""
+        return {row.source: json.loads(row.group) for row in self.rows.values() if row.group and row.generation != GONE}
+
+
+def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
+    """The accounts of a run directory: what its ledger says of the sources as they were listed last."""
+    accounts = Accounts()
+    for row in (listing or SourceList(run_dir)).rows.values():
+        accounts.expect(row.source, row.generation)
+    for event in read_events(run_dir):
+        accounts.add(event)
+    return accounts
+
+
 def write_parquet(path: str, table: pa.Table) -> None:
     """A Parquet file that is there whole or not at all."""
     import pyarrow.parquet as pq  # deferred: it costs 30 ms, and not every process writes a ledger
@@ -294,6 +350,11 @@ def read_rejects(run_dir: str) -> Iterator[pa.Table]:
 
 
 def _tables(run_dir: str, folder: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    for _, table in _files(run_dir, folder, schema):
+        yield table
+
+
+def _files(run_dir: str, folder: str, schema: pa.Schema) -> Iterator[tuple[str, pa.Table]]:
     import pyarrow.parquet as pq
 
     place = storage.join(run_dir, folder)
@@ -302,7 +363,7 @@ def _tables(run_dir: str, folder: str, schema: pa.Schema) -> Iterator[pa.Table]:
     for path in sorted(storage.list_files(place)):
         if path.endswith(".parquet"):
             with storage.open_input(path) as file:
-                yield pq.read_table(file, schema=schema)
+                yield path, pq.read_table(file, schema=schema)
 
 
 def _json(value: list[Any]) -> str:

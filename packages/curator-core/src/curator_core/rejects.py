@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from curator_core.accounts import Accounts
-from curator_core.ledger import read_events, read_rejects
+from curator_core.ledger import open_accounts, read_rejects
 
 
 @dataclass
@@ -25,7 +25,7 @@ class RejectGroup:
 
 def rejects_of(run_dir: str) -> Iterator[dict[str, Any]]:
     """The rejects that count, one by one: those of attempts that were repeated or interrupted are left out."""
-    accounts = Accounts(read_events(run_dir))
+    accounts = open_accounts(run_dir)
     attempts: dict[tuple[str, str], int] = {}
     for source in accounts.sources():
         for event in accounts.reachable(source):

@@ -20,7 +20,17 @@ from curator_core.accounts import DONE, FAILED, MERGE, MERGED, Accounts, Event, 
 from curator_core.adapter import MergeTask, RunContext
 from curator_core.errors import AccountingError, CuratorError, PlanError, RunRefused, TooManyErrors, UsageError
 from curator_core.executor import BaseExecutor, SegmentRun
-from curator_core.ledger import LedgerWriter, RejectRow, events_table, read_events, read_results, write_parquet
+from curator_core.ledger import (
+    GONE,
+    LedgerWriter,
+    Listed,
+    RejectRow,
+    SourceList,
+    events_table,
+    open_accounts,
+    read_results,
+    write_parquet,
+)
 from curator_core.lineage import source_id, source_of
 from curator_core.local import LocalExecutor
 from curator_core.plan import difference, make_plan
@@ -32,6 +42,9 @@ from curator_core.transport import decode_task
 SUCCESS = "_SUCCESS"
 # A run is not judged by max_error_fraction before it has seen this many rows.
 ERROR_SAMPLE_ROWS = 100
+# Sources are noted in the run directory before they are handed out: as many at once as come in this time.
+NOTE_SECONDS = 0.05
+NOTE_SOURCES = 10_000
 
 Progress = Callable[["RunProgress"], None]
 
@@ -176,12 +189,11 @@ class _Run:
         self.accounts = Accounts()
         self.order: dict[str, int] = {}  # sources of the first segment, in order
         self.segment_sources: list[dict[str, int]] = []
-        self.groups: dict[str, list[Any]] = {}  # files of each source task of several, as an earlier attempt had them
-        self.groups_now: dict[str, list[Any]] = {}
+        self.listing: SourceList | None = None
+        self.grouped = False  # whether a source of several files has been seen
         self.merges_now: set[str] = set()
-        self.changed = False  # whether the pipeline differs from that of the earlier attempt
+        self.since = 0  # the attempt that brought the present pipeline; 0 for the first
         self.written: dict[str, Any] = {}
-        self.known_sources: set[str] = set()
         self.attempt = 1
         self.rejects: list[RejectRow] = []
         self.progress = RunProgress(name)
@@ -269,10 +281,11 @@ class _Run:
         directory, options = self.directory, self.options
         if directory is None:
             return
+        self.listing = listing = SourceList(directory.url)
         earlier = directory.read_json("plan.json")
         if earlier is not None and options.fresh:
-            for event in read_events(directory.url):
-                self.known_sources.add(event.source)
+            # What the run before has written is known by its sources, so these are kept.
+            listing.note([Listed(source) for source in listing.rows])
             directory.clear()
             earlier = None
         if earlier is None:
@@ -294,13 +307,11 @@ class _Run:
                 "fresh=True (--fresh), or keep what is done and run only the rest with the changed pipeline, with "
                 "allow_changed=True (--allow-changed)"
             )
-        self.changed = bool(changes)
         self.attempt = int(record.get("attempt", 1)) + 1
+        self.since = self.attempt if changes else int(earlier.get("since", 0))
         self.summary.attempt = self.attempt
-        self.accounts = Accounts(read_events(directory.url))
-        self.known_sources.update(self.accounts.sources())
-        known = directory.read_json("sources.json") or {}
-        self.groups = known.get("groups", {})
+        directory.sweep()
+        self.accounts = open_accounts(directory.url, listing)
         self._write_plan()
 
     def _write_plan(self) -> None:
@@ -310,6 +321,7 @@ class _Run:
             {
                 "name": self.plan.name,
                 "fingerprint": self.plan.fingerprint(),
+                "since": self.since,
                 "steps": self.plan.steps(),
                 "text": self.plan.describe(),
             },
@@ -357,7 +369,8 @@ class _Run:
         if self.plan.source is None:
             yield EmptyTask(task_id=f"{_clean(self.plan.name)}")
             return
-        start = EmptyTask(task_id="sources", _metadata={"earlier_groups": self.groups} if self.groups else {})
+        groups = self.listing.groups() if self.listing is not None else {}
+        start = EmptyTask(task_id="sources", _metadata={"earlier_groups": groups} if groups else {})
         made = cast(Any, self.plan.source.stage).process(start)
         # A source that knows how many it has says so; listing ahead only to count would hold them all.
         total = length_hint(made, 0)
@@ -372,37 +385,64 @@ class _Run:
             if task.task_id in sources:
                 raise UsageError(f"two sources have the id {task.task_id!r}: every source needs an id of its own")
             sources[task.task_id] = len(sources)
-            self.known_sources.add(task.task_id)
-            if isinstance(task, FileGroupTask) and len(task.data) > 1:
-                self.groups_now[task.task_id] = [list(part) for part in task.parts]
             yield task
 
     def _incomplete(self, tasks: Iterator[Task[Any]], number: int) -> Iterator[Task[Any]]:
-        """The sources that still have to run; those that are complete and unchanged are skipped."""
-        inputs = self.summary.inputs if number == 0 else {}
-        for task in tasks:
-            source = task.task_id
-            known = self.accounts.generation(source)
-            seen = self.accounts.knows(source)
-            base = known.partition("+")[0]
-            if seen and base == task._generation.partition("+")[0]:
-                complete = self.accounts.is_complete(source)
-                if complete and not (self.options.retry and self.accounts.has_failures(source)):
-                    inputs["unchanged"] = inputs.get("unchanged", 0) + 1
-                    self.progress.skipped_sources += 1
-                    self.summary.sources_skipped += 1
-                    continue
-                task._generation = known
-                if self.changed or (complete and self.options.retry):
-                    # What this attempt makes must not mix with what an earlier pipeline made of the same source.
-                    task._generation = f"{base}+{self.attempt}"
-                inputs["unfinished"] = inputs.get("unfinished", 0) + 1
-            elif seen:
-                inputs["changed"] = inputs.get("changed", 0) + 1
-                self.accounts.forget(source)
-            else:
-                inputs["new"] = inputs.get("new", 0) + 1
-            yield task
+        """The sources that still have to run; those that are complete and unchanged are skipped.
+
+        A source is noted in the run directory before it is handed out, with the generation that its events will
+        carry. So whatever a killed attempt has left can be told from what counts.
+        """
+        if self.listing is None:
+            yield from tasks
+            return
+        for batch in _batches(tasks):
+            rows, todo = [], []
+            for task in batch:
+                if self._must_run(task, self.listing, self.summary.inputs if number == 0 else {}):
+                    todo.append(task)
+                row = Listed(task.task_id, task._generation, self._group_of(task))
+                if self.listing.rows.get(task.task_id) != row:
+                    rows.append(row)
+            self.listing.note(rows)
+            for row in rows:
+                self.accounts.expect(row.source, row.generation)
+            yield from todo
+
+    def _must_run(self, task: Task[Any], listing: SourceList, inputs: dict[str, int]) -> bool:
+        """Whether a source has to run; sets the generation that it has or is to have."""
+        base = task._generation
+        known = listing.rows.get(task.task_id)
+        if known is None or known.generation == GONE:
+            inputs["new"] = inputs.get("new", 0) + 1
+            # One that left and came back must not meet what it was.
+            task._generation = _generation(base, self.since if known is None else self.attempt)
+            return True
+        was, _, era = known.generation.partition("+")
+        if was != base.partition("+")[0]:
+            inputs["changed"] = inputs.get("changed", 0) + 1
+            task._generation = _generation(base, self.attempt)
+            return True
+        task._generation = known.generation
+        if self.accounts.is_complete(task.task_id):
+            if not (self.options.retry and self.accounts.has_failures(task.task_id)):
+                inputs["unchanged"] = inputs.get("unchanged", 0) + 1
+                self.progress.skipped_sources += 1
+                self.summary.sources_skipped += 1
+                return False
+            task._generation = _generation(base, self.attempt)
+        elif int(era or 0) < self.since:
+            # What this pipeline makes must not mix with what an earlier one made of the same source.
+            task._generation = _generation(base, self.since)
+        inputs["unfinished"] = inputs.get("unfinished", 0) + 1
+        return True
+
+    def _group_of(self, task: Task[Any]) -> str:
+        """The files of a source task of several, so that a resumed run makes the same groups."""
+        if not isinstance(task, FileGroupTask):
+            return ""
+        self.grouped = self.grouped or len(task.data) > 1
+        return json.dumps([list(part) for part in task.parts]) if self.grouped else ""
 
     def _merge_tasks(
         self, merge: Any, number: int, waiting: list[Task[Any]], sources: dict[str, int]
@@ -486,9 +526,7 @@ class _Run:
 
     def _reload(self) -> None:
         if self.directory is not None:
-            merges = self.accounts.merges
-            self.accounts = Accounts(read_events(self.directory.url))
-            self.accounts.merges.update(merges)
+            self.accounts = open_accounts(self.directory.url, self.listing)
 
     # The verdict -------------------------------------------------------------------------------------------------
 
@@ -518,12 +556,10 @@ class _Run:
         tally, outputs, failed = self._totals()
         self._check_errors(tally, final=True)
         self._settle_shares()
+        self._note_removed()
         self._finish_outputs(outputs)
         summary = self.summary
         summary.sources = len(self.segment_sources[0])
-        removed = self.known_sources - {source for sources in self.segment_sources for source in sources}
-        if removed and self.attempt > 1:
-            summary.inputs["removed"] = len(removed)
         summary.sources_failed = failed
         summary.state = "quarantined" if failed or summary.rows_quarantined else "done"
         tasks = self._ordered(results)
@@ -533,15 +569,23 @@ class _Run:
         self.progress.seconds = summary.seconds
         self.report(self.progress)
         if self.directory is not None:
-            self.directory.write_json("sources.json", {"sources": self._listed_now(), "groups": self.groups_now})
             self.directory.write_json(
                 "run.json", {**self._run_record(summary.state), "summary": summary.as_dict(), "outputs": self.written}
             )
             self._write_report()
         return RunResult(tasks, summary, self.directory.url if self.directory else None)
 
-    def _listed_now(self) -> list[str]:
-        return list(self.segment_sources[0])
+    def _note_removed(self) -> None:
+        """Sources that are not listed any more are forgotten before their files go."""
+        if self.listing is None:
+            return
+        present = self._sources_now()
+        removed = [
+            row.source for row in self.listing.rows.values() if row.generation != GONE and row.source not in present
+        ]
+        if removed:
+            self.listing.note([Listed(source) for source in removed])
+            self.summary.inputs["removed"] = len(removed) - sum(source in self.accounts.merges for source in removed)
 
     def _totals(self) -> tuple[Tally, dict[str, list[FileRecord]], int]:
         tally = Tally()
@@ -659,19 +703,26 @@ class _Run:
         if not storage.exists(folder):
             return
         standing = {storage.relative(record.path, folder) for record in records}
+        targets = {storage.file_name(name) for name in (*standing, SUCCESS)}
+        known = self.listing.rows if self.listing is not None else self._sources_now()
         others = 0
         for path in storage.list_files(folder, hidden=True):
             name = storage.relative(path, folder)
             if name in standing or name == SUCCESS:
                 continue
-            if source_of(storage.file_name(path).lstrip(".")) in self.known_sources:
+            file = storage.file_name(path)
+            temporary = storage.is_temporary(path)
+            if source_of(file.lstrip(".")) in known or (temporary and storage.target_name(path) in targets):
                 storage.remove(path)
-            elif not storage.file_name(path).startswith((".", "_")):
+            elif not file.startswith((".", "_")):
                 others += 1
         if others:
             self.summary.warnings.append(
                 f"{folder!r} also holds {others} files that this run did not write; {SUCCESS} does not list them"
             )
+
+    def _sources_now(self) -> set[str]:
+        return {source for sources in self.segment_sources for source in sources}
 
     def _record_failure(self, error: BaseException) -> None:
         self.summary.state = "failed"
@@ -705,6 +756,7 @@ def verify(run_dir: str) -> list[str]:
     problems: list[str] = []
     if "outputs" not in record:
         return [f"the run has not finished (its state is {record.get('state')!r}): resume it first"]
+    known = SourceList(directory.url).rows
     for stage, output in record["outputs"].items():
         folder = output["folder"]
         mark = storage.join(folder, SUCCESS)
@@ -729,7 +781,7 @@ def verify(run_dir: str) -> list[str]:
                 problems.append(f"{stage}: {path!r} has {size} bytes, not {entry['bytes']}")
             elif entry["sha256"] and digest.hexdigest() != entry["sha256"]:
                 problems.append(f"{stage}: {path!r} has changed: its sha256 is not the recorded one")
-        extra = sorted(path for path in present - set(listed) if source_of(path.rpartition("/")[2]) in listed)
+        extra = sorted(path for path in present - set(listed) if source_of(storage.file_name(path)) in known)
         problems.extend(f"{stage}: {path!r} is there and was not recorded" for path in extra)
     return problems
 
@@ -740,6 +792,24 @@ def _once(records: Sequence[FileRecord]) -> list[FileRecord]:
     for record in records:
         by_path[record.path] = record
     return list(by_path.values())
+
+
+def _batches(tasks: Iterator[Task[Any]]) -> Iterator[list[Task[Any]]]:
+    """Tasks as they come, many at once where they come quickly."""
+    while True:
+        batch: list[Task[Any]] = []
+        started = time.monotonic()
+        for task in tasks:
+            batch.append(task)
+            if len(batch) >= NOTE_SOURCES or time.monotonic() - started >= NOTE_SECONDS:
+                break
+        if not batch:
+            return
+        yield batch
+
+
+def _generation(base: str, attempt: int) -> str:
+    return f"{base.partition('+')[0]}+{attempt}" if attempt else base
 
 
 def _fraction(value: Fraction) -> str:

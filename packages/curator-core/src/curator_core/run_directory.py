@@ -1,6 +1,6 @@
 """A run's folder: what ran, what came of it, and who may write in it.
 
-``run_dir/`` holds ``plan.json``, ``run.json``, ``sources.json``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
+``run_dir/`` holds ``plan.json``, ``run.json``, ``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
 and ``report.html``. Any fsspec URL will do; only the lock differs: on a local disk the kernel holds it and frees it
 when the process dies, on an object store it is a file with a heartbeat.
 """
@@ -70,11 +70,17 @@ class RunDirectory:
         text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False)
         storage.write_bytes_atomic(self.path(name), text.encode("utf-8", "surrogatepass"))
 
+    def sweep(self) -> None:
+        """Remove what a killed process had begun to write here."""
+        for path in storage.list_files(self.url, hidden=True):
+            if storage.is_temporary(path):
+                storage.remove(path)
+
     def clear(self) -> None:
-        """Forget what ran here; the lock stays."""
+        """Forget what ran here; the lock and the list of sources stay."""
         for folder in ("ledger", "rejects", "results", "spill", "metrics"):
             self.clear_folder(folder)
-        for name in ("plan.json", "run.json", "sources.json", "report.html"):
+        for name in ("plan.json", "run.json", "report.html"):
             with contextlib.suppress(OutputError):
                 if storage.exists(self.path(name)):
                     storage.remove(self.path(name))

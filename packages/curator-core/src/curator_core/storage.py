@@ -130,6 +130,11 @@ def is_temporary(path: AnyPath) -> bool:
 
 
 @lru_cache(maxsize=4096)  # most components are folders, which many files share
+def target_name(path: AnyPath) -> str:
+    """The name that a temporary file (see `is_temporary`) was to have."""
+    return file_name(path).rpartition(".tmp-")[0].removeprefix(".")
+
+
 def _component_key(text: str) -> tuple[str | int, ...]:
     # Numbers compare by length and then as text, because int() refuses numbers of thousands of digits.
     key: list[str | int] = []
