@@ -29,8 +29,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from curator_core import DocumentBatch, FanOut, FileGroupTask, ProcessingStage
+from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, Pipeline, ProcessingStage
 from curator_core.storage import join, open_input, write_atomic
+from curator_core.workflow import Workflow
 
 
 @dataclass
@@ -97,6 +98,20 @@ class Write(ProcessingStage[DocumentBatch, FileGroupTask]):
         record = out.record(rows=task.num_rows)
         self.record_output(record)
         return FileGroupTask(data=[place], records=[record])
+
+
+@dataclass
+class Twice(Workflow):
+    """Read and write, and then once more from what was written."""
+
+    paths: str
+    path: str
+
+    def pipelines(self, work_dir: str) -> list[Pipeline]:
+        between = join(work_dir, "between")
+        first = [FilePartitioning(paths=self.paths), Read(), Write(path=between)]
+        second = [FilePartitioning(paths=between, extensions=["txt"]), Read(), Write(path=self.path)]
+        return [Pipeline(first, name="first"), Pipeline(second, name="second")]
 '''
 
 PIPELINE = """
@@ -306,6 +321,33 @@ def test_input_output_and_the_run_itself_may_be_in_an_object_store(curate: Proje
     assert curate.out.startswith("4 rejected by Read: no number")
     assert b"numbers" in storage.read_bytes(f"{place}/run/report.html")
     assert not (curate.folder / "run").exists()
+
+
+def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project) -> None:
+    text = (
+        f"workflow: {{{curate.module}.Twice: {{paths: 'in/*.txt', path: out/}}}}\nexecutor: {{local: {{workers: 0}}}}\n"
+    )
+    (curate.folder / "w.yaml").write_text(text)
+    assert curate("plan", "w.yaml") == DONE
+    assert "first: 3 stages" in curate.out
+    assert "second: 3 stages" in curate.out
+    assert curate("run", "w.yaml", "--run-dir", "both", "--json") == DONE
+    summary = json.loads(curate.out)
+    assert [step["name"] for step in summary["pipelines"]] == ["first", "second"]
+    assert [step["rows_written"] for step in summary["pipelines"]] == [12, 12]
+    assert len(curate.written()) == 12
+    assert curate("run", "w.yaml", "--run-dir", "both", "--resume") == DONE
+    assert curate.out.count("4 of them complete before") == 2
+    assert curate("verify", "both") == DONE
+    assert curate.out == "8 files are as they were written\n"
+    assert curate("rejects", "both") == DONE
+    assert curate.out.startswith("4 rejected by Read")
+    assert curate("report", "both") == DONE
+    text = text.replace("path: out/", "pth: out/")
+    (curate.folder / "w.yaml").write_text(text)
+    assert curate("plan", "w.yaml") == BAD_USAGE
+    assert "w.yaml:1: " in curate.err
+    assert "Twice has no parameter 'pth'; did you mean 'path'" in curate.err
 
 
 # Bad input

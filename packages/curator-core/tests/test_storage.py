@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
+import http.server
 import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from pathlib import Path
 
@@ -19,7 +22,9 @@ from hypothesis import strategies as st
 
 from curator_core import storage
 from curator_core.errors import CuratorError, MissingDependency, UsageError
+from curator_core.files import FilePartitioning
 from curator_core.storage import write_atomic, write_bytes_atomic
+from curator_core.task import EmptyTask
 
 
 @pytest.fixture(params=["local", "file_url", "memory", "s3"])
@@ -130,6 +135,7 @@ def test_libraries_that_close_what_they_write_to_work(folder: str) -> None:
 
 def test_a_killed_writer_leaves_only_a_temporary_name(tmp_path: Path) -> None:
     code = f"""
+from curator_core.files import FilePartitioning
 from curator_core.storage import write_atomic
 import os, signal
 with write_atomic({str(tmp_path / "a")!r}) as out:
@@ -232,6 +238,20 @@ def test_a_folder_can_be_made_and_seen(tmp_path: Path) -> None:
     storage.make_folder(tmp_path / "x" / "y")
     assert storage.is_folder(tmp_path / "x" / "y")
     assert not storage.is_folder(tmp_path / "z")
+
+
+def test_files_of_a_web_server_can_be_read(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    (tmp_path / "a.txt").write_bytes(b"from the web")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.txt"
+        found = list(FilePartitioning(paths=url).process(EmptyTask()))
+        assert [task.data for task in found] == [[url]]
+        assert storage.info(url).size == 12
+        assert storage.read_bytes(url) == b"from the web"
+        server.shutdown()
 
 
 def test_names_of_paths_and_urls() -> None:

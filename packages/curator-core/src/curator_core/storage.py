@@ -183,6 +183,9 @@ def is_folder(path: AnyPath) -> bool:
     with _explained("look at", path):
         if is_local(path):
             return Path(local_path(path)).is_dir()
+        if _protocol(path) in ("http", "https"):
+            # fsspec would download the file to see whether it is a page of links.
+            return os.fspath(path).endswith("/")
         filesystem, name = _remote(path, fresh=True)
         return bool(filesystem.isdir(name))
 

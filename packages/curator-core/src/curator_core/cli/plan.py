@@ -15,14 +15,16 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan_command(file: str, executor: str | None, settings: tuple[str, ...], as_json: bool) -> None:
     """Check FILE and show what would run: stages, columns, groups, resources, and each decision. Nothing is run."""
-    from curator_core.pipeline import Pipeline  # these import pyarrow and pydantic
+    from curator_core import storage  # these import pyarrow and pydantic
+    from curator_core.pipeline import Pipeline
     from curator_core.pipeline_file import load_pipeline
 
     loaded = load_pipeline(file, settings)
     engine = loaded.make_executor(executor)
     pipelines = [Pipeline(loaded.stages, name=loaded.name)]
     if loaded.workflow is not None:
-        pipelines = list(loaded.workflow.pipelines(f"{loaded.run_dir or f'runs/{loaded.name}'}/work"))
+        run_dir = storage.absolute(loaded.run_dir or f"runs/{loaded.name}")
+        pipelines = list(loaded.workflow.pipelines(storage.join(run_dir, "work")))
     plans = [pipeline.plan(engine) for pipeline in pipelines]
     if as_json:
         told: list[dict[str, Any]] = [

@@ -130,7 +130,9 @@ def _carry_out(
             display(state)
 
         if file.workflow is not None:
-            results = file.workflow.run(executor, run_dir=run_dir, progress=progress, **options)
+            # Absolute, because its steps find each other's files by it, on workers too.
+            place = storage.absolute(run_dir)
+            results = file.workflow.run(executor, run_dir=place, progress=progress, **options)
         else:
             results = [file.pipeline().run(executor, run_dir=run_dir, progress=progress, **options)]
     return [(result.summary.as_dict(), result.run_dir or run_dir) for result in results]
