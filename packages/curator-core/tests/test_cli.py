@@ -252,6 +252,18 @@ def test_quarantined_work_is_told_by_the_exit_code_and_can_be_retried(curate: Pr
     assert "quarantined by" not in curate.out
 
 
+def test_a_retry_finds_everything_from_wherever_it_is_asked_for(
+    curate: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curate.edit("Check: {}", f"Check: {{poison: 22, fixed_by: {curate.folder}/fixed}}")
+    assert curate("run", "p.yaml", "--on-error", "quarantine", "--set", "Write.path=there") == QUARANTINED
+    (curate.folder / "fixed").touch()
+    monkeypatch.chdir(curate.folder / "in")
+    assert curate("retry", "../run") == DONE
+    assert len(list((curate.folder / "there").glob("*.txt"))) == 4
+    assert not (curate.folder / "in/there").exists()
+
+
 def test_too_many_rejects_stop_the_run(curate: Project) -> None:
     (curate.folder / "in/f9.txt").write_text("x\n" * 200)
     assert curate("run", "p.yaml", "--max-error-fraction", "0.1") == FAILED

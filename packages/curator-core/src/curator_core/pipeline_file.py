@@ -79,11 +79,13 @@ class PipelineFile:
         return load_executor(chosen)(config=given)
 
 
-def load_pipeline(path: str | os.PathLike[str], settings: Sequence[str] = ()) -> PipelineFile:
+def load_pipeline(
+    path: str | os.PathLike[str], settings: Sequence[str] = (), *, settings_folder: str | None = None
+) -> PipelineFile:
     """Read and check a pipeline file; everything that is wrong with its stages is told at once.
 
     ``settings`` are ``stage.parameter=value`` and win over the file. Paths in the file are relative to it, paths in
-    settings to the working folder. Modules beside the file can be named as stages.
+    settings to ``settings_folder``, the working folder if it is None. Modules beside the file can be named as stages.
     """
     text = os.fspath(path)
     content = storage.read_bytes(text)
@@ -94,14 +96,15 @@ def load_pipeline(path: str | os.PathLike[str], settings: Sequence[str] = ()) ->
     folder = storage.absolute(storage.parent(text))
     if storage.is_local(folder) and folder not in sys.path:
         sys.path.insert(0, folder)
-    return _Build(read_yaml(source, text), folder, settings).build()
+    return _Build(read_yaml(source, text), folder, settings, settings_folder or os.getcwd()).build()  # noqa: PTH109
 
 
 class _Build:
-    def __init__(self, file: YamlFile, folder: str, settings: Sequence[str]) -> None:
+    def __init__(self, file: YamlFile, folder: str, settings: Sequence[str], settings_folder: str) -> None:
         self.file = file
         self.folder = folder
         self.settings = settings
+        self.settings_folder = settings_folder
         self.errors: list[str] = []
 
     def build(self) -> PipelineFile:
@@ -266,7 +269,7 @@ class _Build:
                     f"--set {setting}: the file has no stage {name!r}{_hint(name, by_name)} "
                     f"Its stages are: {', '.join(by_name) or 'none'}"
                 )
-            value = _relocated(parameter, parse_value(text), os.getcwd())  # noqa: PTH109 - text, as paths are here
+            value = _relocated(parameter, parse_value(text), self.settings_folder)
             by_name[name].params[parameter] = value
             by_name[name].set_by[parameter] = f"--set {setting}"
 

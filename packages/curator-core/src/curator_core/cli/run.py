@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import traceback
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
     Exit codes: 0 done; 1 failed; 2 wrong usage or a wrong file, nothing has run; 3 finished, with work set aside; 130
     interrupted. A run that failed or was interrupted goes on with --resume.
     """
-    return _run(file, settings, as_json, quiet, flags)
+    return _run(file, settings, os.getcwd(), as_json, quiet, flags)  # noqa: PTH109 - text, as paths are here
 
 
 @click.command("retry", short_help="Run again what was set aside.")
@@ -72,18 +73,18 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
         raise UsageError(f"{run_dir!r} was not made by `curate run`: retry it where it was started, with retry=True")
     flags = {**command["flags"], **{key: value for key, value in flags.items() if value is not None}}
     flags |= {"run_dir": run_dir, "retry": True, "resume": False, "fresh": False}
-    return _run(command["file"], tuple(command["settings"]), as_json, quiet, flags)
+    return _run(command["file"], tuple(command["settings"]), command["folder"], as_json, quiet, flags)
 
 
-def _run(path: str, settings: tuple[str, ...], as_json: bool, quiet: bool, flags: dict[str, Any]) -> int:
+def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet: bool, flags: dict[str, Any]) -> int:
     from curator_core.pipeline_file import load_pipeline  # imports pydantic
 
     run_dir: str | None = flags.get("run_dir")
     try:
-        file = load_pipeline(path, settings)
+        file = load_pipeline(path, settings, settings_folder=folder)
         run_dir = flags["run_dir"] = run_dir or file.run_dir or f"runs/{file.name}"
         with _terminable():
-            summaries = _carry_out(file, settings, quiet, flags)
+            summaries = _carry_out(file, {"settings": list(settings), "folder": folder}, quiet, flags)
     except CuratorError as error:
         if as_json:
             failure = {"state": "failed", "error": str(error), "exit_code": exit_code_of(error), "run_dir": run_dir}
@@ -105,7 +106,7 @@ def _run(path: str, settings: tuple[str, ...], as_json: bool, quiet: bool, flags
 
 
 def _carry_out(
-    file: PipelineFile, settings: tuple[str, ...], quiet: bool, flags: dict[str, Any]
+    file: PipelineFile, settings: dict[str, Any], quiet: bool, flags: dict[str, Any]
 ) -> list[tuple[dict[str, Any], str]]:
     """Run the pipeline, or the pipelines of a workflow; the summary and the run directory of each."""
     from curator_core import storage  # see _run
@@ -118,7 +119,7 @@ def _carry_out(
     )
     options = {**file.options, **{key: flags[key] for key in _OPTIONS if flags.get(key) is not None}}
     kept = {key: value for key, value in flags.items() if key in _KEPT}
-    command = {"file": storage.absolute(file.path), "settings": list(settings), "flags": kept}
+    command = {"file": storage.absolute(file.path), **settings, "flags": kept}
     with ProgressDisplay(quiet=quiet) as display:
         told = False
 
