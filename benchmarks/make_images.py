@@ -32,8 +32,9 @@ def picture(seed: int, side: int) -> Image.Image:
     for octave in range(1, 8):
         cells = 2**octave + 1
         coarse = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-        field += np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32) * 0.55**octave
+        field += np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32) * 0.7**octave
     field += np.linspace(0, rng.uniform(-90, 90), height, dtype=np.float32)[:, None, None]
+    field += rng.normal(0, 6, (height, width, 1)).astype(np.float32)  # grain, and edges that it does not soften
     field = (field - field.min()) / max(float(field.max() - field.min()), 1e-6) * 255
     image = Image.fromarray(field.astype(np.uint8))
     draw = ImageDraw.Draw(image)

@@ -126,7 +126,7 @@ def test_numbers_are_computed_once_and_follow_a_filter() -> None:
     some = batch.filter(pa.array([True, False, True, True])).filter(pa.array([False, True, True]))
     follower = PictureStats.of(some, "thumb")
     assert follower is not stats
-    assert follower._done is stats._done
+    assert follower._shared is stats._shared
     assert list(follower.get("brightness")) == [before[2], before[3]]
     assert list(follower.get("blur")) == scores(BlurFilter(), thumbs(noise(2, high=120), noise(3, high=170)))
 

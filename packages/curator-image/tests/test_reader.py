@@ -85,7 +85,7 @@ def test_a_sample_is_a_row_with_its_original_bytes_and_all_its_members(tmp_path:
     assert one["seg.npy"] == b"\x00\x01"
     assert one["members"] == ["jpg", "txt", "json", "seg.npy"]
     assert (two["key"], two["ext"], two["cls"], two["caption"], two["url"]) == ("d/002", "png", "7", None, None)
-    assert two["members"] == ["png", "cls"]
+    assert two["members"] == ["cls", "png"]
     assert stage.recorder.read == 2
 
 

@@ -109,9 +109,8 @@ class ImageRead(FanOut[FileGroupTask, ImageBatch]):
             self._reject(NO_IMAGE, source, sample.key, text, next(iter(sample.members.values())))
             return
         data = sample.members[ext]
-        others = {other: body for other, body in sample.members.items() if other != ext}
         try:
-            rows.add(sample.key, shard, ext, data, self._probe(data, ext), others)
+            rows.add(sample.key, shard, ext, self._probe(data, ext), sample.members)
         except (BadImage, BadSidecar) as error:
             self._reject(error.reason, source, sample.key, error.message, data)
 
@@ -211,7 +210,7 @@ class ImageRead(FanOut[FileGroupTask, ImageBatch]):
                 self._reject(error.reason, path, key, error.message, data or b"")
                 continue
             ext = "jpg" if header.format == "jpeg" else header.format
-            rows.add(key, path, ext, data, header, {} if captions[row] is None else {"txt": b""})
+            rows.add(key, path, ext, header, {ext: data} if captions[row] is None else {ext: data, "txt": b""})
             good.append(row)
         made = rows.table()
         if CAPTION in made.column_names:  # it was there for `members` alone

@@ -210,9 +210,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self._fixed[KEY])
 
-    def add(self, key: str, shard: str, ext: str, data: bytes, header: Header, others: Mapping[str, bytes]) -> None:
-        """One image and its sidecars; `BadSidecar` if one of these is broken, and then nothing is added."""
-        values = {other: sidecar(other, body) for other, body in others.items()}
+    def add(self, key: str, shard: str, ext: str, header: Header, members: Mapping[str, bytes]) -> None:
+        """One sample, whose image is the member ``ext``; `BadSidecar` if another is broken, and nothing is added."""
+        values = {other: sidecar(other, body) for other, body in members.items() if other != ext}
         lifted: dict[str, Any] = {}
         if self._json_fields:
             text = next((value for other, value in values.items() if other.lower() == "json"), None)
@@ -220,8 +220,7 @@ class Rows:
             source = parsed if isinstance(parsed, dict) else {}
             lifted = {name: lift(source.get(name), kind) for name, kind in self._json_fields.items()}
         row = len(self)
-        members = [ext, *others]
-        fixed = (key, shard, ext, header.format, header.width, header.height, members, data)
+        fixed = (key, shard, ext, header.format, header.width, header.height, list(members), members[ext])
         for name, value in zip(FIXED, fixed, strict=True):
             self._fixed[name].append(value)
         for other, value in values.items():
@@ -230,7 +229,7 @@ class Rows:
             self._text[name] = isinstance(value, str)
         for name, value in lifted.items():
             self._extra.setdefault(name, {})[row] = value
-        self.bytes += len(data) + sum(map(len, others.values()))
+        self.bytes += sum(map(len, members.values()))
 
     def table(self) -> pa.Table:
         rows = len(self)

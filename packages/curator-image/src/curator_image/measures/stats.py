@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -23,14 +24,21 @@ BORDER_SPREAD = 16
 _DECIMALS = 6
 
 
+@dataclass
+class _Shared:
+    """The pictures of a batch and what is known of all of them, whatever has been filtered away since."""
+
+    pictures: Pixels
+    grey: Pixels | None = None
+    done: dict[str, Floats] = field(default_factory=dict)
+
+
 class PictureStats:
     """The statistics of the pictures of a batch, each group of them computed when first asked for."""
 
-    def __init__(self, pictures: Pixels, rows: NDArray[np.intp] | None = None, done: dict[str, Floats] | None = None):
-        self._pictures = pictures
+    def __init__(self, shared: _Shared, rows: NDArray[np.intp] | None = None) -> None:
+        self._shared = shared
         self._rows = rows
-        # Shared with every filtered view; of all rows of `pictures`.
-        self._done: dict[str, Floats] = {} if done is None else done
 
     @classmethod
     def of(cls, batch: DocumentBatch, column: str) -> PictureStats:
@@ -38,32 +46,35 @@ class PictureStats:
         key = f"picture stats:{column}"
         known = batch._derived.get(key)
         if not isinstance(known, PictureStats):
-            known = cls(tensor_to_numpy(batch.to_pyarrow().column(column)))
+            known = cls(_Shared(tensor_to_numpy(batch.to_pyarrow().column(column))))
             batch._derived[key] = known
         return known
 
-    def filter(self, mask: pa.BooleanArray) -> Self:
+    def filter(self, mask: pa.BooleanArray) -> PictureStats:
         """The same for the rows that ``mask`` keeps."""
         kept = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
-        rows = kept if self._rows is None else self._rows[kept]
-        return type(self)(self._pictures, rows, self._done)
+        return PictureStats(self._shared, kept if self._rows is None else self._rows[kept])
 
     def get(self, name: str) -> Floats:
         """One number per row: ``brightness``, ``contrast``, ``entropy``, ``uniform``, ``blur``, ``border``, ``color``."""
-        if name not in self._done:
-            groups = {"blur": ("blur",), "border": ("border",), "color": ("color",)}
-            self._compute(groups.get(name, ("brightness", "contrast", "entropy", "uniform")))
-        values = self._done[name]
-        return values if self._rows is None else values[self._rows]
-
-    def _compute(self, names: tuple[str, ...]) -> None:
-        found = np.zeros((len(names), len(self._pictures)))
-        measure = {"blur": _blur, "border": _border, "color": _color}.get(names[0], _levels)
-        for row, picture in enumerate(self._pictures):
-            found[:, row] = measure(picture)
-        found = np.round(found, _DECIMALS)
-        for name, values in zip(names, found, strict=True):
-            self._done[name] = values
+        shared = self._shared
+        if name not in shared.done:
+            if name == "color":
+                found = {name: [_color(picture) for picture in shared.pictures]}
+            else:
+                if shared.grey is None:
+                    shared.grey = np.empty(shared.pictures.shape[:3], np.uint8)
+                    for row, picture in enumerate(shared.pictures):
+                        shared.grey[row] = luma(picture)
+                if name in _SINGLE:
+                    found = {name: [_SINGLE[name](grey) for grey in shared.grey]}
+                else:
+                    rows = [_levels(grey) for grey in shared.grey]
+                    found = {what: [row[at] for row in rows] for at, what in enumerate(_LEVEL_NAMES)}
+            for what, values in found.items():
+                shared.done[what] = np.round(np.array(values, np.float64), _DECIMALS)
+        numbers = shared.done[name]
+        return numbers if self._rows is None else numbers[self._rows]
 
 
 def luma(picture: Pixels) -> Pixels:
@@ -73,12 +84,12 @@ def luma(picture: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(picture).convert("L"))
 
 
-def _levels(picture: Pixels) -> tuple[float, float, float, float]:
+def _levels(grey: Pixels) -> tuple[float, float, float, float]:
     """Mean and spread of the grey levels (0 to 1), bits of entropy, and the share of the commonest levels."""
-    counts = np.bincount(luma(picture).ravel(), minlength=256).astype(np.float64)
+    counts = np.bincount(grey.ravel(), minlength=256).astype(np.float64)
     total = counts.sum()
-    mean = float(counts @ _LEVELS) / total
-    variance = max(0.0, float(counts @ _LEVELS**2) / total - mean**2)
+    mean = float((counts * _LEVELS).sum()) / total
+    variance = max(0.0, float((counts * _LEVELS**2).sum()) / total - mean**2)
     shares = counts[counts > 0] / total
     sums = np.concatenate([[0.0], counts.cumsum()])
     reach = 2 * NEAR_LEVELS + 1
@@ -86,31 +97,36 @@ def _levels(picture: Pixels) -> tuple[float, float, float, float]:
     return mean / 255, variance**0.5 / 255, float(-(shares * np.log2(shares)).sum()), uniform
 
 
-def _blur(picture: Pixels) -> float:
+def _blur(grey: Pixels) -> float:
     """The variance of the Laplacian: how much each pixel differs from its four neighbours."""
-    grey = luma(picture).astype(np.int16)
     if min(grey.shape) < 3:
         return 0.0
-    inner = grey[1:-1, 1:-1]
-    edges = 4 * inner - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    flat = edges.ravel().astype(np.float64)
-    mean = float(flat.sum()) / flat.size
-    return float(float(flat @ flat) / flat.size - mean**2)
+    level = grey.astype(np.int16)
+    edges = level[1:-1, 1:-1] * np.int16(4)
+    for side in (level[:-2, 1:-1], level[2:, 1:-1], level[1:-1, :-2], level[1:-1, 2:]):
+        edges -= side
+    mean, square = _moments(edges)
+    return square - mean**2
 
 
 def _color(picture: Pixels) -> float:
     """Colourfulness after Hasler and Süsstrunk (2003): 0 is grey, 15 slightly, 33 moderately, 82 highly colourful."""
-    flat = picture.reshape(-1, 3).astype(np.float64)
-    mean = flat.sum(axis=0) / len(flat)
-    covariance = flat.T @ flat / len(flat) - np.outer(mean, mean)
-    spread = sum(max(0.0, float(axis @ covariance @ axis)) for axis in _OPPONENTS)
-    level = sum(float(axis @ mean) ** 2 for axis in _OPPONENTS)
-    return math.sqrt(spread) + 0.3 * math.sqrt(level)
+    flat = picture.reshape(-1, 3).astype(np.int16)
+    red, green, blue = flat[:, 0], flat[:, 1], flat[:, 2]
+    rg_mean, rg_square = _moments(red - green)
+    yb_mean, yb_square = (value / scale for value, scale in zip(_moments(red + green - 2 * blue), (2, 4), strict=True))
+    spread = max(0.0, rg_square - rg_mean**2 + yb_square - yb_mean**2)
+    return math.sqrt(spread) + 0.3 * math.hypot(rg_mean, yb_mean)
 
 
-def _border(picture: Pixels) -> float:
+def _moments(values: NDArray[np.int16]) -> tuple[float, float]:
+    """Mean and mean square, from sums in whole numbers: no rounding, and no matrix library with threads of its own."""
+    wide = values.astype(np.int32)
+    return int(wide.sum(dtype=np.int64)) / wide.size, int((wide * wide).sum(dtype=np.int64)) / wide.size
+
+
+def _border(grey: Pixels) -> float:
     """The share of the picture that plain bands along its edges take."""
-    grey = luma(picture).astype(np.int16)
     rows, columns = grey.shape
     top, bottom = _bands(grey)
     if top == rows:
@@ -120,9 +136,9 @@ def _border(picture: Pixels) -> float:
     return 1.0 - inner
 
 
-def _bands(grey: NDArray[np.int16]) -> tuple[int, int]:
+def _bands(grey: Pixels) -> tuple[int, int]:
     """How many rows at the top and at the bottom are plain and alike."""
-    low, high = grey.min(axis=1), grey.max(axis=1)
+    low, high = grey.min(axis=1).astype(np.int16), grey.max(axis=1).astype(np.int16)
     count = len(grey)
 
     def plain(first: int) -> NDArray[np.bool_]:
@@ -138,4 +154,5 @@ def _bands(grey: NDArray[np.int16]) -> tuple[int, int]:
 
 
 _LEVELS: Floats = np.arange(256, dtype=np.float64)
-_OPPONENTS = (np.array([1.0, -1.0, 0.0]), np.array([0.5, 0.5, -1.0]))
+_LEVEL_NAMES = ("brightness", "contrast", "entropy", "uniform")
+_SINGLE: dict[str, Callable[[Pixels], float]] = {"blur": _blur, "border": _border}
