@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from curator_core import registry, storage
-from curator_core.cli import BAD_USAGE, DONE, FAILED, INTERRUPTED, QUARANTINED, run_command
+from curator_core.cli import BAD_USAGE, DONE, FAILED, INTERRUPTED, QUARANTINED, doctor, run_command
 from curator_core.cli.init import template_names, template_text
 from curator_core.pipeline_file import load_pipeline
 
@@ -220,6 +220,23 @@ def test_a_second_run_is_refused_resumed_or_started_over(curate: Project) -> Non
     assert "value was 10, is 20" in curate.err
     assert curate("run", "p.yaml", "--fresh", "--set", "Where.value=20") == DONE
     assert curate.written() == [20, 21, 22, 23]
+
+
+def test_files_that_come_and_go_between_runs_cost_no_more_than_they_must(curate: Project) -> None:
+    curate.edit('"in/*.txt"', '"in/*.txt", files_per_partition: 2')
+    assert curate("run", "p.yaml") == DONE
+    (curate.folder / "in/f0a.txt").write_text("50\n51")  # between f0 and f1, which share a group
+    assert curate("run", "p.yaml", "--resume", "--json") == DONE
+    summary = json.loads(curate.out)
+    assert (summary["sources"], summary["sources_skipped"]) == (3, 2)
+    assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23, 50, 51]
+    (curate.folder / "in/f3.txt").unlink()
+    (curate.folder / "in/f0.txt").write_text("60")
+    assert curate("run", "p.yaml", "--resume", "--json") == DONE
+    summary = json.loads(curate.out)
+    assert summary["inputs"]["changed"] == 1
+    assert curate.written() == [11, 12, 21, 22, 50, 51, 60]
+    assert curate("verify", "run") == DONE
 
 
 def test_a_stage_that_raises_fails_the_run_and_says_how_to_go_on(curate: Project) -> None:
@@ -470,6 +487,20 @@ def test_the_doctor_says_what_is_here_and_how_to_get_the_rest(curate: Project) -
         assert version or name != "curator-core"
     for extras in facts["extras"].values():
         assert all(isinstance(missing, list) for missing in extras.values())
+
+
+def test_the_doctor_looks_into_extras_that_are_made_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "tower-1.0.dist-info"
+    info.mkdir()
+    lines = ["Metadata-Version: 2.1", "Name: tower", "Version: 1.0", "Provides-Extra: all", "Provides-Extra: top"]
+    lines += ["Requires-Dist: pyarrow>=1; extra == 'top'", "Requires-Dist: not-installed-anywhere>=2 ; extra == 'top'"]
+    lines += ["Requires-Dist: tower[all,top]; extra == 'all'"]
+    (info / "METADATA").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor._extras("tower") == {"all": ["not-installed-anywhere"], "top": ["not-installed-anywhere"]}
+    assert doctor._fits("0.1.3", ">=0.1,<0.2")
+    assert not doctor._fits("0.2.0", ">=0.1,<0.2")
+    assert not doctor._fits("0.0.9", ">=0.1")
 
 
 def test_the_doctor_finds_clashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, curate: Project) -> None:

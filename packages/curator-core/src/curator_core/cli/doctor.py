@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
@@ -17,7 +18,7 @@ from curator_core.cli import DONE, FAILED
 
 _PACKAGES = ("curator-core", "curator-text", "curator-image", "curator-backends")
 _STORES = {"s3fs": "s3://", "gcsfs": "gs://", "adlfs": "az://", "huggingface-hub": "hf://"}
-_REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 
 
@@ -86,16 +87,26 @@ def _version(name: str) -> str | None:
 
 def _extras(name: str) -> dict[str, list[str]]:
     """For each extra of a package, the packages of it that are not installed."""
-    found: dict[str, list[str]] = {}
-    about = metadata.metadata(name)
-    for extra in about.get_all("Provides-Extra") or []:
-        found[extra] = []
+    wanted: dict[str, list[str]] = {extra: [] for extra in metadata.metadata(name).get_all("Provides-Extra") or []}
     for requirement in metadata.requires(name) or []:
-        package = _REQUIREMENT.match(requirement)
         for extra in _EXTRA.findall(requirement):
-            if package and not _version(package[0]):
-                found.setdefault(extra, []).append(package[0])
-    return found
+            wanted.setdefault(extra, []).append(requirement)
+    return {extra: sorted(set(_missing(name, extra, wanted, frozenset()))) for extra in wanted}
+
+
+def _missing(name: str, extra: str, wanted: dict[str, list[str]], above: frozenset[str]) -> Iterator[str]:
+    for requirement in wanted.get(extra, ()):
+        package = _REQUIREMENT.match(requirement)
+        if package is None:
+            continue
+        if package[1] != name:
+            if not _version(package[1]):
+                yield package[1]
+            continue
+        # An extra that is made of others: all = ["curator-text[models,…]"].
+        for other in (package[2] or "").split(","):
+            if other.strip() and other.strip() not in above:
+                yield from _missing(name, other.strip(), wanted, above | {extra})
 
 
 def _misfits(name: str) -> list[str]:
@@ -146,7 +157,8 @@ def _show(facts: dict[str, Any]) -> None:
             continue
         _line(True, name, version)
         for extra, missing in facts["extras"][name].items():
-            _line(not missing, f"  {name}[{extra}]", f'pip install "{name}[{extra}]"' if missing else "complete")
+            command = f'pip install "{name}[{extra}]"  (for {", ".join(missing)})'
+            _line(not missing, f"  {name}[{extra}]", command if missing else "complete")
     for name, store in facts["stores"].items():
         fact = store["version"] or f"pip install {name}"
         _line(store["version"] is not None, f"{store['for']} paths ({name})", fact)
