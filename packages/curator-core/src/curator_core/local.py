@@ -303,7 +303,7 @@ class _Pool:
 
     def _next_chunk(self, busy: bool) -> tuple[list[int], bytes]:
         """Sources for a worker, and the message that carries them."""
-        if self.queue and self.queue[0] in self.alone:
+        if self.exhausted and self.queue and self.queue[0] in self.alone:
             # Nothing else may be with a source that has killed a worker: it would be blamed.
             chunk = [] if busy else [self.queue.popleft()]
             return chunk, cloudpickle.dumps([self._encoded(index) for index in chunk])
@@ -313,11 +313,10 @@ class _Pool:
         parts: list[tuple[int, bytes]] = []
         total = 0
         while len(parts) < size and total < CHUNK_BYTES:
-            if self.queue:
-                if self.queue[0] in self.alone:
-                    break
+            if self.queue and self.queue[0] not in self.alone:
                 index = self.queue.popleft()
             else:
+                # A source under suspicion waits until there are no others: it may cost another worker.
                 task = None if self.exhausted else next(self.run.tasks, None)
                 if task is None:
                     self.exhausted = True
@@ -327,6 +326,8 @@ class _Pool:
                 self.next_index += 1
             parts.append(self._encoded(index))
             total += len(parts[-1][1])
+        if not parts and self.queue:
+            return self._next_chunk(busy)  # the last of the sources has just been listed
         return [index for index, _ in parts], cloudpickle.dumps(parts)
 
     def _take_over(self) -> tuple[list[int], bytes]:
