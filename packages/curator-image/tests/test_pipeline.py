@@ -1,0 +1,184 @@
+"""Whole pipelines on the local executor: accounts close, rejects are listed by key, the same whoever works."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from curator_core.local import LocalExecutor
+from curator_core.pipeline import Pipeline
+from curator_core.plan import make_plan
+from curator_image import (
+    BlurFilter,
+    BrightnessFilter,
+    CaptionLengthFilter,
+    ImageDecode,
+    ImageReader,
+    ImageWriter,
+    ResolutionFilter,
+)
+
+
+def picture(seed: int, width: int, height: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (25, 25, 3), dtype=np.uint8))
+    out = io.BytesIO()
+    coarse.resize((width, height), Image.Resampling.BICUBIC).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes], set[str]]:
+    """240 samples in 4 tars, keys unique; every 20th image is broken in one of four ways. Folder, images, bad keys."""
+    folder = tmp_path_factory.mktemp("corpus")
+    images: dict[str, bytes] = {}
+    bad = set()
+    for shard in range(4):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for number in range(60):
+                key = f"{shard:02d}{number:04d}"
+                data = picture(shard * 60 + number, 120 - number % 3 * 40, 90)
+                if number % 20 == 10:
+                    bad.add(key)
+                    middle = len(data) // 2
+                    how = (shard + number // 20) % 4
+                    noise = bytearray(data)
+                    noise[middle : middle + 60] = b"\xff\xd3" * 30
+                    data = (b"", data[:middle], b"<html>", bytes(noise))[how]
+                images[key] = data
+                for ext, body in (("jpg", data), ("txt", b"x" * (number % 7))):
+                    info = tarfile.TarInfo(f"{key}.{ext}")
+                    info.size = len(body)
+                    tar.addfile(info, io.BytesIO(body))
+    return str(folder), images, bad
+
+
+def stages(source: str, out: Path, **options: Any) -> list[Any]:
+    return [
+        ImageReader(f"{source}/*.tar", images_per_batch=16),
+        ResolutionFilter(min_width=50),
+        CaptionLengthFilter(min_chars=1),
+        BlurFilter(min_variance=1.0, score_column="sharpness"),
+        BrightnessFilter(mode="annotate"),
+        ImageWriter(path=str(out), images_per_tar=50, **options),
+    ]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "_SUCCESS"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_input_is_kept_plus_dropped_by_reason_plus_rejected_by_key(
+    corpus: tuple[str, dict[str, bytes], set[str]], tmp_path: Path, workers: int
+) -> None:
+    source, images, bad = corpus
+    pipeline = Pipeline(stages(source, tmp_path / "out"))
+    result = pipeline.run(LocalExecutor(workers=workers), run_dir=str(tmp_path / "run"))
+    summary = result.summary
+    by_name = {stage.name: stage for stage in summary.stages}
+    rejected = sum(stage.rows_rejected for stage in summary.stages)
+    dropped = sum(stage.rows_dropped for stage in summary.stages)
+    assert by_name["ImageRead"].rows_in == len(images) == summary.rows_written + dropped + rejected
+    assert by_name["ResolutionFilter"].dropped == {"width too low": by_name["ResolutionFilter"].rows_dropped}
+    assert set(by_name["CaptionLengthFilter"].dropped) == {"caption too short"}
+    listed = [row for path in (tmp_path / "run/rejects").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert {row["position"] for row in listed} == bad
+    assert len(listed) == len(bad)
+    assert {row["reason"] for row in listed} == {"empty", "truncated", "not an image", "corrupt"}
+    kept: dict[str, bytes] = {}
+    for path in sorted((tmp_path / "out").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for info in tar:
+                if info.name.endswith(".jpg"):
+                    kept[info.name.removesuffix(".jpg")] = tar.extractfile(info).read()  # type: ignore[union-attr]
+    assert len(kept) == summary.rows_written
+    assert all(images[key] == data for key, data in kept.items())
+    index = pq.read_table(sorted((tmp_path / "out").glob("*.parquet")))
+    assert index.column("key").to_pylist() == list(kept)
+    assert {"sharpness", "brightness", "brightness_keep", "caption"} <= set(index.column_names)
+    assert not {"bytes", "pixels", "thumb"} & set(index.column_names)
+
+
+def test_any_number_of_workers_writes_the_same_bytes(
+    corpus: tuple[str, dict[str, bytes], set[str]], tmp_path: Path
+) -> None:
+    for workers in (0, 2):
+        Pipeline(stages(corpus[0], tmp_path / str(workers))).run(LocalExecutor(workers=workers))
+    assert files(tmp_path / "0") == files(tmp_path / "2")
+
+
+def test_a_finished_run_that_is_resumed_changes_nothing(
+    corpus: tuple[str, dict[str, bytes], set[str]], tmp_path: Path
+) -> None:
+    pipeline = Pipeline(stages(corpus[0], tmp_path / "out"))
+    first = pipeline.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    before = files(tmp_path / "out")
+    again = pipeline.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"), resume=True)
+    assert files(tmp_path / "out") == before
+    assert again.summary.rows_written == first.summary.rows_written
+
+
+def test_nothing_is_decoded_for_a_pipeline_that_reads_no_pixels(
+    corpus: tuple[str, dict[str, bytes], set[str]], tmp_path: Path
+) -> None:
+    from curator_core.machine import Machine
+
+    def columns(*middle: Any) -> list[str]:
+        plan = make_plan(
+            [ImageReader(corpus[0]), *middle, ImageWriter(path=str(tmp_path))], Machine(cpus=2, memory_gb=8)
+        )
+        (decode,) = [planned.stage for planned in plan.stages if isinstance(planned.stage, ImageDecode)]
+        return list(decode.outputs())
+
+    assert columns(ResolutionFilter(min_width=1)) == []
+    assert columns(BlurFilter()) == ["thumb"]
+
+
+LARGE = """
+import resource, sys, tarfile, io
+from curator_core.task import FileGroupTask
+from curator_image import ImageWriter
+from curator_image.reader import ImageRead
+
+reader, writer = ImageRead(bytes_per_batch=4 << 20), ImageWriter(path=sys.argv[2])
+rows = 0
+start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for number, batch in enumerate(reader.process(FileGroupTask(data=[sys.argv[1]]))):
+    batch.task_id = f"t.{number:05d}"
+    rows += batch.num_rows
+    if number < 2:
+        writer.process(batch)
+print(rows, len(reader.recorder.rejects), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_tar_twenty_times_larger_than_what_the_worker_may_use_streams_through(tmp_path: Path) -> None:
+    """The process may grow by 32 MiB over where it stands when it begins; the tar has 640 MiB."""
+    data = picture(0, 300, 300)
+    filler = np.random.default_rng(0).bytes((1 << 20) - len(data) - 2048)
+    path = tmp_path / "large.tar"
+    with tarfile.open(path, "w") as tar:
+        for number in range(640):
+            for ext, body in (("jpg", data), ("bin", filler)):
+                info = tarfile.TarInfo(f"{number:05d}.{ext}")
+                info.size = len(body)
+                tar.addfile(info, io.BytesIO(body))
+    assert path.stat().st_size >= 20 * (32 << 20) * 0.99
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE, str(path), str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows, rejects, grown = map(int, done.stdout.split())
+    assert (rows, rejects) == (640, 0)
+    assert grown <= 32
