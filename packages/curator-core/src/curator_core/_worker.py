@@ -124,6 +124,12 @@ def _encoded(result: Any) -> bytes:
 
 def _end_with(driver: int) -> None:
     """Leave when the driver is gone: a worker that writes on beside a resumed run would be a second hand."""
+    if sys.platform == "linux":
+        import ctypes
+
+        # The kernel kills this process with the thread that started it: at once, and even inside native code.
+        pr_set_pdeathsig = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
 
     def watch() -> None:
         while os.getppid() == driver:

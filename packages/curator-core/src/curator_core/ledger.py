@@ -66,10 +66,13 @@ RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("dat
 # The sources that a run has listed, each with the generation that counts; a later row replaces an earlier one.
 SOURCE_SCHEMA = pa.schema([("source", pa.string()), ("generation", pa.string()), ("group", pa.string())])
 
+# A flush waits for a disk: it is due when it costs a fiftieth of the time since the one before, or after this time.
 FLUSH_SECONDS = 1.0
+FLUSH_SHARE = 50
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
 PACK_FILES = 32
+PACK_LEVELS = 3
 
 
 @dataclass(slots=True)
@@ -128,8 +131,9 @@ class LedgerWriter:
         self._events: list[Event] = []
         self._rejects: list[RejectRow] = []
         self._number = 0
-        self._small: list[str] = []
+        self._levels: list[list[str]] = []  # files of this writer by how often they were packed
         self._flushed = time.monotonic()
+        self._flush_seconds = 0.002
         self._tally = Tally()
         self._attempt = attempt
         self._results: list[tuple[str, pa.Buffer]] = []
@@ -161,10 +165,12 @@ class LedgerWriter:
     def due(self) -> bool:
         """Whether enough has come together, or stood long enough, to be worth a file."""
         return bool(self._events or self._rejects) and (
-            len(self._events) >= FLUSH_EVENTS or time.monotonic() - self._flushed >= FLUSH_SECONDS
+            len(self._events) >= FLUSH_EVENTS
+            or time.monotonic() - self._flushed >= min(FLUSH_SECONDS, FLUSH_SHARE * self._flush_seconds)
         )
 
     def flush(self) -> None:
+        started = time.monotonic()
         # Results and rejects first: a durable event says that everything about its task is known.
         if self._results:
             columns = [
@@ -181,10 +187,9 @@ class LedgerWriter:
         if self._events:
             path = self._write("ledger", events_table(self._events))
             self._events = []
-            self._small.append(path)
-            if len(self._small) >= PACK_FILES:
-                self._pack()
+            self._pack(path)
         self._flushed = time.monotonic()
+        self._flush_seconds = (self._flush_seconds + self._flushed - started) / 2
 
     def _write(self, folder: str, table: pa.Table) -> str:
         path = storage.join(self.run_dir, folder, f"{self.name}-{self._number:06d}.parquet")
@@ -192,17 +197,25 @@ class LedgerWriter:
         write_parquet(path, table)
         return path
 
-    def _pack(self) -> None:
+    def _pack(self, path: str, level: int = 0) -> None:
+        """Put files of one level into one of the next when there are enough: n writes leave about log n files."""
         import pyarrow.parquet as pq
 
+        while len(self._levels) <= level:
+            self._levels.append([])
+        files = self._levels[level]
+        files.append(path)
+        if len(files) < PACK_FILES or level >= PACK_LEVELS:
+            return
         tables = []
-        for path in self._small:
-            with storage.open_input(path) as file:
+        for small in files:
+            with storage.open_input(small) as file:
                 tables.append(pq.read_table(file, schema=EVENT_SCHEMA))
-        self._write("ledger", pa.concat_tables(tables).unify_dictionaries())
-        for path in self._small:
-            storage.remove(path)
-        self._small = []
+        packed = self._write("ledger", pa.concat_tables(tables).unify_dictionaries())
+        for small in files:
+            storage.remove(small)
+        self._levels[level] = []
+        self._pack(packed, level + 1)
 
 
 GONE = "-"  # the generation of a source that is not listed any more

@@ -1,0 +1,490 @@
+"""Faults on purpose: workers and drivers that are killed, tasks that are run twice, and what must hold all the same.
+
+For any executor, by name::
+
+    trial = Trial(folder, "local", {"workers": 2})
+    trial.kill_workers(seed=1, kills=20)   # one run, whose workers die
+    trial.kill_driver(seed=1, kills=20)    # a run that is killed and resumed until it is done
+
+Both raise `AssertionError` unless the output is, byte for byte, that of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.adapter import GroupRunner
+from curator_core.executor import BaseExecutor, SegmentRun
+from curator_core.files import FilePartitioning
+from curator_core.ledger import FLUSH_SECONDS, LedgerWriter, MemorySink, open_accounts
+from curator_core.lineage import source_of
+from curator_core.local import LocalExecutor
+from curator_core.pipeline import Pipeline
+from curator_core.registry import load_executor
+from curator_core.run import RunResult, verify
+from curator_core.stages import FanOut, Merge, NodeInfo, ProcessingStage, WorkerMetadata
+from curator_core.task import DocumentBatch, FileGroupTask, Task
+
+Stages = list[ProcessingStage[Any, Any]]
+
+# Stages -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ReadLines(ProcessingStage[FileGroupTask, DocumentBatch]):
+    """Lines of JSON with ``id`` and ``text``; a line that is none is rejected."""
+
+    def outputs(self) -> list[str]:
+        return ["id", "text"]
+
+    def process(self, task: FileGroupTask) -> DocumentBatch:
+        rows: list[dict[str, Any]] = []
+        read = 0
+        for path in task.data:
+            for number, line in enumerate(storage.read_bytes(path).splitlines(), 1):
+                read += 1
+                try:
+                    value = json.loads(line)
+                    rows.append({"id": int(value["id"]), "text": str(value["text"])})
+                except (ValueError, KeyError, TypeError) as error:
+                    self.record_rejected("bad line", source=path, position=number, message=str(error), raw=line)
+        self.record_read(read)
+        return DocumentBatch(data=pa.Table.from_pylist(rows, pa.schema([("id", pa.int64()), ("text", pa.string())])))
+
+
+@dataclass
+class Work(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Says in ``traces`` that it works on a task, then works for about ``seconds``, and adds a digest to each row."""
+
+    traces: str = ""
+    seconds: float = 0.01
+
+    def outputs(self) -> list[str]:
+        return ["digest"]
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._file = -1
+        if self.traces:
+            Path(self.traces).mkdir(parents=True, exist_ok=True)
+            name = f"{os.getpid()}-{time.time_ns()}"
+            self._file = os.open(Path(self.traces, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def teardown(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self._file >= 0:
+            os.write(self._file, f"{time.time():.4f} {task.task_id}\n".encode())
+        until = time.perf_counter() + self.seconds
+        while time.perf_counter() < until:
+            hashlib.sha256(bytes(10_000)).digest()
+        texts = task.to_pyarrow()["text"].to_pylist()
+        return task.append_column("digest", pa.array([hashlib.sha256(t.encode()).hexdigest() for t in texts]))
+
+
+@dataclass
+class Halves(FanOut[DocumentBatch, DocumentBatch]):
+    """Two tasks of each."""
+
+    def process(self, task: DocumentBatch) -> Iterator[DocumentBatch]:
+        table = task.to_pyarrow()
+        middle = table.num_rows // 2
+        yield task.with_data(table.slice(0, middle))
+        yield task.with_data(table.slice(middle))
+
+
+@dataclass
+class NoMultiples(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Drops rows whose id is a multiple of ``of``."""
+
+    of: int = 7
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        keep = [value % self.of != 0 for value in task.to_pyarrow()["id"].to_pylist()]
+        self.record_dropped("multiple", keep.count(False))
+        return task.filter(pa.array(keep, pa.bool_()))
+
+
+@dataclass
+class Join(Merge[DocumentBatch, DocumentBatch]):
+    """One task of several, rows in order."""
+
+    def process(self, tasks: Sequence[DocumentBatch]) -> DocumentBatch:  # type: ignore[override]
+        return DocumentBatch(data=pa.concat_tables([task.to_pyarrow() for task in tasks]))
+
+
+@dataclass
+class WriteLines(ProcessingStage[DocumentBatch, FileGroupTask]):
+    """A file of JSON lines for each task, in a folder that the run owns."""
+
+    path: str = ""
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        rows = task.to_pyarrow().to_pylist()
+        with storage.write_atomic(storage.join(self.path, f"{task.task_id}.jsonl")) as out:
+            for row in rows:
+                out.write(f"{json.dumps(row, sort_keys=True)}\n".encode())
+        record = out.record(rows=len(rows))
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], records=[record])
+
+
+# A run that is disturbed -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Trial:
+    """A pipeline over files of its own, run by one executor, in an empty ``folder``."""
+
+    folder: Path
+    executor: str = "local"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    files: int = 60
+    rows: int = 6
+    seconds: float = 0.01
+    merge: bool = False
+    files_per_partition: int = 1
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder)
+        write_inputs(self.folder / "in", range(self.files), self.rows)
+
+    def stages(self, out: str = "out", traces: str = "traces") -> Stages:
+        """The pipeline; a stage of each kind."""
+        found: Stages = [
+            FilePartitioning(paths=str(self.folder / "in"), files_per_partition=self.files_per_partition),
+            ReadLines(),
+            Work(traces=str(self.folder / traces) if traces else "", seconds=self.seconds),
+            Halves(),
+            NoMultiples(),
+        ]
+        if self.merge:
+            found.append(Join().with_(batch_size=4))
+        return [*found, WriteLines(path=str(self.folder / out))]
+
+    def run(self, **options: Any) -> RunResult:
+        """Run here, in the trial's run directory."""
+        executor = load_executor(self.executor)(config=dict(self.config))
+        return Pipeline(self.stages()).run(executor, run_dir=str(self.folder / "run"), **options)
+
+    def expected(self) -> dict[str, bytes]:
+        """The output of a run that nothing disturbs, over the input as it is now."""
+        place = self.folder / "expected"
+        shutil.rmtree(place, ignore_errors=True)
+        Pipeline(self.stages("expected", traces="")).run(LocalExecutor(workers=0))
+        return snapshot(place)
+
+    def traced(self) -> list[tuple[float, int, str]]:
+        """What has been worked on: when, by which process, which task."""
+        found = []
+        for path in (self.folder / "traces").glob("*"):
+            pid = int(path.name.partition("-")[0])
+            for line in path.read_text().splitlines():
+                when, _, task = line.partition(" ")
+                found.append((float(when), pid, task))
+        return sorted(found)
+
+    def clear(self) -> None:
+        """Forget every run; the input stays."""
+        for name in ("run", "out", "traces", "expected"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def check(self, result: RunResult | None = None) -> None:
+        """The output is that of an undisturbed run, `_SUCCESS` included, and nothing else lies about."""
+        assert_same(snapshot(self.folder / "out"), self.expected())
+        problems = verify(str(self.folder / "run"))
+        assert not problems, problems
+        left = [path for path in (self.folder / "run").rglob("*") if storage.is_temporary(str(path))]
+        assert not left, f"unfinished files in the run directory: {left}"
+        if result is not None:
+            shares = result.summary.shares
+            sources = -(-len(list((self.folder / "in").iterdir())) // self.files_per_partition)
+            assert shares == {"done": str(sources), "dropped": "0", "failed": "0"}, shares
+
+    # Workers ------------------------------------------------------------------------------------------------------
+
+    def kill_workers(self, seed: int = 0, kills: int = 20, **options: Any) -> int:
+        """One run; whoever works on a task is killed at ``kills`` random instants. Returns how many died."""
+        rng = random.Random(seed)
+        # Not near the end: a task that has seen two workers die waits for the others, and a third is its last.
+        instants = sorted(rng.sample(range(1, max(kills + 1, int(self.files * 0.8))), kills))
+        done = threading.Event()
+        killed: list[int] = []
+
+        def kill() -> None:
+            waiting = list(instants)
+            while waiting and not done.is_set():
+                traced = self.traced()
+                if len(traced) < waiting[0]:
+                    done.wait(0.002)
+                    continue
+                done.wait(rng.random() * self.seconds * 1.5)
+                victims = [pid for _, pid, _ in reversed(self.traced()) if pid not in killed and pid != os.getpid()]
+                for pid in victims:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
+                        break
+                waiting.pop(0)
+
+        thread = threading.Thread(target=kill, daemon=True)
+        thread.start()
+        try:
+            result = self.run(**options)
+        finally:
+            done.set()
+            thread.join()
+        assert len(killed) >= kills * 3 // 4, f"only {len(killed)} workers could be killed"
+        self.check(result)
+        return len(killed)
+
+    # The driver ---------------------------------------------------------------------------------------------------
+
+    def kill_driver(self, seed: int = 0, kills: int = 20, timeout_s: float = 300) -> Kills:
+        """A run whose driver is killed at random instants and resumed, ``kills`` times, and then left in peace."""
+        rng = random.Random(seed)
+        report = Kills()
+        deadline = time.monotonic() + timeout_s
+        complete: set[str] = set()
+        while True:
+            before = len(self.traced())
+            process = self.start_driver()
+            last = report.kills == kills
+            if not last:
+                # Now and then before any work is done, otherwise after a few tasks.
+                wanted = before + (rng.randrange(0, max(2, self.files // 10)) if rng.random() < 0.8 else 0)
+                while process.poll() is None and len(self.traced()) < wanted:
+                    assert time.monotonic() < deadline, "the driver makes no progress"
+                    time.sleep(0.002)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(rng.random() * (0.05 if wanted > before else 0.5))
+                if process.poll() is None:
+                    process.kill()
+                    report.kills += 1
+            killed_at = time.time()
+            _, errors = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
+            report.attempts += 1
+            report.orphans += self._wait_for_workers()
+            again = {source_of(task) for _, _, task in self.traced()[before:]} & complete
+            assert not again, f"work was repeated though it was done for good: {sorted(again)}"
+            if process.returncode == 0:
+                break
+            assert process.returncode == -signal.SIGKILL, f"the driver failed:\n{errors[-4000:]}"
+            begun = {source_of(task): when for when, _, task in self.traced()}
+            complete = self._complete()
+            flight = {source: when for source, when in begun.items() if source not in complete}
+            report.in_flight.append(len(flight))
+            stale = [s for s, when in flight.items() if killed_at - when > FLUSH_SECONDS + 10 * self.seconds + 1]
+            known = report.left_over & set(stale)
+            assert set(stale) <= known, f"done long before the kill, and not yet durable: {stale}"
+            report.left_over |= flight.keys()
+        tasks = [task for _, _, task in self.traced()]
+        report.repeated = len(tasks) - len(set(tasks))
+        assert report.repeated <= sum(report.in_flight), "more was repeated than was in flight"
+        self.check()
+        return report
+
+    def start_driver(self, **options: Any) -> subprocess.Popen[str]:
+        """A driver in a process of its own; it resumes where there is something to resume."""
+        order = {
+            "executor": self.executor,
+            "config": dict(self.config),
+            "folder": str(self.folder),
+            "files": self.files,
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "merge": self.merge,
+            "files_per_partition": self.files_per_partition,
+            "options": options,
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "curator_core.testing.faults", json.dumps(order)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _complete(self) -> set[str]:
+        if not (self.folder / "run" / "sources").is_dir():
+            return set()
+        accounts = open_accounts(str(self.folder / "run"))
+        return {source for source in accounts.sources() if accounts.is_complete(source)}
+
+    def _wait_for_workers(self, patience_s: float = 10.0) -> int:
+        """No worker outlives its driver for long; returns how many were still there at first."""
+        pids = {pid for _, pid, _ in self.traced()}
+        there = {pid for pid in pids if _alive(pid)}
+        deadline = time.monotonic() + patience_s
+        while any(_alive(pid) for pid in there):
+            assert time.monotonic() < deadline, f"workers outlive their driver: {sorted(there)}"
+            time.sleep(0.01)
+        return len(there)
+
+
+@dataclass
+class Kills:
+    """What happened to a driver that was killed again and again."""
+
+    kills: int = 0
+    attempts: int = 0
+    repeated: int = 0  # tasks that were worked on more than once
+    in_flight: list[int] = field(default_factory=list)  # sources begun and not complete, at each kill
+    orphans: int = 0  # workers that were still ending when the driver had been killed
+    left_over: set[str] = field(default_factory=set)
+
+
+def write_inputs(folder: Path, numbers: Sequence[int] | range, rows: int = 6) -> None:
+    """A file of JSON lines for each number; its ids follow from the number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        lines = [json.dumps({"id": row, "text": f"text {row}"}) for row in range(number * rows, (number + 1) * rows)]
+        (folder / f"part-{number:04d}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder, hidden ones too, by relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def assert_same(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> None:
+    """The same files with the same bytes, or an error that says which differ."""
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    other = sorted(name for name in found.keys() & expected.keys() if found[name] != expected[name])
+    differences = [*missing, *extra, *other]
+    assert not differences, f"missing: {missing[:5]}, extra: {extra[:5]}, different: {other[:5]}"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        if Path("/proc/self").exists():
+            return False
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+    return state != "Z"
+
+
+# An executor that does everything twice ---------------------------------------------------------------------------------
+
+
+class Crash(RuntimeError):
+    """What `ChaoticExecutor` dies of."""
+
+
+class ChaoticExecutor(BaseExecutor):
+    """Runs tasks in random order, many of them more than once, on several workers with a hand each in the ledger.
+
+    ``seed`` decides; with ``crash_after`` it dies after that many task runs, and loses what is not durable.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ("seed", "workers", "repeat", "crash_after")
+
+    def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
+        rng = random.Random(self.config.get("seed", 0))
+        workers = int(self.config.get("workers", 3))
+        left = self.config.get("crash_after")
+        waiting = list(run.tasks)
+        sinks: list[LedgerWriter | MemorySink] = []
+        finished: list[Task[Any]] = []
+        for index, group in enumerate(run.groups):
+            runners = []
+            for number in range(workers):
+                runner = GroupRunner(group, run.context, ending=run.ending_of(index), folder=run.folder)
+                runner.setup_on_node(NodeInfo(), WorkerMetadata(f"chaos-{number}"))
+                runner.setup(WorkerMetadata(f"chaos-{number}"))
+                runners.append(runner)
+                assert isinstance(runner.sink, (LedgerWriter, MemorySink))
+                sinks.append(runner.sink)
+            todo = [task for task in waiting for _ in range(rng.choice(self.config.get("repeat", (1, 1, 2, 3))))]
+            rng.shuffle(todo)
+            finished = []
+            while todo:
+                chunk = [todo.pop() for _ in range(min(len(todo), rng.choice((1, 1, 2, 3))))]
+                if left is not None:
+                    left -= len(chunk)
+                    if left < 0:
+                        raise Crash("as ordered")
+                runner = rng.choice(runners)
+                # A task arrives as a copy, as it does from another process.
+                finished += list(runner.run(_copies(chunk)))
+                if rng.random() < 0.3:
+                    runner.flush()
+            for runner in runners:
+                runner.teardown()
+            waiting = finished
+        rng.shuffle(sinks)
+        for sink in sinks:
+            sink.flush()
+            if isinstance(sink, MemorySink):
+                events, rejects = sink.take()
+                rng.shuffle(events)
+                run.collect(events, rejects)
+        yield from finished
+
+
+def _copies(tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
+    import copy
+
+    for task in tasks:
+        twin = copy.copy(task)
+        twin._pending, twin._outputs, twin._stage_perf = (
+            list(task._pending),
+            list(task._outputs),
+            list(task._stage_perf),
+        )
+        twin._metadata = dict(task._metadata)
+        yield twin
+
+
+def once(condition: Callable[[int], bool], action: Callable[[], None]) -> Callable[[Any], None]:
+    """A progress callback that acts when so many sources are through, once."""
+    done = False
+
+    def progress(state: Any) -> None:
+        nonlocal done
+        if not done and condition(state.finished_sources):
+            done = True
+            action()
+
+    return progress
+
+
+def main() -> None:
+    """The driver of `Trial.kill_driver`."""
+    order = json.loads(sys.argv[1])
+    options = order.pop("options")
+    order["folder"] = Path(order["folder"])
+    trial = Trial.__new__(Trial)
+    for key, value in order.items():
+        setattr(trial, key, value)
+    options.setdefault("resume", True)
+    trial.run(**options)
+
+
+if __name__ == "__main__":
+    main()
