@@ -419,17 +419,22 @@ class BaseStageAdapter:
     def _merge(self, task: MergeTask) -> Iterator[Task[Any]]:
         members = MergeMembers(task)
         counted = _CountingMembers(members)
-        self._fresh()
-        started = time.perf_counter()
-        try:
-            result = self.stage.process(cast(Any, counted))
-        except FATAL:
-            raise
-        except Exception as error:
-            if self.context.on_error == "fail":
-                raise self._stage_error(task, error) from error
-            self._quarantine_task(task, error, 0)
-            return
+        for attempt in range(self.context.retries + 1):
+            self._fresh()
+            started = time.perf_counter()
+            try:
+                result = self.stage.process(cast(Any, counted))
+            except FATAL:
+                raise
+            except Exception as error:
+                if attempt < self.context.retries:
+                    continue
+                if self.context.on_error == "fail":
+                    raise self._stage_error(task, error) from error
+                rows, unit = counted.total()
+                self._quarantine_task(task, error, rows if unit == "rows" else 0)
+                return
+            break
         recorder = self._recorded()
         perf = StagePerfStats(self.name, time.perf_counter() - started)
         perf.dropped, perf.custom_metrics = recorder.dropped, recorder.metrics
