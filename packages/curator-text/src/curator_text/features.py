@@ -359,11 +359,10 @@ class Block:
 
     # n-grams of words ---------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _word_ids(self) -> tuple[Ints, int]:
-        # Equal words have equal numbers, others have not: eight bytes at a time, each step exact.
-        starts, ends = self.words.starts, self.words.ends
-        ids, size = _numbered(self.word_keys)
+    def _number_words(self, chosen: Ints) -> tuple[Ints, int]:
+        # Equal words get equal numbers, others do not: eight bytes at a time, each step exact.
+        starts, ends = self.words.starts[chosen], self.words.ends[chosen]
+        ids, size = _numbered(self.word_keys[chosen])
         sizes = ends - starts
         longer = np.flatnonzero(sizes > 8)
         if len(longer):
@@ -381,6 +380,22 @@ class Block:
                 size += len(known)
         return ids, size
 
+    def _likely_pairs(self) -> Ints:
+        # Words that start a pair of words which may occur again in the document. Most pairs do not, and a hash that
+        # fills a table of counts says so for a fifth of what numbering them costs; those that collide come along.
+        rows = self.word_rows
+        sums = self.word_keys * _ODD[0]
+        sums ^= sums >> np.uint64(29)
+        pairs = sums[1:] * _ODD[1]
+        pairs += sums[:-1]
+        pairs += np.repeat(np.arange(self.rows, dtype=np.uint64) * _ODD[2], self.word_counts())[:-1]
+        pairs *= _ODD[3]
+        bits = max(len(pairs), 1).bit_length() + 1
+        pairs >>= np.uint64(64 - bits)
+        buckets = pairs.view(np.int64)
+        likely = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
+        return likely[rows[likely] == rows[likely + 1]]
+
     @cached_property
     def _gram_levels(self) -> dict[int, Grams]:
         return {}
@@ -390,15 +405,25 @@ class Block:
         levels = self._gram_levels
         if n not in levels:
             if n == 1:
-                ids, size = self._word_ids
-                numbers, count = _numbered(self.word_rows * size + ids)
-                at = np.arange(len(ids))
+                at = np.arange(len(self.words.starts))
+                ids, size = self._number_words(at)
+                keys = self.word_rows * size + ids
+            elif n == 2:
+                at = self._likely_pairs()
+                used = np.zeros(len(self.words.starts), np.bool_)
+                used[at] = used[at + 1] = True
+                chosen = np.flatnonzero(used)
+                numbers, size = self._number_words(chosen)
+                ids = np.zeros(len(used), np.int64)
+                ids[chosen] = numbers
+                keys = (self.word_rows[at] * size + ids[at]) * size + ids[at + 1]
             else:
                 # An n-gram is the (n-1)-grams at two neighbouring words, and is not repeated unless both are.
                 below = self.repeated_grams(n - 1)
                 pairs = np.flatnonzero(below.at[1:] == below.at[:-1] + 1)
-                numbers, count = _numbered(below.ids[pairs] * below.size + below.ids[pairs + 1])
+                keys = below.ids[pairs] * below.size + below.ids[pairs + 1]
                 at = below.at[pairs]
+            numbers, count = _numbered(keys)
             counts = np.bincount(numbers, minlength=count)
             repeated = np.flatnonzero(counts[numbers] > 1)
             levels[n] = Grams(at[repeated], numbers[repeated], counts)
@@ -718,10 +743,16 @@ class Block:
     def urls(self) -> list[tuple[int, bytes]]:
         """Document and address, for every http(s) address in the text."""
         at = self.find(b"://")
-        at = at[(self.data[at - 1] == ord("p")) | (self.data[at - 1] == ord("s"))]
+        if not len(at):
+            return []
+        # Where a scheme could begin; one within an address before it is a part of that.
+        secure = self.data[at - 1] == ord("s")
         found = []
-        for row in np.unique(self.rows_of(at)).tolist():
-            found += [(row, match.group()) for match in _URL.finditer(self.raw, *self.spans[row])]
+        behind = 0
+        for row, start in zip(self.rows_of(at).tolist(), (at - 4 - secure).tolist(), strict=True):
+            if start >= behind and (match := _URL.match(self.raw, start)):
+                found.append((row, match.group()))
+                behind = match.end()
         return found
 
     def url_chars(self) -> Ints:
