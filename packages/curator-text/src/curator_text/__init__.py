@@ -1,1 +1,85 @@
-"""Curate text: read, extract, filter, score and deduplicate documents."""
+"""Curate text: read, extract, filter, score and deduplicate documents.
+
+Names load on first use, so that `import curator_text` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "AlphaFilter": "filters.code",
+    "BadWordsFilter": "filters.lists",
+    "Block": "features",
+    "BoilerPlateStringFilter": "filters.heuristic",
+    "BulletsFilter": "filters.heuristic",
+    "C4": "presets",
+    "C4ParagraphFilter": "filters.recipes",
+    "C4QualityFilter": "filters.recipes",
+    "CommonEnglishWordsFilter": "filters.heuristic",
+    "DCLM": "presets",
+    "DocumentFilter": "filters.base",
+    "EllipsisFilter": "filters.heuristic",
+    "FastTextLangId": "filters.fasttext",
+    "FastTextQualityFilter": "filters.fasttext",
+    "FineWeb": "presets",
+    "FineWebQualityFilter": "filters.recipes",
+    "GeneralCommentToCodeFilter": "filters.code",
+    "Gopher": "presets",
+    "GopherQualityFilter": "filters.recipes",
+    "GopherRepetitionFilter": "filters.recipes",
+    "HTMLBoilerplateFilter": "filters.code",
+    "HistogramFilter": "filters.histogram",
+    "KenLMPerplexityFilter": "filters.perplexity",
+    "LanguageFilter": "language",
+    "LongWordFilter": "filters.heuristic",
+    "MeanWordLengthFilter": "filters.heuristic",
+    "NonAlphaNumericFilter": "filters.heuristic",
+    "NumberOfLinesOfCodeFilter": "filters.code",
+    "NumbersFilter": "filters.heuristic",
+    "ParenthesesFilter": "filters.heuristic",
+    "PerExtensionFilter": "filters.code",
+    "PornographicUrlsFilter": "filters.heuristic",
+    "PunctuationFilter": "filters.heuristic",
+    "PythonCode": "presets",
+    "PythonCommentToCodeFilter": "filters.code",
+    "RefinedWeb": "presets",
+    "RefinedWebLineFilter": "filters.recipes",
+    "RepeatedLinesByCharFilter": "filters.repetition",
+    "RepeatedLinesFilter": "filters.repetition",
+    "RepeatedParagraphsByCharFilter": "filters.repetition",
+    "RepeatedParagraphsFilter": "filters.repetition",
+    "RepeatingDuplicateNGramsFilter": "filters.repetition",
+    "RepeatingTopNGramsFilter": "filters.repetition",
+    "SubstringFilter": "filters.heuristic",
+    "SymbolsToWordsFilter": "filters.heuristic",
+    "TextFeatures": "features",
+    "TextFilter": "filters.base",
+    "TokenCountFilter": "filters.tokens",
+    "TokenizerFertilityFilter": "filters.tokens",
+    "UrlBlocklistFilter": "filters.lists",
+    "UrlsFilter": "filters.heuristic",
+    "WebEnglish": "presets",
+    "WhiteSpaceFilter": "filters.heuristic",
+    "WordCountFilter": "filters.heuristic",
+    "WordsWithoutAlphabetsFilter": "filters.heuristic",
+    "XMLHeaderFilter": "filters.code",
+}
+
+__all__ = sorted(_HOME)
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
