@@ -67,7 +67,7 @@ _HOME = {
     "XMLHeaderFilter": "filters.code",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOME)  # noqa: PLE0605
 
 __version__ = "0.1.0"
 
