@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from curator_backends.options import RayOptions
@@ -96,7 +97,11 @@ def connect(
     ours = address is None or address == "local"
     handler = _sigterm_handler()
     try:
-        with _quiet(ours and not options.verbose, options.verbose), environment(extra_environment if ours else None):
+        with (
+            _quiet(ours and not options.verbose, options.verbose),
+            environment(extra_environment if ours else None),
+            _own_path(ours),
+        ):
             _start(ray, options, None if ours else address, dashboard or options.dashboard)
         yield look(options, ours=ours)
     finally:
@@ -202,6 +207,28 @@ def environment(values: Mapping[str, str] | None) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = earlier
+
+
+@contextlib.contextmanager
+def _own_path(start: bool) -> Iterator[None]:
+    """Workers of a cluster that we start import from where the driver does; Ray tells them of its script's folder only."""
+    if not start:
+        yield
+        return
+    own = [
+        str(Path(entry or ".").resolve()) for entry in sys.path if not entry.startswith((sys.prefix, sys.base_prefix))
+    ]
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*own, *(before or "").split(os.pathsep)])).strip(
+        os.pathsep
+    )
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 @contextlib.contextmanager

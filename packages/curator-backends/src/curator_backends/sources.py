@@ -37,8 +37,9 @@ class SourceBlocks:
         self._ahead: list[pa.Buffer] = []
         self.complete = self._look_ahead()
         seen = len(self._ahead)
-        # Enough blocks that each worker gets some sixteen of them, so that one slow block does not decide the end.
-        self.per_block = per_block or max(1, min(MOST_IN_BLOCK, seen // (16 * self._workers)))
+        # Enough blocks that each worker gets some eight of them, and the last ones smaller: a slow block must not decide
+        # when the run ends.
+        self.per_block = per_block or max(1, min(MOST_IN_BLOCK, seen // (8 * self._workers)))
         self._fixed = per_block is not None
 
     def _look_ahead(self) -> bool:
@@ -58,13 +59,14 @@ class SourceBlocks:
         return self.complete and not self._ahead
 
     def all_tables(self) -> list[pa.Table]:
-        """The tables of a complete listing: large ones first, single sources at the end, so that workers end together."""
+        """The tables of a complete listing: large ones first, small ones at the end, so that workers end together."""
         assert self.complete
         tables = []
         start = 0
+        least = max(1, self.per_block // 4)
         while start < len(self._ahead):
             left = len(self._ahead) - start
-            size = self.per_block if self._fixed else min(self.per_block, max(1, left // (4 * self._workers)))
+            size = self.per_block if self._fixed else min(self.per_block, max(least, left // (4 * self._workers)))
             group = self._within_bytes(self._ahead[start : start + size])
             tables.append(pack(group))
             start += len(group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +21,8 @@ from curator_core.plan import Group, PlannedStage
 from curator_core.stages import ProcessingStage, overrides
 
 Stage = ProcessingStage[Any, Any]
+
+_turns = itertools.count()
 
 
 class RayDataStageAdapter(BaseStageAdapter):
@@ -46,7 +49,7 @@ class RayDataStageAdapter(BaseStageAdapter):
         placement = self.placement or self._place(ignore_head_node)
         if placement.max_calls is not None:
             # A call of a worker is a block: as many tasks to a block as one call takes.
-            dataset = dataset.repartition(target_num_rows_per_block=placement.batch_size)
+            dataset = split_blocks(dataset, placement.batch_size or 1)
         options: dict[str, Any] = {
             "batch_size": placement.batch_size,
             "batch_format": "pyarrow",
@@ -56,6 +59,13 @@ class RayDataStageAdapter(BaseStageAdapter):
         }
         if placement.num_gpus:
             options["num_gpus"] = placement.num_gpus
+        # Ray Data fuses neighbours that ask for the same, a fan-out with what comes after it included (2.60), and then one
+        # worker does it all. What may share a worker the plan has fused already. So no two neighbours say quite the
+        # same, though they mean it: both numbers are Ray Data's own.
+        if placement.mode == "actor":
+            options.setdefault("max_restarts", -1)
+        elif next(_turns) % 2:
+            options.setdefault("max_retries", -1)
         if placement.mode == "actor":
             options["compute"] = _actor_pool(placement)
             worker: Any = _make_actor(self.job, self.coordinator)
@@ -66,7 +76,7 @@ class RayDataStageAdapter(BaseStageAdapter):
             worker = _make_task(self.job, self.coordinator)
         dataset = dataset.map_batches(worker, **options)
         if self.group.is_fanout:
-            dataset = dataset.repartition(target_num_rows_per_block=1)
+            dataset = split_blocks(dataset, 1)
         return dataset
 
     def _place(self, ignore_head_node: bool) -> Placement:
@@ -75,6 +85,24 @@ class RayDataStageAdapter(BaseStageAdapter):
         for note in notes:
             warnings.warn(note, stacklevel=3)
         return placements[0]
+
+
+def split_blocks(dataset: Any, rows: int) -> Any:
+    """Blocks of ``rows`` tasks. The splitting is done by the tasks before it where it can be, and holds no CPU otherwise.
+
+    Ray Data gives the splitting a CPU of its own, and fuses it with what is before it only if that asks for one CPU and
+    nothing else. On a machine that actors have filled it then never runs.
+    """
+    before = getattr(getattr(dataset, "_logical_plan", None), "dag", None)
+    dataset = dataset.repartition(target_num_rows_per_block=rows)
+    asked = getattr(getattr(getattr(dataset, "_logical_plan", None), "dag", None), "ray_remote_args", None)
+    if isinstance(asked, dict):
+        theirs = getattr(before, "ray_remote_args", None) or {}
+        if "TaskPool" in type(getattr(before, "compute", None)).__name__ and "Map" in type(before).__name__:
+            asked.update(theirs)
+        else:
+            asked.update({"num_cpus": 0}, **{key: theirs[key] for key in ("label_selector",) if key in theirs})
+    return dataset
 
 
 def create_actor_from_stage(stage: Stage | Group) -> type:

@@ -17,7 +17,7 @@ from curator_backends.cluster import Cluster, connect, import_ray, uninterrupted
 from curator_backends.coordinator import start_coordinator
 from curator_backends.failures import let_go, translate
 from curator_backends.options import RayOptions, parse_options
-from curator_backends.ray_data.adapter import RayDataStageAdapter
+from curator_backends.ray_data.adapter import RayDataStageAdapter, split_blocks
 from curator_backends.ray_data.placement import Placement, place
 from curator_backends.sources import Feeder, SourceBlocks
 from curator_backends.supervisor import Supervisor
@@ -39,7 +39,7 @@ BLOCK_BYTES = 32 << 20
 class RayDataOptions(RayOptions):
     """Options of `RayDataExecutor`, beside those that say which cluster.
 
-    ``tasks_per_block``: how many sources travel together; by default as many as leaves each worker some sixteen blocks.
+    ``tasks_per_block``: how many sources travel together; by default as many as leaves each worker some eight blocks.
     ``tasks_in_flight``: how many blocks wait at an actor; Ray Data's own number by default.
     ``poll_interval_s``: how long Ray Data waits at most before it looks at its running tasks and hands out more; its
     own 0.1 s is a long time for small tasks, less costs the driver CPU.
@@ -203,7 +203,7 @@ class _Segment:
         self.feeder = Feeder(self.blocks, self._offer, lambda: int(self.ray.get(self.coordinator.asked.remote())))
         self.feeder.start()
         remote = {"label_selector": _elsewhere(self.cluster)} if self.cluster.avoid_node else {}
-        return source_dataset(self.coordinator, remote).repartition(target_num_rows_per_block=self.blocks.per_block)
+        return split_blocks(source_dataset(self.coordinator, remote), self.blocks.per_block)
 
     def _offer(self, tables: list[pa.Table], last: bool) -> int:
         # As references: a list is not looked into, so they stay references, and the object store may spill them.

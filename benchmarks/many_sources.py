@@ -1,0 +1,67 @@
+"""Very many sources on a cluster engine: what the driver holds, and whether it lists lazily.
+
+    python benchmarks/many_sources.py [--engine ray_data] [--sources 100000]
+
+Prints ``BENCH {json}``: seconds, the driver's peak memory, and how far the listing was ahead of the results at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from curator_core import EmptyTask, FileGroupTask, Pipeline, ProcessingStage, SourceStage
+from curator_core.registry import load_executor
+
+
+@dataclass
+class Listing(SourceStage[FileGroupTask]):
+    """Names sources; the count of those that were listed stays with the driver's copy."""
+
+    count: int = 10
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        for number in range(self.count):
+            Listing.listed = number + 1
+            yield FileGroupTask(data=[f"s3://bucket/data/part-{number:07d}.jsonl"], task_id=f"part-{number:07d}")
+
+
+class Pass(ProcessingStage[FileGroupTask, FileGroupTask]):
+    """Hands on a task with the same paths."""
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        return task.with_data(task.data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", default="ray_data")
+    parser.add_argument("--sources", type=int, default=100_000)
+    options = parser.parse_args()
+    executor = load_executor(options.engine)({})
+    started = time.perf_counter()
+    ahead = 0
+
+    def watch(progress: object) -> None:
+        nonlocal ahead
+        ahead = max(ahead, Listing.listed - progress.finished_sources)  # type: ignore[attr-defined]
+
+    Listing.listed = 0  # type: ignore[attr-defined]
+    result = Pipeline([Listing(count=options.sources), Pass()]).run(executor, progress=watch)
+    assert len(result) == options.sources, f"{len(result)} of {options.sources} sources came back"
+    report = {
+        "engine": options.engine,
+        "sources": options.sources,
+        "seconds": round(time.perf_counter() - started, 1),
+        "driver_peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+        "listed_ahead": ahead,
+    }
+    print("BENCH " + json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
