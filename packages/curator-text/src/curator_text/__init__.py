@@ -18,6 +18,7 @@ _HOME = {
     "C4ParagraphFilter": "filters.recipes",
     "C4QualityFilter": "filters.recipes",
     "CommonEnglishWordsFilter": "filters.heuristic",
+    "CsvReader": "readers",
     "DCLM": "presets",
     "DocumentFilter": "filters.base",
     "EllipsisFilter": "filters.heuristic",
@@ -31,6 +32,9 @@ _HOME = {
     "GopherRepetitionFilter": "filters.recipes",
     "HTMLBoilerplateFilter": "filters.code",
     "HistogramFilter": "filters.histogram",
+    "JsonlRead": "readers",
+    "JsonlReader": "readers",
+    "JsonlWriter": "writers",
     "KenLMPerplexityFilter": "filters.perplexity",
     "LanguageFilter": "language",
     "LongWordFilter": "filters.heuristic",
@@ -39,6 +43,9 @@ _HOME = {
     "NumberOfLinesOfCodeFilter": "filters.code",
     "NumbersFilter": "filters.heuristic",
     "ParenthesesFilter": "filters.heuristic",
+    "ParquetRead": "readers",
+    "ParquetReader": "readers",
+    "ParquetWriter": "writers",
     "PerExtensionFilter": "filters.code",
     "PornographicUrlsFilter": "filters.heuristic",
     "PunctuationFilter": "filters.heuristic",
@@ -55,11 +62,13 @@ _HOME = {
     "SubstringFilter": "filters.heuristic",
     "SymbolsToWordsFilter": "filters.heuristic",
     "TextFeatures": "features",
+    "TextFilesReader": "readers",
     "TextFilter": "filters.base",
     "TokenCountFilter": "filters.tokens",
     "TokenizerFertilityFilter": "filters.tokens",
     "UrlBlocklistFilter": "filters.lists",
     "UrlsFilter": "filters.heuristic",
+    "WarcReader": "readers",
     "WebEnglish": "presets",
     "WhiteSpaceFilter": "filters.heuristic",
     "WordCountFilter": "filters.heuristic",
@@ -67,7 +76,7 @@ _HOME = {
     "XMLHeaderFilter": "filters.code",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one place that lists names
 
 __version__ = "0.1.0"
 

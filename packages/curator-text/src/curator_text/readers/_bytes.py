@@ -1,0 +1,282 @@
+"""How does a file become blocks of complete lines, with bounded memory, whatever its compression?"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from curator_core.errors import UsageError
+
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
+# Suffixes of the compressed files that a reader takes beside the plain one.
+COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
+_CHUNK = 1 << 20
+_RAW_KEPT = 1 << 16
+# What one call loses when its frame turns out to be damaged.
+_ZSTD_STEP = 1 << 16
+
+
+class Truncated(Exception):
+    """A compressed stream is cut short or damaged; what could be read before has been given out."""
+
+
+@dataclass(slots=True)
+class Block:
+    """Complete lines: ``data`` is only valid until the next block is asked for, because its memory is used again."""
+
+    data: memoryview
+    offset: int  # of the first byte, in the decompressed file
+    line: int | None  # the number of the first line, counted from 1; None inside a byte range
+    lines: int | None = None  # how many line ends are in it, once somebody has counted
+
+
+@dataclass(slots=True)
+class LongLine:
+    """A line over the limit: only its beginning was kept."""
+
+    head: bytes
+    offset: int
+    line: int | None
+    length: int
+
+
+def compression_of(head: bytes) -> str | None:
+    """The compression that a file's first bytes show; names can lie."""
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def decompressed(raw: BinaryIO) -> BinaryIO:
+    """The content of a file, decompressed on the way where its first bytes are those of gzip, zstd, bzip2 or xz.
+
+    Several compressed streams in one file count as one. Raises `Truncated` where a stream is cut short or damaged.
+    """
+    head = raw.read(6)
+    raw.seek(0)
+    kind = compression_of(head)
+    if kind is None:
+        return raw
+    # Not buffered: a buffer would lose what came before the damage.
+    return cast(BinaryIO, _Zstd(raw) if kind == "zstd" else _Decompressing(raw, kind))
+
+
+def is_compressed(raw: BinaryIO) -> bool:
+    """Whether a file is compressed; the file is back at its start afterwards."""
+    head = raw.read(6)
+    raw.seek(0)
+    return compression_of(head) is not None
+
+
+class _Decompressing(io.RawIOBase):
+    """One member after the other, at most as much output at a time as was asked for: a bomb cannot fill memory."""
+
+    def __init__(self, raw: BinaryIO, kind: str) -> None:
+        self._raw = raw
+        self._kind = kind
+        self._pending = b""
+        self._member: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target).cast("B")
+        while True:
+            if self._member is None and not self._next_member():
+                return 0
+            data = self._step(len(view))
+            if data:
+                view[: len(data)] = data
+                return len(data)
+            if self._member is not None and not self._pending and self._member.needs_input:
+                self._pending = self._raw.read(_CHUNK)
+                if not self._pending:
+                    raise Truncated(f"the {self._kind} stream ends in the middle")
+
+    def _next_member(self) -> bool:
+        while not self._pending:
+            chunk = self._raw.read(_CHUNK)
+            if not chunk:
+                return False
+            self._pending = chunk.lstrip(b"\0")  # some tools pad with zero bytes after the last member
+        makers = {"gzip": _Gzip, "bzip2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
+        self._member = makers[self._kind]()
+        return True
+
+    def _step(self, limit: int) -> bytes:
+        # A decompressor keeps what it has not used and is called with nothing until it needs more.
+        given, self._pending = self._pending, b""
+        try:
+            data = self._member.decompress(given, limit)
+        except (zlib.error, OSError, lzma.LZMAError, EOFError) as error:
+            raise Truncated(f"the {self._kind} stream is damaged: {error}") from error
+        if self._member.eof:
+            self._pending = self._member.unused_data.lstrip(b"\0")
+            self._member = None
+        return cast(bytes, data)
+
+
+class _Gzip:
+    """zlib's decompressor with the manners of bz2's and lzma's."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, limit)
+
+
+class _Zstd(io.RawIOBase):
+    """Arrow's decompressor, which unlike others tells when a frame is cut short."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._inner = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target).cast("B")
+        try:
+            data = self._inner.read(min(len(view), _ZSTD_STEP))
+        except OSError as error:
+            raise Truncated(f"the zstd stream is damaged: {error}") from error
+        view[: len(data)] = data
+        return len(data)
+
+
+def line_blocks(
+    file: BinaryIO,
+    *,
+    block_bytes: int,
+    max_line_bytes: int,
+    span: tuple[int, int] | None = None,
+) -> Iterator[Block | LongLine | Truncated]:
+    """Blocks of complete lines of about ``block_bytes``; the last line may lack its line end.
+
+    A line belongs to the ``span`` of bytes that its first byte is in, so that the spans of one file give each line
+    exactly once. A line over ``max_line_bytes`` comes as a `LongLine`. A damaged stream ends with what `Truncated`
+    tells, after all that came before.
+    """
+    start, end = span if span is not None else (0, None)
+    if end is not None and end <= start:
+        return
+    counting = start == 0
+    if start:
+        file.seek(start - 1)
+        start += _to_next_line(file) - 1
+        if end is not None and start >= end:
+            return
+        file.seek(start)
+    buffer = bytearray(block_bytes)
+    filled, offset, line = 0, start, 1
+    long: LongLine | None = None
+    damage: Truncated | None = None
+    # With a span: the line that holds byte end - 1 is the last of ours.
+    last = None if end is None else end - 1
+    finished = False
+    while not finished:
+        count = 0
+        try:
+            count = _fill(file, memoryview(buffer), filled)
+        except Truncated as error:
+            damage = error
+            count = error.args[1] if len(error.args) > 1 else 0
+        at_end = count == 0 or damage is not None
+        filled += count
+        searched_from = filled - count
+        if last is not None and last < offset + filled:
+            close = buffer.find(b"\n", max(last - offset, searched_from, 0), filled)
+            if close >= 0:
+                filled, finished = close + 1, True
+        if long is not None:
+            close = buffer.find(b"\n", 0, filled)
+            if close < 0 and not at_end:
+                long.length += filled
+                offset, filled = offset + filled, 0
+                continue
+            taken = filled if close < 0 else close + 1
+            long.length += taken
+            yield long
+            line += 1
+            offset += taken
+            buffer[: filled - taken] = buffer[taken:filled]
+            filled -= taken
+            long = None
+        if at_end:
+            cut, finished = filled, True
+        else:
+            cut = buffer.rfind(b"\n", 0, filled) + 1
+        if cut and damage is not None:
+            # The last line was cut by the damage: it is told with it, and not parsed.
+            cut = buffer.rfind(b"\n", 0, filled) + 1
+        if cut:
+            block = Block(memoryview(buffer)[:cut], offset, line if counting else None)
+            yield block
+            if counting:
+                line += block.lines if block.lines is not None else buffer.count(b"\n", 0, cut)
+            block.data.release()
+            buffer[: filled - cut] = buffer[cut:filled]
+            offset += cut
+            filled -= cut
+        if damage is not None:
+            head = bytes(buffer[: min(filled, _RAW_KEPT)])
+            yield Truncated(str(damage.args[0]), head, offset, line if counting else None)
+            return
+        if filled == len(buffer) and not finished:
+            if len(buffer) >= max_line_bytes:
+                long = LongLine(bytes(buffer[:_RAW_KEPT]), offset, line if counting else None, filled)
+                offset, filled = offset + filled, 0
+            else:
+                grown = bytearray(min(2 * len(buffer), max_line_bytes))
+                grown[:filled] = buffer[:filled]
+                buffer = grown
+
+
+def check_span(file: BinaryIO, path: str, span: tuple[int, int] | None) -> None:
+    """Refuse to read a part of a compressed file: there is no line to begin at."""
+    if span is not None and is_compressed(file):
+        raise UsageError(f"{path!r} is compressed and cannot be split into ranges: leave split_bytes out for it")
+
+
+def _fill(file: BinaryIO, view: memoryview, filled: int) -> int:
+    """Read until the buffer is full or the file ends; how many bytes came."""
+    began = filled
+    try:
+        while filled < len(view):
+            count = file.readinto(view[filled:])  # type: ignore[attr-defined]
+            if not count:
+                break
+            filled += count
+    except Truncated as error:
+        raise Truncated(error.args[0], filled - began) from error
+    return filled - began
+
+
+def _to_next_line(file: BinaryIO) -> int:
+    """How many bytes from here to behind the next line end, or to the end of the file."""
+    passed = 0
+    while chunk := file.read(_CHUNK):
+        close = chunk.find(b"\n")
+        if close >= 0:
+            return passed + close + 1
+        passed += len(chunk)
+    return passed + 1

@@ -1,0 +1,197 @@
+"""Reading JSON lines: every value exactly as it is, every bad line told, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core.files import FilePartitioning, checked_paths
+from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
+from curator_core.storage import open_input
+from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_text.readers import _json
+from curator_text.readers._arguments import bounded_bytes, checked_columns
+from curator_text.readers._bytes import (
+    COMPRESSED_SUFFIXES,
+    LongLine,
+    Truncated,
+    check_span,
+    decompressed,
+    line_blocks,
+)
+
+SUFFIXES = tuple(base + end for base in (".jsonl", ".ndjson", ".json") for end in ("", *COMPRESSED_SUFFIXES))
+# What the types are taken from: this many lines, as far as they lie within this many bytes.
+_FIRST_LINES = 200
+_FIRST_BYTES = 1 << 20
+_RAW_KEPT = 1 << 16
+
+
+@dataclass(kw_only=True)
+class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
+    """Reads the files of a task as JSON lines; see `JsonlReader`."""
+
+    schema: Mapping[str, Any] | None = None
+    columns: Sequence[str] | None = None
+    batch_bytes: int | str = "8MiB"
+    max_line_bytes: int | str = "64MiB"
+    path_column: str | None = None
+
+    def __post_init__(self) -> None:
+        self._types = _json.check_schema(self.schema, type(self).__name__)
+        _json.check_types(self._types)
+        self._columns = checked_columns(self.columns, type(self).__name__)
+        self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
+        self._max_line_bytes = bounded_bytes("max_line_bytes", self.max_line_bytes)
+
+    def outputs(self) -> list[str]:
+        known = [*self._types] if self._columns is None else [*self._columns]
+        return [
+            *known,
+            *([self.path_column] if self.path_column else []),
+            *([ANY_COLUMNS] if self.columns is None else []),
+        ]
+
+    def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+        empty: pa.Table | None = None
+        for path, span in task.parts:
+            for table in self._tables(path, span):
+                if table.num_rows:
+                    empty = pa.table({})
+                    yield DocumentBatch(data=table, dataset_name=task.dataset_name)
+                elif empty is None:
+                    empty = table
+        # Files that gave no row still tell their columns, so that what is written from them has a schema.
+        if empty is None or empty.num_columns:
+            schema = pa.schema(list(self._types.items())) if empty is None else empty.schema
+            if len(schema):
+                yield DocumentBatch(data=schema.empty_table(), dataset_name=task.dataset_name)
+
+    def _tables(self, path: str, span: tuple[int, int] | None) -> Iterator[pa.Table]:
+        parser = _json.LineParser(
+            types={},
+            declared=frozenset(self._types),
+            only=self._columns,
+            max_line_bytes=self._max_line_bytes,
+        )
+        parser.types = self._first_types(path)
+        with open_input(path) as raw:
+            check_span(raw, path, span)
+            file = decompressed(raw)
+            blocks = line_blocks(file, block_bytes=self._batch_bytes, max_line_bytes=self._max_line_bytes, span=span)
+            for block in blocks:
+                if isinstance(block, LongLine):
+                    self.record_read(1)
+                    self.record_rejected(
+                        "line too long",
+                        source=path,
+                        position=_position(block.line, block.offset),
+                        message=f"{block.length} bytes, and max_line_bytes is {self._max_line_bytes}",
+                        raw=block.head,
+                    )
+                    continue
+                if isinstance(block, Truncated):
+                    message, head, offset, line = block.args
+                    self.record_read(1)
+                    self.record_rejected(
+                        "truncated file", source=path, position=_position(line, offset), message=message, raw=head
+                    )
+                    return
+                parsed = parser.parse(block.data)
+                block.lines = parsed.lines
+                self.record_read(parsed.rows)
+                for bad in parsed.bad:
+                    line = None if block.line is None else block.line + bad.line
+                    self.record_rejected(
+                        bad.reason,
+                        source=path,
+                        position=_position(line, block.offset + bad.offset),
+                        message=bad.message,
+                        raw=bad.raw[:_RAW_KEPT],
+                    )
+                yield self._with_path(parsed.table, path)
+
+    def _first_types(self, path: str) -> dict[str, pa.DataType]:
+        """The types of a file's columns; every range of a file finds the same ones."""
+        if self._columns is not None and all(name in self._types for name in self._columns):
+            return dict(self._types)
+        with open_input(path) as raw:
+            file = decompressed(raw)
+            pieces: list[bytes] = []
+            room = _FIRST_BYTES
+            try:
+                lines = 0
+                while room and lines < _FIRST_LINES and (piece := file.read(min(room, 1 << 17))):
+                    pieces.append(piece)
+                    room -= len(piece)
+                    lines += piece.count(b"\n")
+            except Truncated:
+                pass  # told when the file is read
+            head = b"".join(pieces)
+        if self._columns is not None:
+            rows = [{k: row[k] for k in self._columns if k in row} for row in _json.first_lines(head, _FIRST_LINES)]
+            found = _json.infer_types(rows)
+            return {name: self._types.get(name) or found.get(name) or pa.null() for name in self._columns}
+        found = _json.infer_types(_json.first_lines(head, _FIRST_LINES))
+        return {**found, **self._types}
+
+    def _with_path(self, table: pa.Table, path: str) -> pa.Table:
+        if not self.path_column:
+            return table
+        return table.append_column(self.path_column, pa.array([path] * table.num_rows, pa.string()))
+
+
+@dataclass(kw_only=True)
+class JsonlReader(CompositeStage[EmptyTask, DocumentBatch]):
+    """Reads files of JSON lines: one object in each line, plain or compressed (gz, zst, bz2, xz).
+
+    Values keep their types and their exact value: ``"00123"`` stays text, a date stays text, an integer stays an
+    integer. ``schema`` fixes the types of columns, as in ``{id: string, score: float64, tags: list<string>, meta: json}``;
+    the types of the others come from the first 200 lines of each file. Objects, and lists of mixed content, become
+    ``json`` columns, which hold their JSON text and are written as objects again. A key that first appears later
+    becomes a column from there on. A line that does not fit is set aside with its file and line.
+
+    ``columns`` reads only these. Files larger than ``split_bytes`` are read in ranges, by several workers.
+    ``batch_bytes`` is how much text one batch holds. ``path_column`` adds the file's path under that name.
+    """
+
+    paths: str | Sequence[str]
+    schema: Mapping[str, Any] | None = None
+    columns: Sequence[str] | None = None
+    files_per_partition: int = 1
+    bytes_per_partition: int | str | None = None
+    split_bytes: int | str | None = "128MiB"
+    limit: int | None = None
+    batch_bytes: int | str = "8MiB"
+    max_line_bytes: int | str = "64MiB"
+    path_column: str | None = None
+
+    def __post_init__(self) -> None:
+        self.decompose()
+
+    def decompose(self) -> list[ProcessingStage[Any, Any]]:
+        checked_paths("JsonlReader.paths", self.paths)
+        return [
+            FilePartitioning(
+                paths=self.paths,
+                files_per_partition=self.files_per_partition,
+                bytes_per_partition=self.bytes_per_partition,
+                split_bytes=self.split_bytes,
+                limit=self.limit,
+                extensions=SUFFIXES,
+            ),
+            JsonlRead(
+                schema=self.schema,
+                columns=self.columns,
+                batch_bytes=self.batch_bytes,
+                max_line_bytes=self.max_line_bytes,
+                path_column=self.path_column,
+            ),
+        ]
+
+
+def _position(line: int | None, offset: int) -> str:
+    return f"byte {offset}" if line is None else f"line {line}"

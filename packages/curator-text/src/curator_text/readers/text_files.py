@@ -1,0 +1,137 @@
+"""Reading text files: each file is one document."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core.errors import UsageError
+from curator_core.files import FilePartitioning, checked_paths
+from curator_core.stages import CompositeStage, FanOut, ProcessingStage
+from curator_core.storage import open_input
+from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_text.readers._arguments import bounded_bytes
+from curator_text.readers._bytes import Truncated, decompressed
+
+
+@dataclass(kw_only=True)
+class TextFilesRead(FanOut[FileGroupTask, DocumentBatch]):
+    """Reads the files of a task as one document each; see `TextFilesReader`."""
+
+    text_column: str = "text"
+    path_column: str = "path"
+    encoding: str = "utf-8"
+    max_file_bytes: int | str = "256MiB"
+    batch_bytes: int | str = "16MiB"
+
+    def __post_init__(self) -> None:
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as error:
+            raise UsageError(f"{type(self).__name__}.encoding is unknown: {self.encoding!r}") from error
+        if self.text_column == self.path_column:
+            raise UsageError(f"text_column and path_column are both {self.text_column!r}: give one another name")
+        self._max_file_bytes = bounded_bytes("max_file_bytes", self.max_file_bytes)
+        self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
+
+    def outputs(self) -> list[str]:
+        return [self.path_column, self.text_column]
+
+    def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+        paths: list[str] = []
+        texts: list[str] = []
+        held = 0
+        for path in task.data:
+            text = self._text(path)
+            if text is None:
+                continue
+            paths.append(path)
+            texts.append(text)
+            held += len(text)
+            if held >= self._batch_bytes:
+                yield self._batch(paths, texts, task)
+                paths, texts, held = [], [], 0
+        if texts:
+            yield self._batch(paths, texts, task)
+
+    def _text(self, path: str) -> str | None:
+        self.record_read(1)
+        try:
+            with open_input(path) as raw:
+                file = decompressed(raw)
+                pieces = []
+                room = self._max_file_bytes + 1
+                while room and (piece := file.read(min(room, 1 << 20))):
+                    pieces.append(piece)
+                    room -= len(piece)
+            data = b"".join(pieces)
+            if not room:
+                self.record_rejected(
+                    "file too large",
+                    source=path,
+                    message=f"more than max_file_bytes={self.max_file_bytes}",
+                    raw=data[: 1 << 16],
+                )
+                return None
+            return data.decode(self.encoding)
+        except Truncated as error:
+            self.record_rejected("truncated file", source=path, message=str(error.args[0]))
+        except UnicodeDecodeError as error:
+            self.record_rejected(
+                "bad UTF-8" if codecs.lookup(self.encoding).name == "utf-8" else f"bad {self.encoding}",
+                source=path,
+                position=f"byte {error.start}",
+                message=error.reason,
+                raw=data[: 1 << 16],
+            )
+        return None
+
+    def _batch(self, paths: list[str], texts: list[str], task: FileGroupTask) -> DocumentBatch:
+        columns = {self.path_column: pa.array(paths, pa.string()), self.text_column: pa.array(texts, pa.string())}
+        return DocumentBatch(data=pa.table(columns), dataset_name=task.dataset_name)
+
+
+@dataclass(kw_only=True)
+class TextFilesReader(CompositeStage[EmptyTask, DocumentBatch]):
+    """Reads text files, plain or compressed: each is one document, with its path.
+
+    Small files travel together, ``bytes_per_partition`` to a task. A file that is not text in ``encoding``, or larger
+    than ``max_file_bytes``, is set aside.
+    """
+
+    paths: str | Sequence[str]
+    text_column: str = "text"
+    path_column: str = "path"
+    encoding: str = "utf-8"
+    extensions: Sequence[str] | None = None
+    files_per_partition: int = 1
+    bytes_per_partition: int | str | None = "16MiB"
+    limit: int | None = None
+    max_file_bytes: int | str = "256MiB"
+    batch_bytes: int | str = "16MiB"
+
+    def __post_init__(self) -> None:
+        self.decompose()
+
+    def decompose(self) -> list[ProcessingStage[Any, Any]]:
+        checked_paths("TextFilesReader.paths", self.paths)
+        return [
+            FilePartitioning(
+                paths=self.paths,
+                files_per_partition=self.files_per_partition,
+                bytes_per_partition=self.bytes_per_partition,
+                limit=self.limit,
+                extensions=self.extensions,
+            ),
+            TextFilesRead(
+                text_column=self.text_column,
+                path_column=self.path_column,
+                encoding=self.encoding,
+                max_file_bytes=self.max_file_bytes,
+                batch_bytes=self.batch_bytes,
+            ),
+        ]

@@ -1,0 +1,332 @@
+"""Reading WARC files: each record that is wanted is a row, and what is damaged is told and passed over."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from curator_core.errors import UsageError
+from curator_core.files import FilePartitioning, checked_paths
+from curator_core.stages import CompositeStage, FanOut, ProcessingStage
+from curator_core.storage import open_input
+from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_text.readers._arguments import bounded_bytes
+
+SUFFIXES = tuple(base + end for base in (".warc", ".wet", ".wat") for end in ("", ".gz", ".zst", ".lz4"))
+RECORD_TYPES = ("warcinfo", "response", "resource", "request", "metadata", "revisit", "conversion", "continuation")
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("date", pa.string()),
+        ("record_type", pa.string()),
+        ("status", pa.int64()),
+        ("content_type", pa.string()),
+        ("charset", pa.string()),
+        ("content", pa.binary()),
+    ]
+)
+_SCAN = 1 << 20
+
+
+@dataclass(kw_only=True)
+class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
+    """Reads the WARC files of a task; see `WarcReader`."""
+
+    record_types: Sequence[str] = ("response",)
+    max_record_bytes: int | str = "64MiB"
+    batch_bytes: int | str = "16MiB"
+    path_column: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.record_types, str) or not self.record_types:
+            raise UsageError(f"record_types must be a list of {', '.join(RECORD_TYPES)}, not {self.record_types!r}")
+        for kind in self.record_types:
+            if kind not in RECORD_TYPES:
+                raise UsageError(f"record_types holds {kind!r}: it can hold {', '.join(RECORD_TYPES)}")
+        self._max_record_bytes = bounded_bytes("max_record_bytes", self.max_record_bytes)
+        self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
+
+    def outputs(self) -> list[str]:
+        return [*_SCHEMA.names, *([self.path_column] if self.path_column else [])]
+
+    def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+        for path in task.data:
+            rows: list[tuple[Any, ...]] = []
+            held = 0
+            with open_input(path) as raw:
+                for row in self._rows(raw, path):
+                    rows.append(row)
+                    held += len(row[-1]) + 200
+                    if held >= self._batch_bytes:
+                        yield self._batch(rows, path, task)
+                        rows, held = [], 0
+            if rows:
+                yield self._batch(rows, path, task)
+
+    def _batch(self, rows: list[tuple[Any, ...]], path: str, task: FileGroupTask) -> DocumentBatch:
+        arrays = [pa.array(values, part.type) for values, part in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]
+        table = pa.table(arrays, schema=_SCHEMA)
+        if self.path_column:
+            table = table.append_column(self.path_column, pa.repeat(pa.scalar(path, pa.string()), len(rows)))
+        return DocumentBatch(data=table, dataset_name=task.dataset_name)
+
+    def _rows(self, raw: BinaryIO, path: str) -> Iterator[tuple[Any, ...]]:
+        from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+        wanted = sum(int(getattr(WarcRecordType, kind)) for kind in self.record_types)
+        begin: int | None = 0
+        while begin is not None:
+            raw.seek(begin)
+            found = -1
+            try:
+                # All kinds, because a damaged record that is skipped would not be seen.
+                for record in ArchiveIterator(cast(BinaryIO, _Offset(raw)), parse_http=False, auto_decode="none"):
+                    found = begin + record.stream_pos
+                    if not int(record.record_type) & wanted:
+                        if not record.record_id:
+                            self._damaged(path, found, "the record ends in its header")
+                        continue
+                    row = self._row(record, path, found)
+                    if row is not None:
+                        yield row
+                rest = _bytes_behind(raw, max(found, begin))
+                if rest:
+                    self._damaged(path, rest, "the file ends in a record's first bytes")
+                return
+            except OSError as error:
+                self._damaged(path, max(found, begin), str(error))
+            begin = _next_record(raw, max(found, begin) + 1)
+
+    def _row(self, record: Any, path: str, position: int) -> tuple[Any, ...] | None:
+        self.record_read(1)
+        length = record.content_length
+        if length > self._max_record_bytes:
+            record.consume()
+            self._reject(
+                "record too large", path, position, f"{length} bytes, max_record_bytes={self.max_record_bytes}"
+            )
+            return None
+        if record.is_http:
+            record.parse_http()
+        length = record.content_length
+        content = record.reader.read()
+        if len(content) < length or not record.record_id:
+            self._reject("truncated record", path, position, f"{len(content)} of {length} bytes are there", content)
+            return None
+        status = None
+        headers = record.http_headers
+        if headers is not None:
+            status = headers.status_code
+            try:
+                content = _decoded(content, headers, self._max_record_bytes)
+            except (ValueError, zlib.error) as error:
+                self._reject("undecodable content", path, position, str(error), content)
+                return None
+        names = record.headers
+        return (
+            record.record_id,
+            names.get("WARC-Target-URI"),
+            names.get("WARC-Date"),
+            names.get("WARC-Type"),
+            status,
+            record.http_content_type or names.get("Content-Type"),
+            record.http_charset,
+            content,
+        )
+
+    def _damaged(self, path: str, position: int, message: str) -> None:
+        self.record_read(1)
+        self._reject("damaged WARC", path, position, f"{message}; reading goes on at the next record that is whole")
+
+    def _reject(self, reason: str, path: str, position: int, message: str, raw: bytes | None = None) -> None:
+        self.record_rejected(
+            reason,
+            source=path,
+            position=f"byte {position}",
+            message=message,
+            raw=None if raw is None else raw[: 1 << 16],
+        )
+
+
+@dataclass(kw_only=True)
+class WarcReader(CompositeStage[EmptyTask, DocumentBatch]):
+    """Reads WARC files (also WET), plain or compressed: a row for each record of ``record_types``.
+
+    The columns are ``id``, ``url``, ``date``, ``record_type``, ``status``, ``content_type``, ``charset`` and
+    ``content``, the payload's bytes with transfer and content encoding taken off. For WET files ask for
+    ``record_types=["conversion"]``. A damaged or cut record is set aside, and reading goes on behind it.
+    """
+
+    paths: str | Sequence[str]
+    record_types: Sequence[str] = ("response",)
+    files_per_partition: int = 1
+    bytes_per_partition: int | str | None = None
+    limit: int | None = None
+    max_record_bytes: int | str = "64MiB"
+    batch_bytes: int | str = "16MiB"
+    path_column: str | None = None
+
+    def __post_init__(self) -> None:
+        self.decompose()
+
+    def decompose(self) -> list[ProcessingStage[Any, Any]]:
+        checked_paths("WarcReader.paths", self.paths)
+        return [
+            FilePartitioning(
+                paths=self.paths,
+                files_per_partition=self.files_per_partition,
+                bytes_per_partition=self.bytes_per_partition,
+                limit=self.limit,
+                extensions=SUFFIXES,
+            ),
+            WarcRead(
+                record_types=self.record_types,
+                max_record_bytes=self.max_record_bytes,
+                batch_bytes=self.batch_bytes,
+                path_column=self.path_column,
+            ),
+        ]
+
+
+class _Offset:
+    """A file for FastWARC, whose positions count from where it was handed over."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._base = raw.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        return self._raw.read(size)
+
+    def tell(self) -> int:
+        return self._raw.tell() - self._base
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._raw.seek(offset + (self._base if whence == 0 else 0), whence) - self._base
+
+
+def _bytes_behind(raw: BinaryIO, position: int) -> int:
+    """Where there is something behind the compressed record at ``position``, or 0. FastWARC passes over what is too
+    short to be a record.
+    """
+    raw.seek(position)
+    chunk = raw.read(_SCAN)
+    if not chunk.startswith(b"\x1f\x8b"):
+        return 0
+    member = zlib.decompressobj(wbits=31)
+    while chunk:
+        position += len(chunk)
+        while chunk and not member.eof:
+            member.decompress(chunk, _SCAN)
+            chunk = member.unconsumed_tail
+        if member.eof:
+            position -= len(member.unused_data)
+            return position if member.unused_data.strip(b"\0") else 0
+        chunk = raw.read(_SCAN)
+    return 0
+
+
+def _next_record(raw: BinaryIO, position: int) -> int | None:
+    """Where the next record begins that can be read at least in its first line, or None."""
+    raw.seek(position)
+    window, base = b"", position
+    while True:
+        chunk = raw.read(_SCAN)
+        window += chunk
+        at = 0
+        while True:
+            places = [p for p in (window.find(b"\x1f\x8b\x08", at), window.find(b"WARC/1.", at)) if p >= 0]
+            # Enough behind it to look at, unless the file ends.
+            if not places or (chunk and min(places) > len(window) - 1024):
+                break
+            at = min(places)
+            if _begins_record(window[at : at + 1024]):
+                return base + at
+            at += 1
+        if not chunk:
+            return None
+        keep = min(places) if places else max(len(window) - 8, 0)
+        base, window = base + keep, window[keep:]
+
+
+def _begins_record(head: bytes) -> bool:
+    if head.startswith(b"WARC/1."):
+        return head[7:10] in (b"0\r\n", b"1\r\n")
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, 16).startswith(b"WARC/1.")
+    except zlib.error:
+        return False
+
+
+def _decoded(content: bytes, headers: Any, limit: int) -> bytes:
+    """The payload without its HTTP encodings; raises ValueError or zlib.error."""
+    if "chunked" in (headers.get("Transfer-Encoding") or "").lower():
+        content = _unchunked(content)
+    for encoding in reversed([part.strip().lower() for part in (headers.get("Content-Encoding") or "").split(",")]):
+        if encoding in ("gzip", "x-gzip"):
+            content = _inflated(content, 31, limit)
+        elif encoding == "deflate":
+            # The standard says zlib; what servers send is often a bare stream.
+            try:
+                content = _inflated(content, 15, limit)
+            except zlib.error:
+                content = _inflated(content, -15, limit)
+        elif encoding == "br":
+            content = _unbrotli(content, limit)
+        elif encoding not in ("", "identity"):
+            raise ValueError(f"the content encoding {encoding!r} is not known")
+    return content
+
+
+def _inflated(content: bytes, wbits: int, limit: int) -> bytes:
+    inflater = zlib.decompressobj(wbits=wbits)
+    result = inflater.decompress(content, limit)
+    if inflater.unconsumed_tail:
+        raise ValueError(f"more than {limit} bytes when unpacked")
+    if not inflater.eof:
+        raise ValueError("the compressed content is cut short")
+    return result
+
+
+def _unbrotli(content: bytes, limit: int) -> bytes:
+    import brotli  # type: ignore[import-untyped]
+
+    decompressor = brotli.Decompressor()
+    pieces, size = [], 0
+    try:
+        for start in range(0, len(content), 4096):
+            piece = decompressor.process(content[start : start + 4096])
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise ValueError(f"more than {limit} bytes when unpacked")
+    except brotli.error as error:
+        raise ValueError(f"brotli: {error}") from error
+    return b"".join(pieces)
+
+
+def _unchunked(content: bytes) -> bytes:
+    pieces: list[bytes] = []
+    at = 0
+    while True:
+        end = content.find(b"\r\n", at)
+        try:
+            size = int(content[at:end].partition(b";")[0], 16) if end >= 0 else -1
+        except ValueError:
+            size = -1
+        if size < 0:
+            # Many archives keep the header of an encoding that they have already taken off.
+            if not pieces and at == 0:
+                return content
+            raise ValueError("a chunk has no valid length")
+        if size == 0:
+            return b"".join(pieces)
+        pieces.append(content[end + 2 : end + 2 + size])
+        if len(pieces[-1]) < size:
+            raise ValueError("the last chunk is cut short")
+        at = end + 2 + size + 2

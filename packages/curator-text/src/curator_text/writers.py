@@ -1,0 +1,268 @@
+"""Writing documents: one file for each task, named by its lineage, whole or not at all."""
+
+from __future__ import annotations
+
+import lzma
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal, cast
+from urllib.parse import quote
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.errors import UsageError, nearest
+from curator_core.files import parse_bytes
+from curator_core.stages import ProcessingStage
+from curator_core.storage import AtomicFile, join, write_atomic
+from curator_core.task import DocumentBatch, FileGroupTask, FileRecord
+
+_JSON = pa.json_(pa.utf8())
+_SUFFIX = {"gzip": ".gz", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
+_ALIASES = {"gz": "gzip", "zst": "zstd", "bzip2": "bz2", "none": None}
+_PARQUET_CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4", "none")
+# Rows that are Python objects at a time: enough to forget the cost of a slice, few enough to stay in the cache.
+_SLICE_ROWS = 256
+
+
+@dataclass(kw_only=True)
+class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes each batch as JSON lines under ``path``, in a file named after the task.
+
+    ``compression`` is ``gzip``, ``zstd``, ``bz2`` or ``xz``. ``columns`` writes only these, in this order. A null is
+    written as ``null``, or left out with ``nulls="omit"``. A ``json`` column is written as the value that it holds.
+    Dates and times are written as ISO 8601 text, decimals as numbers; NaN and the infinities, which JSON has no
+    spelling for, as null.
+    """
+
+    path: str
+    compression: str | None = None
+    columns: Sequence[str] | None = None
+    nulls: Literal["write", "omit"] = "write"
+
+    def __post_init__(self) -> None:
+        _check_path(self)
+        self._codec = _ALIASES.get(str(self.compression), self.compression)
+        if self._codec is not None and self._codec not in _SUFFIX:
+            raise UsageError(
+                f"JsonlWriter.compression must be one of {', '.join(_SUFFIX)}, or left out, not {self.compression!r}"
+            )
+        if self.nulls not in ("write", "omit"):
+            raise UsageError(f"JsonlWriter.nulls must be 'write' or 'omit', not {self.nulls!r}")
+
+    def inputs(self) -> list[str]:
+        return list(self.columns or ())
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        table = _chosen(task, self.columns)
+        name = f"{_name(task)}.jsonl{_SUFFIX.get(self._codec or '', '')}"
+        with write_atomic(join(self.path, name)) as out:
+            if self._codec is None:
+                out.writelines(json_lines(table, self.nulls == "omit"))
+            else:
+                _write_compressed(out, json_lines(table, self.nulls == "omit"), self._codec)
+        return _done(self, task, [out.record(rows=table.num_rows)])
+
+
+@dataclass(kw_only=True)
+class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes each batch as Parquet under ``path``, in a file named after the task; with no rows left, the columns stay.
+
+    ``compression`` is ``zstd``, ``snappy``, ``gzip``, ``brotli``, ``lz4`` or ``none``. ``columns`` writes only these.
+    ``partition_by`` puts rows into folders ``column=value`` and leaves these columns out of the files, as Hive does.
+    ``row_group_bytes`` is how much data (before compression) a row group holds at most.
+    """
+
+    path: str
+    compression: str = "zstd"
+    columns: Sequence[str] | None = None
+    partition_by: Sequence[str] = ()
+    row_group_bytes: int | str = "128MiB"
+
+    def __post_init__(self) -> None:
+        _check_path(self)
+        if self.compression not in _PARQUET_CODECS:
+            raise UsageError(
+                f"ParquetWriter.compression must be one of {', '.join(_PARQUET_CODECS)}, not {self.compression!r}"
+            )
+        if isinstance(self.partition_by, str):
+            raise UsageError(f"ParquetWriter.partition_by must be a list of columns, such as [{self.partition_by!r}]")
+        self._row_group_bytes = parse_bytes(self.row_group_bytes, "ParquetWriter.row_group_bytes")
+
+    def inputs(self) -> list[str]:
+        return list(dict.fromkeys([*(self.columns or ()), *self.partition_by]))
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        wanted = None if self.columns is None else list(dict.fromkeys([*self.columns, *self.partition_by]))
+        table = _chosen(task, wanted)
+        records = []
+        for folder, part in _partitions(table, list(self.partition_by)):
+            path = join(self.path, *folder, f"{_name(task)}.parquet")
+            with write_atomic(path) as out:
+                self._write(out, part)
+            records.append(out.record(rows=part.num_rows))
+        return _done(self, task, records)
+
+    def _write(self, out: AtomicFile, table: pa.Table) -> None:
+        import pyarrow.parquet as pq
+
+        rows = max(1, table.num_rows)
+        per_group = max(1, rows * self._row_group_bytes // max(1, table.get_total_buffer_size()))
+        # Counts and page statistics are written; the time of writing and the like are not, so files are repeatable.
+        pq.write_table(table, out, compression=self.compression, row_group_size=min(rows, per_group))
+
+
+# JSON ----------------------------------------------------------------------------------------------------------------
+
+
+def json_lines(table: pa.Table, omit_nulls: bool = False) -> Iterator[bytes]:
+    """The rows of a table as lines of JSON, each with its line end."""
+    names = table.column_names
+    dumps = orjson.dumps
+    option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    if not names:
+        yield from [b"{}\n"] * table.num_rows
+        return
+    views = [_json_view(column, name) for name, column in zip(names, table.columns, strict=True)]
+    for start in range(0, table.num_rows, _SLICE_ROWS):
+        columns = [view(start, _SLICE_ROWS) for view in views]
+        rows = (dict(zip(names, values)) for values in zip(*columns))  # noqa: B905 - lengths agree; strict costs a tenth
+        if omit_nulls:
+            rows = ({name: value for name, value in row.items() if value is not None} for row in rows)
+        yield from [dumps(row, option=option) for row in rows]
+
+
+def _json_view(column: pa.ChunkedArray, name: str) -> Callable[[int, int], list[Any]]:
+    """A function that gives a slice of a column as what `orjson` takes."""
+    kind = column.type
+    wrap: Callable[[Any], Any] | None = None
+    if kind == _JSON:
+        column, wrap = _storage(column), orjson.Fragment
+    elif pa.types.is_decimal(kind):
+        column, wrap = column.cast(pa.string()), orjson.Fragment
+    elif pa.types.is_timestamp(kind):
+        column = pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1)
+    elif pa.types.is_date(kind) or pa.types.is_time(kind):
+        column = column.cast(pa.string())
+    elif pa.types.is_dictionary(kind):
+        return _json_view(column.cast(kind.value_type), name)
+    elif isinstance(kind, pa.BaseExtensionType):
+        return _json_view(_storage(column), name)
+    elif _has_no_json(kind):
+        raise UsageError(
+            f"column {name!r} is {kind}, which JSON has no spelling for: leave it out with columns=[…], or write Parquet"
+        )
+    if wrap is None:
+        return lambda start, count: cast(list[Any], column.slice(start, count).to_pylist())
+    made = wrap
+    return lambda start, count: [
+        None if value is None else made(value) for value in column.slice(start, count).to_pylist()
+    ]
+
+
+def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk.storage for chunk in column.chunks], type=column.type.storage_type)
+
+
+def _has_no_json(kind: pa.DataType) -> bool:
+    if pa.types.is_nested(kind):
+        return any(_has_no_json(kind.field(index).type) for index in range(kind.num_fields))
+    return any(
+        test(kind)
+        for test in (
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_fixed_size_binary,
+            pa.types.is_binary_view,
+            pa.types.is_duration,
+            pa.types.is_interval,
+        )
+    )
+
+
+def _write_compressed(out: AtomicFile, lines: Iterable[bytes], codec: str) -> None:
+    if codec == "xz":
+        with lzma.LZMAFile(cast(BinaryIO, out), "wb") as packed:
+            packed.writelines(lines)
+        return
+    with pa.CompressedOutputStream(pa.PythonFile(out, mode="w"), codec) as stream:
+        held: list[bytes] = []
+        size = 0
+        for line in lines:
+            held.append(line)
+            size += len(line)
+            if size >= 1 << 18:
+                stream.write(b"".join(held))
+                held, size = [], 0
+        stream.write(b"".join(held))
+
+
+# Both ----------------------------------------------------------------------------------------------------------------
+
+
+def _partitions(table: pa.Table, by: list[str]) -> Iterator[tuple[list[str], pa.Table]]:
+    """The parts of a table with the folders that they go to, in order of first appearance."""
+    if not by:
+        yield [], table
+        return
+    rest = table.drop_columns(by)
+    if not table.num_rows:
+        yield [], rest
+        return
+    keys = table.select(by).append_column("__row__", pa.array(range(table.num_rows), pa.int64()))
+    groups = keys.group_by(by, use_threads=False).aggregate([("__row__", "list")])
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for entry in groups.to_pylist():  # several values may share a folder: null and the empty text do
+        folder = tuple(f"{name}={_folder_value(entry[name])}" for name in by)
+        rows.setdefault(folder, []).extend(entry["__row___list"])
+    for folder, members in rows.items():
+        yield list(folder), rest.take(pa.array(sorted(members), pa.int64()))
+
+
+def _folder_value(value: Any) -> str:
+    if value is None or value == "":
+        return "__HIVE_DEFAULT_PARTITION__"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    # A value comes from the data: nothing in it may leave the folder or hide the file.
+    return (
+        quote(text, safe=" ()+,-_=@~").replace(".", "%2E") if text.strip(".") == "" else quote(text, safe=" ()+,-_=@~.")
+    )
+
+
+def _chosen(task: DocumentBatch, columns: Sequence[str] | None) -> pa.Table:
+    table = task.to_pyarrow()
+    if columns is None:
+        return table
+    for name in columns:
+        if name not in table.column_names:
+            raise UsageError(
+                f"there is no column {name!r} to write{nearest(name, table.column_names)} "
+                f"The batch has: {', '.join(table.column_names)}"
+            )
+    return table.select(list(columns))
+
+
+def _name(task: DocumentBatch) -> str:
+    return task.task_id or "batch"
+
+
+def _done(stage: ProcessingStage[Any, Any], task: DocumentBatch, records: list[FileRecord]) -> FileGroupTask:
+    for record in records:
+        stage.record_output(record)
+    return FileGroupTask(data=[record.path for record in records], records=records, dataset_name=task.dataset_name)
+
+
+def _check_path(stage: Any) -> None:
+    name = type(stage).__name__
+    if not isinstance(stage.path, str) or not stage.path:
+        raise UsageError(f"{name}.path must be a folder or URL to write to, not {stage.path!r}")
+    columns = stage.columns
+    if columns is not None and (isinstance(columns, str) or not columns or len(set(columns)) != len(columns)):
+        raise UsageError(f"{name}.columns must be a list of different names, not {columns!r}")

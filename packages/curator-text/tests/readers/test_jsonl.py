@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curator_core.errors import UsageError
+from curator_text.readers import JsonlReader
+from curator_text.readers._bytes import Block, line_blocks
+from curator_text.readers._json import JSON
+from curator_text.readers.jsonl import JsonlRead
+from curator_text.writers import json_lines
+
+from .helpers import read_all, read_files
+
+COMPRESS = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
+
+
+def put(path: Path, *lines: object) -> str:
+    path.write_bytes(
+        b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+    )
+    return str(path)
+
+
+def test_values_keep_their_types(tmp_path):
+    row = {
+        "id": "00123",
+        "year": "2024",
+        "when": "2024-01-01T00:00:00",
+        "big": 9007199254740993,
+        "share": 0.1,
+        "flag": True,
+        "tags": ["a", "b"],
+        "meta": {"a": 1, "b": [1, "x", None]},
+        "nothing": None,
+    }
+    got = read_files(JsonlRead(), [put(tmp_path / "a.jsonl", row)])
+    assert got.table.schema.types == [
+        pa.string(),
+        pa.string(),
+        pa.string(),
+        pa.int64(),
+        pa.float64(),
+        pa.bool_(),
+        pa.list_(pa.string()),
+        JSON,
+        pa.null(),
+    ]
+    assert [json.loads(line) for line in json_lines(got.table)] == [row]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"id": "b", "n": 2', "broken JSON"),
+        (b'{"id": "b", "n": 2} {"id": "c", "n": 3}', "broken JSON"),
+        (b'{"id": "b", "n": NaN}', "broken JSON"),
+        (b"{'id': 'b', 'n': 2}", "broken JSON"),
+        (b'{"id": "b\tc", "n": 2}', "broken JSON"),
+        (b'{"id": "b", "n": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "broken JSON"),
+        (b'{"id": "\xff\xfe", "n": 2}', "bad UTF-8"),
+        (b'\xef\xbb\xbf{"id": "b", "n": 2}', "byte order mark"),
+        (b'{"id": "b", "n": 2, "id": "c"}', "duplicate key"),
+        (b'{"id": "b", "n": 1e999}', "number out of range"),
+        (b'{"id": "b", "n": ' + b"9" * 5000 + b"}", "number out of range"),
+        (b'{"id": "\\ud800", "n": 2}', "lone surrogate"),
+        (b'["b", 2]', "not an object"),
+        (b'"b"', "not an object"),
+        (b'{"id": 5, "n": 2}', "type conflict"),
+        (b'{"id": "b", "n": "2"}', "type conflict"),
+        (b'{"id": "b", "n": 2.0}', "type conflict"),
+        (b'{"id": "b", "n": true}', "type conflict"),
+        (b'{"id": "b", "n": 9223372036854775808}', "type conflict"),
+    ],
+)
+def test_a_line_that_is_no_row_is_told_with_its_place_and_costs_only_itself(tmp_path, line, reason):
+    path = put(tmp_path / "a.jsonl", {"id": "a", "n": 1}, {"id": "b", "n": 1}, line, b"", b"  ", {"id": "z", "n": 9})
+    got = read_files(JsonlRead(schema={"n": "int64"}), [path])
+    assert got.reasons == [(reason, "line 3")]
+    assert got.rejects[0].source == path
+    assert got.rejects[0].raw == line[: 1 << 16]
+    assert [row["id"] for row in got.rows] == ["a", "b", "z"]
+
+
+def test_a_byte_order_mark_at_the_start_costs_the_first_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"id":"a"}\n{"id":"b"}\n')
+    got = read_files(JsonlRead(), [str(path)])
+    assert (got.reasons, got.rows) == ([("byte order mark", "line 1")], [{"id": "b"}])
+
+
+def test_an_object_over_two_lines_is_not_taken_for_one_of_two_in_a_line(tmp_path):
+    # As many objects as lines, and yet no line is one.
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"id":"a"}\n{"id":"b"}{"id":"c"}\n{"id":\n"d"}\n{"id":"e"}\n')
+    got = read_files(JsonlRead(), [str(path)])
+    assert [row["id"] for row in got.rows] == ["a", "e"]
+    assert got.reasons == [("broken JSON", "line 2"), ("broken JSON", "line 3"), ("broken JSON", "line 4")]
+
+
+def test_integers_that_a_double_cannot_hold_do_not_become_one(tmp_path):
+    path = put(tmp_path / "a.jsonl", {"x": 1}, {"x": 0.5}, {"x": 9007199254740993}, {"x": -(1 << 60)})
+    got = read_files(JsonlRead(schema={"x": "float64"}), [path])
+    assert [row["x"] for row in got.rows] == [1.0, 0.5]
+    assert got.reasons == [("type conflict", "line 3"), ("type conflict", "line 4")]
+    assert "schema: {x: json}" in got.rejects[0].message
+    kept = read_files(JsonlRead(schema={"x": "json"}), [path])
+    assert list(json_lines(kept.table)) == Path(path).read_bytes().replace(b" ", b"").splitlines(keepends=True)
+
+
+def test_the_majority_of_the_first_rows_decides_a_type(tmp_path):
+    path = put(tmp_path / "a.jsonl", {"id": 5}, *[{"id": f"doc {i}"} for i in range(9)])
+    got = read_files(JsonlRead(), [path])
+    assert got.table.schema.field("id").type == pa.string()
+    assert got.reasons == [("type conflict", "line 1")]
+
+
+def test_a_key_that_appears_late_becomes_a_column(tmp_path):
+    rows = [{"id": str(i), "late": None} for i in range(3000)]
+    rows[2500] = {"id": "x", "late": {"a": 1}, "later": 7}
+    got = read_files(JsonlRead(batch_bytes=20_000), [put(tmp_path / "a.jsonl", *rows)])
+    assert got.rejects == []
+    assert got.rows[2500] == {"id": "x", "late": '{"a":1}', "later": 7}
+    assert "later" not in got.batches[0].column_names
+    assert "later" in got.batches[-1].column_names
+
+
+def test_columns_reads_only_these_in_this_order(tmp_path):
+    path = put(tmp_path / "a.jsonl", {"a": 1, "b": "x", "c": {"deep": [1]}}, {"c": 2, "b": "y"})
+    got = read_files(JsonlRead(columns=["b", "a"]), [path])
+    assert got.table.column_names == ["b", "a"]
+    assert got.rows == [{"b": "x", "a": 1}, {"b": "y", "a": None}]
+
+
+def test_a_file_with_no_row_still_tells_its_declared_columns(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"\n")
+    got = read_files(JsonlRead(schema={"id": "string"}), [str(tmp_path / "a.jsonl")])
+    assert (got.rows, got.table.schema) == ([], pa.schema([("id", pa.string())]))
+    assert read_files(JsonlRead(), [str(tmp_path / "a.jsonl")]).batches == []
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_every_compression_gives_the_same_rows(tmp_path, suffix):
+    rows = [{"id": i, "text": "é" * (i % 50)} for i in range(2000)]
+    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    path = tmp_path / f"a.jsonl{suffix}"
+    # Two streams one after the other, as `cat` and parallel compressors make them.
+    path.write_bytes(COMPRESS[suffix](data[:30_001]) + COMPRESS[suffix](data[30_001:]))
+    assert read_files(JsonlRead(batch_bytes=10_000), [str(path)]).rows == rows
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
+def test_a_truncated_file_gives_what_is_there_and_tells_the_rest(tmp_path, suffix):
+    import random
+
+    rng = random.Random(1)
+    rows = [{"id": i, "text": rng.randbytes(40).hex()} for i in range(40_000)]
+    whole = COMPRESS[suffix]("".join(json.dumps(row) + "\n" for row in rows).encode())
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    got = read_files(JsonlRead(batch_bytes="1MiB"), [str(path)])
+    assert 5_000 < len(got.rows) < 30_000
+    assert got.rows == rows[: len(got.rows)]
+    assert got.reasons == [("truncated file", f"line {len(got.rows) + 1}")]
+
+
+def test_a_line_over_the_limit_is_told_and_its_neighbours_are_read(tmp_path):
+    path = put(tmp_path / "a.jsonl", {"t": "a"}, {"t": "x" * 5000}, {"t": "b"}, {"t": "y" * 700}, {"t": "c"})
+    for batch_bytes in (64, 256, 1024, 100_000):
+        got = read_files(JsonlRead(batch_bytes=batch_bytes, max_line_bytes=1000), [path])
+        assert [len(row["t"]) for row in got.rows] == [1, 1, 700, 1], batch_bytes
+        assert got.reasons == [("line too long", "line 2")]
+        assert got.rejects[0].raw.startswith(b'{"t": "xxx')
+
+
+def test_mixed_line_ends_and_a_last_line_without_one(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a":1}\r\n\r\n  {"a":2} \n{"a":3}\r\n{"a":4}')
+    got = read_files(JsonlRead(), [str(path)])
+    assert ([row["a"] for row in got.rows], got.rejects) == ([1, 2, 3, 4], [])
+
+
+def test_fewer_and_more_good_lines_around_bad_ones_stay_in_order(tmp_path):
+    lines: list[object] = [{"n": i} for i in range(1000)]
+    lines[10] = lines[500] = lines[999] = b"{broken"
+    got = read_files(JsonlRead(), [put(tmp_path / "a.jsonl", *lines)])
+    assert [row["n"] for row in got.rows] == [i for i in range(1000) if i not in (10, 500, 999)]
+    assert [reject.position for reject in got.rejects] == ["line 11", "line 501", "line 1000"]
+
+
+def test_ranges_of_a_file_give_every_line_once_with_the_same_types(tmp_path):
+    rows = [{"id": i, "text": "x" * (i * 7 % 90), "late": 1.5 if i > 60 else None} for i in range(120)]
+    path = put(tmp_path / "a.jsonl", *rows)
+    size = Path(path).stat().st_size
+    for step in (50, 97, 1000, size):
+        ranges = [(start, min(start + step, size)) for start in range(0, size, step)]
+        got = [row for span in ranges for row in read_files(JsonlRead(), [path], [span]).rows]
+        assert got == rows
+    got = read_all(JsonlReader(paths=path, split_bytes=1000))
+    assert got.rows == rows
+    assert len(got.batches) > 5
+
+
+def test_a_reject_in_a_range_says_the_byte(tmp_path):
+    path = put(tmp_path / "a.jsonl", {"a": 1}, {"a": 2}, b"oops", {"a": 3})
+    got = read_files(JsonlRead(), [path], [(5, 40)])
+    assert got.reasons == [("broken JSON", "byte 18")]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), max_size=12),
+    st.booleans(),
+    st.integers(1, 40),
+    st.integers(1, 24),
+)
+def test_spans_of_any_size_give_each_line_exactly_once(lines, closed, step, block_bytes):
+    import io
+
+    data = b"\n".join(lines) + (b"\n" if closed and lines else b"")
+    got = b""
+    for start in range(0, len(data), step):
+        span = (start, min(start + step, len(data)))
+        for block in line_blocks(io.BytesIO(data), block_bytes=block_bytes, max_line_bytes=1 << 20, span=span):
+            assert isinstance(block, Block)
+            assert block.offset == len(got)
+            got += bytes(block.data)
+    assert got == data
+
+
+SCALARS = {
+    "s": st.text(st.characters(exclude_categories=["Cs"])),
+    "i": st.integers(-(1 << 63), (1 << 63) - 1),
+    "u": st.integers(0, (1 << 64) - 1),
+    "f": st.floats(allow_nan=False, allow_infinity=False),
+    "b": st.booleans(),
+}
+TYPES = {"s": "string", "i": "int64", "u": "uint64", "f": "float64", "b": "bool"}
+ANY_JSON = st.recursive(
+    st.none() | st.integers() | SCALARS["s"] | SCALARS["f"] | SCALARS["b"],
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS["s"], inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = {
+    **{name: st.none() | values for name, values in SCALARS.items()},
+    **{f"l{name}": st.none() | st.lists(st.none() | values, max_size=3) for name, values in SCALARS.items()},
+    "o": st.none() | st.fixed_dictionaries({"x": st.none() | SCALARS["i"], "y": st.none() | SCALARS["s"]}),
+    "j": ANY_JSON,
+}
+SCHEMA = {
+    **TYPES,
+    **{f"l{name}": f"list<{kind}>" for name, kind in TYPES.items()},
+    "o": {"x": "int64", "y": "string"},
+    "j": "json",
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.fixed_dictionaries(FIELDS), min_size=1, max_size=5), st.booleans(), st.booleans())
+def test_any_object_of_the_declared_types_comes_out_as_it_went_in(tmp_path_factory, rows, ascii_only, with_json):
+    schema = dict(SCHEMA)
+    if not with_json:  # then the whole block goes through Arrow's parser
+        del schema["j"]
+        rows = [{k: v for k, v in row.items() if k != "j"} for row in rows]
+    path = tmp_path_factory.mktemp("r") / "a.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=ascii_only) + "\n" for row in rows), "utf-8")
+    got = read_files(JsonlRead(schema=schema), [str(path)])
+    assert got.rejects == []
+    again = [json.loads(line) for line in json_lines(got.table)]
+    # Compared as text, because 1 == 1.0 == True.
+    assert [json.dumps(row, sort_keys=True) for row in again] == [json.dumps(row, sort_keys=True) for row in rows]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from("abcd"), ANY_JSON, max_size=4), min_size=1, max_size=6))
+def test_whatever_the_first_rows_say_no_value_changes(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("r") / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    got = read_files(JsonlRead(), [str(path)])
+    rejected = {int(reject.position.split()[1]) - 1 for reject in got.rejects}
+    assert {reject.reason for reject in got.rejects} <= {"type conflict", "empty object"}
+    kept = [row for index, row in enumerate(rows) if index not in rejected]
+    for line, row in zip(json_lines(got.table) if got.batches else (), kept, strict=True):
+        again = {key: value for key, value in json.loads(line).items() if value is not None}
+        assert again == {key: value for key, value in row.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"schema": {"a": "strin"}}, "did you mean 'string'"),
+        ({"schema": {"a": "list<json>"}}, "declare the whole column as json"),
+        ({"schema": ["a"]}, "must map columns to types"),
+        ({"columns": "text"}, r"columns must be a list of names"),
+        ({"columns": []}, "columns is empty"),
+        ({"batch_bytes": "2GiB"}, "between 64 bytes and 1 GiB"),
+        ({"paths": []}, "paths must be"),
+        ({"split_bytes": "big"}, "split_bytes"),
+    ],
+)
+def test_wrong_parameters_are_refused_when_the_reader_is_made(params, message):
+    with pytest.raises(UsageError, match=message):
+        JsonlReader(**{"paths": "in", **params})
+
+
+def test_a_compressed_file_is_not_read_in_ranges(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(gzip.compress(b'{"a":1}\n'))
+    with pytest.raises(UsageError, match="cannot be split"):
+        read_files(JsonlRead(), [str(path)], [(0, 5)])
+
+
+def test_files_of_a_store_are_read_like_local_ones():
+    import fsspec
+
+    with fsspec.open("memory://jsonl/a.jsonl.gz", "wb") as out:
+        out.write(gzip.compress(b'{"a":1}\n{"a":2}\n'))
+    assert read_all(JsonlReader(paths="memory://jsonl/*.jsonl.gz", path_column="from")).rows == [
+        {"a": 1, "from": "memory://jsonl/a.jsonl.gz"},
+        {"a": 2, "from": "memory://jsonl/a.jsonl.gz"},
+    ]
+
+
+MEMORY = """
+import resource, sys
+from curator_core.task import FileGroupTask
+from curator_text.readers import JsonlRead
+stage = JsonlRead()
+stage.process(FileGroupTask(data=[sys.argv[1]])).__next__()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = sum(batch.num_rows for batch in stage.process(FileGroupTask(data=[sys.argv[1]])))
+print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    row = json.dumps({"id": "x", "text": "word " * 2000}).encode() + b"\n"
+    # A gzip stream of 300 MB that takes 1 MB on disk.
+    with gzip.open(path, "wb", compresslevel=1) as out:
+        for _ in range(300):
+            out.write(row * 100)
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True)
+    rows, grown_mb = done.stdout.split()
+    assert int(rows) == 30_000
+    assert float(grown_mb) < 100
