@@ -93,12 +93,14 @@ ORACLES: dict[str, tuple[Callable[[str], int], tuple[object, ...]]] = {
 
 
 @pytest.mark.parametrize("name", ORACLES)
+@settings(deadline=None)
 @given(texts=TEXTS)
 def test_a_measure_is_what_plain_python_says(name: str, texts: list[str]) -> None:
     oracle, args = ORACLES[name]
     assert TextFeatures.of(texts).per_row(getattr(Block, name), *args).tolist() == [oracle(text) for text in texts]
 
 
+@settings(deadline=None)
 @given(texts=TEXTS)
 def test_classes_of_characters_are_counted(texts: list[str]) -> None:
     found = TextFeatures.of(texts)
@@ -111,6 +113,17 @@ def test_classes_of_characters_are_counted(texts: list[str]) -> None:
         assert found.per_row(Block.class_counts, bits).tolist() == [len(re.findall(pattern, text)) for text in texts]
 
 
+@settings(deadline=None)
+@given(texts=TEXTS)
+def test_known_words_are_counted_each_and_once(texts: list[str]) -> None:
+    known = ("a", "the", "é", "longer-than-eight", "longer-than-sixteen-bytes", "longer-t", "")
+    found = TextFeatures.of(texts)
+    words = [[word for word in text.split() if word in known] for text in texts]
+    assert found.per_row(Block.known_word_counts, known).tolist() == [len(some) for some in words]
+    assert found.per_row(Block.distinct_known_words, known).tolist() == [len(set(some)) for some in words]
+
+
+@settings(deadline=None)
 @given(texts=TEXTS, n=st.integers(1, 4))
 def test_ngrams_are_what_plain_python_says(texts: list[str], n: int) -> None:
     found = TextFeatures.of(texts)
@@ -123,6 +136,7 @@ def test_ngrams_are_what_plain_python_says(texts: list[str], n: int) -> None:
     assert found.per_row(Block.skipped_gram_chars, n).tolist() == [skipped(text, n) for text in texts]
 
 
+@settings(deadline=None)
 @given(texts=TEXTS)
 def test_lines_and_paragraphs_of_the_recipes_are_what_plain_python_says(texts: list[str]) -> None:
     block = Block([text.encode() for text in texts])
@@ -139,6 +153,7 @@ def test_lines_and_paragraphs_of_the_recipes_are_what_plain_python_says(texts: l
     assert pieces(block.paragraphs) == [text.split("\n\n") for text in texts]
 
 
+@settings(deadline=None)
 @given(texts=TEXTS, needle=st.text(alphabet=ALPHABET, min_size=1, max_size=3).filter(lambda t: len(t.encode()) > 1))
 def test_a_needle_is_found_wherever_it_is(texts: list[str], needle: str) -> None:
     block = Block([text.encode() for text in texts])
@@ -150,7 +165,7 @@ def test_a_needle_is_found_wherever_it_is(texts: list[str], needle: str) -> None
         assert found == sum(data.startswith(encoded, at) for at in range(len(text.encode())))
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(texts=TEXTS, data=st.data())
 def test_features_follow_a_filter_whatever_was_computed_before_it(texts: list[str], data: st.DataObject) -> None:
     found = TextFeatures.of(texts)

@@ -54,7 +54,7 @@ _HOME = {
     "XMLHeaderFilter": "code",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one place that lists names
 
 
 def __getattr__(name: str) -> Any:

@@ -80,10 +80,8 @@ def _members(block: Block, characters: frozenset[str]) -> npt.NDArray[np.int64]:
     codes = np.array(sorted(map(ord, characters)))
     table = np.zeros(256, np.uint8)
     table[codes[codes < 128]] = 1
-    mask = np.frombuffer(block.raw.translate(table.tobytes()), np.uint8) != 0
-    first, last = block.stripped
-    positions = np.flatnonzero(mask)
+    mask = np.frombuffer(bytearray(block.raw.translate(table.tobytes())), np.bool_)
     if not block.is_ascii:
         at, points = block.wide_points
-        positions = np.sort(np.concatenate((positions, at[np.isin(points, codes)])))
-    return np.searchsorted(positions, last) - np.searchsorted(positions, first)
+        mask[at[np.isin(points, codes)]] = True
+    return block.count_between(mask, *block.stripped)

@@ -361,10 +361,19 @@ class RefinedWebLineFilter(LineStage):
         line = line.strip()
         if words == 1 or _NUMBERS_ALONE.fullmatch(line) or _COUNTER.fullmatch(line):
             return True
-        letters = sum(map(str.isalpha, line))
-        if letters and sum(map(str.isupper, line)) > self.max_uppercase_ratio * letters:
+        letters, capitals = _letters(line)
+        if letters and capitals > self.max_uppercase_ratio * letters:
             return True
         return words <= self.max_short_words and _INVITATION.search(line) is not None
+
+
+def _letters(line: str) -> tuple[int, int]:
+    """How many letters a line has, and how many of them are capitals."""
+    if not line.isascii():
+        return sum(map(str.isalpha, line)), sum(map(str.isupper, line))
+    data = line.encode()
+    rest = data.translate(None, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    return len(data) - len(rest.translate(None, b"abcdefghijklmnopqrstuvwxyz")), len(data) - len(rest)
 
 
 _NUMBERS_ALONE = re.compile(r"[\d\s.,:;/+\-()%]+")
