@@ -14,6 +14,8 @@ from curator_core.errors import CuratorError
 from curator_core.executor import SegmentRun
 
 TEARDOWN_SECONDS = 20.0
+# After an error or Ctrl-C a worker may be in the middle of something long.
+TEARDOWN_SECONDS_AFTER_ERROR = 5.0
 
 
 class Stalled(CuratorError):
@@ -63,7 +65,7 @@ class Supervisor:
 
     def conclude(self, failed: bool) -> None:
         """Wait until every worker has torn down, take the last facts, and tidy up the nodes."""
-        deadline = time.monotonic() + TEARDOWN_SECONDS
+        deadline = time.monotonic() + (TEARDOWN_SECONDS_AFTER_ERROR if failed else TEARDOWN_SECONDS)
         with contextlib.suppress(self._ray.exceptions.RayError):
             if self._pending is not None:
                 # An answer that is under way carries facts that no other answer will.

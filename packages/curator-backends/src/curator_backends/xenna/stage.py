@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pyarrow as pa
 from cosmos_xenna.pipelines import v1 as xenna
 from ray import runtime_env as ray_runtime_env
@@ -88,17 +89,18 @@ class GroupStage(xenna.Stage):
             worker.close()
 
 
+@attrs.define  # as its base is: Xenna copies environments, and attrs copies only what it knows of
 class StageEnvironment(xenna.RuntimeEnv):
     """A runtime environment of Ray's, in the form that Xenna takes."""
 
-    fields: dict[str, Any]
+    fields: dict[str, Any] = attrs.field(factory=dict)
 
     @classmethod
     def of(cls, environment: dict[str, Any]) -> StageEnvironment:
         """``env_vars`` go where Xenna adds its own; the rest is handed to Ray as it is."""
-        made = cls(extra_env_vars=dict(environment.get("env_vars", {})))
-        made.fields = {key: value for key, value in environment.items() if key != "env_vars"}
-        return made
+        rest = {key: value for key, value in environment.items() if key != "env_vars"}
+        variables = dict(environment.get("env_vars", {}))
+        return cls(extra_env_vars=variables, fields=rest)  # type: ignore[call-arg]  # of the untyped base
 
     def to_ray_runtime_env(self) -> Any:
         return ray_runtime_env.RuntimeEnv(**self.fields, env_vars=dict(self.extra_env_vars))

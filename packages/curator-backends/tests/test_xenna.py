@@ -1,0 +1,93 @@
+"""What Xenna is told. Placement on GPUs needs real ones, so the translation is what is tested."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+
+from curator_backends.cluster import Cluster, Node
+from curator_backends.worker import Job
+from curator_backends.xenna.executor import XennaOptions, _allocated, _check_gpus, _explained, _shape
+from curator_core.adapter import RunContext
+from curator_core.errors import PlanError, StageError
+from curator_core.plan import Group, PlannedStage
+from curator_core.resources import Resources
+from curator_core.testing.stages import Same, SplitRows
+
+
+def cluster(*cpus_and_gpus: tuple[float, float], memory: float | None = 80.0) -> Cluster:
+    nodes = tuple(Node(f"n{i}", i == 0, cpus, gpus, 64.0) for i, (cpus, gpus) in enumerate(cpus_and_gpus))
+    return Cluster(nodes, False, "the cluster", None, memory)
+
+
+def group(**resources: float) -> Group:
+    stage = Same().with_(resources=Resources(**resources))
+    return Group((PlannedStage(stage, "Same"),), stage.resources)
+
+
+def test_gpu_memory_is_a_share_of_the_smallest_gpu() -> None:
+    assert _shape(group(gpu_memory_gb=10), cluster((8, 1))) == (1.0, 0.125)
+    assert _shape(group(cpus=0, gpus=2), cluster((8, 2))) == (0.0, 2)
+
+
+def test_a_worker_that_needs_nothing_gets_the_least_that_xenna_takes() -> None:
+    assert _shape(group(cpus=0), cluster((8, 0))) == (0.001, 0.0)
+
+
+def test_gpus_that_do_not_fit_are_refused_by_name() -> None:
+    groups = [group(gpus=1), group(gpus=1)]
+    shapes = [(1.0, 1.0), (1.0, 1.0)]
+    with pytest.raises(PlanError, match="hold 2 GPUs at once"):
+        _check_gpus(groups, shapes, cluster((8, 1)), "streaming")
+    _check_gpus(groups, shapes, cluster((8, 1)), "batch")
+    with pytest.raises(PlanError, match="not known"):
+        _shape(group(gpu_memory_gb=1), cluster((8, 1), memory=None))
+
+
+def test_cpus_are_counted_as_xenna_counts_them_node_by_node() -> None:
+    assert _allocated(cluster((3, 0), (5, 0)), XennaOptions(cpu_allocation=0.5)) == 3
+    assert _allocated(cluster((2, 0)), XennaOptions()) == 2
+
+
+def test_a_cluster_without_its_dashboard_is_explained() -> None:
+    error = _explained(StageError("Xenna", "(engine)", "RayStateApiException: no"))
+    assert "RAY_MAX_LIMIT_FROM_API_SERVER=40000" in str(error)
+    other = ValueError("else")
+    assert _explained(other) is other
+
+
+@pytest.mark.xenna
+def test_a_group_is_a_stage_that_survives_what_xenna_does_with_it() -> None:
+    pytest.importorskip("cosmos_xenna")
+    from curator_backends.xenna.stage import named_stage
+
+    looks: list[int] = []
+    stage: Any = named_stage(
+        "SplitRows",
+        job=Job("token", 0, group_of_two(), RunContext()),
+        coordinator=None,
+        cpus=0.5,
+        gpus=0.25,
+        environment={"env_vars": {"A": "1"}, "config": {"setup_timeout_seconds": 7}},
+        look=lambda: looks.append(1),
+    )
+    assert type(stage).__name__ == "SplitRows"
+    assert copy.deepcopy(stage) is stage
+    assert stage.stage_batch_size == 4
+    assert looks == [1]
+    assert (stage.required_resources.cpus, stage.required_resources.gpus) == (0.5, 0.25)
+    environment = copy.deepcopy(stage.env_info)
+    environment.extra_env_vars["CUDA_VISIBLE_DEVICES"] = "0"
+    sent = environment.to_ray_runtime_env()
+    assert sent["env_vars"] == {"A": "1", "CUDA_VISIBLE_DEVICES": "0"}
+    assert sent["config"]["setup_timeout_seconds"] == 7
+    state = pickle.loads(pickle.dumps(stage.__getstate__()))
+    assert state["_look"] is None
+
+
+def group_of_two() -> Group:
+    stages = (PlannedStage(SplitRows(), "SplitRows"), PlannedStage(Same().with_(batch_size=4), "Same"))
+    return Group(stages, Resources())
