@@ -225,15 +225,7 @@ class Accounts:
 
     def is_complete(self, source: str) -> bool:
         """Whether every part of a source has ended, or waits as a stored member of a merge."""
-        tasks = self._events.get(source)
-        if not tasks:
-            return False
-        expected = 1 + sum(event.children for event in tasks.values() if event.kind == FORK)
-        if len(tasks) < expected:
-            return False
-        if len(tasks) == expected:  # every task that a fork announced has an event: the usual case, without a walk
-            return source in tasks
-        return self.settle(source).complete
+        return source in self._events and self.settle(source).complete
 
     def has_failures(self, source: str) -> bool:
         return any(event.kind == FAILED or event.quarantined for event in self.reachable(source))

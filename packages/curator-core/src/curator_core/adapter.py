@@ -6,6 +6,9 @@ so a stage behaves the same everywhere. Tasks flow through generators, depth fir
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import inspect
 import json
 import time
 import traceback
@@ -18,12 +21,21 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.accounts import DONE, DROPPED, FAILED, FORK, MERGED, Event
-from curator_core.errors import FATAL, AccountingError, CuratorError, StageError
+from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, UsageError
 from curator_core.ledger import LedgerWriter, MemorySink, RejectRow, Sink
 from curator_core.lineage import child_id
 from curator_core.plan import Group, PlannedStage
 from curator_core.recorder import Recorder, Reject
-from curator_core.stages import FanOut, Merge, NodeInfo, WorkerMetadata, accepted_tasks, needed_columns, overrides
+from curator_core.stages import (
+    ANY_COLUMNS,
+    FanOut,
+    Merge,
+    NodeInfo,
+    WorkerMetadata,
+    accepted_tasks,
+    needed_columns,
+    overrides,
+)
 from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask, StagePerfStats, Task
 from curator_core.transport import decode_task, encode_task
 
@@ -113,10 +125,12 @@ class BaseStageAdapter:
         self._needs: dict[type[Task[Any]], tuple[str, ...]] = {}
         self._batch_size = self.stage.batch_size
         # process_batch of the base class only loops: calling process directly saves a list per task.
-        self._batched = self._batch_size > 1 or overrides(self.stage, "process_batch")
+        # One task a call also keeps apart, by task, what the stage records.
+        self._batched = overrides(self.stage, "process_batch")
         self._fans_out = isinstance(self.stage, FanOut)
         self._merges = isinstance(self.stage, Merge)
         self._may_create = self.stage.creates_rows or self._fans_out
+        self._inspected = False
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         self._hook("setup_on_node", lambda: self.stage.setup_on_node(node, worker))
@@ -137,32 +151,42 @@ class BaseStageAdapter:
 
     def stream(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
         """What the stage makes of ``tasks``, as it is asked for."""
+        # Each `del` lets go of a task before the next is made: they may be large.
         if self._merges:
             for task in tasks:
                 yield from self._merge(cast(MergeTask, task))
         elif self._fans_out:
             for task in tasks:
                 yield from self._fan_out(task)
-        elif self._batch_size == 1:
+                del task
+        elif self._batch_size == 1 or not self._batched:
             for task in tasks:
                 yield from self._run([task])
+                del task
         else:
             while batch := list(islice(tasks, self._batch_size)):
                 yield from self._run(batch)
+                del batch
 
     # One call of a map -------------------------------------------------------------------------------------------
 
     def _run(self, batch: list[Task[Any]]) -> Iterator[Task[Any]]:
         for task in batch:
-            self._check(task)
+            if self._missing(task):
+                batch = [task for task in batch if self._admits(task)]
+                if not batch:
+                    return
+                break
+        # Counted before the call: a stage that cuts its input short must not pass for one that was given less.
+        rows = [task.num_items for task in batch]
         self._fresh()
         started = time.perf_counter()
         try:
             results = self._call(batch)
         except Exception as error:
-            yield from self._recover(batch, error)
+            yield from self._recover(batch, rows, error)
             return
-        yield from self._account(batch, results, time.perf_counter() - started)
+        yield from self._account(batch, rows, results, time.perf_counter() - started)
 
     def _call(self, batch: list[Task[Any]]) -> Sequence[Any]:
         if not self._batched:
@@ -177,52 +201,90 @@ class BaseStageAdapter:
         return results
 
     def _account(
-        self, batch: list[Task[Any]], results: Sequence[Any], seconds: float, quarantined: int = 0
+        self, batch: list[Task[Any]], rows: list[int], results: Sequence[Any], seconds: float, quarantined: int = 0
     ) -> list[Task[Any]]:
-        recorder = self._recorded()
-        outputs = [(self.name, record) for record in recorder.outputs]
+        recorded = self._recorded()
+        recorders = [recorded] if len(batch) == 1 else self._apart(batch, results, recorded)
         survivors: list[Task[Any]] = []
+        perfs: list[StagePerfStats] = []
         share = seconds / len(batch)
-        # What a stage records belongs to the call; with several tasks in one call the first carries it.
         for index, (task, result) in enumerate(zip(batch, results, strict=True)):
-            first = index == 0
+            recorder = recorders[index]
+            outputs = [(self.name, record) for record in recorder.outputs]
             perf = StagePerfStats(self.name, share, 1)
-            perf.rows_in = task.num_items
-            if first:
-                if recorder.dropped:
-                    perf.dropped = recorder.dropped
-                if recorder.rejects:
-                    perf.rejected = self._reject(task, recorder.rejects)
-                if recorder.metrics:
-                    perf.custom_metrics = recorder.metrics
-                perf.quarantined = quarantined
-                if quarantined:
-                    perf.rows_in += quarantined
-            task_outputs = outputs if first else []
+            perfs.append(perf)
+            perf.rows_in = rows[index]
+            if recorder.dropped:
+                perf.dropped = recorder.dropped
+            if recorder.rejects:
+                perf.rejected = self._reject(task, recorder.rejects)
+            if recorder.metrics:
+                perf.custom_metrics = recorder.metrics
+            perf.quarantined = quarantined
+            if quarantined:
+                perf.rows_in += quarantined
             if isinstance(result, Task):
-                perf.rows_out = self._rows_out(task, result, perf, recorder if first else None)
-                survivors.append(self._adopt(task, result, perf, task_outputs))
+                perf.rows_out = self._rows_out(task, result, perf, recorder)
+                survivors.append(self._adopt(task, result, perf, outputs))
             elif result is None:
-                self._end(task, perf, task_outputs, recorder, len(batch) == 1)
+                self._end(task, perf, outputs, recorder)
             elif isinstance(result, (list, tuple)):
-                survivors.extend(self._children(task, list(result), perf, task_outputs, recorder if first else None))
+                survivors.extend(self._children(task, list(result), perf, outputs, recorder))
             else:
+                hint = "; a stage that yields derives from FanOut" if inspect.isgenerator(result) else ""
                 raise AccountingError(
                     f"stage {self.name!r} returned {type(result).__name__} for task {task.task_id!r}: it must return "
-                    "a task, a list of tasks, or None"
+                    f"a task, a list of tasks, or None{hint}"
                 )
             if len(batch) == 1:
                 self._balance(task, perf, single=True)
         if len(batch) > 1:
-            self._balance_batch(batch, results, recorder, quarantined)
+            self._balance_batch(batch, perfs, recorded)
         return survivors
 
-    def _rows_out(self, task: Task[Any], result: Task[Any], perf: StagePerfStats, recorder: Recorder | None) -> int:
+    def _apart(self, batch: list[Task[Any]], results: Sequence[Any], recorder: Recorder) -> list[Recorder]:
+        """What a call with several tasks recorded, by task: a task may be run again, and then in other company.
+
+        Each task is given as many rows as it has lost; which reason falls to which task is a guess, the sums are not.
+        """
+        apart = [Recorder() for _ in batch]
+        lost = [0] * len(batch)
+        for index, (task, result) in enumerate(zip(batch, results, strict=True)):
+            parts = list(result) if isinstance(result, (list, tuple)) else [result] if result is not None else []
+            if all(isinstance(part, Task) and part.unit == task.unit for part in parts):
+                lost[index] = task.num_items - sum(part.num_items for part in parts)
+            names = {record for part in parts if isinstance(part, FileGroupTask) for record in part.records}
+            for record in recorder.outputs:
+                if record in names:
+                    apart[index].outputs.append(record)
+        told = {record for part in apart for record in part.outputs}
+        for record in recorder.outputs:
+            if record not in told:
+                owners = (i for i, task in enumerate(batch) if task.task_id and task.task_id in record.path)
+                apart[next(owners, 0)].outputs.append(record)
+        # Tasks that were dropped whole come last: their rows need not have been recorded.
+        order = sorted(range(len(batch)), key=lambda index: results[index] is None)
+        for reason, count in recorder.dropped.items():
+            rows = count
+            while rows > 0:
+                index = next((i for i in order if lost[i] > 0), 0)
+                part = min(rows, lost[index]) if lost[index] > 0 else rows
+                apart[index].dropped[reason] = apart[index].dropped.get(reason, 0) + part
+                lost[index] -= part
+                rows -= part
+        for reject in recorder.rejects:
+            index = next((i for i in order if lost[i] > 0), 0)
+            apart[index].rejects.append(reject)
+            lost[index] -= reject.rows
+        apart[0].metrics = recorder.metrics
+        return apart
+
+    def _rows_out(self, task: Task[Any], result: Task[Any], perf: StagePerfStats, recorder: Recorder) -> int:
         if task.unit == result.unit:
             return result.num_items
         left = perf.rows_dropped + perf.rows_rejected
         if isinstance(result, DocumentBatch):  # a reader: rows come into being here
-            perf.rows_in = recorder.read if recorder and recorder.read is not None else result.num_items + left
+            perf.rows_in = recorder.read if recorder.read is not None else result.num_items + left
             return result.num_items
         if isinstance(task, DocumentBatch):  # a writer: rows go into files
             if isinstance(result, FileGroupTask) and result.records:
@@ -237,21 +299,12 @@ class BaseStageAdapter:
         if created and (created < 0 or not self._may_create):
             raise AccountingError(self._imbalance(task.task_id, perf.rows_in, perf.rows_out, gone, created))
 
-    def _balance_batch(
-        self, batch: list[Task[Any]], results: Sequence[Any], recorder: Recorder, quarantined: int
-    ) -> None:
-        """The same over a call with several tasks, whose records cannot be told apart by task."""
-        rows_in = sum(task.num_items for task in batch) + quarantined
-        rows_out = 0
-        for task, result in zip(batch, results, strict=True):
-            parts = result if isinstance(result, (list, tuple)) else [result] if result is not None else []
-            if any(part.unit != task.unit for part in parts):
-                return
-            rows_out += sum(part.num_items for part in parts)
-        gone = sum(recorder.dropped.values()) + sum(reject.rows for reject in recorder.rejects) + quarantined
-        gone += sum(task.num_items for task, result in zip(batch, results, strict=True) if result is None)
-        if recorder.dropped and any(result is None for result in results):
-            return  # whether a dropped task's rows were also recorded by reason cannot be known
+    def _balance_batch(self, batch: list[Task[Any]], perfs: list[StagePerfStats], recorder: Recorder) -> None:
+        """The same over a call with several tasks."""
+        rows_in, rows_out = sum(perf.rows_in for perf in perfs), sum(perf.rows_out for perf in perfs)
+        gone = sum(perf.rows_dropped + perf.rows_rejected + perf.quarantined for perf in perfs)
+        if recorder.read is not None:
+            rows_in = recorder.read
         created = rows_out + gone - rows_in
         if created and (created < 0 or not self._may_create):
             raise AccountingError(self._imbalance(batch[0].task_id, rows_in, rows_out, gone, created))
@@ -271,21 +324,26 @@ class BaseStageAdapter:
     def _adopt(self, parent: Task[Any], result: Task[Any], perf: StagePerfStats, outputs: list[Any]) -> Task[Any]:
         """One for one: the result goes on under the id of its parent."""
         if result is not parent:
+            if result.task_id != parent.task_id:
+                # Not made with with_data(): it may be an object of the stage's own, which may hand it out again.
+                result = copy.copy(result)
             result.task_id = parent.task_id
             result._source = parent._source
             result._generation = parent._generation
             result.dataset_name = result.dataset_name or parent.dataset_name
             if parent._metadata and not result._metadata:
                 result._metadata = dict(parent._metadata)
+        if not self._inspected or result.data is not parent.data:
+            self._inspect(parent, result)
         result._stage_perf = [*parent._stage_perf, perf]
         result._pending = [*parent._pending, perf]
         result._outputs = [*parent._outputs, *outputs] if outputs or parent._outputs else []
         return result
 
-    def _end(self, task: Task[Any], perf: StagePerfStats, outputs: list[Any], recorder: Recorder, alone: bool) -> None:
+    def _end(self, task: Task[Any], perf: StagePerfStats, outputs: list[Any], recorder: Recorder) -> None:
         reason = next(iter(recorder.dropped), "dropped by the stage")
-        if task.unit == "rows" or not alone:
-            left = perf.rows_in - (perf.rows_dropped + perf.rows_rejected + perf.quarantined if alone else 0)
+        if task.unit == "rows":
+            left = perf.rows_in - (perf.rows_dropped + perf.rows_rejected + perf.quarantined)
             if left > 0:
                 perf.dropped = {**perf.dropped, reason: perf.dropped.get(reason, 0) + left}
         elif recorder.read is not None:
@@ -300,19 +358,17 @@ class BaseStageAdapter:
         children: list[Task[Any]],
         perf: StagePerfStats,
         outputs: list[Any],
-        recorder: Recorder | None,
+        recorder: Recorder,
     ) -> list[Task[Any]]:
         """A list from a map: the children are numbered, and what came before them is handed in with the fork."""
         perf.rows_out = sum(child.num_items for child in children)
         if not all(child.unit == task.unit for child in children) or not children:
-            read = recorder.read if recorder else None
+            read = recorder.read
             same = not children and task.unit == "rows"
             if not same:
                 perf.rows_in = read if read is not None else perf.rows_out + perf.rows_dropped + perf.rows_rejected
             elif not perf.dropped and not perf.rejected:
                 perf.dropped = {"nothing came out": perf.rows_in}
-        elif perf.rows_out > perf.rows_in:
-            self._may_create = True
         # A stage may hand back its input, or the same task twice: each child needs a body of its own.
         children = [replace(child, _pending=[], _outputs=[]) for child in children]
         for index, child in enumerate(children):
@@ -327,6 +383,7 @@ class BaseStageAdapter:
         return children
 
     def _name_child(self, parent: Task[Any], child: Task[Any], index: int, perf: StagePerfStats) -> None:
+        self._inspect(parent, child)
         child.task_id = child_id(parent.task_id, index)
         child._source = parent._source
         child._generation = parent._generation
@@ -341,8 +398,10 @@ class BaseStageAdapter:
 
     def _fan_out(self, task: Task[Any]) -> Iterator[Task[Any]]:
         """Children as the stage makes them; how many there are is recorded when the last one is out."""
-        self._check(task)
+        if not self._admits(task):
+            return
         perf = StagePerfStats(self.name)
+        rows_in = task.num_items
         given = 0
         attempts = 0
         rows_out = 0
@@ -353,6 +412,11 @@ class BaseStageAdapter:
             self._fresh()
             try:
                 made = self.stage.process(task)
+                if isinstance(made, Task):
+                    raise AccountingError(
+                        f"stage {self.name!r} returned one {type(made).__name__} for task {task.task_id!r}: a fan-out "
+                        "yields tasks or returns a list of them"
+                    )
                 iterator = iter(made if made is not None else ())
                 # A repeated attempt makes the same children again: those that are on their way already are skipped.
                 for _ in islice(iterator, given):
@@ -368,13 +432,14 @@ class BaseStageAdapter:
                             f"stage {self.name!r} yielded {type(child).__name__} for task {task.task_id!r}: "
                             "a fan-out yields tasks"
                         )
-                    if child is task:
-                        child = task.with_data(task.data)
+                    # A stage may hand back its input, or one object again and again: each child gets a body of its own.
+                    child = copy.copy(child)
                     same_unit = same_unit and child.unit == task.unit
                     rows_out += child.num_items
                     self._name_child(task, child, given, perf)
                     given += 1
                     yield child
+                    del child
                 break
             except FATAL:
                 raise
@@ -394,14 +459,14 @@ class BaseStageAdapter:
         perf.rows_out = rows_out
         gone = perf.rows_dropped + perf.rows_rejected
         if failure is not None:
-            quarantined = max(0, task.num_items - rows_out - gone) if same_unit and task.unit == "rows" else 0
+            quarantined = max(0, rows_in - rows_out - gone) if same_unit and task.unit == "rows" else 0
             perf.quarantined = quarantined
         if same_unit and given and task.unit == "rows":
-            perf.rows_in = task.num_items
+            perf.rows_in = rows_in
         elif recorder.read is not None and failure is None:
             perf.rows_in = recorder.read
         elif not given and task.unit == "rows":
-            perf.rows_in = task.num_items
+            perf.rows_in = rows_in
             if failure is None and not gone:
                 perf.dropped = {"nothing came out": perf.rows_in}
         else:
@@ -463,7 +528,7 @@ class BaseStageAdapter:
 
     # The error policy --------------------------------------------------------------------------------------------
 
-    def _recover(self, batch: list[Task[Any]], error: Exception) -> Iterator[Task[Any]]:
+    def _recover(self, batch: list[Task[Any]], rows: list[int], error: Exception) -> Iterator[Task[Any]]:
         if isinstance(error, FATAL):
             raise error
         for _ in range(self.context.retries):
@@ -476,7 +541,7 @@ class BaseStageAdapter:
             except Exception as again:
                 error = again
             else:
-                yield from self._account(batch, results, time.perf_counter() - started)
+                yield from self._account(batch, rows, results, time.perf_counter() - started)
                 return
         if self.context.on_error == "fail":
             raise self._stage_error(batch[0], error, len(batch)) from error
@@ -497,6 +562,7 @@ class BaseStageAdapter:
             return
         assert isinstance(task, DocumentBatch)
         clean = task.filter(pa.array([row not in poison for row in range(task.num_rows)]))
+        rows = [clean.num_rows]
         self._fresh()
         started = time.perf_counter()
         try:
@@ -516,7 +582,7 @@ class BaseStageAdapter:
                 for row, cause in poison.items()
             ],
         )
-        yield from self._account([clean], results, seconds, quarantined=len(poison))
+        yield from self._account([clean], rows, results, seconds, quarantined=len(poison))
 
     def _search(
         self, task: DocumentBatch, start: int, stop: int, error: Exception, poison: dict[int, Exception]
@@ -620,8 +686,45 @@ class BaseStageAdapter:
         object.__setattr__(self.stage, "_recorder", None)
         return cast(Recorder, recorder)
 
-    def _check(self, task: Task[Any]) -> None:
-        """The task is of a type, and has the columns, that the stage declared."""
+    def _admits(self, task: Task[Any]) -> bool:
+        """Whether the task has what the stage reads; if not it goes to the error policy, for it is the data's doing."""
+        missing = self._missing(task)
+        if not missing:
+            return True
+        assert isinstance(task, DocumentBatch)
+        has = ", ".join(task.column_names) or "no columns"
+        reason = f"column {', '.join(map(repr, missing))} is missing; the task has {has}"
+        if self.context.on_error == "fail":
+            raise StageError(self.name, task.task_id, reason)
+        self._quarantine_task(task, UsageError(reason), task.num_rows)
+        return False
+
+    def _inspect(self, parent: Task[Any], result: Task[Any]) -> None:
+        """What a stage made is well formed, and the first of it has the columns that the stage declares."""
+        if not result.validate():
+            what = type(result).__name__
+            if isinstance(result, DocumentBatch):
+                names = result.column_names
+                twice = sorted({name for name in names if names.count(name) > 1})
+                what += f": column {', '.join(map(repr, twice))} is there twice" if twice else ""
+            raise StageError(self.name, parent.task_id, f"the stage made an invalid {what}")
+        if self._inspected:
+            return
+        self._inspected = True
+        if not isinstance(result, DocumentBatch):
+            return
+        names = result.column_names
+        missing = [name for name in self.stage.outputs() if name != ANY_COLUMNS and name not in names]
+        if missing:
+            raise StageError(
+                self.name,
+                parent.task_id,
+                f"the stage declares column {', '.join(map(repr, missing))} in outputs(), but what it made has "
+                f"{', '.join(names) or 'no columns'}",
+            )
+
+    def _missing(self, task: Task[Any]) -> list[str] | None:
+        """The columns that the stage declared and the task lacks; a task of another type is an error."""
         kind = type(task)
         needs = self._needs.get(kind)
         if needs is None:
@@ -631,13 +734,8 @@ class BaseStageAdapter:
             needs = self._needs[kind] = tuple(needed_columns(self.stage, kind))
         if needs and isinstance(task, DocumentBatch):
             names = task.column_names
-            missing = [column for column in needs if column not in names]
-            if missing:
-                raise StageError(
-                    self.name,
-                    task.task_id,
-                    f"column {', '.join(map(repr, missing))} is missing; the task has {', '.join(names) or 'no columns'}",
-                )
+            return [column for column in needs if column not in names]
+        return None
 
 
 class _CountingMembers(Sequence[Task[Any]]):
@@ -702,7 +800,8 @@ class GroupRunner:
                 self._ready.append(adapter)
                 adapter.setup(worker)
         except BaseException:
-            self.teardown()
+            with contextlib.suppress(Exception):  # what went wrong first is what to show
+                self.teardown()
             raise
 
     def run(self, tasks: Iterable[Task[Any]]) -> Iterator[Task[Any]]:
@@ -745,6 +844,7 @@ class GroupRunner:
                 yield EmptyTask(task_id=task.task_id, _source=task._source)
             else:
                 yield task
+            del task
 
     def _keep_result(self, task: Task[Any]) -> str:
         """What a resumed run gives back for this task: a list of files in the event itself, a table in a file."""

@@ -401,6 +401,9 @@ class _Run:
             for task in batch:
                 if self._must_run(task, self.listing, self.summary.inputs if number == 0 else {}):
                     todo.append(task)
+                elif number == 0:
+                    self.progress.skipped_sources += 1
+                    self.summary.sources_skipped += 1
                 row = Listed(task.task_id, task._generation, self._group_of(task))
                 if self.listing.rows.get(task.task_id) != row:
                     rows.append(row)
@@ -427,8 +430,6 @@ class _Run:
         if self.accounts.is_complete(task.task_id):
             if not (self.options.retry and self.accounts.has_failures(task.task_id)):
                 inputs["unchanged"] = inputs.get("unchanged", 0) + 1
-                self.progress.skipped_sources += 1
-                self.summary.sources_skipped += 1
                 return False
             task._generation = _generation(base, self.attempt)
         elif int(era or 0) < self.since:
