@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -38,16 +39,22 @@ class Supervisor:
         self._nodes: set[str] = set()
         self._failures: list[BaseException] = []
         self.sources = 0  # how many are through the first group
+        # The engine's own thread may be looking while the driver's concludes: an answer belongs to one of them.
+        self._lock = threading.Lock()
+        self._concluding = False
 
     def look(self, waiting_for: Callable[[], str]) -> None:
         """Take in what has come, without waiting; raise `Stalled` when nothing has moved for too long."""
-        if self._pending is None:
-            self._pending = self._coordinator.status.remote()
-        ready, _ = self._ray.wait([self._pending], timeout=0)
-        if ready:
-            status: Status = self._ray.get(ready[0])
-            self._pending = None
-            self._take(status)
+        with self._lock:
+            if self._concluding:
+                return
+            if self._pending is None:
+                self._pending = self._coordinator.status.remote()
+            ready, _ = self._ray.wait([self._pending], timeout=0)
+            if ready:
+                status: Status = self._ray.get(ready[0])
+                self._pending = None
+                self._take(status)
         if time.monotonic() - self._moved > self._timeout:
             raise Stalled(f"nothing has moved for {self._timeout:g} seconds and no worker is at work: {waiting_for()}")
 
@@ -66,6 +73,8 @@ class Supervisor:
     def conclude(self, failed: bool) -> None:
         """Wait until every worker has torn down, take the last facts, and tidy up the nodes."""
         deadline = time.monotonic() + (TEARDOWN_SECONDS_AFTER_ERROR if failed else TEARDOWN_SECONDS)
+        with self._lock:
+            self._concluding = True
         with contextlib.suppress(self._ray.exceptions.RayError):
             if self._pending is not None:
                 # An answer that is under way carries facts that no other answer will.

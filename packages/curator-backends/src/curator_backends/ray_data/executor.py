@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -273,11 +274,17 @@ def _first_workers(placement: Placement, cluster: Cluster) -> int:
 @contextlib.contextmanager
 def _quiet(verbose: bool) -> Iterator[None]:
     """Ray Data speaks of plans and progress on the terminal: not unless it was asked to."""
+    if verbose:
+        yield
+        return
     log = logging.getLogger("ray.data")
     level = log.level
-    if not verbose:
-        log.setLevel(logging.CRITICAL)
+    log.setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"ray\.data|curator_backends\.ray_data")
+    entry = warnings.filters[0]
     try:
         yield
     finally:
         log.setLevel(level)
+        with contextlib.suppress(ValueError):  # somebody has reset the filters meanwhile
+            warnings.filters.remove(entry)  # type: ignore[attr-defined]
