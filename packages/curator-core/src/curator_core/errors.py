@@ -40,7 +40,8 @@ class StageError(CuratorError):
         self.details = details
 
     def __str__(self) -> str:
-        text = f"stage {self.stage!r} failed on task {self.task_id!r}: {self.reason}"
+        where = f"in {self.task_id[1:-1]}()" if self.task_id.startswith("(") else f"on task {self.task_id!r}"
+        text = f"stage {self.stage!r} failed {where}: {self.reason}"
         return f"{text}\n{self.details.rstrip()}" if self.details else text
 
 

@@ -125,12 +125,16 @@ def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
             if isinstance(sink, LedgerWriter) and sink.due():
                 sink.flush()
             run.progress(1, hand_over())
-    finally:
-        try:
+            del task
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong first is what to show
             runner.teardown()
-        finally:
-            runner.flush()
-            hand_over()
+        raise
+    else:
+        runner.teardown()
+    finally:
+        runner.flush()
+        hand_over()
 
 
 def _packed(run: SegmentRun) -> bytes:
