@@ -302,13 +302,13 @@ def test_listed_duplicates_are_dropped_or_kept_alone(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("b\nx\n")
     task = ImageBatch(data=pa.table({"key": ["a", "b", "c"], "bytes": [b"1", b"2", b"3"]}))
     for ids in ("ids.parquet", "ids.txt"):
-        stage = ImageDuplicateRemoval(ids=str(tmp_path / ids))
+        stage = ImageDuplicateRemoval(ids_path=str(tmp_path / ids))
         assert stage.process(task).to_pyarrow().column("key").to_pylist() == ["a", "c"]
         assert stage.recorder.dropped == {"duplicate": 1}
-    kept = ImageDuplicateRemoval(ids=str(tmp_path), keep=True).process(task)
+    kept = ImageDuplicateRemoval(ids_path=str(tmp_path), keep=True).process(task)
     assert kept.to_pyarrow().column("key").to_pylist() == ["b"]
     with pytest.raises(UsageError, match="nothere"):
-        ImageDuplicateRemoval(ids=str(tmp_path / "ids.parquet"), ids_column="nothere").process(task)
+        ImageDuplicateRemoval(ids_path=str(tmp_path / "ids.parquet"), ids_column="nothere").process(task)
 
 
 def test_images_become_documents_without_their_bytes() -> None:

@@ -19,11 +19,11 @@ from curator_image.batch import BYTES, CAPTION, KEY, PICTURES, ImageBatch
 class ImageDuplicateRemoval(ProcessingStage[ImageBatch, ImageBatch]):
     """Drops the images whose ids a deduplication workflow listed as duplicates.
 
-    ``ids`` is a Parquet file, a folder of them, or a text file with one id a line; ``ids_column`` is the column there,
+    ``ids_path`` is a Parquet file, a folder of them, or a text file with one id a line; ``ids_column`` is the column there,
     ``id_column`` the one here. Ids are compared as text. With ``keep=True`` the listed images stay and all others go.
     """
 
-    ids: str
+    ids_path: str
     id_column: str = KEY
     ids_column: str = "id"
     keep: bool = False
@@ -31,7 +31,7 @@ class ImageDuplicateRemoval(ProcessingStage[ImageBatch, ImageBatch]):
     _known: frozenset[str] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("ids", "id_column", "ids_column"):
+        for name in ("ids_path", "id_column", "ids_column"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise UsageError(f"ImageDuplicateRemoval.{name} must be some text, not {getattr(self, name)!r}")
 
@@ -39,7 +39,7 @@ class ImageDuplicateRemoval(ProcessingStage[ImageBatch, ImageBatch]):
         return [self.id_column]
 
     def setup(self, worker: WorkerMetadata) -> None:
-        self._known = frozenset(read_ids(self.ids, self.ids_column))
+        self._known = frozenset(read_ids(self.ids_path, self.ids_column))
 
     def teardown(self) -> None:
         self._known = None
