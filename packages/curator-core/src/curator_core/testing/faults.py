@@ -97,7 +97,8 @@ class Work(ProcessingStage[DocumentBatch, DocumentBatch]):
         while time.perf_counter() < until:
             hashlib.sha256(bytes(10_000)).digest()
         texts = task.to_pyarrow()["text"].to_pylist()
-        return task.append_column("digest", pa.array([hashlib.sha256(t.encode()).hexdigest() for t in texts]))
+        digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+        return task.append_column("digest", pa.array(digests, pa.string()))
 
 
 @dataclass
