@@ -18,7 +18,22 @@ from curator_text.features import BLANK, DIGIT, ENGLISH, LETTER, Block, TextFeat
 # Few and awkward characters, so that repetitions, runs and odd white space are common.
 ALPHABET = "aab.#-•…é漢😀\0 \n\n\t\r\x0b\x1c\x85\u2028\u3000\u00a0?\"'1{⟨(K"
 AWKWARD = st.text(alphabet=ALPHABET, max_size=60)
-WORDY = st.lists(st.sampled_from(["a", "b", "the", "é", "longer-than-eight", "longer-than-sixteen-bytes", "x" * 17]))
+WORDY = st.lists(
+    st.sampled_from(
+        [
+            "a",
+            "b",
+            "the",
+            "é",
+            "longer-than-eight",
+            "longer-than-sixteen-bytes",
+            "x" * 17,
+            "y" * 40,
+            "z" * 41,
+            "z" * 40 + "y",
+        ]
+    )
+)
 TEXTS = st.lists(st.one_of(AWKWARD, st.text(max_size=40), WORDY.map(" ".join), WORDY.map("\n".join)), max_size=12)
 
 
