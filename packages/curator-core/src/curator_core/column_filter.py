@@ -110,6 +110,9 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         scores = self.score_batch(task)
         passed = self.keep(scores)
+        for what, values in (("score_array", scores), ("keep_array", passed)):
+            if len(values) != task.num_rows:
+                raise ValueError(f"{type(self).__name__}.{what} gave {len(values)} values for {task.num_rows} rows")
         score_name, verdict_name = self.columns_added()
         if score_name:
             task = task.append_column(score_name, scores)

@@ -63,6 +63,8 @@ class BaseExecutor(ABC):
 
     # Whether all groups of a segment hold their workers at the same time, so that their needs add up.
     simultaneous: ClassVar[bool] = False
+    # Whether a stage's runtime_env is provided to it.
+    environments: ClassVar[bool] = True
     options: ClassVar[Sequence[str]] = ()
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:

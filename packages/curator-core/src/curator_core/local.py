@@ -50,6 +50,7 @@ class LocalExecutor(BaseExecutor):
     """``workers=0`` runs in this process, where a breakpoint works; by default there is one worker per core."""
 
     options: ClassVar[tuple[str, ...]] = ("workers",)
+    environments: ClassVar[bool] = False
 
     def __init__(self, workers: int | None = None, config: Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
@@ -141,7 +142,7 @@ def _packed(run: SegmentRun) -> bytes:
     """What a worker needs to know, the stages included."""
     try:
         with by_value(*(kind for planned in run.stages for kind in type(planned.stage).__mro__)):
-            return cloudpickle.dumps((run.stages, run.context, run.ending, run.folder))
+            return bytes(cloudpickle.dumps((run.stages, run.context, run.ending, run.folder)))
     except Exception as error:
         for planned in run.stages:
             try:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from curator_core.errors import PlanError
 from curator_core.executor import BaseExecutor
+from curator_core.local import LocalExecutor
 from curator_core.machine import Machine, this_machine
 from curator_core.plan import Plan, check_stage_list, make_plan
 from curator_core.run import Progress, RunOptions, RunResult, run_stages
@@ -41,6 +42,7 @@ class Pipeline:
             machine or (executor.machine() if executor is not None else this_machine()),
             name=self.name,
             simultaneous=executor.simultaneous if executor is not None else False,
+            environments=executor.environments if executor is not None else LocalExecutor.environments,
             first_task=type(initial_tasks[0]) if initial_tasks else EmptyTask,
         )
 

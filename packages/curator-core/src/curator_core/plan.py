@@ -6,8 +6,10 @@ that can be known to fail fails here, before a task exists.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +21,7 @@ from curator_core.resources import Resources
 from curator_core.stages import (
     ANY_COLUMNS,
     CompositeStage,
+    FanOut,
     Merge,
     ProcessingStage,
     RayStageSpecKeys,
@@ -29,6 +32,7 @@ from curator_core.stages import (
     overrides,
 )
 from curator_core.task import DocumentBatch, EmptyTask, Task
+from curator_core.words import count
 
 Stage = ProcessingStage[Any, Any]
 
@@ -157,12 +161,14 @@ def make_plan(
     *,
     name: str = "pipeline",
     simultaneous: bool = False,
+    environments: bool = True,
     first_task: type[Task[Any]] = EmptyTask,
 ) -> Plan:
     """Plan ``stages`` for ``machine``.
 
     ``simultaneous`` says that every group holds its workers at the same time (Ray Data, Xenna streaming), so that
-    their needs add up; otherwise (LocalExecutor) a worker runs one group after the other.
+    their needs add up; otherwise (LocalExecutor) a worker runs one group after the other. ``environments`` says that
+    a stage's ``runtime_env`` is provided; where it is not, the plan warns.
     """
     if not stages:
         raise PlanError("the pipeline has no stages: add a reader first, for example JsonlReader(paths='in/*.jsonl')")
@@ -170,15 +176,16 @@ def make_plan(
     warnings: list[str] = []
     flat = _expand(stages, decisions)
     named = _name(flat)
+    _check_kinds(named)
     columns = _check_contracts(named, first_task)
     named = _specialise(named)
     source, rest = (named[0], named[1:]) if isinstance(named[0].stage, SourceStage) else (None, named)
-    for planned in rest:
-        if isinstance(planned.stage, SourceStage):
-            raise PlanError(
-                f"stage {planned.name!r} lists sources, so it can only come first; "
-                f"it comes after {named[named.index(planned) - 1].name!r}"
-            )
+    if not environments:
+        warnings += [
+            f"{planned.name} asks for an environment of its own (runtime_env): it runs in that of this process"
+            for planned in rest
+            if planned.stage.runtime_env
+        ]
     segments: list[Segment] = []
     merge: PlannedStage | None = None
     waiting: list[PlannedStage] = []
@@ -227,9 +234,14 @@ def _expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> li
             continue
         if depth > 20:
             raise PlanError(f"composite {stage.name!r} decomposes into itself without end")
-        parts = stage.decompose()
+        parts = list(stage.decompose())
         if not parts:
             raise PlanError(f"composite {stage.name!r} decomposes into no stages")
+        for part in parts:
+            if not isinstance(part, ProcessingStage):
+                hint = " (a class; add parentheses)" if isinstance(part, type) else ""
+                raise PlanError(f"composite {stage.name!r} decomposes into stages, but gave {part!r}{hint}")
+        parts = [_inherit(stage, part, len(parts)) for part in parts]
         inner = _expand(parts, decisions, depth + 1)
         if depth == 0:
             decisions.append(f"expanded {stage.name} into {', '.join(part.name for part in inner)}")
@@ -237,20 +249,73 @@ def _expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> li
     return flat
 
 
+def _inherit(composite: Stage, part: Stage, parts: int) -> Stage:
+    """What `with_` set on a composite holds for its parts, where they have not set it themselves."""
+    settings = composite.settings()
+    own = part.settings()
+    given = {_SETTING.get(key, key): value for key, value in settings.items() if key not in own}
+    if "name" in settings:
+        given["name"] = settings["name"] if parts == 1 else f"{settings['name']}.{part.name}"
+    if isinstance(part, SourceStage):  # it runs in the driver
+        given = {key: value for key, value in given.items() if key == "name"}
+    return part.with_(**given) if given else part
+
+
+# `settings()` shows attributes; `with_()` takes these names.
+_SETTING = {"ray_spec": "ray_stage_spec", "xenna_spec": "xenna_stage_spec"}
+
+
+def _check_kinds(named: Sequence[PlannedStage]) -> None:
+    for index, planned in enumerate(named):
+        stage = planned.stage
+        if index and isinstance(stage, SourceStage):
+            raise PlanError(
+                f"stage {planned.name!r} lists sources, so it can only come first; it comes after "
+                f"{named[index - 1].name!r}"
+            )
+        if not isinstance(stage, FanOut) and inspect.isgeneratorfunction(type(stage).process):
+            raise PlanError(
+                f"stage {planned.name!r} yields its results, so one task becomes many: derive "
+                f"{type(stage).__name__} from FanOut"
+            )
+
+
+def _own_copy(stage: Stage, name: str) -> Stage:
+    """A copy for this run: what `setup` and `process` write on it stays here, and it knows its name in the plan.
+
+    Parameters are shared, other state is copied deeply, as it is on the way to a worker process: a stage that counts
+    or remembers starts afresh in every run, wherever it runs.
+    """
+    twin = copy.copy(stage)
+    given = {id(value): value for value in stage._given.values()}
+    for key, value in vars(stage).items():
+        if key == "_given" or id(value) in given or isinstance(value, _PLAIN):
+            continue
+        # A lock or a handle cannot be copied: in this process it can be shared, and a pool says that it cannot be sent.
+        with contextlib.suppress(Exception):
+            object.__setattr__(twin, key, copy.deepcopy(value, dict(given)))
+    object.__setattr__(twin, "_recorder", None)
+    if stage.name != name:
+        object.__setattr__(twin, "name", name)
+    return twin
+
+
+_PLAIN = (str, bytes, int, float, bool, type(None), Resources)
+
+
 def _name(stages: Sequence[Stage]) -> list[PlannedStage]:
     seen: dict[str, int] = {}
     taken = {stage.name for stage in stages}
     named = []
     for stage in stages:
-        count = seen[stage.name] = seen.get(stage.name, 0) + 1
-        name = stage.name if count == 1 else f"{stage.name}#{count}"
-        while count > 1 and name in taken:
-            count += 1
-            name = f"{stage.name}#{count}"
-        seen[stage.name] = count
+        number = seen[stage.name] = seen.get(stage.name, 0) + 1
+        name = stage.name if number == 1 else f"{stage.name}#{number}"
+        while number > 1 and name in taken:
+            number += 1
+            name = f"{stage.name}#{number}"
+        seen[stage.name] = number
         taken.add(name)
-        # A copy of its own: a stage object may stand twice in a pipeline, and setup() writes on what it is given.
-        named.append(PlannedStage(copy.copy(stage), name))
+        named.append(PlannedStage(_own_copy(stage, name), name))
     return named
 
 
@@ -313,15 +378,35 @@ def _column_message(
     planned: PlannedStage, column: str, known: set[str], index: int, named: Sequence[PlannedStage]
 ) -> str:
     text = f"stage {planned.name!r} reads column {column!r}, which no stage before it produces"
-    removers = [p.name for p in named[:index] if column in p.stage.removes()]
-    if removers:
-        text += f"; {removers[-1]!r} removed it"
+    at_hand = f"Columns at this point: {', '.join(sorted(known)) or 'none'}"
+    remover = next((p for p in reversed(named[:index]) if {column, ANY_COLUMNS} & set(p.stage.removes())), None)
+    maker = next((p for p in reversed(named[:index]) if column in p.stage.outputs()), None)
+    if remover and (column in remover.stage.removes() or maker):
+        return (
+            f"stage {planned.name!r} reads column {column!r}, which {remover.name!r} removed: put {planned.name!r} "
+            f"before it, or keep the column. {at_hand}"
+        )
     later = [p.name for p in named[index + 1 :] if column in p.stage.outputs()]
     if later:
-        text += f". {later[0]!r} produces it: put it before {planned.name!r}"
-    elif hint := nearest(column, known):
-        text += hint
-    return f"{text}. Columns at this point: {', '.join(sorted(known)) or 'none'}"
+        return f"{text}. {later[0]!r} produces it: put it before {planned.name!r}. {at_hand}"
+    if hint := nearest(column, known):
+        return f"{text}{hint} {at_hand}"
+    if makers := _makers(column):
+        text += f". {' or '.join(makers)} would: put it before {planned.name!r}"
+    return f"{text}. {at_hand}"
+
+
+def _makers(column: str) -> list[str]:
+    """Registered stages that produce a column as they come, by name. Looked for only to say so in an error."""
+    from curator_core.registry import STAGES, entries, load_stage  # deferred: only an error needs the registry
+
+    found = []
+    for name in entries(STAGES):
+        # One that needs parameters, or a package that is not installed, cannot be the advice.
+        with contextlib.suppress(Exception):
+            if column in load_stage(name)().outputs():
+                found.append(name)
+    return found[:3]
 
 
 def _specialise(named: Sequence[PlannedStage]) -> list[PlannedStage]:
@@ -358,7 +443,7 @@ def _fuse(named: Sequence[PlannedStage], decisions: list[str]) -> list[Group]:
         if len(members) > 1:
             decisions.append(f"fused {' + '.join(p.name for p in members)}: they can share a worker")
         if reason != "start":
-            decisions.append(f"new worker for {members[0].name}: {reason}")
+            decisions.append(f"new group at {members[0].name}: {reason}")
         fused.append(Group(tuple(members), _together(members), members[0].stage.num_workers()))
     return fused
 
@@ -367,14 +452,14 @@ def _boundary(group: Sequence[PlannedStage], planned: PlannedStage) -> str | Non
     """Why ``planned`` cannot join the group, or None."""
     last, stage = group[-1], planned.stage
     if last.is_fanout:
-        return f"{last.name} fans out, and its children go to several workers"
+        return f"{last.name} fans out, and its children may go to several workers"
     if last.stage.resources.requires_gpu != stage.resources.requires_gpu:
         return "it uses a GPU" if stage.resources.requires_gpu else f"it needs no GPU, {last.name} does"
     if (last.stage.runtime_env or None) != (stage.runtime_env or None):
         return "it has an environment of its own"
     if last.stage.num_workers() != stage.num_workers():
-        wanted = stage.num_workers()
-        return f"it wants {wanted} workers" if wanted else f"{last.name} wants {last.stage.num_workers()} workers"
+        who, wanted = ("it", stage.num_workers()) if stage.num_workers() else (last.name, last.stage.num_workers())
+        return f"{who} wants {count(wanted or 0, 'worker')}"
     ours, theirs = _engine_facts(last.stage), _engine_facts(stage)
     if ours != theirs:
         return "it has scheduling facts of its own"
@@ -470,18 +555,18 @@ def _plain(value: Any) -> Any:
 
 def _machine_text(machine: Machine) -> str:
     gpus = f", {machine.gpus:g} GPUs" if machine.gpus else ", no GPU"
-    return f"{machine.name} ({machine.cpus:g} CPUs{gpus})"
+    return f"{machine.name} ({machine.cpus:g} {'CPU' if machine.cpus == 1 else 'CPUs'}{gpus})"
 
 
 def _needs(group: Group) -> str:
     need = group.resources
-    parts = [f"{need.cpus:g} CPU"]
+    parts = [f"{need.cpus:g} {'CPU' if need.cpus == 1 else 'CPUs'}"]
     if need.gpus:
-        parts.append(f"{need.gpus:g} GPU")
+        parts.append(f"{need.gpus:g} {'GPU' if need.gpus == 1 else 'GPUs'}")
     if need.gpu_memory_gb:
         parts.append(f"{need.gpu_memory_gb:g} GB of a GPU")
     if group.num_workers:
-        parts.append(f"{group.num_workers} workers")
+        parts.append(count(group.num_workers, "worker"))
     return ", ".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import platform
 import sys
@@ -107,7 +108,10 @@ class RunSummary:
         return {**asdict(self), "exit_code": self.exit_code}
 
 
-@dataclass
+_LEFT = ("dropped", "rejected", "quarantined")
+
+
+@dataclass(repr=False)
 class RunResult(Sequence[Task[Any]]):
     """The tasks that reached the end, in lineage order, and the summary."""
 
@@ -118,6 +122,12 @@ class RunResult(Sequence[Task[Any]]):
     @property
     def exit_code(self) -> int:
         return self.summary.exit_code
+
+    def __repr__(self) -> str:
+        summary = self.summary
+        left = [f"{name} {rows:,}" for name in _LEFT if (rows := getattr(summary, f"rows_{name}"))]
+        parts = [f"{len(self.tasks)} results", f"{summary.sources} sources", *(f"rows {text}" for text in left)]
+        return f"RunResult({summary.name!r} {summary.state}: {', '.join(parts)}, {summary.seconds:g} s)"
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -225,6 +235,7 @@ class _Run:
             self.executor.machine(),
             name=self.name,
             simultaneous=self.executor.simultaneous,
+            environments=self.executor.environments,
             first_task=first,
         )
         self.summary.decisions = list(self.plan.decisions)
@@ -267,11 +278,14 @@ class _Run:
                 self._advance,
             )
             stream = self.executor.run_segment(run) if segment.groups or segment.merge else self._pass_through(run)
-            for task in stream:
-                if last:
-                    results[task.task_id] = task
-                elif not folder:
-                    waiting.append(task)
+            # Closed here and now: on an error or Ctrl-C no worker outlives this line.
+            with _closing(stream):
+                for task in stream:
+                    if last:
+                        results[task.task_id] = task
+                    elif not folder:
+                        waiting.append(task)
+                    del task
             self._reload()
         return self._conclude(results)
 
@@ -428,7 +442,8 @@ class _Run:
             return True
         task._generation = known.generation
         if self.accounts.is_complete(task.task_id):
-            if not (self.options.retry and self.accounts.has_failures(task.task_id)):
+            again = self.options.retry and self.accounts.has_failures(task.task_id)
+            if not again and self._outputs_stand(task.task_id):
                 inputs["unchanged"] = inputs.get("unchanged", 0) + 1
                 return False
             task._generation = _generation(base, self.attempt)
@@ -437,6 +452,26 @@ class _Run:
             task._generation = _generation(base, self.since)
         inputs["unfinished"] = inputs.get("unfinished", 0) + 1
         return True
+
+    def _outputs_stand(self, source: str) -> bool:
+        """Whether the files that a source led to are still there; what a finishing pass has repacked is not looked for."""
+        for event in self.accounts.reachable(source):
+            for stage, record in event.outputs:
+                if stage in self._direct_outputs:
+                    folder, present = self._direct_outputs[stage]
+                    if storage.relative(record.path, folder) not in present:
+                        return False
+        return True
+
+    @functools.cached_property
+    def _direct_outputs(self) -> dict[str, tuple[str, set[str]]]:
+        """Each writer that leaves its files as they are: its folder, and what is in it; listed once."""
+        found: dict[str, tuple[str, set[str]]] = {}
+        for name, stage, folder in self._writers():
+            if not overrides(stage, "finish"):
+                paths = storage.list_files(folder) if storage.exists(folder) else []
+                found[name] = (folder, {storage.relative(path, folder) for path in paths})
+        return found
 
     def _group_of(self, task: Task[Any]) -> str:
         """The files of a source task of several, so that a resumed run makes the same groups."""
@@ -785,6 +820,17 @@ def verify(run_dir: str) -> list[str]:
         extra = sorted(path for path in present - set(listed) if source_of(storage.file_name(path)) in known)
         problems.extend(f"{stage}: {path!r} is there and was not recorded" for path in extra)
     return problems
+
+
+@contextlib.contextmanager
+def _closing(stream: Iterator[Task[Any]]) -> Iterator[None]:
+    """Like `contextlib.closing`, for executors that may answer with any iterator."""
+    try:
+        yield
+    finally:
+        close = getattr(stream, "close", None)
+        if close is not None:
+            close()
 
 
 def _once(records: Sequence[FileRecord]) -> list[FileRecord]:

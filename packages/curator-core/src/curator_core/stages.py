@@ -385,7 +385,11 @@ class Merge(ProcessingStage[X, Y]):
 
 
 class CompositeStage(ProcessingStage[X, Y]):
-    """Several stages under one name: sugar that the plan expands. Nesting is allowed."""
+    """Several stages under one name: sugar that the plan expands. Nesting is allowed.
+
+    What `with_` sets on it (resources, batch_size, …) holds for each of its stages that has not set it itself; a name
+    becomes the first part of theirs.
+    """
 
     @abstractmethod
     def decompose(self) -> list[ProcessingStage[Any, Any]]:
@@ -403,8 +407,12 @@ class FunctionStage(ProcessingStage[Any, Any]):
     _function: ClassVar[Callable[..., Any]]
     _inputs: ClassVar[Sequence[str]] = ()
     _outputs: ClassVar[Sequence[str]] = ()
+    _removes: ClassVar[Sequence[str]] = ()
 
     def __init__(self, **params: Any) -> None:
+        for name, parameter in _signature(type(self)).parameters.items():
+            if name not in params and parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY:
+                raise UsageError(f"{type(self).__name__} needs the parameter {name!r}")
         self._kwargs = params
 
     def inputs(self) -> Sequence[str]:
@@ -412,6 +420,9 @@ class FunctionStage(ProcessingStage[Any, Any]):
 
     def outputs(self) -> Sequence[str]:
         return list(self._outputs)
+
+    def removes(self) -> Sequence[str]:
+        return list(self._removes)
 
     def process(self, task: Any) -> Any:
         return type(self)._function(task, **self._kwargs)
@@ -430,17 +441,19 @@ def stage(
     name: str | None = None,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    removes: Sequence[str] = (),
     resources: Resources = Resources(),
     batch_size: int = 1,
     creates_rows: bool = False,
 ) -> Any:
     """Make a stage class of a function ``f(task, **parameters)``; a generator function makes a fan-out.
 
+    For example::
 
-    @stage(inputs=["text"], outputs=["shout"])
-    def Shout(batch: DocumentBatch, mark: str = "!") -> DocumentBatch: ...
+        @stage(inputs=["text"], outputs=["shout"])
+        def Shout(batch: DocumentBatch, mark: str = "!") -> DocumentBatch: ...
 
-    Pipeline([..., Shout(mark="?")])
+        Pipeline([..., Shout(mark="?")])
     """
     if function is None:
         return functools.partial(
@@ -448,6 +461,7 @@ def stage(
             name=name,
             inputs=inputs,
             outputs=outputs,
+            removes=removes,
             resources=resources,
             batch_size=batch_size,
             creates_rows=creates_rows,
@@ -467,6 +481,7 @@ def stage(
         "_function": staticmethod(function),
         "_inputs": tuple(inputs),
         "_outputs": tuple(outputs),
+        "_removes": tuple(removes),
         "resources": resources,
         "batch_size": batch_size,
         "creates_rows": creates_rows or generator,

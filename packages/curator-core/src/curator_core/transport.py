@@ -77,9 +77,9 @@ def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True)
     view = memoryview(buffer)
     magic = bytes(view[:4])
     if magic == b"PKL1" and pickled:
-        task = pickle.loads(view[4:])  # noqa: S301 - from our own process; never with pickled=False, as from disk
-        assert isinstance(task, Task)
-        return task
+        loaded = pickle.loads(view[4:])  # noqa: S301 - from our own process; never with pickled=False, as from disk
+        assert isinstance(loaded, Task)
+        return loaded
     if magic != _MAGIC:
         raise UsageError(f"this is no task: it starts with {magic!r}")
     (length,) = struct.unpack("<I", view[4:8])
