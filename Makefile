@@ -10,6 +10,9 @@ WORKERS ?= 2
 ARGS ?=
 SOURCES := $(wildcard packages/*/src)
 
+# Some shells forbid writing bytecode; every process of a test or worker would then compile pandas anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
