@@ -32,6 +32,7 @@ _HOME = {
     "GopherRepetitionFilter": "filters.recipes",
     "HTMLBoilerplateFilter": "filters.code",
     "HistogramFilter": "filters.histogram",
+    "HtmlExtractor": "extract",
     "JsonlRead": "readers",
     "JsonlReader": "readers",
     "JsonlWriter": "writers",

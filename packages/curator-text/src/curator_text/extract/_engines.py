@@ -1,0 +1,154 @@
+"""What an extraction engine makes of one page. Runs in the guarded process; see `_guard`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+# Text, title, language, share of the page's characters that are in links; or why there is none.
+type Extracted = tuple[str, str | None, str | None, float | None]
+type Engine = Callable[[bytes, str | None], Extracted]
+
+ENGINES = ("resiliparse", "trafilatura", "justext")
+_LINK = re.compile(r"<a[\s>][^>]*>([^<]*)", re.IGNORECASE)
+_SPACE = re.compile(r"\s+")
+# What the language is told from: more of a page does not make it surer.
+_LANGUAGE_CHARS = 2000
+
+
+class NotHtml(Exception):
+    """The content is neither a page nor plain text."""
+
+
+def make_engine(name: str, main_content: bool) -> Engine:
+    """The engine of that name; imports what it needs."""
+    return {"resiliparse": _resiliparse, "trafilatura": _trafilatura, "justext": _justext}[name](main_content)
+
+
+def _page(content: bytes, charset: str | None) -> tuple[str, Any]:
+    """The page as text, and its tree, or None for plain text."""
+    from resiliparse.parse.encoding import bytes_to_str, detect_encoding, detect_mime
+    from resiliparse.parse.html import HTMLTree
+
+    mime = detect_mime(content)
+    # Pages in 8-bit encodings look like octets to it; binary formats nearly always have zero bytes early.
+    octets = mime == "application/octet-stream" and b"\0" not in content[:1024]
+    if not (octets or mime.startswith("text/") or mime in ("application/xhtml+xml", "application/xml")):
+        raise NotHtml(f"the content is {mime}")
+    encoding = charset or detect_encoding(content, html5_compatible=True) or "utf-8"
+    try:
+        text = bytes_to_str(content, encoding, errors="replace")
+    except LookupError:  # a charset that nobody knows
+        text = bytes_to_str(content, detect_encoding(content) or "utf-8", errors="replace")
+    if mime == "text/plain" and b"<" not in content:
+        return text, None
+    return text, HTMLTree.parse(text)
+
+
+def _resiliparse(main_content: bool) -> Engine:
+    from resiliparse.extract.html2text import extract_plain_text
+
+    def extract(content: bytes, charset: str | None) -> Extracted:
+        page, tree = _page(content, charset)
+        if tree is None:
+            return page, None, _language(page), 0.0
+        text = extract_plain_text(tree, main_content=main_content, preserve_formatting=True)
+        return text, _title(tree), _language(text), _link_ratio(page, tree)
+
+    return extract
+
+
+def _trafilatura(main_content: bool) -> Engine:
+    import trafilatura
+
+    def extract(content: bytes, charset: str | None) -> Extracted:
+        page, tree = _page(content, charset)
+        if tree is None:
+            return page, None, _language(page), 0.0
+        text = trafilatura.extract(page, include_comments=not main_content, favor_recall=not main_content) or ""
+        return text, _title(tree), _language(text), _link_ratio(page, tree)
+
+    return extract
+
+
+def _justext(main_content: bool) -> Engine:
+    import justext
+
+    known = {name.lower(): name for name in justext.get_stoplists()}
+
+    def extract(content: bytes, charset: str | None) -> Extracted:
+        page, tree = _page(content, charset)
+        if tree is None:
+            return page, None, _language(page), 0.0
+        language = _language(tree.body.text if tree.body is not None else "")
+        stoplist = known.get(_LANGUAGE_NAMES.get(language or "", ""))
+        # Without a list of the language's common words they cannot be what tells text from boilerplate.
+        paragraphs = (
+            justext.justext(page, justext.get_stoplist(stoplist))
+            if stoplist
+            else justext.justext(page, frozenset(), stopwords_low=0.0, stopwords_high=0.0)
+        )
+        text = "\n\n".join(p.text for p in paragraphs if not (main_content and p.is_boilerplate))
+        return text, _title(tree), _language(text), _link_ratio(page, tree)
+
+    return extract
+
+
+def _title(tree: Any) -> str | None:
+    return _SPACE.sub(" ", tree.title or "").strip() or None
+
+
+def _language(text: str) -> str | None:
+    from resiliparse.parse.lang import detect_fast
+
+    head = text[:_LANGUAGE_CHARS]
+    if not head.strip():
+        return None
+    language, _ = detect_fast(head)
+    return None if language == "unknown" else str(language)
+
+
+def _link_ratio(page: str, tree: Any) -> float | None:
+    total = len(tree.body.text) if tree.body is not None else 0
+    if not total:
+        return None
+    # From the source: asking the tree for its links takes time that grows with their square.
+    return min(1.0, sum(map(len, _LINK.findall(page))) / total)
+
+
+_LANGUAGE_NAMES = {
+    "ar": "arabic",
+    "bg": "bulgarian",
+    "ca": "catalan",
+    "cs": "czech",
+    "da": "danish",
+    "de": "german",
+    "el": "greek",
+    "en": "english",
+    "es": "spanish",
+    "et": "estonian",
+    "fa": "persian",
+    "fi": "finnish",
+    "fr": "french",
+    "he": "hebrew",
+    "hi": "hindi",
+    "hr": "croatian",
+    "hu": "hungarian",
+    "id": "indonesian",
+    "it": "italian",
+    "lt": "lithuanian",
+    "lv": "latvian",
+    "nl": "dutch",
+    "no": "norwegian_bokmal",
+    "pl": "polish",
+    "pt": "portuguese",
+    "ro": "romanian",
+    "ru": "russian",
+    "sk": "slovak",
+    "sl": "slovenian",
+    "sv": "swedish",
+    "tr": "turkish",
+    "uk": "ukrainian",
+    "vi": "vietnamese",
+}

@@ -1,0 +1,138 @@
+"""Pages of HTML become text, one by one, and no page can end or delay a run for long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.errors import MissingDependency, UsageError
+from curator_core.stages import ProcessingStage, WorkerMetadata
+from curator_core.task import DocumentBatch
+from curator_text.extract._engines import ENGINES
+from curator_text.extract._guard import GuardedProcess
+
+_RAW_KEPT = 1 << 16
+
+
+@dataclass(kw_only=True)
+class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Turns the pages in ``column`` (bytes or text) into plain text, with title, language and share of links.
+
+    ``engine`` is ``resiliparse`` (fast), ``trafilatura`` or ``justext`` (slower, stricter; the extra ``extract``).
+    ``main_content`` leaves out menus, footers and the like. ``charset_column`` names a column with what the server said
+    of the encoding; otherwise it is told from the page. The language is the engine's quick guess.
+
+    Pages are extracted in a process of their own. One that takes longer than ``timeout_s`` or more than ``memory_mb``,
+    or that no engine can read, is set aside; what is neither HTML nor text is dropped as ``not HTML``. The page itself
+    goes, unless ``keep_content``.
+    """
+
+    column: str = "content"
+    text_column: str = "text"
+    title_column: str | None = "title"
+    language_column: str | None = "language"
+    link_ratio_column: str | None = "link_ratio"
+    charset_column: str | None = None
+    engine: str = "resiliparse"
+    main_content: bool = True
+    keep_content: bool = False
+    timeout_s: float = 10.0
+    memory_mb: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise UsageError(f"HtmlExtractor.engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
+        if not self.timeout_s > 0:
+            raise UsageError(f"HtmlExtractor.timeout_s must be more than 0 seconds, not {self.timeout_s!r}")
+        if self.memory_mb < 64:
+            raise UsageError(f"HtmlExtractor.memory_mb must be 64 or more, not {self.memory_mb!r}")
+        added = self.outputs()
+        if len(set(added)) < len(added) or (self.keep_content and self.column in added):
+            raise UsageError(f"HtmlExtractor's columns need different names: {', '.join([self.column, *added])}")
+        self._guard: GuardedProcess | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_guard": None}
+
+    def inputs(self) -> list[str]:
+        return [self.column, *([self.charset_column] if self.charset_column else [])]
+
+    def outputs(self) -> list[str]:
+        names = [self.text_column, self.title_column, self.language_column, self.link_ratio_column]
+        return [name for name in names if name]
+
+    def removes(self) -> list[str]:
+        return [] if self.keep_content or self.column in self.outputs() else [self.column]
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        if find_spec(self.engine) is None:
+            extra = "" if self.engine == "resiliparse" else "[extract]"
+            raise MissingDependency(f'{self.engine} is not installed: pip install "curator-text{extra}"')
+        arguments = [self.engine, str(int(self.main_content)), str(self.memory_mb << 20)]
+        self._guard = GuardedProcess(arguments, self.timeout_s)
+
+    def teardown(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self._guard is None:
+            self.setup(WorkerMetadata())
+        assert self._guard is not None
+        table = task.to_pyarrow()
+        contents = _as_bytes(table[self.column])
+        charsets: list[str | None] = [None] * len(contents)
+        if self.charset_column:
+            charsets = table[self.charset_column].to_pylist()
+        pages = [(row, content) for row, content in enumerate(contents) if content is not None]
+        found: list[Any] = [(None, None, None, None)] * len(contents)
+        kept = [True] * len(contents)
+        answers = self._guard.answers([(content, charsets[row]) for row, content in pages])
+        for (row, content), answer in zip(pages, answers, strict=True):
+            if "ok" in answer:
+                found[row] = answer["ok"]
+                continue
+            kept[row] = False
+            if answer["error"] == "not HTML":
+                self.record_dropped("not HTML")
+                continue
+            self.record_rejected(
+                answer["error"],
+                source=task.task_id,
+                position=_label(table, row),
+                message=answer["message"],
+                raw=content[:_RAW_KEPT],
+            )
+        values = list(zip(*found, strict=True)) or [(), (), (), ()]
+        names = [self.text_column, self.title_column, self.language_column, self.link_ratio_column]
+        kinds = [pa.string(), pa.string(), pa.string(), pa.float64()]
+        if self.removes():
+            table = table.drop_columns([self.column])
+        for name, column, kind in zip(names, values, kinds, strict=True):
+            if name is None:
+                continue
+            array = pa.array(column, kind)
+            at = table.column_names.index(name) if name in table.column_names else -1
+            table = table.set_column(at, name, array) if at >= 0 else table.append_column(name, array)
+        return task.with_data(table if all(kept) else table.filter(pa.array(kept)))
+
+
+def _as_bytes(column: pa.ChunkedArray) -> list[bytes | None]:
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.cast(column, pa.large_binary())
+    elif not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        raise UsageError(f"HtmlExtractor reads bytes or text, and the column is {column.type}")
+    values: list[bytes | None] = column.to_pylist()
+    return values
+
+
+def _label(table: pa.Table, row: int) -> str:
+    """What tells the user which page it was."""
+    for name in ("url", "id", "path"):
+        if name in table.column_names:
+            return f"row {row}, {name} {table[name][row].as_py()}"
+    return f"row {row}"

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pickle
+
+import pyarrow as pa
+import pytest
+
+from curator_core.errors import UsageError
+from curator_core.task import DocumentBatch
+from curator_text.extract import HtmlExtractor
+
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"]
+PARAGRAPHS = "".join(
+    f"<p>On {day} the committee met to discuss the plans for the new library, which will open in the spring of next "
+    f"year, and after {number} hours of debate it was decided that the reading room on the second floor should be "
+    f"open until the late evening, because many of the visitors who came to the hearing on {day} had asked for it.</p>"
+    for number, day in enumerate(DAYS)
+)
+MENU = "".join(f"<li><a href='/{i}'>Menu entry {i}</a></li>" for i in range(20))
+PAGE = (
+    "<!doctype html><html><head><title> The\n library </title><script>var hidden = 1;</script></head><body>"
+    f"<nav><ul>{MENU}</ul></nav><main><h1>Opening</h1>{PARAGRAPHS}</main><footer>imprint</footer></body></html>"
+)
+
+
+@pytest.fixture
+def extract():
+    stages = []
+
+    def run(pages, kind=None, **params):
+        stage = HtmlExtractor(**params)
+        stages.append(stage)
+        batch = DocumentBatch(data=pa.table({"id": list(range(len(pages))), "content": pa.array(pages, kind)}))
+        out = stage.process(batch).to_pyarrow()
+        gone = sum(stage.recorder.dropped.values()) + len(stage.recorder.rejects)
+        assert out.num_rows + gone == len(pages)
+        return out, stage
+
+    yield run
+    for stage in stages:
+        stage.teardown()
+
+
+@pytest.mark.parametrize("engine", ["resiliparse", "trafilatura", "justext"])
+def test_a_page_becomes_text_title_language_and_link_ratio(extract, engine):
+    pytest.importorskip(engine)
+    out, _ = extract([PAGE.encode(), None, b""], engine=engine)
+    page, null, _empty = out.to_pylist()
+    assert out.column_names == ["id", "text", "title", "language", "link_ratio"]
+    assert page["text"].count("new library") == 6
+    assert "Menu entry" not in page["text"]
+    assert "hidden" not in page["text"]
+    assert (page["title"], page["language"]) == ("The library", "en")
+    assert 0.05 < page["link_ratio"] < 0.3
+    assert null == {"id": 1, "text": None, "title": None, "language": None, "link_ratio": None}
+
+
+def test_the_encoding_is_told_from_the_page_or_from_a_column(extract):
+    text = "Grüße aus München: die Bücherei öffnet im Frühjahr wieder für alle. " * 5
+    page = f"<html><body><p>{text}</p></body></html>"
+    out, _ = extract([page.encode("latin-1"), page.encode("utf-8")])
+    assert [t.strip() for t in out["text"].to_pylist()] == [text.strip()] * 2
+    out, _ = extract([page])
+    assert out["text"][0].as_py().strip() == text.strip()
+    stage = HtmlExtractor(charset_column="charset")
+    page = "<p>\u041f\u0440\u0438\u0432\u0435\u0442</p>".encode("cp1251")
+    table = pa.table({"content": [page] * 2, "charset": ["windows-1251", "no-such"]})
+    first, second = stage.process(DocumentBatch(data=table)).to_pyarrow()["text"].to_pylist()
+    stage.teardown()
+    assert first.strip() == "\u041f\u0440\u0438\u0432\u0435\u0442"
+    assert second
+
+
+def test_a_slow_page_is_set_aside_and_its_neighbours_are_not(extract):
+    slow = b"<div>" * 400_000 + b"x"  # time that grows with the square of the depth
+    pages = [PAGE.encode()] * 6
+    pages[2] = slow
+    out, stage = extract(pages, timeout_s=1.0)
+    assert out["id"].to_pylist() == [0, 1, 3, 4, 5]
+    assert [(r.reason, r.position) for r in stage.recorder.rejects] == [("extraction timed out", "row 2, id 2")]
+
+
+def test_a_page_that_needs_too_much_memory_is_set_aside(extract):
+    huge = b"<p>" + b"<b>x</b>" * 4_000_000
+    out, stage = extract([PAGE.encode(), huge, PAGE.encode()], memory_mb=64, timeout_s=60)
+    assert out["id"].to_pylist() == [0, 2]
+    assert stage.recorder.rejects[0].reason in (
+        "extraction crashed",
+        "extraction failed",
+        "extraction out of memory",
+    )
+
+
+def test_what_is_no_page_is_dropped_and_plain_text_stays(extract):
+    out, stage = extract(
+        [b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40, b"just a line of text", b"%PDF-1.7\n" + b"\x00\xff" * 99]
+    )
+    assert out["text"].to_pylist() == ["just a line of text"]
+    assert stage.recorder.dropped == {"not HTML": 2}
+
+
+def test_the_page_stays_where_it_is_asked_for(extract):
+    out, stage = extract([PAGE], keep_content=True, title_column=None, language_column=None, link_ratio_column=None)
+    assert out.column_names == ["id", "content", "text"]
+    assert stage.removes() == []
+    out, stage = extract([PAGE], column="content", text_column="content")
+    assert out["content"][0].as_py().count("new library") == 6
+
+
+def test_no_rows_keep_the_columns(extract):
+    out, _ = extract([], kind=pa.binary())
+    assert out.schema.field("link_ratio").type == pa.float64()
+
+
+def test_many_large_pages_do_not_block_each_other(extract):
+    pages = [PAGE.replace("Opening", f"No {i} " + "word " * 40_000).encode() for i in range(20)]
+    out, _ = extract(pages)
+    assert [f"No {i} " in text for i, text in enumerate(out["text"].to_pylist())] == [True] * 20
+
+
+def test_the_stage_travels_to_a_worker_after_use(extract):
+    _, stage = extract([PAGE])
+    assert pickle.loads(pickle.dumps(stage)) == stage
+
+
+@pytest.mark.parametrize("params", [{"engine": "lynx"}, {"timeout_s": 0}, {"memory_mb": 1}, {"title_column": "text"}])
+def test_wrong_parameters_are_refused(params):
+    with pytest.raises(UsageError):
+        HtmlExtractor(**params)
