@@ -26,8 +26,10 @@ _HOME = {
     "FormatFilter": "measures.header",
     "ImageBatch": "batch",
     "ImageDecode": "decode.stage",
+    "ImageDownload": "download.stage",
     "ImageDuplicateRemoval": "convert",
     "ImageEmbedding": "embedding",
+    "ImageFetch": "download.stage",
     "ImageRead": "reader",
     "ImageReader": "reader",
     "ImageWriter": "writer",
@@ -36,6 +38,7 @@ _HOME = {
     "Picture": "decode.picture",
     "ResolutionFilter": "measures.header",
     "UniformFilter": "measures.pixels",
+    "UrlListRead": "download.urls",
     "decode_batch": "decode.pictures",
     "probe": "decode.probe",
 }

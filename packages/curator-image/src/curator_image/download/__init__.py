@@ -1,0 +1,9 @@
+"""Download images from lists of addresses into WebDataset tars."""
+
+from __future__ import annotations
+
+from curator_image.download.rules import FetchRules
+from curator_image.download.stage import ImageDownload, ImageFetch
+from curator_image.download.urls import UrlListRead
+
+__all__ = ["FetchRules", "ImageDownload", "ImageFetch", "UrlListRead"]

@@ -1,0 +1,212 @@
+"""Every way in which a server misbehaves ends in one word, in bounded time and memory, and harms no other address."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from curator_core import UsageError
+from curator_image.download.fetch import Fetcher, Outcome
+from curator_image.download.rules import FetchRules, allowed
+
+
+def fetch(urls: list[str], memory_bytes: int = 512 << 20, **rules: Any) -> list[Outcome]:
+    fetcher = Fetcher(FetchRules(**rules), memory_bytes=memory_bytes)
+    try:
+        return list(fetcher.fetch_all(urls))
+    finally:
+        fetcher.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "requests"),
+    [
+        ("missing", "http 404", 1),
+        ("html", "wrong type", 1),
+        ("disguised", "not an image", 1),
+        ("empty", "empty", 1),
+        ("huge", "too large", 1),
+        ("endless", "too large", 1),
+        ("gzip-bomb", "too large", 1),
+        ("cut-off", "cut off", 2),
+        ("hang", "timeout", 2),
+        ("drip", "timeout", 2),
+        ("reset", "connection", 4),  # aiohttp itself asks once more when a connection breaks
+        ("garbage", "connection", 2),
+        ("down", "http 503", 2),
+        ("busy", "http 429", 1),
+        ("robots", "opted out", 1),
+        ("loop", "too many redirects", 6),
+        ("nowhere", "http 302", 1),
+    ],
+)
+def test_trouble_has_a_word_and_passing_trouble_a_second_try(
+    server: Any, quick: dict[str, Any], path: str, reason: str, requests: int
+) -> None:
+    started = time.monotonic()
+    (outcome,) = fetch([server.url(path)], **quick, max_bytes=1_000_000)
+    assert (outcome.reason, outcome.data) == (reason, b"")
+    assert server.seen[f"/{path}"] == requests
+    assert time.monotonic() - started < 5
+
+
+def test_good_images_come_whole_and_in_order_among_all_the_bad_ones(server: Any, quick: dict[str, Any]) -> None:
+    paths = [f"ok{i}" if i % 3 else ["hang", "missing", "reset", "html", "drip"][i // 3 % 5] for i in range(45)]
+    outcomes = fetch([server.url(path) for path in paths], **quick, per_host=16)
+    assert [outcome.url for outcome in outcomes] == [server.url(path) for path in paths]
+    assert [outcome.ok for outcome in outcomes] == [path.startswith("ok") for path in paths]
+    assert all(outcome.data.startswith(b"\xff\xd8") for outcome in outcomes if outcome.ok)
+
+
+@pytest.mark.parametrize("path", ["png", "gzip", "redirect?/ok", "café", "redirect?/redirect?/png"])
+def test_what_is_unusual_but_right_is_fetched(server: Any, quick: dict[str, Any], path: str) -> None:
+    (outcome,) = fetch([server.url(path)], **quick)
+    assert (outcome.reason, outcome.http_status) == ("ok", 200)
+
+
+@pytest.mark.parametrize("path", ["flaky-503", "flaky-429", "flaky-reset"])
+def test_a_server_that_recovers_is_asked_again(server: Any, quick: dict[str, Any], path: str) -> None:
+    (outcome,) = fetch([server.url(path)], **{**quick, "retries": 3})
+    assert outcome.reason == "ok"
+    assert outcome.attempts > 1
+    assert server.seen[f"/{path}"] == 3
+
+
+def test_a_host_that_asks_for_time_is_left_alone_for_that_time(server: Any, quick: dict[str, Any]) -> None:
+    fetcher = Fetcher(FetchRules(**quick))
+    try:
+        assert fetcher._retry_after({"Retry-After": "30"}, "slow.example") == 30
+        assert fetcher._pauses["slow.example"] > time.monotonic() + 29
+        assert fetcher._retry_after({"Retry-After": "7200"}, "other.example") == 7200
+        assert "other.example" not in fetcher._pauses
+        assert fetcher._retry_after({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, "past.example") == 0
+        assert fetcher._retry_after({"Retry-After": "soon"}, "vague.example") is None
+    finally:
+        fetcher.close()
+
+
+def test_no_more_requests_at_a_host_than_allowed(server: Any, quick: dict[str, Any]) -> None:
+    outcomes = fetch([server.url(f"ok{i}") for i in range(40)], **quick, per_host=3)
+    assert all(outcome.ok for outcome in outcomes)
+    assert server.most <= 3
+
+
+def test_a_name_that_does_not_exist_is_a_dns_failure(quick: dict[str, Any]) -> None:
+    (outcome,) = fetch(["http://no-such-host.invalid/a.jpg"], **quick)
+    assert (outcome.reason, outcome.attempts) == ("dns", 2)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "not an address", "ftp://example.com/a.jpg", "file:///etc/passwd", "http://", "http://[::1", "http://a:b/"],
+)
+def test_what_is_no_web_address_is_not_fetched(url: str) -> None:
+    (outcome,) = fetch([url])
+    assert outcome.reason == "bad url"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f.1",
+        "127.1",
+        "0.0.0.0",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "169.254.169.254",
+    ],
+)
+def test_private_addresses_are_refused_in_every_spelling(server: Any, quick: dict[str, Any], host: str) -> None:
+    (outcome,) = fetch([f"http://{host}:{server.port}/ok"], **{**quick, "allow_private": False})
+    assert outcome.reason in ("private address", "bad url")
+    assert not server.seen
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.2:{port}/ok", "//127.0.0.2:{port}/ok", "file:///etc/passwd"])
+def test_a_redirect_is_judged_as_any_address_is(server: Any, quick: dict[str, Any], target: str) -> None:
+    rules = {**quick, "allow_private": ["127.0.0.1/32"]}
+    (outcome,) = fetch([server.url(f"redirect?{target.format(port=server.port)}")], **rules)
+    assert outcome.reason in ("private address", "bad url")
+    assert sum(server.seen.values()) == 1
+
+
+def test_a_redirect_to_a_name_is_judged_when_the_name_is_resolved(server: Any, quick: dict[str, Any]) -> None:
+    rules = {**quick, "allow_private": ["127.0.0.1/32"]}
+    outcomes = fetch([server.url(f"redirect?http://localhost:{server.port}/ok")], **rules)
+    assert outcomes[0].ok  # localhost is 127.0.0.1, which is allowed here; elsewhere it is not:
+    (outcome,) = fetch([f"http://localhost:{server.port}/ok"], **{**quick, "allow_private": ["127.0.0.2/32"]})
+    assert outcome.reason == "private address"
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fc00::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("64:ff9b::a00:1", False),
+        ("2002:a00:1::", False),
+    ],
+)
+def test_an_address_is_public_or_not_however_it_is_packed(address: str, public: bool) -> None:
+    assert allowed(address, []) is public
+
+
+def test_a_listed_network_is_allowed_and_no_other(quick: dict[str, Any]) -> None:
+    networks = FetchRules(allow_private=["10.0.0.0/8"]).private_networks()
+    assert allowed("10.1.2.3", networks)
+    assert not allowed("192.168.1.1", networks)
+
+
+def test_memory_is_bounded_and_nothing_waits_for_ever(server: Any, quick: dict[str, Any]) -> None:
+    urls = [server.url("drip" if i == 0 else f"ok{i}") for i in range(60)]
+    outcomes = fetch(urls, memory_bytes=2000, **{**quick, "timeout_s": 1.5}, per_host=16)
+    assert sum(outcome.ok for outcome in outcomes) == 59
+
+
+def test_a_list_that_is_left_early_leaves_nothing_behind(server: Any, quick: dict[str, Any]) -> None:
+    fetcher = Fetcher(FetchRules(**quick))
+    for outcome in fetcher.fetch_all([server.url(f"ok{i}") for i in range(500)]):
+        assert outcome.ok
+        break
+    fetcher.close()
+    assert sum(server.seen.values()) < 500
+
+
+def test_the_server_is_told_who_asks(server: Any, quick: dict[str, Any]) -> None:
+    fetch([server.url("ok")], **quick, user_agent="my-crawler/1 (me@example.com)")
+    assert server.agents == {"my-crawler/1 (me@example.com)"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"concurrency": 0}, "1 or more"),
+        ({"retries": -1}, "0 or more"),
+        ({"timeout_s": 0}, "more than 0"),
+        ({"backoff_s": "1"}, "a number of seconds"),
+        ({"allow_private": "10.0.0.0/8"}, r"such as \['10.0.0.0/8'\]"),
+        ({"allow_private": ["the office"]}, "must list networks"),
+    ],
+)
+def test_wrong_rules_are_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        FetchRules(**wrong)
