@@ -276,7 +276,7 @@ class ImageReader(CompositeStage[EmptyTask, ImageBatch]):
     size: int = 224
     mode: Mode = "crop"
     resample: Resample = "bicubic"
-    thumb_size: int = 160
+    thumb_size: int = 128
     decoder: DecoderName = "auto"
     decode: bool = True
     images_per_batch: int = 128

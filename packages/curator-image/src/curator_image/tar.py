@@ -32,8 +32,10 @@ NESTED = "archive in tar"
 MEMBER_TOO_LARGE = "member too large"
 UNKNOWN_TYPE = "unknown member type"
 
-_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
+_ARCHIVES = (b".tar", b".tgz", b".tar.gz", b".tar.bz2", b".tar.xz", b".tar.zst", b".zip", b".7z", b".rar")
 _DRIVE = re.compile(r"[A-Za-z]:")
+# What nearly every name is; the rest is looked at more closely.
+_ORDINARY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}(?:[./][A-Za-z0-9_-]{1,99}){1,20}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -175,7 +177,7 @@ def _judge(raw: bytes, kind: bytes, size: int, sparse: bool, max_member_bytes: i
     reason = unsafe_name(raw)
     if reason:
         return UNSAFE_NAME, reason
-    if raw.lower().endswith(tuple(ending.encode() for ending in _ARCHIVES)):
+    if raw.lower().endswith(_ARCHIVES):
         return NESTED, "archives within archives are not opened"
     if size > max_member_bytes:
         return MEMBER_TOO_LARGE, f"{size:,} bytes, more than {max_member_bytes:,}"
@@ -186,6 +188,8 @@ def unsafe_name(raw: bytes | str) -> str | None:
     """What is wrong with a member's name, or None. A name that passes stays inside any folder it is joined to."""
     try:
         name = raw.decode("utf-8") if isinstance(raw, bytes) else raw
+        if _ORDINARY.fullmatch(name):
+            return None
         name.encode("utf-8")
     except UnicodeError:
         return "the name is not UTF-8"

@@ -34,7 +34,7 @@ class ImageDecode(ProcessingStage[ImageBatch, ImageBatch]):
     size: int = 224
     mode: Mode = "crop"
     resample: Resample = "bicubic"
-    thumb_size: int = 160
+    thumb_size: int = 128
     decoder: DecoderName = "auto"
     detail: float = 1.0
     max_pixels: int = MAX_PIXELS
