@@ -56,27 +56,28 @@ head = cluster.head_node.node_id
 report = {"head": head}
 quiet = folder / "quiet"
 quiet.mkdir()
-result = Pipeline([s.Plain(), s.Rows(), s.Where(folder=str(quiet))]).run(
+result = Pipeline([s.Plain(), s.Rows(), s.Where(folder=str(quiet)).with_(num_workers=3)]).run(
     RayDataExecutor(address=cluster.address, ignore_head_node=True), initial_tasks=s.tasks(6, rows=4)
 )
 report["nodes"] = sorted(set(s.column(result, "node")))
 report["setups"] = {path.name: len(path.read_text().split()) for path in quiet.glob("node-*")}
+ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+mine = ray.get_runtime_context().get_node_id()  # on one machine any node may be the driver's
 loss = folder / "loss"
 loss.mkdir()
 
 def remove() -> None:
     while len(list(loss.glob("began-*"))) < 4:
         threading.Event().wait(0.05)
-    cluster.remove_node(workers[0], allow_graceful=False)
+    cluster.remove_node(next(node for node in workers if node.node_id != mine), allow_graceful=False)
 
 remover = threading.Thread(target=remove)
 remover.start()
 result = Pipeline([s.Where(seconds=0.3, folder=str(loss)).with_(num_workers=3)]).run(
-    RayDataExecutor(address=cluster.address, ignore_head_node=True), initial_tasks=s.tasks(24)
+    RayDataExecutor(ignore_head_node=True), initial_tasks=s.tasks(24)
 )
 remover.join()
 report["after_loss"] = sorted(s.column(result, "id"))
-ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
 report["alive"] = sum(node["Alive"] for node in ray.nodes())
 ray.shutdown()
 cluster.shutdown()

@@ -234,7 +234,7 @@ def test_a_gpu_stage_with_no_batch_size_gets_one_and_a_warning() -> None:
     from curator_core.plan import PlannedStage
 
     placement, warnings = describe_group(Group((PlannedStage(stage, "Plain"),), stage.resources), 80.0)
-    assert placement.batch_size is None
+    assert placement.batch_size == 1
     assert warnings == ["Plain: uses a GPU and names no batch_size; it gets 1 task at a time"]
 
 

@@ -128,6 +128,7 @@ def test_a_connection_that_was_there_is_left_alone() -> None:
 
 
 def test_no_worker_and_no_mark_is_left_after_a_run(tmp_path: Path) -> None:
+    marks = set(Path(tempfile.gettempdir()).glob("curator-????????????????"))
     Pipeline([s.Where(folder=str(tmp_path))]).run(RayDataExecutor(), initial_tasks=s.tasks(2))
-    assert list(Path(tempfile.gettempdir()).glob("curator-????????????????")) == []
+    assert set(Path(tempfile.gettempdir()).glob("curator-????????????????")) <= marks
     assert len(list(tmp_path.glob("node-*"))) == 1

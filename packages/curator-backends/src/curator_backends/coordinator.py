@@ -137,9 +137,9 @@ class Coordinator:
 
 
 def start_coordinator(ray: Any) -> Any:
-    """The coordinator of a run, beside the driver if there is room, holding no CPU."""
+    """The coordinator of a run, on the driver's node, so that it is lost only with the driver; it holds no CPU."""
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=True
+        ray.get_runtime_context().get_node_id(), soft=False
     )
     actor = ray.remote(Coordinator).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=strategy)
     return actor.remote()

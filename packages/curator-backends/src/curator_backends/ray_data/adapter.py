@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -205,6 +206,9 @@ def _start_worker(job: Job, coordinator: Any, closes: bool = True) -> GroupWorke
 
     context = ray.get_runtime_context()
     gpus = context.get_accelerator_ids().get("GPU", [])
+    if gpus and not os.environ.get("CUDA_VISIBLE_DEVICES"):
+        # A cluster that was started for Xenna leaves this to whoever places workers.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     return GroupWorker(
         job,
         coordinator,

@@ -85,7 +85,8 @@ def describe_group(group: Group, gpu_memory_gb: float | None) -> tuple[Placement
         max_workers=workers if workers is not None else high,
         initial_workers=first,
         max_calls=calls,
-        batch_size=1 if calls is not None and batch <= 1 else batch if batch > 1 else None,
+        # None leaves a block whole. With a GPU Ray Data wants to be told, and calls are blocks where they are counted.
+        batch_size=batch if batch > 1 else 1 if calls is not None or group.resources.requires_gpu else None,
         remote_args=_remote_args(group, spec),
     )
     return placement, warnings
