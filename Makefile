@@ -8,6 +8,8 @@ BIN := .venv/bin
 WORKERS ?= 2
 # Extra arguments for pytest or the benchmark runner: make test ARGS="-k fuzzy"
 ARGS ?=
+# What the demo shows: one pipeline of each modality.
+EXAMPLES ?= text images
 SOURCES := $(wildcard packages/*/src)
 
 # Some shells forbid writing bytecode; every process of a test or worker would then compile pandas anew.
@@ -20,7 +22,11 @@ help: ## list the targets
 .PHONY: demo
 demo: ## curate the sample data of examples/ and write a report; installs nothing heavy
 	@UV_PROJECT_ENVIRONMENT=.venv-demo $(UV) sync --quiet --no-dev $(addprefix --package curator-,core text image)
-	@PATH="$$PWD/.venv-demo/bin:$$PATH" bash examples/demo.sh
+	@PATH="$$PWD/.venv-demo/bin:$$PATH" bash examples/demo.sh $(EXAMPLES)
+
+.PHONY: examples
+examples: ## run every example that needs no extras
+	@$(MAKE) demo EXAMPLES=
 
 .PHONY: sync
 sync: ## the light environment in .venv: all packages and the tools, no torch, no ray

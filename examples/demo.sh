@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Runs every example that needs nothing but the light install, and says where its results are. See README.md here.
+# Runs the named examples, or with no names every one that needs nothing but the light install, and says where the
+# results are. See README.md here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 shown=()
-for pipeline in examples/*/pipeline.yaml; do
+if [ $# -gt 0 ]; then folders=("${@/#/examples/}"); else folders=(examples/*/); fi
+for folder in "${folders[@]}"; do
+    folder=${folder%/}
+    pipeline=$folder/pipeline.yaml
     [ -e "$pipeline" ] || continue
-    folder=$(dirname "$pipeline")
     [ -e "$folder/needs-extras" ] && continue
     name=$(basename "$folder")
     # From the start each time: a finished run would otherwise be resumed, and do nothing.
@@ -26,4 +29,4 @@ if [ ${#shown[@]} -eq 0 ]; then
 fi
 printf '\nWhere to look:\n'
 printf '%s\n' "${shown[@]}"
-printf 'Next: change a number in a pipeline file and run  make demo  again.\n'
+printf 'Next: change a number in a pipeline file and run  make demo  again; or see all of  examples/  with  make examples\n'
