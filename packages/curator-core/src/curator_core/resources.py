@@ -47,4 +47,4 @@ class Resources:
                 f"{gpu_memory_gb:g} GB: lower gpu_memory_gb, or ask for whole GPUs with gpus=…"
             )
         thousandths = -(-self.gpu_memory_gb * 1000 // gpu_memory_gb)
-        return max(1, int(thousandths)) / 1000
+        return min(1000, max(1, int(thousandths))) / 1000  # the ceiling of a float may be one too many

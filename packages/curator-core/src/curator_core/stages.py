@@ -273,7 +273,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
                 values[key] = self._given[key]
             elif parameter.default is not inspect.Parameter.empty:
                 values[key] = self.__dict__.get(key, parameter.default)
-                if type(values[key]).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":
+                if _is_factory(values[key]):
                     values[key] = None
         return values
 
@@ -335,6 +335,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
             f"{key}={value!r}"
             for key, value in self.params().items()
             if not _same(value, signature.parameters[key].default)
+            and (key in self._given or not _is_factory(signature.parameters[key].default))
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -541,6 +542,11 @@ def constructor_signature(cls: type[ProcessingStage[Any, Any]]) -> inspect.Signa
     return signature.replace(
         parameters=[p.replace(annotation=hints.get(n, p.annotation)) for n, p in signature.parameters.items()]
     )
+
+
+def _is_factory(default: object) -> bool:
+    """Whether a dataclass makes the value of this parameter anew for each object."""
+    return type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS"
 
 
 def _positional_only(signature: inspect.Signature) -> set[str]:
