@@ -1,0 +1,164 @@
+"""Personal data and secrets in text: found by form, checked where there is a checksum, and put out of sight."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.errors import UsageError, nearest
+from curator_text.modifiers.base import Modifier
+
+# Every pattern is bounded or free of nested repeats: text is not trusted, and must not make a match take for ever.
+_EMAIL = r"(?<![\w.+-])[A-Za-z0-9](?:[A-Za-z0-9._%+-]{0,63})@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24}(?![\w-])"
+_IPV4 = r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)"
+_IPV6 = r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])"
+_CARD = r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])"
+_IBAN = r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"
+_PHONE = (
+    r"(?<![\w.+/-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){5,12}"
+    r"|\([2-9]\d{2}\) ?[2-9]\d{2}[ .-]\d{4}|[2-9]\d{2}[.-][2-9]\d{2}[.-]\d{4})(?![\w-]|\.\d)"
+)
+_KEY = (
+    r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY-----[A-Za-z0-9+/=\s:,-]{0,8000}?-----END (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY-----"
+    r"|(?<!\w)(?:AKIA|ASIA)[A-Z0-9]{16}(?!\w)"
+    r"|(?<!\w)gh[pousr]_[A-Za-z0-9]{36,255}(?!\w)"
+    r"|(?<!\w)github_pat_[A-Za-z0-9_]{50,255}(?!\w)"
+    r"|(?<!\w)glpat-[A-Za-z0-9_-]{20,64}(?![\w-])"
+    r"|(?<!\w)xox[abeoprs]-[A-Za-z0-9-]{10,250}(?![\w-])"
+    r"|(?<!\w)sk-(?:[a-z]{2,12}-)?[A-Za-z0-9_-]{20,200}(?![\w-])"
+    r"|(?<!\w)[sr]k_(?:live|test)_[A-Za-z0-9]{16,99}(?!\w)"
+    r"|(?<!\w)hf_[A-Za-z0-9]{30,64}(?!\w)"
+    r"|(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)"
+    r"|(?<!\w)AIza[A-Za-z0-9_-]{35}(?![\w-])"
+    r"|(?<!\w)eyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,1000}(?![\w-])"
+)
+# Longest countries first would not help: the registered length of each country's IBAN.
+_IBAN_LENGTHS = {
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28,
+    "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18,
+    "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22,
+    "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20, "LB": 28, "LC": 32, "LI": 21, "LT": 20,
+    "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MR": 27, "MT": 31, "MU": 30, "NL": 18,
+    "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SC": 31, "SD": 18,
+    "SE": 24, "SI": 19, "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22,
+    "VG": 24, "XK": 20,
+}  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class PiiRedactor(Modifier):
+    """Puts placeholders in the place of e-mail addresses, IP addresses, phone numbers, credit cards, IBANs and keys.
+
+    ``kinds`` are those to look for. Credit cards must pass the Luhn check, IBANs their country's length and mod 97, IP
+    addresses must be valid; phone numbers need a country code or the form of an American one. ``replace``:
+    ``placeholder`` writes ``<EMAIL>``; ``hash`` writes ``<EMAIL_1f8a0c2b94d1>``, the same for the same value, made with
+    ``salt``, so that mentions can still be counted. How many of each kind were found is counted as a metric.
+    """
+
+    kinds: Sequence[str] = ("key", "email", "iban", "credit_card", "ip", "phone")
+    replace: Literal["placeholder", "hash"] = "placeholder"
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.kinds, str) or not self.kinds:
+            raise UsageError(f"PiiRedactor.kinds must be a list of {', '.join(_FORMS)}, not {self.kinds!r}")
+        for kind in self.kinds:
+            if kind not in _FORMS:
+                raise UsageError(
+                    f"PiiRedactor.kinds holds {kind!r}{nearest(kind, _FORMS)} It can hold {', '.join(_FORMS)}"
+                )
+        if self.replace not in ("placeholder", "hash"):
+            raise UsageError(f"PiiRedactor.replace must be 'placeholder' or 'hash', not {self.replace!r}")
+        if self.replace == "hash" and not self.salt:
+            raise UsageError(
+                "PiiRedactor.replace='hash' needs a salt that others do not know: without one, who guesses a value can "
+                "check the guess"
+            )
+        self._signs = "|".join(_SIGNS[kind] for kind in self.kinds)
+
+    def may_change(self, values: pa.Array) -> pa.Array:
+        return pc.match_substring_regex(values, self._signs)
+
+    def modify(self, text: str) -> str:
+        # In this order whatever the order of `kinds`: an address inside a key is a part of the key.
+        for kind, (pattern, check) in _FORMS.items():
+            if kind in self.kinds:
+                text = pattern.sub(partial(self._redact, kind=kind, check=check), text)
+        return text
+
+    def _redact(self, match: re.Match[str], kind: str, check: Callable[[str], bool]) -> str:
+        found = match[0]
+        if not check(found):
+            return found
+        self.record_metric(kind, 1)
+        name = kind.upper()
+        if self.replace == "placeholder":
+            return f"<{name}>"
+        plain = re.sub(r"[\s.()-]", "", found) if kind in ("phone", "credit_card", "iban") else found.lower()
+        digest = hmac.new(self.salt.encode(), f"{kind}\0{plain}".encode("utf-8", "surrogatepass"), hashlib.sha256)
+        return f"<{name}_{digest.hexdigest()[:12]}>"
+
+
+def luhn(text: str) -> bool:
+    """Whether a number passes the check that card numbers are made with."""
+    digits = [int(character) for character in text if character in "0123456789"]
+    if len(digits) < 13 or len(set(digits)) == 1:
+        return False
+    doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
+    return (sum(doubled) + sum(digits[-1::-2])) % 10 == 0
+
+
+def valid_iban(text: str) -> bool:
+    """Whether a text has the length of its country's IBANs and the right check digits."""
+    plain = text.replace(" ", "")
+    if _IBAN_LENGTHS.get(plain[:2]) != len(plain):
+        return False
+    turned = plain[4:] + plain[:4]
+    return int("".join(str(int(character, 36)) for character in turned)) % 97 == 1
+
+
+def _valid_ip(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    # `::` and 0.0.0.0 are nobody's, and stand in C++ and in version numbers.
+    return not address.is_unspecified
+
+
+def _always(_: str) -> bool:
+    return True
+
+
+def _phone(text: str) -> bool:
+    return 7 <= sum(character.isdigit() for character in text) <= 15
+
+
+# In the order they are looked for.
+_FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
+    "key": (re.compile(_KEY, re.ASCII), _always),
+    "email": (re.compile(_EMAIL), _always),
+    "iban": (re.compile(_IBAN, re.ASCII), valid_iban),
+    "credit_card": (re.compile(_CARD, re.ASCII), luhn),
+    "ip": (re.compile(f"{_IPV4}|{_IPV6}", re.ASCII), _valid_ip),
+    "phone": (re.compile(_PHONE, re.ASCII), _phone),
+}
+# What a text must at least have: Arrow's matcher looks for it in all texts at once.
+_SIGNS = {
+    "key": r"PRIVATE KEY|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|sk-|[sr]k_(live|test)_|hf_|npm_|AIza|eyJ",
+    "email": "@",
+    "iban": r"[A-Z]{2}\d{2}",
+    "credit_card": r"\d([ -]?\d){12}",
+    "ip": r"\d\.\d|:[0-9A-Fa-f]*:",
+    "phone": r"\+\d|\(\d{3}\)|\d{3}[.-]\d{3}",
+}

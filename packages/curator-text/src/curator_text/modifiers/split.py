@@ -1,0 +1,114 @@
+"""Documents become their parts, and parts become documents again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.errors import UsageError
+from curator_core.stages import ProcessingStage
+from curator_core.task import DocumentBatch
+
+
+@dataclass(kw_only=True)
+class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
+    r"""Splits each document at ``separator`` into rows: the other columns are repeated, ``segment_column`` counts from 0.
+
+    A null stays one row, and so does the empty text. Nothing is taken away but the separators.
+    """
+
+    separator: str = "\n\n"
+    column: str = "text"
+    segment_column: str = "segment"
+    creates_rows = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.separator, str) or not self.separator:
+            raise UsageError(f"DocumentSplitter.separator must be a text, not {self.separator!r}")
+        if self.segment_column == self.column:
+            raise UsageError(f"DocumentSplitter.segment_column must not be the text's own column {self.column!r}")
+
+    def inputs(self) -> list[str]:
+        return [self.column]
+
+    def outputs(self) -> list[str]:
+        return [self.column, self.segment_column]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        table = task.to_pyarrow()
+        if self.segment_column in table.column_names:
+            raise UsageError(f"there is a column {self.segment_column!r} already: give segment_column another name")
+        kind = table.schema.field(self.column).type
+        parents: list[int] = []
+        segments: list[int] = []
+        parts: list[str | None] = []
+        for row, text in enumerate(table[self.column].to_pylist()):
+            pieces = [None] if text is None else text.split(self.separator)
+            parents += [row] * len(pieces)
+            segments += range(len(pieces))
+            parts += pieces
+        table = table.take(pa.array(parents, pa.int64()))
+        table = table.set_column(table.column_names.index(self.column), self.column, pa.array(parts, kind))
+        return task.with_data(table.append_column(self.segment_column, pa.array(segments, pa.int64())))
+
+
+@dataclass(kw_only=True)
+class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
+    r"""Joins rows with the same ``id_column`` into one document, in the order of ``segment_column``, which goes.
+
+    The other columns are those of the first segment. With ``max_chars`` a document ends before it would get longer, and
+    the next one begins. Rows of one document must be in one batch, as `DocumentSplitter` leaves them.
+    """
+
+    separator: str = "\n\n"
+    column: str = "text"
+    id_column: str = "id"
+    segment_column: str = "segment"
+    max_chars: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_chars is not None and self.max_chars < 1:
+            raise UsageError(f"DocumentJoiner.max_chars must be 1 or more, not {self.max_chars!r}")
+
+    def inputs(self) -> list[str]:
+        return [self.id_column, self.segment_column, self.column]
+
+    def removes(self) -> list[str]:
+        return [self.segment_column]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        table = task.to_pyarrow()
+        ids = table[self.id_column].to_pylist()
+        texts = table[self.column].to_pylist()
+        # Documents in order of first appearance, their segments in order.
+        place: dict[object, int] = {}
+        for value in ids:
+            place.setdefault(value, len(place))
+        order = pc.sort_indices(
+            pa.table({"p": [place[value] for value in ids], "s": table[self.segment_column]}),
+            sort_keys=[("p", "ascending"), ("s", "ascending")],
+        ).to_pylist()
+        firsts: list[int] = []
+        joined: list[list[str | None]] = []
+        length = 0
+        for row in order:
+            text = texts[row]
+            longer = length + len(self.separator) + len(text or "")
+            fits = self.max_chars is None or longer <= self.max_chars
+            if joined and ids[firsts[-1]] == ids[row] and fits:
+                joined[-1].append(text)
+                length = longer
+            else:
+                firsts.append(row)
+                joined.append([text])
+                length = len(text or "")
+        kind = table.schema.field(self.column).type
+        values = [
+            None if all(part is None for part in parts) else self.separator.join(part or "" for part in parts)
+            for parts in joined
+        ]
+        self.record_dropped("joined into another", table.num_rows - len(firsts))
+        out = table.take(pa.array(firsts, pa.int64())).drop_columns([self.segment_column])
+        return task.with_data(out.set_column(out.column_names.index(self.column), self.column, pa.array(values, kind)))

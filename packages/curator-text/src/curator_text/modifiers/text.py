@@ -1,0 +1,271 @@
+"""Modifiers that repair, normalize and cut text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.errors import UsageError
+from curator_text.modifiers.base import Modifier
+
+# What C4 takes as a sign that a line belongs to the site and not to the text.
+BOILERPLATE = (
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+    "lorem ipsum",
+    "javascript",
+    "all rights reserved",
+)
+_URL = re.compile(r"https?://[^\s<>\"'`]+|www\.[^\s<>\"'`]+\.[^\s<>\"'`]+", re.IGNORECASE)
+_URL_END = ".,;:!?)]}'\""
+_LINE_ENDS = r"\r\n|[\r\u0085\u2028\u2029]"
+_MANY_BREAKS = re.compile(r"\n{3,}")
+_ODD_BREAKS = re.compile(_LINE_ENDS)
+
+
+@dataclass(kw_only=True)
+class UnicodeRepair(Modifier):
+    """Repairs text that was decoded with the wrong encoding (``schÃ¶n``), with ftfy, where there is any sign of it.
+
+    Quotation marks, ligatures, entities and width are left as they are, unless ``everything``.
+    """
+
+    everything: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._fix: Callable[[str], str] | None = None
+        self._is_bad: Callable[[str], bool] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fix": None, "_is_bad": None}
+
+    def may_change(self, values: pa.Array) -> Any:
+        # ASCII without control characters or entities has nothing to repair, and is most of what there is.
+        sign = r"[^\x09\x0a\x20-\x7e]|&" if self.everything else r"[^\x00-\x7f]"
+        return pc.match_substring_regex(values, sign)
+
+    def modify(self, text: str) -> str:
+        if self._fix is None or self._is_bad is None:
+            self._load()
+        assert self._fix is not None
+        assert self._is_bad is not None
+        # Asking whether there is a sign of it is quick; looking for the repair is not.
+        return self._fix(text) if self.everything or self._is_bad(text) else text
+
+    def _load(self) -> None:
+        import ftfy
+        import ftfy.badness
+
+        self._is_bad = lambda text: "\ufffd" in text or bool(ftfy.badness.is_bad(text))
+        if self.everything:
+            self._fix = ftfy.fix_text
+        else:
+            self._fix = ftfy.fix_encoding
+
+
+@dataclass(kw_only=True)
+class NewlineNormalizer(Modifier):
+    r"""Makes every line end ``\n`` and leaves at most one blank line between paragraphs."""
+
+    def may_change(self, values: pa.Array) -> Any:
+        return pc.match_substring_regex(values, r"\n\n\n|\r|\x{85}|\x{2028}|\x{2029}")
+
+    def modify(self, text: str) -> str:
+        return _MANY_BREAKS.sub("\n\n", _ODD_BREAKS.sub("\n", text))
+
+
+@dataclass(kw_only=True)
+class WhitespaceNormalizer(Modifier):
+    """Makes runs of spaces and tabs one space, and takes them off the ends of lines and of the text."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._runs = re.compile(r"[^\S\n]+")
+        self._ends = re.compile(r" ?\n ?")
+
+    def modify(self, text: str) -> str:
+        return self._ends.sub("\n", self._runs.sub(" ", text)).strip()
+
+
+@dataclass(kw_only=True)
+class BoilerplateLineRemover(Modifier):
+    """Removes lines that hold one of ``phrases`` (small letters; those of C4 by default), however they are capitalized."""
+
+    phrases: Sequence[str] = BOILERPLATE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.phrases, str) or not self.phrases:
+            raise UsageError(f"BoilerplateLineRemover.phrases must be a list of phrases, not {self.phrases!r}")
+        self._pattern = re.compile("|".join(re.escape(phrase.lower()) for phrase in self.phrases))
+        self._sign = "(?i)" + "|".join(re.escape(phrase) for phrase in self.phrases)
+
+    def may_change(self, values: pa.Array) -> Any:
+        return pc.match_substring_regex(values, self._sign)
+
+    def modify(self, text: str) -> str:
+        return "\n".join(line for line in text.split("\n") if not self._pattern.search(line.lower()))
+
+
+@dataclass(kw_only=True)
+class LineRemover(Modifier):
+    """Removes lines that are exactly one of ``patterns``; with ``regex``, lines that one of them matches as a whole."""
+
+    patterns: Sequence[str]
+    regex: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.patterns, str) or not self.patterns:
+            raise UsageError(f"LineRemover.patterns must be a list of lines, not {self.patterns!r}")
+        try:
+            sources = [f"(?:{p})" if self.regex else re.escape(p) for p in self.patterns]
+            self._pattern = re.compile("|".join(sources))
+        except re.error as error:
+            raise UsageError(f"LineRemover.patterns holds no valid expression: {error}") from error
+
+    def modify(self, text: str) -> str:
+        return "\n".join(line for line in text.split("\n") if not self._pattern.fullmatch(line))
+
+
+@dataclass(kw_only=True)
+class UrlRemover(Modifier):
+    """Removes web addresses, or puts ``replacement`` in their place; a full stop or bracket behind one stays."""
+
+    replacement: str = ""
+
+    def may_change(self, values: pa.Array) -> Any:
+        return pc.match_substring_regex(values, r"(?i)https?://|www\.")
+
+    def modify(self, text: str) -> str:
+        return _URL.sub(self._replace, text)
+
+    def _replace(self, match: re.Match[str]) -> str:
+        return self.replacement + match[0][len(match[0].rstrip(_URL_END)) :]
+
+
+@dataclass(kw_only=True)
+class MarkdownRemover(Modifier):
+    """Takes the marks of Markdown off and keeps its words; links and images become their text.
+
+    Code keeps every character, and a word such as ``snake_case_name`` is no emphasis.
+    """
+
+    def may_change(self, values: pa.Array) -> Any:
+        return pc.match_substring_regex(values, r"[*_#`~>\[\]|+-]|\d[.)]")
+
+    def modify(self, text: str) -> str:
+        parts = _CODE.split(text)
+        # Every third part is code: its text is the second capture, without the fence or the ticks.
+        out = []
+        for index in range(0, len(parts), 3):
+            out.append(_without_marks(parts[index]))
+            if index + 2 < len(parts):
+                out.append(parts[index + 1] if parts[index + 1] is not None else parts[index + 2])
+        return "".join(out)
+
+
+@dataclass(kw_only=True)
+class QuotationRemover(Modifier):
+    """Takes one pair of straight or curly quotation marks off a text that stands in them as a whole."""
+
+    def modify(self, text: str) -> str:
+        inner = text[1:-1]
+        for opening, closing in ('""', "\u201c\u201d"):
+            if (
+                len(text) > 2
+                and text[0] == opening
+                and text[-1] == closing
+                and not (opening in inner or closing in inner)
+            ):
+                return inner
+        return text
+
+
+@dataclass(kw_only=True)
+class Slicer(Modifier):
+    """Keeps a part of each text: from ``left`` to ``right``, which are positions (negative ones count from the end), or
+    strings to look for.
+
+    ``include_left`` and ``include_right`` keep the strings themselves. Where a string is not in the text nothing is left.
+    ``strip`` takes white space off the ends.
+    """
+
+    left: int | str = 0
+    right: int | str | None = None
+    include_left: bool = True
+    include_right: bool = True
+    strip: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("left", self.left), ("right", self.right)):
+            if isinstance(value, bool) or not isinstance(value, int | str | None) or value == "":
+                raise UsageError(f"Slicer.{name} must be a position or a text to look for, not {value!r}")
+
+    def modify(self, text: str) -> str:
+        start: int | None
+        stop: int | None
+        if isinstance(self.left, str):
+            at = text.find(self.left)
+            if at < 0:
+                return ""
+            start = at if self.include_left else at + len(self.left)
+        else:
+            start = self.left
+        if isinstance(self.right, str):
+            at = text.rfind(self.right)
+            if at < 0:
+                return ""
+            stop = at + len(self.right) if self.include_right else at
+        else:
+            stop = self.right
+        cut = text[start:stop]
+        return cut.strip() if self.strip else cut
+
+
+# Fenced blocks with their fences off, and code in ticks with its ticks off.
+_CODE = re.compile(r"(?ms)^[ ]{0,3}(?:```|~~~)[^\n`]*\n(.*?)^[ ]{0,3}(?:```|~~~)[ \t]*$|(?<!`)`([^`\n]+)`(?!`)")
+# What may repeat is bounded, or ends at the character that begins it: a text must not make a match take for ever.
+_LINK_TEXT = r"\[([^\[\]\n]{0,500})\]"
+_TARGET = r"\((?:[^()\s]|\([^()\s]{0,200}\)){0,2000}(?:\s{1,8}\"[^\"\n]{0,300}\")?\)"
+_MARKS: tuple[tuple[re.Pattern[str], Any], ...] = (
+    (re.compile(rf"!{_LINK_TEXT}{_TARGET}"), r"\1"),
+    (re.compile(rf"{_LINK_TEXT}{_TARGET}"), r"\1"),
+    (re.compile(rf"!?{_LINK_TEXT}\[[^\[\]\n]{{0,200}}\]"), r"\1"),
+    (re.compile(r"(?m)^[ ]{0,3}\[[^\[\]\n]{1,200}\]:[ ]+\S.*$\n?"), ""),
+    (re.compile(r"<(https?://[^<>\s]{1,2000})>"), r"\1"),
+    (re.compile(r"(?m)^[ ]{0,3}#{1,6}[ \t]+(.*)$"), lambda match: _heading(match[1])),
+    (re.compile(r"(?m)^[ ]{0,3}(?:([-*_])[ \t]*)(?:\1[ \t]*){2,}$\n?"), ""),
+    (re.compile(r"(?m)^[ ]{0,3}(?:=+|-{2,})[ \t]*$\n?"), ""),
+    (re.compile(r"(?m)^[ ]{0,3}(?:>[ ]?)+"), ""),
+    (re.compile(r"(?m)^([ \t]*)[-*+][ \t]+(?:\[[ xX]\][ \t]+)?"), r"\1"),
+    (re.compile(r"(?<![\w*])\*\*\*(?=\S)([^*\n]{1,500}?)(?<=\S)\*\*\*(?![\w*])"), r"\1"),
+    (re.compile(r"\*\*(?=\S)((?:[^*\n]|\*(?!\*)){1,500}?)(?<=\S)\*\*"), r"\1"),
+    (re.compile(r"(?<!\w)__(?=\S)([^\n]{1,500}?)(?<=\S)__(?!\w)"), r"\1"),
+    (re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]{1,500}?)(?<=[^\s*])\*(?![\w*])"), r"\1"),
+    (re.compile(r"(?<!\w)_(?=[^\s_])([^_\n]{1,500}?)(?<=[^\s_])_(?!\w)"), r"\1"),
+    (re.compile(r"~~(?=\S)([^~\n]{1,500}?)(?<=\S)~~"), r"\1"),
+)
+
+
+def _heading(text: str) -> str:
+    text = text.rstrip(" \t")
+    bare = text.rstrip("#")
+    return bare.rstrip(" \t") if bare != text and bare.endswith((" ", "\t")) else text
+
+
+def _without_marks(text: str) -> str:
+    for pattern, replacement in _MARKS:
+        text = pattern.sub(replacement, text)
+    return text
