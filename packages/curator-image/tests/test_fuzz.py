@@ -21,7 +21,12 @@ from curator_image.decode import BadImage, CpuDecoder, ImageDecode, Picture, pro
 from curator_image.reader import ImageRead
 from curator_image.tar import Member, read_tar, unsafe_name
 
-QUIET = settings(deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "1500")), suppress_health_check=list(HealthCheck), database=None)
+QUIET = settings(
+    deadline=None,
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "1500")),
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
 
 Edit = tuple[str, float, bytes]
 edits = st.lists(
