@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from curator_core.errors import UsageError
 from curator_text import _unicode
@@ -408,22 +409,74 @@ class Block:
             size += len(known)
         return ids, size
 
-    def _likely_pairs(self) -> Ints:
-        # Words that start a pair of words which may occur again in the document. Most pairs do not, and a hash that
-        # fills a table of counts says so for a fifth of what numbering them costs; those that collide come along.
-        rows = self.word_rows
-        sums = self.word_keys * _ODD[0]
+    def _word_sums(self) -> npt.NDArray[np.uint64]:
+        # A hash of every word, equal where words are.
+        starts, ends = self.words.starts, self.words.ends
+        sums: npt.NDArray[np.uint64] = self.word_keys * _ODD[0]
+        sizes = ends - starts
+        offset = 8
+        longer = np.flatnonzero(sizes > offset)
+        while len(longer) and offset < 40:
+            tails = self._eights[starts[longer] + offset] | _BEYOND[np.minimum(sizes[longer] - offset, 8)]
+            part = sums[longer]
+            sums[longer] = (part ^ part >> np.uint64(29) ^ tails) * _ODD[1]
+            offset += 8
+            longer = longer[sizes[longer] > offset]
+        raw = self.raw
+        for index, start, end in zip(longer.tolist(), starts[longer].tolist(), ends[longer].tolist(), strict=True):
+            sums[index] = xxhash.xxh3_64_intdigest(raw[start:end])
         sums ^= sums >> np.uint64(29)
+        return sums
+
+    def _same_words(self, some: Ints, others: Ints) -> bool:
+        # Whether words are equal, each to each.
+        keys, starts, ends = self.word_keys, self.words.starts, self.words.ends
+        sizes = (ends - starts)[some]
+        if not (np.array_equal(keys[some], keys[others]) and np.array_equal(sizes, (ends - starts)[others])):
+            return False
+        offset = 8
+        longer = np.flatnonzero(sizes > offset)
+        while len(longer) and offset < 40:
+            one, two = starts[some[longer]] + offset, starts[others[longer]] + offset
+            beyond = _BEYOND[np.minimum(sizes[longer] - offset, 8)]
+            if not np.array_equal(self._eights[one] | beyond, self._eights[two] | beyond):
+                return False
+            offset += 8
+            longer = longer[sizes[longer] > offset]
+        raw = self.raw
+        spans = (starts[some[longer]], ends[some[longer]], starts[others[longer]], ends[others[longer]])
+        return all(raw[a:b] == raw[c:d] for a, b, c, d in zip(*(span.tolist() for span in spans), strict=True))
+
+    def _repeated_pairs(self) -> Grams:
+        # Hashes find what may be equal, for a third of what it costs to number all words; then it is compared.
+        rows, sums = self.word_rows, self._word_sums()
         pairs = sums[1:] * _ODD[1]
         pairs += sums[:-1]
         pairs += np.repeat(np.arange(self.rows, dtype=np.uint64) * _ODD[2], self.word_counts())[:-1]
         pairs *= _ODD[3]
+        # Most pairs occur once in their document, and a table of counts by a few bits of the hash says so at once.
         bits = max(len(pairs), 1).bit_length() + 1
-        pairs >>= np.uint64(64 - bits)
-        buckets = pairs.view(np.int64)
-        likely = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
-        within: Ints = likely[rows[likely] == rows[likely + 1]]
-        return within
+        buckets = (pairs >> np.uint64(64 - bits)).view(np.int64)
+        at = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
+        at = at[rows[at] == rows[at + 1]]
+        grams = _repeated(at, pairs[at])
+        heads = np.zeros(grams.size, np.int64)
+        heads[grams.ids[grams.first]] = grams.at[grams.first]
+        before = heads[grams.ids]
+        if (
+            np.array_equal(rows[before], rows[grams.at])
+            and self._same_words(grams.at, before)
+            and self._same_words(grams.at + 1, before + 1)
+        ):
+            return grams
+        return self._exactly_repeated_pairs()
+
+    def _exactly_repeated_pairs(self) -> Grams:
+        # For hashes that collide, which somebody would have to contrive.
+        rows = self.word_rows
+        at = np.flatnonzero(rows[1:] == rows[:-1])
+        ids, size = self._number_words(np.arange(len(rows)))
+        return _repeated(at, (rows[at] * size + ids[at]) * size + ids[at + 1])
 
     @cached_property
     def _gram_levels(self) -> dict[int, Grams]:
@@ -436,26 +489,14 @@ class Block:
             if n == 1:
                 at = np.arange(len(self.words.starts))
                 ids, size = self._number_words(at)
-                keys = self.word_rows * size + ids
+                levels[n] = _repeated(at, self.word_rows * size + ids)
             elif n == 2:
-                at = self._likely_pairs()
-                used = np.zeros(len(self.words.starts), np.bool_)
-                used[at] = used[at + 1] = True
-                chosen = np.flatnonzero(used)
-                numbers, size = self._number_words(chosen)
-                ids = np.zeros(len(used), np.int64)
-                ids[chosen] = numbers
-                keys = (self.word_rows[at] * size + ids[at]) * size + ids[at + 1]
+                levels[n] = self._repeated_pairs()
             else:
                 # An n-gram is the (n-1)-grams at two neighbouring words, and is not repeated unless both are.
                 below = self.repeated_grams(n - 1)
                 pairs = np.flatnonzero(below.at[1:] == below.at[:-1] + 1)
-                keys = below.ids[pairs] * below.size + below.ids[pairs + 1]
-                at = below.at[pairs]
-            numbers, count = _numbered(keys)
-            counts = np.bincount(numbers, minlength=count)
-            repeated = np.flatnonzero(counts[numbers] > 1)
-            levels[n] = Grams(at[repeated], numbers[repeated], counts)
+                levels[n] = _repeated(below.at[pairs], below.ids[pairs] * below.size + below.ids[pairs + 1])
         return levels[n]
 
     def top_gram_starts(self, n: int) -> Ints:
@@ -960,6 +1001,14 @@ _ODD = np.array(
 )
 # Letters of English text by how often they occur: a search begins at the rarest of its needle.
 _FREQUENT = {byte: rank for rank, byte in enumerate(b"zqxjkv:/bpgwymufcldrhsnioate ", start=1)}
+
+
+def _repeated(at: Ints, keys: npt.NDArray[Any]) -> Grams:
+    """Those of the n-grams at these words whose key occurs twice or more."""
+    numbers, count = _numbered(keys)
+    counts = np.bincount(numbers, minlength=count)
+    chosen = np.flatnonzero(counts[numbers] > 1)
+    return Grams(at[chosen], numbers[chosen], counts)
 
 
 def _numbered(keys: npt.NDArray[Any]) -> tuple[Ints, int]:

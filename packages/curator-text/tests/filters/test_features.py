@@ -151,6 +151,20 @@ def test_ngrams_are_what_plain_python_says(texts: list[str], n: int) -> None:
     assert found.per_row(Block.skipped_gram_chars, n).tolist() == [skipped(text, n) for text in texts]
 
 
+def test_words_whose_hashes_collide_are_still_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a b a b c d", "a b", "long-word-one x long-word-two x", "p" * 50 + " q " + "r" * 50 + " q"]
+    expected = [[top_gram(text, n)[1] for text in texts] for n in (1, 2, 3)]
+    # Every hash is nought.
+    monkeypatch.setattr(module, "_ODD", np.zeros_like(module._ODD))
+    found = TextFeatures.of(texts)
+    assert [found.per_row(Block.top_gram_counts, n).tolist() for n in (1, 2, 3)] == expected
+    assert found.per_row(Block.distinct_sentences).tolist() == [1] * 4
+    # A constant hash of long words alone.
+    monkeypatch.undo()
+    monkeypatch.setattr(module.xxhash, "xxh3_64_intdigest", lambda data: 7)
+    assert TextFeatures.of(texts).per_row(Block.top_gram_counts, 2).tolist() == expected[1]
+
+
 @settings(deadline=None)
 @given(texts=TEXTS)
 def test_lines_and_paragraphs_of_the_recipes_are_what_plain_python_says(texts: list[str]) -> None:
