@@ -9,15 +9,64 @@ that, exactly, even where children stream before anybody knows how many there wi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
-from curator_core.lineage import child_id
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.lineage import CHILD_DIGITS, child_id, lineage_key
 from curator_core.task import FileRecord, StagePerfStats
 
 FORK, DONE, DROPPED, FAILED, MERGED, MERGE = "fork", "done", "dropped", "failed", "merged", "merge"
 ENDINGS = (DONE, DROPPED, FAILED)
+KINDS = (FORK, DONE, DROPPED, FAILED, MERGED, MERGE)
+_KINDS = {kind: code for code, kind in enumerate(KINDS)}
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+_COUNT = pa.struct(
+    [
+        ("stage", pa.string()),
+        ("seconds", pa.float32()),
+        ("calls", pa.int32()),
+        ("rows_in", pa.int64()),
+        ("rows_out", pa.int64()),
+        ("quarantined", pa.int64()),
+        ("dropped", pa.string()),  # {"reason": rows} as JSON, null where there are none; so are the next two
+        ("rejected", pa.string()),
+        ("metrics", pa.string()),
+    ]
+)
+_OUTPUT = pa.struct(
+    [
+        ("stage", pa.string()),
+        ("path", pa.string()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+)
+_EVENT_FIELDS = [
+    ("kind", _WORD),
+    ("source", _WORD),
+    ("path", _WORD),  # source and path together are the id of the task; empty for the source itself
+    ("generation", _WORD),
+    ("attempt", pa.int32()),
+    ("children", pa.int32()),
+    ("quarantined", pa.int64()),
+    ("stage", _WORD),
+    ("reason", _WORD),
+    ("counts", pa.list_(_COUNT)),
+    ("outputs", pa.list_(_OUTPUT)),
+    ("members", pa.list_(pa.string())),
+    ("result", pa.string()),
+]
+EVENT_SCHEMA = pa.schema(_EVENT_FIELDS)
+# What it takes to say what is complete.
+INDEX = ["kind", "source", "path", "generation", "attempt", "children", "quarantined"]
 
 
 @dataclass(slots=True)
@@ -41,14 +90,98 @@ class Event:
     outputs: list[tuple[str, FileRecord]] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
     result: str = ""
-    packed: str = ""  # counts as the ledger stores them: JSON, read only where somebody adds them up
 
-    @property
-    def quarantined(self) -> bool:
-        """Whether rows were set aside on the way here."""
-        if self.packed:
-            return any(len(row) > 7 and row[7] for row in json.loads(self.packed))
-        return any(count.quarantined for count in self.counts)
+
+def events_table(events: Sequence[Event]) -> pa.Table:
+    """Events as a table; texts that repeat are stored once."""
+    counts = [count for event in events for count in event.counts]
+    outputs = [output for event in events for output in event.outputs]
+    count_columns: list[list[Any]] = [
+        [c.stage_name for c in counts],
+        [c.process_time for c in counts],
+        [c.calls for c in counts],
+        [c.rows_in for c in counts],
+        [c.rows_out for c in counts],
+        [c.quarantined for c in counts],
+        [_json(c.dropped) for c in counts],
+        [_json(c.rejected) for c in counts],
+        [_json(c.custom_metrics) for c in counts],
+    ]
+    output_columns: list[list[Any]] = [
+        [stage for stage, _ in outputs],
+        [record.path for _, record in outputs],
+        [record.rows for _, record in outputs],
+        [record.bytes for _, record in outputs],
+        [record.sha256 for _, record in outputs],
+    ]
+    columns: list[Any] = [
+        [e.kind for e in events],
+        [e.source for e in events],
+        [e.task[len(e.source) :] for e in events],
+        [e.generation for e in events],
+        [e.attempt for e in events],
+        [e.children for e in events],
+        [sum([c.quarantined for c in e.counts]) for e in events],
+        [e.stage for e in events],
+        [e.reason for e in events],
+        _lists(_COUNT, count_columns, [len(e.counts) for e in events]),
+        _lists(_OUTPUT, output_columns, [len(e.outputs) for e in events]),
+        [e.members for e in events],
+        [e.result for e in events],
+    ]
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, type=kind)
+        for column, (_, kind) in zip(columns, _EVENT_FIELDS, strict=True)
+    ]
+    return pa.table(arrays, schema=EVENT_SCHEMA)
+
+
+def events_from(table: pa.Table) -> Iterator[Event]:
+    """The events in a table."""
+    for batch in table.select([name for name, _ in _EVENT_FIELDS]).to_batches(max_chunksize=65_536):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            kind, source, path, generation, attempt, children, _, stage, reason, counts, outputs, members, result = row
+            yield Event(
+                kind,
+                source,
+                source + path,
+                generation,
+                attempt,
+                children,
+                stage,
+                reason,
+                [_count(value) for value in counts],
+                [(o["stage"], FileRecord(o["path"], o["rows"], o["bytes"], o["sha256"])) for o in outputs],
+                members,
+                result,
+            )
+
+
+def _count(value: dict[str, Any]) -> StagePerfStats:
+    dropped, rejected, metrics = (json.loads(value[k]) if value[k] else {} for k in ("dropped", "rejected", "metrics"))
+    return StagePerfStats(
+        value["stage"],
+        value["seconds"],
+        value["calls"],
+        value["rows_in"],
+        value["rows_out"],
+        dropped,
+        rejected,
+        value["quarantined"],
+        metrics,
+    )
+
+
+def _lists(kind: pa.StructType, columns: list[list[Any]], lengths: list[int]) -> pa.Array:
+    arrays = [pa.array(column, type=kind.field(index).type) for index, column in enumerate(columns)]
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    values = pa.StructArray.from_arrays(arrays, fields=list(kind))
+    return pa.ListArray.from_arrays(pa.array(offsets), values, type=pa.list_(kind))
+
+
+def _json(value: dict[str, Any]) -> str | None:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False) if value else None
 
 
 @dataclass(slots=True)
@@ -118,27 +251,43 @@ class Tally:
 
     def add(self, counts: Iterable[StagePerfStats]) -> None:
         for count in counts:
-            totals = self.stages.get(count.stage_name)
-            if totals is None:
-                totals = self.stages[count.stage_name] = StageTotals(count.stage_name)
-            totals.add(count)
+            self._of(count.stage_name).add(count)
 
-    def add_event(self, event: Event) -> None:
-        """The counts of an event, as they came or as the ledger stores them."""
-        if not event.packed:
-            self.add(event.counts)
-            return
-        for row in json.loads(event.packed):
-            totals = self.stages.get(row[0])
-            if totals is None:
-                totals = self.stages[row[0]] = StageTotals(row[0])
-            if len(row) > 5:
-                totals.add(StagePerfStats(*row))
-            else:
-                totals.seconds += row[1]
-                totals.calls += row[2]
-                totals.rows_in += row[3]
-                totals.rows_out += row[4]
+    def add_table(self, counts: pa.ChunkedArray) -> None:
+        """The ``counts`` of a table of events."""
+        for chunk in counts.chunks:
+            values = chunk.flatten()
+            if not len(values):
+                continue
+            stages = values.field("stage").dictionary_encode()
+            codes = stages.indices.to_numpy(zero_copy_only=False)
+            names = stages.dictionary.to_pylist()
+            sums = {
+                key: np.bincount(codes, weights=values.field(key).to_numpy(zero_copy_only=False), minlength=len(names))
+                for key in ("seconds", "calls", "rows_in", "rows_out", "quarantined")
+            }
+            for code, name in enumerate(names):
+                totals = self._of(name)
+                totals.calls += int(sums["calls"][code])
+                totals.rows_in += int(sums["rows_in"][code])
+                totals.rows_out += int(sums["rows_out"][code])
+                totals.quarantined += int(sums["quarantined"][code])
+                totals.seconds += float(sums["seconds"][code])
+            for key in ("dropped", "rejected", "metrics"):
+                column = values.field(key)
+                if column.null_count == len(column):
+                    continue
+                there = pc.indices_nonzero(column.is_valid()).to_numpy()
+                for code, text in zip(codes[there], column.drop_null().to_pylist(), strict=True):
+                    mine = getattr(self._of(names[code]), key)
+                    for reason, number in json.loads(text).items():
+                        mine[reason] = mine.get(reason, 0) + number
+
+    def _of(self, name: str) -> StageTotals:
+        totals = self.stages.get(name)
+        if totals is None:
+            totals = self.stages[name] = StageTotals(name)
+        return totals
 
     def as_counts(self) -> list[StagePerfStats]:
         """The totals as one entry per stage, to be added to another tally."""
@@ -159,16 +308,72 @@ class Tally:
         return sum(totals.rows_rejected + totals.quarantined for totals in self.stages.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Events that came together, as columns; ``table`` has (or loads) what only some questions need."""
+
+    rows: int
+    table: Callable[[Sequence[str]], pa.Table]
+
+
+class _Words:
+    """Texts as numbers."""
+
+    def __init__(self) -> None:
+        self.codes: dict[str, int] = {}
+
+    def code(self, text: str) -> int:
+        return self.codes.setdefault(text, len(self.codes))
+
+    def column(self, column: pa.ChunkedArray) -> np.ndarray:
+        """The codes of a dictionary column."""
+        parts = []
+        for chunk in column.chunks:
+            codes = np.array([self.code(text) for text in chunk.dictionary.to_pylist()], np.int32)
+            indices = chunk.indices.to_numpy(zero_copy_only=False)
+            parts.append(codes[indices] if len(codes) else np.zeros(0, np.int32))
+        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+    def texts(self) -> list[str]:
+        return list(self.codes)
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """The newest event of each task, sorted by source and path, and which of them count."""
+
+    key: np.ndarray  # source << 32 | path
+    row: np.ndarray  # the number of the event
+    source: np.ndarray
+    path: np.ndarray
+    kind: np.ndarray
+    children: np.ndarray
+    valid: np.ndarray  # descends, fork by fork, from its source
+    parts: np.ndarray  # the share is one over this
+    complete: np.ndarray  # by source
+    failed: np.ndarray  # by source
+
+
 class Accounts:
-    """The events of a run, by source, each task's newest fact only."""
+    """The events of a run. Each task's newest fact counts, if it descends from its source.
+
+    Events are columns of numbers (about 20 bytes each), so that a ledger of ten million fits and is judged in seconds.
+    """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
-        self._events: dict[str, dict[str, Event]] = {}
-        self._generation: dict[str, tuple[int, str]] = {}
+        self._sources, self._paths, self._generations = _Words(), _Words(), _Words()
+        self._paths.code("")
+        self._columns: list[tuple[np.ndarray, ...]] = []
+        self._parts: list[Part] = []
+        self._new: list[Event] = []
         self._expected: dict[str, str] = {}
+        self._stale: set[str] = set()
+        self._judged: _Verdict | None = None
         self.merges: dict[str, Event] = {}
         for event in events:
             self.add(event)
+
+    # Taking in ----------------------------------------------------------------------------------------------------
 
     def add(self, event: Event) -> None:
         """Take an event in; adding it twice changes nothing."""
@@ -177,124 +382,330 @@ class Accounts:
             if known is None or event.attempt >= known.attempt:
                 self.merges[event.task] = event
             return
-        if self._expected.get(event.source, event.generation) != event.generation:
-            return
-        newest = self._generation.get(event.source)
-        if newest is None or (event.attempt, event.generation) > newest:
-            if newest is not None and newest[1] != event.generation:
-                self._events.pop(event.source, None)
-            self._generation[event.source] = (event.attempt, event.generation)
-        elif event.generation != newest[1]:
-            return
-        tasks = self._events.setdefault(event.source, {})
-        known = tasks.get(event.task)
-        if known is not None:
-            if known.attempt > event.attempt:
-                return
-            if known.attempt == event.attempt and known.kind == FAILED and event.kind != FAILED:
-                return  # the driver gave a task up that a dying worker had begun
-        tasks[event.task] = event
+        self._new.append(event)
+        self._judged = None
+
+    def add_table(self, index: pa.Table, load: Callable[[Sequence[str]], pa.Table]) -> None:
+        """Take in events as the ledger stores them: the columns of `INDEX`, and a way to the others."""
+        kinds = index["kind"]
+        codes = np.concatenate(
+            [
+                np.array([_KINDS[text] for text in chunk.dictionary.to_pylist()], np.int8)[chunk.indices.to_numpy()]
+                for chunk in kinds.chunks
+                if len(chunk)
+            ]
+            or [np.zeros(0, np.int8)]
+        )
+        if (codes == _KINDS[MERGE]).any():
+            for event in events_from(load([name for name, _ in _EVENT_FIELDS])):
+                if event.kind == MERGE:
+                    self.add(event)
+        self._columns.append(
+            (
+                self._sources.column(index["source"]),
+                self._paths.column(index["path"]),
+                codes,
+                index["children"].to_numpy(),
+                index["attempt"].to_numpy(),
+                self._generations.column(index["generation"]),
+                index["quarantined"].to_numpy() > 0,
+            )
+        )
+        self._parts.append(Part(len(index), load))
+        self._judged = None
 
     def expect(self, source: str, generation: str) -> None:
-        """Only events of this generation count for the source; those of another are forgotten."""
+        """Only events of this generation count for the source; a new expectation is met by a new reading."""
+        if self._judged is not None and self._expected.get(source) != generation:
+            self._stale.add(source)
         self._expected[source] = generation
-        if source in self._generation and self._generation[source][1] != generation:
-            self._events.pop(source, None)
-            self._generation.pop(source, None)
+
+    # The verdict --------------------------------------------------------------------------------------------------
 
     def sources(self) -> list[str]:
-        return list(self._events)
-
-    def generation(self, source: str) -> str:
-        """The generation (see `SourceStage`) that the events of a source belong to."""
-        return self._generation.get(source, (0, ""))[1]
-
-    def reachable(self, source: str) -> Iterable[Event]:
-        """The events that count, from the source down, in lineage order."""
-        tasks = self._events.get(source)
-        if not tasks:
-            return
-        stack = [source]
-        while stack:
-            event = tasks.get(stack.pop())
-            if event is None:
-                continue
-            yield event
-            if event.kind == FORK:
-                stack.extend(child_id(event.task, index) for index in range(event.children - 1, -1, -1))
+        """The sources that an event counts for."""
+        verdict, names = self._verdict(), self._sources.texts()
+        return [names[code] for code in np.unique(verdict.source)]
 
     def is_complete(self, source: str) -> bool:
         """Whether every part of a source has ended, or waits as a stored member of a merge."""
-        return source in self._events and self.settle(source).complete
+        verdict = self._verdict()
+        code = self._sources.codes.get(source)
+        return code is not None and source not in self._stale and bool(verdict.complete[code])
 
     def has_failures(self, source: str) -> bool:
-        return any(event.kind == FAILED or event.quarantined for event in self.reachable(source))
+        """Whether a task of the source was given up, or rows of it were set aside."""
+        verdict = self._verdict()
+        code = self._sources.codes.get(source)
+        return code is not None and bool(verdict.failed[code])
+
+    def reachable(self, source: str) -> Iterator[Event]:
+        """The events that count, from the source down, in lineage order."""
+        for row in self.rows([source]):
+            yield from self.events(row, 1)
+
+    def attempt_of(self, source: str, task: str) -> int | None:
+        """The attempt that the event of a task belongs to, if it counts."""
+        verdict = self._verdict()
+        code, path = self._sources.codes.get(source), self._paths.codes.get(task[len(source) :])
+        if code is None or path is None:
+            return None
+        key = code << 32 | path
+        place = int(np.searchsorted(verdict.key, key))
+        if place == len(verdict.key) or verdict.key[place] != key or not verdict.valid[place]:
+            return None
+        return int(self._column(4)[verdict.row[place]])
+
+    def generation(self, source: str) -> str:
+        """The generation (see `SourceStage`) that the events of a source belong to."""
+        if source in self._expected:
+            return self._expected[source]
+        verdict = self._verdict()
+        code = self._sources.codes.get(source)
+        place = int(np.searchsorted(verdict.source, code)) if code is not None else len(verdict.source)
+        if place == len(verdict.source) or verdict.source[place] != code:
+            return ""
+        return self._generations.texts()[self._column(5)[verdict.row[place]]]
 
     def settle(self, source: str) -> Settlement:
-        """The shares of one source; those of a ``merged`` task are told apart (see `settle_all`)."""
+        """The shares of one source; what was handed to merges is told apart (see `shares`)."""
         result = Settlement(source)
-        tasks = self._events.get(source, {})
-        stack: list[tuple[str, Fraction, str]] = [(source, Fraction(1), "")]
+        verdict = self._verdict()
+        code = self._sources.codes.get(source, -1)
+        start, stop = np.searchsorted(verdict.source, [code, code + 1]) if code >= 0 else (0, 0)
+        paths = self._paths.texts()
+        tasks = {paths[verdict.path[i]]: i for i in range(start, stop) if verdict.valid[i]}
+        names = self._stage_names(verdict.row[start:stop]) if tasks else {}
+        stack: list[tuple[str, Fraction, str]] = [("", Fraction(1), "")]
         while stack:
-            task, share, seen = stack.pop()
-            event = tasks.get(task)
-            if event is None:
+            path, share, seen = stack.pop()
+            at = tasks.get(path)
+            if at is None:
                 result.missing += share
-                result.missing_task = result.missing_task or task
+                result.missing_task = result.missing_task or source + path
                 result.last_stage = result.last_stage or seen
-            elif event.kind == FORK:
-                part = share / event.children if event.children else share
-                if not event.children:
-                    result.dropped += share
-                stack.extend((child_id(task, i), part, event.stage) for i in range(event.children))
+                continue
+            kind, children = KINDS[verdict.kind[at]], int(verdict.children[at])
+            if kind == FORK and children:
+                stage = names.get(int(verdict.row[at]), "")
+                stack.extend((child_id(path, i), share / children, stage) for i in range(children))
             else:
-                setattr(result, event.kind, getattr(result, event.kind) + share)
+                end = DROPPED if kind == FORK else kind
+                setattr(result, end, getattr(result, end) + share)
         return result
 
-    def settle_all(self, sources: Iterable[str]) -> dict[str, Settlement]:
-        """The shares of the given sources, those handed to merges followed to where the merged tasks went."""
-        settled = {source: self.settle(source) for source in sources}
-        if not self.merges:
-            return settled
-        merge_of = {member: merge.task for merge in self.merges.values() for member in merge.members}
-        fate: dict[str, Settlement] = {}
-        for source, settlement in settled.items():
-            if settlement.merged:
-                self._follow(source, settlement, merge_of, fate)
-        return settled
+    def shares(self, sources: Sequence[str]) -> dict[str, Fraction]:
+        """Where the shares of all ``sources`` went, those that were handed to merges followed to their end."""
+        self._verdict()
+        ends = dict.fromkeys((DONE, DROPPED, FAILED, MERGED), Fraction(0))
+        weights: dict[str, Fraction] = {}
+        self._add_shares(np.array([self._sources.codes[s] for s in sources], np.int64), None, ends, weights)
+        while weights:
+            # Members of a merge come from what is before it, so each round goes one merge down the pipeline.
+            names = [name for name in weights if name in self._sources.codes]
+            ends[MERGED] += sum((weights[name] for name in weights.keys() - set(names)), Fraction(0))
+            codes = np.array([self._sources.codes[name] for name in names], np.int64)
+            given = {self._sources.codes[name]: weights[name] for name in names}
+            weights = {}
+            self._add_shares(codes, given, ends, weights)
+        return ends
 
-    def _follow(
-        self, source: str, settlement: Settlement, merge_of: Mapping[str, str], fate: dict[str, Settlement]
+    def _add_shares(
+        self,
+        codes: np.ndarray,
+        given: dict[int, Fraction] | None,
+        ends: dict[str, Fraction],
+        onward: dict[str, Fraction],
     ) -> None:
-        for event, share in self._shares(source):
-            if event.kind != MERGED:
-                continue
-            settlement.merged -= share
-            merge = merge_of.get(event.task)
-            if merge is None:
-                settlement.missing += share
-                settlement.missing_task, settlement.last_stage = event.task, event.stage
-                continue
-            if merge not in fate:
-                fate[merge] = self.settle(merge)
-                if fate[merge].merged:
-                    self._follow(merge, fate[merge], merge_of, fate)
-            end = fate[merge]
-            settlement.done += share * end.done
-            settlement.dropped += share * end.dropped
-            settlement.failed += share * end.failed
-            if end.missing:
-                settlement.missing += share * end.missing
-                settlement.missing_task, settlement.last_stage = end.missing_task, end.last_stage or event.stage
+        verdict = self._verdict()
+        wanted = np.zeros(len(self._sources.codes), bool)
+        wanted[codes] = True
+        leaf = verdict.valid & wanted[verdict.source] & ((verdict.kind != _KINDS[FORK]) | (verdict.children == 0))
+        merged = leaf & (verdict.kind == _KINDS[MERGED])
+        if merged.any():
+            merge_of = {member: merge.task for merge in self.merges.values() for member in merge.members}
+            names, paths = self._sources.texts(), self._paths.texts()
+            for at in np.flatnonzero(merged):
+                code = int(verdict.source[at])
+                share = Fraction(1, int(verdict.parts[at])) * (given[code] if given else 1)
+                merge = merge_of.get(names[code] + paths[verdict.path[at]])
+                if merge is None:
+                    ends[MERGED] += share
+                else:
+                    onward[merge] = onward.get(merge, Fraction(0)) + share
+            leaf &= ~merged
+        at = np.flatnonzero(leaf)
+        if not len(at):
+            return
+        kinds = np.where(verdict.kind[at] == _KINDS[FORK], _KINDS[DROPPED], verdict.kind[at]).astype(np.int64)
+        parts = verdict.parts[at]
+        if given is None and parts.dtype != object:
+            # Few different denominators: count the leaves of each.
+            order = np.lexsort((parts, kinds))
+            kinds, parts = kinds[order], parts[order]
+            starts = np.flatnonzero(np.r_[True, (kinds[1:] != kinds[:-1]) | (parts[1:] != parts[:-1])])
+            for start, stop in zip(starts, np.r_[starts[1:], len(kinds)], strict=True):
+                ends[KINDS[kinds[start]]] += Fraction(int(stop - start), int(parts[start]))
+            return
+        for kind, part, code in zip(kinds, parts, verdict.source[at], strict=True):
+            ends[KINDS[kind]] += Fraction(1, int(part)) * (given[int(code)] if given else 1)
 
-    def _shares(self, source: str) -> Iterable[tuple[Event, Fraction]]:
-        tasks = self._events.get(source, {})
-        stack = [(source, Fraction(1))]
-        while stack:
-            task, share = stack.pop()
-            event = tasks.get(task)
-            if event is None:
-                continue
-            yield event, share
-            if event.kind == FORK and event.children:
-                stack.extend((child_id(task, i), share / event.children) for i in range(event.children))
+    # What the events say ------------------------------------------------------------------------------------------
+
+    def rows(self, sources: Sequence[str], kind: str = "") -> np.ndarray:
+        """The numbers of the events that count for ``sources``, in the order of these and of lineage."""
+        verdict = self._verdict()
+        rank = np.full(len(self._sources.codes) or 1, -1, np.int64)
+        for position, source in enumerate(sources):
+            code = self._sources.codes.get(source)
+            if code is not None:
+                rank[code] = position
+        at = np.flatnonzero(verdict.valid & (rank[verdict.source] >= 0)) if len(verdict.source) else np.zeros(0, int)
+        if kind:
+            at = at[verdict.kind[at] == _KINDS[kind]]
+        order = np.lexsort((self._path_ranks()[verdict.path[at]], rank[verdict.source[at]]))
+        found: np.ndarray = verdict.row[at[order]]
+        return found
+
+    def tasks(self, rows: np.ndarray) -> list[tuple[str, str]]:
+        """Task and generation of events, by their numbers."""
+        names, paths, generations = self._sources.texts(), self._paths.texts(), self._generations.texts()
+        source, path, generation = self._column(0)[rows], self._column(1)[rows], self._column(5)[rows]
+        return [(names[s] + paths[p], generations[g]) for s, p, g in zip(source, path, generation, strict=True)]
+
+    def tables(self, rows: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """Columns of the given events, file by file, with the place of each in ``rows``."""
+        place = np.full(sum(part.rows for part in self._parts), -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        start = 0
+        for part in self._parts:
+            mine = place[start : start + part.rows]
+            start += part.rows
+            picked = np.flatnonzero(mine >= 0)
+            if len(picked):
+                table = part.table(columns)
+                yield mine[picked], table if len(picked) == part.rows else table.take(pa.array(picked))
+
+    def events(self, row: int, count: int = 1) -> list[Event]:
+        """Whole events by number."""
+        found = []
+        for _, table in self.tables(np.arange(row, row + count), [name for name, _ in _EVENT_FIELDS]):
+            found += list(events_from(table))
+        return found
+
+    # How ----------------------------------------------------------------------------------------------------------
+
+    def _column(self, index: int) -> np.ndarray:
+        self._take_new()
+        if len(self._columns) > 1:
+            self._columns = [tuple(np.concatenate(column) for column in zip(*self._columns, strict=True))]
+        if not self._columns:
+            return np.zeros(0, np.int64)
+        return self._columns[0][index]
+
+    def _take_new(self) -> None:
+        if not self._new:
+            return
+        events, self._new = self._new, []
+        for start in range(0, len(events), 100_000):
+            table = events_table(events[start : start + 100_000])
+            self.add_table(table, table.select)
+
+    def _stage_names(self, rows: np.ndarray) -> dict[int, str]:
+        ordered = np.sort(rows)
+        return {
+            int(ordered[place]): stage
+            for places, table in self.tables(ordered, ["stage"])
+            for place, stage in zip(places, table["stage"].to_pylist(), strict=True)
+        }
+
+    def _path_ranks(self) -> np.ndarray:
+        """The position of each path in lineage order."""
+        paths = self._paths.texts()
+        ordered = pc.sort_indices(pa.array(paths)).to_numpy()
+        if any(len(path) % (CHILD_DIGITS + 1) for path in paths):  # a number of more digits than ids are padded to
+            ordered = np.array(sorted(range(len(paths)), key=lambda code: lineage_key(paths[code])[1]), np.int64)
+        ranks = np.empty(len(paths), np.int64)
+        ranks[ordered] = np.arange(len(paths))
+        return ranks
+
+    def _verdict(self) -> _Verdict:
+        if self._judged is None or self._new:
+            self._judged = self._judge()
+            self._stale.clear()
+        return self._judged
+
+    def _judge(self) -> _Verdict:
+        source, path, kind, children, attempt, generation, aside = (self._column(index) for index in range(7))
+        # Which tasks a merge was made of is no fact about a task: these rows are in `merges`.
+        rows = np.flatnonzero(self._counts_by_generation(source, attempt, generation) & (kind != _KINDS[MERGE]))
+        key = source[rows].astype(np.int64) << 32 | path[rows]
+        # At one attempt a task that was given up stays so: its dead worker may have left more. Otherwise any will do.
+        rank = attempt[rows].astype(np.int64) << 33 | (kind[rows] == _KINDS[FAILED]).astype(np.int64) << 32
+        order = np.argsort(key, kind="stable")
+        if (np.diff(key[order]) == 0).any():
+            order = np.lexsort((rank | children[rows], key))
+            key = key[order]
+            last = np.r_[key[1:] != key[:-1], np.ones(min(1, len(key)), bool)]
+            order, key = order[last], key[last]
+        else:
+            key = key[order]
+        row = rows[order]
+        source, path, kind, children = source[row], path[row], kind[row], children[row]
+        valid, parts = self._descend(key, source, path, kind, children)
+        count = len(self._sources.codes)
+        forked = valid & (kind == _KINDS[FORK])
+        announced = 1 + np.bincount(source[forked], weights=children[forked], minlength=count)
+        there = np.bincount(source[valid], minlength=count)
+        bad = valid & ((kind == _KINDS[FAILED]) | aside[row].astype(bool))
+        failed = np.bincount(source[bad], minlength=count) > 0
+        return _Verdict(key, row, source, path, kind, children, valid, parts, there == announced, failed)
+
+    def _counts_by_generation(self, source: np.ndarray, attempt: np.ndarray, generation: np.ndarray) -> np.ndarray:
+        names, codes = self._sources.texts(), self._generations.codes
+        expected = np.array([codes.get(self._expected[n], -1) if n in self._expected else -2 for n in names], np.int64)
+        if not len(source):
+            return np.zeros(0, bool)
+        free = expected[source] == -2
+        if free.any():  # nobody has said: the generation of the newest attempt
+            texts = self._generations.texts()
+            newest: dict[int, tuple[int, str]] = {}
+            triples = np.unique(np.stack([source[free], attempt[free], generation[free]], axis=1), axis=0)
+            for s, a, g in triples.tolist():
+                newest[s] = max(newest.get(s, (0, "")), (a, texts[g]))
+            for s, (_, text) in newest.items():
+                expected[s] = codes[text]
+        counts: np.ndarray = expected[source] == generation
+        return counts
+
+    def _descend(
+        self, key: np.ndarray, source: np.ndarray, path: np.ndarray, kind: np.ndarray, children: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which tasks descend from their source by forks that announced them, and into how many their share went."""
+        texts = self._paths.texts()
+        depth = np.array([text.count(".") for text in texts], np.int32)
+        parent = np.array([self._paths.codes.get(text.rpartition(".")[0], -1) for text in texts], np.int64)
+        number = np.array([int(text.rpartition(".")[2] or 0) for text in texts], np.int64)
+        valid = np.zeros(len(key), bool)
+        parts = np.ones(len(key), np.int64)
+        levels = depth[path]
+        valid[levels == 0] = True
+        for level in range(1, int(levels.max(initial=0)) + 1):
+            at = np.flatnonzero(levels == level)
+            above = source[at].astype(np.int64) << 32 | parent[path[at]]
+            place = np.minimum(np.searchsorted(key, above), len(key) - 1)
+            fits = (
+                (parent[path[at]] >= 0)
+                & (key[place] == above)
+                & valid[place]
+                & (kind[place] == _KINDS[FORK])
+                & (number[path[at]] < children[place])
+            )
+            valid[at] = fits
+            at, place = at[fits], place[fits]
+            if len(at) and parts.dtype != object:
+                most = parts[place].astype(float) * children[place]
+                if most.max() > 2.0**62:
+                    parts = parts.astype(object)
+            parts[at] = parts[place] * children[place]
+        return valid, parts

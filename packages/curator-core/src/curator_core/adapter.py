@@ -822,7 +822,7 @@ class GroupRunner:
                 if self.folder:
                     store_task(self.folder, task)
             elif self.context.run_dir:
-                result = self._keep_result(task)
+                result = self._keep_result(task, outputs)
             self.sink.event(
                 Event(
                     MERGED if self.ending == "merged" else DONE,
@@ -846,9 +846,12 @@ class GroupRunner:
                 yield task
             del task
 
-    def _keep_result(self, task: Task[Any]) -> str:
+    def _keep_result(self, task: Task[Any], outputs: list[Any]) -> str:
         """What a resumed run gives back for this task: a list of files in the event itself, a table in a file."""
         if type(task) is FileGroupTask:
+            records = [record for _, record in outputs]
+            if records == task.records and task.data == [record.path for record in records]:
+                return "outputs"  # the usual case of a writer: they stand in the event already
             return json.dumps([task.data, [[r.path, r.rows, r.bytes, r.sha256] for r in task.records]])
         if isinstance(task, DocumentBatch) and isinstance(self.sink, LedgerWriter):
             self.sink.keep(task.task_id, encode_task(task, pickled=False))

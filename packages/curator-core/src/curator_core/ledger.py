@@ -8,40 +8,24 @@ middle leaves a fact twice, which changes nothing, because facts are keyed by ta
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.accounts import Accounts, Event, Tally
+from curator_core.accounts import EVENT_SCHEMA, INDEX, Accounts, Event, Tally, events_from, events_table
 from curator_core.recorder import Reject
-from curator_core.task import FileRecord, StagePerfStats
+from curator_core.task import StagePerfStats
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
-
-EVENT_SCHEMA = pa.schema(
-    [
-        ("kind", _WORD),
-        ("source", _WORD),
-        ("generation", _WORD),
-        ("attempt", pa.int32()),
-        ("task", pa.string()),
-        ("children", pa.int32()),
-        ("stage", _WORD),
-        ("reason", _WORD),
-        ("counts", pa.string()),
-        ("outputs", pa.string()),
-        ("members", pa.string()),
-        ("result", pa.string()),
-    ]
-)
 
 REJECT_SCHEMA = pa.schema(
     [
@@ -266,8 +250,8 @@ def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
     accounts = Accounts()
     for row in (listing or SourceList(run_dir)).rows.values():
         accounts.expect(row.source, row.generation)
-    for event in read_events(run_dir):
-        accounts.add(event)
+    for path, table in _files(run_dir, "ledger", EVENT_SCHEMA, INDEX):
+        accounts.add_table(table, functools.partial(_read, path, EVENT_SCHEMA))
     return accounts
 
 
@@ -277,47 +261,6 @@ def write_parquet(path: str, table: pa.Table) -> None:
 
     with storage.write_atomic(path) as out:
         pq.write_table(table, out, compression="zstd", store_schema=True)
-
-
-def events_table(events: list[Event]) -> pa.Table:
-    """Events as a table; texts that repeat are stored once."""
-    columns = [
-        [e.kind for e in events],
-        [e.source for e in events],
-        [e.generation for e in events],
-        [e.attempt for e in events],
-        [e.task for e in events],
-        [e.children for e in events],
-        [e.stage for e in events],
-        [e.reason for e in events],
-        [e.packed or _counts_out(e.counts) for e in events],
-        [_json([[stage, *astuple(record)] for stage, record in e.outputs]) for e in events],
-        [_json(e.members) for e in events],
-        [e.result for e in events],
-    ]
-    return pa.table([pa.array(c, type=f.type) for c, f in zip(columns, EVENT_SCHEMA, strict=True)], schema=EVENT_SCHEMA)
-
-
-def events_from(table: pa.Table) -> Iterator[Event]:
-    """The events in a table."""
-    for batch in table.to_batches(max_chunksize=65_536):
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            kind, source, generation, attempt, task, children, stage, reason, counts, outputs, members, result = row
-            yield Event(
-                kind,
-                source,
-                task,
-                generation,
-                attempt,
-                children,
-                stage,
-                reason,
-                [],
-                [(name, FileRecord(*record)) for name, *record in json.loads(outputs)] if outputs else [],
-                json.loads(members) if members else [],
-                result,
-                counts,
-            )
 
 
 def rejects_table(rows: list[RejectRow]) -> pa.Table:
@@ -367,34 +310,23 @@ def _tables(run_dir: str, folder: str, schema: pa.Schema) -> Iterator[pa.Table]:
         yield table
 
 
-def _files(run_dir: str, folder: str, schema: pa.Schema) -> Iterator[tuple[str, pa.Table]]:
-    import pyarrow.parquet as pq
-
+def _files(
+    run_dir: str, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None
+) -> Iterator[tuple[str, pa.Table]]:
     place = storage.join(run_dir, folder)
     if not storage.exists(place):
         return
     for path in sorted(storage.list_files(place)):
         if path.endswith(".parquet"):
-            with storage.open_input(path) as file:
-                yield path, pq.read_table(file, schema=schema)
+            yield path, _read(path, schema, columns)
 
 
-def _json(value: list[Any]) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False) if value else ""
+def _read(path: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    import pyarrow.parquet as pq
 
-
-def _counts_out(counts: list[StagePerfStats]) -> str:
-    """Compact: trailing defaults are left out, and seconds are kept to the microsecond."""
-    if not counts:
-        return ""
-    rows: list[list[Any]] = []
-    for c in counts:
-        row: list[Any] = [c.stage_name, round(c.process_time, 6), c.calls, c.rows_in, c.rows_out]
-        tail: list[Any] = [c.dropped, c.rejected, c.quarantined, c.custom_metrics]
-        while tail and not tail[-1]:
-            tail.pop()
-        rows.append(row + tail)
-    return json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
+    with storage.open_input(path) as file:
+        table = pq.read_table(file, columns=None if columns is None else list(columns))
+    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
 
 
 def _host() -> str:

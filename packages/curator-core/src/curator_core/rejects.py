@@ -25,24 +25,22 @@ class RejectGroup:
 
 def rejects_of(run_dir: str) -> Iterator[dict[str, Any]]:
     """The rejects that count, one by one: those of attempts that were repeated or interrupted are left out."""
+    if not any(table.num_rows for table in read_rejects(run_dir)):
+        return
     accounts = open_accounts(run_dir)
-    attempts: dict[tuple[str, str], int] = {}
-    for source in accounts.sources():
-        for event in accounts.reachable(source):
-            attempts[source, event.task] = event.attempt
     # A task that was begun by a worker that died, and done by another, stands in the files of both. The one that did
     # it has all of its rejects, the other some.
     most: dict[tuple[str, str, int], tuple[int, int]] = {}
     for number, table in enumerate(read_rejects(run_dir)):
         counts: dict[tuple[str, str, int], int] = {}
-        for row in _valid(table.drop_columns(["raw", "message"]), accounts, attempts):
+        for row in _valid(table.drop_columns(["raw", "message"]), accounts):
             key = (row["task"], row["stage"], row["attempt"])
             counts[key] = counts.get(key, 0) + 1
         for key, count in counts.items():
             if count > most.get(key, (0, 0))[0]:
                 most[key] = (count, number)
     for number, table in enumerate(read_rejects(run_dir)):
-        for row in _valid(table, accounts, attempts):
+        for row in _valid(table, accounts):
             if most[row["task"], row["stage"], row["attempt"]][1] == number:
                 yield row
 
@@ -59,10 +57,10 @@ def group_rejects(run_dir: str, examples: int = 3) -> list[RejectGroup]:
     return sorted(groups.values(), key=lambda group: (-group.rows, group.stage, group.reason))
 
 
-def _valid(table: pa.Table, accounts: Accounts, attempts: dict[tuple[str, str], int]) -> Iterator[dict[str, Any]]:
+def _valid(table: pa.Table, accounts: Accounts) -> Iterator[dict[str, Any]]:
     for batch in table.to_batches(max_chunksize=1000):
         for row in batch.to_pylist():
             if row["generation"] != accounts.generation(row["run_source"]):
                 continue
-            if attempts.get((row["run_source"], row["task"])) == row["attempt"]:
+            if accounts.attempt_of(row["run_source"], row["task"]) == row["attempt"]:
                 yield row

@@ -16,6 +16,8 @@ from itertools import islice
 from operator import length_hint
 from typing import Any, Literal, cast
 
+import pyarrow as pa
+
 from curator_core import storage
 from curator_core.accounts import DONE, FAILED, MERGE, MERGED, Accounts, Event, StageTotals, Tally
 from curator_core.adapter import MergeTask, RunContext
@@ -486,11 +488,7 @@ class _Run:
         """The groups that a merge makes of everything before it, in lineage order."""
         before = self.segment_sources[number - 1]
         self._require_complete(before)
-        members: list[tuple[str, str]] = []
-        for source in before:
-            for event in self.accounts.reachable(source):
-                if event.kind == MERGED:
-                    members.append((event.task, event.generation))
+        members = self.accounts.tasks(self.accounts.rows(list(before), MERGED))
         in_memory = {task.task_id: task for task in waiting}
         size = merge.stage.batch_size or len(members)
         folder = self.directory.path("spill", str(number - 1)) if self.directory is not None else ""
@@ -629,59 +627,53 @@ class _Run:
             if planned is not self.plan.source:
                 tally.stages[planned.name] = StageTotals(planned.name)
         outputs: dict[str, list[FileRecord]] = {}
-        failed = 0
         for sources in self.segment_sources:
-            for source in sources:
-                bad = False
-                for event in self.accounts.reachable(source):
-                    tally.add_event(event)
-                    bad = bad or event.kind == FAILED
-                    for stage, record in event.outputs:
-                        outputs.setdefault(stage, []).append(record)
-                failed += bad
+            rows = self.accounts.rows(list(sources))
+            found: dict[str, list[tuple[int, int, FileRecord]]] = {}
+            for places, table in self.accounts.tables(rows, ["counts", "outputs"]):
+                tally.add_table(table["counts"])
+                _add_outputs(found, places, table["outputs"].combine_chunks())
+            for stage, records in found.items():
+                records.sort(key=lambda item: item[:2])
+                outputs.setdefault(stage, []).extend(record for _, _, record in records)
+        failed = len({task.partition(".")[0] for task in self._failed_tasks()})
         self.summary.stages = list(tally.stages.values())
         return tally, outputs, failed
 
+    def _failed_tasks(self) -> list[str]:
+        listed = [source for sources in self.segment_sources for source in sources]
+        return [task for task, _ in self.accounts.tasks(self.accounts.rows(listed, FAILED))]
+
     def _settle_shares(self) -> None:
-        first = self.segment_sources[0]
-        ends = {"done": Fraction(0), "dropped": Fraction(0), "failed": Fraction(0)}
-        for settlement in self.accounts.settle_all(first).values():
-            if settlement.missing or settlement.merged or settlement.total != 1:
-                raise AccountingError(
-                    f"source {settlement.source!r}: done {settlement.done}, dropped {settlement.dropped}, failed "
-                    f"{settlement.failed}, and {1 - settlement.done - settlement.dropped - settlement.failed} is missing "
-                    f"(task {settlement.missing_task!r}, last seen by {settlement.last_stage!r})"
-                )
-            for key in ends:
-                ends[key] += getattr(settlement, key)
+        first = list(self.segment_sources[0])
+        ends = self.accounts.shares(first)
+        merged = ends.pop(MERGED)
+        if merged or sum(ends.values()) != len(first):
+            told = ", ".join(f"{kind} {share}" for kind, share in ends.items())
+            raise AccountingError(
+                f"the shares of {len(first)} sources do not add up: {told}, and {len(first) - sum(ends.values())} is "
+                "missing. Run again with resume to make up for it"
+            )
         self.summary.shares = {key: _fraction(value) for key, value in ends.items()}
 
     def _ordered(self, results: dict[str, Task[Any]]) -> list[Task[Any]]:
         """Results in lineage order; those of sources that an earlier attempt finished are loaded."""
-        done = [
-            event
-            for source in self.segment_sources[-1]
-            for event in self.accounts.reachable(source)
-            if event.kind == DONE
-        ]
-        stored = {event.task for event in done if event.result == "stored" and event.task not in results}
-        if stored and self.directory is not None:
-            for task_id, data in read_results(self.directory.url, stored).items():
+        rows = self.accounts.rows(list(self.segment_sources[-1]), DONE)
+        ids = [task for task, _ in self.accounts.tasks(rows)]
+        if any(task_id not in results for task_id in ids) and self.directory is not None:
+            stored = set()
+            for places, table in self.accounts.tables(rows, ["source", "path", "generation", "result", "outputs"]):
+                for place, row in zip(places, table.to_pylist(), strict=True):
+                    task_id = ids[place]
+                    if task_id in results or not row["result"]:
+                        continue
+                    if row["result"] == "stored":
+                        stored.add(task_id)
+                    else:
+                        results[task_id] = _file_group(task_id, row)
+            for task_id, data in read_results(self.directory.url, stored).items() if stored else ():
                 results[task_id] = decode_task(data, pickled=False)
-        tasks = (results.get(event.task) or self._load_result(event) for event in done)
-        return [task for task in tasks if task is not None]
-
-    def _load_result(self, event: Event) -> Task[Any] | None:
-        if event.result in ("", "stored"):
-            return None
-        paths, records = json.loads(event.result)
-        return FileGroupTask(
-            data=paths,
-            records=[FileRecord(*record) for record in records],
-            task_id=event.task,
-            _source=event.source,
-            _generation=event.generation,
-        )
+        return [results[task_id] for task_id in ids if task_id in results]
 
     # Outputs -----------------------------------------------------------------------------------------------------
 
@@ -839,6 +831,31 @@ def _once(records: Sequence[FileRecord]) -> list[FileRecord]:
     for record in records:
         by_path[record.path] = record
     return list(by_path.values())
+
+
+def _add_outputs(found: dict[str, list[tuple[int, int, FileRecord]]], places: Any, outputs: pa.ListArray) -> None:
+    """Add the outputs of events to those of each stage, with the place of the event and their number there."""
+    if isinstance(outputs, pa.ChunkedArray):
+        outputs = pa.concat_arrays(outputs.chunks)
+    values = outputs.flatten()
+    lengths = outputs.value_lengths().to_numpy(zero_copy_only=False)
+    owners = [place for place, length in zip(places.tolist(), lengths.tolist(), strict=True) for _ in range(length)]
+    columns = [values.field(name).to_pylist() for name in ("stage", "path", "rows", "bytes", "sha256")]
+    for number, (place, stage, *record) in enumerate(zip(owners, *columns, strict=True)):
+        found.setdefault(stage, []).append((place, number, FileRecord(*record)))
+
+
+def _file_group(task_id: str, row: dict[str, Any]) -> FileGroupTask:
+    """The result of an event that stands in the event itself."""
+    if row["result"] == "outputs":
+        records = [FileRecord(o["path"], o["rows"], o["bytes"], o["sha256"]) for o in row["outputs"]]
+        paths = [record.path for record in records]
+    else:
+        paths, listed = json.loads(row["result"])
+        records = [FileRecord(*record) for record in listed]
+    return FileGroupTask(
+        data=paths, records=records, task_id=task_id, _source=row["source"], _generation=row["generation"]
+    )
 
 
 def _batches(tasks: Iterator[Task[Any]]) -> Iterator[list[Task[Any]]]:

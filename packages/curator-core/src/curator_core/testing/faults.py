@@ -320,7 +320,7 @@ class Trial:
             "options": options,
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "curator_core.testing.faults", json.dumps(order)],
+            [sys.executable, "-c", "from curator_core.testing.faults import main; main()", json.dumps(order)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -485,7 +485,3 @@ def main() -> None:
         setattr(trial, key, value)
     options.setdefault("resume", True)
     trial.run(**options)
-
-
-if __name__ == "__main__":
-    main()
