@@ -462,11 +462,11 @@ class Block:
         grams = _repeated(at, pairs[at])
         heads = np.zeros(grams.size, np.int64)
         heads[grams.ids[grams.first]] = grams.at[grams.first]
-        before = heads[grams.ids]
+        again, before = grams.at[grams.seen], heads[grams.ids[grams.seen]]
         if (
-            np.array_equal(rows[before], rows[grams.at])
-            and self._same_words(grams.at, before)
-            and self._same_words(grams.at + 1, before + 1)
+            np.array_equal(rows[before], rows[again])
+            and self._same_words(again, before)
+            and self._same_words(again + 1, before + 1)
         ):
             return grams
         return self._exactly_repeated_pairs()
