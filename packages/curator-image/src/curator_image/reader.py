@@ -43,6 +43,7 @@ IMAGES = tuple(f".{ext}" for ext in EXTENSIONS)
 # How much of each reject is kept, and of all rejects of one source together: rejects wait in memory until it is read.
 _RAW_BYTES = 64 << 10
 _RAW_TOTAL = 16 << 20
+_BATCH_BYTES = 2**31 - 1
 _IMAGE_COLUMNS = (BYTES, "image", "img", "jpg", "image_bytes", "content")
 
 
@@ -67,6 +68,11 @@ class ImageRead(FanOut[FileGroupTask, ImageBatch]):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(f"{type(self).__name__}.{name} must be a whole number of 1 or more, not {value!r}")
+        if self.bytes_per_batch + self.max_member_bytes > _BATCH_BYTES:
+            raise UsageError(
+                f"{type(self).__name__}: bytes_per_batch={self.bytes_per_batch:,} and max_member_bytes="
+                f"{self.max_member_bytes:,} together may be {_BATCH_BYTES:,}, which is what a batch can hold"
+            )
         self._fields = _json_fields(self.json_fields, type(self).__name__)
         if isinstance(self.sidecars, str):
             raise UsageError(f"{type(self).__name__}.sidecars must be a list such as [{self.sidecars!r}]")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from curator_image.batch import BYTES, CAPTION, EXT, FORMAT, HEIGHT, KEY, MEMBERS, PICTURES, SHARD, WIDTH
@@ -233,7 +234,8 @@ class Rows:
 
     def table(self) -> pa.Table:
         rows = len(self)
-        columns = {name: pa.array(self._fixed[name], kind) for name, kind in _KINDS.items()}
+        columns = {name: pa.array(self._fixed[name], kind) for name, kind in _KINDS.items() if name != BYTES}
+        columns[BYTES] = _binary(self._fixed[BYTES])
         known = {**dict.fromkeys(self._always), **dict.fromkeys(self._json_fields)}
         for name in [*known, *sorted(set(self._extra) - set(known))]:
             values = self._extra.get(name, {})
@@ -244,6 +246,14 @@ class Rows:
         if name in self._json_fields:
             return JSON_TYPES[self._json_fields[name]]
         return pa.string() if self._text.get(name, True) else pa.binary()
+
+
+def _binary(values: list[bytes]) -> pa.Array:
+    """A column of bytes in one allocation of the right size: Arrow's own builder grows by doubling, and copies again."""
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.binary(), len(values), buffers)
 
 
 _KINDS: Mapping[str, pa.DataType] = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -23,6 +25,7 @@ from curator_image.decode.probe import (
     UNSUPPORTED,
     BadImage,
     Header,
+    check_closed,
     check_size,
     probe,
 )
@@ -50,6 +53,29 @@ class Decoder(Protocol):
         """All ``wanted`` pictures of all images."""
 
 
+class Shelf:
+    """Arrays that are used again when nobody looks at them any more.
+
+    The first touch of fresh memory costs more than the picture that is put there. An array is free when only the shelf
+    holds it: views, and Arrow columns made of it, hold it too.
+    """
+
+    def __init__(self, keep: int = 3) -> None:
+        self._keep = keep
+        self._arrays: list[Pixels] = []
+
+    def take(self, shape: tuple[int, ...]) -> Pixels:
+        """An array of this shape with anything in it."""
+        size = int(np.prod(shape))
+        for index in range(len(self._arrays)):
+            # The list and the argument of getrefcount.
+            if sys.getrefcount(self._arrays[index]) == 2 and size <= self._arrays[index].size <= 4 * max(size, 1):
+                return self._arrays[index][:size].reshape(shape)
+        fresh = np.empty(size, np.uint8)
+        self._arrays = [*self._arrays[-(self._keep - 1) :], fresh]
+        return fresh.reshape(shape)
+
+
 @dataclass(frozen=True)
 class CpuDecoder:
     """Decodes on the CPU: ``turbo`` takes JPEGs with libjpeg-turbo and resizes with SIMD, ``pillow`` uses Pillow alone.
@@ -62,9 +88,13 @@ class CpuDecoder:
     max_pixels: int = MAX_PIXELS
     max_side: int = MAX_SIDE
     threads: int = 1
+    shelves: dict[int, Shelf] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, images: Sequence[bytes | memoryview], wanted: Sequence[Picture]) -> Decoded:
-        arrays = tuple(np.zeros((len(images), *picture.shape), np.uint8) for picture in wanted)
+        arrays = tuple(
+            self.shelves.setdefault(number, Shelf()).take((len(images), *picture.shape))
+            for number, picture in enumerate(wanted)
+        )
         errors: dict[int, BadImage] = {}
         resize = fast_resizer() if self.turbo else pillow_resize
 
@@ -87,9 +117,11 @@ class CpuDecoder:
         return Decoded(arrays, dict(sorted(errors.items())))
 
     def _one(self, data: bytes, wanted: Sequence[Picture], into: Sequence[Pixels], resize: Resize) -> None:
-        header = probe(data, max_pixels=self.max_pixels, max_side=self.max_side)
+        header = probe(data, max_pixels=self.max_pixels, max_side=self.max_side, check_end=False)
         scale = 1
-        if header.format == "jpeg":
+        if header.format != "jpeg":  # of a JPEG the decoder itself tells that it ends too soon
+            check_closed(header.format, data)
+        else:
             scale = min(picture.dct_scale(header.width, header.height) for picture in wanted)
         pixels = self._pixels(data, header, scale)
         for picture, target in zip(wanted, into, strict=True):
@@ -198,11 +230,16 @@ def _simd(library: Any) -> Resize:
         for ours, theirs in names.items()
     }
     rgb = library.PixelType.U8x3
+    own = threading.local()  # a resizer keeps buffers, and is not to be shared between threads
 
     def resize(pixels: Pixels, width: int, height: int, resample: str) -> Pixels:
         source = library.ImageData(pixels.shape[1], pixels.shape[0], rgb, pixels.tobytes())
         target = library.ImageData(width, height, rgb)
-        library.Resizer().resize(source, target, options[resample])
+        try:
+            resizer = own.resizer
+        except AttributeError:
+            resizer = own.resizer = library.Resizer()
+        resizer.resize(source, target, options[resample])
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
 
     return resize
@@ -229,6 +266,7 @@ def _turbo(data: bytes, header: Header, scale: int) -> Pixels:
                 return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=False, **sizes))
             except ValueError as again:
                 message = str(again)
+        check_closed("jpeg", data)  # its reason is the better one
         reason = TRUNCATED if "Premature end of JPEG file" in message else CORRUPT
         raise BadImage(reason, message) from error
 
@@ -254,6 +292,7 @@ def pillow_pixels(
     except MemoryError as error:
         raise BadImage(TOO_LARGE, "no memory for its pixels") from error
     except Exception as error:  # a decoder fed with broken bytes may raise anything: OSError, SyntaxError, KeyError …
+        check_closed(header.format, data)
         message = f"{type(error).__name__}: {error}"
         reason = TRUNCATED if "truncated" in message.lower() else CORRUPT
         raise BadImage(reason, message) from error

@@ -98,7 +98,7 @@ def probe(
             raise BadImage(WRONG_EXTENSION, f"named .{ext}, but the bytes are {kind}")
     check_size(header.width, header.height, max_pixels, max_side)
     if check_end:
-        _check_end(kind, data)
+        check_closed(kind, data)
     return header
 
 
@@ -293,11 +293,12 @@ def _tiff(data: bytes) -> Header:
 _PARSERS = {"jpeg": _jpeg, "png": _png, "webp": _webp, "gif": _gif, "bmp": _bmp, "tiff": _tiff}
 
 
-def _check_end(kind: str, data: bytes) -> None:
+def check_closed(kind: str, data: bytes) -> None:
     """A file without its closing mark was cut: told here for nothing, so that it need not be decoded to find out."""
     if kind == "jpeg":
-        # Some writers pad or append; an end mark anywhere after the start of the last scan is an end.
-        if data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
+        # Some writers pad or append; an end mark anywhere after the start of the last scan is an end. To look for that
+        # start means to look through all of the file, so the common case comes first.
+        if b"\xff\xd9" not in data[-32:] and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
             raise BadImage(TRUNCATED, "the JPEG has no end mark")
     elif kind == "png":
         if data.rfind(b"IEND") < 0:

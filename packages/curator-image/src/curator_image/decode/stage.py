@@ -8,13 +8,14 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from curator_core.errors import UsageError
 from curator_core.stages import ProcessingStage, WorkerMetadata
 from curator_image.batch import BYTES, KEY, PICTURES, PIXELS, SHARD, THUMB, ImageBatch, tensor_column
 from curator_image.decode.dali import DaliDecoder, dali_installed
 from curator_image.decode.picture import Mode, Picture, Resample
-from curator_image.decode.pictures import Decoder, DecoderName, cpu_decoder, encoded
+from curator_image.decode.pictures import Decoder, DecoderName, Pixels, cpu_decoder, encoded
 from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE
 
 
@@ -110,7 +111,18 @@ class ImageDecode(ProcessingStage[ImageBatch, ImageBatch]):
                     raw=images[row],
                 )
             task = task.filter(pa.array(good))
-            arrays = tuple(array[good] for array in arrays)
+            arrays = tuple(_closed_up(array, good) for array in arrays)
         for name, array in zip(self.columns, arrays, strict=True):
             task = task.append_column(name, tensor_column(array))
         return task
+
+
+def _closed_up(array: Pixels, good: NDArray[np.bool_]) -> Pixels:
+    """The good rows, moved together in place: a copy of the array would cost more than the decoding did."""
+    kept = 0
+    for row in range(len(array)):
+        if good[row]:
+            if kept != row:
+                array[kept] = array[row]
+            kept += 1
+    return array[:kept]
