@@ -1,0 +1,21 @@
+"""Model stages: classifiers and embeddings, on a GPU or without one."""
+
+from __future__ import annotations
+
+from curator_text.models.classifier import (
+    ContentTypeClassifier,
+    DomainClassifier,
+    FineWebEduClassifier,
+    QualityClassifier,
+    TextClassifier,
+)
+from curator_text.models.embedding import TextEmbedding
+
+__all__ = [
+    "ContentTypeClassifier",
+    "DomainClassifier",
+    "FineWebEduClassifier",
+    "QualityClassifier",
+    "TextClassifier",
+    "TextEmbedding",
+]

@@ -1,0 +1,234 @@
+"""What all model stages share: weights found, texts batched by length, batches that fit the memory there is."""
+
+from __future__ import annotations
+
+import gc
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curator_core.errors import CuratorError, MissingDependency, UsageError
+from curator_core.resources import Resources
+from curator_core.stages import NodeInfo, ProcessingStage, WorkerMetadata
+from curator_core.task import DocumentBatch
+
+# What is fetched of a model: its settings, its tokenizer, and weights that hold no code.
+_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]
+_MOST_TOKENS = 1 << 20
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(kw_only=True)
+class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Base of stages that run a Hugging Face model over a column of text.
+
+    ``model`` is a folder or the name of a model on the hub, at ``revision``; weights are ``safetensors``. Texts are cut
+    to ``max_tokens`` (by default what the model takes) for the model alone: the columns stay as they are. ``max_chars``
+    cuts them before, which saves time for long ones. A batch holds at most ``batch_tokens`` tokens, padding included; if
+    memory runs out it is halved, for good, and tried again. ``device``: ``auto`` takes a GPU where there is one.
+    A null text has null results.
+    """
+
+    model: str = ""
+    revision: str | None = None
+    column: str = "text"
+    max_tokens: int | None = None
+    max_chars: int | None = None
+    batch_tokens: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    gpu_memory_gb: float = 0.0
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if not isinstance(self.model, str) or not self.model:
+            raise UsageError(f"{name}.model must be a folder or the name of a model on the hub, not {self.model!r}")
+        for parameter in ("max_tokens", "max_chars", "batch_tokens"):
+            value = getattr(self, parameter)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name}.{parameter} must be a whole number of 1 or more, not {value!r}")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"{name}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.gpu_memory_gb:
+            self.resources = Resources(cpus=1.0, gpu_memory_gb=self.gpu_memory_gb)
+        self._loaded: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loaded": None}
+
+    def inputs(self) -> list[str]:
+        return [self.column]
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        model_folder(self.model, self.revision)
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        torch = import_torch()
+        folder = model_folder(self.model, self.revision)
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        self._loaded = self.load(folder, device)
+        self._tokenizer = _tokenizer(folder)
+        self._limit = min(
+            [self.max_tokens, *self.token_limits()] if self.max_tokens else self.token_limits(), default=512
+        )
+        self._batch_tokens = self.batch_tokens or (65_536 if device != "cpu" else 8_192)
+
+    def teardown(self) -> None:
+        self._loaded = None
+        gc.collect()
+
+    @abstractmethod
+    def load(self, folder: Path, device: str) -> Any:
+        """The model in ``folder``, ready to be called."""
+
+    @abstractmethod
+    def forward(self, inputs: dict[str, Any]) -> Any:
+        """The model's answers for a padded batch: a tensor with one row for each text."""
+
+    def answers(self, texts: Sequence[str | None]) -> list[Any]:
+        """A numpy row for each text, None for a null one."""
+        if self._loaded is None:
+            self.setup(WorkerMetadata())
+        rows = [row for row, text in enumerate(texts) if text is not None]
+        found: list[Any] = [None] * len(texts)
+        if not rows:
+            return found
+        pieces = [(texts[row] or "")[: self.max_chars] for row in rows]
+        encoded = self._tokenizer(
+            pieces, truncation=True, max_length=self._limit, return_attention_mask=False, verbose=False
+        )
+        # Longest first: what does not fit the memory shows at once, and padding is short.
+        order = sorted(range(len(rows)), key=lambda at: (-len(encoded["input_ids"][at]), at))
+        for start, stop, answer in self._batches(encoded, order):
+            for at, values in zip(order[start:stop], answer, strict=True):
+                found[rows[at]] = values
+        return found
+
+    def _batches(self, encoded: Any, order: list[int]) -> Iterator[tuple[int, int, Any]]:
+        torch = import_torch()
+        start = 0
+        while start < len(order):
+            longest = max(1, len(encoded["input_ids"][order[start]]))
+            stop = min(len(order), start + max(1, self._batch_tokens // longest))
+            try:
+                padded = self._tokenizer.pad(
+                    {key: [encoded[key][at] for at in order[start:stop]] for key in encoded},
+                    return_tensors="pt",
+                )
+                with torch.inference_mode():
+                    answer = self.forward(dict(padded)).float().cpu().numpy()
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error, torch):
+                    raise
+                if stop - start == 1:
+                    raise CuratorError(
+                        f"{type(self).__name__}: one text of {longest} tokens does not fit the memory: lower max_tokens"
+                    ) from error
+                self._batch_tokens = max(1, longest * (stop - start) // 2)
+                self.record_metric("batches_halved", 1)
+            else:
+                yield start, stop, answer
+                start = stop
+                continue
+            # Outside of `except`: the exception holds on to what did not fit.
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def token_limits(self) -> list[int]:
+        """How many tokens the model takes, as far as its tokenizer and its settings tell."""
+        limits = [self._tokenizer.model_max_length]
+        config = self._config()
+        if getattr(config, "position_biased_input", True):  # relative positions have no end
+            limits.append(getattr(config, "max_position_embeddings", None))
+        return [int(limit) for limit in limits if isinstance(limit, int) and 0 < limit < _MOST_TOKENS]
+
+    def _config(self) -> Any:
+        return getattr(self._loaded, "config", None)
+
+
+def import_torch() -> Any:
+    """torch, or the command that installs it."""
+    try:
+        import torch
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency(
+            'model stages need torch and transformers: pip install "curator-text[models]"'
+        ) from error
+    return torch
+
+
+def model_folder(name: str, revision: str | None) -> Path:
+    """The folder with a model: the one that is named, or that of the hub's cache, filled where there is a network."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise UsageError(f"the folder {name!r} holds no model: there is no config.json in it")
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UsageError(f"there is no folder {name!r} with a model")
+    import_torch()
+    import huggingface_hub as hub
+
+    try:
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True))
+    except (OSError, ValueError):  # not in the cache, or not all of it
+        pass
+    try:
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=_FILES))
+    except Exception as error:  # whatever went wrong on the way, the remedy is the same
+        at = f" at revision {revision!r}" if revision else ""
+        raise CuratorError(
+            f"the model {name!r}{at} is not on this machine and could not be fetched ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}): where there is a network run "
+            f"`hf download {name}{f' --revision {revision}' if revision else ''} --local-dir FOLDER`, and give model: FOLDER"
+        ) from error
+
+
+def load_weights(make: Callable[..., Any], folder: Path, dtype: str, device: str) -> Any:
+    """A model of transformers' from a folder, with weights that hold no code."""
+    torch = import_torch()
+    try:
+        model = make(str(folder), local_files_only=True, use_safetensors=True, dtype=getattr(torch, dtype))
+    except OSError as error:
+        raise UsageError(
+            f"{str(folder)!r} has no weights that can be loaded ({error}): they must be safetensors, since other formats "
+            "can run code"
+        ) from error
+    return model.eval().to(device)
+
+
+def vectors(rows: Sequence[Any], width: int) -> pa.Array:
+    """Rows of numbers as a column of fixed-size lists; None is null."""
+    mask = np.array([row is None for row in rows], np.bool_)
+    data = np.zeros((len(rows), width), np.float32)
+    for at, row in enumerate(rows):
+        if row is not None:
+            data[at] = row
+    flat = pa.array(data.reshape(-1), pa.float32())
+    return (
+        pa.FixedSizeListArray.from_arrays(flat, width, mask=pa.array(mask))
+        if len(rows)
+        else pa.array([], pa.list_(pa.float32(), width))
+    )
+
+
+def _tokenizer(folder: Path) -> Any:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def _out_of_memory(error: BaseException, torch: Any) -> bool:
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
+        sign in str(error).lower() for sign in ("out of memory", "can't allocate memory", "not enough memory")
+    )

@@ -1,0 +1,170 @@
+"""Classify texts with any sequence classifier in Hugging Face's formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curator_core.errors import UsageError
+from curator_core.task import DocumentBatch
+from curator_text.models.base import TextModel, import_torch, load_weights, vectors
+
+
+@dataclass(kw_only=True)
+class TextClassifier(TextModel):
+    """Adds the label and the score that a classifier gives each text.
+
+    With several classes ``label_column`` is the likeliest and ``score_column`` its probability, and ``scores_column``, if
+    it is named, all probabilities, in the order of the model's labels. A model with one output is a regression: its score
+    is that number, and its label the score rounded and held between 0 and ``top_score``. ``keep`` drops texts with other labels.
+    """
+
+    label_column: str = "label"
+    score_column: str | None = "score"
+    scores_column: str | None = None
+    keep: Sequence[str] | None = None
+    top_score: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.keep, str):
+            raise UsageError(f"{type(self).__name__}.keep must be a list of labels, such as [{self.keep!r}]")
+        names = [self.column, *self.outputs()]
+        if len(set(names)) < len(names):
+            raise UsageError(f"{type(self).__name__}'s columns need different names: {', '.join(names)}")
+
+    def outputs(self) -> list[str]:
+        return [name for name in (self.label_column, self.score_column, self.scores_column) if name]
+
+    def load(self, folder: Path, device: str) -> Any:
+        import transformers
+
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        if "base_model" in config and "id2label" in config:
+            model = _headed(folder, config, self.dtype, device)
+            labels = config["id2label"]
+        else:
+            model = load_weights(
+                transformers.AutoModelForSequenceClassification.from_pretrained, folder, self.dtype, device
+            )
+            labels = model.config.id2label
+        if self.keep is not None and (unknown := set(self.keep) - set(labels.values())):
+            raise UsageError(
+                f"{type(self).__name__}.keep holds {sorted(unknown)}, and the model's labels are: "
+                f"{', '.join(labels.values())}"
+            )
+        self._labels = [labels[key] for key in sorted(labels, key=int)]
+        return model
+
+    def forward(self, inputs: dict[str, Any]) -> Any:
+        device = next(self._loaded.parameters()).device
+        answer = self._loaded(**{key: value.to(device) for key, value in inputs.items()})
+        logits = getattr(answer, "logits", answer).float()
+        return logits if len(self._labels) == 1 else logits.softmax(-1)
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        rows = self.answers(task.to_pyarrow()[self.column].to_pylist())
+        labels: list[str | None]
+        if self._width() == 1:
+            scores = [None if row is None else float(row[0]) for row in rows]
+            labels = [None if s is None else str(int(np.clip(np.rint(s), 0, self.top_score))) for s in scores]
+        else:
+            best = [None if row is None else int(row.argmax()) for row in rows]
+            scores = [None if at is None else float(row[at]) for at, row in zip(best, rows, strict=True)]
+            labels = [None if at is None else self._labels[at] for at in best]
+        task = task.append_column(self.label_column, pa.array(labels, pa.string()))
+        if self.score_column:
+            task = task.append_column(self.score_column, pa.array(scores, pa.float64()))
+        if self.scores_column:
+            task = task.append_column(self.scores_column, vectors(rows, self._width()))
+        if self.keep is None:
+            return task
+        for label in labels:
+            if label not in self.keep:
+                self.record_dropped(f"label {label}")
+        return task.filter(pa.array([label in self.keep for label in labels], pa.bool_()))
+
+    def _width(self) -> int:
+        return len(self._labels) if self._loaded is not None else 2
+
+
+@dataclass(kw_only=True)
+class DomainClassifier(TextClassifier):
+    """One of 26 subjects, by nvidia/domain-classifier (English)."""
+
+    model: str = "nvidia/domain-classifier"
+    label_column: str = "domain"
+    score_column: str | None = "domain_score"
+    max_tokens: int | None = 512
+    max_chars: int | None = 2000
+
+
+@dataclass(kw_only=True)
+class QualityClassifier(TextClassifier):
+    """High, Medium or Low, by nvidia/quality-classifier-deberta (English)."""
+
+    model: str = "nvidia/quality-classifier-deberta"
+    label_column: str = "quality"
+    score_column: str | None = "quality_score"
+    max_tokens: int | None = 1024
+    max_chars: int | None = 6000
+
+
+@dataclass(kw_only=True)
+class ContentTypeClassifier(TextClassifier):
+    """One of 11 kinds of document, by nvidia/content-type-classifier-deberta (English)."""
+
+    model: str = "nvidia/content-type-classifier-deberta"
+    label_column: str = "content_type"
+    score_column: str | None = "content_type_score"
+    max_tokens: int | None = 1024
+    max_chars: int | None = 6000
+
+
+@dataclass(kw_only=True)
+class FineWebEduClassifier(TextClassifier):
+    """How educational a page is, from 0 to 5, by HuggingFaceFW/fineweb-edu-classifier (English)."""
+
+    model: str = "HuggingFaceFW/fineweb-edu-classifier"
+    label_column: str = "edu_level"
+    score_column: str | None = "edu_score"
+    max_tokens: int | None = 512
+
+
+def _headed(folder: Path, config: dict[str, Any], dtype: str, device: str) -> Any:
+    """A base model with one linear layer over its first token: how NVIDIA's classifiers are stored."""
+    torch = import_torch()
+    import transformers
+    from safetensors.torch import load_file
+
+    from curator_text.models.base import model_folder
+
+    inner = folder / "base"
+    base = inner if (inner / "config.json").exists() else model_folder(config["base_model"], None)
+    body = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(str(base), local_files_only=True))
+
+    nn: Any = torch.nn
+
+    class Headed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = body
+            self.fc = torch.nn.Linear(body.config.hidden_size, len(config["id2label"]))
+            self.config = body.config
+
+        def forward(self, **inputs: Any) -> Any:
+            return self.fc(self.model(**inputs).last_hidden_state[:, 0, :])
+
+    model = Headed()
+    weights = load_file(str(folder / "model.safetensors"))
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    missing = [key for key in missing if "position_ids" not in key]
+    if missing or unexpected:
+        raise UsageError(f"the weights in {str(folder)!r} do not fit the model: {[*missing, *unexpected][:4]}")
+    return model.eval().to(device, getattr(torch, dtype))

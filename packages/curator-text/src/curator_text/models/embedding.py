@@ -1,0 +1,110 @@
+"""Embed texts with any encoder of transformers, pooled as sentence-transformers would."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curator_core.errors import UsageError
+from curator_core.task import DocumentBatch
+from curator_text.models.base import TextModel, import_torch, load_weights, vectors
+
+POOLING = ("mean", "cls", "last", "max")
+
+
+@dataclass(kw_only=True)
+class TextEmbedding(TextModel):
+    """Adds an embedding of each text, a list of 32-bit floats of fixed length.
+
+    A model in the format of sentence-transformers says itself how to pool, whether to normalize, and how many tokens it
+    takes; ``pooling`` (``mean``, ``cls``, ``last`` or ``max``) and ``normalize`` override it. Other models are pooled by
+    the mean and normalized. ``prompt`` is put before each text, for the model alone.
+    """
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    embedding_column: str = "embedding"
+    pooling: str | None = None
+    normalize: bool | None = None
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pooling is not None and self.pooling not in POOLING:
+            raise UsageError(f"TextEmbedding.pooling must be one of {', '.join(POOLING)}, not {self.pooling!r}")
+        if self.embedding_column == self.column:
+            raise UsageError(f"TextEmbedding.embedding_column must not be the text's own column {self.column!r}")
+
+    def outputs(self) -> list[str]:
+        return [self.embedding_column]
+
+    def load(self, folder: Path, device: str) -> Any:
+        import transformers
+
+        found = _sentence_settings(folder)
+        self._pooling = self.pooling or found.get("pooling", "mean")
+        self._normalize = found.get("normalize", True) if self.normalize is None else self.normalize
+        self._most = found.get("max_tokens")
+        return load_weights(transformers.AutoModel.from_pretrained, folder, self.dtype, device)
+
+    def forward(self, inputs: dict[str, Any]) -> Any:
+        torch = import_torch()
+        device = next(self._loaded.parameters()).device
+        inputs = {key: value.to(device) for key, value in inputs.items()}
+        states = self._loaded(**inputs).last_hidden_state.float()
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        if self._pooling == "mean":
+            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        elif self._pooling == "max":
+            pooled = states.masked_fill(mask == 0, float("-inf")).amax(1)
+        else:
+            # Padding may be on either side.
+            places = torch.arange(states.shape[1], device=device) * inputs["attention_mask"]
+            at = places.argmax(1) if self._pooling == "last" else inputs["attention_mask"].argmax(1)
+            pooled = states[torch.arange(len(states), device=device), at]
+        return torch.nn.functional.normalize(pooled, dim=-1) if self._normalize else pooled
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        texts = task.to_pyarrow()[self.column].to_pylist()
+        if self.prompt:
+            texts = [None if text is None else self.prompt + text for text in texts]
+        rows = self.answers(texts)
+        return task.append_column(self.embedding_column, vectors(rows, self._width()))
+
+    def token_limits(self) -> list[int]:
+        return [*super().token_limits(), *([self._most] if self._most else [])]
+
+    def _width(self) -> int:
+        return int(self._loaded.config.hidden_size)
+
+
+def _sentence_settings(folder: Path) -> dict[str, Any]:
+    """What a sentence-transformers model says of itself; empty for another one."""
+    if not (folder / "modules.json").exists():
+        return {}
+    settings: dict[str, Any] = {"normalize": False}
+    for module in json.loads((folder / "modules.json").read_text("utf-8")):
+        kind = module["type"].rpartition(".")[2]
+        if kind == "Pooling":
+            pooling = json.loads((folder / module["path"] / "config.json").read_text("utf-8"))
+            known = {
+                "pooling_mode_mean_tokens": "mean",
+                "pooling_mode_cls_token": "cls",
+                "pooling_mode_max_tokens": "max",
+                "pooling_mode_lasttoken": "last",
+            }
+            chosen = [name for key, name in known.items() if pooling.get(key)]
+            if pooling.get("pooling_mode") in POOLING:
+                chosen = [pooling["pooling_mode"]]
+            if len(chosen) != 1:
+                raise UsageError(f"{str(folder)!r} pools in a way that is not known here: give pooling and normalize")
+            settings["pooling"] = chosen[0]
+        elif kind == "Normalize":
+            settings["normalize"] = True
+        elif kind != "Transformer":
+            raise UsageError(f"{str(folder)!r} has a module {kind} behind its encoder, which is not known here")
+    limits = folder / "sentence_bert_config.json"
+    if limits.exists():
+        settings["max_tokens"] = json.loads(limits.read_text("utf-8")).get("max_seq_length")
+    return settings

