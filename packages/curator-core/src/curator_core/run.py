@@ -584,13 +584,13 @@ class _Run:
     def _conclude(self, results: dict[str, Task[Any]]) -> RunResult:
         for sources in self.segment_sources:
             self._require_complete(sources)
+        self._note_removed()
         # Merges of an earlier listing no longer count.
         kept = {task: event for task, event in self.accounts.merges.items() if task in self.merges_now}
         self.accounts.merges = kept
         tally, outputs, failed = self._totals()
         self._check_errors(tally, final=True)
         self._settle_shares()
-        self._note_removed()
         self._finish_outputs(outputs)
         summary = self.summary
         summary.sources = len(self.segment_sources[0])

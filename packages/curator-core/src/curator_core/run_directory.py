@@ -111,7 +111,7 @@ class _KernelLock:
                 "another run directory"
             ) from None
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        os.pwrite(fd, _owner().encode(), 0)
         self.fd = fd
 
     def release(self) -> None:
@@ -124,14 +124,14 @@ class _KernelLock:
 class _HeartbeatLock:
     def __init__(self, path: str) -> None:
         self.path = path
-        self.owner = f"process {os.getpid()} on {socket.gethostname()}"
+        self.owner = _owner()
         self.token = uuid.uuid4().hex
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def take(self, run_dir: str) -> None:
         held = self._read()
-        if held is not None and time.time() - held["beat"] < STALE_SECONDS:
+        if held is not None and time.time() - held["beat"] < STALE_SECONDS and not _died_here(held["owner"]):
             raise RunRefused(
                 f"another run is at work in {run_dir!r} ({held['owner']}), or died less than {STALE_SECONDS:.0f} s ago: "
                 "wait for it, end it, or choose another run directory"
@@ -170,3 +170,22 @@ class _HeartbeatLock:
         held = self._read()
         if held is not None and held["token"] == self.token:
             storage.remove(self.path)
+
+
+def _owner() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _died_here(owner: str) -> bool:
+    """Whether the owner was a process of this machine that is no more."""
+    process, _, host = owner.partition(" on ")
+    number = process.removeprefix("process ")
+    if host != socket.gethostname() or not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

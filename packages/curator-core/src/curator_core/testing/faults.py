@@ -229,7 +229,8 @@ class Trial:
         """One run; whoever works on a task is killed at ``kills`` random instants. Returns how many died."""
         rng = random.Random(seed)
         # Not near the end: a task that has seen two workers die waits for the others, and a third is its last.
-        instants = sorted(rng.sample(range(1, max(kills + 1, int(self.files * 0.8))), kills))
+        sources = self.files // self.files_per_partition
+        instants = sorted(rng.sample(range(1, max(kills + 1, int(sources * 0.8))), kills))
         done = threading.Event()
         killed: list[int] = []
 
