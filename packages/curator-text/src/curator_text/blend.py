@@ -1,0 +1,138 @@
+"""Mix data sets by weight, shuffle all rows, split by hash: the same result every time, on any number of workers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from curator_core.errors import UsageError
+from curator_core.stages import Merge, ProcessingStage
+from curator_core.task import DocumentBatch
+
+_SPAN = float(1 << 64)
+
+
+def unit_numbers(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
+    """A number in [0, 1) for each value, that depends on the value and the seed alone."""
+    hashed = np.fromiter((xxhash.xxh3_64_intdigest(_bytes(value), seed) for value in values), np.uint64, len(values))
+    return hashed / _SPAN
+
+
+@dataclass(kw_only=True)
+class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Says of each row which part of the data it belongs to, in ``split_column``, by a hash of ``key_column``.
+
+    ``parts`` are the shares, which must add up to 1: ``{train: 0.98, validation: 0.02}``. Rows with the same key are in
+    the same part, also in another run, and with more data. ``keep`` keeps one part and adds no column.
+    """
+
+    parts: Mapping[str, float]
+    key_column: str = "id"
+    split_column: str = "split"
+    keep: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parts, Mapping) or not self.parts or any(not 0 < v <= 1 for v in self.parts.values()):
+            raise UsageError(
+                f"SplitByHash.parts must be shares between 0 and 1, such as {{train: 0.9}}, not {self.parts!r}"
+            )
+        if abs(sum(self.parts.values()) - 1) > 1e-9:
+            raise UsageError(f"SplitByHash.parts add up to {sum(self.parts.values()):g}, and must add up to 1")
+        if self.keep is not None and self.keep not in self.parts:
+            raise UsageError(f"SplitByHash.keep must be one of {', '.join(self.parts)}, not {self.keep!r}")
+
+    def inputs(self) -> list[str]:
+        return [self.key_column]
+
+    def outputs(self) -> list[str]:
+        return [] if self.keep else [self.split_column]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        numbers = unit_numbers(task.to_pyarrow()[self.key_column].to_pylist(), self.seed)
+        names = list(self.parts)
+        ends = np.cumsum(list(self.parts.values()))
+        ends[-1] = 1.0
+        places = np.searchsorted(ends, numbers, side="right")
+        if self.keep is None:
+            return task.append_column(self.split_column, pa.array([names[at] for at in places], pa.string()))
+        kept = places == names.index(self.keep)
+        self.record_dropped("in another part", int(len(kept) - kept.sum()))
+        return task.filter(pa.array(kept))
+
+
+@dataclass(kw_only=True)
+class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Repeats or drops rows by weight: 0.3 keeps 30 % of them, 2.5 has each twice and half of them thrice.
+
+    ``weights`` maps values of ``by_column`` (a data set's name, say) to weights; values that it does not name have
+    ``default``. Which rows are taken depends on ``key_column`` and the seed alone. Copies follow one another.
+    """
+
+    weights: Mapping[str, float]
+    by_column: str = "dataset"
+    key_column: str = "id"
+    default: float = 1.0
+    seed: int = 0
+    creates_rows = True
+
+    def __post_init__(self) -> None:
+        given = dict(self.weights) if isinstance(self.weights, Mapping) else None
+        if given is None or any(isinstance(v, bool) or not v >= 0 for v in (*given.values(), self.default)):
+            raise UsageError(f"Sample.weights must map values to numbers of 0 or more, not {self.weights!r}")
+
+    def inputs(self) -> list[str]:
+        return list(dict.fromkeys([self.by_column, self.key_column]))
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        table = task.to_pyarrow()
+        names = table[self.by_column].to_pylist()
+        weights = np.array([self.weights.get(name, self.default) for name in names], np.float64)
+        numbers = unit_numbers(table[self.key_column].to_pylist(), self.seed)
+        times = np.floor(weights).astype(np.int64) + (numbers < weights % 1)
+        gone = times == 0
+        for name in dict.fromkeys(name for name, none in zip(names, gone, strict=True) if none):
+            count = sum(1 for other, none in zip(names, gone, strict=True) if none and other == name)
+            self.record_dropped(f"weight of {name}", count)
+        self.record_metric("copies", int(np.maximum(times - 1, 0).sum()))
+        return task.with_data(table.take(pa.array(np.repeat(np.arange(len(names)), times))))
+
+
+@dataclass(kw_only=True)
+class GlobalShuffle(Merge[DocumentBatch, DocumentBatch]):
+    """Puts all rows in a random order, the same for the same data and seed, whatever files they came in.
+
+    All rows come together in one worker, so they must fit its memory: for more, shuffle the parts that `SplitByHash`
+    makes one after the other.
+    """
+
+    key_column: str = "id"
+    seed: int = 0
+    batch_size = 0
+
+    def inputs(self) -> list[str]:
+        return [self.key_column]
+
+    def process(self, tasks: Sequence[DocumentBatch]) -> DocumentBatch | None:  # type: ignore[override]
+        tables = [task.to_pyarrow() for task in tasks]
+        if not tables:
+            return None
+        table = pa.concat_tables(tables, promote_options="default")
+        keys = [_bytes(value) for value in table[self.key_column].to_pylist()]
+        first = np.fromiter((xxhash.xxh3_64_intdigest(key, self.seed) for key in keys), np.uint64, len(keys))
+        # Equal keys keep the order that they came in, which is that of the sources.
+        return DocumentBatch(data=table.take(pa.array(np.argsort(first, kind="stable"))))
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(repr((type(value).__name__, value)).encode()).digest()
