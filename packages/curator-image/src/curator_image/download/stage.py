@@ -325,6 +325,7 @@ class ImageDownload(CompositeStage[EmptyTask, ImageBatch]):
     quality: int = 90
     max_pixels: int = MAX_PIXELS
     retry_failed: bool = False
+    memory_bytes: int = 512 << 20
     concurrency: int = 64
     per_host: int = 4
     timeout_s: float = 20.0

@@ -1,0 +1,11 @@
+"""Makes the tars of the example `images`, which this one reads too.
+
+    python make_data.py FOLDER
+"""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+runpy.run_path(str(Path(__file__).parent.parent / "images" / "make_data.py"), run_name="__main__")
