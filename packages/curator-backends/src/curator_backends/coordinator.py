@@ -18,8 +18,9 @@ BELIEF_SECONDS = 120.0
 
 @dataclass
 class Status:
-    """What has happened since the driver last asked."""
+    """What has happened; facts from number ``first`` on, failures since the driver last asked."""
 
+    first: int = 0
     facts: list[Any] = field(default_factory=list)
     progress: int = 0  # grows with everything that is begun or finished
     busy: int = 0  # workers that are working on something or setting up
@@ -37,7 +38,8 @@ class Coordinator:
         self._busy: dict[str, float] = {}
         self._up: set[str] = set()
         self._nodes: set[str] = set()
-        self._facts: list[Any] = []
+        self._facts: list[Any] = []  # those that the driver has not said it has
+        self._first = 0  # the number of the first of them
         self._failures: list[BaseException] = []
         self._progress = 0
         self._sources: list[Any] = []
@@ -127,13 +129,16 @@ class Coordinator:
 
     # The driver --------------------------------------------------------------------------------------------------
 
-    async def status(self) -> Status:
-        """What is going on; the facts are handed over."""
+    async def status(self, received: int) -> Status:
+        """What is going on. Facts below number ``received`` are with the driver; the others are sent, again if need be."""
         now = time.monotonic()
-        facts, self._facts = self._facts, []
+        del self._facts[: max(0, received - self._first)]
+        self._first = max(self._first, received)
         failures, self._failures = self._failures, []
         busy = sum(1 for seen in self._busy.values() if now - seen < BELIEF_SECONDS)
-        return Status(facts, self._progress, busy, len(self._up), failures, sorted(self._nodes))
+        return Status(
+            self._first, list(self._facts), self._progress, busy, len(self._up), failures, sorted(self._nodes)
+        )
 
 
 def start_coordinator(ray: Any) -> Any:

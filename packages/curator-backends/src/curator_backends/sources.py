@@ -23,7 +23,7 @@ LOOK_BYTES = 256 << 20
 LOOK_SECONDS = 1.0
 # Blocks stay below these, whatever the number of sources.
 MOST_IN_BLOCK = 64
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 16 << 20
 # Tables of sources that are listed ahead of what was asked for.
 TABLES_AHEAD = 8
 

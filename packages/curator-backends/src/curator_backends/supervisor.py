@@ -34,6 +34,7 @@ class Supervisor:
         self._token = token
         self._pending: Any = None
         self._facts: deque[Facts] = deque()  # filled and emptied by different threads
+        self._received = 0  # how many facts have come in
         self._progress = -1
         self._moved = time.monotonic()
         self._nodes: set[str] = set()
@@ -49,7 +50,7 @@ class Supervisor:
             if self._concluding:
                 return
             if self._pending is None:
-                self._pending = self._coordinator.status.remote()
+                self._pending = self._coordinator.status.remote(self._received)
             ready, _ = self._ray.wait([self._pending], timeout=0)
             if ready:
                 status: Status = self._ray.get(ready[0])
@@ -81,7 +82,9 @@ class Supervisor:
                 self._take(self._ray.get(self._pending, timeout=TEARDOWN_SECONDS))
                 self._pending = None
             while True:
-                status: Status = self._ray.get(self._coordinator.status.remote(), timeout=TEARDOWN_SECONDS)
+                status: Status = self._ray.get(
+                    self._coordinator.status.remote(self._received), timeout=TEARDOWN_SECONDS
+                )
                 self._take(status)
                 if not status.up or time.monotonic() > deadline:
                     break
@@ -92,8 +95,10 @@ class Supervisor:
             raise self._failures[0]
 
     def _take(self, status: Status) -> None:
-        self._facts.extend(status.facts)
-        self.sources += sum(fact.sources for fact in status.facts)
+        for fact in status.facts[max(0, self._received - status.first) :]:
+            self._facts.append(fact)
+            self._received += 1
+            self.sources += fact.sources
         self._failures.extend(status.failures)
         self._nodes.update(status.nodes)
         if status.progress != self._progress or status.busy:

@@ -285,9 +285,9 @@ def num_workers_is_kept_to(subject: Subject) -> None:
 
 
 @_check("spread")
-def a_fan_out_is_shared_by_workers(subject: Subject) -> None:
-    one = [table(range(20))]
-    result = run(subject, [s.SplitRows(), s.AddProcess().with_(num_workers=2)], tasks=one)
+def a_fan_out_is_shared_by_workers(subject: Subject, folder: Path) -> None:
+    add = s.AddProcess(meet=str(folder / "met")).with_(num_workers=2)
+    result = run(subject, [s.SplitRows(), add], tasks=[table(range(20))])
     used = {row["pid"] for row in rows_of(result.tasks)}
     assert len(used) == 2, f"20 children of one task went to {len(used)} of 2 workers"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -154,10 +155,13 @@ class Same(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class AddProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Says which process worked on the task; keeps its worker."""
+    """Says which process worked on the task; keeps its worker. With ``meet`` the first task of a process waits, a minute
+    at most, until another process has one too: who starts later gets its share.
+    """
 
     column: str = "pid"
     teardowns: str = ""
+    meet: str = ""
 
     def outputs(self) -> list[str]:
         return [self.column]
@@ -172,6 +176,13 @@ class AddProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         spin()
+        if self.meet:
+            here = str(os.getpid())
+            if here not in traces(Path(self.meet), "process"):
+                leave_trace(self.meet, "process", here)
+            deadline = time.monotonic() + 60.0
+            while len(set(traces(Path(self.meet), "process"))) < 2 and time.monotonic() < deadline:
+                time.sleep(0.05)
         return task.append_column(self.column, pa.array([os.getpid()] * task.num_rows, pa.int64()))
 
 
