@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from curator_core.errors import UsageError
+from curator_core.task import EmptyTask, FileGroupTask
+from curator_text.download import CommonCrawlDownload, UrlDownload
+from curator_text.download.fetch import Fetch
+
+BODY = bytes(range(256)) * 4000
+
+
+class Server(ThreadingHTTPServer):
+    """Misbehaves by path; keeps what it was asked."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked = []
+        self.etag = '"one"'
+        self.body = BODY
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.server_port}/{path}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        name = self.path.strip("/")
+        server.asked.append((name, self.headers.get("Range")))
+        times = sum(asked == name for asked, _ in server.asked)
+        if name == "gone":
+            return self.answer(404, b"no such file")
+        if name == "busy" and times < 3:
+            return self.answer(503, b"later")
+        if name == "reset" and times < 3:
+            self.connection.close()
+            self.close_connection = True
+            return None
+        if name.endswith("paths.gz"):
+            return self.answer(200, gzip.compress(b"crawl-data/a.warc.gz\ncrawl-data/b.warc.gz\n"))
+        body, status, headers = server.body, 200, {"ETag": server.etag}
+        wanted = self.headers.get("Range")
+        if name == "norange":
+            wanted = None
+        if wanted and self.headers.get("If-Range") == server.etag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            body, status = body[start:], 206
+        if name in ("short", "norange", "changing") and times < 3:
+            if name == "changing" and times == 2:
+                pass
+            return self.answer(status, body, headers, cut=len(body) // 2)
+        return self.answer(status, body, headers)
+
+    def answer(self, status, body, headers=None, cut=None):
+        self.send_response(status)
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:cut])
+        if cut is not None:
+            self.close_connection = True
+
+
+@pytest.fixture
+def server():
+    made = Server()
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+def fetch(server, path, *names, **params):
+    stage = Fetch(path=str(path), wait_s=0, **params)
+    out = stage.process(FileGroupTask(data=[server.url(name) for name in names], task_id="t"))
+    return stage, out
+
+
+def test_a_file_comes_whole_and_is_not_fetched_twice(server, tmp_path):
+    stage, out = fetch(server, tmp_path, "file.bin")
+    (record,) = stage.recorder.outputs
+    assert out.data == [str(tmp_path / "t.file.bin")]
+    assert (tmp_path / "t.file.bin").read_bytes() == BODY
+    assert (record.bytes, record.sha256) == (len(BODY), hashlib.sha256(BODY).hexdigest())
+    stage, _ = fetch(server, tmp_path, "file.bin")
+    assert stage.recorder.metrics == {"already_there": 1}
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("name", ["busy", "reset", "short", "norange"])
+def test_a_server_that_misbehaves_is_asked_again_and_the_file_is_right(server, tmp_path, name):
+    stage, _ = fetch(server, tmp_path, name)
+    assert (tmp_path / f"t.{name}").read_bytes() == BODY
+    assert [path.name for path in tmp_path.iterdir()] == [f"t.{name}"]
+    assert stage.recorder.metrics["tried_again"] == 2
+    if name == "short":
+        # Half, then half of the rest, then the rest: never the same bytes twice.
+        half = len(BODY) // 2
+        assert [asked for _, asked in server.asked] == [None, f"bytes={half}-", f"bytes={half + half // 2}-"]
+
+
+def test_what_another_run_began_is_gone_on_with_unless_the_file_has_changed(server, tmp_path):
+    stage, out = fetch(server, tmp_path, "short", tries=1)
+    assert out is None
+    assert [reject.reason for reject in stage.recorder.rejects] == ["broken off"]
+    assert not (tmp_path / "t.short").exists()
+    server.etag, server.body = '"two"', BODY[::-1]
+    stage, _ = fetch(server, tmp_path, "short", tries=3)
+    assert (tmp_path / "t.short").read_bytes() == BODY[::-1]
+
+
+def test_what_cannot_be_had_is_told_with_its_url(server, tmp_path):
+    stage, out = fetch(server, tmp_path, "gone", "file.bin")
+    assert out.data == [str(tmp_path / "t.file.bin")]
+    assert [(r.reason, r.source) for r in stage.recorder.rejects] == [("HTTP 404", server.url("gone"))]
+    assert sum(name == "gone" for name, _ in server.asked) == 1
+    stage, _ = fetch(server, tmp_path, "other", max_bytes=1000)
+    assert [reject.reason for reject in stage.recorder.rejects] == ["file too large"]
+    stage = Fetch(path=str(tmp_path), wait_s=0, tries=2)
+    stage.process(FileGroupTask(data=["http://127.0.0.1:9/x"], task_id="t"))
+    assert [reject.reason for reject in stage.recorder.rejects] == ["no connection"]
+
+
+def test_common_crawl_names_its_files(server, tmp_path):
+    download = CommonCrawlDownload(
+        snapshot="CC-MAIN-2024-10", path=str(tmp_path), base_url=server.url(""), limit=1, wait_s=0
+    )
+    source, stage = download.decompose()
+    (task,) = source.process(EmptyTask())
+    assert task.data == [server.url("crawl-data/a.warc.gz")]
+    assert stage.process(task).data[0].endswith(".a.warc.gz")
+
+
+def test_urls_come_from_a_list_or_a_file_each_once(tmp_path):
+    (tmp_path / "urls.txt").write_text("http://a.org/x.gz\n\nhttp://a.org/y.gz\nhttp://a.org/x.gz\n")
+    source, _ = UrlDownload(urls=str(tmp_path / "urls.txt"), path=str(tmp_path)).decompose()
+    tasks = list(source.process(EmptyTask()))
+    assert [task.data for task in tasks] == [["http://a.org/x.gz"], ["http://a.org/y.gz"]]
+    assert len({task.task_id for task in tasks}) == 2
+    source, _ = UrlDownload(urls=["file:///etc/passwd"], path=str(tmp_path)).decompose()
+    with pytest.raises(UsageError, match="no http"):
+        list(source.process(EmptyTask()))
+    with pytest.raises(UsageError, match="CC-MAIN"):
+        CommonCrawlDownload(snapshot="2024", path=str(tmp_path))
+    with pytest.raises(UsageError, match="local folder"):
+        UrlDownload(urls=["http://a"], path="s3://b")
