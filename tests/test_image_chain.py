@@ -136,7 +136,7 @@ def test_several_processes_write_what_one_does(
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_ray_data_writes_what_one_process_does(
     cluster: None, local: tuple[Path, Any], tmp_path: Path, shards: dict[str, bytes], models: dict[str, str]
 ) -> None:
@@ -148,7 +148,7 @@ def test_ray_data_writes_what_one_process_does(
 
 
 @pytest.mark.xenna
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_xenna_writes_what_one_process_does(
     cluster: None, local: tuple[Path, Any], tmp_path: Path, shards: dict[str, bytes], models: dict[str, str]
 ) -> None:

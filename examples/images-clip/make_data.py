@@ -1,6 +1,6 @@
 """Makes the tars of the example `images`, which this one reads too.
 
-    python make_data.py FOLDER
+python make_data.py FOLDER
 """
 
 from __future__ import annotations
