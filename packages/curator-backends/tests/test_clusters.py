@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent
 
@@ -110,7 +110,7 @@ def processes_of(session: str) -> list[str]:
     return found
 
 
-def wait_until(what: str, condition: object, seconds: float = 90.0) -> None:
+def wait_until(what: str, condition: object, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, what
@@ -119,7 +119,7 @@ def wait_until(what: str, condition: object, seconds: float = 90.0) -> None:
 
 def test_a_local_ray_is_started_used_and_gone_without_a_word(tmp_path: Path) -> None:
     process = start(LOCAL, str(tmp_path), "0")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert (out, err) == ("", "")
     assert processes_of((tmp_path / "session").read_text()) == []
@@ -133,17 +133,17 @@ def test_a_local_ray_is_gone_when_its_driver_is_stopped(tmp_path: Path, how: sig
     session = (tmp_path / "session").read_text()
     assert processes_of(session)
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode != 0
     if how is signal.SIGINT:
         assert "KeyboardInterrupt" in err
         assert processes_of(session) == []
-    wait_until("processes of the session are left", lambda: not processes_of(session), seconds=30.0)
+    wait_until("processes of the session are left", lambda: not processes_of(session), seconds=90.0)
 
 
 def test_the_head_is_avoided_and_a_lost_node_costs_nothing_but_time(tmp_path: Path) -> None:
     process = start(CLUSTER, str(tmp_path))
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=500)
     assert process.returncode == 0, err[-3000:]
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["head"] not in report["nodes"]

@@ -34,7 +34,7 @@ CASES = [
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(("subject", "check"), CASES, ids=str)
 def test_the_executor_conforms(subject: Subject, check: Check, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from curator_core.plan import make_plan
 from curator_core.resources import Resources
 
 ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("local_ray")]
 
 
 def operators(dataset: Any) -> list[str]:

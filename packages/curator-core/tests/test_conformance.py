@@ -13,7 +13,7 @@ HERE = Subject("local", {"workers": 0}, name="in process")
 TWO = Subject("local", {"workers": 2}, frozenset({"processes"}), name="two workers")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("subject", "check"), [(subject, check) for subject in (HERE, TWO) for check in checks(subject)], ids=str
 )

@@ -26,6 +26,8 @@ _QUIET = {
 # Read by Ray when it is imported. The raylet prints the death of every worker on the driver's terminal, whatever the log
 # settings; the run counts them and says what came of it.
 _IMPORT = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|retries remaining, so the task will be retried"}
+# Ray gives a node half a minute to start, which is little on a machine that has other things to do.
+_START_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -127,14 +129,22 @@ def _start(ray: Any, options: RayOptions, address: str | None, dashboard: bool) 
             ) from error
         return
     memory = options.object_store_memory_gb
-    ray.init(
-        address="local",
-        num_cpus=options.num_cpus,
-        num_gpus=options.num_gpus,
-        object_store_memory=None if memory is None else int(memory * 2**30),
-        include_dashboard=dashboard,
-        **common,
-    )
+    for attempt in range(_START_ATTEMPTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=options.num_cpus,
+                num_gpus=options.num_gpus,
+                object_store_memory=None if memory is None else int(memory * 2**30),
+                include_dashboard=dashboard,
+                **common,
+            )
+        except Exception as error:  # Ray has no type for this one
+            if "timed out during startup" not in str(error) or attempt == _START_ATTEMPTS - 1:
+                raise
+            ray.shutdown()
+        else:
+            return
 
 
 def look(options: RayOptions, *, ours: bool) -> Cluster:

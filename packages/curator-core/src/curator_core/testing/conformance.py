@@ -350,7 +350,7 @@ def a_killed_driver_is_resumed_and_nothing_is_lost(subject: Subject, folder: Pat
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=500,
         env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
     )
     assert done.returncode == -signal.SIGKILL, f"the driver was to be killed: {done.returncode}\n{done.stderr[-2000:]}"
