@@ -1,0 +1,129 @@
+"""How fast are reading, writing and extracting, against the bare libraries over the same bytes, in one process?
+
+python benchmarks/text_io.py json FOLDER SCRATCH     FOLDER holds *.jsonl
+python benchmarks/text_io.py html
+
+Turns are taken, and medians of processor time compared, so that neighbours on the machine disturb all alike. What the
+stages do beyond the bare calls (checks of every line, a hash of every file, files that appear whole) is in their time.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROUNDS = 5
+
+
+def medians(jobs: dict[str, Callable[[], object]], clock: Callable[[], float]) -> dict[str, float]:
+    taken: dict[str, list[float]] = {name: [] for name in jobs}
+    for job in jobs.values():
+        job()  # imports, caches
+    for _ in range(ROUNDS):
+        for name, job in jobs.items():
+            started = clock()
+            job()
+            taken[name].append(clock() - started)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def bench_json(folder: Path, scratch: Path) -> dict[str, float]:
+    import orjson
+    import pyarrow.json as pj
+
+    from curator_core.task import FileGroupTask
+    from curator_text.readers import JsonlRead
+    from curator_text.writers import JsonlWriter
+
+    paths = sorted(folder.glob("**/*.jsonl"))[:1]
+    size = sum(path.stat().st_size for path in paths)
+    bare = scratch / "bare.jsonl"
+    options = pj.ReadOptions(use_threads=False, block_size=8 << 20)
+
+    def ours_read() -> int:
+        return sum(batch.num_rows for batch in JsonlRead().process(FileGroupTask(data=[str(p) for p in paths])))
+
+    def ours() -> None:
+        writer = JsonlWriter(path=str(scratch / "ours"))
+        for number, batch in enumerate(JsonlRead().process(FileGroupTask(data=[str(p) for p in paths]))):
+            batch.task_id = f"part-{number}"
+            writer.process(batch)
+
+    def arrow_read() -> None:
+        for path in paths:
+            pj.read_json(path, read_options=options)
+
+    def arrow() -> None:
+        with bare.open("wb", buffering=1 << 20) as out:
+            for path in paths:
+                for batch in pj.read_json(path, read_options=options).to_batches():
+                    for row in batch.to_pylist():
+                        out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+    def plain_orjson() -> None:
+        with bare.open("wb", buffering=1 << 20) as out:
+            for path in paths:
+                with path.open("rb") as lines:
+                    for line in lines:
+                        out.write(orjson.dumps(orjson.loads(line), option=orjson.OPT_APPEND_NEWLINE))
+
+    jobs: dict[str, Callable[[], object]] = {
+        "ours_read": ours_read,
+        "ours": ours,
+        "arrow_read": arrow_read,
+        "arrow": arrow,
+        "orjson": plain_orjson,
+    }
+    took = medians(jobs, time.process_time)
+    return {
+        "mb": size / 1e6,
+        "read_mb_s": size / 1e6 / took["ours_read"],
+        "read_write_mb_s": size / 1e6 / took["ours"],
+        "read_to_pyarrow": took["arrow_read"] / took["ours_read"],
+        "read_write_to_pyarrow_and_orjson": took["arrow"] / took["ours"],
+        "read_write_to_orjson": took["orjson"] / took["ours"],
+    }
+
+
+def bench_html() -> dict[str, float]:
+    import pyarrow as pa
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+
+    from curator_core.task import DocumentBatch
+    from curator_text.extract import HtmlExtractor
+
+    menu = "".join(f'<li><a href="/{n}">entry {n}</a></li>' for n in range(60))
+    pages = []
+    for number in range(150):
+        body = "".join(
+            f"<p>Sentence {i} of page {number} says that <b>much</b> is <a href='/x'>known</a> about it. " * 2 + "</p>"
+            for i in range(100)
+        )
+        page = f"<html><head><title>{number}</title></head><body><nav><ul>{menu}</ul></nav><main>{body}</main></body></html>"
+        pages.append(page.encode())
+    batch = DocumentBatch(data=pa.table({"content": pages}))
+    stage = HtmlExtractor()
+
+    def ours() -> None:
+        stage.process(batch)
+
+    def bare() -> None:
+        for page in pages:
+            extract_plain_text(bytes_to_str(page, detect_encoding(page) or "utf-8"), main_content=True)
+
+    try:
+        # The work is done in another process, so the wall clock is what counts.
+        took = medians({"ours": ours, "bare": bare}, time.perf_counter)
+    finally:
+        stage.teardown()
+    return {"pages_s": len(pages) / took["ours"], "extract_to_resiliparse": took["bare"] / took["ours"]}
+
+
+if __name__ == "__main__":
+    found = bench_json(Path(sys.argv[2]), Path(sys.argv[3])) if sys.argv[1] == "json" else bench_html()
+    print("BENCH", json.dumps({key: round(value, 4) for key, value in found.items()}))
