@@ -1,4 +1,7 @@
-"""Makes a small web archive: pages with menus and footers, an image, a page cut short.  make_data.py FOLDER"""
+"""Makes a small web archive: pages with menus and footers, an image, a page cut short.
+
+python make_data.py FOLDER
+"""
 
 from __future__ import annotations
 

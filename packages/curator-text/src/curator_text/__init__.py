@@ -99,6 +99,7 @@ _HOME = {
     "WebEnglish": "presets",
     "WhiteSpaceFilter": "filters.heuristic",
     "WhitespaceNormalizer": "modifiers",
+    "WikipediaDumpReader": "extract.wikipedia",
     "WordCountFilter": "filters.heuristic",
     "WordsWithoutAlphabetsFilter": "filters.heuristic",
     "XMLHeaderFilter": "filters.code",

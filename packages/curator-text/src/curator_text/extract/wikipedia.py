@@ -1,0 +1,158 @@
+"""Reading a dump of Wikipedia: its articles as plain text, streamed from the compressed XML."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import pyarrow as pa
+
+from curator_core.errors import MissingDependency, UsageError
+from curator_core.files import FilePartitioning, checked_paths
+from curator_core.stages import CompositeStage, FanOut, ProcessingStage, WorkerMetadata
+from curator_core.storage import open_input
+from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_text.readers._arguments import bounded_bytes
+from curator_text.readers._bytes import Truncated, decompressed
+
+_SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("url", pa.string()), ("text", pa.string())])
+_RAW_KEPT = 1 << 16
+_CHUNK = 1 << 18
+
+
+@dataclass(kw_only=True)
+class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
+    """Reads the dumps of a task; see `WikipediaDumpReader`."""
+
+    language: str = "en"
+    batch_bytes: int | str = "8MiB"
+
+    def __post_init__(self) -> None:
+        if not self.language.replace("-", "").isalnum():
+            raise UsageError(f"language must be that of the wiki's address, such as 'en', not {self.language!r}")
+        self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
+
+    def outputs(self) -> list[str]:
+        return list(_SCHEMA.names)
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        _parser()
+
+    def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+        rows: list[tuple[str, str, str, str]] = []
+        held = 0
+        for path in task.data:
+            for row in self._articles(path):
+                rows.append(row)
+                held += len(row[-1])
+                if held >= self._batch_bytes:
+                    yield _batch(rows, task)
+                    rows, held = [], 0
+        if rows:
+            yield _batch(rows, task)
+
+    def _articles(self, path: str) -> Iterator[tuple[str, str, str, str]]:
+        plain = _parser()
+        with open_input(path) as raw:
+            file = decompressed(raw)
+            events: Any = ElementTree.XMLPullParser(["start", "end"])
+            root: Any = None
+            pages = 0
+            try:
+                while chunk := file.read(_CHUNK):
+                    events.feed(chunk)
+                    for event, element in events.read_events():
+                        if root is None:
+                            root = element
+                        if event != "end" or _tag(element) != "page":
+                            continue
+                        pages += 1
+                        article = self._article(element, path, plain)
+                        root.clear()  # pages that are done would otherwise fill the memory
+                        if article is not None:
+                            yield article
+                events.close()
+            except (Truncated, ElementTree.ParseError) as error:
+                self.record_read(1)
+                self.record_rejected(
+                    "truncated file", source=path, position=f"after page {pages}", message=str(error.args[0])
+                )
+
+    def _article(self, page: Any, path: str, plain: Any) -> tuple[str, str, str, str] | None:
+        found = {_tag(child): child for child in page}
+        if found["ns"].text != "0" or "redirect" in found:
+            return None  # talk, users, categories: none is an article, and none is a row
+        self.record_read(1)
+        number, title = found["id"].text or "", found["title"].text or ""
+        source = next((child.text for child in found["revision"] if _tag(child) == "text"), None) or ""
+        try:
+            text = plain(source)
+        except Exception as error:  # a parser of a language without a grammar may raise anything
+            self.record_rejected(
+                "wikitext not understood",
+                source=path,
+                position=f"page {number} {title}",
+                message=f"{type(error).__name__}: {error}",
+                raw=source.encode("utf-8", "replace")[:_RAW_KEPT],
+            )
+            return None
+        return number, title, f"https://{self.language}.wikipedia.org/wiki/{title.replace(' ', '_')}", text
+
+
+@dataclass(kw_only=True)
+class WikipediaDumpReader(CompositeStage[EmptyTask, DocumentBatch]):
+    """Reads dumps such as ``enwiki-latest-pages-articles1.xml-p1p41242.bz2``: a row for each article, as plain text.
+
+    The columns are ``id``, ``title``, ``url`` and ``text``. Redirects and pages that are no articles are passed over;
+    tables, templates, references and file links are left out of the text. Needs the extra ``wikipedia``.
+    """
+
+    paths: str | Sequence[str]
+    language: str = "en"
+    limit: int | None = None
+    batch_bytes: int | str = "8MiB"
+
+    def __post_init__(self) -> None:
+        self.decompose()
+
+    def decompose(self) -> list[ProcessingStage[Any, Any]]:
+        checked_paths("WikipediaDumpReader.paths", self.paths)
+        return [
+            FilePartitioning(paths=self.paths, limit=self.limit),
+            WikipediaDumpRead(language=self.language, batch_bytes=self.batch_bytes),
+        ]
+
+
+def _parser() -> Any:
+    try:
+        import mwparserfromhell
+    except ImportError as error:
+        raise MissingDependency('reading Wikipedia needs a parser: pip install "curator-text[wikipedia]"') from error
+
+    def plain(source: str) -> str:
+        code = mwparserfromhell.parse(source)
+        for tag in code.filter_tags(matches=lambda node: str(node.tag).lower() in ("ref", "table", "gallery", "math")):
+            _drop(code, tag)
+        for link in code.filter_wikilinks():
+            if str(link.title).strip().lower().partition(":")[0] in ("file", "image", "category"):
+                _drop(code, link)
+        return str(code.strip_code(normalize=True, collapse=True)).strip()
+
+    return plain
+
+
+def _drop(code: Any, node: Any) -> None:
+    with contextlib.suppress(ValueError):  # it went with the one around it
+        code.remove(node)
+
+
+def _batch(rows: list[tuple[str, str, str, str]], task: FileGroupTask) -> DocumentBatch:
+    columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
+    return DocumentBatch(data=pa.table(columns, schema=_SCHEMA), dataset_name=task.dataset_name)
+
+
+def _tag(element: Any) -> str:
+    return str(element.tag).rpartition("}")[2]
