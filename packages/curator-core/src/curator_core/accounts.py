@@ -465,7 +465,7 @@ class Accounts:
         place = int(np.searchsorted(verdict.source, code)) if code is not None else len(verdict.source)
         if place == len(verdict.source) or verdict.source[place] != code:
             return ""
-        return self._generations.texts()[self._column(5)[verdict.row[place]]]
+        return str(self._generations.texts()[self._column(5)[verdict.row[place]]])
 
     def settle(self, source: str) -> Settlement:
         """The shares of one source; what was handed to merges is told apart (see `shares`)."""
@@ -525,10 +525,10 @@ class Accounts:
         if merged.any():
             merge_of = {member: merge.task for merge in self.merges.values() for member in merge.members}
             names, paths = self._sources.texts(), self._paths.texts()
-            for at in np.flatnonzero(merged):
-                code = int(verdict.source[at])
-                share = Fraction(1, int(verdict.parts[at])) * (given[code] if given else 1)
-                merge = merge_of.get(names[code] + paths[verdict.path[at]])
+            for place in np.flatnonzero(merged).tolist():
+                code = int(verdict.source[place])
+                share = Fraction(1, int(verdict.parts[place])) * (given[code] if given else 1)
+                merge = merge_of.get(names[code] + paths[verdict.path[place]])
                 if merge is None:
                     ends[MERGED] += share
                 else:

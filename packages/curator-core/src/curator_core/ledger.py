@@ -183,18 +183,13 @@ class LedgerWriter:
 
     def _pack(self, path: str, level: int = 0) -> None:
         """Put files of one level into one of the next when there are enough: n writes leave about log n files."""
-        import pyarrow.parquet as pq
-
         while len(self._levels) <= level:
             self._levels.append([])
         files = self._levels[level]
         files.append(path)
         if len(files) < PACK_FILES or level >= PACK_LEVELS:
             return
-        tables = []
-        for small in files:
-            with storage.open_input(small) as file:
-                tables.append(pq.read_table(file, schema=EVENT_SCHEMA))
+        tables = [_read(small, EVENT_SCHEMA) for small in files]
         packed = self._write("ledger", pa.concat_tables(tables).unify_dictionaries())
         for small in files:
             storage.remove(small)
@@ -324,8 +319,9 @@ def _files(
 def _read(path: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
-    with storage.open_input(path) as file:
-        table = pq.read_table(file, columns=None if columns is None else list(columns))
+    # Without threads: most files are small, and waking a pool costs more than reading one.
+    with storage.open_input(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+        table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
     return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, cast
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.accounts import DONE, FAILED, MERGE, MERGED, Accounts, Event, StageTotals, Tally
+from curator_core.accounts import DONE, FAILED, MERGE, MERGED, Accounts, Event, StageTotals, Tally, events_table
 from curator_core.adapter import MergeTask, RunContext
 from curator_core.errors import AccountingError, CuratorError, PlanError, RunRefused, TooManyErrors, UsageError
 from curator_core.executor import BaseExecutor, SegmentRun
@@ -29,7 +29,6 @@ from curator_core.ledger import (
     Listed,
     RejectRow,
     SourceList,
-    events_table,
     open_accounts,
     read_results,
     write_parquet,
