@@ -178,6 +178,9 @@ class _Segment:
         failed = True
         try:
             with _quiet(self.settings.verbose), _same_environment():
+                # Xenna asks for the state of its workers at the address that this machine's last cluster has left in a
+                # file, which need not be ours.
+                os.environ["RAY_ADDRESS"] = self.ray.get_runtime_context().gcs_address
                 self._run()
             failed = False
         except BaseException as error:
