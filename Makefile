@@ -35,7 +35,7 @@ sync: ## the light environment in .venv: all packages and the tools, no torch, n
 
 .PHONY: sync-all
 sync-all: ## .venv with every extra (6.6 GB, mostly torch with CUDA)
-	@$(UV) sync --quiet --all-packages --all-extras
+	@$(UV) sync --quiet --all-packages --all-extras --all-groups
 
 .PHONY: test
 test: sync-all ## run all tests with all extras
