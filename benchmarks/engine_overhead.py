@@ -91,7 +91,7 @@ def main() -> None:
         ledger_s = min(engine(ending, tasks(options.tasks), f"{folder}/{index}") for index in range(3))
         plain_s = min(engine(ending, tasks(options.tasks)) for _ in range(3))
         slow = [*(OneMillisecond().with_(name=f"work-{index}") for index in range(STAGES)), Sink()]
-        some = max(100, options.tasks // 10)
+        some = max(100, options.tasks // 5)
         ratios = []
         for index in range(3):
             alone = bare(slow, tasks(some))

@@ -50,9 +50,9 @@ RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("dat
 # The sources that a run has listed, each with the generation that counts; a later row replaces an earlier one.
 SOURCE_SCHEMA = pa.schema([("source", pa.string()), ("generation", pa.string()), ("group", pa.string())])
 
-# A flush waits for a disk: it is due when it costs a fiftieth of the time since the one before, or after this time.
+# A flush waits for a disk: it is due when it costs a hundredth of the time since the one before, or after this time.
 FLUSH_SECONDS = 1.0
-FLUSH_SHARE = 50
+FLUSH_SHARE = 100
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
 PACK_FILES = 32

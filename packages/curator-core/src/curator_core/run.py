@@ -883,6 +883,7 @@ def _clean(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in name) or "pipeline"
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     wanted = ("curator-core", "curator-text", "curator-image", "curator-backends", "pyarrow", "ray", "cosmos-xenna")
     found = {}
