@@ -227,7 +227,8 @@ def test_a_run_that_lives_in_an_object_store_is_resumed(s3_bucket: str, tmp_path
     storage.remove(f"{place}/in/part-04.jsonl")
     changed = Pipeline(stages(place)).run(here, run_dir=f"{place}/run", resume=True)
     assert changed.summary.inputs == {"unchanged": 4, "changed": 1, "removed": 1}
-    assert [row["id"] for row in rows(f"{place}/out")] == [1, 2, 4, 5, 7, 1, 13, 14, 20, 22, 23]
+    # Files are named after their merge, so their order says nothing.
+    assert sorted(row["id"] for row in rows(f"{place}/out")) == [1, 1, 2, 4, 5, 7, 13, 14, 20, 22, 23]
 
 
 def rows(folder: str) -> list[dict[str, Any]]:
