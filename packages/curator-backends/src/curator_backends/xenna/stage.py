@@ -14,6 +14,10 @@ from curator_backends.transport import decode, encode_stream, pack
 from curator_backends.worker import GroupWorker, Job
 from curator_core.transport import encode_task
 
+# An item costs Xenna some tens of milliseconds of waiting in each stage, whatever its size: tasks that came together go on
+# together.
+ITEM_BYTES = 16 << 20
+
 
 class GroupStage(xenna.Stage):
     """What Xenna sends to its workers. Items are tables of encoded tasks; a fan-out gives a table for each child."""
@@ -80,7 +84,7 @@ class GroupStage(xenna.Stage):
         results = self._worker.run([task for table in in_data for task in decode(table)])
         if self._job.group.is_fanout:
             return [pack([encode_task(task)]) for task in results]
-        return list(encode_stream(results))
+        return list(encode_stream(results, ITEM_BYTES))
 
     def destroy(self) -> None:
         """Tear the stages down."""
