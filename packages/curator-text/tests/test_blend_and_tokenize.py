@@ -10,7 +10,7 @@ import pytest
 
 from curator_core.errors import UsageError
 from curator_core.task import DocumentBatch
-from curator_text.blend import GlobalShuffle, Sample, SplitByHash
+from curator_text.blend import Blend, GlobalShuffle, SplitByHash
 from curator_text.tokenize import MegatronWriter, PackTokens, Tokenize
 
 
@@ -35,7 +35,7 @@ def test_a_split_depends_on_the_key_alone_and_has_its_shares():
 def test_weights_repeat_and_drop_rows():
     keys = [str(i) for i in range(3000)]
     names = ["web", "books", "code"] * 1000
-    stage = Sample(weights={"web": 0.25, "books": 2.5, "code": 0})
+    stage = Blend(weights={"web": 0.25, "books": 2.5, "code": 0})
     out = stage.process(batch(id=keys, dataset=names)).to_pyarrow()["dataset"].to_pylist()
     assert 200 < out.count("web") < 300
     assert 2400 < out.count("books") < 2600
@@ -124,7 +124,7 @@ def test_megatron_reads_what_was_written(tmp_path, vocab_size, kind):
     [
         lambda: SplitByHash(parts={"a": 0.5}),
         lambda: SplitByHash(parts={"a": 1.0}, keep="b"),
-        lambda: Sample(weights={"a": -1}),
+        lambda: Blend(weights={"a": -1}),
         lambda: PackTokens(length=0),
         lambda: Tokenize(tokenizer=""),
         lambda: MegatronWriter(path="x", vocab_size=0),

@@ -209,11 +209,11 @@ def test_files_go_to_and_come_from_an_s3_store(monkeypatch):
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("text-writers")
         table = pa.table({"id": ["a", "b"], "n": [1, 2]})
-        JsonlWriter(path="s3://bucket/j", compression="gzip").process(batch(table))
-        ParquetWriter(path="s3://bucket/p").process(batch(table))
-        for reader in (JsonlReader(paths="s3://bucket/j/"), ParquetReader(paths="s3://bucket/p/*.parquet")):
+        JsonlWriter(path="s3://text-writers/j", compression="gzip").process(batch(table))
+        ParquetWriter(path="s3://text-writers/p").process(batch(table))
+        for reader in (JsonlReader(paths="s3://text-writers/j/"), ParquetReader(paths="s3://text-writers/p/*.parquet")):
             source, stage = reader.decompose()
             (task,) = source.process(EmptyTask())
             (got,) = stage.process(task)

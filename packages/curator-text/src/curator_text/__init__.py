@@ -11,6 +11,7 @@ from typing import Any
 _HOME = {
     "AlphaFilter": "filters.code",
     "BadWordsFilter": "filters.lists",
+    "Blend": "blend",
     "Block": "features",
     "BoilerPlateStringFilter": "filters.heuristic",
     "BoilerplateLineRemover": "modifiers",
@@ -77,7 +78,6 @@ _HOME = {
     "RepeatedParagraphsFilter": "filters.repetition",
     "RepeatingDuplicateNGramsFilter": "filters.repetition",
     "RepeatingTopNGramsFilter": "filters.repetition",
-    "Sample": "blend",
     "Slicer": "modifiers",
     "SplitByHash": "blend",
     "SubstringFilter": "filters.heuristic",

@@ -68,7 +68,7 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @dataclass(kw_only=True)
-class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
+class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Repeats or drops rows by weight: 0.3 keeps 30 % of them, 2.5 has each twice and half of them thrice.
 
     ``weights`` maps values of ``by_column`` (a data set's name, say) to weights; values that it does not name have
@@ -85,7 +85,7 @@ class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
     def __post_init__(self) -> None:
         given = dict(self.weights) if isinstance(self.weights, Mapping) else None
         if given is None or any(isinstance(v, bool) or not v >= 0 for v in (*given.values(), self.default)):
-            raise UsageError(f"Sample.weights must map values to numbers of 0 or more, not {self.weights!r}")
+            raise UsageError(f"Blend.weights must map values to numbers of 0 or more, not {self.weights!r}")
 
     def inputs(self) -> list[str]:
         return list(dict.fromkeys([self.by_column, self.key_column]))
