@@ -186,7 +186,7 @@ def _fit_cpus(
             )
             places[index] = replace(placement, num_cpus=largest)
     held = sum(placement.num_cpus * _least(placement) for placement in places)
-    task = _largest_task(places)
+    task = _room_for_a_task(places, cluster)
     if held + task > cluster.cpus + 1e-9:
         factor = cluster.cpus / (held + task)
         decisions.append(
@@ -232,7 +232,7 @@ def _limit_growth(places: list[Placement], cluster: Cluster) -> list[Placement]:
     growing = [index for index, placement in enumerate(places) if _grows(placement)]
     if not growing:
         return places
-    task = _largest_task(places)
+    task = _room_for_a_task(places, cluster)
     spare = max(0.0, cluster.cpus - held - task)
     # Beside tasks the growth of all pools together must leave room for one task; among themselves each pool keeps at
     # least its first workers, so what one does not use another may.
@@ -251,8 +251,7 @@ def _room_for_two(places: list[Placement], cluster: Cluster) -> list[Placement]:
     """On a small machine, ask for less CPU each so that a pool can have a second worker while another idles."""
     if len(places) > cluster.cpus:
         return places  # there is more than enough to run already
-    task = _largest_task(places)
-    wanted = task
+    wanted = _room_for_a_task(places, cluster)
     for placement in places:
         workers = _least(placement)
         if _grows(placement) and placement.max_workers != workers:
@@ -268,8 +267,13 @@ def _grows(placement: Placement) -> bool:
     return placement.mode == "actor" and not placement.fixed and placement.num_cpus > 0
 
 
-def _largest_task(places: Sequence[Placement]) -> float:
-    return max((placement.num_cpus for placement in places if placement.mode == "task"), default=0.0)
+def _room_for_a_task(places: Sequence[Placement], cluster: Cluster) -> float:
+    """CPUs that actors must leave so that a task always fits on some node, wherever Ray puts the actors.
+
+    What is free may lie scattered: only where it adds up to a task's CPUs for every node has one node enough of it.
+    """
+    largest = max((placement.num_cpus for placement in places if placement.mode == "task"), default=0.0)
+    return largest * max(1, sum(node.cpus > 0 for node in cluster.nodes))
 
 
 def _away_from(placement: Placement, node_id: str) -> Placement:
