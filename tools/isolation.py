@@ -45,7 +45,18 @@ def _run_tests(package: Package, extras: list[str]) -> int:
     command += ["--no-default-groups", "--group", "test"]
     command += [word for extra in extras for word in ("--extra", extra)]
     # Not the cache of the shared environment's runs: the two would take turns in rewriting it.
-    command += ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package.folder / "tests")]
+    # Long tests show nothing new here: what they import, short ones import too.
+    command += [
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+        str(package.folder / "tests"),
+    ]
     # An editable install of a sibling, or a PYTHONPATH, would let undeclared imports through again.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

@@ -28,6 +28,7 @@ from curator_core.testing.faults import (
 from curator_core.testing.stages import KillWorker, traces
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_twenty_killed_workers_change_nothing(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 2}, files=60, seconds=0.01)
@@ -38,6 +39,7 @@ def test_twenty_killed_workers_change_nothing(tmp_path: Path) -> None:
     assert killed >= 15
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_twenty_killed_drivers_change_nothing(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 2}, files=80, seconds=0.02)
@@ -46,6 +48,7 @@ def test_twenty_killed_drivers_change_nothing(tmp_path: Path) -> None:
     assert report.repeated <= sum(report.in_flight)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_killed_drivers_and_a_merge_change_nothing(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 0}, files=12, seconds=0.02, merge=True, files_per_partition=2)
@@ -66,6 +69,7 @@ def deadly(folder: Path, times: int = 99) -> Pipeline:
     )
 
 
+@pytest.mark.slow
 def test_a_source_that_kills_three_workers_is_set_aside_and_may_be_retried(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", range(6), rows=4)
     run = {"run_dir": str(tmp_path / "run"), "on_error": "quarantine"}
@@ -89,6 +93,7 @@ def test_a_source_that_kills_three_workers_is_set_aside_and_may_be_retried(tmp_p
     assert list(rejects_of(str(tmp_path / "run"))) == []
 
 
+@pytest.mark.slow
 def test_a_source_that_kills_three_workers_fails_a_run_that_is_to_fail_after_all_others(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", range(6), rows=4)
     with pytest.raises(WorkerDied, match=r"part-0002.*died 3 times.*SIGKILL"):
