@@ -6,7 +6,6 @@ workers that have no run directory to write them to; and says whether anything i
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,9 @@ from typing import Any
 # A worker that is busy says so this often, and is believed for this long.
 BEAT_SECONDS = 15.0
 BELIEF_SECONDS = 120.0
+
+# The answer of `Coordinator.source` while the driver is still listing; ask again.
+NOT_YET = "not yet"
 
 
 @dataclass
@@ -30,7 +32,11 @@ class Status:
 
 
 class Coordinator:
-    """One per run and segment. Every method is short; only `source` waits."""
+    """One per run and segment. Every method is short and none waits, so that one thread serves all.
+
+    It is no asynchronous actor: under Ray 2.60 such a one aborts with ``Check failed: erased == 1`` when calls are sent
+    again while it starts, and takes the facts of the run with it.
+    """
 
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
@@ -45,24 +51,23 @@ class Coordinator:
         self._sources: list[Any] = []
         self._asked = 0
         self._all_listed = False
-        self._changed = asyncio.Event()
 
     # Workers -----------------------------------------------------------------------------------------------------
 
-    async def starting(self, worker: str, node: str) -> None:
+    def starting(self, worker: str, node: str) -> None:
         """A worker is about to set up."""
         self._busy[worker] = time.monotonic()
         self._nodes.add(node)
         self._progress += 1
 
-    async def up(self, worker: str, closes: bool) -> None:
+    def up(self, worker: str, closes: bool) -> None:
         """A worker is set up, and will say when it has torn down if it ``closes``."""
         self._busy.pop(worker, None)
         if closes:
             self._up.add(worker)
         self._progress += 1
 
-    async def down(self, worker: str, failure: BaseException | None = None) -> None:
+    def down(self, worker: str, failure: BaseException | None = None) -> None:
         """A worker has torn down."""
         self._busy.pop(worker, None)
         self._up.discard(worker)
@@ -70,13 +75,13 @@ class Coordinator:
             self._failures.append(failure)
         self._progress += 1
 
-    async def beat(self, worker: str) -> None:
+    def beat(self, worker: str) -> None:
         """A worker is still at it."""
         self._busy[worker] = time.monotonic()
 
     # Work --------------------------------------------------------------------------------------------------------
 
-    async def begin(self, worker: str, key: str) -> int:
+    def begin(self, worker: str, key: str) -> int:
         """Work ``key`` begins. Returns how often it was begun before without an end: each time a worker died."""
         earlier = self._open.get(key, 0)
         self._open[key] = earlier + 1
@@ -84,19 +89,19 @@ class Coordinator:
         self._progress += 1
         return earlier
 
-    async def begin_suspect(self, task: str) -> int:
+    def begin_suspect(self, task: str) -> int:
         """A task of work that was begun before begins by itself. Returns how many workers died of it so far."""
         earlier = self._deaths.get(task, 0)
         self._deaths[task] = earlier + 1
         self._progress += 1
         return earlier
 
-    async def end_suspect(self, task: str) -> None:
+    def end_suspect(self, task: str) -> None:
         """The task is through: what killed the worker was another."""
         self._deaths.pop(task, None)
         self._progress += 1
 
-    async def finish(self, worker: str, key: str, facts: Any = None) -> None:
+    def finish(self, worker: str, key: str, facts: Any = None) -> None:
         """Work ``key`` is through, and these are its facts, where the worker has no run directory."""
         self._open.pop(key, None)
         self._busy.pop(worker, None)
@@ -106,30 +111,26 @@ class Coordinator:
 
     # Sources -----------------------------------------------------------------------------------------------------
 
-    async def offer(self, tables: list[Any], last: bool) -> int:
+    def offer(self, tables: list[Any], last: bool) -> int:
         """More sources, from the driver. Returns how many tables were asked for, so that it stays a little ahead."""
         self._sources.extend(tables)
         self._all_listed = self._all_listed or last
-        self._changed.set()
         return self._asked
 
-    async def asked(self) -> int:
+    def asked(self) -> int:
         """How many tables of sources were asked for."""
         return self._asked
 
-    async def source(self, index: int) -> Any:
-        """Table ``index`` of the sources, or None past the last. Asked again, it gives the same answer."""
+    def source(self, index: int) -> Any:
+        """Table ``index`` of the sources, None past the last, or `NOT_YET`. Asked again, it gives the same answer."""
         self._asked = max(self._asked, index + 1)
-        while index >= len(self._sources):
-            if self._all_listed:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        return self._sources[index]
+        if index < len(self._sources):
+            return self._sources[index]
+        return None if self._all_listed else NOT_YET
 
     # The driver --------------------------------------------------------------------------------------------------
 
-    async def status(self, received: int) -> Status:
+    def status(self, received: int) -> Status:
         """What is going on. Facts below number ``received`` are with the driver; the others are sent, again if need be."""
         now = time.monotonic()
         del self._facts[: max(0, received - self._first)]
@@ -146,5 +147,5 @@ def start_coordinator(ray: Any) -> Any:
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    actor = ray.remote(Coordinator).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=strategy)
+    actor = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=strategy)
     return actor.remote()

@@ -76,7 +76,9 @@ class Supervisor:
         deadline = time.monotonic() + (TEARDOWN_SECONDS_AFTER_ERROR if failed else TEARDOWN_SECONDS)
         with self._lock:
             self._concluding = True
-        with contextlib.suppress(self._ray.exceptions.RayError):
+        # A run that has failed may do without the last facts; one that is to be judged by them may not.
+        lenient = contextlib.suppress(self._ray.exceptions.RayError) if failed else contextlib.nullcontext()
+        with lenient:
             if self._pending is not None:
                 # An answer that is under way carries facts that no other answer will.
                 self._take(self._ray.get(self._pending, timeout=TEARDOWN_SECONDS))

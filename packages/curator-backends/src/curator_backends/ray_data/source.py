@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+
+from curator_backends.coordinator import NOT_YET
 
 
 def source_dataset(coordinator: Any, remote_args: dict[str, Any]) -> Any:
@@ -34,6 +37,9 @@ def _read(coordinator: Any) -> Iterator[pa.Table]:
     index = 0
     while True:
         table = ray.get(coordinator.source.remote(index))
+        if isinstance(table, str) and table == NOT_YET:
+            time.sleep(0.01)
+            continue
         if table is None:
             return
         yield ray.get(table) if isinstance(table, ray.ObjectRef) else table
