@@ -41,8 +41,10 @@ sync-all: ## .venv with every extra (6.6 GB, mostly torch with CUDA)
 test: sync-all ## run all tests with all extras
 	@$(BIN)/pytest --require-extras -n $(WORKERS) --dist loadgroup --timeout 600 --durations 15 \
 		-m "not (ray or xenna)" $(ARGS) || [ $$? -eq 5 ]
-	@# Clusters one after the other and alone: two at a time on two cores starve one another.
-	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 -m "ray or xenna" $(ARGS) || [ $$? -eq 5 ]
+	@# Clusters one after the other and alone: two at a time on two cores starve one another. An engine that does not
+	@# start, or loses its own control process, on a busy machine gets a second go, which the closing line counts.
+	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 --reruns 1 -rR -m "ray or xenna" $(ARGS) \
+		|| [ $$? -eq 5 ]
 
 .PHONY: test-fast
 test-fast: sync ## run the tests that need no engine and take no time
