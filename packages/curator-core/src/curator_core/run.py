@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.accounts import DONE, FAILED, MERGE, MERGED, Accounts, Event, StageTotals, Tally, events_table
-from curator_core.adapter import MergeTask, RunContext
+from curator_core.adapter import MergeTask, RunContext, store_task
 from curator_core.errors import AccountingError, CuratorError, PlanError, RunRefused, TooManyErrors, UsageError
 from curator_core.executor import BaseExecutor, SegmentRun
 from curator_core.ledger import (
@@ -518,8 +518,6 @@ class _Run:
         sink = self.context.open_sink()
         for task in run.tasks:
             if run.ending == "merged" and run.folder:
-                from curator_core.adapter import store_task
-
                 store_task(run.folder, task)
             result = ""
             if run.ending == "done" and isinstance(task, FileGroupTask):
@@ -764,10 +762,8 @@ class _Run:
             self.directory.write_json("run.json", {**self._run_record("failed"), "summary": self.summary.as_dict()})
 
     def _write_report(self) -> None:
-        try:
-            from curator_core.report import write_report
-        except ImportError:
-            return
+        from curator_core.report import write_report  # deferred: only a run that ends with a directory needs it
+
         assert self.directory is not None
         write_report(self.directory.url)
 
