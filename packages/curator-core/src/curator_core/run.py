@@ -730,6 +730,8 @@ class _Run:
         standing = {storage.relative(record.path, folder) for record in records}
         targets = {storage.file_name(name) for name in (*standing, SUCCESS)}
         known = self.listing.rows if self.listing is not None else self._sources_now()
+        # Another run may share the folder and the sources: what this stage has not written the like of is not its own.
+        endings = {_ending(name) for name in targets - {SUCCESS}}
         others = 0
         for path in storage.list_files(folder, hidden=True):
             name = storage.relative(path, folder)
@@ -737,7 +739,9 @@ class _Run:
                 continue
             file = storage.file_name(path)
             temporary = storage.is_temporary(path)
-            if source_of(file.lstrip(".")) in known or (temporary and storage.target_name(path) in targets):
+            target = storage.target_name(path) if temporary else file
+            ours = source_of(target) in known and (not endings or _ending(target) in endings)
+            if ours or (temporary and target in targets):
                 storage.remove(path)
             elif not file.startswith((".", "_")):
                 others += 1
@@ -766,6 +770,15 @@ class _Run:
 
         assert self.directory is not None
         write_report(self.directory.url)
+
+
+def _ending(name: str) -> str:
+    """What follows the lineage in the name of a file: ``.jsonl.gz`` of ``page-3f2a.00002.jsonl.gz``."""
+    _, _, rest = name.partition(".")
+    parts = rest.split(".")
+    while parts and parts[0].isdigit():
+        parts.pop(0)
+    return ".".join(parts)
 
 
 def verify(run_dir: str) -> list[str]:
