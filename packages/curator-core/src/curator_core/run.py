@@ -469,7 +469,7 @@ class _Run:
         """Each writer that leaves its files as they are: its folder, and what is in it; listed once."""
         found: dict[str, tuple[str, set[str]]] = {}
         for name, stage, folder in self._writers():
-            if not overrides(stage, "finish"):
+            if not stage.repacks():
                 paths = storage.list_files(folder) if storage.exists(folder) else []
                 found[name] = (folder, {storage.relative(path, folder) for path in paths})
         return found

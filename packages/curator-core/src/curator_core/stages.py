@@ -114,6 +114,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
     runtime_env: Mapping[str, Any] | None = None
     # True for a stage that legitimately makes rows out of rows (a splitter); otherwise more rows out than in is an error.
     creates_rows: bool = False
+    # True for a stage with hardly any work of its own (a threshold, a small head): behind a stage that uses a GPU it runs
+    # in that stage's worker, so that what it drops is never sent to another.
+    light: bool = False
     version: str = "1"  # part of the run's fingerprint: raise it when the stage's result changes
 
     task_in: ClassVar[type[Task[Any]]] = Task  # type: ignore[type-abstract]
@@ -218,6 +221,10 @@ class ProcessingStage(ABC, Generic[X, Y]):
         of ``outputs`` gone because the pass before was cut off.
         """
         return None
+
+    def repacks(self) -> bool:
+        """For writers: whether `finish` puts other files in the place of those that tasks wrote."""
+        return overrides(self, "finish")
 
     # What the stage reports while it works ------------------------------------------------------------------------
 

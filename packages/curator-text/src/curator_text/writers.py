@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from curator_core.errors import UsageError, nearest
 from curator_core.files import parse_bytes
 from curator_core.stages import ProcessingStage
-from curator_core.storage import AtomicFile, join, write_atomic
+from curator_core.storage import AtomicFile, join, open_input, write_atomic
 from curator_core.task import DocumentBatch, FileGroupTask, FileRecord
+from curator_text import packing
 
 _JSON = pa.json_(pa.utf8())
 _SUFFIX = {"gzip": ".gz", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
@@ -34,15 +35,20 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     written as ``null``, or left out with ``nulls="omit"``. A ``json`` column is written as the value that it holds.
     Dates and times are written as ISO 8601 text, decimals as numbers; NaN and the infinities, which JSON has no
     spelling for, as null.
+
+    With ``bytes_per_file`` (such as ``"256MB"``) the files of all tasks are packed, when the run is complete, into
+    ``00000.jsonl``, ``00001.jsonl`` and so on, of at most that size, in the order of the input.
     """
 
     path: str
     compression: str | None = None
     columns: Sequence[str] | None = None
     nulls: Literal["write", "omit"] = "write"
+    bytes_per_file: int | str | None = None
 
     def __post_init__(self) -> None:
         _check_path(self)
+        self._bytes_per_file = _limit(self)
         self._codec = _ALIASES.get(str(self.compression), self.compression)
         if self._codec is not None and self._codec not in _SUFFIX:
             raise UsageError(
@@ -59,13 +65,27 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = _chosen(task, self.columns)
-        name = f"{_name(task)}.jsonl{_SUFFIX.get(self._codec or '', '')}"
-        with write_atomic(join(self.path, name)) as out:
+        with write_atomic(join(_folder(self), f"{_name(task)}{self._suffix()}")) as out:
             if self._codec is None:
                 out.writelines(json_lines(table, self.nulls == "omit"))
             else:
                 _write_compressed(out, json_lines(table, self.nulls == "omit"), self._codec)
         return _done(self, task, [out.record(rows=table.num_rows)])
+
+    def _suffix(self) -> str:
+        return f".jsonl{_SUFFIX.get(self._codec or '', '')}"
+
+    def repacks(self) -> bool:
+        return self._bytes_per_file is not None
+
+    def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
+        """Pack the files of all tasks; what is written one after the other is one file in every format but zstd."""
+        if self._bytes_per_file is None:
+            return None
+        write = packing.repack_zstd if self._codec == "zstd" else packing.copy_bytes
+        return packing.pack(
+            self.path, outputs, limit=self._bytes_per_file, suffix=self._suffix(), settings={}, write=write
+        )
 
 
 @dataclass(kw_only=True)
@@ -75,6 +95,10 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     ``compression`` is ``zstd``, ``snappy``, ``gzip``, ``brotli``, ``lz4`` or ``none``. ``columns`` writes only these.
     ``partition_by`` puts rows into folders ``column=value`` and leaves these columns out of the files, as Hive does.
     ``row_group_bytes`` is how much data (before compression) a row group holds at most.
+
+    With ``bytes_per_file`` (such as ``"512MB"``) the files of all tasks are packed, when the run is complete, into
+    ``00000.parquet``, ``00001.parquet`` and so on, of about that size, in the order of the input; in each folder by itself.
+    All of them have the same columns and types then.
     """
 
     path: str
@@ -82,9 +106,11 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     columns: Sequence[str] | None = None
     partition_by: Sequence[str] = ()
     row_group_bytes: int | str = "128MiB"
+    bytes_per_file: int | str | None = None
 
     def __post_init__(self) -> None:
         _check_path(self)
+        self._bytes_per_file = _limit(self)
         if self.compression not in _PARQUET_CODECS:
             raise UsageError(
                 f"ParquetWriter.compression must be one of {', '.join(_PARQUET_CODECS)}, not {self.compression!r}"
@@ -104,7 +130,7 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         table = _chosen(task, wanted)
         records = []
         for folder, part in _partitions(table, list(self.partition_by)):
-            path = join(self.path, *folder, f"{_name(task)}.parquet")
+            path = join(_folder(self), *folder, f"{_name(task)}.parquet")
             with write_atomic(path) as out:
                 self._write(out, part)
             records.append(out.record(rows=part.num_rows))
@@ -117,6 +143,59 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         per_group = max(1, rows * self._row_group_bytes // max(1, table.get_total_buffer_size()))
         # Counts and page statistics are written; the time of writing and the like are not, so files are repeatable.
         pq.write_table(table, out, compression=self.compression, row_group_size=min(rows, per_group))
+
+    def repacks(self) -> bool:
+        return self._bytes_per_file is not None
+
+    def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
+        """Pack the files of all tasks, with row groups as large as they may be."""
+        if self._bytes_per_file is None:
+            return None
+        import pyarrow.parquet as pq
+
+        schema = pa.schema([])
+
+        def prepare(parts: Sequence[str]) -> None:
+            nonlocal schema
+            schemas = []
+            for part in parts:
+                with open_input(part) as stream:
+                    schemas.append(pq.read_schema(stream))
+            schema = packing.together(schemas, parts)
+
+        def write(parts: Sequence[str], out: AtomicFile) -> None:
+            with pq.ParquetWriter(out, schema, compression=self.compression) as target:
+                for table in _row_groups(parts, schema, self._row_group_bytes):
+                    target.write_table(table, row_group_size=max(1, table.num_rows))
+
+        return packing.pack(
+            self.path,
+            outputs,
+            limit=self._bytes_per_file,
+            suffix=".parquet",
+            settings={"row_group_bytes": self._row_group_bytes},
+            write=write,
+            prepare=prepare,
+        )
+
+
+def _row_groups(parts: Sequence[str], schema: pa.Schema, limit: int) -> Iterator[pa.Table]:
+    """The rows of several files as tables of at most ``limit`` bytes, unless a row group of theirs is larger."""
+    import pyarrow.parquet as pq
+
+    held: list[pa.Table] = []
+    size = 0
+    for part in parts:
+        with open_input(part) as stream, pq.ParquetFile(stream) as file:
+            for number in range(file.num_row_groups):
+                table = packing.fitted(file.read_row_group(number), schema)
+                if held and size + table.nbytes > limit:
+                    yield pa.concat_tables(held)
+                    held, size = [], 0
+                held.append(table)
+                size += table.nbytes
+    if held:
+        yield pa.concat_tables(held)
 
 
 # JSON ----------------------------------------------------------------------------------------------------------------
@@ -247,6 +326,16 @@ def _chosen(task: DocumentBatch, columns: Sequence[str] | None) -> pa.Table:
                 f"The batch has: {', '.join(table.column_names)}"
             )
     return table.select(list(columns))
+
+
+def _folder(stage: JsonlWriter | ParquetWriter) -> str:
+    """Where tasks write: beside one another, or where they wait to be packed."""
+    return stage.path if stage._bytes_per_file is None else packing.parts_folder(stage.path)
+
+
+def _limit(stage: JsonlWriter | ParquetWriter) -> int | None:
+    given = stage.bytes_per_file
+    return None if given is None else parse_bytes(given, f"{type(stage).__name__}.bytes_per_file")
 
 
 def _name(task: DocumentBatch) -> str:

@@ -1,0 +1,236 @@
+"""Writers with `bytes_per_file`: full files in the order of the input, whoever wrote first and however often."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from curator_core.errors import CuratorError, UsageError
+from curator_core.local import LocalExecutor
+from curator_core.pipeline import Pipeline
+from curator_core.run import verify
+from curator_core.task import DocumentBatch
+from curator_text.filters import WordCountFilter
+from curator_text.readers import JsonlReader, ParquetReader
+from curator_text.writers import JsonlWriter, ParquetWriter
+
+HERE = LocalExecutor(workers=0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(5):
+        rows = [{"id": f"{number}-{i:03}", "lang": ["en", "de"][i % 2], "text": f"row {i} " * 9} for i in range(200)]
+        (folder / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+IDS = [f"{number}-{i:03}" for number in range(5) for i in range(200)]
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def read(data: Path) -> JsonlReader:
+    return JsonlReader(paths=str(data), split_bytes=4000, batch_bytes=2000)
+
+
+def ids_of(folder: Path, reader: type = JsonlReader) -> list[str]:
+    result = Pipeline([reader(paths=str(folder))]).run(HERE)
+    return [row for task in result for row in task.to_pyarrow()["id"].to_pylist()]
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "zstd", "xz"])
+def test_lines_are_packed_in_the_order_of_the_input_by_any_number_of_workers(tmp_path, data, compression):
+    limit = 20_000 if compression is None else 3000
+    found = []
+    for workers in (0, 2):
+        out = tmp_path / f"out{workers}"
+        stages = [read(data), JsonlWriter(path=str(out), compression=compression, bytes_per_file=limit)]
+        result = Pipeline(stages).run(LocalExecutor(workers=workers), run_dir=str(tmp_path / f"run{workers}"))
+        assert verify(result.run_dir) == []
+        found.append(files(out))
+    assert {name: digest for name, digest in found[0].items() if name != "_SUCCESS"} == {
+        name: digest for name, digest in found[1].items() if name != "_SUCCESS"
+    }
+    names = [path for path in (tmp_path / "out0").iterdir() if not path.name.startswith("_")]
+    assert 3 < len(names) < 40
+    assert all(path.stat().st_size <= limit for path in names)
+    if compression != "zstd":  # which shrinks again when parts become one frame
+        assert sorted(names)[0].stat().st_size > limit / 2
+    assert ids_of(tmp_path / "out0") == IDS
+
+
+def test_packed_zstd_is_one_frame(tmp_path, data):
+    stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), compression="zstd", bytes_per_file="1GB")]
+    Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"))
+    with zstandard.open(tmp_path / "out" / "00000.jsonl.zst", "rb") as stream:  # stops where the first frame ends
+        assert [json.loads(line)["id"] for line in stream.read().splitlines()] == IDS
+
+
+def test_parquet_is_packed_in_each_folder_by_itself(tmp_path, data):
+    writer = ParquetWriter(path=str(tmp_path / "out"), partition_by=["lang"], bytes_per_file=6000)
+    result = Pipeline([read(data), writer]).run(HERE, run_dir=str(tmp_path / "run"))
+    assert verify(result.run_dir) == []
+    for lang, first in (("en", 0), ("de", 1)):
+        paths = sorted((tmp_path / "out" / f"lang={lang}").iterdir())
+        assert [path.name for path in paths] == [f"{n:05}.parquet" for n in range(len(paths))]
+        assert len(paths) > 1
+        ids = [row for path in paths for row in pq.ParquetFile(path).read()["id"].to_pylist()]
+        assert ids == IDS[first::2]
+    assert sorted(name.split("/")[0] for name in files(tmp_path / "out") if "/" not in name) == [
+        "_SUCCESS",
+        "_packed.json",
+    ]
+
+
+def test_row_groups_of_small_batches_are_put_together(tmp_path, data):
+    stages = [read(data), ParquetWriter(path=str(tmp_path / "out"), bytes_per_file="1GB", row_group_bytes=20_000)]
+    Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"))
+    (path,) = (tmp_path / "out").glob("*.parquet")
+    file = pq.ParquetFile(path)
+    sizes = [file.read_row_group(number).nbytes for number in range(file.num_row_groups)]
+    assert max(sizes) <= 20_000
+    assert min(sizes[:-1]) > 10_000
+    assert ids_of(tmp_path / "out", ParquetReader) == IDS
+
+
+def test_when_every_row_was_dropped_one_file_has_the_columns(tmp_path, data):
+    drop = WordCountFilter(min_words=1000)
+    lines, columns = tmp_path / "lines", tmp_path / "columns"
+    Pipeline([read(data), drop, ParquetWriter(path=str(columns), bytes_per_file="1MB")]).run(
+        HERE, run_dir=str(tmp_path / "r1")
+    )
+    (path,) = columns.glob("*.parquet")
+    assert pq.read_table(path).num_rows == 0
+    assert pq.read_schema(path).names == ["id", "lang", "text"]
+    Pipeline([read(data), drop, JsonlWriter(path=str(lines), bytes_per_file="1MB")]).run(
+        HERE, run_dir=str(tmp_path / "r2")
+    )
+    assert [path.read_bytes() for path in lines.glob("*.jsonl")] == [b""]
+
+
+def test_columns_that_only_some_batches_have_are_in_every_file(tmp_path):
+    writer = ParquetWriter(path=str(tmp_path), bytes_per_file=1)
+    tables = [
+        pa.table({"a": pa.array([1, 2], pa.int32()), "b": pa.nulls(2)}),
+        pa.table({"a": pa.array([3], pa.int64()), "b": ["x"], "c": [0.5]}),
+    ]
+    records = [
+        record
+        for number, table in enumerate(tables)
+        for record in writer.process(DocumentBatch(data=table, task_id=f"s-1.0000{number}")).records
+    ]
+    standing = writer.finish(records)
+    schema = pa.schema([("a", pa.int64()), ("b", pa.string()), ("c", pa.float64())])
+    assert [pq.read_schema(record.path) for record in standing] == [schema, schema]
+    assert pq.read_table(standing[0].path).to_pylist() == [
+        {"a": 1, "b": None, "c": None},
+        {"a": 2, "b": None, "c": None},
+    ]
+    other = ParquetWriter(path=str(tmp_path / "other"), bytes_per_file=1000)
+    records = [
+        other.process(DocumentBatch(data=pa.table({"a": column}), task_id=f"s-1.0000{number}")).records[0]
+        for number, column in enumerate([[1], ["x"]])
+    ]
+    with pytest.raises(CuratorError, match=r"s-1.00001.parquet.*declare a schema"):
+        other.finish(records)
+
+
+def test_a_pass_that_was_cut_off_anywhere_is_repeated_to_the_same_end(tmp_path, monkeypatch):
+    from curator_core import storage
+
+    def made(folder: Path) -> tuple[JsonlWriter, list]:
+        writer = JsonlWriter(path=str(folder), bytes_per_file=300)
+        batches = [
+            DocumentBatch(data=pa.table({"id": [f"{n}-{i}" for i in range(9)]}), task_id=f"s-1.{n:05}")
+            for n in range(8)
+        ]
+        return writer, [record for batch in batches for record in writer.process(batch).records]
+
+    writer, records = made(tmp_path / "whole")
+    expected = [(record.rows, record.bytes, record.sha256) for record in writer.finish(records)]
+    whole = files(tmp_path / "whole")
+    assert len(expected) == 4
+    real = {"commit": storage.AtomicFile.commit, "remove": storage.remove}
+    for stop in range(7):
+        writer, records = made(tmp_path / f"cut{stop}")
+        left = [stop]
+
+        def counted(name: str, left: list[int] = left):
+            def call(*args):
+                if left[0] == 0:
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                return real[name](*args)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage.AtomicFile, "commit", counted("commit"))
+            patch.setattr(storage, "remove", counted("remove"))
+            if stop < 6:
+                with pytest.raises(KeyboardInterrupt):
+                    writer.finish(records)
+            else:
+                writer.finish(records)
+        again = writer.finish(records)
+        assert [(record.rows, record.bytes, record.sha256) for record in again] == expected
+        assert files(tmp_path / f"cut{stop}") == whole
+
+
+def test_new_sources_of_a_resumed_run_come_behind_what_stands(tmp_path, data):
+    def run(**options):
+        stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), bytes_per_file="1MB")]
+        return Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"), **options)
+
+    run()
+    (data / "5.jsonl").write_text('{"id": "5-000", "lang": "en", "text": "new"}\n')
+    result = run(resume=True)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.jsonl")) == ["00000.jsonl", "00001.jsonl"]
+    assert ids_of(tmp_path / "out") == [*IDS, "5-000"]
+    assert verify(result.run_dir) == []
+    (data / "0.jsonl").write_text('{"id": "0-000", "lang": "en", "text": "changed"}\n')
+    with pytest.raises(CuratorError, match=r"are gone.*fresh=True"):
+        run(resume=True)
+    run(fresh=True)
+    assert ids_of(tmp_path / "out") == ["0-000", *IDS[200:], "5-000"]
+
+
+def test_another_size_over_the_same_folder_leaves_nothing_of_the_one_before(tmp_path, data):
+    for number, limit in enumerate((20_000, "1MB")):
+        stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), bytes_per_file=limit)]
+        Pipeline(stages).run(HERE, run_dir=str(tmp_path / f"run{number}"), fresh=True)
+    assert [path.name for path in (tmp_path / "out").glob("*.jsonl")] == ["00000.jsonl"]
+    assert ids_of(tmp_path / "out") == IDS
+
+
+def test_a_file_that_is_gone_is_written_again_when_files_are_not_packed(tmp_path, data):
+    def run(**options):
+        stages = [read(data), JsonlWriter(path=str(tmp_path / "out"))]
+        return Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"), **options)
+
+    run()
+    before = files(tmp_path / "out")
+    next((tmp_path / "out").glob("*.jsonl")).unlink()
+    run(resume=True)
+    assert files(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("writer", [JsonlWriter, ParquetWriter])
+def test_a_size_that_is_none_is_refused(writer):
+    with pytest.raises(UsageError, match=f"{writer.__name__}.bytes_per_file must be a number of bytes"):
+        writer(path="out", bytes_per_file="many")
