@@ -54,7 +54,7 @@ def test_the_plan_of_the_image_pipeline_has_an_operator_for_each_group() -> None
         "Input",
         "MapBatches(ImageReadTask)->StreamingRepartition[num_rows_per_block=1,strict=False]",
         "MapBatches(ImageDecodeActor)",
-        "MapBatches(ImageEmbeddingActor)",
-        "MapBatches(AestheticFilter+NSFWFilter+ImageWriterActor)",
+        "MapBatches(ImageEmbedding+AestheticFilter+NSFWFilterActor)",
+        "MapBatches(ImageWriterTask)",
     ]
-    assert [(p.mode, p.num_gpus) for p in placements] == [("task", 0), ("actor", 0), ("actor", 0.25), ("actor", 0)]
+    assert [(p.mode, p.num_gpus) for p in placements] == [("task", 0), ("actor", 0), ("actor", 0.25), ("task", 0)]

@@ -287,6 +287,28 @@ def test_gpu_stages_side_by_side_share_one_gpu_worker() -> None:
     assert group.resources == Resources(gpu_memory_gb=16)
 
 
+class Threshold(Add):
+    light = True
+
+
+def test_a_light_stage_rides_in_the_gpu_worker_before_it_and_others_end_the_group() -> None:
+    embed = Add().with_(resources=GPU, name="Embed")
+    made = plan(embed, Threshold(), Threshold(), embed, Add(), Threshold(), machine=ONE_GPU, first_task=DocumentBatch)
+    assert groups(made) == ["Embed+Threshold+Threshold#2+Embed#2", "Add+Threshold#3"]
+    assert made.segments[0].groups[0].resources == Resources(gpu_memory_gb=16)
+    assert "new group at Add: it needs no GPU, Embed#2 does" in made.describe()
+
+
+def test_a_light_stage_with_wishes_of_its_own_does_not_ride_along() -> None:
+    stages = [Add().with_(resources=GPU), Threshold().with_(num_workers=2)]
+    assert groups(plan(*stages, machine=ONE_GPU, first_task=DocumentBatch)) == ["Add", "Threshold"]
+
+
+def test_a_light_stage_before_a_gpu_stage_does_not_hold_the_gpu() -> None:
+    stages = [Threshold(), Add().with_(resources=GPU)]
+    assert groups(plan(*stages, machine=ONE_GPU, first_task=DocumentBatch)) == ["Threshold", "Add"]
+
+
 def test_a_merge_starts_a_segment_and_is_shown_as_a_barrier() -> None:
     made = plan(FILES, Read(), Join(), Add())
     assert len(made.segments) == 2

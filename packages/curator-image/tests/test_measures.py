@@ -138,6 +138,17 @@ def test_replacing_the_pictures_forgets_their_numbers() -> None:
     assert scores(BrightnessFilter(), brighter) == [1.0, 0.2]
 
 
+def test_the_last_measure_lets_the_picture_go_and_those_before_it_do_not() -> None:
+    first, last = BlurFilter(mode="annotate").needed_by(frozenset({"thumb"})), EntropyFilter().needed_by(frozenset())
+    assert (list(first.removes()), list(last.removes())) == ([], ["thumb"])
+    batch = thumbs(noise(), plain(0))
+    assert "thumb" in first.process(batch).column_names
+    after = last.process(batch)
+    assert after.column_names == ["key"]
+    assert after.to_pyarrow().column("key").to_pylist() == ["0"]
+    assert "thumb" in EntropyFilter().process(batch).column_names  # tried by hand nothing goes
+
+
 @pytest.mark.parametrize(
     "stage",
     [BlurFilter, BorderFilter, BrightnessFilter, ColorfulnessFilter, ContrastFilter, EntropyFilter, UniformFilter],

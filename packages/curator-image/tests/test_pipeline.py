@@ -15,15 +15,21 @@ import pytest
 from PIL import Image
 
 from curator_core.local import LocalExecutor
+from curator_core.machine import Machine
 from curator_core.pipeline import Pipeline
 from curator_core.plan import make_plan
+from curator_core.resources import Resources
 from curator_image import (
+    AestheticFilter,
     BlurFilter,
     BrightnessFilter,
     CaptionLengthFilter,
+    CaptionScoreFilter,
     ImageDecode,
+    ImageEmbedding,
     ImageReader,
     ImageWriter,
+    NSFWFilter,
     ResolutionFilter,
 )
 
@@ -131,8 +137,6 @@ def test_a_finished_run_that_is_resumed_changes_nothing(
 def test_nothing_is_decoded_for_a_pipeline_that_reads_no_pixels(
     corpus: tuple[str, dict[str, bytes], set[str]], tmp_path: Path
 ) -> None:
-    from curator_core.machine import Machine
-
     def columns(*middle: Any) -> list[str]:
         plan = make_plan(
             [ImageReader(corpus[0]), *middle, ImageWriter(path=str(tmp_path))], Machine(cpus=2, memory_gb=8)
@@ -142,6 +146,53 @@ def test_nothing_is_decoded_for_a_pipeline_that_reads_no_pixels(
 
     assert columns(ResolutionFilter(min_width=1)) == []
     assert columns(BlurFilter()) == ["thumb"]
+
+
+GPU = Machine(cpus=8, gpus=1, gpu_memory_gb=80, memory_gb=64, name="the cluster")
+
+
+def gpu_groups(reader: ImageReader) -> list[tuple[str, float]]:
+    chain: list[Any] = [
+        reader,
+        ResolutionFilter(min_width=1),
+        ImageEmbedding(gpu_memory_gb=8),
+        AestheticFilter(),
+        NSFWFilter(),
+        CaptionScoreFilter(gpu_memory_gb=2),
+        ImageWriter(path="out"),
+    ]
+    plan = make_plan(chain, GPU, simultaneous=True)
+    return [(group.name, group.resources.gpu_memory_gb) for group in plan.segments[0].groups]
+
+
+def test_heads_share_the_gpu_worker_of_the_embedding_and_writing_does_not() -> None:
+    assert gpu_groups(ImageReader("in/*.tar")) == [
+        ("ImageRead", 0),
+        ("ImageDecode+ResolutionFilter", 0),
+        ("ImageEmbedding+AestheticFilter+NSFWFilter+CaptionScoreFilter", 10),
+        ("ImageWriter", 0),
+    ]
+
+
+def test_a_reader_with_a_gpu_decodes_in_the_worker_of_the_embedding_and_reads_without() -> None:
+    assert gpu_groups(ImageReader("in/*.tar").with_(resources=Resources(gpu_memory_gb=4))) == [
+        ("ImageRead", 0),
+        ("ImageDecode+ResolutionFilter+ImageEmbedding+AestheticFilter+NSFWFilter+CaptionScoreFilter", 14),
+        ("ImageWriter", 0),
+    ]
+
+
+def test_pictures_end_with_the_last_stage_that_looks_at_them() -> None:
+    chain: list[Any] = [
+        ImageReader("in/*.tar"),
+        BlurFilter(),
+        BrightnessFilter(),
+        ImageEmbedding(gpu_memory_gb=8),
+        ImageWriter(path="out"),
+    ]
+    plan = make_plan(chain, GPU)
+    gone = {planned.name: list(planned.stage.removes()) for planned in plan.stages if planned.stage.removes()}
+    assert gone == {"BrightnessFilter": ["thumb"], "ImageEmbedding": ["pixels"]}
 
 
 LARGE = """

@@ -453,8 +453,11 @@ def _boundary(group: Sequence[PlannedStage], planned: PlannedStage) -> str | Non
     last, stage = group[-1], planned.stage
     if last.is_fanout:
         return f"{last.name} fans out, and its children may go to several workers"
-    if last.stage.resources.requires_gpu != stage.resources.requires_gpu:
-        return "it uses a GPU" if stage.resources.requires_gpu else f"it needs no GPU, {last.name} does"
+    on_gpu = [member.name for member in group if member.stage.resources.requires_gpu]
+    if stage.resources.requires_gpu and not on_gpu:
+        return "it uses a GPU"
+    if on_gpu and not stage.resources.requires_gpu and not stage.light:
+        return f"it needs no GPU, {on_gpu[-1]} does"
     if (last.stage.runtime_env or None) != (stage.runtime_env or None):
         return "it has an environment of its own"
     if last.stage.num_workers() != stage.num_workers():

@@ -12,11 +12,9 @@ import pyarrow as pa
 
 from curator_core.column_filter import ColumnFilter
 from curator_core.errors import UsageError
-from curator_core.resources import Resources
 from curator_core.stages import NodeInfo, WorkerMetadata
 from curator_core.task import DocumentBatch
 from curator_image.embedding import embedding_matrix, embedding_origin
-from curator_image.models.needs import ParameterResources
 from curator_image.models.source import HubFile, check_model, locate_file, split_model
 
 Score = Callable[[Any], Any]
@@ -26,22 +24,20 @@ Score = Callable[[Any], Any]
 class EmbeddingHeadFilter(ColumnFilter):
     """Base of filters whose score is a small network over the column of ImageEmbedding.
 
-    The network runs in NumPy, in microseconds an image, so it needs no GPU. Where ImageEmbedding has one, a small
-    ``gpu_memory_gb`` here keeps the filter in the same worker: what it drops then never leaves that process.
+    The network runs in NumPy, in microseconds an image: it needs no GPU of its own, and runs in the worker of the
+    ImageEmbedding before it, so what it drops never leaves that process.
     """
 
     column: str = "embedding"
     model: str = ""
     revision: str | None = None
     sha256: str | None = None
-    cpus: float = 1.0
-    gpu_memory_gb: float = 0.0
 
     score_type: ClassVar[pa.DataType] = pa.float32()
     trained_on: ClassVar[str] = "openai/clip-vit-large-patch14"
     trained_kinds: ClassVar[tuple[str, ...]] = ("clip", "clip_vision_model")
 
-    resources = ParameterResources()
+    light = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,7 +47,6 @@ class EmbeddingHeadFilter(ColumnFilter):
             split_model(self.model, self.revision)
         if self.sha256 is not None and len(self.sha256) != 64:
             raise UsageError(f"{name}.sha256 must be the 64 hex digits of the file's SHA-256, not {self.sha256!r}")
-        Resources(cpus=self.cpus, gpu_memory_gb=self.gpu_memory_gb)
         self._head: Any = None
 
     @abstractmethod

@@ -11,6 +11,7 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.errors import UsageError
 from curator_core.files import FilePartitioning, checked_paths
+from curator_core.resources import Resources
 from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage, RayStageSpecKeys
 from curator_core.task import EmptyTask, FileGroupTask
 from curator_image.batch import (
@@ -349,7 +350,9 @@ class ImageReader(CompositeStage[EmptyTask, ImageBatch]):
                 max_pixels=self.max_pixels,
                 max_side=self.max_side,
             )
-            stages.append(decode.with_(resources=self.resources) if self.resources.requires_gpu else decode)
+            stages.append(decode)
+            if self.resources.requires_gpu:  # it is for decoding: who reads the tar needs none
+                stages[1:] = [stages[1].with_(resources=Resources()), decode.with_(resources=self.resources)]
         return stages
 
 

@@ -94,6 +94,27 @@ def test_an_address_without_encryption_is_refused(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.models
+def test_where_the_name_of_the_hub_is_not_known_nobody_waits_for_retries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", "https://models.invalid")
+    for locate in (
+        lambda: locate_folder("openai/clip-vit-large-patch14"),
+        lambda: locate_file(HubFile("ttj/sac-logos-ava1-l14-linearMSE", "model.safetensors")),
+    ):
+        with pytest.raises(
+            ModelNotFound, match=r"there is no network, or nobody knows the name 'models\.invalid'"
+        ) as told:
+            locate()
+        assert "hf download" in str(told.value)
+    assert not caplog.records
+
+
+@pytest.mark.models
 def test_without_a_network_the_error_is_the_command_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))

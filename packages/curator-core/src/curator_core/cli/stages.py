@@ -62,6 +62,7 @@ def stage_facts(name: str) -> dict[str, Any]:
             "gpus": cls.resources.gpus,
             "gpu_memory_gb": cls.resources.gpu_memory_gb,
         },
+        "light": cls.light,
     }
     try:
         stage = cls()
@@ -109,7 +110,8 @@ def _shown(facts: dict[str, Any]) -> str:
     for key, label in (("reads", "Reads"), ("adds", "Adds"), ("removes", "Removes"), ("stands for", "Stands for")):
         if facts.get(key):
             lines.append(f"{label:<10} {', '.join('any column' if name == '*' else name for name in facts[key])}")
-    lines.append(f"Resources  {', '.join(asked)} a worker")
+    light = "; light: behind a GPU stage it runs in the worker of that" if facts["light"] else ""
+    lines.append(f"Resources  {', '.join(asked)} a worker{light}")
     return "\n".join(lines)
 
 

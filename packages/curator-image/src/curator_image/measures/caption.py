@@ -23,6 +23,7 @@ class CaptionLengthFilter(ColumnFilter):
     max_chars: int | None = 1000
 
     score_type: ClassVar[pa.DataType] = pa.int64()
+    light = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +54,7 @@ class CaptionDuplicateFilter(ColumnFilter):
     max_count: int = 3
 
     score_type: ClassVar[pa.DataType] = pa.int64()
+    light = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

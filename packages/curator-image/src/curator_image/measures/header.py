@@ -34,6 +34,7 @@ class ResolutionFilter(ColumnFilter):
     max_height: int | None = None
 
     score_type: ClassVar[pa.DataType] = pa.struct([("width", pa.int64()), ("height", pa.int64())])
+    light = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +69,8 @@ class AspectRatioFilter(ColumnFilter):
     min_ratio: float | None = 1 / 3
     max_ratio: float | None = 3.0
 
+    light = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("AspectRatioFilter", "min_ratio", self.min_ratio, "max_ratio", self.max_ratio)
@@ -99,6 +102,8 @@ class BytesPerPixelFilter(ColumnFilter):
     min_bytes: float | None = 0.02
     max_bytes: float | None = None
 
+    light = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("BytesPerPixelFilter", "min_bytes", self.min_bytes, "max_bytes", self.max_bytes)
@@ -126,6 +131,7 @@ class FormatFilter(ColumnFilter):
     allowed: Sequence[str] = ("jpeg", "png", "webp")
 
     score_type: ClassVar[pa.DataType] = pa.string()
+    light = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

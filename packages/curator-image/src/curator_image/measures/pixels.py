@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import pyarrow as pa
 
@@ -16,7 +16,10 @@ from curator_image.measures.stats import PictureStats
 
 @dataclass(kw_only=True)
 class _PictureFilter(ColumnFilter):
-    """Base of the measures: a statistic of the ``thumb`` column, which `ImageDecode` makes, and a range."""
+    """Base of the measures: a statistic of the ``thumb`` column, which `ImageDecode` makes, and a range.
+
+    The last of them lets ``thumb`` go, so that it is not sent on to who does not look at it.
+    """
 
     column: str = THUMB
 
@@ -27,6 +30,19 @@ class _PictureFilter(ColumnFilter):
         super().__post_init__()
         low, high = self.bounds()
         check_range(type(self).__name__, "the minimum", low, "the maximum", high)
+        self._drops_thumb = False
+
+    def removes(self) -> list[str]:
+        return [THUMB] if self._drops_thumb else []
+
+    def needed_by(self, columns: frozenset[str]) -> Self:
+        twin = self.with_()
+        twin._drops_thumb = self.column == THUMB and THUMB not in columns
+        return twin
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        made = super().process(task)
+        return made.with_data(made.to_pyarrow().drop_columns([THUMB])) if self._drops_thumb else made
 
     def bounds(self) -> tuple[float | None, float | None]:
         raise NotImplementedError

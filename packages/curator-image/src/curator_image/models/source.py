@@ -10,8 +10,10 @@ import contextlib
 import hashlib
 import os
 import re
+import socket
 import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +90,7 @@ def locate_folder(model: str, revision: str | None = None) -> Path:
     except (hub.errors.LocalEntryNotFoundError, ModelNotFound):
         pass
     try:
+        _check_reachable(hub)
         folder = Path(hub.snapshot_download(name, revision=revision, allow_patterns=list(FOLDER_PATTERNS)))
     except Exception as error:  # the hub library and its HTTP client raise many kinds: all mean "not here"
         raise ModelNotFound(_advice(name, revision, "", error)) from error
@@ -112,6 +115,7 @@ def locate_file(file: HubFile) -> Path:
         path = Path(hub.hf_hub_download(name, file.filename, revision=revision, local_files_only=True))
     except hub.errors.LocalEntryNotFoundError:
         try:
+            _check_reachable(hub)
             path = Path(hub.hf_hub_download(name, file.filename, revision=revision))
         except Exception as error:  # the hub library and its HTTP client raise many kinds: all mean "not here"
             raise ModelNotFound(_advice(name, revision, file.filename, error)) from error
@@ -156,6 +160,17 @@ def _hub_library(name: str, revision: str | None, filename: str = "") -> Any:
             f"{filename or 'its folder'} at revision {revision or 'main'!r} and give the local path as the model"
         ) from error
     return huggingface_hub
+
+
+def _check_reachable(hub: Any) -> None:
+    """Raise at once where there is no network: the hub library would ask for half a minute, with a line each time."""
+    host = urllib.parse.urlsplit(hub.constants.ENDPOINT).hostname or ""
+    if urllib.request.getproxies() or hub.constants.HF_HUB_OFFLINE:
+        return  # the proxy knows the name; offline the library says so itself
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError as error:
+        raise ConnectionError(f"there is no network, or nobody knows the name {host!r}: {error.strerror}") from error
 
 
 def _check_folder(model: str, folder: Path) -> None:
