@@ -289,7 +289,7 @@ def _own_copy(stage: Stage, name: str) -> Stage:
     twin = copy.copy(stage)
     given = {id(value): value for value in stage._given.values()}
     for key, value in vars(stage).items():
-        if key == "_given" or id(value) in given or isinstance(value, _PLAIN):
+        if key in ("_given", "_recorder") or id(value) in given or isinstance(value, _PLAIN):
             continue
         # A lock or a handle cannot be copied: in this process it can be shared, and a pool says that it cannot be sent.
         with contextlib.suppress(Exception):
