@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from curator_core import LocalExecutor, Pipeline
+from curator_core.errors import RunRefused
 from curator_text import JsonlReader, JsonlWriter, ParquetWriter
 
 
 def test_a_run_keeps_what_another_has_written_of_the_same_sources(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
-    for name, writer in (("lines", JsonlWriter), ("columns", ParquetWriter)):
-        stages = [JsonlReader(paths=str(tmp_path / "a.jsonl")), writer(path=str(tmp_path / "out"))]
-        result = Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / name))
-    found = {path.suffix for path in (tmp_path / "out").iterdir() if path.name != "_SUCCESS"}
-    assert found == {".jsonl", ".parquet"}
+    source = tmp_path / "a.jsonl"
+    source.write_text('{"text": "x"}\n')
+    out = tmp_path / "out"
+    lines, columns = (
+        Pipeline([JsonlReader(paths=str(source)), writer(path=str(out))]) for writer in (JsonlWriter, ParquetWriter)
+    )
+    lines.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "lines"))
+    with pytest.raises(RunRefused, match="finished output of another run"):
+        columns.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "columns"))
+    # One that has not finished has left no mark, but its files may be needed all the same.
+    (out / "_SUCCESS").unlink()
+    result = columns.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "columns"))
+    assert {path.suffix for path in out.iterdir() if path.name != "_SUCCESS"} == {".jsonl", ".parquet"}
     assert "1 files that this run did not write" in result.summary.warnings[0]

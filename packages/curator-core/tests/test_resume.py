@@ -285,6 +285,49 @@ def test_verify_tells_what_has_happened_to_the_output(tmp_path: Path) -> None:
     assert len(problems.splitlines()) == 3
 
 
+def test_what_another_run_has_finished_is_not_written_over(tmp_path: Path) -> None:
+    trial = here(tmp_path)
+    trial.run()
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(RunRefused, match=r"finished output of another run.*--fresh"):
+        changed_stages(trial).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "other"))
+    assert snapshot(tmp_path / "out") == before
+    trial.check(trial.run(resume=True))
+
+    changed_stages(trial).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "other"), fresh=True)
+    assert verify(str(tmp_path / "other")) == []
+    (problem,) = verify(str(tmp_path / "run"))
+    assert "another run has replaced the output" in problem
+    # The files have the names of its own, but the rows of another run.
+    with pytest.raises(RunRefused, match="finished output of another run"):
+        trial.run(resume=True)
+    trial.check(trial.run(fresh=True))
+
+
+def test_a_run_killed_before_it_knows_that_it_is_done_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = here(tmp_path)
+
+    def killed(*_: object) -> None:
+        raise Stop
+
+    monkeypatch.setattr("curator_core.run._Run._ordered", killed)  # what comes after the mark
+    monkeypatch.setattr("curator_core.run._Run._record_failure", lambda *_: None)
+    with pytest.raises(Stop):
+        trial.run()
+    monkeypatch.undo()
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    trial.check(trial.run(resume=True))
+
+
+def test_a_run_without_a_directory_says_what_it_has_replaced(tmp_path: Path) -> None:
+    trial = here(tmp_path)
+    trial.run()
+    same = Pipeline(trial.stages()).run(LocalExecutor(workers=0))
+    assert same.summary.warnings == []
+    result = changed_stages(trial).run(LocalExecutor(workers=0))
+    assert "held another finished output" in result.summary.warnings[0]
+
+
 def test_limit_is_a_listing_like_any_other(tmp_path: Path) -> None:
     trial = here(tmp_path)
     assert trial.run(limit=4).summary.sources == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import platform
 import sys
@@ -205,6 +206,8 @@ class _Run:
         self.merges_now: set[str] = set()
         self.since = 0  # the attempt that brought the present pipeline; 0 for the first
         self.written: dict[str, Any] = {}
+        self.marks: dict[str, str] = {}  # by folder, the checksum of the mark that this run directory has put there
+        self.replaced: dict[str, bytes] = {}  # by folder, the mark of what a run without a directory writes over
         self.attempt = 1
         self.rejects: list[RejectRow] = []
         self.progress = RunProgress(name)
@@ -298,6 +301,8 @@ class _Run:
             return
         self.listing = listing = SourceList(directory.url)
         earlier = directory.read_json("plan.json")
+        record = directory.read_json("run.json") or {}
+        self.marks = dict(record.get("marks", {}))
         if earlier is not None and options.fresh:
             # What the run before has written is known by its sources, so these are kept.
             listing.note([Listed(source) for source in listing.rows])
@@ -306,9 +311,10 @@ class _Run:
         if earlier is None:
             if options.retry:
                 raise RunRefused(f"{directory.url!r} holds no run to retry")
+            if not options.fresh:
+                self._require_own_outputs()
             self._write_plan()
             return
-        record = directory.read_json("run.json") or {}
         if not (options.resume or options.retry):
             raise RunRefused(
                 f"{directory.url!r} already holds a run ({record.get('state', 'unfinished')}): go on with it with "
@@ -322,6 +328,7 @@ class _Run:
                 "fresh=True (--fresh), or keep what is done and run only the rest with the changed pipeline, with "
                 "allow_changed=True (--allow-changed)"
             )
+        self._require_own_outputs()
         self.attempt = int(record.get("attempt", 1)) + 1
         self.since = self.attempt if changes else int(earlier.get("since", 0))
         self.summary.attempt = self.attempt
@@ -347,6 +354,7 @@ class _Run:
         return {
             "state": state,
             "attempt": self.attempt,
+            "marks": self.marks,
             "executor": self.summary.executor,
             "options": {
                 "on_error": self.options.on_error,
@@ -682,11 +690,23 @@ class _Run:
                 found.append((planned.name, planned.stage, folder))
         return found
 
+    def _require_own_outputs(self) -> None:
+        """What another run has finished is not written over: files are named after their sources in every run."""
+        for name, _, folder in self._writers():
+            mark = storage.join(folder, SUCCESS)
+            if storage.exists(mark) and _checksum(storage.read_bytes(mark)) != self.marks.get(storage.absolute(folder)):
+                raise RunRefused(
+                    f"stage {name!r} writes to {folder!r}, which holds the finished output of another run: choose "
+                    "another folder, or replace what is there with fresh=True (--fresh)"
+                )
+
     def _unmark_outputs(self) -> None:
         """A folder that is about to change is not a success any more."""
         for _, _, folder in self._writers():
             mark = storage.join(folder, SUCCESS)
             if storage.exists(mark):
+                if self.directory is None:
+                    self.replaced[folder] = storage.read_bytes(mark)
                 storage.remove(mark)
 
     def _finish_outputs(self, outputs: dict[str, list[FileRecord]]) -> None:
@@ -717,7 +737,14 @@ class _Run:
                 "files": listed,
             }
             storage.make_folder(folder)
-            storage.write_bytes_atomic(storage.join(folder, SUCCESS), json.dumps(content, indent=1).encode())
+            mark = json.dumps(content, indent=1).encode()
+            if self.replaced.get(folder, mark) != mark:
+                self.summary.warnings.append(f"{folder!r} held another finished output, which this run has replaced")
+            if self.directory is not None:
+                # Known to be ours before it is there: a run that is killed in between can be resumed.
+                self.marks[storage.absolute(folder)] = _checksum(mark)
+                self.directory.write_json("run.json", self._run_record("running"))
+            storage.write_bytes_atomic(storage.join(folder, SUCCESS), mark)
             self.written[planned.name] = {"folder": storage.absolute(folder), "files": len(records)}
             self.summary.files += len(records)
             self.summary.bytes += int(cast(Any, content["bytes"]))
@@ -772,6 +799,10 @@ class _Run:
         write_report(self.directory.url)
 
 
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _ending(name: str) -> str:
     """What follows the lineage in the name of a file: ``.jsonl.gz`` of ``page-3f2a.00002.jsonl.gz``."""
     _, _, rest = name.partition(".")
@@ -783,8 +814,6 @@ def _ending(name: str) -> str:
 
 def verify(run_dir: str) -> list[str]:
     """Recompute every file's size and checksum and compare with what the run recorded; the differences, one a line."""
-    import hashlib
-
     directory = RunDirectory(run_dir)
     record = directory.read_json("run.json")
     if record is None:
@@ -799,10 +828,14 @@ def verify(run_dir: str) -> list[str]:
         if not storage.exists(mark):
             problems.append(f"{stage}: {mark!r} is missing")
             continue
-        content = json.loads(storage.read_bytes(mark))
+        written = storage.read_bytes(mark)
+        if _checksum(written) != record["marks"][folder]:
+            problems.append(
+                f"{stage}: {mark!r} is not the one that this run wrote: another run has replaced the output"
+            )
+            continue
+        content = json.loads(written)
         listed = {entry["path"]: entry for entry in content["files"]}
-        if len(listed) != output["files"]:
-            problems.append(f"{stage}: {mark!r} lists {len(listed)} files, the run wrote {output['files']}")
         present = {storage.relative(path, folder) for path in storage.list_files(folder)} - {SUCCESS}
         for path, entry in listed.items():
             if path not in present:
