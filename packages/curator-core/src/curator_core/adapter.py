@@ -181,10 +181,13 @@ class BaseStageAdapter:
         rows = [task.num_items for task in batch]
         self._fresh()
         started = time.perf_counter()
+        failure: Exception | None = None
         try:
             results = self._call(batch)
         except Exception as error:
-            yield from self._recover(batch, rows, error)
+            failure = error
+        if failure is not None:  # outside the handler: what fails from here on has not happened because of it
+            yield from self._recover(batch, rows, failure)
             return
         yield from self._account(batch, rows, results, time.perf_counter() - started)
 
@@ -594,12 +597,15 @@ class BaseStageAdapter:
         middle = (start + stop) // 2
         for low, high in ((start, middle), (middle, stop)):
             self._fresh()
+            failure: Exception | None = None
             try:
                 self._call([task.with_data(task.to_pyarrow().slice(low, high - low))])
             except FATAL:
                 raise
             except Exception as inner:
-                self._search(task, low, high, inner, poison)
+                failure = inner
+            if failure is not None:
+                self._search(task, low, high, failure, poison)
 
     def quarantine(self, task: Task[Any], error: BaseException) -> None:
         """Set a whole task aside, with its rows where rows are what it holds."""

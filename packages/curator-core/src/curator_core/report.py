@@ -181,7 +181,10 @@ def _example(example: Mapping[str, Any]) -> str:
     if len(text) > _EXAMPLE_CHARACTERS:
         text = f"{text[:_EXAMPLE_CHARACTERS]}…"
     shown = f"<pre>{escape(text)}</pre>" if text else ""
-    return f"<code>{escape(where)}</code> {escape(str(example.get('message') or ''))}{shown}"
+    message = escape(str(example.get("message") or "").strip())
+    if "\n" in message:  # a traceback
+        message = f"<pre>{message}</pre>"
+    return f"<code>{escape(where)}</code> {message}{shown}"
 
 
 def _plan(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> str:

@@ -86,7 +86,8 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
     where = example["source"] or example["task"]
     if example["position"]:
         where += f":{example['position']}"
-    parts = [where, example["message"]]
+    # Of a traceback, what it says in the end; --json has the whole.
+    parts = [where, *(example["message"] or "").strip().splitlines()[-1:]]
     if example["raw"]:
         text = example["raw"].decode("utf-8", "backslashreplace")
         # repr(): bytes from outside must not steer the terminal.
