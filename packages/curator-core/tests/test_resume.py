@@ -328,6 +328,28 @@ def test_a_run_without_a_directory_says_what_it_has_replaced(tmp_path: Path) -> 
     assert "held another finished output" in result.summary.warnings[0]
 
 
+@pytest.mark.parametrize("folder", ["ledger", "sources"])
+def test_a_damaged_file_of_the_run_directory_is_named_and_can_be_removed(tmp_path: Path, folder: str) -> None:
+    trial = here(tmp_path)
+    trial.run()
+    path = next((tmp_path / "run" / folder).iterdir())
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunRefused, match=f"{path.name}' is damaged.*remove it and go on"):
+        trial.run(resume=True)
+    path.unlink()
+    trial.check(trial.run(resume=True))
+
+
+@pytest.mark.parametrize("name", ["plan.json", "run.json"])
+def test_a_damaged_record_is_no_hindrance_to_starting_over(tmp_path: Path, name: str) -> None:
+    trial = here(tmp_path)
+    trial.run()
+    (tmp_path / "run" / name).write_text('{"sta')
+    with pytest.raises(RunRefused, match="is damaged.*--fresh"):
+        trial.run(resume=True)
+    trial.check(trial.run(fresh=True))
+
+
 def test_limit_is_a_listing_like_any_other(tmp_path: Path) -> None:
     trial = here(tmp_path)
     assert trial.run(limit=4).summary.sources == 4

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.accounts import EVENT_SCHEMA, INDEX, Accounts, Event, Tally, events_from, events_table
+from curator_core.errors import RunRefused
 from curator_core.recorder import Reject
 from curator_core.task import StagePerfStats
 
@@ -319,10 +320,23 @@ def _files(
 def _read(path: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
-    # Without threads: most files are small, and waking a pool costs more than reading one.
-    with storage.open_input(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-        table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
-    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+    try:
+        # Without threads: most files are small, and waking a pool costs more than reading one.
+        with storage.open_input(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+            table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
+        return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the place, not the content
+            raise
+        known_elsewhere = storage.file_name(storage.parent(path)) in ("ledger", "sources")
+        raise RunRefused(
+            f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it; "
+            + (
+                "remove it and go on with resume=True (--resume): what only this file told of is run again"
+                if known_elsewhere
+                else "start over with fresh=True (--fresh), or remove it and do without what it held"
+            )
+        ) from None
 
 
 def _host() -> str:

@@ -300,8 +300,8 @@ class _Run:
         if directory is None:
             return
         self.listing = listing = SourceList(directory.url)
-        earlier = directory.read_json("plan.json")
-        record = directory.read_json("run.json") or {}
+        earlier = self._read_earlier("plan.json")
+        record = self._read_earlier("run.json") or {}
         self.marks = dict(record.get("marks", {}))
         if earlier is not None and options.fresh:
             # What the run before has written is known by its sources, so these are kept.
@@ -335,6 +335,15 @@ class _Run:
         directory.sweep()
         self.accounts = open_accounts(directory.url, listing)
         self._write_plan()
+
+    def _read_earlier(self, name: str) -> Any:
+        assert self.directory is not None
+        try:
+            return self.directory.read_json(name)
+        except RunRefused:
+            if self.options.fresh:  # what a damaged file said is not needed to start over
+                return {}
+            raise
 
     def _write_plan(self) -> None:
         assert self.directory is not None
