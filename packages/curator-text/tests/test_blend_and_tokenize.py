@@ -10,7 +10,7 @@ import pytest
 
 from curator_core.errors import UsageError
 from curator_core.task import DocumentBatch
-from curator_text.blend import Blend, GlobalShuffle, SplitByHash
+from curator_text.blend import Blend, SplitByHash
 from curator_text.tokenize import MegatronWriter, PackTokens, Tokenize
 
 
@@ -42,17 +42,6 @@ def test_weights_repeat_and_drop_rows():
     assert out.count("code") == 0
     assert stage.recorder.dropped["weight of code"] == 1000
     assert len(out) == 3000 - sum(stage.recorder.dropped.values()) + stage.recorder.metrics["copies"]
-
-
-def test_a_shuffle_is_the_same_however_the_rows_were_cut():
-    keys = [str(i) for i in range(1000)]
-    whole = GlobalShuffle().process([batch(id=keys)]).to_pyarrow()["id"].to_pylist()
-    cut = GlobalShuffle().process([batch(id=keys[600:]), batch(id=keys[:600])]).to_pyarrow()["id"].to_pylist()
-    assert whole == cut
-    assert sorted(whole, key=int) == keys
-    moved = sum(abs(int(key) - at) for at, key in enumerate(whole)) / 1000
-    assert 250 < moved < 420
-    assert GlobalShuffle(seed=1).process([batch(id=keys)]).to_pyarrow()["id"].to_pylist() != whole
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Writers with `bytes_per_file`: full files in the order of the input, whoever wrote first and however often."""
+"""Writers with a `target_size`: full files in the order of the input, whoever wrote first and however often."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import zstandard
 from curator_core.errors import CuratorError, UsageError
 from curator_core.local import LocalExecutor
 from curator_core.pipeline import Pipeline
+from curator_core.pipeline_file import load_pipeline
 from curator_core.run import verify
 from curator_core.task import DocumentBatch
 from curator_text.filters import WordCountFilter
@@ -59,7 +60,7 @@ def test_lines_are_packed_in_the_order_of_the_input_by_any_number_of_workers(tmp
     found = []
     for workers in (0, 2):
         out = tmp_path / f"out{workers}"
-        stages = [read(data), JsonlWriter(path=str(out), compression=compression, bytes_per_file=limit)]
+        stages = [read(data), JsonlWriter(path=str(out), compression=compression, target_size=limit)]
         result = Pipeline(stages).run(LocalExecutor(workers=workers), run_dir=str(tmp_path / f"run{workers}"))
         assert verify(result.run_dir) == []
         found.append(files(out))
@@ -75,14 +76,14 @@ def test_lines_are_packed_in_the_order_of_the_input_by_any_number_of_workers(tmp
 
 
 def test_packed_zstd_is_one_frame(tmp_path, data):
-    stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), compression="zstd", bytes_per_file="1GB")]
+    stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), compression="zstd", target_size="1GB")]
     Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"))
     with zstandard.open(tmp_path / "out" / "00000.jsonl.zst", "rb") as stream:  # stops where the first frame ends
         assert [json.loads(line)["id"] for line in stream.read().splitlines()] == IDS
 
 
 def test_parquet_is_packed_in_each_folder_by_itself(tmp_path, data):
-    writer = ParquetWriter(path=str(tmp_path / "out"), partition_by=["lang"], bytes_per_file=6000)
+    writer = ParquetWriter(path=str(tmp_path / "out"), partition_by=["lang"], target_size=6000)
     result = Pipeline([read(data), writer]).run(HERE, run_dir=str(tmp_path / "run"))
     assert verify(result.run_dir) == []
     for lang, first in (("en", 0), ("de", 1)):
@@ -98,7 +99,7 @@ def test_parquet_is_packed_in_each_folder_by_itself(tmp_path, data):
 
 
 def test_row_groups_of_small_batches_are_put_together(tmp_path, data):
-    stages = [read(data), ParquetWriter(path=str(tmp_path / "out"), bytes_per_file="1GB", row_group_bytes=20_000)]
+    stages = [read(data), ParquetWriter(path=str(tmp_path / "out"), target_size="1GB", row_group_bytes=20_000)]
     Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"))
     (path,) = (tmp_path / "out").glob("*.parquet")
     file = pq.ParquetFile(path)
@@ -111,20 +112,20 @@ def test_row_groups_of_small_batches_are_put_together(tmp_path, data):
 def test_when_every_row_was_dropped_one_file_has_the_columns(tmp_path, data):
     drop = WordCountFilter(min_words=1000)
     lines, columns = tmp_path / "lines", tmp_path / "columns"
-    Pipeline([read(data), drop, ParquetWriter(path=str(columns), bytes_per_file="1MB")]).run(
+    Pipeline([read(data), drop, ParquetWriter(path=str(columns), target_size="1MB")]).run(
         HERE, run_dir=str(tmp_path / "r1")
     )
     (path,) = columns.glob("*.parquet")
     assert pq.read_table(path).num_rows == 0
     assert pq.read_schema(path).names == ["id", "lang", "text"]
-    Pipeline([read(data), drop, JsonlWriter(path=str(lines), bytes_per_file="1MB")]).run(
+    Pipeline([read(data), drop, JsonlWriter(path=str(lines), target_size="1MB")]).run(
         HERE, run_dir=str(tmp_path / "r2")
     )
     assert [path.read_bytes() for path in lines.glob("*.jsonl")] == [b""]
 
 
 def test_columns_that_only_some_batches_have_are_in_every_file(tmp_path):
-    writer = ParquetWriter(path=str(tmp_path), bytes_per_file=1)
+    writer = ParquetWriter(path=str(tmp_path), target_size=1)
     tables = [
         pa.table({"a": pa.array([1, 2], pa.int32()), "b": pa.nulls(2)}),
         pa.table({"a": pa.array([3], pa.int64()), "b": ["x"], "c": [0.5]}),
@@ -141,7 +142,7 @@ def test_columns_that_only_some_batches_have_are_in_every_file(tmp_path):
         {"a": 1, "b": None, "c": None},
         {"a": 2, "b": None, "c": None},
     ]
-    other = ParquetWriter(path=str(tmp_path / "other"), bytes_per_file=1000)
+    other = ParquetWriter(path=str(tmp_path / "other"), target_size=1000)
     records = [
         other.process(DocumentBatch(data=pa.table({"a": column}), task_id=f"s-1.0000{number}")).records[0]
         for number, column in enumerate([[1], ["x"]])
@@ -154,7 +155,7 @@ def test_a_pass_that_was_cut_off_anywhere_is_repeated_to_the_same_end(tmp_path, 
     from curator_core import storage
 
     def made(folder: Path) -> tuple[JsonlWriter, list]:
-        writer = JsonlWriter(path=str(folder), bytes_per_file=300)
+        writer = JsonlWriter(path=str(folder), target_size=300)
         batches = [
             DocumentBatch(data=pa.table({"id": [f"{n}-{i}" for i in range(9)]}), task_id=f"s-1.{n:05}")
             for n in range(8)
@@ -194,7 +195,7 @@ def test_a_pass_that_was_cut_off_anywhere_is_repeated_to_the_same_end(tmp_path, 
 
 def test_new_sources_of_a_resumed_run_come_behind_what_stands(tmp_path, data):
     def run(**options):
-        stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), bytes_per_file="1MB")]
+        stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), target_size="1MB")]
         return Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"), **options)
 
     run()
@@ -212,7 +213,7 @@ def test_new_sources_of_a_resumed_run_come_behind_what_stands(tmp_path, data):
 
 def test_another_size_over_the_same_folder_leaves_nothing_of_the_one_before(tmp_path, data):
     for number, limit in enumerate((20_000, "1MB")):
-        stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), bytes_per_file=limit)]
+        stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), target_size=limit)]
         Pipeline(stages).run(HERE, run_dir=str(tmp_path / f"run{number}"), fresh=True)
     assert [path.name for path in (tmp_path / "out").glob("*.jsonl")] == ["00000.jsonl"]
     assert ids_of(tmp_path / "out") == IDS
@@ -230,7 +231,15 @@ def test_a_file_that_is_gone_is_written_again_when_files_are_not_packed(tmp_path
     assert files(tmp_path / "out") == before
 
 
+def test_a_pipeline_file_gives_the_size(tmp_path, data):
+    (tmp_path / "p.yaml").write_text(
+        "stages:\n  - JsonlReader: {paths: in/}\n  - JsonlWriter: {path: out/, target_size: 1MB}\n"
+    )
+    load_pipeline(tmp_path / "p.yaml").pipeline().run(HERE, run_dir=str(tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "out").glob("*.jsonl")] == ["00000.jsonl"]
+
+
 @pytest.mark.parametrize("writer", [JsonlWriter, ParquetWriter])
 def test_a_size_that_is_none_is_refused(writer):
-    with pytest.raises(UsageError, match=f"{writer.__name__}.bytes_per_file must be a number of bytes"):
-        writer(path="out", bytes_per_file="many")
+    with pytest.raises(UsageError, match=f"{writer.__name__}.target_size must be a number of bytes"):
+        writer(path="out", target_size="many")

@@ -1,4 +1,4 @@
-"""Mix data sets by weight, shuffle all rows, split by hash: the same result every time, on any number of workers."""
+"""Mix data sets by weight, split by hash: the same result every time, on any number of workers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ import pyarrow as pa
 import xxhash
 
 from curator_core.errors import UsageError
-from curator_core.stages import Merge, ProcessingStage
+from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
 
 _SPAN = float(1 << 64)
 
 
+def hashes(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
+    """64 bits for each value, that depend on the value and the seed alone."""
+    return np.fromiter((xxhash.xxh3_64_intdigest(_bytes(value), seed) for value in values), np.uint64, len(values))
+
+
 def unit_numbers(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
     """A number in [0, 1) for each value, that depends on the value and the seed alone."""
-    hashed = np.fromiter((xxhash.xxh3_64_intdigest(_bytes(value), seed) for value in values), np.uint64, len(values))
-    return hashed / _SPAN
+    return hashes(values, seed) / _SPAN
 
 
 @dataclass(kw_only=True)
@@ -102,32 +106,6 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
             self.record_dropped(f"weight of {name}", count)
         self.record_metric("copies", int(np.maximum(times - 1, 0).sum()))
         return task.with_data(table.take(pa.array(np.repeat(np.arange(len(names)), times))))
-
-
-@dataclass(kw_only=True)
-class GlobalShuffle(Merge[DocumentBatch, DocumentBatch]):
-    """Puts all rows in a random order, the same for the same data and seed, whatever files they came in.
-
-    All rows come together in one worker, so they must fit its memory: for more, shuffle the parts that `SplitByHash`
-    makes one after the other.
-    """
-
-    key_column: str = "id"
-    seed: int = 0
-    batch_size = 0
-
-    def inputs(self) -> list[str]:
-        return [self.key_column]
-
-    def process(self, tasks: Sequence[DocumentBatch]) -> DocumentBatch | None:  # type: ignore[override]
-        tables = [task.to_pyarrow() for task in tasks]
-        if not tables:
-            return None
-        table = pa.concat_tables(tables, promote_options="default")
-        keys = [_bytes(value) for value in table[self.key_column].to_pylist()]
-        first = np.fromiter((xxhash.xxh3_64_intdigest(key, self.seed) for key in keys), np.uint64, len(keys))
-        # Equal keys keep the order that they came in, which is that of the sources.
-        return DocumentBatch(data=table.take(pa.array(np.argsort(first, kind="stable"))))
 
 
 def _bytes(value: Any) -> bytes:

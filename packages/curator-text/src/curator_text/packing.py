@@ -58,7 +58,7 @@ def pack(
     files come out. A part is never divided: one that is larger than the limit is a file by itself. Parts that came after
     a pass, from new sources, go into files behind those that stand.
     """
-    settings = {"bytes_per_file": limit, "suffix": suffix, **settings}
+    settings = {"target_size": limit, "suffix": suffix, **settings}
     note = _note(path)
     before = {entry["part"]: entry["sha256"] for entry in note["parts"]}
     mine = {_name(path, record): record.sha256 for record in outputs}

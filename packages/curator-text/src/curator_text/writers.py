@@ -36,7 +36,7 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     Dates and times are written as ISO 8601 text, decimals as numbers; NaN and the infinities, which JSON has no
     spelling for, as null.
 
-    With ``bytes_per_file`` (such as ``"256MB"``) the files of all tasks are packed, when the run is complete, into
+    With ``target_size`` (such as ``"256MB"``) the files of all tasks are packed, when the run is complete, into
     ``00000.jsonl``, ``00001.jsonl`` and so on, of at most that size, in the order of the input.
     """
 
@@ -44,11 +44,11 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     compression: str | None = None
     columns: Sequence[str] | None = None
     nulls: Literal["write", "omit"] = "write"
-    bytes_per_file: int | str | None = None
+    target_size: int | str | None = None
 
     def __post_init__(self) -> None:
         _check_path(self)
-        self._bytes_per_file = _limit(self)
+        self._target_size = _limit(self)
         self._codec = _ALIASES.get(str(self.compression), self.compression)
         if self._codec is not None and self._codec not in _SUFFIX:
             raise UsageError(
@@ -76,15 +76,15 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return f".jsonl{_SUFFIX.get(self._codec or '', '')}"
 
     def repacks(self) -> bool:
-        return self._bytes_per_file is not None
+        return self._target_size is not None
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
         """Pack the files of all tasks; what is written one after the other is one file in every format but zstd."""
-        if self._bytes_per_file is None:
+        if self._target_size is None:
             return None
         write = packing.repack_zstd if self._codec == "zstd" else packing.copy_bytes
         return packing.pack(
-            self.path, outputs, limit=self._bytes_per_file, suffix=self._suffix(), settings={}, write=write
+            self.path, outputs, limit=self._target_size, suffix=self._suffix(), settings={}, write=write
         )
 
 
@@ -96,7 +96,7 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     ``partition_by`` puts rows into folders ``column=value`` and leaves these columns out of the files, as Hive does.
     ``row_group_bytes`` is how much data (before compression) a row group holds at most.
 
-    With ``bytes_per_file`` (such as ``"512MB"``) the files of all tasks are packed, when the run is complete, into
+    With ``target_size`` (such as ``"512MB"``) the files of all tasks are packed, when the run is complete, into
     ``00000.parquet``, ``00001.parquet`` and so on, of about that size, in the order of the input; in each folder by itself.
     All of them have the same columns and types then.
     """
@@ -106,11 +106,11 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     columns: Sequence[str] | None = None
     partition_by: Sequence[str] = ()
     row_group_bytes: int | str = "128MiB"
-    bytes_per_file: int | str | None = None
+    target_size: int | str | None = None
 
     def __post_init__(self) -> None:
         _check_path(self)
-        self._bytes_per_file = _limit(self)
+        self._target_size = _limit(self)
         if self.compression not in _PARQUET_CODECS:
             raise UsageError(
                 f"ParquetWriter.compression must be one of {', '.join(_PARQUET_CODECS)}, not {self.compression!r}"
@@ -145,11 +145,11 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         pq.write_table(table, out, compression=self.compression, row_group_size=min(rows, per_group))
 
     def repacks(self) -> bool:
-        return self._bytes_per_file is not None
+        return self._target_size is not None
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
         """Pack the files of all tasks, with row groups as large as they may be."""
-        if self._bytes_per_file is None:
+        if self._target_size is None:
             return None
         import pyarrow.parquet as pq
 
@@ -171,7 +171,7 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return packing.pack(
             self.path,
             outputs,
-            limit=self._bytes_per_file,
+            limit=self._target_size,
             suffix=".parquet",
             settings={"row_group_bytes": self._row_group_bytes},
             write=write,
@@ -205,17 +205,18 @@ def json_lines(table: pa.Table, omit_nulls: bool = False) -> Iterator[bytes]:
     """The rows of a table as lines of JSON, each with its line end."""
     names = table.column_names
     dumps = orjson.dumps
-    option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    option = orjson.OPT_APPEND_NEWLINE
     if not names:
         yield from [b"{}\n"] * table.num_rows
         return
     views = [_json_view(column, name) for name, column in zip(names, table.columns, strict=True)]
     for start in range(0, table.num_rows, _SLICE_ROWS):
         columns = [view(start, _SLICE_ROWS) for view in views]
-        rows = (dict(zip(names, values)) for values in zip(*columns))  # noqa: B905 - lengths agree; strict costs a tenth
-        if omit_nulls:
-            rows = ({name: value for name, value in row.items() if value is not None} for row in rows)
-        yield from [dumps(row, option=option) for row in rows]
+        for values in zip(*columns):  # noqa: B905 - lengths agree; strict costs a tenth
+            row = dict(zip(names, values))  # noqa: B905
+            if omit_nulls:
+                row = {name: value for name, value in row.items() if value is not None}
+            yield dumps(row, option=option)
 
 
 def _json_view(column: pa.ChunkedArray, name: str) -> Callable[[int, int], list[Any]]:
@@ -330,12 +331,12 @@ def _chosen(task: DocumentBatch, columns: Sequence[str] | None) -> pa.Table:
 
 def _folder(stage: JsonlWriter | ParquetWriter) -> str:
     """Where tasks write: beside one another, or where they wait to be packed."""
-    return stage.path if stage._bytes_per_file is None else packing.parts_folder(stage.path)
+    return stage.path if stage._target_size is None else packing.parts_folder(stage.path)
 
 
 def _limit(stage: JsonlWriter | ParquetWriter) -> int | None:
-    given = stage.bytes_per_file
-    return None if given is None else parse_bytes(given, f"{type(stage).__name__}.bytes_per_file")
+    given = stage.target_size
+    return None if given is None else parse_bytes(given, f"{type(stage).__name__}.target_size")
 
 
 def _name(task: DocumentBatch) -> str:
