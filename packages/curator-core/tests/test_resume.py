@@ -304,6 +304,23 @@ def test_what_another_run_has_finished_is_not_written_over(tmp_path: Path) -> No
     trial.check(trial.run(fresh=True))
 
 
+def test_two_runs_that_fill_one_folder_at_a_time_do_not_both_succeed(tmp_path: Path) -> None:
+    trial = here(tmp_path)
+    other = changed_stages(trial)
+    begun: list[int] = []
+
+    def meanwhile(state: Any) -> None:
+        if not begun:
+            begun.append(state.finished_sources)
+            other.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "other"))
+
+    with pytest.raises(RunRefused, match="while this one ran"):
+        trial.run(progress=meanwhile)
+    with pytest.raises(RunRefused, match="finished output of another run"):
+        trial.run(resume=True)
+    trial.check(trial.run(fresh=True))
+
+
 def test_a_run_killed_before_it_knows_that_it_is_done_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = here(tmp_path)
 
@@ -334,7 +351,7 @@ def test_a_damaged_file_of_the_run_directory_is_named_and_can_be_removed(tmp_pat
     trial.run()
     path = next((tmp_path / "run" / folder).iterdir())
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RunRefused, match=f"{path.name}' is damaged.*remove it and go on"):
+    with pytest.raises(RunRefused, match=rf"{path.name}' is damaged.*remove it and go on"):
         trial.run(resume=True)
     path.unlink()
     trial.check(trial.run(resume=True))
@@ -345,7 +362,7 @@ def test_a_damaged_record_is_no_hindrance_to_starting_over(tmp_path: Path, name:
     trial = here(tmp_path)
     trial.run()
     (tmp_path / "run" / name).write_text('{"sta')
-    with pytest.raises(RunRefused, match="is damaged.*--fresh"):
+    with pytest.raises(RunRefused, match=r"is damaged.*--fresh"):
         trial.run(resume=True)
     trial.check(trial.run(fresh=True))
 

@@ -702,12 +702,17 @@ class _Run:
     def _require_own_outputs(self) -> None:
         """What another run has finished is not written over: files are named after their sources in every run."""
         for name, _, folder in self._writers():
-            mark = storage.join(folder, SUCCESS)
-            if storage.exists(mark) and _checksum(storage.read_bytes(mark)) != self.marks.get(storage.absolute(folder)):
+            if self._marked_by_another(folder):
                 raise RunRefused(
                     f"stage {name!r} writes to {folder!r}, which holds the finished output of another run: choose "
                     "another folder, or replace what is there with fresh=True (--fresh)"
                 )
+
+    def _marked_by_another(self, folder: str) -> bool:
+        mark = storage.join(folder, SUCCESS)
+        if not storage.exists(mark):
+            return False
+        return _checksum(storage.read_bytes(mark)) != self.marks.get(storage.absolute(folder))
 
     def _unmark_outputs(self) -> None:
         """A folder that is about to change is not a success any more."""
@@ -719,6 +724,12 @@ class _Run:
                 storage.remove(mark)
 
     def _finish_outputs(self, outputs: dict[str, list[FileRecord]]) -> None:
+        for _, _, folder in self._writers() if self.directory is not None else ():
+            if self._marked_by_another(folder):
+                raise RunRefused(
+                    f"another run has finished its output in {folder!r} while this one ran, and their files have the "
+                    "same names: choose another folder, or write it all again with fresh=True (--fresh)"
+                )
         for planned in self.plan.stages:
             records = _once(outputs.get(planned.name, []))
             stage = planned.stage
