@@ -724,10 +724,10 @@ class _Run:
                 storage.remove(mark)
 
     def _finish_outputs(self, outputs: dict[str, list[FileRecord]]) -> None:
-        for _, _, folder in self._writers() if self.directory is not None else ():
-            if self._marked_by_another(folder):
+        for _, _, place in self._writers() if self.directory is not None else ():
+            if self._marked_by_another(place):
                 raise RunRefused(
-                    f"another run has finished its output in {folder!r} while this one ran, and their files have the "
+                    f"another run has finished its output in {place!r} while this one ran, and their files have the "
                     "same names: choose another folder, or write it all again with fresh=True (--fresh)"
                 )
         for planned in self.plan.stages:
