@@ -1,0 +1,132 @@
+"""English heuristics, a shuffle and packing give the same files and the same counts on every executor."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("curator_text")
+
+from curator_core import AddId, LocalExecutor, Pipeline
+from curator_core.executor import BaseExecutor
+from curator_text import JsonlReader, JsonlWriter, ShuffleReader, ShuffleWriter, SplitByHash, WebEnglish
+
+CORPUS = Path(__file__).parent.parent / "packages/curator-text/tests/filters/data/corpus.parquet"
+FILES, ROWS = 4, 1500
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Every fourth document of the corpus of the parity tests, and two lines that are broken."""
+    folder = tmp_path_factory.mktemp("in")
+    texts = pq.read_table(CORPUS, columns=["text"])["text"].to_pylist()[::4]
+    assert len(texts) == ROWS
+    for number in range(FILES):
+        lines = [json.dumps({"text": text}) + "\n" for text in texts[number::FILES]]
+        if number < 2:
+            lines.insert(7, '{"text": \n')
+        (folder / f"{number}.jsonl").write_text("".join(lines))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One Ray for both engines."""
+    pytest.importorskip("ray")
+    from curator_backends.cluster import connect
+    from curator_backends.options import RayOptions
+    from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
+
+    with connect(RayOptions(num_cpus=2), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True):
+        yield
+
+
+def run(executor: BaseExecutor, data: str, out: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    """The files that were written, and what each stage took in, kept, dropped by reason and set aside."""
+    scatter = [
+        JsonlReader(paths=data, batch_bytes="200kB"),
+        AddId(),
+        WebEnglish(),
+        ShuffleWriter(path=str(out / "parts"), partitions=5, seed=3),
+    ]
+    gather = [
+        ShuffleReader(path=str(out / "parts")),
+        SplitByHash(parts={"train": 0.9, "test": 0.1}),
+        JsonlWriter(path=str(out / "files"), target_size="150kB"),
+    ]
+    told = []
+    for name, stages in (("scatter", scatter), ("gather", gather)):
+        summary = Pipeline(stages, name=name).run(executor, run_dir=str(out / name)).summary
+        told += [
+            {
+                "stage": totals.name,
+                "in": totals.rows_in,
+                "out": totals.rows_out,
+                "dropped": dict(sorted(totals.dropped.items())),
+                "rejected": dict(sorted(totals.rejected.items())),
+            }
+            for totals in summary.stages
+        ]
+        told.append({"stage": name, "shares": summary.shares, "rows_written": summary.rows_written})
+    files = {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for folder in ("parts", "files")
+        for path in sorted((out / folder).iterdir())
+        if path.name not in ("_SUCCESS", "_packed.json")
+    }
+    return files, told
+
+
+@pytest.fixture(scope="module")
+def local(data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    """What one process makes of it: the yardstick."""
+    return run(LocalExecutor(workers=0), data, tmp_path_factory.mktemp("local"))
+
+
+def test_every_row_is_accounted_for(local: tuple[dict[str, bytes], list[dict[str, Any]]]) -> None:
+    files, told = local
+    stages = [entry for entry in told if "dropped" in entry]
+    filters = [entry for entry in stages if entry["stage"].partition("#")[0].endswith("Filter")]
+    assert len(filters) == 28
+    for entry in filters:
+        assert entry["in"] == entry["out"] + sum(entry["dropped"].values())
+    assert all(before["out"] == after["in"] for before, after in itertools.pairwise(filters))
+    assert filters[0]["in"] == ROWS
+    assert sum(len(entry["dropped"]) > 0 for entry in filters) > 10
+    (read,) = (entry for entry in stages if entry["stage"] == "JsonlRead")
+    assert sum(read["rejected"].values()) == 2
+    rows = [json.loads(line) for name, body in files.items() if name.startswith("files") for line in body.splitlines()]
+    assert len(rows) == filters[-1]["out"] > 100
+    assert {row["split"] for row in rows} == {"train", "test"}
+
+
+def test_several_processes_give_what_one_does(
+    data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    assert run(LocalExecutor(workers=2), data, tmp_path) == local
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_ray_data_gives_what_one_process_does(
+    cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    from curator_backends import RayDataExecutor
+
+    assert run(RayDataExecutor(), data, tmp_path) == local
+
+
+@pytest.mark.xenna
+@pytest.mark.timeout(400)
+def test_xenna_gives_what_one_process_does(
+    cluster: None, data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    from curator_backends import XennaExecutor
+
+    assert run(XennaExecutor(), data, tmp_path) == local
