@@ -9,7 +9,7 @@ WORKERS ?= 2
 # Extra arguments for pytest or the benchmark runner: make test ARGS="-k fuzzy"
 ARGS ?=
 # What the demo shows: one pipeline of each modality.
-EXAMPLES ?= text images
+EXAMPLES ?= text images-basic
 SOURCES := $(wildcard packages/*/src)
 
 # Some shells forbid writing bytecode; every process of a test or worker would then compile pandas anew.

@@ -1,4 +1,4 @@
-"""Makes the tars of the example `images`, which this one reads too.
+"""Makes the tars of the example `images-basic`, which this one reads too.
 
 python make_data.py FOLDER
 """
@@ -8,4 +8,4 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-runpy.run_path(str(Path(__file__).parent.parent / "images" / "make_data.py"), run_name="__main__")
+runpy.run_path(str(Path(__file__).parent.parent / "images-basic" / "make_data.py"), run_name="__main__")
