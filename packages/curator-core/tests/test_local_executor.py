@@ -24,6 +24,7 @@ from curator_core import (
     LocalExecutor,
     Pipeline,
     ProcessingStage,
+    Resources,
     StageError,
     Task,
     UsageError,
@@ -31,6 +32,8 @@ from curator_core import (
     stage,
 )
 from curator_core.executor import SegmentRun
+from curator_core.machine import Machine
+from curator_core.stages import WorkerMetadata
 from curator_core.testing import stages as s
 from curator_core.testing.stages import leave_trace, traces
 
@@ -232,6 +235,59 @@ def test_a_failing_teardown_is_told_and_never_hides_what_came_first(workers: int
         run(workers, BrokenTeardown())
     with pytest.raises(StageError, match=r"failed in teardown\(\).*the second trouble"):
         run(workers, BrokenTeardown(), tasks=batches(1))
+
+
+# GPUs
+
+
+@dataclass
+class SeesCards(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Notes which GPUs its process sees; the second worker that is set up dies with its first task."""
+
+    folder: str = ""
+    dies: bool = False
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._worker = worker.worker_id
+        leave_trace(self.folder, "cards", f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {worker.gpu_ids}")
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self.dies and self._worker == "local-1":
+            os._exit(1)
+        s.spin()
+        return task.with_data(task.data)
+
+
+class FourCards(LocalExecutor):
+    def machine(self) -> Machine:
+        return Machine(cpus=8, memory_gb=64, gpus=4, gpu_memory_gb=80)
+
+
+@pytest.mark.parametrize(
+    ("needs", "workers", "seen"),
+    [
+        (Resources(gpus=1), 3, ["0 (0,)", "1 (1,)", "2 (2,)"]),
+        (Resources(gpus=2), 8, ["0,1 (0, 1)", "2,3 (2, 3)"]),
+        (Resources(gpus=0.5), 5, ["0 (0,)", "0 (0,)", "1 (1,)", "2 (2,)", "3 (3,)"]),
+        (Resources(gpu_memory_gb=60), 2, ["0 (0,)", "1 (1,)"]),
+        (Resources(), 2, ["None ()", "None ()"]),
+    ],
+    ids=["one", "several", "half", "memory", "none"],
+)
+def test_each_worker_sees_its_own_gpus(
+    tmp_path: Path, needs: Resources, workers: int, seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    stage = SeesCards(folder=str(tmp_path)).with_(resources=needs)
+    Pipeline([stage]).run(FourCards(workers), initial_tasks=batches(8))
+    assert sorted(traces(tmp_path, "cards")) == seen
+
+
+def test_what_takes_the_place_of_a_dead_worker_gets_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    stage = SeesCards(folder=str(tmp_path), dies=True).with_(resources=Resources(gpus=1))
+    Pipeline([stage]).run(FourCards(2), initial_tasks=batches(30))
+    assert sorted(traces(tmp_path, "cards")) == ["0 (0,)", "1 (1,)", "1 (1,)"]
 
 
 # Deaths

@@ -37,6 +37,7 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
 
     from curator_core.adapter import GroupRunner
     from curator_core.ledger import LedgerWriter, MemorySink
+    from curator_core.machine import gpu_numbers
     from curator_core.stages import NodeInfo, WorkerMetadata
     from curator_core.transport import decode_task
 
@@ -58,7 +59,7 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
     try:
         payload, node_first, worker_id = cloudpickle.loads(connection.recv_bytes())
         stages, context, ending, folder = cloudpickle.loads(payload)
-        worker = WorkerMetadata(worker_id)
+        worker = WorkerMetadata(worker_id, gpu_numbers((start["card"] or "").split(",")))
         runner = GroupRunner(stages, context, ending=ending, folder=folder)
         if node_first:
             runner.setup_on_node(NodeInfo(), worker)

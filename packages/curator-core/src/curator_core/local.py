@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -30,7 +31,7 @@ from curator_core.adapter import GroupRunner
 from curator_core.errors import UsageError, WorkerDied
 from curator_core.executor import BaseExecutor, SegmentRun
 from curator_core.ledger import LedgerWriter, MemorySink, RejectRow
-from curator_core.machine import available_cpus
+from curator_core.machine import available_cpus, gpu_numbers, visible_gpus
 from curator_core.recorder import Reject
 from curator_core.stages import NodeInfo, WorkerMetadata
 from curator_core.task import StagePerfStats, Task
@@ -68,8 +69,10 @@ class LocalExecutor(BaseExecutor):
         wanted = [group.num_workers for group in run.groups if group.num_workers]
         if wanted and self.workers is None:
             workers = min(workers, max(wanted))
+        cards = self._gpu_slots(run) if workers else None
         if workers:
-            workers = self._fit_gpus(run, workers)
+            if cards is not None:
+                workers = max(1, min(workers, len(cards)))
             # No more workers than sources: look ahead that far.
             ahead: list[Task[Any]] = []
             for task in run.tasks:
@@ -84,21 +87,30 @@ class LocalExecutor(BaseExecutor):
         if workers == 0:
             yield from _run_here(run)
         else:
-            with _Pool(run, workers) as pool:
+            with _Pool(run, workers, cards) as pool:
                 yield from pool.results()
 
-    def _fit_gpus(self, run: SegmentRun, workers: int) -> int:
-        """GPU stages of all workers share the card: no more workers than fit on it."""
+    def _gpu_slots(self, run: SegmentRun) -> list[str] | None:
+        """For each worker that the GPUs have room for, those it gets; None where no stage asks for one.
+
+        The stages of all groups live in one worker, so what they need adds up.
+        """
         memory = sum(group.resources.gpu_memory_gb for group in run.groups)
         gpus = max((group.resources.gpus for group in run.groups), default=0.0)
         if not memory and not gpus:
-            return workers
+            return None
         machine = self.machine()
+        names = visible_gpus() or [str(index) for index in range(int(machine.gpus))]
+        if gpus >= 1:
+            each = math.ceil(gpus)
+            return [",".join(names[i : i + each]) for i in range(0, len(names) - each + 1, each)]
         if gpus:
-            return max(1, min(workers, int(machine.gpus // gpus)))
-        if machine.gpu_memory_gb:
-            return max(1, min(workers, int(machine.gpus) * int(machine.gpu_memory_gb // memory)))
-        return 1
+            room = int(1 / gpus)
+        elif machine.gpu_memory_gb:
+            room = int(machine.gpu_memory_gb // memory)
+        else:
+            room = 1
+        return names * max(1, room)  # one card after the other, so that few workers have one each
 
 
 def _chain(first: list[Task[Any]], rest: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
@@ -109,7 +121,8 @@ def _chain(first: list[Task[Any]], rest: Iterator[Task[Any]]) -> Iterator[Task[A
 def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
     runner = GroupRunner(run.stages, run.context, ending=run.ending, folder=run.folder)
     sink = runner.sink
-    worker = WorkerMetadata("local-0")
+    needs_gpu = any(group.resources.requires_gpu for group in run.groups)
+    worker = WorkerMetadata("local-0", gpu_numbers(visible_gpus()) if needs_gpu else ())
 
     def hand_over() -> list[StagePerfStats]:
         if isinstance(sink, MemorySink):
@@ -161,6 +174,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
     marker: int  # a file in which the worker says which source it is on
+    card: str | None = None  # the GPUs it sees, where stages need one
     ready: bool = False
     outstanding: deque[list[int]] = field(default_factory=deque)
     held: tuple[list[int], bytes] | None = None  # the next chunk, too large to be sent ahead
@@ -171,9 +185,10 @@ class _Worker:
 class _Pool:
     """Worker processes for one segment, and the bookkeeping of which source is where."""
 
-    def __init__(self, run: SegmentRun, size: int) -> None:
+    def __init__(self, run: SegmentRun, size: int, cards: list[str] | None = None) -> None:
         self.run = run
         self.size = size
+        self.cards = cards[:size] if cards else None  # GPUs that no worker has
         self.workers: list[_Worker] = []
         self.source: dict[int, Task[Any]] = {}  # sources that are not durably finished
         self.queue: deque[int] = deque()
@@ -214,16 +229,22 @@ class _Pool:
         with tempfile.TemporaryFile() as file:
             marker = os.dup(file.fileno())
         os.pwrite(marker, struct.pack("<q", -1), 0)
+        environment = dict(os.environ)
+        card = self.cards.pop(0) if self.cards else None
+        if card is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = card
         command = [sys.executable, "-m", "curator_core._worker", str(theirs.fileno()), str(marker), str(os.getpid())]
         try:
-            process = subprocess.Popen(command, pass_fds=(theirs.fileno(), marker), stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command, pass_fds=(theirs.fileno(), marker), stdin=subprocess.DEVNULL, env=environment
+            )
         finally:
             theirs.close()
-        worker = _Worker(self.started, process, Connection(ours.detach()), marker)
+        worker = _Worker(self.started, process, Connection(ours.detach()), marker, card)
         self.started += 1
         self.workers.append(worker)
         share = max(1, int(available_cpus()) // self.size)
-        worker.connection.send_bytes(json.dumps({"path": sys.path, "threads": share}).encode())
+        worker.connection.send_bytes(json.dumps({"path": sys.path, "threads": share, "card": card}).encode())
         if self.node_ready or len(self.workers) == 1:
             self._set_up(worker)
 
@@ -398,6 +419,8 @@ class _Pool:
         worker.connection.close()
         os.close(worker.marker)
         self.workers.remove(worker)
+        if self.cards is not None and worker.card is not None:
+            self.cards.append(worker.card)
         if not worker.ready:
             raise WorkerDied(
                 f"a worker ended while its stages were being set up ({_how(code)}): set-up itself crashes or needs more "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,14 +45,23 @@ def _memory_gb() -> float:
     return round(total, 2)
 
 
-def _gpus() -> tuple[float, float | None]:
-    """GPUs that the driver shows, less those hidden by CUDA_VISIBLE_DEVICES; no CUDA context is made."""
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; no CUDA context is made."""
     folder = Path("/proc/driver/nvidia/gpus")
     count = len(list(folder.iterdir())) if folder.is_dir() else 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        wanted = [part for part in visible.split(",") if part.strip() and part.strip() != "-1"]
-        count = min(count, len(wanted))
+    if visible is None:
+        return [str(index) for index in range(count)]
+    return [part.strip() for part in visible.split(",") if part.strip() and part.strip() != "-1"][:count]
+
+
+def gpu_numbers(names: Iterable[str]) -> tuple[int, ...]:
+    """The names that are numbers; CUDA also takes identities such as ``GPU-3f…``."""
+    return tuple(int(name) for name in names if name.isdigit())
+
+
+def _gpus() -> tuple[float, float | None]:
+    count = len(visible_gpus())
     return float(count), None if not count else _gpu_memory_gb()
 
 
