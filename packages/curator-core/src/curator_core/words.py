@@ -39,6 +39,14 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def beginning(raw: bytes, width: int) -> str:
+    """The first characters of some bytes; of what is no text (an image, an archive) only how much it is."""
+    if b"\0" in raw[:512]:
+        return f"({size(len(raw))} of binary data)"
+    text = raw.decode("utf-8", "backslashreplace")
+    return text if len(text) <= width else f"{text[:width]}…"
+
+
 def percent(part: float, whole: float) -> str:
     """``12.3 %``; nothing of nothing is an empty string."""
     if not whole:

@@ -9,6 +9,7 @@ import click
 
 from curator_core.cli import DONE, FAILED
 from curator_core.errors import UsageError
+from curator_core.words import beginning
 
 
 @click.command("report", short_help="Show and rewrite the report of a run.")
@@ -89,9 +90,8 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
     # Of a traceback, what it says in the end; --json has the whole.
     parts = [where, *(example["message"] or "").strip().splitlines()[-1:]]
     if example["raw"]:
-        text = example["raw"].decode("utf-8", "backslashreplace")
         # repr(): bytes from outside must not steer the terminal.
-        parts.append(repr(text if len(text) <= width else text[:width] + "…"))
+        parts.append(repr(beginning(example["raw"], width)))
     return "  ".join(
         _printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part
     )
