@@ -29,7 +29,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, Pipeline, ProcessingStage
+from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, LocalExecutor, Pipeline, ProcessingStage
 from curator_core.storage import join, open_input, write_atomic
 from curator_core.workflow import Workflow
 
@@ -98,6 +98,11 @@ class Write(ProcessingStage[DocumentBatch, FileGroupTask]):
         record = out.record(rows=task.num_rows)
         self.record_output(record)
         return FileGroupTask(data=[place], records=[record])
+
+
+class Talkative(LocalExecutor):
+    def talk(self) -> None:
+        print("the engine talks")
 
 
 @dataclass
@@ -201,6 +206,14 @@ def test_flags_win_over_the_file(curate: Project) -> None:
     assert len(list((curate.folder / "elsewhere").glob("*.txt"))) == 2
     assert (curate.folder / "other/run.json").exists()
     assert not (curate.folder / "run").exists()
+
+
+def test_an_engine_talks_only_when_it_is_asked_to(curate: Project) -> None:
+    curate.edit("local: {workers: 0}", f"{curate.module}:Talkative: {{workers: 0}}")
+    assert curate("run", "p.yaml", "--quiet") == DONE
+    assert "the engine talks" not in curate.out
+    assert curate("run", "p.yaml", "--quiet", "--fresh", "-v") == DONE
+    assert "the engine talks" in curate.out
 
 
 def test_without_a_run_directory_the_run_is_kept_under_its_name(curate: Project) -> None:

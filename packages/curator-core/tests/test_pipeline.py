@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,19 @@ def test_a_result_is_shown_in_one_line(folder: Path) -> None:
     assert repr(result).startswith("RunResult('loud' done: 3 results, 3 sources, ")
     assert len(result) == 3
     assert result[0].num_rows == 2
+
+
+def test_a_run_knows_when_its_executor_was_there_and_when_work_was_done(folder: Path) -> None:
+    class Slow(LocalExecutor):
+        def open(self) -> None:
+            while time.monotonic() < began + 0.1:
+                pass
+            super().open()
+
+    began = time.monotonic()
+    summary = Pipeline(stages(folder)).run(Slow(workers=0)).summary
+    assert summary.worked_after is not None
+    assert 0.1 <= summary.opened_after <= summary.worked_after <= summary.seconds
 
 
 def test_a_limit_takes_the_first_sources(folder: Path) -> None:

@@ -155,6 +155,16 @@ def test_the_summary_is_a_table_without_empty_columns() -> None:
     assert len(ends) == 1
 
 
+def test_what_a_cluster_takes_to_start_is_told_and_what_takes_no_time_is_not() -> None:
+    told = record()
+    told["summary"] |= {"executor": "RayDataExecutor", "opened_after": 4.12, "worked_after": 9.8}
+    line = "RayDataExecutor was ready after 4.12 s, the first work done after 9.80 s"
+    assert summary_text(told["summary"]).splitlines()[1] == line
+    assert "first work was done after9.8 s" in _Page(report_page(told, {}, [])).text
+    told["summary"]["opened_after"] = 0.01
+    assert "ready after" not in summary_text(told["summary"])
+
+
 def progress(**changes: Any) -> RunProgress:
     tally = Tally()
     tally.stages["Read"] = StageTotals("Read", 1, 1200, 1190, rejected={"broken": 10})

@@ -200,6 +200,8 @@ def _facts(record: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         "inputs": ", ".join(f"{count:,} {kind}" for kind, count in (summary.get("inputs") or {}).items()),
         "shares of the sources": ", ".join(f"{kind} {share}" for kind, share in (summary.get("shares") or {}).items()),
         "machine": f"{machine.get('cpus', 0):g} CPUs, {machine.get('gpus', 0):g} GPUs, {machine.get('system', '')}",
+        "executor was ready after": f"{summary.get('opened_after', 0.0):.1f} s",
+        "first work was done after": _seconds(summary.get("worked_after")),
         "python": record.get("python"),
         **(record.get("versions") or {}),
         **{key: value for key, value in (record.get("options") or {}).items() if value is not None},
@@ -210,6 +212,10 @@ def _facts(record: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         if value not in (None, "")
     )
     return f'<section><h2>The run</h2><table class="facts"><tbody>{rows}</tbody></table></section>'
+
+
+def _seconds(value: Any) -> str:
+    return "" if value is None else f"{value:.1f} s"
 
 
 def _width(part: float, whole: float) -> str:

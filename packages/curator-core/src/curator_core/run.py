@@ -76,6 +76,8 @@ class RunSummary:
     executor: str = ""
     attempt: int = 1
     seconds: float = 0.0
+    opened_after: float = 0.0  # seconds until the executor was there: a cluster takes some to start
+    worked_after: float | None = None  # seconds until the first work was done
     sources: int = 0
     sources_skipped: int = 0
     sources_failed: int = 0
@@ -219,6 +221,7 @@ class _Run:
             self.directory.lock()
         try:
             self.executor.open()
+            self.summary.opened_after = round(time.monotonic() - self.started, 3)
             try:
                 return self._run()
             except BaseException as error:
@@ -558,6 +561,8 @@ class _Run:
         progress.finished_sources += sources
         progress.tally.add(counts)
         progress.seconds = time.monotonic() - self.started
+        if sources and self.summary.worked_after is None:
+            self.summary.worked_after = round(progress.seconds, 3)
         self.report(progress)
         self._check_errors(progress.tally, final=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import traceback
@@ -41,6 +42,7 @@ _COMMAND_FILE = "command.json"
 @click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("-v", "--verbose", is_flag=True, help="Let the engine say what it does.")
 def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run the pipeline in FILE.
 
@@ -117,6 +119,9 @@ def _carry_out(
     executor = file.make_executor(
         flags.get("executor"), **({} if flags.get("workers") is None else {"workers": flags["workers"]})
     )
+    if flags.get("verbose"):
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        executor.talk()
     options = {**file.options, **{key: flags[key] for key in _OPTIONS if flags.get(key) is not None}}
     kept = {key: value for key, value in flags.items() if key in _KEPT}
     command = {"file": storage.absolute(file.path), **settings, "flags": kept}

@@ -9,10 +9,18 @@ from curator_core import words
 
 _HEADINGS = ("stage", "rows in", "kept", "dropped", "rejected", "quarantined", "time")
 
+_WORTH_TELLING_S = 0.5
+
 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """The summary (`RunSummary.as_dict`) as text: one headline, one line per stage, and why rows left."""
     lines = [headline(summary)]
+    opened, worked = summary.get("opened_after", 0.0), summary.get("worked_after")
+    if opened >= _WORTH_TELLING_S and worked is not None:
+        lines.append(
+            f"{summary['executor']} was ready after {words.duration(opened)}, the first work done after "
+            f"{words.duration(worked)}"
+        )
     rows: list[Sequence[str]] = [_HEADINGS]
     for stage in summary["stages"]:
         dropped, rejected = stage["dropped"], stage["rejected"]
