@@ -47,6 +47,15 @@ def test_the_size_of_a_cluster_that_is_there_cannot_be_given(executor: Any) -> N
         executor(address="auto", num_cpus=4)
 
 
+@BOTH
+def test_an_executor_talks_when_it_is_asked_to(executor: Any) -> None:
+    quiet = executor(num_cpus=2)
+    assert not quiet.settings.verbose
+    quiet.talk()
+    assert quiet.settings.verbose
+    assert quiet.settings.num_cpus == 2
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -66,7 +75,7 @@ def test_options_of_xenna_are_checked(name: str, value: Any) -> None:
 
 
 def test_xenna_cannot_keep_off_the_head_and_says_what_can() -> None:
-    with pytest.raises(UsageError, match=r"--num-cpus=0.*ray_data"):
+    with pytest.raises(UsageError, match=r"--num-cpus=1.*ray_data"):
         XennaExecutor(ignore_head_node=True)
 
 

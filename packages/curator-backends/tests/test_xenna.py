@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from curator_backends.cluster import Cluster, Node
+from curator_backends.supervisor import Stalled
 from curator_backends.worker import Job
-from curator_backends.xenna.executor import XennaOptions, _allocated, _check_gpus, _explained, _shape
+from curator_backends.xenna.executor import XennaOptions, _allocated, _check_gpus, _explained, _require_cpus, _shape
 from curator_core.adapter import RunContext
-from curator_core.errors import PlanError, StageError
+from curator_core.errors import PlanError, StageError, WorkerDied
 from curator_core.plan import Group, PlannedStage
 from curator_core.resources import Resources
 from curator_core.testing.stages import Same, SplitRows
@@ -52,11 +53,30 @@ def test_cpus_are_counted_as_xenna_counts_them_node_by_node() -> None:
     assert _allocated(cluster((2, 0)), XennaOptions()) == 2
 
 
+def test_a_node_without_cpus_is_refused_before_xenna_trips_over_it() -> None:
+    with pytest.raises(PlanError, match=r"node n0 has none.*--num-cpus=1.*cpu_allocation"):
+        _require_cpus(cluster((0, 0), (8, 0)))
+    _require_cpus(cluster((1, 0), (8, 0)))
+    assert _allocated(cluster((1, 0), (8, 0)), XennaOptions(cpu_allocation=0.99)) == 7, "none of them on the head"
+
+
 def test_a_cluster_without_its_dashboard_is_explained() -> None:
     error = _explained(StageError("Xenna", "(engine)", "RayStateApiException: no"))
     assert "RAY_MAX_LIMIT_FROM_API_SERVER=40000" in str(error)
     other = ValueError("else")
     assert _explained(other) is other
+
+
+def test_a_lost_node_is_named_with_the_way_to_go_on() -> None:
+    gone = ["0123456789abcdef"]
+    for error in (StageError("Xenna", "(engine)", "RuntimeError: no actor"), WorkerDied("lost"), Stalled("nothing")):
+        told = _explained(error, gone)
+        assert isinstance(told, WorkerDied)
+        assert "0123456789ab left the cluster" in str(told)
+        assert "--resume" in str(told)
+        assert _explained(error) is error
+    of_a_stage = StageError("MyStage", "task-1", "ValueError: bad row")
+    assert _explained(of_a_stage, gone) is of_a_stage
 
 
 @pytest.mark.xenna

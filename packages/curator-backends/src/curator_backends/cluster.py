@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curator_backends.lean import few_processes
 from curator_backends.options import RayOptions
 from curator_core.errors import MissingDependency, PlanError, UsageError
 from curator_core.machine import Machine
@@ -43,13 +44,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes that workers may use."""
+    """The nodes that workers may use. A ``lean`` one was started here, with nobody to look at its dashboard."""
 
     nodes: tuple[Node, ...]
     ours: bool
     name: str
     avoid_node: str | None = None
     gpu_memory_gb: float | None = None
+    lean: bool = False
 
     @property
     def cpus(self) -> float:
@@ -97,15 +99,17 @@ def connect(
         return
     address = options.address or os.environ.get("RAY_ADDRESS")
     ours = address is None or address == "local"
+    lean = ours and not (dashboard or options.dashboard or options.verbose)
     handler = _sigterm_handler()
     try:
         with (
             _quiet(ours and not options.verbose, options.verbose),
             environment(extra_environment if ours else None),
             _own_path(ours),
+            few_processes(lean),
         ):
             _start(ray, options, None if ours else address, dashboard or options.dashboard)
-        yield look(options, ours=ours)
+        yield look(options, ours=ours, lean=lean)
     finally:
         if not sys.is_finalizing():  # Ray has hooks of its own for that
             with uninterrupted():
@@ -147,7 +151,7 @@ def _start(ray: Any, options: RayOptions, address: str | None, dashboard: bool) 
             return
 
 
-def look(options: RayOptions, *, ours: bool) -> Cluster:
+def look(options: RayOptions, *, ours: bool, lean: bool = False) -> Cluster:
     """The cluster that this process is connected to."""
     ray = import_ray()
     nodes = []
@@ -181,7 +185,7 @@ def look(options: RayOptions, *, ours: bool) -> Cluster:
     memory = None
     if gpus:
         memory = options.gpu_memory_gb or _gpu_memory(ray, avoid)
-    return Cluster(tuple(nodes), ours, name, avoid, memory)
+    return Cluster(tuple(nodes), ours, name, avoid, memory, lean)
 
 
 def _gpu_memory(ray: Any, avoid: str | None) -> float | None:

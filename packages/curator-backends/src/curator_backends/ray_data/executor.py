@@ -9,7 +9,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -71,6 +71,10 @@ class RayDataExecutor(BaseExecutor):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
 
+    def talk(self) -> None:
+        """Let Ray and Ray Data talk, as ``verbose`` does."""
+        self.settings = replace(self.settings, verbose=True)
+
     def open(self) -> None:
         """Connect to Ray, or start it."""
         if self._stack is not None:
@@ -104,7 +108,7 @@ class RayDataExecutor(BaseExecutor):
             raise UsageError("the executor is not open: run it through a Pipeline, or with execute()")
         placements, notes = place(run.groups, self._cluster)
         for note in notes:
-            logger.info(note)
+            logger.warning(note)
         blocks = SourceBlocks(run.tasks, _first_workers(placements[0], self._cluster), self.settings.tasks_per_block)
         if blocks.empty:
             return
@@ -136,10 +140,13 @@ class _Segment:
     def results(self) -> Iterator[Task[Any]]:
         failed = True
         try:
-            from curator_backends.ray_data.guard import guarded, polling_every  # imports Ray Data
+            # These import Ray Data.
+            from curator_backends.ray_data.guard import guarded, polling_every
+            from curator_backends.ray_data.services import no_services
 
             with (
                 _quiet(self.settings.verbose),
+                no_services(self.cluster.lean),
                 polling_every(self.settings.poll_interval_s),
                 guarded(self.token, self._look) as callback,
             ):
@@ -201,7 +208,12 @@ class _Segment:
             return data.from_blocks(self.blocks.all_tables())
         from curator_backends.ray_data.source import source_dataset
 
-        self.feeder = Feeder(self.blocks, self._offer, lambda: int(self.ray.get(self.coordinator.asked.remote())))
+        self.feeder = Feeder(
+            self.blocks,
+            self._offer,
+            lambda: int(self.ray.get(self.coordinator.asked.remote())),
+            lambda: self.supervisor.sources,
+        )
         self.feeder.start()
         remote = {"label_selector": _elsewhere(self.cluster)} if self.cluster.avoid_node else {}
         return split_blocks(source_dataset(self.coordinator, remote), self.blocks.per_block)

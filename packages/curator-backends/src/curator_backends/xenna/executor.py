@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import queue
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -19,10 +20,10 @@ from curator_backends.failures import let_go, translate
 from curator_backends.naming import group_label
 from curator_backends.options import RayOptions, parse_options, parse_spec
 from curator_backends.sources import SourceBlocks
-from curator_backends.supervisor import Supervisor
+from curator_backends.supervisor import Stalled, Supervisor
 from curator_backends.transport import unpack
 from curator_backends.worker import Job
-from curator_core.errors import MissingDependency, PlanError, UsageError
+from curator_core.errors import MissingDependency, PlanError, StageError, UsageError, WorkerDied
 from curator_core.executor import BaseExecutor, SegmentRun
 from curator_core.machine import Machine, this_machine
 from curator_core.plan import Group
@@ -94,8 +95,9 @@ class XennaOptions(RayOptions):
         self.check_whole("tasks_per_block", least=1, optional=True)
         if self.ignore_head_node:
             raise UsageError(
-                "Xenna places workers on every node that has CPUs, so it cannot be told to ignore_head_node: start the "
-                "head node with `ray start --head --num-cpus=0`, or use the ray_data executor"
+                "Xenna places workers on every node, so it cannot be told to ignore_head_node: start the head node with "
+                "`ray start --head --num-cpus=1` and give cpu_allocation=0.99, which Xenna rounds down node by node, or use "
+                "the ray_data executor"
             )
 
 
@@ -115,6 +117,10 @@ class XennaExecutor(BaseExecutor):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
+
+    def talk(self) -> None:
+        """Let Ray and Xenna talk, as ``verbose`` does."""
+        self.settings = replace(self.settings, verbose=True)
 
     def open(self) -> None:
         """Connect to Ray, or start it with what Xenna needs of it: its dashboard, and higher limits."""
@@ -151,6 +157,7 @@ class XennaExecutor(BaseExecutor):
         """Send the segment's sources through its groups."""
         if self._cluster is None:
             raise UsageError("the executor is not open: run it through a Pipeline, or with execute()")
+        _require_cpus(self._cluster)
         cpus = max(1, int(_allocated(self._cluster, self.settings)))
         blocks = SourceBlocks(run.tasks, cpus, self.settings.tasks_per_block)
         if blocks.empty:
@@ -188,9 +195,10 @@ class _Segment:
             let_go(error)
             if translated is error:
                 raise
-            raise _explained(translated) from None
+            raise _explained(translated, self._lost_nodes()) from None
         finally:
             with uninterrupted():
+                gc.collect()  # workers that Xenna has not stopped end when the last reference to them goes
                 try:
                     self.supervisor.conclude(failed)
                 finally:
@@ -283,6 +291,13 @@ class _Segment:
             else None,
         )
 
+    def _lost_nodes(self) -> list[str]:
+        """Nodes that the run began with and that are gone."""
+        with contextlib.suppress(Exception):  # the cluster itself may be gone, and then that is what is told
+            alive = {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
+            return [node.node_id for node in self.cluster.nodes if node.node_id not in alive]
+        return []
+
     def _waiting_for(self) -> str:
         needs = ", ".join(
             f"{group.name} {cpus:g} CPU" + (f" {gpus:g} GPU" if gpus else "")
@@ -352,6 +367,16 @@ def _allocated(cluster: Cluster, settings: XennaOptions) -> float:
     return max(1.0, sum(float(int(node.cpus * settings.cpu_allocation)) for node in cluster.nodes))
 
 
+def _require_cpus(cluster: Cluster) -> None:
+    without = [node.node_id for node in cluster.nodes if node.cpus < 1]
+    if without:
+        raise PlanError(
+            f"Xenna asks every node what it has with a task of one CPU, and node {without[0][:12]} has none: start it with "
+            "`ray start --num-cpus=1`, and give cpu_allocation=0.99 to keep workers off it (Xenna rounds down node by "
+            "node), or use the ray_data executor"
+        )
+
+
 def _shape(group: Group, cluster: Cluster) -> tuple[float, float]:
     need = group.resources
     if need.gpu_memory_gb and cluster.gpu_memory_gb is None:
@@ -401,8 +426,15 @@ def _stage_options(group: Group) -> dict[str, Any]:
     return {names[XennaStageSpecKeys(key)]: value for key, value in merged.items()}
 
 
-def _explained(error: BaseException) -> BaseException:
+def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseException:
     text = str(error)
+    if lost_nodes and _of_the_engine(error):
+        # Xenna ties the worker that is to replace a lost one to the same node.
+        return WorkerDied(
+            f"{', '.join(node[:12] for node in lost_nodes)} left the cluster, and Xenna does not move its work to another "
+            "node. What is complete is kept: go on with what is left with --resume (resume=True) of the same run_dir, or "
+            f"take the ray_data executor, which goes on by itself ({text.splitlines()[0]})"
+        )
     if "ServerUnavailable" in text or "RayStateApiException" in text:
         return UsageError(
             "Xenna asks Ray's dashboard for the state of its workers, and this cluster does not answer: start it with its "
@@ -410,6 +442,11 @@ def _explained(error: BaseException) -> BaseException:
             f"the environment of `ray start` on every node ({text.splitlines()[0]})"
         )
     return error
+
+
+def _of_the_engine(error: BaseException) -> bool:
+    """Whether it is about workers and not about what a stage made of its data."""
+    return isinstance(error, (WorkerDied, Stalled)) or (isinstance(error, StageError) and error.task_id == "(engine)")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,8 @@ class GroupStage(xenna.Stage):
             node_id=context.get_node_id(),
             gpus=sorted({gpu.index for gpu in allocation.gpus}),
         )
+        # After an error in batch mode Xenna does not call destroy(): its workers are let go, and end by themselves.
+        atexit.register(self.destroy)
 
     def process_data(self, in_data: list[pa.Table]) -> list[pa.Table]:
         """The group applied to some items."""

@@ -1,0 +1,69 @@
+"""What a local Ray does without while nobody looks at its dashboard: processes that serve no run, and take the CPUs when
+a run wants them most.
+
+On two CPUs the start of Ray and its workers is nothing but Python processes that import modules, so each one left out
+counts. What is left out here serves the dashboard, the autoscaler of machines, usage statistics, and the copying of logs
+to the driver's terminal. It is done by Ray's own names, in this process and while Ray starts: a version that has other
+names starts more, and works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
+    """Attributes set for the length of a ``with`` block: (owner, name, value); those that there are not are left out."""
+    before = [(owner, name, vars(owner)[name]) for owner, name, _ in changes if name in vars(owner)]
+    known = {(id(owner), name) for owner, name, _ in before}
+    for owner, name, value in changes:
+        if (id(owner), name) in known:
+            setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+@contextlib.contextmanager
+def few_processes(lean: bool) -> Iterator[None]:
+    """Ray started inside has a control store, a raylet and its two helpers, and nothing else until there is work."""
+    if not lean:
+        yield
+        return
+    from ray._private import node, utils
+
+    with replaced(
+        (node.Node, "start_monitor", _nothing),  # the autoscaler of machines
+        (node.Node, "start_log_monitor", _nothing),  # copies the logs of workers to the driver
+        (node.Node, "start_api_server", _nothing),  # without a dashboard it sends usage statistics only
+        (utils, "get_dashboard_dependency_error", _not_wanted),  # the node's agent serves it too: this makes it small
+    ):
+        yield
+
+
+class Nobody:
+    """Stands in for an actor that is not started: calls are sent to it, and nothing comes of them."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # pickle asks for these
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+NOBODY = Nobody()
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _not_wanted() -> ImportError:
+    return ImportError("not asked for")

@@ -1,0 +1,86 @@
+"""What a local Ray does without is put back afterwards, and what another version does not have is left alone."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+
+from curator_backends.lean import NOBODY, Nobody, few_processes, replaced
+
+
+class Engine:
+    def start(self) -> str:
+        return "started"
+
+    @staticmethod
+    def look() -> str:
+        return "looked"
+
+
+def test_attributes_are_replaced_and_put_back_even_after_an_error() -> None:
+    before = dict(vars(Engine))
+    with pytest.raises(ValueError, match="nothing away"):
+        fail_in_the_middle()
+    assert dict(vars(Engine)) == before
+    assert (Engine().start(), Engine.look()) == ("started", "looked")
+
+
+def fail_in_the_middle() -> None:
+    with replaced((Engine, "start", lambda _: "nothing"), (Engine, "look", staticmethod(lambda: "away"))):
+        raise ValueError(f"{Engine().start()} {Engine.look()}")
+
+
+def test_what_there_is_not_is_not_put_there() -> None:
+    with replaced((Engine, "a_name_of_another_version", 1), (Engine, "start", lambda _: "nothing")):
+        assert not hasattr(Engine, "a_name_of_another_version")
+        assert Engine().start() == "nothing"
+
+
+@pytest.mark.ray
+def test_the_names_that_are_left_out_are_those_of_the_ray_that_is_installed() -> None:
+    pytest.importorskip("ray")
+    from ray._private import node, utils
+
+    before = dict(vars(node.Node))
+    with few_processes(True):
+        changed = {name for name, value in vars(node.Node).items() if value is not before[name]}
+        assert changed == {"start_monitor", "start_log_monitor", "start_api_server"}
+        assert utils.get_dashboard_dependency_error() is not None
+    assert dict(vars(node.Node)) == before
+    assert utils.get_dashboard_dependency_error() is None
+    with few_processes(False):
+        assert dict(vars(node.Node)) == before
+
+
+@pytest.mark.ray
+def test_the_actors_that_are_left_out_are_those_of_the_ray_data_that_is_installed() -> None:
+    pytest.importorskip("ray")
+    from ray.data._internal import stats
+    from ray.data._internal.execution import streaming_executor
+    from ray.data._internal.execution.operators import actor_pool_map_operator
+    from ray.data._internal.usage import collector
+
+    from curator_backends.ray_data.services import no_services
+
+    names = [
+        (stats, "get_or_create_stats_actor"),
+        (stats._StatsManager, "gen_dataset_id_from_stats_actor"),
+        (streaming_executor, "create_cluster_autoscaler"),
+        (actor_pool_map_operator, "get_or_create_actor_location_tracker"),
+        (actor_pool_map_operator, "get_actor_locations"),
+    ]
+    before = [vars(owner)[name] for owner, name in names]
+    with no_services(True):
+        assert all(vars(owner)[name] is not value for (owner, name), value in zip(names, before, strict=True))
+        assert collector.usage_collection_disabled()
+        assert stats._StatsManager.gen_dataset_id_from_stats_actor()
+    assert [vars(owner)[name] for owner, name in names] == before
+    assert "RAY_DATA_USAGE_DISABLED" not in os.environ
+
+
+def test_nobody_takes_every_call_and_travels() -> None:
+    there = pickle.loads(pickle.dumps(NOBODY))
+    assert isinstance(there, Nobody)
+    assert there.update_actor_location.remote("actor", node="n") is None
