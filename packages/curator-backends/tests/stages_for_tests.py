@@ -82,9 +82,3 @@ class Where(ProcessingStage[DocumentBatch, DocumentBatch]):
         task = task.append_column("node", pa.array([ray.get_runtime_context().get_node_id()] * rows))
         task = task.append_column("devices", pa.array([os.environ.get("CUDA_VISIBLE_DEVICES", "")] * rows))
         return task.append_column("gpus", pa.array([self._gpus] * rows, pa.list_(pa.int64())))
-
-
-@dataclass
-class Pid(ProcessingStage[DocumentBatch, DocumentBatch]):
-    def process(self, task: DocumentBatch) -> DocumentBatch:
-        return task.append_column("pid", pa.array([os.getpid()] * task.num_rows))

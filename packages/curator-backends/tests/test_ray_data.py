@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +69,6 @@ def test_the_plan_of_a_pipeline_reads_like_the_pipeline() -> None:
         "MapBatches(PlainActor)",
         "MapBatches(PlainTask)",
     ]
-
-
-def test_a_worker_ends_after_the_calls_it_may_take() -> None:
-    stage = s.Pid().with_(ray_stage_spec={"max_calls_per_worker": 2}, num_workers=1)
-    result = Pipeline([stage]).run(RayDataExecutor(), initial_tasks=s.tasks(6))
-    assert sorted(Counter(s.column(result, "pid")).values()) == [2, 2, 2]
-
-
-def test_without_a_limit_a_worker_goes_on() -> None:
-    result = Pipeline([s.Pid().with_(num_workers=1)]).run(RayDataExecutor(), initial_tasks=s.tasks(6))
-    assert len(set(s.column(result, "pid"))) == 1
 
 
 def test_half_a_gpu_each_on_the_device_that_ray_gave() -> None:

@@ -24,3 +24,8 @@ def test_the_executor_conforms(subject: Subject, check: Check, tmp_path: Path) -
 def test_an_ability_that_nobody_knows_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no such ability: flying\. Known: processes"):
         Subject("local", can=frozenset({"flying"}))
+
+
+def test_who_can_do_without_a_node_says_how_one_is_lost() -> None:
+    with pytest.raises(UsageError, match="go together"):
+        Subject("local", can=frozenset({"nodes"}))

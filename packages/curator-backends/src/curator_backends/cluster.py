@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ _QUIET = {
 _IMPORT = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|retries remaining, so the task will be retried"}
 # Ray gives a node half a minute to start, which is little on a machine that has other things to do.
 _START_ATTEMPTS = 3
+# How long processes of a Ray that was stopped may take to end by themselves.
+_GONE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ def connect(
     finally:
         if not sys.is_finalizing():  # Ray has hooks of its own for that
             with uninterrupted():
+                started = _processes_of_session(ray) if ours else set()
                 ray.shutdown()
+                _see_off(started)
             _restore_sigterm(handler)
 
 
@@ -205,6 +210,47 @@ def _gpu_memory(ray: Any, avoid: str | None) -> float | None:
     ready, _ = ray.wait(found, num_returns=len(found), timeout=60.0)
     sizes = [size for size in ray.get(ready) if size]
     return min(sizes) if sizes else None
+
+
+def _processes_of_session(ray: Any) -> set[tuple[int, str]]:
+    """The processes below this one that belong to the Ray that we started, each with its time of birth."""
+    with contextlib.suppress(Exception):  # a Ray that is half there is stopped all the same
+        session = ray.get_runtime_context().get_session_name().encode()
+        parents, births = {}, {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has ended since
+                fields = path.read_text().rpartition(")")[2].split()
+                pid = int(path.parent.name)
+                parents[pid], births[pid] = int(fields[1]), fields[19]
+        ours = {
+            pid
+            for pid, parent in parents.items()
+            if parent == os.getpid() and session in Path(f"/proc/{pid}/cmdline").read_bytes()
+        }
+        while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+            ours |= more
+        return {(pid, births[pid]) for pid in ours}
+    return set()
+
+
+def _see_off(processes: set[tuple[int, str]]) -> None:
+    """Wait until processes are gone: workers outlive their raylet by the moment that it takes them to notice."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    left = {process for process in processes if _lives(*process)}
+    while left and time.monotonic() < deadline:
+        time.sleep(0.02)
+        left = {process for process in left if _lives(*process)}
+    for pid, _ in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _lives(pid: int, birth: str) -> bool:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return fields[0] != "Z" and fields[19] == birth
 
 
 @contextlib.contextmanager

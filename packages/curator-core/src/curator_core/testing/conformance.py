@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,8 @@ ABILITIES = {
     "spread": "the children of one task are worked on by several workers",
     "environments": "a stage may have a runtime environment of its own (env_vars at least)",
     "pools": "a stage with num_workers gets that many workers of its own",
+    "calls": "the worker of a stage with max_calls_per_worker ends after so many calls",
+    "nodes": "what ran on a machine that goes away is done again on another",
 }
 
 Stages = Sequence[ProcessingStage[Any, Any]]
@@ -40,15 +44,22 @@ Stages = Sequence[ProcessingStage[Any, Any]]
 
 @dataclass(frozen=True)
 class Subject:
-    """An executor under test: its registered name or dotted path, its options, and what it can do."""
+    """An executor under test: its registered name or dotted path, its options, and what it can do.
+
+    With the ability ``nodes`` it brings a cluster of at least two machines for workers, and ``lose_node``, which takes one
+    of them away.
+    """
 
     executor: str
     config: Mapping[str, Any] = field(default_factory=dict)
     can: frozenset[str] = frozenset()
     name: str = ""
+    lose_node: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "can", frozenset(self.can))
+        if ("nodes" in self.can) != (self.lose_node is not None):
+            raise UsageError("the ability 'nodes' and lose_node, which takes a machine away, go together")
         unknown = self.can - ABILITIES.keys()
         if unknown:
             raise UsageError(f"no such ability: {', '.join(sorted(unknown))}. Known: {', '.join(ABILITIES)}")
@@ -282,6 +293,39 @@ def num_workers_is_kept_to(subject: Subject) -> None:
     result = run(subject, [s.AddProcess().with_(num_workers=1)], tasks=batches(count=24))
     used = {row["pid"] for row in rows_of(result.tasks)}
     assert len(used) == 1, f"one worker was asked for, {len(used)} took part"
+
+
+@_check("calls")
+def a_worker_ends_after_the_calls_it_may_take(subject: Subject) -> None:
+    def calls(stage: ProcessingStage[Any, Any]) -> list[int]:
+        result = run(subject, [stage.with_(num_workers=1)], tasks=batches(count=6, rows=1))
+        pids = [row["pid"] for row in rows_of(result.tasks)]
+        return sorted(pids.count(pid) for pid in set(pids))
+
+    limited = s.NameProcess().with_(ray_stage_spec={RayStageSpecKeys.MAX_CALLS_PER_WORKER: 2})
+    counts = calls(limited)
+    assert max(counts) <= 2, f"no worker takes more than two calls, but they took {counts}"
+    counts = calls(s.NameProcess())
+    assert max(counts) > 2, f"without a limit a worker goes on, but they took {counts}"
+
+
+@_check("nodes")
+def a_node_removed_in_the_middle_costs_nothing_but_time(subject: Subject, folder: Path) -> None:
+    assert subject.lose_node is not None
+    begun, lost = folder / "begun", folder / "lost"
+    stages = [s.Same(), s.TakeTime(seconds=0.3, folder=str(begun)).with_(num_workers=3)]
+
+    def remove() -> None:
+        while len(s.traces(begun, "begun")) < 4:
+            time.sleep(0.05)
+        subject.lose_node()  # type: ignore[misc]
+        lost.touch()
+
+    threading.Thread(target=remove, daemon=True).start()
+    result = run(subject, stages, tasks=batches(count=24), run_dir=str(folder / "run"))
+    assert lost.exists(), "the run was over before the node was gone"
+    assert sorted(row["id"] for row in rows_of(result.tasks)) == list(range(72))
+    assert result.summary.shares == {"done": "24", "dropped": "0", "failed": "0"}, result.summary.shares
 
 
 @_check("spread")

@@ -187,6 +187,33 @@ class AddProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @dataclass
+class NameProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Says which process worked on the task; keeps nothing."""
+
+    def outputs(self) -> list[str]:
+        return ["pid"]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.append_column("pid", pa.array([os.getpid()] * task.num_rows, pa.int64()))
+
+
+@dataclass
+class TakeTime(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Takes its time over each task; keeps its worker."""
+
+    seconds: float = 0.1
+    folder: str = ""
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._ready = True
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        leave_trace(self.folder, "begun", task.task_id)
+        time.sleep(self.seconds)
+        return task.with_data(task.data)
+
+
+@dataclass
 class Choose(ProcessingStage[DocumentBatch, DocumentBatch]):
     """By its id, drops a task, makes nothing of it, makes two of it, or passes it on."""
 
