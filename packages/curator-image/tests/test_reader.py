@@ -235,6 +235,28 @@ def test_parquet_with_bytes_is_read_row_by_row(tmp_path: Path) -> None:
     assert stage.recorder.read == 4
 
 
+def test_a_folder_that_a_writer_or_a_downloader_filled_is_read_without_its_indexes(tmp_path: Path) -> None:
+    def sources(paths: str, *names: str) -> list[str]:
+        for name in names:
+            (tmp_path / name).touch()
+        stage = ImageSources(paths=paths, extensions=[".tar", ".tar.gz", ".parquet"])
+        return [Path(path).name for task in stage.process(EmptyTask()) for path in task.data]
+
+    names = (
+        "00000.parquet",
+        "00000.tar",
+        "a.1.status.parquet",
+        "a.1.tar",
+        "b.parquet",
+        "c.TAR.GZ",
+        "c.parquet",
+        "a.2.parquet",
+    )
+    assert sources(str(tmp_path), *names) == ["00000.tar", "a.1.tar", "a.2.parquet", "b.parquet", "c.TAR.GZ"]
+    assert sources(f"{tmp_path}/*.parquet")[0] == "00000.parquet"  # asked for by name they are read
+    assert sources(f"{tmp_path}/c.parquet") == ["c.parquet"]
+
+
 def test_parquet_without_a_column_of_images_is_a_wrong_parameter(tmp_path: Path) -> None:
     path = str(tmp_path / "t.parquet")
     pq.write_table(pa.table({"a": [1]}), path)

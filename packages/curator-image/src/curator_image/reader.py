@@ -235,13 +235,17 @@ class ImageRead(FanOut[FileGroupTask, ImageBatch]):
 
 @dataclass(kw_only=True)
 class ImageSources(FilePartitioning):
-    """The sources of images: tars and Parquet files one by one, image files many together."""
+    """The sources of images: tars and Parquet files one by one, image files many together.
+
+    A Parquet file beside a tar of its name (``00000.parquet``, ``00000.status.parquet``) is about the tar, as writers and
+    downloaders leave it there, and is not a source.
+    """
 
     files_per_group: int = 256
 
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
         if self.files_per_partition == 1 and self.bytes_per_partition is None and self._holds_images():
-            many = FilePartitioning(
+            many = ImageSources(
                 paths=self.paths,
                 files_per_partition=self.files_per_group,
                 bytes_per_partition="64MiB",
@@ -252,6 +256,12 @@ class ImageSources(FilePartitioning):
             )
             return many.process(task)
         return super().process(task)
+
+    def _matches(self, entry: str) -> tuple[str, list[storage.FileInfo]]:
+        base, found = super()._matches(entry)
+        stems = (_stem(file.path, TARS) for file in found)
+        tars = {stem for stem in stems if stem is not None}
+        return base, [file for file in found if not _is_about_one(file.path, tars)]
 
     def _holds_images(self) -> bool:
         """Whether the first file is an image."""
@@ -354,6 +364,16 @@ class ImageReader(CompositeStage[EmptyTask, ImageBatch]):
             if self.resources.requires_gpu:  # it is for decoding: who reads the tar needs none
                 stages[1:] = [stages[1].with_(resources=Resources()), decode.with_(resources=self.resources)]
         return stages
+
+
+def _stem(path: str, endings: tuple[str, ...]) -> str | None:
+    lowered = path.lower()
+    return next((path[: -len(ending)] for ending in endings if lowered.endswith(ending)), None)
+
+
+def _is_about_one(path: str, tars: set[str]) -> bool:
+    stem = _stem(path, PARQUETS)
+    return stem is not None and (stem in tars or stem.rpartition(".")[0] in tars)
 
 
 def _root(entry: str) -> str:
