@@ -237,7 +237,10 @@ def test_quiet_is_quiet() -> None:
         (words.percent(99_999, 100_000), ">99.9 %"),
         (words.percent(3, 3), "100.0 %"),
         (words.percent(0, 0), ""),
+        (words.beginning("grün".encode() + b"\xff\n", 20), "grün\\xff\n"),
+        (words.beginning(b"0123456789", 4), "0123…"),
+        (words.beginning(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(1990), 160), "(2 kB of binary data)"),
     ],
 )
-def test_numbers_read_as_people_write_them(said: str, wanted: str) -> None:
+def test_numbers_and_bytes_read_as_people_write_them(said: str, wanted: str) -> None:
     assert said == wanted

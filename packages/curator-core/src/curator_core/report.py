@@ -177,9 +177,7 @@ def _example(example: Mapping[str, Any]) -> str:
     if example.get("position"):
         where += f":{example['position']}"
     raw = example.get("raw")
-    text = "" if not raw else raw.decode("utf-8", "backslashreplace")
-    if len(text) > _EXAMPLE_CHARACTERS:
-        text = f"{text[:_EXAMPLE_CHARACTERS]}…"
+    text = words.beginning(raw, _EXAMPLE_CHARACTERS) if raw else ""
     shown = f"<pre>{escape(text)}</pre>" if text else ""
     message = escape(str(example.get("message") or "").strip())
     if "\n" in message:  # a traceback
