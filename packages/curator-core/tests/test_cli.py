@@ -614,7 +614,7 @@ def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
         f"  - {curate.module}.Slow: {{seconds: 60}}\n  - {curate.module}.Check",
     )
     process = subprocess.Popen(
-        [*CURATE, "run", "p.yaml", "--workers", str(workers)],
+        [*CURATE, "run", "p.yaml", "--executor", "local", "--workers", str(workers)],
         cwd=curate.folder,
         stderr=subprocess.PIPE,
         text=True,
@@ -624,7 +624,7 @@ def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
     os.kill(process.pid, name)
     _, err = process.communicate(timeout=20)
     assert process.returncode == INTERRUPTED, err
-    assert "interrupted; go on with: curate run p.yaml --run-dir" in err
+    assert f"interrupted; go on with: curate run p.yaml --run-dir {curate.folder}/run --executor local --resume" in err
     assert "Traceback" not in err
     wait_for(lambda: not alive_in_group(process.pid), None)
     assert not list((curate.folder / "out").glob("**/*"))
