@@ -26,6 +26,14 @@ def column(results: Any, name: str) -> list[Any]:
     return [value for task in results for value in task.to_pyarrow()[name].to_pylist()]
 
 
+def lives(pid: int) -> bool:
+    """Whether a process is there; one that has ended and that nobody has waited for is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @dataclass
 class Plain(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stages_for_tests import lives
 
 pytest.importorskip("ray")
 
@@ -39,7 +40,7 @@ class Known(RayDataExecutor):
         super().close()
 
 result = Pipeline([s.Where(seconds=seconds, folder=folder)]).run(Known(num_cpus=2), initial_tasks=s.tasks(4))
-left = [pid for pid in set(s.column(result, "pid")) if Path(f"/proc/{pid}").exists()]
+left = [pid for pid in set(s.column(result, "pid")) if s.lives(pid)]
 assert len(result) == 4
 assert not left, f"workers are left: {left}"
 assert not ray.is_initialized()
@@ -142,7 +143,7 @@ def test_a_local_ray_is_gone_when_its_driver_is_stopped(tmp_path: Path, how: sig
         assert "KeyboardInterrupt" in err
         workers = [int(pid) for path in tmp_path.glob("node-*") for pid in path.read_text().split()]
         assert workers
-        assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()], "workers are left"
+        assert not [pid for pid in workers if lives(pid)], "workers are left"
         assert processes_of(session) == []
     wait_until("processes of the session are left", lambda: not processes_of(session), seconds=90.0)
 
