@@ -33,7 +33,7 @@ from curator_core.executor import BaseExecutor, SegmentRun
 from curator_core.ledger import LedgerWriter, MemorySink, RejectRow
 from curator_core.machine import available_cpus, gpu_numbers, visible_gpus
 from curator_core.recorder import Reject
-from curator_core.stages import NodeInfo, WorkerMetadata
+from curator_core.stages import NodeInfo, WorkerMetadata, overrides
 from curator_core.task import StagePerfStats, Task
 from curator_core.transport import by_value, decode_task, encode_task
 
@@ -199,7 +199,8 @@ class _Pool:
         self.exhausted = False
         self.started = 0
         self.seconds_per_source = 0.0
-        self.node_ready = False
+        # Where nothing is to be done once for the machine, no worker waits for the first.
+        self.node_ready = not any(overrides(planned.stage, "setup_on_node") for planned in run.stages)
         self.payload = _packed(run)
         self.sink: LedgerWriter | MemorySink | None = None
 
@@ -249,7 +250,7 @@ class _Pool:
             self._set_up(worker)
 
     def _set_up(self, worker: _Worker) -> None:
-        first = not self.node_ready
+        first = not self.node_ready  # the others come when it is ready
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             worker.connection.send_bytes(cloudpickle.dumps((self.payload, first, f"local-{worker.number}")))
 
