@@ -1,12 +1,35 @@
-"""An object store on this machine, for every test that wants one."""
+"""What tests share: an object store on this machine, and processes that do not outlive a test that fails."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a process in a group of its own; what is left of the group when the test ends is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: list[str], **how: Any) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(command, start_new_session=True, **how))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 @pytest.fixture(scope="session")

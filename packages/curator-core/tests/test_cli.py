@@ -607,19 +607,14 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
-    curate: Project, name: signal.Signals, workers: int
+    curate: Project, name: signal.Signals, workers: int, spawn: Callable[..., subprocess.Popen[str]]
 ) -> None:
     curate.edit(
         "  - MODULE.Check".replace("MODULE", curate.module),
         f"  - {curate.module}.Slow: {{seconds: 60}}\n  - {curate.module}.Check",
     )
-    process = subprocess.Popen(
-        [*CURATE, "run", "p.yaml", "--executor", "local", "--workers", str(workers)],
-        cwd=curate.folder,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = [*CURATE, "run", "p.yaml", "--executor", "local", "--workers", str(workers)]
+    process = spawn(command, cwd=curate.folder, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: any(curate.folder.glob("started-*")), process)
     os.kill(process.pid, name)
     _, err = process.communicate(timeout=20)

@@ -378,16 +378,18 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_ends_promptly_and_leaves_no_process_and_no_half_file(workers: int, tmp_path: Path) -> None:
+def test_ctrl_c_ends_promptly_and_leaves_no_process_and_no_half_file(
+    workers: int, tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
     script = tmp_path / "slow.py"
     script.write_text(textwrap.dedent(SLOW))
     command = [sys.executable, str(script), str(tmp_path), str(workers)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as driver:
-        wait_for(lambda: len(list(tmp_path.glob("begun-*"))) == max(1, workers) or driver.poll() is not None)
-        started = time.monotonic()
-        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the whole group
-        _, errors = driver.communicate(timeout=30)
-        assert time.monotonic() - started < 10
+    driver = spawn(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(list(tmp_path.glob("begun-*"))) == max(1, workers) or driver.poll() is not None)
+    started = time.monotonic()
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    _, errors = driver.communicate(timeout=30)
+    assert time.monotonic() - started < 10
     assert driver.returncode != 0
     assert "KeyboardInterrupt" in errors
     pids = {int(path.name.partition("-")[2]) for path in tmp_path.glob("pid-*")}
