@@ -77,6 +77,13 @@ def pictures() -> dict[str, bytes]:
 
 
 @functools.cache
+def dali() -> Any:
+    from curator_image.decode.dali import DaliDecoder
+
+    return DaliDecoder(max_pixels=1_000_000)
+
+
+@functools.cache
 def archives() -> dict[int, bytes]:
     made = {}
     for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
@@ -109,6 +116,19 @@ def test_a_mutated_image_is_a_picture_or_a_reason(name: str, changes: list[Edit]
     if errors:
         assert errors[0].reason
         assert not made[0].any()
+
+
+@pytest.mark.dali
+@given(st.sampled_from(sorted(pictures())), edits)
+@settings(QUIET, max_examples=400)
+def test_a_mutated_image_costs_dali_nobody_elses_picture(name: str, changes: list[Edit]) -> None:
+    pytest.importorskip("nvidia.dali")
+    good = pictures()["JPEG"]
+    decoded = dali()([good, mutated(pictures()[name], changes), good], [Picture(24, 24)])
+    assert set(decoded.errors) <= {1}
+    first, _, last = decoded.pictures[0]
+    assert first.any()
+    assert (first == last).all()
 
 
 @given(st.sampled_from(sorted(pictures())), edits)
