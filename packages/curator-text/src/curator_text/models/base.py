@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,15 +24,24 @@ _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]
 _MOST_TOKENS = 1 << 20
 DTYPES = ("float32", "bfloat16", "float16")
 
+# Commits of models that stages name by default: the id alone means this revision, for everybody and for ever.
+PINNED = {
+    "HuggingFaceFW/fineweb-edu-classifier": "284663cbb2dabf9bda30d8f8cc49601251ee1631",
+    "microsoft/deberta-v3-base": "8ccc9b6f36199bec6961081d44eb72fb3f7353f3",
+    "sentence-transformers/all-MiniLM-L6-v2": "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+}
+
 
 @dataclass(kw_only=True)
 class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Base of stages that run a Hugging Face model over a column of text.
 
-    ``model`` is a folder or the name of a model on the hub, at ``revision``; weights are ``safetensors``. Texts are cut
-    to ``max_tokens`` (by default what the model takes) for the model alone: the columns stay as they are. ``max_chars``
-    cuts them before, which saves time for long ones. A batch holds at most ``batch_tokens`` tokens, padding included; if
-    memory runs out it is halved, for good, and tried again. ``device``: ``auto`` takes a GPU where there is one.
+    ``model`` is a folder or the name of a model on the hub, at ``revision``: a commit, best of all. Without one it is the
+    commit that is pinned here for the models that stages name, and for others the newest, with a warning. Weights are
+    ``safetensors``. Texts are cut to ``max_tokens`` (by default what the model takes) for the model alone: the columns stay
+    as they are. ``max_chars`` cuts them before, which saves time for long ones. A batch holds at most ``batch_tokens``
+    tokens, padding included; if memory runs out it is halved, for good, and tried again. ``device``: ``auto`` takes a GPU
+    where there is one.
     A null text has null results.
     """
 
@@ -173,6 +184,9 @@ def model_folder(name: str, revision: str | None) -> Path:
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(f"there is no folder {name!r} with a model")
+    revision = revision or PINNED.get(name)
+    if revision is None:
+        _warn_of_moving(name)
     import_torch()
     import huggingface_hub as hub
 
@@ -189,6 +203,15 @@ def model_folder(name: str, revision: str | None) -> Path:
             f"{str(error).splitlines()[0] if str(error) else ''}): where there is a network run "
             f"`hf download {name}{f' --revision {revision}' if revision else ''} --local-dir FOLDER`, and give model: FOLDER"
         ) from error
+
+
+@functools.cache  # once for each model in a process
+def _warn_of_moving(name: str) -> None:
+    warnings.warn(
+        f"model {name!r} is taken at its newest revision, so results may change from one day to another: give revision, "
+        "the commit that its page on the hub shows",
+        stacklevel=3,
+    )
 
 
 def load_weights(make: Callable[..., Any], folder: Path, dtype: str, device: str) -> Any:
