@@ -1,28 +1,56 @@
-"""The chain without models, end to end: read → measures → write, in images per second after start-up.
+"""A chain of images end to end, in images per second after start-up, and whether everything is accounted for.
 
-    python benchmarks/image_chain.py FOLDER_OF_TARS OUT --executor local|ray_data|xenna [--workers 2] [--no-fanout]
+    python benchmarks/image_chain.py FOLDER_OF_TARS OUT --chain measures|curation --executor local|ray_data|xenna
+                                     [--workers 2] [--no-fanout]
 
-The chain runs twice: over a few samples of every tar, and over all. What the first takes is start-up, so
-``images_s`` is the rate of the images that only the second has. ``images_s_total`` counts everything. Peak memory is
-the sum of the proportional set sizes of all processes of the run, sampled four times a second.
+- ``measures``: read → eleven measures → write, no model.
+- ``curation``: read → embed → aesthetic → NSFW → write, with a small CLIP and heads made here in the published formats.
+
+The chain runs over a few samples of every tar and then over all. ``images_s`` is the rate of the images that only the second
+run has, in the time from the first task that is through the whole chain to the end, less what that takes in the first run:
+neither the start nor the end of processes counts, however long a busy machine takes for them. ``startup_s`` is the time to
+the first result, ``images_s_total`` counts everything. Peak memory is the sum of the proportional set sizes of all
+processes of the run, sampled four times a second.
+
+Afterwards the output is compared with the input, sample by sample: ``kept_as_they_were`` counts the samples whose members
+are the same bytes, ``rejects_listed`` says that the run's rejects are the bad images by tar and key and no others,
+``rows_lost`` is what is neither kept, nor dropped for a reason, nor rejected.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
-import shutil
+import subprocess
+import sys
+import tarfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 FEW = 16
+ROOT = Path(__file__).resolve().parent.parent
+# Each in a wide gap between two scores of these images, so the last bits of a sum do not decide who stays.
+MIN_AESTHETIC, MAX_NSFW = 4.764225, 0.625943
 
 
-def stages(tars: str, out: str, fanout: bool) -> list[Any]:
+def stages(tars: str, out: str, options: argparse.Namespace) -> list[Any]:
     from curator_core.stages import RayStageSpecKeys
+    from curator_image import ImageReader, ImageWriter
+
+    reader: list[Any] = [ImageReader(tars, size=32 if options.chain == "curation" else 224)]
+    if options.no_fanout:  # what the fact is worth: without it one worker gets everything of a tar
+        source, read, decode = reader[0].decompose()
+        reader = [source, read.with_(ray_stage_spec={RayStageSpecKeys.IS_FANOUT_STAGE: False}), decode]
+    middle = curation(options.out / "models") if options.chain == "curation" else measures()
+    return [*reader, *middle, ImageWriter(path=out)]
+
+
+def measures() -> list[Any]:
     from curator_image import (
         AspectRatioFilter,
         BlurFilter,
@@ -33,18 +61,11 @@ def stages(tars: str, out: str, fanout: bool) -> list[Any]:
         ColorfulnessFilter,
         ContrastFilter,
         EntropyFilter,
-        ImageReader,
-        ImageWriter,
         ResolutionFilter,
         UniformFilter,
     )
 
-    reader: list[Any] = [ImageReader(tars)]
-    if not fanout:  # what the fact is worth: without it one worker gets everything of a tar
-        source, read, decode = reader[0].decompose()
-        reader = [source, read.with_(ray_stage_spec={RayStageSpecKeys.IS_FANOUT_STAGE: False}), decode]
     return [
-        *reader,
         ResolutionFilter(min_width=64, min_height=64, score_column="resolution"),
         AspectRatioFilter(score_column="ratio"),
         BytesPerPixelFilter(score_column="bytes_per_pixel"),
@@ -56,7 +77,19 @@ def stages(tars: str, out: str, fanout: bool) -> list[Any]:
         ColorfulnessFilter(score_column="colorfulness"),
         BorderFilter(score_column="border"),
         CaptionLengthFilter(score_column="caption_length"),
-        ImageWriter(path=out),
+    ]
+
+
+def curation(models: Path) -> list[Any]:
+    from curator_image import AestheticFilter, ImageEmbedding, NSFWFilter
+
+    heads = models / "heads"
+    return [
+        ImageEmbedding(model=str(models / "clip")),
+        AestheticFilter(model=str(heads), min_score=MIN_AESTHETIC, score_column="aesthetic"),
+        NSFWFilter(
+            model=str(heads / "clip_ViT-L-14_openai_binary_nsfw_head.pth"), max_score=MAX_NSFW, score_column="nsfw"
+        ),
     ]
 
 
@@ -72,6 +105,35 @@ def executor(name: str, workers: int | None) -> Any:
     from curator_backends import XennaExecutor
 
     return XennaExecutor()
+
+
+class FirstResult:
+    """When the first task was through the whole chain, and what share of the tasks was through by then."""
+
+    def __init__(self, out: Path) -> None:
+        self.parts = out / "_parts"  # where the writer puts the tar of a task
+        self.time, self.done, self.tasks = 0.0, 0, 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> FirstResult:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def share(self) -> float:
+        return self.done / self.tasks
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            done = len(list(self.parts.glob("*.tar")))
+            if done and not self.done:
+                self.time, self.done = time.perf_counter(), done
+            self.tasks = max(self.tasks, done)
 
 
 class PeakMemory:
@@ -137,46 +199,112 @@ def few_of_each(tars: list[Path], folder: Path) -> None:
             target.write(END)
 
 
-def run(tars: Path, out: Path, options: argparse.Namespace) -> tuple[Any, float, float]:
+@dataclass(frozen=True)
+class Run:
+    """One run of the chain: what it says of itself, and seconds and images by the clock of this process."""
+
+    summary: Any
+    seconds: float
+    first_result_s: float
+    images_after_it: float
+    cpu_s: float
+
+    @property
+    def seconds_after_it(self) -> float:
+        return self.seconds - self.first_result_s
+
+
+def run(tars: Path, out: Path, options: argparse.Namespace) -> Run:
     from curator_core import Pipeline
 
-    shutil.rmtree(out, ignore_errors=True)
-    pipeline = Pipeline(stages(f"{tars}/*.tar", str(out), not options.no_fanout))
+    pipeline = Pipeline(stages(f"{tars}/*.tar", str(out), options))
     before = os.times()
     started = time.perf_counter()
-    result = pipeline.run(executor(options.executor, options.workers))
-    seconds = time.perf_counter() - started
-    after = os.times()
-    cpu = sum(after[:4]) - sum(before[:4])
-    return result.summary, seconds, cpu
+    with FirstResult(out) as first:
+        result = pipeline.run(executor(options.executor, options.workers), run_dir=str(run_folder(out)))
+        seconds = time.perf_counter() - started
+    cpu = sum(os.times()[:4]) - sum(before[:4])
+    images = rows_in(result.summary) * (1 - first.share)
+    return Run(result.summary, seconds, first.time - started, images, cpu)
+
+
+def run_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}-run")
+
+
+def samples(tars: list[Path]) -> dict[str, dict[str, bytes]]:
+    """Every sample by key: the checksums of its members by extension. Python's own reader, not the one that is measured."""
+    found: dict[str, dict[str, bytes]] = {}
+    for path in tars:
+        with tarfile.open(path) as tar:
+            for entry in tar:
+                key, _, ext = entry.name.partition(".")
+                body = tar.extractfile(entry)
+                assert body is not None
+                found.setdefault(key, {})[ext] = hashlib.sha256(body.read()).digest()
+    return found
+
+
+def compared(folder: Path, out: Path) -> dict[str, int]:
+    """The output against the input, by key."""
+    import pyarrow.parquet as pq
+
+    given, kept = samples(sorted(folder.glob("*.tar"))), samples(sorted(out.glob("*.tar")))
+    bad = {(tar, key) for tar, keys in json.loads((folder / "corrupt.json").read_text()).items() for key in keys}
+    rejects = run_folder(out) / "rejects"
+    rows = [row for path in rejects.rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    told = [(Path(row["source"]).name, row["position"]) for row in rows]
+    return {
+        "kept_as_they_were": sum(given.get(key) == members for key, members in kept.items()),
+        "rejects_listed": int(len(told) == len(bad) and set(told) == bad),
+    }
+
+
+def counts(summary: Any) -> dict[str, int]:
+    """What the run says: rows in, written, dropped and rejected by reason, and what is missing."""
+    rows = {"rows_in": rows_in(summary), "rows_out": summary.rows_written}
+    for stage in summary.stages:
+        for what, reasons in (("dropped", stage.dropped), ("rejected", stage.rejected)):
+            for reason, number in reasons.items():
+                name = f"{what}_{reason.replace(' ', '_')}"
+                rows[name] = rows.get(name, 0) + number
+    rows["rows_lost"] = rows["rows_in"] - sum(number for name, number in rows.items() if name != "rows_in")
+    return rows
+
+
+def rows_in(summary: Any) -> int:
+    return int(next(stage.rows_in for stage in summary.stages if stage.name == "ImageRead"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--chain", choices=["measures", "curation"], default="measures")
     parser.add_argument("--executor", choices=["local", "ray_data", "xenna"], default="local")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--no-fanout", action="store_true")
     options = parser.parse_args()
     few = options.out / "few"
     few_of_each(sorted(options.folder.glob("*.tar")), few)
+    if options.chain == "curation":  # in a process of its own: torch would stay in this one
+        command = [sys.executable, str(ROOT / "tools" / "image_models.py"), str(options.out / "models")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with PeakMemory() as memory:
-        small, start_seconds, start_cpu = run(few, options.out / "small", options)
-        whole, seconds, cpu = run(options.folder, options.out / "whole", options)
-    rows = [next(stage.rows_in for stage in summary.stages if stage.name == "ImageRead") for summary in (small, whole)]
+        small = run(few, options.out / "small", options)
+        whole = run(options.folder, options.out / "whole", options)
+    total, more = rows_in(whole.summary), whole.images_after_it - small.images_after_it
     metrics = {
-        "rows_in": rows[1],
-        "rows_out": whole.rows_written,
-        "rows_dropped": whole.rows_dropped,
-        "rows_rejected": whole.rows_rejected,
-        "rows_lost": rows[1] - whole.rows_written - whole.rows_dropped - whole.rows_rejected,
-        "startup_s": round(start_seconds, 2),
-        "images_s": round((rows[1] - rows[0]) / (seconds - start_seconds), 1),
-        "images_s_total": round(rows[1] / seconds, 1),
-        "cpu_ms_per_image": round((cpu - start_cpu) / (rows[1] - rows[0]) * 1000, 3),
+        **counts(whole.summary),
+        **compared(options.folder, options.out / "whole"),
+        "startup_s": round(whole.first_result_s, 2),
+        "images_s": round(more / (whole.seconds_after_it - small.seconds_after_it), 1),
+        "images_s_total": round(total / whole.seconds, 1),
         "peak_pss_gb": round(memory.peak / 1e9, 3),
     }
+    if options.executor == "local":  # the workers of a cluster are nobody's children that this process waits for
+        cpu = (whole.cpu_s - small.cpu_s) / (total - rows_in(small.summary))
+        metrics["cpu_ms_per_image"] = round(cpu * 1000, 3)
     print("BENCH " + json.dumps(metrics))
 
 

@@ -1,0 +1,52 @@
+"""The nightly image benchmarks compare executors on equal terms."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+NIGHTLY = Path(__file__).parent.parent / "benchmarks" / "nightly.yaml"
+EXECUTORS = {"local": "local", "raydata": "ray_data", "xenna": "xenna"}
+
+
+@pytest.fixture(scope="module")
+def entries() -> dict[str, dict[str, Any]]:
+    return {entry["name"]: entry for entry in yaml.safe_load(NIGHTLY.read_text())["entries"]}
+
+
+def without_executor(command: str) -> list[str]:
+    words = shlex.split(command)
+    at = words.index("--executor")
+    return words[:at] + words[at + 2 :]
+
+
+def test_the_full_chain_has_the_same_terms_on_every_executor(entries: dict[str, dict[str, Any]]) -> None:
+    local = entries["image_curation_local"]
+    for name, executor in EXECUTORS.items():
+        entry = entries[f"image_curation_{name}"]
+        assert f"--executor {executor}" in entry["command"]
+        for key in ("data", "resources", "exact", "min"):
+            assert entry[key] == local[key], (name, key)
+        assert without_executor(entry["command"]) == without_executor(local["command"])
+
+
+def test_the_entry_without_the_fanout_fact_differs_in_that_alone(entries: dict[str, dict[str, Any]]) -> None:
+    with_fact, without = entries["image_curation_raydata"], entries["image_curation_raydata_nofanout"]
+    assert without["command"] == f"{with_fact['command']} --no-fanout"
+    for key in ("data", "resources", "exact"):
+        assert without[key] == with_fact[key]
+
+
+@pytest.mark.parametrize("chain", ["image_chain_local", "image_curation_local"])
+def test_the_counts_of_an_entry_add_up(entries: dict[str, dict[str, Any]], chain: str) -> None:
+    exact = entries[chain]["exact"]
+    rejected = sum(number for name, number in exact.items() if name.startswith("rejected_"))
+    assert rejected == 0.01 * exact["rows_in"]
+    assert exact["rejects_listed"] == 1
+    if "rows_out" in exact:
+        dropped = sum(number for name, number in exact.items() if name.startswith("dropped_"))
+        assert exact["rows_in"] == exact["rows_out"] + dropped + rejected
