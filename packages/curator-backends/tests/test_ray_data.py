@@ -72,7 +72,7 @@ def test_the_plan_of_a_pipeline_reads_like_the_pipeline() -> None:
 
 
 def test_half_a_gpu_each_on_the_device_that_ray_gave() -> None:
-    stage = s.Where().with_(resources=Resources(cpus=0.4, gpu_memory_gb=10), num_workers=4)
+    stage = s.Where(seconds=0.3).with_(resources=Resources(cpus=0.4, gpu_memory_gb=10), num_workers=4)
     result = Pipeline([stage]).run(RayDataExecutor(gpu_memory_gb=20.0), initial_tasks=s.tasks(24))
     seen = {(pid, devices, tuple(gpus)) for pid, devices, gpus in _places(result)}
     assert {devices for _, devices, _ in seen} == {"0", "1"}

@@ -131,10 +131,11 @@ def _start(ray: Any, options: RayOptions, address: str | None, dashboard: bool) 
     if address is not None:
         try:
             ray.init(address=address, **common)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise UsageError(
                 f"there is no Ray cluster to reach at {address!r} ({error}): start one with `ray start --head`, or "
-                "leave the address (and RAY_ADDRESS) out to have a local one started"
+                "leave the address (and RAY_ADDRESS) out to have a local one started. A cluster that asks for a token "
+                "(`ray start` does where the user has one) is reached with RAY_AUTH_MODE=token in the environment"
             ) from error
         return
     memory = options.object_store_memory_gb
