@@ -125,6 +125,27 @@ def test_integers_that_a_double_cannot_hold_do_not_become_one(tmp_path):
     assert list(json_lines(kept.table)) == Path(path).read_bytes().replace(b" ", b"").splitlines(keepends=True)
 
 
+def test_integers_over_64_bits_in_the_first_rows_stay_exact(tmp_path):
+    rows = [{"x": 1 << 64, "l": [[-(1 << 70)]]}, {"x": (1 << 64) + 1, "l": [[1]]}]
+    got = read_files(JsonlRead(), [put(tmp_path / "a.jsonl", *rows)])
+    assert [json.loads(line) for line in json_lines(got.table)] == rows
+
+
+@pytest.mark.parametrize("lines", [150, 200, 5000])
+@pytest.mark.parametrize("width", [10, 9000])
+def test_a_range_finds_the_types_that_the_whole_file_has(tmp_path, lines, width):
+    # What decides lies at the edge: line 150 by the rows, or the line that one mebibyte ends in.
+    rows = [{"t": "x" * width, "n": i} for i in range(lines)]
+    rows[-1] = {"t": "x", "n": 0.5}
+    rows[115] = {"t": "x", "n": 1, "edge": True}
+    path = put(tmp_path / "a.jsonl", *rows)
+    size = Path(path).stat().st_size
+    whole = read_files(JsonlRead(batch_bytes="8MiB"), [path]).batches[0].to_pyarrow()
+    for span in [(0, size), (0, 5000), (size - 100, size)]:
+        for batch in read_files(JsonlRead(batch_bytes="2KiB"), [path], [span]).batches[:1]:
+            assert batch.to_pyarrow().schema == whole.schema
+
+
 def test_the_majority_of_the_first_rows_decides_a_type(tmp_path):
     path = put(tmp_path / "a.jsonl", {"id": 5}, *[{"id": f"doc {i}"} for i in range(9)])
     got = read_files(JsonlRead(), [path])

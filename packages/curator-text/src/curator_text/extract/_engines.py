@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 # Text, title, language, share of the page's characters that are in links; or why there is none.
@@ -11,6 +11,7 @@ type Extracted = tuple[str, str | None, str | None, float | None]
 type Engine = Callable[[bytes, str | None], Extracted]
 
 ENGINES = ("resiliparse", "trafilatura", "justext")
+DETAILS = ("title", "language", "link_ratio")
 _LINK = re.compile(r"<a[\s>][^>]*>([^<]*)", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 # What the language is told from: more of a page does not make it surer.
@@ -21,9 +22,21 @@ class NotHtml(Exception):
     """The content is neither a page nor plain text."""
 
 
-def make_engine(name: str, main_content: bool) -> Engine:
-    """The engine of that name; imports what it needs."""
-    return {"resiliparse": _resiliparse, "trafilatura": _trafilatura, "justext": _justext}[name](main_content)
+def make_engine(name: str, main_content: bool, wanted: Set[str]) -> Engine:
+    """The engine of that name; imports what it needs. ``wanted``: which of `DETAILS` it finds out beside the text."""
+    texts = {"resiliparse": _resiliparse, "trafilatura": _trafilatura, "justext": _justext}[name](main_content)
+
+    def extract(content: bytes, charset: str | None) -> Extracted:
+        page, tree = _page(content, charset)
+        text = page if tree is None else texts(page, tree)
+        title = _title(tree) if tree is not None and "title" in wanted else None
+        language = _language(text) if "language" in wanted else None
+        ratio = None
+        if "link_ratio" in wanted:
+            ratio = 0.0 if tree is None else _link_ratio(page, tree)
+        return text, title, language, ratio
+
+    return extract
 
 
 def _page(content: bytes, charset: str | None) -> tuple[str, Any]:
@@ -46,41 +59,30 @@ def _page(content: bytes, charset: str | None) -> tuple[str, Any]:
     return text, HTMLTree.parse(text)
 
 
-def _resiliparse(main_content: bool) -> Engine:
+def _resiliparse(main_content: bool) -> Callable[[str, Any], str]:
     from resiliparse.extract.html2text import extract_plain_text
 
-    def extract(content: bytes, charset: str | None) -> Extracted:
-        page, tree = _page(content, charset)
-        if tree is None:
-            return page, None, _language(page), 0.0
-        text = extract_plain_text(tree, main_content=main_content, preserve_formatting=True)
-        return text, _title(tree), _language(text), _link_ratio(page, tree)
+    def text(_page: str, tree: Any) -> str:
+        return str(extract_plain_text(tree, main_content=main_content, preserve_formatting=True))
 
-    return extract
+    return text
 
 
-def _trafilatura(main_content: bool) -> Engine:
+def _trafilatura(main_content: bool) -> Callable[[str, Any], str]:
     import trafilatura
 
-    def extract(content: bytes, charset: str | None) -> Extracted:
-        page, tree = _page(content, charset)
-        if tree is None:
-            return page, None, _language(page), 0.0
-        text = trafilatura.extract(page, include_comments=not main_content, favor_recall=not main_content) or ""
-        return text, _title(tree), _language(text), _link_ratio(page, tree)
+    def text(page: str, _tree: Any) -> str:
+        return trafilatura.extract(page, include_comments=not main_content, favor_recall=not main_content) or ""
 
-    return extract
+    return text
 
 
-def _justext(main_content: bool) -> Engine:
+def _justext(main_content: bool) -> Callable[[str, Any], str]:
     import justext
 
     known = {name.lower(): name for name in justext.get_stoplists()}
 
-    def extract(content: bytes, charset: str | None) -> Extracted:
-        page, tree = _page(content, charset)
-        if tree is None:
-            return page, None, _language(page), 0.0
+    def text(page: str, tree: Any) -> str:
         language = _language(tree.body.text if tree.body is not None else "")
         stoplist = known.get(_LANGUAGE_NAMES.get(language or "", ""))
         # Without a list of the language's common words they cannot be what tells text from boilerplate.
@@ -89,10 +91,9 @@ def _justext(main_content: bool) -> Engine:
             if stoplist
             else justext.justext(page, frozenset(), stopwords_low=0.0, stopwords_high=0.0)
         )
-        text = "\n\n".join(p.text for p in paragraphs if not (main_content and p.is_boilerplate))
-        return text, _title(tree), _language(text), _link_ratio(page, tree)
+        return "\n\n".join(p.text for p in paragraphs if not (main_content and p.is_boilerplate))
 
-    return extract
+    return text
 
 
 def _title(tree: Any) -> str | None:

@@ -1,12 +1,14 @@
 """A process that extracts pages under a limit of time and memory, and that may be lost: the pages are not trusted.
 
-Run as ``python -m curator_text.extract._guard ENGINE MAIN_CONTENT MEMORY_BYTES``. It answers each frame on its input
-with one on its output: a length, and JSON. `GuardedProcess` is the other end.
+Run as ``python -m curator_text.extract._guard ENGINE MAIN_CONTENT WANTED MEMORY_BYTES``. It answers each frame on its
+input with one on its output. `GuardedProcess` is the other end.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import fcntl
+import math
 import os
 import selectors
 import struct
@@ -15,16 +17,29 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, NamedTuple
 
 from curator_text.extract._engines import NotHtml, make_engine
 
 _HEAD = struct.Struct("<II")
-_ANSWER = struct.Struct("<I")
+# The lengths of the four texts of an `Answer`, or -1 for none, and the ratio, or NaN for none.
+_ANSWER = struct.Struct("<iiiid")
 # Pages that may be on their way: the process has its next one when it is done, and little is sent twice after a loss.
-_AHEAD = 4
+_AHEAD = 8
+_AHEAD_BYTES = 1 << 19
 _START_S = 120.0
+_PIPE_BYTES = 1 << 20
 _CHUNK = 1 << 16
+
+
+class Answer(NamedTuple):
+    """What was made of a page, its texts in UTF-8; or the ``reason`` why nothing was, with the message in ``text``."""
+
+    reason: bytes | None
+    text: bytes | None = None
+    title: bytes | None = None
+    language: bytes | None = None
+    link_ratio: float | None = None
 
 
 class GuardedProcess:
@@ -35,9 +50,10 @@ class GuardedProcess:
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._received = bytearray()
+        self._space = memoryview(bytearray(_CHUNK))
 
-    def answers(self, pages: Sequence[tuple[bytes, str | None]]) -> Iterator[dict[str, Any]]:
-        """One answer for each page, in order: ``{"ok": […]}`` or ``{"error": reason, "message": …}``."""
+    def answers(self, pages: Sequence[tuple[bytes, str | None]]) -> Iterator[Answer]:
+        """One answer for each page, in order."""
         done = 0
         while done < len(pages):
             for answer in self._attempt(pages, done):
@@ -56,7 +72,7 @@ class GuardedProcess:
             if pipe is not None:
                 pipe.close()
 
-    def _attempt(self, pages: Sequence[tuple[bytes, str | None]], first: int) -> Iterator[dict[str, Any]]:
+    def _attempt(self, pages: Sequence[tuple[bytes, str | None]], first: int) -> Iterator[Answer]:
         """Answers until the pages are done, or until one has cost the process: that one's answer says so."""
         process = self._started()
         assert process.stdin is not None
@@ -68,8 +84,9 @@ class GuardedProcess:
             selector.register(process.stdout, selectors.EVENT_READ)
             writing = False
             while answered < len(pages):
-                if to_send is None and sent < len(pages) and sent - answered < _AHEAD:
-                    to_send, sent = memoryview(_frame(*pages[sent])), sent + 1
+                if to_send is None and sent < len(pages) and sent - answered <= _AHEAD // 2:
+                    frames, sent = _frames(pages, sent, answered + _AHEAD)
+                    to_send = memoryview(frames)
                 if (to_send is not None) != writing:
                     writing = to_send is not None
                     if writing:
@@ -82,14 +99,14 @@ class GuardedProcess:
                         if key.fileobj is process.stdin and to_send is not None:
                             to_send = to_send[os.write(process.stdin.fileno(), to_send) :] or None
                         elif key.fileobj is process.stdout:
-                            if not (data := os.read(process.stdout.fileno(), _CHUNK)):
+                            if not (count := os.readv(process.stdout.fileno(), [self._space])):
                                 raise BrokenPipeError
-                            self._received += data
+                            self._received += self._space[:count]
                 except BlockingIOError:
                     pass
                 except BrokenPipeError:
                     self.close()
-                    yield {"error": "extraction crashed", "message": "the process died: out of memory, or a crash"}
+                    yield Answer(b"extraction crashed", b"the process died: out of memory, or a crash")
                     return
                 while answered < sent and (answer := self._next()) is not None:
                     deadline = time.monotonic() + self._timeout_s
@@ -98,18 +115,24 @@ class GuardedProcess:
                     deadline = max(deadline, time.monotonic() + self._timeout_s)
                 if answered < len(pages) and time.monotonic() >= deadline:
                     self.close()
-                    yield {"error": "extraction timed out", "message": f"more than timeout_s={self._timeout_s:g}"}
+                    yield Answer(b"extraction timed out", b"more than timeout_s=%g" % self._timeout_s)
                     return
 
-    def _next(self) -> dict[str, Any] | None:
+    def _next(self) -> Answer | None:
         if len(self._received) < _ANSWER.size:
             return None
-        (size,) = _ANSWER.unpack_from(self._received)
-        if len(self._received) < _ANSWER.size + size:
+        *sizes, ratio = _ANSWER.unpack_from(self._received)
+        end = _ANSWER.size + sum(size for size in sizes if size > 0)
+        if len(self._received) < end:
             return None
-        answer = json.loads(self._received[_ANSWER.size : _ANSWER.size + size])
-        del self._received[: _ANSWER.size + size]
-        return cast(dict[str, Any], answer)
+        texts: list[bytes | None] = []
+        at = _ANSWER.size
+        for size in sizes:
+            texts.append(None if size < 0 else bytes(self._received[at : at + size]))
+            at += max(size, 0)
+        del self._received[:end]
+        reason, text, title, language = texts
+        return Answer(reason, text, title, language, None if math.isnan(ratio) else ratio)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
@@ -128,6 +151,9 @@ class GuardedProcess:
         assert process.stdout is not None
         self._process = process
         os.set_blocking(process.stdin.fileno(), False)
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):  # a user has only so much room for pipes; smaller ones work too
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             if not selector.select(_START_S) or os.read(process.stdout.fileno(), 1) != b"R":
@@ -136,9 +162,23 @@ class GuardedProcess:
         return process
 
 
-def _frame(content: bytes, charset: str | None) -> bytes:
-    name = (charset or "").encode()
-    return _HEAD.pack(len(content), len(name)) + content + name
+def _frames(pages: Sequence[tuple[bytes, str | None]], first: int, limit: int) -> tuple[bytes, int]:
+    """Pages from the first one on, as they are sent; and how far they go: to ``limit``, or to enough for the pipe."""
+    pieces: list[bytes] = []
+    size = 0
+    while first < min(limit, len(pages)) and size < _AHEAD_BYTES:
+        content, charset = pages[first]
+        name = (charset or "").encode()
+        pieces += [_HEAD.pack(len(content), len(name)), content, name]
+        size += len(content)
+        first += 1
+    return b"".join(pieces), first
+
+
+def _packed(answer: Answer) -> bytes:
+    *texts, ratio = answer
+    sizes = [-1 if text is None else len(text) for text in texts]
+    return b"".join([_ANSWER.pack(*sizes, math.nan if ratio is None else ratio), *filter(None, texts)])
 
 
 def _read(source: BinaryIO, size: int) -> bytes:
@@ -152,8 +192,8 @@ def main(arguments: Sequence[str]) -> None:
     """Answer pages until the input ends."""
     import resource
 
-    engine_name, main_content, memory_bytes = arguments
-    engine = make_engine(engine_name, main_content == "1")
+    engine_name, main_content, wanted, memory_bytes = arguments
+    engine = make_engine(engine_name, main_content == "1", frozenset(wanted.split(",")))
     # What the interpreter and the engine take already is not counted against the pages.
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + int(memory_bytes), resource.RLIM_INFINITY))
@@ -165,16 +205,20 @@ def main(arguments: Sequence[str]) -> None:
         content_size, name_size = _HEAD.unpack(_read(source, _HEAD.size))
         content, charset = _read(source, content_size), _read(source, name_size).decode() or None
         try:
-            answer: dict[str, Any] = {"ok": engine(content, charset)}
+            text, title, language, ratio = engine(content, charset)
+            answer = Answer(None, _utf8(text), _utf8(title), _utf8(language), ratio)
         except NotHtml as error:
-            answer = {"error": "not HTML", "message": str(error)}
+            answer = Answer(b"not HTML", _utf8(str(error)))
         except MemoryError:
-            answer = {"error": "extraction out of memory", "message": f"more than {memory_bytes} bytes"}
+            answer = Answer(b"extraction out of memory", _utf8(f"more than {memory_bytes} bytes"))
         except Exception as error:  # an engine may raise anything on a page; the page is told with it
-            answer = {"error": "extraction failed", "message": f"{type(error).__name__}: {error}"[:500]}
-        text = json.dumps(answer, ensure_ascii=True).encode()
-        sink.write(_ANSWER.pack(len(text)) + text)
+            answer = Answer(b"extraction failed", _utf8(f"{type(error).__name__}: {error}"[:500]))
+        sink.write(_packed(answer))
         sink.flush()
+
+
+def _utf8(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("utf-8", "replace")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from curator_core.errors import MissingDependency, UsageError
 from curator_core.stages import ProcessingStage, WorkerMetadata
 from curator_core.task import DocumentBatch
-from curator_text.extract._engines import ENGINES
-from curator_text.extract._guard import GuardedProcess
+from curator_text.extract._engines import DETAILS, ENGINES
+from curator_text.extract._guard import Answer, GuardedProcess
 
 _RAW_KEPT = 1 << 16
 
@@ -72,7 +72,9 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
         if find_spec(self.engine) is None:
             extra = "" if self.engine == "resiliparse" else "[extract]"
             raise MissingDependency(f'{self.engine} is not installed: pip install "curator-text{extra}"')
-        arguments = [self.engine, str(int(self.main_content)), str(self.memory_mb << 20)]
+        columns = zip(DETAILS, (self.title_column, self.language_column, self.link_ratio_column), strict=True)
+        wanted = ",".join(detail for detail, column in columns if column)
+        arguments = [self.engine, str(int(self.main_content)), wanted, str(self.memory_mb << 20)]
         self._guard = GuardedProcess(arguments, self.timeout_s)
 
     def teardown(self) -> None:
@@ -89,33 +91,35 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
         if self.charset_column:
             charsets = table[self.charset_column].to_pylist()
         pages = [(row, content) for row, content in enumerate(contents) if content is not None]
-        found: list[Any] = [(None, None, None, None)] * len(contents)
+        found = [Answer(None)] * len(contents)
         kept = [True] * len(contents)
         answers = self._guard.answers([(content, charsets[row]) for row, content in pages])
         for (row, content), answer in zip(pages, answers, strict=True):
-            if "ok" in answer:
-                found[row] = answer["ok"]
+            if answer.reason is None:
+                found[row] = answer
                 continue
             kept[row] = False
-            if answer["error"] == "not HTML":
+            if answer.reason == b"not HTML":
                 self.record_dropped("not HTML")
                 continue
             self.record_rejected(
-                answer["error"],
+                answer.reason.decode(),
                 source=task.task_id,
                 position=_label(table, row),
-                message=answer["message"],
+                message=(answer.text or b"").decode(),
                 raw=content[:_RAW_KEPT],
             )
-        values = list(zip(*found, strict=True)) or [(), (), (), ()]
-        names = [self.text_column, self.title_column, self.language_column, self.link_ratio_column]
-        kinds = [pa.string(), pa.string(), pa.string(), pa.float64()]
+        columns = {
+            self.text_column: _texts([answer.text for answer in found]),
+            self.title_column: _texts([answer.title for answer in found]),
+            self.language_column: _texts([answer.language for answer in found]),
+            self.link_ratio_column: pa.array([answer.link_ratio for answer in found], pa.float64()),
+        }
         if self.removes():
             table = table.drop_columns([self.column])
-        for name, column, kind in zip(names, values, kinds, strict=True):
+        for name, array in columns.items():
             if name is None:
                 continue
-            array = pa.array(column, kind)
             at = table.column_names.index(name) if name in table.column_names else -1
             table = table.set_column(at, name, array) if at >= 0 else table.append_column(name, array)
         return task.with_data(table if all(kept) else table.filter(pa.array(kept)))
@@ -128,6 +132,10 @@ def _as_bytes(column: pa.ChunkedArray) -> list[bytes | None]:
         raise UsageError(f"HtmlExtractor reads bytes or text, and the column is {column.type}")
     values: list[bytes | None] = column.to_pylist()
     return values
+
+
+def _texts(values: list[bytes | None]) -> pa.Array:
+    return pa.array(values, pa.binary()).cast(pa.string())
 
 
 def _label(table: pa.Table, row: int) -> str:

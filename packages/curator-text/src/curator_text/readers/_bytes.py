@@ -35,6 +35,7 @@ class Block:
     offset: int  # of the first byte, in the decompressed file
     line: int | None  # the number of the first line, counted from 1; None inside a byte range
     lines: int | None = None  # how many line ends are in it, once somebody has counted
+    last: bool = False  # whether the file, or the span, ends with it
 
 
 @dataclass(slots=True)
@@ -200,8 +201,8 @@ def line_blocks(
         except Truncated as error:
             damage = error
             count = error.args[1] if len(error.args) > 1 else 0
-        at_end = count == 0 or damage is not None
         filled += count
+        at_end = filled < len(buffer) or damage is not None
         searched_from = filled - count
         if last is not None and last < offset + filled:
             close = buffer.find(b"\n", max(last - offset, searched_from, 0), filled)
@@ -229,7 +230,7 @@ def line_blocks(
             # The last line was cut by the damage: it is told with it, and not parsed.
             cut = buffer.rfind(b"\n", 0, filled) + 1
         if cut:
-            block = Block(memoryview(buffer)[:cut], offset, line if counting else None)
+            block = Block(memoryview(buffer)[:cut], offset, line if counting else None, last=finished)
             yield block
             if counting:
                 line += block.lines if block.lines is not None else buffer.count(b"\n", 0, cut)

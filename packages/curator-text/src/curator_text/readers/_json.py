@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
@@ -26,6 +27,7 @@ from curator_core.errors import UsageError, nearest
 # Exact JSON text of a value of any kind: for what has no one Arrow type.
 JSON = pa.json_(pa.utf8())
 _PIECES = 16
+_STRIDE = 1 << 20
 _EXACT_INT = 1 << 53
 _LIST = re.compile(r"\s*list\s*<(.*)>\s*", re.DOTALL)
 _SCALARS = {
@@ -183,21 +185,17 @@ def _settle(kinds: dict[pa.DataType, int]) -> pa.DataType:
 class LineParser:
     """Parses blocks of one file. ``types`` grows when a key appears that the first rows did not have.
 
-    ``only``: the columns to read, and no others. ``declared``: the columns whose type the user fixed.
+    ``only``: the columns to read, and no others.
     """
 
     types: dict[str, pa.DataType]
-    declared: frozenset[str] = frozenset()
     only: tuple[str, ...] | None = None
     max_line_bytes: int = 1 << 26
-    _mask: np.ndarray[Any, Any] = field(default_factory=lambda: np.empty(0, np.bool_), repr=False)
 
     def parse(self, data: memoryview) -> Parsed:
         """The rows of a block of lines, and the lines that are none."""
         bytes_ = np.frombuffer(data, np.uint8)
-        if len(self._mask) < len(bytes_):
-            self._mask = np.empty(len(bytes_), np.bool_)  # kept, because fresh memory costs more than the comparison
-        ends = np.flatnonzero(np.equal(bytes_, 10, out=self._mask[: len(bytes_)]))
+        ends = _line_ends(bytes_)
         lines = len(ends)
         if len(data) and (not lines or ends[-1] != len(data) - 1):
             ends = np.append(ends, len(data))
@@ -368,6 +366,16 @@ def _finite(text: str) -> float:
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_finite)
 
 
+def _line_ends(bytes_: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Where the line ends are; in strides that stay in the cache, because fresh memory costs more than the search."""
+    mask = np.empty(min(len(bytes_), _STRIDE), np.bool_)
+    found = []
+    for start in range(0, len(bytes_), _STRIDE):
+        piece = bytes_[start : start + _STRIDE]
+        found.append(np.flatnonzero(np.equal(piece, 10, out=mask[: len(piece)])) + start)
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
 # Values --------------------------------------------------------------------------------------------------------------
 
 
@@ -518,8 +526,24 @@ def _exact(values: pa.ChunkedArray | pa.Array) -> bool:
 def first_lines(data: bytes, limit: int) -> Iterator[dict[str, Any]]:
     """The objects among the first ``limit`` lines, for `infer_types`; bad lines are told later, when they are read."""
     for raw in data.split(b"\n", limit)[:limit]:
-        if raw and not raw.isspace():
+        if not raw or raw.isspace():
+            continue
+        try:
+            row = orjson.loads(raw)
+            if not isinstance(row, dict) or any(map(_beyond_64_bits, row.values())):
+                row = parse_line(raw)
+        except orjson.JSONDecodeError:
             try:
-                yield parse_line(raw)
+                row = parse_line(raw)
             except BadLine:
                 continue
+        except BadLine:
+            continue
+        yield row
+
+
+def _beyond_64_bits(value: Any) -> bool:
+    """Whether this may have been an integer that orjson has made a float of."""
+    if isinstance(value, float):
+        return not -(2.0**63) < value < 2.0**63
+    return isinstance(value, list) and any(map(_beyond_64_bits, value))

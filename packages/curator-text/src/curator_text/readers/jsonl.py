@@ -16,6 +16,7 @@ from curator_text.readers import _json
 from curator_text.readers._arguments import bounded_bytes, checked_columns
 from curator_text.readers._bytes import (
     COMPRESSED_SUFFIXES,
+    Block,
     LongLine,
     Truncated,
     check_span,
@@ -71,13 +72,7 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                 yield DocumentBatch(data=schema.empty_table(), dataset_name=task.dataset_name)
 
     def _tables(self, path: str, span: tuple[int, int] | None) -> Iterator[pa.Table]:
-        parser = _json.LineParser(
-            types={},
-            declared=frozenset(self._types),
-            only=self._columns,
-            max_line_bytes=self._max_line_bytes,
-        )
-        parser.types = self._first_types(path)
+        parser: _json.LineParser | None = None
         with open_input(path) as raw:
             check_span(raw, path, span)
             file = decompressed(raw)
@@ -100,6 +95,9 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                         "truncated file", source=path, position=_position(line, offset), message=message, raw=head
                     )
                     return
+                if parser is None:
+                    types = self._types_from(_head_of(block, span)) or self._first_types(path)
+                    parser = _json.LineParser(types, self._columns, self._max_line_bytes)
                 parsed = parser.parse(block.data)
                 block.lines = parsed.lines
                 self.record_read(parsed.rows)
@@ -116,8 +114,6 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
 
     def _first_types(self, path: str) -> dict[str, pa.DataType]:
         """The types of a file's columns; every range of a file finds the same ones."""
-        if self._columns is not None and all(name in self._types for name in self._columns):
-            return dict(self._types)
         with open_input(path) as raw:
             file = decompressed(raw)
             pieces: list[bytes] = []
@@ -130,13 +126,19 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                     lines += piece.count(b"\n")
             except Truncated:
                 pass  # told when the file is read
-            head = b"".join(pieces)
-        if self._columns is not None:
-            rows = [{k: row[k] for k in self._columns if k in row} for row in _json.first_lines(head, _FIRST_LINES)]
-            found = _json.infer_types(rows)
-            return {name: self._types.get(name) or found.get(name) or pa.null() for name in self._columns}
-        found = _json.infer_types(_json.first_lines(head, _FIRST_LINES))
-        return {**found, **self._types}
+        return self._types_from(b"".join(pieces)) or {}
+
+    def _types_from(self, head: bytes | None) -> dict[str, pa.DataType] | None:
+        """The types by what the user declared, and by the first lines of a file for the rest."""
+        if self._columns is not None and all(name in self._types for name in self._columns):
+            return dict(self._types)
+        if head is None:
+            return None
+        rows = _json.first_lines(head, _FIRST_LINES)
+        if self._columns is None:
+            return {**_json.infer_types(rows), **self._types}
+        found = _json.infer_types({k: row[k] for k in self._columns if k in row} for row in rows)
+        return {name: self._types.get(name) or found.get(name) or pa.null() for name in self._columns}
 
     def _with_path(self, table: pa.Table, path: str) -> pa.Table:
         if not self.path_column:
@@ -191,6 +193,15 @@ class JsonlReader(CompositeStage[EmptyTask, DocumentBatch]):
                 path_column=self.path_column,
             ),
         ]
+
+
+def _head_of(block: Block, span: tuple[int, int] | None) -> bytes | None:
+    """What `JsonlRead._first_types` would read of the file, where the block at hand holds it."""
+    if block.offset:
+        return None
+    head = bytes(block.data[:_FIRST_BYTES])
+    whole = block.last and span is None
+    return head if whole or len(head) == _FIRST_BYTES or head.count(b"\n") >= _FIRST_LINES else None
 
 
 def _position(line: int | None, offset: int) -> str:
