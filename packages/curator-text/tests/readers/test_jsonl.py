@@ -163,6 +163,15 @@ def test_a_key_that_appears_late_becomes_a_column(tmp_path):
     assert "later" in got.batches[-1].column_names
 
 
+def test_a_column_of_nulls_takes_the_type_of_the_first_value_that_appears(tmp_path):
+    rows = [{"id": str(i), "lang": None} for i in range(2000)]
+    rows[900]["lang"], rows[1500]["lang"] = "de", 5
+    got = read_files(JsonlRead(batch_bytes=20_000), [put(tmp_path / "a.jsonl", *rows)])
+    assert got.reasons == [("type conflict", "line 1501")]
+    assert got.rows == rows[:1500] + rows[1501:]
+    assert got.batches[0].to_pyarrow().schema.field("lang").type == pa.null()
+
+
 def test_columns_reads_only_these_in_this_order(tmp_path):
     path = put(tmp_path / "a.jsonl", {"a": 1, "b": "x", "c": {"deep": [1]}}, {"c": 2, "b": "y"})
     got = read_files(JsonlRead(columns=["b", "a"]), [path])

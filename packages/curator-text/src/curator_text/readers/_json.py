@@ -236,7 +236,7 @@ class LineParser:
     def _at_once(self, data: memoryview, bytes_: np.ndarray[Any, Any], ends: np.ndarray[Any, Any]) -> pa.Table | None:
         """The table of a block, or None where it cannot be proven that nothing is wrong with it."""
         schema = self.schema()
-        if not len(schema) or any(kind in (JSON, pa.null()) for kind in schema.types):
+        if not len(schema) or JSON in schema.types:
             return None
         starts = np.empty_like(ends)
         starts[:1], starts[1:] = 0, ends[:-1] + 1
@@ -450,10 +450,13 @@ def _as_text(value: Any, name: str) -> Any:
 def _as_json(value: Any, name: str) -> Any:
     if value is None:
         return None
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _ENCODER.encode(value)
     if not text.isascii():
         _encodable(text, name)
     return text
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def _encodable(text: str, name: str) -> None:
