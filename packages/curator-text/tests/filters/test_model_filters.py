@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -187,3 +188,56 @@ def test_recipes_ask_for_languages_only_where_they_are_told_to() -> None:
     assert kinds(presets.DCLM(language=None))[0] == "RefinedWebLineFilter"
     assert kinds(presets.Gopher()) == ["GopherRepetitionFilter", "GopherQualityFilter"]
     assert len(kinds(presets.PythonCode())) == 4
+
+
+EDGES = [
+    None,
+    "",
+    " \t\r\n\x0b\u2028\u3000 ",
+    "x",
+    "日",
+    "\0",
+    "a\0b a\0b",
+    "x" * 1_000_000,
+    "日本語" * 100_000,
+    "中文文本没有空格。" * 20,
+    "هذا نص باللغة العربية، وفيه علامات ترقيم؟ نعم!\n" * 20,
+    "😀🎉👩\u200d💻 " * 50,
+    "e\u0301 \u0301 \ufeff \u200b",
+]
+
+
+@pytest.mark.parametrize(
+    ("extra", "make"),
+    [
+        ("fasttext", lambda model, tokens, arpa: LanguageFilter()),
+        ("fasttext", lambda model, tokens, arpa: filters.FastTextLangId(model)),
+        ("fasttext", lambda model, tokens, arpa: filters.FastTextQualityFilter(model, label="__label__en")),
+        ("fasttext", lambda model, tokens, arpa: filters.FastTextQualityFilter(model, "__label__en", min_score=0.5)),
+        ("kenlm", lambda model, tokens, arpa: filters.KenLMPerplexityFilter(arpa)),
+        ("tokenizers", lambda model, tokens, arpa: filters.TokenCountFilter(tokens, min_tokens=3)),
+        ("tokenizers", lambda model, tokens, arpa: filters.TokenizerFertilityFilter(tokens)),
+    ],
+    ids=["language", "lang_id", "quality", "quality_min", "perplexity", "token_count", "fertility"],
+)
+def test_every_odd_text_has_a_score_and_a_verdict_alone_and_among_others(
+    language_model: str, tokenizer: str, tmp_path: Path, extra: str, make: Any
+) -> None:
+    pytest.importorskip(extra)
+    (tmp_path / "tiny.arpa").write_text(ARPA)
+    stage = make(language_model, tokenizer, str(tmp_path / "tiny.arpa"))
+    scores = stage.score(EDGES)
+    assert len(scores) == len(EDGES)
+    assert scores.null_count == 0
+    together = scores.to_pylist()
+    assert together == stage.score(EDGES).to_pylist()
+    assert together == [stage.score([text]).to_pylist()[0] for text in EDGES]
+    assert together[0] == together[1]
+    kept = stage.keep(scores)
+    assert kept.null_count == 0
+    assert not kept[0].as_py()
+    left = stage.process(DocumentBatch(data=pa.table({"text": pa.array(EDGES, pa.string())})))
+    assert left.to_pyarrow()["text"].to_pylist() == [
+        text for text, keep in zip(EDGES, kept.to_pylist(), strict=True) if keep
+    ]
+    assert sum(stage.recorder.dropped.values()) == len(EDGES) - left.num_rows
