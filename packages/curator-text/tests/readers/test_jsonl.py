@@ -125,8 +125,11 @@ def test_integers_that_a_double_cannot_hold_do_not_become_one(tmp_path):
     assert list(json_lines(kept.table)) == Path(path).read_bytes().replace(b" ", b"").splitlines(keepends=True)
 
 
-def test_integers_over_64_bits_in_the_first_rows_stay_exact(tmp_path):
-    rows = [{"x": 1 << 64, "l": [[-(1 << 70)]]}, {"x": (1 << 64) + 1, "l": [[1]]}]
+def test_integers_over_64_bits_and_deep_nesting_stay_exact(tmp_path):
+    deep: object = "\U0001f600"
+    for _ in range(400):
+        deep = [deep]
+    rows = [{"x": 1 << 64, "l": [[-(1 << 70)]], "d": {"a": deep}}, {"x": (1 << 64) + 1, "l": [[1]], "d": {"a": 1e-7}}]
     got = read_files(JsonlRead(), [put(tmp_path / "a.jsonl", *rows)])
     assert [json.loads(line) for line in json_lines(got.table)] == rows
 

@@ -44,6 +44,7 @@ _SCALARS = {
     "boolean": pa.bool_(),
     "json": JSON,
 }
+_PYTHON = {pa.string(): str, pa.int64(): int, pa.uint64(): int, pa.float64(): float, pa.bool_(): bool}
 _SHORT = {
     pa.string(): "string",
     pa.int64(): "int64",
@@ -289,6 +290,9 @@ class LineParser:
                 continue
             places.append((line, offset, raw))
         self._learn(rows)
+        arrays = [_column(rows, part.name, part.type) for part in self.schema()]
+        if arrays and all(array is not None for array in arrays):
+            return pa.table(arrays, schema=self.schema()), count, bad
         checks = [(field.name, _checker(field.type)) for field in self.schema()]
         columns: list[list[Any]] = [[] for _ in checks]
         for row, (line, offset, raw) in zip(rows, places, strict=True):
@@ -376,6 +380,19 @@ def _line_ends(bytes_: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
+def _column(rows: list[dict[str, Any]], name: str, kind: pa.DataType) -> pa.Array | None:
+    """The values of a key as a column; None where one of them may not fit, or its kind needs a closer look."""
+    values = [row.get(name) for row in rows]
+    try:
+        if kind == JSON:
+            return _to_array([_as_json(value, name) for value in values], kind)
+        if not set(map(type, values)) <= {_PYTHON.get(kind), type(None)}:
+            return None
+        return pa.array(values, kind)
+    except (BadLine, UnicodeEncodeError, OverflowError, pa.ArrowInvalid):
+        return None
+
+
 # Values --------------------------------------------------------------------------------------------------------------
 
 
@@ -450,13 +467,13 @@ def _as_text(value: Any, name: str) -> Any:
 def _as_json(value: Any, name: str) -> Any:
     if value is None:
         return None
-    text = _ENCODER.encode(value)
-    if not text.isascii():
-        _encodable(text, name)
-    return text
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # integers over 64 bits, deep nesting, half of a surrogate pair
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        if not text.isascii():
+            _encodable(text, name)
+        return text
 
 
 def _encodable(text: str, name: str) -> None:
