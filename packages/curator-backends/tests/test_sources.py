@@ -78,7 +78,7 @@ def test_the_feeder_stays_a_little_ahead_of_what_is_asked_for() -> None:
             full.set()
         return 45
 
-    feeder = Feeder(blocks, offer, lambda: 45, lambda: 0)
+    feeder = Feeder(blocks, offer, lambda: 45)
     feeder.start()
     assert full.wait(30)
     feeder.stop()
@@ -87,39 +87,12 @@ def test_the_feeder_stays_a_little_ahead_of_what_is_asked_for() -> None:
     assert len(seen) <= LOOK_SOURCES + (len(offered) + 1) * 50
 
 
-def test_the_feeder_stays_ahead_of_what_is_done_however_much_is_asked_for() -> None:
-    offered: list[Any] = []
-    done = 0
-    waits = threading.Event()
-
-    def asked() -> int:
-        if sum(table.num_rows for table in offered) >= done + SOURCES_AHEAD - 64:
-            waits.set()
-        return 10**6
-
-    def offer(tables: list[Any], last: bool) -> int:
-        offered.extend(tables)
-        return 10**6
-
-    feeder = Feeder(SourceBlocks(sources(60_000), workers=2), offer, asked, lambda: done)
-    feeder.start()
-    assert waits.wait(30)
-    assert SOURCES_AHEAD - 64 <= sum(table.num_rows for table in offered) <= SOURCES_AHEAD
-    waits.clear()
-    done = 10_000
-    assert waits.wait(30)
-    assert sum(table.num_rows for table in offered) <= done + SOURCES_AHEAD
-    done = 60_000
-    feeder.join(30)
-    assert sum(table.num_rows for table in offered) == 60_000
-
-
 def test_a_failing_listing_is_remembered() -> None:
     def listing() -> Iterator[Task[Any]]:
         yield from sources(LOOK_SOURCES)
         raise OSError("the bucket is gone")
 
-    feeder = Feeder(SourceBlocks(listing(), workers=2), lambda tables, last: 10**6, lambda: 10**6, lambda: 10**6)
+    feeder = Feeder(SourceBlocks(listing(), workers=2), lambda tables, last: 10**6, lambda: 10**6)
     feeder.start()
     feeder.join(30)
     assert isinstance(feeder.failure, OSError)

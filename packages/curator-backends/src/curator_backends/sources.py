@@ -26,9 +26,6 @@ MOST_IN_BLOCK = 64
 BLOCK_BYTES = 16 << 20
 # Tables of sources that are listed ahead of what was asked for.
 TABLES_AHEAD = 8
-# Sources that are listed and not yet through the first group. An engine asks for all that there are as fast as it can,
-# and hears of what is done once a second: this is enough for ten thousand a second.
-SOURCES_AHEAD = 20_000
 
 
 class SourceBlocks:
@@ -112,16 +109,8 @@ class SourceBlocks:
 class Feeder(threading.Thread):
     """Lists sources in the driver while the run goes on, a little ahead of what is asked for."""
 
-    def __init__(
-        self,
-        blocks: SourceBlocks,
-        offer: Callable[[list[Any], bool], int],
-        asked: Callable[[], int],
-        done: Callable[[], int],
-    ) -> None:
-        """``asked`` counts the tables that were asked for, ``done`` the sources that are through the first group."""
+    def __init__(self, blocks: SourceBlocks, offer: Callable[[list[Any], bool], int], asked: Callable[[], int]) -> None:
         super().__init__(name="curator-sources", daemon=True)
-        self._done = done
         self._blocks = blocks
         self._offer = offer
         self._asked = asked
@@ -130,10 +119,9 @@ class Feeder(threading.Thread):
 
     def run(self) -> None:
         try:
-            asked = listed = 0
+            asked = 0
             for offered, table in enumerate(self._blocks.tables()):
-                listed += table.num_rows
-                while offered >= asked + TABLES_AHEAD or listed > self._done() + SOURCES_AHEAD:
+                while offered >= asked + TABLES_AHEAD:
                     if self._stop_requested.wait(0.02):
                         return
                     asked = self._asked()

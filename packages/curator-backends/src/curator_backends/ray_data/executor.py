@@ -208,12 +208,7 @@ class _Segment:
             return data.from_blocks(self.blocks.all_tables())
         from curator_backends.ray_data.source import source_dataset
 
-        self.feeder = Feeder(
-            self.blocks,
-            self._offer,
-            lambda: int(self.ray.get(self.coordinator.asked.remote())),
-            lambda: self.supervisor.sources,
-        )
+        self.feeder = Feeder(self.blocks, self._offer, lambda: int(self.ray.get(self.coordinator.asked.remote())))
         self.feeder.start()
         remote = {"label_selector": _elsewhere(self.cluster)} if self.cluster.avoid_node else {}
         return split_blocks(source_dataset(self.coordinator, remote), self.blocks.per_block)
