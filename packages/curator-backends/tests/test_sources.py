@@ -13,7 +13,6 @@ from curator_backends.sources import (
     BLOCK_BYTES,
     LOOK_SOURCES,
     MOST_IN_BLOCK,
-    SOURCES_AHEAD,
     TABLES_AHEAD,
     Feeder,
     SourceBlocks,
