@@ -1,12 +1,10 @@
 """What an engine costs on this machine, after its start: the second half of engine_overhead.py.
 
     python benchmarks/cluster_overhead.py ray_data            # or xenna, or xenna:batch
-    python benchmarks/cluster_overhead.py ray_data --first-result
 
 Prints ``BENCH {json}``: seconds to start, ms a task for small tasks through three fused no-op stages, and ms a task for
 tasks of 1 MB through three stages that are not fused. Both are what a task more costs: the time of a run of 20 tasks,
-which is that of starting workers, is taken off, and reported by itself. ``--first-result`` measures from nothing to
-the first result.
+which is that of starting workers, is taken off, and reported by itself.
 """
 
 from __future__ import annotations
@@ -73,7 +71,6 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--large", type=int, default=200, help="how many tasks of 1 MB")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--first-result", action="store_true")
     options = parser.parse_args()
     name, _, mode = options.engine.partition(":")
     config = {"mode": mode} if mode else {}
@@ -82,23 +79,20 @@ def main() -> None:
     keeper.open()  # the executors below find the connection and use it
     report: dict[str, Any] = {"engine": options.engine, "start_s": round(time.perf_counter() - started, 2)}
     try:
-        first = seconds(load_executor(name)(config), fused(), tasks(FEW, 100))
-        report["first_result_s"] = round(report["start_s"] + first, 2)
-        if not options.first_result:
-            for label, stages, count, size in (
-                ("small", fused(), options.tasks, 100),
-                ("large", unfused(), options.large, 1 << 20),
-            ):
-                few, many = tasks(FEW, size), tasks(count, size)
-                costs, starts = [], []
-                for _ in range(options.repeats):
-                    start = seconds(load_executor(name)(config), stages, few)
-                    whole = seconds(load_executor(name)(config), stages, many)
-                    starts.append(start)
-                    costs.append((whole - start) / (count - FEW) * 1e3)
-                report[f"{label}_ms_per_task"] = round(statistics.median(costs), 2)
-                report[f"{label}_ms_all"] = [round(cost, 2) for cost in costs]
-                report[f"{label}_run_start_s"] = round(statistics.median(starts), 2)
+        for label, stages, count, size in (
+            ("small", fused(), options.tasks, 100),
+            ("large", unfused(), options.large, 1 << 20),
+        ):
+            few, many = tasks(FEW, size), tasks(count, size)
+            costs, starts = [], []
+            for _ in range(options.repeats):
+                start = seconds(load_executor(name)(config), stages, few)
+                whole = seconds(load_executor(name)(config), stages, many)
+                starts.append(start)
+                costs.append((whole - start) / (count - FEW) * 1e3)
+            report[f"{label}_ms_per_task"] = round(statistics.median(costs), 2)
+            report[f"{label}_ms_all"] = [round(cost, 2) for cost in costs]
+            report[f"{label}_run_start_s"] = round(statistics.median(starts), 2)
     finally:
         keeper.close()
     print("BENCH " + json.dumps(report))
