@@ -54,11 +54,12 @@ from ray.cluster_utils import Cluster
 import stages_for_tests as s
 from curator_backends import RayDataExecutor
 from curator_core.pipeline import Pipeline
+from curator_core.resources import Resources
 from curator_core.testing import Subject, checks
 
 folder = Path(sys.argv[1])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
-workers = [cluster.add_node(num_cpus=1) for _ in range(3)]
+workers = [cluster.add_node(num_cpus=1, num_gpus=int(n == 1)) for n in range(3)]
 cluster.wait_for_nodes()
 head = cluster.head_node.node_id
 report = {"head": head}
@@ -69,6 +70,15 @@ result = Pipeline([s.Plain(), s.Rows(), s.Where(folder=str(quiet)).with_(num_wor
 )
 report["nodes"] = sorted(set(s.column(result, "node")))
 report["setups"] = {path.name: len(path.read_text().split()) for path in quiet.glob("node-*")}
+mixed = folder / "mixed"
+mixed.mkdir()
+stage = s.Where(folder=str(mixed)).with_(resources=Resources(cpus=0.5, gpus=1))
+result = Pipeline([s.Plain(), stage]).run(
+    RayDataExecutor(address=cluster.address, ignore_head_node=True), initial_tasks=s.tasks(6)
+)
+report["gpu_node"] = workers[1].node_id
+report["on_gpus"] = sorted(set(s.column(result, "node")))
+report["set_up"] = [path.name for path in mixed.glob("node-*")]
 ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
 mine = ray.get_runtime_context().get_node_id()  # on one machine any node may be the driver's
 
@@ -157,4 +167,6 @@ def test_the_head_is_avoided_and_the_executor_conforms_when_a_node_is_lost(tmp_p
     assert len(report["nodes"]) >= 2
     assert report["setups"]
     assert set(report["setups"].values()) == {1}, "setup_on_node runs once on a node"
+    assert report["on_gpus"] == [report["gpu_node"]]
+    assert report["set_up"] == [f"node-{report['gpu_node']}"], "nodes without a GPU are not set up for a GPU stage"
     assert report["alive"] == 3, "the cluster is left as it was, less the node that we removed"
