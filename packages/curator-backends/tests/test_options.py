@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from typing import Any
 
 import pytest
 
 from curator_backends import RayDataExecutor, XennaExecutor
+from curator_backends.cluster import _start, import_ray
+from curator_backends.options import RayOptions
 from curator_backends.xenna.executor import _stage_options
 from curator_core.errors import PlanError, UsageError
 from curator_core.plan import Group, PlannedStage
@@ -72,6 +76,18 @@ def test_an_executor_talks_when_it_is_asked_to(executor: Any) -> None:
 def test_options_of_xenna_are_checked(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=name):
         XennaExecutor({name: value})
+
+
+@pytest.mark.ray
+def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(UsageError, match=rf"no Ray cluster to reach at '{address}'.*RAY_AUTH_MODE=token"):
+            _start(import_ray(), RayOptions(address=address), address, dashboard=False)
+        assert time.monotonic() - began < 10
 
 
 def test_xenna_cannot_keep_off_the_head_and_says_what_can() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -32,6 +33,7 @@ _IMPORT = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|retries re
 _START_ATTEMPTS = 3
 # How long processes of a Ray that was stopped may take to end by themselves.
 _GONE_SECONDS = 5.0
+_KNOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,9 @@ def _start(ray: Any, options: RayOptions, address: str | None, dashboard: bool) 
     }
     if address is not None:
         try:
+            _knock(address)
             ray.init(address=address, **common)
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise UsageError(
                 f"there is no Ray cluster to reach at {address!r} ({error}): start one with `ray start --head`, or "
                 "leave the address (and RAY_ADDRESS) out to have a local one started. A cluster that asks for a token "
@@ -155,6 +158,15 @@ def _start(ray: Any, options: RayOptions, address: str | None, dashboard: bool) 
             ray.shutdown()
         else:
             return
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens at ``host:port``: Ray takes a minute and a half to find that nobody does."""
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdigit():
+        return  # auto, or a Ray client's: Ray knows what to do
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
+        pass
 
 
 def look(options: RayOptions, *, ours: bool, lean: bool = False) -> Cluster:
