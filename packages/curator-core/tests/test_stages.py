@@ -109,7 +109,11 @@ def test_stages_compare_and_copy_as_values() -> None:
     assert Repeat().with_(name="x", batch_size=2).settings() == {"name": "x", "batch_size": 2}
     assert copy.copy(Repeat(times=3)) == pickle.loads(pickle.dumps(Repeat(times=3))) == Repeat(times=3)
     assert Repeat(times=3).params() == {"times": 3, "column": "text", "words": []}
-    assert ProcessingStage.__repr__(Repeat(times=3)) == "Repeat(times=3)"
+    assert repr(Repeat(times=3)) == "Repeat(times=3)"
+    assert Repeat() != Repeat().with_(batch_size=2) == Repeat().with_(batch_size=2)
+    assert repr(Repeat(times=3).with_(batch_size=2, num_workers=1)) == (
+        "Repeat(times=3).with_(batch_size=2, num_workers=1)"
+    )
 
 
 def test_a_name_that_with_cannot_set_is_refused_when_the_class_is_made() -> None:

@@ -253,16 +253,12 @@ def _inherit(composite: Stage, part: Stage, parts: int) -> Stage:
     """What `with_` set on a composite holds for its parts, where they have not set it themselves."""
     settings = composite.settings()
     own = part.settings()
-    given = {_SETTING.get(key, key): value for key, value in settings.items() if key not in own}
+    given = {key: value for key, value in settings.items() if key not in own}
     if "name" in settings:
         given["name"] = settings["name"] if parts == 1 else f"{settings['name']}.{part.name}"
     if isinstance(part, SourceStage):  # it runs in the driver
         given = {key: value for key, value in given.items() if key == "name"}
     return part.with_(**given) if given else part
-
-
-# `settings()` shows attributes; `with_()` takes these names.
-_SETTING = {"ray_spec": "ray_stage_spec", "xenna_spec": "xenna_stage_spec"}
 
 
 def _check_kinds(named: Sequence[PlannedStage]) -> None:
@@ -574,8 +570,8 @@ def _needs(group: Group) -> str:
 
 
 def _shown(planned: PlannedStage) -> str:
-    # Not repr(): that of a dataclass shows every default.
-    return ProcessingStage.__repr__(planned.stage)
+    # Not repr(): what with_() has set stands in the line of the group, or is the name itself.
+    return planned.stage.call()
 
 
 def check_stage_list(stages: Iterable[object]) -> list[Stage]:

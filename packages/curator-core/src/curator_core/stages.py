@@ -126,6 +126,10 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # @dataclass leaves alone what is there, and what it would make knows nothing of `with_()`.
+        for special in ("__eq__", "__repr__"):
+            if special not in cls.__dict__:
+                setattr(cls, special, getattr(cls, special))
         if not cls.__dict__.get("name") or not isinstance(cls.__dict__["name"], str):
             if isinstance(cls.__dict__.get("name"), property):
                 raise TypeError(f"{cls.__name__}.name must be a plain class attribute, not a property: with_() sets it")
@@ -334,9 +338,11 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def settings(self) -> dict[str, Any]:
         """What `with_` has overridden, by name; empty for a stage as its class made it."""
-        return {key.lstrip("_"): self.__dict__[key] for key in _OVERRIDES if key in self.__dict__}
+        kept = zip(_SETTINGS, _OVERRIDES, strict=True)
+        return {name: self.__dict__[key] for name, key in kept if key in self.__dict__}
 
-    def __repr__(self) -> str:
+    def call(self) -> str:
+        """How the stage is made, as Python: its name and the parameters that are not the defaults."""
         signature = _signature(type(self))
         shown = [
             f"{key}={value!r}"
@@ -345,6 +351,10 @@ class ProcessingStage(ABC, Generic[X, Y]):
             and (key in self._given or not _is_factory(signature.parameters[key].default))
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __repr__(self) -> str:
+        settings = [f"{key}={value!r}" for key, value in self.settings().items()]
+        return f"{self.call()}.with_({', '.join(settings)})" if settings else self.call()
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
