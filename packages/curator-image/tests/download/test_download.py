@@ -232,7 +232,7 @@ def test_a_whole_download_runs_resumes_and_sums_up(server: Any, quick: dict[str,
     assert len(tars) == 3
     asked = sum(server.seen.values())
     before = {path.name: path.read_bytes() for path in tars}
-    Pipeline([download], name="download").run(LocalExecutor(), run_dir=str(tmp_path / "second"))
+    Pipeline([download], name="download").run(LocalExecutor(), run_dir=str(tmp_path / "second"), fresh=True)
     assert sum(server.seen.values()) == asked
     assert {path.name: path.read_bytes() for path in sorted((tmp_path / "out").glob("*.tar"))} == before
 
