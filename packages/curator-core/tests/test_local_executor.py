@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -208,6 +209,33 @@ def test_setup_is_once_a_worker_on_node_once_and_teardown_once_a_worker(workers:
     assert len(traces(tmp_path, "node")) == 1
     assert len(traces(tmp_path, "setup")) == max(1, workers)
     assert sorted(traces(tmp_path, "setup")) == sorted(traces(tmp_path, "teardown"))
+
+
+@dataclass
+class MeetsInSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Its first worker is set up when the second has begun."""
+
+    folder: str = ""
+
+    def setup_on_node(self, node: Any, worker: Any) -> None:
+        os.mkfifo(f"{self.folder}/door")
+
+    def setup(self, worker: Any) -> None:
+        if worker.worker_id != "local-0":
+            Path(f"{self.folder}/door").write_text("here")
+            return
+        door = os.open(f"{self.folder}/door", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            assert select.select([door], [], [], 60)[0], "the other worker waited for this one"
+        finally:
+            os.close(door)
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.data)
+
+
+def test_workers_wait_for_what_is_done_once_a_machine_and_not_for_the_setup_of_the_first(tmp_path: Path) -> None:
+    assert len(run(2, MeetsInSetup(folder=str(tmp_path)), tasks=batches(8))) == 8
 
 
 @pytest.mark.parametrize("workers", [0, 2])

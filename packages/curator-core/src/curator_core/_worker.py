@@ -63,6 +63,7 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
         runner = GroupRunner(stages, context, ending=ending, folder=folder)
         if node_first:
             runner.setup_on_node(NodeInfo(), worker)
+            answer("node ready")
         runner.setup(worker)
         sink = runner.sink
         answer("ready")

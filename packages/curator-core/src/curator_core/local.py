@@ -376,13 +376,13 @@ class _Pool:
             ) from error
 
     def _take(self, worker: _Worker, kind: str, value: Any) -> Iterator[Task[Any]]:
-        if kind == "ready":
+        if kind == "node ready":  # the others load their models beside the first, not after it
+            self.node_ready = True
+            for other in self.workers:
+                if other is not worker:
+                    self._set_up(other)
+        elif kind == "ready":
             worker.ready = True
-            if not self.node_ready:
-                self.node_ready = True
-                for other in self.workers:
-                    if other is not worker:
-                        self._set_up(other)
         elif kind == "result":
             yield decode_task(value)
         elif kind == "chunk":
