@@ -145,6 +145,10 @@ def test_a_model_with_one_output_gives_its_number_and_a_level(folders):
     with torch.no_grad():
         stage._loaded.classifier.bias.fill_(9.0)
     assert stage.process(batch()).to_pyarrow()["edu_level"][0].as_py() == "5"
+    chosen = FineWebEduClassifier(model=folders["regression"], keep=["0", "5"])
+    assert set(chosen.process(batch()).to_pyarrow()["edu_level"].to_pylist()) <= {"0", "5"}
+    with pytest.raises(UsageError, match="labels are: 0, 1, 2, 3, 4, 5"):
+        FineWebEduClassifier(model=folders["regression"], keep=["6"]).process(batch())
 
 
 @pytest.mark.models

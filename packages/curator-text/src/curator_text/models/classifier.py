@@ -54,12 +54,13 @@ class TextClassifier(TextModel):
                 transformers.AutoModelForSequenceClassification.from_pretrained, folder, self.dtype, device
             )
             labels = model.config.id2label
-        if self.keep is not None and (unknown := set(self.keep) - set(labels.values())):
-            raise UsageError(
-                f"{type(self).__name__}.keep holds {sorted(unknown)}, and the model's labels are: "
-                f"{', '.join(labels.values())}"
-            )
         self._labels = [labels[key] for key in sorted(labels, key=int)]
+        # A regression has one name for its output, and its rounded score for a label.
+        given = self._labels if len(self._labels) > 1 else [str(level) for level in range(self.top_score + 1)]
+        if self.keep is not None and (unknown := set(self.keep) - set(given)):
+            raise UsageError(
+                f"{type(self).__name__}.keep holds {sorted(unknown)}, and the model's labels are: {', '.join(given)}"
+            )
         return model
 
     def forward(self, inputs: dict[str, Any]) -> Any:
