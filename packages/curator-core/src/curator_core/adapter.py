@@ -189,7 +189,19 @@ class BaseStageAdapter:
         if failure is not None:  # outside the handler: what fails from here on has not happened because of it
             yield from self._recover(batch, rows, failure)
             return
-        yield from self._account(batch, rows, results, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        task, result = batch[0], results[0]
+        if (
+            len(batch) == 1
+            and isinstance(result, Task)
+            and result.unit == task.unit
+            and result.num_items == rows[0]
+            and self.stage.__dict__.get("_recorder") is None
+        ):
+            # The usual case has nothing to balance: as much came out as went in, and nothing was told.
+            yield self._adopt(task, result, StagePerfStats(self.name, seconds, 1, rows[0], rows[0]), [])
+        else:
+            yield from self._account(batch, rows, results, seconds)
 
     def _call(self, batch: list[Task[Any]]) -> Sequence[Any]:
         if not self._batched:
