@@ -433,7 +433,7 @@ def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseExce
         return WorkerDied(
             f"{', '.join(node[:12] for node in lost_nodes)} left the cluster, and Xenna does not move its work to another "
             "node. What is complete is kept: go on with what is left with --resume (resume=True) of the same run_dir, or "
-            f"take the ray_data executor, which goes on by itself ({text.splitlines()[0]})"
+            f"take the ray_data executor, which goes on by itself ({text.partition(chr(10))[0]})"
         )
     if "ServerUnavailable" in text or "RayStateApiException" in text:
         return UsageError(
