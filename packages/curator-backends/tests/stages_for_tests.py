@@ -52,8 +52,31 @@ class Many(SourceStage[FileGroupTask]):
 
 
 @dataclass
+class ManyWaiting(Many):
+    """Lists no further than ``until`` before somebody has worked on one of the sources."""
+
+    until: int = 10
+    folder: str = ""
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        for source in super().process(task):
+            if source.task_id == f"s-{self.until:07d}":
+                deadline = time.monotonic() + 60
+                while not any(Path(self.folder).iterdir()):
+                    assert time.monotonic() < deadline, "the work waits for the end of the listing"
+                    time.sleep(0.05)
+            yield source
+
+
+@dataclass
 class Passed(ProcessingStage[FileGroupTask, FileGroupTask]):
+    """Hands on; leaves a file in ``folder`` that says so."""
+
+    folder: str = ""
+
     def process(self, task: FileGroupTask) -> FileGroupTask:
+        if self.folder:
+            (Path(self.folder) / "worked").touch()
         return task.with_data(task.data)
 
 

@@ -94,6 +94,11 @@ def test_a_long_listing_goes_through_lazily_and_whole() -> None:
     assert [task.task_id for task in result] == [f"s-{n:07d}" for n in range(2500)]
 
 
+def test_work_begins_while_the_driver_still_lists(tmp_path: Path) -> None:
+    listing = s.ManyWaiting(count=6000, until=5000, folder=str(tmp_path))
+    assert len(Pipeline([listing, s.Passed(folder=str(tmp_path))]).run(RayDataExecutor())) == 6000
+
+
 def test_a_run_that_cannot_go_on_ends_and_says_what_it_waits_for() -> None:
     @ray.remote(num_cpus=2)
     class Holder:

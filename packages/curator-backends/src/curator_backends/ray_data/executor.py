@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 # A block of results is handed on at this size at the latest.
 BLOCK_BYTES = 32 << 20
+# Ray Data hands on what a reader lists when it has gathered a block. Names of sources are small, so a block of the usual
+# size would be all of them, and nothing would start before the last is listed.
+LISTED_BLOCK_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +231,7 @@ class _Segment:
             "raise_original_map_exception": True,
             "log_internal_stack_trace": False,
             "enable_auto_log_stats": False,
-            "target_max_block_size": BLOCK_BYTES,
+            "target_max_block_size": BLOCK_BYTES if self.blocks.complete else LISTED_BLOCK_BYTES,
             # A task may take as long as it takes: ours knows whether anybody is at work, Ray Data's does not.
             "execution_no_progress_timeout_s": -1,
             "enable_fallback_to_arrow_object_ext_type": False,
