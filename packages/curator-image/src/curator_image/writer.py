@@ -12,6 +12,7 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.errors import CuratorError, UsageError
 from curator_core.files import parse_bytes
+from curator_core.packing import pack, parts_folder
 from curator_core.stages import ProcessingStage
 from curator_core.task import FileGroupTask, FileRecord
 from curator_image.batch import BYTES, CAPTION, EXT, KEY, MEMBERS, PICTURES, SHARD, ImageBatch
@@ -19,10 +20,6 @@ from curator_image.decode.pictures import pillow_pixels
 from curator_image.decode.probe import BadImage, probe
 from curator_image.samples import column_of, split_name
 from curator_image.tar import END, Member, padding, read_tar, tar_header, unsafe_name
-
-# Where the tars of single tasks wait to be packed; a folder of its own, so that nobody takes them for the result.
-PARTS = "_parts"
-PACKED = "_packed.json"
 
 SOURCE_SHARD = "source_shard"
 _PLACES = (SHARD, "member", "offset", "length")
@@ -84,7 +81,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
     def process(self, task: ImageBatch) -> FileGroupTask | None:
         table = task.to_pyarrow()
         name = task.task_id or "part"
-        tar_path = storage.join(self.path, PARTS, f"{name}.tar")
+        tar_path = storage.join(parts_folder(self.path), f"{name}.tar")
         kept: list[int] = []
         places: dict[str, list[Any]] = {what: [] for what in (*_PLACES, _START, _END)}
         exts: list[str] = []
@@ -117,7 +114,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
                 kept.append(row)
             out.write(END)
         index = _index(table, kept, exts, places)
-        index_path = storage.join(self.path, PARTS, f"{name}.parquet")
+        index_path = storage.join(parts_folder(self.path), f"{name}.parquet")
         index_record = _write_index(index_path, [index], index.schema, self.compression)
         records = [out.record(rows=len(kept)), index_record]
         for record in records:
@@ -140,55 +137,12 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
     # The finishing pass -----------------------------------------------------------------------------------------
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord]:
-        """Pack the small tars of all tasks into full ones, in the order of ``outputs``; returns what stands then.
+        """Pack the small tars of all tasks into full ones, in the order of ``outputs``; returns what stands then."""
 
-        Each full tar appears whole; ``_packed.json`` is written when all stand, and only then the small ones go. So a
-        repetition finds either all small tars or the note of what they became. Tasks that came after a pass, from new
-        sources, are packed into tars behind those that stand.
-        """
-        parts = [record for record in outputs if record.path.endswith(".tar")]
-        note = self._note()
-        before = {entry["part"]: entry["sha256"] for entry in note["parts"]}
-        mine = {storage.file_name(part.path): part.sha256 for part in parts}
-        if any(mine.get(name) != digest for name, digest in before.items()):
-            # Something that was packed is different now, or gone: what stands was made of other parts.
-            note, before = {"parts": [], "files": [], "stale": note["files"]}, {}
-        fresh = [part for part in parts if storage.file_name(part.path) not in before]
-        records = [
-            FileRecord(storage.join(self.path, f["path"]), f["rows"], f["bytes"], f["sha256"]) for f in note["files"]
-        ]
-        if fresh:
-            missing = [part.path for part in fresh if not storage.exists(part.path)]
-            if missing:
-                raise CuratorError(
-                    f"{len(missing)} of {len(fresh)} tars to be packed are gone, the first is {missing[0]!r}: start the "
-                    "run over with fresh=True (--fresh)"
-                )
-            records += self._pack([part.path for part in fresh], first=sum(r.path.endswith(".tar") for r in records))
-            files = [
-                {"path": storage.relative(r.path, self.path), "rows": r.rows, "bytes": r.bytes, "sha256": r.sha256}
-                for r in records
-            ]
-            packed = [{"part": storage.file_name(part.path), "sha256": part.sha256} for part in parts]
-            text = json.dumps({"parts": packed, "files": files}, indent=1)
-            storage.write_bytes_atomic(storage.join(self.path, PACKED), text.encode())
-            standing = {entry["path"] for entry in files}
-            for entry in note.get("stale", []):
-                if entry["path"] not in standing:
-                    storage.remove(storage.join(self.path, entry["path"]))
-        if storage.exists(storage.join(self.path, PARTS)):
-            storage.remove(storage.join(self.path, PARTS))
-        return records
+        def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
+            return self._pack([tar.path for tar in fresh], first=sum(r.path.endswith(".tar") for r in standing))
 
-    def _note(self) -> dict[str, Any]:
-        path = storage.join(self.path, PACKED)
-        if not storage.exists(path):
-            return {"parts": [], "files": []}
-        note = json.loads(storage.read_bytes(path))
-        names = [entry["path"] for entry in note["files"]]
-        if any(not storage.exists(storage.join(self.path, name)) for name in names):
-            return {"parts": [], "files": []}
-        return {"parts": note["parts"], "files": note["files"]}
+        return pack(self.path, [record for record in outputs if record.path.endswith(".tar")], make)
 
     def _pack(self, parts: Sequence[str], first: int) -> list[FileRecord]:
         import pyarrow.parquet as pq

@@ -1,13 +1,7 @@
-"""Packing: the small files of all tasks become files of one size, when the run is complete.
-
-A packing writer lets each task write under ``_parts/``, named by its lineage. `pack` lays these files end to end in
-lineage order, so what comes out does not depend on who wrote first; it writes ``_packed.json`` when everything stands,
-and only then the parts go. So a repetition finds either all parts, or the note of what they became.
-"""
+"""Files of text packed to a size: which parts go into which file, and how a file is made of them."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core import storage
+from curator_core import packing, storage
 from curator_core.errors import CuratorError
 from curator_core.task import FileRecord
-
-PARTS = "_parts"
-PACKED = "_packed.json"
 
 _COPY_BYTES = 1 << 20
 # Each packs a file of its own; what one holds in memory is a row group.
@@ -37,11 +28,6 @@ class PackedFile:
     rows: int
 
 
-def parts_folder(path: str) -> str:
-    """Where the files of single tasks wait; a folder of its own, so that nobody takes them for the result."""
-    return storage.join(path, PARTS)
-
-
 def pack(
     path: str,
     outputs: Sequence[FileRecord],
@@ -55,46 +41,17 @@ def pack(
     """Make files of at most ``limit`` bytes of ``outputs``, folder by folder; returns what stands then.
 
     ``prepare`` is given all parts before ``write`` makes a file of some; ``settings`` are what else decides how the
-    files come out. A part is never divided: one that is larger than the limit is a file by itself. Parts that came after
-    a pass, from new sources, go into files behind those that stand.
+    files come out. A part is never divided: one that is larger than the limit is a file by itself.
     """
-    settings = {"target_size": limit, "suffix": suffix, **settings}
-    note = _note(path)
-    before = {entry["part"]: entry["sha256"] for entry in note["parts"]}
-    mine = {_name(path, record): record.sha256 for record in outputs}
-    if note["files"] and (
-        note.get("settings") != settings or any(mine.get(name) != digest for name, digest in before.items())
-    ):
-        # What stands was made of other parts, or in another way.
-        note, before = {"parts": [], "files": [], "stale": note["files"]}, {}
-    records = [FileRecord(storage.join(path, f["path"]), f["rows"], f["bytes"], f["sha256"]) for f in note["files"]]
-    fresh = [record for record in outputs if _name(path, record) not in before]
-    if fresh:
-        missing = [record.path for record in fresh if not storage.exists(record.path)]
-        if missing:
-            raise CuratorError(
-                f"{len(missing)} of {len(fresh)} files to be packed are gone, the first is {missing[0]!r}: start the run "
-                "over with fresh=True (--fresh)"
-            )
+
+    def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
         if prepare is not None:
             prepare([record.path for record in fresh])
-        files = list(_files(path, fresh, limit, suffix, [storage.relative(r.path, path) for r in records]))
+        files = list(_files(path, fresh, limit, suffix, [storage.relative(r.path, path) for r in standing]))
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-            records += threads.map(lambda file: _write(file, write), files)
-        told = [
-            {"path": storage.relative(r.path, path), "rows": r.rows, "bytes": r.bytes, "sha256": r.sha256}
-            for r in records
-        ]
-        packed = [{"part": _name(path, record), "sha256": record.sha256} for record in outputs]
-        text = json.dumps({"settings": settings, "parts": packed, "files": told}, indent=1)
-        storage.write_bytes_atomic(storage.join(path, PACKED), text.encode())
-        standing = {entry["path"] for entry in told}
-        for entry in note.get("stale", []):
-            if entry["path"] not in standing:
-                storage.remove(storage.join(path, entry["path"]))
-    if storage.exists(parts_folder(path)):
-        storage.remove(parts_folder(path))
-    return records
+            return list(threads.map(lambda file: _write(file, write), files))
+
+    return packing.pack(path, outputs, make, {"target_size": limit, "suffix": suffix, **settings})
 
 
 def together(schemas: Sequence[pa.Schema], paths: Sequence[str]) -> pa.Schema:
@@ -142,7 +99,7 @@ def _files(
 ) -> Iterator[PackedFile]:
     folders: dict[str, list[FileRecord]] = {}
     for record in records:
-        folders.setdefault(_folder(_name(path, record)), []).append(record)
+        folders.setdefault(_folder(packing.part_name(path, record)), []).append(record)
     if any(record.rows for record in records) or standing:
         folders = {folder: [r for r in members if r.rows] for folder, members in folders.items()}
     taken: dict[str, int] = {}
@@ -173,21 +130,5 @@ def _write(file: PackedFile, write: Callable[[Sequence[str], storage.AtomicFile]
     return out.record(rows=file.rows)
 
 
-def _name(path: str, record: FileRecord) -> str:
-    return storage.relative(record.path, parts_folder(path))
-
-
 def _folder(name: str) -> str:
     return name.rpartition("/")[0]
-
-
-def _note(path: str) -> dict[str, Any]:
-    empty: dict[str, Any] = {"parts": [], "files": []}
-    place = storage.join(path, PACKED)
-    if not storage.exists(place):
-        return empty
-    note = json.loads(storage.read_bytes(place))
-    if any(not storage.exists(storage.join(path, entry["path"])) for entry in note["files"]):
-        return empty
-    found: dict[str, Any] = note
-    return found

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from curator_core.errors import UsageError, nearest
 from curator_core.files import parse_bytes
+from curator_core.packing import parts_folder
 from curator_core.stages import ProcessingStage
 from curator_core.storage import AtomicFile, join, open_input, write_atomic
 from curator_core.task import DocumentBatch, FileGroupTask, FileRecord
@@ -331,7 +332,7 @@ def _chosen(task: DocumentBatch, columns: Sequence[str] | None) -> pa.Table:
 
 def _folder(stage: JsonlWriter | ParquetWriter) -> str:
     """Where tasks write: beside one another, or where they wait to be packed."""
-    return stage.path if stage._target_size is None else packing.parts_folder(stage.path)
+    return stage.path if stage._target_size is None else parts_folder(stage.path)
 
 
 def _limit(stage: JsonlWriter | ParquetWriter) -> int | None:
