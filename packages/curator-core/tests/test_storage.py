@@ -173,6 +173,28 @@ def test_a_file_takes_the_mode_that_the_user_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
+def test_many_writers_may_be_the_first_in_a_new_folder(tmp_path: Path) -> None:
+    writers, rounds = 8, 200
+    gate = threading.Barrier(writers)
+    errors: list[Exception] = []
+
+    def write(number: int) -> None:
+        for turn in range(rounds):
+            gate.wait()
+            try:
+                write_bytes_atomic(tmp_path / f"{turn}/deep/{number}", b"x", durable=False)
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(storage.list_files(tmp_path)) == writers * rounds
+
+
 def test_listing_is_in_natural_order_and_leaves_out_hidden_names(folder: str) -> None:
     for name in ("part-10", "part-9", "b/part-1", ".hidden", ".cache/x", "part-009"):
         write_bytes_atomic(storage.join(folder, name), b"1")

@@ -35,6 +35,7 @@ type AnyPath = str | os.PathLike[str]
 _OBJECT_STORES = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "oss", "r2", "s3", "s3a", "tos"})
 _BUFFER_BYTES = 1 << 20
 _NAME_BYTES = 255
+_FOLDER_TRIES = 10
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
 _TEMPORARY = re.compile(r"\..*\.tmp-\d+-\d+")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -481,6 +482,7 @@ class _LocalSink(_Sink):
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        folders = 0
         while self._descriptor < 0:
             self._temporary = self._target.with_name(_temporary_name(self._target.name))
             try:
@@ -489,7 +491,9 @@ class _LocalSink(_Sink):
                 # A killed process had the same number, here or on another machine of a shared file system.
                 continue
             except FileNotFoundError:
-                if self._target.parent.exists():
+                # Others may make this folder, or remove it, at the same time, so whether it exists now says nothing.
+                folders += 1
+                if folders > _FOLDER_TRIES:
                     raise
                 _make_durable_folder(self._target.parent)
 
