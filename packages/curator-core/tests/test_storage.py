@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator_core import storage
-from curator_core.errors import CuratorError, MissingDependency, UsageError
+from curator_core.errors import CuratorError, MissingDependency, OutputError, UsageError
 from curator_core.files import FilePartitioning
 from curator_core.storage import write_atomic, write_bytes_atomic
 from curator_core.task import EmptyTask
@@ -193,6 +195,33 @@ def test_many_writers_may_be_the_first_in_a_new_folder(tmp_path: Path) -> None:
         thread.join()
     assert not errors
     assert len(storage.list_files(tmp_path)) == writers * rounds
+
+
+def test_a_folder_may_be_listed_written_into_and_removed_by_several_at_once(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    errors: list[Exception] = []
+
+    def repeat(act: Callable[[], object]) -> None:
+        for _ in range(400):
+            try:
+                act()
+            except Exception as error:
+                errors.append(error)
+                return
+
+    def write() -> None:
+        # The file may go before it stands, as the folder does; then it has none to stand in.
+        with contextlib.suppress(OutputError):
+            write_bytes_atomic(shared / "a/b/file", b"x", durable=False)
+
+    acts = [write, write, *[lambda: storage.remove(shared / "a")] * 2, *[lambda: storage.list_files(shared)] * 2]
+    threads = [threading.Thread(target=repeat, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
 
 
 def test_listing_is_in_natural_order_and_leaves_out_hidden_names(folder: str) -> None:

@@ -36,6 +36,7 @@ _OBJECT_STORES = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "o
 _BUFFER_BYTES = 1 << 20
 _NAME_BYTES = 255
 _FOLDER_TRIES = 10
+_REMOVE_TRIES = 100
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
 _TEMPORARY = re.compile(r"\..*\.tmp-\d+-\d+")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -275,8 +276,13 @@ def fixed_base(pattern: str) -> str:
 
 def _scan_local(folder: str, *, recursive: bool, hidden: bool, above: frozenset[tuple[int, int]]) -> Iterator[FileInfo]:
     with _explained("list", folder):
-        place = Path(local_path(folder)).stat()
-        entries = list(os.scandir(local_path(folder)))
+        try:
+            place = Path(local_path(folder)).stat()
+            entries = list(os.scandir(local_path(folder)))
+        except FileNotFoundError:
+            if above:  # removed since the folder that it was in was read
+                return
+            raise
     here = above | {(place.st_dev, place.st_ino)}
     for entry in entries:
         if entry.name.startswith(".") and not hidden:
@@ -344,15 +350,30 @@ def remove(path: AnyPath) -> None:
     """Remove a file, or a folder with everything in it; one that is not there is fine."""
     with _explained("remove", path):
         if is_local(path):
-            target = Path(local_path(path))
-            if target.is_dir() and not target.is_symlink():
-                shutil.rmtree(target)
-            else:
-                target.unlink(missing_ok=True)
+            _remove_local(Path(local_path(path)))
             return
         filesystem, name = _remote(path, fresh=True)
         with contextlib.suppress(FileNotFoundError):
             filesystem.rm(name, recursive=True)
+
+
+def _remove_local(target: Path) -> None:
+    def unless_gone(_: object, __: str, error: BaseException) -> None:
+        if not isinstance(error, FileNotFoundError):  # others may remove it at the same time
+            raise error
+
+    for attempt in range(1, _REMOVE_TRIES + 1):
+        try:
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target, onexc=unless_gone)
+            else:
+                target.unlink(missing_ok=True)
+        except OSError as error:
+            # Another has made this folder meanwhile, or put a file into it.
+            if error.errno not in (errno.ENOTEMPTY, errno.EISDIR) or attempt == _REMOVE_TRIES:
+                raise
+        else:
+            return
 
 
 def make_folder(path: AnyPath) -> None:
@@ -495,7 +516,8 @@ class _LocalSink(_Sink):
                 folders += 1
                 if folders > _FOLDER_TRIES:
                     raise
-                _make_durable_folder(self._target.parent)
+                with contextlib.suppress(FileNotFoundError):
+                    _make_durable_folder(self._target.parent)
 
     def _put(self, view: memoryview) -> None:
         done = 0
