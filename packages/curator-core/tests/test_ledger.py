@@ -112,6 +112,25 @@ def test_many_flushes_leave_few_files_and_lose_nothing(tmp_path: Path, monkeypat
     assert len(list((tmp_path / "ledger").iterdir())) <= 2 * 4 * 4
 
 
+def test_what_is_packed_while_somebody_reads_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "PACK_FILES", 4)
+    writer = LedgerWriter(str(tmp_path))
+
+    def write(numbers: range) -> None:
+        for number in numbers:
+            writer.event(Event(DONE, f"s{number}", f"s{number}", "g"))
+            writer.flush()
+
+    write(range(3))
+    reading = read_events(str(tmp_path))
+    found = {next(reading).source}
+    write(range(3, 4))  # the fourth file has all four packed
+    found |= {event.source for event in reading}
+    assert found == {"s0", "s1", "s2", "s3"}
+
+
 def test_a_packing_that_was_cut_off_counts_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "PACK_FILES", 4)
     monkeypatch.setattr(storage, "remove", lambda path: None)  # the writer dies between writing and removing

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.accounts import EVENT_SCHEMA, INDEX, Accounts, Event, Tally, events_from, events_table
-from curator_core.errors import RunRefused
+from curator_core.errors import RunRefused, UsageError
 from curator_core.recorder import Reject
 from curator_core.task import StagePerfStats
 
@@ -312,9 +312,22 @@ def _files(
     place = storage.join(run_dir, folder)
     if not storage.exists(place):
         return
-    for path in sorted(storage.list_files(place)):
-        if path.endswith(".parquet"):
-            yield path, _read(path, schema, columns)
+    seen: set[str] = set()
+    packed = True
+    while packed:
+        packed = False
+        for path in sorted(storage.list_files(place)):
+            if not path.endswith(".parquet") or path in seen:
+                continue
+            seen.add(path)
+            try:
+                table = _read(path, schema, columns)
+            except UsageError:
+                if storage.exists(path):
+                    raise
+                packed = True  # by a run that is at work, into a file that the next listing has
+                continue
+            yield path, table
 
 
 def _read(path: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

@@ -17,7 +17,7 @@ import uuid
 from typing import Any
 
 from curator_core import storage
-from curator_core.errors import OutputError, RunRefused
+from curator_core.errors import OutputError, RunRefused, UsageError
 
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 60.0
@@ -150,6 +150,10 @@ class _HeartbeatLock:
             return None
         try:
             value = json.loads(storage.read_bytes(self.path))
+        except UsageError:
+            if storage.exists(self.path):
+                raise
+            return None  # who had it has just let go
         except ValueError:
             return None
         return value if isinstance(value, dict) and value.get("token") else None
