@@ -89,10 +89,13 @@ class Rows(FanOut[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Where(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Says where it ran: process, node, devices."""
+    """Says where it ran: process, node, devices. With ``meet`` a task waits, a minute at most, until there was one on
+    another device too.
+    """
 
     seconds: float = 0.0
     folder: str = ""
+    meet: str = ""
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         if self.folder:
@@ -108,6 +111,11 @@ class Where(ProcessingStage[DocumentBatch, DocumentBatch]):
         if self.folder:
             (Path(self.folder) / f"began-{task.task_id}").touch()
         time.sleep(self.seconds)
+        if self.meet:
+            (Path(self.meet) / os.environ.get("CUDA_VISIBLE_DEVICES", "none")).touch()
+            deadline = time.monotonic() + 60
+            while len(list(Path(self.meet).iterdir())) < 2 and time.monotonic() < deadline:
+                time.sleep(0.05)
         rows = task.num_rows
         task = task.append_column("pid", pa.array([os.getpid()] * rows))
         task = task.append_column("node", pa.array([ray.get_runtime_context().get_node_id()] * rows))

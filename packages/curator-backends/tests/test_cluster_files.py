@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,15 @@ run_dir: run
 """
 
 
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)
@@ -48,7 +57,7 @@ def test_the_slurm_script_starts_a_cluster_runs_on_it_and_leaves_nothing(tmp_pat
         command.chmod(0o755)
     paths = write_documents(tmp_path / "in", files=4, documents=12)
     (tmp_path / "words.yaml").write_text(PIPELINE.replace("PATHS", ", ".join(paths)))
-    job = 1 + int(time.time()) % 997  # decides the port
+    job = next(number for number in range(1, 1000) if is_free(6379 + number))  # the job decides the port
     environment = {
         **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
         "PATH": os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),

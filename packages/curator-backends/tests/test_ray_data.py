@@ -71,8 +71,8 @@ def test_the_plan_of_a_pipeline_reads_like_the_pipeline() -> None:
     ]
 
 
-def test_half_a_gpu_each_on_the_device_that_ray_gave() -> None:
-    stage = s.Where(seconds=0.3).with_(resources=Resources(cpus=0.4, gpu_memory_gb=10), num_workers=4)
+def test_half_a_gpu_each_on_the_device_that_ray_gave(tmp_path: Path) -> None:
+    stage = s.Where(meet=str(tmp_path)).with_(resources=Resources(cpus=0.4, gpu_memory_gb=10), num_workers=4)
     result = Pipeline([stage]).run(RayDataExecutor(gpu_memory_gb=20.0), initial_tasks=s.tasks(24))
     seen = {(pid, devices, tuple(gpus)) for pid, devices, gpus in _places(result)}
     assert {devices for _, devices, _ in seen} == {"0", "1"}
@@ -121,7 +121,7 @@ def test_a_connection_that_was_there_is_left_alone() -> None:
 
 
 def test_no_worker_and_no_mark_is_left_after_a_run(tmp_path: Path) -> None:
-    marks = set(Path(tempfile.gettempdir()).glob("curator-????????????????"))
     Pipeline([s.Where(folder=str(tmp_path))]).run(RayDataExecutor(), initial_tasks=s.tasks(2))
-    assert set(Path(tempfile.gettempdir()).glob("curator-????????????????")) <= marks
-    assert len(list(tmp_path.glob("node-*"))) == 1
+    (node,) = tmp_path.glob("node-*")
+    # By the name of the node: others may run something on this machine.
+    assert not list(Path(tempfile.gettempdir()).glob(f"curator-*/*{node.name.removeprefix('node-')}*"))

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -201,10 +202,11 @@ def test_a_second_run_in_one_directory_is_refused_while_the_first_is_at_work(tmp
 
 
 def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, config={"workers": 2}, files=40, seconds=0.02)
+    trial = Trial(tmp_path, config={"workers": 2}, files=40, seconds=0.1)
     driver = trial.start_driver()
     while len(trial.traced()) < 3:
         assert driver.poll() is None
+        time.sleep(0.01)
     driver.kill()
     driver.communicate()
     trial.check(trial.run(resume=True))

@@ -182,5 +182,5 @@ def jpeg() -> Callable[..., bytes]:
 
 @pytest.fixture
 def quick() -> dict[str, Any]:
-    """Parameters of a download from this machine that does not wait long."""
-    return {"allow_private": True, "timeout_s": 0.6, "connect_timeout_s": 0.5, "retries": 1, "backoff_s": 0.001}
+    """Parameters of a download from this machine that does not wait long between its tries."""
+    return {"allow_private": True, "timeout_s": 20.0, "connect_timeout_s": 10.0, "retries": 1, "backoff_s": 0.001}
