@@ -39,7 +39,7 @@ class Coordinator:
     """
 
     def __init__(self) -> None:
-        self._open: dict[str, int] = {}
+        self._open: dict[str, tuple[int, str]] = {}  # how often it was begun, and who did last
         self._deaths: dict[str, int] = {}
         self._busy: dict[str, float] = {}
         self._up: set[str] = set()
@@ -83,8 +83,11 @@ class Coordinator:
 
     def begin(self, worker: str, key: str) -> int:
         """Work ``key`` begins. Returns how often it was begun before without an end: each time a worker died."""
-        earlier = self._open.get(key, 0)
-        self._open[key] = earlier + 1
+        earlier, died = self._open.get(key, (0, worker))
+        self._open[key] = (earlier + 1, worker)
+        if died != worker:  # it will not say that it has torn down
+            self._busy.pop(died, None)
+            self._up.discard(died)
         self._busy[worker] = time.monotonic()
         self._progress += 1
         return earlier
