@@ -297,15 +297,15 @@ def num_workers_is_kept_to(subject: Subject) -> None:
 
 @_check("calls")
 def a_worker_ends_after_the_calls_it_may_take(subject: Subject) -> None:
-    def calls(stage: ProcessingStage[Any, Any]) -> list[int]:
-        result = run(subject, [stage.with_(num_workers=1)], tasks=batches(count=6, rows=1))
+    def calls(stage: ProcessingStage[Any, Any], count: int = 6) -> list[int]:
+        result = run(subject, [stage.with_(num_workers=1)], tasks=batches(count=count, rows=1))
         pids = [row["pid"] for row in rows_of(result.tasks)]
         return sorted(pids.count(pid) for pid in set(pids))
 
     limited = s.NameProcess().with_(ray_stage_spec={RayStageSpecKeys.MAX_CALLS_PER_WORKER: 2})
     counts = calls(limited)
     assert max(counts) <= 2, f"no worker takes more than two calls, but they took {counts}"
-    counts = calls(s.NameProcess())
+    counts = calls(s.NameProcess(), count=24)
     assert max(counts) > 2, f"without a limit a worker goes on, but they took {counts}"
 
 
@@ -313,7 +313,7 @@ def a_worker_ends_after_the_calls_it_may_take(subject: Subject) -> None:
 def a_node_removed_in_the_middle_costs_nothing_but_time(subject: Subject, folder: Path) -> None:
     assert subject.lose_node is not None
     begun, lost = folder / "begun", folder / "lost"
-    stages = [s.Same(), s.TakeTime(seconds=0.3, folder=str(begun)).with_(num_workers=3)]
+    stages = [s.Same(), s.TakeTime(folder=str(begun), until=str(lost)).with_(num_workers=3)]
 
     def remove() -> None:
         while len(s.traces(begun, "begun")) < 4:

@@ -287,8 +287,9 @@ class Trial:
             killed_at = time.time()
             _, errors = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
             report.attempts += 1
-            report.orphans += self._wait_for_workers()
-            again = {source_of(task) for _, _, task in self.traced()[before:]} & complete
+            report.orphans += self._wait_for_workers({pid for _, pid, _ in self.traced()[before:]})
+            now = self.traced()[before:]
+            again = {source_of(task) for _, _, task in now} & complete
             assert not again, f"work was repeated though it was done for good: {sorted(again)}"
             if process.returncode == 0:
                 break
@@ -297,7 +298,9 @@ class Trial:
             complete = self._complete()
             flight = {source: when for source, when in begun.items() if source not in complete}
             report.in_flight.append(len(flight))
-            stale = [s for s, when in flight.items() if killed_at - when > FLUSH_SECONDS + 10 * self.seconds + 1]
+            # What a task has taken here at the most, the machine being busy or not.
+            slowest = max([self.seconds, *_gaps(now)])
+            stale = [s for s, when in flight.items() if killed_at - when > FLUSH_SECONDS + 10 * slowest + 1]
             known = report.left_over & set(stale)
             assert set(stale) <= known, f"done long before the kill, and not yet durable: {stale}"
             report.left_over |= flight.keys()
@@ -333,15 +336,23 @@ class Trial:
         accounts = open_accounts(str(self.folder / "run"))
         return {source for source in accounts.sources() if accounts.is_complete(source)}
 
-    def _wait_for_workers(self, patience_s: float = 10.0) -> int:
+    def _wait_for_workers(self, pids: set[int], patience_s: float = 30.0) -> int:
         """No worker outlives its driver for long; returns how many were still there at first."""
-        pids = {pid for _, pid, _ in self.traced()}
         there = {pid for pid in pids if _alive(pid)}
         deadline = time.monotonic() + patience_s
         while any(_alive(pid) for pid in there):
             assert time.monotonic() < deadline, f"workers outlive their driver: {sorted(there)}"
             time.sleep(0.01)
         return len(there)
+
+
+def _gaps(traced: Sequence[tuple[float, int, str]]) -> Iterator[float]:
+    """The time from one task of a process to its next."""
+    last: dict[int, float] = {}
+    for when, pid, _ in traced:
+        if pid in last:
+            yield when - last[pid]
+        last[pid] = when
 
 
 @dataclass

@@ -199,10 +199,14 @@ class NameProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class TakeTime(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Takes its time over each task; keeps its worker."""
+    """Takes its time over each task; keeps its worker. All but the first ``free`` tasks wait, a minute at most, until
+    the file ``until`` is there.
+    """
 
     seconds: float = 0.1
     folder: str = ""
+    until: str = ""
+    free: int = 4
 
     def setup(self, worker: WorkerMetadata) -> None:
         self._ready = True
@@ -210,6 +214,10 @@ class TakeTime(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         leave_trace(self.folder, "begun", task.task_id)
         time.sleep(self.seconds)
+        if self.until and len(traces(Path(self.folder), "begun")) > self.free:
+            deadline = time.monotonic() + 60.0
+            while not Path(self.until).exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
         return task.with_data(task.data)
 
 
