@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from curator_backends import RayDataExecutor, XennaExecutor
+from curator_backends import RayDataExecutor, XennaExecutor, cluster
 from curator_backends.cluster import _start, import_ray
 from curator_backends.options import RayOptions
 from curator_backends.xenna.executor import _stage_options
@@ -88,6 +90,22 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
         with pytest.raises(UsageError, match=rf"no Ray cluster to reach at '{address}'.*RAY_AUTH_MODE=token"):
             _start(import_ray(), RayOptions(address=address), address, dashboard=False)
         assert time.monotonic() - began < 45  # where Ray itself takes a minute and a half
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_what_outlives_its_cluster_is_gone_when_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_GONE_SECONDS", 1.0)
+    left = [subprocess.Popen(["sleep", "600"]) for _ in range(40)]
+    processes = {
+        (process.pid, Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]) for process in left
+    }
+    cluster._see_off(processes)
+    try:
+        assert not [process for process in processes if cluster._lives(*process)]
+    finally:
+        for process in left:
+            process.kill()
+            process.wait()
 
 
 def test_xenna_cannot_keep_off_the_head_and_says_what_can() -> None:

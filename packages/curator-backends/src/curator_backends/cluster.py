@@ -235,11 +235,7 @@ def _processes_of_session(ray: Any) -> set[tuple[int, str]]:
                 fields = path.read_text().rpartition(")")[2].split()
                 pid = int(path.parent.name)
                 parents[pid], births[pid] = int(fields[1]), fields[19]
-        ours = {
-            pid
-            for pid, parent in parents.items()
-            if parent == os.getpid() and session in Path(f"/proc/{pid}/cmdline").read_bytes()
-        }
+        ours = {pid for pid, parent in parents.items() if parent == os.getpid() and session in _command(pid)}
         while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
             ours |= more
         return {(pid, births[pid]) for pid in ours}
@@ -248,14 +244,26 @@ def _processes_of_session(ray: Any) -> set[tuple[int, str]]:
 
 def _see_off(processes: set[tuple[int, str]]) -> None:
     """Wait until processes are gone: workers outlive their raylet by the moment that it takes them to notice."""
-    deadline = time.monotonic() + _GONE_SECONDS
-    left = {process for process in processes if _lives(*process)}
-    while left and time.monotonic() < deadline:
-        time.sleep(0.02)
-        left = {process for process in left if _lives(*process)}
+    left = _outlive(processes)
     for pid, _ in left:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    _outlive(left)
+
+
+def _outlive(processes: set[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Those that are still there after a while; returns at once when none is."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while (processes := {process for process in processes if _lives(*process)}) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return processes
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended since
+        return b""
 
 
 def _lives(pid: int, birth: str) -> bool:
