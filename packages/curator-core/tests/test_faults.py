@@ -202,7 +202,7 @@ def test_a_second_run_in_one_directory_is_refused_while_the_first_is_at_work(tmp
 
 
 def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, config={"workers": 2}, files=40, seconds=0.1)
+    trial = Trial(tmp_path, config={"workers": 2}, files=40, seconds=0.05)
     driver = trial.start_driver()
     while len(trial.traced()) < 3:
         assert driver.poll() is None

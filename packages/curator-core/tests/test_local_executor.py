@@ -243,7 +243,8 @@ def test_workers_wait_for_what_is_done_once_a_machine_and_not_for_the_setup_of_t
 def test_teardown_follows_a_failure(workers: int, where: str, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="no weights here" if where == "setup" else "not this one") as caught:
         run(workers, Traced(folder=str(tmp_path), fails_in=where))
-    assert sorted(traces(tmp_path, "setup")) == sorted(traces(tmp_path, "teardown"))
+    # A worker that was stopped on its way into set-up is torn down too.
+    assert set(traces(tmp_path, "setup")) <= set(traces(tmp_path, "teardown"))
     assert ("failed in setup()" if where == "setup" else "on task 'task-00001'") in str(caught.value)
 
 

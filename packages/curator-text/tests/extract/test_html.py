@@ -75,7 +75,7 @@ def test_a_slow_page_is_set_aside_and_its_neighbours_are_not(extract):
     slow = b"<div>" * 400_000 + b"x"  # time that grows with the square of the depth
     pages = [PAGE.encode()] * 6
     pages[2] = slow
-    out, stage = extract(pages, timeout_s=1.0)
+    out, stage = extract(pages, timeout_s=3.0)
     assert out["id"].to_pylist() == [0, 1, 3, 4, 5]
     assert [(r.reason, r.position) for r in stage.recorder.rejects] == [("extraction timed out", "row 2, id 2")]
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -248,7 +249,8 @@ def teardown_is_called_after_an_error(subject: Subject, folder: Path) -> None:
     with expected(StageError):
         run(subject, stages)
     ready, down = s.traces(traces, "setup"), s.traces(traces, "teardown")
-    assert sorted(ready) == sorted(down), f"{len(ready)} workers were set up, {len(down)} torn down"
+    # A worker that was stopped in its set-up is torn down too.
+    assert Counter(ready) <= Counter(down), f"{len(ready)} workers were set up, {len(down)} torn down"
 
 
 @_check()

@@ -24,10 +24,12 @@ from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
 
 
 def leave_trace(folder: str, name: str, text: str = "") -> None:
-    """A file of its own for each trace: traces of several processes never mix."""
+    """A file of its own for each trace, there whole or not at all: traces of several processes never mix."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    (place / f"{name}-{uuid.uuid4().hex}").write_text(text)
+    file = f"{name}-{uuid.uuid4().hex}"
+    (place / f".{file}").write_text(text)
+    (place / f".{file}").rename(place / file)
 
 
 def traces(folder: Path, name: str) -> list[str]:
