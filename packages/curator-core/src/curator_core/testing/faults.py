@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ from curator_core.executor import BaseExecutor, SegmentRun
 from curator_core.files import FilePartitioning
 from curator_core.ledger import FLUSH_SECONDS, LedgerWriter, MemorySink, open_accounts
 from curator_core.lineage import source_of
-from curator_core.local import LocalExecutor
+from curator_core.local import MAX_DEATHS, LocalExecutor
 from curator_core.pipeline import Pipeline
 from curator_core.registry import load_executor
 from curator_core.run import RunResult, verify
@@ -235,20 +236,27 @@ class Trial:
         killed: list[int] = []
 
         def kill() -> None:
-            waiting = list(instants)
+            waiting, tried = list(instants), {os.getpid()}
             while waiting and not done.is_set():
                 traced = self.traced()
                 if len(traced) < waiting[0]:
                     done.wait(0.002)
                     continue
                 done.wait(rng.random() * self.seconds * 1.5)
-                victims = [pid for _, pid, _ in reversed(self.traced()) if pid not in killed and pid != os.getpid()]
-                for pid in victims:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                        killed.append(pid)
-                        break
-                waiting.pop(0)
+                traced = self.traced()
+                begun = Counter(task for _, _, task in traced)
+                current = {pid: task for _, pid, task in traced}
+                # The third worker that dies of a task is its last, however late we are here.
+                spare = tried | {pid for pid, task in current.items() if begun[task] >= MAX_DEATHS}
+                victim = next((pid for _, pid, _ in reversed(traced) if pid not in spare), None)
+                if victim is None:  # the one that takes its place has not begun yet
+                    done.wait(0.002)
+                    continue
+                tried.add(victim)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+                    killed.append(victim)
+                    waiting.pop(0)
 
         thread = threading.Thread(target=kill, daemon=True)
         thread.start()
