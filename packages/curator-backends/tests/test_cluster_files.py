@@ -61,6 +61,7 @@ def test_the_slurm_script_starts_a_cluster_runs_on_it_and_leaves_nothing(tmp_pat
     environment = {
         **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
         "PATH": os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "HOME": str(tmp_path),  # `ray get-auth-token` leaves a token there, that every later Ray would ask for
         "SLURM_JOB_ID": str(job),
         "SLURM_JOB_NODELIST": "some[1-2]",
         "SLURM_JOB_NUM_NODES": "2",

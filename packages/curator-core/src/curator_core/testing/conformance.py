@@ -350,7 +350,7 @@ def without_the_fact_a_fan_out_stays_with_one_worker(subject: Subject) -> None:
 @_check()
 def eight_stages_of_one_cpu_run_on_a_small_machine(subject: Subject) -> None:
     stages = [
-        s.AddProcess(column=f"pid_{number}").with_(num_workers=1 + number % 2, resources=Resources(cpus=1.0))
+        s.AddProcess(column=f"pid_{number}").with_(num_workers=2 if number == 3 else 1, resources=Resources(cpus=1.0))
         for number in range(8)
     ]
     result = run(subject, stages)
