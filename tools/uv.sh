@@ -53,6 +53,8 @@ if [ -z "$uv" ] || ! new_enough "$uv"; then
 fi
 
 export UV_PYTHON_DOWNLOADS="${UV_PYTHON_DOWNLOADS:-never}"
+# A registry that is slow or busy for a moment is no reason to fail.
+export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-120}" UV_HTTP_RETRIES="${UV_HTTP_RETRIES:-6}"
 # An environment that happens to be active is not this checkout's.
 unset VIRTUAL_ENV CONDA_PREFIX
 
