@@ -23,6 +23,7 @@ class Server(ThreadingHTTPServer):
         self.asked = []
         self.etag = '"one"'
         self.body = BODY
+        self.two_at_once, self.go_on = threading.Event(), threading.Event()
 
     def url(self, path):
         return f"http://127.0.0.1:{self.server_port}/{path}"
@@ -47,6 +48,10 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
             return None
+        if name == "halfway":
+            if times == 2:
+                server.two_at_once.set()
+            server.go_on.wait(60)
         if name.endswith("paths.gz"):
             return self.answer(200, gzip.compress(b"crawl-data/a.warc.gz\ncrawl-data/b.warc.gz\n"))
         body, status, headers = server.body, 200, {"ETag": server.etag}
@@ -124,6 +129,22 @@ def test_what_another_run_began_is_gone_on_with_unless_the_file_has_changed(serv
     assert (tmp_path / "t.short").read_bytes() == BODY[::-1]
 
 
+def test_two_runs_that_fetch_the_same_file_take_turns(server, tmp_path):
+    found = []
+    runs = [threading.Thread(target=lambda: found.append(fetch(server, tmp_path, "halfway"))) for _ in range(2)]
+    for run in runs:
+        run.start()
+    server.two_at_once.wait(0.5)
+    server.go_on.set()
+    for run in runs:
+        run.join()
+    assert [out.data for _, out in found] == [[str(tmp_path / "t.halfway")]] * 2
+    assert sum(stage.recorder.metrics.get("already_there", 0) for stage, _ in found) == 1
+    assert [name for name, _ in server.asked] == ["halfway"]
+    assert [path.name for path in tmp_path.iterdir()] == ["t.halfway"]
+    assert (tmp_path / "t.halfway").read_bytes() == BODY
+
+
 def test_what_cannot_be_had_is_told_with_its_url(server, tmp_path):
     stage, out = fetch(server, tmp_path, "gone", "file.bin")
     assert out.data == [str(tmp_path / "t.file.bin")]
@@ -134,6 +155,7 @@ def test_what_cannot_be_had_is_told_with_its_url(server, tmp_path):
     stage = Fetch(path=str(tmp_path), wait_s=0, tries=2)
     stage.process(FileGroupTask(data=["http://127.0.0.1:9/x"], task_id="t"))
     assert [reject.reason for reject in stage.recorder.rejects] == ["no connection"]
+    assert [path.name for path in tmp_path.iterdir()] == ["t.file.bin"]
 
 
 def test_common_crawl_names_its_files(server, tmp_path):

@@ -4,10 +4,13 @@ be had is told.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import http.client
 import json
+import os
 import re
 import time
 import urllib.error
@@ -141,24 +144,28 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
             self.record_metric("already_there", 1)
             return _record(target)
         part = target.with_name(f".{target.name}.part")
-        for attempt in range(1, self.tries + 1):
-            try:
-                self._attempt(url, part)
-                break
-            except NotFetched as why:
-                if not why.again or attempt == self.tries:
-                    raise
-                self.record_metric("tried_again", 1)
-                time.sleep(why.wait_s or self.wait_s * 2 ** (attempt - 1))
-        _tag_file(part).unlink(missing_ok=True)
-        part.replace(target)
+        with _alone_with(part):
+            if target.exists():  # another run has fetched it while this one waited
+                self.record_metric("already_there", 1)
+                return _record(target)
+            for attempt in range(1, self.tries + 1):
+                try:
+                    self._attempt(url, part)
+                    break
+                except NotFetched as why:
+                    if not why.again or attempt == self.tries:
+                        raise
+                    self.record_metric("tried_again", 1)
+                    time.sleep(why.wait_s or self.wait_s * 2 ** (attempt - 1))
+            _tag_file(part).unlink(missing_ok=True)
+            part.replace(target)
         record = _record(target)
         self.record_metric("bytes", record.bytes)
         return record
 
     def _attempt(self, url: str, part: Path) -> None:
         """Fetch what is missing of a file, behind what is there; raises `NotFetched`."""
-        have = part.stat().st_size if part.exists() else 0
+        have = part.stat().st_size
         tag = _read_tag(part)
         headers = {}
         if have and tag:
@@ -168,7 +175,7 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
             with urllib.request.urlopen(_request(url, headers), timeout=self.timeout_s) as answer:  # noqa: S310 - checked
                 resumed = answer.status == 206 and _begins_at(answer.headers.get("Content-Range"), have)
                 if answer.status == 206 and not resumed:
-                    part.unlink(missing_ok=True)
+                    os.truncate(part, 0)
                     raise NotFetched(
                         "wrong range", f"asked from byte {have}: {answer.headers.get('Content-Range')}", True
                     )
@@ -187,7 +194,7 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
                     raise NotFetched("broken off", f"{have} of {total} bytes came", True)
         except urllib.error.HTTPError as error:
             if error.code == 416:  # what is there is not the beginning of what they have
-                part.unlink(missing_ok=True)
+                os.truncate(part, 0)
                 raise NotFetched("wrong range", str(error), True) from error
             raise NotFetched(
                 f"HTTP {error.code}", str(error), error.code in _AGAIN, _seconds(error.headers.get("Retry-After"))
@@ -277,6 +284,35 @@ def _begins_at(content_range: str | None, position: int) -> bool:
 
 def _seconds(text: str | None) -> float:
     return min(float(text), 300.0) if text and text.isdigit() else 0.0
+
+
+@contextlib.contextmanager
+def _alone_with(part: Path) -> Iterator[None]:
+    """Half a file, made if it is not there, that no other run or worker writes at the same time; an empty one goes."""
+    while True:
+        held = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if _is_called(held, part):  # not what the one before us has put under its final name
+                break
+        except BaseException:
+            os.close(held)
+            raise
+        os.close(held)
+    try:
+        yield
+    finally:
+        if _is_called(held, part) and not os.fstat(held).st_size:
+            part.unlink()
+            _tag_file(part).unlink(missing_ok=True)
+        os.close(held)
+
+
+def _is_called(held: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(held), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _tag_file(part: Path) -> Path:
