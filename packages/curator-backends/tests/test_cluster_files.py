@@ -45,7 +45,7 @@ def is_free(port: int) -> bool:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_slurm_script_starts_a_cluster_runs_on_it_and_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     from curator_core.testing.conformance import write_documents
@@ -74,7 +74,7 @@ def test_the_slurm_script_starts_a_cluster_runs_on_it_and_leaves_nothing(tmp_pat
         capture_output=True,
         text=True,
         check=False,
-        timeout=250,
+        timeout=500,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     summary = json.loads(done.stdout[done.stdout.index("\n{\n") :].partition("\n}\n")[0] + "\n}")

@@ -30,7 +30,7 @@ from curator_core.testing.stages import KillWorker, traces
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(500)
 def test_twenty_killed_workers_change_nothing(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 2}, files=60, seconds=0.01)
     killed = trial.kill_workers(seed=20, kills=20)
@@ -41,7 +41,7 @@ def test_twenty_killed_workers_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 def test_twenty_killed_drivers_change_nothing(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 2}, files=80, seconds=0.02)
     report = trial.kill_driver(seed=7, kills=20)
@@ -50,7 +50,7 @@ def test_twenty_killed_drivers_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(500)
 def test_killed_drivers_and_a_merge_change_nothing(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 0}, files=12, seconds=0.02, merge=True, files_per_partition=2)
     assert trial.kill_driver(seed=3, kills=6).kills == 6

@@ -480,7 +480,7 @@ def test_a_script_needs_no_main_guard_and_a_notebook_works(notebook: bool, tmp_p
     else:
         (tmp_path / "script.py").write_text(code)
         command = [sys.executable, str(tmp_path / "script.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == SAID
 
