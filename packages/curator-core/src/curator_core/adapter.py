@@ -149,6 +149,11 @@ class BaseStageAdapter:
         except Exception as error:
             raise StageError(self.name, f"({what})", _reason(error), _user_traceback(error)) from error
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether each call takes one task."""
+        return self._merges or self._fans_out or self._batch_size == 1 or not self._batched
+
     def stream(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
         """What the stage makes of ``tasks``, as it is asked for."""
         # Each `del` lets go of a task before the next is made: they may be large.
@@ -159,7 +164,7 @@ class BaseStageAdapter:
             for task in tasks:
                 yield from self._fan_out(task)
                 del task
-        elif self._batch_size == 1 or not self._batched:
+        elif self.one_by_one:
             for task in tasks:
                 yield from self._run([task])
                 del task
@@ -806,6 +811,11 @@ class GroupRunner:
         self.ending = ending
         self.folder = folder
         self._ready: list[BaseStageAdapter] = []
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether no stage takes several tasks at a time: then nothing is left of a source when the next is asked for."""
+        return all(adapter.one_by_one for adapter in self.adapters)
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         for adapter in self.adapters:

@@ -51,11 +51,14 @@ RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("dat
 # The sources that a run has listed, each with the generation that counts; a later row replaces an earlier one.
 SOURCE_SCHEMA = pa.schema([("source", pa.string()), ("generation", pa.string()), ("group", pa.string())])
 
-# A flush waits for a disk: it is due when it costs a hundredth of the time since the one before, or after this time.
+# A flush waits for a disk: it is due when it costs a small part of the time since the one before, or after this time.
 FLUSH_SECONDS = 1.0
-FLUSH_SHARE = 100
+FLUSH_SHARE = 250
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
+# Counts of so few calls are handed on as they are, more are summed up by stage; no more than this are kept.
+FEW_COUNTS = 32
+MOST_COUNTS = 1024
 PACK_FILES = 32
 PACK_LEVELS = 3
 
@@ -107,6 +110,12 @@ class MemorySink:
         return taken
 
 
+def _summed(counts: list[StagePerfStats]) -> list[StagePerfStats]:
+    tally = Tally()
+    tally.add(counts)
+    return tally.as_counts()
+
+
 class LedgerWriter:
     """One worker's hand in the ledger of a run directory."""
 
@@ -119,7 +128,7 @@ class LedgerWriter:
         self._levels: list[list[str]] = []  # files of this writer by how often they were packed
         self._flushed = time.monotonic()
         self._flush_seconds = 0.002
-        self._tally = Tally()
+        self._counts: list[StagePerfStats] = []  # what `take_counts` has not told yet
         self._attempt = attempt
         self._results: list[tuple[str, pa.Buffer]] = []
         self._result_bytes = 0
@@ -131,7 +140,9 @@ class LedgerWriter:
 
     def event(self, event: Event) -> None:
         self._events.append(event)
-        self._tally.add(event.counts)
+        self._counts += event.counts
+        if len(self._counts) >= MOST_COUNTS:
+            self._counts = _summed(self._counts)
         if len(self._events) >= FLUSH_EVENTS or self._result_bytes >= FLUSH_BYTES:
             self.flush()
 
@@ -139,9 +150,9 @@ class LedgerWriter:
         self._rejects.append(row)
 
     def take_counts(self) -> list[StagePerfStats]:
-        """Totals by stage since the last call: a few entries, however many events there were."""
-        tally, self._tally = self._tally, Tally()
-        return tally.as_counts()
+        """What stages did since the last call: a few entries, however many events there were."""
+        counts, self._counts = self._counts, []
+        return counts if len(counts) <= FEW_COUNTS else _summed(counts)
 
     @property
     def pending(self) -> int:
