@@ -1,8 +1,11 @@
-"""What tests share: an object store on this machine, and processes that do not outlive a test that fails."""
+"""What tests share: an object store on this machine, the rights of an ordinary user, and processes that do not outlive a
+test that fails.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -30,6 +33,24 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
+
+
+@pytest.fixture
+def as_anyone() -> Iterator[None]:
+    """Root may write everywhere; here it may only what the owner of a file may."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of the call, this thread
+    rights = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, twice 32 of each
+    assert libc.capget(header, rights) == 0, os.strerror(ctypes.get_errno())
+    had = rights[0]
+    rights[0] = had & ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, rights) == 0, os.strerror(ctypes.get_errno())
+    yield
+    rights[0] = had
+    assert libc.capset(header, rights) == 0, os.strerror(ctypes.get_errno())
 
 
 @pytest.fixture(scope="session")

@@ -411,7 +411,7 @@ def test_a_place_that_refuses_files_is_one_clear_error() -> None:
         write_bytes_atomic("/proc/self/x", b"1")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.usefixtures("as_anyone")
 def test_a_folder_without_permission_is_one_clear_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(CuratorError, match="no permission"):
