@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from curator_core import LocalExecutor, Pipeline
-from curator_core.errors import RunRefused
+from curator_core import FilePartitioning, LocalExecutor, Pipeline, WorkerMetadata
+from curator_core.errors import MissingDependency, RunRefused, UsageError
 from curator_core.ledger import SourceList, open_accounts
 from curator_core.run import RunResult, verify
+from curator_core.run_directory import RunDirectory
 from curator_core.testing.faults import NoMultiples, Trial, assert_same, snapshot, write_inputs
 
 
@@ -283,6 +284,85 @@ def test_verify_tells_what_has_happened_to_the_output(tmp_path: Path) -> None:
     assert f"{second.name!r} has changed" in problems
     assert "00007.jsonl' is there and was not recorded" in problems
     assert len(problems.splitlines()) == 3
+
+
+def test_a_run_directory_that_knows_of_no_marks_is_verified_by_the_files_alone(tmp_path: Path) -> None:
+    trial = here(tmp_path)
+    trial.run()
+    record = tmp_path / "run" / "run.json"
+    written = json.loads(record.read_text())
+    del written["marks"]
+    record.write_text(json.dumps(written))
+    assert verify(str(tmp_path / "run")) == []
+    next((tmp_path / "out").glob("*.jsonl")).unlink()
+    assert len(verify(str(tmp_path / "run"))) == 1
+
+
+def test_a_refused_run_leaves_nothing_where_it_was_to_be_kept(tmp_path: Path) -> None:
+    trial = here(tmp_path)
+    trial.run()
+    (tmp_path / "there").mkdir()
+    for place in ("runs/other", "there"):
+        with pytest.raises(RunRefused, match="finished output of another run"):
+            changed_stages(trial).run(LocalExecutor(workers=0), run_dir=str(tmp_path / place))
+    with pytest.raises(RunRefused, match="holds no run to retry"):
+        changed_stages(trial).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "runs" / "none"), retry=True)
+    assert not (tmp_path / "runs").exists()
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_path_that_names_nothing_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    trial = here(tmp_path)
+    missing = Pipeline([FilePartitioning(paths=str(tmp_path / "nothing")), *trial.stages()[1:]])
+    for options in ({}, {"fresh": True}, {"resume": True}):
+        with pytest.raises(UsageError, match="nothing"):
+            missing.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"), **options)
+        assert not (tmp_path / "run").exists()
+    trial.run()
+    before = snapshot(tmp_path / "out"), snapshot(tmp_path / "run")
+    with pytest.raises(UsageError, match="nothing"):
+        missing.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"), fresh=True)
+    assert (snapshot(tmp_path / "out"), snapshot(tmp_path / "run")) == before
+
+
+def test_a_run_in_which_nothing_was_done_is_not_in_the_way(tmp_path: Path) -> None:
+    """As after a package that was missing: what was changed since does not matter either."""
+
+    class Unready(NoMultiples):
+        def setup(self, worker: WorkerMetadata) -> None:
+            raise MissingDependency("pip install something")
+
+    trial = here(tmp_path)
+    first, *_, last = trial.stages()
+    for options in ({}, {}, {"resume": True}):
+        with pytest.raises(MissingDependency):
+            Pipeline([first, *trial.stages()[1:-1], Unready(), last]).run(
+                LocalExecutor(workers=0), run_dir=str(tmp_path / "run"), **options
+            )
+    trial.check(trial.run())
+
+
+def test_a_lock_whose_folder_was_taken_away_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process has opened the lock file when another, which was refused, removes it together with the folder."""
+    first, second = RunDirectory(str(tmp_path / "runs" / "a")), RunDirectory(str(tmp_path / "runs" / "a"))
+    first.lock()
+    opened = os.open
+
+    def open_and_lose(path: Any, *arguments: Any, **options: Any) -> int:
+        found = opened(path, *arguments, **options)
+        monkeypatch.undo()
+        first.unlock(leave_no_trace=True)
+        return found
+
+    monkeypatch.setattr("curator_core.run_directory.os.open", open_and_lose)
+    second.lock()
+    third = RunDirectory(str(tmp_path / "runs" / "a"))
+    with pytest.raises(RunRefused, match="another run is at work"):
+        third.lock()
+    second.unlock()
+    third.lock()
+    third.unlock(leave_no_trace=True)
+    assert (tmp_path / "runs" / "a").is_dir()  # it was not the third that has made it
 
 
 def test_what_another_run_has_finished_is_not_written_over(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from importlib import metadata
-from itertools import islice
+from itertools import chain, islice
 from operator import length_hint
 from typing import Any, Literal, cast
 
@@ -211,6 +211,8 @@ class _Run:
         self.marks: dict[str, str] = {}  # by folder, the checksum of the mark that this run directory has put there
         self.replaced: dict[str, bytes] = {}  # by folder, the mark of what a run without a directory writes over
         self.attempt = 1
+        self.stale = False  # whether the run directory holds what is to be forgotten before this run begins
+        self.begun = False  # whether the run directory is ours: what goes wrong before leaves it as it was
         self.rejects: list[RejectRow] = []
         self.progress = RunProgress(name)
         self.summary = RunSummary(name, executor=type(executor).__name__)
@@ -231,7 +233,7 @@ class _Run:
                 self.executor.close()
         finally:
             if self.directory is not None:
-                self.directory.unlock()
+                self.directory.unlock(leave_no_trace=not self.begun)
 
     def _run(self) -> RunResult:
         # An empty list of tasks says nothing of their type.
@@ -251,7 +253,10 @@ class _Run:
             raise PlanError(
                 f"the pipeline lists its own sources with {self.plan.source.name!r}, so it takes no initial_tasks"
             )
-        self._prepare_directory()
+        self._look_at_directory()
+        # Listed before anything is written: after a wrong path there is nothing to resume or to replace.
+        first_tasks = _started(self._first_tasks())
+        self._begin()
         self.context = RunContext(
             run_dir=self.directory.url if self.directory else None,
             attempt=self.attempt,
@@ -268,7 +273,7 @@ class _Run:
             sources: dict[str, int] = {}
             self.segment_sources.append(sources)
             if number == 0:
-                tasks = self._remember_sources(self._first_tasks(), sources)
+                tasks = self._remember_sources(first_tasks, sources)
             else:
                 tasks = self._merge_tasks(segment.merge, number, waiting, sources)
             waiting = []
@@ -298,33 +303,33 @@ class _Run:
 
     # The run directory -------------------------------------------------------------------------------------------
 
-    def _prepare_directory(self) -> None:
+    def _look_at_directory(self) -> None:
+        """Decide whether to begin, to begin anew or to go on, or refuse; writes nothing."""
         directory, options = self.directory, self.options
         if directory is None:
             return
-        self.listing = listing = SourceList(directory.url)
+        self.listing = SourceList(directory.url)
         earlier = self._read_earlier("plan.json")
         record = self._read_earlier("run.json") or {}
         self.marks = dict(record.get("marks", {}))
-        if earlier is not None and options.fresh:
-            # What the run before has written is known by its sources, so these are kept.
-            listing.note([Listed(source) for source in listing.rows])
-            directory.clear()
-            earlier = None
+        if options.fresh:
+            self.stale = earlier is not None
+            return
         if earlier is None:
             if options.retry:
                 raise RunRefused(f"{directory.url!r} holds no run to retry")
-            if not options.fresh:
-                self._require_own_outputs()
-            self._write_plan()
+            self._require_own_outputs()
             return
-        if not (options.resume or options.retry):
+        # A run that failed before its first task was done (a package was missing) has nothing that could be lost.
+        idle = directory.is_empty("ledger")
+        go_on = options.resume or options.retry
+        if not (go_on or idle):
             raise RunRefused(
                 f"{directory.url!r} already holds a run ({record.get('state', 'unfinished')}): go on with it with "
                 "resume=True (--resume), start over with fresh=True (--fresh), or choose another run directory"
             )
         changes = difference(earlier["steps"], self.plan.steps())
-        if changes and not options.allow_changed:
+        if changes and not options.allow_changed and not idle:
             listed = "\n".join(f"  {line}" for line in changes)
             raise RunRefused(
                 f"the pipeline has changed since the run in {directory.url!r} began:\n{listed}\nStart over with "
@@ -332,11 +337,25 @@ class _Run:
                 "allow_changed=True (--allow-changed)"
             )
         self._require_own_outputs()
+        if not go_on:
+            self.stale = True
+            return
         self.attempt = int(record.get("attempt", 1)) + 1
         self.since = self.attempt if changes else int(earlier.get("since", 0))
         self.summary.attempt = self.attempt
-        directory.sweep()
-        self.accounts = open_accounts(directory.url, listing)
+
+    def _begin(self) -> None:
+        self.begun = True
+        directory, listing = self.directory, self.listing
+        if directory is None or listing is None:
+            return
+        if self.stale:
+            # What the run before has written is known by its sources, so these are kept.
+            listing.note([Listed(source) for source in listing.rows])
+            directory.clear()
+        if self.attempt > 1:
+            directory.sweep()
+            self.accounts = open_accounts(directory.url, listing)
         self._write_plan()
 
     def _read_earlier(self, name: str) -> Any:
@@ -404,7 +423,7 @@ class _Run:
         if self.plan.source is None:
             yield EmptyTask(task_id=f"{_clean(self.plan.name)}")
             return
-        groups = self.listing.groups() if self.listing is not None else {}
+        groups = self.listing.groups() if self.listing is not None and self.attempt > 1 else {}
         start = EmptyTask(task_id="sources", _metadata={"earlier_groups": groups} if groups else {})
         made = cast(Any, self.plan.source.stage).process(start)
         # A source that knows how many it has says so; listing ahead only to count would hold them all.
@@ -809,7 +828,7 @@ class _Run:
         self.summary.state = "failed"
         self.summary.seconds = round(time.monotonic() - self.started, 3)
         self.progress.state = "failed"
-        if self.directory is None or isinstance(error, (RunRefused, PlanError)) or not hasattr(self, "plan"):
+        if self.directory is None or isinstance(error, (RunRefused, PlanError)) or not self.begun:
             return
         text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
         self.summary.problems.append(text)
@@ -854,7 +873,8 @@ def verify(run_dir: str) -> list[str]:
             problems.append(f"{stage}: {mark!r} is missing")
             continue
         written = storage.read_bytes(mark)
-        if _checksum(written) != record["marks"][folder]:
+        recorded = record.get("marks", {}).get(folder)  # early runs have not noted it
+        if recorded is not None and _checksum(written) != recorded:
             problems.append(
                 f"{stage}: {mark!r} is not the one that this run wrote: another run has replaced the output"
             )
@@ -922,6 +942,11 @@ def _file_group(task_id: str, row: dict[str, Any]) -> FileGroupTask:
     return FileGroupTask(
         data=paths, records=records, task_id=task_id, _source=row["source"], _generation=row["generation"]
     )
+
+
+def _started(tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+    """The same tasks, the first of which is made now."""
+    return chain(list(islice(tasks, 1)), tasks)
 
 
 def _batches(tasks: Iterator[Task[Any]]) -> Iterator[list[Task[Any]]]:

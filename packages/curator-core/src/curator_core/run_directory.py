@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 from curator_core import storage
@@ -30,6 +31,7 @@ class RunDirectory:
     def __init__(self, url: str) -> None:
         self.url = storage.absolute(url)
         self._lock: _KernelLock | _HeartbeatLock | None = None
+        self._made: list[Path] = []  # the file and the folders that `lock` has made, the deepest first
 
     def __repr__(self) -> str:
         return f"RunDirectory({self.url!r})"
@@ -42,16 +44,34 @@ class RunDirectory:
 
     def lock(self) -> None:
         """Make the folder and take it for this process; refused while another run has it."""
-        storage.make_folder(self.url)
-        lock: _KernelLock | _HeartbeatLock
-        lock = _KernelLock(self.path(_LOCK)) if storage.is_local(self.url) else _HeartbeatLock(self.path(_LOCK))
-        lock.take(self.url)
-        self._lock = lock
+        if not storage.is_local(self.url):
+            storage.make_folder(self.url)
+            remote = _HeartbeatLock(self.path(_LOCK))
+            remote.take(self.url)
+            self._lock = remote
+            return
+        folder = Path(storage.local_path(self.url))
+        while self._lock is None:
+            above = [folder, *folder.parents]
+            made = [place for place in (folder / _LOCK, *above) if not place.exists()]
+            storage.make_folder(self.url)
+            lock = _KernelLock(self.path(_LOCK))
+            # Not taken where a run that was refused has removed the folder in the meantime.
+            if lock.take(self.url):
+                self._lock, self._made = lock, made
 
-    def unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+    def unlock(self, *, leave_no_trace: bool = False) -> None:
+        """Let go of the folder; ``leave_no_trace`` takes away again what `lock` has made."""
+        if self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        made = self._made if leave_no_trace else []
+        if made and isinstance(lock, _KernelLock):
+            made.pop(0).unlink(missing_ok=True)  # while it is held: nobody else can have taken it
+        lock.release()
+        with contextlib.suppress(OSError):  # one that is not empty stays, and so do those above it
+            for place in made:
+                place.rmdir()
 
     def read_json(self, name: str) -> Any:
         """The content of a JSON file, or None where there is none."""
@@ -85,6 +105,11 @@ class RunDirectory:
                 if storage.exists(self.path(name)):
                     storage.remove(self.path(name))
 
+    def is_empty(self, folder: str) -> bool:
+        """Whether no file is in a folder of the run, or there is no such folder."""
+        place = self.path(folder)
+        return not storage.exists(place) or next(iter(storage.scan(place)), None) is None
+
     def clear_folder(self, folder: str) -> None:
         place = self.path(folder)
         if storage.exists(place):
@@ -97,10 +122,16 @@ class _KernelLock:
         self.path = storage.local_path(path)
         self.fd: int | None = None
 
-    def take(self, run_dir: str) -> None:
+    def take(self, run_dir: str) -> bool:
+        """False where the file was removed by its owner before it was ours."""
         import fcntl  # not on Windows, where only remote run directories would do
 
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise OutputError(f"cannot write in the run directory {run_dir!r}: {error.strerror}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -110,9 +141,13 @@ class _KernelLock:
                 f"another run is at work in {run_dir!r} ({owner or 'owner unknown'}): wait for it, end it, or choose "
                 "another run directory"
             ) from None
+        if not os.fstat(fd).st_nlink:
+            os.close(fd)
+            return False
         os.ftruncate(fd, 0)
         os.pwrite(fd, _owner().encode(), 0)
         self.fd = fd
+        return True
 
     def release(self) -> None:
         if self.fd is not None:
