@@ -24,12 +24,13 @@ CURATE = [sys.executable, "-c", "from curator_core.cli import main; main()"]
 STAGES = '''
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
-from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, LocalExecutor, Pipeline, ProcessingStage
+from curator_core import CompositeStage, DocumentBatch, EmptyTask, FanOut, FileGroupTask, FilePartitioning
+from curator_core import LocalExecutor, Pipeline, ProcessingStage, UsageError
 from curator_core.storage import join, open_input, write_atomic
 from curator_core.workflow import Workflow
 
@@ -98,6 +99,22 @@ class Write(ProcessingStage[DocumentBatch, FileGroupTask]):
         record = out.record(rows=task.num_rows)
         self.record_output(record)
         return FileGroupTask(data=[place], records=[record])
+
+
+@dataclass
+class ReadChecked(CompositeStage[EmptyTask, DocumentBatch]):
+    paths: str
+
+    def decompose(self) -> list[ProcessingStage]:
+        return [FilePartitioning(paths=self.paths), Read(), Check(), Check()]
+
+
+@dataclass
+class OneOf(Check):
+    choice: str = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        raise UsageError("choice is not one of those that there are")
 
 
 class Talkative(LocalExecutor):
@@ -413,6 +430,8 @@ def test_what_is_wrong_is_told_before_anything_runs(curate: Project, old: str, n
     assert wanted in curate.err
     assert "Traceback" not in curate.err
     assert not (curate.folder / "out").exists()
+    curate.edit(new, old)
+    assert curate("run", "p.yaml") == DONE, "what was refused is not in the way of what was meant"
 
 
 def test_an_output_folder_that_cannot_be_written_is_one_clear_error(curate: Project) -> None:
@@ -476,6 +495,12 @@ def test_stages_are_listed_and_explained(curate: Project) -> None:
     assert curate("stages", "AddId", "--json") == DONE
     facts = json.loads(curate.out)
     assert (facts["reads"], facts["adds"]) == (["text"], ["id"])
+    assert curate("stages", "DropColumns") == DONE
+    assert "Reads      <columns>\nRemoves    <columns>" in curate.out, "its parameter has no default"
+    assert curate("stages", f"{curate.module}.ReadChecked") == DONE
+    assert "EmptyTask in, DocumentBatch out\nAdds       n\nStands for FilePartitioning, Read, Check (x2)" in curate.out
+    assert curate("stages", f"{curate.module}.OneOf") == DONE
+    assert "Columns    depend on its parameters" in curate.out
     assert curate("stages", "--json") == DONE
     listed = {stage["name"]: stage["package"] for stage in json.loads(curate.out)}
     assert listed["Limit"] == "curator-core"

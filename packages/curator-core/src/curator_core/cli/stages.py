@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Any
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
+
+if TYPE_CHECKING:
+    from curator_core.stages import ProcessingStage
 
 
 @click.command("stages", short_help="List the stages that are installed, or explain one.")
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def stages_command(name: str | None, as_json: bool) -> None:
-    """List all registered stages by package; with NAME (or a dotted path) show its parameters, columns and needs."""
+    """List all registered stages by package; with NAME (or a dotted path) show its parameters, columns and needs.
+
+    Modules in the working folder can be named too, as those beside a pipeline file can.
+    """
     if name is None:
         _list(as_json)
         return
+    here = os.getcwd()  # noqa: PTH109 - text, as paths are there
+    if here not in sys.path:
+        sys.path.insert(0, here)
     facts = stage_facts(name)
     click.echo(json.dumps(facts, indent=1) if as_json else _shown(facts))
 
 
 def stage_facts(name: str) -> dict[str, Any]:
-    """What a stage says of itself, without making one where its parameters have no defaults."""
-    from curator_core.errors import CuratorError  # these import pyarrow and pydantic
-    from curator_core.registry import load_stage, shown_type
-    from curator_core.stages import (
-        CompositeStage,
-        FanOut,
-        Merge,
-        SourceStage,
-        accepted_tasks,
-        constructor_signature,
-        needed_columns,
-    )
+    """What a stage says of itself."""
+    from curator_core.registry import load_stage, shown_type  # these import pyarrow and pydantic
+    from curator_core.stages import CompositeStage, FanOut, Merge, SourceStage, accepted_tasks, constructor_signature
 
     cls = load_stage(name)
     parameters = []
-    for key, parameter in constructor_signature(cls).parameters.items():
+    hints = constructor_signature(cls).parameters
+    for key, parameter in hints.items():
         required = parameter.default is inspect.Parameter.empty
         default = None if required else _default(cls, key, parameter.default)
         parameters.append(
@@ -64,16 +70,59 @@ def stage_facts(name: str) -> dict[str, Any]:
         },
         "light": cls.light,
     }
+    # Where a parameter has no default its name stands for it, so a column that it names is shown as <column>.
+    given = {key: _stand_in(key, p.annotation) for key, p in hints.items() if p.default is inspect.Parameter.empty}
     try:
-        stage = cls()
+        stage = cls(**given)
         facts["takes"] = " or ".join(kind.__name__ for kind in accepted_tasks(stage))
-        facts["reads"], facts["adds"] = list(needed_columns(stage)), list(stage.outputs())
-        facts["removes"] = list(stage.removes())
+        parts = _parts(stage)
         if isinstance(stage, CompositeStage):
-            facts["stands for"] = [part.name for part in stage.decompose()]
-    except (CuratorError, TypeError):
-        pass  # it has parameters without defaults, so its columns depend on them
+            facts["stands for"] = [part.name for part in parts]
+        facts |= _columns(parts)
+    except Exception:  # it is not content with what stands in, so what it reads and adds depends on its parameters
+        facts["columns"] = "depend on its parameters"
     return facts
+
+
+def _stand_in(name: str, annotation: Any) -> Any:
+    """A value of this type that shows which parameter it stands for."""
+    if get_origin(annotation) in (Union, UnionType):
+        return _stand_in(name, get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)[0]
+    kind = get_origin(annotation) or annotation
+    if kind in (bool, int, float):
+        return kind(1)
+    if isinstance(kind, type) and kind is not str and issubclass(kind, Mapping):
+        return {f"<{name}>": _stand_in(name, (*get_args(annotation), str, str)[1])}
+    if isinstance(kind, type) and kind is not str and issubclass(kind, Sequence):
+        return [f"<{name}>"]
+    return f"<{name}>"
+
+
+def _parts(stage: ProcessingStage[Any, Any]) -> list[ProcessingStage[Any, Any]]:
+    """The stages that do the work: those of a composite, or the stage itself."""
+    from curator_core.stages import CompositeStage  # see stage_facts
+
+    if not isinstance(stage, CompositeStage):
+        return [stage]
+    return [inner for part in stage.decompose() for inner in _parts(part)]
+
+
+def _columns(parts: Sequence[ProcessingStage[Any, Any]]) -> dict[str, list[str]]:
+    """What stages in a row read from what comes in, and what they add to it and remove from it."""
+    from curator_core.stages import needed_columns  # see stage_facts
+
+    reads: dict[str, None] = {}
+    adds: dict[str, None] = {}
+    removes: dict[str, None] = {}
+    for part in parts:
+        reads |= dict.fromkeys(column for column in needed_columns(part) if column not in adds and "*" not in adds)
+        gone = set(adds) if "*" in part.removes() else set(adds) & set(part.removes())
+        removes |= dict.fromkeys(column for column in part.removes() if column not in gone)
+        adds = {column: None for column in adds if column not in gone}
+        adds |= dict.fromkeys(part.outputs())
+    return {"reads": list(reads), "adds": list(adds), "removes": list(removes)}
 
 
 def _list(as_json: bool) -> None:
@@ -109,10 +158,18 @@ def _shown(facts: dict[str, Any]) -> str:
     lines += ["", f"Kind       {facts['kind']}; {facts['takes']} in, {facts['gives']} out"]
     for key, label in (("reads", "Reads"), ("adds", "Adds"), ("removes", "Removes"), ("stands for", "Stands for")):
         if facts.get(key):
-            lines.append(f"{label:<10} {', '.join('any column' if name == '*' else name for name in facts[key])}")
+            lines.append(f"{label:<10} {', '.join(_repeated(facts[key]))}")
+    if "columns" in facts:
+        lines.append(f"Columns    {facts['columns']}")
     light = "; light: behind a GPU stage it runs in the worker of that" if facts["light"] else ""
     lines.append(f"Resources  {', '.join(asked)} a worker{light}")
     return "\n".join(lines)
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    """Names for reading: those in a row that are the same once, with their number."""
+    counted = [(name, len(list(same))) for name, same in groupby(names)]
+    return [f"{'any column' if name == '*' else name}{f' (x{n})' if n > 1 else ''}" for name, n in counted]
 
 
 def _default(cls: Any, key: str, value: Any) -> str:
