@@ -5,8 +5,7 @@ Names load on first use, so that `import curator_core` and the command line stay
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from curator_core.lazy import lazy_names
 
 _HOME = {
     "ANY_COLUMNS": "stages",
@@ -65,15 +64,4 @@ __all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one place that
 
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -1,0 +1,29 @@
+"""Names of a package that load on first use, so that importing the package stays quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and ``__dir__`` of a package whose names come from the modules in ``home``.
+
+    ::
+
+        __getattr__, __dir__ = lazy_names(__name__, {"JsonlReader": "readers", "WebEnglish": "presets"})
+    """
+    content = vars(sys.modules[package])
+
+    def load(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        content[name] = value = getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+        return value
+
+    def names() -> list[str]:
+        return sorted({*content, *home})
+
+    return load, names
