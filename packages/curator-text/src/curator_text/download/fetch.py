@@ -5,6 +5,7 @@ be had is told.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -292,7 +293,11 @@ def _alone_with(part: Path) -> Iterator[None]:
     while True:
         held = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                    raise  # some network file systems have no locks: there one run at a time is the user's care
             if _is_called(held, part):  # not what the one before us has put under its final name
                 break
         except BaseException:
