@@ -1,9 +1,9 @@
 """Very many sources on a cluster engine: what the driver holds, and whether it lists lazily.
 
-    python benchmarks/many_sources.py [--engine ray_data] [--sources 100000]
+    python benchmarks/many_sources.py [--executor ray_data|xenna] [--sources 100000]
 
 Prints ``BENCH {json}``: seconds, the driver's peak memory, the most that lay in shared memory, where Ray keeps its
-objects, and how far the listing was ahead of the results at most.
+objects, and how many sources at most were listed before they were known to be done.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Pass(ProcessingStage[FileGroupTask, FileGroupTask]):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", default="ray_data")
+    parser.add_argument("--executor", choices=["ray_data", "xenna"], default="ray_data")
     parser.add_argument("--sources", type=int, default=100_000)
     options = parser.parse_args()
-    executor = load_executor(options.engine)({})
+    executor = load_executor(options.executor)({})
     started = time.perf_counter()
     ahead = shared = 0
     shared_before = shutil.disk_usage("/dev/shm").used
@@ -58,7 +58,7 @@ def main() -> None:
     result = Pipeline([Listing(count=options.sources), Pass()]).run(executor, progress=watch)
     assert len(result) == options.sources, f"{len(result)} of {options.sources} sources came back"
     report = {
-        "engine": options.engine,
+        "executor": options.executor,
         "sources": options.sources,
         "seconds": round(time.perf_counter() - started, 1),
         "driver_peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
