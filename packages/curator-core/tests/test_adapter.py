@@ -13,16 +13,21 @@ import pytest
 
 from curator_core import (
     AccountingError,
+    CuratorError,
     DocumentBatch,
     FanOut,
     FileGroupTask,
     LocalExecutor,
     Merge,
+    MissingDependency,
+    NodeInfo,
     Pipeline,
     ProcessingStage,
     RunResult,
     StageError,
     Task,
+    UsageError,
+    WorkerMetadata,
 )
 
 
@@ -428,3 +433,56 @@ def test_metadata_and_the_name_of_the_data_set_follow_the_task() -> None:
     task._metadata["source_files"] = ["a.jsonl"]
     (made,) = run(Map(lambda *_: batch(1)), tasks=[task])
     assert (made.dataset_name, made._metadata) == ("web", {"source_files": ["a.jsonl"]})
+
+
+class Unready(Map):
+    """Cannot be set up, where `lacks` says why."""
+
+    def __init__(self, lacks: CuratorError | None = None, on_node: CuratorError | None = None) -> None:
+        self.lacks = lacks
+        self.on_node = on_node
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        if self.on_node is not None:
+            raise self.on_node
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        if self.lacks is not None:
+            raise self.lacks
+
+    def teardown(self) -> None:
+        TORN_DOWN.append(self.name)
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        raise AssertionError("work has begun")
+
+
+TORN_DOWN: list[str] = []
+
+
+def test_all_that_stages_lack_is_told_at_once_and_before_work_begins() -> None:
+    TORN_DOWN.clear()
+    torch = 'model stages need torch: pip install "curator-text[models]"'
+    with pytest.raises(MissingDependency) as caught:
+        run(
+            Unready(MissingDependency(torch)).with_(name="Embed"),
+            Unready().with_(name="Fine"),
+            Unready(MissingDependency("pip install kenlm")).with_(name="Perplexity"),
+            Unready(MissingDependency(torch)).with_(name="Classify"),
+        )
+    assert str(caught.value).splitlines() == [
+        "3 stages cannot be set up",
+        f"Embed, Classify: {torch}",
+        "Perplexity: pip install kenlm",
+    ]
+    assert TORN_DOWN == ["Classify", "Perplexity", "Fine", "Embed"]
+
+
+def test_models_that_no_machine_has_are_told_at_once() -> None:
+    first, second = CuratorError("the model a/b is not here: hf download a/b"), UsageError("there is no folder 'c'")
+    with pytest.raises(
+        CuratorError, match=r"(?s)2 stages cannot .*Clip: the model a/b .*\nHead: there is no folder 'c'"
+    ):
+        run(Unready(on_node=first).with_(name="Clip"), Unready(on_node=second).with_(name="Head"))
+    with pytest.raises(UsageError, match=r"^there is no folder 'c'$"):
+        run(Unready().with_(name="Clip"), Unready(on_node=second).with_(name="Head"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import json
 import time
@@ -21,7 +22,7 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.accounts import DONE, DROPPED, FAILED, FORK, MERGED, Event
-from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, UsageError
+from curator_core.errors import FATAL, AccountingError, CuratorError, MissingDependency, StageError, UsageError
 from curator_core.ledger import LedgerWriter, MemorySink, RejectRow, Sink
 from curator_core.lineage import child_id
 from curator_core.plan import Group, PlannedStage
@@ -818,15 +819,20 @@ class GroupRunner:
         return all(adapter.one_by_one for adapter in self.adapters)
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
-        for adapter in self.adapters:
-            adapter.setup_on_node(node, worker)
+        """Every stage, those after one that failed included: what is missing is told at once."""
+        _all_or_tell(
+            (adapter.name, functools.partial(adapter.setup_on_node, node, worker)) for adapter in self.adapters
+        )
 
     def setup(self, worker: WorkerMetadata) -> None:
-        """Set the stages up in order; if one fails, those before it are torn down."""
+        """Set the stages up in order; if some fail, what each lacks is told at once, and all are torn down."""
+
+        def set_up(adapter: BaseStageAdapter) -> None:
+            self._ready.append(adapter)
+            adapter.setup(worker)
+
         try:
-            for adapter in self.adapters:
-                self._ready.append(adapter)
-                adapter.setup(worker)
+            _all_or_tell((adapter.name, functools.partial(set_up, adapter)) for adapter in self.adapters)
         except BaseException:
             with contextlib.suppress(Exception):  # what went wrong first is what to show
                 self.teardown()
@@ -907,6 +913,28 @@ class GroupRunner:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+
+def _all_or_tell(calls: Iterable[tuple[str, Callable[[], None]]]) -> None:
+    """Make the calls, one for each stage, and then raise what went wrong: one error, with the stages where it is of several."""
+    failed: dict[str, list[str]] = {}
+    errors: list[CuratorError] = []
+    for name, call in calls:
+        try:
+            call()
+        except CuratorError as error:
+            errors.append(error)
+            failed.setdefault(str(error), []).append(name)
+    if len(failed) <= 1:
+        if errors:
+            raise errors[0]
+        return
+    text = f"{sum(map(len, failed.values()))} stages cannot be set up"
+    for message, names in failed.items():
+        text += f"\n{', '.join(names)}: {message}"
+    missing = all(isinstance(error, MissingDependency) for error in errors)
+    usage = all(isinstance(error, MissingDependency | UsageError) for error in errors)
+    raise (MissingDependency if missing else UsageError if usage else CuratorError)(text) from errors[0]
 
 
 _NOTHING = Recorder()
