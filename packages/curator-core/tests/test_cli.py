@@ -299,6 +299,14 @@ def test_quarantined_work_is_told_by_the_exit_code_and_can_be_retried(curate: Pr
     assert "quarantined by" not in curate.out
 
 
+def test_a_run_that_failed_on_its_first_source_can_be_retried(curate: Project) -> None:
+    curate.edit("Check: {}", "Check: {poison: 10, fixed_by: fixed}")
+    assert curate("run", "p.yaml") == FAILED
+    (curate.folder / "fixed").touch()
+    assert curate("retry", "run") == DONE
+    assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]
+
+
 def test_a_retry_finds_everything_from_wherever_it_is_asked_for(
     curate: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,7 +470,8 @@ def test_an_unreadable_input_is_one_clear_error(curate: Project) -> None:
         (["run", "p.yaml", "--set", "Where"], "--set takes stage.parameter=value"),
         (["stages", "Sampel"], "no stage 'Sampel'; did you mean 'Sample'"),
         (["init", "txt"], "no template 'txt'; did you mean 'text'"),
-        (["retry", "in"], "was not made by `curate run`"),
+        (["retry", "in"], "'in' holds no run: there is no run.json"),
+        (["run", "p.yaml", "--run-dir", "p.yaml"], "a folder is needed; or choose another run directory"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_with_a_hint(curate: Project, arguments: list[str], wanted: str) -> None:

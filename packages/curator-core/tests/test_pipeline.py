@@ -163,14 +163,14 @@ def test_options_are_checked_before_anything_runs(options: dict[str, Any], messa
         Pipeline([Upper()]).run(HERE, initial_tasks=[], **options)
 
 
-def test_progress_is_told_as_sources_finish(folder: Path) -> None:
+def test_progress_is_told_at_the_start_and_as_sources_finish(folder: Path) -> None:
     seen: list[tuple[int, int | None, str]] = []
 
     def note(progress: RunProgress) -> None:
         seen.append((progress.finished_sources, progress.total_sources, progress.state))
 
     Pipeline(stages(folder)).run(HERE, progress=note)
-    assert [finished for finished, _, _ in seen] == [1, 2, 3, 3]
+    assert [finished for finished, _, _ in seen] == [0, 1, 2, 3, 3]
     assert seen[-1] == (3, 3, "done")
 
 

@@ -265,6 +265,7 @@ class _Run:
         )
         self.progress.segments = len(self.plan.segments)
         self._unmark_outputs()
+        self.report(self.progress)  # that it has begun: the first source may take long
         results: dict[str, Task[Any]] = {}
         waiting: list[Task[Any]] = []
         for number, segment in enumerate(self.plan.segments):

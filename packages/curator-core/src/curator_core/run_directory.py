@@ -43,7 +43,13 @@ class RunDirectory:
         return storage.exists(self.path("plan.json"))
 
     def lock(self) -> None:
-        """Make the folder and take it for this process; refused while another run has it."""
+        """Make the folder and take it for this process; refused where it cannot be made, or another run has it."""
+        try:
+            self._take()
+        except OutputError as error:
+            raise RunRefused(f"{error}; or choose another run directory") from error
+
+    def _take(self) -> None:
         if not storage.is_local(self.url):
             storage.make_folder(self.url)
             remote = _HeartbeatLock(self.path(_LOCK))
@@ -131,7 +137,7 @@ class _KernelLock:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise OutputError(f"cannot write in the run directory {run_dir!r}: {error.strerror}") from error
+            raise OutputError(f"cannot write in the folder {run_dir!r}: {error.strerror}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -9,7 +9,7 @@ import click
 
 from curator_core.cli import DONE, FAILED
 from curator_core.errors import UsageError
-from curator_core.words import beginning
+from curator_core.words import beginning, count
 
 
 @click.command("report", short_help="Show and rewrite the report of a run.")
@@ -72,13 +72,13 @@ def verify_command(run_dir: str) -> int:
     from curator_core.run import verify  # imports pyarrow
 
     places = _runs_in(run_dir)
-    problems = [problem for place in places for problem in verify(place)]
-    for problem in problems:
-        click.echo(problem, err=True)
+    problems = [(place, problem) for place in places for problem in verify(place)]
+    for place, problem in problems:
+        click.echo(problem if len(places) == 1 else f"{place}: {problem}", err=True)
     if problems:
         return FAILED
     files = sum(_files_of(place) for place in places)
-    click.echo(f"{files:,} files are as they were written")
+    click.echo(f"{count(files, 'file is', 'files are')} as {'it was' if files == 1 else 'they were'} written")
     return DONE
 
 

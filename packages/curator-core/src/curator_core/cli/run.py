@@ -72,6 +72,8 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
 
     command = RunDirectory(run_dir).read_json(_COMMAND_FILE)
     if command is None:
+        if RunDirectory(run_dir).read_json("run.json") is None:
+            raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
         raise UsageError(f"{run_dir!r} was not made by `curate run`: retry it where it was started, with retry=True")
     flags = {**command["flags"], **{key: value for key, value in flags.items() if value is not None}}
     flags |= {"run_dir": run_dir, "retry": True, "resume": False, "fresh": False}
