@@ -8,6 +8,7 @@ import pytest
 from curator_core.errors import UsageError
 from curator_core.task import DocumentBatch
 from curator_text.extract import HtmlExtractor
+from curator_text.extract._guard import GuardedProcess
 
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"]
 PARAGRAPHS = "".join(
@@ -71,6 +72,26 @@ def test_the_encoding_is_told_from_the_page_or_from_a_column(extract):
     assert second
 
 
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_a_page_in_utf8_is_that_however_few_of_its_characters_show_it(extract, start):
+    text = "Some words in English. " * 30 + "caf\u00e9"
+    out, _ = extract([start + f"<html><body><p>{text}</p></body></html>".encode()])
+    assert out["text"][0].as_py().strip() == text
+
+
+@pytest.mark.parametrize("encoding", ["iso2022_jp", "utf-16"])
+def test_an_encoding_of_plain_bytes_is_not_taken_for_utf8(extract, encoding):
+    text = "\u56f3\u66f8\u9928\u306f\u6625\u306b\u958b\u304d\u307e\u3059\u3002" * 20
+    out, _ = extract([f"<html><body><p>{text}</p></body></html>".encode(encoding)])
+    assert out["text"][0].as_py().strip() == text
+
+
+def test_a_page_of_frames_has_no_text_and_no_link_ratio(extract):
+    out, stage = extract([b"<html><frameset cols='50%,*'><frame src='a.html'><frame src='b.html'></frameset></html>"])
+    assert not stage.recorder.rejects
+    assert out.to_pylist() == [{"id": 0, "text": "", "title": None, "language": None, "link_ratio": None}]
+
+
 def test_a_slow_page_is_set_aside_and_its_neighbours_are_not(extract):
     slow = b"<div>" * 400_000 + b"x"  # time that grows with the square of the depth
     pages = [PAGE.encode()] * 6
@@ -116,6 +137,37 @@ def test_many_large_pages_do_not_block_each_other(extract):
     pages = [PAGE.replace("Opening", f"No {i} " + "word " * 40_000).encode() for i in range(20)]
     out, _ = extract(pages)
     assert [f"No {i} " in text for i, text in enumerate(out["text"].to_pylist())] == [True] * 20
+
+
+def test_many_small_pages_come_back_in_order(extract):
+    out, _ = extract([f"<html><title>No {i}</title><p>{'word ' * i}</html>".encode() for i in range(500)])
+    assert out["title"].to_pylist() == [f"No {i}" for i in range(500)]
+    assert [text.count("word") for text in out["text"].to_pylist()] == list(range(500))
+
+
+def test_answers_that_nobody_waited_for_are_not_given_to_other_pages():
+    guard = GuardedProcess(["resiliparse", "1", "title", str(1 << 30)], 60.0)
+
+    def titles(names):
+        return [f"<html><title>{name}</title>{PARAGRAPHS}</html>".encode() for name in names]
+
+    try:
+        left = guard.answers([(page, None) for page in titles(range(300))])
+        assert next(left).title == b"0"
+        left.close()
+        answers = list(guard.answers([(page, None) for page in titles("abc")]))
+        assert [answer.title for answer in answers] == [b"a", b"b", b"c"]
+    finally:
+        guard.close()
+
+
+def test_a_process_that_dies_between_two_batches_costs_no_page(extract):
+    _, stage = extract([PAGE])
+    process = stage._guard._process
+    process.kill()
+    process.wait()
+    batch = DocumentBatch(data=pa.table({"id": [0, 1], "content": [PAGE, PAGE]}))
+    assert stage.process(batch).num_items == 2
 
 
 def test_the_stage_travels_to_a_worker_after_use(extract):

@@ -1,13 +1,13 @@
 """A process that extracts pages under a limit of time and memory, and that may be lost: the pages are not trusted.
 
-Run as ``python -m curator_text.extract._guard ENGINE MAIN_CONTENT WANTED MEMORY_BYTES``. It answers each frame on its
-input with one on its output. `GuardedProcess` is the other end.
+Run as ``python -m curator_text.extract._guard ENGINE MAIN_CONTENT WANTED MEMORY_BYTES FILE FILE``. Pages travel in
+shares: one is written to one of two files in memory, an order on the input names it, the answers are written behind its
+pages, and a byte on the output says that they are all there. `GuardedProcess` is the other end; it fills one file while
+the process works on the other.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import math
 import os
 import selectors
@@ -15,21 +15,30 @@ import struct
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from curator_text.extract._engines import NotHtml, make_engine
 
-_HEAD = struct.Struct("<II")
-# The lengths of the four texts of an `Answer`, or -1 for none, and the ratio, or NaN for none.
-_ANSWER = struct.Struct("<iiiid")
-# Pages that may be on their way: the process has its next one when it is done, and little is sent twice after a loss.
-_AHEAD = 8
-_AHEAD_BYTES = 1 << 19
+# The file of a share, and how many pages are in it.
+_ORDER = struct.Struct("<II")
+# A file begins with how many answers stand, where they end, and when the last was found. Then come the pages' sizes and
+# those of their charsets' names, the pages, and the answers. What a file held before is left where it is: making room
+# again would take longer than all the rest.
+_STATE = struct.Struct("<QQd")
+_HEAD = struct.Struct("<QI")
+# The lengths of the four texts of an `Answer`, or -1 for none; and the ratio, or NaN for none.
+_ANSWER = struct.Struct("<qqqqd")
+# Large enough that handing over costs nothing beside the work, small enough to be done again after a loss.
+_SHARE_PAGES = 64
+_SHARE_BYTES = 1 << 19
+_FILES = 2
+_KEPT_BYTES = 4 << 20
+# malloc would return a tree's memory to the system after each page and ask for it again: a quarter of all the time.
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 _START_S = 120.0
-_PIPE_BYTES = 1 << 20
-_CHUNK = 1 << 16
 
 
 class Answer(NamedTuple):
@@ -42,6 +51,14 @@ class Answer(NamedTuple):
     link_ratio: float | None = None
 
 
+class _Share(NamedTuple):
+    """Pages on their way: in which file, how many, and where they end."""
+
+    file: int
+    pages: int
+    size: int
+
+
 class GuardedProcess:
     """Sends pages to a guarded process and gives an answer for each: what was extracted, or why nothing was."""
 
@@ -49,8 +66,7 @@ class GuardedProcess:
         self._arguments = list(arguments)
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
-        self._received = bytearray()
-        self._space = memoryview(bytearray(_CHUNK))
+        self._files: list[int] = []
 
     def answers(self, pages: Sequence[tuple[bytes, str | None]]) -> Iterator[Answer]:
         """One answer for each page, in order."""
@@ -63,97 +79,123 @@ class GuardedProcess:
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None
-        self._received.clear()
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        while self._files:
+            os.close(self._files.pop())
 
     def _attempt(self, pages: Sequence[tuple[bytes, str | None]], first: int) -> Iterator[Answer]:
         """Answers until the pages are done, or until one has cost the process: that one's answer says so."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        to_send: memoryview | None = None
+        orders, news = process.stdin.fileno(), process.stdout.fileno()
+        waiting: deque[_Share] = deque()
+        free = list(range(_FILES))
         sent = answered = first
-        deadline = time.monotonic() + self._timeout_s
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            writing = False
-            while answered < len(pages):
-                if to_send is None and sent < len(pages) and sent - answered <= _AHEAD // 2:
-                    frames, sent = _frames(pages, sent, answered + _AHEAD)
-                    to_send = memoryview(frames)
-                if (to_send is not None) != writing:
-                    writing = to_send is not None
-                    if writing:
-                        selector.register(process.stdin, selectors.EVENT_WRITE)
-                    else:
-                        selector.unregister(process.stdin)
-                ready = selector.select(max(0.0, deadline - time.monotonic()))
-                try:
-                    for key, _ in ready:
-                        if key.fileobj is process.stdin and to_send is not None:
-                            to_send = to_send[os.write(process.stdin.fileno(), to_send) :] or None
-                        elif key.fileobj is process.stdout:
-                            if not (count := os.readv(process.stdout.fileno(), [self._space])):
-                                raise BrokenPipeError
-                            self._received += self._space[:count]
-                except BlockingIOError:
-                    pass
-                except BrokenPipeError:
-                    self.close()
-                    yield Answer(b"extraction crashed", b"the process died: out of memory, or a crash")
-                    return
-                while answered < sent and (answer := self._next()) is not None:
-                    deadline = time.monotonic() + self._timeout_s
-                    answered += 1
-                    yield answer
-                    deadline = max(deadline, time.monotonic() + self._timeout_s)
-                if answered < len(pages) and time.monotonic() >= deadline:
-                    self.close()
-                    yield Answer(b"extraction timed out", b"more than timeout_s=%g" % self._timeout_s)
-                    return
+        begun = 0.0  # the latest time at which the page that the process is at can have been begun
+        loss: Answer | None = None
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(news, selectors.EVENT_READ)
+                while answered < len(pages):
+                    try:
+                        while free and sent < len(pages):
+                            if not waiting:
+                                begun = time.monotonic()
+                            waiting.append(share := self._filled(free.pop(), pages, sent))
+                            sent += share.pages
+                            os.write(orders, _ORDER.pack(share.file, share.pages))
+                        left = begun + self._timeout_s - time.monotonic()
+                        told = os.read(news, 1) if selector.select(max(0.0, left)) else None
+                        if told == b"":
+                            raise BrokenPipeError
+                    except BrokenPipeError:
+                        loss = Answer(b"extraction crashed", b"the process died: out of memory, or a crash")
+                        break
+                    *_, found_at = _STATE.unpack(_read(self._files[waiting[0].file], _STATE.size, 0))
+                    begun = max(begun, found_at)
+                    if told is not None:
+                        found = self._found(waiting[0])
+                        if len(found) < waiting[0].pages:
+                            loss = Answer(b"extraction crashed", b"the process said that it was done, and was not")
+                            break
+                        free.append(waiting.popleft().file)
+                        answered += len(found)
+                        yield from found
+                    elif time.monotonic() >= begun + self._timeout_s:
+                        loss = Answer(b"extraction timed out", b"more than timeout_s=%g" % self._timeout_s)
+                        break
+            if loss is not None:
+                found = []
+                for share in waiting:
+                    found += self._found(share)
+                self.close()
+                yield from found
+                if answered + len(found) < len(pages):
+                    yield loss
+                waiting.clear()
+        finally:
+            if waiting:  # nobody wants the answers that would come
+                self.close()
 
-    def _next(self) -> Answer | None:
-        if len(self._received) < _ANSWER.size:
-            return None
-        *sizes, ratio = _ANSWER.unpack_from(self._received)
-        end = _ANSWER.size + sum(size for size in sizes if size > 0)
-        if len(self._received) < end:
-            return None
-        texts: list[bytes | None] = []
-        at = _ANSWER.size
-        for size in sizes:
-            texts.append(None if size < 0 else bytes(self._received[at : at + size]))
-            at += max(size, 0)
-        del self._received[:end]
-        reason, text, title, language = texts
-        return Answer(reason, text, title, language, None if math.isnan(ratio) else ratio)
+    def _filled(self, file: int, pages: Sequence[tuple[bytes, str | None]], first: int) -> _Share:
+        """Pages from the first one on, written to a file: a number of them, or enough."""
+        heads: list[bytes] = []
+        pieces: list[bytes] = []
+        size = 0
+        while first < len(pages) and len(heads) < _SHARE_PAGES and size < _SHARE_BYTES:
+            content, charset = pages[first]
+            name = (charset or "").encode()
+            heads.append(_HEAD.pack(len(content), len(name)))
+            pieces += [content, name]
+            size += len(content)
+            first += 1
+        at = _STATE.size + _HEAD.size * len(heads) + sum(map(len, pieces))
+        _written(self._files[file], [_STATE.pack(0, at, 0.0), *heads, *pieces], 0)
+        return _Share(file, len(heads), at)
+
+    def _found(self, share: _Share) -> list[Answer]:
+        """The answers that stand for a share; its file is not needed any more."""
+        file = self._files[share.file]
+        count, end, _ = _STATE.unpack(_read(file, _STATE.size, 0))
+        data = _read(file, end - share.size, share.size)
+        answers: list[Answer] = []
+        at = 0
+        for _ in range(min(count, share.pages)):
+            *sizes, ratio = _ANSWER.unpack_from(data, at)
+            at += _ANSWER.size
+            texts: list[bytes | None] = []
+            for size in sizes:
+                texts.append(None if size < 0 else data[at : at + size])
+                at += max(size, 0)
+            reason, text, title, language = texts
+            answers.append(Answer(reason, text, title, language, None if math.isnan(ratio) else ratio))
+        if end > _KEPT_BYTES:
+            os.ftruncate(file, 0)
+        return answers
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.close()
+        self._files = [os.memfd_create("pages") for _ in range(_FILES)]
         # The same modules as here, also where somebody has extended sys.path.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment = {**_MALLOC, **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "curator_text.extract._guard", *self._arguments],
+            [sys.executable, "-m", "curator_text.extract._guard", *self._arguments, *map(str, self._files)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
+            pass_fds=self._files,
         )
-        assert process.stdin is not None
         assert process.stdout is not None
         self._process = process
-        os.set_blocking(process.stdin.fileno(), False)
-        for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):  # a user has only so much room for pipes; smaller ones work too
-                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             if not selector.select(_START_S) or os.read(process.stdout.fileno(), 1) != b"R":
@@ -162,29 +204,20 @@ class GuardedProcess:
         return process
 
 
-def _frames(pages: Sequence[tuple[bytes, str | None]], first: int, limit: int) -> tuple[bytes, int]:
-    """Pages from the first one on, as they are sent; and how far they go: to ``limit``, or to enough for the pipe."""
-    pieces: list[bytes] = []
-    size = 0
-    while first < min(limit, len(pages)) and size < _AHEAD_BYTES:
-        content, charset = pages[first]
-        name = (charset or "").encode()
-        pieces += [_HEAD.pack(len(content), len(name)), content, name]
-        size += len(content)
-        first += 1
-    return b"".join(pieces), first
+def _written(file: int, pieces: Sequence[bytes], at: int) -> int:
+    """Writes all of the pieces, though one call may take only some; how long they are."""
+    size = sum(map(len, pieces))
+    done = os.pwritev(file, pieces, at)
+    while done < size:
+        done += os.pwrite(file, memoryview(b"".join(pieces))[done:], at + done)
+    return size
 
 
-def _packed(answer: Answer) -> bytes:
-    *texts, ratio = answer
-    sizes = [-1 if text is None else len(text) for text in texts]
-    return b"".join([_ANSWER.pack(*sizes, math.nan if ratio is None else ratio), *filter(None, texts)])
-
-
-def _read(source: BinaryIO, size: int) -> bytes:
-    data = source.read(size)
-    if len(data) < size:
-        raise SystemExit(0)
+def _read(file: int, size: int, at: int) -> bytes:
+    """So many bytes, though one call may give only some."""
+    data = os.pread(file, size, at)
+    while len(data) < size and (more := os.pread(file, size - len(data), at + len(data))):
+        data += more
     return data
 
 
@@ -192,29 +225,43 @@ def main(arguments: Sequence[str]) -> None:
     """Answer pages until the input ends."""
     import resource
 
-    engine_name, main_content, wanted, memory_bytes = arguments
+    engine_name, main_content, wanted, memory_bytes, *files = arguments
     engine = make_engine(engine_name, main_content == "1", frozenset(wanted.split(",")))
     # What the interpreter and the engine take already is not counted against the pages.
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + int(memory_bytes), resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
-    sink.write(b"R")
-    sink.flush()
-    while True:
-        content_size, name_size = _HEAD.unpack(_read(source, _HEAD.size))
-        content, charset = _read(source, content_size), _read(source, name_size).decode() or None
-        try:
-            text, title, language, ratio = engine(content, charset)
-            answer = Answer(None, _utf8(text), _utf8(title), _utf8(language), ratio)
-        except NotHtml as error:
-            answer = Answer(b"not HTML", _utf8(str(error)))
-        except MemoryError:
-            answer = Answer(b"extraction out of memory", _utf8(f"more than {memory_bytes} bytes"))
-        except Exception as error:  # an engine may raise anything on a page; the page is told with it
-            answer = Answer(b"extraction failed", _utf8(f"{type(error).__name__}: {error}"[:500]))
-        sink.write(_packed(answer))
-        sink.flush()
+    orders, news = sys.stdin.fileno(), os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an engine prints is no news
+    os.write(news, b"R")
+    while len(order := os.read(orders, _ORDER.size)) == _ORDER.size:
+        number, count = _ORDER.unpack(order)
+        file = int(files[number])
+        heads = list(_HEAD.iter_unpack(_read(file, _HEAD.size * count, _STATE.size)))
+        at = _STATE.size + _HEAD.size * count
+        end = at + sum(map(sum, heads))
+        for done, (content_size, name_size) in enumerate(heads, start=1):
+            try:
+                content = _read(file, content_size, at)
+                charset = _read(file, name_size, at + content_size).decode() or None
+                text, title, language, ratio = engine(content, charset)
+                answer = Answer(None, _utf8(text), _utf8(title), _utf8(language), ratio)
+            except NotHtml as error:
+                answer = Answer(b"not HTML", _utf8(str(error)))
+            except MemoryError:
+                answer = Answer(b"extraction out of memory", _utf8(f"more than {memory_bytes} bytes"))
+            except Exception as error:  # an engine may raise anything on a page; the page is told with it
+                answer = Answer(b"extraction failed", _utf8(f"{type(error).__name__}: {error}"[:500]))
+            at += content_size + name_size
+            end += _written(file, _packed(answer), end)
+            _written(file, [_STATE.pack(done, end, time.monotonic())], 0)
+        os.write(news, b".")
+
+
+def _packed(answer: Answer) -> list[bytes]:
+    *texts, ratio = answer
+    sizes = [-1 if text is None else len(text) for text in texts]
+    return [_ANSWER.pack(*sizes, math.nan if ratio is None else ratio), *filter(None, texts)]
 
 
 def _utf8(text: str | None) -> bytes | None:

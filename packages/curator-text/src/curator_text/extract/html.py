@@ -24,7 +24,8 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     ``engine`` is ``resiliparse`` (fast), ``trafilatura`` or ``justext`` (slower, stricter; the extra ``extract``).
     ``main_content`` leaves out menus, footers and the like. ``charset_column`` names a column with what the server said
-    of the encoding; otherwise it is told from the page. The language is the engine's quick guess.
+    of the encoding; otherwise a page that is valid UTF-8 is taken for that, and any other is told by its bytes. The
+    language is resiliparse's quick guess from the first 2,000 characters of the text.
 
     Pages are extracted in a process of their own. One that takes longer than ``timeout_s`` or more than ``memory_mb``,
     or that no engine can read, is set aside; what is neither HTML nor text is dropped as ``not HTML``. The page itself
