@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curator_core.errors import UsageError
-from curator_text.readers import JsonlReader
+from curator_text.readers import JsonlReader, _bytes, jsonl
 from curator_text.readers._bytes import Block, line_blocks
 from curator_text.readers._json import JSON
 from curator_text.readers.jsonl import JsonlRead
@@ -278,6 +278,16 @@ def test_spans_of_any_size_give_each_line_exactly_once(lines, closed, step, bloc
     assert got == data
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 40) | st.integers(2_000, 5_000), max_size=60), st.integers(0, 3))
+def test_every_line_end_is_found_in_long_and_in_short_lines(widths, behind):
+    data = b"".join(b"x" * width + b"\n" for width in widths) + b"y" * behind
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_bytes, "_STRIDE", 4096)
+        found = _bytes.line_ends(bytearray(data + b"\n not looked at \n"), len(data))
+    assert found.tolist() == [place for place, byte in enumerate(data) if byte == 10]
+
+
 SCALARS = {
     "s": st.text(st.characters(exclude_categories=["Cs"])),
     "i": st.integers(-(1 << 63), (1 << 63) - 1),
@@ -303,6 +313,57 @@ SCHEMA = {
     "o": {"x": "int64", "y": "string"},
     "j": "json",
 }
+
+
+KINDS = [
+    SCALARS["s"],
+    st.integers(-9, 9),
+    st.sampled_from([1.5, 0.0, -1e17, 9007199254740993.0]),
+    st.sampled_from([1.5, 2, -0.0]),
+    st.integers(-9, 9) | st.just((1 << 63) + 1) | st.just(1 << 70),
+    st.booleans(),
+    st.sampled_from([[], ["x"], [None]]),
+    st.just({"x": 1}),
+]
+
+
+@st.composite
+def nearly_uniform_rows(draw):
+    """Rows with a kind of value for each key, and some that are not like the others."""
+    fields = draw(st.dictionaries(st.sampled_from("abcd"), st.sampled_from(KINDS), min_size=1))
+    rows = draw(st.lists(st.fixed_dictionaries(fields) | st.fixed_dictionaries({}, optional=fields), max_size=6))
+    odd = st.dictionaries(st.sampled_from("abcde"), st.none() | st.one_of(KINDS), max_size=3)
+    for row in draw(st.lists(odd, max_size=2)):
+        rows.insert(draw(st.integers(0, len(rows))), row)
+    return rows
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    nearly_uniform_rows(),
+    st.dictionaries(st.sampled_from("abc"), st.sampled_from(["string", "int64", "float64", "json"]), max_size=2),
+    st.none() | st.lists(st.sampled_from("abcd"), min_size=1, unique=True),
+    st.integers(1, 3),
+)
+@example([{"a": ["x"]}, {"a": []}], {}, None, 1)
+@example([{"a": (1 << 63) + 1}, {"a": 1}], {}, None, 1)
+@example([{"a": 1.5}, {"a": 1}, {"a": 2}], {}, None, 1)
+@example([{"a": 1}, {"a": 1.5}], {}, None, 1)
+@example([{"a": None, "b": 1}, {"a": "x"}], {}, None, 1)
+@example([{"a": 1}, {"c": "x"}, {"b": "x"}], {"b": "string", "c": "string"}, None, 1)
+def test_types_guessed_by_few_lines_are_those_of_two_hundred(tmp_path_factory, rows, schema, columns, lines):
+    path = put(tmp_path_factory.mktemp("r") / "a.jsonl", *rows)
+
+    def read(count: int) -> tuple[object, ...]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jsonl, "_GUESS_LINES", count)
+            got = read_files(JsonlRead(schema=schema, columns=columns), [path])
+        # As text, because 1 == 1.0 == True.
+        return [(str(batch.to_pyarrow().schema), repr(batch.to_pyarrow().to_pylist())) for batch in got.batches], [
+            (reject.position, reject.reason, reject.message) for reject in got.rejects
+        ]
+
+    assert read(lines) == read(0)
 
 
 @settings(max_examples=150, deadline=None)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pyarrow as pa
 
 from curator_core.errors import UsageError
@@ -21,6 +22,9 @@ _CHUNK = 1 << 20
 _RAW_KEPT = 1 << 16
 # What one call loses when its frame turns out to be damaged.
 _ZSTD_STEP = 1 << 16
+_STRIDE = 1 << 20
+# Lines from which on a search from one line end to the next is quicker than a look at every byte.
+_LONG_LINES = 1024
 
 
 class Truncated(Exception):
@@ -36,6 +40,10 @@ class Block:
     line: int | None  # the number of the first line, counted from 1; None inside a byte range
     lines: int | None = None  # how many line ends are in it, once somebody has counted
     last: bool = False  # whether the file, or the span, ends with it
+
+    def line_ends(self) -> np.ndarray[Any, Any]:
+        """Where its line ends are."""
+        return line_ends(cast(bytearray, self.data.obj), len(self.data))
 
 
 @dataclass(slots=True)
@@ -162,6 +170,28 @@ class _Zstd(io.RawIOBase):
             raise Truncated(f"the zstd stream is damaged: {error}") from error
         view[: len(data)] = data
         return len(data)
+
+
+def line_ends(buffer: bytes | bytearray, size: int) -> np.ndarray[Any, Any]:
+    """Where the line ends in the first ``size`` bytes are."""
+    bytes_ = np.frombuffer(buffer, np.uint8, size)
+    # In strides that stay in the cache, because fresh memory costs more than the search.
+    mask = np.empty(min(size, _STRIDE), np.bool_)
+    found: list[np.ndarray[Any, Any]] = [np.empty(0, np.int64)]
+    long = False
+    for start in range(0, size, _STRIDE):
+        stop = min(start + _STRIDE, size)
+        if long:
+            places = []
+            at = buffer.find(10, start, stop)
+            while at >= 0:
+                places.append(at)
+                at = buffer.find(10, at + 1, stop)
+            found.append(np.array(places, np.int64))
+        else:
+            found.append(np.flatnonzero(np.equal(bytes_[start:stop], 10, out=mask[: stop - start])) + start)
+        long = len(found[-1]) * _LONG_LINES < stop - start
+    return np.concatenate(found)
 
 
 def line_blocks(

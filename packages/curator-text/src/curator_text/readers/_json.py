@@ -27,7 +27,6 @@ from curator_core.errors import UsageError, nearest
 # Exact JSON text of a value of any kind: for what has no one Arrow type.
 JSON = pa.json_(pa.utf8())
 _PIECES = 16
-_STRIDE = 1 << 20
 _EXACT_INT = 1 << 53
 _LIST = re.compile(r"\s*list\s*<(.*)>\s*", re.DOTALL)
 _SCALARS = {
@@ -45,6 +44,7 @@ _SCALARS = {
     "json": JSON,
 }
 _PYTHON = {pa.string(): str, pa.int64(): int, pa.uint64(): int, pa.float64(): float, pa.bool_(): bool}
+_PLAIN = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 _SHORT = {
     pa.string(): "string",
     pa.int64(): "int64",
@@ -147,6 +147,23 @@ def infer_types(rows: Iterable[dict[str, Any]]) -> dict[str, pa.DataType]:
     return {key: _settle(kinds) for key, kinds in seen.items()}
 
 
+def guessed_types(
+    rows: Iterable[dict[str, Any]], declared: Mapping[str, pa.DataType], only: tuple[str, ...] | None
+) -> dict[str, pa.DataType] | None:
+    """What `infer_types` will say of the rows of a block that begins with these, if all of it fits; None if unsure.
+
+    A block that Arrow parses by a schema has no other keys than these and, for these types, no other kinds of values.
+    So every kind of value but one has a count of 0 (whole numbers count as fractions where there is a fraction), and
+    the keys are in the order of the first rows. It is not so for other types: an empty list is ``json`` by itself.
+    """
+    found = infer_types(rows)
+    names = found.keys() if only is None else only
+    if not found or not declared.keys() | set(names) <= found.keys():
+        return None
+    types = {name: declared.get(name, found[name]) for name in names}
+    return types if all(types[name] in _PLAIN for name in types.keys() - declared.keys()) else None
+
+
 def _kind(value: Any) -> pa.DataType | None:
     if value is None:
         return None
@@ -186,21 +203,27 @@ def _settle(kinds: dict[pa.DataType, int]) -> pa.DataType:
 class LineParser:
     """Parses blocks of one file. ``types`` grows when a key appears that the first rows did not have.
 
-    ``only``: the columns to read, and no others.
+    ``only``: the columns to read, and no others. ``settle`` gives the types where those at hand are a guess (see
+    `guessed_types`) and the first block does not prove it.
     """
 
     types: dict[str, pa.DataType]
     only: tuple[str, ...] | None = None
     max_line_bytes: int = 1 << 26
+    settle: Callable[[], dict[str, pa.DataType]] | None = None
 
-    def parse(self, data: memoryview) -> Parsed:
-        """The rows of a block of lines, and the lines that are none."""
+    def parse(self, data: memoryview, ends: np.ndarray[Any, Any]) -> Parsed:
+        """The rows of a block of lines, and the lines that are none; ``ends``: where its line ends are."""
         bytes_ = np.frombuffer(data, np.uint8)
-        ends = _line_ends(bytes_)
         lines = len(ends)
         if len(data) and (not lines or ends[-1] != len(data) - 1):
             ends = np.append(ends, len(data))
         table = self._at_once(data, bytes_, ends)
+        if table is None and self.settle is not None:
+            guess, self.types = list(self.types.items()), self.settle()
+            if list(self.types.items()) != guess:
+                table = self._at_once(data, bytes_, ends)
+        self.settle = None
         if table is not None:
             return Parsed(table, table.num_rows, lines)
         tables: list[pa.Table] = []
@@ -368,16 +391,6 @@ def _finite(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_finite)
-
-
-def _line_ends(bytes_: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Where the line ends are; in strides that stay in the cache, because fresh memory costs more than the search."""
-    mask = np.empty(min(len(bytes_), _STRIDE), np.bool_)
-    found = []
-    for start in range(0, len(bytes_), _STRIDE):
-        piece = bytes_[start : start + _STRIDE]
-        found.append(np.flatnonzero(np.equal(piece, 10, out=mask[: len(piece)])) + start)
-    return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
 def _column(rows: list[dict[str, Any]], name: str, kind: pa.DataType) -> pa.Array | None:

@@ -28,6 +28,9 @@ SUFFIXES = tuple(base + end for base in (".jsonl", ".ndjson", ".json") for end i
 # What the types are taken from: this many lines, as far as they lie within this many bytes.
 _FIRST_LINES = 200
 _FIRST_BYTES = 1 << 20
+# What they are guessed from: to look at 200 lines takes longer than to see that a block fits.
+_GUESS_LINES = 8
+_GUESS_BYTES = 1 << 16
 _RAW_KEPT = 1 << 16
 
 
@@ -96,9 +99,8 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                     )
                     return
                 if parser is None:
-                    types = self._types_from(_head_of(block, span)) or self._first_types(path)
-                    parser = _json.LineParser(types, self._columns, self._max_line_bytes)
-                parsed = parser.parse(block.data)
+                    parser = self._parser(block, path, span)
+                parsed = parser.parse(block.data, block.line_ends())
                 block.lines = parsed.lines
                 self.record_read(parsed.rows)
                 for bad in parsed.bad:
@@ -111,6 +113,18 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                         raw=bad.raw[:_RAW_KEPT],
                     )
                 yield self._with_path(parsed.table, path)
+
+    def _parser(self, block: Block, path: str, span: tuple[int, int] | None) -> _json.LineParser:
+        def settle() -> dict[str, pa.DataType]:
+            return self._types_from(_head_of(block, span)) or self._first_types(path)
+
+        if _holds_head(block, span):
+            start = bytes(block.data[:_GUESS_BYTES])
+            rows = list(_json.first_lines(start[: start.rfind(b"\n") + 1], _GUESS_LINES))
+            guess = _json.guessed_types(rows, self._types, self._columns)
+            if guess is not None:
+                return _json.LineParser(guess, self._columns, self._max_line_bytes, settle)
+        return _json.LineParser(settle(), self._columns, self._max_line_bytes)
 
     def _first_types(self, path: str) -> dict[str, pa.DataType]:
         """The types of a file's columns; every range of a file finds the same ones."""
@@ -197,11 +211,15 @@ class JsonlReader(CompositeStage[EmptyTask, DocumentBatch]):
 
 def _head_of(block: Block, span: tuple[int, int] | None) -> bytes | None:
     """What `JsonlRead._first_types` would read of the file, where the block at hand holds it."""
+    return bytes(block.data[:_FIRST_BYTES]) if _holds_head(block, span) else None
+
+
+def _holds_head(block: Block, span: tuple[int, int] | None) -> bool:
     if block.offset:
-        return None
-    head = bytes(block.data[:_FIRST_BYTES])
-    whole = block.last and span is None
-    return head if whole or len(head) == _FIRST_BYTES or head.count(b"\n") >= _FIRST_LINES else None
+        return False
+    if (block.last and span is None) or len(block.data) >= _FIRST_BYTES:
+        return True
+    return bytes(block.data).count(b"\n") >= _FIRST_LINES
 
 
 def _position(line: int | None, offset: int) -> str:
