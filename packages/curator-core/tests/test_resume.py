@@ -441,9 +441,10 @@ def test_a_damaged_file_of_the_run_directory_is_named_and_can_be_removed(tmp_pat
 def test_a_damaged_record_is_no_hindrance_to_starting_over(tmp_path: Path, name: str) -> None:
     trial = here(tmp_path)
     trial.run()
-    (tmp_path / "run" / name).write_text('{"sta')
-    with pytest.raises(RunRefused, match=r"is damaged.*--fresh"):
-        trial.run(resume=True)
+    for text in ('{"sta', "[]", "{}", "null"):
+        (tmp_path / "run" / name).write_text(text)
+        with pytest.raises(RunRefused, match=r"is damaged.*--fresh"):
+            trial.run(resume=True)
     trial.check(trial.run(fresh=True))
 
 

@@ -23,6 +23,8 @@ from curator_core.errors import OutputError, RunRefused, UsageError
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 60.0
 _LOCK = ".lock"
+# What each record has, since there are records.
+_KEYS = {"run.json": ("state",), "plan.json": ("steps",), "command.json": ("file", "settings", "folder", "flags")}
 
 
 class RunDirectory:
@@ -85,12 +87,16 @@ class RunDirectory:
         if not storage.exists(path):
             return None
         try:
-            return json.loads(storage.read_bytes(path))
+            found = json.loads(storage.read_bytes(path))
+            lacks = [key for key in _KEYS.get(name, ()) if not isinstance(found, dict) or key not in found]
+            if lacks:
+                raise ValueError(f"it has no {lacks[0]!r}")
         except ValueError as error:
             raise RunRefused(
                 f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it; "
                 "start over with fresh=True (--fresh)"
             ) from None
+        return found
 
     def write_json(self, name: str, value: Any) -> None:
         text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False)
