@@ -13,10 +13,14 @@ HERE = Subject("local", {"workers": 0}, name="in process")
 TWO = Subject("local", {"workers": 2}, frozenset({"processes"}), name="two workers")
 
 
+CASES = [
+    *(pytest.param(HERE, check) for check in checks(HERE)),
+    *(pytest.param(TWO, check, marks=pytest.mark.slow) for check in checks(TWO)),  # all of them together
+]
+
+
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    ("subject", "check"), [(subject, check) for subject in (HERE, TWO) for check in checks(subject)], ids=str
-)
+@pytest.mark.parametrize(("subject", "check"), CASES, ids=str)
 def test_the_executor_conforms(subject: Subject, check: Check, tmp_path: Path) -> None:
     check.run(subject, tmp_path)
 
