@@ -647,16 +647,20 @@ def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
         "  - MODULE.Check".replace("MODULE", curate.module),
         f"  - {curate.module}.Slow: {{seconds: 60}}\n  - {curate.module}.Check",
     )
-    command = [*CURATE, "run", "p.yaml", "--executor", "local", "--workers", str(workers)]
+    command = [*CURATE, "run", "p.yaml", "--executor", "local", "--workers", str(workers), "--set", "Check.poison=-2"]
     process = spawn(command, cwd=curate.folder, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: any(curate.folder.glob("started-*")), process)
     os.kill(process.pid, name)
     _, err = process.communicate(timeout=50)  # less than the minute that its task takes
     assert process.returncode == INTERRUPTED, err
-    assert f"interrupted; go on with: curate run p.yaml --run-dir {curate.folder}/run --executor local --resume" in err
+    go_on = f"curate run p.yaml --run-dir {curate.folder}/run --executor local --set Check.poison=-2 --resume"
+    assert f"interrupted; go on with: {go_on}" in err
     assert "Traceback" not in err
     wait_for(lambda: not alive_in_group(process.pid), None)
     assert not list((curate.folder / "out").glob("**/*"))
+    assert curate("report", "run") == DONE
+    assert "numbers: failed in" in curate.out
+    assert "problem: interrupted before it was done\nwhat is complete is kept: go on with --resume" in curate.out
     assert curate("run", "p.yaml", "--resume", "--set", "Slow.seconds=0", "--allow-changed") == DONE
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]
 

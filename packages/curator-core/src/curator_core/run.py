@@ -831,9 +831,15 @@ class _Run:
         self.progress.state = "failed"
         if self.directory is None or isinstance(error, (RunRefused, PlanError)) or not self.begun:
             return
-        text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyboardInterrupt):
+            text = "interrupted before it was done"
+        else:
+            text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
         self.summary.problems.append(text)
-        self.summary.stages = list(self.progress.tally.stages.values())
+        self.summary.sources = self.progress.finished_sources + self.progress.skipped_sources
+        place = {planned.name: number for number, planned in enumerate(self.plan.stages)}
+        stages = self.progress.tally.stages.values()  # in the order in which workers told of them
+        self.summary.stages = sorted(stages, key=lambda stage: place.get(stage.name, len(place)))
         with contextlib.suppress(CuratorError):  # the disk may be what failed; the first error is the one to show
             self.directory.write_json("run.json", {**self._run_record("failed"), "summary": self.summary.as_dict()})
 

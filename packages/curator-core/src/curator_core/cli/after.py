@@ -29,6 +29,8 @@ def report_command(run_dir: str, as_json: bool) -> None:
             continue
         if "summary" in record:
             click.echo(summary_text(record["summary"]))
+            if record["state"] == "failed":
+                click.echo("what is complete is kept: go on with --resume")
         else:
             click.echo(f"the run has not finished: its state is {record['state']!r}; go on with --resume")
         click.echo(f"report: {path}")

@@ -6,9 +6,10 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import signal
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -97,12 +98,14 @@ def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet
         _after_failure(run_dir, error)
         return exit_code_of(error)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; go on with: {_resume_line(path, run_dir, flags)}", err=True)
+        click.echo(f"interrupted; go on with: {_resume_line(path, run_dir, flags, settings)}", err=True)
         return INTERRUPTED
     except Exception as error:
         # Not an error that was foreseen, so its traceback is the best there is to tell.
         traceback.print_exc()
-        click.echo(f"this should not have happened; go on with: {_resume_line(path, run_dir, flags)}", err=True)
+        click.echo(
+            f"this should not have happened; go on with: {_resume_line(path, run_dir, flags, settings)}", err=True
+        )
         if as_json:
             click.echo(json.dumps({"state": "failed", "error": repr(error), "exit_code": FAILED, "run_dir": run_dir}))
         return FAILED
@@ -183,9 +186,10 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
     click.echo(f"what is complete is kept in {run_dir}: mend the cause, and go on with --resume", err=True)
 
 
-def _resume_line(path: str, run_dir: str | None, flags: Mapping[str, Any]) -> str:
-    given = {"run-dir": run_dir, "executor": flags.get("executor")}
-    return " ".join(["curate run", path, *(f"--{name} {value}" for name, value in given.items() if value), "--resume"])
+def _resume_line(path: str, run_dir: str | None, flags: Mapping[str, Any], settings: Sequence[str]) -> str:
+    given = [("run-dir", run_dir), ("executor", flags.get("executor")), *(("set", setting) for setting in settings)]
+    words = [word for name, value in given if value for word in (f"--{name}", value)]
+    return shlex.join(["curate", "run", path, *words, "--resume"])
 
 
 @contextlib.contextmanager
