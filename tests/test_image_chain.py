@@ -69,7 +69,7 @@ def cluster() -> Iterator[None]:
     from curator_backends.options import RayOptions
     from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
 
-    with connect(RayOptions(num_cpus=2), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True):
+    with connect(RayOptions(num_cpus=2, dashboard=True), extra_environment=CLUSTER_ENVIRONMENT):
         yield
 
 
