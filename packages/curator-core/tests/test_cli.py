@@ -341,6 +341,15 @@ def test_rejects_show_where_a_row_stood_and_cannot_steer_the_terminal(curate: Pr
     assert curate.out == "nothing was set aside for that\n"
 
 
+def test_files_of_which_nothing_can_be_read_are_told(curate: Project) -> None:
+    for path in (curate.folder / "in").iterdir():
+        path.write_bytes(b"\x00\x01\x02")
+    assert curate("run", "p.yaml") == DONE
+    assert "warning: Read has rejected everything that it was given (4 rows)" in curate.out
+    assert curate("rejects", "run") == DONE
+    assert ".txt:1  not digits  (3 bytes of binary data)\n" in curate.out
+
+
 def test_verify_finds_what_has_changed(curate: Project) -> None:
     assert curate("run", "p.yaml") == DONE
     assert curate("verify", "run") == DONE

@@ -41,6 +41,7 @@ from curator_core.run_directory import RunDirectory
 from curator_core.stages import ProcessingStage, overrides
 from curator_core.task import EmptyTask, FileGroupTask, FileRecord, StagePerfStats, Task
 from curator_core.transport import decode_task
+from curator_core.words import count
 
 SUCCESS = "_SUCCESS"
 # A run is not judged by max_error_fraction before it has seen this many rows.
@@ -634,6 +635,12 @@ class _Run:
         summary = self.summary
         summary.sources = len(self.segment_sources[0])
         summary.sources_failed = failed
+        summary.warnings += [
+            f"{stage.name} has rejected everything that it was given ({count(stage.rows_in, 'row')}): look at it with "
+            "`curate rejects RUN_DIR`; it may be of another kind than the stage reads"
+            for stage in summary.stages
+            if 0 < stage.rows_in == stage.rows_rejected
+        ]
         summary.state = "quarantined" if failed or summary.rows_quarantined else "done"
         tasks = self._ordered(results)
         summary.results = len(tasks)

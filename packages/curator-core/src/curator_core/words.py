@@ -39,9 +39,14 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def is_binary(raw: bytes) -> bool:
+    """Whether bytes are no text: an image, an archive."""
+    return b"\0" in raw[:512]
+
+
 def beginning(raw: bytes, width: int) -> str:
     """The first characters of some bytes; of what is no text (an image, an archive) only how much it is."""
-    if b"\0" in raw[:512]:
+    if is_binary(raw):
         return f"({size(len(raw))} of binary data)"
     text = raw.decode("utf-8", "backslashreplace")
     return text if len(text) <= width else f"{text[:width]}…"

@@ -9,7 +9,7 @@ import click
 
 from curator_core.cli import DONE, FAILED
 from curator_core.errors import UsageError
-from curator_core.words import beginning, count
+from curator_core.words import beginning, count, is_binary
 
 
 @click.command("report", short_help="Show and rewrite the report of a run.")
@@ -93,7 +93,8 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
     parts = [where, *(example["message"] or "").strip().splitlines()[-1:]]
     if example["raw"]:
         # repr(): bytes from outside must not steer the terminal.
-        parts.append(repr(beginning(example["raw"], width)))
+        shown = beginning(example["raw"], width)
+        parts.append(shown if is_binary(example["raw"]) else repr(shown))
     return "  ".join(
         _printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part
     )
