@@ -369,8 +369,9 @@ def _remove_local(target: Path) -> None:
             else:
                 target.unlink(missing_ok=True)
         except OSError as error:
-            # Another has made this folder meanwhile, or put a file into it.
-            if error.errno not in (errno.ENOTEMPTY, errno.EISDIR) or attempt == _REMOVE_TRIES:
+            # Another has made this folder meanwhile, or put a file into it. Python has no number for a folder that is
+            # not the one that it was a moment ago.
+            if error.errno not in (errno.ENOTEMPTY, errno.EISDIR, None) or attempt == _REMOVE_TRIES:
                 raise
         else:
             return
