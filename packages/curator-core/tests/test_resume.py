@@ -365,6 +365,20 @@ def test_a_lock_whose_folder_was_taken_away_is_taken_anew(tmp_path: Path, monkey
     assert (tmp_path / "runs" / "a").is_dir()  # it was not the third that has made it
 
 
+def test_the_mark_lists_each_file_in_a_line(tmp_path: Path) -> None:
+    trial = here(tmp_path, files=3)
+    result = trial.run()
+    text = (tmp_path / "out" / "_SUCCESS").read_text()
+    mark = json.loads(text)
+    assert (mark["stage"], mark["rows"], mark["bytes"]) == (
+        "WriteLines",
+        result.summary.rows_written,
+        sum(path.stat().st_size for path in (tmp_path / "out").glob("*.jsonl")),
+    )
+    assert [json.loads(line.rstrip(",")) for line in text.splitlines()[1:-1]] == mark["files"]
+    assert {entry["path"] for entry in mark["files"]} == {path.name for path in (tmp_path / "out").glob("*.jsonl")}
+
+
 def test_what_another_run_has_finished_is_not_written_over(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()

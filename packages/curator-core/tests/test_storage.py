@@ -329,6 +329,22 @@ def test_names_of_paths_and_urls() -> None:
         storage.relative("s3://bucket/ab", "s3://bucket/a")
 
 
+PARTS = st.lists(st.sampled_from(["a", "b.c", ".d", "..e", "...", "", ".", ".."]), max_size=5).map("/".join)
+
+
+@given(PARTS, PARTS, st.sampled_from(["", "/r/", "./"]), st.booleans())
+def test_a_relative_name_is_that_of_the_absolute_paths(above: str, below: str, root: str, spelled_out: bool) -> None:
+    base = f"{root}{above}" or "."
+    path = f"{base}/{below}"
+    expected = os.path.relpath(os.path.abspath(path), os.path.abspath(base))  # noqa: PTH100
+    given_base = os.path.abspath(base) if spelled_out else base  # noqa: PTH100
+    if expected.startswith("..") and expected not in ("..e", "...") and not expected.startswith(("..e/", ".../")):
+        with pytest.raises(UsageError, match="not inside"):
+            storage.relative(path, given_base)
+    elif expected != ".":
+        assert storage.relative(path, given_base) == expected
+
+
 @pytest.mark.parametrize(
     ("pattern", "base"),
     [

@@ -210,7 +210,9 @@ class _Run:
         self.since = 0  # the attempt that brought the present pipeline; 0 for the first
         self.written: dict[str, Any] = {}
         self.marks: dict[str, str] = {}  # by folder, the checksum of the mark that this run directory has put there
-        self.replaced: dict[str, bytes] = {}  # by folder, the mark of what a run without a directory writes over
+        self.replaced: dict[
+            str, str
+        ] = {}  # by folder, the checksum of the mark of what a run without a directory writes over
         self.attempt = 1
         self.stale = False  # whether the run directory holds what is to be forgotten before this run begins
         self.begun = False  # whether the run directory is ours: what goes wrong before leaves it as it was
@@ -752,7 +754,7 @@ class _Run:
             mark = storage.join(folder, SUCCESS)
             if storage.exists(mark):
                 if self.directory is None:
-                    self.replaced[folder] = storage.read_bytes(mark)
+                    self.replaced[folder] = _checksum(storage.read_bytes(mark))
                 storage.remove(mark)
 
     def _finish_outputs(self, outputs: dict[str, list[FileRecord]]) -> None:
@@ -772,41 +774,34 @@ class _Run:
             folder = stage.output_folder()
             if not folder:
                 continue
-            self._remove_strays(folder, records)
-            listed = [
-                {
-                    "path": storage.relative(record.path, folder),
-                    "rows": record.rows,
-                    "bytes": record.bytes,
-                    "sha256": record.sha256,
-                }
-                for record in records
-            ]
-            content = {
-                "stage": planned.name,
-                "rows": sum(record.rows for record in records),
-                "bytes": sum(record.bytes for record in records),
-                "files": listed,
-            }
+            names = [storage.relative(record.path, folder) for record in records]
+            self._remove_strays(folder, set(names))
             storage.make_folder(folder)
-            mark = json.dumps(content, indent=1).encode()
-            if self.replaced.get(folder, mark) != mark:
-                self.summary.warnings.append(f"{folder!r} held another finished output, which this run has replaced")
-            if self.directory is not None:
-                # Known to be ours before it is there: a run that is killed in between can be resumed.
-                self.marks[storage.absolute(folder)] = _checksum(mark)
-                self.directory.write_json("run.json", self._run_record("running"))
-            storage.write_bytes_atomic(storage.join(folder, SUCCESS), mark)
+            rows, size = sum(record.rows for record in records), sum(record.bytes for record in records)
+            digest = hashlib.sha256()
+            with storage.write_atomic(storage.join(folder, SUCCESS)) as out:
+                for text in _mark(planned.name, rows, size, names, records):
+                    data = text.encode("utf-8", "surrogatepass")
+                    digest.update(data)
+                    out.write(data)
+                checksum = digest.hexdigest()
+                if self.replaced.get(folder, checksum) != checksum:
+                    self.summary.warnings.append(
+                        f"{folder!r} held another finished output, which this run has replaced"
+                    )
+                if self.directory is not None:
+                    # Known to be ours before it is there: a run that is killed in between can be resumed.
+                    self.marks[storage.absolute(folder)] = checksum
+                    self.directory.write_json("run.json", self._run_record("running"))
             self.written[planned.name] = {"folder": storage.absolute(folder), "files": len(records)}
             self.summary.files += len(records)
-            self.summary.bytes += int(cast(Any, content["bytes"]))
-            self.summary.rows_written += int(cast(Any, content["rows"]))
+            self.summary.bytes += size
+            self.summary.rows_written += rows
 
-    def _remove_strays(self, folder: str, records: Sequence[FileRecord]) -> None:
+    def _remove_strays(self, folder: str, standing: set[str]) -> None:
         """Remove what earlier attempts of this run left: files named after its sources that no event stands for."""
         if not storage.exists(folder):
             return
-        standing = {storage.relative(record.path, folder) for record in records}
         targets = {storage.file_name(name) for name in (*standing, SUCCESS)}
         known = self.listing.rows if self.listing is not None else self._sources_now()
         # Another run may share the folder and the sources: what this stage has not written the like of is not its own.
@@ -855,6 +850,17 @@ class _Run:
 
         assert self.directory is not None
         write_report(self.directory.url)
+
+
+def _mark(stage: str, rows: int, size: int, names: Sequence[str], records: Sequence[FileRecord]) -> Iterator[str]:
+    """The content of a mark: JSON with a line for each file, because there may be a million of them."""
+    yield f'{{"stage": {json.dumps(stage)}, "rows": {rows}, "bytes": {size}, "files": ['
+    end = "\n"
+    for name, record in zip(names, records, strict=True):
+        entry = {"path": name, "rows": record.rows, "bytes": record.bytes, "sha256": record.sha256}
+        yield end + json.dumps(entry)
+        end = ",\n"
+    yield "\n]}\n"
 
 
 def _checksum(data: bytes) -> str:

@@ -37,6 +37,7 @@ _BUFFER_BYTES = 1 << 20
 _NAME_BYTES = 255
 _FOLDER_TRIES = 10
 _REMOVE_TRIES = 100
+_UNUSUAL = re.compile(r"(?<=/)\.{0,2}(?:/|\Z)")  # a part that is empty, `.` or `..`
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
 _TEMPORARY = re.compile(r"\..*\.tmp-\d+-\d+")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -99,6 +100,9 @@ def join(base: AnyPath, *names: str) -> str:
 def relative(path: AnyPath, base: AnyPath) -> str:
     """``path`` as seen from the folder ``base``, with forward slashes."""
     text, folder = os.fspath(path), os.fspath(base).rstrip("/") + "/"
+    # The usual case, and a run asks for each of its files: names that are written as they would be after `absolute`.
+    if text.startswith(folder) and not _UNUSUAL.search(text, len(folder)):
+        return text[len(folder) :]
     if is_local(text) and is_local(folder):
         text, folder = absolute(text), absolute(folder).rstrip("/") + "/"
     if not text.startswith(folder):
