@@ -367,6 +367,14 @@ def test_the_description_shows_parameters_columns_and_needs() -> None:
     assert "1 CPU, 2 workers" in text
 
 
+def test_of_long_lists_the_plan_shows_the_beginning_and_keeps_all() -> None:
+    endings = [f".{letter}" for letter in "abcdefgh"]
+    made = plan(FilePartitioning(paths="in", extensions=endings), Read())
+    assert "extensions=['.a', '.b', '.c', '.d', ...]" in made.describe()
+    assert made.steps()[0]["params"]["extensions"] == endings
+    assert made.stages[0].stage.call().endswith(f"extensions={endings!r})")
+
+
 def test_a_pipeline_that_cannot_run_describes_itself_and_says_why() -> None:
     text = Pipeline([FILES, Read(), Add(reads="txt")], name="clean").describe()
     assert text.startswith("clean: cannot run as it is")

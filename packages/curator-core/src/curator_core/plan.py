@@ -571,7 +571,7 @@ def _needs(group: Group) -> str:
 
 def _shown(planned: PlannedStage) -> str:
     # Not repr(): what with_() has set stands in the line of the group, or is the name itself.
-    return planned.stage.call()
+    return planned.stage.call(brief=True)
 
 
 def check_stage_list(stages: Iterable[object]) -> list[Stage]:

@@ -23,6 +23,7 @@ import dataclasses
 import functools
 import inspect
 import re
+import reprlib
 import sys
 import types
 import typing
@@ -341,11 +342,15 @@ class ProcessingStage(ABC, Generic[X, Y]):
         kept = zip(_SETTINGS, _OVERRIDES, strict=True)
         return {name: self.__dict__[key] for name, key in kept if key in self.__dict__}
 
-    def call(self) -> str:
-        """How the stage is made, as Python: its name and the parameters that are not the defaults."""
+    def call(self, *, brief: bool = False) -> str:
+        """How the stage is made, as Python: its name and the parameters that are not the defaults.
+
+        ``brief`` is for reading: of a long list it shows the beginning.
+        """
         signature = _signature(type(self))
+        show = _BRIEF.repr if brief else repr
         shown = [
-            f"{key}={value!r}"
+            f"{key}={show(value)}"
             for key, value in self.params().items()
             if not _same(value, signature.parameters[key].default)
             and (key in self._given or not _is_factory(signature.parameters[key].default))
@@ -365,6 +370,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     __hash__ = None  # type: ignore[assignment]  # equality is by value, and parameters may be lists
 
 
+_BRIEF = reprlib.Repr(maxlist=4, maxtuple=4, maxset=4, maxfrozenset=4, maxdict=8, maxstring=300, maxother=300)
 _SETTINGS = ("name", "resources", "batch_size", "num_workers", "runtime_env", "ray_stage_spec", "xenna_stage_spec")
 _OVERRIDES = ("name", "resources", "batch_size", "_num_workers", "runtime_env", "_ray_spec", "_xenna_spec")
 
