@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from curator_text.extract._engines import NotHtml, make_engine
 
@@ -66,7 +66,7 @@ class GuardedProcess:
         self._arguments = list(arguments)
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
-        self._files: list[int] = []
+        self._files: list[BinaryIO] = []
 
     def answers(self, pages: Sequence[tuple[bytes, str | None]]) -> Iterator[Answer]:
         """One answer for each page, in order."""
@@ -86,7 +86,7 @@ class GuardedProcess:
                 if pipe is not None:
                     pipe.close()
         while self._files:
-            os.close(self._files.pop())
+            self._files.pop().close()
 
     def _attempt(self, pages: Sequence[tuple[bytes, str | None]], first: int) -> Iterator[Answer]:
         """Answers until the pages are done, or until one has cost the process: that one's answer says so."""
@@ -99,6 +99,7 @@ class GuardedProcess:
         sent = answered = first
         begun = 0.0  # the latest time at which the page that the process is at can have been begun
         loss: Answer | None = None
+        stood: int | None = None  # the answers before the page that took too long
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(news, selectors.EVENT_READ)
@@ -117,7 +118,7 @@ class GuardedProcess:
                     except BrokenPipeError:
                         loss = Answer(b"extraction crashed", b"the process died: out of memory, or a crash")
                         break
-                    *_, found_at = _STATE.unpack(_read(self._files[waiting[0].file], _STATE.size, 0))
+                    count, _, found_at = _STATE.unpack(_read(self._files[waiting[0].file].fileno(), _STATE.size, 0))
                     begun = max(begun, found_at)
                     if told is not None:
                         found = self._found(waiting[0])
@@ -129,16 +130,18 @@ class GuardedProcess:
                         yield from found
                     elif time.monotonic() >= begun + self._timeout_s:
                         loss = Answer(b"extraction timed out", b"more than timeout_s=%g" % self._timeout_s)
+                        stood = count
                         break
             if loss is not None:
-                found = []
-                for share in waiting:
-                    found += self._found(share)
+                process.kill()
+                process.wait()
+                found = [answer for share in waiting for answer in self._found(share)]
+                waiting.clear()
                 self.close()
                 yield from found
-                if answered + len(found) < len(pages):
+                # A page that was done after all, just before the end, is no loss; nor is the one after it.
+                if answered + len(found) < len(pages) and stood in (None, len(found)):
                     yield loss
-                waiting.clear()
         finally:
             if waiting:  # nobody wants the answers that would come
                 self.close()
@@ -156,12 +159,12 @@ class GuardedProcess:
             size += len(content)
             first += 1
         at = _STATE.size + _HEAD.size * len(heads) + sum(map(len, pieces))
-        _written(self._files[file], [_STATE.pack(0, at, 0.0), *heads, *pieces], 0)
+        _written(self._files[file].fileno(), [_STATE.pack(0, at, 0.0), *heads, *pieces], 0)
         return _Share(file, len(heads), at)
 
     def _found(self, share: _Share) -> list[Answer]:
         """The answers that stand for a share; its file is not needed any more."""
-        file = self._files[share.file]
+        file = self._files[share.file].fileno()
         count, end, _ = _STATE.unpack(_read(file, _STATE.size, 0))
         data = _read(file, end - share.size, share.size)
         answers: list[Answer] = []
@@ -183,16 +186,17 @@ class GuardedProcess:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.close()
-        self._files = [os.memfd_create("pages") for _ in range(_FILES)]
+        self._files = [os.fdopen(os.memfd_create("pages"), "r+b", buffering=0) for _ in range(_FILES)]
+        numbers = [file.fileno() for file in self._files]
         # The same modules as here, also where somebody has extended sys.path.
         environment = {**_MALLOC, **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "curator_text.extract._guard", *self._arguments, *map(str, self._files)],
+            [sys.executable, "-m", "curator_text.extract._guard", *self._arguments, *map(str, numbers)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            pass_fds=self._files,
+            pass_fds=numbers,
         )
         assert process.stdout is not None
         self._process = process
