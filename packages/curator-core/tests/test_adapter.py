@@ -127,6 +127,8 @@ def test_an_answer_of_another_kind_says_what_is_allowed() -> None:
         run(Map(lambda _, task: task.data))
     with pytest.raises(AccountingError, match="a stage that yields derives from FanOut"):
         run(Map(lambda _, task: (part for part in [task])))
+    with pytest.raises(AccountingError, match=r"returned a list with int in it.*it must return a task"):
+        run(Map(lambda _, task: [task, 1]))
 
 
 def test_an_object_that_is_handed_out_twice_has_a_body_for_each_task() -> None:

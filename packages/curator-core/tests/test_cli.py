@@ -68,7 +68,7 @@ class Check(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         if self.poison in task.to_pyarrow()["n"].to_pylist() and not (self.fixed_by and Path(self.fixed_by).exists()):
-            raise ValueError(f"{self.poison} is poison")
+            raise ValueError(f"{self.poison} is poison\\nfor people")
         return task
 
 
@@ -115,6 +115,10 @@ class OneOf(Check):
 
     def __post_init__(self) -> None:
         raise UsageError("choice is not one of those that there are")
+
+
+class Elsewhere(LocalExecutor):
+    options = ("address",)
 
 
 class Talkative(LocalExecutor):
@@ -233,6 +237,12 @@ def test_an_engine_talks_only_when_it_is_asked_to(curate: Project) -> None:
     assert "the engine talks" in curate.out
 
 
+def test_workers_are_for_executors_that_have_them(curate: Project) -> None:
+    assert curate("run", "p.yaml", "--executor", f"{curate.module}.Elsewhere", "--workers", "2") == BAD_USAGE
+    assert "--workers is not for" in curate.err
+    assert "num_workers: N" in curate.err
+
+
 def test_without_a_run_directory_the_run_is_kept_under_its_name(curate: Project) -> None:
     curate.edit("run_dir: run", "")
     assert curate("run", "p.yaml", "--quiet") == DONE
@@ -290,6 +300,7 @@ def test_quarantined_work_is_told_by_the_exit_code_and_can_be_retried(curate: Pr
     assert curate.written() == [10, 11, 12, 13, 20, 21, 23]
     assert curate("rejects", "run") == DONE
     assert "1 quarantined by Check: " in curate.out
+    assert "  ValueError: 22 is poison" in curate.out, "and not the last line of it"
     assert curate("retry", "run") == QUARANTINED
     (curate.folder / "fixed").touch()
     assert curate("retry", "run") == DONE

@@ -382,6 +382,12 @@ class BaseStageAdapter:
         recorder: Recorder,
     ) -> list[Task[Any]]:
         """A list from a map: the children are numbered, and what came before them is handed in with the fork."""
+        for child in children:
+            if not isinstance(child, Task):
+                raise AccountingError(
+                    f"stage {self.name!r} returned a list with {type(child).__name__} in it for task "
+                    f"{task.task_id!r}: it must return a task, a list of tasks, or None"
+                )
         perf.rows_out = sum(child.num_items for child in children)
         if not all(child.unit == task.unit for child in children) or not children:
             read = recorder.read

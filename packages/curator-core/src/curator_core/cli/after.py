@@ -89,8 +89,7 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
     where = example["source"] or example["task"]
     if example["position"]:
         where += f":{example['position']}"
-    # Of a traceback, what it says in the end; --json has the whole.
-    parts = [where, *(example["message"] or "").strip().splitlines()[-1:]]
+    parts = [where, *_said(example["message"] or "")]
     if example["raw"]:
         # repr(): bytes from outside must not steer the terminal.
         shown = beginning(example["raw"], width)
@@ -98,6 +97,14 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
     return "  ".join(
         _printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part
     )
+
+
+def _said(message: str) -> list[str]:
+    """Of a traceback what was raised in the end, of other messages the last line; --json has the whole."""
+    lines = message.strip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    after = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else []
+    return after[:1] or lines[-1:]
 
 
 def _printable(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from curator_core.cli import DONE, FAILED
+from curator_core.words import count
 
 _PACKAGES = ("curator-core", "curator-text", "curator-image", "curator-backends")
 _STORES = {"s3fs": "s3://", "gcsfs": "gs://", "adlfs": "az://", "huggingface-hub": "hf://"}
@@ -162,7 +163,8 @@ def _show(facts: dict[str, Any]) -> None:
     for name, store in facts["stores"].items():
         fact = store["version"] or f"pip install {name}"
         _line(store["version"] is not None, f"{store['for']} paths ({name})", fact)
-    counts = ", ".join(f"{count} {group.removeprefix('curator.')}" for group, count in facts["registered"].items())
+    groups = [(group.removeprefix("curator.").removesuffix("s"), n) for group, n in facts["registered"].items()]
+    counts = ", ".join(count(n, kind) for kind, n in groups)
     click.echo(f"\nregistered: {counts}")
     for text in facts["broken"]:
         click.echo(f"{click.style('broken', fg='red', bold=True)}: {text}")

@@ -118,12 +118,18 @@ def _carry_out(
     """Run the pipeline, or the pipelines of a workflow; the summary and the run directory of each."""
     from curator_core import storage  # see _run
     from curator_core.cli.progress import ProgressDisplay
+    from curator_core.registry import load_executor
     from curator_core.run_directory import RunDirectory
 
     run_dir = flags["run_dir"]
-    executor = file.make_executor(
-        flags.get("executor"), **({} if flags.get("workers") is None else {"workers": flags["workers"]})
-    )
+    chosen = flags.get("executor") or file.executor
+    workers = {} if flags.get("workers") is None else {"workers": flags["workers"]}
+    if workers and "workers" not in load_executor(chosen).options:
+        raise UsageError(
+            f"--workers is not for {chosen}, which has as many workers as there is room for; a stage can have a number "
+            "of its own, in the file: with: {num_workers: N}"
+        )
+    executor = file.make_executor(chosen, **workers)
     if flags.get("verbose"):
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         executor.talk()
