@@ -449,6 +449,7 @@ def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project)
         ("column: n", "column: m", "stage 'Where' reads column 'm', which no stage before it produces"),
         ("local:", "ray_dat:", "no executor 'ray_dat'"),
         ("workers: 0", "workrs: 0", "no option 'workrs'; did you mean 'workers'"),
+        ("name: numbers", "name: ../numbers", "p.yaml:2: name must have no slash"),
         ("name: numbers", "nme: numbers", "p.yaml:2: unknown key 'nme'; did you mean 'name'"),
     ],
 )

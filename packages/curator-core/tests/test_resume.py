@@ -16,7 +16,7 @@ from curator_core.errors import MissingDependency, RunRefused, UsageError
 from curator_core.ledger import SourceList, open_accounts
 from curator_core.run import RunResult, verify
 from curator_core.run_directory import RunDirectory
-from curator_core.testing.faults import NoMultiples, Trial, assert_same, snapshot, write_inputs
+from curator_core.testing.faults import NoMultiples, Trial, WriteLines, assert_same, snapshot, write_inputs
 
 
 class Stop(Exception):
@@ -363,6 +363,16 @@ def test_a_lock_whose_folder_was_taken_away_is_taken_anew(tmp_path: Path, monkey
     third.lock()
     third.unlock(leave_no_trace=True)
     assert (tmp_path / "runs" / "a").is_dir()  # it was not the third that has made it
+
+
+def test_a_run_that_writes_where_it_reads_is_warned(tmp_path: Path) -> None:
+    trial = here(tmp_path, files=3)
+    assert trial.run().summary.warnings == []
+    *stages, _ = trial.stages()
+    result = Pipeline([*stages, WriteLines(path=str(tmp_path / "in"))]).run(LocalExecutor(workers=0))
+    warning = result.summary.warnings[0]
+    assert "is read from the folder that WriteLines writes to" in warning
+    assert len([text for text in result.summary.warnings if "is read from" in text]) == 1
 
 
 def test_the_mark_lists_each_file_in_a_line(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ run_dir: runs/clean
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ _WITH = {
     "ray_stage_spec": dict[str, Any],
     "xenna_stage_spec": dict[str, Any],
 }
+_NAME = re.compile(r"(?!\.{1,2}\Z)[^/\\\0]+")
 # Parameters with these names, or names that end in one of them after an underscore, hold paths.
 _PATH_WORDS = frozenset({"path", "paths", "folder", "dir", "file"})
 
@@ -117,6 +119,8 @@ class _Build:
         simple = {key: self.simple(key, content[key]) for key in _KEYS if key in content and _KEYS[key] is not None}
         if ("stages" in content) == ("workflow" in content):
             self.wrong("a pipeline file has either `stages:` or `workflow:`", ("workflow",))
+        if not _NAME.fullmatch(simple.get("name") or "a"):
+            self.wrong("name must have no slash: the run directory is called after it", ("name",), at_value=True)
         executor, executor_options = self.executor(content.get("executor", "local"))
         stem = storage.file_name(self.file.path).partition(".")[0]
         workflow = self.workflow(content["workflow"]) if "workflow" in content else None

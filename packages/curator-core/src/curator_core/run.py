@@ -432,10 +432,21 @@ class _Run:
         made = cast(Any, self.plan.source.stage).process(start)
         # A source that knows how many it has says so; listing ahead only to count would hold them all.
         total = length_hint(made, 0)
+        # As they are written and as they are: to make the path of each source absolute would take seconds.
+        writers = [(spelling, name) for name, _, to in self._writers() for spelling in (to, storage.absolute(to))]
+        folders = {spelling.rstrip("/"): name for spelling, name in writers}
         self.progress.total_sources = min(total, self.options.limit or total) if total else None
         for index, task in enumerate(made or ()):
             if not task.task_id:
                 task.task_id = f"{self.plan.source.name}-{index:05d}"
+            if folders and isinstance(task, FileGroupTask) and task.data:
+                folder = task.data[0].rpartition("/")[0]
+                if folder in folders:
+                    self.summary.warnings.append(
+                        f"{task.data[0]!r} is read from the folder that {folders[folder]} writes to: a run that finds "
+                        "its input by that folder, or by a pattern, would read what this one has written"
+                    )
+                    folders.clear()  # one is enough
             yield task
 
     def _remember_sources(self, tasks: Iterator[Task[Any]], sources: dict[str, int]) -> Iterator[Task[Any]]:
