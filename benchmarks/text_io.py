@@ -3,15 +3,16 @@
 python benchmarks/text_io.py json FOLDER SCRATCH     FOLDER holds *.jsonl
 python benchmarks/text_io.py html
 
-Turns are taken, and medians of processor time compared, so that neighbours on the machine disturb all alike. What the
-stages do beyond the bare calls (checks of every line, a hash of every file, files that appear whole; for pages a process
-of their own and, unless `text_only`, title, language and share of links) is in their time. `…_with_sha256` compares with
-bare calls that hash what they write, as `sha256sum` would afterwards.
+Turns are taken (JSON: on each file of the corpus), and a ratio of processor time is the median of those of many short
+rounds, so that neighbours on the machine disturb all alike. What the stages do beyond the bare calls (checks of every
+line, a hash of every file, files that appear whole; for pages a process of their own and, unless `text_only`, title,
+language and share of links) is in their time. `…_with_sha256` compares with bare calls that hash what they write, as
+`sha256sum` would afterwards.
 
 For pages the bare loop tells the encoding, decodes, and calls `extract_plain_text`: no check of what the page is, no limits,
 no table. `…_with_details` compares with a bare loop that finds title, language and share of links too, on one tree, with the
 language from as many characters and the links by the same expression as the stage (asking the tree for its links takes it
-a hundred times as long as all the rest). A ratio is the median of those of many short rounds; time in the guarded process counts.
+a hundred times as long as all the rest). Time in the guarded process counts.
 """
 
 from __future__ import annotations
@@ -26,28 +27,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-ROUNDS = 9
 TURNS = 25
 
 
-def medians(jobs: dict[str, Callable[[], object]], clock: Callable[[], float]) -> dict[str, float]:
-    taken: dict[str, list[float]] = {name: [] for name in jobs}
-    for job in jobs.values():
-        job()  # imports, caches
-    for _ in range(ROUNDS):
-        for name, job in jobs.items():
-            started = clock()
-            job()
-            taken[name].append(clock() - started)
-    return {name: statistics.median(values) for name, values in taken.items()}
-
-
-def turns(jobs: dict[str, Callable[[], object]], clock: Callable[[], float]) -> list[dict[str, float]]:
+def turns(
+    jobs: dict[str, Callable[[], object]], clock: Callable[[], float], count: int = TURNS
+) -> list[dict[str, float]]:
     """Times of many short rounds. Each goes there and back, so that a machine that gets slower does so for all jobs."""
     for job in jobs.values():
         job()
     rounds = []
-    for _ in range(TURNS):
+    for _ in range(count):
         taken = dict.fromkeys(jobs, 0.0)
         for name in [*jobs, *reversed(jobs)]:
             started = clock()
@@ -65,60 +55,57 @@ def bench_json(folder: Path, scratch: Path) -> dict[str, float]:
     from curator_text.readers import JsonlRead
     from curator_text.writers import JsonlWriter
 
-    paths = sorted(folder.glob("**/*.jsonl"))[:1]
-    size = sum(path.stat().st_size for path in paths)
     bare = scratch / "bare.jsonl"
     options = pj.ReadOptions(use_threads=False, block_size=8 << 20)
 
-    def ours_read() -> int:
-        return sum(batch.num_rows for batch in JsonlRead().process(FileGroupTask(data=[str(p) for p in paths])))
+    def ours_read(path: Path) -> int:
+        return sum(batch.num_rows for batch in JsonlRead().process(FileGroupTask(data=[str(path)])))
 
-    def ours() -> None:
+    def ours(path: Path) -> None:
         writer = JsonlWriter(path=str(scratch / "ours"))
-        for number, batch in enumerate(JsonlRead().process(FileGroupTask(data=[str(p) for p in paths]))):
+        for number, batch in enumerate(JsonlRead().process(FileGroupTask(data=[str(path)]))):
             batch.task_id = f"part-{number}"
             writer.process(batch)
 
-    def arrow_read() -> None:
-        for path in paths:
-            pj.read_json(path, read_options=options)
+    def arrow_read(path: Path) -> None:
+        pj.read_json(path, read_options=options)
 
-    def arrow() -> None:
+    def arrow(path: Path) -> None:
         with bare.open("wb", buffering=1 << 20) as out:
-            for path in paths:
-                for batch in pj.read_json(path, read_options=options).to_batches():
-                    for row in batch.to_pylist():
-                        out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            for batch in pj.read_json(path, read_options=options).to_batches():
+                for row in batch.to_pylist():
+                    out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
-    def arrow_hashed() -> None:
-        arrow()
+    def arrow_hashed(path: Path) -> None:
+        arrow(path)
         with bare.open("rb") as written:
             hashlib.file_digest(written, "sha256")
 
-    def plain_orjson() -> None:
-        with bare.open("wb", buffering=1 << 20) as out:
-            for path in paths:
-                with path.open("rb") as lines:
-                    for line in lines:
-                        out.write(orjson.dumps(orjson.loads(line), option=orjson.OPT_APPEND_NEWLINE))
+    def plain_orjson(path: Path) -> None:
+        with bare.open("wb", buffering=1 << 20) as out, path.open("rb") as lines:
+            for line in lines:
+                out.write(orjson.dumps(orjson.loads(line), option=orjson.OPT_APPEND_NEWLINE))
 
-    jobs: dict[str, Callable[[], object]] = {
-        "ours_read": ours_read,
-        "ours": ours,
-        "arrow_read": arrow_read,
-        "arrow": arrow,
-        "arrow_hashed": arrow_hashed,
-        "orjson": plain_orjson,
-    }
-    took = medians(jobs, time.process_time)
+    jobs = (ours_read, ours, arrow_read, arrow, arrow_hashed, plain_orjson)
+    rounds, sizes = [], []
+    for path in sorted(folder.glob("**/*.jsonl")):
+        rounds += turns({job.__name__: partial(job, path) for job in jobs}, time.process_time, 1)
+        sizes.append(path.stat().st_size / 1e6)
+
+    def speed(job: str) -> float:
+        return statistics.median(size / taken[job] for size, taken in zip(sizes, rounds, strict=True))
+
+    def ratio(one: str, other: str) -> float:
+        return statistics.median(taken[one] / taken[other] for taken in rounds)
+
     return {
-        "mb": size / 1e6,
-        "read_mb_s": size / 1e6 / took["ours_read"],
-        "read_write_mb_s": size / 1e6 / took["ours"],
-        "read_to_pyarrow": took["arrow_read"] / took["ours_read"],
-        "read_write_to_pyarrow_and_orjson": took["arrow"] / took["ours"],
-        "read_write_to_pyarrow_and_orjson_with_sha256": took["arrow_hashed"] / took["ours"],
-        "read_write_to_orjson": took["orjson"] / took["ours"],
+        "mb": sum(sizes),
+        "read_mb_s": speed("ours_read"),
+        "read_write_mb_s": speed("ours"),
+        "read_to_pyarrow": ratio("arrow_read", "ours_read"),
+        "read_write_to_pyarrow_and_orjson": ratio("arrow", "ours"),
+        "read_write_to_pyarrow_and_orjson_with_sha256": ratio("arrow_hashed", "ours"),
+        "read_write_to_orjson": ratio("plain_orjson", "ours"),
     }
 
 
