@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from curator_backends.cluster import Cluster, Node
 from curator_backends.ray_data.adapter import group_of
-from curator_backends.ray_data.placement import describe_group, place
+from curator_backends.ray_data.placement import FIRST_WORKERS, describe_group, place, start_no_more
 from curator_core.errors import PlanError, UsageError
 from curator_core.plan import Group
 from curator_core.resources import Resources
 from curator_core.stages import ProcessingStage, RayStageSpecKeys, WorkerMetadata
 from curator_core.task import DocumentBatch
+from curator_core.testing.stages import SplitRows
 
 
 @dataclass
@@ -38,9 +39,11 @@ class TidiesUp(Plain):
         self.model = None
 
 
-def nodes(*cpus_and_gpus: tuple[float, float], memory: float | None = 80.0, avoid: str | None = None) -> Cluster:
+def nodes(
+    *cpus_and_gpus: tuple[float, float], memory: float | None = 80.0, avoid: str | None = None, ours: bool = False
+) -> Cluster:
     found = [Node(f"node-{n}", n == 0, cpus, gpus, 64.0) for n, (cpus, gpus) in enumerate(cpus_and_gpus)]
-    return Cluster(tuple(found), False, "the cluster", avoid, memory)
+    return Cluster(tuple(found), ours, "the cluster", avoid, memory)
 
 
 def group(stage: ProcessingStage[Any, Any], **settings: Any) -> Group:
@@ -88,6 +91,32 @@ def test_on_two_cpus_a_pool_still_may_have_two_workers() -> None:
     assert 2 * model.num_cpus + reader.num_cpus <= 2.0
 
 
+def test_on_a_local_ray_a_pool_starts_with_all_it_may_have_but_no_crowd() -> None:
+    (_, model), _ = place([group(Plain()), group(Loaded())], nodes((4, 0), ours=True))
+    assert model.initial_workers == model.max_workers == 3
+    (_, model), _ = place([group(Plain()), group(Loaded())], nodes((64, 0), ours=True))
+    assert (model.initial_workers, model.max_workers) == (FIRST_WORKERS, 63)
+
+
+def test_pools_on_several_nodes_or_beside_others_start_with_one_so_that_each_finds_a_place() -> None:
+    groups = [group(Loaded(), resources=Resources(cpus=2)) for _ in range(3)]
+    for cluster in (nodes((3, 0), (3, 0), (3, 0), (3, 0), ours=True), nodes((12, 0))):
+        placements, _ = place(groups, cluster)
+        assert [placement.initial_workers for placement in placements] == [None] * 3
+
+
+def test_no_more_workers_start_than_there_are_sources_before_a_fan_out() -> None:
+    groups = [group(Loaded()), group(SplitRows()), group(Loaded()), group(Loaded(), resources=Resources(gpus=1))]
+    placements, _ = place(groups, nodes((64, 4), ours=True))
+    first, _, behind, gpu = start_no_more(placements, groups, sources=2)
+    assert first.initial_workers == 2
+    assert behind.initial_workers == placements[2].initial_workers == FIRST_WORKERS
+    assert gpu.initial_workers == 4
+    asked = [group(Loaded(), ray_stage_spec={"initial_workers": 5})]
+    (placement,) = start_no_more(place(asked, nodes((64, 0), ours=True))[0], asked, sources=2)
+    assert placement.initial_workers == 5
+
+
 def test_a_number_of_workers_is_a_fixed_pool() -> None:
     ((placement,), _) = place([group(Loaded(), num_workers=3)], nodes((8, 0)))
     assert placement.fixed
@@ -109,12 +138,14 @@ def test_whatever_is_asked_for_everything_can_start_and_tasks_can_run(
         group(Loaded() if actor else Plain(), resources=Resources(cpus=need), num_workers=workers)
         for actor, need, workers in stages
     ]
-    placements, _ = place(groups, nodes((cpus, 0)))
+    placements, _ = place(groups, nodes((cpus, 0), ours=True))
     actors = [p for p in placements if p.mode == "actor"]
     tasks = [p.num_cpus for p in placements if p.mode == "task"]
     held = sum((p.min_workers or 1) * p.num_cpus for p in actors)
     grown = sum((p.max_workers or 1) * p.num_cpus for p in actors)
+    started = sum((p.initial_workers or p.min_workers or 1) * p.num_cpus for p in actors)
     assert held + max(tasks, default=0.0) <= cpus + 1e-6
+    assert started + max(tasks, default=0.0) <= cpus + 1e-6, "a pool that starts first leaves none for another"
     if tasks:
         assert grown + max(tasks) <= cpus + 1e-6, "pools that grow to their limit leave no CPU for a task"
 

@@ -14,6 +14,11 @@ from curator_core.stages import RayStageSpecKeys, overrides
 
 Mode = Literal["actor", "task"]
 
+# As many workers of a pool start at once, where there is room for them. Ray Data asks for a second one only when the first is
+# there and has too much to do, and its start (torch takes a quarter of a minute to import) then takes the CPUs from the
+# work. But each may hold a model, so a small run does not fill a large machine with them.
+FIRST_WORKERS = 8
+
 # What `ray_remote_args` must not name: these have keys and attributes of their own, and two truths are none.
 MANAGED = ("compute", "concurrency", "max_calls", "num_cpus", "num_gpus", "runtime_env")
 
@@ -110,6 +115,23 @@ def place(groups: Sequence[Group], cluster: Cluster) -> tuple[list[Placement], l
     if cluster.avoid_node is not None:
         places = [_away_from(placement, cluster.avoid_node) for placement in places]
     return places, decisions
+
+
+def start_no_more(places: Sequence[Placement], groups: Sequence[Group], sources: int) -> list[Placement]:
+    """The same pools, with no more workers at the start than there are sources.
+
+    What a fan-out makes of a source nobody knows before, and what was asked for is left as it is.
+    """
+    fewer = []
+    known = True
+    for group, placement in zip(groups, places, strict=True):
+        first = placement.initial_workers
+        asked = RayStageSpecKeys.INITIAL_WORKERS in _spec(group)
+        if known and first is not None and not placement.num_gpus and not asked:
+            first = max(_least(placement), min(first, sources))
+        fewer.append(replace(placement, initial_workers=first))
+        known = known and not group.is_fanout
+    return fewer
 
 
 def _spec(group: Group) -> dict[str, Any]:
@@ -236,13 +258,21 @@ def _limit_growth(places: list[Placement], cluster: Cluster) -> list[Placement]:
     spare = max(0.0, cluster.cpus - held - task)
     # Beside tasks the growth of all pools together must leave room for one task; among themselves each pool keeps at
     # least its first workers, so what one does not use another may.
-    each = spare / len(growing) if task else spare
+    share = spare / len(growing)
+    each = share if task else spare
+    # On several nodes what is free may lie scattered, and on a cluster of others it may be less than there is: pools that
+    # start as a whole could leave nothing for another's first worker, or for a task.
+    at_once = cluster.ours and len(cluster.nodes) == 1
     for index in growing:
         placement = places[index]
         most = _least(placement) + int((each + 1e-9) / placement.num_cpus)
         if placement.max_workers is not None:
             most = max(_least(placement), min(most, placement.max_workers))
         first = placement.initial_workers
+        if first is None and at_once:
+            # No more than its share: a pool that waits for its first worker would hold up all that is before it.
+            room = _least(placement) + int((share + 1e-9) / placement.num_cpus)
+            first = max(_least(placement), min(FIRST_WORKERS, room))
         places[index] = replace(placement, max_workers=most, initial_workers=first and min(first, most))
     return places
 
