@@ -6,19 +6,24 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curator_backends.coordinator import Standing
+from curator_backends.ray_data.executor import LISTED_BLOCK_BYTES
 from curator_backends.sources import (
     BLOCK_BYTES,
     LOOK_SOURCES,
     MOST_IN_BLOCK,
+    SOURCES_AHEAD,
     TABLES_AHEAD,
     Feeder,
     SourceBlocks,
 )
 from curator_backends.transport import decode
 from curator_core.task import FileGroupTask, Task
+from curator_core.transport import encode_task
 
 
 def sources(count: int, seen: list[int] | None = None, size: int = 1) -> Iterator[Task[Any]]:
@@ -65,25 +70,68 @@ def test_a_long_listing_is_read_no_further_than_the_look_ahead() -> None:
     assert len(seen) == LOOK_SOURCES
 
 
+class Reader:
+    """Takes what is offered; ``standing`` is what it says of itself."""
+
+    def __init__(self, standing: Standing, enough: int) -> None:
+        self.standing = standing
+        self.enough = enough  # sources
+        self.full = threading.Event()
+        self.tables: list[Any] = []
+
+    @property
+    def sources(self) -> int:
+        return sum(table.num_rows for table in self.tables)
+
+    def offer(self, tables: list[Any], last: bool) -> Standing:
+        self.tables.extend(tables)
+        if self.sources >= self.enough:
+            self.full.set()
+        return self.standing
+
+    def feeder(self, blocks: SourceBlocks) -> Feeder:
+        return Feeder(blocks, self.offer, lambda: self.standing)
+
+
 def test_the_feeder_stays_a_little_ahead_of_what_is_asked_for() -> None:
     seen: list[int] = []
     blocks = SourceBlocks(sources(100_000, seen), workers=2, per_block=50)
-    offered: list[Any] = []
-    full = threading.Event()
-
-    def offer(tables: list[Any], last: bool) -> int:
-        offered.extend(tables)
-        if len(offered) >= 45 + TABLES_AHEAD:
-            full.set()
-        return 45
-
-    feeder = Feeder(blocks, offer, lambda: 45)
+    reader = Reader(Standing(asked=45), enough=(45 + TABLES_AHEAD) * 50)
+    feeder = reader.feeder(blocks)
     feeder.start()
-    assert full.wait(30)
+    assert reader.full.wait(30)
     feeder.stop()
     assert not feeder.is_alive()
-    assert len(offered) == 45 + TABLES_AHEAD
-    assert len(seen) <= LOOK_SOURCES + (len(offered) + 1) * 50
+    assert len(reader.tables) == 45 + TABLES_AHEAD
+    assert len(seen) <= LOOK_SOURCES + (len(reader.tables) + 1) * 50
+
+
+def test_the_feeder_stays_a_little_ahead_of_what_is_done_however_much_is_asked_for() -> None:
+    blocks = SourceBlocks(sources(100_000), workers=2)
+    reader = Reader(Standing(asked=10**6, through=640), enough=640 + SOURCES_AHEAD)
+    feeder = reader.feeder(blocks)
+    feeder.start()
+    assert reader.full.wait(30)
+    feeder.stop()
+    assert reader.sources < 640 + SOURCES_AHEAD + 2 * blocks.per_block
+
+
+def test_the_listing_goes_on_when_nothing_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done may be waiting for what is to be listed."""
+    monkeypatch.setattr("curator_backends.sources.HELD_SECONDS", 0.01)
+    reader = Reader(Standing(asked=10**6), enough=2 * SOURCES_AHEAD)
+    blocks = SourceBlocks(sources(2 * SOURCES_AHEAD), workers=2, per_block=1_000)
+    assert blocks.most_ahead > SOURCES_AHEAD
+    feeder = reader.feeder(blocks)
+    feeder.start()
+    assert reader.full.wait(30)
+    feeder.join(30)
+    assert reader.sources == 2 * SOURCES_AHEAD
+
+
+def test_what_a_reader_keeps_back_cannot_use_up_what_may_be_listed() -> None:
+    smallest = len(encode_task(FileGroupTask(data=["a"], task_id="s")))
+    assert SOURCES_AHEAD * smallest > 2 * LISTED_BLOCK_BYTES
 
 
 def test_a_failing_listing_is_remembered() -> None:
@@ -91,7 +139,7 @@ def test_a_failing_listing_is_remembered() -> None:
         yield from sources(LOOK_SOURCES)
         raise OSError("the bucket is gone")
 
-    feeder = Feeder(SourceBlocks(listing(), workers=2), lambda tables, last: 10**6, lambda: 10**6)
+    feeder = Reader(Standing(10**6, 10**6), enough=10**6).feeder(SourceBlocks(listing(), workers=2))
     feeder.start()
     feeder.join(30)
     assert isinstance(feeder.failure, OSError)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 # A worker that is busy says so this often, and is believed for this long.
 BEAT_SECONDS = 15.0
@@ -31,6 +31,13 @@ class Status:
     nodes: list[str] = field(default_factory=list)  # where something was set up
 
 
+class Standing(NamedTuple):
+    """How far the workers are with the sources."""
+
+    asked: int = 0  # tables of sources that were asked for
+    through: int = 0  # sources that the first group is through with
+
+
 class Coordinator:
     """One per run and segment. Every method is short and none waits, so that one thread serves all.
 
@@ -50,6 +57,7 @@ class Coordinator:
         self._progress = 0
         self._sources: list[Any] = []
         self._asked = 0
+        self._through = 0
         self._all_listed = False
 
     # Workers -----------------------------------------------------------------------------------------------------
@@ -110,19 +118,20 @@ class Coordinator:
         self._busy.pop(worker, None)
         if facts is not None:
             self._facts.append(facts)
+            self._through += getattr(facts, "sources", 0)
         self._progress += 1
 
     # Sources -----------------------------------------------------------------------------------------------------
 
-    def offer(self, tables: list[Any], last: bool) -> int:
-        """More sources, from the driver. Returns how many tables were asked for, so that it stays a little ahead."""
+    def offer(self, tables: list[Any], last: bool) -> Standing:
+        """More sources, from the driver. Returns how far the workers are, so that it stays a little ahead."""
         self._sources.extend(tables)
         self._all_listed = self._all_listed or last
-        return self._asked
+        return self.standing()
 
-    def asked(self) -> int:
-        """How many tables of sources were asked for."""
-        return self._asked
+    def standing(self) -> Standing:
+        """How many tables of sources were asked for, and how many sources are through the first group."""
+        return Standing(self._asked, self._through)
 
     def source(self, index: int) -> Any:
         """Table ``index`` of the sources, None past the last, or `NOT_YET`. Asked again, it gives the same answer."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curator_backends.coordinator import Standing
 from curator_backends.transport import pack
 from curator_core.task import Task
 from curator_core.transport import encode_task
@@ -26,6 +27,13 @@ MOST_IN_BLOCK = 64
 BLOCK_BYTES = 16 << 20
 # Tables of sources that are listed ahead of what was asked for.
 TABLES_AHEAD = 8
+# Sources that are listed and not yet through the first group, at the least: more than a reader keeps back until it has
+# gathered a block.
+SOURCES_AHEAD = 8_192
+# Blocks of sources for each worker, if that is more.
+BLOCKS_AHEAD = 16
+# So long nothing gets through before a little more is listed all the same.
+HELD_SECONDS = 5.0
 
 
 class SourceBlocks:
@@ -36,7 +44,7 @@ class SourceBlocks:
         self._workers = max(1, workers)
         self._ahead: list[pa.Buffer] = []
         self.complete = self._look_ahead()
-        seen = len(self._ahead)
+        self.seen = seen = len(self._ahead)  # all there are of a complete listing
         # Enough blocks that each worker gets some eight of them, and the last ones smaller: a slow block must not decide
         # when the run ends.
         self.per_block = per_block or max(1, min(MOST_IN_BLOCK, seen // (8 * self._workers)))
@@ -53,6 +61,11 @@ class SourceBlocks:
             if len(self._ahead) >= LOOK_SOURCES or size >= LOOK_BYTES or time.monotonic() > deadline:
                 return False
         return True
+
+    @property
+    def most_ahead(self) -> int:
+        """How many sources may be listed and not yet through the first group."""
+        return max(SOURCES_AHEAD, BLOCKS_AHEAD * self._workers * self.per_block)
 
     @property
     def empty(self) -> bool:
@@ -107,30 +120,50 @@ class SourceBlocks:
 
 
 class Feeder(threading.Thread):
-    """Lists sources in the driver while the run goes on, a little ahead of what is asked for."""
+    """Lists sources in the driver while the run goes on, a little ahead of what is asked for and of what is done.
 
-    def __init__(self, blocks: SourceBlocks, offer: Callable[[list[Any], bool], int], asked: Callable[[], int]) -> None:
+    An engine's reader asks for more before what it has is worked on, so what is asked for alone would be everything.
+    But the reader keeps back what does not fill a block yet, so that the work might wait for the listing that waits for
+    the work: when nothing has got through for a while, a little more is listed all the same.
+    """
+
+    def __init__(
+        self, blocks: SourceBlocks, offer: Callable[[list[Any], bool], Standing], standing: Callable[[], Standing]
+    ) -> None:
         super().__init__(name="curator-sources", daemon=True)
         self._blocks = blocks
         self._offer = offer
-        self._asked = asked
+        self._standing = standing
+        self._listed = 0
         self._stop_requested = threading.Event()
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         try:
-            asked = 0
+            known = Standing()
             for offered, table in enumerate(self._blocks.tables()):
-                while offered >= asked + TABLES_AHEAD:
-                    if self._stop_requested.wait(0.02):
-                        return
-                    asked = self._asked()
-                asked = self._offer([table], False)
+                known = self._hold_back(offered, known)
                 if self._stop_requested.is_set():
                     return
+                known = self._offer([table], False)
+                self._listed += table.num_rows
             self._offer([], True)
         except BaseException as error:  # told to the driver by whoever looks at `failure`
             self.failure = error
+
+    def _hold_back(self, offered: int, known: Standing) -> Standing:
+        """Wait until another table may be listed."""
+        deadline = time.monotonic() + HELD_SECONDS
+        through = known.through
+        while offered >= known.asked + TABLES_AHEAD or (
+            self._listed - known.through >= self._blocks.most_ahead and time.monotonic() < deadline
+        ):
+            if self._stop_requested.wait(0.05):
+                break
+            known = self._standing()
+            if known.through != through:
+                through, deadline = known.through, time.monotonic() + HELD_SECONDS
+        return known
 
     def stop(self) -> None:
         """No more sources are wanted."""

@@ -25,6 +25,9 @@ Stage = ProcessingStage[Any, Any]
 
 _turns = itertools.count()
 
+# Tasks that split blocks at the same time, where no CPU is held for them.
+SPLITTING_TASKS = 4
+
 
 class RayDataStageAdapter(BaseStageAdapter):
     """Adds a stage, or a group of fused stages, to a dataset whose rows are tasks in the column ``item``."""
@@ -71,7 +74,7 @@ class RayDataStageAdapter(BaseStageAdapter):
             options["compute"] = _actor_pool(placement)
             worker: Any = _make_actor(self.job, self.coordinator)
         else:
-            options["compute"] = _task_pool(placement)
+            options["compute"] = _at_once(placement.max_workers)
             if placement.max_calls is not None:
                 options["max_calls"] = placement.max_calls
             worker = _make_task(self.job, self.coordinator)
@@ -92,17 +95,21 @@ def split_blocks(dataset: Any, rows: int) -> Any:
     """Blocks of ``rows`` tasks. The splitting is done by the tasks before it where it can be, and holds no CPU otherwise.
 
     Ray Data gives the splitting a CPU of its own, and fuses it with what is before it only if that asks for one CPU and
-    nothing else. On a machine that actors have filled it then never runs.
+    nothing else. On a machine that actors have filled it then never runs. Where it holds none, nothing would keep Ray
+    from starting a process for each block.
     """
     before = getattr(getattr(dataset, "_logical_plan", None), "dag", None)
     dataset = dataset.repartition(target_num_rows_per_block=rows)
-    asked = getattr(getattr(getattr(dataset, "_logical_plan", None), "dag", None), "ray_remote_args", None)
+    splitting = getattr(getattr(dataset, "_logical_plan", None), "dag", None)
+    asked = getattr(splitting, "ray_remote_args", None)
     if isinstance(asked, dict):
         theirs = getattr(before, "ray_remote_args", None) or {}
         if "TaskPool" in type(getattr(before, "compute", None)).__name__ and "Map" in type(before).__name__:
             asked.update(theirs)
         else:
             asked.update({"num_cpus": 0}, **{key: theirs[key] for key in ("label_selector",) if key in theirs})
+            if hasattr(splitting, "compute"):
+                object.__setattr__(splitting, "compute", _at_once(SPLITTING_TASKS))
     return dataset
 
 
@@ -138,10 +145,10 @@ def _actor_pool(placement: Placement) -> Any:
     )
 
 
-def _task_pool(placement: Placement) -> Any:
+def _at_once(tasks: int | None) -> Any:
     from ray.data import TaskPoolStrategy
 
-    return TaskPoolStrategy(size=placement.max_workers)
+    return TaskPoolStrategy(size=tasks)
 
 
 # In the worker ---------------------------------------------------------------------------------------------------------

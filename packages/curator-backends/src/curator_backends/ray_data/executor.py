@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from curator_backends.cluster import Cluster, connect, import_ray, uninterrupted
-from curator_backends.coordinator import start_coordinator
+from curator_backends.coordinator import Standing, start_coordinator
 from curator_backends.failures import let_go, translate
 from curator_backends.options import RayOptions, parse_options
 from curator_backends.ray_data.adapter import RayDataStageAdapter, split_blocks
-from curator_backends.ray_data.placement import Placement, place
+from curator_backends.ray_data.placement import Placement, place, start_no_more
 from curator_backends.sources import Feeder, SourceBlocks
 from curator_backends.supervisor import Supervisor
 from curator_backends.transport import unpack
@@ -115,6 +115,8 @@ class RayDataExecutor(BaseExecutor):
         blocks = SourceBlocks(run.tasks, _first_workers(placements[0], self._cluster), self.settings.tasks_per_block)
         if blocks.empty:
             return
+        if blocks.complete:
+            placements = start_no_more(placements, run.groups, blocks.seen)
         yield from _Segment(run, self._cluster, self.settings, placements, blocks).results()
 
 
@@ -211,15 +213,16 @@ class _Segment:
             return data.from_blocks(self.blocks.all_tables())
         from curator_backends.ray_data.source import source_dataset
 
-        self.feeder = Feeder(self.blocks, self._offer, lambda: int(self.ray.get(self.coordinator.asked.remote())))
+        self.feeder = Feeder(self.blocks, self._offer, lambda: self.ray.get(self.coordinator.standing.remote()))
         self.feeder.start()
         remote = {"label_selector": _elsewhere(self.cluster)} if self.cluster.avoid_node else {}
         return split_blocks(source_dataset(self.coordinator, remote), self.blocks.per_block)
 
-    def _offer(self, tables: list[pa.Table], last: bool) -> int:
+    def _offer(self, tables: list[pa.Table], last: bool) -> Standing:
         # As references: a list is not looked into, so they stay references, and the object store may spill them.
         references = [self.ray.put(table) for table in tables]
-        return int(self.ray.get(self.coordinator.offer.remote(references, last)))
+        standing: Standing = self.ray.get(self.coordinator.offer.remote(references, last))
+        return standing
 
     def _context(self, callback: type) -> Any:
         from ray.data import DataContext, ExecutionResources

@@ -1,4 +1,4 @@
-"""A Ray datasource for sources that the driver is still listing: one reader asks the coordinator for them in order."""
+"""A dataset of sources that the driver is still listing: one task asks the coordinator for them in order."""
 
 from __future__ import annotations
 
@@ -10,36 +10,42 @@ import pyarrow as pa
 
 from curator_backends.coordinator import NOT_YET
 
+# Seconds between two questions for sources that are not listed yet.
+LEAST_PAUSE = 0.01
+MOST_PAUSE = 0.2
+
 
 def source_dataset(coordinator: Any, remote_args: dict[str, Any]) -> Any:
-    """A dataset of all sources, read by a task that holds no CPU.
+    """A dataset of all sources, from a task that holds no CPU.
 
-    Sources are asked for by number, so that a reader that died is replaced by one that gives the same again.
+    Sources are asked for by number, so that a task that died is replaced by one that gives the same again. It is a map
+    over one row and no datasource of its own, because Ray Data splits blocks within a map, and behind a reader with
+    tasks of their own: a process for each of them, where they hold no CPU.
     """
-    import ray
-    from ray.data.block import BlockMetadata
-    from ray.data.datasource import Datasource, ReadTask
+    from ray import data
 
-    class Sources(Datasource):
-        def estimate_inmemory_data_size(self) -> int | None:
-            return None
+    def Sources(_: pa.Table) -> Iterator[pa.Table]:  # noqa: N802 - shown by Ray Data
+        yield from _read(coordinator)
 
-        def get_read_tasks(self, *_: Any, **__: Any) -> list[Any]:
-            metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-            return [ReadTask(lambda: _read(coordinator), metadata)]
-
-    return ray.data.read_datasource(Sources(), override_num_blocks=1, num_cpus=0, **remote_args)
+    start = data.from_blocks([pa.table({"start": [0]})])
+    return start.map_batches(
+        Sources, batch_size=None, batch_format="pyarrow", num_cpus=0, compute=data.TaskPoolStrategy(), **remote_args
+    )
 
 
 def _read(coordinator: Any) -> Iterator[pa.Table]:
     import ray
 
     index = 0
+    pause = LEAST_PAUSE
     while True:
         table = ray.get(coordinator.source.remote(index))
         if isinstance(table, str) and table == NOT_YET:
-            time.sleep(0.01)
+            # The listing is held back until what there is has been worked on, which the asking must not slow down.
+            time.sleep(pause)
+            pause = min(2 * pause, MOST_PAUSE)
             continue
+        pause = LEAST_PAUSE
         if table is None:
             return
         yield ray.get(table) if isinstance(table, ray.ObjectRef) else table
