@@ -389,6 +389,7 @@ def test_a_folder_without_a_run_is_one_clear_error(curate: Project, command: str
     assert "nowhere" in curate.err
 
 
+@pytest.mark.slow
 def test_input_output_and_the_run_itself_may_be_in_an_object_store(curate: Project, s3_bucket: str) -> None:
     place = f"{s3_bucket}/{curate.module}"
     for path in (curate.folder / "in").iterdir():
@@ -659,6 +660,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "[", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(

@@ -226,6 +226,7 @@ def stop(state: Any) -> None:
         raise Stop
 
 
+@pytest.mark.slow
 def test_a_run_that_lives_in_an_object_store_is_resumed(s3_bucket: str, tmp_path: Path) -> None:
     place = f"{s3_bucket}/{uuid.uuid4().hex}"
     put_inputs(place, 6)
@@ -259,6 +260,7 @@ def rows(folder: str) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_in_an_object_store_is_not_run_twice_at_once_and_survives_its_driver(
     s3_bucket: str, tmp_path: Path
 ) -> None:
