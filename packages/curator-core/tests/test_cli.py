@@ -78,7 +78,8 @@ class Slow(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         Path(f"started-{task.task_id}").touch()
-        time.sleep(self.seconds)
+        for _ in range(100):  # a signal that comes just before a nap is heard after it
+            time.sleep(self.seconds / 100)
         return task
 
 

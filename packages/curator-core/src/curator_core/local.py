@@ -45,6 +45,8 @@ CHUNK_BYTES = 4 << 20  # and how many bytes, so that many small tasks travel tog
 # while the worker blocked on sending a result, both would wait for ever.
 AHEAD_BYTES = 32 << 10
 STOP_SECONDS = 5.0
+# A Ctrl-C that comes in the instant before a wait is heard when the wait is over, so no wait is long.
+WAKE_SECONDS = 1.0
 
 
 class LocalExecutor(BaseExecutor):
@@ -310,7 +312,7 @@ class _Pool:
             self._feed()
             if self.exhausted and not self.queue and not self.source:
                 return
-            for ready in wait([worker.connection for worker in self.workers]):
+            for ready in wait([worker.connection for worker in self.workers], WAKE_SECONDS):
                 worker = next(w for w in self.workers if w.connection is ready)
                 try:
                     message = worker.connection.recv_bytes()

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from importlib import metadata
 from itertools import chain, islice
-from operator import length_hint
+from operator import itemgetter, length_hint
 from typing import Any, Literal, cast
 
 import pyarrow as pa
@@ -210,9 +210,8 @@ class _Run:
         self.since = 0  # the attempt that brought the present pipeline; 0 for the first
         self.written: dict[str, Any] = {}
         self.marks: dict[str, str] = {}  # by folder, the checksum of the mark that this run directory has put there
-        self.replaced: dict[
-            str, str
-        ] = {}  # by folder, the checksum of the mark of what a run without a directory writes over
+        # By folder, the checksum of the mark of what a run without a directory writes over.
+        self.replaced: dict[str, str] = {}
         self.attempt = 1
         self.stale = False  # whether the run directory holds what is to be forgotten before this run begins
         self.begun = False  # whether the run directory is ours: what goes wrong before leaves it as it was
@@ -693,7 +692,7 @@ class _Run:
                 tally.add_table(table["counts"])
                 _add_outputs(found, places, table["outputs"].combine_chunks())
             for stage, records in found.items():
-                records.sort(key=lambda item: item[:2])
+                records.sort(key=itemgetter(0, 1))
                 outputs.setdefault(stage, []).extend(record for _, _, record in records)
         failed = len({task.partition(".")[0] for task in self._failed_tasks()})
         self.summary.stages = list(tally.stages.values())
@@ -789,13 +788,11 @@ class _Run:
             self._remove_strays(folder, set(names))
             storage.make_folder(folder)
             rows, size = sum(record.rows for record in records), sum(record.bytes for record in records)
-            digest = hashlib.sha256()
             with storage.write_atomic(storage.join(folder, SUCCESS)) as out:
                 for text in _mark(planned.name, rows, size, names, records):
-                    data = text.encode("utf-8", "surrogatepass")
-                    digest.update(data)
-                    out.write(data)
-                checksum = digest.hexdigest()
+                    out.write(text.encode("utf-8", "surrogatepass"))
+                out.flush()
+                checksum = out.sha256
                 if self.replaced.get(folder, checksum) != checksum:
                     self.summary.warnings.append(
                         f"{folder!r} held another finished output, which this run has replaced"
