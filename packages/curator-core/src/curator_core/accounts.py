@@ -8,7 +8,9 @@ that, exactly, even where children stream before anybody knows how many there wi
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -65,6 +67,8 @@ _EVENT_FIELDS = [
     ("result", pa.string()),
 ]
 EVENT_SCHEMA = pa.schema(_EVENT_FIELDS)
+# So many counts wait to be summed up.
+SUM_UP = 1024
 # What it takes to say what is complete.
 INDEX = ["kind", "source", "path", "generation", "attempt", "children", "quarantined"]
 
@@ -247,11 +251,27 @@ class Tally:
     """Running totals by stage; of many workers when their tallies are added."""
 
     def __init__(self) -> None:
-        self.stages: dict[str, StageTotals] = {}
+        self._stages: dict[str, StageTotals] = {}
+        # What is added after each task is summed up when somebody asks, or much at a time: that is several times as quick.
+        # A progress display may ask from a thread of its own.
+        self._new: deque[StagePerfStats] = deque()
+
+    @property
+    def stages(self) -> dict[str, StageTotals]:
+        """The totals by name, in the order in which the stages were first told of."""
+        self._sum_up()
+        return self._stages
 
     def add(self, counts: Iterable[StagePerfStats]) -> None:
-        for count in counts:
-            self._of(count.stage_name).add(count)
+        self._new.extend(counts)
+        if len(self._new) >= SUM_UP:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                count = self._new.popleft()
+                self._of(count.stage_name).add(count)
 
     def add_table(self, counts: pa.ChunkedArray) -> None:
         """The ``counts`` of a table of events."""
@@ -284,19 +304,27 @@ class Tally:
                         mine[reason] = mine.get(reason, 0) + number
 
     def _of(self, name: str) -> StageTotals:
-        totals = self.stages.get(name)
+        totals = self._stages.get(name)
         if totals is None:
-            totals = self.stages[name] = StageTotals(name)
+            totals = self._stages[name] = StageTotals(name)
         return totals
 
-    def as_counts(self) -> list[StagePerfStats]:
-        """The totals as one entry per stage, to be added to another tally."""
-        return [
+    def take(self, few: int = 0) -> list[StagePerfStats]:
+        """What has been added since the last call, to be added to another tally: one entry per stage, or as many as were
+        added if these are few.
+        """
+        if not self._stages and len(self._new) <= few:
+            counts = list(self._new)
+            self._new.clear()
+            return counts
+        counts = [
             StagePerfStats(
                 t.name, t.seconds, t.calls, t.rows_in, t.rows_out, t.dropped, t.rejected, t.quarantined, t.metrics
             )
             for t in self.stages.values()
         ]
+        self._stages = {}
+        return counts
 
     @property
     def rows_read(self) -> int:

@@ -56,9 +56,8 @@ FLUSH_SECONDS = 1.0
 FLUSH_SHARE = 250
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
-# Counts of so few calls are handed on as they are, more are summed up by stage; no more than this are kept.
+# Counts of so few calls are handed on as they are, more are summed up by stage.
 FEW_COUNTS = 32
-MOST_COUNTS = 1024
 PACK_FILES = 32
 PACK_LEVELS = 3
 
@@ -110,12 +109,6 @@ class MemorySink:
         return taken
 
 
-def _summed(counts: list[StagePerfStats]) -> list[StagePerfStats]:
-    tally = Tally()
-    tally.add(counts)
-    return tally.as_counts()
-
-
 class LedgerWriter:
     """One worker's hand in the ledger of a run directory."""
 
@@ -128,7 +121,7 @@ class LedgerWriter:
         self._levels: list[list[str]] = []  # files of this writer by how often they were packed
         self._flushed = time.monotonic()
         self._flush_seconds = 0.002
-        self._counts: list[StagePerfStats] = []  # what `take_counts` has not told yet
+        self._tally = Tally()  # what `take_counts` has not told yet
         self._attempt = attempt
         self._results: list[tuple[str, pa.Buffer]] = []
         self._result_bytes = 0
@@ -140,9 +133,7 @@ class LedgerWriter:
 
     def event(self, event: Event) -> None:
         self._events.append(event)
-        self._counts += event.counts
-        if len(self._counts) >= MOST_COUNTS:
-            self._counts = _summed(self._counts)
+        self._tally.add(event.counts)
         if len(self._events) >= FLUSH_EVENTS or self._result_bytes >= FLUSH_BYTES:
             self.flush()
 
@@ -151,8 +142,7 @@ class LedgerWriter:
 
     def take_counts(self) -> list[StagePerfStats]:
         """What stages did since the last call: a few entries, however many events there were."""
-        counts, self._counts = self._counts, []
-        return counts if len(counts) <= FEW_COUNTS else _summed(counts)
+        return self._tally.take(FEW_COUNTS)
 
     @property
     def pending(self) -> int:

@@ -127,11 +127,12 @@ def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
     worker = WorkerMetadata("local-0", gpu_numbers(visible_gpus()) if needs_gpu else ())
 
     def hand_over() -> list[StagePerfStats]:
-        if isinstance(sink, MemorySink):
-            events, rejects = sink.take()
-            run.collect(events, rejects)
-            return [count for event in events for count in event.counts]
-        return sink.take_counts() if isinstance(sink, LedgerWriter) else []
+        if isinstance(sink, LedgerWriter):
+            return sink.take_counts()
+        assert isinstance(sink, MemorySink)
+        events, rejects = sink.take()
+        run.collect(events, rejects)
+        return [count for event in events for count in event.counts]
 
     def finished() -> None:
         if isinstance(sink, LedgerWriter) and sink.due():
