@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from curator_core import LocalExecutor, Pipeline, storage
 from curator_core import ledger as ledger_module
-from curator_core.accounts import DONE, FORK, Event, Tally, events_from, events_table
+from curator_core.accounts import DONE, FORK, SUM_UP, Event, Tally, events_from, events_table
 from curator_core.errors import RunRefused
 from curator_core.files import FilePartitioning
 from curator_core.ledger import GONE, LedgerWriter, Listed, SourceList, open_accounts, read_events
@@ -92,6 +92,37 @@ def test_totals_of_a_table_are_those_of_its_events(given_events: list[Event]) ->
         )
         assert found.seconds == pytest.approx(totals.seconds, rel=1e-6)
         assert found.metrics == pytest.approx(totals.metrics)
+
+
+@patient
+@given(st.lists(events(), max_size=12), st.integers(0, 20), st.integers(1, 4))
+def test_counts_that_are_handed_on_in_pieces_add_up_to_all(given_events: list[Event], few: int, every: int) -> None:
+    at_once, worker, driver = Tally(), Tally(), Tally()
+    for number, event in enumerate(given_events, start=1):
+        at_once.add(event.counts)
+        worker.add(event.counts)
+        if number % every == 0:
+            driver.add(worker.take(few))
+    driver.add(worker.take(few))
+    assert worker.take(few) == []
+    assert driver.stages.keys() == at_once.stages.keys()
+    for name, totals in at_once.stages.items():
+        found = driver.stages[name]
+        assert (found.calls, found.rows_in, found.rows_out) == (totals.calls, totals.rows_in, totals.rows_out)
+        assert (found.dropped, found.rejected, found.quarantined) == (
+            totals.dropped,
+            totals.rejected,
+            totals.quarantined,
+        )
+
+
+def test_counts_of_many_calls_are_few_when_they_are_handed_on_and_while_they_wait() -> None:
+    tally = Tally()
+    for _ in range(10_000):
+        tally.add([StagePerfStats("Read", rows_in=1, rows_out=1)])
+        assert len(tally._new) < SUM_UP
+    (count,) = tally.take(32)
+    assert (count.stage_name, count.calls, count.rows_in) == ("Read", 10_000, 10_000)
 
 
 def test_nothing_is_known_before_it_is_flushed_and_everything_after(tmp_path: Path) -> None:

@@ -150,11 +150,6 @@ class BaseStageAdapter:
         except Exception as error:
             raise StageError(self.name, f"({what})", _reason(error), _user_traceback(error)) from error
 
-    @property
-    def one_by_one(self) -> bool:
-        """Whether each call takes one task."""
-        return self._merges or self._fans_out or self._batch_size == 1 or not self._batched
-
     def stream(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
         """What the stage makes of ``tasks``, as it is asked for."""
         # Each `del` lets go of a task before the next is made: they may be large.
@@ -165,7 +160,7 @@ class BaseStageAdapter:
             for task in tasks:
                 yield from self._fan_out(task)
                 del task
-        elif self.one_by_one:
+        elif self._batch_size == 1 or not self._batched:
             for task in tasks:
                 yield from self._run([task])
                 del task
@@ -818,11 +813,6 @@ class GroupRunner:
         self.ending = ending
         self.folder = folder
         self._ready: list[BaseStageAdapter] = []
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether no stage takes several tasks at a time: then nothing is left of a source when the next is asked for."""
-        return all(adapter.one_by_one for adapter in self.adapters)
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         """Every stage, those after one that failed included: what is missing is told at once."""

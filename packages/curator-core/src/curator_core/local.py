@@ -134,28 +134,15 @@ def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
         run.collect(events, rejects)
         return [count for event in events for count in event.counts]
 
-    def finished() -> None:
-        if isinstance(sink, LedgerWriter) and sink.due():
-            sink.flush()
-        run.progress(1, hand_over())
-
-    def sources() -> Iterator[Task[Any]]:
-        """The sources one by one; when the next is asked for, the one before has gone all the way."""
-        for task in run.tasks:
-            yield task
-            del task
-            finished()
-
     try:
         runner.setup_on_node(NodeInfo(), worker)
         runner.setup(worker)
-        if runner.one_by_one:
-            yield from runner.run(sources())
-        else:
-            for task in run.tasks:
-                yield from runner.run([task])
-                del task
-                finished()
+        for task in run.tasks:
+            yield from runner.run([task])
+            if isinstance(sink, LedgerWriter) and sink.due():
+                sink.flush()
+            run.progress(1, hand_over())
+            del task
     except BaseException:
         with contextlib.suppress(Exception):  # what went wrong first is what to show
             runner.teardown()

@@ -174,7 +174,7 @@ def make_plan(
         raise PlanError("the pipeline has no stages: add a reader first, for example JsonlReader(paths='in/*.jsonl')")
     decisions: list[str] = []
     warnings: list[str] = []
-    flat = _expand(stages, decisions)
+    flat = expand(stages, decisions)
     named = _name(flat)
     _check_kinds(named)
     columns = _check_contracts(named, first_task)
@@ -223,7 +223,8 @@ def difference(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
     return lines
 
 
-def _expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> list[Stage]:
+def expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> list[Stage]:
+    """The stages that do the work: those of composites in their place; what became of these is added to ``decisions``."""
     flat: list[Stage] = []
     for stage in stages:
         if not isinstance(stage, ProcessingStage):
@@ -242,7 +243,7 @@ def _expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> li
                 hint = " (a class; add parentheses)" if isinstance(part, type) else ""
                 raise PlanError(f"composite {stage.name!r} decomposes into stages, but gave {part!r}{hint}")
         parts = [_inherit(stage, part, len(parts)) for part in parts]
-        inner = _expand(parts, decisions, depth + 1)
+        inner = expand(parts, decisions, depth + 1)
         if depth == 0:
             decisions.append(f"expanded {stage.name} into {', '.join(part.name for part in inner)}")
         flat.extend(inner)

@@ -597,8 +597,7 @@ class _Run:
         if sources and self.summary.worked_after is None:
             self.summary.worked_after = round(progress.seconds, 3)
         self.report(progress)
-        if self.options.max_error_fraction is not None:
-            self._check_errors(progress.tally, final=False)
+        self._check_errors(progress.tally, final=False)
 
     def _check_errors(self, tally: Tally, final: bool) -> None:
         allowed = self.options.max_error_fraction

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import gzip
 import hashlib
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -143,6 +146,16 @@ def test_two_runs_that_fetch_the_same_file_take_turns(server, tmp_path):
     assert [name for name, _ in server.asked] == ["halfway"]
     assert [path.name for path in tmp_path.iterdir()] == ["t.halfway"]
     assert (tmp_path / "t.halfway").read_bytes() == BODY
+
+
+def test_a_file_system_without_locks_is_downloaded_to_all_the_same(server, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    fetch(server, tmp_path, "file.bin")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.file.bin"]
+    assert (tmp_path / "t.file.bin").read_bytes() == BODY
 
 
 def test_what_cannot_be_had_is_told_with_its_url(server, tmp_path):

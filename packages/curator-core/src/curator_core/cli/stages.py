@@ -37,7 +37,8 @@ def stages_command(name: str | None, as_json: bool) -> None:
 
 def stage_facts(name: str) -> dict[str, Any]:
     """What a stage says of itself."""
-    from curator_core.registry import load_stage, shown_type  # these import pyarrow and pydantic
+    from curator_core.plan import expand  # these import pyarrow and pydantic
+    from curator_core.registry import load_stage, shown_type
     from curator_core.stages import CompositeStage, FanOut, Merge, SourceStage, accepted_tasks, constructor_signature
 
     cls = load_stage(name)
@@ -75,7 +76,7 @@ def stage_facts(name: str) -> dict[str, Any]:
     try:
         stage = cls(**given)
         facts["takes"] = " or ".join(kind.__name__ for kind in accepted_tasks(stage))
-        parts = _parts(stage)
+        parts = expand([stage], [])
         if isinstance(stage, CompositeStage):
             facts["stands for"] = [part.name for part in parts]
         facts |= _columns(parts)
@@ -98,15 +99,6 @@ def _stand_in(name: str, annotation: Any) -> Any:
     if isinstance(kind, type) and kind is not str and issubclass(kind, Sequence):
         return [f"<{name}>"]
     return f"<{name}>"
-
-
-def _parts(stage: ProcessingStage[Any, Any]) -> list[ProcessingStage[Any, Any]]:
-    """The stages that do the work: those of a composite, or the stage itself."""
-    from curator_core.stages import CompositeStage  # see stage_facts
-
-    if not isinstance(stage, CompositeStage):
-        return [stage]
-    return [inner for part in stage.decompose() for inner in _parts(part)]
 
 
 def _columns(parts: Sequence[ProcessingStage[Any, Any]]) -> dict[str, list[str]]:
