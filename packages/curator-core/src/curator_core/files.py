@@ -12,14 +12,15 @@ from typing import Any
 from curator_core import storage
 from curator_core.errors import UsageError, nearest
 from curator_core.lineage import source_id
+from curator_core.packing import PACKED, PARTS
 from curator_core.stages import SourceStage
 from curator_core.storage import FileInfo
 from curator_core.task import EmptyTask, FileGroupTask
 
 type ByteRange = tuple[int, int] | None
 
-# Marks and side files that stand beside data and are none.
-NOT_DATA = frozenset({"_SUCCESS", "_metadata", "_common_metadata"})
+# Marks, notes and side files that stand beside data and are none.
+NOT_DATA = frozenset({"_SUCCESS", "_metadata", "_common_metadata", PACKED})
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", start=1):
     _UNITS |= {_letter: 1024**_power, f"{_letter}ib": 1024**_power, f"{_letter}b": 1000**_power}
@@ -39,8 +40,8 @@ class FilePartitioning(SourceStage[FileGroupTask]):
     """Names the files that a run reads and groups them into tasks; the files themselves stay closed.
 
     ``paths`` is a file, a folder, a pattern (``in/**/*.jsonl``), or a list of these; local, or any fsspec URL. Hidden
-    files, unfinished ones and ``_SUCCESS`` marks are left out of folders and patterns, and a file that is named twice is
-    read once. Files come in natural order (``part-2`` before ``part-10``).
+    files, unfinished ones, ``_SUCCESS`` marks and what a packing writer keeps beside its files are left out of folders and
+    patterns, and a file that is named twice is read once. Files come in natural order (``part-2`` before ``part-10``).
 
     Each file is a task, unless ``files_per_partition`` or ``bytes_per_partition`` (a number or ``"256MB"``) puts
     several together; both together close a group at whichever comes first. ``split_bytes`` cuts larger files into
@@ -116,14 +117,14 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         is_pattern = storage.has_magic(entry) and not (storage.is_local(entry) and storage.exists(entry))
         if is_pattern:
             base = storage.fixed_base(entry)
-            found = [file for file in storage.match_files(entry) if _is_data(file.path)]
+            found = [file for file in storage.match_files(entry) if _is_data(file.path, base)]
         elif storage.is_folder(entry):
             base = entry
             endings = tuple(f".{ending.lower().lstrip('.')}" for ending in self.extensions or ())
             found = [
                 file
                 for file in storage.scan(entry, recursive=self.recursive)
-                if _is_data(file.path) and (not endings or file.path.lower().endswith(endings))
+                if _is_data(file.path, base) and (not endings or file.path.lower().endswith(endings))
             ]
         else:
             base = storage.parent(entry)
@@ -238,8 +239,11 @@ def _earlier_groups(earlier: Any, parts: list[_Part]) -> list[tuple[str, list[_P
     return groups
 
 
-def _is_data(path: str) -> bool:
-    return storage.file_name(path) not in NOT_DATA
+def _is_data(path: str, base: str) -> bool:
+    if storage.file_name(path) in NOT_DATA:
+        return False
+    # Files of single tasks, which will be packed or have been: beside the packed ones each row would be there twice.
+    return f"/{PARTS}/" not in path or f"/{PARTS}/" not in f"/{storage.relative(path, base)}"
 
 
 def _can_split(path: str) -> bool:
