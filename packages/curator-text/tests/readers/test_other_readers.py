@@ -246,6 +246,48 @@ def test_content_encodings_are_taken_off_and_what_lies_is_told(tmp_path):
     assert [reject.reason for reject in got.rejects] == ["undecodable content"] * 4 + ["record too large"]
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
+@pytest.mark.parametrize("kind", ["response", "request"])
+@pytest.mark.parametrize("length", [b"9999", b"12x", b""])
+def test_a_record_whose_length_is_wrong_costs_no_record_behind_it(tmp_path, pack, kind, length):
+    liar = warc_record(0, http(page(0)), kind)
+    liar = liar.replace(b"Content-Length: %d" % len(http(page(0))), b"Content-Length: " + length)
+    path = tmp_path / "a.warc"
+    path.write_bytes(b"".join(map(pack, [RECORDS[1], liar, *RECORDS[2:]])))
+    got = read_files(WarcRead(max_record_bytes="1MB"), [path])
+    assert [row["content"] for row in got.rows] == [page(number) for number in range(1, 8)]
+    assert len(got.rejects) == 1
+    assert got.rejects[0].position == f"byte {len(pack(RECORDS[1]))}"
+    # Also where the limit keeps the record itself from being read.
+    got = read_files(WarcRead(max_record_bytes=2000), [path])
+    assert len(got.rows) == 7
+
+
+def test_a_record_that_ends_in_its_header_is_no_row(tmp_path):
+    path = tmp_path / "a.warc"
+    for cut in range(1, RECORDS[2].index(b"\r\n\r\n")):
+        path.write_bytes(RECORDS[1] + RECORDS[2][:cut])
+        assert [row["url"] for row in read_files(WarcRead(), [path]).rows] == ["http://e.org/1"]
+
+
+def test_every_member_of_a_gzip_encoding_counts_and_a_charset_has_no_quotes(tmp_path):
+    path = tmp_path / "a.warc"
+    body = gzip.compress(b"one ") + gzip.compress(b"two") + b"\0\0"
+    answer = http(body, "Content-Encoding: gzip").replace(b"charset=utf-8", b'charset="ISO-8859-1"')
+    path.write_bytes(warc_record(1, answer))
+    (row,) = read_files(WarcRead(), [path]).rows
+    assert (row["content"], row["charset"]) == (b"one two", "iso-8859-1")
+
+
+def test_a_warc_without_such_records_still_tells_its_columns(tmp_path):
+    path = tmp_path / "a.warc"
+    path.write_bytes(RECORDS[0])
+    got = read_files(WarcRead(path_column="file"), [path])
+    assert (got.rows, got.table.column_names) == ([], [*WarcRead().outputs(), "file"])
+    with pytest.raises(UsageError, match="path_column 'url' is a column of every record"):
+        WarcReader(paths="x", path_column="url")
+
+
 def test_a_file_that_is_no_warc_is_told(tmp_path):
     path = tmp_path / "a.warc"
     path.write_text(json.dumps({"not": "warc"}) * 100)

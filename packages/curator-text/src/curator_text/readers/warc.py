@@ -48,6 +48,8 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
         for kind in self.record_types:
             if kind not in RECORD_TYPES:
                 raise UsageError(f"record_types holds {kind!r}: it can hold {', '.join(RECORD_TYPES)}")
+        if self.path_column in _SCHEMA.names:
+            raise UsageError(f"path_column {self.path_column!r} is a column of every record: give it another name")
         self._max_record_bytes = bounded_bytes("max_record_bytes", self.max_record_bytes)
         self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
 
@@ -55,6 +57,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
         return [*_SCHEMA.names, *([self.path_column] if self.path_column else [])]
 
     def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+        given = False
         for path in task.data:
             rows: list[tuple[Any, ...]] = []
             held = 0
@@ -64,12 +67,17 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
                     held += len(row[-1]) + 200
                     if held >= self._batch_bytes:
                         yield self._batch(rows, path, task)
-                        rows, held = [], 0
+                        rows, held, given = [], 0, True
             if rows:
                 yield self._batch(rows, path, task)
+                given = True
+        # Files without such records still tell the columns, so that what is written from them has a schema.
+        if not given and task.data:
+            yield self._batch([], task.data[0], task)
 
     def _batch(self, rows: list[tuple[Any, ...]], path: str, task: FileGroupTask) -> DocumentBatch:
-        arrays = [pa.array(values, part.type) for values, part in zip(zip(*rows, strict=True), _SCHEMA, strict=True)]
+        columns = zip(*rows, strict=True) if rows else [()] * len(_SCHEMA)
+        arrays = [pa.array(values, part.type) for values, part in zip(columns, _SCHEMA, strict=True)]
         table = pa.table(arrays, schema=_SCHEMA)
         if self.path_column:
             table = table.append_column(self.path_column, pa.repeat(pa.scalar(path, pa.string()), len(rows)))
@@ -83,6 +91,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
         while begin is not None:
             raw.seek(begin)
             found = -1
+            passed = False
             try:
                 # All kinds, because a damaged record that is skipped would not be seen.
                 for record in ArchiveIterator(cast(BinaryIO, _Offset(raw)), parse_http=False, auto_decode="none"):
@@ -90,20 +99,31 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
                     if not int(record.record_type) & wanted:
                         if not record.record_id:
                             self._damaged(path, found, "the record ends in its header")
+                        passed = True
                         continue
                     row = self._row(record, path, found)
+                    passed = row is None
                     if row is not None:
                         yield row
-                rest = _bytes_behind(raw, max(found, begin))
-                if rest:
-                    self._damaged(path, rest, "the file ends in a record's first bytes")
-                return
+                if not passed or _is_whole(raw, found):
+                    rest = _bytes_behind(raw, max(found, begin))
+                    if rest:
+                        self._damaged(path, rest, "the file ends in a record's first bytes")
+                    return
+                # With a length that lies, all the rest of the file was taken for its content.
+                self._damaged(path, found, "the record is shorter than its Content-Length")
+            except _CutShort:
+                pass
             except OSError as error:
                 self._damaged(path, max(found, begin), str(error))
             begin = _next_record(raw, max(found, begin) + 1)
 
     def _row(self, record: Any, path: str, position: int) -> tuple[Any, ...] | None:
         self.record_read(1)
+        names = record.headers
+        if not (names.get("Content-Length") or "").strip().isdecimal():
+            self._reject("damaged WARC", path, position, "the record's header has no valid Content-Length")
+            raise _CutShort
         length = record.content_length
         if length > self._max_record_bytes:
             record.consume()
@@ -117,7 +137,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
         content = record.reader.read()
         if len(content) < length or not record.record_id:
             self._reject("truncated record", path, position, f"{len(content)} of {length} bytes are there", content)
-            return None
+            raise _CutShort
         status = None
         headers = record.http_headers
         if headers is not None:
@@ -127,7 +147,6 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
             except (ValueError, zlib.error) as error:
                 self._reject("undecodable content", path, position, str(error), content)
                 return None
-        names = record.headers
         return (
             record.record_id,
             names.get("WARC-Target-URI"),
@@ -135,7 +154,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
             names.get("WARC-Type"),
             status,
             record.http_content_type or names.get("Content-Type"),
-            record.http_charset,
+            (record.http_charset or "").strip("\"' ") or None,
             content,
         )
 
@@ -193,6 +212,10 @@ class WarcReader(CompositeStage[EmptyTask, DocumentBatch]):
         ]
 
 
+class _CutShort(Exception):
+    """A record of which something is missing: what its header says of its length may be wrong."""
+
+
 class _Offset:
     """A file for FastWARC, whose positions count from where it was handed over."""
 
@@ -208,6 +231,19 @@ class _Offset:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._raw.seek(offset + (self._base if whence == 0 else 0), whence) - self._base
+
+
+def _is_whole(raw: BinaryIO, position: int) -> bool:
+    """Whether all the content of the record at ``position`` is there."""
+    from fastwarc.warc import ArchiveIterator
+
+    raw.seek(position)
+    for record in ArchiveIterator(cast(BinaryIO, _Offset(raw)), parse_http=False, auto_decode="none"):
+        left = record.content_length
+        while left and (piece := record.reader.read(min(left, _SCAN))):
+            left -= len(piece)
+        return not left
+    return True
 
 
 def _bytes_behind(raw: BinaryIO, position: int) -> int:
@@ -269,13 +305,13 @@ def _decoded(content: bytes, headers: Any, limit: int) -> bytes:
         content = _unchunked(content)
     for encoding in reversed([part.strip().lower() for part in (headers.get("Content-Encoding") or "").split(",")]):
         if encoding in ("gzip", "x-gzip"):
-            content = _inflated(content, 31, limit)
+            content = _gunzipped(content, limit)
         elif encoding == "deflate":
             # The standard says zlib; what servers send is often a bare stream.
             try:
-                content = _inflated(content, 15, limit)
+                content, _ = _inflated(content, 15, limit)
             except zlib.error:
-                content = _inflated(content, -15, limit)
+                content, _ = _inflated(content, -15, limit)
         elif encoding == "br":
             content = _unbrotli(content, limit)
         elif encoding not in ("", "identity"):
@@ -283,14 +319,26 @@ def _decoded(content: bytes, headers: Any, limit: int) -> bytes:
     return content
 
 
-def _inflated(content: bytes, wbits: int, limit: int) -> bytes:
+def _gunzipped(content: bytes, limit: int) -> bytes:
+    """The content of all members; what stands behind the last one and is none is passed over, as browsers do."""
+    result, content = _inflated(content, 31, limit)
+    pieces = [result]
+    while content.startswith(b"\x1f\x8b\x08"):
+        limit -= len(result)
+        result, content = _inflated(content, 31, limit)
+        pieces.append(result)
+    return b"".join(pieces)
+
+
+def _inflated(content: bytes, wbits: int, limit: int) -> tuple[bytes, bytes]:
+    """What was compressed, and what stands behind it."""
     inflater = zlib.decompressobj(wbits=wbits)
-    result = inflater.decompress(content, limit)
+    result = inflater.decompress(content, max(limit, 1))
     if inflater.unconsumed_tail:
         raise ValueError(f"more than {limit} bytes when unpacked")
     if not inflater.eof:
         raise ValueError("the compressed content is cut short")
-    return result
+    return result, inflater.unused_data
 
 
 def _unbrotli(content: bytes, limit: int) -> bytes:
