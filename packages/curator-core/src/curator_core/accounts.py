@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrays import array, to_numpy
 from curator_core.lineage import CHILD_DIGITS, child_id, lineage_key
 from curator_core.task import FileRecord, StagePerfStats
 
@@ -134,7 +135,7 @@ def events_table(events: Sequence[Event]) -> pa.Table:
         [e.result for e in events],
     ]
     arrays = [
-        column if isinstance(column, pa.Array) else pa.array(column, type=kind)
+        column if isinstance(column, pa.Array) else array(column, kind)
         for column, (_, kind) in zip(columns, _EVENT_FIELDS, strict=True)
     ]
     return pa.table(arrays, schema=EVENT_SCHEMA)
@@ -177,11 +178,11 @@ def _count(value: dict[str, Any]) -> StagePerfStats:
 
 
 def _lists(kind: pa.StructType, columns: list[list[Any]], lengths: list[int]) -> pa.Array:
-    arrays = [pa.array(column, type=kind.field(index).type) for index, column in enumerate(columns)]
+    arrays = [array(column, kind.field(index).type) for index, column in enumerate(columns)]
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
     values = pa.StructArray.from_arrays(arrays, fields=list(kind))
-    return pa.ListArray.from_arrays(pa.array(offsets), values, type=pa.list_(kind))
+    return pa.ListArray.from_arrays(array(offsets), values, type=pa.list_(kind))
 
 
 def _json(value: dict[str, Any]) -> str | None:
@@ -280,10 +281,10 @@ class Tally:
             if not len(values):
                 continue
             stages = values.field("stage").dictionary_encode()
-            codes = stages.indices.to_numpy(zero_copy_only=False)
+            codes = to_numpy(stages.indices)
             names = stages.dictionary.to_pylist()
             sums = {
-                key: np.bincount(codes, weights=values.field(key).to_numpy(zero_copy_only=False), minlength=len(names))
+                key: np.bincount(codes, weights=to_numpy(values.field(key)), minlength=len(names))
                 for key in ("seconds", "calls", "rows_in", "rows_out", "quarantined")
             }
             for code, name in enumerate(names):
@@ -297,7 +298,7 @@ class Tally:
                 column = values.field(key)
                 if column.null_count == len(column):
                     continue
-                there = pc.indices_nonzero(column.is_valid()).to_numpy()
+                there = to_numpy(pc.indices_nonzero(column.is_valid()))
                 for code, text in zip(codes[there], column.drop_null().to_pylist(), strict=True):
                     mine = getattr(self._of(names[code]), key)
                     for reason, number in json.loads(text).items():
@@ -358,7 +359,7 @@ class _Words:
         parts = []
         for chunk in column.chunks:
             codes = np.array([self.code(text) for text in chunk.dictionary.to_pylist()], np.int32)
-            indices = chunk.indices.to_numpy(zero_copy_only=False)
+            indices = to_numpy(chunk.indices)
             parts.append(codes[indices] if len(codes) else np.zeros(0, np.int32))
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
@@ -418,7 +419,7 @@ class Accounts:
         kinds = index["kind"]
         codes = np.concatenate(
             [
-                np.array([_KINDS[text] for text in chunk.dictionary.to_pylist()], np.int8)[chunk.indices.to_numpy()]
+                np.array([_KINDS[text] for text in chunk.dictionary.to_pylist()], np.int8)[to_numpy(chunk.indices)]
                 for chunk in kinds.chunks
                 if len(chunk)
             ]
@@ -433,10 +434,10 @@ class Accounts:
                 self._sources.column(index["source"]),
                 self._paths.column(index["path"]),
                 codes,
-                index["children"].to_numpy(),
-                index["attempt"].to_numpy(),
+                to_numpy(index["children"]),
+                to_numpy(index["attempt"]),
                 self._generations.column(index["generation"]),
-                index["quarantined"].to_numpy() > 0,
+                to_numpy(index["quarantined"]) > 0,
             )
         )
         self._parts.append(Part(len(index), load))
@@ -612,7 +613,7 @@ class Accounts:
             picked = np.flatnonzero(mine >= 0)
             if len(picked):
                 table = part.table(columns)
-                yield mine[picked], table if len(picked) == part.rows else table.take(pa.array(picked))
+                yield mine[picked], table if len(picked) == part.rows else table.take(array(picked))
 
     def events(self, row: int, count: int = 1) -> list[Event]:
         """Whole events by number."""
@@ -650,7 +651,7 @@ class Accounts:
     def _path_ranks(self) -> np.ndarray:
         """The position of each path in lineage order."""
         paths = self._paths.texts()
-        ordered = pc.sort_indices(pa.array(paths)).to_numpy()
+        ordered = to_numpy(pc.sort_indices(array(paths, pa.string())))
         if any(len(path) % (CHILD_DIGITS + 1) for path in paths):  # a number of more digits than ids are padded to
             ordered = np.array(sorted(range(len(paths)), key=lambda code: lineage_key(paths[code])[1]), np.int64)
         ranks = np.empty(len(paths), np.int64)

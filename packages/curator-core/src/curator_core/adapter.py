@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.accounts import DONE, DROPPED, FAILED, FORK, MERGED, Event
+from curator_core.arrays import array
 from curator_core.errors import FATAL, AccountingError, CuratorError, MissingDependency, StageError, UsageError
 from curator_core.ledger import LedgerWriter, MemorySink, RejectRow, Sink
 from curator_core.lineage import child_id
@@ -583,7 +584,7 @@ class BaseStageAdapter:
             self._quarantine_task(task, error, task.num_items if task.unit == "rows" else 0)
             return
         assert isinstance(task, DocumentBatch)
-        clean = task.filter(pa.array([row not in poison for row in range(task.num_rows)]))
+        clean = task.filter(array([row not in poison for row in range(task.num_rows)], pa.bool_()))
         rows = [clean.num_rows]
         self._fresh()
         started = time.perf_counter()

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrays import array, scalar
 from curator_core.errors import UsageError
 from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
@@ -64,7 +65,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def score_array(self, values: pa.Array) -> pa.Array:
         """The scores of an array, in order; the default asks `score_one` for each value (None for null)."""
-        return pa.array([self.score_one(value) for value in values.to_pylist()], type=self.score_type)
+        return array([self.score_one(value) for value in values.to_pylist()], self.score_type)
 
     def score_batch(self, batch: DocumentBatch) -> pa.Array:
         """The scores of a batch; override it to read several columns or to share what other filters computed."""
@@ -86,7 +87,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def keep(self, scores: Sequence[Any] | pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
         """Which of the scores pass; never null."""
-        return pc.fill_null(_as_array(self.keep_array(_as_array(scores, self.score_type))), False)
+        return pc.fill_null(_as_array(self.keep_array(_as_array(scores, self.score_type))), scalar(False))
 
     def short_name(self) -> str:
         """``WordCountFilter`` is ``word_count``: its reason for dropping, and its column in annotate mode."""
@@ -142,4 +143,4 @@ def _as_array(values: Any, kind: pa.DataType | None = None) -> pa.Array:
         return values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
     if isinstance(values, pa.Array):
         return values
-    return pa.array(values, type=kind) if kind is not None and len(values) == 0 else pa.array(values)
+    return array(values, kind) if kind is not None and len(values) == 0 else array(values)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
+from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.row_hash import row_digests
 from curator_core.stages import ProcessingStage
@@ -49,8 +51,8 @@ class AddId(ProcessingStage[DocumentBatch, DocumentBatch]):
         columns = list(self.columns)
         if self.unique:
             # A column that no user's table has: the row's number, so that equal rows differ.
-            table = table.append_column("\0place", pa.array(range(table.num_rows), pa.int64()))
+            table = table.append_column("\0place", array(np.arange(table.num_rows)))
             columns.append("\0place")
         salt = task.task_id.encode() if self.unique else b""
         ids = [self.prefix + digest.hex() for digest in row_digests(table, columns, salt)]
-        return task.append_column(self.id_column, pa.array(ids, pa.string()))
+        return task.append_column(self.id_column, array(ids, pa.string()))

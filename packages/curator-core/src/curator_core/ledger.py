@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.accounts import EVENT_SCHEMA, INDEX, Accounts, Event, Tally, events_from, events_table
+from curator_core.arrays import array
 from curator_core.errors import RunRefused, UsageError
 from curator_core.recorder import Reject
 from curator_core.task import StagePerfStats
@@ -159,12 +160,12 @@ class LedgerWriter:
         started = time.monotonic()
         # Results and rejects first: a durable event says that everything about its task is known.
         if self._results:
-            columns = [
+            columns: list[list[Any]] = [
                 [task for task, _ in self._results],
                 [self._attempt] * len(self._results),
                 [memoryview(data) for _, data in self._results],
             ]
-            arrays = [pa.array(c, type=f.type) for c, f in zip(columns, RESULT_SCHEMA, strict=True)]
+            arrays = [array(c, f.type) for c, f in zip(columns, RESULT_SCHEMA, strict=True)]
             self._write("results", pa.table(arrays, schema=RESULT_SCHEMA))
             self._results, self._result_bytes = [], 0
         if self._rejects:
@@ -232,7 +233,7 @@ class SourceList:
         if not new:
             return
         columns = [[r.source for r in new], [r.generation for r in new], [r.group for r in new]]
-        table = pa.table([pa.array(c, pa.string()) for c in columns], schema=SOURCE_SCHEMA)
+        table = pa.table([array(c, pa.string()) for c in columns], schema=SOURCE_SCHEMA)
         write_parquet(storage.join(self._folder, f"{self._number:08d}.parquet"), table)
         self._number += 1
         self.rows.update((row.source, row) for row in new)
@@ -275,9 +276,7 @@ def rejects_table(rows: list[RejectRow]) -> pa.Table:
         [r.reject.message for r in rows],
         [r.reject.raw for r in rows],
     ]
-    return pa.table(
-        [pa.array(c, type=f.type) for c, f in zip(columns, REJECT_SCHEMA, strict=True)], schema=REJECT_SCHEMA
-    )
+    return pa.table([array(c, f.type) for c, f in zip(columns, REJECT_SCHEMA, strict=True)], schema=REJECT_SCHEMA)
 
 
 def read_events(run_dir: str) -> Iterator[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ def this_machine() -> Machine:
     """What this process may use, container limits included."""
     gpus, gpu_memory = _gpus()
     return Machine(cpus=available_cpus(), memory_gb=_memory_gb(), gpus=gpus, gpu_memory_gb=gpu_memory)
+
+
+def system_name() -> str:
+    """The operating system; `platform.platform` starts a process to find out what is the machine's name too."""
+    return "-".join(filter(None, (platform.system(), platform.release(), platform.machine())))
 
 
 def available_cpus() -> float:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeAliasType, get_args, get_origin
 
 from curator_core.errors import CuratorError, UsageError, nearest
@@ -53,16 +53,21 @@ def entries(group: str) -> dict[str, list[Entry]]:
 
 
 @lru_cache(maxsize=16)
-def _entries(group: str, path: tuple[str, ...]) -> dict[str, list[Entry]]:  # noqa: ARG001 - part of the key
-    # 20 ms for a hundred names, and a pipeline file asks for each of its stages. What is installed follows sys.path.
+def _entries(group: str, path: tuple[str, ...]) -> dict[str, list[Entry]]:
     found: dict[str, list[Entry]] = {}
-    for point in entry_points(group=group):
+    for point in _points(path).select(group=group):
         entry = Entry(point.name, point.value, point.dist.name if point.dist else "an unnamed package")
         owners = found.setdefault(entry.name, [])
         # A package that is on the path twice (a checkout and its installation) is one owner.
         if all(entry.target != other.target for other in owners):
             owners.append(entry)
     return dict(sorted(found.items()))
+
+
+@lru_cache(maxsize=1)
+def _points(path: tuple[str, ...]) -> EntryPoints:  # noqa: ARG001 - what is installed follows sys.path
+    # 30 ms where a hundred packages are installed, whatever the group.
+    return entry_points()
 
 
 def load(group: str, name: str) -> Any:

@@ -22,6 +22,7 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.accounts import DONE, FAILED, MERGE, MERGED, Accounts, Event, StageTotals, Tally, events_table
 from curator_core.adapter import MergeTask, RunContext, store_task
+from curator_core.arrays import to_numpy
 from curator_core.errors import AccountingError, CuratorError, PlanError, RunRefused, TooManyErrors, UsageError
 from curator_core.executor import BaseExecutor, SegmentRun
 from curator_core.ledger import (
@@ -36,6 +37,7 @@ from curator_core.ledger import (
 )
 from curator_core.lineage import source_id, source_of
 from curator_core.local import LocalExecutor
+from curator_core.machine import system_name
 from curator_core.plan import difference, make_plan
 from curator_core.run_directory import RunDirectory
 from curator_core.stages import ProcessingStage, overrides
@@ -399,7 +401,7 @@ class _Run:
             "command": sys.argv[:1],
             "versions": _versions(),
             "python": platform.python_version(),
-            "machine": {"system": platform.platform(), "cpus": self.plan.machine.cpus, "gpus": self.plan.machine.gpus},
+            "machine": {"system": system_name(), "cpus": self.plan.machine.cpus, "gpus": self.plan.machine.gpus},
         }
 
     # Sources -----------------------------------------------------------------------------------------------------
@@ -952,7 +954,7 @@ def _add_outputs(found: dict[str, list[tuple[int, int, FileRecord]]], places: An
     if isinstance(outputs, pa.ChunkedArray):
         outputs = pa.concat_arrays(outputs.chunks)
     values = outputs.flatten()
-    lengths = outputs.value_lengths().to_numpy(zero_copy_only=False)
+    lengths = to_numpy(outputs.value_lengths())
     owners = [place for place, length in zip(places.tolist(), lengths.tolist(), strict=True) for _ in range(length)]
     columns = [values.field(name).to_pylist() for name in ("stage", "path", "rows", "bytes", "sha256")]
     for number, (place, stage, *record) in enumerate(zip(owners, *columns, strict=True)):

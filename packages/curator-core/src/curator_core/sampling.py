@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.row_hash import lineage_numbers, row_digests
 from curator_core.stages import Merge, ProcessingStage
@@ -48,7 +49,7 @@ class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
             numbers = lineage_numbers(task.task_id, task.num_rows, self.seed)
         keep = numbers < np.uint64(threshold)
         self.record_dropped("not sampled", int(len(keep) - keep.sum()))
-        return task.filter(pa.array(keep))
+        return task.filter(array(keep))
 
 
 @dataclass(kw_only=True)

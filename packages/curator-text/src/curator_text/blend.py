@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
@@ -65,10 +66,10 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
         ends[-1] = 1.0
         places = np.searchsorted(ends, numbers, side="right")
         if self.keep is None:
-            return task.append_column(self.split_column, pa.array([names[at] for at in places], pa.string()))
+            return task.append_column(self.split_column, array([names[at] for at in places], pa.string()))
         kept = places == names.index(self.keep)
         self.record_dropped("in another part", int(len(kept) - kept.sum()))
-        return task.filter(pa.array(kept))
+        return task.filter(array(kept))
 
 
 @dataclass(kw_only=True)
@@ -105,7 +106,7 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
             count = sum(1 for other, none in zip(names, gone, strict=True) if none and other == name)
             self.record_dropped(f"weight of {name}", count)
         self.record_metric("copies", int(np.maximum(times - 1, 0).sum()))
-        return task.with_data(table.take(pa.array(np.repeat(np.arange(len(names)), times))))
+        return task.with_data(table.take(array(np.repeat(np.arange(len(names)), times))))
 
 
 def _bytes(value: Any) -> bytes:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from curator_core.arrays import array, to_numpy
 from curator_core.errors import UsageError
 from curator_text import _unicode
 
@@ -894,7 +895,7 @@ class TextFeatures:
     def of(cls, values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> TextFeatures:
         """Features of a list or an Arrow array of strings."""
         if not isinstance(values, pa.Array | pa.ChunkedArray):
-            values = pa.array(values, pa.large_string())
+            values = array(values, pa.large_string())
         chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
         blocks = [block for chunk in chunks for block in _blocks(chunk)]
         return cls(blocks, [None] * len(blocks))
@@ -922,7 +923,7 @@ class TextFeatures:
 
     def filter(self, mask: pa.BooleanArray | Bools) -> TextFeatures:
         """The features of the documents that ``mask`` keeps; what was computed stays computed."""
-        keep = np.asarray(mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask, np.bool_)
+        keep = np.asarray(to_numpy(mask) if isinstance(mask, pa.Array) else mask, np.bool_)
         blocks: list[Block] = []
         rest: list[Ints | None] = []
         done = 0
@@ -1013,8 +1014,8 @@ def _repeated(at: Ints, keys: npt.NDArray[Any]) -> Grams:
 
 def _numbered(keys: npt.NDArray[Any]) -> tuple[Ints, int]:
     """A number for every key, equal where keys are, in order of first occurrence; and how many there are."""
-    encoded = pa.array(keys).dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
+    encoded = array(keys).dictionary_encode()
+    return to_numpy(encoded.indices).astype(np.int64), len(encoded.dictionary)
 
 
 def _segments(reduce: np.ufunc, values: Ints, first: Ints, last: Ints) -> Ints:
@@ -1045,7 +1046,7 @@ def _blocks(values: pa.Array) -> Iterator[Block]:
     starts, ends = bounds[:-1].tolist(), bounds[1:].tolist()
     if values.null_count:
         # A null may have bytes under it; it counts as empty.
-        valid = values.is_valid().to_numpy(zero_copy_only=False)
+        valid = to_numpy(values.is_valid())
         ends = np.where(valid, bounds[1:], bounds[:-1]).tolist()
     done = 0
     while done < len(values):

@@ -10,6 +10,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrays import array, scalar
 from curator_core.errors import MissingDependency, UsageError
 from curator_core.stages import WorkerMetadata
 from curator_text.features import TextFeatures
@@ -49,17 +50,17 @@ class LanguageFilter(TextFilter):
         return language_scores(self._model(), text, self.max_chars)
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        keep = pc.greater_equal(pc.struct_field(scores, "score"), self.min_score)
+        keep = pc.greater_equal(pc.struct_field(scores, "score"), scalar(self.min_score))
         if self.languages is None:
             return keep
-        among = pc.is_in(pc.struct_field(scores, "language"), value_set=pa.array(self.languages, pa.string()))
+        among = pc.is_in(pc.struct_field(scores, "language"), value_set=array(self.languages, pa.string()))
         return pc.and_(keep, among)
 
     def reasons(self, scores: pa.Array) -> pa.Array | str:
         if self.languages is None:
             return "language unsure"
-        among = pc.is_in(pc.struct_field(scores, "language"), value_set=pa.array(self.languages, pa.string()))
-        return pc.if_else(among, "language unsure", "language")
+        among = pc.is_in(pc.struct_field(scores, "language"), value_set=array(self.languages, pa.string()))
+        return pc.if_else(among, scalar("language unsure"), scalar("language"))
 
     def _model(self) -> Predict:
         return self.loaded(bundled_model)

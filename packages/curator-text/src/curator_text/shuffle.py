@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core import storage
+from curator_core.arrays import array, to_numpy
 from curator_core.errors import UsageError
 from curator_core.files import parse_bytes
 from curator_core.lineage import source_id
@@ -28,7 +29,8 @@ from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecor
 from curator_core.workflow import Workflow
 from curator_text.blend import hashes
 from curator_text.packing import fitted, together
-from curator_text.readers import JsonlReader, ParquetReader
+from curator_text.readers.jsonl import JsonlReader
+from curator_text.readers.parquet import ParquetReader
 from curator_text.writers import JsonlWriter, ParquetWriter
 
 MANIFEST = "_shuffle.json"
@@ -71,7 +73,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         keys = hashes(table[self.key_column].to_pylist(), self.seed)
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
-        table = table.unify_dictionaries().take(pa.array(order)).append_column(_HASH, pa.array(keys))
+        table = table.unify_dictionaries().take(array(order)).append_column(_HASH, array(keys))
         starts = np.array([_first(number, self.partitions) for number in range(self.partitions)], np.uint64)
         edges = [*np.searchsorted(keys, starts).tolist(), len(keys)]
         parts = [table.slice(start, stop - start).to_batches() for start, stop in itertools.pairwise(edges)]
@@ -213,8 +215,8 @@ class ShuffleRead(FanOut[FileGroupTask, DocumentBatch]):
             if held:
                 table = pa.concat_tables(held).unify_dictionaries()
                 held.clear()
-                order = np.argsort(table[_HASH].to_numpy(), kind="stable")
-                yield table.drop_columns([_HASH]).take(pa.array(order)).combine_chunks()
+                order = np.argsort(to_numpy(table[_HASH]), kind="stable")
+                yield table.drop_columns([_HASH]).take(array(order)).combine_chunks()
             return
         held.clear()
         middle = (low + high) // 2
@@ -239,12 +241,12 @@ class _Shuffle:
                 before = sum(batches[: self.partition])
                 for number in range(before, before + batches[self.partition]):
                     batch = file.get_batch(number)
-                    keys = batch.column(_HASH).to_numpy()
+                    keys = to_numpy(batch.column(_HASH))
                     start, stop = (_place(keys, edge) for edge in (low, high))
                     if start == stop:
                         continue
                     if stop - start < len(keys):
-                        batch = batch.take(pa.array(np.arange(start, stop)))  # a slice would hold on to the whole
+                        batch = batch.take(array(np.arange(start, stop)))  # a slice would hold on to the whole
                     yield fitted(pa.Table.from_batches([batch]), schema)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curator_core.arrays import array, to_numpy
 from curator_core.errors import MissingDependency, UsageError
 from curator_core.stages import ProcessingStage, WorkerMetadata
 from curator_core.storage import join, write_atomic
@@ -73,8 +74,8 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
             tokens[row] = found.ids + self._end
         counts = [None if found is None else len(found) for found in tokens]
         self.record_metric("tokens", sum(count or 0 for count in counts))
-        task = task.append_column(self.tokens_column, pa.array(tokens, pa.list_(pa.int32())))
-        return task.append_column(self.count_column, pa.array(counts, pa.int64())) if self.count_column else task
+        task = task.append_column(self.tokens_column, array(tokens, pa.list_(pa.int32())))
+        return task.append_column(self.count_column, array(counts, pa.int64())) if self.count_column else task
 
 
 @dataclass(kw_only=True)
@@ -115,8 +116,8 @@ class PackTokens(ProcessingStage[DocumentBatch, DocumentBatch]):
             tokens = tokens[: len(tokens) - left]
         packed = tokens.reshape(-1, self.length)
         self.record_dropped("packed into others", max(0, rows - len(packed)))
-        offsets = pa.array(np.arange(0, len(tokens) + 1, self.length, dtype=np.int32))
-        column = pa.ListArray.from_arrays(offsets, pa.array(tokens, pa.int32()))
+        offsets = array(np.arange(0, len(tokens) + 1, self.length, dtype=np.int32))
+        column = pa.ListArray.from_arrays(offsets, array(tokens, pa.int32()))
         return task.with_data(pa.table({self.tokens_column: column}))
 
 
@@ -193,7 +194,7 @@ def load_tokenizer(name: str) -> Any:
 
 def _flat(column: Any) -> np.ndarray[Any, Any]:
     chunks: Sequence[Any] = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
+    parts = [to_numpy(chunk.flatten()) for chunk in chunks]
     return np.concatenate(parts).astype(np.int32, copy=False) if parts else np.empty(0, np.int32)
 
 

@@ -40,7 +40,7 @@ def doctor_command(as_json: bool) -> int:
 
 def examine() -> dict[str, Any]:
     """What this machine and this installation have."""
-    from curator_core.machine import this_machine  # only this command needs these
+    from curator_core.machine import system_name, this_machine  # only this command needs these
     from curator_core.registry import EXECUTORS, STAGES, WORKFLOWS, entries
 
     machine = this_machine()
@@ -58,7 +58,7 @@ def examine() -> dict[str, Any]:
     here = os.getcwd()  # noqa: PTH109 - text for the answer
     return {
         "python": platform.python_version(),
-        "system": platform.platform(),
+        "system": system_name(),
         "executable": sys.executable,
         "machine": {
             "cpus": machine.cpus,

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrays import array
 from curator_core.errors import MissingDependency, UsageError
 from curator_core.stages import ProcessingStage, WorkerMetadata
 from curator_core.task import DocumentBatch
@@ -114,16 +115,16 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
             self.text_column: _texts([answer.text for answer in found]),
             self.title_column: _texts([answer.title for answer in found]),
             self.language_column: _texts([answer.language for answer in found]),
-            self.link_ratio_column: pa.array([answer.link_ratio for answer in found], pa.float64()),
+            self.link_ratio_column: array([answer.link_ratio for answer in found], pa.float64()),
         }
         if self.removes():
             table = table.drop_columns([self.column])
-        for name, array in columns.items():
+        for name, values in columns.items():
             if name is None:
                 continue
             at = table.column_names.index(name) if name in table.column_names else -1
-            table = table.set_column(at, name, array) if at >= 0 else table.append_column(name, array)
-        return task.with_data(table if all(kept) else table.filter(pa.array(kept)))
+            table = table.set_column(at, name, values) if at >= 0 else table.append_column(name, values)
+        return task.with_data(table if all(kept) else table.filter(array(kept)))
 
 
 def _as_bytes(column: pa.ChunkedArray) -> list[bytes | None]:
@@ -136,7 +137,7 @@ def _as_bytes(column: pa.ChunkedArray) -> list[bytes | None]:
 
 
 def _texts(values: list[bytes | None]) -> pa.Array:
-    return pa.array(values, pa.binary()).cast(pa.string())
+    return array(values, pa.binary()).cast(pa.string())
 
 
 def _label(table: pa.Table, row: int) -> str:

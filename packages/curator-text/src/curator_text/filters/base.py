@@ -27,6 +27,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrays import array, scalar
 from curator_core.column_filter import ColumnFilter
 from curator_core.errors import MissingDependency, UsageError
 from curator_core.task import DocumentBatch
@@ -45,7 +46,7 @@ class TextFilter(ColumnFilter):
 
     def scores_of(self, text: TextFeatures) -> pa.Array:
         """The scores as an Arrow array."""
-        return pa.array(self.measure(text), type=self.score_type)
+        return array(self.measure(text), self.score_type)
 
     def score(self, values: Sequence[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
         return self.scores_of(TextFeatures.of(values))
@@ -73,7 +74,7 @@ class DocumentFilter(TextFilter):
     """Base of filters over one document at a time: ``score_one`` is given a string, never null."""
 
     def scores_of(self, text: TextFeatures) -> pa.Array:
-        return pa.array([self.score_one(document) for document in text.texts()], type=self.score_type)
+        return array([self.score_one(document) for document in text.texts()], self.score_type)
 
 
 def optional(module: str, extra: str) -> Any:
@@ -93,17 +94,17 @@ def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any], *, empty: float) -> n
 
 def at_most(scores: pa.Array, limit: float) -> pa.Array:
     """Which scores are no more than ``limit``."""
-    return pc.less_equal(scores, limit)
+    return pc.less_equal(scores, scalar(limit))
 
 
 def at_least(scores: pa.Array, limit: float) -> pa.Array:
     """Which scores are no less than ``limit``."""
-    return pc.greater_equal(scores, limit)
+    return pc.greater_equal(scores, scalar(limit))
 
 
 def between(scores: pa.Array, low: float, high: float) -> pa.Array:
     """Which scores are in the range, both ends included."""
-    return pc.and_(pc.greater_equal(scores, low), pc.less_equal(scores, high))
+    return pc.and_(pc.greater_equal(scores, scalar(low)), pc.less_equal(scores, scalar(high)))
 
 
 def check_number(stage: object, name: str, *, low: float | None = None, high: float | None = None) -> None:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrays import scalar
 from curator_core.errors import UsageError
 from curator_core.stages import WorkerMetadata
 from curator_text import _unicode
@@ -161,7 +162,7 @@ class XMLHeaderFilter(TextFilter):
         return text.per_row(_has_xml_header, self.char_prefix_search_length)
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        return pc.not_equal(scores, 1)
+        return pc.not_equal(scores, scalar(1))
 
 
 @dataclass
@@ -218,7 +219,7 @@ class PerExtensionFilter(TextFilter):
         return keep.astype(np.int64)
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        return pc.equal(scores, 1)
+        return pc.equal(scores, scalar(1))
 
     def _limits(self) -> tuple[int, float, float] | None:
         known = self.loaded(self._read)

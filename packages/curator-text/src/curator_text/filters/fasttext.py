@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from curator_core.arrays import array, scalar
 from curator_core.errors import UsageError
 from curator_core.stages import WorkerMetadata
 from curator_text.features import TextFeatures
@@ -53,15 +54,13 @@ class FastTextQualityFilter(TextFilter):
             scores.append(probability if label == self.label else 1 - probability)
             uniform = xxhash.xxh3_64_intdigest(document.encode(), seed=self.seed) / 2**64
             draws.append((1 - uniform) ** (-1 / self.alpha) - 1)
-        return pa.StructArray.from_arrays(
-            [pa.array(scores, pa.float64()), pa.array(draws, pa.float64())], ["score", "draw"]
-        )
+        return pa.StructArray.from_arrays([array(scores, pa.float64()), array(draws, pa.float64())], ["score", "draw"])
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         probability = pc.struct_field(scores, "score")
         if self.min_score is not None:
-            return pc.greater_equal(probability, self.min_score)
-        return pc.greater(pc.struct_field(scores, "draw"), pc.subtract(1.0, probability))
+            return pc.greater_equal(probability, scalar(self.min_score))
+        return pc.greater(pc.struct_field(scores, "draw"), pc.subtract(scalar(1.0), probability))
 
     def short_name(self) -> str:
         return "fasttext_quality"
@@ -93,7 +92,7 @@ class FastTextLangId(TextFilter):
         return language_scores(self._predictor(), text)
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        keep = pc.greater_equal(pc.struct_field(scores, "score"), self.min_langid_score)
+        keep = pc.greater_equal(pc.struct_field(scores, "score"), scalar(self.min_langid_score))
         if not self.lang:
             return keep
         wanted = self.lang.casefold()
@@ -119,7 +118,7 @@ def language_scores(predict: Predict, text: TextFeatures, max_chars: int | None 
         languages.append(label.removeprefix("__label__") or None)
         scores.append(score)
     return pa.StructArray.from_arrays(
-        [pa.array(languages, pa.string()), pa.array(scores, pa.float64())], ["language", "score"]
+        [array(languages, pa.string()), array(scores, pa.float64())], ["language", "score"]
     )
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrays import scalar
 from curator_core.errors import UsageError
 from curator_text import _unicode
 from curator_text.features import BLANK, DIGIT, ENGLISH, LETTER, PAREN, Block, TextFeatures
@@ -341,7 +342,7 @@ class PornographicUrlsFilter(TextFilter):
         return np.fromiter(flags, np.int64, len(text))
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        return pc.not_equal(scores, 1)
+        return pc.not_equal(scores, scalar(1))
 
 
 @dataclass
@@ -363,7 +364,7 @@ class SubstringFilter(TextFilter):
         return text.per_row(_has_substring, self.substring.encode(), self.position)
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        return pc.equal(scores, 1)
+        return pc.equal(scores, scalar(1))
 
 
 def check_lang(stage: Any) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrays import scalar
 from curator_core.errors import UsageError
 from curator_core.stages import WorkerMetadata
 from curator_text.features import Block, TextFeatures
@@ -53,7 +54,7 @@ class HistogramFilter(TextFilter):
         return (share > self.threshold).astype(np.int64)
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        return pc.equal(scores, 1)
+        return pc.equal(scores, scalar(1))
 
     def _characters(self) -> frozenset[str]:
         return self.loaded(self._read) if self.cache_dir else _ENGLISH

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from curator_core.arrays import scalar
 from curator_core.errors import UsageError
 from curator_core.stages import WorkerMetadata
 from curator_text.filters.base import DocumentFilter, check_number
@@ -67,7 +68,7 @@ class UrlBlocklistFilter(DocumentFilter):
         return ""
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        return pc.equal(scores, "")
+        return pc.equal(scores, scalar(""))
 
     def reasons(self, scores: pa.Array) -> pa.Array | str:
         return pc.binary_join_element_wise(self.short_name(), scores, ": ")
@@ -122,7 +123,7 @@ class BadWordsFilter(DocumentFilter):
         return found
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        return pc.equal(scores, 0)
+        return pc.equal(scores, scalar(0))
 
     def _list(self) -> tuple[frozenset[str], list[tuple[str, re.Pattern[str] | None]]]:
         return self.loaded(self._read)

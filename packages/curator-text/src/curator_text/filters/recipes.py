@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from curator_core.arrays import array, to_numpy
 from curator_core.errors import UsageError
 from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
@@ -40,7 +41,7 @@ class RecipeFilter(TextFilter):
 
     def scores_of(self, text: TextFeatures) -> pa.Array:
         found = self.metrics(text)
-        return pa.StructArray.from_arrays([pa.array(values) for values in found.values()], list(found))
+        return pa.StructArray.from_arrays([array(values) for values in found.values()], list(found))
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pa.compute.is_null(self._first_broken(scores))
@@ -54,12 +55,12 @@ class RecipeFilter(TextFilter):
         if isinstance(scores, pa.StructArray):
             names = [field.name for field in scores.type]
             columns = zip(names, scores.flatten(), strict=True)
-            plain = {name: values.to_numpy(zero_copy_only=False) for name, values in columns}
+            plain = {name: to_numpy(values) for name, values in columns}
             for reason, rows in self.broken(plain):
                 which[(which < 0) & rows] = len(reasons)
                 reasons.append(reason)
-        indices = pa.array(which, pa.int32(), mask=which < 0)
-        return pa.DictionaryArray.from_arrays(indices, pa.array(reasons, pa.string())).cast(pa.string())
+        indices = array([None if at < 0 else at for at in which.tolist()], pa.int32())
+        return pa.DictionaryArray.from_arrays(indices, array(reasons, pa.string())).cast(pa.string())
 
 
 @dataclass
@@ -257,11 +258,11 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
             self.record_dropped(reason)
         kept = [text for text in texts if text is not None]
         if len(kept) < len(texts):
-            task = task.filter(pa.array([text is not None for text in texts], pa.bool_()))
+            task = task.filter(array([text is not None for text in texts], pa.bool_()))
         if not self.rewrite:
             return task
         kind = task.to_pyarrow().schema.field(self.column).type
-        return task.append_column(self.column, pa.array(kept, kind if pa.types.is_large_string(kind) else pa.string()))
+        return task.append_column(self.column, array(kept, kind if pa.types.is_large_string(kind) else pa.string()))
 
 
 @dataclass

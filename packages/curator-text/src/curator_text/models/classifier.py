@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.task import DocumentBatch
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
@@ -79,9 +80,9 @@ class TextClassifier(TextModel):
             best = [None if row is None else int(row.argmax()) for row in rows]
             scores = [None if at is None else float(row[at]) for at, row in zip(best, rows, strict=True)]
             labels = [None if at is None else self._labels[at] for at in best]
-        task = task.append_column(self.label_column, pa.array(labels, pa.string()))
+        task = task.append_column(self.label_column, array(labels, pa.string()))
         if self.score_column:
-            task = task.append_column(self.score_column, pa.array(scores, pa.float64()))
+            task = task.append_column(self.score_column, array(scores, pa.float64()))
         if self.scores_column:
             task = task.append_column(self.scores_column, vectors(rows, self._width()))
         if self.keep is None:
@@ -89,7 +90,7 @@ class TextClassifier(TextModel):
         for label in labels:
             if label not in self.keep:
                 self.record_dropped(f"label {label}")
-        return task.filter(pa.array([label in self.keep for label in labels], pa.bool_()))
+        return task.filter(array([label in self.keep for label in labels], pa.bool_()))
 
     def _width(self) -> int:
         return len(self._labels) if self._loaded is not None else 2

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
@@ -49,9 +50,9 @@ class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
             parents += [row] * len(pieces)
             segments += range(len(pieces))
             parts += pieces
-        table = table.take(pa.array(parents, pa.int64()))
-        table = table.set_column(table.column_names.index(self.column), self.column, pa.array(parts, kind))
-        return task.with_data(table.append_column(self.segment_column, pa.array(segments, pa.int64())))
+        table = table.take(array(parents, pa.int64()))
+        table = table.set_column(table.column_names.index(self.column), self.column, array(parts, kind))
+        return task.with_data(table.append_column(self.segment_column, array(segments, pa.int64())))
 
 
 @dataclass(kw_only=True)
@@ -110,5 +111,5 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
             for parts in joined
         ]
         self.record_dropped("joined into another", table.num_rows - len(firsts))
-        out = table.take(pa.array(firsts, pa.int64())).drop_columns([self.segment_column])
-        return task.with_data(out.set_column(out.column_names.index(self.column), self.column, pa.array(values, kind)))
+        out = table.take(array(firsts, pa.int64())).drop_columns([self.segment_column])
+        return task.with_data(out.set_column(out.column_names.index(self.column), self.column, array(values, kind)))

@@ -1,23 +1,23 @@
-"""Readers: files become batches of documents."""
+"""Readers: files become batches of documents. Names load on first use: a worker needs one of them, with its libraries."""
 
 from __future__ import annotations
 
-from curator_text.readers.csv import CsvRead, CsvReader
-from curator_text.readers.jsonl import JsonlRead, JsonlReader
-from curator_text.readers.parquet import ParquetPartitioning, ParquetRead, ParquetReader
-from curator_text.readers.text_files import TextFilesRead, TextFilesReader
-from curator_text.readers.warc import WarcRead, WarcReader
+from curator_core.lazy import lazy_names
 
-__all__ = [
-    "CsvRead",
-    "CsvReader",
-    "JsonlRead",
-    "JsonlReader",
-    "ParquetPartitioning",
-    "ParquetRead",
-    "ParquetReader",
-    "TextFilesRead",
-    "TextFilesReader",
-    "WarcRead",
-    "WarcReader",
-]
+_HOME = {
+    "CsvRead": "csv",
+    "CsvReader": "csv",
+    "JsonlRead": "jsonl",
+    "JsonlReader": "jsonl",
+    "ParquetPartitioning": "parquet",
+    "ParquetRead": "parquet",
+    "ParquetReader": "parquet",
+    "TextFilesRead": "text_files",
+    "TextFilesReader": "text_files",
+    "WarcRead": "warc",
+    "WarcReader": "warc",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one place that lists names
+
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from curator_core.arrays import array
 from curator_core.errors import UsageError, nearest
 
 # Exact JSON text of a value of any kind: for what has no one Arrow type.
@@ -314,7 +315,7 @@ class LineParser:
             places.append((line, offset, raw))
         self._learn(rows)
         arrays = [_column(rows, part.name, part.type) for part in self.schema()]
-        if arrays and all(array is not None for array in arrays):
+        if arrays and all(part is not None for part in arrays):
             return pa.table(arrays, schema=self.schema()), count, bad
         checks = [(field.name, _checker(field.type)) for field in self.schema()]
         columns: list[list[Any]] = [[] for _ in checks]
@@ -401,7 +402,7 @@ def _column(rows: list[dict[str, Any]], name: str, kind: pa.DataType) -> pa.Arra
             return _to_array([_as_json(value, name) for value in values], kind)
         if not set(map(type, values)) <= {_PYTHON.get(kind), type(None)}:
             return None
-        return pa.array(values, kind)
+        return array(values, kind)
     except (BadLine, UnicodeEncodeError, OverflowError, pa.ArrowInvalid):
         return None
 
@@ -512,8 +513,8 @@ def _shown(value: Any) -> str:
 
 def _to_array(values: list[Any], kind: pa.DataType) -> pa.Array:
     if isinstance(kind, pa.BaseExtensionType):
-        return pa.ExtensionArray.from_storage(kind, pa.array(values, kind.storage_type))
-    return pa.array(values, kind)
+        return pa.ExtensionArray.from_storage(kind, array(values, kind.storage_type))
+    return array(values, kind)
 
 
 def _fit(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrays import array, scalar
 from curator_core.errors import UsageError
 from curator_core.files import FilePartitioning, checked_paths
 from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
@@ -128,7 +129,7 @@ class CsvRead(FanOut[FileGroupTask, DocumentBatch]):
             flags: list[bool] = []
             for row, cell in enumerate(column):
                 try:
-                    cells.append(_convert(pa.array([cell.as_py()], pa.binary()), kind)[0].as_py())
+                    cells.append(_convert(array([cell.as_py()], pa.binary()), kind)[0].as_py())
                     flags.append(True)
                 except pa.ArrowInvalid as error:
                     cells.append(None)
@@ -142,9 +143,9 @@ class CsvRead(FanOut[FileGroupTask, DocumentBatch]):
                             message=f"column {name!r} is {type_name(kind)}: {error}",
                             raw=cell.as_py(),
                         )
-            fine = pa.chunked_array([pa.array(flags, pa.bool_())])
+            fine = pa.chunked_array([array(flags, pa.bool_())])
             good = fine if good is None else pc.and_(good, fine)
-            columns.append(pa.chunked_array([pa.array(cells, kind)]))
+            columns.append(pa.chunked_array([array(cells, kind)]))
         result = pa.table(columns, names=table.column_names)
         return result if good is None else result.filter(good)
 
@@ -238,5 +239,5 @@ def _convert(column: Any, kind: pa.DataType) -> Any:
     text = column.cast(pa.string())
     if pa.types.is_string(kind):
         return text
-    empty = pc.equal(text, "")
-    return pc.if_else(empty, pa.scalar(None, pa.string()), text).cast(kind)
+    empty = pc.equal(text, scalar(""))
+    return pc.if_else(empty, array([None], pa.string())[0], text).cast(kind)

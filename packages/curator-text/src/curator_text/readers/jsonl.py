@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curator_core.arrays import array
 from curator_core.files import FilePartitioning, checked_paths
 from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
 from curator_core.storage import open_input
@@ -157,7 +158,7 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
     def _with_path(self, table: pa.Table, path: str) -> pa.Table:
         if not self.path_column:
             return table
-        return table.append_column(self.path_column, pa.array([path] * table.num_rows, pa.string()))
+        return table.append_column(self.path_column, array([path] * table.num_rows, pa.string()))
 
 
 @dataclass(kw_only=True)

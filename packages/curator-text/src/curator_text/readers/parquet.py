@@ -81,7 +81,7 @@ class ParquetRead(FanOut[FileGroupTask, DocumentBatch]):
                 return
             names = self._present(file.schema_arrow.names, path)
             groups = [g for g in range(file.num_row_groups) if span is None or span[0] <= _start(file, g) < span[1]]
-            yield self._with_path(_chosen(file.schema_arrow.empty_table(), names), path)
+            yield self._with_path(_chosen(pa.Table.from_batches([], file.schema_arrow), names), path)
             for group in groups:
                 told = file.metadata.row_group(group)
                 done = 0

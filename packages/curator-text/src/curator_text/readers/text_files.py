@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.files import FilePartitioning, checked_paths
 from curator_core.stages import CompositeStage, FanOut, ProcessingStage
@@ -91,7 +92,7 @@ class TextFilesRead(FanOut[FileGroupTask, DocumentBatch]):
         return None
 
     def _batch(self, paths: list[str], texts: list[str], task: FileGroupTask) -> DocumentBatch:
-        columns = {self.path_column: pa.array(paths, pa.string()), self.text_column: pa.array(texts, pa.string())}
+        columns = {self.path_column: array(paths, pa.string()), self.text_column: array(texts, pa.string())}
         return DocumentBatch(data=pa.table(columns), dataset_name=task.dataset_name)
 
 

@@ -1,0 +1,143 @@
+"""How do Python values become Arrow arrays, and these numpy's, without loading pandas?
+
+`pyarrow.array` imports pandas, where it is installed, at its first call in a process, to see whether it was given a
+Series; so do `pyarrow.scalar`, a bare number given to a compute function, and `to_numpy`. That takes a sixth of a second in
+each worker, for something that stages rarely have at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+_NONE = type(None)
+_NUMBERS: dict[pa.DataType, tuple[type, type]] = {
+    pa.int64(): (int, np.int64),
+    pa.int32(): (int, np.int32),
+    pa.uint64(): (int, np.uint64),
+    pa.float32(): (float, np.float32),
+    pa.float64(): (float, np.float64),
+    pa.bool_(): (bool, np.bool_),
+}
+_SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+_WORDS = pa.dictionary(pa.int32(), pa.string())
+# Of text: beyond it the copies that are made here would soon cost more than the import.
+_MOST_BYTES = 1 << 20
+
+
+def array(values: Sequence[Any] | np.ndarray[Any, Any], kind: pa.DataType | None = None) -> pa.Array:
+    """What `pyarrow.array` makes of a list, or of an array of numpy without masks, and its errors where it makes nothing.
+
+    ``kind`` may be left out for an array of numpy.
+    """
+    made = _from_numpy(values, kind) if isinstance(values, np.ndarray) else _from_list(values, kind)
+    return pa.array(values, kind) if made is None else made
+
+
+def scalar(value: float | str) -> pa.Scalar:
+    """What `pyarrow.scalar` makes of a number, a text or a truth value; a compute function does the same with a bare one."""
+    kind = _SCALARS.get(type(value))
+    return pa.scalar(value) if kind is None else array([value], kind)[0]
+
+
+def to_numpy(values: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """What ``values.to_numpy(zero_copy_only=False)`` gives."""
+    if isinstance(values, pa.ChunkedArray):
+        chunks = values.chunks or [array([], values.type)]
+        return to_numpy(chunks[0]) if len(chunks) == 1 else np.concatenate([*map(to_numpy, chunks)])
+    if values.null_count == 0 and pa.types.is_boolean(values.type):
+        bits = np.frombuffer(values.buffers()[1] or b"", np.uint8)
+        start, stop = values.offset, values.offset + len(values)
+        return np.unpackbits(bits[start // 8 : -(-stop // 8)], bitorder="little")[start % 8 :][: len(values)].view(
+            np.bool_
+        )
+    if values.null_count == 0 and (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        made = np.frombuffer(values.buffers()[1] or b"", values.type.to_pandas_dtype())
+        return made[values.offset : values.offset + len(values)]
+    return cast(np.ndarray[Any, Any], values.to_numpy(zero_copy_only=False))
+
+
+def _from_numpy(values: np.ndarray[Any, Any], kind: pa.DataType | None) -> pa.Array | None:
+    if values.ndim != 1 or values.dtype.kind not in "iufb" or not values.dtype.isnative:
+        return None
+    own = pa.from_numpy_dtype(values.dtype)
+    if kind is not None and kind != own:
+        return None
+    return _whole(own, values, None)
+
+
+def _from_list(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array | None:
+    if kind is None or type(values) not in (list, tuple):
+        return None
+    if pa.types.is_dictionary(kind):
+        return array(values, kind.value_type).dictionary_encode() if kind == _WORDS else None
+    types = set(map(type, values))
+    if pa.types.is_list(kind) and types <= {list}:
+        return _lists(kind, values)
+    nulls = _NONE in types
+    types.discard(_NONE)
+    if kind == pa.string() and types <= {str}:
+        return _strings(values, nulls)
+    if kind == pa.binary() and types <= {bytes}:
+        return _binary(values, nulls)
+    made = _NUMBERS.get(kind)
+    if made is None or not types <= {made[0]}:
+        return None
+    filled = [0 if value is None else value for value in values] if nulls else values
+    try:
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite there
+            numbers: np.ndarray[Any, Any] = np.array(filled, made[1])
+    except OverflowError:
+        return None
+    return _whole(kind, numbers, _valid(values, nulls))
+
+
+def _lists(kind: pa.ListType, values: Sequence[list[Any]]) -> pa.Array:
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    flat = [item for value in values for item in value]
+    return pa.ListArray.from_arrays(array(offsets), array(flat, kind.value_type), type=kind)
+
+
+def _whole(kind: pa.DataType, values: np.ndarray[Any, Any], valid: np.ndarray[Any, Any] | None) -> pa.Array:
+    data = np.packbits(values, bitorder="little") if kind == pa.bool_() else np.ascontiguousarray(values)
+    return pa.Array.from_buffers(kind, len(values), [_bits(valid), pa.py_buffer(data)])
+
+
+def _strings(values: Sequence[str | None], nulls: bool) -> pa.Array | None:
+    texts = [value or "" for value in values] if nulls else values
+    if sum(map(len, cast(Sequence[str], texts))) > _MOST_BYTES:
+        return None
+    whole = "".join(cast(Sequence[str], texts))
+    if whole.isascii():
+        return _pieces(pa.string(), values, whole.encode(), map(len, cast(Sequence[str], texts)), nulls)
+    try:
+        pieces = list(map(str.encode, cast(Sequence[str], texts)))
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
+    return _pieces(pa.string(), values, b"".join(pieces), map(len, pieces), nulls)
+
+
+def _binary(values: Sequence[bytes | None], nulls: bool) -> pa.Array | None:
+    pieces = [value or b"" for value in values]
+    if sum(map(len, pieces)) > _MOST_BYTES:
+        return None
+    return _pieces(pa.binary(), values, b"".join(pieces), map(len, pieces), nulls)
+
+
+def _pieces(kind: pa.DataType, values: Sequence[Any], data: bytes, lengths: Iterable[int], nulls: bool) -> pa.Array:
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(np.fromiter(lengths, np.int32, len(values)), out=offsets[1:])
+    buffers = [_bits(_valid(values, nulls)), pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(kind, len(values), buffers)
+
+
+def _valid(values: Sequence[Any], nulls: bool) -> np.ndarray[Any, Any] | None:
+    return np.fromiter((value is not None for value in values), np.bool_, len(values)) if nulls else None
+
+
+def _bits(valid: np.ndarray[Any, Any] | None) -> pa.Buffer | None:
+    return None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
