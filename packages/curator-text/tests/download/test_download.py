@@ -51,6 +51,10 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
             return None
+        if name == "nonsense":
+            self.close_connection = True
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n" + server.body)
+            return None
         if name == "halfway":
             if times == 2:
                 server.two_at_once.set()
@@ -122,6 +126,12 @@ def test_a_server_that_misbehaves_is_asked_again_and_the_file_is_right(server, t
         assert [asked for _, asked in server.asked] == [None, f"bytes={half}-", f"bytes={half + half // 2}-"]
 
 
+def test_a_length_that_is_no_number_is_none(server, tmp_path):
+    stage, _ = fetch(server, tmp_path, "nonsense")
+    assert (tmp_path / "t.nonsense").read_bytes() == BODY
+    assert not stage.recorder.rejects
+
+
 def test_what_another_run_began_is_gone_on_with_unless_the_file_has_changed(server, tmp_path):
     stage, out = fetch(server, tmp_path, "short", tries=1)
     assert out is None
@@ -163,7 +173,7 @@ def test_what_cannot_be_had_is_told_with_its_url(server, tmp_path):
     assert out.data == [str(tmp_path / "t.file.bin")]
     assert [(r.reason, r.source) for r in stage.recorder.rejects] == [("HTTP 404", server.url("gone"))]
     assert sum(name == "gone" for name, _ in server.asked) == 1
-    stage, _ = fetch(server, tmp_path, "other", max_bytes=1000)
+    stage, _ = fetch(server, tmp_path, "other", max_bytes="1KB")
     assert [reject.reason for reject in stage.recorder.rejects] == ["file too large"]
     stage = Fetch(path=str(tmp_path), wait_s=0, tries=2)
     stage.process(FileGroupTask(data=["http://127.0.0.1:9/x"], task_id="t"))
@@ -187,10 +197,35 @@ def test_urls_come_from_a_list_or_a_file_each_once(tmp_path):
     tasks = list(source.process(EmptyTask()))
     assert [task.data for task in tasks] == [["http://a.org/x.gz"], ["http://a.org/y.gz"]]
     assert len({task.task_id for task in tasks}) == 2
-    source, _ = UrlDownload(urls=["file:///etc/passwd"], path=str(tmp_path)).decompose()
-    with pytest.raises(UsageError, match="no http"):
-        list(source.process(EmptyTask()))
-    with pytest.raises(UsageError, match="CC-MAIN"):
-        CommonCrawlDownload(snapshot="2024", path=str(tmp_path))
-    with pytest.raises(UsageError, match="local folder"):
-        UrlDownload(urls=["http://a"], path="s3://b")
+    (tmp_path / "wrong.txt").write_text("http://a.org/x.gz\nfile:///etc/passwd\n")
+    for name, message in (("wrong.txt", "'file:///etc/passwd' is no http"), ("url.txt", "did you mean 'urls.txt'")):
+        source, _ = UrlDownload(urls=str(tmp_path / name), path=str(tmp_path)).decompose()
+        with pytest.raises(UsageError, match=message):
+            list(source.process(EmptyTask()))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"urls": []}, "must be a list of URLs"),
+        ({"urls": "https://a.org/x"}, r"such as \['https://a.org/x'\]"),
+        ({"urls": ["file:///etc/passwd"]}, "no http"),
+        ({"urls": [5]}, "5 is no http"),
+        ({"limit": 0}, "limit must be a whole number of 1 or more"),
+        ({"path": "s3://b"}, "local folder"),
+        ({"tries": 0}, "tries of 1 or more"),
+        ({"timeout_s": "5"}, "timeout_s='5'"),
+        ({"wait_s": float("nan")}, "wait_s=nan"),
+        ({"max_bytes": "1 parsec"}, "max_bytes must be a number of bytes"),
+        ({"snapshot": "2024"}, "CC-MAIN"),
+        ({"snapshot": 2024}, "CC-MAIN"),
+        ({"snapshot": "CC-MAIN-2024-10", "kind": "arc"}, "warc, wet or wat"),
+        ({"snapshot": "CC-MAIN-2024-10", "base_url": "s3://commoncrawl/"}, "no http"),
+    ],
+    ids=str,
+)
+def test_wrong_parameters_are_refused(params, message):
+    stage = CommonCrawlDownload if "snapshot" in params else UrlDownload
+    given = {"path": "x", **({} if "snapshot" in params else {"urls": ["http://a"]}), **params}
+    with pytest.raises(UsageError, match=message):
+        stage(**given)

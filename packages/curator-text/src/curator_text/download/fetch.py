@@ -11,8 +11,10 @@ import gzip
 import hashlib
 import http.client
 import json
+import math
 import os
 import re
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -23,9 +25,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from curator_core.errors import UsageError
+from curator_core.files import parse_bytes
 from curator_core.lineage import source_id
 from curator_core.stages import CompositeStage, ProcessingStage, SourceStage
-from curator_core.storage import is_local, local_path
+from curator_core.storage import is_local, local_path, read_bytes
 from curator_core.task import EmptyTask, FileGroupTask, FileRecord
 
 COMMON_CRAWL = "https://data.commoncrawl.org/"
@@ -55,8 +58,17 @@ class UrlSource(SourceStage[FileGroupTask]):
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.urls:
-            raise UsageError("urls must be a list of URLs, or the path of a file with one in each line")
+        urls = self.urls
+        if not isinstance(urls, str | list | tuple) or not urls:
+            raise UsageError(f"urls must be a list of URLs, or the path of a file with one in each line, not {urls!r}")
+        if isinstance(urls, str):
+            if urlsplit(urls).scheme in ("http", "https"):
+                raise UsageError(
+                    f"urls must be a list, such as [{urls!r}], or the path of a file with one in each line"
+                )
+        else:
+            _check_urls(urls)
+        _check_limit(self.limit)
 
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
         for url in list(dict.fromkeys(self._all()))[: self.limit]:
@@ -70,10 +82,9 @@ class UrlSource(SourceStage[FileGroupTask]):
     def _all(self) -> list[str]:
         urls = self.urls
         if isinstance(urls, str):
-            urls = [line.strip() for line in Path(urls).read_text("utf-8").splitlines() if line.strip()]
-        for url in urls:
-            if urlsplit(url).scheme not in ("http", "https"):
-                raise UsageError(f"{url!r} is no http or https URL")
+            lines = read_bytes(urls).decode("utf-8-sig", "replace").splitlines()
+            urls = [line.strip() for line in lines if line.strip()]
+            _check_urls(urls)
         return list(urls)
 
 
@@ -87,10 +98,12 @@ class CommonCrawlSource(UrlSource):
     base_url: str = COMMON_CRAWL
 
     def __post_init__(self) -> None:
-        if not _SNAPSHOT.fullmatch(self.snapshot):
+        if not isinstance(self.snapshot, str) or not _SNAPSHOT.fullmatch(self.snapshot):
             raise UsageError(f"CommonCrawlDownload.snapshot is named like 'CC-MAIN-2024-10', not {self.snapshot!r}")
         if self.kind not in ("warc", "wet", "wat"):
             raise UsageError(f"CommonCrawlDownload.kind must be warc, wet or wat, not {self.kind!r}")
+        _check_urls([self.base_url])
+        _check_limit(self.limit)
 
     def _all(self) -> list[str]:
         base = self.base_url.rstrip("/") + "/"
@@ -111,15 +124,22 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
     tries: int = 5
     timeout_s: float = 60.0
     wait_s: float = 1.0
-    max_bytes: int | None = None
+    max_bytes: int | str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path or not is_local(self.path):
             raise UsageError(
                 f"a download's path must be a local folder, not {self.path!r}: half a file must be able to stay"
             )
-        if self.tries < 1 or not self.timeout_s > 0 or self.wait_s < 0:
-            raise UsageError("a download needs tries of 1 or more, a timeout_s above 0 and a wait_s of 0 or more")
+        numbers = (self.tries, self.timeout_s, self.wait_s)
+        if not all(isinstance(n, int | float) for n in numbers) or not (
+            self.tries >= 1 and 0 < self.timeout_s < math.inf and 0 <= self.wait_s < math.inf
+        ):
+            raise UsageError(
+                "a download needs tries of 1 or more, a timeout_s above 0 and a wait_s of 0 or more, not "
+                f"tries={self.tries!r}, timeout_s={self.timeout_s!r}, wait_s={self.wait_s!r}"
+            )
+        self._max_bytes = None if self.max_bytes is None else parse_bytes(self.max_bytes, "a download's max_bytes")
 
     def output_folder(self) -> str:
         return self.path
@@ -180,8 +200,8 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
                     raise NotFetched(
                         "wrong range", f"asked from byte {have}: {answer.headers.get('Content-Range')}", True
                     )
-                announced = answer.headers.get("Content-Length")
-                total = (have if resumed else 0) + int(announced) if announced is not None else None
+                announced = answer.length  # None where the server does not say, or says nonsense
+                total = (have if resumed else 0) + announced if announced is not None else None
                 self._check_size(total)
                 if not resumed:
                     have = 0
@@ -202,11 +222,17 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
             ) from error
         except http.client.IncompleteRead as error:
             raise NotFetched("broken off", str(error), True) from error
-        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+        except (
+            urllib.error.URLError,
+            TimeoutError,
+            ConnectionError,
+            ssl.SSLError,
+            http.client.HTTPException,
+        ) as error:
             raise NotFetched("no connection", str(error), True) from error
 
     def _check_size(self, size: int | None) -> None:
-        if self.max_bytes is not None and size is not None and size > self.max_bytes:
+        if self._max_bytes is not None and size is not None and size > self._max_bytes:
             raise NotFetched("file too large", f"{size} bytes, and max_bytes is {self.max_bytes}")
 
 
@@ -226,7 +252,7 @@ class UrlDownload(CompositeStage[EmptyTask, FileGroupTask]):
     tries: int = 5
     timeout_s: float = 60.0
     wait_s: float = 1.0
-    max_bytes: int | None = None
+    max_bytes: int | str | None = None
 
     def __post_init__(self) -> None:
         self.decompose()
@@ -250,7 +276,7 @@ class CommonCrawlDownload(CompositeStage[EmptyTask, FileGroupTask]):
     tries: int = 5
     timeout_s: float = 60.0
     wait_s: float = 1.0
-    max_bytes: int | None = None
+    max_bytes: int | str | None = None
 
     def __post_init__(self) -> None:
         self.decompose()
@@ -268,6 +294,17 @@ def _fetch(stage: Any) -> Fetch:
         wait_s=stage.wait_s,
         max_bytes=stage.max_bytes,
     )
+
+
+def _check_urls(urls: Sequence[Any]) -> None:
+    for url in urls:
+        if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
+            raise UsageError(f"{url!r} is no http or https URL")
+
+
+def _check_limit(limit: Any) -> None:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise UsageError(f"a download's limit must be a whole number of 1 or more, not {limit!r}")
 
 
 def _request(url: str, headers: dict[str, str] | None = None) -> urllib.request.Request:
