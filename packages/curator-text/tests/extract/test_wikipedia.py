@@ -4,6 +4,7 @@ import bz2
 
 import pytest
 
+from curator_core.errors import UsageError
 from curator_core.task import FileGroupTask
 from curator_text.extract.wikipedia import WikipediaDumpRead, WikipediaDumpReader
 
@@ -21,8 +22,11 @@ def page(number, ns=0, redirect=False, text=TEXT):
     )
 
 
-def dump(*pages):
-    head = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="en"><siteinfo></siteinfo>'
+def dump(*pages, namespaces=""):
+    head = (
+        '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="en"><siteinfo><namespaces>'
+        f"{namespaces}</namespaces></siteinfo>"
+    )
     return (head + "".join(pages) + "</mediawiki>").encode()
 
 
@@ -45,6 +49,50 @@ def test_articles_are_plain_text_and_other_pages_are_no_rows(tmp_path):
     assert text.startswith("Ada was a mathematician.")
     assert "She wrote notes." in text
     assert not any(junk in text for junk in ("Infobox", "Note", "thumb", "cell", "Category", "[", "{"))
+
+
+def test_files_and_categories_are_left_out_by_what_the_wiki_calls_them(tmp_path):
+    pytest.importorskip("mwparserfromhell")
+    path = tmp_path / "dump.xml"
+    names = (
+        '<namespace key="6" case="x">Soubor</namespace><namespace key="14">Kategorie</namespace><namespace key="0" />'
+    )
+    text = "__NOTOC__\n[[Soubor:a.jpg|mini|no]] [[Bild:b.jpg|no]] [[File:c.jpg]] yes [[Nein: ja]] [[ kategorie:no]]"
+    path.write_bytes(dump(page(1, text=text), namespaces=names))
+    ((row,), rejects) = read(path, language="cs")
+    assert (row["text"].split(), rejects) == (["yes", "Nein:", "ja"], [])
+
+
+@pytest.mark.parametrize(
+    ("title", "address"),
+    [("Ada &amp; Co?", "Ada_%26_Co%3F"), ("50%/Ü #1", "50%25/%C3%9C_%231"), ("A (b), c!", "A_(b),_c!")],
+)
+def test_the_address_of_an_article_leads_to_it(tmp_path, title, address):
+    pytest.importorskip("mwparserfromhell")
+    path = tmp_path / "dump.xml"
+    path.write_bytes(dump(page(1).replace("Ada 1", title)))
+    assert read(path)[0][0]["url"] == f"https://en.wikipedia.org/wiki/{address}"
+
+
+def test_what_is_no_whole_article_is_told(tmp_path):
+    pytest.importorskip("mwparserfromhell")
+    path = tmp_path / "dump.xml"
+    whole, bare = page(1), "<page><title>B</title><ns>0</ns><id>2</id></page>"
+    path.write_bytes(dump(bare, whole, whole.replace("<id>1</id>", ""), whole.replace("<ns>0</ns>", "")))
+    rows, rejects = read(path)
+    assert [row["id"] for row in rows] == ["1", "1"]
+    assert [(reject.reason, reject.position) for reject in rejects] == [
+        ("incomplete page", "page 2 B"),
+        ("incomplete page", "page  Ada 1"),
+    ]
+    path.write_text("<html><page></page></html>")
+    stage = WikipediaDumpRead()
+    (empty,) = stage.process(FileGroupTask(data=[str(path)]))
+    assert (empty.num_rows, empty.to_pyarrow().column_names) == (0, stage.outputs())
+    assert [reject.reason for reject in stage.recorder.rejects] == ["not a dump"]
+    for language in ("", "-", "en.evil", 5):
+        with pytest.raises(UsageError, match="such as 'en'"):
+            WikipediaDumpReader(paths="x", language=language)
 
 
 def test_a_dump_that_is_cut_short_gives_its_whole_articles_and_tells_the_rest(tmp_path):

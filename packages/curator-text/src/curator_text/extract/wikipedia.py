@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import pyarrow as pa
@@ -21,6 +23,24 @@ from curator_text.readers._bytes import Truncated, decompressed
 _SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("url", pa.string()), ("text", pa.string())])
 _RAW_KEPT = 1 << 16
 _CHUNK = 1 << 18
+# Files and categories, by number: a dump says what its wiki calls them. Older names still stand in many articles.
+_NOT_TEXT = ("6", "14")
+_OLDER_NAMES = frozenset(
+    (
+        "file",
+        "image",
+        "category",
+        "bild",
+        "imagen",
+        "imagem",
+        "immagine",
+        "afbeelding",
+        "grafika",
+        "изображение",
+        "画像",
+    )
+)
+_SWITCHES = re.compile(r"__(?:NO|FORCE)?(?:TOC|EDITSECTION|INDEX|GALLERY)__|__(?:HIDDENCAT|DISAMBIG|NEWSECTIONLINK)__")
 
 
 @dataclass(kw_only=True)
@@ -31,7 +51,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
     batch_bytes: int | str = "8MiB"
 
     def __post_init__(self) -> None:
-        if not self.language.replace("-", "").isalnum():
+        if not isinstance(self.language, str) or not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.language):
             raise UsageError(f"language must be that of the wiki's address, such as 'en', not {self.language!r}")
         self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
 
@@ -44,18 +64,21 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
     def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
         rows: list[tuple[str, str, str, str]] = []
         held = 0
+        given = False
         for path in task.data:
             for row in self._articles(path):
                 rows.append(row)
                 held += len(row[-1])
                 if held >= self._batch_bytes:
                     yield _batch(rows, task)
-                    rows, held = [], 0
-        if rows:
+                    rows, held, given = [], 0, True
+        # Dumps without an article still tell the columns, so that what is written from them has a schema.
+        if rows or not given:
             yield _batch(rows, task)
 
     def _articles(self, path: str) -> Iterator[tuple[str, str, str, str]]:
-        plain = _parser()
+        names: set[str] = set(_OLDER_NAMES)
+        plain = _parser(names)
         with open_input(path) as raw:
             file = decompressed(raw)
             events: Any = ElementTree.XMLPullParser(["start", "end"])
@@ -67,7 +90,14 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
                     for event, element in events.read_events():
                         if root is None:
                             root = element
-                        if event != "end" or _tag(element) != "page":
+                            if _tag(root) != "mediawiki":
+                                self._reject("not a dump", path, "", f"it begins with <{_tag(root)}>, not <mediawiki>")
+                                return
+                        if event != "end":
+                            continue
+                        if _tag(element) == "namespace" and element.get("key") in _NOT_TEXT:
+                            names.add((element.text or "").lower())
+                        if _tag(element) != "page":
                             continue
                         pages += 1
                         article = self._article(element, path, plain)
@@ -76,18 +106,22 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
                             yield article
                 events.close()
             except (Truncated, ElementTree.ParseError) as error:
-                self.record_read(1)
-                self.record_rejected(
-                    "truncated file", source=path, position=f"after page {pages}", message=str(error.args[0])
-                )
+                self._reject("truncated file", path, f"after page {pages}", str(error.args[0]))
+
+    def _reject(self, reason: str, path: str, position: str, message: str) -> None:
+        self.record_read(1)
+        self.record_rejected(reason, source=path, position=position, message=message)
 
     def _article(self, page: Any, path: str, plain: Any) -> tuple[str, str, str, str] | None:
         found = {_tag(child): child for child in page}
-        if found["ns"].text != "0" or "redirect" in found:
+        if page.findtext("{*}ns", "0") != "0" or "redirect" in found:
             return None  # talk, users, categories: none is an article, and none is a row
+        number, title = page.findtext("{*}id") or "", page.findtext("{*}title") or ""
+        if not number or not title or "revision" not in found:
+            self._reject("incomplete page", path, f"page {number} {title}", f"it has only {', '.join(found)}")
+            return None
         self.record_read(1)
-        number, title = found["id"].text or "", found["title"].text or ""
-        source = next((child.text for child in found["revision"] if _tag(child) == "text"), None) or ""
+        source = found["revision"].findtext("{*}text") or ""
         try:
             text = plain(source)
         except Exception as error:  # a parser of a language without a grammar may raise anything
@@ -99,7 +133,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
                 raw=source.encode("utf-8", "replace")[:_RAW_KEPT],
             )
             return None
-        return number, title, f"https://{self.language}.wikipedia.org/wiki/{title.replace(' ', '_')}", text
+        return number, title, _address(self.language, title), text
 
 
 @dataclass(kw_only=True)
@@ -126,7 +160,8 @@ class WikipediaDumpReader(CompositeStage[EmptyTask, DocumentBatch]):
         ]
 
 
-def _parser() -> Any:
+def _parser(names: Set[str] = _OLDER_NAMES) -> Callable[[str], str]:
+    """What makes plain text of wikitext; ``names`` are those of the kinds of pages whose links are left out."""
     try:
         import mwparserfromhell
     except ImportError as error:
@@ -137,9 +172,9 @@ def _parser() -> Any:
         for tag in code.filter_tags(matches=lambda node: str(node.tag).lower() in ("ref", "table", "gallery", "math")):
             _drop(code, tag)
         for link in code.filter_wikilinks():
-            if str(link.title).strip().lower().partition(":")[0] in ("file", "image", "category"):
+            if str(link.title).strip().lower().partition(":")[0].strip() in names:
                 _drop(code, link)
-        return str(code.strip_code(normalize=True, collapse=True)).strip()
+        return _SWITCHES.sub("", str(code.strip_code(normalize=True, collapse=True))).strip()
 
     return plain
 
@@ -150,8 +185,13 @@ def _drop(code: Any, node: Any) -> None:
 
 
 def _batch(rows: list[tuple[str, str, str, str]], task: FileGroupTask) -> DocumentBatch:
-    columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
-    return DocumentBatch(data=pa.table(columns, schema=_SCHEMA), dataset_name=task.dataset_name)
+    columns = zip(*rows, strict=True) if rows else [()] * len(_SCHEMA)
+    arrays = [pa.array(values, pa.string()) for values in columns]
+    return DocumentBatch(data=pa.table(arrays, schema=_SCHEMA), dataset_name=task.dataset_name)
+
+
+def _address(language: str, title: str) -> str:
+    return f"https://{language}.wikipedia.org/wiki/{quote(title.replace(' ', '_'), safe='/:,;()!*@$~')}"
 
 
 def _tag(element: Any) -> str:
