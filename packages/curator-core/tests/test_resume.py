@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -209,6 +211,37 @@ def test_a_run_is_not_run_over_without_being_told_to(tmp_path: Path) -> None:
     trial.run()
     with pytest.raises(RunRefused, match="already holds a run"):
         trial.run()
+
+
+class Watched(LocalExecutor):
+    """A local executor that tells whether it was opened."""
+
+    opened = False
+
+    def open(self) -> None:
+        self.opened = True
+
+
+def test_a_run_that_stands_is_refused_before_an_executor_opens(tmp_path: Path) -> None:
+    trial = here(tmp_path)
+    trial.run()
+    executor = Watched(workers=0)
+    with pytest.raises(RunRefused, match="already holds a run"):
+        Pipeline(trial.stages()).run(executor, run_dir=str(tmp_path / "run"))
+    assert not executor.opened
+    Pipeline(trial.stages()).run(executor, run_dir=str(tmp_path / "run"), resume=True)
+    assert executor.opened
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(RunRefused, match=f"cannot lock the folder .*: {os.strerror(errno.ENOLCK)}; or choose another"):
+        here(tmp_path).run()
 
 
 @pytest.mark.parametrize("stop_again", [0, 1, 4])

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from curator_core import storage
 from curator_core.errors import CuratorError, UsageError, nearest
 from curator_core.registry import WORKFLOWS, ParameterError, build, build_stage, checked, load, load_executor
+from curator_core.run import RunOptions
 from curator_core.yaml_file import FileError, Where, YamlFile, parse_value, read_yaml
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _KEYS: dict[str, Any] = {
     "max_error_fraction": float,
     "limit": int,
 }
+_OPTIONS = ("on_error", "retries", "max_error_fraction", "limit")
 _WITH = {
     "name": str,
     "resources": dict[str, float],
@@ -146,10 +148,13 @@ class _Build:
         if value is None:
             return None
         try:
-            return checked("", key, _KEYS[key], value)
-        except ParameterError as error:
-            self.wrong(error.message.lstrip("."), (key,), at_value=True)
+            found = checked("", key, _KEYS[key], value)
+            if key in _OPTIONS:
+                RunOptions(**{key: found})
+        except UsageError as error:
+            self.wrong(str(error).lstrip("."), (key,), at_value=True)
             return None
+        return found
 
     def executor(self, value: Any) -> tuple[str, dict[str, Any]]:
         if isinstance(value, str):

@@ -215,6 +215,8 @@ class _Run:
         # By folder, the checksum of the mark of what a run without a directory writes over.
         self.replaced: dict[str, str] = {}
         self.attempt = 1
+        self.earlier: Any = None  # the plan of what ran in the run directory before
+        self.record: dict[str, Any] = {}  # what came of it
         self.stale = False  # whether the run directory holds what is to be forgotten before this run begins
         self.begun = False  # whether the run directory is ours: what goes wrong before leaves it as it was
         self.rejects: list[RejectRow] = []
@@ -226,6 +228,7 @@ class _Run:
         if self.directory is not None:
             self.directory.lock()
         try:
+            self._look_at_directory()  # an executor may take ten seconds to open: what needs no plan is refused before
             self.executor.open()
             self.summary.opened_after = round(time.monotonic() - self.started, 3)
             try:
@@ -257,7 +260,7 @@ class _Run:
             raise PlanError(
                 f"the pipeline lists its own sources with {self.plan.source.name!r}, so it takes no initial_tasks"
             )
-        self._look_at_directory()
+        self._settle_attempt()
         # Listed before anything is written: after a wrong path there is nothing to resume or to replace.
         first_tasks = _started(self._first_tasks())
         self._begin()
@@ -309,44 +312,51 @@ class _Run:
     # The run directory -------------------------------------------------------------------------------------------
 
     def _look_at_directory(self) -> None:
-        """Decide whether to begin, to begin anew or to go on, or refuse; writes nothing."""
+        """What ran here before; refuse what needs no plan to be refused. Writes nothing."""
         directory, options = self.directory, self.options
         if directory is None:
             return
         self.listing = SourceList(directory.url)
-        earlier = self._read_earlier("plan.json")
-        record = self._read_earlier("run.json") or {}
-        self.marks = dict(record.get("marks", {}))
+        self.earlier = self._read_earlier("plan.json")
+        self.record = self._read_earlier("run.json") or {}
+        self.marks = dict(self.record.get("marks", {}))
         if options.fresh:
-            self.stale = earlier is not None
             return
-        if earlier is None:
+        if self.earlier is None:
             if options.retry:
                 raise RunRefused(f"{directory.url!r} holds no run to retry")
-            self._require_own_outputs()
-            return
         # A run that failed before its first task was done (a package was missing) has nothing that could be lost.
-        idle = directory.is_empty("ledger")
-        go_on = options.resume or options.retry
-        if not (go_on or idle):
+        elif not (options.resume or options.retry or directory.is_empty("ledger")):
             raise RunRefused(
-                f"{directory.url!r} already holds a run ({record.get('state', 'unfinished')}): go on with it with "
+                f"{directory.url!r} already holds a run ({self.record.get('state', 'unfinished')}): go on with it with "
                 "resume=True (--resume), start over with fresh=True (--fresh), or choose another run directory"
             )
-        changes = difference(earlier["steps"], self.plan.steps())
-        if changes and not options.allow_changed and not idle:
-            listed = "\n".join(f"  {line}" for line in changes)
-            raise RunRefused(
-                f"the pipeline has changed since the run in {directory.url!r} began:\n{listed}\nStart over with "
-                "fresh=True (--fresh), or keep what is done and run only the rest with the changed pipeline, with "
-                "allow_changed=True (--allow-changed)"
-            )
+
+    def _settle_attempt(self) -> None:
+        """Decide whether to begin, to begin anew or to go on, or refuse; writes nothing."""
+        directory, options = self.directory, self.options
+        if directory is None:
+            return
+        if options.fresh:
+            self.stale = self.earlier is not None
+            return
+        if self.earlier is not None:
+            changes = difference(self.earlier["steps"], self.plan.steps())
+            if changes and not options.allow_changed and not directory.is_empty("ledger"):
+                listed = "\n".join(f"  {line}" for line in changes)
+                raise RunRefused(
+                    f"the pipeline has changed since the run in {directory.url!r} began:\n{listed}\nStart over with "
+                    "fresh=True (--fresh), or keep what is done and run only the rest with the changed pipeline, with "
+                    "allow_changed=True (--allow-changed)"
+                )
         self._require_own_outputs()
-        if not go_on:
+        if self.earlier is None:
+            return
+        if not (options.resume or options.retry):
             self.stale = True
             return
-        self.attempt = int(record.get("attempt", 1)) + 1
-        self.since = self.attempt if changes else int(earlier.get("since", 0))
+        self.attempt = int(self.record.get("attempt", 1)) + 1
+        self.since = self.attempt if changes else int(self.earlier.get("since", 0))
         self.summary.attempt = self.attempt
 
     def _begin(self) -> None:

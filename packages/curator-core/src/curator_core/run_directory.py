@@ -146,13 +146,16 @@ class _KernelLock:
             raise OutputError(f"cannot write in the folder {run_dir!r}: {error.strerror}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             owner = os.pread(fd, 200, 0).decode(errors="replace").strip()
             os.close(fd)
             raise RunRefused(
                 f"another run is at work in {run_dir!r} ({owner or 'owner unknown'}): wait for it, end it, or choose "
                 "another run directory"
             ) from None
+        except OSError as error:  # a network file system without locks, most often
+            os.close(fd)
+            raise OutputError(f"cannot lock the folder {run_dir!r}: {error.strerror}") from error
         if not os.fstat(fd).st_nlink:
             os.close(fd)
             return False
