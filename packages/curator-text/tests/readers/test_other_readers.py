@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 
 import brotli
@@ -10,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from curator_core.errors import UsageError
-from curator_core.task import EmptyTask
+from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers import (
     CsvReader,
+    JsonlReader,
     ParquetReader,
     TextFilesReader,
     WarcReader,
@@ -21,6 +23,7 @@ from curator_text.readers.csv import CsvRead
 from curator_text.readers.parquet import ParquetPartitioning, ParquetRead
 from curator_text.readers.text_files import TextFilesRead
 from curator_text.readers.warc import WarcRead
+from curator_text.writers import ParquetWriter
 
 from .helpers import read_all, read_files
 
@@ -87,6 +90,71 @@ def test_a_damaged_row_group_costs_its_rows_and_no_others(tmp_path):
     ]
 
 
+def test_columns_that_are_names_of_folders_come_back(tmp_path):
+    values = ["en", None, "a/b", "..", "ü é", "x=y", "%2F", "en"]
+    table = pa.table({"n": list(range(8)), "lang": values, "source": ["web"] * 8})
+    writer = ParquetWriter(path=str(tmp_path), partition_by=["lang", "source"])
+    writer.process(DocumentBatch(data=table, task_id="t"))
+    got = read_all(ParquetReader(paths=str(tmp_path), partition_by=["source", "lang"])).table
+    assert got.sort_by("n").select(table.column_names).equals(table)
+    with pytest.raises(UsageError, match="no folder 'wiki=…'"):
+        read_all(ParquetReader(paths=str(tmp_path), partition_by=["wiki"]))
+    (tmp_path / "n=1").mkdir()
+    pq.write_table(table.select(["n"]), tmp_path / "n=1" / "a.parquet")
+    with pytest.raises(UsageError, match="has a column 'n' itself: leave it out"):
+        read_all(ParquetReader(paths=str(tmp_path / "n=1"), partition_by=["n"]))
+    for wrong in ({"partition_by": "lang"}, {"partition_by": ["n"], "columns": ["n"]}, {"partition_by": [""]}):
+        with pytest.raises(UsageError, match="partition_by"):
+            ParquetReader(paths="x", **wrong)
+
+
+def test_what_is_the_same_in_many_rows_does_not_make_a_batch_large(tmp_path):
+    prompt = "p" * 20_000
+    table = pa.table({"prompt": [prompt] * 20_000, "n": list(range(20_000))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 20
+    stage = ParquetRead(batch_bytes="1MiB")
+    sizes = [batch.to_pyarrow().nbytes for batch in stage.process(FileGroupTask(data=[str(tmp_path / "a.parquet")]))]
+    assert max(sizes) < 2 << 20
+    assert stage.recorder.read == 20_000
+
+
+def test_a_parquet_file_whose_names_are_damaged_is_told(tmp_path):
+    parquet(tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(whole.replace(b"vector", b"\xa2ector"))
+    got = read_files(ParquetRead(), [tmp_path / "a.parquet"])
+    assert (got.rows, got.reasons) == ([], [("damaged Parquet", "footer")])
+
+
+def test_columns_of_one_name_are_told_from_none(tmp_path):
+    pq.write_table(pa.Table.from_arrays([pa.array([1])] * 3, names=["a", "b", "a"]), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("a,b,a\n1,1,1\n")
+    for reader in (ParquetReader, CsvReader):
+        with pytest.raises(UsageError, match="has two columns 'a'"):
+            read_all(reader(paths=str(tmp_path)))
+        assert read_all(reader(paths=str(tmp_path), columns=["b"])).table.column_names == ["b"]
+
+
+def test_the_path_takes_no_columns_place(tmp_path):
+    pq.write_table(pa.table({"path": [1]}), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("path\n1\n")
+    (tmp_path / "a.jsonl").write_text('{"path": 1}\n')
+    for reader in (ParquetReader, CsvReader, JsonlReader):
+        with pytest.raises(UsageError, match="has a column 'path' itself: give path_column another name"):
+            read_all(reader(paths=str(tmp_path), path_column="path"))
+        assert read_all(reader(paths=str(tmp_path), path_column="file")).table.column_names == ["path", "file"]
+
+
+def test_files_whose_names_are_no_text_are_read(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jsonl")
+    (tmp_path / name).write_text('{"a": 1}\n')
+    (row,) = read_all(JsonlReader(paths=str(tmp_path), path_column="file")).rows
+    assert row == {"a": 1, "file": f"{tmp_path}/caf?.jsonl"}
+    (row,) = read_all(TextFilesReader(paths=str(tmp_path))).rows
+    assert row == {"text": '{"a": 1}\n', "path": f"{tmp_path}/caf?.jsonl"}
+
+
 # CSV -----------------------------------------------------------------------------------------------------------------
 
 
@@ -104,11 +172,11 @@ def test_bad_rows_of_csv_are_told_with_their_number(tmp_path):
     path.write_bytes(b"id,score\na,1.5\nb\nc,x\n\xff,2\ne,\nf,1,2\n")
     got = read_files(CsvRead(schema={"score": "float64"}), [path])
     assert got.rows == [{"id": "a", "score": 1.5}, {"id": "e", "score": None}]
-    assert sorted(reject.reason for reject in got.rejects) == [
-        "bad UTF-8",
-        "type conflict",
-        "wrong number of cells",
-        "wrong number of cells",
+    assert sorted(got.reasons) == [
+        ("bad UTF-8", "row 4"),
+        ("type conflict", "row 3"),
+        ("wrong number of cells", "row 2"),
+        ("wrong number of cells", "row 6"),
     ]
 
 
@@ -126,8 +194,79 @@ def test_csv_columns_and_the_empty_file(tmp_path):
     (tmp_path / "b.csv").write_text("")
     got = read_files(CsvRead(columns=["b"]), [tmp_path / "a.csv", tmp_path / "b.csv"])
     assert (got.rows, got.rejects) == ([{"b": "2"}], [])
-    with pytest.raises(UsageError, match="first line"):
+    with pytest.raises(UsageError, match=r"'a\.csv' has no column 'c'\. It has: a, b"):
         read_files(CsvRead(columns=["c"]), [tmp_path / "a.csv"])
+
+
+@pytest.mark.parametrize("head", [b"\n\r\n\n", b"\xef\xbb\xbf", b""], ids=["blank", "mark", "none"])
+def test_what_stands_before_the_names_of_csv_changes_no_value(tmp_path, head):
+    (tmp_path / "a.csv").write_bytes(head + b'"a ",b\r\n001,1e3\r\n')
+    assert read_files(CsvRead(), [tmp_path / "a.csv"]).rows == [{"a ": "001", "b": "1e3"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "shift_jis", "utf-8-sig", "gb18030"])
+def test_csv_in_another_encoding(tmp_path, encoding):
+    path = tmp_path / "a.csv"
+    text = "".join(f'{i},"語\n{i % 7}"\n' for i in range(3000))
+    path.write_bytes(f"番号,b\n{text}".encode(encoding))
+    got = read_files(CsvRead(encoding=encoding, batch_bytes=1000), [path])
+    assert got.rejects == []
+    assert [row["番号"] for row in got.rows] == [str(i) for i in range(3000)]
+    assert {row["b"] for row in got.rows} == {f"語\n{i}" for i in range(7)}
+    if encoding != "utf-8-sig":
+        got = read_files(CsvRead(), [path])
+        assert got.rows == []
+        assert [reject.position for reject in got.rejects] == ["line 1"]
+        assert "give encoding=" in got.rejects[0].message
+
+
+def test_files_named_tsv_have_tabs_unless_a_delimiter_is_given(tmp_path):
+    for name in ("a.tsv", "b.TSV", "c.tsv.gz"):
+        content = b"a\tb,c\n1\t2,3\n"
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        assert read_files(CsvRead(), [tmp_path / name]).rows == [{"a": "1", "b,c": "2,3"}]
+        assert read_files(CsvRead(delimiter=","), [tmp_path / name]).rows == [{"a\tb": "1\t2", "c": "3"}]
+
+
+def test_csv_without_a_good_row_still_tells_its_columns(tmp_path):
+    for content in ("a,b\n", "a,b\n1\n"):
+        (tmp_path / "a.csv").write_text(content)
+        got = read_files(CsvRead(schema={"b": "int64"}, path_column="file"), [tmp_path / "a.csv"])
+        assert got.table.schema == pa.schema([("a", pa.string()), ("b", pa.int64()), ("file", pa.string())])
+        assert got.rows == []
+
+
+def test_a_row_of_csv_over_the_limit_is_told_with_a_remedy(tmp_path):
+    (tmp_path / "a.csv").write_text(f'a,b\n1,2\n"{"x" * 5000}",3\n')
+    got = read_files(CsvRead(batch_bytes=1000), [tmp_path / "a.csv"])
+    assert (got.rows, got.reasons) == ([{"a": "1", "b": "2"}], [("broken CSV", "after row 1")])
+    assert "longer than batch_bytes=1000: give more" in got.rejects[0].message
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"delimiter": ";;"}, "one ASCII character"),
+        ({"delimiter": '"'}, "no quote"),
+        ({"delimiter": "\n"}, "one ASCII character"),
+        ({"header": False}, "header must be true, or the names"),
+        ({"header": []}, "header must be true, or the names"),
+        ({"header": ["a", "a"]}, "header must be true, or the names"),
+        ({"header": "a"}, "header must be true, or the names"),
+        ({"encoding": "base64"}, "such as 'utf-8' or 'cp1252', not 'base64'"),
+        ({"schema": {"a": "json"}}, "a cell of CSV holds no such value"),
+    ],
+    ids=str,
+)
+def test_wrong_parameters_of_csv_are_refused(params, message):
+    with pytest.raises(UsageError, match=message):
+        CsvReader(paths="x", **params)
+
+
+def test_a_declared_column_that_csv_does_not_have_is_an_error(tmp_path):
+    (tmp_path / "a.csv").write_text("score\n1\n")
+    with pytest.raises(UsageError, match="no column 'scores'; did you mean 'score'"):
+        read_files(CsvRead(schema={"scores": "float"}), [tmp_path / "a.csv"])
 
 
 # Text files ----------------------------------------------------------------------------------------------------------
@@ -149,6 +288,12 @@ def test_each_text_file_is_a_document_and_bad_ones_are_told(tmp_path):
         ("file too large", paths[4]),
     ]
     assert len(read_all(TextFilesReader(paths=str(tmp_path), encoding="latin-1")).rows) == 5
+    (tmp_path / "g.txt").write_bytes(b"+2AA-")
+    got = read_files(TextFilesRead(encoding="utf-7"), [tmp_path / "g.txt"])
+    assert (got.table.column_names, got.rows, len(got.rejects)) == (["path", "text"], [], 1)
+    for encoding in ("base64", "utf8x", None):
+        with pytest.raises(UsageError, match="an encoding of text"):
+            TextFilesReader(paths="x", encoding=encoding)
 
 
 # WARC ----------------------------------------------------------------------------------------------------------------

@@ -1,11 +1,17 @@
-"""Checks of the parameters that readers have in common."""
+"""Parameters that readers have in common: their checks, and what they do."""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 from collections.abc import Sequence
 
+import pyarrow as pa
+
+from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.files import parse_bytes
+from curator_core.storage import file_name
 
 
 def checked_columns(columns: Sequence[str] | None, stage: str) -> tuple[str, ...] | None:
@@ -17,6 +23,38 @@ def checked_columns(columns: Sequence[str] | None, stage: str) -> tuple[str, ...
     if not columns:
         raise UsageError(f"{stage}.columns is empty: name the columns to read, or leave it out to read all")
     return tuple(dict.fromkeys(columns))
+
+
+def with_path(table: pa.Table, path_column: str | None, path: str) -> pa.Table:
+    """The table with its file's path in a column of that name, if there is to be one."""
+    if not path_column:
+        return table
+    if path_column in table.column_names:
+        raise UsageError(f"{file_name(path)!r} has a column {path_column!r} itself: give path_column another name")
+    # A name that is no text is possible on Linux.
+    text = array([path.encode("utf-8", "replace").decode()], pa.string())[0]
+    return table.append_column(path_column, pa.repeat(text, table.num_rows))
+
+
+def check_unique(names: Sequence[str], path: str) -> None:
+    """Refuse columns of one name: only one of them could be told from the others."""
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise UsageError(
+            f"{file_name(path)!r} has two columns {twice!r}: give one another name, or read others with columns=[…]"
+        )
+
+
+def checked_encoding(encoding: str, stage: str) -> str:
+    """The name of an encoding of text, as Python has it."""
+    try:
+        with contextlib.suppress(UnicodeError):
+            b"a".decode(encoding)
+        return codecs.lookup(encoding).name
+    except (LookupError, TypeError) as error:  # `base64` and the like are known, and are none of text
+        raise UsageError(
+            f"{stage}.encoding must be an encoding of text, such as 'utf-8' or 'cp1252', not {encoding!r}"
+        ) from error
 
 
 def bounded_bytes(name: str, value: int | str) -> int:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core.arrays import array
 from curator_core.files import FilePartitioning, checked_paths
 from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
 from curator_core.storage import open_input
 from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers import _json
-from curator_text.readers._arguments import bounded_bytes, checked_columns
+from curator_text.readers._arguments import bounded_bytes, checked_columns, with_path
 from curator_text.readers._bytes import (
     COMPRESSED_SUFFIXES,
     Block,
@@ -113,7 +112,7 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                         message=bad.message,
                         raw=bad.raw[:_RAW_KEPT],
                     )
-                yield self._with_path(parsed.table, path)
+                yield with_path(parsed.table, self.path_column, path)
 
     def _parser(self, block: Block, path: str, span: tuple[int, int] | None) -> _json.LineParser:
         def settle() -> dict[str, pa.DataType]:
@@ -154,11 +153,6 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
             return {**_json.infer_types(rows), **self._types}
         found = _json.infer_types({k: row[k] for k in self._columns if k in row} for row in rows)
         return {name: self._types.get(name) or found.get(name) or pa.null() for name in self._columns}
-
-    def _with_path(self, table: pa.Table, path: str) -> pa.Table:
-        if not self.path_column:
-            return table
-        return table.append_column(self.path_column, array([path] * table.num_rows, pa.string()))
 
 
 @dataclass(kw_only=True)

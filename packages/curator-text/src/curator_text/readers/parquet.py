@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
+from curator_core.arrays import array
 from curator_core.errors import UsageError, nearest
 from curator_core.files import FilePartitioning, checked_paths, parse_bytes
 from curator_core.lineage import source_id
 from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
-from curator_core.storage import file_name, info, open_input
+from curator_core.storage import file_name, info, open_input, parent
 from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
-from curator_text.readers._arguments import bounded_bytes, checked_columns
+from curator_text.readers._arguments import bounded_bytes, check_unique, checked_columns, with_path
 
 SUFFIXES = (".parquet", ".pq")
 _MAX_BATCH_ROWS = 1 << 20
+# Where batches would have more rows than this, it is looked how large the first ones are.
+_MANY_ROWS = 1 << 13
+_FIRST_ROWS = 64
+# What a damaged file makes Arrow raise.
+_DAMAGE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, OSError, UnicodeDecodeError)
 
 
 @dataclass(kw_only=True)
@@ -47,16 +54,24 @@ class ParquetRead(FanOut[FileGroupTask, DocumentBatch]):
     """Reads the Parquet files of a task; see `ParquetReader`."""
 
     columns: Sequence[str] | None = None
+    partition_by: Sequence[str] = ()
     batch_bytes: int | str = "16MiB"
     path_column: str | None = None
 
     def __post_init__(self) -> None:
-        self._columns = checked_columns(self.columns, type(self).__name__)
+        name = type(self).__name__
+        self._columns = checked_columns(self.columns, name)
+        if isinstance(self.partition_by, str) or not all(isinstance(part, str) and part for part in self.partition_by):
+            raise UsageError(
+                f"{name}.partition_by must be a list of columns, such as ['lang'], not {self.partition_by!r}"
+            )
+        if twice := set(self.partition_by) & {*(self._columns or ()), self.path_column}:
+            raise UsageError(f"{name} has {sorted(twice)[0]!r} in partition_by, and as another column too")
         self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
 
     def outputs(self) -> list[str]:
         known = [ANY_COLUMNS] if self._columns is None else list(self._columns)
-        return [*known, *([self.path_column] if self.path_column else [])]
+        return [*known, *self.partition_by, *([self.path_column] if self.path_column else [])]
 
     def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
         schema: pa.Schema | None = None
@@ -76,23 +91,46 @@ class ParquetRead(FanOut[FileGroupTask, DocumentBatch]):
         with open_input(path) as raw:
             try:
                 file = pq.ParquetFile(raw, pre_buffer=False)
-            except (pa.ArrowInvalid, OSError) as error:
+            except _DAMAGE as error:
                 self._broken(path, "footer", error)
                 return
             names = self._present(file.schema_arrow.names, path)
+            check_unique(names or file.schema_arrow.names, path)
             groups = [g for g in range(file.num_row_groups) if span is None or span[0] <= _start(file, g) < span[1]]
-            yield self._with_path(_chosen(pa.Table.from_batches([], file.schema_arrow), names), path)
+            yield self._with_parts(_chosen(pa.Table.from_batches([], file.schema_arrow), names), path)
             for group in groups:
                 told = file.metadata.row_group(group)
                 done = 0
-                rows = max(1, min(_MAX_BATCH_ROWS, told.num_rows * self._batch_bytes // max(1, told.total_byte_size)))
                 try:
+                    rows = self._rows_of_a_batch(file, group, names)
                     for batch in file.iter_batches(rows, row_groups=[group], columns=names, use_threads=False):
                         done += batch.num_rows
                         self.record_read(batch.num_rows)
-                        yield self._with_path(pa.Table.from_batches([batch]), path)
-                except (pa.ArrowInvalid, OSError) as error:
+                        yield self._with_parts(pa.Table.from_batches([batch]), path)
+                except _DAMAGE as error:
                     self._broken(path, f"row group {group}, row {done}", error, told.num_rows - done)
+
+    def _with_parts(self, table: pa.Table, path: str) -> pa.Table:
+        """The table with what the path tells: the values in the names of its folders, and itself."""
+        for name in self.partition_by:
+            value = _folder_value(path, name)
+            if name in table.column_names:
+                raise UsageError(f"{path!r} has a column {name!r} itself: leave it out of partition_by")
+            table = table.append_column(name, pa.repeat(array([value], pa.string())[0], table.num_rows))
+        return with_path(table, self.path_column, path)
+
+    def _rows_of_a_batch(self, file: Any, group: int, names: list[str] | None) -> int:
+        told = file.metadata.row_group(group)
+        rows = int(told.num_rows * self._batch_bytes // max(1, told.total_byte_size))
+        # What is the same in many rows takes little room in the file, and in memory as much as there are rows.
+        long = [
+            part.name for part in file.schema_arrow if (not names or part.name in names) and _may_be_long(part.type)
+        ]
+        if rows > _MANY_ROWS and long:
+            first = next(file.iter_batches(_FIRST_ROWS, row_groups=[group], columns=long, use_threads=False), None)
+            if first is not None and first.num_rows:
+                rows = min(rows, first.num_rows * self._batch_bytes // max(1, first.nbytes))
+        return max(1, min(_MAX_BATCH_ROWS, rows))
 
     def _present(self, there: list[str], path: str) -> list[str] | None:
         if self._columns is None:
@@ -100,18 +138,13 @@ class ParquetRead(FanOut[FileGroupTask, DocumentBatch]):
         for name in self._columns:
             if name not in there:
                 raise UsageError(
-                    f"{file_name(path)!r} has no column {name!r}{nearest(name, there)} It has: {', '.join(there)}"
+                    f"{file_name(path)!r} has no column {name!r}{nearest(name, there) or '.'} It has: {', '.join(there)}"
                 )
         return list(self._columns)
 
     def _broken(self, path: str, position: str, error: Exception, rows: int = 1) -> None:
         self.record_read(rows)
         self.record_rejected("damaged Parquet", source=path, position=position, message=str(error), rows=rows)
-
-    def _with_path(self, table: pa.Table, path: str) -> pa.Table:
-        if not self.path_column:
-            return table
-        return table.append_column(self.path_column, pa.repeat(pa.scalar(path, pa.string()), table.num_rows))
 
 
 @dataclass(kw_only=True)
@@ -120,10 +153,13 @@ class ParquetReader(CompositeStage[EmptyTask, DocumentBatch]):
 
     ``columns`` reads only these from disk. Row groups come one after the other, in batches of about ``batch_bytes``.
     Files larger than ``split_bytes`` are shared among workers by row group. A damaged row group is set aside.
+    ``partition_by`` gives columns that are only in the names of folders, as ``lang`` in ``lang=en/0.parquet``: as text, and
+    null where `ParquetWriter` had a null or an empty text.
     """
 
     paths: str | Sequence[str]
     columns: Sequence[str] | None = None
+    partition_by: Sequence[str] = ()
     files_per_partition: int = 1
     bytes_per_partition: int | str | None = None
     split_bytes: int | str | None = "256MiB"
@@ -145,7 +181,12 @@ class ParquetReader(CompositeStage[EmptyTask, DocumentBatch]):
                 limit=self.limit,
                 extensions=SUFFIXES,
             ),
-            ParquetRead(columns=self.columns, batch_bytes=self.batch_bytes, path_column=self.path_column),
+            ParquetRead(
+                columns=self.columns,
+                partition_by=self.partition_by,
+                batch_bytes=self.batch_bytes,
+                path_column=self.path_column,
+            ),
         ]
 
 
@@ -157,7 +198,7 @@ def _spans(path: str, size: int, limit: int) -> list[tuple[int, int]]:
         with open_input(path) as raw:
             file = pq.ParquetFile(raw, pre_buffer=False)
             starts = [_start(file, group) for group in range(file.num_row_groups)]
-    except (pa.ArrowInvalid, OSError):
+    except _DAMAGE:
         return []  # told when it is read
     cuts = [0]
     for start in starts[1:]:
@@ -168,9 +209,24 @@ def _spans(path: str, size: int, limit: int) -> list[tuple[int, int]]:
 
 def _start(file: Any, group: int) -> int:
     """Where a row group begins in its file: it belongs to the range that this byte is in."""
-    chunk = file.metadata.row_group(group).column(0)
+    told = file.metadata.row_group(group)
+    if not told.num_columns:
+        return 0
+    chunk = told.column(0)
     offsets = [o for o in (chunk.dictionary_page_offset, chunk.data_page_offset) if o]
     return min(offsets, default=0)
+
+
+def _folder_value(path: str, name: str) -> str | None:
+    folders = parent(path).split("/")
+    value = next((folder[len(name) + 1 :] for folder in reversed(folders) if folder.startswith(f"{name}=")), None)
+    if value is None:
+        raise UsageError(f"{path!r} lies in no folder '{name}=…', and partition_by names {name!r}")
+    return None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+
+
+def _may_be_long(kind: pa.DataType) -> bool:
+    return not pa.types.is_primitive(kind) and not pa.types.is_dictionary(kind)
 
 
 def _chosen(table: pa.Table, names: list[str] | None) -> pa.Table:

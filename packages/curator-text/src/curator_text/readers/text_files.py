@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from curator_core.files import FilePartitioning, checked_paths
 from curator_core.stages import CompositeStage, FanOut, ProcessingStage
 from curator_core.storage import open_input
 from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
-from curator_text.readers._arguments import bounded_bytes
+from curator_text.readers._arguments import bounded_bytes, checked_encoding
 from curator_text.readers._bytes import Truncated, decompressed
 
 
@@ -30,10 +29,7 @@ class TextFilesRead(FanOut[FileGroupTask, DocumentBatch]):
     batch_bytes: int | str = "16MiB"
 
     def __post_init__(self) -> None:
-        try:
-            codecs.lookup(self.encoding)
-        except LookupError as error:
-            raise UsageError(f"{type(self).__name__}.encoding is unknown: {self.encoding!r}") from error
+        self._encoding = checked_encoding(self.encoding, type(self).__name__)
         if self.text_column == self.path_column:
             raise UsageError(f"text_column and path_column are both {self.text_column!r}: give one another name")
         self._max_file_bytes = bounded_bytes("max_file_bytes", self.max_file_bytes)
@@ -46,17 +42,19 @@ class TextFilesRead(FanOut[FileGroupTask, DocumentBatch]):
         paths: list[str] = []
         texts: list[str] = []
         held = 0
+        given = False
         for path in task.data:
             text = self._text(path)
             if text is None:
                 continue
-            paths.append(path)
+            paths.append(path.encode("utf-8", "replace").decode())  # a name that is no text is possible on Linux
             texts.append(text)
             held += len(text)
             if held >= self._batch_bytes:
                 yield self._batch(paths, texts, task)
-                paths, texts, held = [], [], 0
-        if texts:
+                paths, texts, held, given = [], [], 0, True
+        # Files that gave no document still tell the columns, so that what is written from them has a schema.
+        if texts or not given:
             yield self._batch(paths, texts, task)
 
     def _text(self, path: str) -> str | None:
@@ -78,15 +76,18 @@ class TextFilesRead(FanOut[FileGroupTask, DocumentBatch]):
                     raw=data[: 1 << 16],
                 )
                 return None
-            return data.decode(self.encoding)
+            text = data.decode(self._encoding)
+            if self._encoding != "utf-8":
+                text.encode()  # UTF-7 and the like can spell half of a surrogate pair, which is no text
+            return text
         except Truncated as error:
             self.record_rejected("truncated file", source=path, message=str(error.args[0]))
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             self.record_rejected(
-                "bad UTF-8" if codecs.lookup(self.encoding).name == "utf-8" else f"bad {self.encoding}",
+                "bad UTF-8" if self._encoding == "utf-8" else f"bad {self.encoding}",
                 source=path,
-                position=f"byte {error.start}",
-                message=error.reason,
+                position=f"byte {error.start}" if isinstance(error, UnicodeDecodeError) else "",
+                message=getattr(error, "reason", str(error)),
                 raw=data[: 1 << 16],
             )
         return None
@@ -101,7 +102,7 @@ class TextFilesReader(CompositeStage[EmptyTask, DocumentBatch]):
     """Reads text files, plain or compressed: each is one document, with its path.
 
     Small files travel together, ``bytes_per_partition`` to a task. A file that is not text in ``encoding``, or larger
-    than ``max_file_bytes``, is set aside.
+    than ``max_file_bytes``, is set aside. A byte order mark stays in the text; ``utf-8-sig`` takes it off.
     """
 
     paths: str | Sequence[str]

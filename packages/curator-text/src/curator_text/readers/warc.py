@@ -14,7 +14,7 @@ from curator_core.files import FilePartitioning, checked_paths
 from curator_core.stages import CompositeStage, FanOut, ProcessingStage
 from curator_core.storage import open_input
 from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
-from curator_text.readers._arguments import bounded_bytes
+from curator_text.readers._arguments import bounded_bytes, with_path
 
 SUFFIXES = tuple(base + end for base in (".warc", ".wet", ".wat") for end in ("", ".gz", ".zst", ".lz4"))
 RECORD_TYPES = ("warcinfo", "response", "resource", "request", "metadata", "revisit", "conversion", "continuation")
@@ -78,9 +78,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
     def _batch(self, rows: list[tuple[Any, ...]], path: str, task: FileGroupTask) -> DocumentBatch:
         columns = zip(*rows, strict=True) if rows else [()] * len(_SCHEMA)
         arrays = [pa.array(values, part.type) for values, part in zip(columns, _SCHEMA, strict=True)]
-        table = pa.table(arrays, schema=_SCHEMA)
-        if self.path_column:
-            table = table.append_column(self.path_column, pa.repeat(pa.scalar(path, pa.string()), len(rows)))
+        table = with_path(pa.table(arrays, schema=_SCHEMA), self.path_column, path)
         return DocumentBatch(data=table, dataset_name=task.dataset_name)
 
     def _rows(self, raw: BinaryIO, path: str) -> Iterator[tuple[Any, ...]]:
