@@ -6,11 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curator_core.errors import UsageError
+from curator_core.local import LocalExecutor
+from curator_core.pipeline import Pipeline
+from curator_core.run import verify
 from curator_core.task import DocumentBatch
+from curator_text import blend
 from curator_text.blend import Blend, SplitByHash
+from curator_text.readers import ParquetReader
 from curator_text.tokenize import MegatronWriter, PackTokens, Tokenize
 
 
@@ -101,24 +107,107 @@ def test_megatron_reads_what_was_written(tmp_path, vocab_size, kind):
     assert [path.rpartition("/")[2] for path in out.data] == ["s-1.00000.bin", "s-1.00000.idx"]
     assert read_megatron(tmp_path / "s-1.00000") == (kind, [*rows, []])
     assert sum(record.rows for record in stage.recorder.outputs) == 4
-    empty = batch(tokens=pa.array([], pa.list_(pa.int32())))
-    MegatronWriter(path=str(tmp_path / "e"), vocab_size=vocab_size).process(empty)
-    assert read_megatron(tmp_path / "e" / "s-1.00000") == (kind, [])
-    with pytest.raises(UsageError, match="vocab_size is 100"):
+    # Megatron maps the file of tokens into memory, and no system maps an empty file.
+    for none in ([], [[]], [None]):
+        empty = batch(tokens=pa.array(none, pa.list_(pa.int32())))
+        assert MegatronWriter(path=str(tmp_path / "e"), vocab_size=vocab_size).process(empty).data == []
+    assert not (tmp_path / "e").exists()
+    with pytest.raises(UsageError, match=r"a token is 49999, and MegatronWriter\.vocab_size is 100"):
         MegatronWriter(path=str(tmp_path), vocab_size=100).process(task)
+    with pytest.raises(UsageError, match="a token is -1,"):
+        MegatronWriter(path=str(tmp_path), vocab_size=100).process(batch(tokens=[[-1, 2]]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_of_tokens_are_packed_in_the_order_of_the_input(tmp_path, workers):
+    # A batch without a token in the middle, and a document that is longer than a shard.
+    documents = [[[at * 100 + row] * row for row in range(9)] for at in range(6)]
+    documents[2], documents[4] = [[], [], []], [[7] * 600]
+    for at, rows in enumerate(documents):
+        pq.write_table(pa.table({"tokens": pa.array(rows, pa.list_(pa.int32()))}), tmp_path / f"{at}.parquet")
+    out = tmp_path / "out"
+    stages = [
+        ParquetReader(paths=f"{tmp_path}/*.parquet"),
+        MegatronWriter(path=str(out), vocab_size=1000, target_size=200),
+    ]
+    result = Pipeline(stages).run(LocalExecutor(workers=workers), run_dir=str(tmp_path / "run"))
+    assert verify(result.run_dir) == []
+    names = sorted(path.name for path in out.glob("0*"))
+    assert names == [f"{number:05d}.{end}" for number in range(4) for end in ("bin", "idx")]
+    found = [row for name in names[::2] for row in read_megatron(out / name.removesuffix(".bin"))[1]]
+    assert found == [row for rows in documents if any(rows) for row in rows]
+    assert [(out / name).stat().st_size for name in names[::2]] == [144, 72, 1200, 72]
+
+
+def test_weights_go_by_patterns_of_values():
+    keys = [str(i) for i in range(400)]
+    paths = ["/d/web/1.jsonl", "/d/books/1.jsonl", "/d/code/x.jsonl", None] * 100
+    stage = Blend(weights={"*/web/*": 0, "/d/*": 3, "/d/code/x.jsonl": 1}, by_column="path", default=2)
+    out = stage.process(batch(id=keys, path=paths)).to_pyarrow()["path"].to_pylist()
+    assert [out.count(path) for path in paths[:4]] == [0, 300, 100, 200]
+    assert stage.recorder.dropped == {"weight of */web/*": 100}
+
+
+def test_what_is_cut_into_batches_and_data_sets_without_rows_change_no_mix():
+    keys, names = [str(i) for i in range(500)], ["a", "b"] * 250
+    whole = Blend(weights={"a": 1.5, "b": 0.5, "none": 9}).process(batch(id=keys, dataset=names)).to_pyarrow()
+    parts = [
+        Blend(weights={"a": 1.5, "b": 0.5}).process(batch(id=keys[at : at + 70], dataset=names[at : at + 70]))
+        for at in range(0, 500, 70)
+    ]
+    assert pa.concat_tables([part.to_pyarrow() for part in parts]).equals(whole.combine_chunks())
+    empty = batch(id=pa.array([], pa.string()), dataset=pa.array([], pa.string()))
+    for stage in (Blend(weights={"a": 1}), SplitByHash(parts={"a": 1})):
+        assert stage.process(empty).num_rows == 0
+
+
+def test_a_number_of_a_hash_is_below_one():
+    class Highest:
+        xxh3_64_intdigest = staticmethod(lambda _value, _seed: (1 << 64) - 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blend, "xxhash", Highest)
+        assert 0.999 < blend.unit_numbers(["a"], 0)[0] < 1
+        assert SplitByHash(parts={"a": 0.5, "b": 0.5}).process(batch(id=["x"])).to_pyarrow()["split"].to_pylist() == [
+            "b"
+        ]
+
+
+def test_a_column_that_is_there_is_not_replaced(tokenizer):
+    for stage, column in (
+        (SplitByHash(parts={"a": 1}), "split"),
+        (Tokenize(tokenizer=tokenizer), "tokens"),
+        (Tokenize(tokenizer=tokenizer), "num_tokens"),
+    ):
+        with pytest.raises(UsageError, match=f"adds a column '{column}', and there is one already"):
+            stage.process(batch(id=["a"], text=["one"], **{column: ["mine"]}))
+    assert SplitByHash(parts={"a": 1}, keep="a").process(batch(id=["a"], split=["mine"])).num_rows == 1
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "message"),
     [
-        lambda: SplitByHash(parts={"a": 0.5}),
-        lambda: SplitByHash(parts={"a": 1.0}, keep="b"),
-        lambda: Blend(weights={"a": -1}),
-        lambda: PackTokens(length=0),
-        lambda: Tokenize(tokenizer=""),
-        lambda: MegatronWriter(path="x", vocab_size=0),
+        (lambda: SplitByHash(parts={"a": 0.5}), "add up to 0.5"),
+        (lambda: SplitByHash(parts={"a": "1"}), "shares between 0 and 1"),
+        (lambda: SplitByHash(parts={"a": True}), "shares between 0 and 1"),
+        (lambda: SplitByHash(parts={"a": 1.0}, keep="b"), "keep must be one of a"),
+        (lambda: SplitByHash(parts={"a": 1.0}, split_column="id"), "different names: id, id"),
+        (lambda: SplitByHash(parts={"a": 1.0}, seed="x"), "seed must be a whole number, not 'x'"),
+        (lambda: Blend(weights={"a": -1}), "numbers from 0"),
+        (lambda: Blend(weights={"a": float("inf")}), "numbers from 0"),
+        (lambda: Blend(weights={"a": "1"}), "numbers from 0"),
+        (lambda: Blend(weights=["a"]), "numbers from 0"),
+        (lambda: Blend(weights={"a": 1}, default=-1), "Blend.default must be a number from 0"),
+        (lambda: PackTokens(length=0), "length must be"),
+        (lambda: PackTokens(length=2, pad_token_id=-1), "pad_token_id must be the number of a token, not -1"),
+        (lambda: Tokenize(tokenizer=""), "tokenizer must be a folder"),
+        (lambda: Tokenize(tokenizer="x", end_token=""), "end_token must be a token"),
+        (lambda: Tokenize(tokenizer="x", tokens_column="text"), "different names: text, text, num_tokens"),
+        (lambda: MegatronWriter(path="x", vocab_size=0), "vocab_size must be the number"),
+        (lambda: MegatronWriter(path="x", vocab_size=1 << 32), "vocab_size must be the number"),
+        (lambda: MegatronWriter(path="x", vocab_size=9, target_size="many"), "target_size must be a number of bytes"),
     ],
 )
-def test_wrong_parameters_are_refused(make):
-    with pytest.raises(UsageError):
+def test_wrong_parameters_are_refused(make, message):
+    with pytest.raises(UsageError, match=message):
         make()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
+from curator_text._columns import check_different, check_free
 
-_SPAN = float(1 << 64)
+# More copies than anybody wants, and few enough to hold in memory.
+_MOST_COPIES = 10_000
 
 
 def hashes(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
@@ -26,7 +29,8 @@ def hashes(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
 
 def unit_numbers(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
     """A number in [0, 1) for each value, that depends on the value and the seed alone."""
-    return hashes(values, seed) / _SPAN
+    # As many bits as a double holds: with more, the highest would be rounded up to 1.
+    return (hashes(values, seed) >> np.uint64(11)) * 2.0**-53
 
 
 @dataclass(kw_only=True)
@@ -44,7 +48,11 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.parts, Mapping) or not self.parts or any(not 0 < v <= 1 for v in self.parts.values()):
+        if (
+            not isinstance(self.parts, Mapping)
+            or not self.parts
+            or not all(_is_number(v) and 0 < v <= 1 for v in self.parts.values())
+        ):
             raise UsageError(
                 f"SplitByHash.parts must be shares between 0 and 1, such as {{train: 0.9}}, not {self.parts!r}"
             )
@@ -52,6 +60,8 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
             raise UsageError(f"SplitByHash.parts add up to {sum(self.parts.values()):g}, and must add up to 1")
         if self.keep is not None and self.keep not in self.parts:
             raise UsageError(f"SplitByHash.keep must be one of {', '.join(self.parts)}, not {self.keep!r}")
+        check_different(self, self.key_column, None if self.keep else self.split_column)
+        check_seed(self)
 
     def inputs(self) -> list[str]:
         return [self.key_column]
@@ -60,7 +70,9 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [] if self.keep else [self.split_column]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        numbers = unit_numbers(task.to_pyarrow()[self.key_column].to_pylist(), self.seed)
+        table = task.to_pyarrow()
+        check_free(self, table.column_names, self.outputs())
+        numbers = unit_numbers(table[self.key_column].to_pylist(), self.seed)
         names = list(self.parts)
         ends = np.cumsum(list(self.parts.values()))
         ends[-1] = 1.0
@@ -76,8 +88,9 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
 class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Repeats or drops rows by weight: 0.3 keeps 30 % of them, 2.5 has each twice and half of them thrice.
 
-    ``weights`` maps values of ``by_column`` (a data set's name, say) to weights; values that it does not name have
-    ``default``. Which rows are taken depends on ``key_column`` and the seed alone. Copies follow one another.
+    ``weights`` maps values of ``by_column`` to weights, or patterns of values: a data set's name, or ``"*/web/*"`` where the
+    reader's ``path_column`` tells files apart. The first pattern that fits counts, a value itself before all patterns, and
+    ``default`` where none does. Which rows are taken depends on ``key_column`` and the seed alone. Copies follow one another.
     """
 
     weights: Mapping[str, float]
@@ -89,15 +102,23 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def __post_init__(self) -> None:
         given = dict(self.weights) if isinstance(self.weights, Mapping) else None
-        if given is None or any(isinstance(v, bool) or not v >= 0 for v in (*given.values(), self.default)):
-            raise UsageError(f"Blend.weights must map values to numbers of 0 or more, not {self.weights!r}")
+        if given is None or not all(_is_number(v) and 0 <= v <= _MOST_COPIES for v in given.values()):
+            raise UsageError(
+                f"Blend.weights must map values to numbers from 0 to {_MOST_COPIES}, such as {{web: 0.3}}, "
+                f"not {self.weights!r}"
+            )
+        if not _is_number(self.default) or not 0 <= self.default <= _MOST_COPIES:
+            raise UsageError(f"Blend.default must be a number from 0 to {_MOST_COPIES}, not {self.default!r}")
+        check_seed(self)
 
     def inputs(self) -> list[str]:
         return list(dict.fromkeys([self.by_column, self.key_column]))
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         table = task.to_pyarrow()
-        names = table[self.by_column].to_pylist()
+        values = table[self.by_column].to_pylist()
+        meant = {value: self._meant(value) for value in dict.fromkeys(values)}
+        names = [meant[value] for value in values]
         weights = np.array([self.weights.get(name, self.default) for name in names], np.float64)
         numbers = unit_numbers(table[self.key_column].to_pylist(), self.seed)
         times = np.floor(weights).astype(np.int64) + (numbers < weights % 1)
@@ -107,6 +128,23 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
             self.record_dropped(f"weight of {name}", count)
         self.record_metric("copies", int(np.maximum(times - 1, 0).sum()))
         return task.with_data(table.take(array(np.repeat(np.arange(len(names)), times))))
+
+    def _meant(self, value: Any) -> Any:
+        """The key of ``weights`` that a value falls under, or the value itself."""
+        if value in self.weights or not isinstance(value, str):
+            return value
+        patterns = (key for key in self.weights if isinstance(key, str))
+        return next((pattern for pattern in patterns if fnmatchcase(value, pattern)), value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_seed(stage: Any) -> None:
+    """Refuse a seed that the hash cannot take."""
+    if isinstance(stage.seed, bool) or not isinstance(stage.seed, int):
+        raise UsageError(f"{type(stage).__name__}.seed must be a whole number, not {stage.seed!r}")
 
 
 def _bytes(value: Any) -> bytes:

@@ -106,12 +106,13 @@ def _files(
     for name in standing:
         taken[_folder(name)] = taken.get(_folder(name), 0) + 1
     for folder, members in folders.items():
-        for number, group in enumerate(_groups(members, limit), taken.get(folder, 0)):
+        for number, group in enumerate(groups(members, limit), taken.get(folder, 0)):
             target = storage.join(path, *([folder] if folder else []), f"{number:05d}{suffix}")
             yield PackedFile(target, [record.path for record in group], sum(record.rows for record in group))
 
 
-def _groups(records: Sequence[FileRecord], limit: int) -> Iterator[list[FileRecord]]:
+def groups(records: Sequence[FileRecord], limit: int) -> Iterator[list[FileRecord]]:
+    """Parts in a row, each group of at most ``limit`` bytes, unless one part alone is more."""
     group: list[FileRecord] = []
     size = 0
     for record in records:

@@ -27,7 +27,7 @@ from curator_core.pipeline import Pipeline
 from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage, SourceStage
 from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 from curator_core.workflow import Workflow
-from curator_text.blend import hashes
+from curator_text.blend import check_seed, hashes
 from curator_text.packing import fitted, together
 from curator_text.readers.jsonl import JsonlReader
 from curator_text.readers.parquet import ParquetReader
@@ -56,6 +56,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
             raise UsageError(f"ShuffleWriter.path must be a folder or URL to write to, not {self.path!r}")
+        check_seed(self)
         count = self.partitions
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST_PARTITIONS:
             raise UsageError(f"ShuffleWriter.partitions must be 1 to {_MOST_PARTITIONS}, not {count!r}")

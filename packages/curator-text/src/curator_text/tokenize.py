@@ -13,11 +13,19 @@ import pyarrow as pa
 
 from curator_core.arrays import array, to_numpy
 from curator_core.errors import MissingDependency, UsageError
+from curator_core.files import parse_bytes
+from curator_core.packing import pack, parts_folder
 from curator_core.stages import ProcessingStage, WorkerMetadata
-from curator_core.storage import join, write_atomic
-from curator_core.task import DocumentBatch, FileGroupTask
+from curator_core.storage import join, read_bytes, write_atomic
+from curator_core.task import DocumentBatch, FileGroupTask, FileRecord
+from curator_text._columns import check_different, check_free
+from curator_text.packing import copy_bytes, groups
 
 _MAGIC = b"MMIDIDX\x00\x00"
+# Version, kind of token, number of sequences and of marks between documents.
+_HEAD = struct.Struct("<QBQQ")
+# Tokens are numbers of 32 bits, with a sign.
+_MOST_TOKENS = (1 << 31) - 1
 # Megatron's numbers for what an array holds.
 _CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}
 
@@ -27,7 +35,7 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Adds the tokens of each text as a list column, and how many there are.
 
     ``tokenizer`` is a folder or a ``tokenizer.json``, or a name on the hub. ``end_token`` (such as ``</s>``) is put behind
-    every text. A null text has null tokens.
+    every text; without it texts that are packed into one row run into one another. A null text has null tokens.
     """
 
     tokenizer: str
@@ -41,6 +49,11 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
             raise UsageError(
                 f"Tokenize.tokenizer must be a folder, a file or a name on the hub, not {self.tokenizer!r}"
             )
+        if self.end_token is not None and (not isinstance(self.end_token, str) or not self.end_token):
+            raise UsageError(
+                f"Tokenize.end_token must be a token such as '</s>', or left out for none, not {self.end_token!r}"
+            )
+        check_different(self, self.column, self.tokens_column, self.count_column)
         self._inner: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -66,7 +79,9 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         if self._inner is None:
             self.setup(WorkerMetadata())
-        texts = task.to_pyarrow()[self.column].to_pylist()
+        table = task.to_pyarrow()
+        check_free(self, table.column_names, self.outputs())
+        texts = table[self.column].to_pylist()
         rows = [row for row, text in enumerate(texts) if text is not None]
         tokens: list[list[int] | None] = [None] * len(texts)
         encoded = self._inner.encode_batch([texts[row] for row in rows], add_special_tokens=False)
@@ -93,6 +108,9 @@ class PackTokens(ProcessingStage[DocumentBatch, DocumentBatch]):
     def __post_init__(self) -> None:
         if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 1:
             raise UsageError(f"PackTokens.length must be a whole number of 1 or more, not {self.length!r}")
+        pad = self.pad_token_id
+        if pad is not None and (isinstance(pad, bool) or not isinstance(pad, int) or not 0 <= pad < _MOST_TOKENS):
+            raise UsageError(f"PackTokens.pad_token_id must be the number of a token, not {pad!r}")
 
     def inputs(self) -> list[str]:
         return [self.tokens_column]
@@ -125,20 +143,28 @@ class PackTokens(ProcessingStage[DocumentBatch, DocumentBatch]):
 class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes the tokens of each batch as ``NAME.bin`` and ``NAME.idx``, an indexed data set of Megatron's: a document a row.
 
-    ``vocab_size`` says how wide a token is: 16 bits below 65,500, otherwise 32.
+    ``vocab_size`` says how wide a token is: 16 bits below 65,500, otherwise 32. A batch without a token has no files, since
+    Megatron cannot open an empty one.
+
+    With ``target_size`` (such as ``"1GB"``) the data sets of all tasks are packed, when the run is complete, into
+    ``00000.bin`` and ``00000.idx``, ``00001.bin`` and so on, of at most that size each, in the order of the input.
     """
 
     path: str
     vocab_size: int
     tokens_column: str = "tokens"
+    target_size: int | str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
             raise UsageError(f"MegatronWriter.path must be a folder or URL to write to, not {self.path!r}")
-        if isinstance(self.vocab_size, bool) or not isinstance(self.vocab_size, int) or self.vocab_size < 1:
+        size = self.vocab_size
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _MOST_TOKENS:
             raise UsageError(
                 f"MegatronWriter.vocab_size must be the number of tokens there are, not {self.vocab_size!r}"
             )
+        given = self.target_size
+        self._target_size = None if given is None else parse_bytes(given, "MegatronWriter.target_size")
 
     def inputs(self) -> list[str]:
         return [self.tokens_column]
@@ -150,21 +176,54 @@ class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         column = task.to_pyarrow()[self.tokens_column].combine_chunks()
         tokens = _flat(column)
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
-            raise UsageError(f"a token is {int(tokens.max())}, and MegatronWriter.vocab_size is {self.vocab_size}")
+            wrong = int(tokens.min()) if tokens.min() < 0 else int(tokens.max())
+            raise UsageError(f"a token is {wrong}, and MegatronWriter.vocab_size is {self.vocab_size}")
+        self.record_metric("tokens", len(tokens))
+        if not len(tokens):
+            return FileGroupTask(data=[], records=[], dataset_name=task.dataset_name)
         kind = np.dtype(np.uint16 if self.vocab_size < 65_500 else np.int32)
         # A null document is one of no tokens: rows and documents stay the same.
         lengths = np.array([0 if row is None else len(row) for row in column.to_pylist()], np.int32)
         name = task.task_id or "batch"
-        with write_atomic(join(self.path, f"{name}.bin")) as out:
+        folder = self.path if self._target_size is None else parts_folder(self.path)
+        with write_atomic(join(folder, f"{name}.bin")) as out:
             out.write(tokens.astype(kind).tobytes())
         records = [out.record(rows=task.num_rows)]
-        with write_atomic(join(self.path, f"{name}.idx")) as out:
+        with write_atomic(join(folder, f"{name}.idx")) as out:
             out.write(_index(lengths, kind))
         records.append(out.record())
         for record in records:
             self.record_output(record)
-        self.record_metric("tokens", len(tokens))
         return FileGroupTask(data=[record.path for record in records], records=records, dataset_name=task.dataset_name)
+
+    def repacks(self) -> bool:
+        return self._target_size is not None
+
+    def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
+        """Pack the data sets of all tasks: tokens end to end, and an index for them."""
+        if self._target_size is None:
+            return None
+        limit = self._target_size
+
+        def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
+            made: list[FileRecord] = []
+            shards = groups([record for record in fresh if record.path.endswith(".bin")], limit)
+            for number, members in enumerate(shards, len(standing) // 2):
+                made += self._packed(number, members)
+            return made
+
+        return pack(self.path, outputs, make, {"target_size": limit, "format": "megatron"})
+
+    def _packed(self, number: int, members: Sequence[FileRecord]) -> list[FileRecord]:
+        name = join(self.path, f"{number:05d}")
+        with write_atomic(f"{name}.bin") as out:
+            copy_bytes([record.path for record in members], out)
+        made = [out.record(rows=sum(record.rows for record in members))]
+        heads = [read_bytes(f"{record.path.removesuffix('.bin')}.idx") for record in members]
+        lengths = np.concatenate([_lengths(head) for head in heads])
+        with write_atomic(f"{name}.idx") as out:
+            out.write(_index(lengths, np.dtype(np.uint16 if self.vocab_size < 65_500 else np.int32)))
+        return [*made, out.record()]
 
 
 def load_tokenizer(name: str) -> Any:
@@ -198,10 +257,16 @@ def _flat(column: Any) -> np.ndarray[Any, Any]:
     return np.concatenate(parts).astype(np.int32, copy=False) if parts else np.empty(0, np.int32)
 
 
+def _lengths(index: bytes) -> np.ndarray[Any, Any]:
+    """How many tokens the documents of an index have."""
+    _, _, count, _ = _HEAD.unpack_from(index, len(_MAGIC))
+    return np.frombuffer(index, "<i4", count, len(_MAGIC) + _HEAD.size)
+
+
 def _index(lengths: np.ndarray[Any, Any], kind: np.dtype[Any]) -> bytes:
     """Magic, version, token type, counts, then lengths (32 bits), where each begins, and where documents begin (64)."""
     starts = np.zeros(len(lengths), np.int64)
     np.cumsum(lengths[:-1].astype(np.int64) * kind.itemsize, out=starts[1:])
     documents = np.arange(len(lengths) + 1, dtype=np.int64)
-    head = _MAGIC + struct.pack("<QBQQ", 1, _CODES[kind], len(lengths), len(documents))
+    head = _MAGIC + _HEAD.pack(1, _CODES[kind], len(lengths), len(documents))
     return head + lengths.astype("<i4").tobytes() + starts.astype("<i8").tobytes() + documents.astype("<i8").tobytes()
