@@ -175,7 +175,30 @@ def test_the_stage_travels_to_a_worker_after_use(extract):
     assert pickle.loads(pickle.dumps(stage)) == stage
 
 
-@pytest.mark.parametrize("params", [{"engine": "lynx"}, {"timeout_s": 0}, {"memory_mb": 1}, {"title_column": "text"}])
-def test_wrong_parameters_are_refused(params):
-    with pytest.raises(UsageError):
+def test_a_column_that_is_there_is_not_replaced():
+    table = pa.table({"content": [PAGE], "title": ["mine"]})
+    with pytest.raises(UsageError, match="adds a column 'title', and there is one already"):
+        HtmlExtractor().process(DocumentBatch(data=table))
+    stage = HtmlExtractor(text_column="content", title_column=None)
+    out = stage.process(DocumentBatch(data=table)).to_pyarrow()
+    stage.teardown()
+    assert (out["title"].to_pylist(), out.column_names[0]) == (["mine"], "content")
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"engine": "lynx"}, "engine must be one of resiliparse"),
+        ({"timeout_s": 0}, "timeout_s must be more than 0 seconds, not 0"),
+        ({"timeout_s": "5"}, "timeout_s must be more than 0 seconds, not '5'"),
+        ({"timeout_s": float("inf")}, "timeout_s must be more than 0 seconds, not inf"),
+        ({"memory_mb": 1}, "memory_mb must be a whole number of 64 or more"),
+        ({"memory_mb": "1GB"}, "memory_mb must be a whole number of 64 or more"),
+        ({"title_column": "text"}, "different names: text, text"),
+        ({"text_column": "content", "keep_content": True}, "different names: content, content"),
+    ],
+    ids=str,
+)
+def test_wrong_parameters_are_refused(params, message):
+    with pytest.raises(UsageError, match=message):
         HtmlExtractor(**params)

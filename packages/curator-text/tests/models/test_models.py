@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -290,20 +291,45 @@ def test_a_model_that_is_not_here_says_how_to_bring_it(monkeypatch, tmp_path):
         TextEmbedding(model=str(tmp_path)).setup(WorkerMetadata())
 
 
+@pytest.mark.models
+def test_a_column_that_is_there_is_not_replaced(folders):
+    for stage, column in (
+        (TextEmbedding(model=folders["encoder"]), "embedding"),
+        (TextClassifier(model=folders["classes"]), "score"),
+    ):
+        with pytest.raises(UsageError, match=f"adds a column '{column}', and there is one already"):
+            stage.process(DocumentBatch(data=pa.table({"text": ["word1"], column: ["mine"]})))
+
+
+@pytest.mark.models
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told(folders):
+    with pytest.raises(UsageError, match="device is 'cuda', and torch sees no GPU here: give auto or cpu"):
+        TextEmbedding(model=folders["encoder"], device="cuda").setup(WorkerMetadata())
+
+
 @pytest.mark.parametrize(
-    "make",
+    ("make", "message"),
     [
-        TextClassifier,
-        lambda: TextClassifier(model="m", keep="good"),
-        lambda: TextClassifier(model="m", label_column="text"),
-        lambda: TextEmbedding(pooling="sum"),
-        lambda: TextEmbedding(embedding_column="text"),
-        lambda: TextEmbedding(max_tokens=0),
-        lambda: TextEmbedding(dtype="int8"),
+        (TextClassifier, "model must be a folder or the name"),
+        (lambda: TextClassifier(model="m", keep="good"), r"such as \['good'\]"),
+        (lambda: TextClassifier(model="m", keep=[]), "keep is empty"),
+        (lambda: TextClassifier(model="m", top_score=0), "top_score must be a whole number of 1 or more"),
+        (lambda: TextClassifier(model="m", label_column="text"), "different names: text, text, score"),
+        (lambda: TextEmbedding(pooling="sum"), "pooling must be one of mean, cls, last, max, not 'sum'"),
+        (lambda: TextEmbedding(embedding_column="text"), "different names: text, text"),
+        (lambda: TextEmbedding(max_tokens=0), "max_tokens must be a whole number of 1 or more"),
+        (lambda: TextEmbedding(dtype="int8"), "dtype must be one of"),
+        (lambda: TextEmbedding(device="gpu"), "device must be 'auto', 'cpu', .* not 'gpu'"),
+        (lambda: TextEmbedding(device=0), "device must be 'auto', 'cpu', .* not 0"),
+        (lambda: TextEmbedding(revision=5), "revision must be a text, not 5"),
+        (lambda: TextEmbedding(column=""), "column must be a text, not ''"),
+        (lambda: TextEmbedding(prompt=None), "prompt must be a text, not None"),
+        (lambda: TextEmbedding(normalize="yes"), "normalize must be true, false or left out"),
     ],
 )
-def test_wrong_parameters_are_refused(make):
-    with pytest.raises(UsageError):
+def test_wrong_parameters_are_refused(make, message):
+    with pytest.raises(UsageError, match=message):
         make()
 
 

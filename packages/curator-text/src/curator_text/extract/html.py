@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -13,6 +14,7 @@ from curator_core.arrays import array
 from curator_core.errors import MissingDependency, UsageError
 from curator_core.stages import ProcessingStage, WorkerMetadata
 from curator_core.task import DocumentBatch
+from curator_text._columns import check_different, check_free
 from curator_text.extract._engines import DETAILS, ENGINES
 from curator_text.extract._guard import Answer, GuardedProcess
 
@@ -48,13 +50,11 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise UsageError(f"HtmlExtractor.engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
-        if not self.timeout_s > 0:
+        if not isinstance(self.timeout_s, int | float) or not 0 < self.timeout_s < math.inf:
             raise UsageError(f"HtmlExtractor.timeout_s must be more than 0 seconds, not {self.timeout_s!r}")
-        if self.memory_mb < 64:
-            raise UsageError(f"HtmlExtractor.memory_mb must be 64 or more, not {self.memory_mb!r}")
-        added = self.outputs()
-        if len(set(added)) < len(added) or (self.keep_content and self.column in added):
-            raise UsageError(f"HtmlExtractor's columns need different names: {', '.join([self.column, *added])}")
+        if not isinstance(self.memory_mb, int) or self.memory_mb < 64:
+            raise UsageError(f"HtmlExtractor.memory_mb must be a whole number of 64 or more, not {self.memory_mb!r}")
+        check_different(self, *([self.column] if self.keep_content else []), *self.outputs())
         self._guard: GuardedProcess | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -88,6 +88,7 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
             self.setup(WorkerMetadata())
         assert self._guard is not None
         table = task.to_pyarrow()
+        check_free(self, (name for name in table.column_names if name != self.column), self.outputs())
         contents = _as_bytes(table[self.column])
         charsets: list[str | None] = [None] * len(contents)
         if self.charset_column:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import re
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from curator_core.task import DocumentBatch
 # What is fetched of a model: its settings, its tokenizer, and weights that hold no code.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]
 _MOST_TOKENS = 1 << 20
+_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 DTYPES = ("float32", "bfloat16", "float16")
 
 # Commits of models that stages name by default: the id alone means this revision, for everybody and for ever.
@@ -63,6 +65,14 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
             value = getattr(self, parameter)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name}.{parameter} must be a whole number of 1 or more, not {value!r}")
+        for parameter in ("revision", "column"):
+            value = getattr(self, parameter)
+            if not (isinstance(value, str) and value) and not (parameter == "revision" and value is None):
+                raise UsageError(f"{name}.{parameter} must be a text, not {value!r}")
+        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
+            raise UsageError(
+                f"{name}.device must be 'auto', 'cpu', 'cuda', 'cuda:1' or the like, or 'mps', not {self.device!r}"
+            )
         if self.dtype not in DTYPES:
             raise UsageError(f"{name}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         if self.gpu_memory_gb:
@@ -82,6 +92,10 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         torch = import_torch()
         folder = model_folder(self.model, self.revision)
         device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise UsageError(
+                f"{type(self).__name__}.device is {device!r}, and torch sees no GPU here: give auto or cpu"
+            )
         self._loaded = self.load(folder, device)
         self._tokenizer = _tokenizer(folder)
         self._limit = min(

@@ -14,6 +14,7 @@ import pyarrow as pa
 from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.task import DocumentBatch
+from curator_text._columns import check_different, check_free
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 
 
@@ -34,11 +35,14 @@ class TextClassifier(TextModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        name = type(self).__name__
         if isinstance(self.keep, str):
-            raise UsageError(f"{type(self).__name__}.keep must be a list of labels, such as [{self.keep!r}]")
-        names = [self.column, *self.outputs()]
-        if len(set(names)) < len(names):
-            raise UsageError(f"{type(self).__name__}'s columns need different names: {', '.join(names)}")
+            raise UsageError(f"{name}.keep must be a list of labels, such as [{self.keep!r}]")
+        if self.keep is not None and not self.keep:
+            raise UsageError(f"{name}.keep is empty, and would drop every text: name labels, or leave it out")
+        if isinstance(self.top_score, bool) or not isinstance(self.top_score, int) or self.top_score < 1:
+            raise UsageError(f"{name}.top_score must be a whole number of 1 or more, not {self.top_score!r}")
+        check_different(self, self.column, self.label_column, self.score_column, self.scores_column)
 
     def outputs(self) -> list[str]:
         return [name for name in (self.label_column, self.score_column, self.scores_column) if name]
@@ -71,7 +75,9 @@ class TextClassifier(TextModel):
         return logits if len(self._labels) == 1 else logits.softmax(-1)
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        rows = self.answers(task.to_pyarrow()[self.column].to_pylist())
+        table = task.to_pyarrow()
+        check_free(self, table.column_names, self.outputs())
+        rows = self.answers(table[self.column].to_pylist())
         labels: list[str | None]
         if self._width() == 1:
             scores = [None if row is None else float(row[0]) for row in rows]

@@ -9,6 +9,7 @@ from typing import Any
 
 from curator_core.errors import UsageError
 from curator_core.task import DocumentBatch
+from curator_text._columns import check_different, check_free
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 
 POOLING = ("mean", "cls", "last", "max")
@@ -33,8 +34,11 @@ class TextEmbedding(TextModel):
         super().__post_init__()
         if self.pooling is not None and self.pooling not in POOLING:
             raise UsageError(f"TextEmbedding.pooling must be one of {', '.join(POOLING)}, not {self.pooling!r}")
-        if self.embedding_column == self.column:
-            raise UsageError(f"TextEmbedding.embedding_column must not be the text's own column {self.column!r}")
+        if not isinstance(self.prompt, str):
+            raise UsageError(f"TextEmbedding.prompt must be a text, not {self.prompt!r}")
+        if self.normalize not in (None, True, False):
+            raise UsageError(f"TextEmbedding.normalize must be true, false or left out, not {self.normalize!r}")
+        check_different(self, self.column, self.embedding_column)
 
     def outputs(self) -> list[str]:
         return [self.embedding_column]
@@ -66,7 +70,9 @@ class TextEmbedding(TextModel):
         return torch.nn.functional.normalize(pooled, dim=-1) if self._normalize else pooled
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        texts = task.to_pyarrow()[self.column].to_pylist()
+        table = task.to_pyarrow()
+        check_free(self, table.column_names, self.outputs())
+        texts = table[self.column].to_pylist()
         if self.prompt:
             texts = [None if text is None else self.prompt + text for text in texts]
         rows = self.answers(texts)
