@@ -75,6 +75,8 @@ def test_tokens_are_counted_and_packed_without_losing_one(tokenizer):
     short = PackTokens(length=5)
     assert short.process(out).to_pyarrow()["tokens"].to_pylist() == [[2, 3, 4, 1, 1]]
     assert short.recorder.metrics["tokens_left_out"] == 3
+    with pytest.raises(UsageError, match="Tokenize reads text, and the column 'id' is list"):
+        Tokenize(tokenizer=tokenizer, column="id").process(batch(id=[["a"]]))
     with pytest.raises(UsageError, match="not in the vocabulary"):
         Tokenize(tokenizer=tokenizer, end_token="<eos>").process(task)
 

@@ -1,10 +1,24 @@
-"""Columns that a stage adds take no other column's place."""
+"""Columns that a stage reads are there and are text; those that it adds take no other's place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
+
+import pyarrow as pa
 
 from curator_core.errors import UsageError
+from curator_core.row_hash import column_of
+
+
+def texts_of(stage: object, table: pa.Table, name: str) -> list[str | None]:
+    """The texts of a column, or an error that says what it holds instead."""
+    column = column_of(table, name)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    if not any(test(kind) for test in tests):
+        raise UsageError(f"{type(stage).__name__} reads text, and the column {name!r} is {kind}")
+    return cast(list[str | None], column.to_pylist())
 
 
 def check_free(stage: object, there: Iterable[str], added: Iterable[str]) -> None:

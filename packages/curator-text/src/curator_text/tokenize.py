@@ -18,7 +18,7 @@ from curator_core.packing import pack, parts_folder
 from curator_core.stages import ProcessingStage, WorkerMetadata
 from curator_core.storage import join, read_bytes, write_atomic
 from curator_core.task import DocumentBatch, FileGroupTask, FileRecord
-from curator_text._columns import check_different, check_free
+from curator_text._columns import check_different, check_free, texts_of
 from curator_text.packing import copy_bytes, groups
 
 _MAGIC = b"MMIDIDX\x00\x00"
@@ -81,7 +81,7 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
             self.setup(WorkerMetadata())
         table = task.to_pyarrow()
         check_free(self, table.column_names, self.outputs())
-        texts = table[self.column].to_pylist()
+        texts = texts_of(self, table, self.column)
         rows = [row for row, text in enumerate(texts) if text is not None]
         tokens: list[list[int] | None] = [None] * len(texts)
         encoded = self._inner.encode_batch([texts[row] for row in rows], add_special_tokens=False)

@@ -292,6 +292,31 @@ def test_a_model_that_is_not_here_says_how_to_bring_it(monkeypatch, tmp_path):
 
 
 @pytest.mark.models
+def test_a_model_without_all_its_weights_is_refused(folders):
+    # A head that nobody has trained would be made up, and its labels would be chance.
+    with pytest.raises(UsageError, match=r"not those of a BertForSequenceClassification, there is no .*classifier"):
+        TextClassifier(model=folders["encoder"]).setup(WorkerMetadata())
+    # What an embedding needs is in a classifier's weights.
+    out = TextEmbedding(model=folders["classes"]).process(batch()).to_pyarrow()
+    assert out["embedding"].null_count == 1
+
+
+@pytest.mark.models
+def test_a_column_that_is_no_text_is_told(folders):
+    stage = TextEmbedding(model=folders["encoder"])
+    with pytest.raises(UsageError, match="TextEmbedding reads text, and the column 'text' is int64"):
+        stage.process(DocumentBatch(data=pa.table({"text": [1]})))
+    with pytest.raises(UsageError, match="no column 'text'; did you mean 'texts'"):
+        stage.process(DocumentBatch(data=pa.table({"texts": ["a"]})))
+    words = pa.array(["word1", None, "word1"])
+    plain, packed = (
+        stage.process(DocumentBatch(data=pa.table({"text": column}))).to_pyarrow()["embedding"]
+        for column in (words, words.dictionary_encode())
+    )
+    assert plain.equals(packed)
+
+
+@pytest.mark.models
 def test_a_column_that_is_there_is_not_replaced(folders):
     for stage, column in (
         (TextEmbedding(model=folders["encoder"]), "embedding"),

@@ -228,16 +228,31 @@ def _warn_of_moving(name: str) -> None:
     )
 
 
-def load_weights(make: Callable[..., Any], folder: Path, dtype: str, device: str) -> Any:
-    """A model of transformers' from a folder, with weights that hold no code."""
+def load_weights(
+    make: Callable[..., Any], folder: Path, dtype: str, device: str, needless: tuple[str, ...] = ()
+) -> Any:
+    """A model of transformers' from a folder, with weights that hold no code, and all of them but ``needless`` ones."""
     torch = import_torch()
     try:
-        model = make(str(folder), local_files_only=True, use_safetensors=True, dtype=getattr(torch, dtype))
+        model, told = make(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+        )
     except OSError as error:
         raise UsageError(
             f"{str(folder)!r} has no weights that can be loaded ({error}): they must be safetensors, since other formats "
             "can run code"
         ) from error
+    # transformers makes up what is not there, another one each time: a classifier without a head would answer at random.
+    missing = sorted(key for key in told["missing_keys"] if not key.startswith(needless) and "position_ids" not in key)
+    if missing:
+        raise UsageError(
+            f"the weights in {str(folder)!r} are not those of a {type(model).__name__}, there is no {', '.join(missing[:4])}: "
+            "give a model that was trained for this"
+        )
     return model.eval().to(device)
 
 

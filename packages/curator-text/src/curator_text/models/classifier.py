@@ -14,7 +14,7 @@ import pyarrow as pa
 from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.task import DocumentBatch
-from curator_text._columns import check_different, check_free
+from curator_text._columns import check_different, check_free, texts_of
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 
 
@@ -77,7 +77,7 @@ class TextClassifier(TextModel):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         table = task.to_pyarrow()
         check_free(self, table.column_names, self.outputs())
-        rows = self.answers(table[self.column].to_pylist())
+        rows = self.answers(texts_of(self, table, self.column))
         labels: list[str | None]
         if self._width() == 1:
             scores = [None if row is None else float(row[0]) for row in rows]

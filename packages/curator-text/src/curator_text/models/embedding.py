@@ -9,7 +9,7 @@ from typing import Any
 
 from curator_core.errors import UsageError
 from curator_core.task import DocumentBatch
-from curator_text._columns import check_different, check_free
+from curator_text._columns import check_different, check_free, texts_of
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 
 POOLING = ("mean", "cls", "last", "max")
@@ -50,7 +50,8 @@ class TextEmbedding(TextModel):
         self._pooling = self.pooling or found.get("pooling", "mean")
         self._normalize = found.get("normalize", True) if self.normalize is None else self.normalize
         self._most = found.get("max_tokens")
-        return load_weights(transformers.AutoModel.from_pretrained, folder, self.dtype, device)
+        # What pools here needs no pooler, and many encoders come without one.
+        return load_weights(transformers.AutoModel.from_pretrained, folder, self.dtype, device, needless=("pooler.",))
 
     def forward(self, inputs: dict[str, Any]) -> Any:
         torch = import_torch()
@@ -72,7 +73,7 @@ class TextEmbedding(TextModel):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         table = task.to_pyarrow()
         check_free(self, table.column_names, self.outputs())
-        texts = table[self.column].to_pylist()
+        texts = texts_of(self, table, self.column)
         if self.prompt:
             texts = [None if text is None else self.prompt + text for text in texts]
         rows = self.answers(texts)
