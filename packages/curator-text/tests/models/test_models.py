@@ -13,7 +13,14 @@ import pytest
 from curator_core.errors import CuratorError, UsageError
 from curator_core.stages import NodeInfo, WorkerMetadata
 from curator_core.task import DocumentBatch
-from curator_text.models import DomainClassifier, FineWebEduClassifier, TextClassifier, TextEmbedding
+from curator_text.models import (
+    ContentTypeClassifier,
+    DomainClassifier,
+    FineWebEduClassifier,
+    QualityClassifier,
+    TextClassifier,
+    TextEmbedding,
+)
 from curator_text.models.base import PINNED, model_folder
 
 WORDS = [f"word{i}" for i in range(40)]
@@ -257,6 +264,16 @@ def test_a_model_that_stages_name_is_taken_at_its_pinned_commit_and_others_with_
     assert len(out["embedding"][0]) == 384
     with pytest.warns(UserWarning, match="'some/model' is taken at its newest revision"), pytest.raises(CuratorError):
         model_folder("some/model", None)
+
+
+def test_presets_cut_texts_as_their_models_are_used_elsewhere():
+    presets = (DomainClassifier(), QualityClassifier(), ContentTypeClassifier(), FineWebEduClassifier())
+    assert [(stage.max_chars, stage.max_tokens) for stage in presets] == [
+        (2000, 512),
+        (6000, 1024),
+        (5000, 1024),
+        (None, 512),
+    ]
 
 
 def test_what_is_pinned_is_a_whole_commit_of_a_model_that_is_used():
