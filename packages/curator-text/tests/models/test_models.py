@@ -271,7 +271,7 @@ def test_presets_cut_texts_as_their_models_are_used_elsewhere():
     assert [(stage.max_chars, stage.max_tokens) for stage in presets] == [
         (2000, 512),
         (6000, 1024),
-        (5000, 1024),
+        (6000, 1024),
         (None, 512),
     ]
 

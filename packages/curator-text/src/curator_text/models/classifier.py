@@ -132,7 +132,7 @@ class ContentTypeClassifier(TextClassifier):
     label_column: str = "content_type"
     score_column: str | None = "content_type_score"
     max_tokens: int | None = 1024
-    max_chars: int | None = 5000
+    max_chars: int | None = 6000
 
 
 @dataclass(kw_only=True)
