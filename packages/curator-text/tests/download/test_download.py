@@ -4,6 +4,7 @@ import errno
 import fcntl
 import gzip
 import hashlib
+import json
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from curator_core.errors import UsageError
+from curator_core.local import LocalExecutor
+from curator_core.pipeline_file import load_pipeline
+from curator_core.run import verify
 from curator_core.task import EmptyTask, FileGroupTask
 from curator_text.download import CommonCrawlDownload, UrlDownload
 from curator_text.download.fetch import Fetch
@@ -189,6 +193,23 @@ def test_common_crawl_names_its_files(server, tmp_path):
     (task,) = source.process(EmptyTask())
     assert task.data == [server.url("crawl-data/a.warc.gz")]
     assert stage.process(task).data[0].endswith(".a.warc.gz")
+
+
+def test_a_pipeline_file_reads_what_it_downloads(server, tmp_path):
+    server.body = gzip.compress(b'{"a": 1}\n{"a": 2}\n')
+    (tmp_path / "p.yaml").write_text(
+        f"""
+stages:
+  - UrlDownload: {{urls: ["{server.url("x.jsonl.gz")}", "{server.url("gone")}"], path: raw, wait_s: 0}}
+  - JsonlRead: {{path_column: file}}
+  - JsonlWriter: {{path: out, target_size: 1MB}}
+"""
+    )
+    result = load_pipeline(tmp_path / "p.yaml").pipeline().run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "00000.jsonl").read_text().splitlines()]
+    assert [row["a"] for row in rows] == [1, 2]
+    assert {row["file"] for row in rows} == {str(path) for path in (tmp_path / "raw").glob("*.gz")}
+    assert verify(result.run_dir) == []
 
 
 def test_urls_come_from_a_list_or_a_file_each_once(tmp_path):

@@ -1,0 +1,22 @@
+"""What pipeline files name is what Python imports."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import curator_text
+
+
+def test_every_registered_stage_is_a_public_name_of_the_package() -> None:
+    found = [entry for entry in entry_points(group="curator.stages") if entry.value.startswith("curator_text")]
+    assert len(found) > 80
+    for entry in found:
+        assert entry.load() is getattr(curator_text, entry.name)
+        assert entry.name in curator_text.__all__
+
+
+def test_what_reads_downloaded_files_is_registered_beside_each_reader() -> None:
+    names = {entry.name for entry in entry_points(group="curator.stages")}
+    readers = {name for name in names & set(curator_text.__all__) if name.endswith("Reader")} - {"ShuffleReader"}
+    assert len(readers) == 6
+    assert {name.removesuffix("er") for name in readers} <= names
