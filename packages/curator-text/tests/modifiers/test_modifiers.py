@@ -60,6 +60,9 @@ ODD = [
     "> " * 100_000,
     "- " * 100_000,
     "![](" * 30_000,
+    "~~~ x\n" * 100_000,
+    "4 " * 200_000,
+    "4111 " * 100_000,
 ]
 
 
@@ -133,6 +136,7 @@ def test_what_is_quickly_told_to_need_nothing_is_what_needs_nothing():
             "run `rm *_x_*` now\n```py\n# not *a* title\nx_y_ = 1\n```\nend",
             "run rm *_x_* now\n# not *a* title\nx_y_ = 1\n\nend",
         ),
+        (MarkdownRemover(), "```\n*a*\n```\n*b* `*c*`\n~~~ py\n*d* `_e_`", "*a*\n\nb *c*\n~~~ py\nd _e_"),
         (MarkdownRemover(), "Title\n=====\n\ntext\n\n---\nmore", "Title\n\ntext\n\nmore"),
     ],
     ids=lambda value: repr(value)[:30],
@@ -155,6 +159,22 @@ PII = [
     ),
     ("GB82 WEST 1234 5698 7654 32, DE89370400440532013000", "<IBAN>, <IBAN>", {"iban": 2}),
     ("GB82 WEST 1234 5698 7654 33", "GB82 WEST 1234 5698 7654 33", {}),
+    # What follows or comes before has the same form.
+    ("AT61 1904 3002 3457 3201 BIC X, BE68 5390 0754 7034 AND I", "<IBAN> BIC X, <IBAN> AND I", {"iban": 2}),
+    ("BE68 5390 0754 7034 BE68 5390 0754 7034 NO93", "<IBAN> <IBAN> NO93", {"iban": 2}),
+    ("AB12 GB82\u00a0WEST\u00a01234 5698 7654 32", "AB12 <IBAN>", {"iban": 1}),
+    ("4111 1111 1111 1111 123, 12 4111-1111-1111-1111", "<CREDIT_CARD> 123, 12 <CREDIT_CARD>", {"credit_card": 2}),
+    ("card 4111\u00a01111\u00a01111\u00a01111", "card <CREDIT_CARD>", {"credit_card": 1}),
+    ("4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1", "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1", {}),
+    ("at 1700000000007 the book 9780131103627", "at 1700000000007 the book 9780131103627", {}),
+    ("\u90ae\u7bb1abc@x.com\u8c22\u8c22", "\u90ae\u7bb1<EMAIL>\u8c22\u8c22", {"email": 1}),
+    (
+        "m\u00fcller@b\u00fccher.example, \u0438@\u043f\u043e\u0447\u0442\u0430.\u0440\u0444",
+        "<EMAIL>, <EMAIL>",
+        {"email": 2},
+    ),
+    ("a@xn--bcher-kva.xn--p1ai", "<EMAIL>", {"email": 1}),
+    ("tel +49\u00a030\u00a0901820", "tel <PHONE>", {"phone": 1}),
     ("key AKIA" + "IOSFODNN7EXAMPLE and ghp_" + "a1" * 18, "key <KEY> and <KEY>", {"key": 2}),
     ("-----BEGIN RSA PRIVATE KEY-----\nMIIa+/=\n-----END RSA PRIVATE KEY-----", "<KEY>", {"key": 1}),
 ]
@@ -216,8 +236,52 @@ def test_a_joined_document_ends_before_it_gets_too_long():
     ]
 
 
+def test_rows_without_an_id_are_not_joined():
+    table = pa.table({"id": pa.array([None, None, 1, 1]), "segment": [0, 0, 0, 1], "text": ["a", "b", "c", "d"]})
+    out = DocumentJoiner(separator="-").process(DocumentBatch(data=table)).to_pyarrow()
+    assert out.to_pydict() == {"id": [None, None, 1], "text": ["a", "b", "c-d"]}
+
+
+def test_a_column_of_nulls_stays_as_it_is():
+    batch = DocumentBatch(data=pa.table({"id": [1, 2], "text": pa.nulls(2)}))
+    for stage in EVERY:
+        assert stage.process(batch).to_pyarrow().equals(batch.to_pyarrow())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: UrlRemover(output_column=""), "output_column must be the name of a column"),
+        (lambda: UrlRemover(replacement=None), "must be a text, not None"),
+        (lambda: UrlRemover().apply("one text"), "in brackets"),
+        (lambda: UrlRemover().apply(pa.array([1])), "the column is int64: cast it first"),
+        (lambda: BoilerplateLineRemover(phrases=[""]), "must not hold an empty text"),
+        (lambda: BoilerplateLineRemover(phrases=[1]), "must be a list of phrases"),
+        (lambda: LineRemover(patterns="x"), "must be a list of lines"),
+        (lambda: LineRemover(patterns=["("], regex=True), "no valid expression"),
+        (lambda: Slicer(left=1.5), "a position or a text"),
+        (lambda: PiiRedactor(kinds=[1]), "It can hold key, email"),
+        (lambda: PiiRedactor(kinds=1), "must be a list of key, email"),
+        (lambda: PiiRedactor(replace="hash", salt=3), "salt must be a text"),
+        (lambda: DocumentSplitter(column=3), "name of a column"),
+        (lambda: DocumentJoiner(max_chars="5"), "whole number of 1 or more"),
+        (lambda: DocumentJoiner(separator=None), "must be a text"),
+        (lambda: DocumentSplitter().process(DocumentBatch(data=pa.table({"text": [1]}))), "is int64: cast it first"),
+        *(
+            (lambda stage=stage: stage.process(DocumentBatch(data=pa.table({"body": ["a"]}))), "no column '(text|id)'")
+            for stage in (UrlRemover(), DocumentSplitter(), DocumentJoiner())
+        ),
+    ],
+)
+def test_a_wrong_parameter_or_column_is_named_with_its_remedy(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
 def test_another_output_column_leaves_the_text_as_it_was():
     stage = UrlRemover(output_column="clean")
     out = stage.process(DocumentBatch(data=pa.table({"text": ["see http://x.org", None]}))).to_pyarrow()
     assert out.to_pydict() == {"text": ["see http://x.org", None], "clean": ["see ", None]}
     assert stage.recorder.metrics == {"modified": 1}
+    with pytest.raises(UsageError, match="adds a column 'clean', and there is one already"):
+        stage.process(DocumentBatch(data=out))

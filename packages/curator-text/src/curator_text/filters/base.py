@@ -31,6 +31,7 @@ from curator_core.arrays import array, scalar
 from curator_core.column_filter import ColumnFilter
 from curator_core.errors import MissingDependency, UsageError
 from curator_core.task import DocumentBatch
+from curator_text._columns import check_free
 from curator_text.features import TextFeatures, features_of
 
 T = TypeVar("T")
@@ -39,6 +40,18 @@ T = TypeVar("T")
 @dataclass(kw_only=True)
 class TextFilter(ColumnFilter):
     """Base of filters that measure text; neighbours in a pipeline share what they measure."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = self.score_column
+        if name is not None and (not isinstance(name, str) or not name or name == self.column):
+            raise UsageError(
+                f"{type(self).__name__}.score_column must be the name of another column than the text's, not {name!r}"
+            )
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        check_free(self, task.column_names, self.outputs())
+        return super().process(task)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         """One score for each document."""
@@ -110,7 +123,7 @@ def between(scores: pa.Array, low: float, high: float) -> pa.Array:
 def check_number(stage: object, name: str, *, low: float | None = None, high: float | None = None) -> None:
     """Raise unless the parameter is a number in the range."""
     value = getattr(stage, name)
-    wrong = isinstance(value, bool) or not isinstance(value, int | float | np.number)
+    wrong = isinstance(value, bool) or not isinstance(value, int | float | np.number) or bool(np.isnan(value))
     if wrong or (low is not None and value < low) or (high is not None and value > high):
         limits = " and ".join(
             f"{word} {limit}" for word, limit in (("at least", low), ("at most", high)) if limit is not None
@@ -118,6 +131,13 @@ def check_number(stage: object, name: str, *, low: float | None = None, high: fl
         raise UsageError(
             f"{type(stage).__name__}.{name} must be a number{' of ' + limits if limits else ''}, not {value!r}"
         )
+
+
+def check_whole(stage: object, name: str, *, low: int) -> None:
+    """Raise unless the parameter is a whole number that is large enough."""
+    value = getattr(stage, name)
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+        raise UsageError(f"{type(stage).__name__}.{name} must be a whole number of {low} or more, not {value!r}")
 
 
 def check_range(stage: object, low: str, high: str) -> None:

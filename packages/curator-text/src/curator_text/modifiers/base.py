@@ -16,9 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
+from curator_text._columns import check_free
 
 
 @dataclass(kw_only=True)
@@ -34,6 +36,9 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
     def __post_init__(self) -> None:
         if not isinstance(self.column, str) or not self.column:
             raise UsageError(f"{type(self).__name__}.column must be the name of a column, not {self.column!r}")
+        name = self.output_column
+        if name is not None and (not isinstance(name, str) or not name):
+            raise UsageError(f"{type(self).__name__}.output_column must be the name of a column, not {name!r}")
 
     def modify(self, text: str) -> str:
         """The new text; the same where nothing is to be done."""
@@ -44,14 +49,15 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
         return None
 
     def apply(self, values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> pa.Array:
-        """The changed texts of a list or an Arrow array."""
-        array = _as_text(values)
-        worth = self.may_change(array)
+        """The changed texts of a list or an Arrow array, of whose type they are."""
+        given = _as_array(values)
+        plain = _as_text(given)
+        worth = self.may_change(plain)
         flags = None if worth is None else worth.fill_null(False).to_pylist()
         if flags is not None and not any(flags):
-            return array
+            return given
         changed = 0
-        texts = array.to_pylist()
+        texts = plain.to_pylist()
         for row, text in enumerate(texts):
             if text is None or (flags is not None and not flags[row]):
                 continue
@@ -60,9 +66,9 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
                 texts[row] = new
                 changed += 1
         if not changed:
-            return array
+            return given
         self.record_metric("modified", changed)
-        return pa.array(texts, array.type)
+        return array(texts, given.type)
 
     def inputs(self) -> list[str]:
         return [self.column]
@@ -71,21 +77,47 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.output_column or self.column]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        values = task.to_pyarrow()[self.column]
-        new = self.apply(values)
+        given = _as_array(column_of(task, self.column))
         name = self.output_column or self.column
-        if name == self.column and "modified" not in self.recorder.metrics:
-            return task
-        return task.append_column(name, new)
+        if name != self.column:
+            check_free(self, task.column_names, [name])
+        new = self.apply(given)
+        return task if name == self.column and new is given else task.append_column(name, new)
 
 
-def _as_text(values: Any) -> pa.Array:
+def column_of(task: DocumentBatch, name: str) -> pa.ChunkedArray:
+    """A column of a batch, or an error that says which there are."""
+    table = task.to_pyarrow()
+    if name not in table.column_names:
+        raise UsageError(f"there is no column {name!r}; the batch has: {', '.join(table.column_names)}")
+    return table[name]
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts, in any of Arrow's ways, or nothing but nulls."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(known(kind) for known in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)) or (
+        pa.types.is_null(kind)
+    )
+
+
+def _as_array(values: Any) -> pa.Array:
+    if isinstance(values, str):
+        raise UsageError("a modifier changes a list of texts, so put a single one in brackets: apply([text])")
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
-    if not isinstance(values, pa.Array):
-        values = pa.array(list(values), pa.string())
+    if not isinstance(values, pa.Array | pa.ChunkedArray):
+        values = array(list(values), pa.string())
     if isinstance(values, pa.ChunkedArray):  # combine_chunks gives one where the texts are more than 2 GB
         values = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in values.chunks])
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        raise UsageError(f"a modifier changes text, and the column is {values.type}")
+    if not is_text(values.type):
+        raise UsageError(f"a modifier changes text, and the column is {values.type}: cast it first")
     return values
+
+
+def _as_text(values: pa.Array) -> pa.Array:
+    # Arrow's matchers read plain strings only.
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    plain = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    return values if plain else values.cast(pa.large_string())

@@ -6,9 +6,8 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -18,14 +17,22 @@ from curator_core.errors import UsageError, nearest
 from curator_text.modifiers.base import Modifier
 
 # Every pattern is bounded or free of nested repeats: text is not trusted, and must not make a match take for ever.
-_EMAIL = r"(?<![\w.+-])[A-Za-z0-9](?:[A-Za-z0-9._%+-]{0,63})@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24}(?![\w-])"
+# Letters of scripts that are written with spaces between words. In Chinese or Japanese an address has none around it, so
+# that an address begins and ends where these do.
+_LETTER = "A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f"
+_EMAIL = (
+    rf"(?<![{_LETTER}0-9_.+-])[{_LETTER}0-9][{_LETTER}0-9._%+-]{{0,63}}@(?:[{_LETTER}0-9][{_LETTER}0-9-]{{0,62}}\.){{1,8}}"
+    rf"(?:xn--[A-Za-z0-9-]{{2,59}}|[{_LETTER}]{{2,24}})(?![{_LETTER}0-9_-])"
+)
+# Web pages keep numbers on one line with spaces that do not break.
+_GAP = r"[ \u00a0\u202f]"
 _IPV4 = r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)"
 _IPV6 = r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])"
-_CARD = r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])"
-_IBAN = r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"
+_CARD = r"(?<![\w.-])\d{3,19}(?:[ \u00a0\u202f-]\d{3,19}){0,5}(?![\w-])"
+_IBAN = rf"(?<!\w)[A-Z]{{2}}\d{{2}}(?:{_GAP}?[A-Z0-9]{{4}}){{2,7}}(?:{_GAP}?[A-Z0-9]{{1,3}})?(?!\w)"
 _PHONE = (
-    r"(?<![\w.+/-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){5,12}"
-    r"|\([2-9]\d{2}\) ?[2-9]\d{2}[ .-]\d{4}|[2-9]\d{2}[.-][2-9]\d{2}[.-]\d{4})(?![\w-]|\.\d)"
+    r"(?<![\w.+/-])(?:\+\d{1,3}[ \u00a0\u202f.-]?(?:\(\d{1,4}\)[ \u00a0\u202f.-]?)?\d(?:[ \u00a0\u202f.-]?\d){5,12}"
+    r"|\([2-9]\d{2}\)[ \u00a0\u202f]?[2-9]\d{2}[ \u00a0\u202f.-]\d{4}|[2-9]\d{2}[.-][2-9]\d{2}[.-]\d{4})(?![\w-]|\.\d)"
 )
 _KEY = (
     r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY-----[A-Za-z0-9+/=\s:,-]{0,8000}?-----END (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY-----"
@@ -58,8 +65,9 @@ _IBAN_LENGTHS = {
 class PiiRedactor(Modifier):
     """Puts placeholders in the place of e-mail addresses, IP addresses, phone numbers, credit cards, IBANs and keys.
 
-    ``kinds`` are those to look for. Credit cards must pass the Luhn check, IBANs their country's length and mod 97, IP
-    addresses must be valid; phone numbers need a country code or the form of an American one. ``replace``:
+    ``kinds`` are those to look for. Credit cards must begin as issued ones do and pass the Luhn check, IBANs their country's
+    length and mod 97, IP addresses must be valid; phone numbers need a country code or the form of an American one.
+    ``replace``:
     ``placeholder`` writes ``<EMAIL>``; ``hash`` writes ``<EMAIL_1f8a0c2b94d1>``, the same for the same value, made with
     ``salt``, so that mentions can still be counted. How many of each kind were found is counted as a metric.
     """
@@ -70,15 +78,17 @@ class PiiRedactor(Modifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.kinds, str) or not self.kinds:
+        if isinstance(self.kinds, str) or not isinstance(self.kinds, Iterable) or not self.kinds:
             raise UsageError(f"PiiRedactor.kinds must be a list of {', '.join(_FORMS)}, not {self.kinds!r}")
         for kind in self.kinds:
             if kind not in _FORMS:
                 raise UsageError(
-                    f"PiiRedactor.kinds holds {kind!r}{nearest(kind, _FORMS)} It can hold {', '.join(_FORMS)}"
+                    f"PiiRedactor.kinds holds {kind!r}{nearest(str(kind), _FORMS) or '.'} It can hold {', '.join(_FORMS)}"
                 )
         if self.replace not in ("placeholder", "hash"):
             raise UsageError(f"PiiRedactor.replace must be 'placeholder' or 'hash', not {self.replace!r}")
+        if not isinstance(self.salt, str):
+            raise UsageError(f"PiiRedactor.salt must be a text, not {self.salt!r}")
         if self.replace == "hash" and not self.salt:
             raise UsageError(
                 "PiiRedactor.replace='hash' needs a salt that others do not know: without one, who guesses a value can "
@@ -91,16 +101,24 @@ class PiiRedactor(Modifier):
 
     def modify(self, text: str) -> str:
         # In this order whatever the order of `kinds`: an address inside a key is a part of the key.
-        for kind, (pattern, check) in _FORMS.items():
+        for kind, (pattern, size) in _FORMS.items():
             if kind in self.kinds:
-                text = pattern.sub(partial(self._redact, kind=kind, check=check), text)
+                text = self._without(text, kind, pattern, size)
         return text
 
-    def _redact(self, match: re.Match[str], kind: str, check: Callable[[str], bool]) -> str:
-        found = match[0]
-        if not check(found):
-            return found
-        self.record_metric(kind, 1)
+    def _without(self, text: str, kind: str, pattern: re.Pattern[str], size: Callable[[str], int]) -> str:
+        pieces: list[str] = []
+        done = at = 0
+        while match := pattern.search(text, at):
+            start, found = match.start(), match[0][: size(match[0])]
+            at = start + (len(found) or 1)  # what is none may have one within it
+            if found:
+                self.record_metric(kind, 1)
+                pieces += text[done:start], self._sign(kind, found)
+                done = at
+        return "".join([*pieces, text[done:]]) if pieces else text
+
+    def _sign(self, kind: str, found: str) -> str:
         name = kind.upper()
         if self.replace == "placeholder":
             return f"<{name}>"
@@ -120,45 +138,71 @@ def luhn(text: str) -> bool:
 
 def valid_iban(text: str) -> bool:
     """Whether a text has the length of its country's IBANs and the right check digits."""
-    plain = text.replace(" ", "")
+    plain = "".join(text.split())
     if _IBAN_LENGTHS.get(plain[:2]) != len(plain):
         return False
     turned = plain[4:] + plain[:4]
     return int("".join(str(int(character, 36)) for character in turned)) % 97 == 1
 
 
-def _valid_ip(text: str) -> bool:
+# How much of what has the form of something is that thing, from its start: all, nothing, or what comes before words or
+# numbers that have the same form ("BE68 5390 0754 7034 BIC", a card and its security code).
+
+
+def _all(text: str) -> int:
+    return len(text)
+
+
+def _iban_size(text: str) -> int:
+    at = [index for index, character in enumerate(text) if not character.isspace()]
+    length = _IBAN_LENGTHS.get(text[:2], 0)
+    if not 0 < length <= len(at):
+        return 0
+    size = at[length - 1] + 1
+    whole = size == len(text) or text[size].isspace()
+    return size if whole and valid_iban(text[:size]) else 0
+
+
+def _card_size(text: str) -> int:
+    if not _ISSUED.match(re.sub(r"\D", "", text[:8])):
+        return 0
+    ends = [match.end() for match in re.finditer(r"\d+", text)]
+    return next((size for size in reversed(ends) if luhn(text[:size])), 0)
+
+
+# Visa, Mastercard, American Express, Diners Club, JCB, UnionPay, Discover, Maestro. Dates in milliseconds and book numbers,
+# of which every tenth passes the check, begin with 1 and 9.
+_ISSUED = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6")
+
+
+def _ip_size(text: str) -> int:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        return False
+        return 0
     # `::` and 0.0.0.0 are nobody's, and stand in C++ and in version numbers.
-    return not address.is_unspecified
+    return 0 if address.is_unspecified else len(text)
 
 
-def _always(_: str) -> bool:
-    return True
-
-
-def _phone(text: str) -> bool:
-    return 7 <= sum(character.isdigit() for character in text) <= 15
+def _phone_size(text: str) -> int:
+    return len(text) if 7 <= sum(character.isdigit() for character in text) <= 15 else 0
 
 
 # In the order they are looked for.
-_FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
-    "key": (re.compile(_KEY, re.ASCII), _always),
-    "email": (re.compile(_EMAIL), _always),
-    "iban": (re.compile(_IBAN, re.ASCII), valid_iban),
-    "credit_card": (re.compile(_CARD, re.ASCII), luhn),
-    "ip": (re.compile(f"{_IPV4}|{_IPV6}", re.ASCII), _valid_ip),
-    "phone": (re.compile(_PHONE, re.ASCII), _phone),
+_FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], int]]] = {
+    "key": (re.compile(_KEY, re.ASCII), _all),
+    "email": (re.compile(_EMAIL), _all),
+    "iban": (re.compile(_IBAN, re.ASCII), _iban_size),
+    "credit_card": (re.compile(_CARD, re.ASCII), _card_size),
+    "ip": (re.compile(f"{_IPV4}|{_IPV6}", re.ASCII), _ip_size),
+    "phone": (re.compile(_PHONE, re.ASCII), _phone_size),
 }
 # What a text must at least have: Arrow's matcher looks for it in all texts at once.
 _SIGNS = {
     "key": r"PRIVATE KEY|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|sk-|[sr]k_(live|test)_|hf_|npm_|AIza|eyJ",
     "email": "@",
     "iban": r"[A-Z]{2}\d{2}",
-    "credit_card": r"\d([ -]?\d){12}",
+    "credit_card": r"\d([ \x{a0}\x{202f}-]?\d){12}",
     "ip": r"\d\.\d|:[0-9A-Fa-f]*:",
     "phone": r"\+\d|\(\d{3}\)|\d{3}[.-]\d{3}",
 }

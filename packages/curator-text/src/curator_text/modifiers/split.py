@@ -11,6 +11,9 @@ from curator_core.arrays import array
 from curator_core.errors import UsageError
 from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
+from curator_text._columns import check_free
+from curator_text.filters.base import check_whole
+from curator_text.modifiers.base import column_of, is_text
 
 
 @dataclass(kw_only=True)
@@ -26,6 +29,7 @@ class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
     creates_rows = True
 
     def __post_init__(self) -> None:
+        _check_names(self, "column", "segment_column")
         if not isinstance(self.separator, str) or not self.separator:
             raise UsageError(f"DocumentSplitter.separator must be a text, not {self.separator!r}")
         if self.segment_column == self.column:
@@ -38,14 +42,15 @@ class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.column, self.segment_column]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        table = task.to_pyarrow()
-        if self.segment_column in table.column_names:
-            raise UsageError(f"there is a column {self.segment_column!r} already: give segment_column another name")
-        kind = table.schema.field(self.column).type
+        texts = column_of(task, self.column)
+        table, kind = task.to_pyarrow(), texts.type
+        check_free(self, table.column_names, [self.segment_column])
+        if not is_text(kind):
+            raise UsageError(f"DocumentSplitter splits text, and the column {self.column!r} is {kind}: cast it first")
         parents: list[int] = []
         segments: list[int] = []
         parts: list[str | None] = []
-        for row, text in enumerate(table[self.column].to_pylist()):
+        for row, text in enumerate(texts.to_pylist()):
             pieces = [None] if text is None else text.split(self.separator)
             parents += [row] * len(pieces)
             segments += range(len(pieces))
@@ -60,7 +65,8 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
     r"""Joins rows with the same ``id_column`` into one document, in the order of ``segment_column``, which goes.
 
     The other columns are those of the first segment. With ``max_chars`` a document ends before it would get longer, and
-    the next one begins. Rows of one document must be in one batch, as `DocumentSplitter` leaves them.
+    the next one begins. Rows of one document must be in one batch, as `DocumentSplitter` leaves them. Rows whose id is null
+    are not joined.
     """
 
     separator: str = "\n\n"
@@ -70,8 +76,11 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
     max_chars: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_chars is not None and self.max_chars < 1:
-            raise UsageError(f"DocumentJoiner.max_chars must be 1 or more, not {self.max_chars!r}")
+        _check_names(self, "column", "id_column", "segment_column")
+        if not isinstance(self.separator, str):
+            raise UsageError(f"DocumentJoiner.separator must be a text, not {self.separator!r}")
+        if self.max_chars is not None:
+            check_whole(self, "max_chars", low=1)
 
     def inputs(self) -> list[str]:
         return [self.id_column, self.segment_column, self.column]
@@ -80,15 +89,18 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.segment_column]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
+        ids = column_of(task, self.id_column).to_pylist()
+        texts = column_of(task, self.column).to_pylist()
+        segments = column_of(task, self.segment_column)
         table = task.to_pyarrow()
-        ids = table[self.id_column].to_pylist()
-        texts = table[self.column].to_pylist()
+        kind = table.schema.field(self.column).type
+        if not is_text(kind):
+            raise UsageError(f"DocumentJoiner joins text, and the column {self.column!r} is {kind}: cast it first")
         # Documents in order of first appearance, their segments in order.
         place: dict[object, int] = {}
-        for value in ids:
-            place.setdefault(value, len(place))
+        places = [place.setdefault((row,) if value is None else value, len(place)) for row, value in enumerate(ids)]
         order = pc.sort_indices(
-            pa.table({"p": [place[value] for value in ids], "s": table[self.segment_column]}),
+            pa.table({"p": array(places, pa.int64()), "s": segments}),
             sort_keys=[("p", "ascending"), ("s", "ascending")],
         ).to_pylist()
         firsts: list[int] = []
@@ -98,14 +110,13 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
             text = texts[row]
             longer = length + len(self.separator) + len(text or "")
             fits = self.max_chars is None or longer <= self.max_chars
-            if joined and ids[firsts[-1]] == ids[row] and fits:
+            if joined and places[firsts[-1]] == places[row] and fits:
                 joined[-1].append(text)
                 length = longer
             else:
                 firsts.append(row)
                 joined.append([text])
                 length = len(text or "")
-        kind = table.schema.field(self.column).type
         values = [
             None if all(part is None for part in parts) else self.separator.join(part or "" for part in parts)
             for parts in joined
@@ -113,3 +124,10 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
         self.record_dropped("joined into another", table.num_rows - len(firsts))
         out = table.take(array(firsts, pa.int64())).drop_columns([self.segment_column])
         return task.with_data(out.set_column(out.column_names.index(self.column), self.column, array(values, kind)))
+
+
+def _check_names(stage: object, *parameters: str) -> None:
+    for parameter in parameters:
+        value = getattr(stage, parameter)
+        if not isinstance(value, str) or not value:
+            raise UsageError(f"{type(stage).__name__}.{parameter} must be the name of a column, not {value!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,8 +105,9 @@ class BoilerplateLineRemover(Modifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.phrases, str) or not self.phrases:
-            raise UsageError(f"BoilerplateLineRemover.phrases must be a list of phrases, not {self.phrases!r}")
+        _check_texts(self, "phrases", "phrases")
+        if "" in self.phrases:
+            raise UsageError("BoilerplateLineRemover.phrases must not hold an empty text, which every line has in it")
         self._pattern = re.compile("|".join(re.escape(phrase.lower()) for phrase in self.phrases))
         self._sign = "(?i)" + "|".join(re.escape(phrase) for phrase in self.phrases)
 
@@ -126,8 +127,7 @@ class LineRemover(Modifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.patterns, str) or not self.patterns:
-            raise UsageError(f"LineRemover.patterns must be a list of lines, not {self.patterns!r}")
+        _check_texts(self, "patterns", "lines")
         try:
             sources = [f"(?:{p})" if self.regex else re.escape(p) for p in self.patterns]
             self._pattern = re.compile("|".join(sources))
@@ -143,6 +143,11 @@ class UrlRemover(Modifier):
     """Removes web addresses, or puts ``replacement`` in their place; a full stop or bracket behind one stays."""
 
     replacement: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.replacement, str):
+            raise UsageError(f"UrlRemover.replacement must be a text, not {self.replacement!r}")
 
     def may_change(self, values: pa.Array) -> Any:
         return pc.match_substring_regex(values, r"(?i)https?://|www\.")
@@ -165,7 +170,11 @@ class MarkdownRemover(Modifier):
         return pc.match_substring_regex(values, r"[*_#`~>\[\]|+-]|\d[.)]")
 
     def modify(self, text: str) -> str:
-        parts = _CODE.split(text)
+        # Behind the last line that closes a fence none is opened: each would be followed to the end of the text in vain.
+        closed = max((match.end() for match in _FENCE_END.finditer(text)), default=0)
+        parts, rest = _CODE.split(text[:closed]), _TICKS.split(text[closed:])
+        parts[-1] += rest[0]
+        parts += rest[1:]
         # Every third part is code: its text is the second capture, without the fence or the ticks.
         out = []
         for index in range(0, len(parts), 3):
@@ -236,6 +245,8 @@ class Slicer(Modifier):
 
 # Fenced blocks with their fences off, and code in ticks with its ticks off.
 _CODE = re.compile(r"(?ms)^[ ]{0,3}(?:```|~~~)[^\n`]*\n(.*?)^[ ]{0,3}(?:```|~~~)[ \t]*$|(?<!`)`([^`\n]+)`(?!`)")
+_FENCE_END = re.compile(r"(?m)^[ ]{0,3}(?:```|~~~)[ \t]*$")
+_TICKS = re.compile(r"(?!)()|(?<!`)`([^`\n]+)`(?!`)")
 # What may repeat is bounded, or ends at the character that begins it: a text must not make a match take for ever.
 _LINK_TEXT = r"\[([^\[\]\n]{0,500})\]"
 _TARGET = r"\((?:[^()\s]|\([^()\s]{0,200}\)){0,2000}(?:\s{1,8}\"[^\"\n]{0,300}\")?\)"
@@ -257,6 +268,17 @@ _MARKS: tuple[tuple[re.Pattern[str], Any], ...] = (
     (re.compile(r"(?<!\w)_(?=[^\s_])([^_\n]{1,500}?)(?<=[^\s_])_(?!\w)"), r"\1"),
     (re.compile(r"~~(?=\S)([^~\n]{1,500}?)(?<=\S)~~"), r"\1"),
 )
+
+
+def _check_texts(stage: object, name: str, what: str) -> None:
+    given = getattr(stage, name)
+    if (
+        isinstance(given, str)
+        or not isinstance(given, Iterable)
+        or not given
+        or not all(isinstance(x, str) for x in given)
+    ):
+        raise UsageError(f"{type(stage).__name__}.{name} must be a list of {what}, not {given!r}")
 
 
 def _heading(text: str) -> str:
