@@ -894,8 +894,13 @@ class TextFeatures:
     @classmethod
     def of(cls, values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> TextFeatures:
         """Features of a list or an Arrow array of strings."""
+        if isinstance(values, str):
+            raise UsageError("text filters score a list of texts, so put a single one in brackets: score([text])")
         if not isinstance(values, pa.Array | pa.ChunkedArray):
-            values = array(values, pa.large_string())
+            try:
+                values = array(values, pa.large_string())
+            except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+                raise UsageError(f"text filters score texts, and these are not all of them text: {error}") from error
         chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
         blocks = [block for chunk in chunks for block in _blocks(chunk)]
         return cls(blocks, [None] * len(blocks))

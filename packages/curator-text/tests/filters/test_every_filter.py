@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import random
+import time
+from collections import Counter
+from importlib.metadata import entry_points
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +17,10 @@ import pytest
 
 from curator_core import DocumentBatch, UsageError
 from curator_core.stages import WorkerMetadata
-from curator_text import filters, presets
+from curator_text import features, filters, modifiers, presets
+from curator_text.filters import code
 from curator_text.filters.recipes import LineStage, RecipeFilter
+from curator_text.language import LanguageFilter
 
 DATA = Path(__file__).parent / "data"
 
@@ -62,7 +69,38 @@ FILTERS: list[Any] = [
     filters.FineWebQualityFilter(stop_chars=[".", "。"]),
     filters.C4ParagraphFilter(),
 ]
-LINE_STAGES: list[Any] = [filters.C4QualityFilter(), filters.RefinedWebLineFilter()]
+LINE_STAGES: list[Any] = [
+    filters.C4QualityFilter(),
+    filters.C4QualityFilter(filter_no_terminal_punct=False, min_num_sentences=1, min_words_per_line=1),
+    filters.RefinedWebLineFilter(),
+    filters.RefinedWebLineFilter(max_removed_ratio=0.5),
+]
+MODIFIERS: list[Any] = [
+    modifiers.UnicodeRepair(),
+    modifiers.UnicodeRepair(everything=True),
+    modifiers.NewlineNormalizer(),
+    modifiers.WhitespaceNormalizer(),
+    modifiers.BoilerplateLineRemover(),
+    modifiers.LineRemover(patterns=["line", "a b c"]),
+    modifiers.UrlRemover(),
+    modifiers.UrlRemover(output_column="clean"),
+    modifiers.MarkdownRemover(),
+    modifiers.QuotationRemover(),
+    modifiers.Slicer(left=1, right=-1),
+    modifiers.PiiRedactor(),
+    modifiers.PiiRedactor(replace="hash", salt="s"),
+    modifiers.DocumentSplitter(separator="\n"),
+]
+# Tested with their models in test_model_filters.py, and what joins rows in test_modifiers.py.
+ELSEWHERE = {
+    LanguageFilter,
+    filters.FastTextLangId,
+    filters.FastTextQualityFilter,
+    filters.KenLMPerplexityFilter,
+    filters.TokenCountFilter,
+    filters.TokenizerFertilityFilter,
+    modifiers.DocumentJoiner,
+}
 
 SENTENCE = "The quick brown fox jumps over the lazy dog and that is all it has to say of it. "
 AWKWARD: list[str | None] = [
@@ -180,6 +218,19 @@ def test_a_stage_travels_to_a_worker_after_it_was_used_by_hand(stage: Any) -> No
     assert twin.process(batch(AWKWARD)).to_pyarrow().equals(stage.process(batch(AWKWARD)).to_pyarrow())
 
 
+def test_a_score_does_not_take_the_place_of_a_column_that_is_there() -> None:
+    first = filters.WordCountFilter(mode="annotate")
+    once = first.process(batch(["a b"]))
+    with pytest.raises(UsageError, match="adds a column 'word_count', and there is one already"):
+        first.with_(min_words=1).process(once)
+    with pytest.raises(UsageError, match="adds a column 'id'"):
+        filters.WordCountFilter(score_column="id").process(once)
+    second = first.with_(min_words=1, score_column="short").process(once).to_pyarrow()
+    assert second.drop_columns(["id"]).to_pylist() == [
+        {"text": "a b", "word_count": 2, "word_count_keep": False, "short": 2, "short_keep": True}
+    ]
+
+
 def test_filters_in_a_row_drop_what_each_drops_alone() -> None:
     texts = [text for text in AWKWARD for _ in range(3)]
     stages = [stage.with_() for stage in presets.WebEnglish().decompose()]
@@ -206,6 +257,128 @@ def test_line_stages_count_what_they_drop_and_can_leave_text_alone(stage: Any) -
     assert edited.to_pyarrow().schema == left.to_pyarrow().schema
 
 
+def some_texts(random_: random.Random, number: int) -> list[str | None]:
+    """Short and long texts of words, lines and marks that occur again and again, of every awkward text, and nulls."""
+    short = [text for text in AWKWARD if text is None or len(text) < 10_000]
+    words = ["a", "the", "be", "that", "1", "12,345", "#", "...", "…", "•", "-", "é", "日本語", "😀", "x\0y", "\u3000"]
+    words += [
+        "long-enough-to-be-hashed",
+        "Home",
+        "casino",
+        "darn",
+        "https://example.com/a_(b)",
+        "jane@x.org",
+        "sch\u00c3\u00b6n",
+        '"so."',
+        "*so*",
+        "`so`",
+        "use cookies",
+        "3 likes",
+    ]
+    texts: list[str | None] = []
+    for _ in range(number):
+        lines = [" ".join(random_.choices(words, k=random_.randint(0, 9))) for _ in range(random_.randint(1, 8))]
+        lines += random_.choices([SENTENCE, "line", "", "\r", 'He said "so."'], k=random_.randint(0, 9))
+        random_.shuffle(lines)
+        texts.append(random_.choice(short) if random_.random() < 0.2 else random_.choice("\n \x85")[:1].join(lines))
+    return texts
+
+
+def run(stage: Any, batches: list[DocumentBatch]) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """All rows that a stage leaves, and what it counted, a fresh copy for each batch."""
+    rows: list[dict[str, Any]] = []
+    counted: Counter[str] = Counter()
+    for task in batches:
+        stage = stage.with_()
+        rows += stage.process(task).to_pyarrow().to_pylist()
+        counted.update(stage.recorder.dropped)
+        counted.update(stage.recorder.metrics)
+    return rows, counted
+
+
+def test_every_registered_filter_and_modifier_is_tested_here() -> None:
+    places = ("curator_text.filters", "curator_text.modifiers", "curator_text.language")
+    known = {type(stage) for stage in [*FILTERS, *LINE_STAGES, *MODIFIERS]} | ELSEWHERE
+    registered = {entry.load() for entry in entry_points(group="curator.stages") if entry.value.startswith(places)}
+    assert registered - known == set()
+    assert len(registered) > 50
+
+
+@pytest.mark.parametrize("stage", [*FILTERS, *LINE_STAGES, *MODIFIERS], ids=names)
+def test_what_happens_to_a_document_does_not_depend_on_its_batch(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    random_ = random.Random(7)
+    texts = some_texts(random_, 150)
+    table = batch(texts).to_pyarrow()
+    rows, counted = run(stage, [DocumentBatch(data=table)])
+    if stage in [*FILTERS, *LINE_STAGES]:
+        assert counted.total() == len(texts) - len(rows)
+    for block_bytes in (features.BLOCK_BYTES, 1000):
+        monkeypatch.setattr(features, "BLOCK_BYTES", block_bytes)
+        # One by one, in slices of any size, in chunks of any size, and among others that leave before.
+        cuts = sorted({0, len(texts), *random_.sample(range(len(texts)), 12)})
+        slices = [table.slice(a, b - a) for a, b in pairwise(cuts)]
+        singles = [table.slice(row, 1) for row in range(len(texts))]
+        for parts in (slices, singles, [pa.concat_tables(slices)]):
+            assert run(stage, [DocumentBatch(data=part) for part in parts]) == (rows, counted)
+        mixed = [None] * (2 * len(texts))
+        mixed[1::2] = texts
+        ids = np.arange(2 * len(texts)) // 2
+        among = DocumentBatch(data=pa.table({"text": pa.array(mixed, pa.string()), "id": pa.array(ids)}))
+        features.features_of(among, "text").per_row(features.Block.top_gram_removed, 2)
+        assert run(stage, [among.filter(pa.array(np.arange(len(mixed)) % 2 == 1))]) == (rows, counted)
+
+
+@pytest.mark.parametrize("stage", [*LINE_STAGES, *MODIFIERS], ids=names)
+def test_a_filter_measures_the_text_that_a_stage_before_it_left(stage: Any) -> None:
+    texts = some_texts(random.Random(8), 100)
+    both = pa.table(
+        {"text": pa.array(texts, pa.string()), "id": range(len(texts)), "body": pa.array(texts[::-1], pa.string())}
+    )
+    measures = [filters.WordCountFilter(1), filters.GopherRepetitionFilter(), filters.NonAlphaNumericFilter(0.5)]
+    task = DocumentBatch(data=both)
+    # What is measured before, of two columns, must not be taken for what is left.
+    for measure in measures:
+        task = measure.with_(column="body", mode="annotate", score_column=f"body {measure}").process(task)
+        task = measure.with_(mode="annotate").process(task)
+    changed = stage.process(task)
+    for measure in measures:
+        for column in ("text", "body"):
+            fresh = DocumentBatch(data=changed.to_pyarrow())
+            again = measure.with_(column=column)
+            assert again.process(changed).to_pyarrow().equals(again.process(fresh).to_pyarrow())
+            assert again.score_batch(changed).equals(again.score(fresh.to_pyarrow()[column]))
+
+
+DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"),
+    [
+        *(
+            (stage, kind)
+            for stage in [*FILTERS[:1], *LINE_STAGES, *MODIFIERS]
+            for kind in (pa.large_string(), DICTIONARY)
+        ),
+        # Arrow cannot take rows out of a column of string views.
+        *((stage, pa.string_view()) for stage in MODIFIERS[:-1]),
+    ],
+    ids=str,
+)
+def test_a_column_of_texts_keeps_its_type_whatever_kind_of_texts_it_holds(stage: Any, kind: pa.DataType) -> None:
+    texts = [
+        "see https://x.org/ and a@b.org\n# *so*\nuse cookies",
+        None,
+        '"a b."',
+        "sch\u00c3\u00b6n\r\n\r\n\r\n&amp;  x",
+    ]
+    column = pa.array(texts, pa.string())
+    plain = stage.process(DocumentBatch(data=pa.table({"text": column}))).to_pyarrow()
+    found = stage.process(DocumentBatch(data=pa.table({"text": column.cast(kind)}))).to_pyarrow()
+    assert found.schema.field("text").type == kind
+    assert found.to_pylist() == plain.to_pylist()
+
+
 def test_recipes_count_what_leaves_by_the_limit_it_breaks_first() -> None:
     stage = filters.GopherQualityFilter()
     stage.process(batch(["a b", "日本語 " * 100, SENTENCE * 10]))
@@ -224,18 +397,73 @@ def test_recipes_count_what_leaves_by_the_limit_it_breaks_first() -> None:
         (lambda: filters.SubstringFilter("a", "middle"), "'prefix', 'suffix' or 'any'"),
         (lambda: filters.UrlsFilter(url_regex="("), "no regular expression"),
         (lambda: filters.RepeatingTopNGramsFilter(n=0), "1 or more"),
+        (lambda: filters.RepeatingDuplicateNGramsFilter(n=3000), "at most 100"),
+        (lambda: filters.NumbersFilter(float("nan")), "must be a number, not nan"),
+        (lambda: filters.NumbersFilter(score_column="text"), "another column than the text's"),
+        (lambda: filters.CommonEnglishWordsFilter(2.5), "whole number of 0 or more"),
+        (lambda: filters.C4ParagraphFilter(min_paragraphs=0), "whole number of 1 or more"),
+        (lambda: filters.C4QualityFilter(min_num_sentences="5"), "C4QualityFilter.min_num_sentences must be a number"),
+        (lambda: filters.C4QualityFilter(rewrite="no"), "must be True or False"),
+        (lambda: filters.C4QualityFilter(column=3), "name of a column"),
+        (lambda: filters.FineWebQualityFilter(short_line_thr=None), "must be a number, not None"),
+        (lambda: filters.FineWebQualityFilter(stop_chars=[1]), "a list of marks"),
+        (lambda: filters.GopherRepetitionFilter(dup_n_grams=[[0, 0.2]]), "n from 1 to 100 words"),
+        (lambda: filters.GopherQualityFilter(stop_words="the"), "must be a list of words"),
+        (lambda: filters.HistogramFilter(threshold_char=""), "one character"),
+        (filters.UrlBlocklistFilter, "blocks nothing without a list"),
+        (lambda: filters.UrlBlocklistFilter(words=[1]), "must be a list of texts"),
+        (lambda: filters.BadWordsFilter("none.txt").score(["a"]), "a file with one entry to a line"),
+        (lambda: filters.FastTextQualityFilter("m", min_score="x"), "must be a number"),
+        (lambda: LanguageFilter([]), "language codes such as 'en'"),
+        (lambda: filters.WordCountFilter().score("some text"), "in brackets"),
+        (lambda: filters.WordCountFilter().score([1]), "not all of them text"),
         (lambda: filters.GeneralCommentToCodeFilter("text/x-cobol"), "text/x-java"),
         (lambda: filters.HistogramFilter(lang="de"), "cache_dir"),
         (lambda: filters.BadWordsFilter([]), "a list, or a file"),
         (lambda: filters.BadWordsFilter(["a"], keep_fraction=2), "at most 1"),
         (lambda: filters.GopherRepetitionFilter(top_n_grams=[2]), "pairs of n and limit"),
-        (lambda: filters.GopherQualityFilter(min_doc_words="many"), "a number or None"),
+        (lambda: filters.GopherQualityFilter(min_doc_words="many"), "must be a number"),
         (filters.TokenCountFilter, "tokenizer=… or an hf_model_name"),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_remedy(make: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
+
+
+PYTHON = r"""x = "# no" '# no'  # one
+y = '''# no
+\''' # no'''# two
+z = ""  #three
+r = r"\\"  # four
+"""
+
+
+def test_comments_are_those_of_the_tokenizer_also_where_a_line_is_long() -> None:
+    expected = ["# one", "# two", "#three", "# four"]
+    assert code.python_comments(PYTHON) == expected
+    table = f"data = [{'1, ' * 5000}]\n"
+    assert code.python_comments(table + PYTHON) == expected
+    assert code.python_comments(f"data = [{'1, ' * 400_000}]  # a table\n") == ["# a table"]
+    stage = filters.GeneralCommentToCodeFilter("text/x-python")
+    assert stage.score([table + end for end in ("'open", '"open', "'''open'", '"""open"')]).to_pylist() == [9999.0] * 4
+    assert stage.score([table + "'''''a'b''c'''" + '"a\\\n# b"']).to_pylist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("part", "visible"),
+    [("<!--", True), ("</", True), ("<a ", True), ("<a b='", True), ("<?", True), ("<![", False), ("<script>", False)],
+)
+def test_tags_and_comments_that_do_not_end_cost_no_time(part: str, visible: bool) -> None:
+    started = time.process_time()
+    source = "<p>text</p>" + part * (1_000_000 // len(part))
+    found = code.visible_chars(source)
+    assert found == (len(source) - len("<p></p>") if visible else len("text"))
+    assert time.process_time() - started < 10
+
+
+def test_a_character_reference_of_any_length_is_one_character() -> None:
+    assert code.visible_chars(f"a&#{'9' * 5000};b&#x{'f' * 5000};c&#{'0' * 50}65;") == 6
 
 
 def test_per_extension_limits_come_from_the_table(tmp_path: Path) -> None:
@@ -264,7 +492,8 @@ def test_a_histogram_is_read_from_a_folder(tmp_path: Path) -> None:
 
 
 def test_addresses_are_blocked_by_domain_word_and_part(tmp_path: Path) -> None:
-    (tmp_path / "domains.txt").write_text("# a comment\nbad.example\nEvil.org\n", encoding="utf-8")
+    # As some editors save it, with a mark at its start.
+    (tmp_path / "domains.txt").write_text("bad.example\n# a comment\nEvil.org\n", encoding="utf-8-sig")
     stage = filters.UrlBlocklistFilter(
         str(tmp_path / "domains.txt"),
         urls=["https://fine.example/page"],
@@ -296,6 +525,7 @@ def test_bad_words_are_found_as_words_and_a_share_can_be_kept() -> None:
     stage = filters.BadWordsFilter(["darn", "oh no", "f*ck"])
     texts = ["Darn!", "darned", "oh no, not", "oh nothing", "what the f*ck.", "darn oh no", ""]
     assert stage.score(texts).to_pylist() == [1, 0, 1, 0, 1, 2, 0]
+    assert filters.BadWordsFilter(["#tag"]).score(["a #tag", "tag"]).to_pylist() == [1, 0]
     assert filters.BadWordsFilter(["悪"], whole_words=False).score(["最悪だ", "良い"]).to_pylist() == [1, 0]
     some = filters.BadWordsFilter(["darn"], keep_fraction=0.3)
     many = [f"darn {index}" for index in range(2000)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pyarrow as pa
 import pytest
 
@@ -20,6 +22,11 @@ from curator_text.filters.recipes import count_sentences
         ("3 / 7 - 2021", True),
         ("3 likes", True),
         ("1.2k followers", True),
+        ("3+ likes", True),
+        ("10 K+   Views!", True),
+        ("- 1,234 comments -", True),
+        ("likes", True),
+        ("3likes of it", False),
         ("2 comments on what was said yesterday", False),
         ("Home", True),
         ("Sign in to continue", True),
@@ -30,6 +37,14 @@ from curator_text.filters.recipes import count_sentences
 )
 def test_refinedweb_takes_out_menus_counters_and_shouting(line: str, clutter: bool) -> None:
     assert RefinedWebLineFilter().is_clutter(line, len(line.split())) is clutter
+
+
+@pytest.mark.parametrize("line", ["1" + " " * 200_000 + "x y", "." * 200_000 + " x y", "1" * 200_000 + " x y"], ids=len)
+def test_a_long_line_costs_no_time(line: str) -> None:
+    started = time.process_time()
+    assert RefinedWebLineFilter().is_clutter(line, 3) is False
+    assert count_sentences(f"{'.' * 200_000}x {'!' * 200_000}") == 1
+    assert time.process_time() - started < 10
 
 
 def test_refinedweb_drops_a_page_of_which_more_than_a_twentieth_was_clutter() -> None:

@@ -14,7 +14,7 @@ import pytest
 from curator_core import DocumentBatch, UsageError
 from curator_core.stages import WorkerMetadata
 from curator_text import filters, presets
-from curator_text.language import LanguageFilter
+from curator_text.language import LanguageFilter, bundled_languages
 
 TEXTS = {
     "en": "This is a plain English sentence about the weather, which is rather fine today.",
@@ -44,8 +44,16 @@ def test_languages_that_are_not_wanted_leave_with_their_reason(language_model: s
     after = stage.process(DocumentBatch(data=pa.table({"text": [*TEXTS.values(), ""]})))
     assert after.to_pyarrow().column("text").to_pylist() == [TEXTS["en"], TEXTS["de"]]
     assert stage.recorder.dropped == {"language": 3}
+    assert LanguageFilter("EN").keep(stage.score(list(TEXTS.values()))).to_pylist() == [True, False, False, False]
     twin = pickle.loads(pickle.dumps(stage))
     assert twin.score(list(TEXTS.values())).equals(stage.score(list(TEXTS.values())))
+
+
+def test_a_language_that_the_model_does_not_know_is_named(language_model: str) -> None:
+    assert len(bundled_languages()) == 176
+    for code in ("eng", "en,de", "english"):
+        with pytest.raises(UsageError, match=f"holds '{code}', and the model knows no such language"):
+            LanguageFilter(["de", code]).setup(WorkerMetadata())
 
 
 def test_fasttext_language_ids_are_compared_without_case(language_model: str) -> None:

@@ -228,7 +228,7 @@ class PerExtensionFilter(TextFilter):
 
     def _read(self) -> dict[tuple[str, str], tuple[int, float, float] | None]:
         try:
-            with Path(self.metadata_file).open(encoding="utf-8", newline="") as file:
+            with Path(self.metadata_file).open(encoding="utf-8-sig", newline="") as file:
                 rows = list(csv.DictReader(file))
         except OSError as error:
             raise UsageError(
@@ -253,10 +253,27 @@ _PYTHON_TYPES = ("text/x-python", "text/x-script.python")
 _PYTHON_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError)
 
 
+# Python's tokenizer takes a minute for a line of 200,000 characters, such as a table of numbers: time grows with the square
+# of a line's length. Files with longer lines than this are searched for comments with an expression instead.
+_LONG_LINE = 4000
+
+
 def python_comments(source: str) -> list[str]:
     """Comments of Python source, each with its ``#``."""
+    if len(source) > _LONG_LINE and max(map(len, source.splitlines())) > _LONG_LINE:
+        return _comments_among_long_lines(source)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return [token.string for token in tokens if token.type == tokenize.COMMENT]
+
+
+def _comments_among_long_lines(source: str) -> list[str]:
+    found = []
+    for match in _PYTHON.finditer(source):
+        if match.lastgroup == "line":
+            found.append(match[0])
+        elif match.lastgroup is not None:
+            raise ValueError("a string does not end")
+    return found
 
 
 def python_docstrings(source: str) -> list[str]:
@@ -277,6 +294,11 @@ _GO = re.compile(f"{_SLASHES}|{_DOUBLE}|{_SINGLE}|{_BACK}", re.DOTALL)
 _SHELL = re.compile(rf"\\.|{_DOUBLE}|{_SINGLE}|#(?P<line>[^\n]*)", re.DOTALL)
 _RUBY = re.compile(r"""(["'])(?:\\\1|(?!\1)[^\n])*\1|\#(?P<line>[^\n]*)""")
 _HTML = re.compile(r'"[^"\n]*"|<!--(?P<block>.*?)-->|(?P<open><!--)', re.DOTALL)
+_PYTHON = re.compile(
+    r"""(?P<line>\#[^\r\n]*)|\"{3}(?:[^"\\]|\\.|"(?!""))*+\"{3}|'{3}(?:[^'\\]|\\.|'(?!''))*+'{3}"""
+    r"""|(?P<block>\"{3}|'{3})|"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'|(?P<open>["'])""",
+    re.DOTALL,
+)
 _COMMENTS = {
     "application/javascript": _JAVASCRIPT,
     "text/html": _HTML,
@@ -300,13 +322,27 @@ def visible_chars(source: str) -> int:
         reader.close()
     except AssertionError:  # a declaration that html.parser gives up on: what came before it counts
         reader.flush()
+    except _EndlessError as error:  # what follows is text
+        reader.handle_data(source[len(source) - error.left :])
+        reader.flush()
     return reader.size
+
+
+# How many characters are searched in vain for the ends of tags and comments, a fraction of a second's worth.
+_MOST_IN_VAIN = 5_000_000
+
+
+class _EndlessError(Exception):
+    def __init__(self, left: int) -> None:
+        super().__init__(left)
+        self.left = left
 
 
 class _VisibleText(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
         self.size = 0
+        self._in_vain = 0
         self._run: list[str] = []
         self._hidden: str | None = None
         self._exact = 0  # how many elements are open in which white space counts
@@ -343,8 +379,9 @@ class _VisibleText(HTMLParser):
         self._run.append(known if not known.startswith(f"&{name}") else f"&{name}")
 
     def handle_charref(self, name: str) -> None:
-        # One character whatever the number, also where the standard forbids it.
-        number = int(name[1:], 16) if name[:1] in "xX" else int(name)
+        # One character whatever the number, also where the standard forbids it or Python has no number so long.
+        digits, base = (name[1:], 16) if name[:1] in "xX" else (name, 10)
+        number = int(digits, base) if len(digits) < 100 else 0x110000
         self._run.append(chr(number) if number < 0x110000 else "\ufffd")
 
     def handle_comment(self, data: str) -> None:
@@ -364,6 +401,30 @@ class _VisibleText(HTMLParser):
     def close(self) -> None:
         super().close()
         self.flush()
+
+    def parse_starttag(self, i: int) -> int:
+        return self._found(i, super().parse_starttag(i))
+
+    def parse_endtag(self, i: int) -> int:
+        return self._found(i, super().parse_endtag(i))
+
+    def parse_comment(self, i: int, report: bool = True) -> int:
+        return self._found(i, super().parse_comment(i, report))
+
+    def parse_pi(self, i: int) -> int:
+        return self._found(i, super().parse_pi(i))
+
+    def parse_html_declaration(self, i: int) -> int:
+        return self._found(i, super().parse_html_declaration(i))
+
+    def _found(self, start: int, end: int) -> int:
+        # Where something does not end, html.parser looks at the rest again from every `<` in it: hours for a megabyte.
+        if end < 0:
+            left = len(self.rawdata) - start
+            self._in_vain += left
+            if self._in_vain > _MOST_IN_VAIN:
+                raise _EndlessError(left)
+        return end
 
 
 def _letters(block: Block, wide: int) -> npt.NDArray[np.int64]:

@@ -16,7 +16,7 @@ from curator_core.arrays import array, scalar
 from curator_core.errors import UsageError
 from curator_core.stages import WorkerMetadata
 from curator_text.features import TextFeatures
-from curator_text.filters.base import TextFilter, check_number, optional
+from curator_text.filters.base import TextFilter, check_number, check_whole, optional
 
 Predict = Callable[[str], tuple[str, float]]
 
@@ -40,6 +40,9 @@ class FastTextQualityFilter(TextFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "alpha")
+        check_whole(self, "seed", low=0)
+        if self.min_score is not None:
+            check_number(self, "min_score")
         if self.alpha <= 0:
             raise UsageError(f"FastTextQualityFilter.alpha must be above 0, not {self.alpha!r}")
 

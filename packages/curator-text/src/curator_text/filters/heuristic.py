@@ -19,7 +19,16 @@ from curator_core.arrays import scalar
 from curator_core.errors import UsageError
 from curator_text import _unicode
 from curator_text.features import BLANK, DIGIT, ENGLISH, LETTER, PAREN, Block, TextFeatures
-from curator_text.filters.base import TextFilter, at_least, at_most, between, check_number, check_range, ratio
+from curator_text.filters.base import (
+    TextFilter,
+    at_least,
+    at_most,
+    between,
+    check_number,
+    check_range,
+    check_whole,
+    ratio,
+)
 
 COMMON_ENGLISH_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
@@ -293,11 +302,11 @@ class CommonEnglishWordsFilter(TextFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self, "min_num_common_words")
+        check_whole(self, "min_num_common_words", low=0)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         counts = text.per_row(Block.known_word_counts, COMMON_ENGLISH_WORDS)
-        return np.minimum(counts, max(self.min_num_common_words, 0)) if self.stop_at_false else counts
+        return np.minimum(counts, self.min_num_common_words) if self.stop_at_false else counts
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.min_num_common_words)

@@ -40,6 +40,8 @@ class HistogramFilter(TextFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "threshold")
+        if not isinstance(self.threshold_char, str) or len(self.threshold_char) != 1:
+            raise UsageError(f"HistogramFilter.threshold_char must be one character, not {self.threshold_char!r}")
         if not self.cache_dir and self.lang != "en":
             raise UsageError(
                 f"HistogramFilter(lang={self.lang!r}) needs cache_dir=…, a folder with a histogram file named {self.lang!r}"

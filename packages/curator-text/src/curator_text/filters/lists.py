@@ -16,7 +16,7 @@ import xxhash
 from curator_core.arrays import scalar
 from curator_core.errors import UsageError
 from curator_core.stages import WorkerMetadata
-from curator_text.filters.base import DocumentFilter, check_number
+from curator_text.filters.base import DocumentFilter, check_number, check_whole
 
 _NO_WORD = re.compile(r"[^a-z0-9]+")
 
@@ -44,6 +44,11 @@ class UrlBlocklistFilter(DocumentFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "soft_word_threshold", low=1)
+        names = ("domains", "urls", "words", "soft_words", "subwords")
+        for name in names:
+            _check_list(self, name)
+        if all(getattr(self, name) is None for name in names):
+            raise UsageError(f"UrlBlocklistFilter blocks nothing without a list: give one of {', '.join(names)}")
 
     def setup(self, worker: WorkerMetadata) -> None:
         self._lists()
@@ -106,8 +111,10 @@ class BadWordsFilter(DocumentFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "keep_fraction", low=0, high=1)
+        check_whole(self, "seed", low=0)
         if not self.words:
             raise UsageError("BadWordsFilter needs words=…: a list, or a file with one entry to a line")
+        _check_list(self, "words")
 
     def setup(self, worker: WorkerMetadata) -> None:
         self._list()
@@ -152,18 +159,30 @@ def _parents(host: str) -> Iterable[str]:
     return (".".join(labels[start:]) for start in range(len(labels)))
 
 
+def _check_list(stage: Any, name: str) -> None:
+    given = getattr(stage, name)
+    if given is None or isinstance(given, str):
+        return
+    if not isinstance(given, Iterable) or not all(isinstance(entry, str) for entry in given):
+        raise UsageError(
+            f"{type(stage).__name__}.{name} must be a list of texts, or the path of a file with one to a line, not {given!r}"
+        )
+
+
 def _entries(stage: Any, name: str) -> list[str]:
     given = getattr(stage, name)
     if given is None:
         return []
     if isinstance(given, str):
         try:
-            lines = Path(given).read_text(encoding="utf-8").splitlines()
+            lines = Path(given).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(
-                f"{type(stage).__name__}.{name}={given!r} cannot be read: {error}. It is a file with one entry to a "
-                "line, or a list of entries"
+                f"{type(stage).__name__}.{name}={given!r} cannot be read, as {str(Path(given).absolute())!r}: {reason}. "
+                "It is a file with one entry to a line, or a list of entries"
             ) from error
+        lines = [line for line in lines if not line.startswith("#")]
     else:
         lines = list(given)
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [line.strip() for line in lines if line.strip()]

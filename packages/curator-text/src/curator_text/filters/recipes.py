@@ -8,7 +8,7 @@ that datatrove gives them. Words are what white space separates.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -22,7 +22,9 @@ from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
 from curator_text import _unicode
 from curator_text.features import DIGIT, LETTER, Block, Pieces, TextFeatures, features_of
-from curator_text.filters.base import TextFilter, ratio
+from curator_text.filters.base import TextFilter, check_number, check_whole, ratio
+from curator_text.filters.heuristic import COMMON_ENGLISH_WORDS
+from curator_text.filters.repetition import MOST_WORDS
 
 Broken = tuple[str, npt.NDArray[np.bool_]]
 
@@ -67,7 +69,7 @@ class RecipeFilter(TextFilter):
 class GopherQualityFilter(RecipeFilter):
     """The quality rules of Gopher (MassiveText): length, mean word, symbols, bullets, ellipses, letters, stop words.
 
-    A limit of None is not checked. Words of punctuation alone do not count towards length and mean.
+    A limit of None or 0 is not checked. Words of punctuation alone do not count towards length and mean.
     """
 
     min_doc_words: int | None = 50
@@ -79,12 +81,19 @@ class GopherQualityFilter(RecipeFilter):
     max_ellipsis_lines_ratio: float | None = 0.3
     max_non_alpha_words_ratio: float | None = 0.8
     min_stop_words: int | None = 2
-    stop_words: Sequence[str] = ("the", "be", "to", "of", "and", "that", "have", "with")
+    stop_words: Sequence[str] = COMMON_ENGLISH_WORDS
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_limits(self, except_for=("stop_words",))
-        self.stop_words = tuple(self.stop_words)
+        words = self.stop_words
+        if (
+            isinstance(words, str)
+            or not isinstance(words, Iterable)
+            or not all(isinstance(word, str) for word in words)
+        ):
+            raise UsageError(f"GopherQualityFilter.stop_words must be a list of words, not {words!r}")
+        self.stop_words = tuple(words)
 
     def metrics(self, text: TextFeatures) -> dict[str, npt.NDArray[Any]]:
         words = text.per_row(Block.word_counts)
@@ -126,7 +135,7 @@ class GopherQualityFilter(RecipeFilter):
 class GopherRepetitionFilter(RecipeFilter):
     """The repetition rules of Gopher: repeated paragraphs, lines and n-grams of words.
 
-    A limit of None is not checked; ``top_n_grams`` and ``dup_n_grams`` are pairs of n and limit.
+    A limit of None or 0 is not checked; ``top_n_grams`` and ``dup_n_grams`` are pairs of n and limit.
     """
 
     dup_line_frac: float | None = 0.3
@@ -186,9 +195,12 @@ class FineWebQualityFilter(RecipeFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_limits(self, except_for=("stop_chars", "line_punct_exclude_zero"))
-        if self.stop_chars is not None:
-            self.stop_chars = tuple(self.stop_chars)
+        _check_limits(self, except_for=("stop_chars",))
+        marks = self.stop_chars
+        if marks is not None:
+            if not isinstance(marks, Iterable) or not all(isinstance(mark, str) and mark for mark in marks):
+                raise UsageError(f"FineWebQualityFilter.stop_chars must be a list of marks such as '.', not {marks!r}")
+            self.stop_chars = tuple(marks)
 
     def metrics(self, text: TextFeatures) -> dict[str, npt.NDArray[Any]]:
         lines, newlines = text.per_row(Block.sentence_counts), text.per_row(Block.line_counts) - 1
@@ -222,6 +234,7 @@ class C4ParagraphFilter(TextFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_limits(self)
+        check_whole(self, "min_paragraphs", low=1)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return text.per_row(_nth_longest_lines, self.min_paragraphs)
@@ -245,6 +258,11 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
     column: str = "text"
     rewrite: bool = True
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.column, str) or not self.column:
+            raise UsageError(f"{type(self).__name__}.column must be the name of a column, not {self.column!r}")
+        _check_limits(self)
+
     def inputs(self) -> list[str]:
         return [self.column]
 
@@ -262,7 +280,7 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
         if not self.rewrite:
             return task
         kind = task.to_pyarrow().schema.field(self.column).type
-        return task.append_column(self.column, array(kept, kind if pa.types.is_large_string(kind) else pa.string()))
+        return task.append_column(self.column, array(kept, pa.string() if pa.types.is_null(kind) else kind))
 
 
 @dataclass
@@ -378,15 +396,16 @@ def _letters(line: str) -> tuple[int, int]:
 
 
 _NUMBERS_ALONE = re.compile(r"[\d\s.,:;/+\-()%]+")
+# Nothing here can be divided among two repeats: what a run of blanks or dots is, is found out once.
 _COUNTER = re.compile(
-    r"\W*[\d.,]+\s*[km]?\+?\s+(likes?|shares?|comments?|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?|"
+    r"\W*\d[\d.,]*+(?:\s*+(?:[km]\+?|\+))?\s++(likes?|shares?|comments?|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?|"
     r"downloads?|views?|followers?|replies|reply)\W*",
     re.IGNORECASE,
 )
 _INVITATION = re.compile(
     r"^\W*(sign[ -]?in|log[ -]?in|sign[ -]?up)\b|\b(read more|items in (your )?cart)\W*$", re.IGNORECASE
 )
-_SENTENCE_END = re.compile(r"[.?!]+[\"'”’)\]]*(?=\s|$)")  # noqa: RUF001
+_SENTENCE_END = re.compile(r"(?<![.?!])[.?!]++[\"'”’)\]]*+(?=\s|$)")  # noqa: RUF001
 
 
 def count_sentences(line: str) -> int:
@@ -507,19 +526,28 @@ def _nth_longest_lines(block: Block, n: int) -> npt.NDArray[np.int64]:
 
 
 def _check_limits(stage: Any, *, except_for: tuple[str, ...] = ()) -> None:
-    for name in (field.name for field in fields(stage)):
-        value = getattr(stage, name)
+    # What a parameter may be follows from its default: yes or no, or a number, or None where that is said.
+    for field in fields(stage):
+        name, value = field.name, getattr(stage, field.name)
         if name in (*except_for, "column", "mode", "score_column"):
             continue
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise UsageError(f"{type(stage).__name__}.{name} must be a number or None, not {value!r}")
+        if isinstance(field.default, bool):
+            if not isinstance(value, bool):
+                raise UsageError(f"{type(stage).__name__}.{name} must be True or False, not {value!r}")
+        elif not ("None" in str(field.type) and value is None):
+            check_number(stage, name)
 
 
 def _pairs(stage: Any, name: str) -> tuple[tuple[int, float], ...]:
     try:
-        return tuple((int(n), float(limit)) for n, limit in getattr(stage, name))
+        pairs = tuple((int(n), float(limit)) for n, limit in getattr(stage, name))
+        if all(
+            n == given and 1 <= n <= MOST_WORDS for (n, _), (given, _) in zip(pairs, getattr(stage, name), strict=True)
+        ):
+            return pairs
     except (TypeError, ValueError):
-        raise UsageError(
-            f"{type(stage).__name__}.{name} must be pairs of n and limit such as [[2, 0.2]], "
-            f"not {getattr(stage, name)!r}"
-        ) from None
+        pass
+    raise UsageError(
+        f"{type(stage).__name__}.{name} must be pairs of n and limit such as [[2, 0.2]], n from 1 to {MOST_WORDS} "
+        f"words, not {getattr(stage, name)!r}"
+    )

@@ -15,8 +15,11 @@ import pyarrow as pa
 
 from curator_core.errors import UsageError
 from curator_text.features import Block, TextFeatures
-from curator_text.filters.base import TextFilter, at_least, at_most, check_number, ratio
+from curator_text.filters.base import TextFilter, at_least, at_most, check_number, check_whole, ratio
 from curator_text.filters.heuristic import check_lang
+
+# n-grams are found from (n-1)-grams, all of which are kept.
+MOST_WORDS = 100
 
 
 @dataclass
@@ -145,5 +148,6 @@ class RepeatingDuplicateNGramsFilter(TextFilter):
 
 def check_n(stage: Any) -> None:
     """Raise unless ``n`` is a number of words."""
-    if isinstance(stage.n, bool) or not isinstance(stage.n, int) or stage.n < 1:
-        raise UsageError(f"{type(stage).__name__}.n must be a whole number of 1 or more, not {stage.n!r}")
+    check_whole(stage, "n", low=1)
+    if stage.n > MOST_WORDS:
+        raise UsageError(f"{type(stage).__name__}.n must be at most {MOST_WORDS}, not {stage.n!r}")
