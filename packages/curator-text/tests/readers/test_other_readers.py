@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import os
 import zlib
@@ -9,6 +11,8 @@ import brotli
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curator_core.errors import UsageError
 from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
@@ -196,6 +200,39 @@ def test_csv_columns_and_the_empty_file(tmp_path):
     assert (got.rows, got.rejects) == ([{"b": "2"}], [])
     with pytest.raises(UsageError, match=r"'a\.csv' has no column 'c'\. It has: a, b"):
         read_files(CsvRead(columns=["c"]), [tmp_path / "a.csv"])
+
+
+CELLS = st.lists(st.sampled_from(["a", "0", '"', ",", "\n", "\r\n", " ", "é", "語", "\t", "'"]), max_size=6).map(
+    "".join
+)
+
+
+@pytest.mark.parametrize("before", range(118, 128))
+def test_a_line_end_in_a_cell_may_lie_on_the_end_of_a_block(tmp_path, before):
+    cells = ["a" * (before - 6), "b\r\nc", "\r\n"]
+    text = "x\n" + "".join(f'"{cell}"\n' for cell in cells)
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert [row["x"] for row in read_files(CsvRead(batch_bytes=128), [tmp_path / "a.csv"]).rows] == cells
+
+
+@settings(max_examples=200)
+@given(
+    rows=st.lists(st.tuples(CELLS, CELLS), max_size=12),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    encoding=st.sampled_from(["utf-8", "utf-16"]),
+)
+def test_any_cell_of_csv_comes_out_as_it_went_in_whatever_the_blocks(
+    tmp_path_factory, rows, line_end, quoting, encoding
+):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator=line_end, quoting=quoting)
+    writer.writerows([("x", "y"), *rows])
+    path.write_bytes(text.getvalue().encode(encoding))
+    for batch_bytes in (128, 129, "1MiB"):
+        got = read_files(CsvRead(encoding=encoding, batch_bytes=batch_bytes), [path])
+        assert ([(row["x"], row["y"]) for row in got.rows], got.rejects) == (rows, [])
 
 
 @pytest.mark.parametrize("head", [b"\n\r\n\n", b"\xef\xbb\xbf", b""], ids=["blank", "mark", "none"])

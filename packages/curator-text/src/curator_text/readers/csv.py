@@ -289,6 +289,9 @@ class _Whole:
         data = b"".join(pieces)
         if size < 0:
             size = len(data)
+        elif size > 1 and data[size - 1 : size] == b"\r":
+            # Where a read begins with the second half of a line end Arrow drops that half, also in a quoted cell.
+            size -= 1
         self._left = data[size:]
         return data[:size]
 
