@@ -81,6 +81,31 @@ def test_tokens_are_counted_and_packed_without_losing_one(tokenizer):
         Tokenize(tokenizer=tokenizer, end_token="<eos>").process(task)
 
 
+def test_a_tokenizer_is_looked_for_where_its_name_says_and_its_absence_told(tokenizer, monkeypatch):
+    tokenizers = pytest.importorskip("tokenizers")
+    asked = []
+
+    class Hub:
+        @staticmethod
+        def from_pretrained(name, revision):
+            asked.append((name, revision))
+            raise OSError("no network")
+
+        from_file = tokenizers.Tokenizer.from_file
+
+    monkeypatch.setattr(tokenizers, "Tokenizer", Hub)
+    task = batch(text=["one"])
+    for name in (tokenizer, f"{tokenizer}/tokenizer.json"):
+        assert Tokenize(tokenizer=name).process(task).to_pyarrow()["tokens"].to_pylist() == [[2]]
+    assert asked == []
+    for revision in (None, "abc"):
+        with pytest.raises(UsageError, match=r"'org/name' could not be fetched \(no network\): give a folder"):
+            Tokenize(tokenizer="org/name", revision=revision).process(task)
+    assert asked == [("org/name", "main"), ("org/name", "abc")]
+    with pytest.raises(UsageError, match=r"no tokenizer\.json at"):
+        Tokenize(tokenizer=f"{tokenizer}/none").process(task)
+
+
 def read_megatron(prefix):
     """As Megatron's reader goes through the two files."""
     data = Path(f"{prefix}.idx").read_bytes()

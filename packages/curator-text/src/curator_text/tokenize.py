@@ -34,7 +34,8 @@ _CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}
 class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Adds the tokens of each text as a list column, and how many there are.
 
-    ``tokenizer`` is a folder or a ``tokenizer.json``, or a name on the hub. ``end_token`` (such as ``</s>``) is put behind
+    ``tokenizer`` is a folder or a ``tokenizer.json``, or a name on the hub at ``revision`` (a commit, best of all; without one
+    the newest). ``end_token`` (such as ``</s>``) is put behind
     every text; without it texts that are packed into one row run into one another. A null text has null tokens.
     """
 
@@ -43,6 +44,7 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
     tokens_column: str = "tokens"
     count_column: str | None = "num_tokens"
     end_token: str | None = None
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.tokenizer, str) or not self.tokenizer:
@@ -66,7 +68,7 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.tokens_column, *([self.count_column] if self.count_column else [])]
 
     def setup(self, worker: WorkerMetadata) -> None:
-        self._inner = load_tokenizer(self.tokenizer)
+        self._inner = load_tokenizer(self.tokenizer, self.revision)
         self._end: list[int] = []
         if self.end_token is not None:
             number = self._inner.token_to_id(self.end_token)
@@ -226,7 +228,7 @@ class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return [*made, out.record()]
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """A fast tokenizer from a folder, a ``tokenizer.json``, or the hub."""
     try:
         from tokenizers import Tokenizer
@@ -241,7 +243,7 @@ def load_tokenizer(name: str) -> Any:
         raise UsageError(f"there is no tokenizer.json at {name!r}")
     else:
         try:
-            tokenizer = Tokenizer.from_pretrained(name)
+            tokenizer = Tokenizer.from_pretrained(name, revision=revision or "main")
         except Exception as error:  # whatever went wrong on the way, the remedy is the same
             raise UsageError(
                 f"the tokenizer {name!r} could not be fetched ({error}): give a folder with its tokenizer.json"
