@@ -67,8 +67,8 @@ class Supervisor:
         """Give core what has come in."""
         while self._facts:
             fact = self._facts.popleft()
-            if fact.events or fact.rejects:
-                self._run.collect(fact.events, fact.rejects)
+            if fact.events:
+                self._run.collect(fact.events)
             self._run.progress(fact.sources, fact.counts)
 
     def conclude(self, failed: bool) -> None:

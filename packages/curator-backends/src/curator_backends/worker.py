@@ -21,7 +21,7 @@ from curator_backends.coordinator import BEAT_SECONDS
 from curator_core.accounts import Event
 from curator_core.adapter import Ending, GroupRunner, RunContext
 from curator_core.errors import WorkerDied
-from curator_core.ledger import LedgerWriter, MemorySink, RejectRow
+from curator_core.ledger import LedgerWriter, MemorySink
 from curator_core.plan import Group
 from curator_core.stages import NodeInfo, WorkerMetadata, overrides
 from curator_core.task import StagePerfStats, Task
@@ -34,7 +34,6 @@ class Facts:
     sources: int
     counts: list[StagePerfStats]
     events: list[Event]
-    rejects: list[RejectRow]
 
 
 @dataclass(frozen=True)
@@ -141,10 +140,10 @@ class GroupWorker:
         sources = tasks if self.job.index == 0 else 0
         sink = self._runner.sink
         if isinstance(sink, LedgerWriter):
-            return Facts(sources, sink.take_counts(), [], [])
+            return Facts(sources, sink.take_counts(), [])
         assert isinstance(sink, MemorySink)
-        events, rejects = sink.take()
-        return Facts(sources, [count for event in events for count in event.counts], events, rejects)
+        events = sink.take()
+        return Facts(sources, [count for event in events for count in event.counts], events)
 
     def _tell(self, method: str, *arguments: Any) -> Any:
         if self._coordinator is None:

@@ -89,9 +89,9 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
                 os.pwrite(marker, struct.pack("<q", -1), 0)
             seconds = time.perf_counter() - began
             if isinstance(sink, MemorySink):
-                events, rejects = sink.take()
+                events = sink.take()
                 counts = [count for event in events for count in event.counts]
-                answer("chunk", (seconds, counts, (events, rejects), True))
+                answer("chunk", (seconds, counts, events, True))
             else:
                 assert isinstance(sink, LedgerWriter)
                 durable = sink.due()

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from curator_core.arrays import array, to_numpy
 from curator_core.lineage import CHILD_DIGITS, child_id, lineage_key
 from curator_core.task import FileRecord, StagePerfStats
+from curator_core.words import plain
 
 FORK, DONE, DROPPED, FAILED, MERGED, MERGE = "fork", "done", "dropped", "failed", "merged", "merge"
 ENDINGS = (DONE, DROPPED, FAILED)
@@ -128,7 +129,7 @@ def events_table(events: Sequence[Event]) -> pa.Table:
         [e.children for e in events],
         [sum([c.quarantined for c in e.counts]) for e in events],
         [e.stage for e in events],
-        [e.reason for e in events],
+        [plain(e.reason) for e in events],
         _lists(_COUNT, count_columns, [len(e.counts) for e in events]),
         _lists(_OUTPUT, output_columns, [len(e.outputs) for e in events]),
         [e.members for e in events],
@@ -186,7 +187,7 @@ def _lists(kind: pa.StructType, columns: list[list[Any]], lengths: list[int]) ->
 
 
 def _json(value: dict[str, Any]) -> str | None:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False) if value else None
+    return plain(json.dumps(value, separators=(",", ":"), ensure_ascii=False)) if value else None
 
 
 @dataclass(slots=True)

@@ -597,14 +597,11 @@ class BaseStageAdapter:
             return
         seconds = time.perf_counter() - started
         table = task.to_pyarrow()
-        self._reject_rows(
-            task,
-            "quarantine",
-            [
-                Reject(_kind(cause), _file_of(task), f"row {row}", _message(cause), self._raw_row(table, row))
-                for row, cause in poison.items()
-            ],
+        poisonous = (
+            Reject(_kind(cause), _file_of(task), f"row {row}", _message(cause), self._raw_row(table, row))
+            for row, cause in poison.items()
         )
+        self._reject(task, poisonous, "quarantine")
         yield from self._account([clean], rows, results, seconds, quarantined=len(poison))
 
     def _search(
@@ -635,11 +632,8 @@ class BaseStageAdapter:
         raw: bytes | None = None
         if isinstance(task, DocumentBatch) and task.num_rows:
             raw = self._raw_row(task.to_pyarrow(), 0)
-        self._reject_rows(
-            task,
-            "quarantine",
-            [Reject(_kind(error), _file_of(task), f"task {task.task_id}", _message(error), raw, rows)],
-        )
+        whole = Reject(_kind(error), _file_of(task), f"task {task.task_id}", _message(error), raw, rows)
+        self._reject(task, [whole], "quarantine")
         counts = list(task._pending)
         if not counted:
             counts.append(StagePerfStats(self.name, rows_in=rows, quarantined=rows))
@@ -688,21 +682,17 @@ class BaseStageAdapter:
             )
         )
 
-    def _reject(self, task: Task[Any], rejects: list[Reject]) -> dict[str, int]:
-        self._reject_rows(task, "reject", rejects)
-        counts: dict[str, int] = {}
-        for reject in rejects:
-            counts[reject.reason] = counts.get(reject.reason, 0) + reject.rows
-        return counts
-
-    def _reject_rows(self, task: Task[Any], kind: str, rejects: list[Reject]) -> None:
+    def _reject(self, task: Task[Any], rejects: Iterable[Reject], kind: str = "reject") -> dict[str, int]:
         limit = self.context.max_raw_bytes
+        counts: dict[str, int] = {}
         for given in rejects:
+            counts[given.reason] = counts.get(given.reason, 0) + given.rows
             raw = None if given.raw is None else given.raw[:limit]
             reject = replace(given, raw=raw, source=given.source or _file_of(task))
             self.sink.reject(
                 RejectRow(kind, task._source, task._generation, self.context.attempt, task.task_id, self.name, reject)
             )
+        return counts
 
     def _fresh(self) -> None:
         object.__setattr__(self.stage, "_recorder", None)

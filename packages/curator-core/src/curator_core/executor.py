@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from curator_core.accounts import Event
 from curator_core.adapter import Ending, RunContext
 from curator_core.errors import UsageError, nearest
-from curator_core.ledger import RejectRow
 from curator_core.machine import Machine, this_machine
 from curator_core.plan import Group, PlannedStage, Segment
 from curator_core.stages import ProcessingStage
@@ -34,7 +33,7 @@ class SegmentRun:
     context: RunContext
     ending: Ending
     folder: str = ""
-    collect: Callable[[Iterable[Event], Iterable[RejectRow]], None] = field(default=lambda _events, _rejects: None)
+    collect: Callable[[Iterable[Event]], None] = field(default=lambda _events: None)
     progress: Callable[[int, Iterable[StagePerfStats]], None] = field(default=lambda _sources, _counts: None)
     # An upper bound on the number of sources where it is known.
     size_hint: int | None = None

@@ -8,6 +8,7 @@ middle leaves a fact twice, which changes nothing, because facts are keyed by ta
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -25,7 +26,9 @@ from curator_core.accounts import EVENT_SCHEMA, INDEX, Accounts, Event, Tally, e
 from curator_core.arrays import array
 from curator_core.errors import RunRefused, UsageError
 from curator_core.recorder import Reject
+from curator_core.spool import Spool
 from curator_core.task import StagePerfStats
+from curator_core.words import plain
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 
@@ -76,6 +79,25 @@ class RejectRow:
     reject: Reject
 
 
+class _RejectRows(Spool[RejectRow]):
+    """What waits for the next flush; a file of nothing but bad rows comes in one piece."""
+
+    __slots__ = ()
+
+    def to_table(self, things: list[RejectRow]) -> pa.Table:
+        return rejects_table(things)
+
+    def from_table(self, table: pa.Table) -> Iterator[RejectRow]:
+        for row in table.to_pylist():
+            reject = Reject(*(row.pop(name) for name in ("reason", "source", "position", "message", "raw", "rows")))
+            yield RejectRow(
+                row["kind"], row["run_source"], row["generation"], row["attempt"], row["task"], row["stage"], reject
+            )
+
+    def size(self, thing: RejectRow) -> int:
+        return len(thing.reject.raw or b"") + len(thing.reject.message)
+
+
 class Sink(Protocol):
     """Where the adapter hands in what it knows."""
 
@@ -88,25 +110,26 @@ class Sink(Protocol):
 
 
 class MemorySink:
-    """For a run with no run directory: facts stay in this process until the executor collects them."""
+    """For a run with no run directory: facts stay in this process until the executor collects them.
+
+    Rejects are counted with the events, and not kept: there is no place to look at them.
+    """
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.rejects: list[RejectRow] = []
 
     def event(self, event: Event) -> None:
         self.events.append(event)
 
     def reject(self, row: RejectRow) -> None:
-        self.rejects.append(row)
+        pass
 
     def flush(self) -> None:
         pass
 
-    def take(self) -> tuple[list[Event], list[RejectRow]]:
+    def take(self) -> list[Event]:
         """What has come in since the last call."""
-        taken = (self.events, self.rejects)
-        self.events, self.rejects = [], []
+        taken, self.events = self.events, []
         return taken
 
 
@@ -117,7 +140,7 @@ class LedgerWriter:
         self.run_dir = run_dir
         self.name = f"{attempt:04d}-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._events: list[Event] = []
-        self._rejects: list[RejectRow] = []
+        self._rejects = _RejectRows()
         self._number = 0
         self._levels: list[list[str]] = []  # files of this writer by how often they were packed
         self._flushed = time.monotonic()
@@ -169,8 +192,8 @@ class LedgerWriter:
             self._write("results", pa.table(arrays, schema=RESULT_SCHEMA))
             self._results, self._result_bytes = [], 0
         if self._rejects:
-            self._write("rejects", rejects_table(self._rejects))
-            self._rejects = []
+            self._write("rejects", self._rejects.tables())
+            self._rejects.clear()
         if self._events:
             path = self._write("ledger", events_table(self._events))
             self._events = []
@@ -178,10 +201,10 @@ class LedgerWriter:
         self._flushed = time.monotonic()
         self._flush_seconds = (self._flush_seconds + self._flushed - started) / 2
 
-    def _write(self, folder: str, table: pa.Table) -> str:
+    def _write(self, folder: str, tables: pa.Table | Iterator[pa.Table]) -> str:
         path = storage.join(self.run_dir, folder, f"{self.name}-{self._number:06d}.parquet")
         self._number += 1
-        write_parquet(path, table)
+        write_parquet(path, tables)
         return path
 
     def _pack(self, path: str, level: int = 0) -> None:
@@ -253,12 +276,19 @@ def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
     return accounts
 
 
-def write_parquet(path: str, table: pa.Table) -> None:
-    """A Parquet file that is there whole or not at all."""
+def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
+    """A Parquet file of one table, or of several of the same columns, that is there whole or not at all."""
     import pyarrow.parquet as pq  # deferred: it costs 30 ms, and not every process writes a ledger
 
-    with storage.write_atomic(path) as out:
-        pq.write_table(table, out, compression="zstd", store_schema=True)
+    given = iter((tables,)) if isinstance(tables, pa.Table) else tables
+    first = next(given)
+    with (
+        storage.write_atomic(path) as out,
+        pq.ParquetWriter(out, first.schema, compression="zstd", store_schema=True) as file,
+    ):
+        file.write_table(first)
+        for table in given:
+            file.write_table(table)
 
 
 def rejects_table(rows: list[RejectRow]) -> pa.Table:
@@ -269,11 +299,11 @@ def rejects_table(rows: list[RejectRow]) -> pa.Table:
         [r.attempt for r in rows],
         [r.task for r in rows],
         [r.stage for r in rows],
-        [r.reject.reason for r in rows],
-        [r.reject.source for r in rows],
-        [r.reject.position for r in rows],
+        [plain(r.reject.reason) for r in rows],
+        [plain(r.reject.source) for r in rows],
+        [plain(r.reject.position) for r in rows],
         [r.reject.rows for r in rows],
-        [r.reject.message for r in rows],
+        [plain(r.reject.message) for r in rows],
         [r.reject.raw for r in rows],
     ]
     return pa.table([array(c, f.type) for c, f in zip(columns, REJECT_SCHEMA, strict=True)], schema=REJECT_SCHEMA)
@@ -296,9 +326,13 @@ def read_results(run_dir: str, wanted: set[str]) -> dict[str, pa.Buffer]:
     return {task: buffer for task, (_, buffer) in found.items()}
 
 
-def read_rejects(run_dir: str) -> Iterator[pa.Table]:
-    """The rejects of a run, a table per file; see `run.rejects_of` for those that count."""
-    yield from _tables(run_dir, "rejects", REJECT_SCHEMA)
+def read_rejects(run_dir: str) -> Iterator[tuple[str, pa.Table]]:
+    """The rejects of a run with the file that they stand in, a piece at a time; see `rejects_of` for those that count."""
+    place = storage.join(run_dir, "rejects")
+    for path in sorted(storage.list_files(place)) if storage.exists(place) else ():
+        if path.endswith(".parquet"):
+            for table in _pieces(path, REJECT_SCHEMA):
+                yield path, table
 
 
 def _tables(run_dir: str, folder: str, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -333,11 +367,25 @@ def _files(
 def _read(path: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow.parquet as pq
 
-    try:
-        # Without threads: most files are small, and waking a pool costs more than reading one.
-        with storage.open_input(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-            table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
+    # Without threads: most files are small, and waking a pool costs more than reading one.
+    with _undamaged(path), storage.open_input(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+        table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
         return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+
+
+def _pieces(path: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    import pyarrow.parquet as pq
+
+    with _undamaged(path), storage.open_input(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+        for group in range(parquet.num_row_groups):
+            table = parquet.read_row_group(group, use_threads=False)
+            yield table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+
+
+@contextlib.contextmanager
+def _undamaged(path: str) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the place, not the content
             raise

@@ -130,8 +130,8 @@ def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
         if isinstance(sink, LedgerWriter):
             return sink.take_counts()
         assert isinstance(sink, MemorySink)
-        events, rejects = sink.take()
-        run.collect(events, rejects)
+        events = sink.take()
+        run.collect(events)
         return [count for event in events for count in event.counts]
 
     try:
@@ -394,7 +394,7 @@ class _Pool:
             each = seconds / len(chunk)
             self.seconds_per_source = each if not self.seconds_per_source else (self.seconds_per_source + each) / 2
             if facts is not None:
-                self.run.collect(*facts)
+                self.run.collect(facts)
             new = [index for index in chunk if index not in self.finished]
             self.finished.update(new)
             worker.undurable.update(chunk)
@@ -475,7 +475,7 @@ class _Pool:
         )
         self.sink.flush()
         if isinstance(self.sink, MemorySink):
-            self.run.collect(*self.sink.take())
+            self.run.collect(self.sink.take())
         self.finished.add(index)
         self.run.progress(1, [])
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
+from curator_core.arrays import array
+from curator_core.spool import Spool
 from curator_core.task import FileRecord
+from curator_core.words import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +26,47 @@ class Reject:
     rows: int = 1
 
 
+_COLUMNS = pa.schema(
+    [
+        ("reason", pa.string()),
+        ("source", pa.string()),
+        ("position", pa.string()),
+        ("message", pa.string()),
+        ("raw", pa.binary()),
+        ("rows", pa.int64()),
+    ]
+)
+
+
+class Rejects(Spool[Reject]):
+    """The rejects of one call of a stage, which may be as many as a file has lines."""
+
+    __slots__ = ()
+
+    def to_table(self, things: list[Reject]) -> pa.Table:
+        columns: list[list[Any]] = [
+            [plain(thing.reason) for thing in things],
+            [plain(thing.source) for thing in things],
+            [plain(thing.position) for thing in things],
+            [plain(thing.message) for thing in things],
+            [thing.raw for thing in things],
+            [thing.rows for thing in things],
+        ]
+        return pa.table([array(c, f.type) for c, f in zip(columns, _COLUMNS, strict=True)], schema=_COLUMNS)
+
+    def from_table(self, table: pa.Table) -> Iterator[Reject]:
+        return map(Reject, *(column.to_pylist() for column in table.columns))
+
+    def size(self, thing: Reject) -> int:
+        return len(thing.raw or b"") + len(thing.message)
+
+
 @dataclass(slots=True)
 class Recorder:
     """Collects what one call of a stage reports; the adapter takes it after the call."""
 
     dropped: dict[str, int] = field(default_factory=dict)
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: Rejects = field(default_factory=Rejects)
     read: int | None = None
     outputs: list[FileRecord] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)

@@ -29,7 +29,6 @@ from curator_core.ledger import (
     GONE,
     LedgerWriter,
     Listed,
-    RejectRow,
     SourceList,
     open_accounts,
     read_results,
@@ -219,7 +218,6 @@ class _Run:
         self.record: dict[str, Any] = {}  # what came of it
         self.stale = False  # whether the run directory holds what is to be forgotten before this run begins
         self.begun = False  # whether the run directory is ours: what goes wrong before leaves it as it was
-        self.rejects: list[RejectRow] = []
         self.progress = RunProgress(name)
         self.summary = RunSummary(name, executor=type(executor).__name__)
         self.started = time.monotonic()
@@ -592,14 +590,13 @@ class _Run:
             yield task
         sink.flush()
         if not isinstance(sink, LedgerWriter):
-            self._collect(*sink.take())
+            self._collect(sink.take())
 
     # While it runs -----------------------------------------------------------------------------------------------
 
-    def _collect(self, events: Iterable[Event], rejects: Iterable[RejectRow]) -> None:
+    def _collect(self, events: Iterable[Event]) -> None:
         for event in events:
             self.accounts.add(event)
-        self.rejects.extend(rejects)
 
     def _advance(self, sources: int, counts: Iterable[StagePerfStats]) -> None:
         progress = self.progress

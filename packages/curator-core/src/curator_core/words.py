@@ -58,3 +58,8 @@ def percent(part: float, whole: float) -> str:
         return ""
     share = 100 * part / whole
     return f"{share:.1f} %" if 0.05 <= share <= 99.95 or share in (0, 100) else "<0.1 %" if share < 1 else ">99.9 %"
+
+
+def plain(text: str) -> str:
+    """A text as it can be written: what is no character, as in a file name that is no UTF-8, as an escape."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -462,9 +462,9 @@ class ChaoticExecutor(BaseExecutor):
         for sink in sinks:
             sink.flush()
             if isinstance(sink, MemorySink):
-                events, rejects = sink.take()
+                events = sink.take()
                 rng.shuffle(events)
-                run.collect(events, rejects)
+                run.collect(events)
         yield from finished
 
 

@@ -1,0 +1,101 @@
+"""Things that wait to be written: the last of them in memory, those before in a temporary file.
+
+How many rows of a file are bad is up to the file: of ten gigabytes that are not what their name says, it is all of them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, Generic, TypeVar, cast, overload
+
+import pyarrow as pa
+
+# What stays in memory: so many things, of so many bytes.
+KEPT = 4096
+KEPT_BYTES = 8 << 20
+
+T = TypeVar("T")
+
+
+class Spool(Sequence[T], Generic[T]):
+    """A list that is only ever added to. Subclasses say what a table of things looks like."""
+
+    __slots__ = ("_bytes", "_file", "_recent", "_spilled", "_starts")
+
+    def __init__(self) -> None:
+        self._recent: list[T] = []
+        self._bytes = 0
+        self._file: BinaryIO | None = None
+        self._starts: list[int] = []  # of the tables in the file
+        self._spilled = 0
+
+    @abstractmethod
+    def to_table(self, things: list[T]) -> pa.Table:
+        """Some of the things as a table; all tables of a spool have the same columns."""
+
+    @abstractmethod
+    def from_table(self, table: pa.Table) -> Iterator[T]:
+        """The things in a table of `to_table`."""
+
+    @abstractmethod
+    def size(self, thing: T) -> int:
+        """About how many bytes a thing takes beside a fixed part."""
+
+    def append(self, thing: T) -> None:
+        self._recent.append(thing)
+        self._bytes += self.size(thing)
+        if len(self._recent) >= KEPT or self._bytes >= KEPT_BYTES:
+            self._spill()
+
+    def clear(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self.__init__()  # type: ignore[misc]
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Everything, in order, a piece at a time."""
+        yield from self._tables()
+        if self._recent:
+            yield self.to_table(self._recent)
+
+    def __len__(self) -> int:
+        return self._spilled + len(self._recent)
+
+    def __iter__(self) -> Iterator[T]:
+        for table in self._tables():
+            yield from self.from_table(table)
+        yield from self._recent
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: Any) -> Any:
+        return (list(self) if self._spilled else self._recent)[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)})" if self._spilled else repr(self._recent)
+
+    def _tables(self) -> Iterator[pa.Table]:
+        for start in self._starts:
+            assert self._file is not None
+            self._file.seek(start)
+            with pa.ipc.open_stream(self._file) as stream:
+                yield stream.read_all()
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - open as long as this is wanted
+        self._starts.append(self._file.seek(0, 2))
+        table = self.to_table(self._recent)
+        with pa.ipc.new_stream(self._file, table.schema) as stream:
+            stream.write_table(table)
+        self._spilled += len(self._recent)
+        self._recent, self._bytes = [], 0
