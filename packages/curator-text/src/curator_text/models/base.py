@@ -199,17 +199,14 @@ def model_folder(name: str, revision: str | None) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(f"there is no folder {name!r} with a model")
     revision = revision or PINNED.get(name)
-    if revision is None:
-        _warn_of_moving(name)
     import_torch()
     import huggingface_hub as hub
 
     try:
-        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True))
-    except (OSError, ValueError):  # not in the cache, or not all of it
-        pass
-    try:
-        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=_FILES))
+        try:
+            found = hub.snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True)
+        except (OSError, ValueError):  # not in the cache, or not all of it
+            found = hub.snapshot_download(name, revision=revision, allow_patterns=_FILES)
     except Exception as error:  # whatever went wrong on the way, the remedy is the same
         at = f" at revision {revision!r}" if revision else ""
         raise CuratorError(
@@ -217,13 +214,16 @@ def model_folder(name: str, revision: str | None) -> Path:
             f"{str(error).splitlines()[0] if str(error) else ''}): where there is a network run "
             f"`hf download {name}{f' --revision {revision}' if revision else ''} --local-dir FOLDER`, and give model: FOLDER"
         ) from error
+    if revision is None:
+        _warn_of_moving(name, Path(found).name)  # the hub's cache names a folder by its commit
+    return Path(found)
 
 
 @functools.cache  # once for each model in a process
-def _warn_of_moving(name: str) -> None:
+def _warn_of_moving(name: str, commit: str) -> None:
     warnings.warn(
-        f"model {name!r} is taken at its newest revision, so results may change from one day to another: give revision, "
-        "the commit that its page on the hub shows",
+        f"model {name!r} is taken at its newest revision, so results may change from one day to another: to keep the one "
+        f"that is used now, give revision: {commit}",
         stacklevel=3,
     )
 
