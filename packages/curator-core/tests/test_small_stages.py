@@ -111,6 +111,12 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest() -> None:
         run(AddId(columns=["txt"]), batch(text=["x"]))
 
 
+@pytest.mark.parametrize("wrong", [{"columns": "text"}, {"columns": []}, {"id_column": ""}, {"prefix": None}], ids=str)
+def test_wrong_parameters_of_ids_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"AddId.{next(iter(wrong))} must be"):
+        AddId(**wrong)
+
+
 # Samples and limits
 
 

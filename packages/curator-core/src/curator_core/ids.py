@@ -33,8 +33,10 @@ class AddId(ProcessingStage[DocumentBatch, DocumentBatch]):
     def __post_init__(self) -> None:
         if isinstance(self.columns, str) or not self.columns:
             raise UsageError(f"AddId.columns must be a list of column names, not {self.columns!r}")
-        if not self.id_column:
-            raise UsageError("AddId.id_column must be the name of a column, not ''")
+        if not isinstance(self.id_column, str) or not self.id_column:
+            raise UsageError(f"AddId.id_column must be the name of a column, not {self.id_column!r}")
+        if not isinstance(self.prefix, str):
+            raise UsageError(f"AddId.prefix must be a text, not {self.prefix!r}")
 
     def inputs(self) -> list[str]:
         return list(self.columns)

@@ -38,7 +38,8 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Says of each row which part of the data it belongs to, in ``split_column``, by a hash of ``key_column``.
 
     ``parts`` are the shares, which must add up to 1: ``{train: 0.98, validation: 0.02}``. Rows with the same key are in
-    the same part, also in another run, and with more data. ``keep`` keeps one part and adds no column.
+    the same part, also in another run, and with more data; so are all without a key. ``keep`` keeps one part and adds no
+    column.
     """
 
     parts: Mapping[str, float]
@@ -90,7 +91,8 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     ``weights`` maps values of ``by_column`` to weights, or patterns of values: a data set's name, or ``"*/web/*"`` where the
     reader's ``path_column`` tells files apart. The first pattern that fits counts, a value itself before all patterns, and
-    ``default`` where none does. Which rows are taken depends on ``key_column`` and the seed alone. Copies follow one another.
+    ``default`` where none does. Which rows are taken depends on ``key_column`` and the seed alone: rows with the same key, or
+    with none, are taken together. Copies follow one another.
     """
 
     weights: Mapping[str, float]

@@ -240,7 +240,7 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
 class UrlDownload(CompositeStage[EmptyTask, FileGroupTask]):
     """Fetches files into the local folder ``path``, for a reader's stage behind it (``WarcRead``, ``JsonlRead``).
 
-    ``urls`` is a list, or the path of a file with one in each line. A file that is there is not fetched again; one that
+    ``urls`` is a list, or the path of a file with one in each line, from where you are. A file that is there is not fetched again; one that
     broke off goes on where it was, if the server can and still has the same file. A busy server is asked up to ``tries``
     times, after ``wait_s`` and then twice as long each time, or when it says. What could not be had is set aside with
     its URL and the reason.
