@@ -1,6 +1,8 @@
 """How fast are reading, writing and extracting, against the bare libraries over the same bytes, in one process?
 
-python benchmarks/text_io.py json FOLDER SCRATCH     FOLDER holds *.jsonl
+python benchmarks/text_io.py json FOLDER SCRATCH        FOLDER holds *.jsonl
+python benchmarks/text_io.py parquet FOLDER SCRATCH     FOLDER holds *.parquet
+python benchmarks/text_io.py run FOLDER SCRATCH         whole processes: `curate run` and a script of pyarrow and orjson
 python benchmarks/text_io.py html
 
 Turns are taken (JSON: on each file of the corpus), and a ratio of processor time is the median of those of many short
@@ -20,7 +22,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -109,6 +113,94 @@ def bench_json(folder: Path, scratch: Path) -> dict[str, float]:
     }
 
 
+def bench_parquet(folder: Path, scratch: Path) -> dict[str, float]:
+    import pyarrow.parquet as pq
+
+    from curator_core.task import FileGroupTask
+    from curator_text.readers.parquet import ParquetRead
+    from curator_text.writers import ParquetWriter
+
+    def ours_read(path: Path) -> int:
+        return sum(batch.num_rows for batch in ParquetRead().process(FileGroupTask(data=[str(path)])))
+
+    def ours(path: Path) -> None:
+        writer = ParquetWriter(path=str(scratch / "ours"))
+        for number, batch in enumerate(ParquetRead().process(FileGroupTask(data=[str(path)]))):
+            batch.task_id = f"part-{number}"
+            writer.process(batch)
+
+    def arrow_read(path: Path) -> None:
+        pq.read_table(path, use_threads=False)
+
+    def arrow(path: Path) -> None:
+        pq.write_table(pq.read_table(path, use_threads=False), scratch / "bare.parquet", compression="zstd")
+
+    jobs = (ours_read, ours, arrow_read, arrow)
+    rounds = []
+    for path in sorted(folder.glob("**/*.parquet")):
+        if path.name != "labels.parquet":
+            rounds += turns({job.__name__: partial(job, path) for job in jobs}, time.process_time, 1)
+
+    def ratio(one: str, other: str) -> float:
+        return statistics.median(taken[one] / taken[other] for taken in rounds)
+
+    return {
+        "parquet_read_to_pyarrow": ratio("arrow_read", "ours_read"),
+        "parquet_read_write_to_pyarrow": ratio("arrow", "ours"),
+    }
+
+
+SCRIPT = """\
+import sys, orjson, pyarrow.json as pj
+from pathlib import Path
+folder, target = map(Path, sys.argv[1:])
+target.mkdir()
+for path in sorted(folder.glob("**/*.jsonl")):
+    with (target / path.name).open("wb", buffering=1 << 20) as out:
+        for batch in pj.read_json(path, read_options=pj.ReadOptions(block_size=8 << 20)).to_batches():
+            for row in batch.to_pylist():
+                out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+"""
+PIPELINE = "stages: [{{JsonlReader: {{paths: {source}}}}}, {{JsonlWriter: {{path: {target}}}}}]\n"
+
+
+def bench_run(folder: Path, scratch: Path) -> dict[str, float]:
+    """Wall time from the command to its end; the corpus once, and eight times over, as the start is much of the first."""
+    eightfold = scratch / "eightfold"
+    eightfold.mkdir(parents=True)
+    for path in sorted(folder.glob("**/*.jsonl")):
+        for number in range(8):
+            (eightfold / f"{number}-{path.name}").symlink_to(path.resolve())
+    script, pipeline = scratch / "bare.py", scratch / "pipeline.yaml"
+    script.write_text(SCRIPT)
+    found = {}
+    for name, source, repeats in (("once", folder.resolve(), 5), ("eightfold", eightfold.resolve(), 3)):
+        walls: dict[str, list[float]] = {"bare": [], "ours": []}
+        for _ in range(repeats):
+            target = scratch / "out"
+            pipeline.write_text(
+                PIPELINE.format(source=json.dumps(f"{source}/**/*.jsonl"), target=json.dumps(str(target)))
+            )
+            bare = [sys.executable, script, source, target]
+            curate = [
+                Path(sys.executable).with_name("curate"),
+                "run",
+                pipeline,
+                "--quiet",
+                "--run-dir",
+                scratch / "run",
+            ]
+            for job, command in (("bare", bare), ("ours", curate)):
+                started = time.perf_counter()
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+                walls[job].append(time.perf_counter() - started)
+                shutil.rmtree(target)
+            shutil.rmtree(scratch / "run")
+        found[f"{name}_s"] = statistics.median(walls["ours"])
+        found[f"{name}_to_script"] = statistics.median(b / o for b, o in zip(walls["bare"], walls["ours"], strict=True))
+    return found
+
+
 def bench_html() -> dict[str, float]:
     import pyarrow as pa
     from resiliparse.extract.html2text import extract_plain_text
@@ -175,5 +267,7 @@ def bench_html() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    found = bench_json(Path(sys.argv[2]), Path(sys.argv[3])) if sys.argv[1] == "json" else bench_html()
+    kind, *folders = sys.argv[1:]
+    bench = {"json": bench_json, "parquet": bench_parquet, "run": bench_run, "html": bench_html}[kind]
+    found = bench(*map(Path, folders))
     print("BENCH", json.dumps({key: round(value, 4) for key, value in found.items()}))
