@@ -94,7 +94,9 @@ def test_what_is_quickly_told_to_need_nothing_is_what_needs_nothing():
         "# h",
     ]
     texts += ["1) x", "a *b* c", "Privacy POLICY\nkept", "mail a@b.org", "+49 30 1234567", "::1 fe80::1", "tick `a_b_`"]
-    for stage in EVERY:
+    texts += ["i\u0307stanbul", "\u0130STANBUL", "coo\u212aie", "STRA\u1e9eE", "a\tB. x"]
+    phrases = BoilerplateLineRemover(phrases=["\u0130stanbul", "Cookie", "stra\u00dfe", "A\tb. "])
+    for stage in [*EVERY, phrases]:
         slow = [stage.modify(text) for text in texts]
         assert stage.apply(texts).to_pylist() == slow, stage
 
@@ -145,6 +147,7 @@ def test_a_modifier_changes_this_to_that(stage, before, after):
     assert stage.apply([before]).to_pylist() == [after]
 
 
+SECRET = "RSA PRIVATE " + "KEY-----"
 PII = [
     ("mail jane.doe+x@mail.example.co.uk.", "mail <EMAIL>.", {"email": 1}),
     ("a@b is none, nor is x@localhost", "a@b is none, nor is x@localhost", {}),
@@ -177,6 +180,9 @@ PII = [
     ("tel +49\u00a030\u00a0901820", "tel <PHONE>", {"phone": 1}),
     ("key AKIA" + "IOSFODNN7EXAMPLE and ghp_" + "a1" * 18, "key <KEY> and <KEY>", {"key": 2}),
     ("-----BEGIN RSA PRIVATE KEY-----\nMIIa+/=\n-----END RSA PRIVATE KEY-----", "<KEY>", {"key": 1}),
+    (f'k = "-----BEGIN {SECRET}\\nMIIa+/=\\n-----END {SECRET}\\n"', 'k = "<KEY>\\n"', {"key": 1}),
+    (f"-----BEGIN {SECRET}\n{'Mb3/' * 16}\n{'Mb3/' * 16}\nMb3", "<KEY>", {"key": 1}),
+    (f"-----BEGIN {SECRET} is how such a file begins", f"-----BEGIN {SECRET} is how such a file begins", {}),
 ]
 
 

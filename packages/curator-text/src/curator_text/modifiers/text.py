@@ -109,7 +109,9 @@ class BoilerplateLineRemover(Modifier):
         if "" in self.phrases:
             raise UsageError("BoilerplateLineRemover.phrases must not hold an empty text, which every line has in it")
         self._pattern = re.compile("|".join(re.escape(phrase.lower()) for phrase in self.phrases))
-        self._sign = "(?i)" + "|".join(re.escape(phrase) for phrase in self.phrases)
+        # As they are and in small letters: a dotted capital I becomes two characters.
+        forms = dict.fromkeys(form for phrase in self.phrases for form in (phrase, phrase.lower()))
+        self._sign = "(?i)" + "|".join(map(re.escape, forms))
 
     def may_change(self, values: pa.Array) -> Any:
         return pc.match_substring_regex(values, self._sign)
