@@ -239,6 +239,42 @@ def test_a_pipeline_file_gives_the_size(tmp_path, data):
     assert [path.name for path in (tmp_path / "out").glob("*.jsonl")] == ["00000.jsonl"]
 
 
+def pack_parquet(folder: Path, *tables: pa.Table) -> pa.Table:
+    (folder / "types").mkdir()
+    for number, table in enumerate(tables):
+        pq.write_table(table, folder / "types" / f"{number}.parquet")
+    stages = [ParquetReader(paths=str(folder / "types")), ParquetWriter(path=str(folder / "out"), target_size="1MB")]
+    Pipeline(stages).run(HERE, run_dir=str(folder / "run"))
+    return pq.read_table(folder / "out" / "00000.parquet")
+
+
+def test_words_that_only_some_files_number_are_spelled_out(tmp_path):
+    words = pa.array(["x", None, "x"])
+    packed = pack_parquet(tmp_path, pa.table({"a": words.dictionary_encode()}), pa.table({"a": words}))
+    assert packed.schema.field("a").type == pa.string()
+    assert packed["a"].to_pylist() == ["x", None, "x"] * 2
+
+
+def test_a_column_that_is_never_null_may_be_missing_elsewhere(tmp_path):
+    never = pa.schema([pa.field("a", pa.int64(), nullable=False)])
+    packed = pack_parquet(tmp_path, pa.table({"a": [1]}, schema=never), pa.table({"b": [2]}))
+    assert packed.to_pylist() == [{"a": 1, "b": None}, {"a": None, "b": 2}]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        (pa.array([2**53 + 1]), pa.array([1.5])),
+        (pa.array([-5]), pa.array([2**63 + 1], pa.uint64())),
+        (pa.array([[2**53 + 1]]), pa.array([[1.5]])),
+    ],
+    ids=["fraction", "unsigned", "list"],
+)
+def test_a_value_that_would_change_among_others_is_an_error_that_says_what_to_do(tmp_path, columns):
+    with pytest.raises(CuratorError, match=r"a value cannot keep its place.*declare a schema"):
+        pack_parquet(tmp_path, *(pa.table({"a": column}) for column in columns))
+
+
 @pytest.mark.parametrize("writer", [JsonlWriter, ParquetWriter])
 def test_a_size_that_is_none_is_refused(writer):
     with pytest.raises(UsageError, match=f"{writer.__name__}.target_size must be a number of bytes"):

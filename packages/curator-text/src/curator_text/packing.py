@@ -15,6 +15,7 @@ from curator_core.errors import CuratorError
 from curator_core.task import FileRecord
 
 _COPY_BYTES = 1 << 20
+_REMEDY = "declare a schema where JSON lines or CSV are read, or cast the column in a stage before"
 # Each packs a file of its own; what one holds in memory is a row group.
 _THREADS = 4
 
@@ -55,26 +56,53 @@ def pack(
 
 
 def together(schemas: Sequence[pa.Schema], paths: Sequence[str]) -> pa.Schema:
-    """One schema for all: what some have is null in the others, and a column of nulls takes the type of the others."""
+    """One schema for all: what some have is null in the others, and a column of nulls takes the type of the others.
+
+    Words that are numbered in some files and spelled out in others are spelled out.
+    """
     merged = schemas[0]
     for schema, path in zip(schemas[1:], paths[1:], strict=True):
         if schema.equals(merged):
             continue
+        missing = set(schema.names) ^ set(merged.names)
+        numbered = {name for name in set(schema.names) & set(merged.names) if _only_one_numbered(schema, merged, name)}
         try:
-            merged = pa.unify_schemas([merged, schema], promote_options="permissive")
+            merged = pa.unify_schemas(
+                [_adapted(one, missing, numbered) for one in (merged, schema)], promote_options="permissive"
+            )
         except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
             raise CuratorError(
                 f"the files cannot be packed, because the types of {storage.file_name(path)!r} do not go together with "
-                f"those before it ({error}): declare a schema where the data is read"
+                f"those before it ({error}): {_REMEDY}"
             ) from error
     return merged
+
+
+def _only_one_numbered(one: pa.Schema, other: pa.Schema, name: str) -> bool:
+    return bool(pa.types.is_dictionary(one.field(name).type) != pa.types.is_dictionary(other.field(name).type))
+
+
+def _adapted(schema: pa.Schema, missing: set[str], numbered: set[str]) -> pa.Schema:
+    fields = []
+    for part in schema:
+        kind = part.type
+        if part.name in numbered and pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        fields.append(part.with_type(kind).with_nullable(part.nullable or part.name in missing))
+    return pa.schema(fields, schema.metadata)
 
 
 def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the columns and types of a schema that it went into."""
     if table.schema.equals(schema):
         return table
-    return pa.concat_tables([schema.empty_table(), table], promote_options="permissive").select(schema.names)
+    for at, part in enumerate(table.schema):
+        if pa.types.is_dictionary(part.type) and not pa.types.is_dictionary(schema.field(part.name).type):
+            table = table.set_column(at, part.name, table.column(at).cast(part.type.value_type))
+    try:
+        return pa.concat_tables([schema.empty_table(), table], promote_options="permissive").select(schema.names)
+    except pa.ArrowInvalid as error:  # an integer among fractions that no double holds, a time out of range
+        raise CuratorError(f"a value cannot keep its place among those of other files ({error}): {_REMEDY}") from error
 
 
 def copy_bytes(parts: Sequence[str], out: storage.AtomicFile) -> None:
