@@ -478,7 +478,9 @@ def test_per_extension_limits_come_from_the_table(tmp_path: Path) -> None:
     assert scores("python", "pyi") == [1, 1, 1]
     assert scores("markdown", "md") == [0, 0, 0]
     assert scores("C#", "cs") == [1, 0, 1]
-    assert scores("cobol", "cbl") == [0, 0, 0]
+    assert scores("python", "cbl") == [0, 0, 0]
+    with pytest.raises(UsageError, match="no such language; did you mean 'python'"):
+        filters.PerExtensionFilter("pyton", "py", table).setup(WorkerMetadata())
     with pytest.raises(UsageError, match="cannot be read"):
         filters.PerExtensionFilter("python", "py", str(tmp_path / "none.csv")).setup(WorkerMetadata())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,58 @@ def ours(stage: Any) -> pa.Array:
 def theirs(name: str) -> tuple[np.ndarray, np.ndarray]:
     table = pq.read_table(DATA / "nemo.parquet", columns=[name, f"{name} keep"])
     return table.column(0).to_numpy(), table.column(1).to_numpy()
+
+
+# Its names and defaults, None where it has no default.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "AlphaFilter": {"min_alpha_ratio": 0.25},
+    "BoilerPlateStringFilter": {"remove_if_at_top_or_bottom": True, "max_boilerplate_string_ratio": 0.4},
+    "BulletsFilter": {"max_bullet_lines_ratio": 0.9},
+    "CommonEnglishWordsFilter": {"min_num_common_words": 2, "stop_at_false": True},
+    "EllipsisFilter": {"max_num_lines_ending_with_ellipsis_ratio": 0.3},
+    "FastTextLangId": {"model_path": None, "min_langid_score": 0.3},
+    "FastTextQualityFilter": {"model_path": None, "label": "__label__hq", "alpha": 3, "seed": 42},
+    "GeneralCommentToCodeFilter": {
+        "language": None,
+        "min_comment_to_code_ratio": 0.01,
+        "max_comment_to_code_ratio": 0.85,
+    },
+    "HTMLBoilerplateFilter": {"min_lang_content_ratio": 0.2, "min_lang_content_num_chars": 100},
+    "HistogramFilter": {"lang": "en", "threshold": 0.8, "cache_dir": "", "threshold_char": "]"},
+    "LongWordFilter": {"max_word_length": 1000, "lang": "en"},
+    "MeanWordLengthFilter": {"min_mean_word_length": 3, "max_mean_word_length": 10, "lang": "en"},
+    "NonAlphaNumericFilter": {"max_non_alpha_numeric_to_text_ratio": 0.25},
+    "NumberOfLinesOfCodeFilter": {"min_lines": 10, "max_lines": 20000},
+    "NumbersFilter": {"max_number_to_text_ratio": 0.15},
+    "ParenthesesFilter": {"max_parentheses_ratio": 0.1},
+    "PerExtensionFilter": {"lang": None, "extension": None, "metadata_file": "code_meta.csv"},
+    "PornographicUrlsFilter": {},
+    "PunctuationFilter": {"max_num_sentences_without_endmark_ratio": 0.85},
+    "PythonCommentToCodeFilter": {"min_comment_to_code_ratio": 0.01, "max_comment_to_code_ratio": 0.85},
+    "RepeatedLinesByCharFilter": {"max_repeated_lines_char_ratio": 0.8},
+    "RepeatedLinesFilter": {"max_repeated_line_fraction": 0.7},
+    "RepeatedParagraphsByCharFilter": {"max_repeated_paragraphs_char_ratio": 0.8},
+    "RepeatedParagraphsFilter": {"max_repeated_paragraphs_ratio": 0.7},
+    "RepeatingDuplicateNGramsFilter": {"n": 2, "max_repeating_duplicate_ngram_ratio": 0.2, "lang": "en"},
+    "RepeatingTopNGramsFilter": {"n": 2, "max_repeating_ngram_ratio": 0.2, "lang": "en"},
+    "SubstringFilter": {"substring": None, "position": None},
+    "SymbolsToWordsFilter": {"max_symbol_to_word_ratio": 0.1, "lang": "en"},
+    "TokenCountFilter": {"tokenizer": None, "hf_model_name": None, "min_tokens": 0, "max_tokens": float("inf")},
+    "TokenizerFertilityFilter": {"path_to_tokenizer": None, "min_char_to_token_ratio": 2.5},
+    "UrlsFilter": {"max_url_to_text_ratio": 0.2},
+    "WhiteSpaceFilter": {"max_white_space_ratio": 0.25},
+    "WordCountFilter": {"min_words": 50, "max_words": 100000, "lang": "en"},
+    "WordsWithoutAlphabetsFilter": {"min_words_with_alphabets": 0.8, "lang": "en"},
+    "XMLHeaderFilter": {"char_prefix_search_length": 100},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_recipe_moves_over_with_names_and_defaults(name: str) -> None:
+    known = inspect.signature(getattr(filters, name)).parameters.values()
+    found = {one.name: None if one.default is one.empty else one.default for one in known}
+    assert list(found)[: len(DEFAULTS[name])] == list(DEFAULTS[name])
+    assert {key: found[key] for key in DEFAULTS[name]} == DEFAULTS[name]
 
 
 def test_the_corpus_is_large_and_varied() -> None:

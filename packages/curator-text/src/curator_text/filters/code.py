@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrays import scalar
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, nearest
 from curator_core.stages import WorkerMetadata
 from curator_text import _unicode
 from curator_text.features import ENGLISH, LETTER, Block, TextFeatures
@@ -191,7 +191,7 @@ class PerExtensionFilter(TextFilter):
 
     ``metadata_file`` is a CSV with the columns ``language``, ``extension``, ``Include`` (1 or 0), ``Long_line_threshold``
     (which also asks for a mean line of at most 100 characters), ``Alphanum_threshold`` and ``Alpha filter``; an empty
-    field sets no limit. A pair that is not in the table is dropped.
+    field sets no limit. Of a language that is in the table, an extension that is not is dropped.
     """
 
     lang: str
@@ -224,6 +224,12 @@ class PerExtensionFilter(TextFilter):
     def _limits(self) -> tuple[int, float, float] | None:
         known = self.loaded(self._read)
         language = {"C#": "c-sharp", "F#": "f-sharp"}.get(self.lang, self.lang.lower().replace(" ", "-"))
+        languages = {one for one, _ in known}
+        if language not in languages:
+            raise UsageError(
+                f"PerExtensionFilter.lang={self.lang!r}: {self.metadata_file!r} has no such language"
+                f"{nearest(language, languages) or '.'}"
+            )
         return known.get((language, self.extension or ""))
 
     def _read(self) -> dict[tuple[str, str], tuple[int, float, float] | None]:
