@@ -218,11 +218,21 @@ def test_urls_come_from_a_list_or_a_file_each_once(tmp_path):
     tasks = list(source.process(EmptyTask()))
     assert [task.data for task in tasks] == [["http://a.org/x.gz"], ["http://a.org/y.gz"]]
     assert len({task.task_id for task in tasks}) == 2
-    (tmp_path / "wrong.txt").write_text("http://a.org/x.gz\nfile:///etc/passwd\n")
-    for name, message in (("wrong.txt", "'file:///etc/passwd' is no http"), ("url.txt", "did you mean 'urls.txt'")):
-        source, _ = UrlDownload(urls=str(tmp_path / name), path=str(tmp_path)).decompose()
-        with pytest.raises(UsageError, match=message):
-            list(source.process(EmptyTask()))
+    source, _ = UrlDownload(urls=str(tmp_path / "url.txt"), path=str(tmp_path)).decompose()
+    with pytest.raises(UsageError, match=r"did you mean 'urls\.txt'"):
+        list(source.process(EmptyTask()))
+
+
+def test_lines_that_are_no_urls_cost_only_themselves(server, tmp_path):
+    wrong = ["file:///etc/passwd", "http://[::1/x", "http://", "www.a.org/x", "http://exa mple/", "/etc/passwd"]
+    (tmp_path / "urls.txt").write_text("\ufeff" + "\n".join([*wrong, server.url("a b"), server.url("ü?q=é#x")]))
+    source, stage = UrlDownload(urls=str(tmp_path / "urls.txt"), path=str(tmp_path / "out"), wait_s=0).decompose()
+    found = [stage.process(task) for task in source.process(EmptyTask())]
+    assert [reject.source for reject in stage.recorder.rejects] == wrong
+    assert {reject.reason for reject in stage.recorder.rejects} == {"wrong URL"}
+    assert [task is not None for task in found] == [False] * len(wrong) + [True, True]
+    assert [name for name, _ in server.asked] == ["a%20b", "%C3%BC?q=%C3%A9"]
+    assert stage.recorder.metrics.get("tried_again", 0) == 0
 
 
 @pytest.mark.parametrize(

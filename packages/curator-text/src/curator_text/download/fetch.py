@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from curator_core.errors import UsageError
 from curator_core.files import parse_bytes
@@ -62,7 +62,7 @@ class UrlSource(SourceStage[FileGroupTask]):
         if not isinstance(urls, str | list | tuple) or not urls:
             raise UsageError(f"urls must be a list of URLs, or the path of a file with one in each line, not {urls!r}")
         if isinstance(urls, str):
-            if urlsplit(urls).scheme in ("http", "https"):
+            if _is_web(urls):
                 raise UsageError(
                     f"urls must be a list, such as [{urls!r}], or the path of a file with one in each line"
                 )
@@ -84,7 +84,6 @@ class UrlSource(SourceStage[FileGroupTask]):
         if isinstance(urls, str):
             lines = read_bytes(urls).decode("utf-8-sig", "replace").splitlines()
             urls = [line.strip() for line in lines if line.strip()]
-            _check_urls(urls)
         return list(urls)
 
 
@@ -186,6 +185,8 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
 
     def _attempt(self, url: str, part: Path) -> None:
         """Fetch what is missing of a file, behind what is there; raises `NotFetched`."""
+        if not _is_web(url):  # urllib would open a file of this machine as well
+            raise NotFetched("wrong URL", "it is no http or https URL")
         have = part.stat().st_size
         tag = _read_tag(part)
         headers = {}
@@ -220,6 +221,8 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
             raise NotFetched(
                 f"HTTP {error.code}", str(error), error.code in _AGAIN, _seconds(error.headers.get("Retry-After"))
             ) from error
+        except (http.client.InvalidURL, UnicodeError) as error:
+            raise NotFetched("wrong URL", str(error)) from error
         except http.client.IncompleteRead as error:
             raise NotFetched("broken off", str(error), True) from error
         except (
@@ -298,8 +301,16 @@ def _fetch(stage: Any) -> Fetch:
 
 def _check_urls(urls: Sequence[Any]) -> None:
     for url in urls:
-        if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
+        if not _is_web(url):
             raise UsageError(f"{url!r} is no http or https URL")
+
+
+def _is_web(url: Any) -> bool:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:  # an address in brackets that is none
+        return False
 
 
 def _check_limit(limit: Any) -> None:
@@ -308,11 +319,14 @@ def _check_limit(limit: Any) -> None:
 
 
 def _request(url: str, headers: dict[str, str] | None = None) -> urllib.request.Request:
+    # What is beyond ASCII, and blanks, as browsers send them.
+    url = quote(url, safe="%/:=&?~#+!$,;'@()*[]|")
     return urllib.request.Request(url, headers={"User-Agent": "curator-text", **(headers or {})})  # noqa: S310 - checked
 
 
 def _file_name(url: str) -> str:
-    name = _SAFE.sub("_", urlsplit(url).path.rstrip("/").rpartition("/")[2]).lstrip(".")
+    path = urlsplit(url).path if _is_web(url) else url
+    name = _SAFE.sub("_", path.rstrip("/").rpartition("/")[2]).lstrip(".")
     return name[-100:] or "file"
 
 
