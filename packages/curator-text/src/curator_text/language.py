@@ -81,7 +81,7 @@ class LanguageFilter(TextFilter):
             if code not in known:
                 raise UsageError(
                     f"LanguageFilter.languages holds {code!r}, and the model knows no such language"
-                    f"{nearest(code, known) or '.'} It knows {', '.join(sorted(known))}"
+                    f"{nearest(code, known) or '.'} Languages are codes of ISO 639-1, such as 'en', or of 639-3 without one"
                 )
         return predict
 

@@ -84,7 +84,7 @@ class C4(Recipe):
     """
 
     bad_words: str | Sequence[str] | None = None
-    language: str | None = None
+    language: str | Sequence[str] | None = None
     min_language_score: float = 0.99
     min_paragraphs: int | None = None
 
@@ -106,7 +106,7 @@ class FineWeb(Recipe):
     None checks none and needs no extra.
     """
 
-    language: str | None = "en"
+    language: str | Sequence[str] | None = "en"
     min_language_score: float = 0.65
     blocked_domains: str | Sequence[str] | None = None
     blocked_words: str | Sequence[str] | None = None
@@ -127,7 +127,7 @@ class FineWeb(Recipe):
 class RefinedWeb(Recipe):
     """The filters of RefinedWeb after extraction: addresses, language, repetition, quality, corrections by line."""
 
-    language: str | None = "en"
+    language: str | Sequence[str] | None = "en"
     min_language_score: float = 0.65
     blocked_domains: str | Sequence[str] | None = None
     blocked_words: str | Sequence[str] | None = None
@@ -147,7 +147,7 @@ class RefinedWeb(Recipe):
 class DCLM(Recipe):
     """The heuristics of DCLM-Baseline, which follow RefinedWeb's: everything before its deduplication and its model."""
 
-    language: str | None = "en"
+    language: str | Sequence[str] | None = "en"
     min_language_score: float = 0.65
     blocked_domains: str | Sequence[str] | None = None
     blocked_words: str | Sequence[str] | None = None
@@ -177,7 +177,7 @@ class PythonCode(Recipe):
         ]
 
 
-def _language(language: str | None, min_score: float, column: str) -> Stages:
+def _language(language: str | Sequence[str] | None, min_score: float, column: str) -> Stages:
     return [LanguageFilter(language, min_score, column=column)] if language else []
 
 

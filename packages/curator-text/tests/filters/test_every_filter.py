@@ -507,6 +507,7 @@ def test_addresses_are_blocked_by_domain_word_and_part(tmp_path: Path) -> None:
         "https://bad.example/x": "domain",
         "http://www.sub.bad.example:80/": "domain",
         "evil.org/page": "domain",
+        "//me:pw@EVIL.org.:80/page": "domain",
         "https://notbad.example/": "",
         "https://fine.example/page": "url",
         "https://fine.example/page2": "",
@@ -520,7 +521,7 @@ def test_addresses_are_blocked_by_domain_word_and_part(tmp_path: Path) -> None:
     }
     assert stage.score(list(urls)).to_pylist() == list(urls.values())
     stage.process(DocumentBatch(data=pa.table({"url": list(urls)})))
-    assert stage.recorder.dropped["url_blocklist: domain"] == 3
+    assert stage.recorder.dropped["url_blocklist: domain"] == 4
 
 
 def test_bad_words_are_found_as_words_and_a_share_can_be_kept() -> None:

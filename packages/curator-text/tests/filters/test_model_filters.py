@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from curator_core import DocumentBatch, UsageError
+from curator_core.registry import build_stage
 from curator_core.stages import WorkerMetadata
 from curator_text import filters, presets
 from curator_text.language import LanguageFilter, bundled_languages
@@ -189,6 +190,11 @@ def test_recipes_ask_for_languages_only_where_they_are_told_to() -> None:
 
     assert "LanguageFilter" in kinds(presets.FineWeb())
     assert "LanguageFilter" not in kinds(presets.FineWeb(language=None))
+    recipe = build_stage("FineWeb", {"language": ["en", "de"]})
+    assert isinstance(recipe, presets.FineWeb)
+    several = recipe.decompose()[0]
+    assert isinstance(several, LanguageFilter)
+    assert several.languages == ("en", "de")
     assert kinds(presets.RefinedWeb(language=None, blocked_domains=["x.example"]))[0] == "UrlBlocklistFilter"
     assert kinds(presets.C4(bad_words=["darn"], min_paragraphs=3))[-2:] == ["C4ParagraphFilter", "BadWordsFilter"]
     assert len(presets.WebEnglish(column="body").decompose()) == 28

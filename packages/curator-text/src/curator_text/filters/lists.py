@@ -148,7 +148,7 @@ _WORD = re.compile(r"\w+")
 
 def _host(url: str) -> str:
     try:
-        host = urlsplit(url if "://" in url else f"//{url}").hostname
+        host = urlsplit(url if "://" in url else f"//{url.lstrip('/')}").hostname
     except ValueError:
         return ""
     return (host or "").rstrip(".")
