@@ -166,6 +166,36 @@ def test_shards_of_tokens_are_packed_in_the_order_of_the_input(tmp_path, workers
     assert [(out / name).stat().st_size for name in names[::2]] == [144, 72, 1200, 72]
 
 
+@pytest.mark.parametrize(
+    "stage", [PackTokens(length=2), MegatronWriter(path="never", vocab_size=100)], ids=["pack", "file"]
+)
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (pa.array([[2**32 + 5]], pa.list_(pa.int64())), "holds a number that is no token"),
+        (pa.array([[1, None]], pa.list_(pa.int32())), "a null among the tokens"),
+        (pa.array(["a"]), "the column 'tokens' is string"),
+        (pa.array([["a"]]), "the column 'tokens' is list<item: string>"),
+    ],
+    ids=["large", "null", "text", "texts"],
+)
+def test_what_is_no_token_is_told_and_not_made_one(stage, tokens, message):
+    with pytest.raises(UsageError, match=message):
+        stage.process(batch(tokens=tokens))
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.large_list(pa.uint16()), pa.list_(pa.int32(), 2)], ids=str)
+def test_tokens_may_be_lists_of_any_kind(tmp_path, kind):
+    task = batch(tokens=pa.array([[1, 2], None, [3, 4]], kind))
+    assert PackTokens(length=3, pad_token_id=0).process(task).to_pyarrow()["tokens"].to_pylist() == [
+        [1, 2, 3],
+        [4, 0, 0],
+    ]
+    MegatronWriter(path=str(tmp_path), vocab_size=9).process(task)
+    assert read_megatron(tmp_path / "s-1.00000")[1] == [[1, 2], [], [3, 4]]
+    assert PackTokens(length=3).process(batch(tokens=pa.nulls(2))).num_rows == 0
+
+
 def test_weights_go_by_patterns_of_values():
     keys = [str(i) for i in range(400)]
     paths = ["/d/web/1.jsonl", "/d/books/1.jsonl", "/d/code/x.jsonl", None] * 100

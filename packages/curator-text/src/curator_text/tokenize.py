@@ -125,7 +125,7 @@ class PackTokens(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         rows = task.num_rows
-        tokens = _flat(task.to_pyarrow()[self.tokens_column])
+        tokens = _flat(task.to_pyarrow()[self.tokens_column], self.tokens_column)
         rest = -len(tokens) % self.length
         if rest and self.pad_token_id is not None:
             tokens = np.concatenate([tokens, np.full(rest, self.pad_token_id, np.int32)])
@@ -176,7 +176,7 @@ class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         column = task.to_pyarrow()[self.tokens_column].combine_chunks()
-        tokens = _flat(column)
+        tokens = _flat(column, self.tokens_column)
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
             wrong = int(tokens.min()) if tokens.min() < 0 else int(tokens.max())
             raise UsageError(f"a token is {wrong}, and MegatronWriter.vocab_size is {self.vocab_size}")
@@ -253,10 +253,24 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def _flat(column: Any) -> np.ndarray[Any, Any]:
-    chunks: Sequence[Any] = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    parts = [to_numpy(chunk.flatten()) for chunk in chunks]
-    return np.concatenate(parts).astype(np.int32, copy=False) if parts else np.empty(0, np.int32)
+def _flat(column: pa.ChunkedArray | pa.Array, name: str) -> np.ndarray[Any, Any]:
+    """The tokens of all rows, end to end."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    parts = []
+    for chunk in chunks:
+        if pa.types.is_null(chunk.type):
+            continue
+        value = getattr(chunk.type, "value_type", None)
+        if value is None or not pa.types.is_integer(value) or pa.types.is_dictionary(chunk.type):
+            raise UsageError(f"tokens are lists of whole numbers, and the column {name!r} is {chunk.type}")
+        tokens = chunk.flatten()
+        try:
+            parts.append(to_numpy(tokens.cast(pa.int32())))
+        except pa.ArrowInvalid as error:
+            raise UsageError(f"the column {name!r} holds a number that is no token: {error}") from error
+        if tokens.null_count:
+            raise UsageError(f"the column {name!r} holds a null among the tokens of a row")
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 
 def _lengths(index: bytes) -> np.ndarray[Any, Any]:
