@@ -118,6 +118,42 @@ def test_parquet_partitions_go_to_folders_that_the_data_cannot_leave(tmp_path):
     assert sorted(zip(read["n"].to_pylist(), read["lang"].to_pylist(), strict=True))[1] == (1, "../up")
 
 
+def test_folders_of_other_scripts_have_room_for_their_names(tmp_path):
+    values = ["日本語" * 20, "ünïcode", "a\u200bb", "100%", "नमस्ते"]
+    table = pa.table({"of": values, "n": range(len(values))})
+    task = ParquetWriter(path=str(tmp_path), partition_by=["of"]).process(batch(table))
+    folders = [path.removeprefix(f"{tmp_path}/").rpartition("/")[0] for path in task.data]
+    assert folders[:2] == [f"of={values[0]}", "of=ünïcode"]
+    assert folders[2:4] == ["of=a%E2%80%8Bb", "of=100%25"]
+    read = pq.read_table(tmp_path)
+    assert dict(zip(read["n"].to_pylist(), read["of"].to_pylist(), strict=True)) == dict(enumerate(values))
+
+
+def test_what_cannot_name_a_folder_is_refused(tmp_path):
+    table = pa.table({"of": [["a"]], "n": [1]})
+    with pytest.raises(UsageError, match="'of', which is list<"):
+        ParquetWriter(path=str(tmp_path), partition_by=["of"]).process(batch(table))
+
+
+def test_values_inside_of_lists_and_objects_are_written_as_those_of_columns():
+    when = datetime.datetime(2024, 2, 3, 4, 5, 6)
+    inner = {"price": decimal.Decimal("1.10"), "on": when.date(), "at": when}
+    table = pa.table(
+        {"all": [inner], "list": [[decimal.Decimal("2.50"), None]], **{name: [inner[name]] for name in inner}}
+    )
+    (line,) = json_lines(table)
+    assert b'"list":[2.50,null],"price":1.10,' in line
+    row = json.loads(line, parse_float=decimal.Decimal)
+    assert row["all"] | {"at": row["at"]} == {name: row[name] for name in inner}
+    assert row["all"]["at"] == when.isoformat()
+    assert row["at"].startswith(when.isoformat())
+
+
+def test_two_columns_of_one_name_are_not_written_as_one():
+    with pytest.raises(UsageError, match="two columns 'a'"):
+        list(json_lines(pa.table([[1], [2]], names=["a", "a"])))
+
+
 def test_row_groups_stay_below_the_limit(tmp_path):
     table = pa.table({"t": ["x" * 1000] * 1000})
     (path,) = ParquetWriter(path=str(tmp_path), row_group_bytes=100_000).process(batch(table)).data
@@ -163,6 +199,7 @@ def test_what_json_cannot_hold_is_an_error_that_says_what_to_do(tmp_path):
         lambda: ParquetWriter(path="out", compression="zip"),
         lambda: ParquetWriter(path="out", partition_by="lang"),
         lambda: ParquetWriter(path="out", columns=["a", "a"]),
+        lambda: ParquetWriter(path="out", partition_by=["a", "a"]),
     ],
 )
 def test_wrong_parameters_are_refused_when_the_writer_is_made(make):

@@ -78,7 +78,7 @@ def parse_options[Options: RayOptions](kind: type[Options], executor: str, confi
     known = [field.name for field in dataclasses.fields(kind)]
     for key in given:
         if key not in known:
-            raise UsageError(f"{executor} has no option {key!r}{nearest(str(key), known)} It takes: {', '.join(known)}")
+            raise UsageError(f"{executor} has no option {key!r}{nearest(str(key), known) or '.'} It takes: {', '.join(known)}")
     return kind(**given)
 
 
@@ -89,7 +89,7 @@ def parse_spec(stage: str, executor: str, spec: Mapping[str, Any], known: type[A
         if str(key) not in names:
             raise UsageError(
                 f"stage {stage!r} names {str(key)!r} for {executor}, which it does not know"
-                f"{nearest(str(key), names)} It knows: {', '.join(names)}"
+                f"{nearest(str(key), names) or '.'} It knows: {', '.join(names)}"
             )
     return {str(key): value for key, value in spec.items()}
 

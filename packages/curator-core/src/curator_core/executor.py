@@ -71,7 +71,7 @@ class BaseExecutor(ABC):
         for key in self.config:
             if self.options and key not in self.options:
                 raise UsageError(
-                    f"{type(self).__name__} has no option {key!r}{nearest(key, self.options)} "
+                    f"{type(self).__name__} has no option {key!r}{nearest(key, self.options) or '.'} "
                     f"It takes: {', '.join(self.options)}"
                 )
 

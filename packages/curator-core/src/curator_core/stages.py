@@ -152,7 +152,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
             if key not in signature.parameters and not takes_any:
                 known = [name for name in signature.parameters if not name.startswith("_")]
                 raise UsageError(
-                    f"{cls.__name__} has no parameter {key!r}{nearest(key, known)} "
+                    f"{cls.__name__} has no parameter {key!r}{nearest(key, known) or '.'} "
                     f"It takes: {', '.join(known) or 'no parameters'}"
                 )
         try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import lzma
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import quote
 
@@ -24,6 +27,7 @@ _JSON = pa.json_(pa.utf8())
 _SUFFIX = {"gzip": ".gz", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
 _ALIASES = {"gz": "gzip", "zst": "zstd", "bzip2": "bz2", "none": None}
 _PARQUET_CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4", "none")
+_NOT_IN_NAMES = re.compile(r"[^\w ()+,\-=@~.]+")
 # Rows that are Python objects at a time: enough to forget the cost of a slice, few enough to stay in the cache.
 _SLICE_ROWS = 256
 
@@ -118,6 +122,8 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
             )
         if isinstance(self.partition_by, str):
             raise UsageError(f"ParquetWriter.partition_by must be a list of columns, such as [{self.partition_by!r}]")
+        if len(set(self.partition_by)) != len(self.partition_by):
+            raise UsageError(f"ParquetWriter.partition_by must be different columns, not {self.partition_by!r}")
         self._row_group_bytes = parse_bytes(self.row_group_bytes, "ParquetWriter.row_group_bytes")
 
     def inputs(self) -> list[str]:
@@ -207,6 +213,9 @@ def json_lines(table: pa.Table, omit_nulls: bool = False) -> Iterator[bytes]:
     names = table.column_names
     dumps = orjson.dumps
     option = orjson.OPT_APPEND_NEWLINE
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise UsageError(f"there are two columns {twice!r}, and a line of JSON can hold one of them: rename the other")
     if not names:
         yield from [b"{}\n"] * table.num_rows
         return
@@ -217,7 +226,16 @@ def json_lines(table: pa.Table, omit_nulls: bool = False) -> Iterator[bytes]:
             row = dict(zip(names, values))  # noqa: B905
             if omit_nulls:
                 row = {name: value for name, value in row.items() if value is not None}
-            yield dumps(row, option=option)
+            yield dumps(row, default=_inner_value, option=option)
+
+
+def _inner_value(value: Any) -> Any:
+    """What `orjson` does not take by itself, and only stands inside of lists and objects: such columns are cast before."""
+    if isinstance(value, Decimal):
+        return orjson.Fragment(str(value))
+    if isinstance(value, datetime):  # a subclass of it: that of pandas, for nanoseconds
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON spelling")
 
 
 def _json_view(column: pa.ChunkedArray, name: str) -> Callable[[int, int], list[Any]]:
@@ -293,6 +311,12 @@ def _partitions(table: pa.Table, by: list[str]) -> Iterator[tuple[list[str], pa.
     if not by:
         yield [], table
         return
+    for name in by:
+        if pa.types.is_nested(table.schema.field(name).type):
+            raise UsageError(
+                f"ParquetWriter.partition_by names {name!r}, which is {table.schema.field(name).type}: a folder is named by "
+                "one value"
+            )
     rest = table.drop_columns(by)
     if not table.num_rows:
         yield [], rest
@@ -311,10 +335,11 @@ def _folder_value(value: Any) -> str:
     if value is None or value == "":
         return "__HIVE_DEFAULT_PARTITION__"
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    # A value comes from the data: nothing in it may leave the folder or hide the file.
-    return (
-        quote(text, safe=" ()+,-_=@~").replace(".", "%2E") if text.strip(".") == "" else quote(text, safe=" ()+,-_=@~.")
-    )
+    # A value comes from the data: nothing in it may leave the folder or hide the file. Letters of all scripts stay as they
+    # are, as others leave them too: each would be nine characters long, and a name has room for 255 bytes.
+    if not text.strip("."):
+        return text.replace(".", "%2E")
+    return _NOT_IN_NAMES.sub(lambda found: quote(found[0], safe=""), text)
 
 
 def _chosen(task: DocumentBatch, columns: Sequence[str] | None) -> pa.Table:
@@ -324,7 +349,7 @@ def _chosen(task: DocumentBatch, columns: Sequence[str] | None) -> pa.Table:
     for name in columns:
         if name not in table.column_names:
             raise UsageError(
-                f"there is no column {name!r} to write{nearest(name, table.column_names)} "
+                f"there is no column {name!r} to write{nearest(name, table.column_names) or '.'} "
                 f"The batch has: {', '.join(table.column_names)}"
             )
     return table.select(list(columns))

@@ -477,3 +477,13 @@ def test_a_file_that_is_no_warc_is_told(tmp_path):
     assert (got.rows, [reject.reason for reject in got.rejects]) == ([], ["damaged WARC"])
     with pytest.raises(UsageError, match="record_types holds 'responses'"):
         WarcReader(paths="x", record_types=["responses"])
+
+
+def test_a_parquet_file_of_views_of_text_can_be_filtered(tmp_path):
+    texts = pa.array(["a short one", "another that is kept", None])
+    table = pa.table({"text": texts.cast(pa.string_view()), "raw": texts.cast(pa.binary()).cast(pa.binary_view())})
+    pq.write_table(table, tmp_path / "views.parquet")
+    assert pa.types.is_string_view(pq.read_schema(tmp_path / "views.parquet").field("text").type)
+    (batch,) = ParquetRead().process(FileGroupTask(data=[str(tmp_path / "views.parquet")]))
+    kept = batch.filter(pa.array([False, True, True])).to_pyarrow()
+    assert kept.to_pydict() == {"text": ["another that is kept", None], "raw": [b"another that is kept", None]}

@@ -104,7 +104,7 @@ def parse_type(spelled: Any, where: str) -> pa.DataType:
         if found is not None:
             return found
     raise UsageError(
-        f"{where} has the unknown type {spelled!r}{nearest(str(spelled), _SCALARS)} "
+        f"{where} has the unknown type {spelled!r}{nearest(str(spelled), _SCALARS) or '.'} "
         f"It can be {', '.join(dict.fromkeys(_SHORT.values()))}, list<…> of these, or a mapping for an object"
     )
 
@@ -361,14 +361,20 @@ def parse_line(raw: bytes) -> dict[str, Any]:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise BadLine("broken JSON", f"{error.msg} at character {error.pos}") from None
+        raise BadLine("broken JSON", f"{error.msg} at character {error.pos}{_array_hint(text)}") from None
     except RecursionError:
         raise BadLine("broken JSON", "nested too deeply") from None
     except ValueError as error:  # integers of thousands of digits
         raise BadLine("number out of range", str(error)) from None
     if not isinstance(value, dict):
-        raise BadLine("not an object", f"the line holds {_shown(value)}, and a row is an object")
+        raise BadLine("not an object", f"the line holds {_shown(value)}, and a row is an object{_array_hint(text)}")
     return value
+
+
+def _array_hint(text: str) -> str:
+    if not text.lstrip().startswith("["):
+        return ""
+    return "; a file that is one array becomes JSON lines with `jq -c '.[]' FILE`"
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _MANY_ROWS = 1 << 13
 _FIRST_ROWS = 64
 # What a damaged file makes Arrow raise.
 _DAMAGE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, OSError, UnicodeDecodeError)
+_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
 
 @dataclass(kw_only=True)
@@ -112,6 +113,7 @@ class ParquetRead(FanOut[FileGroupTask, DocumentBatch]):
 
     def _with_parts(self, table: pa.Table, path: str) -> pa.Table:
         """The table with what the path tells: the values in the names of its folders, and itself."""
+        table = _without_views(table)
         for name in self.partition_by:
             value = _folder_value(path, name)
             if name in table.column_names:
@@ -215,6 +217,13 @@ def _start(file: Any, group: int) -> int:
     chunk = told.column(0)
     offsets = [o for o in (chunk.dictionary_page_offset, chunk.data_page_offset) if o]
     return min(offsets, default=0)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Text as text: pyarrow (26) cannot take rows out of columns of views, which some programs write."""
+    fields = [field.with_type(_VIEWS.get(field.type, field.type)) for field in table.schema]
+    schema = pa.schema(fields, table.schema.metadata)
+    return table if schema.equals(table.schema) else table.cast(schema)
 
 
 def _folder_value(path: str, name: str) -> str | None:
