@@ -78,7 +78,9 @@ def parse_options[Options: RayOptions](kind: type[Options], executor: str, confi
     known = [field.name for field in dataclasses.fields(kind)]
     for key in given:
         if key not in known:
-            raise UsageError(f"{executor} has no option {key!r}{nearest(str(key), known) or '.'} It takes: {', '.join(known)}")
+            raise UsageError(
+                f"{executor} has no option {key!r}{nearest(str(key), known) or '.'} It takes: {', '.join(known)}"
+            )
     return kind(**given)
 
 
