@@ -78,6 +78,19 @@ def install(folder: Path, package: str, *lines: str) -> None:
     (info / "entry_points.txt").write_text("\n".join(["[curator.stages]", *lines]))
 
 
+def test_single_values_of_the_right_type_need_no_pydantic() -> None:
+    code = """
+import sys
+from curator_core.registry import build_stage
+assert build_stage("Sample", {"fraction": 0.5}).fraction == 0.5
+assert build_stage("FilePartitioning", {"paths": "in", "limit": None, "recursive": True}).recursive
+assert "pydantic" not in sys.modules
+assert build_stage("FilePartitioning", {"paths": ["in"]}).paths == ["in"]
+assert "pydantic" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_a_clash_names_both_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "one", "nice-stages", "Tidy = nice:Tidy")
     install(tmp_path / "two", "other-stages", "Tidy = other:Tidy")

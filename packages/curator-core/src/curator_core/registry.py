@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoints, entry_points
-from typing import TYPE_CHECKING, Any, Literal, TypeAliasType, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeAliasType, Union, get_args, get_origin
 
 from curator_core.errors import CuratorError, UsageError, nearest
 
@@ -170,6 +171,8 @@ class ParameterError(UsageError):
 
 def checked(name: str, key: str, annotation: Any, value: Any) -> Any:
     """``value`` as ``annotation`` wants it: a list may become a tuple and a whole number a float, but never text a number."""
+    if _is_exactly(value, annotation):
+        return value
     from pydantic import ValidationError  # takes 0.1 s to import
 
     adapter = _adapter(annotation)
@@ -186,6 +189,12 @@ def checked(name: str, key: str, annotation: Any, value: Any) -> Any:
         raise ParameterError(
             name, key, f"{name}.{key} must be {shown_type(annotation)}, not {value!r}{_inner(error)}"
         ) from None
+
+
+def _is_exactly(value: Any, annotation: Any) -> bool:
+    """Whether a single value is of its type as it stands, as most are: pydantic need not be loaded to say so."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return type(value) in (str, int, float, bool, type(None)) and type(value) in kinds
 
 
 def shown_type(annotation: Any) -> str:

@@ -15,7 +15,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan_command(file: str, executor: str | None, settings: tuple[str, ...], as_json: bool) -> None:
     """Check FILE and show what would run: stages, columns, groups, resources, and each decision. Nothing is run."""
-    from curator_core import storage  # these import pyarrow and pydantic
+    from curator_core import storage  # these import pyarrow
     from curator_core.pipeline import Pipeline
     from curator_core.pipeline_file import load_pipeline
 

@@ -82,7 +82,7 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
 
 
 def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet: bool, flags: dict[str, Any]) -> int:
-    from curator_core.pipeline_file import load_pipeline  # imports pydantic
+    from curator_core.pipeline_file import load_pipeline  # imports pyarrow
 
     run_dir: str | None = flags.get("run_dir")
     try:

@@ -37,7 +37,7 @@ def stages_command(name: str | None, as_json: bool) -> None:
 
 def stage_facts(name: str) -> dict[str, Any]:
     """What a stage says of itself."""
-    from curator_core.plan import expand  # these import pyarrow and pydantic
+    from curator_core.plan import expand  # these import pyarrow
     from curator_core.registry import load_stage, shown_type
     from curator_core.stages import CompositeStage, FanOut, Merge, SourceStage, accepted_tasks, constructor_signature
 
