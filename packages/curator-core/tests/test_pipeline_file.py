@@ -246,3 +246,34 @@ def test_a_file_for_a_run_can_be_made_by_hand() -> None:
     assert repr(file.make_executor("local", workers=0)) == "LocalExecutor(workers=0)"
     with pytest.raises(UsageError, match="no executor 'xena'"):
         file.make_executor("xena")
+
+
+def test_a_parameter_that_may_be_a_path_is_one_where_there_is_such_a_file(tmp_path: Path) -> None:
+    (tmp_path / "listed_words.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import Any\n"
+        "from curator_core import DocumentBatch, ProcessingStage\n"
+        "@dataclass\n"
+        "class Words(ProcessingStage[DocumentBatch, DocumentBatch]):\n"
+        "    maybe_paths = ('words',)\n"
+        "    words: Any = None\n"
+        "    other: str = ''\n"
+        "    def process(self, task: DocumentBatch) -> DocumentBatch:\n"
+        "        return task\n"
+    )
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "bad.txt").write_text("bad")
+    file = tmp_path / "p.yaml"
+
+    def words(value: str, *settings: str) -> Any:
+        file.write_text(f"stages:\n  - listed_words.Words: {{words: {value}, other: lists/bad.txt}}")
+        (stage,) = load_pipeline(file, settings, settings_folder=str(tmp_path / "lists")).stages
+        assert stage.other == "lists/bad.txt"  # type: ignore[attr-defined]
+        return stage.words  # type: ignore[attr-defined]
+
+    assert words("lists/bad.txt") == str(tmp_path / "lists" / "bad.txt")
+    assert words("lists") == str(tmp_path / "lists")
+    assert words("some/model") == "some/model"
+    assert words(f'"{"x" * 5000}"') == "x" * 5000
+    assert words("[lists/bad.txt]") == ["lists/bad.txt"]
+    assert words("some/model", "Words.words=bad.txt") == str(tmp_path / "lists" / "bad.txt")

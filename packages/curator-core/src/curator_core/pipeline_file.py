@@ -12,6 +12,7 @@ run_dir: runs/clean
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -21,7 +22,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from curator_core import storage
 from curator_core.errors import CuratorError, UsageError, nearest
-from curator_core.registry import WORKFLOWS, ParameterError, build, build_stage, checked, load, load_executor
+from curator_core.registry import (
+    WORKFLOWS,
+    ParameterError,
+    build,
+    build_stage,
+    checked,
+    load,
+    load_executor,
+    load_stage,
+)
 from curator_core.run import RunOptions
 from curator_core.yaml_file import FileError, Where, YamlFile, parse_value, read_yaml
 
@@ -197,7 +207,8 @@ class _Build:
             if not isinstance(part, dict):
                 self.wrong(f"{key} takes a mapping of parameters, {{name: value}}, not {part!r}", (*where, key))
                 return None
-        params = {key: _relocated(key, value, self.folder) for key, value in params.items()}
+        maybe = _maybe_paths(name)
+        params = {key: _relocated(key, value, self.folder, maybe) for key, value in params.items()}
         return _Entry(name, params, extra, where)
 
     def stage(self, entry: _Entry) -> list[ProcessingStage[Any, Any]]:
@@ -278,9 +289,10 @@ class _Build:
                     f"--set {setting}: the file has no stage {name!r}{_hint(name, by_name)} "
                     f"Its stages are: {', '.join(by_name) or 'none'}"
                 )
-            value = _relocated(parameter, parse_value(text), self.settings_folder)
-            by_name[name].params[parameter] = value
-            by_name[name].set_by[parameter] = f"--set {setting}"
+            entry = by_name[name]
+            value = _relocated(parameter, parse_value(text), self.settings_folder, _maybe_paths(entry.name))
+            entry.params[parameter] = value
+            entry.set_by[parameter] = f"--set {setting}"
 
 
 @dataclass
@@ -296,8 +308,20 @@ def _hint(word: Any, known: Mapping[str, Any]) -> str:
     return nearest(str(word), known) or "."
 
 
-def _relocated(key: Any, value: Any, folder: str) -> Any:
+def _maybe_paths(name: str) -> tuple[str, ...]:
+    try:
+        return load_stage(name).maybe_paths
+    except CuratorError:  # a workflow, or what is wrong with the name is told when it is built
+        return ()
+
+
+def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
     """A value of a parameter that holds paths, with relative paths joined to ``folder``."""
+    if key in maybe and isinstance(value, str) and value:
+        there = _located(value, folder)
+        with contextlib.suppress(CuratorError):  # no name that a file could have
+            return there if there != value and storage.exists(there) else value
+        return value
     if not isinstance(key, str) or key.rpartition("_")[2] not in _PATH_WORDS:
         return value
     if isinstance(value, str) and value:

@@ -118,6 +118,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
     # True for a stage with hardly any work of its own (a threshold, a small head): behind a stage that uses a GPU it runs
     # in that stage's worker, so that what it drops is never sent to another.
     light: bool = False
+    # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Those that are
+    # called path, file and the like always are. In a pipeline file both are relative to it.
+    maybe_paths: ClassVar[tuple[str, ...]] = ()
     version: str = "1"  # part of the run's fingerprint: raise it when the stage's result changes
 
     task_in: ClassVar[type[Task[Any]]] = Task  # type: ignore[type-abstract]

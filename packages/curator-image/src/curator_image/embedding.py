@@ -37,6 +37,8 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
     ``keep_pixels`` says so.
     """
 
+    maybe_paths = ("model",)
+
     model: str = DEFAULT_MODEL
     revision: str | None = None
     column: str = "embedding"

@@ -83,6 +83,8 @@ class C4(Recipe):
     and needs the extra ``language``.
     """
 
+    maybe_paths = ("bad_words",)
+
     bad_words: str | Sequence[str] | None = None
     language: str | Sequence[str] | None = None
     min_language_score: float = 0.99
@@ -106,6 +108,8 @@ class FineWeb(Recipe):
     None checks none and needs no extra.
     """
 
+    maybe_paths = ("blocked_domains", "blocked_words")
+
     language: str | Sequence[str] | None = "en"
     min_language_score: float = 0.65
     blocked_domains: str | Sequence[str] | None = None
@@ -127,6 +131,8 @@ class FineWeb(Recipe):
 class RefinedWeb(Recipe):
     """The filters of RefinedWeb after extraction: addresses, language, repetition, quality, corrections by line."""
 
+    maybe_paths = ("blocked_domains", "blocked_words")
+
     language: str | Sequence[str] | None = "en"
     min_language_score: float = 0.65
     blocked_domains: str | Sequence[str] | None = None
@@ -146,6 +152,8 @@ class RefinedWeb(Recipe):
 @dataclass
 class DCLM(Recipe):
     """The heuristics of DCLM-Baseline, which follow RefinedWeb's: everything before its deduplication and its model."""
+
+    maybe_paths = ("blocked_domains", "blocked_words")
 
     language: str | Sequence[str] | None = "en"
     min_language_score: float = 0.65

@@ -39,6 +39,8 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
     every text; without it texts that are packed into one row run into one another. A null text has null tokens.
     """
 
+    maybe_paths = ("tokenizer",)
+
     tokenizer: str
     column: str = "text"
     tokens_column: str = "tokens"

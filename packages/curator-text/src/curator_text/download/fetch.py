@@ -249,6 +249,8 @@ class UrlDownload(CompositeStage[EmptyTask, FileGroupTask]):
     its URL and the reason.
     """
 
+    maybe_paths = ("urls",)
+
     urls: Sequence[str] | str
     path: str
     limit: int | None = None

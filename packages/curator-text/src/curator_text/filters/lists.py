@@ -31,6 +31,8 @@ class UrlBlocklistFilter(DocumentFilter):
     with no address is kept.
     """
 
+    maybe_paths = ("domains", "urls", "words", "soft_words", "subwords")
+
     domains: str | Sequence[str] | None = None
     urls: str | Sequence[str] | None = None
     words: str | Sequence[str] | None = None
@@ -101,6 +103,8 @@ class BadWordsFilter(DocumentFilter):
     ``keep_fraction`` keeps that share of the documents found, chosen by their text and ``seed``: C4's way to leave
     some. Those score 0. No list is bundled: lists differ by purpose, and their licences by owner.
     """
+
+    maybe_paths = ("words",)
 
     words: str | Sequence[str]
     whole_words: bool = True

@@ -21,6 +21,8 @@ class KenLMPerplexityFilter(DocumentFilter):
     ``sentencepiece_model``. A document with no words has an infinite perplexity.
     """
 
+    maybe_paths = ("sentencepiece_model",)
+
     model_path: str
     max_perplexity: float = 1500.0
     min_perplexity: float = 0.0

@@ -27,6 +27,8 @@ class TokenCountFilter(TextFilter):
     Face hub, which ``hf_model_name`` names as well.
     """
 
+    maybe_paths = ("tokenizer",)
+
     tokenizer: str | None = None
     hf_model_name: str | None = None
     min_tokens: int = 0
@@ -59,6 +61,8 @@ class TokenizerFertilityFilter(TextFilter):
     ``path_to_tokenizer`` is a SentencePiece ``.model``, a ``tokenizer.json`` or a folder that has one. A document with
     no tokens scores -1.
     """
+
+    maybe_paths = ("path_to_tokenizer",)
 
     path_to_tokenizer: str
     min_char_to_token_ratio: float = 2.5

@@ -47,6 +47,8 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     A null text has null results.
     """
 
+    maybe_paths = ("model",)
+
     model: str = ""
     revision: str | None = None
     column: str = "text"
