@@ -91,11 +91,11 @@ def test_a_result_is_shown_in_one_line(folder: Path) -> None:
 def test_a_run_knows_when_its_executor_was_there_and_when_work_was_done(folder: Path) -> None:
     class Slow(LocalExecutor):
         def open(self) -> None:
-            while time.monotonic() < began + 0.1:
+            until = time.monotonic() + 0.1
+            while time.monotonic() < until:
                 pass
             super().open()
 
-    began = time.monotonic()
     summary = Pipeline(stages(folder)).run(Slow(workers=0)).summary
     assert summary.worked_after is not None
     assert 0.1 <= summary.opened_after <= summary.worked_after <= summary.seconds
