@@ -53,6 +53,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why a test failed that passed at its second go: such a thing is a fault that shows itself rarely."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.write_sep("_", f"first go of {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
+        for name, content in report.sections:
+            terminalreporter.write_line(f"{name}:\n{content[-4000:]}")
+
+
 def _missing_engines() -> dict[str, str]:
     return {
         marker: f"needs {extra}: module {module!r} is not installed"
