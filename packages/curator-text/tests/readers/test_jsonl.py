@@ -455,3 +455,14 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     rows, grown_mb = done.stdout.split()
     assert int(rows) == 30_000
     assert float(grown_mb) < 100
+
+
+@pytest.mark.parametrize("path_column", [None, "file"])
+def test_a_file_of_nothing_but_bad_lines_gives_its_rejects_and_no_batch_without_columns(tmp_path, path_column):
+    (tmp_path / "a.jsonl").write_text("[1]\nbroken\n")
+    got = read_all(JsonlReader(paths=str(tmp_path), path_column=path_column))
+    assert got.batches == []
+    assert [reject.reason for reject in got.rejects] == ["not an object", "broken JSON"]
+    got = read_all(JsonlReader(paths=str(tmp_path), path_column=path_column, schema={"text": "string"}))
+    assert [batch.column_names for batch in got.batches] == [["text", *([path_column] if path_column else [])]]
+    assert [batch.num_rows for batch in got.batches] == [0]

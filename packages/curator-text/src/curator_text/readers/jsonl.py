@@ -71,7 +71,8 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
         # Files that gave no row still tell their columns, so that what is written from them has a schema.
         if empty is None or empty.num_columns:
             schema = pa.schema(list(self._types.items())) if empty is None else empty.schema
-            if len(schema):
+            # Of a file of nothing but bad lines no column is known, and a batch of its path alone would fail the next stage.
+            if any(name != self.path_column for name in schema.names):
                 yield DocumentBatch(data=schema.empty_table(), dataset_name=task.dataset_name)
 
     def _tables(self, path: str, span: tuple[int, int] | None) -> Iterator[pa.Table]:
