@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import codecs
 import csv
 import io
@@ -91,7 +92,7 @@ class CsvRead(FanOut[FileGroupTask, DocumentBatch]):
         def set_aside(row: Any) -> str:
             wrong.append(row)
             if row.number is not None:
-                places.append(row.number - (self.header is True))
+                bisect.insort(places, row.number - (self.header is True))
             return "skip"
 
         try:
@@ -319,11 +320,7 @@ def _has_surrogates(text: str) -> bool:
 
 def _place(number: int, places: list[int]) -> int:
     """The number of a row in its file, from its number among those that were not set aside for their cells."""
-    for place in sorted(places):
-        if place > number:
-            break
-        number += 1
-    return number
+    return number + bisect.bisect_right(range(len(places)), number, key=lambda at: places[at] - at)
 
 
 def _convert(column: Any, kind: pa.DataType) -> Any:
