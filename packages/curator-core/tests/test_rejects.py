@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, LocalExecutor, Pipeline, spool
 from curator_core.accounts import DONE, FORK, Event
+from curator_core.errors import OutputError
 from curator_core.ledger import LedgerWriter, Listed, RejectRow, SourceList
 from curator_core.recorder import Reject, Rejects
 from curator_core.rejects import group_rejects, rejects_of
@@ -74,6 +76,15 @@ def test_a_file_of_nothing_but_bad_rows_does_not_fill_memory(tmp_path: Path) -> 
     assert many - few < 80  # MiB; the rows alone are 240
     (group,) = group_rejects(str(tmp_path / "run-60000"), examples=2)
     assert (group.reason, group.rows, [row["position"] for row in group.examples]) == ("bad", 60_000, ["0", "1"])
+
+
+def test_where_rejects_cannot_wait_the_run_stops_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in.txt").write_text("x")
+    monkeypatch.setattr(spool, "KEPT", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    pipeline = Pipeline([FilePartitioning(paths=str(tmp_path / "in.txt")), Lines()])
+    with pytest.raises(OutputError, match=r"rejects cannot wait in a temporary file: No such file.*set TMPDIR"):
+        pipeline.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"), on_error="quarantine")
 
 
 def test_rejects_that_two_workers_told_of_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

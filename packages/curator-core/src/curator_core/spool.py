@@ -12,6 +12,8 @@ from typing import Any, BinaryIO, Generic, TypeVar, cast, overload
 
 import pyarrow as pa
 
+from curator_core.errors import OutputError
+
 # What stays in memory: so many things, of so many bytes.
 KEPT = 4096
 KEPT_BYTES = 8 << 20
@@ -91,11 +93,17 @@ class Spool(Sequence[T], Generic[T]):
                 yield stream.read_all()
 
     def _spill(self) -> None:
-        if self._file is None:
-            self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - open as long as this is wanted
-        self._starts.append(self._file.seek(0, 2))
         table = self.to_table(self._recent)
-        with pa.ipc.new_stream(self._file, table.schema) as stream:
-            stream.write_table(table)
+        try:
+            if self._file is None:
+                self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - open as long as this is wanted
+            self._starts.append(self._file.seek(0, 2))
+            with pa.ipc.new_stream(self._file, table.schema) as stream:
+                stream.write_table(table)
+        except OSError as error:
+            raise OutputError(
+                f"rejects cannot wait in a temporary file: {error.strerror or error}; free some space, or set TMPDIR to "
+                "another folder"
+            ) from error
         self._spilled += len(self._recent)
         self._recent, self._bytes = [], 0
