@@ -14,11 +14,16 @@ from curator_core.row_hash import column_of
 def texts_of(stage: object, table: pa.Table, name: str) -> list[str | None]:
     """The texts of a column, or an error that says what it holds instead."""
     column = column_of(table, name)
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    if not any(test(kind) for test in tests):
-        raise UsageError(f"{type(stage).__name__} reads text, and the column {name!r} is {kind}")
+    if not is_text(column.type):
+        raise UsageError(f"{type(stage).__name__} reads text, and the column {name!r} is {column.type}")
     return cast(list[str | None], column.to_pylist())
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts, in any of Arrow's ways, or nothing but nulls."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(test(kind) for test in tests)
 
 
 def check_free(stage: object, there: Iterable[str], added: Iterable[str]) -> None:

@@ -28,6 +28,7 @@ import xxhash
 
 from curator_core.arrays import array, to_numpy
 from curator_core.errors import UsageError
+from curator_core.row_hash import column_of
 from curator_text import _unicode
 
 if TYPE_CHECKING:
@@ -954,10 +955,7 @@ def features_of(batch: DocumentBatch, column: str) -> TextFeatures:
     known = batch._derived.get(key)
     if isinstance(known, TextFeatures):
         return known
-    table = batch.to_pyarrow()
-    if column not in table.column_names:
-        raise UsageError(f"there is no column {column!r}; the batch has: {', '.join(table.column_names)}")
-    made = TextFeatures.of(table.column(column))
+    made = TextFeatures.of(column_of(batch.to_pyarrow(), column))
     batch._derived[key] = made
     return made
 

@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from curator_core.arrays import array
 from curator_core.errors import UsageError
+from curator_core.row_hash import column_of
 from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
-from curator_text._columns import check_free
+from curator_text._columns import check_free, is_text
 
 
 @dataclass(kw_only=True)
@@ -77,28 +78,12 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.output_column or self.column]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        given = _as_array(column_of(task, self.column))
+        given = _as_array(column_of(task.to_pyarrow(), self.column))
         name = self.output_column or self.column
         if name != self.column:
             check_free(self, task.column_names, [name])
         new = self.apply(given)
         return task if name == self.column and new is given else task.append_column(name, new)
-
-
-def column_of(task: DocumentBatch, name: str) -> pa.ChunkedArray:
-    """A column of a batch, or an error that says which there are."""
-    table = task.to_pyarrow()
-    if name not in table.column_names:
-        raise UsageError(f"there is no column {name!r}; the batch has: {', '.join(table.column_names)}")
-    return table[name]
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds texts, in any of Arrow's ways, or nothing but nulls."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return any(known(kind) for known in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)) or (
-        pa.types.is_null(kind)
-    )
 
 
 def _as_array(values: Any) -> pa.Array:

@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 
 from curator_core.arrays import array
 from curator_core.errors import UsageError
+from curator_core.row_hash import column_of
 from curator_core.stages import ProcessingStage
 from curator_core.task import DocumentBatch
-from curator_text._columns import check_free
+from curator_text._columns import check_free, is_text
 from curator_text.filters.base import check_whole
-from curator_text.modifiers.base import column_of, is_text
 
 
 @dataclass(kw_only=True)
@@ -42,8 +42,9 @@ class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.column, self.segment_column]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        texts = column_of(task, self.column)
-        table, kind = task.to_pyarrow(), texts.type
+        table = task.to_pyarrow()
+        texts = column_of(table, self.column)
+        kind = texts.type
         check_free(self, table.column_names, [self.segment_column])
         if not is_text(kind):
             raise UsageError(f"DocumentSplitter splits text, and the column {self.column!r} is {kind}: cast it first")
@@ -89,10 +90,10 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.segment_column]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        ids = column_of(task, self.id_column).to_pylist()
-        texts = column_of(task, self.column).to_pylist()
-        segments = column_of(task, self.segment_column)
         table = task.to_pyarrow()
+        ids = column_of(table, self.id_column).to_pylist()
+        texts = column_of(table, self.column).to_pylist()
+        segments = column_of(table, self.segment_column)
         kind = table.schema.field(self.column).type
         if not is_text(kind):
             raise UsageError(f"DocumentJoiner joins text, and the column {self.column!r} is {kind}: cast it first")

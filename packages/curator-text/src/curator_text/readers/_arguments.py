@@ -31,9 +31,12 @@ def with_path(table: pa.Table, path_column: str | None, path: str) -> pa.Table:
         return table
     if path_column in table.column_names:
         raise UsageError(f"{file_name(path)!r} has a column {path_column!r} itself: give path_column another name")
-    # A name that is no text is possible on Linux.
-    text = array([path.encode("utf-8", "replace").decode()], pa.string())[0]
-    return table.append_column(path_column, pa.repeat(text, table.num_rows))
+    return table.append_column(path_column, pa.repeat(array([path_text(path)], pa.string())[0], table.num_rows))
+
+
+def path_text(path: str) -> str:
+    """A path as text, which a name on Linux need not be."""
+    return path.encode("utf-8", "replace").decode()
 
 
 def check_unique(names: Sequence[str], path: str) -> None:

@@ -14,7 +14,7 @@ from curator_core.files import FilePartitioning, checked_paths
 from curator_core.stages import CompositeStage, FanOut, ProcessingStage
 from curator_core.storage import open_input
 from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
-from curator_text.readers._arguments import bounded_bytes, checked_encoding
+from curator_text.readers._arguments import bounded_bytes, checked_encoding, path_text
 from curator_text.readers._bytes import Truncated, decompressed
 
 
@@ -47,7 +47,7 @@ class TextFilesRead(FanOut[FileGroupTask, DocumentBatch]):
             text = self._text(path)
             if text is None:
                 continue
-            paths.append(path.encode("utf-8", "replace").decode())  # a name that is no text is possible on Linux
+            paths.append(path_text(path))
             texts.append(text)
             held += len(text)
             if held >= self._batch_bytes:
