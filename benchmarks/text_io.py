@@ -51,6 +51,10 @@ def turns(
     return rounds
 
 
+def ratio_of(rounds: list[dict[str, float]], one: str, other: str) -> float:
+    return statistics.median(taken[one] / taken[other] for taken in rounds)
+
+
 def bench_json(folder: Path, scratch: Path) -> dict[str, float]:
     import orjson
     import pyarrow.json as pj
@@ -99,9 +103,7 @@ def bench_json(folder: Path, scratch: Path) -> dict[str, float]:
     def speed(job: str) -> float:
         return statistics.median(size / taken[job] for size, taken in zip(sizes, rounds, strict=True))
 
-    def ratio(one: str, other: str) -> float:
-        return statistics.median(taken[one] / taken[other] for taken in rounds)
-
+    ratio = partial(ratio_of, rounds)
     return {
         "mb": sum(sizes),
         "read_mb_s": speed("ours_read"),
@@ -141,9 +143,7 @@ def bench_parquet(folder: Path, scratch: Path) -> dict[str, float]:
         if path.name != "labels.parquet":
             rounds += turns({job.__name__: partial(job, path) for job in jobs}, time.process_time, 1)
 
-    def ratio(one: str, other: str) -> float:
-        return statistics.median(taken[one] / taken[other] for taken in rounds)
-
+    ratio = partial(ratio_of, rounds)
     return {
         "parquet_read_to_pyarrow": ratio("arrow_read", "ours_read"),
         "parquet_read_write_to_pyarrow": ratio("arrow", "ours"),
@@ -255,9 +255,7 @@ def bench_html() -> dict[str, float]:
         for stage in stages.values():
             stage.teardown()
 
-    def ratio(one: str, other: str) -> float:
-        return statistics.median(taken[one] / taken[other] for taken in rounds)
-
+    ratio = partial(ratio_of, rounds)
     return {
         "pages_s": len(pages) / statistics.median(taken["ours"] for taken in rounds),
         "text_only_to_resiliparse": ratio("bare", "text_only"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from curator_core import LocalExecutor, Pipeline, storage
 from curator_core import ledger as ledger_module
-from curator_core.accounts import DONE, FORK, SUM_UP, Event, Tally, events_from, events_table
+from curator_core.accounts import DONE, FORK, SUM_UP, Event, StageTotals, Tally, events_from, events_table
 from curator_core.errors import RunRefused
 from curator_core.files import FilePartitioning
 from curator_core.ledger import GONE, LedgerWriter, Listed, SourceList, open_accounts, read_events
@@ -74,6 +74,18 @@ def test_events_come_back_as_they_were_written(given_events: list[Event]) -> Non
     assert list(events_from(table.slice(1, 2))) == given_events[1:3]
 
 
+def counted(totals: StageTotals) -> tuple[object, ...]:
+    """All of a stage's counts but its seconds and metrics, which add up to nearly the same in another order."""
+    return (
+        totals.calls,
+        totals.rows_in,
+        totals.rows_out,
+        totals.dropped,
+        totals.rejected,
+        totals.quarantined,
+    )
+
+
 @patient
 @given(st.lists(events(), max_size=6))
 def test_totals_of_a_table_are_those_of_its_events(given_events: list[Event]) -> None:
@@ -84,12 +96,7 @@ def test_totals_of_a_table_are_those_of_its_events(given_events: list[Event]) ->
     assert by_table.stages.keys() == by_event.stages.keys()
     for name, totals in by_event.stages.items():
         found = by_table.stages[name]
-        assert (found.calls, found.rows_in, found.rows_out) == (totals.calls, totals.rows_in, totals.rows_out)
-        assert (found.dropped, found.rejected, found.quarantined) == (
-            totals.dropped,
-            totals.rejected,
-            totals.quarantined,
-        )
+        assert counted(found) == counted(totals)
         assert found.seconds == pytest.approx(totals.seconds, rel=1e-6)
         assert found.metrics == pytest.approx(totals.metrics)
 
@@ -108,12 +115,7 @@ def test_counts_that_are_handed_on_in_pieces_add_up_to_all(given_events: list[Ev
     assert driver.stages.keys() == at_once.stages.keys()
     for name, totals in at_once.stages.items():
         found = driver.stages[name]
-        assert (found.calls, found.rows_in, found.rows_out) == (totals.calls, totals.rows_in, totals.rows_out)
-        assert (found.dropped, found.rejected, found.quarantined) == (
-            totals.dropped,
-            totals.rejected,
-            totals.quarantined,
-        )
+        assert counted(found) == counted(totals)
 
 
 def test_counts_of_many_calls_are_few_when_they_are_handed_on_and_while_they_wait() -> None:
