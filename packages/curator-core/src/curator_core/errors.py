@@ -65,6 +65,17 @@ class TooManyErrors(CuratorError):
 FATAL = (AccountingError, MissingDependency, OutputError, PlanError, RunRefused, StageError, TooManyErrors, WorkerDied)
 
 
+def check_whole(what: str, value: object, *, least: int = 1, optional: bool = False) -> None:
+    """Raise `UsageError` unless ``value`` is a whole number of ``least`` or more; ``optional`` also allows None.
+
+    ``what`` names the value as the user wrote it: ``Limit.rows``. ``True`` is not a number here, though it is an int.
+    """
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{what} must be a whole number of {least} or more, not {value!r}")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint such as ``; did you mean 'min_words'?`` or an empty string."""
     matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
