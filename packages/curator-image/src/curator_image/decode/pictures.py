@@ -276,11 +276,7 @@ def pillow_pixels(
     from PIL import Image
 
     try:
-        with (
-            _heic(data)
-            if header.format == "heic"
-            else Image.open(io.BytesIO(data), formats=[_FORMATS[header.format]]) as image
-        ):
+        with _opened(data, header.format) as image:
             # The header of the file was checked; this is what Pillow is about to allocate.
             check_size(*image.size, max_pixels, max_side)
             if header.format == "jpeg" and scale > 1:
@@ -302,11 +298,16 @@ def pillow_pixels(
     return upright(pixels, orientation)
 
 
-def _heic(data: bytes) -> Any:
-    """A HEIC as an image of Pillow. Its opener is not registered: that would change Pillow for the whole process."""
-    import pillow_heif
+def _opened(data: bytes, kind: str) -> Any:
+    """An image of Pillow, which has read no more than the header."""
+    from PIL import Image
 
-    return pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True).to_pillow()
+    if kind == "heic":
+        # Its opener is not registered: that would change Pillow for the whole process.
+        import pillow_heif
+
+        return pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True).to_pillow()
+    return Image.open(io.BytesIO(data), formats=[_FORMATS[kind]])
 
 
 def _orientation(image: Any, header: Header) -> int:
