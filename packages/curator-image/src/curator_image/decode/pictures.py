@@ -278,7 +278,7 @@ def pillow_pixels(
     try:
         with _opened(data, header.format) as image:
             # The header of the file was checked; this is what Pillow is about to allocate.
-            check_size(*image.size, max_pixels, max_side)
+            check_size(image.width, image.height, max_pixels, max_side)
             if header.format == "jpeg" and scale > 1:
                 image.draft("RGB" if image.mode in ("RGB", "L") else None, _stored(header, scale))
             image.load()
