@@ -170,7 +170,7 @@ def _joined(parameters: list[inspect.Parameter]) -> str:
     for one in parameters:
         if one.name.startswith("_"):
             continue
-        star = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        star = "*" if one.kind is one.VAR_POSITIONAL else "**" if one.kind is one.VAR_KEYWORD else ""
         if one.kind is one.KEYWORD_ONLY and not keyword_only:
             shown.append("*")
         keyword_only = keyword_only or one.kind in (one.KEYWORD_ONLY, one.VAR_POSITIONAL)
