@@ -115,3 +115,13 @@ def test_rows_in_are_rows_kept_and_rows_dropped(texts: list[str | None], mode: A
     kept = columns(run(LengthFilter(mode=mode), texts))["text"]
     passes = [text is not None and 2 <= len(text) <= 4 for text in texts]
     assert kept == [text for text, good in zip(texts, passes, strict=True) if good == (mode == "filter")]
+
+
+def test_a_filter_says_its_parameters_where_its_author_wrote_no_sentence() -> None:
+    @dataclass
+    class Longer(ColumnFilter):
+        chars: int = 3
+
+    assert Longer().describe() == "keeps rows by chars=3"
+    assert Longer(4, mode="invert").describe() == "drops rows by chars=4"
+    assert Longer(mode="annotate", score_column="size").describe() == "drops nothing; marks rows by chars=3"

@@ -19,6 +19,7 @@ The three modes, the accounting and the columns come from here. By hand: ``WordC
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,15 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         """Why rows with these scores leave; one word for all, or an array of words."""
         return self.short_name()
 
+    def limits(self) -> str:
+        """What passes, limits included, as people say it: "documents of 50 to 100,000 words".
+
+        The default names the parameters and their values.
+        """
+        common = {field.name for field in dataclasses.fields(ColumnFilter)}
+        shown = [f"{name}={value!r}" for name, value in self.params().items() if name not in common]
+        return f"rows by {', '.join(shown)}" if shown else "rows"
+
     # For users -----------------------------------------------------------------------------------------------------
 
     def score(self, values: Sequence[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -99,6 +109,11 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
             score = self.score_column or self.short_name()
             return score, f"{score}_keep"
         return self.score_column, None
+
+    def describe(self) -> str:
+        if self.mode == "annotate":
+            return f"drops nothing; marks {self.limits()}"
+        return f"{'keeps' if self.mode == 'filter' else 'drops'} {self.limits()}"
 
     # The stage -----------------------------------------------------------------------------------------------------
 

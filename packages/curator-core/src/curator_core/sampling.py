@@ -13,6 +13,7 @@ from curator_core.errors import UsageError
 from curator_core.row_hash import lineage_numbers, row_digests
 from curator_core.stages import Merge, ProcessingStage
 from curator_core.task import DocumentBatch
+from curator_core.words import count
 
 
 @dataclass(kw_only=True)
@@ -33,6 +34,10 @@ class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
             raise UsageError(f"Sample.fraction must be a number from 0 to 1, not {self.fraction!r}")
         if isinstance(self.columns, str):
             raise UsageError(f"Sample.columns must be a list such as [{self.columns!r}]")
+
+    def describe(self) -> str:
+        by = f" by {', '.join(self.columns)}" if self.columns else ""
+        return f"keeps about {100 * self.fraction:.10g} % of the rows, drawn{by} with seed {self.seed}"
 
     def inputs(self) -> list[str]:
         return list(self.columns)
@@ -65,6 +70,9 @@ class Limit(Merge[DocumentBatch, DocumentBatch]):
     def __post_init__(self) -> None:
         if isinstance(self.rows, bool) or not isinstance(self.rows, int) or self.rows < 0:
             raise UsageError(f"Limit.rows must be a whole number of 0 or more, not {self.rows!r}")
+
+    def describe(self) -> str:
+        return f"keeps the first {count(self.rows, 'row')} of the run"
 
     def process(self, tasks: Sequence[DocumentBatch]) -> DocumentBatch | None:  # type: ignore[override]
         first: DocumentBatch | None = None

@@ -179,6 +179,13 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """Columns that are gone after the stage; `ANY_COLUMNS` when only `outputs()` remain."""
         return []
 
+    def describe(self) -> str:
+        """What these parameters make the stage do, as a clause for people: "keeps documents of 50 to 100,000 words".
+
+        `curate plan` shows it beside the stage's name. Empty where the name says it all.
+        """
+        return ""
+
     def num_workers(self) -> int | None:
         """How many workers the stage wants; None leaves it to the executor."""
         return self.__dict__.get("_num_workers")

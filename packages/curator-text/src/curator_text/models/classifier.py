@@ -44,6 +44,9 @@ class TextClassifier(TextModel):
             raise UsageError(f"{name}.top_score must be a whole number of 1 or more, not {self.top_score!r}")
         check_different(self, self.column, self.label_column, self.score_column, self.scores_column)
 
+    def describe(self) -> str:
+        return f"keeps texts with the label {' or '.join(self.keep)}" if self.keep else ""
+
     def outputs(self) -> list[str]:
         return [name for name in (self.label_column, self.score_column, self.scores_column) if name]
 
