@@ -18,7 +18,7 @@ from curator_core.errors import CuratorError, UsageError
 from curator_core.task import FileGroupTask, FileRecord
 from curator_image import CaptionToText, ImageBatch, ImageDuplicateRemoval, ImagesToDocuments, ImageWriter
 from curator_image.batch import tensor_column
-from curator_image.reader import ImageRead
+from curator_image.reading.read import ImageRead
 
 
 def picture(seed: int, kind: str = "JPEG", size: tuple[int, int] = (24, 16)) -> bytes:

@@ -18,7 +18,8 @@ from curator_core.task import FileGroupTask, FileRecord
 from curator_image.batch import BYTES, CAPTION, EXT, KEY, MEMBERS, PICTURES, SHARD, ImageBatch
 from curator_image.decode.pictures import pillow_pixels
 from curator_image.decode.probe import BadImage, probe
-from curator_image.samples import column_of, split_name
+from curator_image.reading.rows import column_of
+from curator_image.reading.samples import split_name
 from curator_image.tar import END, Member, padding, read_tar, tar_header, unsafe_name
 
 SOURCE_SHARD = "source_shard"
