@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_image.reading.samples import Bad, Limits, Sample, group_members, names_picture
-from curator_image.tar import Member
+from curator_image.tar.read import Member
 
 
 def members(names: Iterable[str], data: bytes = b"x") -> list[Member]:

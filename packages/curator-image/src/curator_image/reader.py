@@ -57,7 +57,7 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
         checked_paths("ImageReader.paths", self.paths)
         if not isinstance(self.decode, bool):
             raise UsageError(f"ImageReader.decode must be true or false, not {self.decode!r}")
-        self.check_read_options()
+        self._check_read_options()
         self.decompose()
 
     def ray_stage_spec(self) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from curator_image.decode.pictures import pillow_pixels
 from curator_image.decode.probe import BadImage, probe
 from curator_image.reading.rows import column_of
 from curator_image.reading.samples import split_name
-from curator_image.tar import END, Member, padding, read_tar, tar_header, unsafe_name
+from curator_image.tar.names import unsafe_name
+from curator_image.tar.read import Member, read_tar
+from curator_image.tar.write import END, padding, tar_header
 
 SOURCE_SHARD = "source_shard"
 _PLACES = (SHARD, "member", "offset", "length")

@@ -33,7 +33,7 @@ class ReadOptions:
     max_pixels: int = MAX_PIXELS
     max_side: int = MAX_SIDE
 
-    def check_read_options(self) -> None:
+    def _check_read_options(self) -> None:
         """Raise `UsageError` for the first parameter that cannot be."""
         stage = type(self).__name__
         for name in (

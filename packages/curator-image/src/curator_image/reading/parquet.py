@@ -15,7 +15,7 @@ from curator_image.decode.probe import BadImage, probe
 from curator_image.reading.options import ReadOptions, named_fields
 from curator_image.reading.rows import FIXED, JSON_TYPES, Rows, lift, parsed
 from curator_image.reading.samples import Bad, extension_of
-from curator_image.tar import MEMBER_TOO_LARGE
+from curator_image.tar.read import MEMBER_TOO_LARGE
 
 BROKEN_PARQUET = "broken parquet"
 _IMAGE_COLUMNS = ("bytes", "image", "img", "jpg", "image_bytes", "content")

@@ -24,7 +24,7 @@ from curator_image.reading.samples import (
     split_last,
 )
 from curator_image.reading.sources import PARQUETS, TARS
-from curator_image.tar import ARCHIVES, BLOCK, MEMBER_TOO_LARGE, looks_like_tar, read_tar
+from curator_image.tar.read import ARCHIVES, BLOCK, MEMBER_TOO_LARGE, looks_like_tar, read_tar
 
 # How much of each reject is kept, and of all rejects of one source together.
 _RAW_BYTES = 64 << 10
@@ -43,7 +43,7 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
     roots: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        self.check_read_options()
+        self._check_read_options()
         self._fields = named_fields(self.json_fields)
 
     def outputs(self) -> list[str]:

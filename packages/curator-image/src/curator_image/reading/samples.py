@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Literal
 
 from curator_image.decode.probe import PICTURE_EXTENSIONS, sniff
-from curator_image.tar import Member, Problem
+from curator_image.tar.read import Member, Problem
 
 # Reasons, as they stand in rejects.
 NO_KEY = "missing key"
