@@ -403,7 +403,7 @@ def test_a_column_of_parquet_that_has_one_of_our_names_is_kept(tmp_path: Path) -
     path = str(tmp_path / "t.parquet")
     pq.write_table(table, path)
     _, (row,) = read(ImageRead(), path)
-    kept = [row[f"source_{name}"] for name in ("bytes", "format", "shard", "odd")]
+    kept = [row[f"parquet_{name}"] for name in ("bytes", "format", "shard", "odd")]
     assert (kept, row["format"]) == ([12, "A4", "s", True], "jpeg")
 
 

@@ -185,12 +185,12 @@ def _values(table: pa.Table, name: str) -> Sequence[Any]:
 
 
 def _free_name(name: str, table: pa.Table) -> str:
-    """The name of a column of the file; one that is taken by what is found out about the picture goes by ``source_``."""
+    """The name of a column of the file; one that is taken by what is found out about the picture goes by ``parquet_``."""
     if name not in _OURS:
         return name
-    free = f"source_{name}"
+    free = f"parquet_{name}"
     while free in table.column_names:
-        free = f"source_{free}"
+        free = f"parquet_{free}"
     return free
 
 
