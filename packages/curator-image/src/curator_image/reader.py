@@ -8,10 +8,11 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.errors import UsageError
-from curator_core.files import checked_paths
-from curator_core.resources import Resources
-from curator_core.stages import CompositeStage, ProcessingStage, RayStageSpecKeys
-from curator_core.task import EmptyTask
+from curator_core.model.engine_facts import RayStageSpecKeys
+from curator_core.model.resources import Resources
+from curator_core.model.stage import CompositeStage, ProcessingStage
+from curator_core.model.task import EmptyTask
+from curator_core.stages.files import checked_paths
 from curator_image.batch import ImageBatch
 from curator_image.decode.stage import DecodeOptions, ImageDecode
 from curator_image.reading.options import ReadOptions, options_of

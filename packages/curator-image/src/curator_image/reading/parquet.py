@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError
 from curator_image.batch import CAPTION, KEY, ODD, PICTURES
 from curator_image.decode.probe import BadImage, probe

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from curator_core import storage
-from curator_core.stages import ANY_COLUMNS, FanOut
-from curator_core.task import FileGroupTask
+from curator_core.model.stage import ANY_COLUMNS, FanOut
+from curator_core.model.task import FileGroupTask
 from curator_image.batch import CAPTION, ODD, ImageBatch
 from curator_image.decode.probe import UNSUPPORTED, BadImage, Header, probe, sniff
 from curator_image.reading.options import ReadOptions, named_fields

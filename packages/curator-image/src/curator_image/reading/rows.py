@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
 from curator_image.batch import BYTES, CAPTION, EXT, FORMAT, HEIGHT, KEY, MEMBERS, ODD, PICTURES, SHARD, WIDTH
 from curator_image.decode.probe import WRONG_EXTENSION, Header, misnamed
 

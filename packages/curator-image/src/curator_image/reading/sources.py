@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from curator_core import storage
-from curator_core.files import FilePartitioning
+from curator_core.stages.files import FilePartitioning
 from curator_image.decode.probe import PICTURE_EXTENSIONS
 from curator_image.reading.samples import split_last
 
