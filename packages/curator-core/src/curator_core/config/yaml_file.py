@@ -214,5 +214,7 @@ def _unprintable(path: str, text: str, error: yaml.reader.ReaderError) -> FileEr
     if place < 0:
         return FileError(f"{path}: this is not YAML: {error.reason}")
     before = text[:place]
-    message = f"the character {character!r} is not allowed in YAML: remove it, or write it as an escape in double quotes"
+    message = (
+        f"the character {character!r} is not allowed in YAML: remove it, or write it as an escape in double quotes"
+    )
     return _error(path, text, message, (before.count("\n"), len(before) - (before.rfind("\n") + 1)))
