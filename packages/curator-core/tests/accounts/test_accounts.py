@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from curator_core import DocumentBatch, FanOut, Merge, Pipeline, ProcessingStage
 from curator_core.accounts.accounts import Accounts
-from curator_core.accounts.events import DONE, DROPPED, FAILED, FORK, MERGED, Event
+from curator_core.accounts.events import DONE, DROPPED, FAILED, FORK, MERGE, MERGED, Event
 from curator_core.errors import StageError
 from curator_core.model.lineage import child_id
 from curator_core.testing.faults import ChaoticExecutor, Crash
@@ -431,3 +432,34 @@ def test_a_task_that_was_given_up_ends_there_whatever_its_dead_worker_left(
     assert accounts.is_complete("s")
     assert accounts.settle("s").failed == 1
     assert [event.kind for event in accounts.reachable("s")] == [FAILED]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_law_3_of_two_attempts_at_one_task_the_newer_counts_alone(order: tuple[int, ...]) -> None:
+    """The first made three children, the second two (it found less, or was cut short): the third is of no attempt that
+    counts, and the verdict is the same whichever is read first.
+    """
+
+    def attempt(number: int, children: int, kind: str) -> list[Event]:
+        told = [Event(FORK, "s", "s", "g", number, children)]
+        told += [Event(kind, "s", child_id("s", index), "g", number) for index in range(children)]
+        return told
+
+    first, second = attempt(1, 3, DROPPED), attempt(2, 2, DONE)
+    pieces = [second, first[:2], first[2:]]
+    accounts = Accounts([event for place in order for event in pieces[place]])
+    assert accounts.is_complete("s")
+    assert [(event.task, event.attempt) for event in accounts.reachable("s")] == [
+        ("s", 2),
+        ("s.00000", 2),
+        ("s.00001", 2),
+    ]
+    settled = accounts.settle("s")
+    assert (settled.done, settled.dropped, settled.missing) == (1, 0, 0)
+    assert accounts.shares(["s"])[DONE] == 1
+
+
+@pytest.mark.parametrize("newer_first", [False, True])
+def test_law_3_of_two_attempts_at_one_merge_the_newer_counts(newer_first: bool) -> None:
+    told = [Event(MERGE, "m", "m", "g", number, members=[f"s{number}"]) for number in (1, 2)]
+    assert Accounts(told[::-1] if newer_first else told).merges["m"].members == ["s2"]

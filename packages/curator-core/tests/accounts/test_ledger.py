@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,10 +20,12 @@ from hypothesis import strategies as st
 from curator_core import LocalExecutor, Pipeline, storage
 from curator_core.accounts import ledger as ledger_module
 from curator_core.accounts.events import DONE, FORK, Event, events_from, events_table
-from curator_core.accounts.ledger import LedgerWriter, open_accounts, read_events
+from curator_core.accounts.ledger import LedgerWriter, open_accounts, read_events, read_results
+from curator_core.accounts.reject_rows import RejectRow
 from curator_core.accounts.source_list import GONE, Listed, SourceList
 from curator_core.accounts.tally import SUM_UP, StageTotals, Tally
-from curator_core.errors import RunRefused
+from curator_core.errors import OutputError, RunRefused
+from curator_core.model.recorder import Reject
 from curator_core.model.task import FileRecord, StagePerfStats
 from curator_core.running.verify import verify
 from curator_core.stages.files import FilePartitioning
@@ -135,6 +138,36 @@ def test_nothing_is_known_before_it_is_flushed_and_everything_after(tmp_path: Pa
     assert list(read_events(str(tmp_path))) == []
     writer.flush()
     assert [event.task for event in read_events(str(tmp_path))] == ["s"]
+
+
+@pytest.mark.parametrize("folder", ["rejects", "results"])
+def test_laws_3_and_4_no_event_is_durable_before_what_it_stands_for(tmp_path: Path, folder: str) -> None:
+    """A resumed run takes an event for the word that rejects and results of its task are there too."""
+    obstacle = tmp_path / folder
+    obstacle.write_text("a file where the folder is to be: nothing can be written into it")
+    writer = LedgerWriter(str(tmp_path))
+    writer.event(Event(DONE, "s", "s", "g", result="stored"))
+    if folder == "rejects":
+        writer.reject(RejectRow("reject", "s", "g", 1, "s", "Read", Reject("no JSON", raw=b"{")))
+    else:
+        writer.keep("s", pa.py_buffer(b"result"))
+    with pytest.raises(OutputError):
+        writer.flush()
+    assert list(read_events(str(tmp_path))) == []
+    obstacle.unlink()
+    writer.flush()
+    assert [event.task for event in read_events(str(tmp_path))] == ["s"]
+    assert [path.is_file() for path in obstacle.iterdir()] == [True]
+
+
+def test_of_a_result_that_two_attempts_stored_the_newer_is_read(tmp_path: Path) -> None:
+    for attempt in (1, 2):
+        writer = LedgerWriter(str(tmp_path), attempt)
+        writer.keep("s", pa.py_buffer(b"of attempt %d" % attempt))
+        writer.flush()
+    assert {task: data.to_pybytes() for task, data in read_results(str(tmp_path), {"s"}).items()} == {
+        "s": b"of attempt 2"
+    }
 
 
 def test_many_flushes_leave_few_files_and_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

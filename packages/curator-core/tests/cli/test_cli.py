@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from curator_core import registry, storage
 from curator_core.cli import BAD_USAGE, DONE, FAILED, INTERRUPTED, QUARANTINED, doctor, run_command
 from curator_core.cli.init import template_names, template_text
 from curator_core.config.pipeline_file import load_pipeline
+from curator_core.testing.waiting import wait_for
 
 CURATE = [sys.executable, "-c", "from curator_core.cli import main; main()"]
 
 STAGES = '''
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ import pyarrow as pa
 from curator_core import CompositeStage, DocumentBatch, EmptyTask, FanOut, FileGroupTask, FilePartitioning
 from curator_core import LocalExecutor, Pipeline, ProcessingStage, UsageError
 from curator_core.storage import join, open_input, write_atomic
+from curator_core.testing.waiting import wait_for
 from curator_core.workflow import Workflow
 
 
@@ -74,12 +74,11 @@ class Check(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Slow(ProcessingStage[DocumentBatch, DocumentBatch]):
-    seconds: float
+    """Works on a task until there is a file ``go``."""
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         Path(f"started-{task.task_id}").touch()
-        for _ in range(100):  # a signal that comes just before a nap is heard after it
-            time.sleep(self.seconds / 100)
+        wait_for(Path("go").exists, "nobody has let it go on", seconds=60.0)
         return task
 
 
@@ -669,34 +668,32 @@ def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
 ) -> None:
     curate.edit(
         "  - MODULE.Check".replace("MODULE", curate.module),
-        f"  - {curate.module}.Slow: {{seconds: 60}}\n  - {curate.module}.Check",
+        f"  - {curate.module}.Slow\n  - {curate.module}.Check",
     )
     command = [*CURATE, "run", "p.yaml", "--executor", "local", "--workers", str(workers), "--set", "Check.poison=-2"]
     process = spawn(command, cwd=curate.folder, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: any(curate.folder.glob("started-*")), process)
+    wait_for(lambda: any(curate.folder.glob("started-*")) or has_ended(process), "no task has begun")
     os.kill(process.pid, name)
-    _, err = process.communicate(timeout=50)  # less than the minute that its task takes
+    _, err = process.communicate(timeout=50)  # less than the minute that its task would wait
     assert process.returncode == INTERRUPTED, err
     go_on = f"curate run p.yaml --run-dir {curate.folder}/run --executor local --set Check.poison=-2 --resume"
     assert f"interrupted; go on with: {go_on}" in err
     assert "Traceback" not in err
-    wait_for(lambda: not alive_in_group(process.pid), None)
+    wait_for(lambda: not alive_in_group(process.pid), "processes of the run are left")
     assert not list((curate.folder / "out").glob("**/*"))
     assert curate("report", "run") == DONE
     assert "numbers: failed in" in curate.out
     assert "problem: interrupted before it was done\nwhat is complete is kept: go on with --resume" in curate.out
-    assert curate("run", "p.yaml", "--resume", "--set", "Slow.seconds=0", "--allow-changed") == DONE
+    (curate.folder / "go").touch()
+    assert curate("run", "p.yaml", "--resume", "--allow-changed") == DONE
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None, seconds: float = 60) -> None:
-    """Look again and again, because there is nothing to be told by."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if process is not None and process.poll() is not None:
-            raise AssertionError(process.communicate())
-        assert time.monotonic() < end
-        time.sleep(0.02)
+def has_ended(process: subprocess.Popen[str]) -> bool:
+    """False while the process runs; when it has ended, an error with what it has printed."""
+    if process.poll() is not None:
+        raise AssertionError(process.communicate())
+    return False
 
 
 def alive_in_group(leader: int) -> bool:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.machine import Machine
 from curator_core.testing import stages as s
 from curator_core.testing.stages import leave_trace, traces
+from curator_core.testing.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -273,7 +273,7 @@ def test_a_failing_teardown_is_told_and_never_hides_what_came_first(workers: int
 class SeesCards(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Notes which GPUs its process sees; the second worker that is set up dies with its first task.
 
-    The first waits for that, a minute at most, so that there is a task to die of.
+    The first waits for that, so that there is a task to die of.
     """
 
     folder: str = ""
@@ -288,7 +288,7 @@ class SeesCards(ProcessingStage[DocumentBatch, DocumentBatch]):
             leave_trace(self.folder, "death")
             os._exit(1)
         if self.dies and self._worker == "local-0":
-            wait_for(lambda: len(traces(Path(self.folder), "death")) == 1)
+            wait_for(lambda: len(traces(Path(self.folder), "death")) == 1, "no other worker has died")
         s.spin()
         return task.with_data(task.data)
 
@@ -397,13 +397,6 @@ SLOW = """
 """
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -420,7 +413,10 @@ def test_ctrl_c_ends_promptly_and_leaves_no_process_and_no_half_file(
     script.write_text(textwrap.dedent(SLOW))
     command = [sys.executable, str(script), str(tmp_path), str(workers)]
     driver = spawn(command, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: len(list(tmp_path.glob("begun-*"))) == max(1, workers) or driver.poll() is not None)
+    wait_for(
+        lambda: len(list(tmp_path.glob("begun-*"))) == max(1, workers) or driver.poll() is not None,
+        "not every worker has begun",
+    )
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the whole group
     _, errors = driver.communicate(timeout=60)  # what they are at would never end
     assert driver.returncode != 0
@@ -437,10 +433,13 @@ def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "slow.py"
     script.write_text(textwrap.dedent(SLOW))
     with subprocess.Popen([sys.executable, str(script), str(tmp_path), "2"]) as driver:
-        wait_for(lambda: len(list(tmp_path.glob("begun-*"))) == 2 or driver.poll() is not None)
+        wait_for(
+            lambda: len(list(tmp_path.glob("begun-*"))) == 2 or driver.poll() is not None,
+            "not every worker has begun",
+        )
         driver.kill()
     pids = [int(path.name.partition("-")[2]) for path in tmp_path.glob("pid-*")]
-    wait_for(lambda: not any(alive(pid) for pid in pids))
+    wait_for(lambda: not any(alive(pid) for pid in pids), "workers outlive their driver")
 
 
 # Scripts and notebooks

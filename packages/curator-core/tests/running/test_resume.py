@@ -176,6 +176,19 @@ def test_a_complete_run_resumed_does_nothing_and_gives_the_same(tmp_path: Path, 
     trial.check(again)
 
 
+def test_law_4_output_that_somebody_has_deleted_is_written_again(tmp_path: Path) -> None:
+    trial = here(tmp_path)
+    trial.run()
+    before = worked_on(trial)
+    deleted = sorted((tmp_path / "out").glob("*.jsonl"))[3]
+    deleted.unlink()
+    result = trial.run(resume=True)
+    assert deleted.exists()
+    trial.check(result)
+    assert worked_on(trial) - before == 1, "its source is run again, and no other"
+    assert result.summary.inputs == {"unchanged": 8, "unfinished": 1}
+
+
 def test_tables_are_given_back_too(tmp_path: Path) -> None:
     trial = here(tmp_path)
     pipeline = Pipeline(trial.stages()[:-1])
@@ -206,6 +219,17 @@ def test_a_changed_pipeline_is_refused_with_what_has_changed(tmp_path: Path) -> 
         changed_stages(trial).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"), resume=True)
     assert "--fresh" in str(caught.value)
     assert "--allow-changed" in str(caught.value)
+
+
+def test_law_4_a_stage_of_another_version_is_a_changed_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = here(tmp_path)
+    interrupt(trial, 3)
+    monkeypatch.setattr(NoMultiples, "version", "2")
+    with pytest.raises(RunRefused, match=r"'NoMultiples': version was '?1'?, is '?2'?"):
+        trial.run(resume=True)
+    trial.check(trial.run(resume=True, allow_changed=True))
 
 
 def test_a_run_is_not_run_over_without_being_told_to(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import http.server
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -152,6 +153,43 @@ with write_atomic({str(tmp_path / "a")!r}) as out:
     assert storage.list_files(tmp_path) == []
     write_bytes_atomic(tmp_path / "a", b"whole")
     assert storage.list_files(tmp_path) == [str(tmp_path / "a")]
+
+
+def test_law_2_a_file_and_every_new_name_on_its_path_survive_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on the disk after a loss of power is what was synced: of a file its bytes, of a folder its names."""
+    bytes_synced: dict[str, int] = {}  # by name, when it was given
+    file_sizes: dict[tuple[int, int], int] = {}
+    names_synced: dict[tuple[int, int], set[str]] = {}
+    sync, replace = os.fsync, os.replace
+
+    def identity(status: os.stat_result) -> tuple[int, int]:
+        return status.st_dev, status.st_ino
+
+    def noting_sync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            names_synced.setdefault(identity(status), set()).update(os.listdir(descriptor))
+        else:
+            file_sizes[identity(status)] = status.st_size
+        sync(descriptor)
+
+    def noting_replace(source: Path, target: Path) -> None:
+        bytes_synced[Path(target).name] = file_sizes.get(identity(Path(source).stat()), -1)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    path = tmp_path / "new" / "newer" / "file"
+    for data in (b"first", b"the second is longer"):  # of a file that is replaced the same holds
+        names_synced.pop(identity(path.parent.stat()) if path.parent.exists() else (0, 0), None)
+        write_bytes_atomic(path, data)
+        assert bytes_synced.pop("file") == len(data), "a name was given to bytes that a loss of power would take"
+        assert "file" in names_synced.get(identity(path.parent.stat()), set()), "its name would be lost"
+    for folder in (path.parent, path.parent.parent):
+        above = names_synced.get(identity(folder.parent.stat()), set())
+        assert folder.name in above, f"the name of the folder {folder.name!r} would be lost, with all that is in it"
 
 
 def test_a_temporary_name_that_a_killed_process_left_is_not_an_obstacle(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from curator_core.testing.faults import (
     write_inputs,
 )
 from curator_core.testing.stages import KillWorker, traces
+from curator_core.testing.waiting import wait_for
 
 pytestmark = pytest.mark.slow  # all of it together
 
@@ -201,9 +201,8 @@ def test_a_second_run_in_one_directory_is_refused_while_the_first_is_at_work(tmp
 def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 2}, files=40, seconds=0.05)
     driver = trial.start_driver()
-    while len(trial.traced()) < 3:
-        assert driver.poll() is None
-        time.sleep(0.01)
+    wait_for(lambda: len(trial.traced()) >= 3 or driver.poll() is not None, "no task was worked on")
+    assert driver.poll() is None
     driver.kill()
     driver.communicate()
     trial.check(trial.run(resume=True))

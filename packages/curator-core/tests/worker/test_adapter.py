@@ -185,6 +185,21 @@ def test_a_batch_that_loses_rows_is_caught() -> None:
         run(EachRow(), Batched(lambda _, tasks: [tasks[0].with_data(tasks[0].data.slice(1)), *tasks[1:]]))
 
 
+def test_law_3_two_tasks_of_one_call_are_balanced_like_one() -> None:
+    """Two tasks and no third: a call of one task is balanced elsewhere, and would hide what this is about."""
+
+    def cuts(_: Any, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
+        return [tasks[0].with_data(tasks[0].data.slice(1)), *tasks[1:]]
+
+    def doubles(_: Any, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
+        return [*tasks[:1], *(task.with_data(pa.concat_tables([task.data] * 2)) for task in tasks[1:])]
+
+    with pytest.raises(AccountingError, match=r"'Batched' lost 1 rows"):
+        run(EachRow(), Batched(cuts), tasks=[batch(1, 2)])
+    with pytest.raises(AccountingError, match=r"'Batched' made 1 rows out of nothing"):
+        run(EachRow(), Batched(doubles), tasks=[batch(1, 2)])
+
+
 def test_a_batch_is_filled_from_one_source() -> None:
     sizes: list[int] = []
 
@@ -304,6 +319,48 @@ def test_a_fan_out_that_returns_one_task_or_something_else_is_told_so() -> None:
 def test_a_fan_out_that_loses_rows_is_caught() -> None:
     with pytest.raises(AccountingError, match="lost 1 rows"):
         run(Many(lambda _, task: [task.with_data(task.data.slice(1))]))
+
+
+def failing_once(after: int) -> Any:
+    """A fan-out of each row, as a generator that fails before row ``after``, the first time it gets there."""
+    failed: list[int] = []
+
+    def function(stage: Many, task: DocumentBatch) -> Iterator[DocumentBatch]:
+        for number in range(task.num_rows):
+            if number == after and not failed:
+                failed.append(number)
+                raise OSError("the network is away")
+            yield task.with_data(task.data.slice(number, 1))
+
+    return function
+
+
+@pytest.mark.parametrize("after", range(3))
+def test_law_3_a_fan_out_that_is_asked_again_hands_out_no_child_twice(after: int) -> None:
+    result = run(Many(failing_once(after)), retries=1)
+    assert rows(result) == [[1], [2], [3]]
+    assert [task.task_id for task in result] == [f"task-00000.0000{n}" for n in range(3)]
+    assert (result.summary.stages[0].rows_in, result.summary.stages[0].rows_out) == (3, 3)
+    assert result.summary.shares == {"done": "1", "dropped": "0", "failed": "0"}
+
+
+def test_law_3_a_reader_that_is_asked_again_counts_its_rows_and_rejects_once() -> None:
+    failed: list[int] = []
+
+    class ReadsParts(FanOut[FileGroupTask, DocumentBatch]):
+        def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+            for number in range(3):
+                self.record_read(2)
+                self.record_rejected("no JSON", source=task.data[0], position=number)
+                yield batch(number)
+                if number == 1 and not failed:
+                    failed.append(number)
+                    raise OSError("the network is away")
+
+    result = run(ReadsParts(), tasks=[FileGroupTask(data=["a.jsonl"])], retries=1)
+    assert rows(result) == [[0], [1], [2]]
+    stats = result.summary.stages[0]
+    assert (stats.rows_in, stats.rows_out, stats.rejected) == (6, 3, {"no JSON": 3})
 
 
 def test_a_fan_out_into_nothing_is_told() -> None:
