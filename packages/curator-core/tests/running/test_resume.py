@@ -413,7 +413,7 @@ def test_a_lock_whose_folder_was_taken_away_is_taken_anew(tmp_path: Path, monkey
         first.unlock(leave_no_trace=True)
         return found
 
-    monkeypatch.setattr("curator_core.running.directory.os.open", open_and_lose)
+    monkeypatch.setattr("curator_core.running.locks.os.open", open_and_lose)
     second.lock()
     third = RunDirectory(str(tmp_path / "runs" / "a"))
     with pytest.raises(RunRefused, match="another run is at work"):

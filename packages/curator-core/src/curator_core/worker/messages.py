@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import traceback
 from typing import Any
 
@@ -9,6 +10,7 @@ from curator_core.errors import CuratorError
 from curator_core.model.task import FileGroupTask, Task
 
 MAX_MESSAGE = 4_000
+_HERE = os.path.dirname(__file__)  # noqa: PTH120 - as text, to compare with what frames say
 
 
 def _kind(error: BaseException) -> str:
@@ -31,7 +33,7 @@ def _user_traceback(error: BaseException) -> str:
     if isinstance(error, CuratorError):
         return ""
     frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_code.co_filename == __file__:
+    while frame is not None and os.path.dirname(frame.tb_frame.f_code.co_filename) == _HERE:  # noqa: PTH120
         frame = frame.tb_next
     return "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))
 
