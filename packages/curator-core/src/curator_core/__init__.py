@@ -48,6 +48,7 @@ _HOME = {
     "SelectColumns": "stages.columns",
     "SourceStage": "model.stage",
     "StageError": "errors",
+    "TaskTimeout": "errors",
     "StagePerfStats": "model.task",
     "Task": "model.task",
     "TooManyErrors": "errors",

@@ -36,6 +36,7 @@ from curator_core.model.parameters import (
     _positional_only,
     _positive,
     _same,
+    _seconds,
     _signature,
 )
 from curator_core.model.recorder import Recorder, Reject
@@ -72,6 +73,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
     name: str = ""
     resources: Resources = Resources()
     batch_size: int = 1  # how many tasks `process_batch` is given at most
+    # Seconds that one task may take; over it the worker is ended and the task goes to the error policy. None: any time.
+    task_timeout_s: float | None = None
     runtime_env: Mapping[str, Any] | None = None
     # True for a stage that legitimately makes rows out of rows (a splitter); otherwise more rows out than in is an error.
     creates_rows: bool = False
@@ -269,6 +272,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         batch_size: int | None = None,
         num_workers: int | None = _UNSET,
         runtime_env: Mapping[str, Any] | None = _UNSET,
+        task_timeout_s: float | None = _UNSET,
         ray_stage_spec: Mapping[str, Any] | None = None,
         xenna_stage_spec: Mapping[str, Any] | None = None,
         **params: Any,
@@ -301,6 +305,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
             changes["_num_workers"] = None if num_workers is None else _positive("num_workers", num_workers)
         if runtime_env is not _UNSET:
             changes["runtime_env"] = runtime_env
+        if task_timeout_s is not _UNSET:
+            changes["task_timeout_s"] = None if task_timeout_s is None else _seconds("task_timeout_s", task_timeout_s)
         if ray_stage_spec is not None:
             changes["_ray_spec"] = {**self.__dict__.get("_ray_spec", {}), **ray_stage_spec}
         if xenna_stage_spec is not None:
@@ -343,8 +349,26 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
 
 _BRIEF = reprlib.Repr(maxlist=4, maxtuple=4, maxset=4, maxfrozenset=4, maxdict=8, maxstring=300, maxother=300)
-_SETTINGS = ("name", "resources", "batch_size", "num_workers", "runtime_env", "ray_stage_spec", "xenna_stage_spec")
-_OVERRIDES = ("name", "resources", "batch_size", "_num_workers", "runtime_env", "_ray_spec", "_xenna_spec")
+_SETTINGS = (
+    "name",
+    "resources",
+    "batch_size",
+    "num_workers",
+    "runtime_env",
+    "task_timeout_s",
+    "ray_stage_spec",
+    "xenna_stage_spec",
+)
+_OVERRIDES = (
+    "name",
+    "resources",
+    "batch_size",
+    "_num_workers",
+    "runtime_env",
+    "task_timeout_s",
+    "_ray_spec",
+    "_xenna_spec",
+)
 
 
 class FanOut(ProcessingStage[X, Y]):

@@ -68,7 +68,7 @@ class BaseStageAdapter:
         except CuratorError:
             raise
         except Exception as error:
-            raise StageError(self.name, f"({what})", _reason(error), _user_traceback(error)) from error
+            raise StageError(self.name, _reason(error), hook=what, details=_user_traceback(error)) from error
 
     def stream(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
         """What the stage makes of ``tasks``, as it is asked for."""
@@ -560,7 +560,7 @@ class BaseStageAdapter:
 
     def _stage_error(self, task: Task[Any], error: Exception, tasks: int = 1) -> StageError:
         where = task.task_id if tasks == 1 else f"{task.task_id} and {tasks - 1} more"
-        return StageError(self.name, where, _reason(error), _user_traceback(error))
+        return StageError(self.name, _reason(error), where, details=_user_traceback(error))
 
     def _raw_row(self, table: pa.Table, row: int) -> bytes:
         try:
@@ -630,7 +630,7 @@ class BaseStageAdapter:
         has = ", ".join(task.column_names) or "no columns"
         reason = f"column {', '.join(map(repr, missing))} is missing; the task has {has}"
         if self.context.on_error == "fail":
-            raise StageError(self.name, task.task_id, reason)
+            raise StageError(self.name, reason, task.task_id)
         self._quarantine_task(task, UsageError(reason), task.num_rows)
         return False
 
@@ -642,7 +642,7 @@ class BaseStageAdapter:
                 names = result.column_names
                 twice = sorted({name for name in names if names.count(name) > 1})
                 what += f": column {', '.join(map(repr, twice))} is there twice" if twice else ""
-            raise StageError(self.name, parent.task_id, f"the stage made an invalid {what}")
+            raise StageError(self.name, f"the stage made an invalid {what}", parent.task_id)
         if self._inspected:
             return
         self._inspected = True
@@ -653,9 +653,9 @@ class BaseStageAdapter:
         if missing:
             raise StageError(
                 self.name,
-                parent.task_id,
                 f"the stage declares column {', '.join(map(repr, missing))} in outputs(), but what it made has "
                 f"{', '.join(names) or 'no columns'}",
+                parent.task_id,
             )
 
     def _missing(self, task: Task[Any]) -> list[str] | None:
