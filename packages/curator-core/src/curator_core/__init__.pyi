@@ -11,6 +11,7 @@ from curator_core.errors import OutputError as OutputError
 from curator_core.errors import PlanError as PlanError
 from curator_core.errors import RunRefused as RunRefused
 from curator_core.errors import StageError as StageError
+from curator_core.errors import TaskTimeout as TaskTimeout
 from curator_core.errors import TooManyErrors as TooManyErrors
 from curator_core.errors import UsageError as UsageError
 from curator_core.errors import WorkerDied as WorkerDied
@@ -97,6 +98,7 @@ __all__ = [
     "StageError",
     "StagePerfStats",
     "Task",
+    "TaskTimeout",
     "TooManyErrors",
     "UsageError",
     "Where",
