@@ -82,6 +82,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
     # True for a stage with hardly any work of its own (a threshold, a small head): behind a stage that uses a GPU it runs
     # in that stage's worker, so that what it drops is never sent to another.
     light: bool = False
+    # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends something, or takes long.
+    tried_by_plan: ClassVar[bool] = True
     # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Those that are
     # called path, file and the like always are. In a pipeline file both are relative to it.
     maybe_paths: ClassVar[tuple[str, ...]] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,6 +129,8 @@ class Plan:
                 lines.append(f"group {number}  {_needs(group)}{'  fans out' if group.is_fanout else ''}")
                 for planned in group.stages:
                     lines.append(f"  {planned.name}  {_shown(planned)}")
+                    if said := planned.stage.describe():
+                        lines += textwrap.wrap(said, 112, initial_indent="      ", subsequent_indent="        ")
                     reads, adds = needed_columns(planned.stage), list(planned.stage.outputs())
                     if reads or adds:
                         lines.append(
