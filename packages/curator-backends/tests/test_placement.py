@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator_backends.cluster import Cluster, Node
-from curator_backends.ray_data.adapter import group_of
 from curator_backends.ray_data.placement import FIRST_WORKERS, describe_group, place, start_no_more
 from curator_core.errors import PlanError, UsageError
-from curator_core.plan import Group
+from curator_core.plan import Group, PlannedStage
 from curator_core.resources import Resources
 from curator_core.stages import ProcessingStage, RayStageSpecKeys, WorkerMetadata
 from curator_core.task import DocumentBatch
@@ -37,6 +36,10 @@ class Loaded(Plain):
 class TidiesUp(Plain):
     def teardown(self) -> None:
         self.model = None
+
+
+def group_of(stage: Any) -> Group:
+    return Group((PlannedStage(stage, stage.name),), stage.resources, stage.num_workers())
 
 
 def nodes(
