@@ -15,8 +15,8 @@ import stages_for_tests as s
 
 from curator_backends import RayDataStageAdapter, create_actor_from_stage, create_task_from_stage
 from curator_core import DocumentBatch, ProcessingStage, Resources, Task, UsageError, WorkerMetadata
-from curator_core.adapter import BaseStageAdapter
 from curator_core.errors import PlanError
+from curator_core.worker.adapter import BaseStageAdapter
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray]

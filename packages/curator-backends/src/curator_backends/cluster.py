@@ -19,7 +19,7 @@ from curator_backends.minimal import minimal_ray
 from curator_backends.options import RayOptions
 from curator_backends.processes import kill_leftovers, ray_processes
 from curator_core.errors import CuratorError, MissingDependency, PlanError, UsageError
-from curator_core.machine import Machine
+from curator_core.model.machine import Machine
 
 # Read by Ray when it is imported. The raylet prints the death of every worker on the driver's terminal, whatever the log
 # settings; the run counts them and says what came of it.
@@ -236,7 +236,7 @@ def _gpu_memory(ray: Any, avoid: str | None) -> float | None:
 
     @ray.remote(num_cpus=0, max_retries=1)
     def smallest() -> float | None:
-        from curator_core.machine import this_machine
+        from curator_core.model.machine import this_machine
 
         return this_machine().gpu_memory_gb
 

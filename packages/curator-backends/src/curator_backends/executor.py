@@ -21,9 +21,9 @@ from curator_backends.options import RayOptions, parse_options
 from curator_backends.supervisor import Need, Supervisor
 from curator_backends.worker import Job
 from curator_core.errors import UsageError
-from curator_core.executor import BaseExecutor, SegmentRun
-from curator_core.machine import Machine, this_machine
-from curator_core.task import Task
+from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.model.machine import Machine, this_machine
+from curator_core.model.task import Task
 
 
 class RayExecutor[Options: RayOptions](BaseExecutor):

@@ -15,7 +15,7 @@ from typing import Any
 import cloudpickle
 
 from curator_core.errors import CuratorError, WorkerDied
-from curator_core.transport import by_value
+from curator_core.model.codec import by_value
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 

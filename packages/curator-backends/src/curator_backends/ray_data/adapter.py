@@ -25,11 +25,12 @@ from curator_backends.ray_data.placement import describe_group, place
 from curator_backends.ray_data.workers import this_worker
 from curator_backends.transport import ITEM
 from curator_backends.worker import clean_node, once_per_node
-from curator_core.adapter import BaseStageAdapter, RunContext
-from curator_core.ledger import MemorySink, Sink
-from curator_core.plan import Group, PlannedStage
-from curator_core.stages import ProcessingStage, overrides
-from curator_core.task import Task
+from curator_core.accounts.ledger import MemorySink, Sink
+from curator_core.model.stage import ProcessingStage, overrides
+from curator_core.model.task import Task
+from curator_core.planning.plan import Group, PlannedStage
+from curator_core.worker.adapter import BaseStageAdapter
+from curator_core.worker.context import RunContext
 
 Stage = ProcessingStage[Any, Any]
 Batch = Mapping[str, Any]

@@ -20,9 +20,9 @@ from curator_backends.ray_data.placement import Placement, place, start_no_more
 from curator_backends.sources import Feeder, SourceBlocks
 from curator_backends.supervisor import Need
 from curator_backends.transport import unpack
-from curator_core.executor import SegmentRun
-from curator_core.task import Task
-from curator_core.transport import decode_task
+from curator_core.executors.base import SegmentRun
+from curator_core.model.codec import decode_task
+from curator_core.model.task import Task
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from curator_backends.transport import decode, encode_stream
 from curator_backends.worker import GroupWorker, Job
-from curator_core.stages import NodeInfo, WorkerMetadata, overrides
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.stage import overrides
 
 _kept: dict[tuple[str, int], GroupWorker] = {}
 

@@ -21,12 +21,12 @@ from curator_backends.sources import SourceBlocks
 from curator_backends.supervisor import Need, Stalled
 from curator_backends.transport import unpack
 from curator_core.errors import MissingDependency, PlanError, UsageError, WorkerDied
-from curator_core.executor import SegmentRun
-from curator_core.machine import Machine
-from curator_core.plan import Group
-from curator_core.stages import XennaStageSpecKeys
-from curator_core.task import Task
-from curator_core.transport import decode_task
+from curator_core.executors.base import SegmentRun
+from curator_core.model.codec import decode_task
+from curator_core.model.engine_facts import XennaStageSpecKeys
+from curator_core.model.machine import Machine
+from curator_core.model.task import Task
+from curator_core.planning.plan import Group
 
 Mode = Literal["streaming", "batch"]
 
