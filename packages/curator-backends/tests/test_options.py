@@ -54,10 +54,10 @@ def test_the_size_of_a_cluster_that_is_there_cannot_be_given(executor: Any) -> N
 
 
 @BOTH
-def test_an_executor_talks_when_it_is_asked_to(executor: Any) -> None:
+def test_an_executor_is_verbose_when_it_is_asked_to_be(executor: Any) -> None:
     quiet = executor(num_cpus=2)
     assert not quiet.settings.verbose
-    quiet.talk()
+    quiet.set_verbose()
     assert quiet.settings.verbose
     assert quiet.settings.num_cpus == 2
 

@@ -76,7 +76,7 @@ def test_a_lost_node_is_named_with_the_way_to_go_on() -> None:
         assert "0123456789ab left the cluster" in str(told)
         assert "--resume" in str(told)
         assert _explained(error) is error
-    of_a_stage = StageError("MyStage", "task-1", "ValueError: bad row")
+    of_a_stage = StageError("MyStage", "ValueError: bad row", "task-1")
     assert _explained(of_a_stage, gone) is of_a_stage
 
 

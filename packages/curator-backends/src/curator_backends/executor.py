@@ -44,7 +44,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
 
-    def talk(self) -> None:
+    def set_verbose(self) -> None:
         """Let Ray and the engine write to the terminal, as ``verbose`` does."""
         self.settings = replace(self.settings, verbose=True)
 

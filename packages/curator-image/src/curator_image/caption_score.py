@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.column_filter import ColumnFilter
 from curator_core.errors import UsageError
-from curator_core.resources import Resources
-from curator_core.stages import NodeInfo, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.resources import Resources
+from curator_core.model.task import DocumentBatch
+from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import CAPTION
 from curator_image.embedding import (
     DEFAULT_MODEL,
@@ -23,6 +23,7 @@ from curator_image.embedding import (
     embedding_matrix,
     embedding_origin,
 )
+from curator_image.exact import row_sums
 from curator_image.models.needs import ParameterResources
 from curator_image.models.source import check_model, locate_folder, split_model
 from curator_image.models.towers import DEVICES, PRECISIONS, TextTower, choose_device, threads
@@ -36,6 +37,8 @@ class CaptionScoreFilter(ColumnFilter):
     to the model: the 0.28 and 0.3 of LAION are for ViT-B/32; ViT-L/14, the default here, gives lower values, and 0.2 drops
     captions that have nothing to do with their picture. An image without a caption leaves as ``no caption``.
     """
+
+    tried_by_plan = False
 
     maybe_paths = ("model",)
 
@@ -110,7 +113,7 @@ class CaptionScoreFilter(ColumnFilter):
                     f"column {self.embedding_column!r} has {images.shape[1]} numbers, but texts of {mine!r} have "
                     f"{texts.shape[1]}: make the embedding with the same model"
                 )
-            scores[there] = (images[there].astype(np.float64) * texts).sum(axis=1)
+            scores[there] = row_sums(images[there].astype(np.float64) * texts)
         return pa.array(scores, mask=~there)
 
     def keep_array(self, scores: pa.Array) -> Any:

@@ -12,11 +12,12 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import array, scalar
+from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import MissingDependency, UsageError, nearest
-from curator_core.stages import WorkerMetadata
+from curator_core.formatting import number
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text.features import TextFeatures
-from curator_text.filters.base import TextFilter, check_number, check_whole
+from curator_text.filters.base import TextFilter, check_number, check_whole, share
 from curator_text.filters.fasttext import Predict, language_scores, load_model
 
 
@@ -57,6 +58,11 @@ class LanguageFilter(TextFilter):
 
     def scores_of(self, text: TextFeatures) -> pa.Array:
         return language_scores(self._model(), text, self.max_chars)
+
+    def limits(self) -> str:
+        languages = " or ".join(self.languages or ("any language",))
+        text = f" by their first {number(self.max_chars)} characters" if self.max_chars is not None else ""
+        return f"documents in {languages} with a probability of at least {share(self.min_score)}{text}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         keep = pc.greater_equal(pc.struct_field(scores, "score"), scalar(self.min_score))

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from curator_core import DocumentBatch, UsageError
-from curator_core.stages import WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text import features, filters, modifiers, presets
 from curator_text.filters import code
 from curator_text.filters.recipes import LineStage, RecipeFilter
@@ -61,7 +61,9 @@ FILTERS: list[Any] = [
     filters.XMLHeaderFilter(),
     filters.HTMLBoilerplateFilter(),
     filters.PerExtensionFilter("python", "py", str(DATA / "code_meta.csv")),
-    filters.UrlBlocklistFilter(["example.com"], words=["casino"], subwords=["xx"], column="text"),
+    filters.UrlBlocklistFilter(
+        ["example.com"], words=["casino"], soft_words=["free", "win"], subwords=["xx"], column="text"
+    ),
     filters.BadWordsFilter(["darn", "oh no"]),
     filters.GopherQualityFilter(),
     filters.GopherRepetitionFilter(),
@@ -535,3 +537,39 @@ def test_bad_words_are_found_as_words_and_a_share_can_be_kept() -> None:
     kept = some.keep(some.score(many)).true_count
     assert 500 < kept < 700
     assert kept == some.keep(some.score(many[::-1])).true_count
+
+
+# Seeds that decide nothing unless another parameter asks for a draw.
+UNSAID = {("FastTextQualityFilter", "seed"), ("BadWordsFilter", "seed")}
+
+
+def other_numbers(stage: Any) -> list[tuple[str, Any]]:
+    values = stage.params().items()
+    return [(name, value) for name, value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+
+
+@pytest.mark.parametrize(
+    "stage", [*FILTERS, *LINE_STAGES, LanguageFilter(), filters.KenLMPerplexityFilter("m")], ids=names
+)
+def test_every_limit_of_a_filter_is_in_what_it_says_of_itself(stage: Any) -> None:
+    said = stage.describe()
+    assert said.startswith(("keeps ", "removes ")), said
+    for name, value in other_numbers(stage):
+        if (type(stage).__name__, name) in UNSAID:
+            continue
+        changed = stage.with_(**{name: value + 1 if isinstance(value, int) else value * 0.9 + 0.003})
+        assert changed.describe() != said, name
+    if stage in LINE_STAGES:
+        assert stage.with_(rewrite=False).describe() != said
+    else:
+        assert stage.with_(mode="invert").describe() == "drops " + said.removeprefix("keeps ")
+        assert stage.with_(mode="annotate").describe().startswith("drops nothing; marks documents") or "files" in said
+
+
+def test_limits_are_said_as_people_say_them() -> None:
+    assert filters.WordCountFilter().describe() == "keeps documents of 50 to 100,000 words"
+    assert filters.WordCountFilter(min_words=0).describe() == "keeps documents of at most 100,000 words"
+    assert "at most 25 % of characters other than" in filters.NonAlphaNumericFilter().describe()
+    assert "run of 3 words" in filters.RepeatingTopNGramsFilter(n=3).describe()
+    assert filters.TokenCountFilter("gpt2", min_tokens=10).describe() == "keeps documents of at least 10 tokens of gpt2"
+    assert filters.GopherQualityFilter(min_doc_words=None).describe().startswith("keeps documents with at most 100,000")

@@ -27,10 +27,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import array, scalar
-from curator_core.column_filter import ColumnFilter
+from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import MissingDependency, UsageError
-from curator_core.task import DocumentBatch
+from curator_core.formatting import number
+from curator_core.model.task import DocumentBatch
+from curator_core.stages.column_filter import ColumnFilter
 from curator_text._columns import check_free
 from curator_text.features import TextFeatures, features_of
 
@@ -103,6 +104,27 @@ def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any], *, empty: float) -> n
     result = np.full(len(whole), empty, np.float64)
     np.divide(part, whole, out=result, where=whole != 0)
     return result
+
+
+def share(part: float) -> str:
+    """A limit in words: 0.25 is ``25 %``."""
+    return f"{100 * part:.10g} %"
+
+
+def spread(low: float, high: float) -> str:
+    """A range in words: ``50 to 100,000``, ``at least 50``, ``at most 1,500``."""
+    if high == float("inf"):
+        return f"at least {_exactly(low)}"
+    return f"{_exactly(low)} to {_exactly(high)}" if low > 0 else f"at most {_exactly(high)}"
+
+
+def spread_share(low: float, high: float) -> str:
+    """A range of shares in words: ``1 to 85 %``."""
+    return f"{100 * low:.10g} to {share(high)}"
+
+
+def _exactly(value: float) -> str:
+    return number(value) if float(value).is_integer() else f"{value:.10g}"
 
 
 def at_most(scores: pa.Array, limit: float) -> pa.Array:

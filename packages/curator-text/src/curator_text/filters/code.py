@@ -23,9 +23,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import scalar
+from curator_core.arrow.arrays import scalar
 from curator_core.errors import UsageError, nearest
-from curator_core.stages import WorkerMetadata
+from curator_core.formatting import number
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text import _unicode
 from curator_text.features import ENGLISH, LETTER, Block, TextFeatures
 from curator_text.filters.base import (
@@ -36,6 +37,9 @@ from curator_text.filters.base import (
     check_number,
     check_range,
     ratio,
+    share,
+    spread,
+    spread_share,
 )
 
 # The score of a document whose comments cannot be told, because one does not end or Python cannot read it.
@@ -64,6 +68,9 @@ class PythonCommentToCodeFilter(DocumentFilter):
             return 0.0
         size = sum(map(len, docstrings)) + max(len(docstrings) - 1, 0) + sum(map(len, comments))
         return size / len(source) if source else 0.0
+
+    def limits(self) -> str:
+        return f"Python files with {spread_share(self.min_comment_to_code_ratio, self.max_comment_to_code_ratio)} of their characters in comments and docstrings"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return between(scores, self.min_comment_to_code_ratio, self.max_comment_to_code_ratio)
@@ -107,6 +114,9 @@ class GeneralCommentToCodeFilter(DocumentFilter):
                     found.append(match.group(match.lastgroup))
         return (sum(map(len, found)) + max(len(found) - 1, 0)) / len(source)
 
+    def limits(self) -> str:
+        return f"{self.language} files with {spread_share(self.min_comment_to_code_ratio, self.max_comment_to_code_ratio)} of their characters in comments"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return between(scores, self.min_comment_to_code_ratio, self.max_comment_to_code_ratio)
 
@@ -126,6 +136,9 @@ class NumberOfLinesOfCodeFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return text.per_row(Block.line_counts)
 
+    def limits(self) -> str:
+        return f"files of {spread(self.min_lines, self.max_lines)} lines"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return between(scores, self.min_lines, self.max_lines)
 
@@ -142,6 +155,9 @@ class AlphaFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(_letters, _unicode.ALPHABETIC), text.per_row(Block.char_counts), empty=0.0)
+
+    def limits(self) -> str:
+        return f"files with at least {share(self.min_alpha_ratio)} letters among their characters"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.min_alpha_ratio)
@@ -160,6 +176,9 @@ class XMLHeaderFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return text.per_row(_has_xml_header, self.char_prefix_search_length)
+
+    def limits(self) -> str:
+        return f"files without an XML declaration in their first {number(self.char_prefix_search_length)} characters"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pc.not_equal(scores, scalar(1))
@@ -180,6 +199,9 @@ class HTMLBoilerplateFilter(DocumentFilter):
     def score_one(self, source: str) -> float:
         size = visible_chars(source)
         return size / len(source) if source and size >= self.min_lang_content_num_chars else 0.0
+
+    def limits(self) -> str:
+        return f"HTML files with at least {number(self.min_lang_content_num_chars)} visible characters that are at least {share(self.min_lang_content_ratio)} of the source"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.min_lang_content_ratio)
@@ -217,6 +239,9 @@ class PerExtensionFilter(TextFilter):
         if alphabetic:
             keep &= ~(text.per_row(_letters, _unicode.LETTER) < alphabetic * chars)
         return keep.astype(np.int64)
+
+    def limits(self) -> str:
+        return f"{self.lang} files within the limits of {self.metadata_file!r} for .{self.extension}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pc.equal(scores, scalar(1))

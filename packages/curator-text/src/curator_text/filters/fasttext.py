@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curator_core.arrays import array, scalar
+from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError
-from curator_core.stages import WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text.features import TextFeatures
-from curator_text.filters.base import TextFilter, check_number, check_whole, optional
+from curator_text.filters.base import TextFilter, check_number, check_whole, optional, share
 
 Predict = Callable[[str], tuple[str, float]]
 
@@ -59,6 +59,14 @@ class FastTextQualityFilter(TextFilter):
             draws.append((1 - uniform) ** (-1 / self.alpha) - 1)
         return pa.StructArray.from_arrays([array(scores, pa.float64()), array(draws, pa.float64())], ["score", "draw"])
 
+    def limits(self) -> str:
+        if self.min_score is not None:
+            return f"documents that {self.model_path} finds {self.label} with at least {share(self.min_score)}"
+        return (
+            f"documents by a draw (Pareto, alpha {self.alpha:g}, seed {self.seed}) that favours those that "
+            f"{self.model_path} finds {self.label}"
+        )
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         probability = pc.struct_field(scores, "score")
         if self.min_score is not None:
@@ -93,6 +101,10 @@ class FastTextLangId(TextFilter):
 
     def scores_of(self, text: TextFeatures) -> pa.Array:
         return language_scores(self._predictor(), text)
+
+    def limits(self) -> str:
+        language = self.lang or "any language"
+        return f"documents in {language} with a probability of at least {share(self.min_langid_score)} by {self.model_path}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         keep = pc.greater_equal(pc.struct_field(scores, "score"), scalar(self.min_langid_score))

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import scalar
+from curator_core.arrow.arrays import scalar
 from curator_core.errors import UsageError
+from curator_core.formatting import number
 from curator_text import _unicode
 from curator_text.features import BLANK, DIGIT, ENGLISH, LETTER, PAREN, Block, TextFeatures
 from curator_text.filters.base import (
@@ -28,9 +29,12 @@ from curator_text.filters.base import (
     check_range,
     check_whole,
     ratio,
+    share,
+    spread,
 )
 
 COMMON_ENGLISH_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+_POSITIONS = {"prefix": "start with", "suffix": "end with", "any": "contain"}
 
 
 @dataclass
@@ -46,6 +50,9 @@ class NonAlphaNumericFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         chars = text.per_row(Block.char_counts)
         return ratio(chars - text.per_row(Block.class_counts, ENGLISH), chars, empty=1.0)
+
+    def limits(self) -> str:
+        return f"documents with at most {share(self.max_non_alpha_numeric_to_text_ratio)} of characters other than a-z, A-Z, 0-9, newline and ? ! , ."
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_non_alpha_numeric_to_text_ratio)
@@ -66,6 +73,11 @@ class SymbolsToWordsFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(Block.symbol_words), text.per_row(Block.word_counts), empty=1.0)
 
+    def limits(self) -> str:
+        return (
+            f"documents with at most {share(self.max_symbol_to_word_ratio)} of words that are an ellipsis or mostly #"
+        )
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_symbol_to_word_ratio)
 
@@ -82,6 +94,9 @@ class NumbersFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(Block.class_counts, DIGIT), text.per_row(Block.char_counts), empty=1.0)
+
+    def limits(self) -> str:
+        return f"documents with at most {share(self.max_number_to_text_ratio)} digits among their characters"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_number_to_text_ratio)
@@ -110,6 +125,10 @@ class UrlsFilter(TextFilter):
         sizes = (sum(len(match.group()) for match in find(document)) for document in text.texts())
         return ratio(np.fromiter(sizes, np.int64, len(text)), chars, empty=1.0)
 
+    def limits(self) -> str:
+        where = "http(s) addresses" if self.url_regex is None else f"what matches {self.url_regex!r}"
+        return f"documents with at most {share(self.max_url_to_text_ratio)} of their characters in {where}"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_url_to_text_ratio)
 
@@ -126,6 +145,9 @@ class BulletsFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(Block.bullet_sentences), text.per_row(Block.sentence_counts), empty=1.0)
+
+    def limits(self) -> str:
+        return f"documents with at most {share(self.max_bullet_lines_ratio)} of lines that start with a bullet"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_bullet_lines_ratio)
@@ -144,6 +166,9 @@ class WhiteSpaceFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(Block.class_counts, BLANK), text.per_row(Block.char_counts), empty=1.0)
 
+    def limits(self) -> str:
+        return f"documents with at most {share(self.max_white_space_ratio)} white space among their characters"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_white_space_ratio)
 
@@ -160,6 +185,9 @@ class ParenthesesFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(_parentheses), text.per_row(Block.char_counts), empty=1.0)
+
+    def limits(self) -> str:
+        return f"documents with at most {share(self.max_parentheses_ratio)} parentheses, brackets and braces among their characters"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_parentheses_ratio)
@@ -181,6 +209,9 @@ class LongWordFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return text.per_row(Block.longest_words)
 
+    def limits(self) -> str:
+        return f"documents with no word of more than {number(self.max_word_length)} characters"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_word_length)
 
@@ -201,6 +232,9 @@ class WordCountFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return text.per_row(Block.word_counts)
+
+    def limits(self) -> str:
+        return f"documents of {spread(self.min_words, self.max_words)} words"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return between(scores, self.min_words, self.max_words)
@@ -230,6 +264,9 @@ class BoilerPlateStringFilter(TextFilter):
             scores[found < 0] = 1.0
         return scores
 
+    def limits(self) -> str:
+        return f"documents with at most {share(self.max_boilerplate_string_ratio)} of paragraphs on cookies, privacy policies or terms of use"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_boilerplate_string_ratio)
 
@@ -250,6 +287,11 @@ class MeanWordLengthFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(Block.word_chars), text.per_row(Block.word_counts), empty=0.0)
 
+    def limits(self) -> str:
+        return (
+            f"documents with a mean word of {spread(self.min_mean_word_length, self.max_mean_word_length)} characters"
+        )
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return between(scores, self.min_mean_word_length, self.max_mean_word_length)
 
@@ -268,6 +310,9 @@ class PunctuationFilter(TextFilter):
         lines = text.per_row(Block.sentence_counts)
         return ratio(lines - text.per_row(Block.endmark_sentences), lines, empty=1.0)
 
+    def limits(self) -> str:
+        return f"documents with at most {share(self.max_num_sentences_without_endmark_ratio)} of lines that do not end with . ? ! \" or '"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_num_sentences_without_endmark_ratio)
 
@@ -284,6 +329,9 @@ class EllipsisFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(Block.ellipsis_sentences), text.per_row(Block.sentence_counts), empty=1.0)
+
+    def limits(self) -> str:
+        return f'documents with at most {share(self.max_num_lines_ending_with_ellipsis_ratio)} of lines that end with an ellipsis or "read more"'
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_num_lines_ending_with_ellipsis_ratio)
@@ -308,6 +356,9 @@ class CommonEnglishWordsFilter(TextFilter):
         counts = text.per_row(Block.known_word_counts, COMMON_ENGLISH_WORDS)
         return np.minimum(counts, self.min_num_common_words) if self.stop_at_false else counts
 
+    def limits(self) -> str:
+        return f"documents with at least {number(self.min_num_common_words)} of the words {', '.join(COMMON_ENGLISH_WORDS)}"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.min_num_common_words)
 
@@ -327,6 +378,9 @@ class WordsWithoutAlphabetsFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         having = text.per_row(Block.words_having, LETTER, _unicode.ALPHABETIC)
         return ratio(having, text.per_row(Block.word_counts), empty=0.0)
+
+    def limits(self) -> str:
+        return f"documents with at least {share(self.min_words_with_alphabets)} of words that have a letter"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.min_words_with_alphabets)
@@ -350,6 +404,10 @@ class PornographicUrlsFilter(TextFilter):
         flags = (any("porn" in match.group() for match in find(document)) for document in text.texts())
         return np.fromiter(flags, np.int64, len(text))
 
+    def limits(self) -> str:
+        where = "an http(s) address" if self.url_regex is None else f"what matches {self.url_regex!r}"
+        return f'documents without "porn" in {where}'
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pc.not_equal(scores, scalar(1))
 
@@ -371,6 +429,9 @@ class SubstringFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return text.per_row(_has_substring, self.substring.encode(), self.position)
+
+    def limits(self) -> str:
+        return f"documents that {_POSITIONS[self.position]} {self.substring!r}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pc.equal(scores, scalar(1))

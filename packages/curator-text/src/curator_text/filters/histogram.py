@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import scalar
+from curator_core.arrow.arrays import scalar
 from curator_core.errors import UsageError
-from curator_core.stages import WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text.features import Block, TextFeatures
-from curator_text.filters.base import TextFilter, check_number, ratio
+from curator_text.filters.base import TextFilter, check_number, ratio, share
 
 # Where the archive of histograms that the NLLB project published keeps its files.
 _ARCHIVE = Path("histograms/checkpoint/edunov/cc60_multilingual/clean_hists")
@@ -54,6 +54,9 @@ class HistogramFilter(TextFilter):
         inside = text.per_row(_members, self._characters())
         share = ratio(inside, text.per_row(Block.char_counts), empty=0.0)
         return (share > self.threshold).astype(np.int64)
+
+    def limits(self) -> str:
+        return f"documents with more than {share(self.threshold)} of characters that {self.lang} is written with"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pc.equal(scores, scalar(1))

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curator_core.arrays import scalar
+from curator_core.arrow.arrays import scalar
 from curator_core.errors import UsageError
-from curator_core.stages import WorkerMetadata
-from curator_text.filters.base import DocumentFilter, check_number, check_whole
+from curator_core.formatting import number
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_text.filters.base import DocumentFilter, check_number, check_whole, share
 
 _NO_WORD = re.compile(r"[^a-z0-9]+")
 
@@ -73,6 +74,17 @@ class UrlBlocklistFilter(DocumentFilter):
         if subwords is not None and subwords.search(_NO_WORD.sub("", lowered)):
             return "subword"
         return ""
+
+    def limits(self) -> str:
+        given = {
+            "domains": self.domains,
+            "addresses": self.urls,
+            "words": self.words,
+            f"{number(self.soft_word_threshold)} of the soft words": self.soft_words,
+            "parts of words": self.subwords,
+        }
+        lists = (f"{name} of {_shown(entries)}" for name, entries in given.items() if entries is not None)
+        return f"documents whose address has none of the {', '.join(lists)}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pc.equal(scores, scalar(""))
@@ -133,6 +145,10 @@ class BadWordsFilter(DocumentFilter):
             return 0 if draw < self.keep_fraction else found
         return found
 
+    def limits(self) -> str:
+        some = f", and {share(self.keep_fraction)} of the others (seed {self.seed})" if self.keep_fraction else ""
+        return f"documents with none of the words of {_shown(self.words)}{some}"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pc.equal(scores, scalar(0))
 
@@ -171,6 +187,10 @@ def _check_list(stage: Any, name: str) -> None:
         raise UsageError(
             f"{type(stage).__name__}.{name} must be a list of texts, or the path of a file with one to a line, not {given!r}"
         )
+
+
+def _shown(given: str | Sequence[str]) -> str:
+    return repr(given) if isinstance(given, str) else f"a list of {number(len(given))}"
 
 
 def _entries(stage: Any, name: str) -> list[str]:

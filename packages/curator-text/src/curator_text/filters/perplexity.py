@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from curator_core.errors import UsageError
-from curator_core.stages import WorkerMetadata
-from curator_text.filters.base import DocumentFilter, between, check_range, optional
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_text.filters.base import DocumentFilter, between, check_range, optional, spread
 
 
 @dataclass
@@ -44,6 +44,11 @@ class KenLMPerplexityFilter(DocumentFilter):
                 log10, words = score(line)
                 total, size = total + log10, size + words
         return float(10.0 ** min(-total / size, 300.0)) if size else float("inf")
+
+    def limits(self) -> str:
+        return (
+            f"documents with a perplexity of {spread(self.min_perplexity, self.max_perplexity)} under {self.model_path}"
+        )
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return between(scores, self.min_perplexity, self.max_perplexity)

@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator_core.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import UsageError
-from curator_core.stages import ProcessingStage
-from curator_core.task import DocumentBatch
+from curator_core.formatting import count, number
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 from curator_text import _unicode
 from curator_text.features import DIGIT, LETTER, Block, Pieces, TextFeatures, features_of
-from curator_text.filters.base import TextFilter, check_number, check_whole, ratio
+from curator_text.filters.base import TextFilter, check_number, check_whole, ratio, share
 from curator_text.filters.heuristic import COMMON_ENGLISH_WORDS
 from curator_text.filters.repetition import MOST_WORDS
 
@@ -109,6 +110,20 @@ class GopherQualityFilter(RecipeFilter):
             "stop_words": text.per_row(Block.distinct_known_words, self.stop_words),
         }
 
+    def limits(self) -> str:
+        rules = (
+            (self.min_doc_words, "at least {} words", number),
+            (self.max_doc_words, "at most {} words", number),
+            (self.min_avg_word_length, "a mean word of at least {} characters", number),
+            (self.max_avg_word_length, "a mean word of at most {} characters", number),
+            (self.max_symbol_word_ratio, "at most {} hashes and ellipses to words", share),
+            (self.max_bullet_lines_ratio, "at most {} lines with a bullet", share),
+            (self.max_ellipsis_lines_ratio, "at most {} lines that end with an ellipsis", share),
+            (self.max_non_alpha_words_ratio, "at least {} words that have a letter", share),
+            (self.min_stop_words, f"at least {{}} of the words {', '.join(self.stop_words)}", number),
+        )
+        return _documents_with(text.format(shown(limit)) for limit, text, shown in rules if limit)
+
     def broken(self, scores: dict[str, npt.NDArray[Any]]) -> Iterator[Broken]:
         if self.min_doc_words:
             yield "gopher_short_doc", scores["words"] < self.min_doc_words
@@ -167,6 +182,20 @@ class GopherRepetitionFilter(RecipeFilter):
         found["empty"] = chars == 0
         return found
 
+    def limits(self) -> str:
+        rules = [
+            (self.dup_para_frac, "paragraphs that repeat another"),
+            (self.dup_para_char_frac, "characters in repeated paragraphs"),
+            (self.dup_line_frac, "lines that repeat another"),
+            (self.dup_line_char_frac, "characters in repeated lines"),
+            *(
+                (limit, f"characters in their most frequent run of {count(int(n), 'word')}")
+                for n, limit in self.top_n_grams
+            ),
+            *((limit, f"characters in repeated runs of {count(int(n), 'word')}") for n, limit in self.dup_n_grams),
+        ]
+        return _documents_with(f"at most {share(limit)} of {what}" for limit, what in rules if limit)
+
     def broken(self, scores: dict[str, npt.NDArray[Any]]) -> Iterator[Broken]:
         yield "empty", scores["empty"]
         for name in ("dup_para_frac", "dup_para_char_frac", "dup_line_frac", "dup_line_char_frac"):
@@ -213,6 +242,18 @@ class FineWebQualityFilter(RecipeFilter):
             "list_ratio": ratio(newlines, text.per_row(Block.word_counts), empty=1.0),
         }
 
+    def limits(self) -> str:
+        marks = "a mark of punctuation" if self.stop_chars is None else " ".join(self.stop_chars)
+        none = " (or none)" if self.line_punct_exclude_zero else ""
+        return _documents_with(
+            (
+                f"at least {share(self.line_punct_thr)} of lines{none} that end with {marks}",
+                f"at most {share(self.short_line_thr)} of lines of at most {number(self.short_line_length)} characters",
+                f"at most {share(self.char_duplicates_ratio)} of characters in repeated lines",
+                f"at most {number(self.new_line_ratio)} newlines to a word",
+            )
+        )
+
     def broken(self, scores: dict[str, npt.NDArray[Any]]) -> Iterator[Broken]:
         ended = scores["line_punct_ratio"]
         yield "empty", scores["lines"] == 0
@@ -238,6 +279,9 @@ class C4ParagraphFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return text.per_row(_nth_longest_lines, self.min_paragraphs)
+
+    def limits(self) -> str:
+        return f"documents with {number(self.min_paragraphs)} lines of at least {number(self.min_paragraph_len)} characters"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pa.compute.greater_equal(scores, self.min_paragraph_len)
@@ -269,6 +313,11 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
     def edit(self, text: TextFeatures) -> tuple[list[str | None], list[str]]:
         """What is left of every document, None for one that goes, with a reason for each that does."""
         raise NotImplementedError
+
+    def edits(self, lines: str, documents: str) -> str:
+        """What `describe` says: the lines that go, and the documents that are dropped."""
+        removes = f"removes {lines}" if self.rewrite else f"finds {lines}, leaving the text as it is"
+        return f"{removes}; drops documents {documents}" if documents else removes
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         texts, reasons = self.edit(features_of(task, self.column))
@@ -342,6 +391,18 @@ class C4QualityFilter(LineStage):
             return None, "too_few_sentences"
         return "\n".join(kept).strip(), ""
 
+    def describe(self) -> str:
+        lines = [f"that have a word of more than {number(self.max_word_length)} characters"] * (
+            self.max_word_length > -1
+        )
+        lines += ["that do not end like a sentence"] * self.filter_no_terminal_punct
+        lines += [f"of fewer than {number(self.min_words_per_line)} words"] * (self.min_words_per_line > 0)
+        lines += ['with "javascript"'] * self.filter_javascript + ["on policies and cookies"] * self.filter_policy
+        parts = ["lorem ipsum"] * self.filter_lorem_ipsum + ["{"] * self.filter_curly_bracket
+        drops = [f"with {' or '.join(parts)}"] if parts else []
+        drops += [f"of fewer than {number(self.min_num_sentences)} sentences"] * (self.min_num_sentences > 0)
+        return self.edits("lines " + ", ".join(lines) if lines else "no lines", " or ".join(drops))
+
 
 @dataclass
 class RefinedWebLineFilter(LineStage):
@@ -374,6 +435,13 @@ class RefinedWebLineFilter(LineStage):
             if left is None:
                 reasons.append("removed_lines")
         return texts, reasons
+
+    def describe(self) -> str:
+        return self.edits(
+            f"counters, lines of one word, of more than {share(self.max_uppercase_ratio)} capitals, and of at most "
+            f"{number(self.max_short_words)} of words that invite to click",
+            f"that lose more than {share(self.max_removed_ratio)} of their words",
+        )
 
     def is_clutter(self, line: str, words: int) -> bool:
         """Whether a line with something in it is taken out."""
@@ -413,6 +481,10 @@ def count_sentences(line: str) -> int:
     ends = [match.end() for match in _SENTENCE_END.finditer(line)]
     rest = line[ends[-1] :].strip() if ends else line.strip()
     return len(ends) + bool(rest)
+
+
+def _documents_with(rules: Iterable[str]) -> str:
+    return f"documents with {'; '.join(rules) or 'anything in them'}"
 
 
 # Measures of a block ----------------------------------------------------------------------------------------------

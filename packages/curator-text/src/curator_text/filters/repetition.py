@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curator_core.errors import UsageError
+from curator_core.formatting import count
 from curator_text.features import Block, TextFeatures
-from curator_text.filters.base import TextFilter, at_least, at_most, check_number, check_whole, ratio
+from curator_text.filters.base import TextFilter, at_least, at_most, check_number, check_whole, ratio, share
 from curator_text.filters.heuristic import check_lang
 
 # n-grams are found from (n-1)-grams, all of which are kept.
@@ -35,6 +36,9 @@ class RepeatedLinesFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(Block.distinct_sentences), text.per_row(Block.sentence_counts), empty=0.0)
 
+    def limits(self) -> str:
+        return f"documents with at least {share(self.max_repeated_line_fraction)} of lines distinct"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.max_repeated_line_fraction)
 
@@ -51,6 +55,9 @@ class RepeatedParagraphsFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(Block.distinct_paragraphs), text.per_row(Block.paragraph_counts), empty=0.0)
+
+    def limits(self) -> str:
+        return f"documents with at least {share(self.max_repeated_paragraphs_ratio)} of paragraphs distinct"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.max_repeated_paragraphs_ratio)
@@ -69,6 +76,9 @@ class RepeatedLinesByCharFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(Block.distinct_sentence_chars), text.per_row(Block.sentence_chars), empty=0.0)
 
+    def limits(self) -> str:
+        return f"documents with at least {share(self.max_repeated_lines_char_ratio)} of the characters of their lines in distinct ones"
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.max_repeated_lines_char_ratio)
 
@@ -85,6 +95,9 @@ class RepeatedParagraphsByCharFilter(TextFilter):
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return ratio(text.per_row(Block.distinct_paragraph_chars), text.per_row(Block.paragraph_chars), empty=0.0)
+
+    def limits(self) -> str:
+        return f"documents with at least {share(self.max_repeated_paragraphs_char_ratio)} of the characters of their paragraphs in distinct ones"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.max_repeated_paragraphs_char_ratio)
@@ -110,6 +123,9 @@ class RepeatingTopNGramsFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         scores = ratio(text.per_row(Block.top_gram_removed, self.n), text.per_row(Block.char_counts), empty=1.0)
         return np.where(text.per_row(Block.word_counts) < self.n, 1.0, scores)
+
+    def limits(self) -> str:
+        return f"documents with at most {share(self.max_repeating_ngram_ratio)} of their characters in their most frequent run of {count(self.n, 'word')}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_repeating_ngram_ratio)
@@ -138,6 +154,9 @@ class RepeatingDuplicateNGramsFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         scores = ratio(text.per_row(Block.covered_gram_chars, self.n), text.per_row(Block.char_counts), empty=1.0)
         return np.where(text.per_row(Block.word_counts) < self.n, 1.0, scores)
+
+    def limits(self) -> str:
+        return f"documents with at most {share(self.max_repeating_duplicate_ngram_ratio)} of their characters in runs of {count(self.n, 'word')} that occurred before"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_most(scores, self.max_repeating_duplicate_ngram_ratio)

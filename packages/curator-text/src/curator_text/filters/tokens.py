@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curator_core.errors import UsageError
-from curator_core.stages import WorkerMetadata
+from curator_core.formatting import number
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text.features import Block, TextFeatures
-from curator_text.filters.base import TextFilter, at_least, between, check_number, check_range, optional
+from curator_text.filters.base import TextFilter, at_least, between, check_number, check_range, optional, spread
 
 TokenCounter = Callable[[Sequence[str]], list[int]]
 
@@ -47,6 +48,11 @@ class TokenCountFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return np.array(self._counter()(list(text.texts())), np.int64)
 
+    def limits(self) -> str:
+        return (
+            f"documents of {spread(self.min_tokens, self.max_tokens)} tokens of {self.tokenizer or self.hf_model_name}"
+        )
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return between(scores, self.min_tokens, self.max_tokens)
 
@@ -78,6 +84,9 @@ class TokenizerFertilityFilter(TextFilter):
         tokens = np.array(self._counter()(list(text.texts())), np.int64)
         chars = text.per_row(Block.char_counts)
         return np.where(tokens == 0, -1.0, chars / np.maximum(tokens, 1))
+
+    def limits(self) -> str:
+        return f"documents with at least {number(self.min_char_to_token_ratio)} characters to a token of {self.path_to_tokenizer}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return at_least(scores, self.min_char_to_token_ratio)

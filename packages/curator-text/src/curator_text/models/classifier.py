@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError
-from curator_core.task import DocumentBatch
+from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_different, check_free, texts_of
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 
@@ -43,6 +43,9 @@ class TextClassifier(TextModel):
         if isinstance(self.top_score, bool) or not isinstance(self.top_score, int) or self.top_score < 1:
             raise UsageError(f"{name}.top_score must be a whole number of 1 or more, not {self.top_score!r}")
         check_different(self, self.column, self.label_column, self.score_column, self.scores_column)
+
+    def describe(self) -> str:
+        return f"keeps texts with the label {' or '.join(self.keep)}" if self.keep else ""
 
     def outputs(self) -> list[str]:
         return [name for name in (self.label_column, self.score_column, self.scores_column) if name]
