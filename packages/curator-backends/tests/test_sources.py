@@ -14,9 +14,9 @@ from curator_backends.coordinator import Standing
 from curator_backends.ray_data.executor import LISTED_BLOCK_BYTES
 from curator_backends.sources import (
     BLOCK_BYTES,
-    SURVEY_SOURCES,
     MOST_IN_BLOCK,
     SOURCES_AHEAD,
+    SURVEY_SOURCES,
     TABLES_AHEAD,
     Feeder,
     SourceBlocks,
