@@ -22,7 +22,8 @@ from curator_image.decode.probe import MAX_PIXELS, BadImage, probe
 from curator_image.download.fetch import OK, TRANSIENT, Fetcher, Outcome
 from curator_image.download.rules import FetchRules
 from curator_image.download.urls import EXTENSIONS, UrlListRead
-from curator_image.tar import END, Member, padding, read_tar, tar_header
+from curator_image.tar.read import Member, read_tar
+from curator_image.tar.write import END, padding, tar_header
 from curator_image.writer import reencoded
 
 CHECKSUM = "checksum differs"
