@@ -376,9 +376,9 @@ _OVERRIDES = (
 def what_is_missing(cls: type[ProcessingStage[Any, Any]]) -> str:
     """Why an abstract class is not a stage that can be made: the methods that it lacks, and those that may be meant."""
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
-    own = [name for name in vars(cls) if callable(vars(cls)[name]) and not name.startswith("__")]
-    if not own and cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
+    if cls.__module__.startswith("curator_") or any(name in vars(cls) for name in missing):
         return f"{cls.__name__} is a base class of stages: name one of its subclasses"
+    own = [name for name in vars(cls) if callable(vars(cls)[name]) and not name.startswith("__")]
     hints = [nearest(name, own) for name in missing]
     methods = ", ".join(f"{name}()" for name in missing)
     return f"{cls.__name__} is not a stage yet: {methods} is missing{next((hint for hint in hints if hint), '')}"
