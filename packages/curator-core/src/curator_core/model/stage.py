@@ -114,6 +114,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
                     setattr(cls, "task_in" if variable is _IN else "task_out", kind)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if inspect.isabstract(cls):
+            raise UsageError(what_is_missing(cls))
         self = super().__new__(cls)
         signature = _signature(cls)
         takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
@@ -400,6 +402,17 @@ _OVERRIDES = (
     "_ray_spec",
     "_xenna_spec",
 )
+
+
+def what_is_missing(cls: type[ProcessingStage[Any, Any]]) -> str:
+    """Why an abstract class is not a stage that can be made: the methods that it lacks, and those that may be meant."""
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if cls.__module__.startswith("curator_") or any(name in vars(cls) for name in missing):
+        return f"{cls.__name__} is a base class of stages: name one of its subclasses"
+    own = [name for name in vars(cls) if callable(vars(cls)[name]) and not name.startswith("__")]
+    hints = [nearest(name, own) for name in missing]
+    methods = ", ".join(f"{name}()" for name in missing)
+    return f"{cls.__name__} is not a stage yet: {methods} is missing{next((hint for hint in hints if hint), '')}"
 
 
 class FanOut(ProcessingStage[X, Y]):
