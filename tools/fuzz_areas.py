@@ -38,9 +38,9 @@ from warcio.archiveiterator import ArchiveIterator  # type: ignore[import-untype
 from workspace import ROOT
 
 from curator_core import CuratorError, DocumentBatch, LocalExecutor, Pipeline, RunResult, StageError, WorkerMetadata
+from curator_core.accounts.ledger import open_accounts
 from curator_core.cli import run_command
-from curator_core.ledger import open_accounts
-from curator_core.pipeline_file import load_pipeline
+from curator_core.config.pipeline_file import load_pipeline
 from curator_image import ImageReader, ImageWriter
 from curator_text import CsvReader, HtmlExtractor, JsonlReader, JsonlWriter, ParquetReader, WarcReader
 
