@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.column_filter import ColumnFilter
 from curator_core.errors import UsageError
-from curator_core.resources import Resources
-from curator_core.stages import NodeInfo, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.resources import Resources
+from curator_core.model.task import DocumentBatch
+from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import CAPTION
 from curator_image.embedding import (
     DEFAULT_MODEL,
@@ -37,6 +37,8 @@ class CaptionScoreFilter(ColumnFilter):
     to the model: the 0.28 and 0.3 of LAION are for ViT-B/32; ViT-L/14, the default here, gives lower values, and 0.2 drops
     captions that have nothing to do with their picture. An image without a caption leaves as ``no caption``.
     """
+
+    tried_by_plan = False
 
     maybe_paths = ("model",)
 

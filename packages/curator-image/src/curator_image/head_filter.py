@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curator_core.column_filter import ColumnFilter
 from curator_core.errors import UsageError
-from curator_core.stages import NodeInfo, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.task import DocumentBatch
+from curator_core.stages.column_filter import ColumnFilter
 from curator_image.embedding import embedding_matrix, embedding_origin
 from curator_image.models.source import HubFile, check_model, locate_file, split_model
 
@@ -27,6 +27,8 @@ class EmbeddingHeadFilter(ColumnFilter):
     The network runs in NumPy, in microseconds an image: it needs no GPU of its own, and runs in the worker of the
     ImageEmbedding before it, so what it drops never leaves that process.
     """
+
+    tried_by_plan = False
 
     maybe_paths = ("model",)
 

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,16 +18,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from curator_core.config.build import load_executor
 from curator_core.errors import StageError, UsageError, WorkerDied
-from curator_core.executor import BaseExecutor
-from curator_core.local import LocalExecutor
+from curator_core.executors.base import BaseExecutor
+from curator_core.executors.local import LocalExecutor
+from curator_core.model.engine_facts import RayStageSpecKeys
+from curator_core.model.resources import Resources
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch, Task
 from curator_core.pipeline import Pipeline
-from curator_core.registry import load_executor
-from curator_core.resources import Resources
-from curator_core.run import RunResult
-from curator_core.stages import ProcessingStage, RayStageSpecKeys
-from curator_core.task import DocumentBatch, Task
+from curator_core.running.result import RunResult
 from curator_core.testing import stages as s
+from curator_core.testing.waiting import wait_for
 
 # What an executor may be able to do beside what all must.
 ABILITIES = {
@@ -315,11 +316,10 @@ def a_worker_ends_after_the_calls_it_may_take(subject: Subject) -> None:
 def a_node_removed_in_the_middle_costs_nothing_but_time(subject: Subject, folder: Path) -> None:
     assert subject.lose_node is not None
     begun, lost = folder / "begun", folder / "lost"
-    stages = [s.Same(), s.TakeTime(folder=str(begun), until=str(lost)).with_(num_workers=3)]
+    stages = [s.Same(), s.WaitFor(folder=str(begun), until=str(lost)).with_(num_workers=3)]
 
     def remove() -> None:
-        while len(s.traces(begun, "begun")) < 4:
-            time.sleep(0.05)
+        wait_for(lambda: len(s.traces(begun, "begun")) >= 4, "four tasks have not begun")
         subject.lose_node()  # type: ignore[misc]
         lost.touch()
 

@@ -31,17 +31,21 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.adapter import GroupRunner
-from curator_core.executor import BaseExecutor, SegmentRun
-from curator_core.files import FilePartitioning
-from curator_core.ledger import FLUSH_SECONDS, LedgerWriter, MemorySink, open_accounts
-from curator_core.lineage import source_of
-from curator_core.local import MAX_DEATHS, LocalExecutor
+from curator_core.accounts.ledger import FLUSH_SECONDS, LedgerWriter, MemorySink, open_accounts
+from curator_core.config.build import load_executor
+from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.executors.local import LocalExecutor
+from curator_core.executors.local_pool import MAX_DEATHS
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.lineage import source_of
+from curator_core.model.stage import FanOut, Merge, ProcessingStage
+from curator_core.model.task import DocumentBatch, FileGroupTask, Task
 from curator_core.pipeline import Pipeline
-from curator_core.registry import load_executor
-from curator_core.run import RunResult, verify
-from curator_core.stages import FanOut, Merge, NodeInfo, ProcessingStage, WorkerMetadata
-from curator_core.task import DocumentBatch, FileGroupTask, Task
+from curator_core.running.result import RunResult
+from curator_core.running.verify import verify
+from curator_core.stages.files import FilePartitioning
+from curator_core.testing.waiting import wait_for
+from curator_core.worker.group import GroupRunner
 
 Stages = list[ProcessingStage[Any, Any]]
 
@@ -284,9 +288,12 @@ class Trial:
             if not last:
                 # Now and then before any work is done, otherwise after a few tasks.
                 wanted = before + (rng.randrange(0, max(2, self.files // 10)) if rng.random() < 0.8 else 0)
-                while process.poll() is None and len(self.traced()) < wanted:
-                    assert time.monotonic() < deadline, "the driver makes no progress"
-                    time.sleep(0.002)
+                wait_for(
+                    lambda: process.poll() is not None or len(self.traced()) >= wanted,  # noqa: B023 - called here
+                    "the driver makes no progress",
+                    deadline - time.monotonic(),
+                    pause_s=0.002,
+                )
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(rng.random() * (0.05 if wanted > before else 0.5))
                 if process.poll() is None:
@@ -347,10 +354,7 @@ class Trial:
     def _wait_for_workers(self, pids: set[int], patience_s: float = 30.0) -> int:
         """No worker outlives its driver for long; returns how many were still there at first."""
         there = {pid for pid in pids if _alive(pid)}
-        deadline = time.monotonic() + patience_s
-        while any(_alive(pid) for pid in there):
-            assert time.monotonic() < deadline, f"workers outlive their driver: {sorted(there)}"
-            time.sleep(0.01)
+        wait_for(lambda: not any(map(_alive, there)), f"workers outlive their driver: {sorted(there)}", patience_s)
         return len(there)
 
 

@@ -1,0 +1,104 @@
+"""What a run has set aside: rows that could not be read, and rows or tasks that a stage failed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby, takewhile
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curator_core.accounts.accounts import Accounts
+from curator_core.accounts.ledger import open_accounts, read_rejects
+from curator_core.arrow.arrays import array, to_numpy
+
+# A task, a stage that it went through, and the attempt.
+Call = tuple[str, str, int]
+_SHOWN = ["task", "source", "position", "message", "raw"]
+
+
+@dataclass
+class RejectGroup:
+    """Rejects of one kind, stage and reason: how many rows, and the first few of them."""
+
+    kind: str
+    stage: str
+    reason: str
+    rows: int = 0
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+
+def rejects_of(run_dir: str) -> Iterator[dict[str, Any]]:
+    """The rejects that count, one by one: those of attempts that were repeated or interrupted are left out."""
+    for table in _counting(run_dir):
+        for batch in table.to_batches(max_chunksize=1000):
+            yield from batch.to_pylist()
+
+
+def group_rejects(run_dir: str, examples: int = 3) -> list[RejectGroup]:
+    """The rejects that count by stage and reason, the most frequent first, each with its first ``examples``."""
+    groups: dict[tuple[str, str, str], RejectGroup] = {}
+    for table in _counting(run_dir):
+        starts, keys = _runs(table, ["kind", "stage", "reason"])
+        sums = np.add.reduceat(to_numpy(table["rows"]), starts)
+        for start, key, rows in zip(starts.tolist(), keys, sums.tolist(), strict=True):
+            group = groups.setdefault(key, RejectGroup(*key))
+            group.rows += rows
+            if len(group.examples) < examples:
+                # The run of equal ones may be shorter: what is too much is of another kind, and is left out again.
+                some = table.slice(start, examples - len(group.examples)).to_pylist()
+                alike = takewhile(lambda row, key=key: (row["kind"], row["stage"], row["reason"]) == key, some)  # type: ignore[misc]
+                group.examples += [{name: row[name] for name in _SHOWN} for row in alike]
+    return sorted(groups.values(), key=lambda group: (-group.rows, group.stage, group.reason))
+
+
+def _counting(run_dir: str) -> Iterator[pa.Table]:
+    """The rejects that count, a piece at a time."""
+    accounts: Accounts | None = None
+    # A task that was begun by a worker that died, and done by another, stands in the files of both. The one that did
+    # it has all of its rejects, the other some.
+    most: dict[Call, tuple[int, str]] = {}
+    for path, tables in groupby(read_rejects(run_dir), itemgetter(0)):
+        accounts = accounts or open_accounts(run_dir)
+        counts: dict[Call, int] = {}
+        for _, table in tables:
+            for call, start, stop in _valid(table, accounts):
+                counts[call] = counts.get(call, 0) + stop - start
+        for call, count in counts.items():
+            if count > most.get(call, (0, ""))[0]:
+                most[call] = (count, path)
+    if accounts is None:
+        return
+    for path, table in read_rejects(run_dir):
+        chosen = np.zeros(table.num_rows, np.bool_)
+        for call, start, stop in _valid(table, accounts):
+            chosen[start:stop] = most[call][1] == path
+        if chosen.any():
+            yield table if chosen.all() else table.filter(array(chosen))
+
+
+def _valid(table: pa.Table, accounts: Accounts) -> Iterator[tuple[Call, int, int]]:
+    """The calls of stages whose attempt is the one that counts, with where their rows begin and end."""
+    starts, keys = _runs(table, ["run_source", "generation", "task", "stage", "attempt"])
+    ends = [*starts.tolist()[1:], table.num_rows]
+    for start, stop, (source, generation, task, stage, attempt) in zip(starts.tolist(), ends, keys, strict=True):
+        if generation == accounts.generation(source) and accounts.attempt_of(source, task) == attempt:
+            yield (task, stage, attempt), start, stop
+
+
+def _runs(table: pa.Table, names: list[str]) -> tuple[np.ndarray[Any, Any], list[tuple[Any, ...]]]:
+    """Where other values begin in any of these columns, and the values that begin there."""
+    changes = np.ones(table.num_rows, np.bool_)
+    changes[1:] = False
+    columns = []
+    for name in names:
+        kind = table.schema.field(name).type
+        column = table[name].cast(kind.value_type) if pa.types.is_dictionary(kind) else table[name]
+        columns.append(column)
+        codes = to_numpy(column.combine_chunks().dictionary_encode().indices)
+        changes[1:] |= codes[1:] != codes[:-1]
+    starts = np.flatnonzero(changes)
+    return starts, list(zip(*(column.take(array(starts)).to_pylist() for column in columns), strict=True))

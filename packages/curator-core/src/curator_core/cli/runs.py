@@ -1,0 +1,130 @@
+"""``curate report``, ``curate rejects`` and ``curate verify``: what a run has left."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from curator_core.cli import DONE, FAILED
+from curator_core.errors import UsageError
+from curator_core.formatting import beginning, count, is_binary
+
+
+@click.command("report", short_help="Show and rewrite the report of a run.")
+@click.argument("run_dir")
+@click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON.")
+def report_command(run_dir: str, as_json: bool) -> None:
+    """Show the summary of the run in RUN_DIR and write its report.html again."""
+    from curator_core.cli.summary import summary_text  # these import pyarrow
+    from curator_core.running.directory import RunDirectory
+    from curator_core.running.report import write_report
+
+    for place in _runs_in(run_dir):
+        record = RunDirectory(place).read_json("run.json")
+        path = write_report(place)
+        if as_json:
+            click.echo(json.dumps(record, indent=1))
+            continue
+        if "summary" in record:
+            click.echo(summary_text(record["summary"]))
+            if record["state"] == "failed":
+                click.echo("what is complete is kept: go on with --resume")
+        else:
+            click.echo(f"the run has not finished: its state is {record['state']!r}; go on with --resume")
+        click.echo(f"report: {path}")
+
+
+@click.command("rejects", short_help="Show what a run has set aside, and why.")
+@click.argument("run_dir")
+@click.option("--examples", type=click.IntRange(min=0), default=3, show_default=True, help="Examples of each reason.")
+@click.option("--stage", help="Only those of this stage.")
+@click.option("--reason", help="Only those with this reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print every one of them as a line of JSON.")
+def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str | None, as_json: bool) -> None:
+    """Show the rows that the run in RUN_DIR could not read and those that a stage failed on, by reason."""
+    from curator_core.accounts.rejects import group_rejects, rejects_of  # imports pyarrow
+
+    places = _runs_in(run_dir)
+    if as_json:
+        for place in places:
+            for row in rejects_of(place):
+                if stage in (None, row["stage"]) and reason in (None, row["reason"]):
+                    raw = row.pop("raw")
+                    row["raw"] = None if raw is None else raw.decode("utf-8", "backslashreplace")
+                    click.echo(json.dumps(row, ensure_ascii=False))
+        return
+    groups = [group for place in places for group in group_rejects(place, examples)]
+    groups = [group for group in groups if stage in (None, group.stage) and reason in (None, group.reason)]
+    if not groups:
+        click.echo("nothing was set aside" if stage is reason is None else "nothing was set aside for that")
+        return
+    for group in groups:
+        word = "quarantined" if group.kind == "quarantine" else "rejected"
+        click.echo(f"{group.rows:,} {word} by {group.stage}: {group.reason}")
+        for example in group.examples:
+            click.echo(f"    {example_line(example)}")
+
+
+@click.command("verify", short_help="Compare the files of a run with their checksums.")
+@click.argument("run_dir")
+def verify_command(run_dir: str) -> int:
+    """Recompute size and checksum of every file that the run in RUN_DIR wrote; exit code 1 if one differs."""
+    from curator_core.running.verify import verify  # imports pyarrow
+
+    places = _runs_in(run_dir)
+    problems = [(place, problem) for place in places for problem in verify(place)]
+    for place, problem in problems:
+        click.echo(problem if len(places) == 1 else f"{place}: {problem}", err=True)
+    if problems:
+        return FAILED
+    files = sum(_files_of(place) for place in places)
+    click.echo(f"{count(files, 'file is', 'files are')} as {'it was' if files == 1 else 'they were'} written")
+    return DONE
+
+
+def example_line(example: dict[str, Any], width: int = 160) -> str:
+    """Where a row stood, what was wrong, and the beginning of its bytes, in one line that a terminal can show."""
+    where = example["source"] or example["task"]
+    if example["position"]:
+        where += f":{example['position']}"
+    parts = [where, *_said(example["message"] or "")]
+    if example["raw"]:
+        # repr(): bytes from outside must not steer the terminal.
+        shown = beginning(example["raw"], width)
+        parts.append(shown if is_binary(example["raw"]) else repr(shown))
+    return "  ".join(
+        _printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part
+    )
+
+
+def _said(message: str) -> list[str]:
+    """Of a traceback what was raised in the end, of other messages the last line; --json has the whole."""
+    lines = message.strip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    after = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else []
+    return after[:1] or lines[-1:]
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _runs_in(run_dir: str) -> list[str]:
+    """The run directory itself, or those of the steps of a workflow in it."""
+    from curator_core import storage  # imports pyarrow
+
+    if storage.exists(storage.join(run_dir, "run.json")):
+        return [run_dir]
+    inside = [path for path in storage.list_files(run_dir) if storage.relative(path, run_dir).endswith("/run.json")]
+    steps = [storage.parent(path) for path in inside if storage.relative(path, run_dir).count("/") == 1]
+    if not steps:
+        raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
+    return steps
+
+
+def _files_of(run_dir: str) -> int:
+    from curator_core.running.directory import RunDirectory  # imports pyarrow
+
+    return sum(output["files"] for output in RunDirectory(run_dir).read_json("run.json")["outputs"].values())

@@ -1,0 +1,101 @@
+"""What an executor must do: run one segment of a plan, and nothing else.
+
+Core calls an executor in this order: `open` once, `machine` once, `run_segment` for each segment, `close` always. In a
+worker the executor gives tasks to a `GroupRunner`, which does the rest (see `curator_core.worker.adapter`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from curator_core.accounts.events import Event
+from curator_core.errors import UsageError, nearest
+from curator_core.model.machine import Machine, this_machine
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import StagePerfStats, Task
+from curator_core.planning.plan import Group, PlannedStage, Segment
+from curator_core.worker.context import Ending, RunContext
+
+
+@dataclass
+class SegmentRun:
+    """One segment with everything that running it takes.
+
+    ``tasks`` are its sources, lazily; consume it as workers become free. Facts that workers did not write themselves
+    (a run with no run directory) go to ``collect``; sources and counts as they finish to ``progress``.
+    """
+
+    segment: Segment
+    tasks: Iterator[Task[Any]]
+    context: RunContext
+    ending: Ending
+    folder: str = ""
+    collect: Callable[[Iterable[Event]], None] = field(default=lambda _events: None)
+    progress: Callable[[int, Iterable[StagePerfStats]], None] = field(default=lambda _sources, _counts: None)
+    # An upper bound on the number of sources where it is known.
+    size_hint: int | None = None
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups to run, the merge that starts the segment as a group of its own."""
+        groups = list(self.segment.groups)
+        if self.segment.merge is not None:
+            stage = self.segment.merge.stage
+            groups.insert(0, Group((self.segment.merge,), stage.resources, stage.num_workers()))
+        return groups
+
+    @property
+    def stages(self) -> list[PlannedStage]:
+        """All stages of the segment in order."""
+        return [planned for group in self.groups for planned in group.stages]
+
+    def ending_of(self, index: int) -> Ending:
+        """What happens to tasks that leave group ``index``."""
+        return self.ending if index == len(self.groups) - 1 else "pass"
+
+
+class BaseExecutor(ABC):
+    """Runs segments. ``config`` holds its options; an unknown one is an error."""
+
+    # Whether all groups of a segment hold their workers at the same time, so that their needs add up.
+    simultaneous: ClassVar[bool] = False
+    # Whether a stage's runtime_env is provided to it.
+    environments: ClassVar[bool] = True
+    options: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        self.config = dict(config or {})
+        for key in self.config:
+            if self.options and key not in self.options:
+                raise UsageError(
+                    f"{type(self).__name__} has no option {key!r}{nearest(key, self.options) or '.'} "
+                    f"It takes: {', '.join(self.options)}"
+                )
+
+    def machine(self) -> Machine:
+        """What the plan is to fit on."""
+        return this_machine()
+
+    def open(self) -> None:  # noqa: B027 - optional: an executor may have nothing to open
+        """Connect or start whatever the executor needs; called before planning."""
+
+    def close(self) -> None:  # noqa: B027 - optional likewise
+        """Stop what `open` started; called on success, failure and interruption."""
+
+    def talk(self) -> None:  # noqa: B027 - optional likewise
+        """Let the engine say on the terminal what it does; `curate run -v` asks for it, before `open`."""
+
+    @abstractmethod
+    def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
+        """Run a segment; yield each task that leaves it, as small as it is and in any order."""
+
+    def execute(
+        self, stages: Sequence[ProcessingStage[Any, Any]], initial_tasks: Sequence[Task[Any]] | None = None
+    ) -> list[Task[Any]]:
+        """Run stages over tasks and return what comes out, in lineage order; see `Pipeline.run` for more."""
+        from curator_core.running.run import run_stages  # deferred: run builds on executors
+
+        return list(run_stages(stages, self, initial_tasks=initial_tasks).tasks)

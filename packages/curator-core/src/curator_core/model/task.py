@@ -1,0 +1,222 @@
+"""A task: a batch of data on its way through a pipeline."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+import pyarrow as pa
+
+from curator_core.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class StagePerfStats:
+    """What one stage did with one task: time, rows, and why rows left."""
+
+    stage_name: str
+    process_time: float = 0.0
+    calls: int = 1
+    rows_in: int = 0
+    rows_out: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    quarantined: int = 0
+    custom_metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def num_items_processed(self) -> int:
+        return self.rows_in
+
+    @property
+    def rows_dropped(self) -> int:
+        return sum(self.dropped.values())
+
+    @property
+    def rows_rejected(self) -> int:
+        return sum(self.rejected.values())
+
+
+@dataclass(kw_only=True)
+class Task(ABC, Generic[T]):
+    """A batch of data. ``task_id`` is its lineage and is set by the run; the user's stages need not touch it."""
+
+    data: T
+    task_id: str = ""
+    dataset_name: str = ""
+    _stage_perf: list[StagePerfStats] = field(default_factory=list, repr=False, compare=False)
+    _metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    # The accounting of the run: see curator_core.worker.adapter. Not data, so not compared and not shown.
+    _source: str = field(default="", repr=False, compare=False)
+    _generation: str = field(default="", repr=False, compare=False)
+    _pending: list[StagePerfStats] = field(default_factory=list, repr=False, compare=False)
+    _outputs: list[Any] = field(default_factory=list, repr=False, compare=False)
+
+    # What num_items counts. Rows are compared across a stage only where both sides count the same thing.
+    unit: ClassVar[str] = "items"
+
+    @property
+    @abstractmethod
+    def num_items(self) -> int:
+        """How many items (rows, files) the task holds."""
+
+    @abstractmethod
+    def validate(self) -> bool:
+        """Whether the task is well formed. Called before the first stage that meets the task."""
+
+    def with_data(self, data: T) -> Self:
+        """A copy with other data and the same identity; the usual way to answer a ``process`` call."""
+        twin = copy.copy(self)
+        twin.data = data
+        twin._metadata = dict(self._metadata)
+        return twin
+
+
+@dataclass(kw_only=True)
+class EmptyTask(Task[None]):
+    """No data: it starts a pipeline whose first stage makes its own."""
+
+    data: None = None
+
+    @property
+    def num_items(self) -> int:
+        return 0
+
+    def validate(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file that a stage has written: enough to verify it later and to resume without reading it."""
+
+    path: str
+    rows: int = 0
+    bytes: int = 0
+    sha256: str = ""
+
+
+@dataclass(kw_only=True)
+class FileGroupTask(Task[list[str]]):
+    """Paths of files, for a reader; or of the files that a writer wrote, with their ``records``.
+
+    ``ranges`` restricts each path to bytes ``[start, end)``; ``None`` for a path means the whole file.
+    """
+
+    data: list[str]
+    ranges: list[tuple[int, int] | None] | None = None
+    records: list[FileRecord] = field(default_factory=list)
+
+    unit: ClassVar[str] = "files"
+
+    @property
+    def num_items(self) -> int:
+        return len(self.data)
+
+    @property
+    def parts(self) -> list[tuple[str, tuple[int, int] | None]]:
+        """Path and range, side by side."""
+        return list(zip(self.data, self.ranges or [None] * len(self.data), strict=True))
+
+    def validate(self) -> bool:
+        paths = isinstance(self.data, list) and all(isinstance(path, str) and path for path in self.data)
+        return paths and (self.ranges is None or len(self.ranges) == len(self.data))
+
+
+class Derived(Protocol):
+    """Something computed from a batch that can follow it through a filter."""
+
+    def filter(self, mask: pa.BooleanArray) -> Derived | None:
+        """The same for the rows that ``mask`` keeps, or None where computing it anew is cheaper."""
+
+
+@dataclass(kw_only=True)
+class DocumentBatch(Task[Any]):
+    """A table of documents: an Arrow table, or a pandas frame, converted where a stage asks for the other."""
+
+    data: pa.Table | pd.DataFrame
+    # What stages computed from columns and want to share in this process, by a key of theirs (say "words:text").
+    # Never sent anywhere, dropped whenever the data is replaced by other means than `filter` and `append_column`.
+    _derived: dict[str, Derived] = field(default_factory=dict, repr=False, compare=False)
+
+    unit: ClassVar[str] = "rows"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, pa.RecordBatch):
+            self.data = pa.Table.from_batches([self.data])
+        if not isinstance(self.data, pa.Table) and not _is_frame(self.data):
+            raise UsageError(
+                f"{type(self).__name__} takes a pyarrow.Table or a pandas.DataFrame, not {type(self.data).__name__}: "
+                "for a list of dicts use pyarrow.Table.from_pylist(rows)"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_derived": {}}
+
+    @property
+    def num_items(self) -> int:
+        return len(self.data)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.data)
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self.data.column_names) if isinstance(self.data, pa.Table) else [str(c) for c in self.data.columns]
+
+    def validate(self) -> bool:
+        names = self.column_names
+        return len(names) == len(set(names))
+
+    def to_pyarrow(self) -> pa.Table:
+        """The data as an Arrow table; no copy when it is one."""
+        if isinstance(self.data, pa.Table):
+            return self.data
+        return pa.Table.from_pandas(self.data, preserve_index=False)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The data as a pandas frame; no copy when it is one, zero copy from Arrow where the types allow."""
+        if not isinstance(self.data, pa.Table):
+            return self.data
+        frame: pd.DataFrame = self.data.to_pandas(split_blocks=True)
+        return frame
+
+    def with_data(self, data: Any) -> Self:
+        twin = super().with_data(data)
+        twin._derived = {}
+        twin.__post_init__()
+        return twin
+
+    def filter(self, mask: pa.BooleanArray | pa.ChunkedArray) -> Self:
+        """The rows that ``mask`` keeps; what was derived from the columns follows."""
+        if isinstance(mask, pa.ChunkedArray):
+            mask = mask.combine_chunks()
+        twin = self.with_data(self.to_pyarrow().filter(mask))
+        kept = ((key, value.filter(mask)) for key, value in self._derived.items())
+        twin._derived = {key: value for key, value in kept if value is not None}
+        return twin
+
+    def append_column(self, name: str, values: pa.Array | pa.ChunkedArray) -> Self:
+        """A copy with one more column, or with the column of that name replaced in place."""
+        table = self.to_pyarrow()
+        if name in table.column_names:
+            twin = self.with_data(table.set_column(table.column_names.index(name), name, values))
+            return twin
+        twin = self.with_data(table.append_column(name, values))
+        twin._derived = dict(self._derived)
+        return twin
+
+
+def _is_frame(data: object) -> bool:
+    # pandas costs 0.3 s to import: somebody who holds a frame has imported it already.
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(data, pandas.DataFrame)

@@ -1,0 +1,246 @@
+"""The report is one page that shows everything and trusts nothing; numbers read as people write them."""
+
+from __future__ import annotations
+
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, Pipeline, UsageError, formatting
+from curator_core.accounts.rejects import RejectGroup, group_rejects, rejects_of
+from curator_core.accounts.tally import StageTotals, Tally
+from curator_core.cli.progress import ProgressDisplay, line
+from curator_core.cli.summary import summary_text
+from curator_core.executors.local import LocalExecutor
+from curator_core.running.report import report_page, write_report
+from curator_core.running.result import RunProgress, RunSummary
+
+EVIL = "<script>alert('x')</script>&\"<img src=x onerror=alert(1)>"
+
+
+class _Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def record(name: str = "clean", **changes: Any) -> dict[str, Any]:
+    stages = [
+        StageTotals("Read", 4, 1000, 990, rejected={"broken": 10}, seconds=2.0),
+        StageTotals(name, 4, 990, 400, dropped={"short": 500, f"odd {name}": 90}, seconds=1.0),
+    ]
+    summary = RunSummary(name, sources=4, stages=stages, files=4, bytes=10_000, rows_written=400, seconds=3.0)
+    summary.warnings.append(f"beware of {name}")
+    return {"state": "done", "attempt": 1, "executor": "LocalExecutor", "summary": summary.as_dict(), **changes}
+
+
+def test_the_page_shows_the_funnel_and_the_reasons() -> None:
+    page = _Page(report_page(record(), {"text": "the plan"}, []))
+    for wanted in (
+        "clean",
+        "1,000",
+        "400",
+        "40.0 %",
+        "short",
+        "500",
+        "50.5 %",
+        "broken",
+        "the plan",
+        "beware of clean",
+    ):
+        assert wanted in page.text
+
+
+def test_nothing_in_the_page_comes_from_elsewhere_or_runs() -> None:
+    example = {"task": EVIL, "source": EVIL, "position": EVIL, "message": EVIL, "raw": EVIL.encode() + b"\xff"}
+    rejects = [RejectGroup("reject", EVIL, EVIL, 1, [example])]
+    page = _Page(report_page(record(EVIL, machine={"system": EVIL}), {"text": EVIL}, rejects))
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "img", "link", "iframe", "object", "embed", "base", "form"}
+    attributes = {key for _, attributes in page.tags for key in attributes}
+    assert not any(key.startswith("on") for key in attributes)
+    assert not attributes & {"src", "href"}
+    assert page.text.count("alert('x')") >= 8
+    assert "url(" not in report_page(record(), {}, [])
+
+
+def test_a_run_that_has_not_finished_has_a_page_too() -> None:
+    page = _Page(report_page({"state": "running", "attempt": 1}, {"name": "x", "text": "plan"}, []))
+    assert "not finished" in page.text
+
+
+@given(st.text(), st.integers(0, 10**12), st.integers(0, 10**12))
+def test_any_name_and_any_numbers_make_a_page(name: str, rows_in: int, rows_out: int) -> None:
+    content = record(name)
+    content["summary"]["stages"][0] |= {"rows_in": rows_in, "rows_out": rows_out}
+    page = report_page(content, {}, [])
+    widths = [float(width) for width in re.findall(r"width:([\d.]+)%", page)]
+    assert all(0 < width <= 100 for width in widths)
+
+
+class ReadNumbers(FanOut[FileGroupTask, DocumentBatch]):
+    def outputs(self) -> list[str]:
+        return ["n"]
+
+    def process(self, task: FileGroupTask) -> Any:
+        for place, word in enumerate(Path(task.data[0]).read_text().split()):
+            self.record_read(1)
+            if word.isdigit():
+                yield DocumentBatch(data=pa.table({"n": [int(word)]}))
+            else:
+                self.record_rejected("no number", position=place, raw=word.encode())
+
+
+def test_a_report_and_the_rejects_come_from_the_run_directory(tmp_path: Path) -> None:
+    for number, text in enumerate(["1 a 2", "b b 3", "4"]):
+        (tmp_path / f"{number}.txt").write_text(text)
+    pipeline = Pipeline([FilePartitioning(paths=f"{tmp_path}/*.txt"), ReadNumbers()], name="numbers")
+    run_dir = str(tmp_path / "run")
+    pipeline.run(LocalExecutor(workers=0), run_dir=run_dir)
+    groups = group_rejects(run_dir, examples=2)
+    assert [(group.kind, group.stage, group.reason, group.rows) for group in groups] == [
+        ("reject", "ReadNumbers", "no number", 3)
+    ]
+    assert len(groups[0].examples) == 2
+    assert sorted((row["position"], row["raw"]) for row in rejects_of(run_dir)) == [
+        ("0", b"b"),
+        ("1", b"a"),
+        ("1", b"b"),
+    ]
+    page = _Page(Path(write_report(run_dir)).read_text())
+    assert "numbers" in page.text
+    assert "3 rejected by ReadNumbers: no number" in page.text
+
+
+def test_rejects_of_an_input_that_has_changed_since_no_longer_count(tmp_path: Path) -> None:
+    path = tmp_path / "0.txt"
+    path.write_text("1 a b")
+    pipeline = Pipeline([FilePartitioning(paths=f"{tmp_path}/*.txt"), ReadNumbers()], name="numbers")
+    run_dir = str(tmp_path / "run")
+    pipeline.run(LocalExecutor(workers=0), run_dir=run_dir)
+    path.write_text("1 2 c 3 4")
+    pipeline.run(LocalExecutor(workers=0), run_dir=run_dir, resume=True)
+    assert [row["raw"] for row in rejects_of(run_dir)] == [b"c"]
+
+
+def test_a_folder_without_a_run_has_no_report(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no run"):
+        write_report(str(tmp_path))
+
+
+def test_the_summary_is_a_table_without_empty_columns() -> None:
+    lines = summary_text(record()["summary"]).splitlines()
+    assert lines[0] == "clean: done in 3.00 s: 4 sources, 4 files written (400 rows, 10 kB)"
+    assert lines[2].split() == ["stage", "rows", "in", "kept", "dropped", "rejected", "time"]
+    assert lines[3].split() == ["Read", "1,000", "990", "10", "2.00", "s"]
+    assert lines[4].split() == ["broken", "10"]
+    assert [row.split() for row in lines[6:8]] == [["short", "500"], ["odd", "clean", "90"]]
+    assert lines[8] == "warning: beware of clean"
+    ends = {len(row) for row in lines[2:4]}
+    assert len(ends) == 1
+
+
+def test_what_a_cluster_takes_to_start_is_told_and_what_takes_no_time_is_not() -> None:
+    told = record()
+    told["summary"] |= {"executor": "RayDataExecutor", "opened_after": 4.12, "worked_after": 9.8}
+    line = "RayDataExecutor was ready after 4.12 s, the first work done after 9.80 s"
+    assert summary_text(told["summary"]).splitlines()[1] == line
+    assert "first work was done after9.8 s" in _Page(report_page(told, {}, [])).text
+    told["summary"]["opened_after"] = 0.01
+    assert "ready after" not in summary_text(told["summary"])
+
+
+def progress(**changes: Any) -> RunProgress:
+    tally = Tally()
+    tally.stages["Read"] = StageTotals("Read", 1, 1200, 1190, rejected={"broken": 10})
+    state = {
+        "total_sources": 10,
+        "finished_sources": 3,
+        "skipped_sources": 2,
+        "seconds": 6.0,
+        "tally": tally,
+        **changes,
+    }
+    return RunProgress("clean", **state)
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal() -> None:
+    now = [0.0]
+    out = io.StringIO()
+    with ProgressDisplay(stream=out, line_seconds=10, clock=lambda: now[0]) as display:
+        for now[0] in (1.0, 9.0, 11.0, 12.0, 22.0):
+            display(progress())
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[0] == ("clean: 5 of 10 sources, 1,200 rows (200/s), 10 set aside, 6.00 s, about 10.0 s left")
+
+
+def test_progress_does_without_a_known_number_of_sources() -> None:
+    assert line(progress(total_sources=None)) == "clean: 5 sources, 1,200 rows (200/s), 10 set aside, 6.00 s"
+    assert "part 2 of 3" in line(progress(segment=1, segments=3))
+
+
+def test_a_terminal_gets_a_bar_and_is_left_clean() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+    with ProgressDisplay(stream=out) as display:
+        display(progress())
+    assert "clean" in out.getvalue()
+    assert "5/10" in out.getvalue()
+    assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h")
+
+
+def test_quiet_is_quiet() -> None:
+    out = io.StringIO()
+    with ProgressDisplay(stream=out, quiet=True, line_seconds=0) as display:
+        display(progress())
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        (formatting.number(1234567), "1,234,567"),
+        (formatting.number(0.12345), "0.123"),
+        (formatting.count(1, "file"), "1 file"),
+        (formatting.count(2000, "entry", "entries"), "2,000 entries"),
+        (formatting.size(999), "999 bytes"),
+        (formatting.size(1000), "1 kB"),
+        (formatting.size(12_345_678), "12.3 MB"),
+        (formatting.size(999_000_000), "999 MB"),
+        (formatting.size(5e15), "5,000 TB".replace(",", "")),
+        (formatting.duration(0.2), "0.20 s"),
+        (formatting.duration(59.99), "1 min 00 s"),
+        (formatting.duration(3725), "1 h 02 min"),
+        (formatting.duration(200_000), "2 d 7 h"),
+        (formatting.percent(1, 3), "33.3 %"),
+        (formatting.percent(0, 3), "0.0 %"),
+        (formatting.percent(1, 100_000), "<0.1 %"),
+        (formatting.percent(99_999, 100_000), ">99.9 %"),
+        (formatting.percent(3, 3), "100.0 %"),
+        (formatting.percent(0, 0), ""),
+        (formatting.beginning("grün".encode() + b"\xff\n", 20), "grün\\xff\n"),
+        (formatting.beginning(b"0123456789", 4), "0123…"),
+        (formatting.beginning(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(1990), 160), "(2 kB of binary data)"),
+    ],
+)
+def test_numbers_and_bytes_read_as_people_write_them(said: str, wanted: str) -> None:
+    assert said == wanted
