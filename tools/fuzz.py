@@ -101,7 +101,7 @@ def _run_chunk(chunk: range, state: Path, areas: list[str] | None, limit_s: floa
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     assert child.stdout is not None
     assert child.stderr is not None
-    current: dict[str, Any] = {"number": chunk.start, "area": "?"}
+    current: dict[str, Any] = {}
     stderr = bytearray()
     hung = False
     for line in _lines(child, stderr, limit_s * 2 + 30):
@@ -121,6 +121,8 @@ def _run_chunk(chunk: range, state: Path, areas: list[str] | None, limit_s: floa
     code = child.wait()
     if not hung and code == 0:
         return chunk.stop
+    if not current:
+        sys.exit(f"error: the fuzzer itself does not work:\n{stderr.decode(errors='replace')}")
     what = f"{current['area']}: " + ("hangs, also when it is interrupted" if hung else f"the process ends with {code}")
     detail = stderr[-4000:].decode(errors="replace")
     report.findings.append({"number": current["number"], "area": current["area"], "what": what, "detail": detail})
