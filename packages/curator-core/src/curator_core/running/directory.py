@@ -86,8 +86,9 @@ class RunDirectory:
                 raise ValueError(f"it has no {lacks[0]!r}")
         except ValueError as error:
             raise RunRefused(
-                f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it; "
-                "start over with fresh=True (--fresh)"
+                f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it. The "
+                "output and the rejects are in other files, which stand (`curate rejects` reads them); to go on, start "
+                "over with fresh=True (--fresh)"
             ) from None
         return found
 
