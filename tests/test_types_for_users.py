@@ -31,7 +31,7 @@ def expected() -> tuple[dict[int, str], set[int]]:
 
 
 def without_modules(shown: str) -> str:
-    """``list[curator_core.task.Task[Any]]`` as ``list[Task[Any]]``."""
+    """``list[curator_core.model.task.Task[Any]]`` as ``list[Task[Any]]``."""
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", shown)
 
 

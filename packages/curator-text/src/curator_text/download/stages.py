@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 from curator_core.download import Client, FetchRules, MemorySink, fetch_file
 from curator_core.errors import UsageError, check_whole
-from curator_core.files import parse_bytes
-from curator_core.lineage import source_id
-from curator_core.stages import CompositeStage, ProcessingStage, SourceStage, WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import CompositeStage, ProcessingStage, SourceStage
+from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
+from curator_core.stages.files import parse_bytes
 from curator_core.storage import is_local, local_path, read_bytes
-from curator_core.task import EmptyTask, FileGroupTask, FileRecord
 
 COMMON_CRAWL = "https://data.commoncrawl.org/"
 USER_AGENT = "curator-text/0.1"
