@@ -63,10 +63,16 @@ check: sync ## format, lint, types, import contracts, version ranges, text
 	$(BIN)/python tools/check_siblings.py
 	$(BIN)/python tools/check_text.py
 	$(BIN)/python tools/stubs.py --check
+	$(BIN)/python tools/surface.py --check
+	$(BIN)/python tools/draw_architecture.py --check
+	$(BIN)/python tools/decision_index.py --check
 
 .PHONY: generate
-generate: sync ## renew what is made from the code: stubs for type checkers and editors
+generate: sync ## renew what is made from the code: stubs, public names, the picture of layers, the index of decisions
 	@$(BIN)/python tools/stubs.py
+	@$(BIN)/python tools/surface.py
+	@$(BIN)/python tools/draw_architecture.py
+	@$(BIN)/python tools/decision_index.py
 
 .PHONY: format
 format: sync ## format the code and mend what lint can mend

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from curator_core.errors import PlanError
+from curator_core.errors import PlanError, check_whole
 from curator_core.executors.base import BaseExecutor
 from curator_core.executors.local import LocalExecutor
 from curator_core.model.machine import Machine, this_machine
@@ -14,6 +14,7 @@ from curator_core.model.task import EmptyTask, Task
 from curator_core.planning.make import check_stage_list, make_plan
 from curator_core.planning.plan import Plan
 from curator_core.running.options import RunOptions
+from curator_core.running.preview import ROWS, Preview, make_preview
 from curator_core.running.result import Progress, RunResult
 from curator_core.running.run import run_stages
 
@@ -57,6 +58,11 @@ class Pipeline:
             stages = "\n".join(f"  {stage!r}" for stage in self.stages)
             return f"{self.name}: cannot run as it is\n{stages}\n{error}"
 
+    def preview(self, rows: int = ROWS, executor: BaseExecutor | None = None) -> Preview:
+        """Count the sources, read about ``rows`` rows and try the stages on them; nothing is written, sent or recorded."""
+        check_whole("rows", rows)
+        return make_preview(self.plan(executor), rows)
+
     def run(
         self,
         executor: BaseExecutor | None = None,
@@ -95,7 +101,12 @@ class Pipeline:
             limit=limit,
         )
         return run_stages(
-            self.stages, executor, name=self.name, initial_tasks=initial_tasks, options=options, progress=progress
+            self.stages,
+            executor or LocalExecutor(),
+            name=self.name,
+            initial_tasks=initial_tasks,
+            options=options,
+            progress=progress,
         )
 
     def __repr__(self) -> str:

@@ -59,6 +59,8 @@ _EXT = {"jpeg": "jpg", "tiff": "tif"}
 class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
     """Downloads the addresses of a batch into one tar; see `ImageDownload`."""
 
+    tried_by_plan = False
+
     path: str
     url_column: str = "url"
     caption_column: str | None = None

@@ -69,6 +69,8 @@ class UrlSource(SourceStage[FileGroupTask]):
 class CommonCrawlSource(UrlSource):
     """Names the files of a Common Crawl snapshot, from its list of paths."""
 
+    tried_by_plan = False
+
     urls: Sequence[str] | str = ()
     snapshot: str
     kind: str = "warc"
@@ -103,6 +105,8 @@ class CommonCrawlSource(UrlSource):
 @dataclass(kw_only=True)
 class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
     """Fetches the URLs of a task into a folder; see `UrlDownload`."""
+
+    tried_by_plan = False
 
     path: str
     retries: int = 4

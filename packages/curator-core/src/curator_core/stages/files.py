@@ -1,0 +1,262 @@
+"""The sources of a run: which files, in which groups and byte ranges, under which ids."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from curator_core import storage
+from curator_core.errors import UsageError, nearest
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import SourceStage
+from curator_core.model.task import EmptyTask, FileGroupTask
+from curator_core.storage import FileInfo
+from curator_core.storage.packing import PACKED, PARTS
+
+type ByteRange = tuple[int, int] | None
+
+# Marks, notes and side files that stand beside data and are none.
+NOT_DATA = frozenset({"_SUCCESS", "_metadata", "_common_metadata", PACKED})
+_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgtp", start=1):
+    _UNITS |= {_letter: 1024**_power, f"{_letter}ib": 1024**_power, f"{_letter}b": 1000**_power}
+# Formats that cannot be read from the middle, by name and, as names lie, by their first bytes.
+_WHOLE_ONLY: tuple[str, ...] = (
+    *(".gz", ".bgz", ".bz2", ".xz", ".zst", ".zstd", ".lz4", ".br", ".sz", ".zip", ".tar", ".tgz", ".7z"),
+    *(".parquet", ".arrow", ".feather", ".orc", ".avro"),
+)
+_WHOLE_ONLY_MAGIC: tuple[bytes, ...] = (
+    *(b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00", b"\x04\x22\x4d\x18", b"PK\x03\x04"),
+    *(b"PAR1", b"ARROW1", b"ORC", b"Obj\x01"),
+)
+
+
+@dataclass(kw_only=True)
+class FilePartitioning(SourceStage[FileGroupTask]):
+    """Names the files that a run reads and groups them into tasks; the files themselves stay closed.
+
+    ``paths`` is a file, a folder, a pattern (``in/**/*.jsonl``), or a list of these; local, or any fsspec URL. Hidden
+    files, unfinished ones, ``_SUCCESS`` marks and what a packing writer keeps beside its files are left out of folders and
+    patterns, and a file that is named twice is read once. Files come in natural order (``part-2`` before ``part-10``).
+
+    Each file is a task, unless ``files_per_partition`` or ``bytes_per_partition`` (a number or ``"256MB"``) puts
+    several together; both together close a group at whichever comes first. ``split_bytes`` cuts larger files into
+    ranges of that size, each a task; files that are compressed or have a structure of their own stay whole.
+    ``extensions`` restricts what is found in folders. ``limit`` takes the first so many files.
+    """
+
+    paths: str | Sequence[str]
+    files_per_partition: int = 1
+    bytes_per_partition: int | str | None = None
+    split_bytes: int | str | None = None
+    extensions: Sequence[str] | None = None
+    recursive: bool = True
+    limit: int | None = None
+    dataset_name: str = ""
+
+    def __post_init__(self) -> None:
+        checked_paths("FilePartitioning.paths", self.paths)
+        for name in ("files_per_partition", "limit"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UsageError(f"FilePartitioning.{name} must be a whole number of 1 or more, not {value!r}")
+        for name in ("bytes_per_partition", "split_bytes"):
+            if getattr(self, name) is not None:
+                parse_bytes(getattr(self, name), f"FilePartitioning.{name}")
+        if isinstance(self.extensions, str):
+            raise UsageError(f"FilePartitioning.extensions must be a list such as [{self.extensions!r}]")
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        """The sources. On a resumed run ``task._metadata["earlier_groups"]`` brings the groups of the run so far, by
+        task id: those whose members all exist stay as they were, so that new files only make new groups.
+        """
+        parts = list(self._parts(self._files()))
+        groups = _earlier_groups(task._metadata.get("earlier_groups", {}), parts)
+        taken = {part.key for _, group in groups for part in group}
+        for group in self._groups(part for part in parts if part.key not in taken):
+            names = [text for part in group for text in (part.name, _range_text(part.range))]
+            groups.append((source_id(_label(group[0].info.path), names), group))
+        groups.sort(key=lambda item: item[1][0].position)
+        return _Sources((self._task(task, task_id, group) for task_id, group in groups), len(groups))
+
+    def _task(self, empty: EmptyTask, task_id: str, group: list[_Part]) -> FileGroupTask:
+        prints = "\0".join(part.info.fingerprint for part in group)
+        whole = all(part.range is None for part in group)
+        return FileGroupTask(
+            data=[part.info.path for part in group],
+            ranges=None if whole else [part.range for part in group],
+            task_id=task_id,
+            dataset_name=self.dataset_name or empty.dataset_name,
+            _generation=hashlib.sha256(prints.encode()).hexdigest()[:16],
+            _metadata={"source_files": [(part.info.path, part.size) for part in group]},
+        )
+
+    def _files(self) -> list[tuple[str, FileInfo]]:
+        """Each file once, with the name that its id is made of, in natural order."""
+        found: dict[str, tuple[str, str, FileInfo]] = {}
+        for entry in [self.paths] if isinstance(self.paths, str | os.PathLike) else self.paths:
+            base, files = self._matches(os.fspath(entry))
+            # By hand, because relative and absolute paths of 100,000 files take two seconds.
+            prefix, root = storage.join(base, ""), storage.absolute(base)
+            for file in files:
+                name = file.path.removeprefix(prefix) if base != "." else storage.relative(file.path, base)
+                found.setdefault(storage.join(root, name), (name, base, file))
+        # Two bases may hold files of one relative name; then, and only then, the base is part of the name.
+        count: dict[str, int] = {}
+        for name, _, _ in found.values():
+            count[name] = count.get(name, 0) + 1
+        named = [(name if count[name] == 1 else storage.join(base, name), file) for name, base, file in found.values()]
+        named.sort(key=lambda item: storage.natural_key(item[1].path))
+        return named[: self.limit]
+
+    def _matches(self, entry: str) -> tuple[str, list[FileInfo]]:
+        is_pattern = storage.has_magic(entry) and not (storage.is_local(entry) and storage.exists(entry))
+        if is_pattern:
+            base = storage.fixed_base(entry)
+            found = [file for file in storage.match_files(entry) if is_data(file.path, base)]
+        elif storage.is_folder(entry):
+            base = entry
+            endings = tuple(f".{ending.lower().lstrip('.')}" for ending in self.extensions or ())
+            found = [
+                file
+                for file in storage.scan(entry, recursive=self.recursive)
+                if is_data(file.path, base) and (not endings or file.path.lower().endswith(endings))
+            ]
+        else:
+            base = storage.parent(entry)
+            found = [storage.info(entry)]
+        if not found:
+            raise UsageError(self._nothing(entry, base, is_pattern=is_pattern))
+        return base, found
+
+    def _nothing(self, entry: str, base: str, *, is_pattern: bool) -> str:
+        wanted = f"no file matches {entry!r}" if is_pattern else f"the folder {entry!r} holds no file"
+        if not is_pattern and self.extensions:
+            wanted += f" that ends in {', '.join(self.extensions)}"
+        if not storage.is_folder(base):
+            return f"{wanted}: there is no folder {base!r}"
+        there = [storage.relative(path, base) for path in storage.list_files(base)]
+        if not there:
+            return f"{wanted}: {base!r} is empty"
+        shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+        hint = nearest(storage.relative(entry, base), there[:1000]) if is_pattern and base != "." else ""
+        return f"{wanted}: {base!r} holds {shown}{hint}"
+
+    def _parts(self, files: Iterable[tuple[str, FileInfo]]) -> Iterator[_Part]:
+        size = None if self.split_bytes is None else parse_bytes(self.split_bytes)
+        position = 0
+        for name, file in files:
+            if size is None or file.size <= size or not _can_split(file.path):
+                yield _Part(name, file, None, position)
+                position += 1
+                continue
+            for start in range(0, file.size, size):
+                yield _Part(name, file, (start, min(start + size, file.size)), position)
+                position += 1
+
+    def _groups(self, parts: Iterable[_Part]) -> Iterator[list[_Part]]:
+        room = None if self.bytes_per_partition is None else parse_bytes(self.bytes_per_partition)
+        # By size alone, unless a count is asked for too.
+        most = None if room is not None and self.files_per_partition == 1 else self.files_per_partition
+        group: list[_Part] = []
+        held = 0
+        for part in parts:
+            if group and (len(group) == most or (room is not None and held + part.size > room)):
+                yield group
+                group, held = [], 0
+            group.append(part)
+            held += part.size
+        if group:
+            yield group
+
+
+class _Sources(Iterator[FileGroupTask]):
+    """Tasks that are made when they are asked for, of which it is known how many there are."""
+
+    def __init__(self, tasks: Iterator[FileGroupTask], count: int) -> None:
+        self._tasks = tasks
+        self._left = count
+
+    def __next__(self) -> FileGroupTask:
+        task = next(self._tasks)
+        self._left -= 1
+        return task
+
+    def __length_hint__(self) -> int:
+        return self._left
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    name: str
+    info: FileInfo
+    range: ByteRange
+    position: int
+    key: tuple[str, ByteRange] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", (self.info.path, self.range))
+
+    @property
+    def size(self) -> int:
+        return self.info.size if self.range is None else self.range[1] - self.range[0]
+
+
+def parse_bytes(value: int | str, what: str = "a size") -> int:
+    """A number of bytes from ``256``, ``"256MB"`` or ``"1.5 GiB"``; 1 or more."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+        factor = _UNITS.get(match[2].lower()) if match else None
+        if match and factor:
+            value = int(float(match[1]) * factor)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{what} must be a number of bytes, 1 or more, such as 64000000 or '64MB', not {value!r}")
+    return value
+
+
+def checked_paths(what: str, paths: Any) -> list[str]:
+    """``paths`` as a list of text, or an error that says what they must be; for every stage that takes ``paths``."""
+    entries = [paths] if isinstance(paths, str | os.PathLike) else paths
+    if not isinstance(entries, list | tuple) or not entries:
+        raise UsageError(f"{what} must be a path, a pattern, a folder, or a list of these, not {paths!r}")
+    for entry in entries:
+        if not isinstance(entry, str | os.PathLike) or not os.fspath(entry):
+            raise UsageError(f"{what} must hold paths, not {entry!r}")
+    return [os.fspath(entry) for entry in entries]
+
+
+def _earlier_groups(earlier: Any, parts: list[_Part]) -> list[tuple[str, list[_Part]]]:
+    present = {part.key: part for part in parts}
+    groups = []
+    for task_id, members in earlier.items():
+        keys = [(path, None if span is None else (int(span[0]), int(span[1]))) for path, span in members]
+        if keys and all(key in present for key in keys):
+            groups.append((task_id, [present.pop(key) for key in keys]))
+    return groups
+
+
+def is_data(path: str, base: str) -> bool:
+    """Whether a file below ``base`` holds data: no mark, note or part that a writer keeps beside its files."""
+    if storage.file_name(path) in NOT_DATA:
+        return False
+    # Files of single tasks, which will be packed or have been: beside the packed ones each row would be there twice.
+    return f"/{PARTS}/" not in path or f"/{PARTS}/" not in f"/{storage.relative(path, base)}"
+
+
+def _can_split(path: str) -> bool:
+    if path.lower().endswith(_WHOLE_ONLY):
+        return False
+    with storage.open_input(path) as file:
+        return not file.read(8).startswith(_WHOLE_ONLY_MAGIC)
+
+
+def _label(path: str) -> str:
+    return storage.file_name(path).partition(".")[0]
+
+
+def _range_text(span: ByteRange) -> str:
+    return "" if span is None else f"{span[0]}-{span[1]}"
