@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -179,7 +179,7 @@ def test_ctrl_c_while_waiting_cancels_the_download(silent: Any) -> None:
 
     def interrupt() -> None:
         assert asked.wait(60)
-        _thread.interrupt_main()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
