@@ -22,7 +22,8 @@ from curator_image.batch import BYTES, CAPTION, EXT, FORMAT, HEIGHT, KEY, MEMBER
 from curator_image.decode.probe import MAX_PIXELS, BadImage, probe
 from curator_image.download.picture import PictureSink
 from curator_image.download.urls import EXTENSIONS, UrlListRead
-from curator_image.tar import END, Member, padding, read_tar, tar_header
+from curator_image.tar.read import Member, read_tar
+from curator_image.tar.write import END, padding, tar_header
 from curator_image.writer import reencoded
 
 OK = Reason.OK
