@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -111,3 +111,15 @@ def test_a_damaged_record_leaves_the_rejects_readable(
     assert "`curate rejects` reads them" in said
     assert run_command(["rejects", str(run_dir)]) == 0
     assert "no number" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: text.replace("ReadNumbers", "ReadXumbers"), lambda text: text.replace('"class"', '"clXss"')]
+)
+def test_a_plan_that_says_something_else_than_was_written_is_damaged(
+    run_dir: Path, tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    plan = run_dir / "plan.json"
+    plan.write_text(change(plan.read_text()))
+    with pytest.raises(RunRefused, match=r"plan.json' is damaged \(its fingerprint is not that of its steps"):
+        pipeline(tmp_path).run(LocalExecutor(workers=0), run_dir=str(run_dir), resume=True)
