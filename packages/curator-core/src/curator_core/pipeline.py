@@ -83,12 +83,13 @@ class Pipeline:
         """Run the pipeline and prove that nothing was lost.
 
         ``run_dir``: a folder or URL for the ledger, rejects and report; with it a run can be resumed.
-        ``resume``: go on with the run in ``run_dir``: complete sources are skipped, others start again. With
-        ``allow_changed`` even though the stages have changed. ``fresh``: forget what is in ``run_dir``.
+        ``resume``: continue the run in ``run_dir``: complete sources are skipped, others start again. With
+        ``allow_changed`` even though the stages have changed. ``fresh``: forget what is in ``run_dir``, and replace
+        finished output, which is refused otherwise.
         ``retry``: resume, and run sources with quarantined work again too.
-        ``on_error``: ``fail`` stops at the first stage that raises; ``quarantine`` sets the rows aside and goes on.
+        ``on_error``: ``fail`` stops at the first stage that raises; ``quarantine`` sets the rows aside and continues.
         ``retries``: how often a stage is asked again before that. ``max_error_fraction``: the share of rows that may
-        be rejected or quarantined before the run stops. ``limit``: only the first so many sources.
+        be rejected or quarantined before the run stops. ``limit``: only the first N sources.
         """
         check_tasks(initial_tasks)
         options = RunOptions(
