@@ -150,6 +150,7 @@ stages:
   - MODULE.Write: {path: out/}
 executor: {local: {workers: 0}}
 run_dir: run
+max_reject_fraction: 1
 """
 
 
@@ -414,6 +415,7 @@ def test_input_output_and_the_run_itself_may_be_in_an_object_store(curate: Proje
 def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project) -> None:
     text = (
         f"workflow: {{{curate.module}.Twice: {{paths: 'in/*.txt', path: out/}}}}\nexecutor: {{local: {{workers: 0}}}}\n"
+        "max_reject_fraction: 1\n"
     )
     (curate.folder / "w.yaml").write_text(text)
     assert curate("plan", "w.yaml") == DONE
