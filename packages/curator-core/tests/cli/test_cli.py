@@ -198,7 +198,7 @@ def test_a_run_ends_in_a_table_and_a_report(curate: Project) -> None:
     assert curate("run", "p.yaml", "--quiet") == DONE
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]
     assert curate.out.startswith("numbers: done in ")
-    assert "4 sources, 4 files written (8 rows, " in curate.out
+    assert "4 sources, 25.0 % of its rows rejected (4 of 16), 4 files written (8 rows, " in curate.out
     table = {line.split()[0]: line.split()[1:] for line in curate.out.splitlines()[2:8]}
     assert table["Read"][:3] == ["16", "12", "4"]
     assert table["Where"][:3] == ["12", "8", "4"]
