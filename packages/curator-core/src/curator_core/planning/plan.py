@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from curator_core.formatting import count
+from curator_core.formatting import count, text_html
 from curator_core.model.engine_facts import RayStageSpecKeys
 from curator_core.model.machine import Machine
 from curator_core.model.resources import Resources
@@ -115,6 +115,9 @@ class Plan:
     def fingerprint(self) -> str:
         """A short hash of everything about the stages that decides what comes out."""
         return fingerprint(self.steps())
+
+    def _repr_html_(self) -> str:
+        return text_html(self.describe())
 
     def describe(self) -> str:
         """The plan for a person to read."""
