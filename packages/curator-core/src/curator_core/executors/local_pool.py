@@ -21,7 +21,7 @@ from curator_core.errors import CuratorError, TaskTimeout, UsageError, WorkerDie
 from curator_core.executors import local_protocol as protocol
 from curator_core.executors.base import SegmentRun
 from curator_core.model.codec import decode_task, encode_task
-from curator_core.model.machine import available_cpus
+from curator_core.model.machine import available_cpus, device_order
 from curator_core.model.stage import overrides
 from curator_core.model.task import Task
 from curator_core.worker.calls import NO_CARE, Care
@@ -110,7 +110,7 @@ class _Pool:
         environment = dict(os.environ)
         card = self.cards.pop(0) if self.cards else None
         if card is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = card
+            environment |= {"CUDA_VISIBLE_DEVICES": card, **device_order()}
         command = [
             sys.executable,
             "-m",
