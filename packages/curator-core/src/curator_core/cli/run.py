@@ -183,6 +183,11 @@ def _tell(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_js
     for summary, place in summaries:
         click.echo(summary_text(summary))
         click.echo(f"report: {place}/report.html")
+        if summary["results"] and not summary["files"]:
+            click.echo(
+                f"nothing was written: the pipeline has no writer. {summary['results']:,} results are kept in {place}/results "
+                "for Pipeline.run(…, resume=True) in Python; for files, end the pipeline with a writer"
+            )
         set_aside = sum(stage["quarantined"] + sum(stage["rejected"].values()) for stage in summary["stages"])
         if set_aside:
             click.echo(f"what was set aside: curate rejects {place}")

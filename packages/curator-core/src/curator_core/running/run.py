@@ -26,7 +26,7 @@ from curator_core.running.directory import RunDirectory
 from curator_core.running.merges import merge_tasks
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
-from curator_core.running.record import run_record
+from curator_core.running.record import now, run_record
 from curator_core.running.result import Progress, RunProgress, RunResult, RunStream, RunSummary
 from curator_core.running.sources import Sources
 from curator_core.running.verdict import (
@@ -177,6 +177,7 @@ class _Run:
         self.plan = plan
         self.attempt = attempt
         self.started = started
+        self.started_at = now()
         self.accounts = Accounts()
         self.progress = RunProgress(order.name, segments=len(plan.segments))
         self.summary = RunSummary(
@@ -361,20 +362,25 @@ class _Run:
     def _judge_rejects(self, rejects: Sequence[SourceRejects]) -> None:
         """Name the sources that lost more rows to rejects than is allowed; those that gave nothing else come first."""
         limit = self.options.max_reject_fraction
+        see = (
+            f"look at them with `curate rejects {self.directory.url}`"
+            if self.directory is not None
+            else "run with a run_dir to keep and see them"
+        )
         nothing = [item for item in rejects if item.rejected == item.read]
         partly = [item for item in rejects if limit < item.fraction < 1]
         self.summary.sources_rejecting = len(partly) + (len(nothing) if limit < 1 else 0)
         notes = []
         if nothing:
             notes.append(
-                f"{_named(nothing)} gave nothing but rejects: the files may be of another kind than the stage reads; look "
-                "at them with `curate rejects RUN_DIR`"
+                f"{_named(nothing)} gave nothing but rejects: the files may be of another kind than the stage reads; "
+                f"{see}"
             )
         if partly:
             worst = partly[0]
             notes.append(
                 f"{_named(partly)} lost more rows to rejects than max_reject_fraction={limit:g} allows "
-                f"({worst.rejected:,} of {worst.read:,}): look at them with `curate rejects RUN_DIR`"
+                f"({worst.rejected:,} of {worst.read:,}): {see}"
             )
         self.summary.warnings = [*notes, *self.summary.warnings]
 
@@ -415,6 +421,7 @@ class _Run:
             self.summary.executor,
             self.options,
             self.plan.machine,
+            self.started_at,
         )
         self.directory.write_json("run.json", {**record, **more})
 
