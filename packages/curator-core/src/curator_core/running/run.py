@@ -23,6 +23,7 @@ from curator_core.planning.plan import Plan, Segment
 from curator_core.running import attempt as attempts
 from curator_core.running.attempt import Attempt, Earlier
 from curator_core.running.directory import RunDirectory
+from curator_core.running.log import write_log
 from curator_core.running.merges import merge_tasks
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
@@ -204,6 +205,7 @@ class _Run:
             attempt=attempt.number,
             on_error=order.options.on_error,
             retries=order.options.retries,
+            log_level=order.options.log_level,
         )
 
     def run(self, first_tasks: Iterator[Task[Any]], *, keep: bool) -> Generator[Task[Any], None, RunResult]:
@@ -410,6 +412,7 @@ class _Run:
         summary.stages = sorted(stages, key=lambda stage: position.get(stage.name, len(position)))
         with contextlib.suppress(CuratorError):  # the disk may be what failed; the first error is the one to show
             self._write_record("failed", summary=summary.as_dict())
+            write_log(self.directory.url)
 
     def _write_record(self, state: str = "running", **more: Any) -> None:
         if self.directory is None:
@@ -429,6 +432,7 @@ class _Run:
         from curator_core.running.report import write_report  # deferred: only a run that ends with a directory needs it
 
         assert self.directory is not None
+        write_log(self.directory.url)
         write_report(self.directory.url)
 
 
