@@ -6,14 +6,10 @@ import lzma
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import quote
 
-import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curator_core.errors import UsageError, nearest
 from curator_core.files import parse_bytes
@@ -22,14 +18,12 @@ from curator_core.stages import ProcessingStage
 from curator_core.storage import AtomicFile, join, open_input, write_atomic
 from curator_core.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_text import packing
+from curator_text.json_text import json_lines
 
-_JSON = pa.json_(pa.utf8())
 _SUFFIX = {"gzip": ".gz", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
 _ALIASES = {"gz": "gzip", "zst": "zstd", "bzip2": "bz2", "none": None}
 _PARQUET_CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4", "none")
 _NOT_IN_NAMES = re.compile(r"[^\w ()+,\-=@~.]+")
-# Rows that are Python objects at a time: enough to forget the cost of a slice, few enough to stay in the cache.
-_SLICE_ROWS = 256
 
 
 @dataclass(kw_only=True)
@@ -203,84 +197,6 @@ def _row_groups(parts: Sequence[str], schema: pa.Schema, limit: int) -> Iterator
                 size += table.nbytes
     if held:
         yield pa.concat_tables(held)
-
-
-# JSON ----------------------------------------------------------------------------------------------------------------
-
-
-def json_lines(table: pa.Table, omit_nulls: bool = False) -> Iterator[bytes]:
-    """The rows of a table as lines of JSON, each with its line end."""
-    names = table.column_names
-    dumps = orjson.dumps
-    option = orjson.OPT_APPEND_NEWLINE
-    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
-    if twice is not None:
-        raise UsageError(f"there are two columns {twice!r}, and a line of JSON can hold one of them: rename the other")
-    if not names:
-        yield from [b"{}\n"] * table.num_rows
-        return
-    columns = [_json_column(column, name) for name, column in zip(names, table.columns, strict=True)]
-    raw = [name for name, (_, is_json) in zip(names, columns, strict=True) if is_json]
-    table = pa.table([column for column, _ in columns], names)
-    for start in range(0, table.num_rows, _SLICE_ROWS):
-        for row in table.slice(start, _SLICE_ROWS).to_pylist():
-            for name in raw:
-                if row[name] is not None:
-                    row[name] = orjson.Fragment(row[name])
-            if omit_nulls:
-                row = {name: value for name, value in row.items() if value is not None}  # noqa: PLW2901
-            yield dumps(row, default=_inner_value, option=option)
-
-
-def _inner_value(value: Any) -> Any:
-    """What `orjson` does not take by itself, and only stands inside of lists and objects: such columns are cast before."""
-    if isinstance(value, Decimal):
-        return orjson.Fragment(str(value))
-    if isinstance(value, datetime):  # a subclass of it: that of pandas, for nanoseconds
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON spelling")
-
-
-def _json_column(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, bool]:
-    """A column as what `orjson` takes, and whether it is text that is JSON already."""
-    kind = column.type
-    if kind == _JSON:
-        return _storage(column), True
-    if pa.types.is_decimal(kind):
-        return column.cast(pa.string()), True
-    if pa.types.is_timestamp(kind):
-        return pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1), False
-    if pa.types.is_date(kind) or pa.types.is_time(kind):
-        return column.cast(pa.string()), False
-    if pa.types.is_dictionary(kind):
-        return _json_column(column.cast(kind.value_type), name)
-    if isinstance(kind, pa.BaseExtensionType):
-        return _json_column(_storage(column), name)
-    if _has_no_json(kind):
-        raise UsageError(
-            f"column {name!r} is {kind}, which JSON has no spelling for: leave it out with columns=[…], or write Parquet"
-        )
-    return column, False
-
-
-def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.chunked_array([chunk.storage for chunk in column.chunks], type=column.type.storage_type)
-
-
-def _has_no_json(kind: pa.DataType) -> bool:
-    if pa.types.is_nested(kind):
-        return any(_has_no_json(kind.field(index).type) for index in range(kind.num_fields))
-    return any(
-        test(kind)
-        for test in (
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-            pa.types.is_fixed_size_binary,
-            pa.types.is_binary_view,
-            pa.types.is_duration,
-            pa.types.is_interval,
-        )
-    )
 
 
 def _write_compressed(out: AtomicFile, lines: Iterable[bytes], codec: str) -> None:
