@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from curator_core import DocumentBatch, Pipeline, ProcessingStage
-from curator_core.registry import load_executor
+from curator_core.config.build import load_executor
 
 FEW = 20
 

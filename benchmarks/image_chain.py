@@ -39,7 +39,7 @@ MIN_AESTHETIC, MAX_NSFW = 4.764225, 0.625943
 
 
 def stages(tars: str, out: str, options: argparse.Namespace) -> list[Any]:
-    from curator_core.stages import RayStageSpecKeys
+    from curator_core.model.engine_facts import RayStageSpecKeys
     from curator_image import ImageReader, ImageWriter
 
     reader: list[Any] = [ImageReader(tars, size=32 if options.chain == "curation" else 224)]

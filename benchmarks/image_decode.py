@@ -25,7 +25,7 @@ BATCH = 128  # what our reader makes too; pictures that nobody keeps would cost 
 
 
 def memory(paths: list[str]) -> list[bytes]:
-    from curator_core.task import FileGroupTask
+    from curator_core.model.task import FileGroupTask
     from curator_image.reader import ImageRead
 
     return [
@@ -36,8 +36,8 @@ def memory(paths: list[str]) -> list[bytes]:
 
 
 def ours(paths: list[str]) -> Callable[[], int]:
-    from curator_core.stages import WorkerMetadata
-    from curator_core.task import FileGroupTask
+    from curator_core.model.engine_facts import WorkerMetadata
+    from curator_core.model.task import FileGroupTask
     from curator_image.decode import ImageDecode
     from curator_image.reader import ImageRead
 

@@ -118,7 +118,7 @@ def from_memory(stage: Any, rows: int, seconds: float, side: int) -> tuple[float
 def from_tars(options: argparse.Namespace, models: dict[str, Path], side: int) -> dict[str, Any]:
     """Images per second of the whole chain, and what came out."""
     from curator_core import Pipeline
-    from curator_core.local import LocalExecutor
+    from curator_core.executors.local import LocalExecutor
     from curator_image import AestheticFilter, ImageReader, ImageWriter, NSFWFilter
 
     def executor() -> Any:

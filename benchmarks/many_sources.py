@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from curator_core import EmptyTask, FileGroupTask, Pipeline, ProcessingStage, SourceStage
-from curator_core.registry import load_executor
+from curator_core.config.build import load_executor
 
 
 @dataclass

@@ -59,7 +59,7 @@ def bench_json(folder: Path, scratch: Path) -> dict[str, float]:
     import orjson
     import pyarrow.json as pj
 
-    from curator_core.task import FileGroupTask
+    from curator_core.model.task import FileGroupTask
     from curator_text.readers import JsonlRead
     from curator_text.writers import JsonlWriter
 
@@ -118,7 +118,7 @@ def bench_json(folder: Path, scratch: Path) -> dict[str, float]:
 def bench_parquet(folder: Path, scratch: Path) -> dict[str, float]:
     import pyarrow.parquet as pq
 
-    from curator_core.task import FileGroupTask
+    from curator_core.model.task import FileGroupTask
     from curator_text.readers.parquet import ParquetRead
     from curator_text.writers import ParquetWriter
 
@@ -208,7 +208,7 @@ def bench_html() -> dict[str, float]:
     from resiliparse.parse.html import HTMLTree
     from resiliparse.parse.lang import detect_fast
 
-    from curator_core.task import DocumentBatch
+    from curator_core.model.task import DocumentBatch
     from curator_text.extract import HtmlExtractor
 
     menu = "".join(f'<li><a href="/{n}">entry {n}</a></li>' for n in range(60))

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from curator_core import LocalExecutor, Pipeline
-from curator_core.executor import BaseExecutor
+from curator_core.executors.base import BaseExecutor
 from curator_image import ImageEmbedding, ImageReader, ImageWriter
 from curator_image.aesthetic import AestheticFilter
 from curator_image.caption_score import CaptionScoreFilter

@@ -20,7 +20,7 @@ def test_the_plan_of_the_image_pipeline_has_an_operator_for_each_group() -> None
     from curator_backends.ray_data.placement import place
     from curator_backends.transport import encode
     from curator_core import FileGroupTask
-    from curator_core.plan import make_plan
+    from curator_core.planning.make import make_plan
     from curator_image import ImageReader, ImageWriter
     from curator_image.aesthetic import AestheticFilter
     from curator_image.embedding import ImageEmbedding

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("curator_text")
 
 from curator_core import LocalExecutor
-from curator_core.pipeline_file import load_pipeline
+from curator_core.config.pipeline_file import load_pipeline
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 HERE = LocalExecutor(workers=0)

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("curator_text")
 
 from curator_core import AddId, LocalExecutor, Pipeline
-from curator_core.executor import BaseExecutor
+from curator_core.executors.base import BaseExecutor
 from curator_text import JsonlReader, JsonlWriter, ShuffleReader, ShuffleWriter, SplitByHash, WebEnglish
 
 CORPUS = Path(__file__).parent.parent / "packages/curator-text/tests/filters/data/corpus.parquet"

@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core.stages import FanOut, NodeInfo, ProcessingStage, SourceStage, WorkerMetadata
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.stage import FanOut, ProcessingStage, SourceStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 
 
 def tasks(count: int, rows: int = 1) -> list[DocumentBatch]:

@@ -54,7 +54,7 @@ from ray.cluster_utils import Cluster
 import stages_for_tests as s
 from curator_backends import RayDataExecutor
 from curator_core.pipeline import Pipeline
-from curator_core.resources import Resources
+from curator_core.model.resources import Resources
 from curator_core.testing import Subject, checks
 
 folder = Path(sys.argv[1])

@@ -15,7 +15,7 @@ from curator_backends.cluster import _start, import_ray
 from curator_backends.options import RayOptions
 from curator_backends.xenna.executor import _stage_options
 from curator_core.errors import PlanError, UsageError
-from curator_core.plan import Group, PlannedStage
+from curator_core.planning.plan import Group, PlannedStage
 from curator_core.testing.stages import Same
 
 BOTH = pytest.mark.parametrize("executor", [RayDataExecutor, XennaExecutor])

@@ -14,10 +14,11 @@ from curator_backends.cluster import Cluster, Node
 from curator_backends.ray_data.adapter import group_of
 from curator_backends.ray_data.placement import FIRST_WORKERS, describe_group, place, start_no_more
 from curator_core.errors import PlanError, UsageError
-from curator_core.plan import Group
-from curator_core.resources import Resources
-from curator_core.stages import ProcessingStage, RayStageSpecKeys, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import RayStageSpecKeys, WorkerMetadata
+from curator_core.model.resources import Resources
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
+from curator_core.planning.plan import Group
 from curator_core.testing.stages import SplitRows
 
 
@@ -262,7 +263,7 @@ def test_every_key_there_is_has_a_test_above() -> None:
 def test_a_gpu_stage_with_no_batch_size_gets_one_and_a_warning() -> None:
     stage = Plain().with_(resources=Resources(gpus=1))
     object.__setattr__(stage, "batch_size", None)
-    from curator_core.plan import PlannedStage
+    from curator_core.planning.plan import PlannedStage
 
     placement, warnings = describe_group(Group((PlannedStage(stage, "Plain"),), stage.resources), 80.0)
     assert placement.batch_size == 1

@@ -19,9 +19,9 @@ from curator_backends.ray_data.adapter import SPLITTING_TASKS, split_blocks
 from curator_backends.ray_data.source import source_dataset
 from curator_backends.supervisor import Stalled
 from curator_backends.transport import decode, encode
+from curator_core.model.resources import Resources
 from curator_core.pipeline import Pipeline
-from curator_core.plan import make_plan
-from curator_core.resources import Resources
+from curator_core.planning.make import make_plan
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("local_ray")]

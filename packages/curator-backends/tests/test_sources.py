@@ -22,8 +22,8 @@ from curator_backends.sources import (
     SourceBlocks,
 )
 from curator_backends.transport import decode
-from curator_core.task import FileGroupTask, Task
-from curator_core.transport import encode_task
+from curator_core.model.codec import encode_task
+from curator_core.model.task import FileGroupTask, Task
 
 
 def sources(count: int, seen: list[int] | None = None, size: int = 1) -> Iterator[Task[Any]]:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator_backends.transport import ITEM, PACK_BYTES, decode, encode, encode_stream, pack, unpack
-from curator_core.task import DocumentBatch, FileGroupTask, StagePerfStats, Task
-from curator_core.transport import encode_task
+from curator_core.model.codec import encode_task
+from curator_core.model.task import DocumentBatch, FileGroupTask, StagePerfStats, Task
 
 
 @dataclass(kw_only=True)

@@ -12,11 +12,11 @@ from curator_backends.cluster import Cluster, Node
 from curator_backends.supervisor import Stalled
 from curator_backends.worker import Job
 from curator_backends.xenna.executor import XennaOptions, _allocated, _check_gpus, _explained, _require_cpus, _shape
-from curator_core.adapter import RunContext
 from curator_core.errors import PlanError, StageError, WorkerDied
-from curator_core.plan import Group, PlannedStage
-from curator_core.resources import Resources
+from curator_core.model.resources import Resources
+from curator_core.planning.plan import Group, PlannedStage
 from curator_core.testing.stages import Same, SplitRows
+from curator_core.worker.context import RunContext
 
 
 def cluster(*cpus_and_gpus: tuple[float, float], memory: float | None = 80.0) -> Cluster:

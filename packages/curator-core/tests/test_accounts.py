@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from curator_core import DocumentBatch, FanOut, Merge, Pipeline, ProcessingStage
-from curator_core.accounts import DONE, DROPPED, FAILED, FORK, MERGED, Accounts, Event
+from curator_core.accounts.accounts import Accounts
+from curator_core.accounts.events import DONE, DROPPED, FAILED, FORK, MERGED, Event
 from curator_core.errors import StageError
-from curator_core.lineage import child_id
+from curator_core.model.lineage import child_id
 from curator_core.testing.faults import ChaoticExecutor, Crash
 
 # Random pipelines -------------------------------------------------------------------------------------------------

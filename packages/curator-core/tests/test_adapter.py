@@ -358,7 +358,7 @@ def test_law_5_a_failure_names_stage_task_and_the_line_of_the_user() -> None:
     text = str(caught.value)
     assert text.startswith("stage 'Map' failed on task 'task-00000': ValueError: cannot do 2\n")
     assert 'raise ValueError(f"cannot do {value}\\nat all")' in text
-    assert "curator_core/adapter.py" not in text
+    assert "curator_core/worker/adapter.py" not in text
     assert isinstance(caught.value.__cause__, ValueError)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator_core.arrays import array, scalar, to_numpy
+from curator_core.arrow.arrays import array, scalar, to_numpy
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
@@ -113,13 +113,13 @@ def test_pandas_is_left_alone() -> None:
     pytest.importorskip("pandas")
     code = (
         "import sys, numpy as np, pyarrow as pa, pyarrow.compute as pc\n"
-        "from curator_core.arrays import array, scalar, to_numpy\n"
+        "from curator_core.arrow.arrays import array, scalar, to_numpy\n"
         "ages = array([1, None, 3], pa.int64())\n"
         "array(['a', None], pa.string()), array([b'a'], pa.binary()), array([[1]], pa.list_(pa.int64()))\n"
         "array(['a'], pa.dictionary(pa.int32(), pa.string()))\n"
         "to_numpy(array(np.arange(3))), to_numpy(pc.fill_null(pc.greater(ages, scalar(2)), scalar(False)))\n"
         "assert 'pandas' not in sys.modules\n"
         "pa.array([1])\n"
-        "assert 'pandas' in sys.modules, 'pyarrow has mended it: curator_core.arrays can go'\n"
+        "assert 'pandas' in sys.modules, 'pyarrow has mended it: curator_core.arrow.arrays can go'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -17,7 +17,7 @@ import pytest
 from curator_core import registry, storage
 from curator_core.cli import BAD_USAGE, DONE, FAILED, INTERRUPTED, QUARANTINED, doctor, run_command
 from curator_core.cli.init import template_names, template_text
-from curator_core.pipeline_file import load_pipeline
+from curator_core.config.pipeline_file import load_pipeline
 
 CURATE = [sys.executable, "-c", "from curator_core.cli import main; main()"]
 

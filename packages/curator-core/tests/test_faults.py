@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from curator_core import LocalExecutor, Pipeline
+from curator_core.accounts.rejects import group_rejects, rejects_of
 from curator_core.errors import OutputError, RunRefused, WorkerDied
-from curator_core.files import FilePartitioning
-from curator_core.rejects import group_rejects, rejects_of
+from curator_core.stages.files import FilePartitioning
 from curator_core.testing.faults import (
     ReadLines,
     Trial,

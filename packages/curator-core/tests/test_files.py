@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from curator_core import storage
 from curator_core.errors import UsageError
-from curator_core.files import FilePartitioning, parse_bytes
-from curator_core.task import EmptyTask, FileGroupTask
+from curator_core.model.task import EmptyTask, FileGroupTask
+from curator_core.stages.files import FilePartitioning, parse_bytes
 
 
 def partition(earlier: dict[str, Any] | None = None, **params: Any) -> list[FileGroupTask]:

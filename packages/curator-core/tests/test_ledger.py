@@ -17,13 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curator_core import LocalExecutor, Pipeline, storage
-from curator_core import ledger as ledger_module
-from curator_core.accounts import DONE, FORK, SUM_UP, Event, StageTotals, Tally, events_from, events_table
+from curator_core.accounts import ledger as ledger_module
+from curator_core.accounts.events import DONE, FORK, Event, events_from, events_table
+from curator_core.accounts.ledger import LedgerWriter, open_accounts, read_events
+from curator_core.accounts.source_list import GONE, Listed, SourceList
+from curator_core.accounts.tally import SUM_UP, StageTotals, Tally
 from curator_core.errors import RunRefused
-from curator_core.files import FilePartitioning
-from curator_core.ledger import GONE, LedgerWriter, Listed, SourceList, open_accounts, read_events
-from curator_core.run import verify
-from curator_core.task import FileRecord, StagePerfStats
+from curator_core.model.task import FileRecord, StagePerfStats
+from curator_core.running.verify import verify
+from curator_core.stages.files import FilePartitioning
 from curator_core.testing.faults import Halves, Join, NoMultiples, ReadLines, Trial, WriteLines
 
 words = st.text(max_size=8)
@@ -303,7 +305,7 @@ def test_a_run_in_an_object_store_is_not_run_twice_at_once_and_survives_its_driv
 import os, signal
 from curator_core import LocalExecutor, Pipeline
 from curator_core.testing.faults import Halves, ReadLines, WriteLines
-from curator_core.files import FilePartitioning
+from curator_core.stages.files import FilePartitioning
 def die(state):
     if state.finished_sources == 2:
         print("two", flush=True)

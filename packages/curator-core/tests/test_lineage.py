@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator_core.lineage import child_id, lineage_key, parent_id, source_id, source_of
+from curator_core.model.lineage import child_id, lineage_key, parent_id, source_id, source_of
 
 paths = st.lists(st.integers(0, 250_000), max_size=5)
 

@@ -32,9 +32,9 @@ from curator_core import (
     WorkerDied,
     stage,
 )
-from curator_core.executor import SegmentRun
-from curator_core.machine import Machine
-from curator_core.stages import WorkerMetadata
+from curator_core.executors.base import SegmentRun
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.machine import Machine
 from curator_core.testing import stages as s
 from curator_core.testing.stages import leave_trace, traces
 

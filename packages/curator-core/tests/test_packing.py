@@ -9,7 +9,7 @@ import pytest
 
 from curator_core import FileRecord, storage
 from curator_core.errors import CuratorError
-from curator_core.packing import pack, parts_folder
+from curator_core.storage.packing import pack, parts_folder
 
 
 def part(folder: Path, name: str, text: str) -> FileRecord:

@@ -27,9 +27,9 @@ from curator_core import (
     UsageError,
     stage,
 )
-from curator_core.executor import BaseExecutor, SegmentRun
-from curator_core.lineage import source_id
-from curator_core.run import RunProgress
+from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.model.lineage import source_id
+from curator_core.running.result import RunProgress
 
 
 @dataclass

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator_core import Resources, UsageError
-from curator_core.columns import SelectColumns, Where
-from curator_core.files import FilePartitioning
-from curator_core.pipeline_file import PipelineFile, load_pipeline
-from curator_core.sampling import Sample
-from curator_core.yaml_file import FileError, parse_value, read_yaml
+from curator_core.config.pipeline_file import PipelineFile, load_pipeline
+from curator_core.config.yaml_file import FileError, parse_value, read_yaml
+from curator_core.stages.columns import SelectColumns, Where
+from curator_core.stages.files import FilePartitioning
+from curator_core.stages.sampling import Sample
 
 GOOD = """\
 # A comment.
@@ -25,7 +25,7 @@ stages:
       fraction: 0.5
       seed: 7
     with: {batch_size: 4, resources: {cpus: 2}, name: half}
-  - curator_core.columns.SelectColumns: {columns: [text]}
+  - curator_core.stages.columns.SelectColumns: {columns: [text]}
 executor: {local: {workers: 0}}
 run_dir: runs/tidy
 on_error: quarantine
@@ -143,7 +143,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, wanted: str) -> 
         ("stages:\n  - Sample: {fraction: 1}\nretries: -1", 3, "retries must be a whole number of 0 or more, not -1"),
         ("stages:\n  - Sample: {fraction: 1}\nmax_error_fraction: 2", 3, "must be between 0 and 1, not 2"),
         ("workflow: {Nothing: {}}", 1, "no workflow 'Nothing'"),
-        ("workflow: {curator_core.files.FilePartitioning: {paths: x}}", 1, "is no workflow but"),
+        ("workflow: {curator_core.stages.files.FilePartitioning: {paths: x}}", 1, "is no workflow but"),
         ("name: x\nname: y", 2, "'name' is here twice"),
         ("stages:\n\t- x", 2, "a tab cannot indent YAML"),
         ("stages: [", 1, ""),

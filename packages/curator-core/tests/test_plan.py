@@ -32,7 +32,7 @@ from curator_core import (
     StageError,
     UsageError,
 )
-from curator_core.plan import make_plan
+from curator_core.planning.make import make_plan
 
 SMALL = Machine(cpus=2, memory_gb=8, name="this machine")
 ONE_GPU = Machine(cpus=8, gpus=1, gpu_memory_gb=80, name="the cluster")

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from curator_core import DocumentBatch, FanOut, FileGroupTask, LocalExecutor, Pipeline, ProcessingStage
+from curator_core.accounts.rejects import group_rejects, rejects_of
 from curator_core.errors import StageError, TooManyErrors
-from curator_core.files import FilePartitioning
-from curator_core.rejects import group_rejects, rejects_of
+from curator_core.stages.files import FilePartitioning
 from curator_core.testing.faults import Join, ReadLines, WriteLines, snapshot, write_inputs
 
 HERE = LocalExecutor(workers=0)

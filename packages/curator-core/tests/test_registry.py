@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 
 from curator_core import DocumentBatch, ProcessingStage, UsageError, stage
-from curator_core.files import FilePartitioning
-from curator_core.registry import EXECUTORS, STAGES, build_stage, entries, load_executor, load_stage
+from curator_core.config.build import build_stage, load_executor, load_stage
+from curator_core.registry import EXECUTORS, STAGES, entries
+from curator_core.stages.files import FilePartitioning
 
 
 @dataclass
@@ -65,7 +66,7 @@ def test_listing_imports_nothing_that_is_listed() -> None:
 import sys
 from curator_core.registry import entries, STAGES
 assert entries(STAGES)
-assert not {"pyarrow", "pydantic", "curator_core.files", "curator_text"} & set(sys.modules)
+assert not {"pyarrow", "pydantic", "curator_core.stages.files", "curator_text"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -81,7 +82,7 @@ def install(folder: Path, package: str, *lines: str) -> None:
 def test_single_values_of_the_right_type_need_no_pydantic() -> None:
     code = """
 import sys
-from curator_core.registry import build_stage
+from curator_core.config.build import build_stage
 assert build_stage("Sample", {"fraction": 0.5}).fraction == 0.5
 assert build_stage("FilePartitioning", {"paths": "in", "limit": None, "recursive": True}).recursive
 assert "pydantic" not in sys.modules
@@ -117,20 +118,20 @@ def test_an_unknown_name_brings_the_nearest_and_the_packages_that_were_asked() -
 
 
 def test_dotted_paths_name_what_is_not_registered() -> None:
-    assert load_stage("curator_core.files.FilePartitioning") is FilePartitioning
-    assert load_stage("curator_core.files:FilePartitioning") is FilePartitioning
+    assert load_stage("curator_core.stages.files.FilePartitioning") is FilePartitioning
+    assert load_stage("curator_core.stages.files:FilePartitioning") is FilePartitioning
     with pytest.raises(UsageError, match="there is no module 'nowhere'"):
         load_stage("nowhere.stages.Thing")
     with pytest.raises(UsageError, match="has no 'FilePartition'; did you mean 'FilePartitioning'"):
-        load_stage("curator_core.files.FilePartition")
+        load_stage("curator_core.stages.files.FilePartition")
     with pytest.raises(UsageError, match="is no stage but"):
-        load_stage("curator_core.files.parse_bytes")
+        load_stage("curator_core.stages.files.parse_bytes")
     with pytest.raises(UsageError, match="put @stage above it"):
         load_stage(f"{HERE}plain_function")
     with pytest.raises(UsageError, match="is a base class"):
-        load_stage("curator_core.stages.ProcessingStage")
+        load_stage("curator_core.model.stage.ProcessingStage")
     with pytest.raises(UsageError, match="is no executor"):
-        load_executor("curator_core.files.FilePartitioning")
+        load_executor("curator_core.stages.files.FilePartitioning")
 
 
 def test_a_module_that_breaks_on_import_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

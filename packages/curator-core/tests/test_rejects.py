@@ -16,12 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, LocalExecutor, Pipeline, spool
-from curator_core.accounts import DONE, FORK, Event
+from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, LocalExecutor, Pipeline
+from curator_core.accounts.events import DONE, FORK, Event
+from curator_core.accounts.ledger import LedgerWriter
+from curator_core.accounts.reject_rows import RejectRow
+from curator_core.accounts.rejects import group_rejects, rejects_of
+from curator_core.accounts.source_list import Listed, SourceList
 from curator_core.errors import OutputError
-from curator_core.ledger import LedgerWriter, Listed, RejectRow, SourceList
-from curator_core.recorder import Reject, Rejects
-from curator_core.rejects import group_rejects, rejects_of
+from curator_core.model import spool
+from curator_core.model.recorder import Reject, Rejects
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 REJECT = st.builds(Reject, TEXT, TEXT, TEXT, TEXT, st.none() | st.binary(max_size=9), st.integers(0, 1 << 62))

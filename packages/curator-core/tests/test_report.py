@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, Pipeline, UsageError, words
-from curator_core.accounts import StageTotals, Tally
+from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, Pipeline, UsageError, formatting
+from curator_core.accounts.rejects import RejectGroup, group_rejects, rejects_of
+from curator_core.accounts.tally import StageTotals, Tally
 from curator_core.cli.progress import ProgressDisplay, line
 from curator_core.cli.summary import summary_text
-from curator_core.local import LocalExecutor
-from curator_core.rejects import RejectGroup, group_rejects, rejects_of
-from curator_core.report import report_page, write_report
-from curator_core.run import RunProgress, RunSummary
+from curator_core.executors.local import LocalExecutor
+from curator_core.running.report import report_page, write_report
+from curator_core.running.result import RunProgress, RunSummary
 
 EVIL = "<script>alert('x')</script>&\"<img src=x onerror=alert(1)>"
 
@@ -218,28 +218,28 @@ def test_quiet_is_quiet() -> None:
 @pytest.mark.parametrize(
     ("said", "wanted"),
     [
-        (words.number(1234567), "1,234,567"),
-        (words.number(0.12345), "0.123"),
-        (words.count(1, "file"), "1 file"),
-        (words.count(2000, "entry", "entries"), "2,000 entries"),
-        (words.size(999), "999 bytes"),
-        (words.size(1000), "1 kB"),
-        (words.size(12_345_678), "12.3 MB"),
-        (words.size(999_000_000), "999 MB"),
-        (words.size(5e15), "5,000 TB".replace(",", "")),
-        (words.duration(0.2), "0.20 s"),
-        (words.duration(59.99), "1 min 00 s"),
-        (words.duration(3725), "1 h 02 min"),
-        (words.duration(200_000), "2 d 7 h"),
-        (words.percent(1, 3), "33.3 %"),
-        (words.percent(0, 3), "0.0 %"),
-        (words.percent(1, 100_000), "<0.1 %"),
-        (words.percent(99_999, 100_000), ">99.9 %"),
-        (words.percent(3, 3), "100.0 %"),
-        (words.percent(0, 0), ""),
-        (words.beginning("grün".encode() + b"\xff\n", 20), "grün\\xff\n"),
-        (words.beginning(b"0123456789", 4), "0123…"),
-        (words.beginning(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(1990), 160), "(2 kB of binary data)"),
+        (formatting.number(1234567), "1,234,567"),
+        (formatting.number(0.12345), "0.123"),
+        (formatting.count(1, "file"), "1 file"),
+        (formatting.count(2000, "entry", "entries"), "2,000 entries"),
+        (formatting.size(999), "999 bytes"),
+        (formatting.size(1000), "1 kB"),
+        (formatting.size(12_345_678), "12.3 MB"),
+        (formatting.size(999_000_000), "999 MB"),
+        (formatting.size(5e15), "5,000 TB".replace(",", "")),
+        (formatting.duration(0.2), "0.20 s"),
+        (formatting.duration(59.99), "1 min 00 s"),
+        (formatting.duration(3725), "1 h 02 min"),
+        (formatting.duration(200_000), "2 d 7 h"),
+        (formatting.percent(1, 3), "33.3 %"),
+        (formatting.percent(0, 3), "0.0 %"),
+        (formatting.percent(1, 100_000), "<0.1 %"),
+        (formatting.percent(99_999, 100_000), ">99.9 %"),
+        (formatting.percent(3, 3), "100.0 %"),
+        (formatting.percent(0, 0), ""),
+        (formatting.beginning("grün".encode() + b"\xff\n", 20), "grün\\xff\n"),
+        (formatting.beginning(b"0123456789", 4), "0123…"),
+        (formatting.beginning(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(1990), 160), "(2 kB of binary data)"),
     ],
 )
 def test_numbers_and_bytes_read_as_people_write_them(said: str, wanted: str) -> None:

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from curator_core import FilePartitioning, LocalExecutor, Pipeline, WorkerMetadata
+from curator_core.accounts.ledger import open_accounts
+from curator_core.accounts.source_list import SourceList
 from curator_core.errors import MissingDependency, RunRefused, UsageError
-from curator_core.ledger import SourceList, open_accounts
-from curator_core.run import RunResult, verify
-from curator_core.run_directory import RunDirectory
+from curator_core.running.directory import RunDirectory
+from curator_core.running.result import RunResult
+from curator_core.running.verify import verify
 from curator_core.testing.faults import NoMultiples, Trial, WriteLines, assert_same, snapshot, write_inputs
 
 
@@ -387,7 +389,7 @@ def test_a_lock_whose_folder_was_taken_away_is_taken_anew(tmp_path: Path, monkey
         first.unlock(leave_no_trace=True)
         return found
 
-    monkeypatch.setattr("curator_core.run_directory.os.open", open_and_lose)
+    monkeypatch.setattr("curator_core.running.directory.os.open", open_and_lose)
     second.lock()
     third = RunDirectory(str(tmp_path / "runs" / "a"))
     with pytest.raises(RunRefused, match="another run is at work"):
@@ -464,8 +466,8 @@ def test_a_run_killed_before_it_knows_that_it_is_done_goes_on(tmp_path: Path, mo
     def killed(*_: object) -> None:
         raise Stop
 
-    monkeypatch.setattr("curator_core.run._Run._ordered", killed)  # what comes after the mark
-    monkeypatch.setattr("curator_core.run._Run._record_failure", lambda *_: None)
+    monkeypatch.setattr("curator_core.running.run._Run._ordered", killed)  # what comes after the mark
+    monkeypatch.setattr("curator_core.running.run._Run._record_failure", lambda *_: None)
     with pytest.raises(Stop):
         trial.run()
     monkeypatch.undo()

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator_core import DocumentBatch, ProcessingStage, UsageError
-from curator_core.columns import DropColumns, RenameColumns, SelectColumns, Where
-from curator_core.ids import AddId
-from curator_core.row_hash import row_digests
-from curator_core.sampling import Limit, Sample
+from curator_core.arrow.row_hash import row_digests
+from curator_core.stages.columns import DropColumns, RenameColumns, SelectColumns, Where
+from curator_core.stages.ids import AddId
+from curator_core.stages.sampling import Limit, Sample
 
 
 def batch(task_id: str = "s-1", **columns: Any) -> DocumentBatch:

@@ -25,7 +25,7 @@ from curator_core import (
     UsageError,
     stage,
 )
-from curator_core.stages import accepted_tasks, is_fanout, needed_columns
+from curator_core.model.stage import accepted_tasks, is_fanout, needed_columns
 
 
 @dataclass

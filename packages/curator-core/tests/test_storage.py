@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from curator_core import storage
 from curator_core.errors import CuratorError, MissingDependency, OutputError, UsageError
-from curator_core.files import FilePartitioning
+from curator_core.model.task import EmptyTask
+from curator_core.stages.files import FilePartitioning
 from curator_core.storage import write_atomic, write_bytes_atomic
-from curator_core.task import EmptyTask
 
 
 @pytest.fixture(params=["local", "file_url", "memory", "s3"])
@@ -137,7 +137,7 @@ def test_libraries_that_close_what_they_write_to_work(folder: str) -> None:
 
 def test_a_killed_writer_leaves_only_a_temporary_name(tmp_path: Path) -> None:
     code = f"""
-from curator_core.files import FilePartitioning
+from curator_core.stages.files import FilePartitioning
 from curator_core.storage import write_atomic
 import os, signal
 with write_atomic({str(tmp_path / "a")!r}) as out:

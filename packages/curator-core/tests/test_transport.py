@@ -26,7 +26,7 @@ from curator_core import (
     Task,
     UsageError,
 )
-from curator_core.transport import decode_task, encode_task
+from curator_core.model.codec import decode_task, encode_task
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=5),
@@ -159,7 +159,7 @@ def test_law_9_a_pickle_planted_in_a_run_directory_is_not_loaded(tmp_path: Path)
 def test_law_9_what_lies_on_a_disk_does_not_choose_the_code_that_is_loaded() -> None:
     data = bytes(memoryview(encode_task(DocumentBatch(data=pa.table({"x": [1]})))))
     for kind, message in (("antigravity:Task", "is not loaded: import it"), ("os:popen", "is not a type of task")):
-        name = b"curator_core.task:DocumentBatch"
+        name = b"curator_core.model.task:DocumentBatch"
         # As long as before, so that the length in front of it still holds.
         forged = data.replace(b'"' + name + b'"', f'"{kind}"'.encode().ljust(len(name) + 2))
         with pytest.raises(UsageError, match=message):

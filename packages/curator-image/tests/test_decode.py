@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curator_core.errors import UsageError
-from curator_core.stages import WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_image.batch import ImageBatch, tensor_to_numpy
 from curator_image.decode import BadImage, CpuDecoder, ImageDecode, Picture, decode_batch, probe
 from curator_image.decode.pictures import fast_resizer, pillow_resize

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curator_core.task import FileGroupTask
+from curator_core.model.task import FileGroupTask
 from curator_image import ImageWriter, decode_batch
 from curator_image.decode import BadImage, CpuDecoder, ImageDecode, Picture, probe
 from curator_image.reader import ImageRead

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curator_core.local import LocalExecutor
-from curator_core.machine import Machine
+from curator_core.executors.local import LocalExecutor
+from curator_core.model.machine import Machine
+from curator_core.model.resources import Resources
 from curator_core.pipeline import Pipeline
-from curator_core.plan import make_plan
-from curator_core.resources import Resources
+from curator_core.planning.make import make_plan
 from curator_image import (
     AestheticFilter,
     BlurFilter,
@@ -197,7 +197,7 @@ def test_pictures_end_with_the_last_stage_that_looks_at_them() -> None:
 
 LARGE = """
 import resource, sys, tarfile, io
-from curator_core.task import FileGroupTask
+from curator_core.model.task import FileGroupTask
 from curator_image import ImageWriter
 from curator_image.reader import ImageRead
 

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from curator_core.errors import UsageError
-from curator_core.stages import RayStageSpecKeys, is_fanout
-from curator_core.task import EmptyTask, FileGroupTask
+from curator_core.model.engine_facts import RayStageSpecKeys
+from curator_core.model.stage import is_fanout
+from curator_core.model.task import EmptyTask, FileGroupTask
 from curator_image import ImageReader
 from curator_image.batch import ImageBatch
 from curator_image.decode import ImageDecode

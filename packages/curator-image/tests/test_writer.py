@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from curator_core.errors import CuratorError, UsageError
-from curator_core.task import FileGroupTask, FileRecord
+from curator_core.model.task import FileGroupTask, FileRecord
 from curator_image import CaptionToText, ImageBatch, ImageDuplicateRemoval, ImagesToDocuments, ImageWriter
 from curator_image.batch import tensor_column
 from curator_image.reader import ImageRead

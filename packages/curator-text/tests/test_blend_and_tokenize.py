@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from curator_core.errors import UsageError
-from curator_core.local import LocalExecutor
+from curator_core.executors.local import LocalExecutor
+from curator_core.model.task import DocumentBatch
 from curator_core.pipeline import Pipeline
-from curator_core.run import verify
-from curator_core.task import DocumentBatch
+from curator_core.running.verify import verify
 from curator_text import blend
 from curator_text.blend import Blend, SplitByHash
 from curator_text.readers import ParquetReader

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from curator_core.config.pipeline_file import load_pipeline
 from curator_core.errors import CuratorError, UsageError
-from curator_core.local import LocalExecutor
+from curator_core.executors.local import LocalExecutor
+from curator_core.model.task import DocumentBatch
 from curator_core.pipeline import Pipeline
-from curator_core.pipeline_file import load_pipeline
-from curator_core.run import verify
-from curator_core.task import DocumentBatch
+from curator_core.running.verify import verify
 from curator_text.filters import WordCountFilter
 from curator_text.readers import JsonlReader, ParquetReader
 from curator_text.writers import JsonlWriter, ParquetWriter

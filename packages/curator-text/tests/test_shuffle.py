@@ -14,12 +14,12 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curator_core.config.pipeline_file import load_pipeline
 from curator_core.errors import StageError, UsageError
-from curator_core.local import LocalExecutor
+from curator_core.executors.local import LocalExecutor
+from curator_core.model.task import DocumentBatch, EmptyTask
 from curator_core.pipeline import Pipeline
-from curator_core.pipeline_file import load_pipeline
-from curator_core.run import verify
-from curator_core.task import DocumentBatch, EmptyTask
+from curator_core.running.verify import verify
 from curator_text.readers import JsonlReader
 from curator_text.shuffle import GlobalShuffle, ShufflePartitions, ShuffleRead, ShuffleReader, ShuffleWriter
 from curator_text.writers import JsonlWriter

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core.errors import UsageError
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_core.pipeline import Pipeline
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.json_text import json_lines
 from curator_text.kinds import JSON
 from curator_text.readers import JsonlReader, ParquetReader

@@ -18,7 +18,7 @@ from typing import Any
 from curator_backends.lean import few_processes
 from curator_backends.options import RayOptions
 from curator_core.errors import MissingDependency, PlanError, UsageError
-from curator_core.machine import Machine
+from curator_core.model.machine import Machine
 
 # Read by Ray when its processes start. Set for a cluster that we start, while it starts, and never otherwise.
 _QUIET = {
@@ -211,7 +211,7 @@ def _gpu_memory(ray: Any, avoid: str | None) -> float | None:
 
     @ray.remote(num_cpus=0, max_retries=1)
     def smallest() -> float | None:
-        from curator_core.machine import this_machine
+        from curator_core.model.machine import this_machine
 
         return this_machine().gpu_memory_gb
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curator_core.plan import Group
+from curator_core.planning.plan import Group
 
 
 def group_label(group: Group) -> str:

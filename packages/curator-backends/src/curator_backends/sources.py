@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from curator_backends.coordinator import Standing
 from curator_backends.transport import pack
-from curator_core.task import Task
-from curator_core.transport import encode_task
+from curator_core.model.codec import encode_task
+from curator_core.model.task import Task
 
 # How far the driver looks before it decides: no more sources, bytes or seconds than these.
 LOOK_SOURCES = 2_000

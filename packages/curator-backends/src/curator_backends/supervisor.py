@@ -12,7 +12,7 @@ from typing import Any
 from curator_backends.coordinator import Status
 from curator_backends.worker import Facts, clean_node
 from curator_core.errors import CuratorError
-from curator_core.executor import SegmentRun
+from curator_core.executors.base import SegmentRun
 
 TEARDOWN_SECONDS = 20.0
 # After an error or Ctrl-C a worker may be in the middle of something long.

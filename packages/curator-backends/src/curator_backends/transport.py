@@ -1,6 +1,6 @@
 """Tasks as the rows of an Arrow table: one binary column, ``item``, that reads back without a copy.
 
-A task is the bytes that `curator_core.transport` makes of it: a header and an Arrow IPC stream. As a binary column it
+A task is the bytes that `curator_core.model.codec` makes of it: a header and an Arrow IPC stream. As a binary column it
 crosses processes in Ray's shared memory, and the columns of a decoded batch point straight into it. Nothing is pickled
 into object columns.
 """
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curator_core.task import Task
-from curator_core.transport import decode_task, encode_task
+from curator_core.model.codec import decode_task, encode_task
+from curator_core.model.task import Task
 
 ITEM = "item"
 SCHEMA = pa.schema([pa.field(ITEM, pa.large_binary())])

@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from curator_backends.coordinator import BEAT_SECONDS
-from curator_core.accounts import Event
-from curator_core.adapter import Ending, GroupRunner, RunContext
+from curator_core.accounts.events import Event
+from curator_core.accounts.ledger import LedgerWriter, MemorySink
 from curator_core.errors import WorkerDied
-from curator_core.ledger import LedgerWriter, MemorySink
-from curator_core.plan import Group
-from curator_core.stages import NodeInfo, WorkerMetadata, overrides
-from curator_core.task import StagePerfStats, Task
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.stage import overrides
+from curator_core.model.task import StagePerfStats, Task
+from curator_core.planning.plan import Group
+from curator_core.worker.context import Ending, RunContext
+from curator_core.worker.group import GroupRunner
 
 
 @dataclass(frozen=True, slots=True)

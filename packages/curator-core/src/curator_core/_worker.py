@@ -35,11 +35,11 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
     import cloudpickle  # after sys.path is that of the driver
     import pyarrow as pa
 
-    from curator_core.adapter import GroupRunner
-    from curator_core.ledger import LedgerWriter, MemorySink
-    from curator_core.machine import gpu_numbers
-    from curator_core.stages import NodeInfo, WorkerMetadata
-    from curator_core.transport import decode_task
+    from curator_core.accounts.ledger import LedgerWriter, MemorySink
+    from curator_core.model.codec import decode_task
+    from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+    from curator_core.model.machine import gpu_numbers
+    from curator_core.worker.group import GroupRunner
 
     pa.set_cpu_count(start["threads"])
 
@@ -113,7 +113,7 @@ def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
 
 def _encoded(result: Any) -> bytes:
     from curator_core.errors import UsageError
-    from curator_core.transport import encode_task
+    from curator_core.model.codec import encode_task
 
     try:
         return memoryview(encode_task(result)).tobytes()

@@ -2,7 +2,7 @@
 
 A source carries a share of 1. When a task becomes *n*, each child carries 1/*n* of its parent's share; when tasks are
 merged, shares add up; a task that ends (done, dropped, failed) hands its share in. Ids say who descends from whom
-(`curator_core.lineage`), so an event needs no fraction: a ``fork`` says into how many, and every share follows from
+(`curator_core.model.lineage`), so an event needs no fraction: a ``fork`` says into how many, and every share follows from
 that, exactly, even where children stream before anybody knows how many there will be.
 """
 
@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import array, to_numpy
-from curator_core.lineage import CHILD_DIGITS, child_id, lineage_key
-from curator_core.task import FileRecord, StagePerfStats
-from curator_core.words import plain
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.formatting import plain
+from curator_core.model.lineage import CHILD_DIGITS, child_id, lineage_key
+from curator_core.model.task import FileRecord, StagePerfStats
 
 FORK, DONE, DROPPED, FAILED, MERGED, MERGE = "fork", "done", "dropped", "failed", "merged", "merge"
 ENDINGS = (DONE, DROPPED, FAILED)

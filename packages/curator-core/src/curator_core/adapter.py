@@ -21,25 +21,18 @@ from typing import Any, Literal, cast
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.accounts import DONE, DROPPED, FAILED, FORK, MERGED, Event
-from curator_core.arrays import array
+from curator_core.accounts.events import DONE, DROPPED, FAILED, FORK, MERGED, Event
+from curator_core.accounts.ledger import LedgerWriter, MemorySink, Sink
+from curator_core.accounts.reject_rows import RejectRow
+from curator_core.arrow.arrays import array
 from curator_core.errors import FATAL, AccountingError, CuratorError, MissingDependency, StageError, UsageError
-from curator_core.ledger import LedgerWriter, MemorySink, RejectRow, Sink
-from curator_core.lineage import child_id
-from curator_core.plan import Group, PlannedStage
-from curator_core.recorder import Recorder, Reject
-from curator_core.stages import (
-    ANY_COLUMNS,
-    FanOut,
-    Merge,
-    NodeInfo,
-    WorkerMetadata,
-    accepted_tasks,
-    needed_columns,
-    overrides,
-)
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask, StagePerfStats, Task
-from curator_core.transport import decode_task, encode_task
+from curator_core.model.codec import decode_task, encode_task
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.lineage import child_id
+from curator_core.model.recorder import Recorder, Reject
+from curator_core.model.stage import ANY_COLUMNS, FanOut, Merge, accepted_tasks, needed_columns, overrides
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, StagePerfStats, Task
+from curator_core.planning.plan import Group, PlannedStage
 
 Ending = Literal["pass", "done", "merged"]
 

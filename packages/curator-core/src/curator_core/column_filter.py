@@ -28,10 +28,10 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import array, scalar
+from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError
-from curator_core.stages import ProcessingStage
-from curator_core.task import DocumentBatch
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 
 FILTER_MODES = ("filter", "annotate", "invert")
 

@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.column_filter import ColumnFilter
+from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
-from curator_core.row_hash import column_of
-from curator_core.stages import ANY_COLUMNS, ProcessingStage
-from curator_core.task import DocumentBatch
+from curator_core.model.stage import ANY_COLUMNS, ProcessingStage
+from curator_core.model.task import DocumentBatch
+from curator_core.stages.column_filter import ColumnFilter
 
 type Operator = Literal[
     "==", "!=", "<", "<=", ">", ">=", "in", "not in", "is null", "is not null", "contains", "starts with", "matches"

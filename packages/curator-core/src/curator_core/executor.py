@@ -1,7 +1,7 @@
 """What an executor must do: run one segment of a plan, and nothing else.
 
 Core calls an executor in this order: `open` once, `machine` once, `run_segment` for each segment, `close` always. In a
-worker the executor gives tasks to a `GroupRunner`, which does the rest (see `curator_core.adapter`).
+worker the executor gives tasks to a `GroupRunner`, which does the rest (see `curator_core.worker.adapter`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from curator_core.accounts import Event
-from curator_core.adapter import Ending, RunContext
+from curator_core.accounts.events import Event
 from curator_core.errors import UsageError, nearest
-from curator_core.machine import Machine, this_machine
-from curator_core.plan import Group, PlannedStage, Segment
-from curator_core.stages import ProcessingStage
-from curator_core.task import StagePerfStats, Task
+from curator_core.model.machine import Machine, this_machine
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import StagePerfStats, Task
+from curator_core.planning.plan import Group, PlannedStage, Segment
+from curator_core.worker.context import Ending, RunContext
 
 
 @dataclass
@@ -96,6 +96,6 @@ class BaseExecutor(ABC):
         self, stages: Sequence[ProcessingStage[Any, Any]], initial_tasks: Sequence[Task[Any]] | None = None
     ) -> list[Task[Any]]:
         """Run stages over tasks and return what comes out, in lineage order; see `Pipeline.run` for more."""
-        from curator_core.run import run_stages  # deferred: run builds on executors
+        from curator_core.running.run import run_stages  # deferred: run builds on executors
 
         return list(run_stages(stages, self, initial_tasks=initial_tasks).tasks)

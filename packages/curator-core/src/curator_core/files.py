@@ -11,11 +11,11 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.errors import UsageError, nearest
-from curator_core.lineage import source_id
-from curator_core.packing import PACKED, PARTS
-from curator_core.stages import SourceStage
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import SourceStage
+from curator_core.model.task import EmptyTask, FileGroupTask
 from curator_core.storage import FileInfo
-from curator_core.task import EmptyTask, FileGroupTask
+from curator_core.storage.packing import PACKED, PARTS
 
 type ByteRange = tuple[int, int] | None
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
+from curator_core.arrow.row_hash import row_digests
 from curator_core.errors import UsageError
-from curator_core.row_hash import row_digests
-from curator_core.stages import ProcessingStage
-from curator_core.task import DocumentBatch
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 
 
 @dataclass(kw_only=True)

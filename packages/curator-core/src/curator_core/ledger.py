@@ -22,13 +22,15 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.accounts import EVENT_SCHEMA, INDEX, Accounts, Event, Tally, events_from, events_table
-from curator_core.arrays import array
+from curator_core.accounts.accounts import Accounts
+from curator_core.accounts.events import EVENT_SCHEMA, INDEX, Event, events_from, events_table
+from curator_core.accounts.tally import Tally
+from curator_core.arrow.arrays import array
 from curator_core.errors import RunRefused, UsageError
-from curator_core.recorder import Reject
-from curator_core.spool import Spool
-from curator_core.task import StagePerfStats
-from curator_core.words import plain
+from curator_core.formatting import plain
+from curator_core.model.recorder import Reject
+from curator_core.model.spool import Spool
+from curator_core.model.task import StagePerfStats
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 

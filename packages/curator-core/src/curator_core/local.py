@@ -26,16 +26,18 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
-from curator_core.accounts import FAILED, Event
-from curator_core.adapter import GroupRunner
+from curator_core.accounts.events import FAILED, Event
+from curator_core.accounts.ledger import LedgerWriter, MemorySink
+from curator_core.accounts.reject_rows import RejectRow
 from curator_core.errors import UsageError, WorkerDied
-from curator_core.executor import BaseExecutor, SegmentRun
-from curator_core.ledger import LedgerWriter, MemorySink, RejectRow
-from curator_core.machine import available_cpus, gpu_numbers, visible_gpus
-from curator_core.recorder import Reject
-from curator_core.stages import NodeInfo, WorkerMetadata, overrides
-from curator_core.task import StagePerfStats, Task
-from curator_core.transport import by_value, decode_task, encode_task
+from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.model.codec import by_value, decode_task, encode_task
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.machine import available_cpus, gpu_numbers, visible_gpus
+from curator_core.model.recorder import Reject
+from curator_core.model.stage import overrides
+from curator_core.model.task import StagePerfStats, Task
+from curator_core.worker.group import GroupRunner
 
 MAX_DEATHS = 3
 CHUNK_SECONDS = 0.05  # how much work one message should carry
@@ -237,7 +239,14 @@ class _Pool:
         card = self.cards.pop(0) if self.cards else None
         if card is not None:
             environment["CUDA_VISIBLE_DEVICES"] = card
-        command = [sys.executable, "-m", "curator_core._worker", str(theirs.fileno()), str(marker), str(os.getpid())]
+        command = [
+            sys.executable,
+            "-m",
+            "curator_core.executors.local_worker",
+            str(theirs.fileno()),
+            str(marker),
+            str(os.getpid()),
+        ]
         try:
             process = subprocess.Popen(
                 command, pass_fds=(theirs.fileno(), marker), stdin=subprocess.DEVNULL, env=environment

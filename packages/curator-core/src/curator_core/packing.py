@@ -13,7 +13,7 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.errors import CuratorError
-from curator_core.task import FileRecord
+from curator_core.model.task import FileRecord
 
 PARTS = "_parts"
 PACKED = "_packed.json"

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from curator_core.errors import PlanError
-from curator_core.executor import BaseExecutor
-from curator_core.local import LocalExecutor
-from curator_core.machine import Machine, this_machine
-from curator_core.plan import Plan, check_stage_list, make_plan
-from curator_core.run import Progress, RunOptions, RunResult, run_stages
-from curator_core.stages import ProcessingStage
-from curator_core.task import EmptyTask, Task
+from curator_core.executors.base import BaseExecutor
+from curator_core.executors.local import LocalExecutor
+from curator_core.model.machine import Machine, this_machine
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import EmptyTask, Task
+from curator_core.planning.make import check_stage_list, make_plan
+from curator_core.planning.plan import Plan
+from curator_core.running.options import RunOptions
+from curator_core.running.result import Progress, RunResult
+from curator_core.running.run import run_stages
 
 
 class Pipeline:

@@ -21,24 +21,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from curator_core import storage
+from curator_core.config.build import ParameterError, build, build_stage, checked, load_executor, load_stage
+from curator_core.config.yaml_file import FileError, Where, YamlFile, parse_value, read_yaml
 from curator_core.errors import CuratorError, UsageError, nearest
-from curator_core.registry import (
-    WORKFLOWS,
-    ParameterError,
-    build,
-    build_stage,
-    checked,
-    load,
-    load_executor,
-    load_stage,
-)
-from curator_core.run import RunOptions
-from curator_core.yaml_file import FileError, Where, YamlFile, parse_value, read_yaml
+from curator_core.registry import WORKFLOWS, load
+from curator_core.running.options import RunOptions
 
 if TYPE_CHECKING:
-    from curator_core.executor import BaseExecutor
+    from curator_core.executors.base import BaseExecutor
+    from curator_core.model.stage import ProcessingStage
     from curator_core.pipeline import Pipeline
-    from curator_core.stages import ProcessingStage
     from curator_core.workflow import Workflow
 
 _KEYS: dict[str, Any] = {
@@ -230,7 +222,7 @@ class _Build:
         return [self.with_settings(stage, entry)] if entry.extra else [stage]
 
     def with_settings(self, stage: ProcessingStage[Any, Any], entry: _Entry) -> ProcessingStage[Any, Any]:
-        from curator_core.resources import Resources  # beside the stage, which has loaded more
+        from curator_core.model.resources import Resources  # beside the stage, which has loaded more
 
         values: dict[str, Any] = {}
         for key, value in entry.extra.items():

@@ -16,23 +16,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from curator_core.errors import PlanError, UsageError, nearest
-from curator_core.machine import Machine
-from curator_core.resources import Resources
-from curator_core.stages import (
+from curator_core.formatting import count
+from curator_core.model.engine_facts import RayStageSpecKeys
+from curator_core.model.machine import Machine
+from curator_core.model.resources import Resources
+from curator_core.model.stage import (
     ANY_COLUMNS,
     CompositeStage,
     FanOut,
     Merge,
     ProcessingStage,
-    RayStageSpecKeys,
     SourceStage,
     accepted_tasks,
     is_fanout,
     needed_columns,
     overrides,
 )
-from curator_core.task import DocumentBatch, EmptyTask, Task
-from curator_core.words import count
+from curator_core.model.task import DocumentBatch, EmptyTask, Task
 
 Stage = ProcessingStage[Any, Any]
 
@@ -395,7 +395,8 @@ def _column_message(
 
 def _makers(column: str) -> list[str]:
     """Registered stages that produce a column as they come, by name. Looked for only to say so in an error."""
-    from curator_core.registry import STAGES, entries, load_stage  # deferred: only an error needs the registry
+    from curator_core.config.build import load_stage
+    from curator_core.registry import STAGES, entries  # deferred: only an error needs the registry
 
     found = []
     for name in entries(STAGES):

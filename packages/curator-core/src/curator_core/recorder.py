@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core.arrays import array
-from curator_core.spool import Spool
-from curator_core.task import FileRecord
-from curator_core.words import plain
+from curator_core.arrow.arrays import array
+from curator_core.formatting import plain
+from curator_core.model.spool import Spool
+from curator_core.model.task import FileRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAliasType, Union, get_args, 
 from curator_core.errors import CuratorError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from curator_core.executor import BaseExecutor
-    from curator_core.stages import ProcessingStage
+    from curator_core.executors.base import BaseExecutor
+    from curator_core.model.stage import ProcessingStage
 
 STAGES = "curator.stages"
 EXECUTORS = "curator.executors"
@@ -97,7 +97,7 @@ def load(group: str, name: str) -> Any:
 
 def load_stage(name: str) -> type[ProcessingStage[Any, Any]]:
     """The stage class of a registered name or a dotted path."""
-    from curator_core.stages import ProcessingStage  # listing names must not import pyarrow
+    from curator_core.model.stage import ProcessingStage  # listing names must not import pyarrow
 
     found = load(STAGES, name)
     if not (isinstance(found, type) and issubclass(found, ProcessingStage)):
@@ -110,7 +110,7 @@ def load_stage(name: str) -> type[ProcessingStage[Any, Any]]:
 
 def load_executor(name: str) -> type[BaseExecutor]:
     """The executor class of a registered name or a dotted path."""
-    from curator_core.executor import BaseExecutor  # listing names must not import pyarrow
+    from curator_core.executors.base import BaseExecutor  # listing names must not import pyarrow
 
     found = load(EXECUTORS, name)
     if not (isinstance(found, type) and issubclass(found, BaseExecutor)):
@@ -120,7 +120,7 @@ def load_executor(name: str) -> type[BaseExecutor]:
 
 def build_stage(name: str, params: Mapping[str, Any] | None = None) -> ProcessingStage[Any, Any]:
     """A stage from its name and parameters as a file holds them (text, numbers, lists, mappings), strictly checked."""
-    from curator_core.stages import constructor_signature  # listing names must not import pyarrow
+    from curator_core.model.parameters import constructor_signature  # listing names must not import pyarrow
 
     cls = load_stage(name)
     stage: ProcessingStage[Any, Any] = build(cls, name, params or {}, constructor_signature(cls))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curator_core.accounts import Accounts
-from curator_core.arrays import array, to_numpy
-from curator_core.ledger import open_accounts, read_rejects
+from curator_core.accounts.accounts import Accounts
+from curator_core.accounts.ledger import open_accounts, read_rejects
+from curator_core.arrow.arrays import array, to_numpy
 
 # A task, a stage that it went through, and the attempt.
 Call = tuple[str, str, int]

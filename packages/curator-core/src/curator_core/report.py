@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from curator_core import storage, words
+from curator_core import formatting, storage
+from curator_core.accounts.rejects import RejectGroup, group_rejects
 from curator_core.errors import UsageError
-from curator_core.rejects import RejectGroup, group_rejects
-from curator_core.run_directory import RunDirectory
+from curator_core.running.directory import RunDirectory
 
 _EXAMPLES = 3
 _EXAMPLE_CHARACTERS = 300
@@ -79,16 +79,16 @@ def _cards(summary: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> s
     kept = stages[-1]["rows_out"] if stages else 0
     dropped = sum(sum(stage["dropped"].values()) for stage in stages)
     aside = sum(sum(stage["rejected"].values()) + stage["quarantined"] for stage in stages)
-    sources = words.number(summary.get("sources", 0))
+    sources = formatting.number(summary.get("sources", 0))
     skipped = summary.get("sources_skipped")
     facts = [
         ("sources", sources, f"{skipped:,} complete before" if skipped else ""),
-        ("rows in", words.number(rows_in), ""),
-        ("rows kept", words.number(kept), words.percent(kept, rows_in)),
-        ("rows dropped", words.number(dropped), words.percent(dropped, rows_in)),
-        ("rows set aside", words.number(aside), words.percent(aside, rows_in)),
-        ("files written", words.number(summary.get("files", 0)), words.size(summary.get("bytes", 0))),
-        ("time", words.duration(summary.get("seconds", 0.0)), ""),
+        ("rows in", formatting.number(rows_in), ""),
+        ("rows kept", formatting.number(kept), formatting.percent(kept, rows_in)),
+        ("rows dropped", formatting.number(dropped), formatting.percent(dropped, rows_in)),
+        ("rows set aside", formatting.number(aside), formatting.percent(aside, rows_in)),
+        ("files written", formatting.number(summary.get("files", 0)), formatting.size(summary.get("bytes", 0))),
+        ("time", formatting.duration(summary.get("seconds", 0.0)), ""),
     ]
     cards = "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span><i>{escape(more)}</i></div>'
@@ -124,7 +124,7 @@ def _funnel(stages: Sequence[Mapping[str, Any]]) -> str:
             f"<tr><th>{escape(stage['name'])}</th><td>{stage['rows_in']:,}</td>"
             f'<td class="bars"><div>{bars}</div></td><td>{stage["rows_out"]:,}</td><td>{_blank(dropped)}</td>'
             f'<td>{_blank(rejected)}</td><td class="time"><div>{clock}</div></td>'
-            f"<td>{escape(words.duration(stage['seconds']))}</td></tr>"
+            f"<td>{escape(formatting.duration(stage['seconds']))}</td></tr>"
         )
     return (
         '<section><h2>Stage by stage</h2><p class="key"><span class="kept"></span>kept <span class="dropped"></span>'
@@ -148,7 +148,7 @@ def _reasons(stages: Sequence[Mapping[str, Any]]) -> str:
     rows = "".join(
         f'<tr><th>{escape(reason)}</th><td class="name">{escape(stage)}</td><td class="bars"><div>'
         f'<span class="{"dropped" if kind == "dropped" else "aside"}" style="width:{_width(count, most)}"></span></div>'
-        f"</td><td>{count:,}</td><td>{escape(words.percent(count, rows_in))}</td></tr>"
+        f"</td><td>{count:,}</td><td>{escape(formatting.percent(count, rows_in))}</td></tr>"
         for count, stage, reason, kind, rows_in in found
     )
     return (
@@ -177,7 +177,7 @@ def _example(example: Mapping[str, Any]) -> str:
     if example.get("position"):
         where += f":{example['position']}"
     raw = example.get("raw")
-    text = words.beginning(raw, _EXAMPLE_CHARACTERS) if raw else ""
+    text = formatting.beginning(raw, _EXAMPLE_CHARACTERS) if raw else ""
     shown = f"<pre>{escape(text)}</pre>" if text else ""
     message = escape(str(example.get("message") or "").strip())
     if "\n" in message:  # a traceback

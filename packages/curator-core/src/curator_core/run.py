@@ -20,29 +20,27 @@ from typing import Any, Literal, cast
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.accounts import DONE, FAILED, MERGE, MERGED, Accounts, Event, StageTotals, Tally, events_table
-from curator_core.adapter import MergeTask, RunContext, store_task
-from curator_core.arrays import to_numpy
+from curator_core.accounts.accounts import Accounts
+from curator_core.accounts.events import DONE, FAILED, MERGE, MERGED, Event, events_table
+from curator_core.accounts.ledger import LedgerWriter, open_accounts, read_results
+from curator_core.accounts.parquet import write_parquet
+from curator_core.accounts.source_list import GONE, Listed, SourceList
+from curator_core.accounts.tally import StageTotals, Tally
+from curator_core.arrow.arrays import to_numpy
 from curator_core.errors import AccountingError, CuratorError, PlanError, RunRefused, TooManyErrors, UsageError
-from curator_core.executor import BaseExecutor, SegmentRun
-from curator_core.ledger import (
-    GONE,
-    LedgerWriter,
-    Listed,
-    SourceList,
-    open_accounts,
-    read_results,
-    write_parquet,
-)
-from curator_core.lineage import source_id, source_of
-from curator_core.local import LocalExecutor
-from curator_core.machine import system_name
-from curator_core.plan import difference, make_plan
-from curator_core.run_directory import RunDirectory
-from curator_core.stages import ProcessingStage, overrides
-from curator_core.task import EmptyTask, FileGroupTask, FileRecord, StagePerfStats, Task
-from curator_core.transport import decode_task
-from curator_core.words import count
+from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.executors.local import LocalExecutor
+from curator_core.formatting import count
+from curator_core.model.codec import decode_task
+from curator_core.model.lineage import source_id, source_of
+from curator_core.model.machine import system_name
+from curator_core.model.stage import ProcessingStage, overrides
+from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord, StagePerfStats, Task
+from curator_core.planning.make import make_plan
+from curator_core.planning.plan import difference
+from curator_core.running.directory import RunDirectory
+from curator_core.worker.context import RunContext
+from curator_core.worker.merge import MergeTask, store_task
 
 SUCCESS = "_SUCCESS"
 # A run is not judged by max_error_fraction before it has seen this many rows.
@@ -863,7 +861,7 @@ class _Run:
             self.directory.write_json("run.json", {**self._run_record("failed"), "summary": self.summary.as_dict()})
 
     def _write_report(self) -> None:
-        from curator_core.report import write_report  # deferred: only a run that ends with a directory needs it
+        from curator_core.running.report import write_report  # deferred: only a run that ends with a directory needs it
 
         assert self.directory is not None
         write_report(self.directory.url)

@@ -13,7 +13,7 @@ Write a class with plain constructor parameters and one method, ``process``::
             ...
 
 The kind of work is the base class: `ProcessingStage` (one task to one, or to none), `FanOut` (one to many), `Merge`
-(many to one), `ColumnFilter` (a score and a predicate, see `curator_core.column_filter`).
+(many to one), `ColumnFilter` (a score and a predicate, see `curator_core.stages.column_filter`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from enum import StrEnum
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 from curator_core.errors import UsageError, nearest
-from curator_core.recorder import Recorder, Reject
-from curator_core.resources import Resources
-from curator_core.task import DocumentBatch, EmptyTask, FileRecord, Task
+from curator_core.model.recorder import Recorder, Reject
+from curator_core.model.resources import Resources
+from curator_core.model.task import DocumentBatch, EmptyTask, FileRecord, Task
 
 X = TypeVar("X", bound=Task)  # type: ignore[type-arg]
 Y = TypeVar("Y", bound=Task)  # type: ignore[type-arg]

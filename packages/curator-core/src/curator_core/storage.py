@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
 from curator_core.errors import CuratorError, MissingDependency, OutputError, UsageError, nearest
-from curator_core.task import FileRecord
+from curator_core.model.task import FileRecord
 
 type AnyPath = str | os.PathLike[str]
 

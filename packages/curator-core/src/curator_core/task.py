@@ -54,7 +54,7 @@ class Task(ABC, Generic[T]):
     dataset_name: str = ""
     _stage_perf: list[StagePerfStats] = field(default_factory=list, repr=False, compare=False)
     _metadata: dict[str, Any] = field(default_factory=dict, repr=False)
-    # The accounting of the run: see curator_core.adapter. Not data, so not compared and not shown.
+    # The accounting of the run: see curator_core.worker.adapter. Not data, so not compared and not shown.
     _source: str = field(default="", repr=False, compare=False)
     _generation: str = field(default="", repr=False, compare=False)
     _pending: list[StagePerfStats] = field(default_factory=list, repr=False, compare=False)

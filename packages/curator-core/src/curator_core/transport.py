@@ -20,7 +20,7 @@ import cloudpickle
 import pyarrow as pa
 
 from curator_core.errors import UsageError
-from curator_core.task import DocumentBatch, FileGroupTask, FileRecord, StagePerfStats, Task
+from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord, StagePerfStats, Task
 
 _MAGIC = b"CTK1"
 _ALIGN = 64

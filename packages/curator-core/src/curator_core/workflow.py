@@ -8,9 +8,9 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.errors import UsageError
-from curator_core.executor import BaseExecutor
+from curator_core.executors.base import BaseExecutor
 from curator_core.pipeline import Pipeline
-from curator_core.run import RunResult
+from curator_core.running.result import RunResult
 
 
 class Workflow(ABC):

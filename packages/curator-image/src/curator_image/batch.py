@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curator_core.task import DocumentBatch
+from curator_core.model.task import DocumentBatch
 
 # What a reader makes of every image; sidecar members of the sample (caption, json) and later scores stand beside these.
 KEY = "key"

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.column_filter import ColumnFilter
 from curator_core.errors import UsageError
-from curator_core.resources import Resources
-from curator_core.stages import NodeInfo, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.resources import Resources
+from curator_core.model.task import DocumentBatch
+from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import CAPTION
 from curator_image.embedding import (
     DEFAULT_MODEL,

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.errors import UsageError
-from curator_core.stages import ProcessingStage, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 from curator_image.batch import BYTES, CAPTION, KEY, PICTURES, ImageBatch
 
 

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.errors import UsageError
-from curator_core.resources import Resources
-from curator_core.stages import NodeInfo, ProcessingStage, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.resources import Resources
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 from curator_image.batch import KEY, PIXELS, SHARD, tensor_to_numpy
 from curator_image.models.needs import ParameterResources
 from curator_image.models.source import check_model, locate_folder, split_model

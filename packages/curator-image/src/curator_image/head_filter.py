@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curator_core.column_filter import ColumnFilter
 from curator_core.errors import UsageError
-from curator_core.stages import NodeInfo, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.task import DocumentBatch
+from curator_core.stages.column_filter import ColumnFilter
 from curator_image.embedding import embedding_matrix, embedding_origin
 from curator_image.models.source import HubFile, check_model, locate_file, split_model
 

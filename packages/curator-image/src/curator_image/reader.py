@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.errors import UsageError
-from curator_core.files import FilePartitioning, checked_paths
-from curator_core.resources import Resources
-from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage, RayStageSpecKeys
-from curator_core.task import EmptyTask, FileGroupTask
+from curator_core.model.engine_facts import RayStageSpecKeys
+from curator_core.model.resources import Resources
+from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
+from curator_core.model.task import EmptyTask, FileGroupTask
+from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_image.batch import (
     BYTES,
     CAPTION,

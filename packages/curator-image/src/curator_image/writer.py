@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.errors import CuratorError, UsageError
-from curator_core.files import parse_bytes
-from curator_core.packing import pack, parts_folder
-from curator_core.stages import ProcessingStage
-from curator_core.task import FileGroupTask, FileRecord
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import FileGroupTask, FileRecord
+from curator_core.stages.files import parse_bytes
+from curator_core.storage.packing import pack, parts_folder
 from curator_image.batch import BYTES, CAPTION, EXT, KEY, MEMBERS, PICTURES, SHARD, ImageBatch
 from curator_image.decode.pictures import pillow_pixels
 from curator_image.decode.probe import BadImage, probe

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from curator_core import DocumentBatch, FileGroupTask, UsageError, WorkerMetadata
-from curator_core.local import LocalExecutor
+from curator_core.executors.local import LocalExecutor
 from curator_core.pipeline import Pipeline
 from curator_image.download import ImageDownload, ImageFetch, UrlListRead
 

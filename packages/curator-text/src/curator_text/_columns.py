@@ -7,8 +7,8 @@ from typing import cast
 
 import pyarrow as pa
 
+from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
-from curator_core.row_hash import column_of
 
 
 def texts_of(stage: object, table: pa.Table, name: str) -> list[str | None]:

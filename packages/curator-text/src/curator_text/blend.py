@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError
-from curator_core.stages import ProcessingStage
-from curator_core.task import DocumentBatch
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_different, check_free
 
 # More copies than anybody wants, and few enough to hold in memory.

@@ -26,13 +26,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from curator_core.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
-from curator_core.row_hash import column_of
 from curator_text import _unicode
 
 if TYPE_CHECKING:
-    from curator_core.task import DocumentBatch
+    from curator_core.model.task import DocumentBatch
 
 # A method of Block, or a function of one, with its other arguments.
 Measure = Callable[..., npt.NDArray[Any]]
@@ -886,7 +886,7 @@ class Grams:
 class TextFeatures:
     """The documents of a column, and what has been computed about them so far.
 
-    It follows a batch through filters: see `curator_core.task.Derived`. Null counts as the empty text.
+    It follows a batch through filters: see `curator_core.model.task.Derived`. Null counts as the empty text.
     """
 
     def __init__(self, blocks: list[Block], alive: list[Ints | None]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core import packing, storage
+from curator_core import storage
 from curator_core.errors import CuratorError
-from curator_core.task import FileRecord
+from curator_core.model.task import FileRecord
+from curator_core.storage import packing
 
 _COPY_BYTES = 1 << 20
 _REMEDY = "declare a schema where JSON lines or CSV are read, or cast the column in a stage before"

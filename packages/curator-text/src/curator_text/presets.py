@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from curator_core.errors import UsageError
-from curator_core.stages import CompositeStage, ProcessingStage
-from curator_core.task import DocumentBatch
+from curator_core.model.stage import CompositeStage, ProcessingStage
+from curator_core.model.task import DocumentBatch
 from curator_text.filters import code, heuristic, lists, recipes, repetition
 from curator_text.language import LanguageFilter
 

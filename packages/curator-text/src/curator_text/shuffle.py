@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import UsageError
-from curator_core.files import parse_bytes
-from curator_core.lineage import source_id
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage, SourceStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 from curator_core.pipeline import Pipeline
-from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage, SourceStage
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
+from curator_core.stages.files import parse_bytes
 from curator_core.workflow import Workflow
 from curator_text.blend import check_seed, hashes
 from curator_text.packing import fitted, together

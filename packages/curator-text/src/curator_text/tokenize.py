@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curator_core.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import MissingDependency, UsageError
-from curator_core.files import parse_bytes
-from curator_core.packing import pack, parts_folder
-from curator_core.stages import ProcessingStage, WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
+from curator_core.stages.files import parse_bytes
 from curator_core.storage import join, read_bytes, write_atomic
-from curator_core.task import DocumentBatch, FileGroupTask, FileRecord
+from curator_core.storage.packing import pack, parts_folder
 from curator_text._columns import check_different, check_free, texts_of
 from curator_text.packing import copy_bytes, groups
 

@@ -12,11 +12,11 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from curator_core.errors import UsageError, nearest
-from curator_core.files import parse_bytes
-from curator_core.packing import parts_folder
-from curator_core.stages import ProcessingStage
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
+from curator_core.stages.files import parse_bytes
 from curator_core.storage import AtomicFile, join, open_input, write_atomic
-from curator_core.task import DocumentBatch, FileGroupTask, FileRecord
+from curator_core.storage.packing import parts_folder
 from curator_text import packing
 from curator_text.json_text import json_lines
 

@@ -11,11 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from curator_core.config.pipeline_file import load_pipeline
 from curator_core.errors import UsageError
-from curator_core.local import LocalExecutor
-from curator_core.pipeline_file import load_pipeline
-from curator_core.run import verify
-from curator_core.task import EmptyTask, FileGroupTask
+from curator_core.executors.local import LocalExecutor
+from curator_core.model.task import EmptyTask, FileGroupTask
+from curator_core.running.verify import verify
 from curator_text.download import CommonCrawlDownload, UrlDownload
 from curator_text.download.fetch import Fetch
 

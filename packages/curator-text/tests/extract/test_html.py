@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from curator_core.errors import UsageError
-from curator_core.task import DocumentBatch
+from curator_core.model.task import DocumentBatch
 from curator_text.extract import HtmlExtractor
 from curator_text.extract._guard import GuardedProcess
 

@@ -5,7 +5,7 @@ import bz2
 import pytest
 
 from curator_core.errors import UsageError
-from curator_core.task import FileGroupTask
+from curator_core.model.task import FileGroupTask
 from curator_text.extract.wikipedia import WikipediaDumpRead, WikipediaDumpReader
 
 TEXT = (

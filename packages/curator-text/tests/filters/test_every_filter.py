@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from curator_core import DocumentBatch, UsageError
-from curator_core.stages import WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text import features, filters, modifiers, presets
 from curator_text.filters import code
 from curator_text.filters.recipes import LineStage, RecipeFilter

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from curator_core import DocumentBatch, UsageError
-from curator_core.registry import build_stage
-from curator_core.stages import WorkerMetadata
+from curator_core.config.build import build_stage
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text import filters, presets
 from curator_text.language import LanguageFilter, bundled_languages
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from curator_core.errors import CuratorError, UsageError
-from curator_core.stages import NodeInfo, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.task import DocumentBatch
 from curator_text.models import (
     ContentTypeClassifier,
     DomainClassifier,

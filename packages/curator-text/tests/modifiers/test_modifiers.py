@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core.errors import UsageError
-from curator_core.task import DocumentBatch
+from curator_core.model.task import DocumentBatch
 from curator_text.modifiers import (
     BoilerplateLineRemover,
     DocumentJoiner,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core.recorder import Reject
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.model.recorder import Reject
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 
 
 @dataclass

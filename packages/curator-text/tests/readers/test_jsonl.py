@@ -491,7 +491,7 @@ def test_files_of_a_store_are_read_like_local_ones():
 
 MEMORY = """
 import resource, sys
-from curator_core.task import FileGroupTask
+from curator_core.model.task import FileGroupTask
 from curator_text.readers import JsonlRead
 stage = JsonlRead()
 stage.process(FileGroupTask(data=[sys.argv[1]])).__next__()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core.errors import UsageError
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers import (
     CsvReader,
     JsonlReader,

@@ -16,10 +16,11 @@ from curator_backends.options import RayOptions
 from curator_backends.ray_data.placement import Placement, place
 from curator_backends.transport import decode, encode_stream
 from curator_backends.worker import GroupWorker, Job
-from curator_core.adapter import BaseStageAdapter, RunContext
-from curator_core.ledger import MemorySink
-from curator_core.plan import Group, PlannedStage
-from curator_core.stages import ProcessingStage, overrides
+from curator_core.accounts.ledger import MemorySink
+from curator_core.model.stage import ProcessingStage, overrides
+from curator_core.planning.plan import Group, PlannedStage
+from curator_core.worker.adapter import BaseStageAdapter
+from curator_core.worker.context import RunContext
 
 Stage = ProcessingStage[Any, Any]
 

@@ -25,10 +25,10 @@ from curator_backends.supervisor import Supervisor
 from curator_backends.transport import unpack
 from curator_backends.worker import Job
 from curator_core.errors import UsageError
-from curator_core.executor import BaseExecutor, SegmentRun
-from curator_core.machine import Machine, this_machine
-from curator_core.task import Task
-from curator_core.transport import decode_task
+from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.model.codec import decode_task
+from curator_core.model.machine import Machine, this_machine
+from curator_core.model.task import Task
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from curator_backends.cluster import Cluster
 from curator_backends.options import parse_spec
 from curator_core.errors import PlanError
-from curator_core.plan import Group
-from curator_core.stages import RayStageSpecKeys, overrides
+from curator_core.model.engine_facts import RayStageSpecKeys
+from curator_core.model.stage import overrides
+from curator_core.planning.plan import Group
 
 Mode = Literal["actor", "task"]
 

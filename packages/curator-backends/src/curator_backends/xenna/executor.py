@@ -24,12 +24,12 @@ from curator_backends.supervisor import Stalled, Supervisor
 from curator_backends.transport import unpack
 from curator_backends.worker import Job
 from curator_core.errors import MissingDependency, PlanError, StageError, UsageError, WorkerDied
-from curator_core.executor import BaseExecutor, SegmentRun
-from curator_core.machine import Machine, this_machine
-from curator_core.plan import Group
-from curator_core.stages import XennaStageSpecKeys
-from curator_core.task import Task
-from curator_core.transport import decode_task
+from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.model.codec import decode_task
+from curator_core.model.engine_facts import XennaStageSpecKeys
+from curator_core.model.machine import Machine, this_machine
+from curator_core.model.task import Task
+from curator_core.planning.plan import Group
 
 Mode = Literal["streaming", "batch"]
 

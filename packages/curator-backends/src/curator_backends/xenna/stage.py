@@ -13,7 +13,7 @@ from ray import runtime_env as ray_runtime_env
 
 from curator_backends.transport import decode, encode_stream, pack
 from curator_backends.worker import GroupWorker, Job
-from curator_core.transport import encode_task
+from curator_core.model.codec import encode_task
 
 # An item costs Xenna some tens of milliseconds of waiting in each stage, whatever its size: tasks that came together go on
 # together.

@@ -9,7 +9,7 @@ import click
 
 from curator_core.cli import DONE, FAILED
 from curator_core.errors import UsageError
-from curator_core.words import beginning, count, is_binary
+from curator_core.formatting import beginning, count, is_binary
 
 
 @click.command("report", short_help="Show and rewrite the report of a run.")
@@ -18,8 +18,8 @@ from curator_core.words import beginning, count, is_binary
 def report_command(run_dir: str, as_json: bool) -> None:
     """Show the summary of the run in RUN_DIR and write its report.html again."""
     from curator_core.cli.summary import summary_text  # these import pyarrow
-    from curator_core.report import write_report
-    from curator_core.run_directory import RunDirectory
+    from curator_core.running.directory import RunDirectory
+    from curator_core.running.report import write_report
 
     for place in _runs_in(run_dir):
         record = RunDirectory(place).read_json("run.json")
@@ -44,7 +44,7 @@ def report_command(run_dir: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print every one of them as a line of JSON.")
 def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str | None, as_json: bool) -> None:
     """Show the rows that the run in RUN_DIR could not read and those that a stage failed on, by reason."""
-    from curator_core.rejects import group_rejects, rejects_of  # imports pyarrow
+    from curator_core.accounts.rejects import group_rejects, rejects_of  # imports pyarrow
 
     places = _runs_in(run_dir)
     if as_json:
@@ -71,7 +71,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
 @click.argument("run_dir")
 def verify_command(run_dir: str) -> int:
     """Recompute size and checksum of every file that the run in RUN_DIR wrote; exit code 1 if one differs."""
-    from curator_core.run import verify  # imports pyarrow
+    from curator_core.running.verify import verify  # imports pyarrow
 
     places = _runs_in(run_dir)
     problems = [(place, problem) for place in places for problem in verify(place)]
@@ -125,6 +125,6 @@ def _runs_in(run_dir: str) -> list[str]:
 
 
 def _files_of(run_dir: str) -> int:
-    from curator_core.run_directory import RunDirectory  # imports pyarrow
+    from curator_core.running.directory import RunDirectory  # imports pyarrow
 
     return sum(output["files"] for output in RunDirectory(run_dir).read_json("run.json")["outputs"].values())

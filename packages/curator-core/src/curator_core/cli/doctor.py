@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from curator_core.cli import DONE, FAILED
-from curator_core.words import count
+from curator_core.formatting import count
 
 _PACKAGES = ("curator-core", "curator-text", "curator-image", "curator-backends")
 _STORES = {"s3fs": "s3://", "gcsfs": "gs://", "adlfs": "az://", "huggingface-hub": "hf://"}
@@ -40,7 +40,7 @@ def doctor_command(as_json: bool) -> int:
 
 def examine() -> dict[str, Any]:
     """What this machine and this installation have."""
-    from curator_core.machine import system_name, this_machine  # only this command needs these
+    from curator_core.model.machine import system_name, this_machine  # only this command needs these
     from curator_core.registry import EXECUTORS, STAGES, WORKFLOWS, entries
 
     machine = this_machine()

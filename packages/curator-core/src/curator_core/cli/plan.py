@@ -16,8 +16,8 @@ import click
 def plan_command(file: str, executor: str | None, settings: tuple[str, ...], as_json: bool) -> None:
     """Check FILE and show what would run: stages, columns, groups, resources, and each decision. Nothing is run."""
     from curator_core import storage  # these import pyarrow
+    from curator_core.config.pipeline_file import load_pipeline
     from curator_core.pipeline import Pipeline
-    from curator_core.pipeline_file import load_pipeline
 
     loaded = load_pipeline(file, settings)
     engine = loaded.make_executor(executor)

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from curator_core import words
+from curator_core import formatting
 
 if TYPE_CHECKING:
-    from curator_core.run import RunProgress
+    from curator_core.running.result import RunProgress
 
 LINE_SECONDS = 10.0
 
@@ -65,8 +65,8 @@ def line(progress: RunProgress) -> str:
     of = f" of {total:,}" if total else ""
     left = ""
     if total and progress.finished_sources and done < total:
-        left = f", about {words.duration(progress.seconds / progress.finished_sources * (total - done))} left"
-    return f"{progress.name}: {done:,}{of} sources, {_detail(progress)}, {words.duration(progress.seconds)}{left}"
+        left = f", about {formatting.duration(progress.seconds / progress.finished_sources * (total - done))} left"
+    return f"{progress.name}: {done:,}{of} sources, {_detail(progress)}, {formatting.duration(progress.seconds)}{left}"
 
 
 def _done(progress: RunProgress) -> tuple[int, int | None]:
@@ -75,7 +75,7 @@ def _done(progress: RunProgress) -> tuple[int, int | None]:
 
 def _detail(progress: RunProgress) -> str:
     rows, bad = progress.tally.rows_read, progress.tally.rows_bad
-    text = f"{words.count(rows, 'row')}"
+    text = f"{formatting.count(rows, 'row')}"
     if progress.seconds > 0 and rows:
         text += f" ({rows / progress.seconds:,.0f}/s)"
     if bad:

@@ -18,8 +18,8 @@ from curator_core.cli import FAILED, INTERRUPTED, exit_code_of, show_error
 from curator_core.errors import CuratorError, UsageError
 
 if TYPE_CHECKING:
-    from curator_core.pipeline_file import PipelineFile
-    from curator_core.run import RunProgress
+    from curator_core.config.pipeline_file import PipelineFile
+    from curator_core.running.result import RunProgress
 
 _COMMAND_FILE = "command.json"
 
@@ -69,7 +69,7 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
 
     It uses the pipeline file and the flags that the run was started with. What these sources wrote before is replaced.
     """
-    from curator_core.run_directory import RunDirectory  # imports pyarrow
+    from curator_core.running.directory import RunDirectory  # imports pyarrow
 
     command = RunDirectory(run_dir).read_json(_COMMAND_FILE)
     if command is None:
@@ -82,7 +82,7 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
 
 
 def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet: bool, flags: dict[str, Any]) -> int:
-    from curator_core.pipeline_file import load_pipeline  # imports pyarrow
+    from curator_core.config.pipeline_file import load_pipeline  # imports pyarrow
 
     run_dir: str | None = flags.get("run_dir")
     try:
@@ -118,8 +118,8 @@ def _carry_out(
     """Run the pipeline, or the pipelines of a workflow; the summary and the run directory of each."""
     from curator_core import storage  # see _run
     from curator_core.cli.progress import ProgressDisplay
-    from curator_core.registry import load_executor
-    from curator_core.run_directory import RunDirectory
+    from curator_core.config.build import load_executor
+    from curator_core.running.directory import RunDirectory
 
     run_dir = flags["run_dir"]
     chosen = flags.get("executor") or file.executor
@@ -182,8 +182,8 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
     """A report of how far it came, and how to go on; nothing for a run that never began."""
     if run_dir is None or exit_code_of(error) != FAILED:
         return
-    from curator_core.report import write_report  # see _run
-    from curator_core.run_directory import RunDirectory
+    from curator_core.running.directory import RunDirectory
+    from curator_core.running.report import write_report  # see _run
 
     with contextlib.suppress(CuratorError):  # where the disk is what failed, the error that is shown already says so
         if not RunDirectory(run_dir).exists():

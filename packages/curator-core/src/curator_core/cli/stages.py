@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 
 if TYPE_CHECKING:
-    from curator_core.stages import ProcessingStage
+    from curator_core.model.stage import ProcessingStage
 
 
 @click.command("stages", short_help="List the stages that are installed, or explain one.")
@@ -37,9 +37,10 @@ def stages_command(name: str | None, as_json: bool) -> None:
 
 def stage_facts(name: str) -> dict[str, Any]:
     """What a stage says of itself."""
-    from curator_core.plan import expand  # these import pyarrow
-    from curator_core.registry import load_stage, shown_type
-    from curator_core.stages import CompositeStage, FanOut, Merge, SourceStage, accepted_tasks, constructor_signature
+    from curator_core.config.build import load_stage, shown_type
+    from curator_core.model.parameters import constructor_signature
+    from curator_core.model.stage import CompositeStage, FanOut, Merge, SourceStage, accepted_tasks
+    from curator_core.planning.make import expand  # these import pyarrow
 
     cls = load_stage(name)
     parameters = []
@@ -103,7 +104,7 @@ def _stand_in(name: str, annotation: Any) -> Any:
 
 def _columns(parts: Sequence[ProcessingStage[Any, Any]]) -> dict[str, list[str]]:
     """What stages in a row read from what comes in, and what they add to it and remove from it."""
-    from curator_core.stages import needed_columns  # see stage_facts
+    from curator_core.model.stage import needed_columns  # see stage_facts
 
     reads: dict[str, None] = {}
     adds: dict[str, None] = {}

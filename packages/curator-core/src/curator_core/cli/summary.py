@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from curator_core import words
+from curator_core import formatting
 
 _HEADINGS = ("stage", "rows in", "kept", "dropped", "rejected", "quarantined", "time")
 
@@ -18,8 +18,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     opened, worked = summary.get("opened_after", 0.0), summary.get("worked_after")
     if opened >= _WORTH_TELLING_S and worked is not None:
         lines.append(
-            f"{summary['executor']} was ready after {words.duration(opened)}, the first work done after "
-            f"{words.duration(worked)}"
+            f"{summary['executor']} was ready after {formatting.duration(opened)}, the first work done after "
+            f"{formatting.duration(worked)}"
         )
     rows: list[Sequence[str]] = [_HEADINGS]
     for stage in summary["stages"]:
@@ -27,12 +27,12 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         rows.append(
             (
                 stage["name"],
-                words.number(stage["rows_in"]),
-                words.number(stage["rows_out"]),
+                formatting.number(stage["rows_in"]),
+                formatting.number(stage["rows_out"]),
                 _or_blank(sum(dropped.values())),
                 _or_blank(sum(rejected.values())),
                 _or_blank(stage["quarantined"]),
-                words.duration(stage["seconds"]),
+                formatting.duration(stage["seconds"]),
             )
         )
         for column, reasons in ((3, dropped), (4, rejected)):
@@ -47,16 +47,18 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 
 def headline(summary: Mapping[str, Any]) -> str:
     """Name, state, time and what was written, in one line."""
-    parts = [words.count(summary["sources"], "source")]
+    parts = [formatting.count(summary["sources"], "source")]
     if summary["sources_skipped"]:
         parts.append(f"{summary['sources_skipped']:,} of them complete before")
     if summary["sources_failed"]:
         parts.append(f"{summary['sources_failed']:,} of them with work set aside")
     if summary["files"]:
-        written = f"{words.count(summary['files'], 'file')} written"
-        parts.append(f"{written} ({words.count(summary['rows_written'], 'row')}, {words.size(summary['bytes'])})")
+        written = f"{formatting.count(summary['files'], 'file')} written"
+        parts.append(
+            f"{written} ({formatting.count(summary['rows_written'], 'row')}, {formatting.size(summary['bytes'])})"
+        )
     state = {"quarantined": "done, with work set aside,"}.get(summary["state"], summary["state"])
-    return f"{summary['name']}: {state} in {words.duration(summary['seconds'])}: {', '.join(parts)}"
+    return f"{summary['name']}: {state} in {formatting.duration(summary['seconds'])}: {', '.join(parts)}"
 
 
 def _or_blank(value: int) -> str:

@@ -19,15 +19,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from curator_core.config.build import load_executor
 from curator_core.errors import StageError, UsageError, WorkerDied
-from curator_core.executor import BaseExecutor
-from curator_core.local import LocalExecutor
+from curator_core.executors.base import BaseExecutor
+from curator_core.executors.local import LocalExecutor
+from curator_core.model.engine_facts import RayStageSpecKeys
+from curator_core.model.resources import Resources
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch, Task
 from curator_core.pipeline import Pipeline
-from curator_core.registry import load_executor
-from curator_core.resources import Resources
-from curator_core.run import RunResult
-from curator_core.stages import ProcessingStage, RayStageSpecKeys
-from curator_core.task import DocumentBatch, Task
+from curator_core.running.result import RunResult
 from curator_core.testing import stages as s
 
 # What an executor may be able to do beside what all must.

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from curator_core.config.build import load_executor
 from curator_core.pipeline import Pipeline
-from curator_core.registry import load_executor
 from curator_core.testing.conformance import resumed_stages
 
 

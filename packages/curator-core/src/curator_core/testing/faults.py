@@ -31,17 +31,20 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.adapter import GroupRunner
-from curator_core.executor import BaseExecutor, SegmentRun
-from curator_core.files import FilePartitioning
-from curator_core.ledger import FLUSH_SECONDS, LedgerWriter, MemorySink, open_accounts
-from curator_core.lineage import source_of
-from curator_core.local import MAX_DEATHS, LocalExecutor
+from curator_core.accounts.ledger import FLUSH_SECONDS, LedgerWriter, MemorySink, open_accounts
+from curator_core.config.build import load_executor
+from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.executors.local import LocalExecutor
+from curator_core.executors.local_pool import MAX_DEATHS
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.lineage import source_of
+from curator_core.model.stage import FanOut, Merge, ProcessingStage
+from curator_core.model.task import DocumentBatch, FileGroupTask, Task
 from curator_core.pipeline import Pipeline
-from curator_core.registry import load_executor
-from curator_core.run import RunResult, verify
-from curator_core.stages import FanOut, Merge, NodeInfo, ProcessingStage, WorkerMetadata
-from curator_core.task import DocumentBatch, FileGroupTask, Task
+from curator_core.running.result import RunResult
+from curator_core.running.verify import verify
+from curator_core.stages.files import FilePartitioning
+from curator_core.worker.group import GroupRunner
 
 Stages = list[ProcessingStage[Any, Any]]
 

@@ -18,9 +18,10 @@ from typing import Any
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.lineage import source_id
-from curator_core.stages import FanOut, Merge, NodeInfo, ProcessingStage, SourceStage, WorkerMetadata
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import FanOut, Merge, ProcessingStage, SourceStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 
 
 def leave_trace(folder: str, name: str, text: str = "") -> None:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core.errors import UsageError
-from curator_core.stages import ProcessingStage, WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.stage import ProcessingStage
 from curator_image.batch import BYTES, KEY, PICTURES, PIXELS, SHARD, THUMB, ImageBatch, tensor_column
 from curator_image.decode.dali import DaliDecoder, dali_installed
 from curator_image.decode.picture import Mode, Picture, Resample

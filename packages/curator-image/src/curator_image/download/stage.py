@@ -13,9 +13,10 @@ import pyarrow.parquet
 
 from curator_core import storage
 from curator_core.errors import UsageError
-from curator_core.files import FilePartitioning, checked_paths
-from curator_core.stages import ANY_COLUMNS, CompositeStage, ProcessingStage, WorkerMetadata
-from curator_core.task import DocumentBatch, EmptyTask, FileRecord
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.stage import ANY_COLUMNS, CompositeStage, ProcessingStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileRecord
+from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_image.batch import BYTES, CAPTION, EXT, FORMAT, HEIGHT, KEY, MEMBERS, SHARD, WIDTH, ImageBatch
 from curator_image.decode.probe import MAX_PIXELS, BadImage, probe
 from curator_image.download.fetch import OK, TRANSIENT, Fetcher, Outcome

@@ -14,8 +14,8 @@ import pyarrow.parquet
 
 from curator_core import storage
 from curator_core.errors import CuratorError, UsageError
-from curator_core.stages import ANY_COLUMNS, FanOut
-from curator_core.task import DocumentBatch, FileGroupTask
+from curator_core.model.stage import ANY_COLUMNS, FanOut
+from curator_core.model.task import DocumentBatch, FileGroupTask
 
 PARQUET = (".parquet", ".pq")
 TABLES = (".csv", ".tsv")

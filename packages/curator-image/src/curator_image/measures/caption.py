@@ -8,8 +8,8 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.column_filter import ColumnFilter
 from curator_core.errors import UsageError
+from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import CAPTION
 from curator_image.measures._range import check_range, sides, within
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.column_filter import ColumnFilter
 from curator_core.errors import UsageError
-from curator_core.task import DocumentBatch
+from curator_core.model.task import DocumentBatch
+from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import BYTES, FORMAT, HEIGHT, WIDTH
 from curator_image.decode.probe import EXTENSIONS
 from curator_image.measures._range import check_range, sides, within

@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 
 import pyarrow as pa
 
-from curator_core.column_filter import ColumnFilter
-from curator_core.task import DocumentBatch
+from curator_core.model.task import DocumentBatch
+from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import THUMB
 from curator_image.measures._range import check_range, sides, within
 from curator_image.measures.stats import PictureStats

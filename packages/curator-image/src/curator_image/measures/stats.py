@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curator_core.task import DocumentBatch
+from curator_core.model.task import DocumentBatch
 from curator_image.batch import tensor_to_numpy
 
 Pixels = NDArray[np.uint8]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curator_core.resources import Resources
+from curator_core.model.resources import Resources
 
 
 class ParameterResources:

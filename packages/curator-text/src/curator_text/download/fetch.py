@@ -25,11 +25,11 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from curator_core.errors import UsageError
-from curator_core.files import parse_bytes
-from curator_core.lineage import source_id
-from curator_core.stages import CompositeStage, ProcessingStage, SourceStage
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import CompositeStage, ProcessingStage, SourceStage
+from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
+from curator_core.stages.files import parse_bytes
 from curator_core.storage import is_local, local_path, read_bytes
-from curator_core.task import EmptyTask, FileGroupTask, FileRecord
 
 COMMON_CRAWL = "https://data.commoncrawl.org/"
 _CHUNK = 1 << 20

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
 from curator_core.errors import MissingDependency, UsageError
-from curator_core.stages import ProcessingStage, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_different, check_free
 from curator_text.extract._engines import DETAILS, ENGINES
 from curator_text.extract._guard import Answer, GuardedProcess

@@ -13,10 +13,11 @@ from xml.etree import ElementTree
 import pyarrow as pa
 
 from curator_core.errors import MissingDependency, UsageError
-from curator_core.files import FilePartitioning, checked_paths
-from curator_core.stages import CompositeStage, FanOut, ProcessingStage, WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.stage import CompositeStage, FanOut, ProcessingStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_core.storage import open_input
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers._arguments import bounded_bytes
 from curator_text.readers._bytes import Truncated, decompressed
 

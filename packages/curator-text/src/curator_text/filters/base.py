@@ -27,11 +27,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import array, scalar
-from curator_core.column_filter import ColumnFilter
+from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import MissingDependency, UsageError
-from curator_core.task import DocumentBatch
-from curator_core.words import number
+from curator_core.formatting import number
+from curator_core.model.task import DocumentBatch
+from curator_core.stages.column_filter import ColumnFilter
 from curator_text._columns import check_free
 from curator_text.features import TextFeatures, features_of
 

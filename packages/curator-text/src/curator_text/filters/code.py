@@ -23,10 +23,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import scalar
+from curator_core.arrow.arrays import scalar
 from curator_core.errors import UsageError, nearest
-from curator_core.stages import WorkerMetadata
-from curator_core.words import number
+from curator_core.formatting import number
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text import _unicode
 from curator_text.features import ENGLISH, LETTER, Block, TextFeatures
 from curator_text.filters.base import (

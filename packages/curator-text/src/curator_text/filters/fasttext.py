@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curator_core.arrays import array, scalar
+from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError
-from curator_core.stages import WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text.features import TextFeatures
 from curator_text.filters.base import TextFilter, check_number, check_whole, optional, share
 

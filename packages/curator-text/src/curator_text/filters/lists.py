@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curator_core.arrays import scalar
+from curator_core.arrow.arrays import scalar
 from curator_core.errors import UsageError
-from curator_core.stages import WorkerMetadata
-from curator_core.words import number
+from curator_core.formatting import number
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text.filters.base import DocumentFilter, check_number, check_whole, share
 
 _NO_WORD = re.compile(r"[^a-z0-9]+")

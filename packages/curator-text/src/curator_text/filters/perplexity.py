@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from curator_core.errors import UsageError
-from curator_core.stages import WorkerMetadata
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text.filters.base import DocumentFilter, between, check_range, optional, spread
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator_core.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import UsageError
-from curator_core.stages import ProcessingStage
-from curator_core.task import DocumentBatch
-from curator_core.words import count, number
+from curator_core.formatting import count, number
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 from curator_text import _unicode
 from curator_text.features import DIGIT, LETTER, Block, Pieces, TextFeatures, features_of
 from curator_text.filters.base import TextFilter, check_number, check_whole, ratio, share

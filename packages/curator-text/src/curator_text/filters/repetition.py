@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curator_core.errors import UsageError
-from curator_core.words import count
+from curator_core.formatting import count
 from curator_text.features import Block, TextFeatures
 from curator_text.filters.base import TextFilter, at_least, at_most, check_number, check_whole, ratio, share
 from curator_text.filters.heuristic import check_lang

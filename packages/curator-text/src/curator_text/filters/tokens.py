@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curator_core.errors import UsageError
-from curator_core.stages import WorkerMetadata
-from curator_core.words import number
+from curator_core.formatting import number
+from curator_core.model.engine_facts import WorkerMetadata
 from curator_text.features import Block, TextFeatures
 from curator_text.filters.base import TextFilter, at_least, between, check_number, check_range, optional, spread
 

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core.errors import CuratorError, MissingDependency, UsageError
-from curator_core.resources import Resources
-from curator_core.stages import NodeInfo, ProcessingStage, WorkerMetadata
-from curator_core.task import DocumentBatch
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.resources import Resources
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 
 # What is fetched of a model: its settings, its tokenizer, and weights that hold no code.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError
-from curator_core.task import DocumentBatch
+from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_different, check_free, texts_of
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curator_core.errors import UsageError
-from curator_core.task import DocumentBatch
+from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_different, check_free, texts_of
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
+from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
-from curator_core.row_hash import column_of
-from curator_core.stages import ProcessingStage
-from curator_core.task import DocumentBatch
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_free, is_text
 
 

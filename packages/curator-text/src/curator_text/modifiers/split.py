@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
+from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
-from curator_core.row_hash import column_of
-from curator_core.stages import ProcessingStage
-from curator_core.task import DocumentBatch
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_free, is_text
 from curator_text.filters.base import check_whole
 

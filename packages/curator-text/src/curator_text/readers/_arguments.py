@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError
-from curator_core.files import parse_bytes
+from curator_core.stages.files import parse_bytes
 from curator_core.storage import file_name
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
 from curator_text.json_text import value_text
 from curator_text.kinds import EXACT, JSON, Kinds, aligner, has_floats, marked, one_schema
 from curator_text.readers._lines import MOST_LEVELS, BadLine, parse_line

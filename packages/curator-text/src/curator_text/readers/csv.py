@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrays import array, scalar
+from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError, nearest
-from curator_core.files import FilePartitioning, checked_paths
-from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
+from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_core.storage import file_name, open_input
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers._arguments import (
     bounded_bytes,
     check_unique,

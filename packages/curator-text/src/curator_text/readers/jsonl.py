@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core.files import FilePartitioning, checked_paths
-from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
+from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_core.storage import open_input
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers._arguments import bounded_bytes, checked_columns, with_path
 from curator_text.readers._blocks import LineParser, guessed_types, infer_types
 from curator_text.readers._bytes import (

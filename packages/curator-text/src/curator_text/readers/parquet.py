@@ -9,13 +9,13 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError, nearest
-from curator_core.files import FilePartitioning, checked_paths, parse_bytes
-from curator_core.lineage import source_id
-from curator_core.stages import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.stages.files import FilePartitioning, checked_paths, parse_bytes
 from curator_core.storage import file_name, info, open_input, parent
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers._arguments import bounded_bytes, check_unique, checked_columns, with_path
 
 SUFFIXES = (".parquet", ".pq")

@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core.arrays import array
+from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError
-from curator_core.files import FilePartitioning, checked_paths
-from curator_core.stages import CompositeStage, FanOut, ProcessingStage
+from curator_core.model.stage import CompositeStage, FanOut, ProcessingStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_core.storage import open_input
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers._arguments import bounded_bytes, checked_encoding, path_text
 from curator_text.readers._bytes import Truncated, decompressed
 

@@ -10,10 +10,10 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from curator_core.errors import UsageError
-from curator_core.files import FilePartitioning, checked_paths
-from curator_core.stages import CompositeStage, FanOut, ProcessingStage
+from curator_core.model.stage import CompositeStage, FanOut, ProcessingStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_core.storage import open_input
-from curator_core.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers._arguments import bounded_bytes, with_path
 
 SUFFIXES = tuple(base + end for base in (".warc", ".wet", ".wat") for end in ("", ".gz", ".zst", ".lz4"))
