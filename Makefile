@@ -62,6 +62,13 @@ check: sync ## format, lint, types, import contracts, version ranges, text
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/check_siblings.py
 	$(BIN)/python tools/check_text.py
+	$(BIN)/python tools/stubs.py --check
+	$(BIN)/python tools/surface.py --check
+
+.PHONY: generate
+generate: sync ## renew what is made from the code: stubs for type checkers and editors, the record of public names
+	@$(BIN)/python tools/stubs.py
+	@$(BIN)/python tools/surface.py
 
 .PHONY: format
 format: sync ## format the code and mend what lint can mend

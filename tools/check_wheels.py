@@ -85,7 +85,9 @@ def _check_contents(package: Package, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     licence = f"{package.module}-{package.version}.dist-info/licenses/LICENSE"
-    for name in (f"{package.module}/py.typed", licence):
+    source = package.folder / "src"
+    stubs = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*.pyi"))]
+    for name in (f"{package.module}/py.typed", *stubs, licence):
         if name not in sizes:
             raise ValueError(f"{wheel.name} has no {name}")
     if sizes[licence] < 10_000:

@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import pytest
 
-MUST_NOT_LOAD = {
-    "ray",
-    "torch",
-    "transformers",
-    "nvidia.dali",
-    "cosmos_xenna",
-    "curator_text",
-    "curator_image",
-}
-
-PROBE = """
-import os, sys, threading, time
-environment = dict(os.environ)
-started = time.perf_counter()
-import curator_backends
-took = time.perf_counter() - started
-assert dict(os.environ) == environment, "the import changed environment variables"
-assert threading.active_count() == 1, f"the import started threads: {threading.enumerate()}"
-print(took, *sys.modules)
-"""
+from curator_core.testing import ImportCheck, import_checks
 
 
-def fresh_import() -> tuple[float, set[str]]:
-    """Seconds that the import takes in a new interpreter, and the modules that it loads."""
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    took, *modules = done.stdout.split()
-    return float(took), set(modules)
-
-
-def test_importing_loads_no_engine_and_no_package_it_must_not_know() -> None:
-    _, modules = fresh_import()
-    assert not modules & MUST_NOT_LOAD
+@pytest.mark.parametrize("check", import_checks("curator_backends", every_module=False), ids=lambda check: check.name)
+def test_importing(check: ImportCheck) -> None:
+    check.run()

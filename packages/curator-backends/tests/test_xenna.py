@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from curator_backends.cluster import Cluster, Node
+from curator_backends.failures import EngineError
 from curator_backends.supervisor import Stalled
 from curator_backends.worker import Job
 from curator_backends.xenna.executor import XennaOptions, _allocated, _check_gpus, _explained, _require_cpus, _shape
@@ -61,7 +62,7 @@ def test_a_node_without_cpus_is_refused_before_xenna_trips_over_it() -> None:
 
 
 def test_a_cluster_without_its_dashboard_is_explained() -> None:
-    error = _explained(StageError("Xenna", "(engine)", "RayStateApiException: no"))
+    error = _explained(EngineError("Xenna failed: RayStateApiException: no"))
     assert "RAY_MAX_LIMIT_FROM_API_SERVER=40000" in str(error)
     other = ValueError("else")
     assert _explained(other) is other
@@ -69,13 +70,13 @@ def test_a_cluster_without_its_dashboard_is_explained() -> None:
 
 def test_a_lost_node_is_named_with_the_way_to_go_on() -> None:
     gone = ["0123456789abcdef"]
-    for error in (StageError("Xenna", "(engine)", "RuntimeError: no actor"), WorkerDied("lost"), Stalled("nothing")):
+    for error in (EngineError("Xenna failed: RuntimeError: no actor"), WorkerDied("lost"), Stalled("nothing")):
         told = _explained(error, gone)
         assert isinstance(told, WorkerDied)
         assert "0123456789ab left the cluster" in str(told)
         assert "--resume" in str(told)
         assert _explained(error) is error
-    of_a_stage = StageError("MyStage", "task-1", "ValueError: bad row")
+    of_a_stage = StageError("MyStage", "ValueError: bad row", "task-1")
     assert _explained(of_a_stage, gone) is of_a_stage
 
 

@@ -1,64 +1,45 @@
-"""Importing the package starts nothing and loads nothing heavy."""
+"""Importing the package starts nothing and loads nothing heavy, and the checks of that can fail."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 
-MUST_NOT_LOAD = {
-    "pandas",
-    "ray",
-    "torch",
-    "transformers",
-    "nvidia.dali",
-    "cosmos_xenna",
-    "curator_backends",
-    "curator_text",
-    "curator_image",
-}
+import pytest
 
-PROBE = """
-import os, sys, threading, time
-environment = dict(os.environ)
-started = time.perf_counter()
-import curator_core
-took = time.perf_counter() - started
-assert dict(os.environ) == environment, "the import changed environment variables"
-assert threading.active_count() == 1, f"the import started threads: {threading.enumerate()}"
-print(took, *sys.modules)
-"""
-
-EVERY_MODULE = """
-import pkgutil, sys
-from importlib import import_module
-import curator_core
-for found in pkgutil.walk_packages(curator_core.__path__, "curator_core."):
-    if not found.name.endswith("__main__"):
-        import_module(found.name)
-print(*sys.modules)
-"""
+from curator_core.testing import ImportCheck, import_checks
 
 
-def fresh_import() -> tuple[float, set[str]]:
-    """Seconds that the import takes in a new interpreter, and the modules that it loads."""
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    took, *modules = done.stdout.split()
-    return float(took), set(modules)
+@pytest.mark.parametrize("check", import_checks("curator_core"), ids=lambda check: check.name)
+def test_importing(check: ImportCheck) -> None:
+    check.run()
 
 
-def test_importing_loads_no_engine_and_no_package_it_must_not_know() -> None:
-    _, modules = fresh_import()
-    assert not modules & MUST_NOT_LOAD
-
-
-def test_every_module_imports_without_an_engine() -> None:
-    # `curate stages` lists what a light install has, so a stage's engine loads in its setup(), not with its module.
-    done = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not set(done.stdout.split()) & MUST_NOT_LOAD - {"pandas"}
-
-
-def test_importing_takes_less_than_half_a_second() -> None:
-    # The best of three: the first may find the files cold, and a busy machine is not the package's doing.
-    assert min(fresh_import()[0] for _ in range(3)) < 0.5
+@pytest.mark.parametrize(
+    ("files", "failing", "complaint"),
+    [
+        ({"__init__.py": "import ray"}, "starts nothing", "import mine loads ray"),
+        ({"__init__.py": "import curator_text"}, "starts nothing", "loads curator_text"),
+        ({"__init__.py": "import os; os.environ['X'] = '1'"}, "starts nothing", "changed environment variables"),
+        (
+            {
+                "__init__.py": "import threading, time; threading.Thread(target=time.sleep, args=(5,), daemon=True).start()"
+            },
+            "starts nothing",
+            "started threads",
+        ),
+        ({"__init__.py": "import time; time.sleep(0.6)"}, "less than half a second", "takes 0.6"),
+        ({"__init__.py": "", "deep.py": "import torch"}, "every module", "importing every module of mine loads torch"),
+    ],
+)
+def test_an_import_that_is_not_light_is_found(
+    files: dict[str, str], failing: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for name, text in files.items():
+        (tmp_path / "mine" / name).write_text(text)
+    for heavy in ("ray", "torch", "curator_text"):  # the real ones need not be here
+        (tmp_path / f"{heavy}.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (check,) = [one for one in import_checks("mine") if failing in one.name]
+    with pytest.raises(AssertionError, match=complaint):
+        check.run()

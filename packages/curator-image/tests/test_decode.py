@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+import time
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,7 +19,7 @@ from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_image.batch import ImageBatch, tensor_to_numpy
 from curator_image.decode import BadImage, CpuDecoder, ImageDecode, Picture, decode_batch, probe
-from curator_image.decode.pictures import fast_resizer, pillow_resize
+from curator_image.decode.pictures import draw, fast_resizer, pillow_resize
 
 # The largest difference of a level, and the mean one, that decoders of intact images may show.
 MAX_LEVELS, MEAN_LEVELS = 8, 1.0
@@ -43,6 +46,23 @@ def reason(data: bytes, decoder: Any = None, **options: Any) -> str:
     return errors[0].reason if errors else ""
 
 
+def boxed(kind: bytes, *content: bytes) -> bytes:
+    body = b"".join(content)
+    return (8 + len(body)).to_bytes(4, "big") + kind + body
+
+
+HEIC_META = boxed(
+    b"meta",
+    bytes(4),
+    boxed(b"pitm", bytes(4), b"\x00\x01"),
+    boxed(
+        b"iprp",
+        boxed(
+            b"ipco", boxed(b"ispe", bytes(4), (60).to_bytes(4, "big"), (40).to_bytes(4, "big")), boxed(b"irot", b"\x01")
+        ),
+        boxed(b"ipma", bytes(4), (1).to_bytes(4, "big"), b"\x00\x01\x02\x01\x82"),
+    ),
+)
 SIZES = [(330, 330), (400, 300), (301, 401), (900, 203), (64, 48), (20, 1000)]
 
 
@@ -147,7 +167,7 @@ def test_a_very_long_image_gives_its_middle_without_a_very_large_one_in_between(
 
 @pytest.mark.parametrize("decoder", [CpuDecoder(), CpuDecoder(turbo=False)])
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_orientation_is_applied_and_the_header_tells_the_upright_size(
     decoder: CpuDecoder, orientation: int, kind: str
 ) -> None:
@@ -166,7 +186,30 @@ def test_orientation_is_applied_and_the_header_tells_the_upright_size(
     assert np.abs(made[0].astype(int) - np.asarray(upright).astype(int)).max() <= 3
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG"])
+@pytest.mark.parametrize("decoder", [CpuDecoder(), CpuDecoder(turbo=False)])
+@pytest.mark.parametrize("size", [(64, 64), (50, 30), (31, 77)])
+def test_heic_is_read_where_its_extra_is_installed(decoder: CpuDecoder, size: tuple[int, int]) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    image = photo(*size)
+    out = io.BytesIO()
+    heif.from_pillow(image).save(out, quality=-1)
+    header = probe(out.getvalue(), ext="heic")
+    assert (header.format, header.width, header.height) == ("heic", *size)
+    made, errors = decode_batch([out.getvalue()], Picture(size[1], size[0], "squash"), decoder=decoder)
+    assert not errors
+    assert np.array_equal(made[0], np.asarray(heif.open_heif(out.getvalue()).to_pillow().convert("RGB")))
+
+
+def test_what_is_missing_for_a_format_is_named_with_the_command_that_installs_it() -> None:
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None\nfrom curator_image import probe\nprobe(sys.stdin.buffer.read())"
+    )
+    data = b"\x00\x00\x00\x18ftypheic\0\0\0\0mif1heic" + HEIC_META
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=False)
+    assert b'unsupported format: HEIC is read with: pip install "curator-image[heif]"' in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG"])
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "I;16"])
 def test_every_format_and_mode_becomes_rgb(kind: str, mode: str) -> None:
     image = photo(50, 40)
@@ -217,7 +260,8 @@ def test_bad_images_are_told_apart() -> None:
     jpeg, png = encode(photo(80, 60)), encode(photo(80, 60), "PNG")
     assert reason(b"") == "empty"
     assert reason(b"<html>") == "not an image"
-    assert reason(b"\x00\x00\x00\x1cftypavif" + b"\0" * 50) == "unsupported format"
+    assert reason(b"\x00\x00\x00\x0cjP  \r\n\x87\n") == "unsupported format"
+    assert reason(b"\x00\x00\x00\x1cftypavif" + b"\0" * 50) == "truncated"
     assert reason(jpeg[: len(jpeg) // 2]) == "truncated"
     assert reason(png[: len(png) // 2]) == "truncated"
     assert reason(jpeg[:10]) == "truncated"
@@ -226,6 +270,64 @@ def test_bad_images_are_told_apart() -> None:
     with pytest.raises(BadImage, match="wrong extension"):
         probe(png, ext="jpg")
     assert probe(png, ext="seg.png").format == "png"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"<?xml version='1.0'?>\n<!-- made by hand -->\n<svg width='3'></svg>", "SVG"),
+        (b"\xef\xbb\xbf  <SVG>", "SVG"),
+        (b"P6\n2 2 255\n", "PNM"),
+        (b"\x00\x00\x00\x18ftypmif1\0\0\0\0mif1j2ki", "HEIF"),
+    ],
+)
+def test_pictures_that_are_not_read_are_named_for_what_they_are(data: bytes, name: str) -> None:
+    with pytest.raises(BadImage, match=f"unsupported format: {name}"):
+        probe(data)
+
+
+def progressive(side: int, scans: int) -> bytes:
+    """A progressive JPEG whose last scan stands there again and again."""
+    data = encode(Image.new("RGB", (side, side), (90, 120, 30)), progressive=True)
+    last = data.rfind(b"\xff\xda")
+    return data[:-2] + data[last:-2] * (scans - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_scans_are_counted_before_they_are_decoded() -> None:
+    assert probe(progressive(64, 10)).scans == 10
+    assert reason(progressive(64, 300)) == ""  # a small picture costs little however often it is gone over
+    started = time.process_time()
+    assert reason(progressive(4000, 300)) == "too many scans"
+    assert time.process_time() - started < 0.5
+    assert reason(progressive(500, 300), max_pixels=500 * 500) == "too many scans"
+    three = encode(photo(64, 64))
+    assert probe(three).scans == 1
+
+
+def test_a_jpeg_that_is_not_progressive_but_in_many_scans_is_counted_too() -> None:
+    # A scan of one component of three: decoders keep the whole picture and go over it for each.
+    data = bytearray(encode(photo(300, 300), subsampling=0))
+    scan = data.find(b"\xff\xda")
+    one = b"\xff\xda\x00\x08\x01" + bytes(data[scan + 5 : scan + 7]) + b"\x00\x3f\x00" + bytes(data[scan + 14 : -2])
+    many = bytes(data[:scan]) + one * 50 + b"\xff\xd9"
+    assert probe(many).scans == 50
+    assert reason(many, max_pixels=300 * 300) == "too many scans"
+
+
+@pytest.mark.parametrize("stray", [b"\x00", b"\xff", b"\x11\xff\x00", b"\xff\xd0"])
+def test_stray_bytes_in_front_of_a_picture_are_not_walked_in_python(stray: bytes) -> None:
+    data = encode(photo(60, 40))
+    first = 4 + int.from_bytes(data[4:6], "big")  # behind the first segment, which tells what the file is
+    padded = data[:first] + stray * (50_000_000 // len(stray)) + data[first:]
+    started = time.process_time()
+    try:
+        header = probe(padded, check_end=False)
+    except BadImage as error:
+        assert error.reason == "truncated"  # noqa: PT017 - both ends are right
+    else:
+        assert (header.width, header.height) == (60, 40)
+    assert time.process_time() - started < 0.3
 
 
 def test_bits_that_do_not_decode_are_corrupt() -> None:
@@ -275,6 +377,34 @@ def test_every_fit_covers_the_picture_and_stays_small(width: int, height: int, m
         assert 0 <= fit.top <= fit.height - size
     assert max(fit.width, fit.height) <= 9 * size
     assert picture.dct_scale(width, height) in (1, 2, 4, 8)
+
+
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 3000),
+    st.sampled_from(["crop", "squash", "pad"]),
+    st.sampled_from([1, 2, 7, 32, 224]),
+)
+@example(500, 498, "pad", 224)
+@example(498, 500, "pad", 224)
+@settings(max_examples=300, deadline=None)
+def test_every_image_fits_into_every_picture(width: int, height: int, mode: Any, size: int) -> None:
+    picture = Picture(size, size, mode)
+    fit = picture.fit(width, height)
+    target = np.full(picture.shape, 7, np.uint8)
+    fit.place(np.full((fit.height, fit.width, 3), 255, np.uint8), target)
+    assert set(np.unique(target)) <= {0, 255}
+    shown = int((target[:, :, 0] == 255).sum())
+    assert shown == min(size, fit.width) * min(size, fit.height)
+    if mode == "pad":  # in the middle, to a pixel
+        rows, columns = target[:, :, 0].any(1), target[:, :, 0].any(0)
+        for line in (rows, columns):
+            before, after = int(line.argmax()), int(line[::-1].argmax())
+            assert 0 <= after - before <= 1
+    if width * height <= 200_000:  # and with real pixels, where they are few
+        target[:] = 7
+        draw(np.full((height, width, 3), 255, np.uint8), picture, target, pillow_resize)
+        assert int((target[:, :, 0] == 255).sum()) == shown
 
 
 # The stage -----------------------------------------------------------------------------------------------------------

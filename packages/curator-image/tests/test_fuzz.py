@@ -61,8 +61,13 @@ def pictures() -> dict[str, bytes]:
     made = {}
     exif = Image.Exif()
     exif[0x0112] = 6
-    options: dict[str, dict[str, Any]] = {"JPEG": {"exif": exif}, "PNG": {"exif": exif}, "WEBP": {"exif": exif}}
-    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+    options: dict[str, dict[str, Any]] = {
+        "JPEG": {"exif": exif},
+        "PNG": {"exif": exif},
+        "WEBP": {"exif": exif},
+        "AVIF": {"exif": exif},
+    }
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
         out = io.BytesIO()
         image.save(out, kind, **options.get(kind, {}))
         made[kind] = out.getvalue()

@@ -6,7 +6,11 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from curator_core.errors import CuratorError, StageError, WorkerDied
+from curator_core.errors import CuratorError, WorkerDied
+
+
+class EngineError(CuratorError):
+    """The engine failed, and no stage had a part in it."""
 
 
 def translate(error: BaseException, engine: str) -> BaseException:
@@ -22,7 +26,7 @@ def translate(error: BaseException, engine: str) -> BaseException:
     if "OutOfMemory" in name or "ActorDied" in name or "WorkerCrashed" in name or "NodeDied" in name:
         return WorkerDied(f"{engine} lost a worker and could not go on: {_first_line(error)}")
     details = "".join(traceback.format_exception(last))
-    return StageError(engine, "(engine)", _first_line(last), details)
+    return EngineError(f"{engine} failed: {_first_line(last)}\n{details.rstrip()}")
 
 
 def let_go(error: BaseException) -> None:

@@ -95,7 +95,12 @@ class Pipeline:
             limit=limit,
         )
         return run_stages(
-            self.stages, executor, name=self.name, initial_tasks=initial_tasks, options=options, progress=progress
+            self.stages,
+            executor or LocalExecutor(),
+            name=self.name,
+            initial_tasks=initial_tasks,
+            options=options,
+            progress=progress,
         )
 
     def __repr__(self) -> str:

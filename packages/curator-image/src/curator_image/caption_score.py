@@ -23,6 +23,7 @@ from curator_image.embedding import (
     embedding_matrix,
     embedding_origin,
 )
+from curator_image.exact import row_sums
 from curator_image.models.needs import ParameterResources
 from curator_image.models.source import check_model, locate_folder, split_model
 from curator_image.models.towers import DEVICES, PRECISIONS, TextTower, choose_device, threads
@@ -110,7 +111,7 @@ class CaptionScoreFilter(ColumnFilter):
                     f"column {self.embedding_column!r} has {images.shape[1]} numbers, but texts of {mine!r} have "
                     f"{texts.shape[1]}: make the embedding with the same model"
                 )
-            scores[there] = (images[there].astype(np.float64) * texts).sum(axis=1)
+            scores[there] = row_sums(images[there].astype(np.float64) * texts)
         return pa.array(scores, mask=~there)
 
     def keep_array(self, scores: pa.Array) -> Any:

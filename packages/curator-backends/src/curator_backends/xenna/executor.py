@@ -16,14 +16,14 @@ import pyarrow as pa
 
 from curator_backends.cluster import Cluster, connect, import_ray, uninterrupted
 from curator_backends.coordinator import start_coordinator
-from curator_backends.failures import let_go, translate
+from curator_backends.failures import EngineError, let_go, translate
 from curator_backends.naming import group_label
 from curator_backends.options import RayOptions, parse_options, parse_spec
 from curator_backends.sources import SourceBlocks
 from curator_backends.supervisor import Stalled, Supervisor
 from curator_backends.transport import unpack
 from curator_backends.worker import Job
-from curator_core.errors import MissingDependency, PlanError, StageError, UsageError, WorkerDied
+from curator_core.errors import MissingDependency, PlanError, UsageError, WorkerDied
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.model.codec import decode_task
 from curator_core.model.engine_facts import XennaStageSpecKeys
@@ -446,7 +446,7 @@ def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseExce
 
 def _of_the_engine(error: BaseException) -> bool:
     """Whether it is about workers and not about what a stage made of its data."""
-    return isinstance(error, (WorkerDied, Stalled)) or (isinstance(error, StageError) and error.task_id == "(engine)")
+    return isinstance(error, (EngineError, WorkerDied, Stalled))
 
 
 @contextlib.contextmanager

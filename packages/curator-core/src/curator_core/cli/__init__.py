@@ -19,10 +19,10 @@ _COMMANDS = {
     "stages": "stages",
     "init": "init",
     "doctor": "doctor",
-    "report": "after",
-    "rejects": "after",
+    "report": "runs",
+    "rejects": "runs",
     "retry": "run",
-    "verify": "after",
+    "verify": "runs",
 }
 
 

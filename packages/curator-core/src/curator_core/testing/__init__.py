@@ -1,4 +1,4 @@
-"""What every executor must do, as checks that anybody can run over an executor of their own.
+"""What every executor and every package of stages must do, as checks that anybody can run over their own.
 
 ::
 
@@ -10,11 +10,14 @@
     def test_my_executor_conforms(check, tmp_path):
         check.run(SUBJECT, tmp_path)
 
+`import_checks` are the same for a package: importing it starts nothing and loads nothing heavy.
+
 Nothing here needs pytest: a check raises `AssertionError` and says what went wrong.
 """
 
 from __future__ import annotations
 
 from curator_core.testing.conformance import ABILITIES, CHECKS, Check, Subject, checks
+from curator_core.testing.imports import ImportCheck, import_checks
 
-__all__ = ["ABILITIES", "CHECKS", "Check", "Subject", "checks"]
+__all__ = ["ABILITIES", "CHECKS", "Check", "ImportCheck", "Subject", "checks", "import_checks"]

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from curator_core.model.task import DocumentBatch, Task
 from curator_core.pipeline import Pipeline
 from curator_core.running.result import RunResult
 from curator_core.testing import stages as s
+from curator_core.testing.waiting import wait_for
 
 # What an executor may be able to do beside what all must.
 ABILITIES = {
@@ -316,11 +316,10 @@ def a_worker_ends_after_the_calls_it_may_take(subject: Subject) -> None:
 def a_node_removed_in_the_middle_costs_nothing_but_time(subject: Subject, folder: Path) -> None:
     assert subject.lose_node is not None
     begun, lost = folder / "begun", folder / "lost"
-    stages = [s.Same(), s.TakeTime(folder=str(begun), until=str(lost)).with_(num_workers=3)]
+    stages = [s.Same(), s.WaitFor(folder=str(begun), until=str(lost)).with_(num_workers=3)]
 
     def remove() -> None:
-        while len(s.traces(begun, "begun")) < 4:
-            time.sleep(0.05)
+        wait_for(lambda: len(s.traces(begun, "begun")) >= 4, "four tasks have not begun")
         subject.lose_node()  # type: ignore[misc]
         lost.touch()
 

@@ -44,6 +44,7 @@ from curator_core.pipeline import Pipeline
 from curator_core.running.result import RunResult
 from curator_core.running.verify import verify
 from curator_core.stages.files import FilePartitioning
+from curator_core.testing.waiting import wait_for
 from curator_core.worker.group import GroupRunner
 
 Stages = list[ProcessingStage[Any, Any]]
@@ -287,9 +288,12 @@ class Trial:
             if not last:
                 # Now and then before any work is done, otherwise after a few tasks.
                 wanted = before + (rng.randrange(0, max(2, self.files // 10)) if rng.random() < 0.8 else 0)
-                while process.poll() is None and len(self.traced()) < wanted:
-                    assert time.monotonic() < deadline, "the driver makes no progress"
-                    time.sleep(0.002)
+                wait_for(
+                    lambda: process.poll() is not None or len(self.traced()) >= wanted,  # noqa: B023 - called here
+                    "the driver makes no progress",
+                    deadline - time.monotonic(),
+                    pause_s=0.002,
+                )
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(rng.random() * (0.05 if wanted > before else 0.5))
                 if process.poll() is None:
@@ -350,10 +354,7 @@ class Trial:
     def _wait_for_workers(self, pids: set[int], patience_s: float = 30.0) -> int:
         """No worker outlives its driver for long; returns how many were still there at first."""
         there = {pid for pid in pids if _alive(pid)}
-        deadline = time.monotonic() + patience_s
-        while any(_alive(pid) for pid in there):
-            assert time.monotonic() < deadline, f"workers outlive their driver: {sorted(there)}"
-            time.sleep(0.01)
+        wait_for(lambda: not any(map(_alive, there)), f"workers outlive their driver: {sorted(there)}", patience_s)
         return len(there)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import FanOut, Merge, ProcessingStage, SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.testing.waiting import wait_for
 
 
 def leave_trace(folder: str, name: str, text: str = "") -> None:
@@ -158,8 +158,8 @@ class Same(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class AddProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Says which process worked on the task; keeps its worker. With ``meet`` the first task of a process waits, a minute
-    at most, until another process has one too: who starts later gets its share.
+    """Adds the process that worked on the task; keeps its worker. With ``meet`` the first task of a process waits until
+    another process has one too, so that a worker that starts later gets its share; if none comes, the task fails.
     """
 
     column: str = "pid"
@@ -183,9 +183,7 @@ class AddProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
             here = str(os.getpid())
             if here not in traces(Path(self.meet), "process"):
                 leave_trace(self.meet, "process", here)
-            deadline = time.monotonic() + 60.0
-            while len(set(traces(Path(self.meet), "process"))) < 2 and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_for(lambda: len(set(traces(Path(self.meet), "process"))) > 1, "no second process was given a task")
         return task.append_column(self.column, pa.array([os.getpid()] * task.num_rows, pa.int64()))
 
 
@@ -201,12 +199,9 @@ class NameProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @dataclass
-class TakeTime(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Takes its time over each task; keeps its worker. All but the first ``free`` tasks wait, a minute at most, until
-    the file ``until`` is there.
-    """
+class WaitFor(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Keeps its worker. All but the first ``free`` tasks wait until the file ``until`` is there; if it never is, they fail."""
 
-    seconds: float = 0.1
     folder: str = ""
     until: str = ""
     free: int = 4
@@ -216,11 +211,8 @@ class TakeTime(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         leave_trace(self.folder, "begun", task.task_id)
-        time.sleep(self.seconds)
         if self.until and len(traces(Path(self.folder), "begun")) > self.free:
-            deadline = time.monotonic() + 60.0
-            while not Path(self.until).exists() and time.monotonic() < deadline:
-                time.sleep(0.02)
+            wait_for(Path(self.until).exists, f"there is no {self.until!r}")
         return task.with_data(task.data)
 
 

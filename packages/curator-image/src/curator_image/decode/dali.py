@@ -110,7 +110,7 @@ class DaliDecoder:
             tensors = output if self.device_id is None else output.as_cpu()
             tiles = np.zeros((len(images), *picture.shape), np.uint8)
             for row, header in enumerate(headers):
-                _place(np.asarray(tensors.at(row)), picture, picture.fit(header.width, header.height), tiles[row])
+                picture.fit(header.width, header.height).place(np.asarray(tensors.at(row)), tiles[row])
             made.append(tiles)
         return made
 
@@ -162,10 +162,3 @@ def _feeds(fits: Sequence[Fit]) -> dict[str, list[Any]]:
         "start": [np.array([fit.box[1], fit.box[0]], np.float32) for fit in fits],
         "end": [np.array([fit.box[3], fit.box[2]], np.float32) for fit in fits],
     }
-
-
-def _place(made: Pixels, picture: Picture, fit: Fit, target: Pixels) -> None:
-    if fit.left < 0 or fit.top < 0:
-        target[-fit.top : -fit.top + fit.height, -fit.left : -fit.left + fit.width] = made
-    else:
-        target[:] = made[fit.top : fit.top + picture.height, fit.left : fit.left + picture.width]

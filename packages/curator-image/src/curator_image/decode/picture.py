@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from curator_core.errors import UsageError
 
@@ -96,3 +99,16 @@ class Fit:
     height: int
     left: int
     top: int
+
+    def place(self, made: NDArray[Any], target: NDArray[np.uint8]) -> None:
+        """Put the resized image into the picture: cut where it is larger, on black where it is smaller.
+
+        A margin is judged by size, not by the sign of ``left`` and ``top``: one of a single pixel stands at the far end
+        alone, and begins at 0.
+        """
+        height, width = target.shape[:2]
+        if self.width < width or self.height < height:
+            target[:] = 0
+            target[-self.top : self.height - self.top, -self.left : self.width - self.left] = made
+        else:
+            target[:] = made[self.top : self.top + height, self.left : self.left + width]

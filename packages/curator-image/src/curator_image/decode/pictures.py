@@ -33,7 +33,7 @@ from curator_image.decode.probe import (
 Pixels = NDArray[np.uint8]
 DecoderName = Literal["auto", "dali", "turbo", "pillow"]
 
-_FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF"}
+_FORMATS = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF"}
 # libjpeg complains about these and decodes every pixel all the same.
 _HARMLESS = ("extraneous bytes before marker", "unknown Adobe color transform", "Inconsistent progression sequence")
 
@@ -124,8 +124,10 @@ class CpuDecoder:
         else:
             scale = min(picture.dct_scale(header.width, header.height) for picture in wanted)
         pixels = self._pixels(data, header, scale)
+        # Of a JPEG that was decoded smaller the fit is that of its full size; a HEIC may be cut while it is decoded.
+        original = (header.width, header.height) if header.format == "jpeg" else None
         for picture, target in zip(wanted, into, strict=True):
-            draw(pixels, picture, target, resize, (header.width, header.height))
+            draw(pixels, picture, target, resize, original)
 
     def _pixels(self, data: bytes, header: Header, scale: int) -> Pixels:
         if self.turbo and header.format == "jpeg" and header.channels in (1, 3):
@@ -186,11 +188,7 @@ def draw(
         if pixels.shape[:2] == (fit.height, fit.width)
         else resize(pixels, fit.width, fit.height, picture.resample)
     )
-    if fit.left < 0 or fit.top < 0:
-        target[:] = 0
-        target[-fit.top : -fit.top + fit.height, -fit.left : -fit.left + fit.width] = made
-    else:
-        target[:] = made[fit.top : fit.top + picture.height, fit.left : fit.left + picture.width]
+    fit.place(made, target)
 
 
 # Resizing ------------------------------------------------------------------------------------------------------------
@@ -278,12 +276,13 @@ def pillow_pixels(
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=[_FORMATS[header.format]]) as image:
+        with _opened(data, header.format) as image:
             # The header of the file was checked; this is what Pillow is about to allocate.
-            check_size(*image.size, max_pixels, max_side)
+            check_size(image.width, image.height, max_pixels, max_side)
             if header.format == "jpeg" and scale > 1:
                 image.draft("RGB" if image.mode in ("RGB", "L") else None, _stored(header, scale))
             image.load()
+            orientation = _orientation(image, header)
             pixels = _rgb(image)
     except BadImage:
         raise
@@ -296,8 +295,29 @@ def pillow_pixels(
         message = f"{type(error).__name__}: {error}"
         reason = TRUNCATED if "truncated" in message.lower() else CORRUPT
         raise BadImage(reason, message) from error
-    # Pillow turns TIFFs by itself.
-    return pixels if header.format == "tiff" else upright(pixels, header.orientation)
+    return upright(pixels, orientation)
+
+
+def _opened(data: bytes, kind: str) -> Any:
+    """An image of Pillow, which has read no more than the header."""
+    from PIL import Image
+
+    if kind == "heic":
+        # Its opener is not registered: that would change Pillow for the whole process.
+        import pillow_heif
+
+        return pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True).to_pillow()
+    return Image.open(io.BytesIO(data), formats=[_FORMATS[kind]])
+
+
+def _orientation(image: Any, header: Header) -> int:
+    """The EXIF orientation that is still to be applied to a decoded image."""
+    if header.format in ("tiff", "heic"):
+        return 1  # turned by their decoders
+    if header.format == "avif":  # which Pillow translates from the file's own way to say it
+        found = image.getexif().get(0x0112, 1)
+        return found if found in range(1, 9) else 1
+    return header.orientation
 
 
 def _stored(header: Header, scale: int) -> tuple[int, int]:

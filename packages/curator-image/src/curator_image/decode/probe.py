@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import re
 import struct
 from dataclasses import dataclass
+
+from curator_image.decode import isobmff
 
 # Why an image is set aside. The words go into rejects and reports, so they are part of the interface.
 EMPTY = "empty"
@@ -14,11 +19,15 @@ TRUNCATED = "truncated"
 CORRUPT = "corrupt"
 TOO_LARGE = "too many pixels"
 ABSURD = "absurd dimensions"
+TOO_MANY_SCANS = "too many scans"
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB
 MAX_SIDE = 65_535
-# What may be allocated while a header is walked: a file with more segments than this is not a picture.
+# A file with more segments before its picture than this is not a picture.
 _MAX_STEPS = 10_000
+# Each scan of a progressive JPEG goes over the whole picture again. Encoders make about ten; a file may ask for thousands,
+# and cost a second per kilobyte. So its scans together may visit this many times the pixels that one picture may have.
+_MOST_VISITS = 16
 
 EXTENSIONS = {
     "jpg": "jpeg",
@@ -32,22 +41,37 @@ EXTENSIONS = {
     "dib": "bmp",
     "tif": "tiff",
     "tiff": "tiff",
+    "avif": "avif",
+    "heic": "heic",
+    "heif": "heic",
+    "hif": "heic",
+    "apng": "png",
+    "mpo": "jpeg",
 }
-# Pictures that are known by their first bytes, but not decoded here.
+_CONTAINERS = ("heif", "hif")  # of any codec
+# Files that are pictures by their names, though they are not decoded: each is a reject, and never a sidecar.
+PICTURE_EXTENSIONS = frozenset(
+    {
+        *EXTENSIONS,
+        *("avifs", "heics", "jxl", "jp2", "j2k", "jpf", "jpx", "svg", "svgz", "ico", "psd"),
+        *("ppm", "pgm", "pbm", "pnm", "tga", "exr", "hdr", "dds", "pcx", "xcf", "raw", "dng", "cr2", "nef", "arw"),
+    }
+)
+# Pictures that are recognised by their first bytes, but not decoded here.
 _FOREIGN = (
     (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
-    (4, b"ftypheic", "HEIC"),
-    (4, b"ftypheix", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
     (0, b"\x00\x00\x01\x00", "ICO"),
     (0, b"8BPS", "PSD"),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (0, b"<svg", "SVG"),
+    *((0, b"P%d" % number + space, "PNM") for number in range(1, 7) for space in (b"\n", b" ", b"\r", b"\t")),
+    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
+    (0, b"DDS ", "DDS"),
     (0, b"%PDF", "PDF"),
+)
+_SVG = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*)*<svg[\s>]", re.S | re.I
 )
 
 
@@ -72,6 +96,8 @@ class Header:
     height: int
     orientation: int = 1
     channels: int = 3
+    # How often a decoder goes over the picture; more than once for a JPEG in several scans.
+    scans: int = 1
 
 
 def probe(
@@ -92,11 +118,19 @@ def probe(
         raise
     except (struct.error, IndexError, ValueError, OverflowError) as error:
         raise BadImage(TRUNCATED, f"the {kind} header is cut short or malformed ({error})") from error
-    if ext:
-        expected = EXTENSIONS.get(ext.lower().rpartition(".")[2])
-        if expected is not None and expected != kind:
-            raise BadImage(WRONG_EXTENSION, f"named .{ext}, but the bytes are {kind}")
+    if misnamed(ext, kind):
+        raise BadImage(WRONG_EXTENSION, f"named .{ext}, but the bytes are {kind}")
+    missing = missing_decoder(kind)
+    if missing is not None:
+        raise BadImage(UNSUPPORTED, missing)
     check_size(header.width, header.height, max_pixels, max_side)
+    visits = header.scans * header.width * header.height
+    if header.scans > 1 and visits > _MOST_VISITS * max_pixels:
+        raise BadImage(
+            TOO_MANY_SCANS,
+            f"{header.scans:,} scans of {header.width} x {header.height} visit {visits:,} pixels, more than "
+            f"{_MOST_VISITS * max_pixels:,}",
+        )
     if check_end:
         check_closed(kind, data)
     return header
@@ -115,9 +149,19 @@ def sniff(data: bytes) -> str | None:
         return "gif"
     if head.startswith((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
         return "tiff"
+    boxed = isobmff.codec(data)
+    if boxed:
+        return boxed
     if head.startswith(b"BM") and len(data) >= 26 and _u32(data, 14) in (12, 16, 40, 52, 56, 64, 108, 124):
         return "bmp"
     return None
+
+
+def misnamed(ext: str, kind: str) -> bool:
+    """Whether an extension promises another format than ``kind``; one that promises nothing is right for all."""
+    last = ext.lower().rpartition(".")[2]
+    expected = EXTENSIONS.get(last, kind)
+    return expected != kind and not (last in _CONTAINERS and kind in ("avif", "heic"))
 
 
 def check_size(width: int, height: int, max_pixels: int, max_side: int) -> None:
@@ -128,7 +172,24 @@ def check_size(width: int, height: int, max_pixels: int, max_side: int) -> None:
         raise BadImage(TOO_LARGE, f"{width} x {height} is {width * height:,} pixels, more than {max_pixels:,}")
 
 
+@functools.cache
+def missing_decoder(kind: str) -> str | None:
+    """What has to be installed before a format can be decoded, or None if nothing has."""
+    if kind == "heic" and importlib.util.find_spec("pillow_heif") is None:
+        return 'HEIC is read with: pip install "curator-image[heif]"'
+    if kind == "avif":
+        from PIL import features
+
+        if not features.check("avif"):
+            return "this build of Pillow has no AVIF; the wheels of Pillow 11.3 and later have it"
+    return None
+
+
 def _unknown(data: bytes) -> BadImage:
+    if isobmff.codec(data) is not None:
+        return BadImage(UNSUPPORTED, "HEIF with a codec other than AV1 and HEVC is not read")
+    if _SVG.match(bytes(data[:4096])):
+        return BadImage(UNSUPPORTED, "SVG is not read")
     for offset, magic, name in _FOREIGN:
         if data[offset : offset + len(magic)] == magic:
             return BadImage(UNSUPPORTED, f"{name} is not read")
@@ -139,22 +200,22 @@ def _unknown(data: bytes) -> BadImage:
 
 # Start-of-frame marks: all of 0xC0 to 0xCF but DHT, JPG and DAC.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
+_NOT_FF = re.compile(rb"[^\xff]")
+_SCAN = b"\xff\xda"
 
 
 def _jpeg(data: bytes) -> Header:
-    at, size = 2, len(data)
-    orientation = 1
+    at, orientation = 2, 1
     for _ in range(_MAX_STEPS):
-        while at < size and data[at] != 0xFF:
-            at += 1  # stray bytes between segments, which decoders skip too
-        while at < size and data[at] == 0xFF:
-            at += 1
-        if at >= size:
+        # Decoders skip stray bytes between segments too. There may be megabytes of them: none is looked at in Python.
+        at = data.find(b"\xff", at)
+        found = _NOT_FF.search(data, at) if at >= 0 else None
+        if found is None:
             break
-        mark = data[at]
-        at += 1
-        if mark in _BARE:
+        mark, at = data[found.start()], found.end()
+        if mark in _BARE or mark == 0:
             continue
         if mark in (0xD9, 0xDA):
             raise BadImage(CORRUPT, "the JPEG has no frame header")
@@ -165,11 +226,29 @@ def _jpeg(data: bytes) -> Header:
             height, width, channels = struct.unpack_from(">HHB", data, at + 3)
             if orientation >= 5:
                 width, height = height, width
-            return Header("jpeg", width, height, orientation, channels)
+            scans = _scans(data, at + length, channels, progressive=mark in _PROGRESSIVE)
+            return Header("jpeg", width, height, orientation, channels, scans)
         if mark == 0xE1 and orientation == 1 and data[at + 2 : at + 8] == b"Exif\x00\x00":
             orientation = _exif_orientation(data, at + 8, at + length)
         at += length
     raise BadImage(TRUNCATED, "the JPEG ends before its frame header")
+
+
+def _scans(data: bytes, at: int, channels: int, *, progressive: bool) -> int:
+    """How many scans follow a frame header. Where the first holds all channels of a frame that is not progressive, it is
+    the only one that is decoded.
+    """
+    first = data.find(_SCAN, at)
+    if first < 0:
+        return 1
+    if not progressive and data[first + 4 : first + 5] == bytes([channels]):
+        return 1
+    scans = data.count(_SCAN, first)
+    if scans > _MOST_VISITS:
+        # An end mark cannot stand within a scan, and what comes behind it (a second picture, a film) is not decoded.
+        end = data.find(b"\xff\xd9", first)
+        scans = data.count(_SCAN, first, end) if end >= 0 else scans
+    return max(1, scans)
 
 
 def _exif_orientation(data: bytes, start: int, end: int) -> int:
@@ -290,7 +369,24 @@ def _tiff(data: bytes) -> Header:
     return Header("tiff", width, height, orientation, tags.get(0x0115, 1))
 
 
-_PARSERS = {"jpeg": _jpeg, "png": _png, "webp": _webp, "gif": _gif, "bmp": _bmp, "tiff": _tiff}
+def _avif(data: bytes) -> Header:
+    return Header("avif", *isobmff.shown_size(data))
+
+
+def _heic(data: bytes) -> Header:
+    return Header("heic", *isobmff.shown_size(data))
+
+
+_PARSERS = {
+    "jpeg": _jpeg,
+    "png": _png,
+    "webp": _webp,
+    "gif": _gif,
+    "bmp": _bmp,
+    "tiff": _tiff,
+    "avif": _avif,
+    "heic": _heic,
+}
 
 
 def check_closed(kind: str, data: bytes) -> None:

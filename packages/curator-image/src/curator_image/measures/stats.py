@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from curator_core.model.task import DocumentBatch
 from curator_image.batch import tensor_to_numpy
+from curator_image.exact import log2, row_sums
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -20,7 +22,7 @@ Floats = NDArray[np.float64]
 NEAR_LEVELS = 8
 # How much the levels of a row of pixels may spread for it to be part of a border.
 BORDER_SPREAD = 16
-# Sums of squares are exact; what logarithms and roots add in the last bits is rounded away.
+# Nobody needs more; sums are of whole numbers, and so exact, and logarithms the same everywhere.
 _DECIMALS = 6
 
 
@@ -59,6 +61,7 @@ class PictureStats:
         """One number per row: ``brightness``, ``contrast``, ``entropy``, ``uniform``, ``blur``, ``border``, ``color``."""
         shared = self._shared
         if name not in shared.done:
+            found: dict[str, Any]
             if name == "color":
                 found = {name: [_color(picture) for picture in shared.pictures]}
             else:
@@ -69,8 +72,7 @@ class PictureStats:
                 if name in _SINGLE:
                     found = {name: [_SINGLE[name](grey) for grey in shared.grey]}
                 else:
-                    rows = [_levels(grey) for grey in shared.grey]
-                    found = {what: [row[at] for row in rows] for at, what in enumerate(_LEVEL_NAMES)}
+                    found = _levels(shared.grey)
             for what, values in found.items():
                 shared.done[what] = np.round(np.array(values, np.float64), _DECIMALS)
         numbers = shared.done[name]
@@ -84,17 +86,21 @@ def luma(picture: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(picture).convert("L"))
 
 
-def _levels(grey: Pixels) -> tuple[float, float, float, float]:
-    """Mean and spread of the grey levels (0 to 1), bits of entropy, and the share of the commonest levels."""
-    counts = np.bincount(grey.ravel(), minlength=256).astype(np.float64)
-    total = counts.sum()
-    mean = float((counts * _LEVELS).sum()) / total
-    variance = max(0.0, float((counts * _LEVELS**2).sum()) / total - mean**2)
-    shares = counts[counts > 0] / total
-    sums = np.concatenate([[0.0], counts.cumsum()])
+def _levels(grey: Pixels) -> dict[str, Floats]:
+    """Of every picture mean and spread of the grey levels (0 to 1), bits of entropy, and the share of the commonest."""
+    counts = np.array([np.bincount(picture.ravel(), minlength=256) for picture in grey]).reshape(len(grey), 256)
+    total = counts.sum(axis=1)
+    mean = (counts * _LEVELS).sum(axis=1) / total
+    variance = np.maximum(0.0, (counts * _LEVELS**2).sum(axis=1) / total - mean * mean)
+    bits = row_sums(counts * log2(np.maximum(counts, 1)))
+    sums = np.concatenate([np.zeros((len(grey), 1), np.int64), counts.cumsum(axis=1)], axis=1)
     reach = 2 * NEAR_LEVELS + 1
-    uniform = float((sums[reach:] - sums[:-reach]).max()) / total
-    return mean / 255, variance**0.5 / 255, float(-(shares * np.log2(shares)).sum()), uniform
+    return {
+        "brightness": mean / 255,
+        "contrast": np.sqrt(variance) / 255,
+        "entropy": np.maximum(log2(total) - bits / total, 0.0),
+        "uniform": (sums[:, reach:] - sums[:, :-reach]).max(axis=1) / total,
+    }
 
 
 def _blur(grey: Pixels) -> float:
@@ -106,7 +112,7 @@ def _blur(grey: Pixels) -> float:
     for side in (level[:-2, 1:-1], level[2:, 1:-1], level[1:-1, :-2], level[1:-1, 2:]):
         edges -= side
     mean, square = _moments(edges)
-    return square - mean**2
+    return square - mean * mean
 
 
 def _color(picture: Pixels) -> float:
@@ -115,8 +121,8 @@ def _color(picture: Pixels) -> float:
     red, green, blue = flat[:, 0], flat[:, 1], flat[:, 2]
     rg_mean, rg_square = _moments(red - green)
     yb_mean, yb_square = (value / scale for value, scale in zip(_moments(red + green - 2 * blue), (2, 4), strict=True))
-    spread = max(0.0, rg_square - rg_mean**2 + yb_square - yb_mean**2)
-    return math.sqrt(spread) + 0.3 * math.hypot(rg_mean, yb_mean)
+    spread = max(0.0, rg_square - rg_mean * rg_mean + yb_square - yb_mean * yb_mean)
+    return math.sqrt(spread) + 0.3 * math.sqrt(rg_mean * rg_mean + yb_mean * yb_mean)
 
 
 def _moments(values: NDArray[np.int16]) -> tuple[float, float]:
@@ -153,6 +159,5 @@ def _bands(grey: Pixels) -> tuple[int, int]:
     return top, min(bottom, count - top)
 
 
-_LEVELS: Floats = np.arange(256, dtype=np.float64)
-_LEVEL_NAMES = ("brightness", "contrast", "entropy", "uniform")
+_LEVELS = np.arange(256, dtype=np.int64)
 _SINGLE: dict[str, Callable[[Pixels], float]] = {"blur": _blur, "border": _border}

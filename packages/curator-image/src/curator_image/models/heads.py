@@ -1,4 +1,7 @@
-"""What is computed on top of an image embedding: small networks in NumPy, so that they need neither torch nor a GPU."""
+"""What is computed on top of an image embedding: small networks in NumPy, so that they need neither torch nor a GPU.
+
+Scores have the same bits on every machine and in every batch; `curator_image.exact` says how.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator_core.errors import CuratorError
+from curator_image.exact import Matrix, logistic, row_sums
 
 Floats = NDArray[np.float32]
 
@@ -28,7 +32,7 @@ class WrongWeights(CuratorError):
 class LinearHead:
     """A stack of linear layers with nothing between them, which is one linear map: ``x · weight + bias``.
 
-    The layers are multiplied once, in float64, so that a score costs one dot product.
+    The layers are multiplied once, from the last to the first and in float64, so that a score costs one dot product.
     """
 
     weight: NDArray[np.float64]
@@ -49,19 +53,17 @@ class LinearHead:
                 f"{where} has linear layers at {list(numbers)}, but a linear-MSE head has them at {list(_LINEAR_MSE)}: "
                 "a head with activations between its layers is not linear and would be scored wrongly"
             )
-        matrix: NDArray[np.float64] | None = None
-        offset: NDArray[np.float64] = np.zeros(0)
-        for _, weight, bias in layers:
-            matrix = weight if matrix is None else weight @ matrix
-            offset = bias if len(offset) == 0 else weight @ offset + bias
-        assert matrix is not None
-        if matrix.shape[0] != 1:
-            raise WrongWeights(f"{where} ends in {matrix.shape[0]} numbers, but a score is one")
-        return cls(matrix[0], float(offset[0]))
+        outputs = len(layers[-1][1])
+        if outputs != 1:
+            raise WrongWeights(f"{where} ends in {outputs} numbers, but a score is one")
+        row, offset = np.ones(1), 0.0
+        for _, weight, bias in reversed(layers):
+            offset += float(row_sums((row * bias)[None, :])[0])
+            row = row_sums(row * weight.T)
+        return cls(row, offset)
 
     def __call__(self, embeddings: Floats) -> Floats:
-        # A sum along the row instead of a matrix product: the same bits whatever BLAS, threads and batch size.
-        return ((embeddings * self.weight).sum(axis=1) + self.bias).astype(np.float32)
+        return (row_sums(embeddings * self.weight) + self.bias).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class NSFWHead:
 
     mean: Floats
     variance: Floats
-    layers: tuple[tuple[Floats, Floats], ...]
+    layers: tuple[tuple[Matrix, NDArray[np.float64]], ...]
 
     @property
     def dimension(self) -> int:
@@ -94,17 +96,17 @@ class NSFWHead:
         return cls(
             np.asarray(weights["norm.mean"], np.float32),
             np.asarray(weights["norm.variance"], np.float32),
-            tuple((w.astype(np.float32), b.astype(np.float32)) for _, w, b in layers),
+            tuple((Matrix.of(weight), bias) for _, weight, bias in layers),
         )
 
     def __call__(self, embeddings: Floats) -> Floats:
-        x = (embeddings - self.mean) / (np.sqrt(self.variance) + np.float32(_MIN_SPREAD))
+        spread = np.sqrt(self.variance) + np.float32(_MIN_SPREAD)
+        x: NDArray[Any] = (np.asarray(embeddings, np.float32) - self.mean) / spread
         for index, (weight, bias) in enumerate(self.layers):
-            x = x @ weight.T + bias
+            x = weight.times(x) + bias
             if index + 1 < len(self.layers):
                 np.maximum(x, 0, out=x)
-        # The logistic function through tanh does not overflow on either side.
-        return (np.tanh(x[:, 0] * np.float32(0.5)) * np.float32(0.5) + np.float32(0.5)).astype(np.float32)
+        return logistic(x[:, 0]).astype(np.float32)
 
 
 def _linear_layers(

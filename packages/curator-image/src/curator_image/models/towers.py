@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator_core.errors import CuratorError, MissingDependency, UsageError
+from curator_image.exact import unit_rows
 from curator_image.models.preprocess import Preprocessing
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
@@ -115,13 +116,11 @@ class ImageTower:
         return tower
 
     def forward(self, pixels: Any) -> Any:
-        """Unit vectors of a uint8 tensor ``(n, height, width, 3)``, on the device, as float32."""
-        import torch
-
+        """What the model makes of a uint8 tensor ``(n, height, width, 3)``, on the device, as float32."""
         inputs = self.preprocessing(pixels, self.dtype)
         answer = self.model(pixel_values=inputs)
         vectors = answer.image_embeds if self.kind in _CLIP else answer.pooler_output
-        return torch.nn.functional.normalize(vectors.float(), dim=-1)
+        return vectors.float()
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Unit vectors of ``(n, height, width, 3)`` pixels."""
@@ -141,7 +140,7 @@ class ImageTower:
             parts = self.batcher.run(len(pixels), part)
             if not parts:
                 return np.empty((0, self.dimension), np.float32)
-            return np.asarray(torch.cat(parts).cpu().numpy())
+            return unit_rows(torch.cat(parts).cpu().numpy())
 
     def fitting_batch(self, memory_gb: float) -> int:
         """How many images fit: a constant on the CPU, from the measured need of an image on a GPU."""
@@ -222,11 +221,11 @@ class TextTower:
             ).to(self.device)
             answer = self.model(**tokens)
             vectors = answer.text_embeds if self.kind in _CLIP else answer.pooler_output
-            return torch.nn.functional.normalize(vectors.float(), dim=-1)
+            return vectors.float()
 
         with torch.inference_mode():
             parts = self.batcher.run(len(texts), part)
-            return np.asarray(torch.cat(parts).cpu().numpy())
+            return unit_rows(torch.cat(parts).cpu().numpy())
 
 
 def model_type(folder: Path) -> str:

@@ -1,0 +1,107 @@
+# Made from _HOME in __init__.py; not for editing: `make generate` renews it.
+
+from curator_core.accounts.accounts import Accounts as Accounts
+from curator_core.config.build import build_stage as build_stage
+from curator_core.errors import AccountingError as AccountingError
+from curator_core.errors import CuratorError as CuratorError
+from curator_core.errors import MissingDependency as MissingDependency
+from curator_core.errors import OutputError as OutputError
+from curator_core.errors import PlanError as PlanError
+from curator_core.errors import RunRefused as RunRefused
+from curator_core.errors import StageError as StageError
+from curator_core.errors import TooManyErrors as TooManyErrors
+from curator_core.errors import UsageError as UsageError
+from curator_core.errors import WorkerDied as WorkerDied
+from curator_core.executors.base import BaseExecutor as BaseExecutor
+from curator_core.executors.local import LocalExecutor as LocalExecutor
+from curator_core.model.engine_facts import NodeInfo as NodeInfo
+from curator_core.model.engine_facts import RayStageSpecKeys as RayStageSpecKeys
+from curator_core.model.engine_facts import WorkerMetadata as WorkerMetadata
+from curator_core.model.engine_facts import XennaStageSpecKeys as XennaStageSpecKeys
+from curator_core.model.function_stage import stage as stage
+from curator_core.model.machine import Machine as Machine
+from curator_core.model.resources import Resources as Resources
+from curator_core.model.stage import ANY_COLUMNS as ANY_COLUMNS
+from curator_core.model.stage import CompositeStage as CompositeStage
+from curator_core.model.stage import FanOut as FanOut
+from curator_core.model.stage import Merge as Merge
+from curator_core.model.stage import ProcessingStage as ProcessingStage
+from curator_core.model.stage import SourceStage as SourceStage
+from curator_core.model.task import DocumentBatch as DocumentBatch
+from curator_core.model.task import EmptyTask as EmptyTask
+from curator_core.model.task import FileGroupTask as FileGroupTask
+from curator_core.model.task import FileRecord as FileRecord
+from curator_core.model.task import StagePerfStats as StagePerfStats
+from curator_core.model.task import Task as Task
+from curator_core.pipeline import Pipeline as Pipeline
+from curator_core.planning.plan import Plan as Plan
+from curator_core.running.result import RunResult as RunResult
+from curator_core.running.result import RunSummary as RunSummary
+from curator_core.stages.column_filter import ColumnFilter as ColumnFilter
+from curator_core.stages.columns import DropColumns as DropColumns
+from curator_core.stages.columns import RenameColumns as RenameColumns
+from curator_core.stages.columns import SelectColumns as SelectColumns
+from curator_core.stages.columns import Where as Where
+from curator_core.stages.files import FilePartitioning as FilePartitioning
+from curator_core.stages.ids import AddId as AddId
+from curator_core.stages.sampling import Limit as Limit
+from curator_core.stages.sampling import Sample as Sample
+from curator_core.worker.adapter import BaseStageAdapter as BaseStageAdapter
+from curator_core.worker.context import RunContext as RunContext
+from curator_core.worker.group import GroupRunner as GroupRunner
+from curator_core.workflow import Workflow as Workflow
+
+__all__ = [
+    "ANY_COLUMNS",
+    "AccountingError",
+    "Accounts",
+    "AddId",
+    "BaseExecutor",
+    "BaseStageAdapter",
+    "ColumnFilter",
+    "CompositeStage",
+    "CuratorError",
+    "DocumentBatch",
+    "DropColumns",
+    "EmptyTask",
+    "FanOut",
+    "FileGroupTask",
+    "FilePartitioning",
+    "FileRecord",
+    "GroupRunner",
+    "Limit",
+    "LocalExecutor",
+    "Machine",
+    "Merge",
+    "MissingDependency",
+    "NodeInfo",
+    "OutputError",
+    "Pipeline",
+    "Plan",
+    "PlanError",
+    "ProcessingStage",
+    "RayStageSpecKeys",
+    "RenameColumns",
+    "Resources",
+    "RunContext",
+    "RunRefused",
+    "RunResult",
+    "RunSummary",
+    "Sample",
+    "SelectColumns",
+    "SourceStage",
+    "StageError",
+    "StagePerfStats",
+    "Task",
+    "TooManyErrors",
+    "UsageError",
+    "Where",
+    "WorkerDied",
+    "WorkerMetadata",
+    "Workflow",
+    "XennaStageSpecKeys",
+    "build_stage",
+    "stage",
+]
+
+__version__: str

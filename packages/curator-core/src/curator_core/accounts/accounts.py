@@ -1,0 +1,459 @@
+"""Is everything there? Shares of every source, from the events that workers recorded.
+
+A source carries a share of 1. When a task becomes *n*, each child carries 1/*n* of its parent's share; when tasks are
+merged, shares add up; a task that ends (done, dropped, failed) hands its share in. Ids say who descends from whom
+(`curator_core.model.lineage`), so an event needs no fraction: a ``fork`` says into how many, and every share follows from
+that, exactly, even where children stream before anybody knows how many there will be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.accounts.events import (
+    _EVENT_FIELDS,
+    _KINDS,
+    DONE,
+    DROPPED,
+    FAILED,
+    FORK,
+    KINDS,
+    MERGE,
+    MERGED,
+    Event,
+    events_from,
+    events_table,
+)
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.model.lineage import CHILD_DIGITS, child_id, lineage_key
+
+
+@dataclass(slots=True)
+class Settlement:
+    """Where the share of one source has gone; ``missing`` is what no event accounts for."""
+
+    source: str
+    done: Fraction = Fraction(0)
+    dropped: Fraction = Fraction(0)
+    failed: Fraction = Fraction(0)
+    merged: Fraction = Fraction(0)
+    missing: Fraction = Fraction(0)
+    last_stage: str = ""  # the last stage that saw a missing part
+    missing_task: str = ""
+
+    @property
+    def complete(self) -> bool:
+        return self.missing == 0
+
+    @property
+    def total(self) -> Fraction:
+        return self.done + self.dropped + self.failed + self.merged + self.missing
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Events that came together, as columns; ``table`` has (or loads) what only some questions need."""
+
+    rows: int
+    table: Callable[[Sequence[str]], pa.Table]
+
+
+class _Words:
+    """Texts as numbers."""
+
+    def __init__(self) -> None:
+        self.codes: dict[str, int] = {}
+
+    def code(self, text: str) -> int:
+        return self.codes.setdefault(text, len(self.codes))
+
+    def column(self, column: pa.ChunkedArray) -> np.ndarray:
+        """The codes of a dictionary column."""
+        parts = []
+        for chunk in column.chunks:
+            codes = np.array([self.code(text) for text in chunk.dictionary.to_pylist()], np.int32)
+            indices = to_numpy(chunk.indices)
+            parts.append(codes[indices] if len(codes) else np.zeros(0, np.int32))
+        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+    def texts(self) -> list[str]:
+        return list(self.codes)
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """The newest event of each task, sorted by source and path, and which of them count."""
+
+    key: np.ndarray  # source << 32 | path
+    row: np.ndarray  # the number of the event
+    source: np.ndarray
+    path: np.ndarray
+    kind: np.ndarray
+    children: np.ndarray
+    valid: np.ndarray  # descends, fork by fork, from its source
+    parts: np.ndarray  # the share is one over this
+    complete: np.ndarray  # by source
+    failed: np.ndarray  # by source
+
+
+class Accounts:
+    """The events of a run. Each task's newest fact counts, if it descends from its source.
+
+    Events are columns of numbers (about 20 bytes each), so that a ledger of ten million fits and is judged in seconds.
+    """
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._sources, self._paths, self._generations = _Words(), _Words(), _Words()
+        self._paths.code("")
+        self._columns: list[tuple[np.ndarray, ...]] = []
+        self._parts: list[Part] = []
+        self._new: list[Event] = []
+        self._expected: dict[str, str] = {}
+        self._stale: set[str] = set()
+        self._judged: _Verdict | None = None
+        self.merges: dict[str, Event] = {}
+        for event in events:
+            self.add(event)
+
+    # Taking in ----------------------------------------------------------------------------------------------------
+
+    def add(self, event: Event) -> None:
+        """Take an event in; adding it twice changes nothing."""
+        if event.kind == MERGE:
+            known = self.merges.get(event.task)
+            if known is None or event.attempt >= known.attempt:
+                self.merges[event.task] = event
+            return
+        self._new.append(event)
+        self._judged = None
+
+    def add_table(self, index: pa.Table, load: Callable[[Sequence[str]], pa.Table]) -> None:
+        """Take in events as the ledger stores them: the columns of `INDEX`, and a way to the others."""
+        kinds = index["kind"]
+        codes = np.concatenate(
+            [
+                np.array([_KINDS[text] for text in chunk.dictionary.to_pylist()], np.int8)[to_numpy(chunk.indices)]
+                for chunk in kinds.chunks
+                if len(chunk)
+            ]
+            or [np.zeros(0, np.int8)]
+        )
+        if (codes == _KINDS[MERGE]).any():
+            for event in events_from(load([name for name, _ in _EVENT_FIELDS])):
+                if event.kind == MERGE:
+                    self.add(event)
+        self._columns.append(
+            (
+                self._sources.column(index["source"]),
+                self._paths.column(index["path"]),
+                codes,
+                to_numpy(index["children"]),
+                to_numpy(index["attempt"]),
+                self._generations.column(index["generation"]),
+                to_numpy(index["quarantined"]) > 0,
+            )
+        )
+        self._parts.append(Part(len(index), load))
+        self._judged = None
+
+    def expect(self, source: str, generation: str) -> None:
+        """Only events of this generation count for the source; a new expectation is met by a new reading."""
+        if self._judged is not None and self._expected.get(source) != generation:
+            self._stale.add(source)
+        self._expected[source] = generation
+
+    # The verdict --------------------------------------------------------------------------------------------------
+
+    def sources(self) -> list[str]:
+        """The sources that an event counts for."""
+        verdict, names = self._verdict(), self._sources.texts()
+        return [names[code] for code in np.unique(verdict.source)]
+
+    def is_complete(self, source: str) -> bool:
+        """Whether every part of a source has ended, or waits as a stored member of a merge."""
+        verdict = self._verdict()
+        code = self._sources.codes.get(source)
+        return code is not None and source not in self._stale and bool(verdict.complete[code])
+
+    def has_failures(self, source: str) -> bool:
+        """Whether a task of the source was given up, or rows of it were set aside."""
+        verdict = self._verdict()
+        code = self._sources.codes.get(source)
+        return code is not None and bool(verdict.failed[code])
+
+    def reachable(self, source: str) -> Iterator[Event]:
+        """The events that count, from the source down, in lineage order."""
+        for row in self.rows([source]):
+            yield from self.events(row, 1)
+
+    def attempt_of(self, source: str, task: str) -> int | None:
+        """The attempt that the event of a task belongs to, if it counts."""
+        verdict = self._verdict()
+        code, path = self._sources.codes.get(source), self._paths.codes.get(task[len(source) :])
+        if code is None or path is None:
+            return None
+        key = code << 32 | path
+        place = int(np.searchsorted(verdict.key, key))
+        if place == len(verdict.key) or verdict.key[place] != key or not verdict.valid[place]:
+            return None
+        return int(self._column(4)[verdict.row[place]])
+
+    def generation(self, source: str) -> str:
+        """The generation (see `SourceStage`) that the events of a source belong to."""
+        if source in self._expected:
+            return self._expected[source]
+        verdict = self._verdict()
+        code = self._sources.codes.get(source)
+        place = int(np.searchsorted(verdict.source, code)) if code is not None else len(verdict.source)
+        if place == len(verdict.source) or verdict.source[place] != code:
+            return ""
+        return str(self._generations.texts()[self._column(5)[verdict.row[place]]])
+
+    def settle(self, source: str) -> Settlement:
+        """The shares of one source; what was handed to merges is told apart (see `shares`)."""
+        result = Settlement(source)
+        verdict = self._verdict()
+        code = self._sources.codes.get(source, -1)
+        start, stop = np.searchsorted(verdict.source, [code, code + 1]) if code >= 0 else (0, 0)
+        paths = self._paths.texts()
+        tasks = {paths[verdict.path[i]]: i for i in range(start, stop) if verdict.valid[i]}
+        names = self._stage_names(verdict.row[start:stop]) if tasks else {}
+        stack: list[tuple[str, Fraction, str]] = [("", Fraction(1), "")]
+        while stack:
+            path, share, seen = stack.pop()
+            at = tasks.get(path)
+            if at is None:
+                result.missing += share
+                result.missing_task = result.missing_task or source + path
+                result.last_stage = result.last_stage or seen
+                continue
+            kind, children = KINDS[verdict.kind[at]], int(verdict.children[at])
+            if kind == FORK and children:
+                stage = names.get(int(verdict.row[at]), "")
+                stack.extend((child_id(path, i), share / children, stage) for i in range(children))
+            else:
+                end = DROPPED if kind == FORK else kind
+                setattr(result, end, getattr(result, end) + share)
+        return result
+
+    def shares(self, sources: Sequence[str]) -> dict[str, Fraction]:
+        """Where the shares of all ``sources`` went, those that were handed to merges followed to their end."""
+        self._verdict()
+        ends = dict.fromkeys((DONE, DROPPED, FAILED, MERGED), Fraction(0))
+        weights: dict[str, Fraction] = {}
+        self._add_shares(np.array([self._sources.codes[s] for s in sources], np.int64), None, ends, weights)
+        while weights:
+            # Members of a merge come from what is before it, so each round goes one merge down the pipeline.
+            names = [name for name in weights if name in self._sources.codes]
+            ends[MERGED] += sum((weights[name] for name in weights.keys() - set(names)), Fraction(0))
+            codes = np.array([self._sources.codes[name] for name in names], np.int64)
+            given = {self._sources.codes[name]: weights[name] for name in names}
+            weights = {}
+            self._add_shares(codes, given, ends, weights)
+        return ends
+
+    def _add_shares(
+        self,
+        codes: np.ndarray,
+        given: dict[int, Fraction] | None,
+        ends: dict[str, Fraction],
+        onward: dict[str, Fraction],
+    ) -> None:
+        verdict = self._verdict()
+        wanted = np.zeros(len(self._sources.codes), bool)
+        wanted[codes] = True
+        leaf = verdict.valid & wanted[verdict.source] & ((verdict.kind != _KINDS[FORK]) | (verdict.children == 0))
+        merged = leaf & (verdict.kind == _KINDS[MERGED])
+        if merged.any():
+            merge_of = {member: merge.task for merge in self.merges.values() for member in merge.members}
+            names, paths = self._sources.texts(), self._paths.texts()
+            for place in np.flatnonzero(merged).tolist():
+                code = int(verdict.source[place])
+                share = Fraction(1, int(verdict.parts[place])) * (given[code] if given else 1)
+                merge = merge_of.get(names[code] + paths[verdict.path[place]])
+                if merge is None:
+                    ends[MERGED] += share
+                else:
+                    onward[merge] = onward.get(merge, Fraction(0)) + share
+            leaf &= ~merged
+        at = np.flatnonzero(leaf)
+        if not len(at):
+            return
+        kinds = np.where(verdict.kind[at] == _KINDS[FORK], _KINDS[DROPPED], verdict.kind[at]).astype(np.int64)
+        parts = verdict.parts[at]
+        if given is None and parts.dtype != object:
+            # Few different denominators: count the leaves of each.
+            order = np.lexsort((parts, kinds))
+            kinds, parts = kinds[order], parts[order]
+            starts = np.flatnonzero(np.r_[True, (kinds[1:] != kinds[:-1]) | (parts[1:] != parts[:-1])])
+            for start, stop in zip(starts, np.r_[starts[1:], len(kinds)], strict=True):
+                ends[KINDS[kinds[start]]] += Fraction(int(stop - start), int(parts[start]))
+            return
+        for kind, part, code in zip(kinds, parts, verdict.source[at], strict=True):
+            ends[KINDS[kind]] += Fraction(1, int(part)) * (given[int(code)] if given else 1)
+
+    # What the events say ------------------------------------------------------------------------------------------
+
+    def rows(self, sources: Sequence[str], kind: str = "") -> np.ndarray:
+        """The numbers of the events that count for ``sources``, in the order of these and of lineage."""
+        verdict = self._verdict()
+        rank = np.full(len(self._sources.codes) or 1, -1, np.int64)
+        for position, source in enumerate(sources):
+            code = self._sources.codes.get(source)
+            if code is not None:
+                rank[code] = position
+        at = np.flatnonzero(verdict.valid & (rank[verdict.source] >= 0)) if len(verdict.source) else np.zeros(0, int)
+        if kind:
+            at = at[verdict.kind[at] == _KINDS[kind]]
+        order = np.lexsort((self._path_ranks()[verdict.path[at]], rank[verdict.source[at]]))
+        found: np.ndarray = verdict.row[at[order]]
+        return found
+
+    def tasks(self, rows: np.ndarray) -> list[tuple[str, str]]:
+        """Task and generation of events, by their numbers."""
+        names, paths, generations = self._sources.texts(), self._paths.texts(), self._generations.texts()
+        source, path, generation = self._column(0)[rows], self._column(1)[rows], self._column(5)[rows]
+        return [(names[s] + paths[p], generations[g]) for s, p, g in zip(source, path, generation, strict=True)]
+
+    def tables(self, rows: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """Columns of the given events, file by file, with the place of each in ``rows``."""
+        place = np.full(sum(part.rows for part in self._parts), -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        start = 0
+        for part in self._parts:
+            mine = place[start : start + part.rows]
+            start += part.rows
+            picked = np.flatnonzero(mine >= 0)
+            if len(picked):
+                table = part.table(columns)
+                yield mine[picked], table if len(picked) == part.rows else table.take(array(picked))
+
+    def events(self, row: int, count: int = 1) -> list[Event]:
+        """Whole events by number."""
+        found = []
+        for _, table in self.tables(np.arange(row, row + count), [name for name, _ in _EVENT_FIELDS]):
+            found += list(events_from(table))
+        return found
+
+    # How ----------------------------------------------------------------------------------------------------------
+
+    def _column(self, index: int) -> np.ndarray:
+        self._take_new()
+        if len(self._columns) > 1:
+            self._columns = [tuple(np.concatenate(column) for column in zip(*self._columns, strict=True))]
+        if not self._columns:
+            return np.zeros(0, np.int64)
+        return self._columns[0][index]
+
+    def _take_new(self) -> None:
+        if not self._new:
+            return
+        events, self._new = self._new, []
+        for start in range(0, len(events), 100_000):
+            table = events_table(events[start : start + 100_000])
+            self.add_table(table, table.select)
+
+    def _stage_names(self, rows: np.ndarray) -> dict[int, str]:
+        ordered = np.sort(rows)
+        return {
+            int(ordered[place]): stage
+            for places, table in self.tables(ordered, ["stage"])
+            for place, stage in zip(places, table["stage"].to_pylist(), strict=True)
+        }
+
+    def _path_ranks(self) -> np.ndarray:
+        """The position of each path in lineage order."""
+        paths = self._paths.texts()
+        ordered = to_numpy(pc.sort_indices(array(paths, pa.string())))
+        if any(len(path) % (CHILD_DIGITS + 1) for path in paths):  # a number of more digits than ids are padded to
+            ordered = np.array(sorted(range(len(paths)), key=lambda code: lineage_key(paths[code])[1]), np.int64)
+        ranks = np.empty(len(paths), np.int64)
+        ranks[ordered] = np.arange(len(paths))
+        return ranks
+
+    def _verdict(self) -> _Verdict:
+        if self._judged is None or self._new:
+            self._judged = self._judge()
+            self._stale.clear()
+        return self._judged
+
+    def _judge(self) -> _Verdict:
+        source, path, kind, children, attempt, generation, aside = (self._column(index) for index in range(7))
+        # Which tasks a merge was made of is no fact about a task: these rows are in `merges`.
+        rows = np.flatnonzero(self._counts_by_generation(source, attempt, generation) & (kind != _KINDS[MERGE]))
+        key = source[rows].astype(np.int64) << 32 | path[rows]
+        # At one attempt a task that was given up stays so: its dead worker may have left more. Otherwise any will do.
+        rank = attempt[rows].astype(np.int64) << 33 | (kind[rows] == _KINDS[FAILED]).astype(np.int64) << 32
+        order = np.argsort(key, kind="stable")
+        if (np.diff(key[order]) == 0).any():
+            order = np.lexsort((rank | children[rows], key))
+            key = key[order]
+            last = np.r_[key[1:] != key[:-1], np.ones(min(1, len(key)), bool)]
+            order, key = order[last], key[last]
+        else:
+            key = key[order]
+        row = rows[order]
+        source, path, kind, children = source[row], path[row], kind[row], children[row]
+        valid, parts = self._descend(key, source, path, kind, children)
+        count = len(self._sources.codes)
+        forked = valid & (kind == _KINDS[FORK])
+        announced = 1 + np.bincount(source[forked], weights=children[forked], minlength=count)
+        there = np.bincount(source[valid], minlength=count)
+        bad = valid & ((kind == _KINDS[FAILED]) | aside[row].astype(bool))
+        failed = np.bincount(source[bad], minlength=count) > 0
+        return _Verdict(key, row, source, path, kind, children, valid, parts, there == announced, failed)
+
+    def _counts_by_generation(self, source: np.ndarray, attempt: np.ndarray, generation: np.ndarray) -> np.ndarray:
+        names, codes = self._sources.texts(), self._generations.codes
+        expected = np.array([codes.get(self._expected[n], -1) if n in self._expected else -2 for n in names], np.int64)
+        if not len(source):
+            return np.zeros(0, bool)
+        free = expected[source] == -2
+        if free.any():  # nobody has said: the generation of the newest attempt
+            texts = self._generations.texts()
+            newest: dict[int, tuple[int, str]] = {}
+            triples = np.unique(np.stack([source[free], attempt[free], generation[free]], axis=1), axis=0)
+            for s, a, g in triples.tolist():
+                newest[s] = max(newest.get(s, (0, "")), (a, texts[g]))
+            for s, (_, text) in newest.items():
+                expected[s] = codes[text]
+        counts: np.ndarray = expected[source] == generation
+        return counts
+
+    def _descend(
+        self, key: np.ndarray, source: np.ndarray, path: np.ndarray, kind: np.ndarray, children: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which tasks descend from their source by forks that announced them, and into how many their share went."""
+        texts = self._paths.texts()
+        depth = np.array([text.count(".") for text in texts], np.int32)
+        parent = np.array([self._paths.codes.get(text.rpartition(".")[0], -1) for text in texts], np.int64)
+        number = np.array([int(text.rpartition(".")[2] or 0) for text in texts], np.int64)
+        valid = np.zeros(len(key), bool)
+        parts = np.ones(len(key), np.int64)
+        levels = depth[path]
+        valid[levels == 0] = True
+        for level in range(1, int(levels.max(initial=0)) + 1):
+            at = np.flatnonzero(levels == level)
+            above = source[at].astype(np.int64) << 32 | parent[path[at]]
+            place = np.minimum(np.searchsorted(key, above), len(key) - 1)
+            fits = (
+                (parent[path[at]] >= 0)
+                & (key[place] == above)
+                & valid[place]
+                & (kind[place] == _KINDS[FORK])
+                & (number[path[at]] < children[place])
+            )
+            valid[at] = fits
+            at, place = at[fits], place[fits]
+            if len(at) and parts.dtype != object:
+                most = parts[place].astype(float) * children[place]
+                if most.max() > 2.0**62:
+                    parts = parts.astype(object)
+            parts[at] = parts[place] * children[place]
+        return valid, parts

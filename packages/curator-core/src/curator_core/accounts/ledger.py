@@ -1,0 +1,207 @@
+"""The run's memory: events and rejects, written by the workers where the work happens, read by whoever resumes.
+
+A writer collects rows and publishes them as whole Parquet files under names that no other writer uses; nothing is
+appended to, locked, or shared, so any file system and any number of workers will do. A fact is relied on only after
+the `flush` that made it durable. Small files of one writer are packed into larger ones as they add up; a crash in the
+middle leaves a fact twice, which changes nothing, because facts are keyed by task.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.accounts.accounts import Accounts
+from curator_core.accounts.events import EVENT_SCHEMA, INDEX, Event, events_from, events_table
+from curator_core.accounts.parquet import _files, _pieces, _read, _tables, write_parquet
+from curator_core.accounts.reject_rows import REJECT_SCHEMA, RejectRow, _RejectRows
+from curator_core.accounts.source_list import SourceList
+from curator_core.accounts.tally import Tally
+from curator_core.arrow.arrays import array
+from curator_core.model.task import StagePerfStats
+
+# Tasks that reached the end of a pipeline without a writer: a resumed run gives them back.
+RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("data", pa.large_binary())])
+
+# A flush waits for a disk: it is due when it costs a small part of the time since the one before, or after this time.
+FLUSH_SECONDS = 1.0
+FLUSH_SHARE = 250
+FLUSH_BYTES = 32 << 20
+FLUSH_EVENTS = 20_000
+# Counts of so few calls are handed on as they are, more are summed up by stage.
+FEW_COUNTS = 32
+PACK_FILES = 32
+PACK_LEVELS = 3
+
+
+class Sink(Protocol):
+    """Where the adapter hands in what it knows."""
+
+    def event(self, event: Event) -> None: ...
+
+    def reject(self, row: RejectRow) -> None: ...
+
+    def flush(self) -> None:
+        """Make everything handed in durable."""
+
+
+class MemorySink:
+    """For a run with no run directory: facts stay in this process until the executor collects them.
+
+    Rejects are counted with the events, and not kept: there is no place to look at them.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def reject(self, row: RejectRow) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def take(self) -> list[Event]:
+        """What has come in since the last call."""
+        taken, self.events = self.events, []
+        return taken
+
+
+class LedgerWriter:
+    """One worker's hand in the ledger of a run directory."""
+
+    def __init__(self, run_dir: str, attempt: int = 1) -> None:
+        self.run_dir = run_dir
+        self.name = f"{attempt:04d}-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._events: list[Event] = []
+        self._rejects = _RejectRows()
+        self._number = 0
+        self._levels: list[list[str]] = []  # files of this writer by how often they were packed
+        self._flushed = time.monotonic()
+        self._flush_seconds = 0.002
+        self._tally = Tally()  # what `take_counts` has not told yet
+        self._attempt = attempt
+        self._results: list[tuple[str, pa.Buffer]] = []
+        self._result_bytes = 0
+
+    def keep(self, task_id: str, data: pa.Buffer) -> None:
+        """Store a result with the next flush; many share a file."""
+        self._results.append((task_id, data))
+        self._result_bytes += data.size
+
+    def event(self, event: Event) -> None:
+        self._events.append(event)
+        self._tally.add(event.counts)
+        if len(self._events) >= FLUSH_EVENTS or self._result_bytes >= FLUSH_BYTES:
+            self.flush()
+
+    def reject(self, row: RejectRow) -> None:
+        self._rejects.append(row)
+
+    def take_counts(self) -> list[StagePerfStats]:
+        """What stages did since the last call: a few entries, however many events there were."""
+        return self._tally.take(FEW_COUNTS)
+
+    @property
+    def pending(self) -> int:
+        return len(self._events) + len(self._rejects)
+
+    def due(self) -> bool:
+        """Whether enough has come together, or stood long enough, to be worth a file."""
+        return bool(self._events or self._rejects) and (
+            len(self._events) >= FLUSH_EVENTS
+            or time.monotonic() - self._flushed >= min(FLUSH_SECONDS, FLUSH_SHARE * self._flush_seconds)
+        )
+
+    def flush(self) -> None:
+        started = time.monotonic()
+        # Results and rejects first: a durable event says that everything about its task is known.
+        if self._results:
+            columns: list[list[Any]] = [
+                [task for task, _ in self._results],
+                [self._attempt] * len(self._results),
+                [memoryview(data) for _, data in self._results],
+            ]
+            arrays = [array(c, f.type) for c, f in zip(columns, RESULT_SCHEMA, strict=True)]
+            self._write("results", pa.table(arrays, schema=RESULT_SCHEMA))
+            self._results, self._result_bytes = [], 0
+        if self._rejects:
+            self._write("rejects", self._rejects.tables())
+            self._rejects.clear()
+        if self._events:
+            path = self._write("ledger", events_table(self._events))
+            self._events = []
+            self._pack(path)
+        self._flushed = time.monotonic()
+        self._flush_seconds = (self._flush_seconds + self._flushed - started) / 2
+
+    def _write(self, folder: str, tables: pa.Table | Iterator[pa.Table]) -> str:
+        path = storage.join(self.run_dir, folder, f"{self.name}-{self._number:06d}.parquet")
+        self._number += 1
+        write_parquet(path, tables)
+        return path
+
+    def _pack(self, path: str, level: int = 0) -> None:
+        """Put files of one level into one of the next when there are enough: n writes leave about log n files."""
+        while len(self._levels) <= level:
+            self._levels.append([])
+        files = self._levels[level]
+        files.append(path)
+        if len(files) < PACK_FILES or level >= PACK_LEVELS:
+            return
+        tables = [_read(small, EVENT_SCHEMA) for small in files]
+        packed = self._write("ledger", pa.concat_tables(tables).unify_dictionaries())
+        for small in files:
+            storage.remove(small)
+        self._levels[level] = []
+        self._pack(packed, level + 1)
+
+
+def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
+    """The accounts of a run directory: what its ledger says of the sources as they were listed last."""
+    accounts = Accounts()
+    for row in (listing or SourceList(run_dir)).rows.values():
+        accounts.expect(row.source, row.generation)
+    for path, table in _files(run_dir, "ledger", EVENT_SCHEMA, INDEX):
+        accounts.add_table(table, functools.partial(_read, path, EVENT_SCHEMA))
+    return accounts
+
+
+def read_events(run_dir: str) -> Iterator[Event]:
+    """All events of a run, file by file, in no order that matters."""
+    for table in _tables(run_dir, "ledger", EVENT_SCHEMA):
+        yield from events_from(table)
+
+
+def read_results(run_dir: str, wanted: set[str]) -> dict[str, pa.Buffer]:
+    """The stored results of the wanted tasks, those of the newest attempt."""
+    found: dict[str, tuple[int, pa.Buffer]] = {}
+    for table in _tables(run_dir, "results", RESULT_SCHEMA):
+        ids, attempts, data = table["task"].to_pylist(), table["attempt"].to_pylist(), table["data"]
+        for index, (task, attempt) in enumerate(zip(ids, attempts, strict=True)):
+            if task in wanted and (task not in found or found[task][0] <= attempt):
+                found[task] = (attempt, data[index].as_buffer())
+    return {task: buffer for task, (_, buffer) in found.items()}
+
+
+def read_rejects(run_dir: str) -> Iterator[tuple[str, pa.Table]]:
+    """The rejects of a run with the file that they stand in, a piece at a time; see `rejects_of` for those that count."""
+    place = storage.join(run_dir, "rejects")
+    for path in sorted(storage.list_files(place)) if storage.exists(place) else ():
+        if path.endswith(".parquet"):
+            for table in _pieces(path, REJECT_SCHEMA):
+                yield path, table
+
+
+def _host() -> str:
+    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())[:24] or "host"

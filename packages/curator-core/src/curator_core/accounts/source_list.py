@@ -1,0 +1,59 @@
+"""The sources that a run has listed, each with the generation that counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.accounts.parquet import _files, write_parquet
+from curator_core.arrow.arrays import array
+
+# The sources that a run has listed, each with the generation that counts; a later row replaces an earlier one.
+SOURCE_SCHEMA = pa.schema([("source", pa.string()), ("generation", pa.string()), ("group", pa.string())])
+
+GONE = "-"  # the generation of a source that is not listed any more
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A source that was handed out, and the generation that its events carry if they count.
+
+    ``group``: the files and ranges of a source of several, as JSON.
+    """
+
+    source: str
+    generation: str = GONE
+    group: str = ""
+
+
+class SourceList:
+    """The sources that a run directory knows, those that have gone included; written by the driver alone."""
+
+    def __init__(self, run_dir: str) -> None:
+        self._folder = storage.join(run_dir, "sources")
+        self._number = 0
+        self.rows: dict[str, Listed] = {}
+        for path, table in _files(run_dir, "sources", SOURCE_SCHEMA):
+            self._number = int(storage.file_name(path).partition(".")[0]) + 1
+            for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                self.rows[row[0]] = Listed(*row)
+
+    def note(self, rows: Iterable[Listed]) -> None:
+        """Write rows down; they are durable when this returns."""
+        new = list(rows)
+        if not new:
+            return
+        columns = [[r.source for r in new], [r.generation for r in new], [r.group for r in new]]
+        table = pa.table([array(c, pa.string()) for c in columns], schema=SOURCE_SCHEMA)
+        write_parquet(storage.join(self._folder, f"{self._number:08d}.parquet"), table)
+        self._number += 1
+        self.rows.update((row.source, row) for row in new)
+
+    def groups(self) -> dict[str, Any]:
+        """The files of each source of several that has not gone."""
+        return {row.source: json.loads(row.group) for row in self.rows.values() if row.group and row.generation != GONE}

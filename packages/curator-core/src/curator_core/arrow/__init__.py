@@ -1,0 +1,1 @@
+"""Arrow without pandas: arrays, scalars and hashes of rows."""

@@ -1,0 +1,154 @@
+"""Stages and executors from names and plain values, strictly checked."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeAliasType, Union, get_args, get_origin
+
+from curator_core.errors import CuratorError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from curator_core.executors.base import BaseExecutor
+    from curator_core.model.stage import ProcessingStage
+from curator_core.registry import EXECUTORS, STAGES, load
+
+
+def load_stage(name: str) -> type[ProcessingStage[Any, Any]]:
+    """The stage class of a registered name or a dotted path."""
+    from curator_core.model.stage import ProcessingStage  # listing names must not import pyarrow
+
+    found = load(STAGES, name)
+    if not (isinstance(found, type) and issubclass(found, ProcessingStage)):
+        hint = " (a function: put @stage above it)" if inspect.isfunction(found) else ""
+        raise UsageError(f"{name!r} is no stage but {found!r}{hint}")
+    if inspect.isabstract(found):
+        raise UsageError(f"{name!r} is a base class of stages: name one of its subclasses")
+    return found
+
+
+def load_executor(name: str) -> type[BaseExecutor]:
+    """The executor class of a registered name or a dotted path."""
+    from curator_core.executors.base import BaseExecutor  # listing names must not import pyarrow
+
+    found = load(EXECUTORS, name)
+    if not (isinstance(found, type) and issubclass(found, BaseExecutor)):
+        raise UsageError(f"{name!r} is no executor but {found!r}")
+    return found
+
+
+def build_stage(name: str, params: Mapping[str, Any] | None = None) -> ProcessingStage[Any, Any]:
+    """A stage from its name and parameters as a file holds them (text, numbers, lists, mappings), strictly checked."""
+    from curator_core.model.parameters import constructor_signature  # listing names must not import pyarrow
+
+    cls = load_stage(name)
+    stage: ProcessingStage[Any, Any] = build(cls, name, params or {}, constructor_signature(cls))
+    return stage
+
+
+def build(cls: Any, name: str, params: Mapping[str, Any], signature: inspect.Signature | None = None) -> Any:
+    """An object of ``cls`` from plain values that are checked against its constructor's annotations first."""
+    signature = signature or inspect.signature(cls)
+    parameters = {key: p for key, p in signature.parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    values: dict[str, Any] = {}
+    for key, value in params.items():
+        if key in parameters:
+            values[key] = checked(name, key, parameters[key].annotation, value)
+        elif open_ended:
+            values[key] = value
+        else:
+            raise ParameterError(
+                name,
+                key,
+                f"{name} has no parameter {key!r}{nearest(str(key), parameters) or '.'} "
+                f"It takes: {', '.join(parameters) or 'no parameters'}",
+            )
+    for key, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and key not in values:
+            raise ParameterError(name, None, f"{name} needs the parameter {key!r}")
+    try:
+        return cls(**values)
+    except CuratorError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: {error}") from error
+
+
+class ParameterError(UsageError):
+    """A parameter that a stage does not take, or not with this value; ``parameter`` is None for one that is missing."""
+
+    def __init__(self, stage: str, parameter: str | None, message: str) -> None:
+        super().__init__(stage, parameter, message)
+        self.stage = stage
+        self.parameter = parameter
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def checked(name: str, key: str, annotation: Any, value: Any) -> Any:
+    """``value`` as ``annotation`` wants it: a list may become a tuple and a whole number a float, but never text a number."""
+    if _is_exactly(value, annotation):
+        return value
+    from pydantic import ValidationError  # takes 0.1 s to import
+
+    adapter = _adapter(annotation)
+    if adapter is None:
+        return value
+    try:
+        # The JSON rules are the strict ones for values that come from a file: lists are sequences of any kind.
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = None  # a date, say, which YAML knows and JSON does not
+    try:
+        return adapter.validate_python(value, strict=True) if text is None else adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ParameterError(
+            name, key, f"{name}.{key} must be {shown_type(annotation)}, not {value!r}{_inner(error)}"
+        ) from None
+
+
+def _is_exactly(value: Any, annotation: Any) -> bool:
+    """Whether a single value is of its type as it stands, as most are: pydantic need not be loaded to say so."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return type(value) in (str, int, float, bool, type(None)) and type(value) in kinds
+
+
+def shown_type(annotation: Any) -> str:
+    """A type as a person writes it."""
+    if annotation is inspect.Parameter.empty:
+        return "any value"
+    if isinstance(annotation, TypeAliasType):
+        return shown_type(annotation.__value__)
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(map(repr, get_args(annotation)))}"
+    if get_origin(annotation) is None and isinstance(annotation, type):
+        return annotation.__name__
+    text = inspect.formatannotation(annotation) if not isinstance(annotation, str) else annotation
+    for prefix in ("typing.", "collections.abc.", "curator_core.", "NoneType"):
+        text = text.replace(prefix, "None" if prefix == "NoneType" else "")
+    return text
+
+
+def _inner(error: Any) -> str:
+    """Where inside a list or mapping the trouble is, if it is not the whole value."""
+    for item in error.errors():
+        steps: Sequence[Any] = [step for step in item["loc"] if isinstance(step, int)]
+        if steps:
+            return f" (item {steps[0]} is {item['input']!r})"
+    return ""
+
+
+def _adapter(annotation: Any) -> Any:
+    from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter  # takes 0.1 s to import
+
+    if annotation is inspect.Parameter.empty or annotation is Any or isinstance(annotation, str):
+        return None
+    try:
+        return TypeAdapter(annotation)
+    except (PydanticSchemaGenerationError, PydanticUserError, NameError):
+        return None  # a type of the stage's own: its constructor checks

@@ -1,0 +1,127 @@
+"""The executor that needs nothing but this machine: in this process, or on a pool of worker processes.
+
+Each source goes through the whole segment in one worker, depth first. Workers are fresh interpreters, not forks: they
+import nothing of the caller's script, so a script needs no ``if __name__ == "__main__"`` and a notebook works. A
+worker that dies costs its source a retry; one that kills three workers goes to the error policy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from curator_core.accounts.ledger import LedgerWriter, MemorySink
+from curator_core.errors import UsageError
+from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.executors.local_pool import _Pool
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.machine import available_cpus, gpu_numbers, visible_gpus
+from curator_core.model.task import StagePerfStats, Task
+from curator_core.worker.group import GroupRunner
+
+
+class LocalExecutor(BaseExecutor):
+    """``workers=0`` runs in this process, where a breakpoint works; by default there is one worker per core."""
+
+    options: ClassVar[tuple[str, ...]] = ("workers",)
+    environments: ClassVar[bool] = False
+
+    def __init__(self, workers: int | None = None, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(config)
+        if workers is None:
+            workers = self.config.get("workers")
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
+            raise UsageError(f"LocalExecutor.workers must be 0 (this process) or a number of workers, not {workers!r}")
+        self.workers = workers
+
+    def __repr__(self) -> str:
+        return f"LocalExecutor(workers={self.workers!r})"
+
+    def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
+        workers = int(available_cpus()) if self.workers is None else self.workers
+        wanted = [group.num_workers for group in run.groups if group.num_workers]
+        if wanted and self.workers is None:
+            workers = min(workers, max(wanted))
+        cards = self._gpu_slots(run) if workers else None
+        if workers:
+            if cards is not None:
+                workers = max(1, min(workers, len(cards)))
+            # No more workers than sources: look ahead that far.
+            ahead: list[Task[Any]] = []
+            for task in run.tasks:
+                ahead.append(task)
+                if len(ahead) > workers:
+                    break
+            rest = run.tasks
+            workers = min(workers, len(ahead))
+            run.tasks = _chain(ahead, rest)
+            if not workers:
+                return
+        if workers == 0:
+            yield from _run_here(run)
+        else:
+            with _Pool(run, workers, cards) as pool:
+                yield from pool.results()
+
+    def _gpu_slots(self, run: SegmentRun) -> list[str] | None:
+        """For each worker that the GPUs have room for, those it gets; None where no stage asks for one.
+
+        The stages of all groups live in one worker, so what they need adds up.
+        """
+        memory = sum(group.resources.gpu_memory_gb for group in run.groups)
+        gpus = max((group.resources.gpus for group in run.groups), default=0.0)
+        if not memory and not gpus:
+            return None
+        machine = self.machine()
+        names = visible_gpus() or [str(index) for index in range(int(machine.gpus))]
+        if gpus >= 1:
+            each = math.ceil(gpus)
+            return [",".join(names[i : i + each]) for i in range(0, len(names) - each + 1, each)]
+        if gpus:
+            room = int(1 / gpus)
+        elif machine.gpu_memory_gb:
+            room = int(machine.gpu_memory_gb // memory)
+        else:
+            room = 1
+        return names * max(1, room)  # one card after the other, so that few workers have one each
+
+
+def _chain(first: list[Task[Any]], rest: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+    yield from first
+    yield from rest
+
+
+def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
+    runner = GroupRunner(run.stages, run.context, ending=run.ending, folder=run.folder)
+    sink = runner.sink
+    needs_gpu = any(group.resources.requires_gpu for group in run.groups)
+    worker = WorkerMetadata("local-0", gpu_numbers(visible_gpus()) if needs_gpu else ())
+
+    def hand_over() -> list[StagePerfStats]:
+        if isinstance(sink, LedgerWriter):
+            return sink.take_counts()
+        assert isinstance(sink, MemorySink)
+        events = sink.take()
+        run.collect(events)
+        return [count for event in events for count in event.counts]
+
+    try:
+        runner.setup_on_node(NodeInfo(), worker)
+        runner.setup(worker)
+        for task in run.tasks:
+            yield from runner.run([task])
+            if isinstance(sink, LedgerWriter) and sink.due():
+                sink.flush()
+            run.progress(1, hand_over())
+            del task
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong first is what to show
+            runner.teardown()
+        raise
+    else:
+        runner.teardown()
+    finally:
+        runner.flush()
+        hand_over()

@@ -1,0 +1,96 @@
+"""The parameters of a stage: what its constructor takes, and how two values compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import re
+import sys
+import types
+import typing
+from typing import Any
+
+from curator_core.errors import UsageError
+
+_UNSET: Any = object()
+_NAME = re.compile(r"[^\s/\\\0][^/\\\0]*")
+
+
+@functools.cache
+def _signature(cls: type) -> inspect.Signature:
+    own = cls.__dict__.get("__signature__")
+    if isinstance(own, inspect.Signature):
+        return own
+    if cls.__init__ is object.__init__:  # type: ignore[misc]
+        return inspect.Signature()
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def constructor_signature(cls: type) -> inspect.Signature:
+    """The parameters of a stage class with their types resolved, as far as they can be."""
+    signature = _signature(cls)
+    hints = _field_hints(cls) if dataclasses.is_dataclass(cls) else _hints(cls.__init__)  # type: ignore[misc]
+    return signature.replace(
+        parameters=[p.replace(annotation=hints.get(n, p.annotation)) for n, p in signature.parameters.items()]
+    )
+
+
+def _is_factory(default: object) -> bool:
+    """Whether a dataclass makes the value of this parameter anew for each object."""
+    return type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS"
+
+
+def _positional_only(signature: inspect.Signature) -> set[str]:
+    return {n for n, p in signature.parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)}
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # names that exist only for type checkers: the raw annotations have to do
+        return dict(getattr(function, "__annotations__", {}))
+
+
+def _field_hints(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields. Each is looked up where it was written, which may be another module, and by
+    itself, so that one that cannot be found (a name for type checkers alone) does not take the others along.
+    """
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        home = vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
+        for name, annotation in inspect.get_annotations(base).items():
+            holder = types.SimpleNamespace(__annotations__={name: annotation})
+            try:
+                hints.update(typing.get_type_hints(holder, home, dict(vars(base))))
+            except Exception:  # as in _hints
+                hints[name] = annotation
+    return hints
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UsageError(f"a stage's name is a non-empty string with no slash, because files carry it; got {name!r}")
+    return name
+
+
+def _seconds(what: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise UsageError(f"{what} must be a number of seconds above 0, or None, not {value!r}")
+    return float(value)
+
+
+def _positive(what: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{what} must be a whole number of 1 or more, not {value!r}")
+    return value
+
+
+def _same(left: Any, right: Any) -> bool:
+    if left is right:
+        return True
+    try:
+        return bool(left == right)
+    except (ValueError, TypeError):  # arrays compare element by element and have no single truth
+        return False

@@ -1,0 +1,448 @@
+"""A stage: a map over tasks that declares what it needs, what it reads and what it adds.
+
+Write a class with plain constructor parameters and one method, ``process``::
+
+    @dataclass
+    class MinLength(ProcessingStage[DocumentBatch, DocumentBatch]):
+        chars: int = 100
+
+        def inputs(self) -> list[str]:
+            return ["text"]
+
+        def process(self, task: DocumentBatch) -> DocumentBatch:
+            ...
+
+The kind of work is the base class: `ProcessingStage` (one task to one, or to none), `FanOut` (one to many), `Merge`
+(many to one), `ColumnFilter` (a score and a predicate, see `curator_core.stages.column_filter`).
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import reprlib
+import types
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
+
+from curator_core.errors import UsageError, nearest
+from curator_core.model.engine_facts import NodeInfo, RayStageSpecKeys, WorkerMetadata
+from curator_core.model.parameters import (
+    _UNSET,
+    _checked_name,
+    _is_factory,
+    _positional_only,
+    _positive,
+    _same,
+    _seconds,
+    _signature,
+)
+from curator_core.model.recorder import Recorder, Reject
+from curator_core.model.resources import Resources
+from curator_core.model.task import DocumentBatch, EmptyTask, FileRecord, Task
+
+X = TypeVar("X", bound=Task)  # type: ignore[type-arg]
+Y = TypeVar("Y", bound=Task)  # type: ignore[type-arg]
+
+_IN: Any = X  # the variable itself, as a value
+
+# In `outputs()`: the stage may add columns that only the data knows (a reader with no declared schema).
+ANY_COLUMNS = "*"
+
+
+def _task_type(annotation: Any) -> type[Task[Any]] | None:
+    if isinstance(annotation, TypeVar) or annotation is None:
+        return None
+    origin = get_origin(annotation)
+    if origin in (list, Iterable, Iterator, Sequence) or (isinstance(origin, type) and issubclass(origin, Iterable)):
+        return _task_type(get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        found = [kind for kind in map(_task_type, get_args(annotation)) if kind is not None]
+        return found[0] if len(found) == 1 else None
+    if isinstance(origin, type) and issubclass(origin, Task):
+        return origin
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Task) else None
+
+
+class ProcessingStage(ABC, Generic[X, Y]):
+    """A map over tasks. Constructors check and keep their parameters; `setup` opens, loads and probes."""
+
+    # Class attributes are the defaults; `with_` overrides them on a copy.
+    name: str = ""
+    resources: Resources = Resources()
+    batch_size: int = 1  # how many tasks `process_batch` is given at most
+    # Seconds that one task may take; over it the worker is ended and the task goes to the error policy. None: any time.
+    task_timeout_s: float | None = None
+    runtime_env: Mapping[str, Any] | None = None
+    # True for a stage that legitimately makes rows out of rows (a splitter); otherwise more rows out than in is an error.
+    creates_rows: bool = False
+    # True for a stage with hardly any work of its own (a threshold, a small head): behind a stage that uses a GPU it runs
+    # in that stage's worker, so that what it drops is never sent to another.
+    light: bool = False
+    # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Those that are
+    # called path, file and the like always are. In a pipeline file both are relative to it.
+    maybe_paths: ClassVar[tuple[str, ...]] = ()
+    version: str = "1"  # part of the run's fingerprint: raise it when the stage's result changes
+
+    task_in: ClassVar[type[Task[Any]]] = Task  # type: ignore[type-abstract]
+    task_out: ClassVar[type[Task[Any]]] = Task  # type: ignore[type-abstract]
+
+    _given: dict[str, Any]  # the arguments of the constructor, kept by __new__
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # @dataclass leaves alone what is there, and what it would make knows nothing of `with_()`.
+        for special in ("__eq__", "__repr__"):
+            if special not in cls.__dict__:
+                setattr(cls, special, getattr(cls, special))
+        if not cls.__dict__.get("name") or not isinstance(cls.__dict__["name"], str):
+            if isinstance(cls.__dict__.get("name"), property):
+                raise TypeError(f"{cls.__name__}.name must be a plain class attribute, not a property: with_() sets it")
+            cls.name = cls.__name__
+        for base in getattr(cls, "__orig_bases__", ()):
+            origin = get_origin(base)
+            if not (isinstance(origin, type) and issubclass(origin, ProcessingStage)):
+                continue
+            for variable, argument in zip(getattr(origin, "__parameters__", ()), get_args(base), strict=False):
+                kind = _task_type(argument)
+                if kind is not None:
+                    setattr(cls, "task_in" if variable is _IN else "task_out", kind)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        signature = _signature(cls)
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+        for key in kwargs:
+            if key not in signature.parameters and not takes_any:
+                known = [name for name in signature.parameters if not name.startswith("_")]
+                raise UsageError(
+                    f"{cls.__name__} has no parameter {key!r}{nearest(key, known) or '.'} "
+                    f"It takes: {', '.join(known) or 'no parameters'}"
+                )
+        try:
+            bound = signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            raise UsageError(f"{cls.__name__}: {error}") from None
+        object.__setattr__(self, "_given", dict(bound.arguments))
+        return self
+
+    # What the stage says of itself --------------------------------------------------------------------------------
+
+    def inputs(self) -> Sequence[str] | Mapping[type[Task[Any]], Sequence[str]]:
+        """Columns the stage reads. A mapping by task type where it accepts several."""
+        return []
+
+    def outputs(self) -> Sequence[str]:
+        """Columns the stage adds; `ANY_COLUMNS` among them when only the data can tell."""
+        return []
+
+    def removes(self) -> Sequence[str]:
+        """Columns that are gone after the stage; `ANY_COLUMNS` when only `outputs()` remain."""
+        return []
+
+    def describe(self) -> str:
+        """What these parameters make the stage do, as a clause for people: "keeps documents of 50 to 100,000 words".
+
+        `curate plan` shows it beside the stage's name. Empty where the name says it all.
+        """
+        return ""
+
+    def num_workers(self) -> int | None:
+        """How many workers the stage wants; None leaves it to the executor."""
+        return self.__dict__.get("_num_workers")
+
+    def ray_stage_spec(self) -> dict[str, Any]:
+        """Facts for Ray Data, under `RayStageSpecKeys`."""
+        return dict(self.__dict__.get("_ray_spec", {}))
+
+    def xenna_stage_spec(self) -> dict[str, Any]:
+        """Facts for Xenna, under `XennaStageSpecKeys`."""
+        return dict(self.__dict__.get("_xenna_spec", {}))
+
+    def needed_by(self, columns: frozenset[str]) -> ProcessingStage[Any, Any]:
+        """Called once by the plan with the columns that later stages read: return a copy that makes just those.
+
+        The default returns the stage itself. A reader of images uses it to decode pixels only for who needs them.
+        """
+        return self
+
+    # What the stage does ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def process(self, task: X) -> Y | Iterable[Y] | None:
+        """One task in; a task, a list of tasks, or None to drop it. It must not change ``task`` itself."""
+
+    def process_batch(self, tasks: list[X]) -> Sequence[Y | Iterable[Y] | None]:
+        """Several tasks at once; element *i* of the answer is what `process` would have returned for task *i*."""
+        return [self.process(task) for task in tasks]
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        """Once per machine, before any worker's `setup` there: downloads."""
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        """Once per worker, before its first task: models, connections, caches."""
+
+    def teardown(self) -> None:
+        """Once per worker, after its last task, on success and on failure."""
+
+    def output_folder(self) -> str | None:
+        """For writers: the folder that the stage fills. The run marks it with ``_SUCCESS`` and clears what is left over."""
+        return None
+
+    def finish(self, outputs: Sequence[FileRecord]) -> Sequence[FileRecord] | None:
+        """Once per run, in the driver, after every source is complete: the finishing pass.
+
+        ``outputs`` are the files that this stage recorded, in lineage order. Return the records of the files that
+        stand afterwards, or None if they are the same. It must be safe to repeat, also when a repetition finds some
+        of ``outputs`` gone because the pass before was cut off.
+        """
+        return None
+
+    def repacks(self) -> bool:
+        """For writers: whether `finish` puts other files in the place of those that tasks wrote."""
+        return overrides(self, "finish")
+
+    # What the stage reports while it works ------------------------------------------------------------------------
+
+    @property
+    def recorder(self) -> Recorder:
+        """What was recorded since the adapter last looked; of use by itself where a stage is tried by hand."""
+        recorder = self.__dict__.get("_recorder")
+        if recorder is None:
+            recorder = Recorder()
+            object.__setattr__(self, "_recorder", recorder)
+        return recorder
+
+    def record_dropped(self, reason: str, rows: int = 1) -> None:
+        """``rows`` rows of the present task leave the pipeline here, on purpose, for ``reason``."""
+        if rows:
+            dropped = self.recorder.dropped
+            dropped[reason] = dropped.get(reason, 0) + rows
+
+    def record_rejected(
+        self,
+        reason: str,
+        *,
+        source: str = "",
+        position: str | int = "",
+        message: str = "",
+        raw: bytes | None = None,
+        rows: int = 1,
+    ) -> None:
+        """A row could not be read or handled: it goes to the run's rejects, with where it stood and why."""
+        self.recorder.rejects.append(Reject(reason, source, str(position), message, raw, rows))
+
+    def record_read(self, rows: int) -> None:
+        """For readers: how many rows the input held, so that rows in = rows out + dropped + rejected can be checked."""
+        recorder = self.recorder
+        recorder.read = (recorder.read or 0) + rows
+
+    def record_output(self, record: FileRecord) -> None:
+        """For writers: a file that now stands under its final name."""
+        self.recorder.outputs.append(record)
+
+    def record_metric(self, name: str, value: float) -> None:
+        """A number of the stage's own; summed over calls and shown in statistics."""
+        metrics = self.recorder.metrics
+        metrics[name] = metrics.get(name, 0.0) + value
+
+    # Values: parameters, copies, comparison -----------------------------------------------------------------------
+
+    def params(self) -> dict[str, Any]:
+        """The constructor's parameters and their values, defaults included."""
+        values: dict[str, Any] = {}
+        for key, parameter in _signature(type(self)).parameters.items():
+            if key in self._given:
+                values[key] = self._given[key]
+            elif parameter.default is not inspect.Parameter.empty:
+                values[key] = self.__dict__.get(key, parameter.default)
+                if _is_factory(values[key]):
+                    values[key] = None
+        return values
+
+    def with_(
+        self,
+        *,
+        name: str | None = None,
+        resources: Resources | None = None,
+        batch_size: int | None = None,
+        num_workers: int | None = _UNSET,
+        runtime_env: Mapping[str, Any] | None = _UNSET,
+        task_timeout_s: float | None = _UNSET,
+        ray_stage_spec: Mapping[str, Any] | None = None,
+        xenna_stage_spec: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> Self:
+        """A copy with other settings or constructor parameters; the original stays as it is."""
+        if params:
+            signature = _signature(type(self))
+            for key in params:
+                if key not in signature.parameters:
+                    known = [*signature.parameters, *_SETTINGS]
+                    raise UsageError(f"{type(self).__name__}.with_() has no parameter {key!r}{nearest(key, known)}")
+            given = {k: v for k, v in self._given.items() if k not in _positional_only(signature)}
+            twin = type(self)(**{**given, **params})
+            for key in _OVERRIDES:
+                if key in self.__dict__:
+                    object.__setattr__(twin, key, self.__dict__[key])
+        else:
+            twin = copy.copy(self)
+            object.__setattr__(twin, "_recorder", None)
+        changes: dict[str, Any] = {}
+        if name is not None:
+            changes["name"] = _checked_name(name)
+        if resources is not None:
+            if not isinstance(resources, Resources):
+                raise UsageError(f"resources must be a Resources(…), not {resources!r}")
+            changes["resources"] = resources
+        if batch_size is not None:
+            changes["batch_size"] = _positive("batch_size", batch_size)
+        if num_workers is not _UNSET:
+            changes["_num_workers"] = None if num_workers is None else _positive("num_workers", num_workers)
+        if runtime_env is not _UNSET:
+            changes["runtime_env"] = runtime_env
+        if task_timeout_s is not _UNSET:
+            changes["task_timeout_s"] = None if task_timeout_s is None else _seconds("task_timeout_s", task_timeout_s)
+        if ray_stage_spec is not None:
+            changes["_ray_spec"] = {**self.__dict__.get("_ray_spec", {}), **ray_stage_spec}
+        if xenna_stage_spec is not None:
+            changes["_xenna_spec"] = {**self.__dict__.get("_xenna_spec", {}), **xenna_stage_spec}
+        for key, value in changes.items():
+            object.__setattr__(twin, key, value)
+        return twin
+
+    def settings(self) -> dict[str, Any]:
+        """What `with_` has overridden, by name; empty for a stage as its class made it."""
+        kept = zip(_SETTINGS, _OVERRIDES, strict=True)
+        return {name: self.__dict__[key] for name, key in kept if key in self.__dict__}
+
+    def call(self, *, brief: bool = False) -> str:
+        """How the stage is made, as Python: its name and the parameters that are not the defaults.
+
+        ``brief`` is for reading: of a long list it shows the beginning.
+        """
+        signature = _signature(type(self))
+        show = _BRIEF.repr if brief else repr
+        shown = [
+            f"{key}={show(value)}"
+            for key, value in self.params().items()
+            if not _same(value, signature.parameters[key].default)
+            and (key in self._given or not _is_factory(signature.parameters[key].default))
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __repr__(self) -> str:
+        settings = [f"{key}={value!r}" for key, value in self.settings().items()]
+        return f"{self.call()}.with_({', '.join(settings)})" if settings else self.call()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        assert isinstance(other, ProcessingStage)
+        return _same(self.params(), other.params()) and self.settings() == other.settings()
+
+    __hash__ = None  # type: ignore[assignment]  # equality is by value, and parameters may be lists
+
+
+_BRIEF = reprlib.Repr(maxlist=4, maxtuple=4, maxset=4, maxfrozenset=4, maxdict=8, maxstring=300, maxother=300)
+_SETTINGS = (
+    "name",
+    "resources",
+    "batch_size",
+    "num_workers",
+    "runtime_env",
+    "task_timeout_s",
+    "ray_stage_spec",
+    "xenna_stage_spec",
+)
+_OVERRIDES = (
+    "name",
+    "resources",
+    "batch_size",
+    "_num_workers",
+    "runtime_env",
+    "task_timeout_s",
+    "_ray_spec",
+    "_xenna_spec",
+)
+
+
+class FanOut(ProcessingStage[X, Y]):
+    """One task becomes many. ``process`` may be a generator: then children stream, and memory holds one at a time."""
+
+    @abstractmethod
+    def process(self, task: X) -> Iterable[Y] | None:
+        """The children of ``task`` in a fixed order: the same task must give the same children every time."""
+
+    def ray_stage_spec(self) -> dict[str, Any]:
+        return {RayStageSpecKeys.IS_FANOUT_STAGE: True, **super().ray_stage_spec()}
+
+
+class SourceStage(FanOut[EmptyTask, Y]):
+    """The first stage of a pipeline: it names the sources (files, ranges) and reads none of them.
+
+    It runs in the driver, lazily. Each child must bring a ``task_id`` made with `lineage.source_id`, so that a source
+    keeps its id when others come or go, and ``_generation``: what changes when the content of the source does.
+    """
+
+
+class Merge(ProcessingStage[X, Y]):
+    """Many tasks become one: all tasks that reach the stage in lineage order, ``batch_size`` at a time.
+
+    It is a barrier: what is before it is complete before it starts, so the result does not depend on who came first.
+    ``batch_size = 0`` merges everything into one.
+    """
+
+    batch_size = 0
+
+    @abstractmethod
+    def process(self, tasks: Sequence[X]) -> Y | None:  # type: ignore[override]
+        """One task from several. ``tasks`` loads its elements one at a time when they are iterated."""
+
+
+class CompositeStage(ProcessingStage[X, Y]):
+    """Several stages under one name: sugar that the plan expands. Nesting is allowed.
+
+    What `with_` sets on it (resources, batch_size, …) holds for each of its stages that has not set it itself; a name
+    becomes the first part of theirs.
+    """
+
+    @abstractmethod
+    def decompose(self) -> list[ProcessingStage[Any, Any]]:
+        """The stages that do the work, in order; at least one."""
+
+    def process(self, task: X) -> Y:
+        raise UsageError(
+            f"{type(self).__name__} is a composite: run it in a Pipeline, or run the stages of its decompose()"
+        )
+
+
+def accepted_tasks(stage: ProcessingStage[Any, Any]) -> tuple[type[Task[Any]], ...]:
+    """The task types that a stage takes."""
+    declared = stage.inputs()
+    return tuple(declared) if isinstance(declared, Mapping) else (type(stage).task_in,)
+
+
+def needed_columns(stage: ProcessingStage[Any, Any], task_type: type[Task[Any]] | None = None) -> list[str]:
+    """The columns that a stage reads from a task of this type (the nearest declared ancestor counts)."""
+    declared = stage.inputs()
+    if not isinstance(declared, Mapping):
+        return list(declared)
+    for kind in (task_type or DocumentBatch).__mro__:
+        if kind in declared:
+            return list(declared[kind])
+    return []
+
+
+def overrides(stage: ProcessingStage[Any, Any], method: str) -> bool:
+    """Whether a stage has its own version of an optional method."""
+    base = next(kind for kind in (Merge, FanOut, ProcessingStage) if isinstance(stage, kind) and hasattr(kind, method))
+    return getattr(type(stage), method) is not getattr(base, method)
+
+
+def is_fanout(stage: ProcessingStage[Any, Any]) -> bool:
+    """Whether one task becomes many here: by type, or by the fact in ``ray_stage_spec()``."""
+    fact = stage.ray_stage_spec().get(RayStageSpecKeys.IS_FANOUT_STAGE)
+    return isinstance(stage, FanOut) if fact is None else bool(fact)

@@ -1,0 +1,124 @@
+"""Whether stages fit one another: columns that are read are there, tasks are of the type that is taken."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from curator_core.errors import PlanError, nearest
+from curator_core.model.stage import (
+    ANY_COLUMNS,
+    FanOut,
+    SourceStage,
+    accepted_tasks,
+    needed_columns,
+)
+from curator_core.model.task import DocumentBatch, EmptyTask, Task
+from curator_core.planning.plan import PlannedStage
+
+
+def _check_kinds(named: Sequence[PlannedStage]) -> None:
+    for index, planned in enumerate(named):
+        stage = planned.stage
+        if index and isinstance(stage, SourceStage):
+            raise PlanError(
+                f"stage {planned.name!r} lists sources, so it can only come first; it comes after "
+                f"{named[index - 1].name!r}"
+            )
+        if not isinstance(stage, FanOut) and inspect.isgeneratorfunction(type(stage).process):
+            raise PlanError(
+                f"stage {planned.name!r} yields its results, so one task becomes many: derive "
+                f"{type(stage).__name__} from FanOut"
+            )
+
+
+def _check_contracts(named: Sequence[PlannedStage], first_task: type[Task[Any]]) -> dict[str, tuple[str, ...]]:
+    task_type: type[Task[Any]] = first_task
+    known: set[str] = set()
+    open_ended = first_task not in (EmptyTask,)  # tasks that the user brings have columns the plan cannot see
+    before = "the start of the pipeline"
+    result: dict[str, tuple[str, ...]] = {}
+    for index, planned in enumerate(named):
+        stage = planned.stage
+        accepted = accepted_tasks(stage)
+        if not any(issubclass(task_type, kind) or issubclass(kind, task_type) for kind in accepted):
+            raise PlanError(_type_message(planned, accepted, task_type, before, index, named))
+        needed = needed_columns(stage, task_type)
+        for column in needed:
+            if column not in known and not open_ended:
+                raise PlanError(_column_message(planned, column, known, index, named))
+        removed = set(stage.removes())
+        if ANY_COLUMNS in removed:
+            known, open_ended = set(), False
+        known -= removed
+        produced = type(stage).task_out
+        if issubclass(task_type, produced) and produced is not Task:
+            produced = task_type if issubclass(task_type, DocumentBatch) else produced
+        if produced is not Task:
+            if not issubclass(produced, DocumentBatch):
+                known, open_ended = set(), False
+            task_type = produced
+        else:
+            open_ended = True
+        outputs = set(stage.outputs())
+        if ANY_COLUMNS in outputs:
+            open_ended = True
+        known |= outputs - {ANY_COLUMNS}
+        before = planned.name
+        result[planned.name] = tuple(sorted(known)) + ((ANY_COLUMNS,) if open_ended else ())
+    return result
+
+
+def _type_message(
+    planned: PlannedStage,
+    accepted: Sequence[type[Task[Any]]],
+    task_type: type[Task[Any]],
+    before: str,
+    index: int,
+    named: Sequence[PlannedStage],
+) -> str:
+    wanted = " or ".join(kind.__name__ for kind in accepted)
+    text = f"stage {planned.name!r} takes {wanted}, but {before} gives {task_type.__name__}"
+    later = [p.name for p in named[index + 1 :] if any(issubclass(type(p.stage).task_out, kind) for kind in accepted)]
+    if index == 0 and task_type is EmptyTask:
+        return f"{text}: start the pipeline with a reader, or pass initial_tasks to run()"
+    if later:
+        return f"{text}. {later[0]!r} gives {wanted}: put it before {planned.name!r}"
+    return f"{text}: put a stage between them that turns {task_type.__name__} into {wanted}"
+
+
+def _column_message(
+    planned: PlannedStage, column: str, known: set[str], index: int, named: Sequence[PlannedStage]
+) -> str:
+    text = f"stage {planned.name!r} reads column {column!r}, which no stage before it produces"
+    at_hand = f"Columns at this point: {', '.join(sorted(known)) or 'none'}"
+    remover = next((p for p in reversed(named[:index]) if {column, ANY_COLUMNS} & set(p.stage.removes())), None)
+    maker = next((p for p in reversed(named[:index]) if column in p.stage.outputs()), None)
+    if remover and (column in remover.stage.removes() or maker):
+        return (
+            f"stage {planned.name!r} reads column {column!r}, which {remover.name!r} removed: put {planned.name!r} "
+            f"before it, or keep the column. {at_hand}"
+        )
+    later = [p.name for p in named[index + 1 :] if column in p.stage.outputs()]
+    if later:
+        return f"{text}. {later[0]!r} produces it: put it before {planned.name!r}. {at_hand}"
+    if hint := nearest(column, known):
+        return f"{text}{hint} {at_hand}"
+    if makers := _makers(column):
+        text += f". {' or '.join(makers)} would: put it before {planned.name!r}"
+    return f"{text}. {at_hand}"
+
+
+def _makers(column: str) -> list[str]:
+    """Registered stages that produce a column as they come, by name. Looked for only to say so in an error."""
+    from curator_core.registry import STAGES, entries, load  # deferred: only an error needs the registry
+
+    found = []
+    for name in entries(STAGES):
+        # One that needs parameters, or a package that is not installed, cannot be the advice.
+        with contextlib.suppress(Exception):
+            if column in load(STAGES, name)().outputs():
+                found.append(name)
+    return found[:3]

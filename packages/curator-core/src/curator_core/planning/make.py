@@ -1,0 +1,181 @@
+"""What will actually run: composites expanded, contracts checked, stages fused, resources fitted.
+
+`make_plan` is a plain function: same stages and machine in, same plan out, nothing of the user's touched. Everything
+that can be known to fail fails here, before a task exists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from curator_core.errors import PlanError, UsageError
+from curator_core.model.machine import Machine
+from curator_core.model.resources import Resources
+from curator_core.model.stage import (
+    CompositeStage,
+    Merge,
+    ProcessingStage,
+    SourceStage,
+)
+from curator_core.model.task import EmptyTask, Task
+from curator_core.planning.contracts import _check_contracts, _check_kinds
+from curator_core.planning.fusion import _check_gpus, _fit, _fuse
+from curator_core.planning.plan import Plan, PlannedStage, Segment, Stage
+
+
+def make_plan(
+    stages: Sequence[Stage],
+    machine: Machine,
+    *,
+    name: str = "pipeline",
+    simultaneous: bool = False,
+    environments: bool = True,
+    first_task: type[Task[Any]] = EmptyTask,
+) -> Plan:
+    """Plan ``stages`` for ``machine``.
+
+    ``simultaneous`` says that every group holds its workers at the same time (Ray Data, Xenna streaming), so that
+    their needs add up; otherwise (LocalExecutor) a worker runs one group after the other. ``environments`` says that
+    a stage's ``runtime_env`` is provided; where it is not, the plan warns.
+    """
+    if not stages:
+        raise PlanError("the pipeline has no stages: add a reader first, for example JsonlReader(paths='in/*.jsonl')")
+    decisions: list[str] = []
+    warnings: list[str] = []
+    flat = expand(stages, decisions)
+    named = _name(flat)
+    _check_kinds(named)
+    columns = _check_contracts(named, first_task)
+    named = _specialise(named)
+    source, rest = (named[0], named[1:]) if isinstance(named[0].stage, SourceStage) else (None, named)
+    if not environments:
+        warnings += [
+            f"{planned.name} asks for an environment of its own (runtime_env): it runs in that of this process"
+            for planned in rest
+            if planned.stage.runtime_env
+        ]
+    segments: list[Segment] = []
+    merge: PlannedStage | None = None
+    waiting: list[PlannedStage] = []
+    for planned in rest:
+        if isinstance(planned.stage, Merge):
+            segments.append(Segment(tuple(_fuse(waiting, decisions)), merge))
+            merge, waiting = planned, []
+        else:
+            waiting.append(planned)
+    segments.append(Segment(tuple(_fuse(waiting, decisions)), merge))
+    segments = [_fit(segment, machine, simultaneous, decisions) for segment in segments]
+    _check_gpus(segments, machine, simultaneous)
+    return Plan(name, source, tuple(segments), machine, tuple(decisions), tuple(warnings), columns)
+
+
+def expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> list[Stage]:
+    """The stages that do the work: those of composites in their place; what became of these is added to ``decisions``."""
+    flat: list[Stage] = []
+    for stage in stages:
+        if not isinstance(stage, ProcessingStage):
+            hint = " (a class; add parentheses)" if isinstance(stage, type) else ""
+            raise PlanError(f"a pipeline is made of stages, but got {stage!r}{hint}")
+        if not isinstance(stage, CompositeStage):
+            flat.append(stage)
+            continue
+        if depth > 20:
+            raise PlanError(f"composite {stage.name!r} decomposes into itself without end")
+        parts = list(stage.decompose())
+        if not parts:
+            raise PlanError(f"composite {stage.name!r} decomposes into no stages")
+        for part in parts:
+            if not isinstance(part, ProcessingStage):
+                hint = " (a class; add parentheses)" if isinstance(part, type) else ""
+                raise PlanError(f"composite {stage.name!r} decomposes into stages, but gave {part!r}{hint}")
+        parts = [_inherit(stage, part, len(parts)) for part in parts]
+        inner = expand(parts, decisions, depth + 1)
+        if depth == 0:
+            decisions.append(f"expanded {stage.name} into {', '.join(part.name for part in inner)}")
+        flat.extend(inner)
+    return flat
+
+
+def _inherit(composite: Stage, part: Stage, parts: int) -> Stage:
+    """What `with_` set on a composite holds for its parts, where they have not set it themselves."""
+    settings = composite.settings()
+    own = part.settings()
+    given = {key: value for key, value in settings.items() if key not in own}
+    if "name" in settings:
+        given["name"] = settings["name"] if parts == 1 else f"{settings['name']}.{part.name}"
+    if isinstance(part, SourceStage):  # it runs in the driver
+        given = {key: value for key, value in given.items() if key == "name"}
+    return part.with_(**given) if given else part
+
+
+def _own_copy(stage: Stage, name: str) -> Stage:
+    """A copy for this run: what `setup` and `process` write on it stays here, and it knows its name in the plan.
+
+    Parameters are shared, other state is copied deeply, as it is on the way to a worker process: a stage that counts
+    or remembers starts afresh in every run, wherever it runs.
+    """
+    twin = copy.copy(stage)
+    given = {id(value): value for value in stage._given.values()}
+    for key, value in vars(stage).items():
+        if key in ("_given", "_recorder") or id(value) in given or isinstance(value, _PLAIN):
+            continue
+        # A lock or a handle cannot be copied: in this process it can be shared, and a pool says that it cannot be sent.
+        with contextlib.suppress(Exception):
+            object.__setattr__(twin, key, copy.deepcopy(value, dict(given)))
+    object.__setattr__(twin, "_recorder", None)
+    if stage.name != name:
+        object.__setattr__(twin, "name", name)
+    return twin
+
+
+_PLAIN = (str, bytes, int, float, bool, type(None), Resources)
+
+
+def _name(stages: Sequence[Stage]) -> list[PlannedStage]:
+    seen: dict[str, int] = {}
+    taken = {stage.name for stage in stages}
+    named = []
+    for stage in stages:
+        number = seen[stage.name] = seen.get(stage.name, 0) + 1
+        name = stage.name if number == 1 else f"{stage.name}#{number}"
+        while number > 1 and name in taken:
+            number += 1
+            name = f"{stage.name}#{number}"
+        seen[stage.name] = number
+        taken.add(name)
+        named.append(PlannedStage(_own_copy(stage, name), name))
+    return named
+
+
+def _specialise(named: Sequence[PlannedStage]) -> list[PlannedStage]:
+    """Tell every stage what later stages read, from the back."""
+    wanted: set[str] = set()
+    result: list[PlannedStage] = []
+    for planned in reversed(named):
+        stage = planned.stage.needed_by(frozenset(wanted))
+        if not isinstance(stage, ProcessingStage):
+            raise PlanError(f"{planned.name}.needed_by() must return a stage, not {stage!r}")
+        wanted -= set(stage.outputs())
+        declared = stage.inputs()
+        if isinstance(declared, Mapping):
+            for columns in declared.values():
+                wanted.update(columns)
+        else:
+            wanted.update(declared)
+        result.append(replace(planned, stage=stage))
+    return result[::-1]
+
+
+def check_stage_list(stages: Iterable[object]) -> list[Stage]:
+    """The stages as a list, or an error that names what is not one."""
+    found = []
+    for stage in stages:
+        if not isinstance(stage, ProcessingStage):
+            hint = ": it is a class, call it to make a stage" if isinstance(stage, type) else ""
+            raise UsageError(f"a pipeline is made of stages, but got {stage!r}{hint}")
+        found.append(stage)
+    return found

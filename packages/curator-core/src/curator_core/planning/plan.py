@@ -1,0 +1,212 @@
+"""A plan as values: what a run will do, in which groups and segments, and how two plans differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from curator_core.formatting import count
+from curator_core.model.engine_facts import RayStageSpecKeys
+from curator_core.model.machine import Machine
+from curator_core.model.resources import Resources
+from curator_core.model.stage import (
+    ProcessingStage,
+    is_fanout,
+    needed_columns,
+    overrides,
+)
+
+Stage = ProcessingStage[Any, Any]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage with the name that tells it apart in this run (``Upper``, ``Upper#2``)."""
+
+    stage: Stage
+    name: str
+
+    @property
+    def is_fanout(self) -> bool:
+        return is_fanout(self.stage)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Stages that run one after the other in one worker, depth first."""
+
+    stages: tuple[PlannedStage, ...]
+    resources: Resources
+    num_workers: int | None = None
+
+    @property
+    def name(self) -> str:
+        return "+".join(planned.name for planned in self.stages)
+
+    @property
+    def is_fanout(self) -> bool:
+        """Whether what leaves the group should be spread over the workers of the next."""
+        return any(planned.is_fanout for planned in self.stages)
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a worker is worth keeping: a stage asks for it, has a ``setup``, or uses a GPU."""
+        for planned in self.stages:
+            fact = planned.stage.ray_stage_spec().get(RayStageSpecKeys.IS_ACTOR_STAGE)
+            if fact or (fact is None and (self.resources.requires_gpu or overrides(planned.stage, "setup"))):
+                return True
+        return False
+
+    @property
+    def runtime_env(self) -> dict[str, Any] | None:
+        env = self.stages[0].stage.runtime_env
+        return dict(env) if env else None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Groups that stream into one another. A segment after the first starts with the merge that it waits for."""
+
+    groups: tuple[Group, ...]
+    merge: PlannedStage | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, and why."""
+
+    name: str
+    source: PlannedStage | None
+    segments: tuple[Segment, ...]
+    machine: Machine
+    decisions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def stages(self) -> list[PlannedStage]:
+        """All stages in order, the source and the merges included."""
+        found = [self.source] if self.source else []
+        for segment in self.segments:
+            if segment.merge:
+                found.append(segment.merge)
+            for group in segment.groups:
+                found.extend(group.stages)
+        return found
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The stages as values: what the run directory remembers and what a change is told by."""
+        return [
+            {
+                "name": planned.name,
+                "class": _public(f"{type(planned.stage).__module__}.{type(planned.stage).__qualname__}"),
+                "version": planned.stage.version,
+                "params": {key: _plain(value) for key, value in planned.stage.params().items()},
+            }
+            for planned in self.stages
+        ]
+
+    def fingerprint(self) -> str:
+        """A short hash of everything about the stages that decides what comes out."""
+        text = json.dumps(self.steps(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """The plan for a person to read."""
+        lines = [f"{self.name}: {len(self.stages)} stages on {_machine_text(self.machine)}"]
+        if self.source:
+            lines += ["sources, listed by the driver", f"  {self.source.name}  {_shown(self.source)}"]
+        number = 0
+        for segment in self.segments:
+            if segment.merge:
+                lines += [f"barrier: {segment.merge.name} waits for everything before it", f"  {_shown(segment.merge)}"]
+            for group in segment.groups:
+                number += 1
+                lines.append(f"group {number}  {_needs(group)}{'  fans out' if group.is_fanout else ''}")
+                for planned in group.stages:
+                    lines.append(f"  {planned.name}  {_shown(planned)}")
+                    reads, adds = needed_columns(planned.stage), list(planned.stage.outputs())
+                    if reads or adds:
+                        lines.append(
+                            f"      reads {', '.join(reads) or 'nothing'}; adds {', '.join(adds) or 'nothing'}"
+                        )
+        if self.decisions:
+            lines += ["decisions", *(f"  {text}" for text in self.decisions)]
+        if self.warnings:
+            lines += ["warnings", *(f"  {text}" for text in self.warnings)]
+        return "\n".join(lines)
+
+
+def _public(name: str) -> str:
+    """The dotted name of a class without the modules in between if it is one of Curator's own: these are private and
+    may move, and a run directory outlives them.
+    """
+    package, _, rest = name.partition(".")
+    return f"{package}.{rest.rpartition('.')[2]}" if package.startswith("curator_") else name
+
+
+def difference(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> list[str]:
+    """What changed between two lists of `Plan.steps`, one line each."""
+    old, new = {step["name"]: step for step in before}, {step["name"]: step for step in after}
+    lines = [f"stage {name!r} is gone" for name in old if name not in new]
+    lines += [f"stage {name!r} is new" for name in new if name not in old]
+    for name, step in new.items():
+        earlier = old.get(name)
+        if earlier is None:
+            continue
+        was, now = _public(earlier["class"]), _public(step["class"])
+        if was != now:
+            lines.append(f"stage {name!r}: class was {was!r}, is {now!r}")
+        if earlier["version"] != step["version"]:
+            lines.append(f"stage {name!r}: version was {earlier['version']!r}, is {step['version']!r}")
+        for key in sorted({*earlier["params"], *step["params"]}):
+            was, now = earlier["params"].get(key), step["params"].get(key)
+            if was != now:
+                lines.append(f"stage {name!r}: {key} was {was!r}, is {now!r}")
+    shared_old, shared_new = [n for n in old if n in new], [n for n in new if n in old]
+    if shared_old != shared_new:
+        lines.append(f"the order of stages was {', '.join(shared_old)}; is {', '.join(shared_new)}")
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON can hold it, the same in every process."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if isinstance(value, ProcessingStage):
+        return {"class": type(value).__qualname__, "params": _plain(value.params())}
+    if callable(value):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    text = repr(value)
+    return text if " at 0x" not in text else f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _machine_text(machine: Machine) -> str:
+    gpus = f", {machine.gpus:g} GPUs" if machine.gpus else ", no GPU"
+    return f"{machine.name} ({machine.cpus:g} {'CPU' if machine.cpus == 1 else 'CPUs'}{gpus})"
+
+
+def _needs(group: Group) -> str:
+    need = group.resources
+    parts = [f"{need.cpus:g} {'CPU' if need.cpus == 1 else 'CPUs'}"]
+    if need.gpus:
+        parts.append(f"{need.gpus:g} {'GPU' if need.gpus == 1 else 'GPUs'}")
+    if need.gpu_memory_gb:
+        parts.append(f"{need.gpu_memory_gb:g} GB of a GPU")
+    if group.num_workers:
+        parts.append(count(group.num_workers, "worker"))
+    return ", ".join(parts)
+
+
+def _shown(planned: PlannedStage) -> str:
+    # Not repr(): what with_() has set stands in the line of the group, or is the name itself.
+    return planned.stage.call(brief=True)

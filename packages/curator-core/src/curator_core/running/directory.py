@@ -1,0 +1,122 @@
+"""A run's folder: what ran, what came of it, and who may write in it.
+
+``run_dir/`` holds ``plan.json``, ``run.json``, ``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
+and ``report.html``. Any fsspec URL will do; only the lock differs: on a local disk the kernel holds it and frees it
+when the process dies, on an object store it is a file with a heartbeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from curator_core import storage
+from curator_core.errors import OutputError, RunRefused
+from curator_core.running.locks import _LOCK, _HeartbeatLock, _KernelLock
+
+# What each record has, since there are records.
+_KEYS = {"run.json": ("state",), "plan.json": ("steps",), "command.json": ("file", "settings", "folder", "flags")}
+
+
+class RunDirectory:
+    """The files of one run; `lock` first."""
+
+    def __init__(self, url: str) -> None:
+        self.url = storage.absolute(url)
+        self._lock: _KernelLock | _HeartbeatLock | None = None
+        self._made: list[Path] = []  # the file and the folders that `lock` has made, the deepest first
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({self.url!r})"
+
+    def path(self, *names: str) -> str:
+        return storage.join(self.url, *names)
+
+    def exists(self) -> bool:
+        return storage.exists(self.path("plan.json"))
+
+    def lock(self) -> None:
+        """Make the folder and take it for this process; refused where it cannot be made, or another run has it."""
+        try:
+            self._take()
+        except OutputError as error:
+            raise RunRefused(f"{error}; or choose another run directory") from error
+
+    def _take(self) -> None:
+        if not storage.is_local(self.url):
+            storage.make_folder(self.url)
+            remote = _HeartbeatLock(self.path(_LOCK))
+            remote.take(self.url)
+            self._lock = remote
+            return
+        folder = Path(storage.local_path(self.url))
+        while self._lock is None:
+            above = [folder, *folder.parents]
+            made = [place for place in (folder / _LOCK, *above) if not place.exists()]
+            storage.make_folder(self.url)
+            lock = _KernelLock(self.path(_LOCK))
+            # Not taken where a run that was refused has removed the folder in the meantime.
+            if lock.take(self.url):
+                self._lock, self._made = lock, made
+
+    def unlock(self, *, leave_no_trace: bool = False) -> None:
+        """Let go of the folder; ``leave_no_trace`` takes away again what `lock` has made."""
+        if self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        made = self._made if leave_no_trace else []
+        if made and isinstance(lock, _KernelLock):
+            made.pop(0).unlink(missing_ok=True)  # while it is held: nobody else can have taken it
+        lock.release()
+        with contextlib.suppress(OSError):  # one that is not empty stays, and so do those above it
+            for place in made:
+                place.rmdir()
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file, or None where there is none."""
+        path = self.path(name)
+        if not storage.exists(path):
+            return None
+        try:
+            found = json.loads(storage.read_bytes(path))
+            lacks = [key for key in _KEYS.get(name, ()) if not isinstance(found, dict) or key not in found]
+            if lacks:
+                raise ValueError(f"it has no {lacks[0]!r}")
+        except ValueError as error:
+            raise RunRefused(
+                f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it; "
+                "start over with fresh=True (--fresh)"
+            ) from None
+        return found
+
+    def write_json(self, name: str, value: Any) -> None:
+        text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False)
+        storage.write_bytes_atomic(self.path(name), text.encode("utf-8", "surrogatepass"))
+
+    def sweep(self) -> None:
+        """Remove what a killed process had begun to write here."""
+        for path in storage.list_files(self.url, hidden=True):
+            if storage.is_temporary(path):
+                storage.remove(path)
+
+    def clear(self) -> None:
+        """Forget what ran here; the lock and the list of sources stay."""
+        for folder in ("ledger", "rejects", "results", "spill", "metrics"):
+            self.clear_folder(folder)
+        for name in ("plan.json", "run.json", "report.html"):
+            with contextlib.suppress(OutputError):
+                if storage.exists(self.path(name)):
+                    storage.remove(self.path(name))
+
+    def is_empty(self, folder: str) -> bool:
+        """Whether no file is in a folder of the run, or there is no such folder."""
+        place = self.path(folder)
+        return not storage.exists(place) or next(iter(storage.scan(place)), None) is None
+
+    def clear_folder(self, folder: str) -> None:
+        place = self.path(folder)
+        if storage.exists(place):
+            for path in storage.list_files(place, hidden=True):
+                storage.remove(path)

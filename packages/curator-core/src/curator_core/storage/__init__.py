@@ -1,0 +1,72 @@
+"""Files: local paths and any fsspec URL behind one small set of functions, and files that appear whole or not at all.
+
+Local paths never touch fsspec. Credentials and endpoints of a store come from where its own tools look for them
+(environment, configuration files) or from fsspec's configuration.
+
+    with write_atomic("out/part.jsonl") as out:
+        out.write(b"...")
+    record = out.record(rows=1)
+"""
+
+from __future__ import annotations
+
+from curator_core.storage.names import (
+    AnyPath,
+    absolute,
+    file_name,
+    fixed_base,
+    has_magic,
+    is_local,
+    is_temporary,
+    join,
+    local_path,
+    natural_key,
+    parent,
+    relative,
+    target_name,
+)
+from curator_core.storage.read import (
+    FileInfo,
+    exists,
+    fingerprint,
+    info,
+    is_folder,
+    list_files,
+    match_files,
+    open_input,
+    read_bytes,
+    scan,
+)
+from curator_core.storage.write import AtomicFile, make_folder, move, remove, write_atomic, write_bytes_atomic
+
+__all__ = [
+    "AnyPath",
+    "AtomicFile",
+    "FileInfo",
+    "absolute",
+    "exists",
+    "file_name",
+    "fingerprint",
+    "fixed_base",
+    "has_magic",
+    "info",
+    "is_folder",
+    "is_local",
+    "is_temporary",
+    "join",
+    "list_files",
+    "local_path",
+    "make_folder",
+    "match_files",
+    "move",
+    "natural_key",
+    "open_input",
+    "parent",
+    "read_bytes",
+    "relative",
+    "remove",
+    "scan",
+    "target_name",
+    "write_atomic",
+    "write_bytes_atomic",
+]

@@ -1,0 +1,71 @@
+"""What goes wrong with a file, in words: which file, why, and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from curator_core.errors import CuratorError, OutputError, UsageError, nearest
+from curator_core.storage.names import AnyPath, is_local, local_path
+
+_WRITING = frozenset({"write", "make the folder", "move", "remove"})
+
+
+@contextlib.contextmanager
+def _explained(verb: str, path: AnyPath) -> Iterator[None]:
+    try:
+        yield
+    except CuratorError:
+        raise
+    except OSError as error:
+        explained = _translated(error, verb, os.fspath(path))
+        if verb in _WRITING:
+            explained = OutputError(str(explained))
+        raise explained from error
+
+
+def _translated(error: OSError, verb: str, path: str) -> CuratorError:
+    what = f"cannot {verb} {path!r}: "
+    code = error.errno
+    if isinstance(error, FileNotFoundError):
+        return UsageError(f"{what}there is no such file or folder{_neighbour(path)}")
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return CuratorError(
+            f"{what}no space is left there. Nothing half-written stays; free some space, or choose another place, "
+            "and start the run again with resume"
+        )
+    if code == errno.EROFS:
+        return UsageError(f"{what}the file system is read-only: choose a folder that can be written")
+    if isinstance(error, PermissionError):
+        return UsageError(f"{what}no permission ({error}): check its owner and mode, or the store's credentials")
+    if isinstance(error, IsADirectoryError):
+        return UsageError(f"{what}it is a folder, and a file is needed")
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return UsageError(f"{what}a part of the path is a file, and a folder is needed")
+    if code == errno.ENAMETOOLONG:
+        return UsageError(f"{what}the name is longer than the file system allows")
+    if code == errno.EMFILE:
+        return CuratorError(f"{what}too many files are open: raise the limit with `ulimit -n`, or use fewer workers")
+    return CuratorError(f"{what}{error}")
+
+
+def _neighbour(path: str) -> str:
+    """A hint at the nearest name in the deepest folder of ``path`` that exists."""
+    if not is_local(path):
+        return ""
+    target = Path(os.path.abspath(local_path(path)))  # noqa: PTH100 - resolve() would follow links
+    child = target
+    for folder in target.parents:
+        if folder.is_dir():
+            try:
+                names: Iterable[str] = [entry.name for entry in itertools.islice(os.scandir(folder), 1000)]
+            except OSError:
+                return ""
+            where = "" if folder == target.parent else f"; {str(folder)!r} exists, {child.name!r} in it does not"
+            return f"{where}{nearest(child.name, names)}"
+        child = folder
+    return ""

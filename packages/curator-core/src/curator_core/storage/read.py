@@ -1,0 +1,188 @@
+"""Open, look at, list and find files."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from curator_core.storage.errors import _explained
+from curator_core.storage.names import AnyPath, fixed_base, is_local, join, local_path, natural_key
+from curator_core.storage.stores import _protocol, _remote
+
+# What tells that a remote file has changed, in the order of trust; stores name it differently.
+_VERSION_KEYS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "checksum",
+    "generation",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "mtime",
+    "modified",
+    "created",
+)
+
+
+def open_input(path: AnyPath) -> BinaryIO:
+    """A file opened for reading bytes, seekable."""
+    with _explained("read", path):
+        if is_local(path):
+            return Path(local_path(path)).open("rb")
+        filesystem, name = _remote(path)
+        return cast(BinaryIO, filesystem.open(name, "rb"))
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """The whole content of a file."""
+    with open_input(path) as file, _explained("read", path):
+        return file.read()
+
+
+def exists(path: AnyPath) -> bool:
+    """Whether a file or folder stands under this name now."""
+    with _explained("look at", path):
+        if is_local(path):
+            return Path(local_path(path)).exists()
+        filesystem, name = _remote(path, fresh=True)
+        return bool(filesystem.exists(name))
+
+
+def is_folder(path: AnyPath) -> bool:
+    """Whether this is a folder (on an object store: whether files stand under it)."""
+    with _explained("look at", path):
+        if is_local(path):
+            return Path(local_path(path)).is_dir()
+        if _protocol(path) in ("http", "https"):
+            # fsspec would download the file to see whether it is a page of links.
+            return os.fspath(path).endswith("/")
+        filesystem, name = _remote(path, fresh=True)
+        return bool(filesystem.isdir(name))
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file that stands: its path as the user would write it, its size, and what changes when its content does."""
+
+    path: str
+    size: int
+    fingerprint: str
+
+
+def info(path: AnyPath) -> FileInfo:
+    """Size and fingerprint of one file."""
+    with _explained("look at", path):
+        if is_local(path):
+            return _local_info(os.fspath(path), Path(local_path(path)).stat())
+        filesystem, name = _remote(path, fresh=True)
+        return _remote_info(os.fspath(path), filesystem.info(name))
+
+
+def fingerprint(path: AnyPath) -> str:
+    """What changes when a file's content does: size and modification time, or size and etag on an object store."""
+    return info(path).fingerprint
+
+
+def scan(folder: AnyPath, *, recursive: bool = True, hidden: bool = False) -> Iterator[FileInfo]:
+    """The files in a folder, in the order the file system gives; symbolic links are followed, loops are not.
+
+    ``hidden=False`` leaves out names that begin with a dot, and everything under such folders.
+    """
+    if is_local(folder):
+        yield from _scan_local(os.fspath(folder), recursive=recursive, hidden=hidden, above=frozenset())
+        return
+    with _explained("list", folder):
+        filesystem, name = _remote(folder, fresh=True)
+        found = filesystem.find(name, maxdepth=None if recursive else 1, detail=True)
+    root = name.rstrip("/") + "/"
+    for entry_name, entry in found.items():
+        # Some stores answer with the folder's own placeholder object.
+        if not entry_name.startswith(root) or entry_name.endswith("/"):
+            continue
+        inside = entry_name[len(root) :]
+        if hidden or not any(component.startswith(".") for component in inside.split("/")):
+            yield _remote_info(join(folder, inside), entry)
+
+
+def list_files(folder: AnyPath, recursive: bool = True, *, hidden: bool = False) -> list[str]:
+    """The paths of all files in a folder, in natural order; see `scan`."""
+    return sorted((found.path for found in scan(folder, recursive=recursive, hidden=hidden)), key=natural_key)
+
+
+def match_files(pattern: AnyPath, *, hidden: bool = False) -> list[FileInfo]:
+    """The files that a pattern matches (``*``, ``?``, ``[…]``, and ``**`` for any depth), in natural order."""
+    text = os.fspath(pattern)
+    base = fixed_base(text)
+    with _explained("list", base):
+        if is_local(text):
+            found = _match_local(text, base, hidden=hidden)
+        else:
+            filesystem, name = _remote(text, fresh=True)
+            root = _remote(base)[1].rstrip("/") + "/"
+            entries = filesystem.glob(name, detail=True)
+            found = [
+                _remote_info(join(base, entry_name.removeprefix(root)), entry)
+                for entry_name, entry in entries.items()
+                if entry.get("type") != "directory"
+                and (hidden or not any(c.startswith(".") for c in entry_name.removeprefix(root).split("/")))
+            ]
+    return sorted(found, key=lambda item: natural_key(item.path))
+
+
+def _scan_local(folder: str, *, recursive: bool, hidden: bool, above: frozenset[tuple[int, int]]) -> Iterator[FileInfo]:
+    with _explained("list", folder):
+        try:
+            place = Path(local_path(folder)).stat()
+            entries = list(os.scandir(local_path(folder)))
+        except FileNotFoundError:
+            if above:  # removed since the folder that it was in was read
+                return
+            raise
+    here = above | {(place.st_dev, place.st_ino)}
+    for entry in entries:
+        if entry.name.startswith(".") and not hidden:
+            continue
+        path = join(folder, entry.name)
+        try:
+            if not entry.is_dir():
+                yield _local_info(path, entry.stat())
+                continue
+            inner = entry.stat()
+        except FileNotFoundError:  # removed since the folder was read, or a link to nothing
+            continue
+        if recursive and (inner.st_dev, inner.st_ino) not in here:
+            yield from _scan_local(path, recursive=True, hidden=hidden, above=here)
+
+
+def _match_local(pattern: str, base: str, *, hidden: bool) -> list[FileInfo]:
+    bare = base == "." and not pattern.startswith("./")
+    inside = pattern if bare else pattern.removeprefix(base).lstrip("/")
+    found = []
+    # Not Path.glob, which cannot leave out hidden names and lists folders alone for a final **.
+    names = glob.iglob(inside, root_dir=local_path(base), recursive=True, include_hidden=hidden)  # noqa: PTH207
+    for name in names:
+        path = name if bare else join(base, name)
+        try:
+            status = Path(local_path(path)).stat()
+        except FileNotFoundError:  # removed since the folder was read, or a link to nothing
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            found.append(_local_info(path, status))
+    return found
+
+
+def _local_info(path: str, status: os.stat_result) -> FileInfo:
+    return FileInfo(path, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+def _remote_info(path: str, entry: dict[str, Any]) -> FileInfo:
+    size = int(entry.get("size") or 0)
+    version = next((entry[key] for key in _VERSION_KEYS if entry.get(key)), "")
+    return FileInfo(path, size, f"{size}-{str(version).strip(chr(34))}")

@@ -1,0 +1,42 @@
+"""Which file system a URL belongs to, and what object stores do otherwise."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from curator_core.errors import MissingDependency, UsageError, nearest
+from curator_core.storage.names import AnyPath
+
+# These show a file when its upload is committed. Every other file system gets a temporary name and a rename.
+_OBJECT_STORES = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "oss", "r2", "s3", "s3a", "tos"})
+
+
+def _protocol(path: AnyPath) -> str:
+    return re.split("://|::", os.fspath(path), maxsplit=1)[0].lower()
+
+
+def _is_object_store(path: AnyPath) -> bool:
+    return _protocol(path) in _OBJECT_STORES
+
+
+def _remote(path: AnyPath, *, fresh: bool = False) -> tuple[Any, str]:
+    """The fsspec file system of a URL and the name in it; ``fresh`` forgets listings that it may have kept."""
+    from fsspec.core import url_to_fs  # local paths, the common case, do without it
+
+    text = os.fspath(path)
+    try:
+        filesystem, name = url_to_fs(text)
+    except ImportError as error:
+        raise MissingDependency(f"{text!r} needs another package for {_protocol(text)}://: {error}") from error
+    except ValueError as error:
+        if "rotocol" not in str(error):
+            raise UsageError(f"{text!r} is not a URL that can be used: {error}") from error
+        from fsspec import available_protocols  # see above
+
+        hint = nearest(_protocol(text), available_protocols())
+        raise UsageError(f"{text!r} begins with an unknown protocol {_protocol(text)!r}{hint}") from error
+    if fresh:
+        filesystem.invalidate_cache()
+    return filesystem, name

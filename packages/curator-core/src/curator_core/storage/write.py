@@ -1,0 +1,303 @@
+"""Files that appear whole or not at all: written under a hidden name, then moved; removing and moving files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import itertools
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Self, cast
+
+from curator_core.errors import UsageError
+from curator_core.model.task import FileRecord
+from curator_core.storage.errors import _explained
+from curator_core.storage.names import AnyPath, is_local, local_path, parent
+from curator_core.storage.stores import _is_object_store, _remote
+
+_BUFFER_BYTES = 1 << 20
+_NAME_BYTES = 255
+_FOLDER_TRIES = 10
+_REMOVE_TRIES = 100
+
+_counter = itertools.count()
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def write_atomic(path: AnyPath, *, durable: bool = True) -> AtomicFile:
+    """A file that appears under its name whole, when the ``with`` block ends, or not at all, when it raises.
+
+    Missing folders are made. An existing file is replaced at the end. ``durable`` waits until a local file and its
+    name are on disk. Afterwards ``out.record(rows=…)`` says what was written, with its SHA-256.
+    """
+    sink = _LocalSink(os.fspath(path), durable) if is_local(path) else _RemoteSink(os.fspath(path))
+    return AtomicFile(os.fspath(path), sink)
+
+
+def write_bytes_atomic(path: AnyPath, data: bytes, *, durable: bool = True) -> FileRecord:
+    """Put ``data`` under a name, whole or not at all."""
+    with write_atomic(path, durable=durable) as out:
+        out.write(data)
+    return out.record()
+
+
+def remove(path: AnyPath) -> None:
+    """Remove a file, or a folder with everything in it; one that is not there is fine."""
+    with _explained("remove", path):
+        if is_local(path):
+            _remove_local(Path(local_path(path)))
+            return
+        filesystem, name = _remote(path, fresh=True)
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.rm(name, recursive=True)
+
+
+def _remove_local(target: Path) -> None:
+    def unless_gone(_: object, __: str, error: BaseException) -> None:
+        if not isinstance(error, FileNotFoundError):  # others may remove it at the same time
+            raise error
+
+    for attempt in range(1, _REMOVE_TRIES + 1):
+        try:
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target, onexc=unless_gone)
+            else:
+                target.unlink(missing_ok=True)
+        except OSError as error:
+            # Another has made this folder meanwhile, or put a file into it. Python has no number for a folder that is
+            # not the one that it was a moment ago.
+            if error.errno not in (errno.ENOTEMPTY, errno.EISDIR, None) or attempt == _REMOVE_TRIES:
+                raise
+        else:
+            return
+
+
+def make_folder(path: AnyPath) -> None:
+    """Make a folder and those above it; object stores have none, so nothing happens there."""
+    with _explained("make the folder", path):
+        if is_local(path):
+            Path(local_path(path)).mkdir(parents=True, exist_ok=True)
+        elif not _is_object_store(path):
+            filesystem, name = _remote(path)
+            filesystem.makedirs(name, exist_ok=True)
+
+
+def move(source: AnyPath, target: AnyPath) -> None:
+    """Give a file another name in the same store, replacing what is there; atomic on local disks."""
+    with _explained("move", source):
+        if is_local(source) and is_local(target):
+            make_folder(parent(target))
+            Path(local_path(source)).replace(local_path(target))
+            return
+        filesystem, name = _remote(source)
+        other, target_name = _remote(target)
+        if filesystem is not other:
+            raise UsageError(
+                f"cannot move {os.fspath(source)!r} to {os.fspath(target)!r}: they are in different stores"
+            )
+        filesystem.mv(name, target_name)
+
+
+class AtomicFile(io.BufferedWriter):
+    """What `write_atomic` gives: a binary file that hashes and counts, and is committed by its ``with`` block."""
+
+    def __init__(self, path: str, sink: _LocalSink | _RemoteSink) -> None:
+        self.path = path
+        self._sink = sink
+        self._finished = False
+        super().__init__(cast(io.RawIOBase, sink), _BUFFER_BYTES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.discard()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # at the end of the interpreter modules may be gone
+            self.discard()
+
+    def close(self) -> None:
+        """Flush. Libraries close what they are given; only the ``with`` block decides what becomes of the file."""
+        if not self._finished:
+            self.flush()
+
+    def commit(self) -> None:
+        """Let the file appear under its name; what a ``with`` block without an error does."""
+        if self._finished:
+            return
+        try:
+            self.flush()
+            self._sink.commit()
+        except BaseException:
+            self.discard()
+            raise
+        self._finished = True
+        self._sink.close()
+
+    def discard(self) -> None:
+        """Forget what was written; what a ``with`` block with an error does."""
+        if self._finished:
+            return
+        self._finished = True
+        self._sink.discard()
+        self._sink.close()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes written so far, without those still in the buffer."""
+        return self._sink.count
+
+    @property
+    def sha256(self) -> str:
+        """The digest of those bytes, in hexadecimal."""
+        return self._sink.digest.hexdigest()
+
+    def record(self, rows: int = 0) -> FileRecord:
+        """What stands under the name now; only after the ``with`` block."""
+        if not self._finished:
+            raise UsageError(f"{self.path!r} is not committed yet: take record() after the with block")
+        return FileRecord(self.path, rows, self.bytes, self.sha256)
+
+
+class _Sink(io.RawIOBase):
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.count = 0
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.count
+
+    def write(self, data: Any) -> int:
+        with _explained("write", self.path), memoryview(data).cast("B") as view:
+            self._put(view)
+            self.digest.update(view)
+            self.count += len(view)
+            return len(view)
+
+    def _put(self, view: memoryview) -> None:
+        raise NotImplementedError
+
+
+class _LocalSink(_Sink):
+    def __init__(self, path: str, durable: bool) -> None:
+        super().__init__(path)
+        self._durable = durable
+        self._target = Path(local_path(path))
+        self._descriptor = -1
+        with _explained("write", path):
+            if self._target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self._open()
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        folders = 0
+        while self._descriptor < 0:
+            self._temporary = self._target.with_name(_temporary_name(self._target.name))
+            try:
+                self._descriptor = os.open(self._temporary, flags, 0o666)
+            except FileExistsError:
+                # A killed process had the same number, here or on another machine of a shared file system.
+                continue
+            except FileNotFoundError:
+                # Others may make this folder, or remove it, at the same time, so whether it exists now says nothing.
+                folders += 1
+                if folders > _FOLDER_TRIES:
+                    raise
+                with contextlib.suppress(FileNotFoundError):
+                    _make_durable_folder(self._target.parent)
+
+    def _put(self, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            done += os.write(self._descriptor, view[done:])
+
+    def commit(self) -> None:
+        with _explained("write", self.path):
+            if self._durable:
+                os.fsync(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+            self._temporary.replace(self._target)
+            if self._durable:
+                _sync_folder(self._target.parent)
+
+    def discard(self) -> None:
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+        # Where even removing fails (a disk gone, a file system now read-only), the first error is the one to show.
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+
+class _RemoteSink(_Sink):
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        with _explained("write", path):
+            self._filesystem, self._name = _remote(path)
+            self._temporary = self._name
+            if not _is_object_store(path):
+                folder, slash, name = self._name.rpartition("/")
+                self._temporary = f"{folder}{slash}{_temporary_name(name)}"
+                if folder:
+                    self._filesystem.makedirs(folder, exist_ok=True)
+            self._file = self._filesystem.open(self._temporary, "wb")
+
+    def _put(self, view: memoryview) -> None:
+        # A copy, because asynchronous stores may still hold it when the buffer is used again.
+        self._file.write(bytes(view))
+
+    def commit(self) -> None:
+        with _explained("write", self.path):
+            self._file.close()
+            if self._temporary != self._name:
+                self._filesystem.mv(self._temporary, self._name)
+
+    def discard(self) -> None:
+        with contextlib.suppress(Exception):  # the store may be what failed; the first error is the one to show
+            self._file.discard()
+        # Otherwise the file would commit what it has when it is collected.
+        with contextlib.suppress(Exception):
+            self._file.closed = True
+        if self._temporary != self._name:
+            with contextlib.suppress(Exception):
+                self._filesystem.rm(self._temporary)
+
+
+def _temporary_name(name: str) -> str:
+    suffix = f".tmp-{os.getpid()}-{next(_counter)}"
+    room = _NAME_BYTES - len(suffix) - 1
+    return f".{name.encode('utf-8', 'surrogateescape')[:room].decode('utf-8', 'ignore')}{suffix}"
+
+
+def _make_durable_folder(folder: Path) -> None:
+    missing = [folder, *itertools.takewhile(lambda above: not above.exists(), folder.parents)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        _sync_folder(made.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; they order names themselves.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,19 @@
+"""Wait for a condition, for a limited time: what tests do in place of sleeping for a time that is always too long or short."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0, pause_s: float = 0.01) -> None:
+    """Return as soon as ``condition()`` is true; raise `AssertionError`, with ``what`` was waited for, after ``seconds``.
+
+    An error is what a check needs: one that went on after the wait would fail much later, by its own time limit or not at
+    all. The condition may raise to end the wait early.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"waited {seconds:g} s in vain: {what}")
+        time.sleep(pause_s)

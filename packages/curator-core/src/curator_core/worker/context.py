@@ -1,0 +1,30 @@
+"""What a worker must know about the run that it works for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from curator_core.accounts.ledger import LedgerWriter, MemorySink
+
+Ending = Literal["pass", "done", "merged"]
+
+# How much of a row or message the rejects keep.
+MAX_RAW_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What every worker of a run must know; small, and sent once."""
+
+    run_dir: str | None = None
+    attempt: int = 1
+    on_error: Literal["fail", "quarantine"] = "fail"
+    retries: int = 0
+    max_raw_bytes: int = MAX_RAW_BYTES
+    # Options of the executor's own, for its workers.
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def open_sink(self) -> LedgerWriter | MemorySink:
+        """Open a worker's own way into the ledger."""
+        return LedgerWriter(self.run_dir, self.attempt) if self.run_dir else MemorySink()

@@ -1,0 +1,163 @@
+"""A group of stages in one worker: each task goes through all of them, depth first."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from curator_core.accounts.events import DONE, MERGED, Event
+from curator_core.accounts.ledger import LedgerWriter, Sink
+from curator_core.errors import CuratorError, MissingDependency, UsageError
+from curator_core.model.codec import encode_task
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, Task
+from curator_core.planning.plan import Group, PlannedStage
+from curator_core.worker.adapter import BaseStageAdapter
+from curator_core.worker.context import Ending, RunContext
+from curator_core.worker.merge import store_task
+
+
+class GroupRunner:
+    """One worker's copy of a group: set up once, given tasks, torn down once."""
+
+    def __init__(
+        self,
+        stages: Group | Sequence[PlannedStage],
+        context: RunContext,
+        *,
+        ending: Ending = "pass",
+        folder: str = "",
+        sink: Sink | None = None,
+        adapter: type[BaseStageAdapter] = BaseStageAdapter,
+    ) -> None:
+        """``ending``: ``done`` where tasks that leave have reached the end of the pipeline, ``merged`` where they wait
+        for a merge (stored in ``folder`` if there is one), ``pass`` where another group goes on.
+        """
+        self.context = context
+        self.sink: Sink = sink if sink is not None else context.open_sink()
+        members = stages.stages if isinstance(stages, Group) else stages
+        self.adapters = [adapter(planned, context, self.sink) for planned in members]
+        self.ending = ending
+        self.folder = folder
+        self._ready: list[BaseStageAdapter] = []
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        """Every stage, those after one that failed included: what is missing is told at once."""
+        _all_or_tell(
+            (adapter.name, functools.partial(adapter.setup_on_node, node, worker)) for adapter in self.adapters
+        )
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        """Set the stages up in order; if some fail, what each lacks is told at once, and all are torn down."""
+
+        def set_up(adapter: BaseStageAdapter) -> None:
+            self._ready.append(adapter)
+            adapter.setup(worker)
+
+        try:
+            _all_or_tell((adapter.name, functools.partial(set_up, adapter)) for adapter in self.adapters)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong first is what to show
+                self.teardown()
+            raise
+
+    def run(self, tasks: Iterable[Task[Any]]) -> Iterator[Task[Any]]:
+        """Everything that the group makes of ``tasks``. Call `flush` before what came out is relied on."""
+        stream: Iterator[Task[Any]] = iter(tasks)
+        for adapter in self.adapters:
+            stream = adapter.stream(stream)
+        if self.ending == "pass":
+            return stream
+        return self._finish(stream)
+
+    def _finish(self, stream: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+        last = self.adapters[-1] if self.adapters else None
+        for task in stream:
+            counts, outputs, result = task._pending, task._outputs, ""
+            task._pending, task._outputs = [], []
+            if self.ending == "merged":
+                if self.folder:
+                    store_task(self.folder, task)
+            elif self.context.run_dir:
+                result = self._keep_result(task, outputs)
+            self.sink.event(
+                Event(
+                    MERGED if self.ending == "merged" else DONE,
+                    task._source,
+                    task.task_id,
+                    task._generation,
+                    self.context.attempt,
+                    0,
+                    last.name if last else "",
+                    "",
+                    counts,
+                    outputs,
+                    [],
+                    result,
+                )
+            )
+            if self.ending == "merged" and self.folder:
+                # It waits in the folder; only its name travels on.
+                yield EmptyTask(task_id=task.task_id, _source=task._source)
+            else:
+                yield task
+            del task
+
+    def _keep_result(self, task: Task[Any], outputs: list[Any]) -> str:
+        """What a resumed run gives back for this task: a list of files in the event itself, a table in a file."""
+        if type(task) is FileGroupTask:
+            records = [record for _, record in outputs]
+            if records == task.records and task.data == [record.path for record in records]:
+                return "outputs"  # the usual case of a writer: they stand in the event already
+            return json.dumps([task.data, [[r.path, r.rows, r.bytes, r.sha256] for r in task.records]])
+        if isinstance(task, DocumentBatch) and isinstance(self.sink, LedgerWriter):
+            self.sink.keep(task.task_id, encode_task(task, pickled=False))
+            return "stored"
+        return ""
+
+    def set_aside(self, task: Task[Any], error: CuratorError) -> None:
+        """Hand a task that cannot be run at all (it kills its worker) to the error policy, without running it."""
+        if self.context.on_error == "fail" or not self.adapters:
+            raise error
+        self.adapters[0].quarantine(task, error)
+
+    def flush(self) -> None:
+        """Make every fact known so far durable."""
+        self.sink.flush()
+
+    def teardown(self) -> None:
+        """Tear the stages down, all of them, and then say what went wrong if something did."""
+        failure: BaseException | None = None
+        while self._ready:
+            adapter = self._ready.pop()
+            try:
+                adapter.teardown()
+            except BaseException as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+def _all_or_tell(calls: Iterable[tuple[str, Callable[[], None]]]) -> None:
+    """Make the calls, one for each stage, and then raise what went wrong: one error, with the stages where it is of several."""
+    failed: dict[str, list[str]] = {}
+    errors: list[CuratorError] = []
+    for name, call in calls:
+        try:
+            call()
+        except CuratorError as error:
+            errors.append(error)
+            failed.setdefault(str(error), []).append(name)
+    if len(failed) <= 1:
+        if errors:
+            raise errors[0]
+        return
+    text = f"{sum(map(len, failed.values()))} stages cannot be set up"
+    for message, names in failed.items():
+        text += f"\n{', '.join(names)}: {message}"
+    missing = all(isinstance(error, MissingDependency) for error in errors)
+    usage = all(isinstance(error, MissingDependency | UsageError) for error in errors)
+    raise (MissingDependency if missing else UsageError if usage else CuratorError)(text) from errors[0]

@@ -1,0 +1,53 @@
+"""What an error says: its kind, its reason, and the traceback that is the user's own."""
+
+from __future__ import annotations
+
+import os.path
+import traceback
+from typing import Any
+
+from curator_core.errors import CuratorError
+from curator_core.model.task import FileGroupTask, Task
+
+MAX_MESSAGE = 4_000
+_HERE = os.path.dirname(__file__)  # noqa: PTH120 - as text, to compare with what frames say
+
+
+def _kind(error: BaseException) -> str:
+    return type(error).__name__
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, CuratorError):
+        return str(error)
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    return (_user_traceback(error) or str(error))[-MAX_MESSAGE:]
+
+
+def _user_traceback(error: BaseException) -> str:
+    """The traceback from the stage's own code on; our frames say nothing to the user, nor does that of our errors."""
+    if isinstance(error, CuratorError):
+        return ""
+    frame = error.__traceback__
+    while frame is not None and os.path.dirname(frame.tb_frame.f_code.co_filename) == _HERE:  # noqa: PTH120
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))
+
+
+def _file_of(task: Task[Any]) -> str:
+    if isinstance(task, FileGroupTask) and task.data:
+        return task.data[0]
+    files = task._metadata.get("source_files")
+    if isinstance(files, list) and files:
+        first = files[0]
+        return str(first[0] if isinstance(first, (list, tuple)) else first)
+    return ""
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

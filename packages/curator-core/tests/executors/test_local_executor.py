@@ -1,0 +1,526 @@
+"""LocalExecutor: in this process and on worker processes; what dies is retried, what is stopped leaves nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curator_core import (
+    DocumentBatch,
+    FileGroupTask,
+    LocalExecutor,
+    Pipeline,
+    ProcessingStage,
+    Resources,
+    StageError,
+    Task,
+    UsageError,
+    WorkerDied,
+    stage,
+)
+from curator_core.executors.base import SegmentRun
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.machine import Machine
+from curator_core.testing import stages as s
+from curator_core.testing.stages import leave_trace, traces
+from curator_core.testing.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@dataclass
+class AddPid(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def outputs(self) -> list[str]:
+        return ["pid"]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        s.spin()
+        return task.append_column("pid", pa.array([os.getpid()] * task.num_rows))
+
+
+@dataclass
+class Die(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Ends its process on the batch that holds ``bad``, so many times."""
+
+    how: str = "kill"
+    bad: int = 3
+    times: int = 1
+    folder: str = ""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self.bad in task.to_pyarrow()["id"].to_pylist() and len(traces(Path(self.folder), "death")) < self.times:
+            leave_trace(self.folder, "death", str(os.getpid()))
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif self.how == "exit":
+                os._exit(7)
+            else:
+                ctypes.string_at(0)
+        return task.with_data(task.data)
+
+
+@dataclass
+class Traced(ProcessingStage[DocumentBatch, DocumentBatch]):
+    folder: str = ""
+    fails_in: str = ""
+
+    def setup_on_node(self, node: Any, worker: Any) -> None:
+        leave_trace(self.folder, "node")
+
+    def setup(self, worker: Any) -> None:
+        leave_trace(self.folder, "setup", str(os.getpid()))
+        if self.fails_in == "setup":
+            raise ValueError("no weights here")
+
+    def teardown(self) -> None:
+        leave_trace(self.folder, "teardown", str(os.getpid()))
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        s.spin()
+        if self.fails_in == "process" and 3 in task.to_pyarrow()["id"].to_pylist():
+            raise ValueError("not this one")
+        return task.with_data(task.data)
+
+
+def batches(count: int = 8, rows: int = 3) -> list[Task[Any]]:
+    return [DocumentBatch(data=pa.table({"id": range(n * rows, n * rows + rows)})) for n in range(count)]
+
+
+def run(
+    workers: int | None, *stages: ProcessingStage[Any, Any], tasks: Sequence[Task[Any]] | None = None, **how: Any
+) -> Any:
+    return Pipeline(stages).run(LocalExecutor(workers), initial_tasks=tasks if tasks is not None else batches(), **how)
+
+
+def column(result: Any, name: str) -> list[Any]:
+    return [value for task in result for value in task.to_pyarrow()[name].to_pylist()]
+
+
+# Where work happens
+
+
+def test_without_workers_everything_is_in_this_process_where_a_breakpoint_works() -> None:
+    assert set(column(run(0, AddPid()), "pid")) == {os.getpid()}
+
+
+def test_with_workers_everything_is_in_theirs(tmp_path: Path) -> None:
+    pids = set(column(run(2, s.AddProcess(meet=str(tmp_path)), tasks=batches(40)), "pid"))
+    assert os.getpid() not in pids
+    assert len(pids) == 2
+
+
+def test_the_default_is_a_worker_for_each_core_and_no_more_than_there_are_sources() -> None:
+    assert len(set(column(run(None, AddPid(), tasks=batches(1)), "pid"))) == 1
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5, True, "2"])
+def test_a_number_of_workers_is_a_number_of_workers(workers: Any) -> None:
+    with pytest.raises(UsageError, match="0 \\(this process\\) or a number of workers"):
+        LocalExecutor(workers)
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'workers'"):
+        LocalExecutor(config={"wokers": 2})
+
+
+def test_ids_rows_and_order_are_the_same_with_and_without_workers() -> None:
+    stages = [s.SplitRows(), s.Choose(), s.SplitRows()]
+    tasks = [DocumentBatch(data=pa.table({"id": range(n, n + 5), "text": ["x"] * 5})) for n in range(0, 60, 5)]
+    here, there = (run(workers, *stages, tasks=tasks) for workers in (0, 2))
+    assert [task.task_id for task in here] == [task.task_id for task in there]
+    assert [task.data for task in here] == [task.data for task in there]
+    assert here.summary.shares == there.summary.shares
+    counts = [[(t.name, t.calls, t.rows_in, t.rows_out, t.dropped) for t in r.summary.stages] for r in (here, there)]
+    assert counts[0] == counts[1]
+
+
+# Large, small, and what cannot travel
+
+
+def test_large_tasks_do_not_block_driver_and_workers_on_one_another() -> None:
+    tasks: list[Task[Any]] = [DocumentBatch(data=pa.table({"id": np.arange(400_000) + n})) for n in range(8)]
+    result = run(2, s.Same(), tasks=tasks)
+    assert [task.data["id"][0].as_py() for task in result] == list(range(8))
+
+
+def test_many_small_tasks_share_a_message() -> None:
+    result = run(2, s.Same(), tasks=batches(2000, 1))
+    assert column(result, "id") == list(range(2000))
+
+
+class HoldsLock(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def __init__(self) -> None:
+        import threading
+
+        self.lock = threading.Lock()
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        with self.lock:
+            return task.with_data(task.data)
+
+
+def test_a_stage_that_cannot_be_sent_is_named_with_the_remedy() -> None:
+    with pytest.raises(UsageError, match=r"stage 'HoldsLock' cannot be sent.*setup\(\); workers=0"):
+        run(2, HoldsLock())
+    assert len(run(0, HoldsLock())) == 8
+
+
+@dataclass(kw_only=True)
+class OwnTask(Task[int]):
+    @property
+    def num_items(self) -> int:
+        return 1
+
+    def validate(self) -> bool:
+        return True
+
+
+@stage
+def count_up(task: OwnTask) -> OwnTask:
+    return task.with_data(task.data + 1)
+
+
+def test_tasks_and_stages_of_a_module_that_workers_cannot_import_travel_with_their_code() -> None:
+    result = run(2, count_up(), tasks=[OwnTask(data=n) for n in range(5)])
+    assert [task.data for task in result] == [1, 2, 3, 4, 5]
+    assert all(type(task) is OwnTask for task in result)
+
+
+# Setup and teardown
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_setup_is_once_a_worker_on_node_once_and_teardown_once_a_worker(workers: int, tmp_path: Path) -> None:
+    run(workers, Traced(folder=str(tmp_path)), tasks=batches(30))
+    assert len(traces(tmp_path, "node")) == 1
+    assert len(traces(tmp_path, "setup")) == max(1, workers)
+    assert sorted(traces(tmp_path, "setup")) == sorted(traces(tmp_path, "teardown"))
+
+
+@dataclass
+class MeetsInSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Its first worker is set up when the second has begun."""
+
+    folder: str = ""
+
+    def setup_on_node(self, node: Any, worker: Any) -> None:
+        os.mkfifo(f"{self.folder}/door")
+
+    def setup(self, worker: Any) -> None:
+        if worker.worker_id != "local-0":
+            Path(f"{self.folder}/door").write_text("here")
+            return
+        door = os.open(f"{self.folder}/door", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            assert select.select([door], [], [], 60)[0], "the other worker waited for this one"
+        finally:
+            os.close(door)
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.data)
+
+
+def test_workers_wait_for_what_is_done_once_a_machine_and_not_for_the_setup_of_the_first(tmp_path: Path) -> None:
+    assert len(run(2, MeetsInSetup(folder=str(tmp_path)), tasks=batches(8))) == 8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("where", ["setup", "process"])
+def test_teardown_follows_a_failure(workers: int, where: str, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="no weights here" if where == "setup" else "not this one") as caught:
+        run(workers, Traced(folder=str(tmp_path), fails_in=where))
+    # A worker that was stopped on its way into set-up is torn down too.
+    assert set(traces(tmp_path, "setup")) <= set(traces(tmp_path, "teardown"))
+    assert ("failed in setup()" if where == "setup" else "on task 'task-00001'") in str(caught.value)
+
+
+class BrokenTeardown(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def teardown(self) -> None:
+        raise OSError("the second trouble")
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if 3 in task.to_pyarrow()["id"].to_pylist():
+            raise ValueError("the first trouble")
+        return task.with_data(task.data)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_failing_teardown_is_told_and_never_hides_what_came_first(workers: int) -> None:
+    with pytest.raises(StageError, match="the first trouble"):
+        run(workers, BrokenTeardown())
+    with pytest.raises(StageError, match=r"failed in teardown\(\).*the second trouble"):
+        run(workers, BrokenTeardown(), tasks=batches(1))
+
+
+# GPUs
+
+
+@dataclass
+class SeesCards(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Notes which GPUs its process sees; the second worker that is set up dies with its first task.
+
+    The first waits for that, so that there is a task to die of.
+    """
+
+    folder: str = ""
+    dies: bool = False
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._worker = worker.worker_id
+        leave_trace(self.folder, "cards", f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {worker.gpu_ids}")
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self.dies and self._worker == "local-1":
+            leave_trace(self.folder, "death")
+            os._exit(1)
+        if self.dies and self._worker == "local-0":
+            wait_for(lambda: len(traces(Path(self.folder), "death")) == 1, "no other worker has died")
+        s.spin()
+        return task.with_data(task.data)
+
+
+class FourCards(LocalExecutor):
+    def machine(self) -> Machine:
+        return Machine(cpus=8, memory_gb=64, gpus=4, gpu_memory_gb=80)
+
+
+@pytest.mark.parametrize(
+    ("needs", "workers", "seen"),
+    [
+        (Resources(gpus=1), 3, ["0 (0,)", "1 (1,)", "2 (2,)"]),
+        (Resources(gpus=2), 8, ["0,1 (0, 1)", "2,3 (2, 3)"]),
+        (Resources(gpus=0.5), 5, ["0 (0,)", "0 (0,)", "1 (1,)", "2 (2,)", "3 (3,)"]),
+        (Resources(gpu_memory_gb=60), 2, ["0 (0,)", "1 (1,)"]),
+        (Resources(), 2, ["None ()", "None ()"]),
+    ],
+    ids=["one", "several", "half", "memory", "none"],
+)
+def test_each_worker_sees_its_own_gpus(
+    tmp_path: Path, needs: Resources, workers: int, seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    stage = SeesCards(folder=str(tmp_path)).with_(resources=needs)
+    Pipeline([stage]).run(FourCards(workers), initial_tasks=batches(8))
+    assert sorted(traces(tmp_path, "cards")) == seen
+
+
+def test_what_takes_the_place_of_a_dead_worker_gets_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    stage = SeesCards(folder=str(tmp_path), dies=True).with_(resources=Resources(gpus=1))
+    Pipeline([stage]).run(FourCards(2), initial_tasks=batches(30))
+    assert sorted(traces(tmp_path, "cards")) == ["0 (0,)", "1 (1,)", "1 (1,)"]
+
+
+# Deaths
+
+
+@pytest.mark.parametrize("how", ["kill", "exit", "segfault"])
+def test_a_worker_that_dies_costs_a_retry(how: str, tmp_path: Path) -> None:
+    result = run(2, Die(how=how, folder=str(tmp_path)), run_dir=str(tmp_path / "run"))
+    assert len(traces(tmp_path, "death")) == 1
+    assert column(result, "id") == list(range(24))
+    assert result.summary.shares["done"] == "8"
+
+
+def test_three_deaths_stop_a_run_that_is_to_fail(tmp_path: Path) -> None:
+    with pytest.raises(
+        WorkerDied, match=r"'task-00001'.*died 3 times.*SIGKILL, as the kernel sends when memory"
+    ) as caught:
+        run(2, Die(times=9, folder=str(tmp_path)))
+    assert len(traces(tmp_path, "death")) == 3
+    assert "more memory than there is" in str(caught.value)
+
+
+def test_three_deaths_set_the_source_aside_where_the_run_goes_on(tmp_path: Path) -> None:
+    result = run(2, Die(times=9, folder=str(tmp_path)), on_error="quarantine")
+    assert column(result, "id") == [n for n in range(24) if n not in (3, 4, 5)]
+    assert (result.exit_code, result.summary.sources_failed, result.summary.shares["failed"]) == (3, 1, "1")
+
+
+class DiesInSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def setup(self, worker: Any) -> None:
+        os._exit(9)
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        raise NotImplementedError
+
+
+def test_a_crash_in_set_up_is_not_tried_for_ever() -> None:
+    with pytest.raises(WorkerDied, match=r"being set up \(exit code 9\).*workers=0 to see where"):
+        run(2, DiesInSetup())
+
+
+# Stopping
+
+
+SLOW = """
+    import os, sys
+    from dataclasses import dataclass
+    from pathlib import Path
+    import pyarrow as pa
+    from curator_core import DocumentBatch, LocalExecutor, Pipeline, ProcessingStage
+    from curator_core.storage import write_atomic
+
+    @dataclass
+    class SlowWriter(ProcessingStage[DocumentBatch, DocumentBatch]):
+        folder: str = ""
+
+        def setup(self, worker):
+            Path(self.folder, f"pid-{os.getpid()}").touch()
+
+        def process(self, task):
+            with write_atomic(os.path.join(self.folder, "out", f"{task.task_id}.txt")) as out:
+                out.write(b"half of it")
+                Path(self.folder, f"begun-{task.task_id}").touch()
+                while True:
+                    pass
+
+        def teardown(self):
+            Path(self.folder, f"down-{os.getpid()}").touch()
+
+    tasks = [DocumentBatch(data=pa.table({"x": [n]})) for n in range(4)]
+    Pipeline([SlowWriter(folder=sys.argv[1])]).run(LocalExecutor(workers=int(sys.argv[2])), initial_tasks=tasks)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_ends_promptly_and_leaves_no_process_and_no_half_file(
+    workers: int, tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(textwrap.dedent(SLOW))
+    command = [sys.executable, str(script), str(tmp_path), str(workers)]
+    driver = spawn(command, stderr=subprocess.PIPE, text=True)
+    wait_for(
+        lambda: len(list(tmp_path.glob("begun-*"))) == max(1, workers) or driver.poll() is not None,
+        "not every worker has begun",
+    )
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    _, errors = driver.communicate(timeout=60)  # what they are at would never end
+    assert driver.returncode != 0
+    assert "KeyboardInterrupt" in errors
+    pids = {int(path.name.partition("-")[2]) for path in tmp_path.glob("pid-*")}
+    assert len(pids) == max(1, workers)
+    assert {int(path.name.partition("-")[2]) for path in tmp_path.glob("down-*")} == pids
+    assert not [pid for pid in pids if alive(pid)]
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(textwrap.dedent(SLOW))
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path), "2"]) as driver:
+        wait_for(
+            lambda: len(list(tmp_path.glob("begun-*"))) == 2 or driver.poll() is not None,
+            "not every worker has begun",
+        )
+        driver.kill()
+    pids = [int(path.name.partition("-")[2]) for path in tmp_path.glob("pid-*")]
+    wait_for(lambda: not any(alive(pid) for pid in pids), "workers outlive their driver")
+
+
+# Scripts and notebooks
+
+
+NO_GUARD = """
+    import pyarrow as pa
+    from curator_core import DocumentBatch, LocalExecutor, Pipeline, ProcessingStage, stage
+
+    SUFFIX = "!"
+
+    @stage(inputs=["text"], outputs=["text"])
+    def Shout(batch: DocumentBatch, mark: str = "?") -> DocumentBatch:
+        texts = batch.to_pyarrow()["text"].to_pylist()
+        return batch.append_column("text", pa.array([text + mark + SUFFIX for text in texts]))
+
+    class Halves(ProcessingStage[DocumentBatch, DocumentBatch]):
+        def process(self, task):
+            return [task.with_data(task.data.slice(0, 1)), task.with_data(task.data.slice(1))]
+
+    class Special(DocumentBatch):
+        pass
+
+    tasks = [Special(data=pa.table({"text": ["a", "b"]})) for _ in range(3)]
+    result = Pipeline([Shout(), Halves()]).run(LocalExecutor(workers=2), initial_tasks=tasks)
+    print(*(task.task_id + task.data["text"][0].as_py() + type(task).__name__ for task in result))
+"""
+SAID = " ".join(f"task-0000{n}.0000{m}{'ab'[m]}?!Special" for n in range(3) for m in range(2))
+
+
+@pytest.mark.parametrize("notebook", [False, True], ids=["script", "notebook"])
+def test_a_script_needs_no_main_guard_and_a_notebook_works(notebook: bool, tmp_path: Path) -> None:
+    code = textwrap.dedent(NO_GUARD)
+    if notebook:  # cells are run with exec in the namespace of __main__, and have no file
+        script = f"exec(compile({code!r}, '<cell 1>', 'exec'), globals())"
+        command = [sys.executable, "-c", script]
+    else:
+        (tmp_path / "script.py").write_text(code)
+        command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == SAID
+
+
+# For those who drive segments themselves
+
+
+def test_sources_are_taken_as_workers_become_free() -> None:
+    """Law 6: the driver runs ahead of the workers by little, however many sources there are."""
+    taken = 0
+
+    def sources() -> Iterator[Task[Any]]:
+        nonlocal taken
+        for number in range(10_000):
+            taken += 1
+            yield DocumentBatch(data=pa.table({"id": [number]}), task_id=f"s-{number}", _source=f"s-{number}")
+
+    plan = Pipeline([Slow()]).plan(initial_tasks=batches(1))
+    from curator_core import RunContext
+
+    run_ = SegmentRun(plan.segments[0], sources(), RunContext(), "done")
+    stream = LocalExecutor(2).run_segment(run_)
+    for _ in range(5):
+        next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert taken < 200
+
+
+class Slow(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        s.spin(1_000_000)
+        return task.with_data(task.data)
+
+
+def test_files_written_by_workers_are_the_same_bytes_twice(tmp_path: Path) -> None:
+    """Law 8, and law 1: neither the time nor the number of workers is in what is written."""
+    contents = []
+    for name, workers in (("one", 0), ("two", 2), ("three", 2)):
+        tasks = [DocumentBatch(data=pa.table({"id": [n]})) for n in range(6)]
+        result = run(workers, s.WriteRows(path=str(tmp_path / name)), tasks=tasks)
+        assert all(isinstance(task, FileGroupTask) for task in result)
+        contents.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert contents[0] == contents[1] == contents[2]
+    assert len(contents[0]) == 6

@@ -1,0 +1,126 @@
+"""How numbers are added, multiplied and raised so that they have the same bits on every machine and in every batch.
+
+BLAS, NumPy's reductions and the transcendental functions of NumPy and of C libraries choose their order of sums and
+their polynomials by processor, by the number of threads and by the shape of the arrays. What is used here is only:
+
+- ``+ - * /`` and ``sqrt`` of whole arrays, which IEEE 754 rounds correctly, one number at a time;
+- sums of whole numbers below 2**53 in float64, which no order can round, so that BLAS may compute them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# Whole numbers of a float64 are exact up to here.
+_EXACT_BITS = 53
+# ln 2 in two parts: the first has so few digits that a multiple of it by an exponent is exact.
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_LOG2_E = 1.4426950408889634
+_SQRT_HALF = 0.7071067811865476
+# Beyond these a float32 of the logistic function is 0 or 1.
+_LOGISTIC_REACH = 110.0
+
+
+def row_sums(values: NDArray[Any]) -> Floats:
+    """The sum of every row of a matrix, in float64: halves are added to one another until one number is left."""
+    rest = np.asarray(values, np.float64)
+    if not rest.shape[1]:
+        return np.zeros(len(rest))
+    while (width := rest.shape[1]) > 1:
+        half = width // 2
+        added = rest[:, :half] + rest[:, half : 2 * half]
+        rest = np.concatenate([added, rest[:, 2 * half :]], axis=1) if width % 2 else added
+    return np.array(rest[:, 0])
+
+
+def unit_rows(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Every row divided by its length, as float32; a row of zeros stays, as `torch.nn.functional.normalize` has it."""
+    wide = np.asarray(values, np.float64)
+    with np.errstate(invalid="ignore"):  # a vector with infinities becomes one with NaN, which callers reject
+        lengths = np.maximum(np.sqrt(row_sums(wide * wide)), 1e-12)
+        return (wide / lengths[:, None]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Weights to multiply rows with, about as precise as float32 is: ``matrix.times(rows)`` is ``rows @ weights.T``.
+
+    Weights and rows are rounded to whole numbers, relative to the largest of each row, that are small enough for every
+    partial sum of products to be exact: 21 bits where a row has 768 numbers.
+    """
+
+    whole: Floats
+    scales: Floats
+    bits: int
+
+    @classmethod
+    def of(cls, weights: NDArray[Any]) -> Matrix:
+        """The matrix with these rows of weights."""
+        bits = (_EXACT_BITS - max(1, weights.shape[1]).bit_length()) // 2
+        return cls(*_whole_rows(np.asarray(weights, np.float64), bits), bits)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows of weights, and how many each has."""
+        return self.whole.shape
+
+    def times(self, rows: NDArray[Any]) -> Floats:
+        """The product of each row with each row of weights; NaN for a row with infinities or NaN."""
+        wide = np.asarray(rows, np.float64)
+        finite = np.isfinite(wide).all(axis=1)
+        if not finite.all():
+            wide = np.where(finite[:, None], wide, 0.0)
+        whole, scales = _whole_rows(wide, self.bits)
+        found: Floats = whole @ self.whole.T
+        found *= scales[:, None]
+        found *= self.scales
+        found[~finite] = np.nan
+        return found
+
+
+def _whole_rows(rows: Floats, bits: int) -> tuple[Floats, Floats]:
+    """Rows as whole numbers of at most ``bits`` bits, and the power of two that each is to be multiplied with."""
+    exponents = np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1] - bits
+    # Powers of two that a float64 has, as has every one that float32 and products of a few of them lead to.
+    exponents = np.maximum(exponents, -900)
+    whole = rows * np.ldexp(1.0, -exponents)[:, None]
+    return np.rint(whole, out=whole), np.ldexp(1.0, exponents)
+
+
+def logistic(values: NDArray[Any]) -> Floats:
+    """``1 / (1 + exp(-x))``."""
+    found: Floats = 1.0 / (1.0 + exp(-np.clip(np.asarray(values, np.float64), -_LOGISTIC_REACH, _LOGISTIC_REACH)))
+    return found
+
+
+def exp(values: Floats) -> Floats:
+    """The exponential function for numbers whose result is a normal float64, to about 1e-16 of it."""
+    whole = np.rint(values * _LOG2_E)
+    rest = (values - whole * _LN2_HIGH) - whole * _LN2_LOW
+    # Taylor's series in Horner's form: beyond the thirteenth power nothing is left of numbers below 0.35.
+    found = np.ones_like(rest)
+    for power in range(13, 0, -1):
+        found = found * rest / power + 1.0
+    raised: Floats = np.ldexp(found, np.where(np.isfinite(whole), whole, 0.0).astype(np.int32))
+    return raised
+
+
+def log2(values: NDArray[Any]) -> Floats:
+    """The binary logarithm of positive numbers, to about 1e-15; exact for powers of two."""
+    parts, exponents = np.frexp(np.asarray(values, np.float64))
+    low = parts < _SQRT_HALF
+    parts, exponents = np.where(low, parts * 2.0, parts), exponents - low
+    # ln x = 2 artanh((x - 1) / (x + 1)), whose argument is at most 0.172 here.
+    small = (parts - 1.0) / (parts + 1.0)
+    square = small * small
+    series = np.zeros_like(small)
+    for power in range(23, 0, -2):
+        series = series * square + 1.0 / power
+    found: Floats = exponents + 2.0 * _LOG2_E * (small * series)
+    return found

@@ -1,0 +1,64 @@
+"""What a user writes. `test_types_for_users.py` runs type checkers over it; nothing runs it.
+
+``# -> T``: the type that is revealed here. ``# error``: a mistake that a type checker must find here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import reveal_type
+
+import curator_text
+from curator_backends import RayDataExecutor
+from curator_core import DocumentBatch, LocalExecutor, Pipeline, ProcessingStage, Resources
+from curator_core.testing import Subject, checks
+from curator_image import ImageReader, ResolutionFilter
+from curator_text import JsonlReader, JsonlWriter, WebEnglish, WordCountFilter, filters, readers
+
+words = WordCountFilter(min_words=50)
+reveal_type(words)  # -> WordCountFilter
+reveal_type(words.min_words)  # -> int
+reveal_type(words.with_(name="length", resources=Resources(cpus=0.5)))  # -> WordCountFilter
+reveal_type(curator_text.WordCountFilter())  # -> WordCountFilter
+reveal_type(filters.GopherQualityFilter())  # -> GopherQualityFilter
+reveal_type(readers.CsvReader(paths="in"))  # -> CsvReader
+reveal_type(ImageReader(paths="in"))  # -> ImageReader
+reveal_type(ResolutionFilter())  # -> ResolutionFilter
+reveal_type(RayDataExecutor())  # -> RayDataExecutor
+reveal_type(checks(Subject("my_package:MyExecutor")))  # -> list[Check]
+
+WordCountFilter(min_words="50")  # error
+WordCountFilter(min_word=50)  # error
+WordCountFilter(mode="anotate")  # error
+JsonlReader()  # error
+print(curator_text.WordCountFiltre)  # error
+
+
+@dataclass
+class AddLength(ProcessingStage[DocumentBatch, DocumentBatch]):
+    column: str = "text"
+
+    def inputs(self) -> list[str]:
+        return [self.column]
+
+    def outputs(self) -> list[str]:
+        return ["length"]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        reveal_type(task.column_names)  # -> list[str]
+        reveal_type(task.num_rows)  # -> int
+        self.record_dropped("short", rows="1")  # error
+        return task
+
+
+reveal_type(AddLength("body").column)  # -> str
+AddLength(colum="body")  # error
+
+pipeline = Pipeline([JsonlReader(paths="in/*.jsonl"), words, WebEnglish(), AddLength(), JsonlWriter(path="out")])
+reveal_type(pipeline.add_stage(words))  # -> Pipeline
+result = pipeline.run(LocalExecutor(workers=2), on_error="quarantine")
+reveal_type(result)  # -> RunResult
+reveal_type(list(result))  # -> list[Task[Any]]
+reveal_type(result.summary.rows_dropped)  # -> int
+pipeline.run(on_error="ignore")  # error
+Pipeline([WordCountFilter])  # error
