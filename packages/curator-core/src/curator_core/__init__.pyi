@@ -9,6 +9,7 @@ from curator_core.errors import OutputError as OutputError
 from curator_core.errors import PlanError as PlanError
 from curator_core.errors import RunRefused as RunRefused
 from curator_core.errors import StageError as StageError
+from curator_core.errors import TaskTimeout as TaskTimeout
 from curator_core.errors import TooManyErrors as TooManyErrors
 from curator_core.errors import UsageError as UsageError
 from curator_core.errors import WorkerDied as WorkerDied
@@ -37,6 +38,7 @@ from curator_core.pipeline import Pipeline as Pipeline
 from curator_core.planning.plan import Plan as Plan
 from curator_core.running.result import RunResult as RunResult
 from curator_core.running.result import RunSummary as RunSummary
+from curator_core.stages.cast import Cast as Cast
 from curator_core.stages.column_filter import ColumnFilter as ColumnFilter
 from curator_core.stages.columns import DropColumns as DropColumns
 from curator_core.stages.columns import RenameColumns as RenameColumns
@@ -58,6 +60,7 @@ __all__ = [
     "AddId",
     "BaseExecutor",
     "BaseStageAdapter",
+    "Cast",
     "ColumnFilter",
     "CompositeStage",
     "CuratorError",
@@ -93,6 +96,7 @@ __all__ = [
     "StageError",
     "StagePerfStats",
     "Task",
+    "TaskTimeout",
     "TooManyErrors",
     "UsageError",
     "Where",

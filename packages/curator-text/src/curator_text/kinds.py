@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
-# Text that is JSON, for values that no one Arrow type holds.
-JSON = pa.json_(pa.utf8())
+from curator_core.arrow.json_column import JSON
+
 # Beyond it not every whole number is a 64-bit float.
 EXACT = 1 << 53
 # Lists in lists in lists: deeper ones are JSON.
@@ -234,7 +234,8 @@ def _one_field(
     )
     floats = [part for part in parts if has_floats(part.type)]
     other = next((part.metadata for part in parts if part.metadata and not (is_whole(part) or is_late(part))), None)
-    found = marked(name, kind, whole=bool(floats) and all(map(is_whole, floats)), late=all(map(is_late, parts)))
+    whole = has_floats(kind) and bool(floats) and all(map(is_whole, floats))
+    found = marked(name, kind, whole=whole, late=all(map(is_late, parts)))
     if other and not found.metadata:
         found = found.with_metadata(other)
     return found.with_nullable(missing or any(part.nullable for part in parts))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from curator_core.arrow.json_column import JSON
 from curator_core.errors import CuratorError, UsageError
 from curator_text.json_text import json_values
-from curator_text.kinds import JSON
 
 
 def keeps_values(column: pa.ChunkedArray | pa.Array, kind: pa.DataType) -> bool:

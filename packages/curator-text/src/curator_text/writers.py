@@ -15,10 +15,11 @@ from curator_core.errors import UsageError, nearest
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
-from curator_core.storage import AtomicFile, join, open_input, write_atomic
+from curator_core.storage import AtomicFile, join, write_atomic
 from curator_core.storage.packing import parts_folder
 from curator_text import packing
 from curator_text.json_text import json_lines
+from curator_text.parquet_files import brought_to, schema_of, write_packed, write_table
 
 _SUFFIX = {"gzip": ".gz", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
 _ALIASES = {"gz": "gzip", "zst": "zstd", "bzip2": "bz2", "none": None}
@@ -97,7 +98,9 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     With ``target_size`` (such as ``"512MB"``) the files of all tasks are packed, when the run is complete, into
     ``00000.parquet``, ``00001.parquet`` and so on, of about that size, in the order of the input; in each folder by itself.
-    All of them have the same columns and types then.
+
+    When the run is complete, all files have the same columns and types: what is missing in some is null there, numbers are
+    of a type that holds all of them, and a column of values of several kinds is one of JSON.
     """
 
     path: str
@@ -138,36 +141,23 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return _done(self, task, records)
 
     def _write(self, out: AtomicFile, table: pa.Table) -> None:
-        import pyarrow.parquet as pq
-
-        rows = max(1, table.num_rows)
-        per_group = max(1, rows * self._row_group_bytes // max(1, table.get_total_buffer_size()))
-        # Counts and page statistics are written; the time of writing and the like are not, so files are repeatable.
-        pq.write_table(table, out, compression=self.compression, row_group_size=min(rows, per_group))
+        write_table(out, table, compression=self.compression, row_group_bytes=self._row_group_bytes)
 
     def repacks(self) -> bool:
         return self._target_size is not None
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
-        """Pack the files of all tasks, with row groups as large as they may be."""
+        """Give all files the same columns and types, and with a ``target_size`` pack them."""
+        settings: dict[str, Any] = {"compression": self.compression, "row_group_bytes": self._row_group_bytes}
         if self._target_size is None:
-            return None
-        import pyarrow.parquet as pq
-
+            schema, schemas = schema_of([record.path for record in outputs])
+            return brought_to(schema, outputs, schemas, **settings)
         schema = pa.schema([])
 
-        def prepare(parts: Sequence[str]) -> None:
+        def prepare(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
             nonlocal schema
-            schemas = []
-            for part in parts:
-                with open_input(part) as stream:
-                    schemas.append(pq.read_schema(stream))
-            schema = packing.together(schemas, parts)
-
-        def write(parts: Sequence[str], out: AtomicFile) -> None:
-            with pq.ParquetWriter(out, schema, compression=self.compression) as target:
-                for table in _row_groups(parts, schema, self._row_group_bytes):
-                    target.write_table(table, row_group_size=max(1, table.num_rows))
+            schema, schemas = schema_of([record.path for record in (*standing, *fresh)])
+            return brought_to(schema, standing, schemas[: len(standing)], **settings)
 
         return packing.pack(
             self.path,
@@ -175,28 +165,9 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
             limit=self._target_size,
             suffix=".parquet",
             settings={"row_group_bytes": self._row_group_bytes},
-            write=write,
+            write=lambda parts, out: write_packed(out, parts, schema, **settings),
             prepare=prepare,
         )
-
-
-def _row_groups(parts: Sequence[str], schema: pa.Schema, limit: int) -> Iterator[pa.Table]:
-    """The rows of several files as tables of at most ``limit`` bytes, unless a row group of theirs is larger."""
-    import pyarrow.parquet as pq
-
-    held: list[pa.Table] = []
-    size = 0
-    for part in parts:
-        with open_input(part) as stream, pq.ParquetFile(stream) as file:
-            for number in range(file.num_row_groups):
-                table = packing.fitted(file.read_row_group(number), schema)
-                if held and size + table.nbytes > limit:
-                    yield pa.concat_tables(held)
-                    held, size = [], 0
-                held.append(table)
-                size += table.nbytes
-    if held:
-        yield pa.concat_tables(held)
 
 
 def _write_compressed(out: AtomicFile, lines: Iterable[bytes], codec: str) -> None:

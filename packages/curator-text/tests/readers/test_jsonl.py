@@ -14,13 +14,14 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from curator_core.arrow.json_column import JSON
 from curator_core.errors import UsageError
 from curator_text.json_text import json_lines
-from curator_text.kinds import JSON, one_schema
+from curator_text.kinds import one_schema
 from curator_text.readers import JsonlReader, _bytes, jsonl
 from curator_text.readers._bytes import Block, line_blocks
 from curator_text.readers.jsonl import JsonlRead
-from curator_text.widening import keeps_values
+from curator_text.widening import fitted, keeps_values
 
 from .helpers import read_all, read_files
 
@@ -146,10 +147,14 @@ def test_a_range_finds_the_types_that_the_whole_file_has(tmp_path, lines, width)
     rows[115] = {"t": "x", "n": 1, "edge": True}
     path = put(tmp_path / "a.jsonl", *rows)
     size = Path(path).stat().st_size
-    whole = read_files(JsonlRead(batch_bytes="8MiB"), [path]).batches[0].to_pyarrow()
-    for span in [(0, size), (0, 5000), (size - 100, size)]:
-        for batch in read_files(JsonlRead(batch_bytes="2KiB"), [path], [span]).batches[:1]:
-            assert batch.to_pyarrow().schema == whole.schema
+    (whole,) = [list(json_lines(read_files(JsonlRead(batch_bytes="60MiB"), [path]).table))]
+    assert b'"edge":null' in whole[0]
+    assert (b'"n":0.0' in whole[0]) == (width == 10 and lines <= 200)
+    for start, stop in [(0, 5000), (size - 100, size), (size // 2, size // 2 + 100_000)]:
+        got = read_files(JsonlRead(batch_bytes="2KiB"), [path], [(start, min(stop, size))])
+        lines_of = [line for batch in got.batches for line in json_lines(batch.to_pyarrow())]
+        first = Path(path).read_bytes()[:start].count(b"\n") + (start > 0)
+        assert lines_of == whole[first : first + len(lines_of)]
 
 
 def test_a_value_of_another_type_keeps_its_row_and_its_value(tmp_path):
@@ -218,8 +223,12 @@ def test_drift_of_types_costs_no_row_and_no_value(tmp_path, drift):
             ).batches
         ]
         assert [line for table in cut for line in json_lines(table)] == lines
-        again = one_schema([table.schema for table in cut], lambda at, name, kind: keeps_values(cut[at][name], kind))
+        again = schema_of(cut)
         assert again.equals(schema, check_metadata=True)
+
+
+def schema_of(tables: list[pa.Table]) -> pa.Schema:
+    return one_schema([table.schema for table in tables], lambda at, name, kind: keeps_values(tables[at][name], kind))
 
 
 def no_question(number, name, kind):
@@ -420,6 +429,45 @@ def test_types_guessed_by_few_lines_are_those_of_two_hundred(tmp_path_factory, r
         ]
 
     assert read(lines) == read(0)
+
+
+DRIFTING = (
+    st.one_of(KINDS) | st.none() | st.sampled_from([0, 1.0, -0.0, (1 << 53) + 1, [[]], [1, 2.0], [1.0], ["x", 1]])
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), DRIFTING, max_size=3), max_size=14), st.data())
+@example([{"a": []}, {"a": [1.0]}, {"a": [1]}, {"b": 1, "a": [0.5]}], None)
+def test_however_a_file_is_cut_its_rows_come_out_the_same(tmp_path_factory, rows, data):
+    rows = [{"id": number, **row} for number, row in enumerate([{}, *rows])]
+    path = put(tmp_path_factory.mktemp("r") / "a.jsonl", *rows)
+    size = Path(path).stat().st_size
+
+    def read(batch_bytes: int, step: int):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jsonl, "_FIRST_LINES", 2)
+            patch.setattr(jsonl, "_GUESS_LINES", 1)
+            spans = [(start, min(start + step, size)) for start in range(0, size, step)]
+            parts = [read_files(JsonlRead(batch_bytes=batch_bytes), [path], [span]) for span in spans]
+        tables = [batch.to_pyarrow() for part in parts for batch in part.batches]
+        lines = [line for table in tables for line in json_lines(table)]
+        schema = schema_of([table for table in tables if table.num_rows]) if lines else None
+        packed = (
+            b"".join(json_lines(pa.concat_tables(fitted(t, schema) for t in tables if t.num_rows))) if lines else b""
+        )
+        return lines, str(schema), packed
+
+    whole = read(1 << 20, size)
+    assert [without_nulls(json.loads(line)) for line in whole[0]] == [without_nulls(row) for row in rows]
+    if data is None:
+        assert all(read(64, step) == whole for step in range(5, size))
+    else:
+        assert read(data.draw(st.integers(64, 200)), data.draw(st.integers(5, size + 5))) == whole
+
+
+def without_nulls(row: dict) -> dict:
+    return {key: value for key, value in row.items() if value is not None}
 
 
 @settings(max_examples=150, deadline=None)

@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import JSON
 from curator_text.json_text import value_text
-from curator_text.kinds import EXACT, JSON, Kinds, aligner, has_floats, marked, one_schema
+from curator_text.kinds import EXACT, Kinds, aligner, has_floats, marked, one_schema
 from curator_text.readers._lines import MOST_LEVELS, BadLine, parse_line
 from curator_text.readers._schema import Check
 from curator_text.widening import fitted, keeps_values
@@ -31,6 +32,8 @@ from curator_text.widening import fitted, keeps_values
 _PIECES = 16
 _PYTHON = {pa.string(): str, pa.int64(): int, pa.uint64(): int, pa.float64(): float, pa.bool_(): bool}
 _PLAIN = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
+# Lists of which nothing is known but that they are lists, because each is empty or holds nulls.
+_EMPTY, _TEXTS = pa.list_(pa.null()), pa.list_(pa.string())
 _OPENS = np.isin(np.arange(256), [ord("["), ord("{")])
 
 
@@ -164,7 +167,7 @@ class LineParser:
     def _at_once(self, data: memoryview, bytes_: np.ndarray[Any, Any], ends: np.ndarray[Any, Any]) -> pa.Table | None:
         """The table of a block, or None where it cannot be proven that nothing is wrong with it."""
         schema = self._schema(self._tried)
-        if not len(schema) or JSON in schema.types:
+        if not len(schema) or not all(map(_parsable, schema.types)):
             return None
         starts = np.empty_like(ends)
         starts[:1], starts[1:] = 0, ends[:-1] + 1
@@ -184,12 +187,13 @@ class LineParser:
         buffer = pa.py_buffer(data)
         if not _is_utf8(buffer):
             return None
+        given = pa.schema([(part.name, _TEXTS if part.type == _EMPTY else part.type) for part in schema])
         try:
             table = pj.read_json(
                 pa.BufferReader(buffer),
                 read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
                 parse_options=pj.ParseOptions(
-                    explicit_schema=schema,
+                    explicit_schema=given,
                     unexpected_field_behavior="error" if self.only is None else "ignore",
                 ),
             )
@@ -197,7 +201,9 @@ class LineParser:
             return None
         if table.num_rows != len(starts) or not all(_exact(column) for column in table.columns):
             return None
-        return pa.table(table.columns, schema=schema)
+        columns = [_emptied(c) if t == _EMPTY else c for c, t in zip(table.columns, schema.types, strict=True)]
+        fields = [part.with_type(column.type) for part, column in zip(schema, columns, strict=True)]
+        return pa.table(columns, schema=pa.schema(fields))
 
     # Line by line ----------------------------------------------------------------------------------------------------
 
@@ -290,6 +296,24 @@ def _to_array(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_float64(kind):
         values = [float(value) if type(value) is int else value for value in values]
     return array(values, kind)
+
+
+def _parsable(kind: pa.DataType) -> bool:
+    """Whether Arrow's parser makes such a column. Lists of nothing (`_EMPTY`) it makes wrongly, so they are lists of text to it."""
+    if pa.types.is_list(kind):
+        return bool(kind == _EMPTY) or (not pa.types.is_null(kind.value_type) and _parsable(kind.value_type))
+    return bool(kind != JSON)
+
+
+def _emptied(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Lists of text as lists of nothing, where none of them holds a text."""
+    if any(len(chunk.flatten()) > chunk.flatten().null_count for chunk in column.chunks):
+        return column
+    chunks = [
+        pa.ListArray.from_arrays(chunk.offsets, pa.nulls(len(chunk.values)), type=_EMPTY, mask=chunk.is_null())
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, _EMPTY)
 
 
 def _may_be_deep(bytes_: np.ndarray[Any, Any], starts: np.ndarray[Any, Any]) -> bool:

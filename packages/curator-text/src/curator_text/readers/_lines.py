@@ -14,6 +14,7 @@ import orjson
 MOST_LEVELS = 512
 # Strings, whole or cut off: brackets in them open nothing.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_LONG_NUMBER = re.compile(rb"\d{19}")
 
 
 class BadLine(Exception):
@@ -67,9 +68,8 @@ def first_lines(data: bytes, limit: int) -> Iterator[dict[str, Any]]:
         if not raw or raw.isspace():
             continue
         try:
-            row = orjson.loads(raw)
-            if not isinstance(row, dict) or any(map(_beyond_64_bits, row.values())):
-                row = parse_line(raw)
+            # orjson makes floats of integers beyond 64 bits.
+            row = parse_line(raw) if _LONG_NUMBER.search(raw) else orjson.loads(raw)
         except orjson.JSONDecodeError:
             try:
                 row = parse_line(raw)
@@ -77,7 +77,8 @@ def first_lines(data: bytes, limit: int) -> Iterator[dict[str, Any]]:
                 continue
         except BadLine:
             continue
-        yield row
+        if isinstance(row, dict):
+            yield row
 
 
 def _array_hint(text: str) -> str:
@@ -115,10 +116,3 @@ def _check_pairs(row: dict[str, Any]) -> None:
             json.dumps([key, value], ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise BadLine("lone surrogate", f"{key!r} holds half of a surrogate pair, which is not text") from None
-
-
-def _beyond_64_bits(value: Any) -> bool:
-    """Whether this may have been an integer that orjson has made a float of."""
-    if isinstance(value, float):
-        return not -(2.0**63) < value < 2.0**63
-    return isinstance(value, list) and any(map(_beyond_64_bits, value))

@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from curator_core.arrow.json_column import JSON
 from curator_core.errors import UsageError, nearest
 from curator_text.json_text import value_text
-from curator_text.kinds import EXACT, JSON
+from curator_text.kinds import EXACT
 from curator_text.readers._lines import BadLine
 
 _LIST = re.compile(r"\s*list\s*<(.*)>\s*", re.DOTALL)
@@ -101,8 +102,8 @@ def _check(kind: pa.DataType) -> Check:
     return lambda value, name: None if value is None else check(value, name)
 
 
-def _as_json(kind: pa.DataType) -> Check:
-    return lambda value, name: value_text(value)
+def _as_json(_kind: pa.DataType) -> Check:
+    return lambda value, _name: value_text(value)
 
 
 def _as_text(kind: pa.DataType) -> Check:

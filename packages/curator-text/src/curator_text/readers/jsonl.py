@@ -150,7 +150,7 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
     def _types_from(self, head: bytes | None) -> dict[str, pa.DataType] | None:
         """The types by what the user declared, and by the first lines of a file for the rest."""
         if self._columns is not None and all(name in self._types for name in self._columns):
-            return dict(self._types)
+            return {name: self._types[name] for name in self._columns}
         if head is None:
             return None
         rows = first_lines(head, _FIRST_LINES)
