@@ -85,7 +85,7 @@ def test_a_group_is_a_stage_that_survives_what_xenna_does_with_it() -> None:
     pytest.importorskip("cosmos_xenna")
     from curator_backends.xenna.stage import named_stage
 
-    looks: list[int] = []
+    polls: list[int] = []
     stage: Any = named_stage(
         "SplitRows",
         job=Job("token", 0, group_of_two(), RunContext()),
@@ -93,12 +93,12 @@ def test_a_group_is_a_stage_that_survives_what_xenna_does_with_it() -> None:
         cpus=0.5,
         gpus=0.25,
         environment={"env_vars": {"A": "1"}, "config": {"setup_timeout_seconds": 7}},
-        look=lambda: looks.append(1),
+        poll=lambda: polls.append(1),
     )
     assert type(stage).__name__ == "SplitRows"
     assert copy.deepcopy(stage) is stage
     assert stage.stage_batch_size == 4
-    assert looks == [1]
+    assert polls == [1]
     assert (stage.required_resources.cpus, stage.required_resources.gpus) == (0.5, 0.25)
     environment = copy.deepcopy(stage.env_info)
     environment.extra_env_vars["CUDA_VISIBLE_DEVICES"] = "0"
@@ -106,7 +106,7 @@ def test_a_group_is_a_stage_that_survives_what_xenna_does_with_it() -> None:
     assert sent["env_vars"] == {"A": "1", "CUDA_VISIBLE_DEVICES": "0"}
     assert sent["config"]["setup_timeout_seconds"] == 7
     state = pickle.loads(pickle.dumps(stage.__getstate__()))
-    assert state["_look"] is None
+    assert state["_poll"] is None
 
 
 def group_of_two() -> Group:

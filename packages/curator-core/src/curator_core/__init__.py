@@ -36,6 +36,7 @@ _HOME = {
     "Pipeline": "pipeline",
     "Plan": "planning.plan",
     "PlanError": "errors",
+    "Preview": "running.preview",
     "ProcessingStage": "model.stage",
     "RayStageSpecKeys": "model.engine_facts",
     "RenameColumns": "stages.columns",
@@ -59,6 +60,8 @@ _HOME = {
     "Workflow": "workflow",
     "XennaStageSpecKeys": "model.engine_facts",
     "build_stage": "config.build",
+    "dump_pipeline": "config.dump",
+    "load_pipeline": "config.pipeline_file",
     "stage": "model.function_stage",
 }
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import linecache
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# Of an error's text, how many lines a notebook shows.
+_NOTEBOOK_LINES = 12
+_FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
 
 
 class CuratorError(Exception):
     """Base of every error that Curator raises on purpose; its text is written for the user."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show in place of forty frames of ours: the message; ``%tb`` has the frames."""
+        first, *rest = str(self).splitlines() or [""]
+        if len(rest) > _NOTEBOOK_LINES:
+            rest = [f"  … {len(rest) - _NOTEBOOK_LINES} lines are in str(error) …", *rest[-_NOTEBOOK_LINES:]]
+        return [f"{type(self).__name__}: {first}", *rest]
 
 
 class UsageError(CuratorError):
@@ -40,7 +53,7 @@ class StageError(CuratorError):
         self.reason = reason
         self.task_id = task_id
         self.hook = hook
-        self.details = details
+        self.details = with_source_lines(details)
 
     def __str__(self) -> str:
         where = f" in {self.hook}()" if self.hook else "" if self.task_id is None else f" on task {self.task_id!r}"
@@ -88,6 +101,24 @@ class TooManyErrors(CuratorError):
 
 # These end a run under every policy: setting rows aside would not help.
 FATAL = (AccountingError, MissingDependency, OutputError, PlanError, RunRefused, StageError, TooManyErrors, WorkerDied)
+
+
+def with_source_lines(details: str) -> str:
+    """A traceback with the source lines that this process has and the one where it was written had not.
+
+    Code of a notebook's cell, or of a script that has moved, is in no file that a worker could read.
+    """
+    lines = details.split("\n")
+    filled = []
+    for place, line in enumerate(lines):
+        filled.append(line)
+        frame = _FRAME.match(line)
+        following = lines[place + 1] if place + 1 < len(lines) else ""
+        if frame and not following.startswith("    "):
+            source = linecache.getline(frame["file"], int(frame["line"])).strip()
+            if source:
+                filled.append(f"    {source}")
+    return "\n".join(filled)
 
 
 def check_whole(what: str, value: object, *, least: int = 1, optional: bool = False) -> None:
