@@ -490,7 +490,7 @@ def test_a_run_killed_before_it_knows_that_it_is_done_goes_on(tmp_path: Path, mo
     def killed(*_: object) -> None:
         raise Stop
 
-    monkeypatch.setattr("curator_core.running.run._Run._ordered", killed)  # what comes after the mark
+    monkeypatch.setattr("curator_core.running.run.ordered_results", killed)  # what comes after the success file
     monkeypatch.setattr("curator_core.running.run._Run._record_failure", lambda *_: None)
     with pytest.raises(Stop):
         trial.run()
@@ -499,13 +499,29 @@ def test_a_run_killed_before_it_knows_that_it_is_done_goes_on(tmp_path: Path, mo
     trial.check(trial.run(resume=True))
 
 
-def test_a_run_without_a_directory_says_what_it_has_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [True, False], ids=["of a run with a directory", "of a run without one"])
+def test_a_run_without_a_directory_does_not_write_over_finished_output(tmp_path: Path, kept: bool) -> None:
     trial = here(tmp_path)
-    trial.run()
-    same = Pipeline(trial.stages()).run(LocalExecutor(workers=0))
-    assert same.summary.warnings == []
-    result = changed_stages(trial).run(LocalExecutor(workers=0))
-    assert "held another finished output" in result.summary.warnings[0]
+    trial.run() if kept else Pipeline(trial.stages()).run(LocalExecutor(workers=0))
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(RunRefused, match=r"holds finished output: choose another folder, .*fresh=True, .*run_dir"):
+        changed_stages(trial).run(LocalExecutor(workers=0))
+    assert snapshot(tmp_path / "out") == before
+
+    changed_stages(trial).run(LocalExecutor(workers=0), fresh=True)
+    assert snapshot(tmp_path / "out") != before
+
+
+def test_a_run_without_a_directory_that_was_stopped_is_simply_run_again(tmp_path: Path) -> None:
+    trial = here(tmp_path)
+
+    def stop(_: Any) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        Pipeline(trial.stages()).run(LocalExecutor(workers=0), progress=stop)
+    Pipeline(trial.stages()).run(LocalExecutor(workers=0))
+    assert_same(snapshot(tmp_path / "out"), trial.expected())
 
 
 @pytest.mark.parametrize("folder", ["ledger", "sources"])

@@ -21,7 +21,7 @@ from curator_core.stages.files import FilePartitioning, parse_bytes
 
 
 def partition(earlier: dict[str, Any] | None = None, **params: Any) -> list[FileGroupTask]:
-    start = EmptyTask(dataset_name="d", _metadata={"earlier_groups": earlier} if earlier else {})
+    start = EmptyTask(dataset_name="d", _metadata={"earlier_members": earlier} if earlier else {})
     return list(FilePartitioning(**params).process(start))
 
 

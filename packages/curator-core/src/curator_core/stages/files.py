@@ -71,11 +71,11 @@ class FilePartitioning(SourceStage[FileGroupTask]):
             raise UsageError(f"FilePartitioning.extensions must be a list such as [{self.extensions!r}]")
 
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
-        """The sources. On a resumed run ``task._metadata["earlier_groups"]`` brings the groups of the run so far, by
-        task id: those whose members all exist stay as they were, so that new files only make new groups.
+        """The sources. On a resumed run ``task._metadata["earlier_members"]`` brings the files of the sources so far, by
+        task id: sources whose files all exist stay as they were, so that new files only make new sources.
         """
         parts = list(self._parts(self._files()))
-        groups = _earlier_groups(task._metadata.get("earlier_groups", {}), parts)
+        groups = _earlier(task._metadata.get("earlier_members", {}), parts)
         taken = {part.key for _, group in groups for part in group}
         for group in self._groups(part for part in parts if part.key not in taken):
             names = [text for part in group for text in (part.name, _range_text(part.range))]
@@ -229,7 +229,7 @@ def checked_paths(what: str, paths: Any) -> list[str]:
     return [os.fspath(entry) for entry in entries]
 
 
-def _earlier_groups(earlier: Any, parts: list[_Part]) -> list[tuple[str, list[_Part]]]:
+def _earlier(earlier: Any, parts: list[_Part]) -> list[tuple[str, list[_Part]]]:
     present = {part.key: part for part in parts}
     groups = []
     for task_id, members in earlier.items():
