@@ -64,11 +64,15 @@ check: sync ## format, lint, types, import contracts, version ranges, text
 	$(BIN)/python tools/check_text.py
 	$(BIN)/python tools/stubs.py --check
 	$(BIN)/python tools/surface.py --check
+	$(BIN)/python tools/draw_architecture.py --check
+	$(BIN)/python tools/decision_index.py --check
 
 .PHONY: generate
-generate: sync ## renew what is made from the code: stubs for type checkers and editors, the record of public names
+generate: sync ## renew what is made from the code: stubs, public names, the picture of layers, the index of decisions
 	@$(BIN)/python tools/stubs.py
 	@$(BIN)/python tools/surface.py
+	@$(BIN)/python tools/draw_architecture.py
+	@$(BIN)/python tools/decision_index.py
 
 .PHONY: format
 format: sync ## format the code and mend what lint can mend

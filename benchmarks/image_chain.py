@@ -184,7 +184,8 @@ class PeakMemory:
 
 def few_of_each(tars: list[Path], folder: Path) -> None:
     """The first samples of every tar, as tars."""
-    from curator_image.tar import END, Member, padding, read_tar, tar_header
+    from curator_image.tar.read import Member, read_tar
+    from curator_image.tar.write import END, padding, tar_header
 
     folder.mkdir(parents=True, exist_ok=True)
     for tar in tars:

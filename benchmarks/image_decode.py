@@ -26,7 +26,7 @@ BATCH = 128  # what our reader makes too; pictures that nobody keeps would cost 
 
 def memory(paths: list[str]) -> list[bytes]:
     from curator_core.model.task import FileGroupTask
-    from curator_image.reader import ImageRead
+    from curator_image.reading.read import ImageRead
 
     return [
         data
@@ -39,7 +39,7 @@ def ours(paths: list[str]) -> Callable[[], int]:
     from curator_core.model.engine_facts import WorkerMetadata
     from curator_core.model.task import FileGroupTask
     from curator_image.decode import ImageDecode
-    from curator_image.reader import ImageRead
+    from curator_image.reading.read import ImageRead
 
     decode = ImageDecode(columns=["pixels"], size=224, mode="squash", resample="bilinear")
     decode.setup(WorkerMetadata())

@@ -10,7 +10,7 @@ from typing import reveal_type
 
 import curator_text
 from curator_backends import RayDataExecutor
-from curator_core import DocumentBatch, LocalExecutor, Pipeline, ProcessingStage, Resources
+from curator_core import DocumentBatch, LocalExecutor, Pipeline, ProcessingStage, Resources, stage
 from curator_core.testing import Subject, checks
 from curator_image import ImageReader, ResolutionFilter
 from curator_text import JsonlReader, JsonlWriter, WebEnglish, WordCountFilter, filters, readers
@@ -54,7 +54,29 @@ class AddLength(ProcessingStage[DocumentBatch, DocumentBatch]):
 reveal_type(AddLength("body").column)  # -> str
 AddLength(colum="body")  # error
 
-pipeline = Pipeline([JsonlReader(paths="in/*.jsonl"), words, WebEnglish(), AddLength(), JsonlWriter(path="out")])
+
+@stage(inputs=["text"], outputs=["shout"])
+def Shout(batch: DocumentBatch, mark: str = "!") -> DocumentBatch:  # noqa: N802 - named as a stage
+    reveal_type(mark)  # -> str
+    return batch
+
+
+@stage
+def Longer(  # noqa: N802
+    batch: DocumentBatch, itself: ProcessingStage[DocumentBatch, DocumentBatch], chars: int = 3
+) -> DocumentBatch:
+    itself.record_dropped("short", chars)
+    return batch
+
+
+reveal_type(Shout(mark="?"))  # -> FunctionStage
+reveal_type(Longer(chars=5))  # -> FunctionStage
+Shout(mark=1)  # error
+Longer(char=5)  # error
+
+pipeline = Pipeline(
+    [JsonlReader(paths="in/*.jsonl"), words, WebEnglish(), AddLength(), Shout(), JsonlWriter(path="out")]
+)
 reveal_type(pipeline.add_stage(words))  # -> Pipeline
 result = pipeline.run(LocalExecutor(workers=2), on_error="quarantine")
 reveal_type(result)  # -> RunResult

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from curator_backends import RayDataExecutor, XennaExecutor, cluster
-from curator_backends.cluster import _start, import_ray
+from curator_backends import RayDataExecutor, XennaExecutor, processes
+from curator_backends.cluster import _join, import_ray
 from curator_backends.options import RayOptions
 from curator_backends.xenna.executor import _stage_options
 from curator_core.errors import PlanError, UsageError
@@ -54,10 +54,10 @@ def test_the_size_of_a_cluster_that_is_there_cannot_be_given(executor: Any) -> N
 
 
 @BOTH
-def test_an_executor_talks_when_it_is_asked_to(executor: Any) -> None:
+def test_an_executor_is_verbose_when_it_is_asked_to_be(executor: Any) -> None:
     quiet = executor(num_cpus=2)
     assert not quiet.settings.verbose
-    quiet.talk()
+    quiet.set_verbose()
     assert quiet.settings.verbose
     assert quiet.settings.num_cpus == 2
 
@@ -88,20 +88,20 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         began = time.monotonic()
         with pytest.raises(UsageError, match=rf"no Ray cluster to reach at '{address}'.*RAY_AUTH_MODE=token"):
-            _start(import_ray(), RayOptions(address=address), address, dashboard=False)
+            _join(import_ray(), RayOptions(address=address), address)
         assert time.monotonic() - began < 45  # where Ray itself takes a minute and a half
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 def test_what_outlives_its_cluster_is_gone_when_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_GONE_SECONDS", 1.0)
+    monkeypatch.setattr(processes, "_GONE_SECONDS", 1.0)
     left = [subprocess.Popen(["sleep", "600"]) for _ in range(40)]
-    processes = {
+    known = {
         (process.pid, Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]) for process in left
     }
-    cluster._see_off(processes)
+    processes.kill_leftovers(known)
     try:
-        assert not [process for process in processes if cluster._lives(*process)]
+        assert not [process for process in known if processes.is_running(*process)]
     finally:
         for process in left:
             process.kill()

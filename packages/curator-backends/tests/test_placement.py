@@ -11,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator_backends.cluster import Cluster, Node
-from curator_backends.ray_data.adapter import group_of
 from curator_backends.ray_data.placement import FIRST_WORKERS, describe_group, place, start_no_more
 from curator_core.errors import PlanError, UsageError
 from curator_core.model.engine_facts import RayStageSpecKeys, WorkerMetadata
 from curator_core.model.resources import Resources
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
-from curator_core.planning.plan import Group
+from curator_core.planning.plan import Group, PlannedStage
 from curator_core.testing.stages import SplitRows
 
 
@@ -38,6 +37,10 @@ class Loaded(Plain):
 class TidiesUp(Plain):
     def teardown(self) -> None:
         self.model = None
+
+
+def group_of(stage: Any) -> Group:
+    return Group((PlannedStage(stage, stage.name),), stage.resources, stage.num_workers())
 
 
 def nodes(

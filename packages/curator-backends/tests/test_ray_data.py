@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 import stages_for_tests as s
 
-from curator_backends.ray_data import (
-    RayDataExecutor,
-    RayDataStageAdapter,
-    create_actor_from_stage,
-    create_task_from_stage,
-)
-from curator_backends.ray_data.adapter import SPLITTING_TASKS, split_blocks
+from curator_backends.cluster import Cluster, Node
+from curator_backends.ray_data import RayDataExecutor
+from curator_backends.ray_data.operators import SPLITTING_TASKS, add_group, split_blocks
+from curator_backends.ray_data.placement import place
 from curator_backends.ray_data.source import source_dataset
 from curator_backends.supervisor import Stalled
-from curator_backends.transport import decode, encode
+from curator_backends.transport import encode
+from curator_backends.worker import Job
 from curator_core.model.resources import Resources
 from curator_core.pipeline import Pipeline
 from curator_core.planning.make import make_plan
+from curator_core.worker.context import RunContext
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("local_ray")]
@@ -45,25 +44,13 @@ def dataset_of(tasks: list[Any]) -> Any:
     return ray.data.from_blocks([encode([task]) for task in tasks])
 
 
-def test_actors_and_tasks_carry_the_name_of_their_stage() -> None:
-    assert create_actor_from_stage(s.Where()).__name__ == "WhereActor"
-    assert create_task_from_stage(s.Plain()).__name__ == "PlainTask"
-
-
-def test_an_adapter_adds_one_stage_to_any_dataset_of_tasks() -> None:
-    dataset = RayDataStageAdapter(s.Rows()).process_dataset(dataset_of(s.tasks(2, rows=3)))
-    dataset = RayDataStageAdapter(s.Where()).process_dataset(dataset)
-    found = [task for block in dataset.iter_batches(batch_format="pyarrow", batch_size=None) for task in decode(block)]
-    assert sorted(s.column(found, "id")) == list(range(6))
-    assert sorted(task.task_id for task in found) == [f"task-{n:05d}.{i:05d}" for n in range(2) for i in range(3)]
-
-
 def test_the_plan_of_a_pipeline_reads_like_the_pipeline() -> None:
     stages = [s.Plain(), s.Rows(), s.Where(), s.Plain().with_(resources=Resources(gpus=1)), s.Plain()]
     plan = make_plan(stages, RayDataExecutor().machine().__class__(cpus=4, gpus=2), first_task=type(s.tasks(1)[0]))
     dataset = dataset_of(s.tasks(2))
-    for group in plan.segments[0].groups:
-        dataset = RayDataStageAdapter(group).process_dataset(dataset)
+    placements, _ = place(plan.segments[0].groups, Cluster((Node("n", True, 4, 2, 16.0),), True, "a local Ray"))
+    for index, group in enumerate(plan.segments[0].groups):
+        dataset = add_group(dataset, Job("", index, group, RunContext()), placements[index])
     assert operators(dataset) == [
         "Input",
         "MapBatches(Plain+RowsTask)->StreamingRepartition[num_rows_per_block=1,strict=False]",
@@ -96,7 +83,7 @@ def test_a_long_listing_goes_through_lazily_and_whole() -> None:
     assert [task.task_id for task in result] == [f"s-{n:07d}" for n in range(2500)]
 
 
-def test_who_asks_for_sources_splits_them_too() -> None:
+def test_the_task_that_asks_for_sources_splits_them_too() -> None:
     dataset = split_blocks(source_dataset(None, {}), 64)
     assert operators(dataset) == [
         "Input",
@@ -136,8 +123,12 @@ def test_a_connection_that_was_there_is_left_alone() -> None:
     assert ray.cluster_resources()["CPU"] == 2
 
 
-def test_no_worker_and_no_mark_is_left_after_a_run(tmp_path: Path) -> None:
+def test_no_mark_is_left_on_the_node_after_a_run(tmp_path: Path) -> None:
+    def marks() -> set[Path]:
+        # By the name of the node: other tests may run something on this machine.
+        return set(Path(tempfile.gettempdir()).glob(f"curator-*/{ray.get_runtime_context().get_node_id()}*"))
+
+    before = marks()
     Pipeline([s.Where(folder=str(tmp_path))]).run(RayDataExecutor(), initial_tasks=s.tasks(2))
-    (node,) = tmp_path.glob("node-*")
-    # By the name of the node: others may run something on this machine. A stage run by hand has no token.
-    assert not list(Path(tempfile.gettempdir()).glob(f"curator-?*/*{node.name.removeprefix('node-')}*"))
+    assert list(tmp_path.glob("node-*")), "the node was to be set up"
+    assert marks() <= before

@@ -14,9 +14,9 @@ from curator_backends.coordinator import Standing
 from curator_backends.ray_data.executor import LISTED_BLOCK_BYTES
 from curator_backends.sources import (
     BLOCK_BYTES,
-    LOOK_SOURCES,
     MOST_IN_BLOCK,
     SOURCES_AHEAD,
+    SURVEY_SOURCES,
     TABLES_AHEAD,
     Feeder,
     SourceBlocks,
@@ -24,6 +24,14 @@ from curator_backends.sources import (
 from curator_backends.transport import decode
 from curator_core.model.codec import encode_task
 from curator_core.model.task import FileGroupTask, Task
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _any_machine() -> Iterator[None]:
+    """A busy machine lists as far before it decides as a quick one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curator_backends.sources.SURVEY_SECONDS", 600.0)
+        yield
 
 
 def sources(count: int, seen: list[int] | None = None, size: int = 1) -> Iterator[Task[Any]]:
@@ -61,13 +69,13 @@ def test_a_block_stays_small_in_bytes() -> None:
     assert [table.num_rows for table in tables] == [1] * 6
 
 
-def test_a_long_listing_is_read_no_further_than_the_look_ahead() -> None:
+def test_a_long_listing_is_read_no_further_than_the_survey() -> None:
     seen: list[int] = []
     blocks = SourceBlocks(sources(100_000, seen), workers=2)
     assert not blocks.complete
-    assert len(seen) == LOOK_SOURCES
+    assert len(seen) == SURVEY_SOURCES
     next(blocks.tables())
-    assert len(seen) == LOOK_SOURCES
+    assert len(seen) == SURVEY_SOURCES
 
 
 class Reader:
@@ -103,7 +111,7 @@ def test_the_feeder_stays_a_little_ahead_of_what_is_asked_for() -> None:
     feeder.stop()
     assert not feeder.is_alive()
     assert len(reader.tables) == 45 + TABLES_AHEAD
-    assert len(seen) <= LOOK_SOURCES + (len(reader.tables) + 1) * 50
+    assert len(seen) <= SURVEY_SOURCES + (len(reader.tables) + 1) * 50
 
 
 def test_the_feeder_stays_a_little_ahead_of_what_is_done_however_much_is_asked_for() -> None:
@@ -136,7 +144,7 @@ def test_what_a_reader_keeps_back_cannot_use_up_what_may_be_listed() -> None:
 
 def test_a_failing_listing_is_remembered() -> None:
     def listing() -> Iterator[Task[Any]]:
-        yield from sources(LOOK_SOURCES)
+        yield from sources(SURVEY_SOURCES)
         raise OSError("the bucket is gone")
 
     feeder = Reader(Standing(10**6, 10**6), enough=10**6).feeder(SourceBlocks(listing(), workers=2))

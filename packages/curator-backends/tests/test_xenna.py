@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from curator_backends.cluster import Cluster, Node
+from curator_backends.failures import EngineError
 from curator_backends.supervisor import Stalled
 from curator_backends.worker import Job
 from curator_backends.xenna.executor import XennaOptions, _allocated, _check_gpus, _explained, _require_cpus, _shape
@@ -61,7 +62,7 @@ def test_a_node_without_cpus_is_refused_before_xenna_trips_over_it() -> None:
 
 
 def test_a_cluster_without_its_dashboard_is_explained() -> None:
-    error = _explained(StageError("Xenna", "(engine)", "RayStateApiException: no"))
+    error = _explained(EngineError("Xenna failed: RayStateApiException: no"))
     assert "RAY_MAX_LIMIT_FROM_API_SERVER=40000" in str(error)
     other = ValueError("else")
     assert _explained(other) is other
@@ -69,13 +70,13 @@ def test_a_cluster_without_its_dashboard_is_explained() -> None:
 
 def test_a_lost_node_is_named_with_the_way_to_go_on() -> None:
     gone = ["0123456789abcdef"]
-    for error in (StageError("Xenna", "(engine)", "RuntimeError: no actor"), WorkerDied("lost"), Stalled("nothing")):
+    for error in (EngineError("Xenna failed: RuntimeError: no actor"), WorkerDied("lost"), Stalled("nothing")):
         told = _explained(error, gone)
         assert isinstance(told, WorkerDied)
         assert "0123456789ab left the cluster" in str(told)
         assert "--resume" in str(told)
         assert _explained(error) is error
-    of_a_stage = StageError("MyStage", "task-1", "ValueError: bad row")
+    of_a_stage = StageError("MyStage", "ValueError: bad row", "task-1")
     assert _explained(of_a_stage, gone) is of_a_stage
 
 
@@ -84,7 +85,7 @@ def test_a_group_is_a_stage_that_survives_what_xenna_does_with_it() -> None:
     pytest.importorskip("cosmos_xenna")
     from curator_backends.xenna.stage import named_stage
 
-    looks: list[int] = []
+    polls: list[int] = []
     stage: Any = named_stage(
         "SplitRows",
         job=Job("token", 0, group_of_two(), RunContext()),
@@ -92,12 +93,12 @@ def test_a_group_is_a_stage_that_survives_what_xenna_does_with_it() -> None:
         cpus=0.5,
         gpus=0.25,
         environment={"env_vars": {"A": "1"}, "config": {"setup_timeout_seconds": 7}},
-        look=lambda: looks.append(1),
+        poll=lambda: polls.append(1),
     )
     assert type(stage).__name__ == "SplitRows"
     assert copy.deepcopy(stage) is stage
     assert stage.stage_batch_size == 4
-    assert looks == [1]
+    assert polls == [1]
     assert (stage.required_resources.cpus, stage.required_resources.gpus) == (0.5, 0.25)
     environment = copy.deepcopy(stage.env_info)
     environment.extra_env_vars["CUDA_VISIBLE_DEVICES"] = "0"
@@ -105,7 +106,7 @@ def test_a_group_is_a_stage_that_survives_what_xenna_does_with_it() -> None:
     assert sent["env_vars"] == {"A": "1", "CUDA_VISIBLE_DEVICES": "0"}
     assert sent["config"]["setup_timeout_seconds"] == 7
     state = pickle.loads(pickle.dumps(stage.__getstate__()))
-    assert state["_look"] is None
+    assert state["_poll"] is None
 
 
 def group_of_two() -> Group:

@@ -18,8 +18,9 @@ from PIL import Image
 from curator_core.model.task import FileGroupTask
 from curator_image import ImageWriter, decode_batch
 from curator_image.decode import BadImage, CpuDecoder, ImageDecode, Picture, probe
-from curator_image.reader import ImageRead
-from curator_image.tar import Member, read_tar, unsafe_name
+from curator_image.reading.read import ImageRead
+from curator_image.tar.names import unsafe_name
+from curator_image.tar.read import Member, read_tar
 
 QUIET = settings(
     deadline=None,

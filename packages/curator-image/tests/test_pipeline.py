@@ -199,7 +199,7 @@ LARGE = """
 import resource, sys, tarfile, io
 from curator_core.model.task import FileGroupTask
 from curator_image import ImageWriter
-from curator_image.reader import ImageRead
+from curator_image.reading.read import ImageRead
 
 reader, writer = ImageRead(bytes_per_batch=4 << 20), ImageWriter(path=sys.argv[2])
 rows = 0

@@ -21,7 +21,8 @@ from curator_core.model.task import EmptyTask, FileGroupTask
 from curator_image import ImageReader
 from curator_image.batch import ImageBatch
 from curator_image.decode import ImageDecode
-from curator_image.reader import ImageRead, ImageSources
+from curator_image.reading.read import ImageRead
+from curator_image.reading.sources import ImageSources
 
 
 def picture(seed: int = 0, width: int = 40, height: int = 30, kind: str = "JPEG", **options: Any) -> bytes:
@@ -109,12 +110,12 @@ def test_every_bad_image_is_listed_by_key_and_the_others_stay(tmp_path: Path) ->
             ("d.jpg", picture(3, kind="PNG")),
             ("e.png", bytes(bomb)),
             ("f.jpg", b"<html>gone</html>"),
-            ("g.avif", b"\x00\x00\x00\x1cftypavif" + b"\0" * 40),
+            ("g.jp2", b"\x00\x00\x00\x0cjP  \r\n\x87\n" + b"\0" * 40),
             ("h.txt", b"a caption without its picture"),
             ("i.jpg", jpeg),
         ],
     )
-    stage = ImageRead()
+    stage = ImageRead(reject_odd=["wrong extension"])
     _, rows = read(stage, path)
     assert [row["key"] for row in rows] == ["a", "i"]
     assert rejects(stage) == [
@@ -130,10 +131,15 @@ def test_every_bad_image_is_listed_by_key_and_the_others_stay(tmp_path: Path) ->
     assert stage.recorder.read == 9
 
 
-def test_a_misnamed_image_is_read_where_that_is_wanted(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "s.tar", [("d.jpg", picture(3, kind="PNG"))])
-    _, rows = read(ImageRead(check_extension=False), path)
-    assert [(row["ext"], row["format"]) for row in rows] == [("jpg", "png")]
+def test_a_misnamed_image_is_read_and_noted(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "s.tar", [("d.jpg", picture(3, kind="PNG")), ("e.png", picture(3, kind="PNG"))])
+    stage = ImageRead()
+    _, rows = read(stage, path)
+    assert [(row["ext"], row["format"], row["odd"]) for row in rows] == [
+        ("jpg", "png", "wrong extension"),
+        ("png", "png", None),
+    ]
+    assert not stage.recorder.rejects
 
 
 def test_missing_and_repeated_keys_and_members_are_told(tmp_path: Path) -> None:
@@ -163,16 +169,50 @@ def test_missing_and_repeated_keys_and_members_are_told(tmp_path: Path) -> None:
             ("unsafe name", "../x.jpg"),
         ]
     )
-    assert stage.recorder.read == 7
+    # A README never was a row; it is named all the same.
+    assert stage.recorder.read == 6
 
 
-def test_broken_sidecars_cost_their_sample(tmp_path: Path) -> None:
+ODD_SAMPLES = [
+    ("a.jpg", "café".encode("latin-1"), "txt", "café", "text not UTF-8"),
+    ("b.jpg", "\ufeffcafé".encode(), "txt", "café", "byte order mark"),
+    ("c.jpg", "\ufeffcafé".encode("utf-16-le"), "txt", "café", "byte order mark"),
+    ("d.jpg", "\ufeffcafé".encode("utf-16-be"), "txt", "café", "byte order mark"),
+    ("e.jpg", b"\x93hi\x94 \x81", "txt", "\u201chi\u201d \x81", "text not UTF-8"),
+    ("f.jpg", b"{oops", "json", "{oops", "broken json"),
+    ("g.jpg", '\ufeff{"n": 3}'.encode(), "json", '{"n": 3}', "byte order mark"),
+    ("h.jpg", b"{oops\xe9", "json", "{oops\xe9", "text not UTF-8, broken json"),
+    ("i.jpg", b"fine", "txt", "fine", None),
+]
+
+
+def test_an_odd_sidecar_costs_no_picture_and_is_noted(tmp_path: Path) -> None:
     jpeg = picture(1)
-    entries = [("a.jpg", jpeg), ("a.txt", b"caf\xe9"), ("b.jpg", jpeg), ("b.json", b"{oops"), ("c.jpg", jpeg)]
-    stage = ImageRead()
+    entries = [
+        item
+        for name, data, ext, *_ in ODD_SAMPLES
+        for item in ((name, jpeg), (f"{name.partition('.')[0]}.{ext}", data))
+    ]
+    stage = ImageRead(json_fields={"n": "int"})
+    _, rows = read(stage, write_tar(tmp_path / "s.tar", entries))
+    assert not stage.recorder.rejects
+    got = [(f"{row['key']}.jpg", row["caption"] or row["json"], row["odd"]) for row in rows]
+    assert got == [(name, text, odd) for name, _, _, text, odd in ODD_SAMPLES]
+    assert [row["n"] for row in rows if row["key"] == "g"] == [3]
+
+
+def test_what_is_odd_is_rejected_where_that_is_chosen(tmp_path: Path) -> None:
+    entries = [
+        ("a.jpg", picture()),
+        ("a.txt", b"caf\xe9"),
+        ("b.jpg", picture()),
+        ("b.json", b"{oops"),
+        ("c.jpg", picture()),
+    ]
+    stage = ImageRead(reject_odd=["text not UTF-8", "broken json"])
     _, rows = read(stage, write_tar(tmp_path / "s.tar", entries))
     assert [row["key"] for row in rows] == ["c"]
-    assert rejects(stage) == [("undecodable text", "a"), ("broken json", "b")]
+    assert rejects(stage) == [("text not UTF-8", "a"), ("broken json", "b")]
 
 
 def test_a_cut_tar_gives_what_is_whole_and_a_record_of_its_end(tmp_path: Path) -> None:
@@ -208,10 +248,108 @@ def test_image_files_are_read_with_what_stands_beside_them(tmp_path: Path) -> No
     (tmp_path / "in/notes.md").write_text("no image")
     sources, reader = ImageReader(str(tmp_path / "in"), decode=False).decompose()
     (task,) = sources.process(EmptyTask())
-    assert len(task.data) == 2
     rows = [row for batch in reader.process(task) for row in batch.to_pyarrow().to_pylist()]
     assert [(row["key"], row["caption"], row["json"]) for row in rows] == [("a", "first", None), ("sub/b", None, "{}")]
     assert [row["members"] for row in rows] == [["jpg", "txt"], ["png", "json"]]
+    assert rejects(reader) == [("no image", "notes.md")]
+    assert reader.recorder.read == 2
+
+
+def in_a_folder(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], ImageRead]:
+    sources, reader = ImageReader(str(folder), decode=False, **options).decompose()
+    assert isinstance(reader, ImageRead)
+    tasks = list(sources.process(EmptyTask()))
+    return [row for task in tasks for batch in reader.process(task) for row in batch.to_pyarrow().to_pylist()], reader
+
+
+ODD_FILES = {
+    "a.jpg": picture(1),
+    "b.avif": picture(2, kind="AVIF"),
+    "c.jp2": b"\x00\x00\x00\x0cjP  \r\n\x87\n" + b"\0" * 40,
+    "d.ppm": b"P6\n1 1 255\nabc",
+    "e": picture(5),
+    "f.bin": picture(6, kind="PNG"),
+    "g.svg": b"<svg/>",
+    "h.txt": b"a caption without its picture",
+    "README": b"about these",
+    "i.jpg": b"",
+}
+
+
+def test_a_folder_and_a_tar_of_the_same_files_have_the_same_accounts(tmp_path: Path) -> None:
+    for name, data in ODD_FILES.items():
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(data)
+    rows, folder = in_a_folder(tmp_path / "in")
+    tar = ImageRead()
+    _, others = read(tar, write_tar(tmp_path / "s.tar", list(ODD_FILES.items())))
+    facts = [(row["key"], row["ext"], row["format"], row["bytes"]) for row in others]
+    assert sorted((row["key"], row["ext"], row["format"], row["bytes"]) for row in rows) == sorted(facts)
+    assert [key for key, *_ in facts] == ["a", "b", "e", "f"]
+    assert [(row["key"], row["ext"]) for row in others if row["key"] in "ef"] == [("e", "jpg"), ("f", "bin")]
+    assert folder.recorder.read == tar.recorder.read == 9  # all but the README
+    assert {Path(position).stem: reason for reason, position in rejects(folder)} == {
+        "c": "unsupported format",
+        "d": "unsupported format",
+        "g": "unsupported format",
+        "h": "no image",
+        "README": "no image",
+        "i": "empty",
+    }
+    both = {position: reason for reason, position in rejects(tar)}
+    assert both.pop("README") == "missing key"
+    assert both == {Path(p).stem: r for r, p in rejects(folder) if p != "README"}
+
+
+def test_a_file_of_a_folder_is_called_by_its_name_up_to_the_last_dot(tmp_path: Path) -> None:
+    (tmp_path / "photo.v2.jpg").write_bytes(picture(1))
+    (tmp_path / "photo.v2.txt").write_text("the second")
+    (tmp_path / "photo.v3.JPG").write_bytes(picture(2))
+    (tmp_path / "photo.v3.TXT").write_text("the third")
+    rows, stage = in_a_folder(tmp_path)
+    assert [(row["key"], row["ext"], row["caption"]) for row in rows] == [
+        ("photo.v2", "jpg", "the second"),
+        ("photo.v3", "JPG", "the third"),
+    ]
+    assert not stage.recorder.rejects
+
+
+def test_what_belongs_to_a_picture_or_a_tar_is_no_source_of_its_own(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.txt", "a.seg.npy", "00000.tar", "00000.parquet", "00000_stats.json", "b.md", "c.tar.bz2"):
+        (tmp_path / name).touch()
+    (task,) = [t for t in ImageSources(paths=str(tmp_path)).process(EmptyTask()) if len(t.data) > 1]
+    assert [Path(path).name for path in task.data] == ["a.jpg", "b.md", "c.tar.bz2"]
+    rows, stage = in_a_folder(tmp_path)
+    assert not rows
+    assert ("unsupported format", "c.tar.bz2") in rejects(stage)
+
+
+def test_a_changed_caption_makes_its_picture_a_changed_source(tmp_path: Path) -> None:
+    def generation() -> str:
+        (task,) = ImageSources(paths=str(tmp_path)).process(EmptyTask())
+        return task._generation
+
+    (tmp_path / "a.jpg").write_bytes(picture(1))
+    alone = generation()
+    (tmp_path / "a.txt").write_text("one")
+    first = generation()
+    (tmp_path / "a.txt").write_text("another")
+    assert len({alone, first, generation()}) == 3
+
+
+def test_a_sidecar_that_is_too_large_is_recorded(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(picture(1))
+    (tmp_path / "a.txt").write_bytes(b"x" * 20_000)
+    rows, stage = in_a_folder(tmp_path, max_member_bytes=10_000)
+    assert [row["caption"] for row in rows] == [None]
+    assert [reason for reason, _ in rejects(stage)] == ["member too large"]
+
+
+def test_a_mixed_folder_is_read_in_few_tasks(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("x.jpg", picture())])
+    for number in range(300):
+        (tmp_path / f"b{number}.jpg").touch()
+    assert sorted(len(task.data) for task in ImageSources(paths=str(tmp_path)).process(EmptyTask())) == [1, 44, 256]
 
 
 def test_parquet_with_bytes_is_read_row_by_row(tmp_path: Path) -> None:
@@ -236,11 +374,73 @@ def test_parquet_with_bytes_is_read_row_by_row(tmp_path: Path) -> None:
     assert stage.recorder.read == 4
 
 
+def test_json_fields_are_filled_from_parquet_too(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "bytes": [picture(1), picture(2), picture(3)],
+            "json": ['{"n": 1, "url": "in json"}', "{oops", None],
+            "url": ["u1", "u2", "u3"],
+            "score": [1, 2, 3],
+        }
+    )
+    path = str(tmp_path / "t.parquet")
+    pq.write_table(table, path)
+    fields = {"n": "int", "url": "string", "score": "float", "none": "bool"}
+    tar = write_tar(tmp_path / "s.tar", [("a.jpg", picture(4)), ("a.json", b'{"n": 9, "score": 0.5}')])
+    batches, rows = read(ImageRead(json_fields=fields), path, tar)
+    assert [(row["n"], row["url"], row["score"], row["none"]) for row in rows] == [
+        (1, "u1", 1.0, None),
+        (None, "u2", 2.0, None),
+        (None, "u3", 3.0, None),
+        (9, None, 0.5, None),
+    ]
+    first, second = (batch.to_pyarrow().schema for batch in batches)
+    assert all(first.field(name).type == second.field(name).type for name in fields)
+    assert rows[0]["members"] == ["jpg", "json"]
+
+
+def test_a_column_of_parquet_that_has_one_of_our_names_is_kept(tmp_path: Path) -> None:
+    table = pa.table({"image": [picture(1)], "bytes": [12], "format": ["A4"], "shard": ["s"], "odd": [True]})
+    path = str(tmp_path / "t.parquet")
+    pq.write_table(table, path)
+    _, (row,) = read(ImageRead(), path)
+    kept = [row[f"parquet_{name}"] for name in ("bytes", "format", "shard", "odd")]
+    assert (kept, row["format"]) == ([12, "A4", "s", True], "jpeg")
+
+
+def test_large_images_in_parquet_make_small_batches(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (300, 300, 3), dtype=np.uint8))
+    out = io.BytesIO()
+    noise.save(out, "PNG")
+    path = str(tmp_path / "t.parquet")
+    pq.write_table(pa.table({"bytes": [out.getvalue()] * 20}), path)
+    stage = ImageRead(bytes_per_batch=1 << 20)
+    batches, _ = read(stage, path)
+    assert max(batch.to_pyarrow().nbytes for batch in batches) < 1_600_000
+    assert sum(batch.num_rows for batch in batches) == 20
+    small = ImageRead(max_member_bytes=1000)
+    assert read(small, path)[1] == []
+    assert rejects(small) == [("member too large", f"{row:09d}") for row in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"key_column": "no"}, "key_column"), ({"bytes_column": "id"}, "binary")]
+)
+def test_a_column_that_cannot_be_what_it_is_named_for_is_a_wrong_parameter(
+    tmp_path: Path, options: dict[str, str], message: str
+) -> None:
+    path = str(tmp_path / "t.parquet")
+    pq.write_table(pa.table({"bytes": [picture()], "id": ["x"]}), path)
+    with pytest.raises(UsageError, match=message):
+        read(ImageRead(**options), path)  # type: ignore[arg-type]
+
+
 def test_a_folder_that_a_writer_or_a_downloader_filled_is_read_without_its_indexes(tmp_path: Path) -> None:
     def sources(paths: str, *names: str) -> list[str]:
         for name in names:
             (tmp_path / name).touch()
-        stage = ImageSources(paths=paths, extensions=[".tar", ".tar.gz", ".parquet"])
+        stage = ImageSources(paths=paths)
         return [Path(path).name for task in stage.process(EmptyTask()) for path in task.data]
 
     names = (
@@ -266,7 +466,10 @@ def test_parquet_without_a_column_of_images_is_a_wrong_parameter(tmp_path: Path)
 
 
 def test_wrong_parameters_are_told_when_the_pipeline_is_written() -> None:
-    for wrong in ({"images_per_batch": 0}, {"json_fields": "url"}, {"json_fields": {"a": "date"}}, {"mode": "x"}):
+    for wrong in (
+        *({"images_per_batch": 0}, {"json_fields": "url"}, {"json_fields": {"a": "date"}}, {"mode": "x"}),
+        *({"grouping": "dots"}, {"reject_odd": ["bad"]}, {"max_member_bytes": 1 << 30}, {"max_members": True}),
+    ):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             ImageReader("x.tar", **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="imags_per_batch"):

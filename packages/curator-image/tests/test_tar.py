@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator_image.tar import (
+from curator_image.tar.names import clean_name, unsafe_name
+from curator_image.tar.read import (
     BAD_HEADER,
     DEVICE,
-    END,
     LINK,
     MEMBER_TOO_LARGE,
     NESTED,
@@ -22,12 +22,9 @@ from curator_image.tar import (
     UNSAFE_NAME,
     Member,
     Problem,
-    clean_name,
-    padding,
     read_tar,
-    tar_header,
-    unsafe_name,
 )
+from curator_image.tar.write import END, padding, tar_header
 
 
 def archive(entries: list[tuple[str, bytes]], kind: int = tarfile.PAX_FORMAT) -> bytes:

@@ -18,7 +18,7 @@ from curator_core.errors import CuratorError, UsageError
 from curator_core.model.task import FileGroupTask, FileRecord
 from curator_image import CaptionToText, ImageBatch, ImageDuplicateRemoval, ImagesToDocuments, ImageWriter
 from curator_image.batch import tensor_column
-from curator_image.reader import ImageRead
+from curator_image.reading.read import ImageRead
 
 
 def picture(seed: int, kind: str = "JPEG", size: tuple[int, int] = (24, 16)) -> bytes:
@@ -110,6 +110,60 @@ def test_the_index_says_where_each_image_is_and_keeps_every_column_but_bytes_and
             assert (row["score"], row["caption"]) == (0.5, f"caption of {row['key']}")
             seen.append(row["key"])
     assert seen == list(originals)
+
+
+def test_the_index_describes_the_images_that_were_made_anew(tmp_path: Path) -> None:
+    path = source(tmp_path / "in", "s.tar", [f"{n:03d}" for n in range(4)])
+    stage = ImageWriter(
+        path=str(tmp_path / "out"), reencode="webp", max_side=12, sidecars={"score.txt": "score", "npy": "npy"}
+    )
+    tasks = [task.append_column("score", pa.array([0.5] * task.num_rows)) for task in batches(path)]
+    stage.finish(write(stage, tasks))
+    index = pq.read_table(tmp_path / "out/00000.parquet").to_pylist()
+    again = [row for task in batches(str(tmp_path / "out/00000.tar")) for row in task.to_pyarrow().to_pylist()]
+    facts = ("key", "ext", "format", "width", "height", "members", "caption", "json")
+    assert [[row[name] for name in facts] for row in index] == [[row[name] for name in facts] for row in again]
+    assert {(row["format"], row["width"], row["height"]) for row in index} == {("webp", 12, 8)}
+    assert index[1]["members"] == ["npy", "webp", "txt", "json", "score.txt"]
+
+
+def test_the_index_does_not_repeat_members_that_are_bytes(tmp_path: Path) -> None:
+    path = source(tmp_path / "in", "s.tar", [f"{n:03d}" for n in range(4)])
+    stage = ImageWriter(path=str(tmp_path / "out"), sidecars={"emb": "vector"})
+    tasks = [
+        task.append_column("vector", pa.array([b"v"] * task.num_rows)).append_column(
+            "digest", pa.array([b"d"] * task.num_rows)
+        )
+        for task in batches(path)
+    ]
+    stage.finish(write(stage, tasks))
+    index = pq.read_table(tmp_path / "out/00000.parquet")
+    assert not {"npy", "vector"} & set(index.column_names)
+    assert index.column("digest").to_pylist() == [b"d"] * 4  # which stands nowhere else
+    assert contents(tmp_path / "out/00000.tar")["001.npy"] == b"\x00"
+
+
+@pytest.mark.parametrize("name", ["length", "offset", "member", "source_shard"])
+def test_a_column_whose_place_the_index_needs_is_refused_and_not_lost(tmp_path: Path, name: str) -> None:
+    path = source(tmp_path / "in", "s.tar", ["a"])
+    (task,) = batches(path)
+    with pytest.raises(UsageError, match=f"{name}.*RenameColumns"):
+        ImageWriter(path=str(tmp_path / "out")).process(task.append_column(name, pa.array([1])))
+
+
+def test_a_json_field_and_a_member_of_one_name_both_come_back(tmp_path: Path) -> None:
+    members = {"jpg": picture(1), "json": b'{"cls": "from json"}', "cls": b"7"}
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for ext, data in members.items():
+            info = tarfile.TarInfo(f"a.{ext}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (task,) = ImageRead(json_fields=["cls"]).process(FileGroupTask(data=[str(tmp_path / "s.tar")]))
+    (row,) = task.to_pyarrow().to_pylist()
+    assert (row["cls"], row["member_cls"]) == ("from json", "7")
+    stage = ImageWriter(path=str(tmp_path / "out"))
+    stage.finish(write(stage, [task]))
+    assert contents(tmp_path / "out/00000.tar") == {f"a.{ext}": data for ext, data in members.items()}
 
 
 def test_what_was_written_reads_back_as_the_same_rows(tmp_path: Path) -> None:

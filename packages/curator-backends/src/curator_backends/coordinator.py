@@ -1,7 +1,8 @@
-"""What the driver and the workers of one run tell each other: a small actor that does no work of its own.
+"""What the driver and the workers of one run report to each other: a small actor that does no work of its own.
 
-It counts which tasks were begun and never finished, so that one that kills its workers is found; keeps the facts of
-workers that have no run directory to write them to; and says whether anything is being worked on.
+It counts which tasks were begun and never finished, so that one that kills its workers is found; keeps the errors that
+workers raise, as they were before the engine wrapped them, and the facts of workers that have no run directory to write
+them to; and says whether anything is being worked on.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Status:
     progress: int = 0  # grows with everything that is begun or finished
     busy: int = 0  # workers that are working on something or setting up
     up: int = 0  # workers that are set up and not yet torn down
-    failures: list[BaseException] = field(default_factory=list)  # of teardowns
+    failures: list[bytes] = field(default_factory=list)  # of teardowns, see failures.pack_failure
     nodes: list[str] = field(default_factory=list)  # where something was set up
 
 
@@ -46,14 +47,15 @@ class Coordinator:
     """
 
     def __init__(self) -> None:
-        self._open: dict[str, tuple[int, str]] = {}  # how often it was begun, and who did last
+        self._open: dict[str, tuple[int, str]] = {}  # times begun, and the worker that began it last
         self._deaths: dict[str, int] = {}
         self._busy: dict[str, float] = {}
         self._up: set[str] = set()
         self._nodes: set[str] = set()
         self._facts: list[Any] = []  # those that the driver has not said it has
         self._first = 0  # the number of the first of them
-        self._failures: list[BaseException] = []
+        self._failures: list[bytes] = []
+        self._raised: dict[str, bytes] = {}  # by worker (its set-up) or key (its work)
         self._progress = 0
         self._sources: list[Any] = []
         self._asked = 0
@@ -71,11 +73,12 @@ class Coordinator:
     def up(self, worker: str, closes: bool) -> None:
         """A worker is set up, and will say when it has torn down if it ``closes``."""
         self._busy.pop(worker, None)
+        self._raised.pop(worker, None)
         if closes:
             self._up.add(worker)
         self._progress += 1
 
-    def down(self, worker: str, failure: BaseException | None = None) -> None:
+    def down(self, worker: str, failure: bytes | None = None) -> None:
         """A worker has torn down."""
         self._busy.pop(worker, None)
         self._up.discard(worker)
@@ -84,7 +87,7 @@ class Coordinator:
         self._progress += 1
 
     def beat(self, worker: str) -> None:
-        """A worker is still at it."""
+        """Heartbeat: the worker is alive."""
         self._busy[worker] = time.monotonic()
 
     # Work --------------------------------------------------------------------------------------------------------
@@ -115,10 +118,16 @@ class Coordinator:
     def finish(self, worker: str, key: str, facts: Any = None) -> None:
         """Work ``key`` is through, and these are its facts, where the worker has no run directory."""
         self._open.pop(key, None)
+        self._raised.pop(key, None)
         self._busy.pop(worker, None)
         if facts is not None:
             self._facts.append(facts)
             self._through += getattr(facts, "sources", 0)
+        self._progress += 1
+
+    def raised(self, key: str, failure: bytes) -> None:
+        """A worker's set-up or work ``key`` has raised; the engine may try again."""
+        self._raised.setdefault(key, failure)
         self._progress += 1
 
     # Sources -----------------------------------------------------------------------------------------------------
@@ -142,8 +151,12 @@ class Coordinator:
 
     # The driver --------------------------------------------------------------------------------------------------
 
+    def failure(self) -> bytes | None:
+        """The first error that a worker raised and that no later attempt has made good."""
+        return next(iter(self._raised.values()), None)
+
     def status(self, received: int) -> Status:
-        """What is going on. Facts below number ``received`` are with the driver; the others are sent, again if need be."""
+        """What is going on. The driver already has facts below ``received``; the others are sent, again if need be."""
         now = time.monotonic()
         del self._facts[: max(0, received - self._first)]
         self._first = max(self._first, received)

@@ -1,12 +1,45 @@
-"""What an engine raises, in core's words: the user's error first, without the engine's frames."""
+"""What an engine raises, in the run's words: a worker's own error first, without the engine's frames.
+
+A worker reports its error to the coordinator before it raises it (see `curator_backends.worker`), so what ends a run is
+that error, of the class and with the text that it had there. The engine's own error is read only where no worker has
+reported one.
+"""
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from curator_core.errors import CuratorError, StageError, WorkerDied
+import cloudpickle
+
+from curator_core.errors import CuratorError, WorkerDied
+from curator_core.model.codec import by_value
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class EngineError(CuratorError):
+    """The engine failed, and no stage had a part in it."""
+
+
+def pack_failure(error: BaseException) -> bytes:
+    """An error as it crosses to the driver; one that cannot be pickled travels as its text."""
+    try:
+        with by_value(*type(error).__mro__):
+            packed: bytes = cloudpickle.dumps(error)
+        cloudpickle.loads(packed)  # a constructor of more arguments than args shows only here
+    except Exception:
+        packed = cloudpickle.dumps(CuratorError(f"{type(error).__name__}: {error}"))
+    return packed
+
+
+def unpack_failure(packed: bytes) -> BaseException:
+    """The error that `pack_failure` was given."""
+    error = cloudpickle.loads(packed)
+    assert isinstance(error, BaseException)
+    return error
 
 
 def translate(error: BaseException, engine: str) -> BaseException:
@@ -20,16 +53,22 @@ def translate(error: BaseException, engine: str) -> BaseException:
     last = next((e for e in _chain(error) if type(e).__name__ not in ("SystemException", "UserCodeException")), error)
     name = type(error).__name__
     if "OutOfMemory" in name or "ActorDied" in name or "WorkerCrashed" in name or "NodeDied" in name:
-        return WorkerDied(f"{engine} lost a worker and could not go on: {_first_line(error)}")
+        return WorkerDied(f"{engine} lost a worker and could not go on: {first_line(error)}")
     details = "".join(traceback.format_exception(last))
-    return StageError(engine, "(engine)", _first_line(last), details)
+    return EngineError(f"{engine} failed: {first_line(last)}\n{_COLOURS.sub('', details).rstrip()}")
 
 
-def let_go(error: BaseException) -> None:
+def clear_frames(error: BaseException) -> None:
     """Empty the frames that an error holds: through them it keeps the engine's workers alive, and so untorn."""
     for found in _chain(error):
         if found.__traceback__ is not None:
             traceback.clear_frames(found.__traceback__)
+
+
+def first_line(error: BaseException) -> str:
+    """The class of an error and the first line of its text, without the engine's colours."""
+    lines = _COLOURS.sub("", str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _plain(error: CuratorError) -> CuratorError:
@@ -56,8 +95,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         waiting += [getattr(current, "cause", None), current.__cause__]
         if not current.__suppress_context__:
             waiting.append(current.__context__)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

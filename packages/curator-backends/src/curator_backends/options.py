@@ -7,19 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curator_core.errors import UsageError, nearest
+from curator_core.errors import UsageError, check_whole, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayOptions:
-    """What both executors need to know about Ray.
+    """Options of both executors.
 
     ``address``: the cluster to use (``auto`` for the one on this machine); without it, and without ``RAY_ADDRESS`` in
     the environment, a local one is started and stopped again. ``num_cpus``, ``num_gpus``, ``object_store_memory_gb`` and
-    ``dashboard`` are for a cluster that we start. ``ignore_head_node`` keeps workers off the head node.
-    ``gpu_memory_gb`` is the memory of a GPU where it cannot be asked for. ``verbose`` lets the engines talk. ``max_worker_deaths``: how many workers a task may bring down before it goes to
-    the error policy. ``stall_timeout_s``: how long nothing may move, while nothing is being worked on, before the run
-    ends and says so.
+    ``dashboard`` are for a cluster that we start; ``start_timeout_s`` is how long its start may take before it is not
+    tried again. ``ignore_head_node`` keeps workers off the head node. ``gpu_memory_gb`` is the memory of a GPU where it
+    cannot be asked for. ``verbose`` lets the engines write to the terminal. ``max_worker_deaths``: how many workers a
+    task may bring down before it goes to the error policy. ``stall_timeout_s``: how long nothing may move, while nothing
+    is being worked on, before the run ends and says so.
     """
 
     address: str | None = None
@@ -32,6 +33,7 @@ class RayOptions:
     verbose: bool = False
     max_worker_deaths: int = 3
     stall_timeout_s: float = 300.0
+    start_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("num_cpus", "num_gpus", "object_store_memory_gb"):
@@ -42,6 +44,7 @@ class RayOptions:
             self.check_flag(name)
         self.check_whole("max_worker_deaths", least=1)
         self.check_positive("stall_timeout_s")
+        self.check_positive("start_timeout_s")
         self.check_positive("gpu_memory_gb", optional=True)
         if self.address is not None and not isinstance(self.address, str):
             raise UsageError(f"address must be text such as 'auto' or 'host:6379', not {self.address!r}")
@@ -58,11 +61,7 @@ class RayOptions:
             raise UsageError(f"{name} must be true or false, not {getattr(self, name)!r}")
 
     def check_whole(self, name: str, *, least: int, optional: bool = False) -> None:
-        value = getattr(self, name)
-        if optional and value is None:
-            return
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UsageError(f"{name} must be a whole number of {least} or more, not {value!r}")
+        check_whole(name, getattr(self, name), least=least, optional=optional)
 
     def check_positive(self, name: str, *, optional: bool = False) -> None:
         value = getattr(self, name)

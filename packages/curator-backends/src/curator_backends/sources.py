@@ -18,10 +18,10 @@ from curator_backends.transport import pack
 from curator_core.model.codec import encode_task
 from curator_core.model.task import Task
 
-# How far the driver looks before it decides: no more sources, bytes or seconds than these.
-LOOK_SOURCES = 2_000
-LOOK_BYTES = 256 << 20
-LOOK_SECONDS = 1.0
+# What the driver lists before it decides how many sources travel together: no more sources, bytes or seconds than these.
+SURVEY_SOURCES = 2_000
+SURVEY_BYTES = 256 << 20
+SURVEY_SECONDS = 1.0
 # Blocks stay below these, whatever the number of sources.
 MOST_IN_BLOCK = 64
 BLOCK_BYTES = 16 << 20
@@ -32,7 +32,7 @@ TABLES_AHEAD = 8
 SOURCES_AHEAD = 8_192
 # Blocks of sources for each worker, if that is more.
 BLOCKS_AHEAD = 16
-# So long nothing gets through before a little more is listed all the same.
+# After this long without progress, list a little more anyway.
 HELD_SECONDS = 5.0
 
 
@@ -43,22 +43,22 @@ class SourceBlocks:
         self._tasks = tasks
         self._workers = max(1, workers)
         self._ahead: list[pa.Buffer] = []
-        self.complete = self._look_ahead()
+        self.complete = self._survey()
         self.seen = seen = len(self._ahead)  # all there are of a complete listing
         # Enough blocks that each worker gets some eight of them, and the last ones smaller: a slow block must not decide
         # when the run ends.
         self.per_block = per_block or max(1, min(MOST_IN_BLOCK, seen // (8 * self._workers)))
         self._fixed = per_block is not None
 
-    def _look_ahead(self) -> bool:
-        """Whether the sources ended within what the driver looks at before it starts."""
+    def _survey(self) -> bool:
+        """Whether the sources ended within what the driver lists before it starts."""
         size = 0
-        deadline = time.monotonic() + LOOK_SECONDS
+        deadline = time.monotonic() + SURVEY_SECONDS
         for task in self._tasks:
             buffer = encode_task(task)
             self._ahead.append(buffer)
             size += len(buffer)
-            if len(self._ahead) >= LOOK_SOURCES or size >= LOOK_BYTES or time.monotonic() > deadline:
+            if len(self._ahead) >= SURVEY_SOURCES or size >= SURVEY_BYTES or time.monotonic() > deadline:
                 return False
         return True
 
@@ -148,7 +148,7 @@ class Feeder(threading.Thread):
                 known = self._offer([table], False)
                 self._listed += table.num_rows
             self._offer([], True)
-        except BaseException as error:  # told to the driver by whoever looks at `failure`
+        except BaseException as error:  # raised in the driver, which polls `failure`
             self.failure = error
 
     def _hold_back(self, offered: int, known: Standing) -> Standing:

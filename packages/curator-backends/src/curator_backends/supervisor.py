@@ -1,4 +1,4 @@
-"""The driver's side of the coordinator: facts come in, and a run in which nothing moves is told from a slow one."""
+"""The driver's side of the coordinator: facts come in, and a run in which nothing moves is distinguished from a slow one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from curator_backends.cluster import Cluster
 from curator_backends.coordinator import Status
+from curator_backends.failures import unpack_failure
 from curator_backends.worker import Facts, clean_node
 from curator_core.errors import CuratorError
 from curator_core.executors.base import SegmentRun
@@ -23,8 +25,19 @@ class Stalled(CuratorError):
     """Nothing moves, nothing is being worked on, and nothing will change by waiting."""
 
 
+class Need(NamedTuple):
+    """What one worker of a group asks for."""
+
+    group: str
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.group} {self.cpus:g} CPU" + (f" {self.gpus:g} GPU" if self.gpus else "")
+
+
 class Supervisor:
-    """Asks the coordinator what is going on; one per segment. ``asked`` from one thread, `hand_over` from another."""
+    """Asks the coordinator what is going on; one per segment. `poll` runs in one thread, `hand_over` in another."""
 
     def __init__(self, ray: Any, coordinator: Any, run: SegmentRun, stall_timeout_s: float, token: str) -> None:
         self._ray = ray
@@ -40,11 +53,11 @@ class Supervisor:
         self._nodes: set[str] = set()
         self._failures: list[BaseException] = []
         self.sources = 0  # how many are through the first group
-        # The engine's own thread may be looking while the driver's concludes: an answer belongs to one of them.
+        # The engine's own thread may be polling while the driver's concludes: an answer belongs to one of them.
         self._lock = threading.Lock()
         self._concluding = False
 
-    def look(self, waiting_for: Callable[[], str]) -> None:
+    def poll(self, needs: Sequence[Need], cluster: Cluster) -> None:
         """Take in what has come, without waiting; raise `Stalled` when nothing has moved for too long."""
         with self._lock:
             if self._concluding:
@@ -57,19 +70,31 @@ class Supervisor:
                 self._pending = None
                 self._take(status)
         if time.monotonic() - self._moved > self._timeout:
-            raise Stalled(f"nothing has moved for {self._timeout:g} seconds and no worker is at work: {waiting_for()}")
+            free = self._ray.available_resources()
+            raise Stalled(
+                f"nothing has moved for {self._timeout:g} seconds and no worker is at work: a worker needs: "
+                f"{', '.join(map(str, needs))}; {cluster.name} has {free.get('CPU', 0.0):g} CPUs and "
+                f"{free.get('GPU', 0.0):g} GPUs free. Something else may hold the rest, or a node is gone"
+            )
 
     def moved(self) -> None:
         """A result has come: the run is alive."""
         self._moved = time.monotonic()
 
     def hand_over(self) -> None:
-        """Give core what has come in."""
+        """Pass received facts on to the run."""
         while self._facts:
             fact = self._facts.popleft()
             if fact.events:
                 self._run.collect(fact.events)
             self._run.progress(fact.sources, fact.counts)
+
+    def reported_failure(self) -> BaseException | None:
+        """The first error that a worker reported before it raised it, if the work has not been done since."""
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            packed = self._ray.get(self._coordinator.failure.remote(), timeout=TEARDOWN_SECONDS)
+            return None if packed is None else unpack_failure(packed)
+        return None
 
     def conclude(self, failed: bool) -> None:
         """Wait until every worker has torn down, take the last facts, and tidy up the nodes."""
@@ -101,7 +126,7 @@ class Supervisor:
             self._facts.append(fact)
             self._received += 1
             self.sources += fact.sources
-        self._failures.extend(status.failures)
+        self._failures.extend(map(unpack_failure, status.failures))
         self._nodes.update(status.nodes)
         if status.progress != self._progress or status.busy:
             self._progress = status.progress

@@ -2,27 +2,33 @@
 
 It counts deaths: work is marked before it begins and after it is through. Work that was begun before and never got
 through has killed its worker, so it is done again task by task, and a task that has killed too many is handed to the
-error policy instead.
+error policy instead. It reports errors: what a stage raises goes to the coordinator before the engine wraps it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
+import functools
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+
 from curator_backends.coordinator import BEAT_SECONDS
+from curator_backends.failures import pack_failure
 from curator_core.accounts.events import Event
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
-from curator_core.errors import WorkerDied
+from curator_core.errors import UsageError, WorkerDied
+from curator_core.model.codec import by_value
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
-from curator_core.model.stage import overrides
+from curator_core.model.stage import accepted_tasks, overrides
 from curator_core.model.task import StagePerfStats, Task
 from curator_core.planning.plan import Group
 from curator_core.worker.context import Ending, RunContext
@@ -40,7 +46,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker has to know about its group; sent once to each."""
+    """What a worker must have of its group; sent once to each.
+
+    It is pickled by the library that pickles tasks, whatever the engine uses: a class of the user's script travels with
+    its code, and two libraries would make two classes of it, one for the stage and one for its tasks.
+    """
 
     token: str  # of the run: names what the run puts on a node
     index: int  # of the group
@@ -54,6 +64,43 @@ class Job:
     def sets_up_nodes(self) -> bool:
         return any(overrides(planned.stage, "setup_on_node") for planned in self.group.stages)
 
+    @property
+    def label(self) -> str:
+        """The classes of the group's stages: what operators, stages and actors are called in the engines' dashboards."""
+        return "+".join(type(planned.stage).__name__ for planned in self.group.stages)
+
+    @functools.cached_property
+    def packed(self) -> bytes:
+        """The job as bytes; `UsageError` names a stage that cannot be sent."""
+        kinds = {kind for planned in self.group.stages for kind in _classes(planned.stage)}
+        values = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+        try:
+            with by_value(*kinds):
+                return bytes(cloudpickle.dumps(values))
+        except Exception as error:
+            for planned in self.group.stages:
+                try:
+                    cloudpickle.dumps(planned)
+                except Exception as cause:
+                    raise UsageError(
+                        f"stage {planned.name!r} cannot be sent to a worker process: {cause}. What a stage opens or loads "
+                        "(a file, a lock, a connection, a model) belongs into its setup(); workers=0 sends nothing"
+                    ) from error
+            raise
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Job], tuple[bytes]]:
+        return _unpack_job, (self.packed,)
+
+
+def _unpack_job(packed: bytes) -> Job:
+    return Job(*cloudpickle.loads(packed))
+
+
+def _classes(stage: Any) -> Iterator[type]:
+    """The classes that a worker must have: the stage's, and those of the tasks that it takes and gives."""
+    for kind in (type(stage), *accepted_tasks(stage), type(stage).task_in, type(stage).task_out):
+        yield from kind.__mro__
+
 
 class GroupWorker:
     """A group in a worker process, from its set-up to its teardown."""
@@ -61,36 +108,30 @@ class GroupWorker:
     def __init__(
         self,
         job: Job,
-        coordinator: Any = None,
+        coordinator: Any,
+        node: NodeInfo,
+        worker: WorkerMetadata,
         *,
-        worker_id: str,
-        node_id: str,
-        gpus: Iterable[int] = (),
         closes: bool = True,
     ) -> None:
-        """``coordinator`` is the run's; without one (a stage run by hand) deaths are not counted.
-
-        ``closes`` says that somebody will call `close`, so that the run waits for it.
-        """
+        """``closes`` says that `close` will be called, so that the run waits for it."""
         self.job = job
-        self.worker_id = f"{job.index}:{worker_id}"
+        self.worker_id = f"{job.index}:{worker.worker_id}"
         self._coordinator = coordinator
         self._runner = GroupRunner(job.group, job.context, ending=job.ending, folder=job.folder)
         self._busy = threading.Event()
         self._closed = threading.Event()
-        meta = WorkerMetadata(worker_id=worker_id, gpu_ids=tuple(gpus))
-        self._tell("starting", self.worker_id, node_id)
-        if coordinator is not None:
-            threading.Thread(target=self._beat, name="curator-heartbeat", daemon=True).start()
-        with self._working():
+        self._report("starting", self.worker_id, node.node_id)
+        threading.Thread(target=self._beat, name="curator-heartbeat", daemon=True).start()
+        with self._reporting(self.worker_id), self._working():
             if job.sets_up_nodes:
                 once_per_node(
                     job.token,
-                    f"{node_id}-{job.index}",
-                    lambda: self._runner.setup_on_node(NodeInfo(node_id), meta),
+                    f"{node.node_id}-{job.index}",
+                    lambda: self._runner.setup_on_node(node, worker),
                 )
-            self._runner.setup(meta)
-        self._tell("up", self.worker_id, closes)
+            self._runner.setup(worker)
+        self._report("up", self.worker_id, closes)
 
     def run(self, tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
         """Everything that the group makes of ``tasks``; every fact about them is durable when it ends."""
@@ -99,30 +140,30 @@ class GroupWorker:
         if self._closed.is_set():
             raise WorkerDied("this worker has torn down after an error, and the run is ending")
         key = f"{self.job.index}:{tasks[0].task_id}:{len(tasks)}"
-        with self._working():
-            earlier = self._tell("begin", self.worker_id, key)
+        with self._reporting(key), self._working():
+            earlier = self._report("begin", self.worker_id, key)
             yield from self._carefully(tasks) if earlier else self._runner.run(tasks)
             self._runner.flush()
-            self._tell("finish", self.worker_id, key, self._facts(len(tasks)))
+            self._report("finish", self.worker_id, key, self._facts(len(tasks)))
 
     def close(self) -> None:
-        """Tear down; what goes wrong is told to the driver, since a worker that ends has nobody to raise to."""
+        """Tear down; what goes wrong is reported to the driver, since an error that is raised here goes nowhere."""
         if self._closed.is_set():
             return
         self._closed.set()
-        failure: BaseException | None = None
+        failure: bytes | None = None
         try:
             self._runner.teardown()
             self._runner.flush()
         except BaseException as error:
-            failure = error
+            failure = pack_failure(error)
         # The driver may be gone already; the worker ends in any case.
         with contextlib.suppress(Exception):
-            self._tell("down", self.worker_id, failure)
+            self._report("down", self.worker_id, failure)
 
     def _carefully(self, tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
         for task in tasks:
-            known = self._tell("begin_suspect", f"{self.job.index}:{task.task_id}") or 0
+            known = self._report("begin_suspect", f"{self.job.index}:{task.task_id}") or 0
             # The first death counts for a task that has died by itself since, or that was alone then.
             deaths = known + 1 if known or len(tasks) == 1 else 0
             if deaths >= self.job.max_worker_deaths:
@@ -135,10 +176,10 @@ class GroupWorker:
                 )
             else:
                 yield from self._runner.run([task])
-            self._tell("end_suspect", f"{self.job.index}:{task.task_id}")
+            self._report("end_suspect", f"{self.job.index}:{task.task_id}")
 
     def _facts(self, tasks: int) -> Facts:
-        """What the driver is to know: how many sources are through, the rows and times, and what nobody has written."""
+        """What the driver gets: how many sources are through, the rows and times, and the events that have no file."""
         sources = tasks if self.job.index == 0 else 0
         sink = self._runner.sink
         if isinstance(sink, LedgerWriter):
@@ -147,12 +188,20 @@ class GroupWorker:
         events = sink.take()
         return Facts(sources, [count for event in events for count in event.counts], events)
 
-    def _tell(self, method: str, *arguments: Any) -> Any:
-        if self._coordinator is None:
-            return None
+    def _report(self, method: str, *arguments: Any) -> Any:
         import ray  # in a worker it is there
 
         return ray.get(getattr(self._coordinator, method).remote(*arguments))
+
+    @contextlib.contextmanager
+    def _reporting(self, key: str) -> Iterator[None]:
+        """What a stage raises is reported as it is: the engine would wrap it, and may keep its text alone."""
+        try:
+            yield
+        except Exception as error:
+            with contextlib.suppress(Exception):  # the error itself still goes up
+                self._report("raised", key, pack_failure(error))
+            raise
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:

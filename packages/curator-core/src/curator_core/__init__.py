@@ -35,6 +35,7 @@ _HOME = {
     "Pipeline": "pipeline",
     "Plan": "planning.plan",
     "PlanError": "errors",
+    "Preview": "running.preview",
     "ProcessingStage": "model.stage",
     "RayStageSpecKeys": "model.engine_facts",
     "RenameColumns": "stages.columns",
@@ -47,6 +48,7 @@ _HOME = {
     "SelectColumns": "stages.columns",
     "SourceStage": "model.stage",
     "StageError": "errors",
+    "TaskTimeout": "errors",
     "StagePerfStats": "model.task",
     "Task": "model.task",
     "TooManyErrors": "errors",
@@ -57,6 +59,8 @@ _HOME = {
     "Workflow": "workflow",
     "XennaStageSpecKeys": "model.engine_facts",
     "build_stage": "config.build",
+    "dump_pipeline": "config.dump",
+    "load_pipeline": "config.pipeline_file",
     "stage": "model.function_stage",
 }
 

@@ -2,6 +2,8 @@
 
 from curator_core.accounts.accounts import Accounts as Accounts
 from curator_core.config.build import build_stage as build_stage
+from curator_core.config.dump import dump_pipeline as dump_pipeline
+from curator_core.config.pipeline_file import load_pipeline as load_pipeline
 from curator_core.errors import AccountingError as AccountingError
 from curator_core.errors import CuratorError as CuratorError
 from curator_core.errors import MissingDependency as MissingDependency
@@ -9,6 +11,7 @@ from curator_core.errors import OutputError as OutputError
 from curator_core.errors import PlanError as PlanError
 from curator_core.errors import RunRefused as RunRefused
 from curator_core.errors import StageError as StageError
+from curator_core.errors import TaskTimeout as TaskTimeout
 from curator_core.errors import TooManyErrors as TooManyErrors
 from curator_core.errors import UsageError as UsageError
 from curator_core.errors import WorkerDied as WorkerDied
@@ -35,6 +38,7 @@ from curator_core.model.task import StagePerfStats as StagePerfStats
 from curator_core.model.task import Task as Task
 from curator_core.pipeline import Pipeline as Pipeline
 from curator_core.planning.plan import Plan as Plan
+from curator_core.running.preview import Preview as Preview
 from curator_core.running.result import RunResult as RunResult
 from curator_core.running.result import RunSummary as RunSummary
 from curator_core.stages.column_filter import ColumnFilter as ColumnFilter
@@ -79,6 +83,7 @@ __all__ = [
     "Pipeline",
     "Plan",
     "PlanError",
+    "Preview",
     "ProcessingStage",
     "RayStageSpecKeys",
     "RenameColumns",
@@ -93,6 +98,7 @@ __all__ = [
     "StageError",
     "StagePerfStats",
     "Task",
+    "TaskTimeout",
     "TooManyErrors",
     "UsageError",
     "Where",
@@ -101,6 +107,8 @@ __all__ = [
     "Workflow",
     "XennaStageSpecKeys",
     "build_stage",
+    "dump_pipeline",
+    "load_pipeline",
     "stage",
 ]
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import linecache
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# Of an error's text, how many lines a notebook shows.
+_NOTEBOOK_LINES = 12
+_FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
 
 
 class CuratorError(Exception):
     """Base of every error that Curator raises on purpose; its text is written for the user."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show in place of forty frames of ours: the message; ``%tb`` has the frames."""
+        first, *rest = str(self).splitlines() or [""]
+        if len(rest) > _NOTEBOOK_LINES:
+            rest = [f"  … {len(rest) - _NOTEBOOK_LINES} lines are in str(error) …", *rest[-_NOTEBOOK_LINES:]]
+        return [f"{type(self).__name__}: {first}", *rest]
+
 
 class UsageError(CuratorError):
-    """A wrong parameter, option or file: nothing has run and nothing will until it is mended."""
+    """A wrong parameter, option or file: nothing has run and nothing will until it is fixed."""
 
 
 class PlanError(CuratorError):
@@ -27,26 +40,51 @@ class AccountingError(CuratorError):
 
 
 class StageError(CuratorError):
-    """A stage raised while it worked on a task, under the policy ``fail``.
+    """A stage raised: in the hook ``hook`` (``setup``, ``teardown``), or on the task ``task_id`` under the policy ``fail``.
 
     ``details`` is the traceback of the user's code as text, without the engine's frames.
     """
 
-    def __init__(self, stage: str, task_id: str, reason: str, details: str = "") -> None:
-        super().__init__(stage, task_id, reason, details)
+    def __init__(
+        self, stage: str, reason: str, task_id: str | None = None, hook: str | None = None, details: str = ""
+    ) -> None:
+        super().__init__(stage, reason, task_id, hook, details)
         self.stage = stage
-        self.task_id = task_id
         self.reason = reason
-        self.details = details
+        self.task_id = task_id
+        self.hook = hook
+        self.details = with_source_lines(details)
 
     def __str__(self) -> str:
-        where = f"in {self.task_id[1:-1]}()" if self.task_id.startswith("(") else f"on task {self.task_id!r}"
-        text = f"stage {self.stage!r} failed {where}: {self.reason}"
+        where = f" in {self.hook}()" if self.hook else "" if self.task_id is None else f" on task {self.task_id!r}"
+        text = f"stage {self.stage!r} failed{where}: {self.reason}"
         return f"{text}\n{self.details.rstrip()}" if self.details else text
+
+
+class TaskTimeout(CuratorError):
+    """A stage worked on a task for longer than its ``task_timeout_s``; its worker was ended."""
+
+    def __init__(self, stage: str, task_id: str, limit_s: float) -> None:
+        super().__init__(stage, task_id, limit_s)
+        self.stage = stage
+        self.task_id = task_id
+        self.limit_s = limit_s
+
+    def __str__(self) -> str:
+        return (
+            f"stage {self.stage!r} worked on task {self.task_id!r} for longer than task_timeout_s={self.limit_s:g}: raise "
+            "the limit if the task is a good one"
+        )
 
 
 class WorkerDied(CuratorError):
     """A worker process ended without an answer: a crash in native code, a kill, or no memory left."""
+
+    @classmethod
+    def of_task(cls, task_id: str, deaths: int, stage: str = "") -> WorkerDied:
+        """A task that has killed so many workers that it is given to the error policy; the text is every executor's."""
+        where = f"stage {stage!r} worked on task {task_id!r}" if stage else f"they worked on task {task_id!r}"
+        return cls(f"{deaths} workers died while {where}: a crash in native code, a kill, or no memory left")
 
 
 class RunRefused(CuratorError):
@@ -63,6 +101,24 @@ class TooManyErrors(CuratorError):
 
 # These end a run under every policy: setting rows aside would not help.
 FATAL = (AccountingError, MissingDependency, OutputError, PlanError, RunRefused, StageError, TooManyErrors, WorkerDied)
+
+
+def with_source_lines(details: str) -> str:
+    """A traceback with the source lines that this process has and the one where it was written had not.
+
+    Code of a notebook's cell, or of a script that has moved, is in no file that a worker could read.
+    """
+    lines = details.split("\n")
+    filled = []
+    for place, line in enumerate(lines):
+        filled.append(line)
+        frame = _FRAME.match(line)
+        following = lines[place + 1] if place + 1 < len(lines) else ""
+        if frame and not following.startswith("    "):
+            source = linecache.getline(frame["file"], int(frame["line"])).strip()
+            if source:
+                filled.append(f"    {source}")
+    return "\n".join(filled)
 
 
 def check_whole(what: str, value: object, *, least: int = 1, optional: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from curator_core.errors import PlanError
+from curator_core.errors import PlanError, UsageError, check_whole
 from curator_core.executors.base import BaseExecutor
 from curator_core.executors.local import LocalExecutor
 from curator_core.model.machine import Machine, this_machine
@@ -14,6 +14,7 @@ from curator_core.model.task import EmptyTask, Task
 from curator_core.planning.make import check_stage_list, make_plan
 from curator_core.planning.plan import Plan
 from curator_core.running.options import RunOptions
+from curator_core.running.preview import ROWS, Preview, make_preview
 from curator_core.running.result import Progress, RunResult
 from curator_core.running.run import run_stages
 
@@ -40,6 +41,7 @@ class Pipeline:
         initial_tasks: Sequence[Task[Any]] | None = None,
     ) -> Plan:
         """What would run on ``executor`` (LocalExecutor if none), or on a described ``machine``; starts nothing."""
+        check_tasks(initial_tasks)
         return make_plan(
             self.stages,
             machine or (executor.machine() if executor is not None else this_machine()),
@@ -56,6 +58,11 @@ class Pipeline:
         except PlanError as error:
             stages = "\n".join(f"  {stage!r}" for stage in self.stages)
             return f"{self.name}: cannot run as it is\n{stages}\n{error}"
+
+    def preview(self, rows: int = ROWS, executor: BaseExecutor | None = None) -> Preview:
+        """Count the sources, read about ``rows`` rows and try the stages on them; nothing is written, sent or recorded."""
+        check_whole("rows", rows)
+        return make_preview(self.plan(executor), rows)
 
     def run(
         self,
@@ -84,6 +91,7 @@ class Pipeline:
         ``retries``: how often a stage is asked again before that. ``max_error_fraction``: the share of rows that may
         be rejected or quarantined before the run stops. ``limit``: only the first N sources.
         """
+        check_tasks(initial_tasks)
         options = RunOptions(
             run_dir=run_dir,
             resume=resume,
@@ -106,3 +114,26 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"Pipeline({self.stages!r}, name={self.name!r})"
+
+
+def check_tasks(tasks: Any) -> None:
+    """Raise `UsageError` unless these are tasks; a table or frame in their place is the usual slip."""
+    if tasks is None:
+        return
+    kind = type(tasks).__name__
+    if isinstance(tasks, Task):
+        raise UsageError(f"initial_tasks is a list of tasks: write initial_tasks=[task], not one {kind}")
+    if hasattr(tasks, "columns") or hasattr(tasks, "column_names"):
+        raise UsageError(
+            f"initial_tasks is a list of tasks, not a {kind}: wrap it, [DocumentBatch(data={_said(tasks)})]"
+        )
+    for task in tasks:
+        if isinstance(task, Task):
+            continue
+        if hasattr(task, "columns") or hasattr(task, "column_names"):
+            raise UsageError(f"initial_tasks holds a {type(task).__name__}: wrap it, DocumentBatch(data={_said(task)})")
+        raise UsageError(f"initial_tasks holds tasks such as DocumentBatch or FileGroupTask, not {task!r:.200}")
+
+
+def _said(value: Any) -> str:
+    return "df" if type(value).__name__ == "DataFrame" else "table"

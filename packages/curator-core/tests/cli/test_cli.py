@@ -122,7 +122,7 @@ class Elsewhere(LocalExecutor):
 
 
 class Talkative(LocalExecutor):
-    def talk(self) -> None:
+    def set_verbose(self) -> None:
         print("the engine talks")
 
 

@@ -162,8 +162,8 @@ def test_tasks_of_the_wrong_type_name_both_sides_and_what_to_do() -> None:
 
 
 def test_a_source_comes_first() -> None:
-    assert "'FilePartitioning#2' lists sources, so it can only come first; it comes after 'Read'" in refused(
-        FILES, Read(), FILES
+    assert "'FilePartitioning' lists sources, so it can only come first; it comes after 'Read'" in refused(
+        Read(), FILES
     )
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import gc
+import signal
+import sys
+import time
 import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +22,7 @@ from curator_core import (
     DocumentBatch,
     FanOut,
     FileGroupTask,
+    FileRecord,
     LocalExecutor,
     Merge,
     MissingDependency,
@@ -26,9 +32,11 @@ from curator_core import (
     RunResult,
     StageError,
     Task,
+    TaskTimeout,
     UsageError,
     WorkerMetadata,
 )
+from curator_core.accounts.rejects import rejects_of
 
 
 def batch(*values: int, **columns: Any) -> DocumentBatch:
@@ -125,9 +133,9 @@ def test_none_drops_the_task_with_its_rows_and_a_reason() -> None:
 def test_an_answer_of_another_kind_says_what_is_allowed() -> None:
     with pytest.raises(AccountingError, match="returned Table for task 'task-00000': it must return a task, a list"):
         run(Map(lambda _, task: task.data))
-    with pytest.raises(AccountingError, match="a stage that yields derives from FanOut"):
+    with pytest.raises(AccountingError, match="a stage that yields must derive from FanOut"):
         run(Map(lambda _, task: (part for part in [task])))
-    with pytest.raises(AccountingError, match=r"returned a list with int in it.*it must return a task"):
+    with pytest.raises(AccountingError, match=r"returned a list that holds int for task.*it must return a task"):
         run(Map(lambda _, task: [task, 1]))
 
 
@@ -198,6 +206,82 @@ def test_law_3_two_tasks_of_one_call_are_balanced_like_one() -> None:
         run(EachRow(), Batched(cuts), tasks=[batch(1, 2)])
     with pytest.raises(AccountingError, match=r"'Batched' made 1 rows out of nothing"):
         run(EachRow(), Batched(doubles), tasks=[batch(1, 2)])
+
+
+def test_law_3_a_row_lost_on_one_task_is_not_made_up_for_by_another() -> None:
+    def moves_a_row(_: Any, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
+        lost, doubled = tasks
+        return [lost.with_data(lost.data.slice(1)), doubled.with_data(pa.concat_tables([doubled.data] * 2))]
+
+    with pytest.raises(AccountingError, match=r"'Batched' lost 1 rows on task 'task-00000.00000': 1 in, 0 out"):
+        run(EachRow(), Batched(moves_a_row), tasks=[batch(1, 2)])
+
+
+def drops_and_rejects(stage: Batched, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
+    """Of each row 1, 2, 3 …: 1 is kept, 2 dropped, 3 rejected, and so on; in the order from the last task to the first."""
+    results = []
+    for task in reversed(tasks):
+        value = task.data["x"][0].as_py()
+        if value % 3 == 2:
+            stage.record_dropped("two", task=task)
+        with stage.about(task):
+            if value % 3 == 0:
+                stage.record_rejected("three", position=value)
+        results.append(task.with_data(task.data.slice(0, 1 if value % 3 == 1 else 0)))
+    return results[::-1]
+
+
+def test_what_a_call_records_is_about_the_task_that_it_names(tmp_path: Path) -> None:
+    stage = Batched(drops_and_rejects).with_(batch_size=4)
+    result = run(EachRow(), stage, tasks=[batch(1, 2, 3, 4, 5, 6, 7)], run_dir=str(tmp_path))
+    assert rows(result) == [[1], [], [], [4], [], [], [7]]
+    assert [task._stage_perf[-1].dropped for task in result] == [{}, {"two": 1}, {}, {}, {"two": 1}, {}, {}]
+    assert [task._stage_perf[-1].rejected for task in result] == [{}, {}, {"three": 1}, {}, {}, {"three": 1}, {}]
+    assert {row["task"]: row["position"] for row in rejects_of(str(tmp_path))} == {
+        "task-00000.00002": "3",
+        "task-00000.00005": "6",
+    }
+
+
+@pytest.mark.parametrize("method", ["record_dropped", "record_rejected", "record_read", "record_output"])
+def test_a_record_that_could_be_about_any_of_several_tasks_is_refused(method: str) -> None:
+    arguments = {"record_read": 1, "record_output": FileRecord("a", 1)}
+
+    def guesses(stage: Batched, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
+        getattr(stage, method)(arguments.get(method, "why"))
+        return tasks
+
+    with pytest.raises(
+        AccountingError, match=rf"'Batched' was given 2 tasks, and {method}\(\) does not say .*about\(task\)"
+    ):
+        run(EachRow(), Batched(guesses), tasks=[batch(1, 2)])
+
+
+def test_a_record_about_a_task_of_another_call_is_refused() -> None:
+    def errs(stage: Batched, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
+        with stage.about(batch(9)):
+            return tasks
+
+    with pytest.raises(AccountingError, match="which is none of the 2 that it was given"):
+        run(EachRow(), Batched(errs), tasks=[batch(1, 2)])
+
+
+def test_the_process_batch_of_the_base_class_says_which_task_it_is_about() -> None:
+    class Calls(Map):
+        batch_size = 3
+
+        def process_batch(self, tasks: list[DocumentBatch]) -> Any:
+            return super().process_batch(tasks)
+
+    def drops_even(stage: Map, task: DocumentBatch) -> DocumentBatch:
+        even = task.data["x"][0].as_py() % 2 == 0
+        stage.record_dropped("even", int(even))
+        stage.record_metric("seen", 1)
+        return task.with_data(task.data.slice(int(even)))
+
+    result = run(EachRow(), Calls(drops_even), tasks=[batch(1, 2, 3, 4)])
+    assert rows(result) == [[1], [], [3], []]
+    assert result.summary.stages[1].metrics == {"seen": 4}
 
 
 def test_a_batch_is_filled_from_one_source() -> None:
@@ -468,6 +552,94 @@ def test_what_a_failed_attempt_recorded_is_forgotten() -> None:
         return task.with_data(task.data.slice(1))
 
     assert run(Map(flaky), retries=1).summary.stages[0].dropped == {"first row": 1}
+
+
+def leaves(_: Any, task: DocumentBatch) -> DocumentBatch:
+    if 2 in task.data["x"].to_pylist():
+        sys.exit(7)
+    return task
+
+
+def leaves_later(_: Any, task: DocumentBatch) -> Iterator[DocumentBatch]:
+    yield task.with_data(task.data.slice(0, 1))
+    sys.exit(7)
+
+
+class LeavesInMerge(Concat):
+    def process(self, tasks: Sequence[DocumentBatch]) -> Any:  # type: ignore[override]
+        sys.exit(7)
+
+
+class LeavesInSetup(Map):
+    def setup(self, worker: WorkerMetadata) -> None:
+        sys.exit(7)
+
+
+@pytest.mark.parametrize("stage", [Map(leaves), Many(leaves_later), LeavesInMerge(), LeavesInSetup(leaves)], ids=repr)
+def test_sys_exit_in_a_stage_is_an_error_of_that_stage(stage: ProcessingStage[Any, Any]) -> None:
+    where = r"in setup\(\)" if isinstance(stage, LeavesInSetup) else "on task"
+    with pytest.raises(StageError, match=rf"'{stage.name}' failed {where}.*the stage called sys.exit\(7\)") as caught:
+        run(stage)
+    assert "sys.exit(7)\n" in caught.value.details
+    assert "curator_core/worker/" not in caught.value.details
+
+
+def test_sys_exit_in_a_stage_follows_the_policy_like_any_error() -> None:
+    result = run(Map(leaves), tasks=[batch(1, 2, 3), batch(4)], on_error="quarantine")
+    assert rows(result) == [[1, 3], [4]]
+    assert result.summary.rows_quarantined == 1
+    result = run(Many(leaves_later), on_error="quarantine")
+    assert rows(result) == [[1]]
+    assert result.summary.rows_quarantined == 2
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["main thread", "other thread"])
+def test_a_task_over_its_time_is_set_aside_whole_and_named(thread: bool) -> None:
+    """Interrupted in the main thread; judged when it comes back in another, which nothing can interrupt."""
+    calls: list[int] = []
+
+    def dawdles(_: Any, task: DocumentBatch) -> DocumentBatch:
+        calls.append(task.num_rows)
+        until = time.monotonic() + (1.3 if thread else 60)
+        while 2 in task.data["x"].to_pylist() and time.monotonic() < until:
+            pass
+        return task
+
+    stage = Map(dawdles).with_(task_timeout_s=1)
+    tasks = [batch(1, 2, 3), batch(4)]
+
+    def work() -> RunResult:
+        with pytest.raises(TaskTimeout, match=r"'Map' worked on task 'task-00000' for longer than task_timeout_s=1"):
+            run(stage, tasks=tasks)
+        calls.clear()
+        return run(stage, tasks=tasks, on_error="quarantine", retries=2)
+
+    if thread:
+        with ThreadPoolExecutor(1) as pool:
+            result = pool.submit(work).result()
+    else:
+        result = work()
+    assert calls == [3, 1], "it is not asked again, and its rows are not searched: each try would take as long"
+    assert rows(result) == [[4]]
+    assert (result.summary.rows_quarantined, result.summary.shares["failed"]) == (3, "1")
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+def test_a_time_limit_counts_what_a_fan_out_works_and_not_what_comes_after_it() -> None:
+    def rows_one_by_one(_: Any, task: DocumentBatch) -> Iterator[DocumentBatch]:
+        for number in range(task.num_rows):
+            yield task.with_data(task.data.slice(number, 1))
+
+    def dawdles(_: Any, task: DocumentBatch) -> DocumentBatch:
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            pass
+        return task
+
+    assert len(run(Many(rows_one_by_one).with_(task_timeout_s=1), Map(dawdles))) == 3
+    slow = Many(lambda _, task: (dawdles(_, task.with_data(task.data.slice(n, 1))) for n in range(3)))
+    with pytest.raises(TaskTimeout, match="'Many' worked on task"):
+        run(slow.with_(task_timeout_s=1))
 
 
 # Statistics

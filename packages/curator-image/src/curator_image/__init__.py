@@ -29,7 +29,7 @@ _HOME = {
     "ImageDuplicateRemoval": "convert",
     "ImageEmbedding": "embedding",
     "ImageFetch": "download.stage",
-    "ImageRead": "reader",
+    "ImageRead": "reading.read",
     "ImageReader": "reader",
     "ImageWriter": "writer",
     "ImagesToDocuments": "convert",

@@ -29,8 +29,8 @@ from curator_image.measures.pixels import ContrastFilter as ContrastFilter
 from curator_image.measures.pixels import EntropyFilter as EntropyFilter
 from curator_image.measures.pixels import UniformFilter as UniformFilter
 from curator_image.nsfw import NSFWFilter as NSFWFilter
-from curator_image.reader import ImageRead as ImageRead
 from curator_image.reader import ImageReader as ImageReader
+from curator_image.reading.read import ImageRead as ImageRead
 from curator_image.writer import ImageWriter as ImageWriter
 
 __all__ = [

@@ -20,6 +20,7 @@ WIDTH = "width"
 HEIGHT = "height"
 FORMAT = "format"
 MEMBERS = "members"
+ODD = "odd"
 CAPTION = "caption"
 # What decoding adds: the picture a model needs, and a small one of the whole image for measures.
 PIXELS = "pixels"

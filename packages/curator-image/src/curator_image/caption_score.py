@@ -38,6 +38,8 @@ class CaptionScoreFilter(ColumnFilter):
     captions that have nothing to do with their picture. An image without a caption leaves as ``no caption``.
     """
 
+    tried_by_plan = False
+
     maybe_paths = ("model",)
 
     column: str = CAPTION

@@ -38,6 +38,8 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
     ``keep_pixels`` says so.
     """
 
+    tried_by_plan = False
+
     maybe_paths = ("model",)
 
     model: str = DEFAULT_MODEL

@@ -28,6 +28,8 @@ class EmbeddingHeadFilter(ColumnFilter):
     ImageEmbedding before it, so what it drops never leaves that process.
     """
 
+    tried_by_plan = False
+
     maybe_paths = ("model",)
 
     column: str = "embedding"

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Literal, get_args
 
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.errors import CuratorError, UsageError
+from curator_core.arrow.arrays import array
+from curator_core.errors import CuratorError, UsageError, check_whole
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
 from curator_core.storage.packing import pack, parts_folder
-from curator_image.batch import BYTES, CAPTION, EXT, KEY, MEMBERS, PICTURES, SHARD, ImageBatch
+from curator_image.batch import BYTES, CAPTION, EXT, FORMAT, HEIGHT, KEY, MEMBERS, PICTURES, SHARD, WIDTH, ImageBatch
 from curator_image.decode.pictures import pillow_pixels
-from curator_image.decode.probe import BadImage, probe
-from curator_image.samples import column_of, split_name
-from curator_image.tar import END, Member, padding, read_tar, tar_header, unsafe_name
+from curator_image.decode.probe import BadImage, Header, probe
+from curator_image.reading.rows import column_of
+from curator_image.reading.samples import split_name
+from curator_image.tar.names import unsafe_name
+from curator_image.tar.read import Member, read_tar
+from curator_image.tar.write import END, padding, tar_header
 
 SOURCE_SHARD = "source_shard"
 _PLACES = (SHARD, "member", "offset", "length")
@@ -35,8 +39,9 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
 
     A sample keeps its original bytes and all its members in their order; members listed in ``sidecars`` (extension to
     column) are added or replaced. Beside ``00000.tar`` stands ``00000.parquet`` with a row per sample: every column but
-    bytes and pixels, and where the image lies (``shard``, ``member``, ``offset``, ``length``); the tar that it was read
-    from is ``source_shard``. ``reencode`` writes the image anew, at ``quality`` and at most ``max_side`` pixels.
+    bytes, pixels and binary members, and where the image lies (``shard``, ``member``, ``offset``, ``length``); the tar that
+    it was read from is ``source_shard``. ``reencode`` writes the image anew, at ``quality`` and at most ``max_side``
+    pixels; the index then has its new format and size.
 
     Each task writes a small tar named by its lineage; when all sources are complete these are packed into full ones in
     lineage order, and removed. So the result does not depend on who wrote first, and every step can be repeated. A
@@ -55,10 +60,8 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
             raise UsageError(f"ImageWriter.path must be a folder or a URL, not {self.path!r}")
-        for name in ("images_per_tar", "max_side"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"ImageWriter.{name} must be a whole number of 1 or more, not {value!r}")
+        check_whole("ImageWriter.images_per_tar", self.images_per_tar)
+        check_whole("ImageWriter.max_side", self.max_side, optional=True)
         self._bytes_per_tar = parse_bytes(self.bytes_per_tar, "ImageWriter.bytes_per_tar")
         if self.reencode is not None and self.reencode not in get_args(Reencode):
             raise UsageError(
@@ -66,7 +69,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
             )
         if self.max_side is not None and self.reencode is None:
             raise UsageError("ImageWriter.max_side changes images, so it needs reencode='jpeg' (or png, webp)")
-        if not isinstance(self.quality, int) or not 1 <= self.quality <= 100:
+        if isinstance(self.quality, bool) or not isinstance(self.quality, int) or not 1 <= self.quality <= 100:
             raise UsageError(f"ImageWriter.quality must be 1 to 100, not {self.quality!r}")
         for ext in self.sidecars:
             if not isinstance(ext, str) or unsafe_name(f"x.{ext}") or "/" in ext:
@@ -80,11 +83,12 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
 
     def process(self, task: ImageBatch) -> FileGroupTask | None:
         table = task.to_pyarrow()
+        _check_names(table)
         name = task.task_id or "part"
         tar_path = storage.join(parts_folder(self.path), f"{name}.tar")
         kept: list[int] = []
         places: dict[str, list[Any]] = {what: [] for what in (*_PLACES, _START, _END)}
-        exts: list[str] = []
+        written: list[_Sample] = []
         with storage.write_atomic(tar_path) as out:
             at = 0
             names = _Names()
@@ -110,10 +114,10 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
                     at += len(header) + len(body) + len(fill)
                 places[_START].append(start)
                 places[_END].append(at)
-                exts.append(sample.ext)
+                written.append(replace(sample, data=b"", members=[(ext, b"") for ext, _ in sample.members]))
                 kept.append(row)
             out.write(END)
-        index = _index(table, kept, exts, places)
+        index = _index(table, kept, written, places, self.sidecars)
         index_path = storage.join(parts_folder(self.path), f"{name}.parquet")
         index_record = _write_index(index_path, [index], index.schema, self.compression)
         records = [out.record(rows=len(kept)), index_record]
@@ -132,7 +136,8 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
         members = [(new, body) if ext == sample.ext else (ext, data) for ext, data in sample.members]
         if sum(ext == new for ext, _ in members) > 1:
             return f"it has a member .{new} beside its image", sample
-        return None, _Sample(sample.key, sample.shard, new, body, members)
+        header = probe(body)
+        return None, _Sample(sample.key, sample.shard, new, body, members, header)
 
     # The finishing pass -----------------------------------------------------------------------------------------
 
@@ -234,9 +239,9 @@ class _Shard:
         """The rows taken from ``index``, as they will stand in the index of this tar."""
         if not self._taken:
             return
-        rows = index.take(pa.array(self._taken, pa.int64())).drop_columns([*_PLACES, _START, _END])
+        rows = index.take(array(self._taken, pa.int64())).drop_columns([*_PLACES, _START, _END])
         for what in _PLACES:
-            rows = rows.append_column(what, pa.array(self._places[what], self._schema.field(what).type))
+            rows = rows.append_column(what, array(self._places[what], self._schema.field(what).type))
         for name in self._schema.names:
             if name not in rows.column_names:
                 rows = rows.append_column(name, pa.nulls(rows.num_rows, self._schema.field(name).type))
@@ -263,13 +268,14 @@ class _Shard:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """A row as it will stand in a tar; ``ext`` is the member that is the image."""
+    """A row as it will stand in a tar; ``ext`` is the member that is the image, ``header`` is set if it was made anew."""
 
     key: str
     shard: str
     ext: str
     data: bytes
     members: list[tuple[str, bytes]]
+    header: Header | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +314,7 @@ def _samples(table: pa.Table, sidecars: Mapping[str, str]) -> Iterator[_Sample]:
         order = listed or [image, *(other for other, name in (("txt", CAPTION), ("json", "json")) if name in names)]
         if image not in order:
             order = [image, *order]
-        source = {other: column_of(other) for other in order if other != image} | dict(sidecars)
+        source = {other: _member_column(other, names) for other in order if other != image} | dict(sidecars)
         members: list[tuple[str, bytes]] = []
         for other in [*order, *(name for name in sidecars if name not in order)]:
             if other == image:
@@ -321,6 +327,12 @@ def _samples(table: pa.Table, sidecars: Mapping[str, str]) -> Iterator[_Sample]:
             if value is not None:
                 members.append((other, _member_bytes(value)))
         yield _Sample(key or "", shard or "", image, data or b"", members)
+
+
+def _member_column(ext: str, names: Container[str]) -> str:
+    """The column of a sidecar in a table: under a name of its own, where a JSON field has the one it would have."""
+    apart = f"member_{ext.lower()}"
+    return apart if apart in names else column_of(ext)
 
 
 def _unfit(sample: _Sample) -> str | None:
@@ -409,22 +421,61 @@ def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
         size -= len(data)
 
 
-def _index(table: pa.Table, kept: list[int], exts: list[str], places: Mapping[str, list[Any]]) -> pa.Table:
-    rows = table if len(kept) == table.num_rows else table.take(pa.array(kept, pa.int64()))
-    drop = {BYTES, *PICTURES, EXT, *_PLACES, _START, _END, SOURCE_SHARD}
+def _check_names(table: pa.Table) -> None:
+    """Refuse columns whose place the index needs: their values would be gone from it without a word."""
+    taken = [name for name in (*_PLACES, SOURCE_SHARD, _START, _END) if name in table.column_names and name != SHARD]
+    if taken:
+        raise UsageError(
+            f"ImageWriter: the index says in {', '.join(map(repr, taken))} where an image lies, and the batch has such a "
+            f"column already: put RenameColumns or DropColumns before"
+        )
+
+
+def _index(
+    table: pa.Table,
+    kept: list[int],
+    written: Sequence[_Sample],
+    places: Mapping[str, list[Any]],
+    sidecars: Mapping[str, str],
+) -> pa.Table:
+    rows = table if len(kept) == table.num_rows else table.take(array(kept, pa.int64()))
+    drop = {BYTES, *PICTURES, EXT, *_binary_members(rows, written, sidecars)}
     columns: dict[str, Any] = {KEY: rows.column(KEY)}
     kinds = (pa.string(), pa.string(), pa.int64(), pa.int64())
     for what, kind in zip(_PLACES, kinds, strict=True):
-        columns[what] = pa.array(places[what], kind)
+        columns[what] = array(places[what], kind)
     if SHARD in rows.column_names:
         columns[SOURCE_SHARD] = rows.column(SHARD)
-    columns[EXT] = pa.array(exts, pa.string())
+    columns[EXT] = array([sample.ext for sample in written], pa.string())
+    made_anew = _facts(written)
     for name in rows.column_names:
         if name not in drop and name not in columns:
-            columns[name] = rows.column(name)
+            columns[name] = made_anew.get(name, rows.column(name))
     for what in (_START, _END):
-        columns[what] = pa.array(places[what], pa.int64())
+        columns[what] = array(places[what], pa.int64())
     return pa.table(columns)
+
+
+def _facts(written: Sequence[_Sample]) -> dict[str, pa.Array]:
+    """The columns that say what stands in the tar: the members, and format and size of images that were made anew."""
+    members = array([[ext for ext, _ in sample.members] for sample in written], pa.list_(pa.string()))
+    headers = [sample.header for sample in written if sample.header is not None]
+    if len(headers) < len(written):
+        return {MEMBERS: members}
+    return {
+        MEMBERS: members,
+        FORMAT: array([header.format for header in headers], pa.string()),
+        WIDTH: array([header.width for header in headers], pa.int32()),
+        HEIGHT: array([header.height for header in headers], pa.int32()),
+    }
+
+
+def _binary_members(rows: pa.Table, written: Sequence[_Sample], sidecars: Mapping[str, str]) -> set[str]:
+    """The columns of bytes that stand in the tar already."""
+    names = set(rows.column_names)
+    members = {sidecars.get(ext) or _member_column(ext, names) for sample in written for ext, _ in sample.members}
+    kinds = {name: rows.schema.field(name).type for name in members & names}
+    return {name for name, kind in kinds.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)}
 
 
 def _together(schemas: Sequence[pa.Schema]) -> pa.Schema:

@@ -86,6 +86,12 @@ class BadServer:
             self._send(writer, 200, picture(color=(number % 256, 30, 90)))
         elif name == "png":
             self._send(writer, 200, picture("PNG"), {"Content-Type": "application/octet-stream"})
+        elif name == "avif":
+            self._send(writer, 200, picture("AVIF"), {"Content-Type": "image/avif"})
+        elif name.startswith("svg"):
+            comment = b"<!-- made by hand -->" * (100 if "comment" in name else 0)
+            drawing = b'<?xml version="1.0"?>' + comment + b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+            self._send(writer, 200, drawing, {"Content-Type": "image/svg+xml"})
         elif name == "big-picture":
             self._send(writer, 200, picture(size=(800, 400)))
         elif name == "html":

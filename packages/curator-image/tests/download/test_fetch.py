@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 pytest.importorskip("aiohttp")
 
-from curator_core import UsageError
-from curator_image.download.fetch import Fetcher, Outcome
-from curator_image.download.rules import FetchRules, allowed
+from curator_core.download import Client, FetchRules, InOrder, Outcome
+from curator_core.testing.loopback import loopback_only
+from curator_image.download.picture import PictureSink
+
+
+@pytest.fixture(autouse=True)
+def _loopback() -> Iterator[None]:
+    with loopback_only():
+        yield
 
 
 def fetch(urls: list[str], memory_bytes: int = 512 << 20, **rules: Any) -> list[Outcome]:
-    fetcher = Fetcher(FetchRules(**rules), memory_bytes=memory_bytes)
+    client = Client(FetchRules(**rules))
     try:
-        return list(fetcher.fetch_all(urls))
+        return list(InOrder(client, urls, memory_bytes=memory_bytes, sink=PictureSink))
     finally:
-        fetcher.close()
+        client.close()
 
 
 @pytest.mark.parametrize(
@@ -40,6 +47,8 @@ def fetch(urls: list[str], memory_bytes: int = 512 << 20, **rules: Any) -> list[
         ("down", "http 503", 2),
         ("busy", "http 429", 1),
         ("robots", "opted out", 1),
+        ("svg", "unsupported format", 1),
+        ("svg-with-a-comment", "unsupported format", 1),
         ("loop", "too many redirects", 6),
         ("nowhere", "http 302", 1),
     ],
@@ -51,6 +60,8 @@ def test_trouble_has_a_word_and_passing_trouble_a_second_try(
     limits = {"timeout_s": 0.6} if reason == "timeout" else {}
     (outcome,) = fetch([server.url(path)], **{**quick, **limits}, max_bytes=1_000_000)
     assert (outcome.reason, outcome.data) == (reason, b"")
+    silent = ("hang", "reset", "garbage")
+    assert (outcome.http_status is None) == (path in silent)
     assert server.seen[f"/{path}"] == requests
 
 
@@ -62,7 +73,7 @@ def test_good_images_come_whole_and_in_order_among_all_the_bad_ones(server: Any,
     assert all(outcome.data.startswith(b"\xff\xd8") for outcome in outcomes if outcome.ok)
 
 
-@pytest.mark.parametrize("path", ["png", "gzip", "redirect?/ok", "café", "redirect?/redirect?/png"])
+@pytest.mark.parametrize("path", ["png", "avif", "gzip", "redirect?/ok", "café", "redirect?/redirect?/png"])
 def test_what_is_unusual_but_right_is_fetched(server: Any, quick: dict[str, Any], path: str) -> None:
     (outcome,) = fetch([server.url(path)], **quick)
     assert (outcome.reason, outcome.http_status) == ("ok", 200)
@@ -77,7 +88,7 @@ def test_a_server_that_recovers_is_asked_again(server: Any, quick: dict[str, Any
 
 
 def test_a_host_that_asks_for_time_is_left_alone_for_that_time(server: Any, quick: dict[str, Any]) -> None:
-    fetcher = Fetcher(FetchRules(**quick))
+    fetcher = Client(FetchRules(**quick))
     try:
         assert fetcher._retry_after({"Retry-After": "30"}, "slow.example") == 30
         assert fetcher._pauses["slow.example"] > time.monotonic() + 29
@@ -96,7 +107,7 @@ def test_no_more_requests_at_a_host_than_allowed(server: Any, quick: dict[str, A
 
 
 def test_a_name_that_does_not_exist_is_a_dns_failure(quick: dict[str, Any]) -> None:
-    (outcome,) = fetch(["http://no-such-host.invalid/a.jpg"], **quick)
+    (outcome,) = fetch(["http://no-such-host.example/a.jpg"], **quick)
     assert (outcome.reason, outcome.attempts) == ("dns", 2)
 
 
@@ -107,26 +118,6 @@ def test_a_name_that_does_not_exist_is_a_dns_failure(quick: dict[str, Any]) -> N
 def test_what_is_no_web_address_is_not_fetched(url: str) -> None:
     (outcome,) = fetch([url])
     assert outcome.reason == "bad url"
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "127.0.0.1",
-        "localhost",
-        "2130706433",
-        "0x7f.1",
-        "127.1",
-        "0.0.0.0",
-        "[::1]",
-        "[::ffff:127.0.0.1]",
-        "169.254.169.254",
-    ],
-)
-def test_private_addresses_are_refused_in_every_spelling(server: Any, quick: dict[str, Any], host: str) -> None:
-    (outcome,) = fetch([f"http://{host}:{server.port}/ok"], **{**quick, "allow_private": False})
-    assert outcome.reason in ("private address", "bad url")
-    assert not server.seen
 
 
 @pytest.mark.parametrize("target", ["http://127.0.0.2:{port}/ok", "//127.0.0.2:{port}/ok", "file:///etc/passwd"])
@@ -145,37 +136,6 @@ def test_a_redirect_to_a_name_is_judged_when_the_name_is_resolved(server: Any, q
     assert outcome.reason == "private address"
 
 
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("8.8.8.8", True),
-        ("2606:4700::1111", True),
-        ("10.1.2.3", False),
-        ("172.16.0.1", False),
-        ("192.168.1.1", False),
-        ("100.64.0.1", False),
-        ("169.254.169.254", False),
-        ("0.0.0.0", False),
-        ("224.0.0.1", False),
-        ("255.255.255.255", False),
-        ("::1", False),
-        ("fe80::1%eth0", False),
-        ("fc00::1", False),
-        ("::ffff:10.0.0.1", False),
-        ("64:ff9b::a00:1", False),
-        ("2002:a00:1::", False),
-    ],
-)
-def test_an_address_is_public_or_not_however_it_is_packed(address: str, public: bool) -> None:
-    assert allowed(address, []) is public
-
-
-def test_a_listed_network_is_allowed_and_no_other(quick: dict[str, Any]) -> None:
-    networks = FetchRules(allow_private=["10.0.0.0/8"]).private_networks()
-    assert allowed("10.1.2.3", networks)
-    assert not allowed("192.168.1.1", networks)
-
-
 def test_memory_is_bounded_and_nothing_waits_for_ever(server: Any, quick: dict[str, Any]) -> None:
     urls = [server.url("drip" if i == 0 else f"ok{i}") for i in range(60)]
     outcomes = fetch(urls, memory_bytes=2000, **{**quick, "timeout_s": 3.0}, per_host=16)
@@ -183,30 +143,14 @@ def test_memory_is_bounded_and_nothing_waits_for_ever(server: Any, quick: dict[s
 
 
 def test_a_list_that_is_left_early_leaves_nothing_behind(server: Any, quick: dict[str, Any]) -> None:
-    fetcher = Fetcher(FetchRules(**quick))
-    for outcome in fetcher.fetch_all([server.url(f"ok{i}") for i in range(500)]):
+    client = Client(FetchRules(**quick))
+    for outcome in InOrder(client, [server.url(f"ok{i}") for i in range(500)], memory_bytes=1 << 20):
         assert outcome.ok
         break
-    fetcher.close()
+    client.close()
     assert sum(server.seen.values()) < 500
 
 
 def test_the_server_is_told_who_asks(server: Any, quick: dict[str, Any]) -> None:
     fetch([server.url("ok")], **quick, user_agent="my-crawler/1 (me@example.com)")
     assert server.agents == {"my-crawler/1 (me@example.com)"}
-
-
-@pytest.mark.parametrize(
-    ("wrong", "told"),
-    [
-        ({"concurrency": 0}, "1 or more"),
-        ({"retries": -1}, "0 or more"),
-        ({"timeout_s": 0}, "more than 0"),
-        ({"backoff_s": "1"}, "a number of seconds"),
-        ({"allow_private": "10.0.0.0/8"}, r"such as \['10.0.0.0/8'\]"),
-        ({"allow_private": ["the office"]}, "must list networks"),
-    ],
-)
-def test_wrong_rules_are_refused(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        FetchRules(**wrong)

@@ -1,227 +1,162 @@
-"""A group as an operator of a Ray dataset: the translation, and nothing else. What runs a stage is core's adapter."""
+"""One stage on a Ray dataset of your own, whose rows are tasks in the column ``item``.
+
+    adapter = RayDataStageAdapter(stage)
+    dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks))
+    rows = adapter.process_dataset(dataset).take_all()
+
+`RayDataExecutor` needs none of it: it moves encoded tasks, and has them accounted for.
+"""
 
 from __future__ import annotations
 
-import itertools
-import os
+import atexit
+import contextlib
+import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
-from curator_backends.cluster import Cluster, look
-from curator_backends.naming import group_label
+from curator_backends.cluster import describe_cluster
 from curator_backends.options import RayOptions
-from curator_backends.ray_data.placement import Placement, place
-from curator_backends.transport import decode, encode_stream
-from curator_backends.worker import GroupWorker, Job
-from curator_core.accounts.ledger import MemorySink
+from curator_backends.ray_data.operators import operator_options, split_blocks
+from curator_backends.ray_data.placement import describe_group, place
+from curator_backends.ray_data.workers import this_worker
+from curator_backends.transport import ITEM
+from curator_backends.worker import clean_node, once_per_node
+from curator_core.accounts.ledger import MemorySink, Sink
 from curator_core.model.stage import ProcessingStage, overrides
+from curator_core.model.task import Task
 from curator_core.planning.plan import Group, PlannedStage
 from curator_core.worker.adapter import BaseStageAdapter
 from curator_core.worker.context import RunContext
 
 Stage = ProcessingStage[Any, Any]
-
-_turns = itertools.count()
-
-# Tasks that split blocks at the same time, where no CPU is held for them.
-SPLITTING_TASKS = 4
+Batch = Mapping[str, Any]
 
 
 class RayDataStageAdapter(BaseStageAdapter):
-    """Adds a stage, or a group of fused stages, to a dataset whose rows are tasks in the column ``item``."""
+    """A stage on Ray Data. In the driver it adds the stage to a dataset, in a worker it runs it, as its base does."""
 
     def __init__(
-        self,
-        stage: Stage | Group,
-        context: RunContext | None = None,
-        *,
-        job: Job | None = None,
-        placement: Placement | None = None,
-        coordinator: Any = None,
+        self, stage: Stage | PlannedStage, context: RunContext | None = None, sink: Sink | None = None
     ) -> None:
-        """By itself a stage will do; an executor brings the ``job``, where it is placed, and the run's coordinator."""
-        self.group = group = stage if isinstance(stage, Group) else group_of(stage)
-        self.job = job or Job("", 0, group, context or RunContext())
-        super().__init__(group.stages[0], self.job.context, MemorySink())
-        self.placement = placement
-        self.coordinator = coordinator
+        """Unknown keys of ``ray_stage_spec()`` are refused here, and a GPU stage that names no ``batch_size`` is warned
+        about. ``context`` holds the error policy; by default the first error is raised.
+        """
+        planned = stage if isinstance(stage, PlannedStage) else PlannedStage(stage, stage.name)
+        # The memory of a GPU is asked for where it matters, in process_dataset().
+        _, notes = describe_group(_alone(planned), gpu_memory_gb=float("inf"))
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        if not planned.stage.batch_size:
+            planned = PlannedStage(planned.stage.with_(batch_size=1), planned.name)
+        super().__init__(planned, context or RunContext(), sink if sink is not None else MemorySink())
+        self.group = _alone(planned)
+
+    @property
+    def batch_size(self) -> int:
+        """How many tasks the stage is given at most."""
+        return self.stage.batch_size
 
     def process_dataset(self, dataset: Any, ignore_head_node: bool = False) -> Any:
-        """The dataset with the group applied; after a fan-out each task is a block, so that workers share them."""
-        placement = self.placement or self._place(ignore_head_node)
-        if placement.max_calls is not None:
-            # A call of a worker is a block: as many tasks to a block as one call takes.
-            dataset = split_blocks(dataset, placement.batch_size or 1)
-        options: dict[str, Any] = {
-            "batch_size": placement.batch_size,
-            "batch_format": "pyarrow",
-            "zero_copy_batch": True,
-            "num_cpus": placement.num_cpus,
-            **placement.remote_args,
-        }
-        if placement.num_gpus:
-            options["num_gpus"] = placement.num_gpus
-        # Ray Data fuses neighbours that ask for the same, a fan-out with what comes after it included (2.60), and then one
-        # worker does it all. What may share a worker the plan has fused already. So no two neighbours say quite the
-        # same, though they mean it: both numbers are Ray Data's own.
-        if placement.mode == "actor":
-            options.setdefault("max_restarts", -1)
-        elif next(_turns) % 2:
-            options.setdefault("max_retries", -1)
-        if placement.mode == "actor":
-            options["compute"] = _actor_pool(placement)
-            worker: Any = _make_actor(self.job, self.coordinator)
-        else:
-            options["compute"] = _at_once(placement.max_workers)
-            if placement.max_calls is not None:
-                options["max_calls"] = placement.max_calls
-            worker = _make_task(self.job, self.coordinator)
-        dataset = dataset.map_batches(worker, **options)
-        if self.group.is_fanout:
-            dataset = split_blocks(dataset, 1)
-        return dataset
-
-    def _place(self, ignore_head_node: bool) -> Placement:
-        cluster: Cluster = look(RayOptions(ignore_head_node=ignore_head_node), ours=False)
-        placements, notes = place([self.group], cluster)
+        """The dataset with the stage applied; after a fan-out each task is a block, so that workers share them."""
+        cluster = describe_cluster(RayOptions(ignore_head_node=ignore_head_node), ours=False)
+        (placement,), notes = place([self.group], cluster)
         for note in notes:
-            warnings.warn(note, stacklevel=3)
-        return placements[0]
+            warnings.warn(note, stacklevel=2)
+        make = create_actor_from_stage if placement.mode == "actor" else create_task_from_stage
+        dataset = dataset.map_batches(make(self.planned), batch_size=self.batch_size, **operator_options(placement))
+        return split_blocks(dataset, 1) if self.group.is_fanout else dataset
+
+    def work(self, batch: Batch) -> Iterator[dict[str, Any]]:
+        """A batch of rows with a task each; what the stage makes of them, as rows of the same kind, as it comes."""
+        for task in self.stream(iter(batch[ITEM])):
+            yield {ITEM: _column([task])}
+        if isinstance(self.sink, MemorySink):
+            self.sink.take()  # by hand nothing asks for the accounts, and they must not pile up
+
+    @contextlib.contextmanager
+    def set_up(self, token: str) -> Iterator[None]:
+        """The stage is set up inside, on a worker that ends with the ``with`` block."""
+        self.start(token)
+        try:
+            yield
+        finally:
+            self.teardown()
+
+    def start(self, token: str) -> None:
+        """Set the stage up, on the machine too if it is the first worker there that has this ``token``."""
+        node, worker = this_worker()
+        if overrides(self.stage, "setup_on_node"):
+            once_per_node(token, node.node_id, lambda: self.setup_on_node(node, worker))
+        self.setup(worker)
 
 
-def split_blocks(dataset: Any, rows: int) -> Any:
-    """Blocks of ``rows`` tasks. The splitting is done by the tasks before it where it can be, and holds no CPU otherwise.
-
-    Ray Data gives the splitting a CPU of its own, and fuses it with what is before it only if that asks for one CPU and
-    nothing else. On a machine that actors have filled it then never runs. Where it holds none, nothing would keep Ray
-    from starting a process for each block.
-    """
-    before = getattr(getattr(dataset, "_logical_plan", None), "dag", None)
-    dataset = dataset.repartition(target_num_rows_per_block=rows)
-    splitting = getattr(getattr(dataset, "_logical_plan", None), "dag", None)
-    asked = getattr(splitting, "ray_remote_args", None)
-    if isinstance(asked, dict):
-        theirs = getattr(before, "ray_remote_args", None) or {}
-        if "TaskPool" in type(getattr(before, "compute", None)).__name__ and "Map" in type(before).__name__:
-            asked.update(theirs)
-        else:
-            asked.update({"num_cpus": 0}, **{key: theirs[key] for key in ("label_selector",) if key in theirs})
-            if hasattr(splitting, "compute"):
-                object.__setattr__(splitting, "compute", _at_once(SPLITTING_TASKS))
-    return dataset
-
-
-def create_actor_from_stage(stage: Stage | Group) -> type:
-    """A class for ``map_batches`` that keeps the stage set up, named after it: ``MyStage`` makes ``MyStageActor``."""
-    return _make_actor(_job_of(stage), None)
-
-
-def create_task_from_stage(stage: Stage | Group) -> Callable[[pa.Table], Iterator[pa.Table]]:
-    """A function for ``map_batches``, named after the stage: ``MyStage`` makes ``MyStageTask``."""
-    return _make_task(_job_of(stage), None)
-
-
-def group_of(stage: Stage) -> Group:
-    """A stage as a group of its own."""
-    if not stage.batch_size:
-        stage = stage.with_(batch_size=1)
-    return Group((PlannedStage(stage, stage.name),), stage.resources, stage.num_workers())
-
-
-def _job_of(stage: Stage | Group) -> Job:
-    return Job("", 0, stage if isinstance(stage, Group) else group_of(stage), RunContext())
-
-
-def _actor_pool(placement: Placement) -> Any:
-    from ray.data import ActorPoolStrategy
-
-    if placement.fixed:
-        return ActorPoolStrategy(size=placement.max_workers)
-    low = placement.min_workers or 1
-    return ActorPoolStrategy(
-        min_size=low, max_size=placement.max_workers, initial_size=max(low, placement.initial_workers or low)
-    )
-
-
-def _at_once(tasks: int | None) -> Any:
-    from ray.data import TaskPoolStrategy
-
-    return TaskPoolStrategy(size=tasks)
-
-
-# In the worker ---------------------------------------------------------------------------------------------------------
-
-
-def _make_actor(job: Job, coordinator: Any) -> type:
-    name = f"{group_label(job.group)}Actor"
+def create_actor_from_stage(stage: Stage | PlannedStage) -> type:
+    """A class for `map_batches` that keeps the stage set up, named after it: ``MyStage`` makes ``MyStageActor``."""
+    token = _token()
 
     def __init__(self: Any) -> None:  # noqa: N807
-        self._worker = _start_worker(job, coordinator)
+        self._adapter = None
+        adapter = _adapter(stage)
+        adapter.start(token)
+        self._adapter = adapter
 
-    def __call__(self: Any, batch: pa.Table) -> Iterator[pa.Table]:  # noqa: N807
-        try:
-            yield from encode_stream(self._worker.run(decode(batch)))
-        except Exception:
-            # The run is over, and the error's frames keep this object alive past the end of the actor.
-            self._worker.close()
-            raise
+    def __call__(self: Any, batch: Batch) -> Iterator[dict[str, Any]]:  # noqa: N807
+        yield from self._adapter.work(batch)
 
     def __del__(self: Any) -> None:  # noqa: N807
-        # Ray Data drops the object when the pool lets the actor go: the only end that an actor hears of.
-        worker = self.__dict__.pop("_worker", None)
-        if worker is not None:
-            worker.close()
+        adapter = self.__dict__.pop("_adapter", None)
+        if adapter is not None:
+            adapter.teardown()
 
+    name = f"{_kind(stage)}Actor"
     return type(name, (), {"__init__": __init__, "__call__": __call__, "__del__": __del__, "__module__": __name__})
 
 
-def _make_task(job: Job, coordinator: Any) -> Callable[[pa.Table], Iterator[pa.Table]]:
-    # Where somebody insists on tasks for a stage with a setup, every call sets up and tears down.
-    stateful = any(overrides(planned.stage, hook) for planned in job.group.stages for hook in ("setup", "teardown"))
+def create_task_from_stage(stage: Stage | PlannedStage) -> Callable[[Batch], Iterator[dict[str, Any]]]:
+    """A function for `map_batches`, named after the stage: ``MyStage`` makes ``MyStageTask``.
 
-    def work(batch: pa.Table) -> Iterator[pa.Table]:
-        worker = _start_worker(job, coordinator) if stateful else _kept_worker(job, coordinator)
-        try:
-            yield from encode_stream(worker.run(decode(batch)))
-        finally:
-            if stateful:
-                worker.close()
+    Each call sets the stage up and tears it down: a stage for which that is expensive belongs in an actor.
+    """
+    token = _token()
 
-    work.__name__ = work.__qualname__ = f"{group_label(job.group)}Task"
+    def work(batch: Batch) -> Iterator[dict[str, Any]]:
+        adapter = _adapter(stage)
+        with adapter.set_up(token):
+            yield from adapter.work(batch)
+
+    work.__name__ = work.__qualname__ = f"{_kind(stage)}Task"
     return work
 
 
-_kept: dict[tuple[str, int], GroupWorker] = {}
+def _token() -> str:
+    """Names the marks of `setup_on_node`; those on this machine go with the driver, since no run clears them."""
+    token = uuid.uuid4().hex[:16]
+    atexit.register(clean_node, token)
+    return token
 
 
-def _kept_worker(job: Job, coordinator: Any) -> GroupWorker:
-    """The worker of a stateless group in this process; made once, since a process serves many calls."""
-    if not job.token:
-        return _start_worker(job, coordinator)
-    worker = _kept.get((job.token, job.index))
-    if worker is None:
-        for key in [key for key in _kept if key[0] != job.token]:
-            _kept.pop(key).close()
-        worker = _kept[job.token, job.index] = _start_worker(job, coordinator, closes=False)
-    return worker
+def _alone(planned: PlannedStage) -> Group:
+    return Group((planned,), planned.stage.resources, planned.stage.num_workers())
 
 
-def _start_worker(job: Job, coordinator: Any, closes: bool = True) -> GroupWorker:
-    import ray
+def _adapter(stage: Stage | PlannedStage) -> RayDataStageAdapter:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the driver has given them
+        return RayDataStageAdapter(stage)
 
-    context = ray.get_runtime_context()
-    gpus = context.get_accelerator_ids().get("GPU", [])
-    if gpus and not os.environ.get("CUDA_VISIBLE_DEVICES"):
-        # A cluster that was started for Xenna leaves this to whoever places workers.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    return GroupWorker(
-        job,
-        coordinator,
-        worker_id=context.get_actor_id() or context.get_worker_id(),
-        node_id=context.get_node_id(),
-        gpus=[int(gpu) for gpu in gpus if str(gpu).isdigit()],
-        closes=closes,
-    )
+
+def _kind(stage: Stage | PlannedStage) -> str:
+    return type(stage.stage if isinstance(stage, PlannedStage) else stage).__name__
+
+
+def _column(tasks: Iterable[Task[Any]]) -> Any:
+    """Tasks as a column of objects; numpy would look into those that are sequences."""
+    values = list(tasks)
+    column = np.empty(len(values), dtype=object)
+    for index, task in enumerate(values):
+        column[index] = task
+    return column

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
-import uuid
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from curator_backends.cluster import Cluster, connect, import_ray, uninterrupted
-from curator_backends.coordinator import Standing, start_coordinator
-from curator_backends.failures import let_go, translate
-from curator_backends.options import RayOptions, parse_options
-from curator_backends.ray_data.adapter import RayDataStageAdapter, split_blocks
+from curator_backends.cluster import Cluster
+from curator_backends.coordinator import Standing
+from curator_backends.executor import RayExecutor, RaySegment
+from curator_backends.options import RayOptions
+from curator_backends.ray_data.operators import add_group, split_blocks
 from curator_backends.ray_data.placement import Placement, place, start_no_more
 from curator_backends.sources import Feeder, SourceBlocks
-from curator_backends.supervisor import Supervisor
+from curator_backends.supervisor import Need
 from curator_backends.transport import unpack
-from curator_backends.worker import Job
-from curator_core.errors import UsageError
-from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.executors.base import SegmentRun
 from curator_core.model.codec import decode_task
-from curator_core.model.machine import Machine, this_machine
 from curator_core.model.task import Task
 
 logger = logging.getLogger(__name__)
@@ -60,68 +54,27 @@ class RayDataOptions(RayOptions):
         self.check_positive("poll_interval_s")
 
 
-class RayDataExecutor(BaseExecutor):
+class RayDataExecutor(RayExecutor[RayDataOptions]):
     """Runs pipelines on Ray Data; see `RayDataOptions` for what ``config`` takes."""
 
-    simultaneous: ClassVar[bool] = True
+    options_type = RayDataOptions
 
-    def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
-        super().__init__({**(config or {}), **options})
-        self.settings = parse_options(RayDataOptions, type(self).__name__, self.config)
-        self._stack: ExitStack | None = None
-        self._cluster: Cluster | None = None
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
-
-    def talk(self) -> None:
-        """Let Ray and Ray Data talk, as ``verbose`` does."""
-        self.settings = replace(self.settings, verbose=True)
-
-    def open(self) -> None:
-        """Connect to Ray, or start it."""
-        if self._stack is not None:
-            raise UsageError(f"this {type(self).__name__} is running already: make another for another run")
-        with ExitStack() as stack:
-            self._cluster = stack.enter_context(connect(self.settings))
-            self._stack = stack.pop_all()
-
-    def close(self) -> None:
-        """Leave Ray, and stop it if `open` started it."""
-        stack, self._stack, self._cluster = self._stack, None, None
-        if stack is not None:
-            stack.close()
-
-    def machine(self) -> Machine:
-        """The nodes that workers may use; before `open`, what a local cluster would have."""
-        if self._cluster is not None:
-            return self._cluster.machine()
-        here = this_machine()
-        return Machine(
-            cpus=self.settings.num_cpus or here.cpus,
-            memory_gb=here.memory_gb,
-            gpus=here.gpus if self.settings.num_gpus is None else self.settings.num_gpus,
-            gpu_memory_gb=self.settings.gpu_memory_gb or here.gpu_memory_gb,
-            name="a local Ray",
-        )
-
-    def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
-        """Stream the segment's sources through its groups."""
-        if self._cluster is None:
-            raise UsageError("the executor is not open: run it through a Pipeline, or with execute()")
-        placements, notes = place(run.groups, self._cluster)
+    def segment(self, run: SegmentRun, cluster: Cluster) -> RayDataSegment | None:
+        placements, notes = place(run.groups, cluster)
         for note in notes:
             logger.warning(note)
-        blocks = SourceBlocks(run.tasks, _first_workers(placements[0], self._cluster), self.settings.tasks_per_block)
+        blocks = SourceBlocks(run.tasks, _first_workers(placements[0], cluster), self.settings.tasks_per_block)
         if blocks.empty:
-            return
+            return None
         if blocks.complete:
             placements = start_no_more(placements, run.groups, blocks.seen)
-        yield from _Segment(run, self._cluster, self.settings, placements, blocks).results()
+        return RayDataSegment(run, cluster, self.settings, placements, blocks)
 
 
-class _Segment:
+class RayDataSegment(RaySegment[RayDataOptions]):
     """One dataset, from its sources to its last result."""
+
+    engine = "Ray Data"
 
     def __init__(
         self,
@@ -131,47 +84,38 @@ class _Segment:
         placements: list[Placement],
         blocks: SourceBlocks,
     ) -> None:
-        self.run = run
-        self.cluster = cluster
-        self.settings = settings
+        super().__init__(run, cluster, settings)
         self.placements = placements
         self.blocks = blocks
-        self.token = uuid.uuid4().hex[:16]
-        self.ray = import_ray()
-        self.coordinator = start_coordinator(self.ray)
-        self.supervisor = Supervisor(self.ray, self.coordinator, run, settings.stall_timeout_s, self.token)
         self.feeder: Feeder | None = None
 
-    def results(self) -> Iterator[Task[Any]]:
-        failed = True
-        try:
-            # These import Ray Data.
-            from curator_backends.ray_data.guard import guarded, polling_every
-            from curator_backends.ray_data.services import no_services
+    def stream(self) -> Iterator[Task[Any]]:
+        # These import Ray Data.
+        from curator_backends.ray_data.guard import guarded, polling_every
+        from curator_backends.ray_data.services import no_services
 
-            with (
-                _quiet(self.settings.verbose),
-                no_services(self.cluster.lean),
-                polling_every(self.settings.poll_interval_s),
-                guarded(self.token, self._look) as callback,
-            ):
-                yield from self._stream(callback)
-            failed = False
-        except BaseException as error:
-            translated = translate(error, "Ray Data")
-            let_go(error)
-            if translated is error:
-                raise
-            raise translated from None
-        finally:
-            with uninterrupted():
-                if self.feeder is not None:
-                    self.feeder.stop()
-                gc.collect()  # actors end when the last reference to them goes, and the dataset is full of cycles
-                try:
-                    self.supervisor.conclude(failed)
-                finally:
-                    self.ray.kill(self.coordinator)
+        with (
+            _silence_logs(self.settings.verbose),
+            no_services(self.cluster.minimal),
+            polling_every(self.settings.poll_interval_s),
+            guarded(self.token, self.poll) as callback,
+        ):
+            yield from self._stream(callback)
+
+    def stop(self) -> None:
+        if self.feeder is not None:
+            self.feeder.stop()
+
+    def needs(self) -> list[Need]:
+        return [
+            Need(group.name, place.num_cpus, place.num_gpus)
+            for group, place in zip(self.run.groups, self.placements, strict=True)
+        ]
+
+    def poll(self) -> None:
+        if self.feeder is not None and self.feeder.failure is not None:
+            raise self.feeder.failure
+        super().poll()
 
     def _stream(self, callback: type) -> Iterator[Task[Any]]:
         from ray.data import DataContext
@@ -192,18 +136,8 @@ class _Segment:
     def dataset(self) -> Any:
         """The dataset, not yet running."""
         dataset = self._sources()
-        for index, (group, placement) in enumerate(zip(self.run.groups, self.placements, strict=True)):
-            job = Job(
-                self.token,
-                index,
-                group,
-                self.run.context,
-                self.run.ending_of(index),
-                self.run.folder if index == len(self.placements) - 1 else "",
-                self.settings.max_worker_deaths,
-            )
-            adapter = RayDataStageAdapter(group, job=job, placement=placement, coordinator=self.coordinator)
-            dataset = adapter.process_dataset(dataset)
+        for job, placement in zip(self.jobs, self.placements, strict=True):
+            dataset = add_group(dataset, job, placement, self.coordinator)
         return dataset
 
     def _sources(self) -> Any:
@@ -235,7 +169,7 @@ class _Segment:
             "log_internal_stack_trace": False,
             "enable_auto_log_stats": False,
             "target_max_block_size": BLOCK_BYTES if self.blocks.complete else LISTED_BLOCK_BYTES,
-            # A task may take as long as it takes: ours knows whether anybody is at work, Ray Data's does not.
+            # A task may take as long as it takes: our supervisor sees whether a worker is busy, Ray Data's does not.
             "execution_no_progress_timeout_s": -1,
             "enable_fallback_to_arrow_object_ext_type": False,
             "max_tasks_in_flight_per_actor": self.settings.tasks_in_flight,
@@ -257,22 +191,6 @@ class _Segment:
             context.execution_options.label_selector = _elsewhere(self.cluster)
         return context
 
-    def _look(self) -> None:
-        if self.feeder is not None and self.feeder.failure is not None:
-            raise self.feeder.failure
-        self.supervisor.look(self._waiting_for)
-
-    def _waiting_for(self) -> str:
-        asked = ", ".join(
-            f"{group.name} {place.num_cpus:g} CPU" + (f" {place.num_gpus:g} GPU" if place.num_gpus else "")
-            for group, place in zip(self.run.groups, self.placements, strict=True)
-        )
-        free = self.ray.available_resources()
-        return (
-            f"a worker needs: {asked}; {self.cluster.name} has {free.get('CPU', 0.0):g} CPUs and "
-            f"{free.get('GPU', 0.0):g} GPUs free. Something else may hold the rest, or a node is gone"
-        )
-
 
 def _elsewhere(cluster: Cluster) -> dict[str, str]:
     return {"ray.io/node-id": f"!{cluster.avoid_node}"}
@@ -285,8 +203,8 @@ def _first_workers(placement: Placement, cluster: Cluster) -> int:
 
 
 @contextlib.contextmanager
-def _quiet(verbose: bool) -> Iterator[None]:
-    """Ray Data speaks of plans and progress on the terminal: not unless it was asked to."""
+def _silence_logs(verbose: bool) -> Iterator[None]:
+    """Ray Data writes plans and progress to the terminal: only where ``verbose`` asks for it."""
     if verbose:
         yield
         return
@@ -299,5 +217,5 @@ def _quiet(verbose: bool) -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-        with contextlib.suppress(ValueError):  # somebody has reset the filters meanwhile
+        with contextlib.suppress(ValueError):  # the filters have been reset meanwhile
             warnings.filters.remove(entry)  # type: ignore[attr-defined]

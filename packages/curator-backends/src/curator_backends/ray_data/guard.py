@@ -1,4 +1,4 @@
-"""A look at a running dataset once in a while, from inside Ray Data's own loop: is anything moving, is anybody calling?
+"""A poll of a running dataset once in a while, from inside Ray Data's own loop: is anything moving, has a worker reported?
 
 Ray Data waits for ever when what it needs cannot be had. The guard ends such a run and says what it was waiting for.
 This module imports Ray Data, so it is imported when a run starts.
@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 # By token: Ray Data makes the callback itself, and sends its class to the workers, where there is nothing to guard.
-_looks: dict[str, Callable[[], None]] = {}
+_polls: dict[str, Callable[[], None]] = {}
 
 
 class GuardCallback(ExecutionCallback):
@@ -29,22 +29,22 @@ class GuardCallback(ExecutionCallback):
         self._next = 0.0
 
     def on_execution_step(self, executor: Any) -> None:
-        """Look, if it is time; what the look raises ends the run."""
+        """Poll, if it is time; what that raises ends the run."""
         now = time.monotonic()
-        look = _looks.get(self.token)
-        if look is not None and now >= self._next:
-            self._next = now + LOOK_SECONDS
-            look()
+        poll = _polls.get(self.token)
+        if poll is not None and now >= self._next:
+            self._next = now + POLL_SECONDS
+            poll()
 
 
 @contextlib.contextmanager
-def guarded(token: str, look: Callable[[], None]) -> Iterator[type]:
-    """A class of callbacks that lead to ``look``, for the length of a ``with`` block."""
-    _looks[token] = look
+def guarded(token: str, poll: Callable[[], None]) -> Iterator[type]:
+    """A class of callbacks that call ``poll``, for the length of a ``with`` block."""
+    _polls[token] = poll
     try:
         yield type("CuratorGuard", (GuardCallback,), {"token": token})
     finally:
-        _looks.pop(token, None)
+        _polls.pop(token, None)
 
 
 @contextlib.contextmanager

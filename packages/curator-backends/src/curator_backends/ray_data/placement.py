@@ -1,4 +1,4 @@
-"""Who runs where on Ray Data: tasks or actors, how many, with which CPUs and GPUs. Decided before anything starts."""
+"""What runs where on Ray Data: tasks or actors, how many, with which CPUs and GPUs. Decided before anything starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from curator_backends.cluster import Cluster
 from curator_backends.options import parse_spec
 from curator_core.errors import PlanError
 from curator_core.model.engine_facts import RayStageSpecKeys
-from curator_core.model.stage import overrides
+from curator_core.model.stage import ProcessingStage, overrides
 from curator_core.planning.plan import Group
 
 Mode = Literal["actor", "task"]
@@ -77,7 +77,7 @@ def describe_group(group: Group, gpu_memory_gb: float | None) -> tuple[Placement
             "(it has a setup, a teardown, a GPU or is_actor_stage): leave it out, or make the stage stateless"
         )
     batch = max((planned.stage.batch_size or 0) for planned in group.stages)
-    if group.resources.requires_gpu and not batch:
+    if group.resources.requires_gpu and not any(_names_batch_size(planned.stage) for planned in group.stages):
         warnings.append(f"{group.name}: uses a GPU and names no batch_size; it gets 1 task at a time")
     cpus = spec.get(keys.RAY_NUM_CPUS, group.resources.cpus)
     if isinstance(cpus, bool) or not isinstance(cpus, (int, float)) or cpus < 0:
@@ -96,6 +96,12 @@ def describe_group(group: Group, gpu_memory_gb: float | None) -> tuple[Placement
         remote_args=_remote_args(group, spec),
     )
     return placement, warnings
+
+
+def _names_batch_size(stage: ProcessingStage[Any, Any]) -> bool:
+    """Whether the stage, its class, or `with_` says how many tasks it takes at a time."""
+    named = next(kind for kind in type(stage).__mro__ if "batch_size" in vars(kind))
+    return bool(stage.batch_size) and ("batch_size" in vars(stage) or named is not ProcessingStage)
 
 
 def place(groups: Sequence[Group], cluster: Cluster) -> tuple[list[Placement], list[str]]:
@@ -121,17 +127,18 @@ def place(groups: Sequence[Group], cluster: Cluster) -> tuple[list[Placement], l
 def start_no_more(places: Sequence[Placement], groups: Sequence[Group], sources: int) -> list[Placement]:
     """The same pools, with no more workers at the start than there are sources.
 
-    What a fan-out makes of a source nobody knows before, and what was asked for is left as it is.
+    Pools behind a fan-out are left as they are, because how many tasks it makes shows only as it runs, and so is a
+    number that was asked for.
     """
     fewer = []
-    known = True
+    countable = True
     for group, placement in zip(groups, places, strict=True):
         first = placement.initial_workers
         asked = RayStageSpecKeys.INITIAL_WORKERS in _spec(group)
-        if known and first is not None and not placement.num_gpus and not asked:
+        if countable and first is not None and not placement.num_gpus and not asked:
             first = max(_least(placement), min(first, sources))
         fewer.append(replace(placement, initial_workers=first))
-        known = known and not group.is_fanout
+        countable = countable and not group.is_fanout
     return fewer
 
 
@@ -150,7 +157,7 @@ def _mode(group: Group, spec: Mapping[str, Any]) -> Mode:
     fanout = spec.get(RayStageSpecKeys.IS_FANOUT_STAGE)
     if fanout is not None and not isinstance(fanout, bool):
         raise PlanError(f"stage {group.name!r}: is_fanout_stage must be true or false, not {fanout!r}")
-    # A teardown is owed to whoever was set up, and a Ray task has no end that we could hear of.
+    # What was set up must be torn down, and a Ray task gives no notice of its end.
     torn_down = any(
         fact is None and overrides(planned.stage, "teardown") for planned, fact in zip(group.stages, facts, strict=True)
     )

@@ -1,5 +1,5 @@
-"""What Ray Data does without on a local Ray of ours: actors, each a process, that serve a dashboard, an autoscaler of
-machines, usage statistics, and clusters of several machines.
+"""What Ray Data does without on a local Ray of ours: actors, each a process, that serve a dashboard, a node
+autoscaler, usage statistics, and clusters of several machines.
 
 They start with the first dataset, on the CPUs that its workers are waiting for. This module imports Ray Data, so it is
 imported when a run starts.
@@ -18,27 +18,27 @@ from ray.data._internal.execution import streaming_executor
 from ray.data._internal.execution.interfaces.execution_options import ExecutionResources
 from ray.data._internal.execution.operators import actor_pool_map_operator
 
-from curator_backends.cluster import environment
-from curator_backends.lean import NOBODY, replaced
+from curator_backends.environment import environment
+from curator_backends.minimal import NULL_ACTOR, replaced
 
 
 @contextlib.contextmanager
-def no_services(lean: bool) -> Iterator[None]:
+def no_services(minimal: bool) -> Iterator[None]:
     """Datasets executed inside start no actor but their own, for the length of a ``with`` block.
 
     What is replaced goes by Ray Data's own names: a version that has others starts its actors, and works.
     """
-    if not lean:
+    if not minimal:
         yield
         return
     with (
         environment({"RAY_DATA_USAGE_DISABLED": "1"}),
         replaced(
-            (stats, "get_or_create_stats_actor", lambda: NOBODY),
+            (stats, "get_or_create_stats_actor", lambda: NULL_ACTOR),
             (stats._StatsManager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid.uuid4().hex)),
             (streaming_executor, "create_cluster_autoscaler", lambda *_, **__: _FixedCluster()),
             # There is one machine: where actors are is known when they start, and does not change.
-            (actor_pool_map_operator, "get_or_create_actor_location_tracker", lambda: NOBODY),
+            (actor_pool_map_operator, "get_or_create_actor_location_tracker", lambda: NULL_ACTOR),
             (actor_pool_map_operator, "get_actor_locations", lambda _: {}),
         ),
     ):

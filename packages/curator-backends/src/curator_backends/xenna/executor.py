@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import queue
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from curator_backends.cluster import Cluster, connect, import_ray, uninterrupted
-from curator_backends.coordinator import start_coordinator
-from curator_backends.failures import let_go, translate
-from curator_backends.naming import group_label
-from curator_backends.options import RayOptions, parse_options, parse_spec
+from curator_backends.cluster import Cluster, connect, import_ray
+from curator_backends.environment import same_environment
+from curator_backends.executor import RayExecutor, RaySegment
+from curator_backends.failures import EngineError
+from curator_backends.options import RayOptions, parse_spec
 from curator_backends.sources import SourceBlocks
-from curator_backends.supervisor import Stalled, Supervisor
+from curator_backends.supervisor import Need, Stalled
 from curator_backends.transport import unpack
-from curator_backends.worker import Job
-from curator_core.errors import MissingDependency, PlanError, StageError, UsageError, WorkerDied
-from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.errors import MissingDependency, PlanError, UsageError, WorkerDied
+from curator_core.executors.base import SegmentRun
 from curator_core.model.codec import decode_task
 from curator_core.model.engine_facts import XennaStageSpecKeys
-from curator_core.model.machine import Machine, this_machine
+from curator_core.model.machine import Machine
 from curator_core.model.task import Task
 from curator_core.planning.plan import Group
 
@@ -47,7 +44,7 @@ BLOCKS_AHEAD = 8
 
 @dataclass(frozen=True, kw_only=True)
 class XennaOptions(RayOptions):
-    """Options of `XennaExecutor`, beside those that say which cluster. The names in brackets are Xenna's own.
+    """Options of `XennaExecutor`, beside those that say which cluster. Xenna's own option names are in parentheses.
 
     ``mode``: ``streaming`` runs all groups at once and balances their workers; ``batch`` runs one group after the other.
     ``cpu_allocation``: the part of each node's CPUs that workers get (cpu_allocation_percentage, there 0.95).
@@ -101,109 +98,68 @@ class XennaOptions(RayOptions):
             )
 
 
-class XennaExecutor(BaseExecutor):
+class XennaExecutor(RayExecutor[XennaOptions]):
     """Runs pipelines on Cosmos-Xenna; see `XennaOptions` for what ``config`` takes."""
 
-    simultaneous: ClassVar[bool] = True
+    options_type = XennaOptions
 
     def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
-        super().__init__({**(config or {}), **options})
-        self.settings = parse_options(XennaOptions, type(self).__name__, self.config)
+        super().__init__(config, **options)
         if self.settings.mode == "batch":
             # One group after the other: each may have the whole machine.
             self.__dict__["simultaneous"] = False
-        self._stack: ExitStack | None = None
-        self._cluster: Cluster | None = None
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
-
-    def talk(self) -> None:
-        """Let Ray and Xenna talk, as ``verbose`` does."""
-        self.settings = replace(self.settings, verbose=True)
-
-    def open(self) -> None:
-        """Connect to Ray, or start it with what Xenna needs of it: its dashboard, and higher limits."""
-        if self._stack is not None:
-            raise UsageError(f"this {type(self).__name__} is running already: make another for another run")
+    def require_engine(self) -> None:
         import_ray("xenna")
         import_xenna()
-        with ExitStack() as stack:
-            cluster = connect(self.settings, extra_environment=CLUSTER_ENVIRONMENT, dashboard=True)
-            self._cluster = stack.enter_context(cluster)
-            self._stack = stack.pop_all()
 
-    def close(self) -> None:
-        """Leave Ray, and stop it if `open` started it."""
-        stack, self._stack, self._cluster = self._stack, None, None
-        if stack is not None:
-            stack.close()
+    def connect(self) -> AbstractContextManager[Cluster]:
+        """A local Ray is started with what Xenna needs of it: its dashboard, and higher limits."""
+        return connect(self.settings, extra_environment=CLUSTER_ENVIRONMENT, dashboard=True)
 
     def machine(self) -> Machine:
         """What Xenna may use of the cluster; before `open`, what a local one would have."""
+        machine = super().machine()
         if self._cluster is not None:
-            machine = self._cluster.machine()
             return replace(machine, cpus=_allocated(self._cluster, self.settings))
-        here = this_machine()
-        return Machine(
-            cpus=max(1.0, (self.settings.num_cpus or here.cpus) * self.settings.cpu_allocation),
-            memory_gb=here.memory_gb,
-            gpus=here.gpus if self.settings.num_gpus is None else self.settings.num_gpus,
-            gpu_memory_gb=self.settings.gpu_memory_gb or here.gpu_memory_gb,
-            name="a local Ray",
-        )
+        return replace(machine, cpus=max(1.0, machine.cpus * self.settings.cpu_allocation))
 
-    def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
-        """Send the segment's sources through its groups."""
-        if self._cluster is None:
-            raise UsageError("the executor is not open: run it through a Pipeline, or with execute()")
-        _require_cpus(self._cluster)
-        cpus = max(1, int(_allocated(self._cluster, self.settings)))
-        blocks = SourceBlocks(run.tasks, cpus, self.settings.tasks_per_block)
-        if blocks.empty:
-            return
-        yield from _Segment(run, self._cluster, self.settings, blocks).results()
+    def segment(self, run: SegmentRun, cluster: Cluster) -> XennaSegment | None:
+        _require_cpus(cluster)
+        blocks = SourceBlocks(run.tasks, max(1, int(_allocated(cluster, self.settings))), self.settings.tasks_per_block)
+        return None if blocks.empty else XennaSegment(run, cluster, self.settings, blocks)
 
 
-class _Segment:
+class XennaSegment(RaySegment[XennaOptions]):
     """One Xenna pipeline, from its sources to its last result."""
 
+    engine = "Xenna"
+
     def __init__(self, run: SegmentRun, cluster: Cluster, settings: XennaOptions, blocks: SourceBlocks) -> None:
-        self.run = run
-        self.cluster = cluster
-        self.settings = settings
-        self.blocks = blocks
         self.shapes = [_shape(group, cluster) for group in run.groups]
         _check_gpus(run.groups, self.shapes, cluster, settings.mode)
-        self.token = uuid.uuid4().hex[:16]
-        self.ray = import_ray("xenna")
-        self.coordinator = start_coordinator(self.ray)
-        self.supervisor = Supervisor(self.ray, self.coordinator, run, settings.stall_timeout_s, self.token)
+        super().__init__(run, cluster, settings)
+        self.blocks = blocks
         self.found: list[Task[Any]] = []
 
-    def results(self) -> Iterator[Task[Any]]:
-        failed = True
-        try:
-            with _quiet(self.settings.verbose), _same_environment():
-                # Xenna asks for the state of its workers at the address that this machine's last cluster has left in a
-                # file, which need not be ours.
-                os.environ["RAY_ADDRESS"] = self.ray.get_runtime_context().gcs_address
-                self._run()
-            failed = False
-        except BaseException as error:
-            translated = translate(error, "Xenna")
-            let_go(error)
-            if translated is error:
-                raise
-            raise _explained(translated, self._lost_nodes()) from None
-        finally:
-            with uninterrupted():
-                gc.collect()  # workers that Xenna has not stopped end when the last reference to them goes
-                try:
-                    self.supervisor.conclude(failed)
-                finally:
-                    self.ray.kill(self.coordinator)
+    def stream(self) -> Iterator[Task[Any]]:
+        """Xenna gives the driver back when the pipeline is through: until then results are gathered."""
+        with _silence_logs(self.settings.verbose), same_environment():
+            # Xenna asks for the state of its workers at the address that this machine's last cluster has left in a file,
+            # which need not be ours.
+            os.environ["RAY_ADDRESS"] = self.ray.get_runtime_context().gcs_address
+            self._run()
         yield from self.found
+
+    def explain(self, error: BaseException) -> BaseException:
+        return _explained(error, self._lost_nodes())
+
+    def needs(self) -> list[Need]:
+        return [Need(group.name, cpus, gpus) for group, (cpus, gpus) in zip(self.run.groups, self.shapes, strict=True)]
+
+    def poll(self) -> None:
+        super().poll()
+        self.supervisor.hand_over()
 
     def _run(self) -> None:
         from cosmos_xenna.pipelines import v1 as xenna
@@ -214,48 +170,34 @@ class _Segment:
             config.return_last_stage_outputs = True
             tables = self.blocks.all_tables() if self.blocks.complete else list(self.blocks.tables())
             for table in xenna.run_pipeline(xenna.PipelineSpec(tables, stages, config)) or ():
-                self._take(table)
+                self.take(table)
             return
         queues = xenna.ServingQueues(_Source(self), _Sink(self))
         xenna.run_pipeline(xenna.PipelineSpec([], stages, config, serving_queues=queues))
 
-    def _take(self, table: pa.Table) -> None:
+    def take(self, table: pa.Table) -> None:
         self.supervisor.moved()
         for buffer in unpack(table):
             # A copy: results outlive the object store.
             self.found.append(decode_task(buffer.to_pybytes()))
-
-    def _look(self) -> None:
-        self.supervisor.look(self._waiting_for)
-        self.supervisor.hand_over()
 
     def _stages(self) -> list[Any]:
         from cosmos_xenna.pipelines import v1 as xenna
 
         from curator_backends.xenna.stage import named_stage
 
-        last = len(self.shapes) - 1
         specs = []
-        for index, (group, (cpus, gpus)) in enumerate(zip(self.run.groups, self.shapes, strict=True)):
-            job = Job(
-                self.token,
-                index,
-                group,
-                self.run.context,
-                self.run.ending_of(index),
-                self.run.folder if index == last else "",
-                self.settings.max_worker_deaths,
-            )
+        for job, (cpus, gpus) in zip(self.jobs, self.shapes, strict=True):
             stage = named_stage(
-                group_label(group),
+                job.label,
                 job=job,
                 coordinator=self.coordinator,
                 cpus=cpus,
                 gpus=gpus,
-                environment=group.runtime_env,
-                look=self._look if self.settings.mode == "streaming" else None,
+                environment=job.group.runtime_env,
+                poll=self.poll if self.settings.mode == "streaming" else None,
             )
-            specs.append(xenna.StageSpec(stage, num_workers=group.num_workers, **_stage_options(group)))
+            specs.append(xenna.StageSpec(stage, num_workers=job.group.num_workers, **_stage_options(job.group)))
         return specs
 
     def _config(self) -> Any:
@@ -293,25 +235,16 @@ class _Segment:
 
     def _lost_nodes(self) -> list[str]:
         """Nodes that the run began with and that are gone."""
-        with contextlib.suppress(Exception):  # the cluster itself may be gone, and then that is what is told
+        with contextlib.suppress(Exception):  # the cluster itself may be gone, and then that is what is reported
             alive = {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
             return [node.node_id for node in self.cluster.nodes if node.node_id not in alive]
         return []
-
-    def _waiting_for(self) -> str:
-        needs = ", ".join(
-            f"{group.name} {cpus:g} CPU" + (f" {gpus:g} GPU" if gpus else "")
-            for group, (cpus, gpus) in zip(self.run.groups, self.shapes, strict=True)
-        )
-        return (
-            f"a worker needs: {needs}; {self.cluster.name} has {self.cluster.cpus:g} CPUs, {self.cluster.gpus:g} GPUs"
-        )
 
 
 class _Source:
     """Where Xenna gets its items: what a queue would give, made from the sources as they are listed."""
 
-    def __init__(self, segment: _Segment) -> None:
+    def __init__(self, segment: XennaSegment) -> None:
         self._segment = segment
         self._tables = iter(segment.blocks.all_tables() if segment.blocks.complete else segment.blocks.tables())
         self._given = 0
@@ -320,7 +253,7 @@ class _Source:
 
     def get(self, block: bool = False) -> pa.Table | None:
         """The next table of sources; None once, after the last."""
-        self._segment._look()
+        self._segment.poll()
         if not self._segment.blocks.complete and self._given - self._segment.supervisor.sources >= self._ahead:
             raise queue.Empty
         table = next(self._tables, None)
@@ -337,11 +270,11 @@ class _Source:
 class _Sink:
     """Where Xenna puts its results."""
 
-    def __init__(self, segment: _Segment) -> None:
+    def __init__(self, segment: XennaSegment) -> None:
         self._segment = segment
 
     def put(self, item: pa.Table, block: bool = True, timeout: float | None = None) -> None:
-        self._segment._take(item)
+        self._segment.take(item)
 
 
 def import_xenna() -> None:
@@ -446,23 +379,11 @@ def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseExce
 
 def _of_the_engine(error: BaseException) -> bool:
     """Whether it is about workers and not about what a stage made of its data."""
-    return isinstance(error, (WorkerDied, Stalled)) or (isinstance(error, StageError) and error.task_id == "(engine)")
+    return isinstance(error, (EngineError, Stalled, WorkerDied))
 
 
 @contextlib.contextmanager
-def _same_environment() -> Iterator[None]:
-    """Xenna sets environment variables of this process; they are put back."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextlib.contextmanager
-def _quiet(verbose: bool) -> Iterator[None]:
+def _silence_logs(verbose: bool) -> Iterator[None]:
     from loguru import logger  # a dependency of Xenna's
 
     if not verbose:

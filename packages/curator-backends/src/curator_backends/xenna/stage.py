@@ -14,6 +14,7 @@ from ray import runtime_env as ray_runtime_env
 from curator_backends.transport import decode, encode_stream, pack
 from curator_backends.worker import GroupWorker, Job
 from curator_core.model.codec import encode_task
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 
 # An item costs Xenna some tens of milliseconds of waiting in each stage, whatever its size: tasks that came together go on
 # together.
@@ -31,19 +32,19 @@ class GroupStage(xenna.Stage):
         gpus: float,
         *,
         environment: dict[str, Any] | None = None,
-        look: Callable[[], None] | None = None,
+        poll: Callable[[], None] | None = None,
     ) -> None:
         self._job = job
         self._coordinator = coordinator
         self._cpus = cpus
         self._gpus = gpus
         self._environment = environment
-        self._look = look
+        self._poll = poll
         self._batch_size = max((planned.stage.batch_size or 1) for planned in job.group.stages)
         self._worker: GroupWorker | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_look": None, "_worker": None}
+        return {**self.__dict__, "_poll": None, "_worker": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GroupStage:
         # Xenna copies what it is given. Nothing here changes in the driver, and an actor's handle is best left whole.
@@ -51,9 +52,9 @@ class GroupStage(xenna.Stage):
 
     @property
     def stage_batch_size(self) -> int:
-        """How many items a call takes; asked for at every step of Xenna's loop, so here the driver looks around."""
-        if self._look is not None:
-            self._look()
+        """How many items a call takes; asked for at every step of Xenna's loop, so here the driver polls its workers."""
+        if self._poll is not None:
+            self._poll()
         return self._batch_size
 
     @property
@@ -74,9 +75,8 @@ class GroupStage(xenna.Stage):
         self._worker = GroupWorker(
             self._job,
             self._coordinator,
-            worker_id=worker_metadata.worker_id,
-            node_id=context.get_node_id(),
-            gpus=sorted({gpu.index for gpu in allocation.gpus}),
+            NodeInfo(context.get_node_id()),
+            WorkerMetadata(worker_metadata.worker_id, tuple(sorted({gpu.index for gpu in allocation.gpus}))),
         )
         # After an error in batch mode Xenna does not call destroy(): its workers are let go, and end by themselves.
         atexit.register(self.destroy)

@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and end the process with its exit code."""
     code = run_command(sys.argv[1:] if arguments is None else list(arguments))
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the caller has closed it: `curate run FILE >&-`
+            sys.stdout.flush()
     except BrokenPipeError:
         # `curate stages | head`: the reader has what it wanted. The interpreter must not flush once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,29 +9,49 @@ import click
 from curator_core.errors import UsageError, nearest
 
 
-@click.command("init", short_help="Print or write a commented pipeline file to start from.")
-@click.argument("template", default="text")
+@click.command("init", short_help="Print or write a pipeline file to start from.")
+@click.argument("template", required=False)
+@click.option(
+    "--data", metavar="PATH", help="Look at this file, folder or pattern, and write a pipeline that reads it."
+)
 @click.option("-o", "--output", metavar="FILE", help="Write it there; an existing file is left alone.")
 @click.option("--list", "listing", is_flag=True, help="List the templates.")
-def init_command(template: str, output: str | None, listing: bool) -> None:
+def init_command(template: str | None, data: str | None, output: str | None, listing: bool) -> None:
     """Print a commented starter file, for example `curate init text > clean.yaml`.
 
-    TEMPLATE is one of those that --list shows; text if it is left out.
+    With --data the file is made for what lies there: its format, its columns and the column that holds the text are
+    looked up in the data, as in `curate init --data crawl/ -o clean.yaml`. TEMPLATE is one of those that --list shows;
+    left out, it is what the data look like, or text.
     """
     if listing:
         for name in template_names():
             click.echo(f"{name:<8} {template_text(name).splitlines()[0].removeprefix('# ')}")
         return
-    text = template_text(template)
+    found = ""
+    if data is None:
+        text = template_text(template or "text")
+    else:
+        from curator_core import storage  # imports pyarrow
+        from curator_core.cli.starter import starter
+
+        if template is not None:
+            template_text(template)  # a name that there is
+        text, found = starter(data, template, storage.absolute(storage.parent(output) if output else "."))
     if output is None:
         click.echo(text, nl=False)
+        if found:
+            click.echo(found, err=True)
         return
     from curator_core import storage  # imports pyarrow
 
     if storage.exists(output):
         raise UsageError(f"{output!r} exists and is left as it is: choose another name, or remove it first")
     storage.write_bytes_atomic(output, text.encode())
-    click.echo(f"{output}: change the paths in it, look at `curate plan {output}`, then `curate run {output}`")
+    if found:
+        click.echo(found)
+        click.echo(f"{output}: see what would happen with `curate plan {output}`, then `curate run {output}`")
+    else:
+        click.echo(f"{output}: change the paths in it, look at `curate plan {output}`, then `curate run {output}`")
 
 
 def template_names() -> list[str]:

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from curator_core.cli import BAD_USAGE, DONE
 
-@click.command("plan", short_help="Show what a pipeline file would do, and why so.")
+if TYPE_CHECKING:
+    from curator_core.planning.plan import Plan
+    from curator_core.running.preview import Preview
+
+
+@click.command("plan", short_help="Show what a pipeline file would do, and why.")
 @click.argument("file", type=click.Path())
 @click.option("--executor", metavar="NAME", help="Plan for another executor than the file's.")
 @click.option("--set", "settings", multiple=True, metavar="STAGE.PARAM=VALUE", help="Another value for a parameter.")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Try the stages on about that many rows.",
+)
+@click.option("--no-data", is_flag=True, help="Do not look at the input.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan_command(file: str, executor: str | None, settings: tuple[str, ...], as_json: bool) -> None:
-    """Check FILE and show what would run: stages, columns, groups, resources, and each decision. Nothing is run."""
+def plan_command(
+    file: str, executor: str | None, settings: tuple[str, ...], rows: int, no_data: bool, as_json: bool
+) -> int:
+    """Check FILE and show what would run: stages, columns, groups, resources, and each decision.
+
+    The input is opened: sources are counted, the first rows are read, and the stages are tried on them up to the first
+    that writes, downloads or loads a model. Nothing is written. With exit code 2 a run would fail, and the last line says
+    why.
+    """
     from curator_core import storage  # these import pyarrow
     from curator_core.config.pipeline_file import load_pipeline
     from curator_core.pipeline import Pipeline
+    from curator_core.running.preview import make_preview
 
     loaded = load_pipeline(file, settings)
     engine = loaded.make_executor(executor)
@@ -26,18 +48,27 @@ def plan_command(file: str, executor: str | None, settings: tuple[str, ...], as_
         run_dir = storage.absolute(loaded.run_dir or f"runs/{loaded.name}")
         pipelines = list(loaded.workflow.pipelines(storage.join(run_dir, "work")))
     plans = [pipeline.plan(engine) for pipeline in pipelines]
+    # What later pipelines of a workflow read is made by the first.
+    preview = None if no_data else make_preview(plans[0], rows)
+    code = BAD_USAGE if preview is not None and preview.problem else DONE
     if as_json:
-        told: list[dict[str, Any]] = [
-            {
-                "name": plan.name,
-                "fingerprint": plan.fingerprint(),
-                "stages": plan.steps(),
-                "columns": plan.columns,
-                "decisions": plan.decisions,
-                "warnings": plan.warnings,
-            }
-            for plan in plans
-        ]
-        click.echo(json.dumps(told[0] if loaded.workflow is None else told, indent=1))
-        return
-    click.echo("\n\n".join(plan.describe() for plan in plans))
+        entries = [_entry(plan, preview if plan is plans[0] else None) for plan in plans]
+        click.echo(json.dumps(entries[0] if loaded.workflow is None else entries, indent=1))
+        return code
+    texts = [plan.describe() for plan in plans]
+    if preview is not None:
+        texts.insert(1, preview.describe())
+    click.echo("\n\n".join(texts) if len(plans) > 1 else "\n".join(texts))
+    return code
+
+
+def _entry(plan: Plan, preview: Preview | None) -> dict[str, Any]:
+    return {
+        "name": plan.name,
+        "fingerprint": plan.fingerprint(),
+        "stages": plan.steps(),
+        "columns": plan.columns,
+        "decisions": plan.decisions,
+        "warnings": plan.warnings,
+        **({} if preview is None else {"preview": preview.as_dict()}),
+    }

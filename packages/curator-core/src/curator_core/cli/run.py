@@ -132,7 +132,7 @@ def _carry_out(
     executor = file.make_executor(chosen, **workers)
     if flags.get("verbose"):
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-        executor.talk()
+        executor.set_verbose()
     options = {**file.options, **{key: flags[key] for key in _OPTIONS if flags.get(key) is not None}}
     kept = {key: value for key, value in flags.items() if key in _KEPT}
     command = {"file": storage.absolute(file.path), **settings, "flags": kept}

@@ -18,14 +18,17 @@ from curator_core.registry import EXECUTORS, STAGES, load
 
 def load_stage(name: str) -> type[ProcessingStage[Any, Any]]:
     """The stage class of a registered name or a dotted path."""
-    from curator_core.model.stage import ProcessingStage  # listing names must not import pyarrow
+    from curator_core.model.stage import (  # listing names must not import pyarrow
+        ProcessingStage,
+        what_is_missing,
+    )
 
     found = load(STAGES, name)
     if not (isinstance(found, type) and issubclass(found, ProcessingStage)):
         hint = " (a function: put @stage above it)" if inspect.isfunction(found) else ""
         raise UsageError(f"{name!r} is no stage but {found!r}{hint}")
     if inspect.isabstract(found):
-        raise UsageError(f"{name!r} is a base class of stages: name one of its subclasses")
+        raise UsageError(what_is_missing(found))
     return found
 
 

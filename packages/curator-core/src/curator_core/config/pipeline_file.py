@@ -51,6 +51,7 @@ _WITH = {
     "batch_size": int,
     "num_workers": int,
     "runtime_env": dict[str, Any],
+    "task_timeout_s": float,
     "ray_stage_spec": dict[str, Any],
     "xenna_stage_spec": dict[str, Any],
 }

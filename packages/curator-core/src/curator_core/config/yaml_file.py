@@ -44,17 +44,22 @@ class YamlFile:
 
 def read_yaml(text: str, path: str) -> YamlFile:
     """Parse one document; what is no YAML, or not safe, is a `FileError`."""
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)  # looks at the first characters already
+    except yaml.reader.ReaderError as error:
+        raise _unprintable(path, text, error) from None
     try:
         node = loader.get_single_node()
         found = YamlFile(path, text, None)
         value = None if node is None else _Reader(loader, found).value(node, ())
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        message, mark = _plain_words(error, text)
         place = (mark.line, mark.column) if mark else None
-        raise _error(path, text, _plain_words(error), place) from None
+        raise _error(path, text, message, place) from None
+    except yaml.reader.ReaderError as error:
+        raise _unprintable(path, text, error) from None
     except yaml.YAMLError as error:
-        raise FileError(f"{path}: this is no YAML: {error}") from None
+        raise FileError(f"{path}: this is not YAML: {error}") from None
     except RecursionError:
         raise FileError(f"{path}: brackets or lists are nested too deep") from None
     finally:
@@ -174,12 +179,42 @@ def _tag_text(tag: str) -> str:
     return f"the tag {tag!r} is not allowed: a file holds plain values"
 
 
-def _plain_words(error: yaml.MarkedYAMLError) -> str:
-    problem = error.problem or "this is no YAML"
+def _plain_words(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.Mark | None]:
+    """What is wrong, as the writer of the file sees it, and where: the parser notices some faults lines later."""
+    mark = error.problem_mark or error.context_mark
+    problem = error.problem or "this is not YAML"
     if "could not determine a constructor for the tag" in problem:
         tag = problem.partition("'")[2].partition("'")[0]
-        return _tag_text(tag)
+        return _tag_text(tag), mark
     if "found character '\\t'" in problem:
-        return "a tab cannot indent YAML: use spaces"
+        return "a tab cannot indent YAML: use spaces", mark
+    if "could not find expected ':'" in problem and error.context_mark is not None:
+        word = text.splitlines()[error.context_mark.line].strip()
+        return f"the colon is missing: write `{word}:` for a key, or `{word}: value`", error.context_mark
+    if "mapping values are not allowed here" in problem:
+        return _unexpected_colon(text, mark), mark
     context = f" ({error.context})" if error.context else ""
-    return f"{problem}{context}"
+    return f"{problem}{context}", mark
+
+
+def _unexpected_colon(text: str, mark: yaml.Mark | None) -> str:
+    message = "a key cannot stand here: a text with `: ` in it needs quotes"
+    if mark is None or not mark.line:
+        return message
+    above = text.splitlines()[mark.line - 1].rstrip()
+    if above and not above.endswith(":") and ": " not in above:
+        return f"{message}; or the line above, {above.strip()!r}, lacks its colon"
+    return message
+
+
+def _unprintable(path: str, text: str, error: yaml.reader.ReaderError) -> FileError:
+    """A control character, which YAML does not allow; the parser knows its place in the whole text alone."""
+    character = chr(error.character) if isinstance(error.character, int) else str(error.character)
+    place = text.find(character)
+    if place < 0:
+        return FileError(f"{path}: this is not YAML: {error.reason}")
+    before = text[:place]
+    message = (
+        f"the character {character!r} is not allowed in YAML: remove it, or write it as an escape in double quotes"
+    )
+    return _error(path, text, message, (before.count("\n"), len(before) - (before.rfind("\n") + 1)))

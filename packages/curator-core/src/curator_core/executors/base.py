@@ -85,8 +85,8 @@ class BaseExecutor(ABC):
     def close(self) -> None:  # noqa: B027 - optional likewise
         """Stop what `open` started; called on success, failure and interruption."""
 
-    def talk(self) -> None:  # noqa: B027 - optional likewise
-        """Let the engine say on the terminal what it does; `curate run -v` asks for it, before `open`."""
+    def set_verbose(self) -> None:  # noqa: B027 - optional likewise
+        """Let the engine write to the terminal what it does; `curate run -v` asks for it, before `open`."""
 
     @abstractmethod
     def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:

@@ -19,6 +19,7 @@ from curator_core.executors.local_pool import _Pool
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.machine import available_cpus, gpu_numbers, visible_gpus
 from curator_core.model.task import StagePerfStats, Task
+from curator_core.worker.calls import TimeLimits
 from curator_core.worker.group import GroupRunner
 
 
@@ -94,7 +95,8 @@ def _chain(first: list[Task[Any]], rest: Iterator[Task[Any]]) -> Iterator[Task[A
 
 
 def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
-    runner = GroupRunner(run.stages, run.context, ending=run.ending, folder=run.folder)
+    limits = TimeLimits() if any(planned.stage.task_timeout_s for planned in run.stages) else None
+    runner = GroupRunner(run.stages, run.context, ending=run.ending, folder=run.folder, calls=limits)
     sink = runner.sink
     needs_gpu = any(group.resources.requires_gpu for group in run.groups)
     worker = WorkerMetadata("local-0", gpu_numbers(visible_gpus()) if needs_gpu else ())

@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, get_origin, overload
 
 from curator_core.errors import UsageError
 from curator_core.model.parameters import _hints, _signature
@@ -14,14 +14,17 @@ from curator_core.model.resources import Resources
 from curator_core.model.stage import FanOut, ProcessingStage, _task_type
 from curator_core.model.task import Task
 
+P = ParamSpec("P")
+
 
 class FunctionStage(ProcessingStage[Any, Any]):
-    """What `stage` makes of a function; its parameters after the first are the stage's parameters."""
+    """What `stage` makes of a function; its parameters after the task are the stage's parameters."""
 
     _function: ClassVar[Callable[..., Any]]
     _inputs: ClassVar[Sequence[str]] = ()
     _outputs: ClassVar[Sequence[str]] = ()
     _removes: ClassVar[Sequence[str]] = ()
+    _takes_stage: ClassVar[bool] = False
 
     def __init__(self, **params: Any) -> None:
         for name, parameter in _signature(type(self)).parameters.items():
@@ -39,14 +42,50 @@ class FunctionStage(ProcessingStage[Any, Any]):
         return list(self._removes)
 
     def process(self, task: Any) -> Any:
-        return type(self)._function(task, **self._kwargs)
+        itself = (self,) if self._takes_stage else ()
+        return type(self)._function(task, *itself, **self._kwargs)
 
 
 class FunctionFanOut(FunctionStage, FanOut[Any, Any]):
     """What `stage` makes of a generator function."""
 
     def process(self, task: Any) -> Any:
-        return type(self)._function(task, **self._kwargs)
+        return FunctionStage.process(self, task)
+
+
+class StageMaker(Protocol):
+    """What ``@stage(…)`` returns: a decorator that keeps the function's parameters as those of the stage."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Any, ProcessingStage[Any, Any], P], Any], /
+    ) -> Callable[P, FunctionStage]: ...
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Any, P], Any], /) -> Callable[P, FunctionStage]: ...
+
+
+@overload
+def stage[**P](
+    function: Callable[Concatenate[Any, ProcessingStage[Any, Any], P], Any], /
+) -> Callable[P, FunctionStage]: ...
+
+
+@overload
+def stage[**P](function: Callable[Concatenate[Any, P], Any], /) -> Callable[P, FunctionStage]: ...
+
+
+@overload
+def stage(
+    *,
+    name: str | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    removes: Sequence[str] = (),
+    resources: Resources = Resources(),
+    batch_size: int = 1,
+    creates_rows: bool = False,
+) -> StageMaker: ...
 
 
 def stage(
@@ -68,6 +107,14 @@ def stage(
         def Shout(batch: DocumentBatch, mark: str = "!") -> DocumentBatch: ...
 
         Pipeline([..., Shout(mark="?")])
+
+    A function that drops or rejects rows takes the stage itself as its second argument, to record them::
+
+        @stage(inputs=["text"])
+        def LongTexts(batch: DocumentBatch, stage: ProcessingStage, chars: int = 100) -> DocumentBatch:
+            kept = batch.filter(pc.greater_equal(pc.utf8_length(batch.to_pyarrow()["text"]), chars))
+            stage.record_dropped("too short", batch.num_rows - kept.num_rows)
+            return kept
     """
     if function is None:
         return functools.partial(
@@ -84,15 +131,18 @@ def stage(
     if not parameters:
         raise UsageError(f"@stage needs a function that takes a task, but {function.__name__}() takes nothing")
     hints = _hints(function)
+    takes_stage = len(parameters) > 1 and _is_stage(parameters[1], hints.get(parameters[1].name))
+    own = parameters[2:] if takes_stage else parameters[1:]
     generator = inspect.isgeneratorfunction(function)
     namespace: dict[str, Any] = {
         "__module__": function.__module__,
         "__qualname__": function.__qualname__,
         "__doc__": function.__doc__,
         "__signature__": inspect.Signature(
-            [p.replace(kind=p.KEYWORD_ONLY, annotation=hints.get(p.name, p.annotation)) for p in parameters[1:]]
+            [p.replace(kind=p.KEYWORD_ONLY, annotation=hints.get(p.name, p.annotation)) for p in own]
         ),
         "_function": staticmethod(function),
+        "_takes_stage": takes_stage,
         "_inputs": tuple(inputs),
         "_outputs": tuple(outputs),
         "_removes": tuple(removes),
@@ -106,3 +156,10 @@ def stage(
     return types.new_class(
         function.__name__, (FunctionFanOut if generator else FunctionStage,), {}, lambda ns: ns.update(namespace)
     )
+
+
+def _is_stage(parameter: inspect.Parameter, hint: Any) -> bool:
+    kind = get_origin(hint) or hint
+    if isinstance(kind, type) and issubclass(kind, ProcessingStage):
+        return True
+    return hint is None and parameter.name == "stage" and parameter.default is parameter.empty

@@ -75,6 +75,12 @@ def _checked_name(name: str) -> str:
     return name
 
 
+def _seconds(what: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise UsageError(f"{what} must be a number of seconds above 0, or None, not {value!r}")
+    return float(value)
+
+
 def _positive(what: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{what} must be a whole number of 1 or more, not {value!r}")

@@ -1,17 +1,18 @@
-"""What a stage wants to be known about the task it is working on: rows that left, files written, numbers."""
+"""What a stage reports of the task that it works on: rows that left, files that it wrote, numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array
+from curator_core.errors import AccountingError
 from curator_core.formatting import plain
 from curator_core.model.spool import Spool
-from curator_core.model.task import FileRecord
+from curator_core.model.task import FileRecord, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +64,45 @@ class Rejects(Spool[Reject]):
 
 @dataclass(slots=True)
 class Recorder:
-    """Collects what one call of a stage reports; the adapter takes it after the call."""
+    """What was reported of one task, or of a whole call where a stage is tried by hand."""
 
     dropped: dict[str, int] = field(default_factory=dict)
     rejects: Rejects = field(default_factory=Rejects)
     read: int | None = None
     outputs: list[FileRecord] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
-    # Rows that a column filter or another stage wants shown in a report as examples of a reason.
-    samples: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.dropped or self.rejects or self.outputs or self.metrics or self.read is not None)
+
+
+class CallRecorder:
+    """What one call with several tasks reports, by task: each may be run again, and then in other company."""
+
+    __slots__ = ("_stage", "_tasks", "current", "recorders")
+
+    def __init__(self, stage: str, tasks: Sequence[Task[Any]]) -> None:
+        self._stage = stage
+        self._tasks = tasks
+        self.recorders = [Recorder() for _ in tasks]
+        self.current: Recorder | None = None
+
+    def of(self, task: Task[Any]) -> Recorder:
+        """The recorder of one of the tasks, given itself or another object of the same id."""
+        for same in (lambda mine: mine is task, lambda mine: bool(task.task_id) and mine.task_id == task.task_id):
+            for mine, recorder in zip(self._tasks, self.recorders, strict=True):
+                if same(mine):
+                    return recorder
+        raise AccountingError(
+            f"stage {self._stage!r} records something of task {task.task_id!r}, which is none of the "
+            f"{len(self._tasks)} that it was given"
+        )
+
+    def chosen(self, what: str) -> Recorder:
+        """The recorder of the task that the stage is about; an error where that would be a guess."""
+        if self.current is None:
+            raise AccountingError(
+                f"stage {self._stage!r} was given {len(self._tasks)} tasks, and {what}() does not say which it is about: "
+                f"call it inside `with self.about(task):`, or with {what}(…, task=task)"
+            )
+        return self.current

@@ -18,6 +18,7 @@ The kind of work is the base class: `ProcessingStage` (one task to one, or to no
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import reprlib
@@ -36,9 +37,10 @@ from curator_core.model.parameters import (
     _positional_only,
     _positive,
     _same,
+    _seconds,
     _signature,
 )
-from curator_core.model.recorder import Recorder, Reject
+from curator_core.model.recorder import CallRecorder, Recorder, Reject
 from curator_core.model.resources import Resources
 from curator_core.model.task import DocumentBatch, EmptyTask, FileRecord, Task
 
@@ -72,12 +74,16 @@ class ProcessingStage(ABC, Generic[X, Y]):
     name: str = ""
     resources: Resources = Resources()
     batch_size: int = 1  # how many tasks `process_batch` is given at most
+    # Seconds that one task may take; over it the worker is ended and the task goes to the error policy. None: any time.
+    task_timeout_s: float | None = None
     runtime_env: Mapping[str, Any] | None = None
     # True for a stage that legitimately makes rows out of rows (a splitter); otherwise more rows out than in is an error.
     creates_rows: bool = False
     # True for a stage with hardly any work of its own (a threshold, a small head): behind a stage that uses a GPU it runs
     # in that stage's worker, so that what it drops is never sent to another.
     light: bool = False
+    # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends something, or takes long.
+    tried_by_plan: ClassVar[bool] = True
     # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Those that are
     # called path, file and the like always are. In a pipeline file both are relative to it.
     maybe_paths: ClassVar[tuple[str, ...]] = ()
@@ -108,6 +114,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
                     setattr(cls, "task_in" if variable is _IN else "task_out", kind)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if inspect.isabstract(cls):
+            raise UsageError(what_is_missing(cls))
         self = super().__new__(cls)
         signature = _signature(cls)
         takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
@@ -173,7 +181,11 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def process_batch(self, tasks: list[X]) -> Sequence[Y | Iterable[Y] | None]:
         """Several tasks at once; element *i* of the answer is what `process` would have returned for task *i*."""
-        return [self.process(task) for task in tasks]
+        results = []
+        for task in tasks:
+            with self.about(task):
+                results.append(self.process(task))
+        return results
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         """Once per machine, before any worker's `setup` there: downloads."""
@@ -203,6 +215,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     # What the stage reports while it works ------------------------------------------------------------------------
 
+    # In `process_batch` these calls must say which task they are about: with ``task=``, or inside ``about(task)``.
+
     @property
     def recorder(self) -> Recorder:
         """What was recorded since the adapter last looked; of use by itself where a stage is tried by hand."""
@@ -212,10 +226,23 @@ class ProcessingStage(ABC, Generic[X, Y]):
             object.__setattr__(self, "_recorder", recorder)
         return recorder
 
-    def record_dropped(self, reason: str, rows: int = 1) -> None:
-        """``rows`` rows of the present task leave the pipeline here, on purpose, for ``reason``."""
+    @contextlib.contextmanager
+    def about(self, task: Task[Any]) -> Iterator[None]:
+        """What is recorded inside is about ``task``, one of those that `process_batch` was given."""
+        call = self.__dict__.get("_call")
+        if call is None:
+            yield
+            return
+        before, call.current = call.current, call.of(task)
+        try:
+            yield
+        finally:
+            call.current = before
+
+    def record_dropped(self, reason: str, rows: int = 1, *, task: Task[Any] | None = None) -> None:
+        """``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``."""
         if rows:
-            dropped = self.recorder.dropped
+            dropped = self._recorder_of(task, "record_dropped").dropped
             dropped[reason] = dropped.get(reason, 0) + rows
 
     def record_rejected(
@@ -227,23 +254,34 @@ class ProcessingStage(ABC, Generic[X, Y]):
         message: str = "",
         raw: bytes | None = None,
         rows: int = 1,
+        task: Task[Any] | None = None,
     ) -> None:
         """A row could not be read or handled: it goes to the run's rejects, with where it stood and why."""
-        self.recorder.rejects.append(Reject(reason, source, str(position), message, raw, rows))
+        reject = Reject(reason, source, str(position), message, raw, rows)
+        self._recorder_of(task, "record_rejected").rejects.append(reject)
 
-    def record_read(self, rows: int) -> None:
+    def record_read(self, rows: int, *, task: Task[Any] | None = None) -> None:
         """For readers: how many rows the input held, so that rows in = rows out + dropped + rejected can be checked."""
-        recorder = self.recorder
+        recorder = self._recorder_of(task, "record_read")
         recorder.read = (recorder.read or 0) + rows
 
-    def record_output(self, record: FileRecord) -> None:
+    def record_output(self, record: FileRecord, *, task: Task[Any] | None = None) -> None:
         """For writers: a file that now stands under its final name."""
-        self.recorder.outputs.append(record)
+        self._recorder_of(task, "record_output").outputs.append(record)
 
     def record_metric(self, name: str, value: float) -> None:
         """A number of the stage's own; summed over calls and shown in statistics."""
-        metrics = self.recorder.metrics
+        call = self.__dict__.get("_call")
+        # A sum over everything needs no task; it is kept with the first.
+        recorder = self.recorder if call is None else call.recorders[0] if call.current is None else call.current
+        metrics = recorder.metrics
         metrics[name] = metrics.get(name, 0.0) + value
+
+    def _recorder_of(self, task: Task[Any] | None, what: str) -> Recorder:
+        call: CallRecorder | None = self.__dict__.get("_call")
+        if call is None:
+            return self.recorder
+        return call.chosen(what) if task is None else call.of(task)
 
     # Values: parameters, copies, comparison -----------------------------------------------------------------------
 
@@ -267,6 +305,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         batch_size: int | None = None,
         num_workers: int | None = _UNSET,
         runtime_env: Mapping[str, Any] | None = _UNSET,
+        task_timeout_s: float | None = _UNSET,
         ray_stage_spec: Mapping[str, Any] | None = None,
         xenna_stage_spec: Mapping[str, Any] | None = None,
         **params: Any,
@@ -299,6 +338,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
             changes["_num_workers"] = None if num_workers is None else _positive("num_workers", num_workers)
         if runtime_env is not _UNSET:
             changes["runtime_env"] = runtime_env
+        if task_timeout_s is not _UNSET:
+            changes["task_timeout_s"] = None if task_timeout_s is None else _seconds("task_timeout_s", task_timeout_s)
         if ray_stage_spec is not None:
             changes["_ray_spec"] = {**self.__dict__.get("_ray_spec", {}), **ray_stage_spec}
         if xenna_stage_spec is not None:
@@ -341,8 +382,37 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
 
 _BRIEF = reprlib.Repr(maxlist=4, maxtuple=4, maxset=4, maxfrozenset=4, maxdict=8, maxstring=300, maxother=300)
-_SETTINGS = ("name", "resources", "batch_size", "num_workers", "runtime_env", "ray_stage_spec", "xenna_stage_spec")
-_OVERRIDES = ("name", "resources", "batch_size", "_num_workers", "runtime_env", "_ray_spec", "_xenna_spec")
+_SETTINGS = (
+    "name",
+    "resources",
+    "batch_size",
+    "num_workers",
+    "runtime_env",
+    "task_timeout_s",
+    "ray_stage_spec",
+    "xenna_stage_spec",
+)
+_OVERRIDES = (
+    "name",
+    "resources",
+    "batch_size",
+    "_num_workers",
+    "runtime_env",
+    "task_timeout_s",
+    "_ray_spec",
+    "_xenna_spec",
+)
+
+
+def what_is_missing(cls: type[ProcessingStage[Any, Any]]) -> str:
+    """Why an abstract class is not a stage that can be made: the methods that it lacks, and those that may be meant."""
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if cls.__module__.startswith("curator_") or any(name in vars(cls) for name in missing):
+        return f"{cls.__name__} is a base class of stages: name one of its subclasses"
+    own = [name for name in vars(cls) if callable(vars(cls)[name]) and not name.startswith("__")]
+    hints = [nearest(name, own) for name in missing]
+    methods = ", ".join(f"{name}()" for name in missing)
+    return f"{cls.__name__} is not a stage yet: {methods} is missing{next((hint for hint in hints if hint), '')}"
 
 
 class FanOut(ProcessingStage[X, Y]):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
+from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -205,9 +207,18 @@ class DocumentBatch(Task[Any]):
         twin._derived = {key: value for key, value in kept if value is not None}
         return twin
 
-    def append_column(self, name: str, values: pa.Array | pa.ChunkedArray) -> Self:
-        """A copy with one more column, or with the column of that name replaced in place."""
+    def append_column(self, name: str, values: pa.Array | pa.ChunkedArray | Sequence[Any]) -> Self:
+        """A copy with one more column, or with the column of that name replaced in place.
+
+        ``values`` is an Arrow array, or a list or numpy array with one value for each row.
+        """
         table = self.to_pyarrow()
+        if not isinstance(values, pa.Array | pa.ChunkedArray):
+            if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+                raise UsageError(f"append_column({name!r}) takes an array or a list, not {type(values).__name__}")
+            values = array(values if hasattr(values, "dtype") else list(values))
+        if len(values) != len(table):
+            raise UsageError(f"append_column({name!r}): {len(values)} values for {len(table)} rows")
         if name in table.column_names:
             twin = self.with_data(table.set_column(table.column_names.index(name), name, values))
             return twin

@@ -10,6 +10,7 @@ from typing import Any
 from curator_core.errors import PlanError, nearest
 from curator_core.model.stage import (
     ANY_COLUMNS,
+    CompositeStage,
     FanOut,
     SourceStage,
     accepted_tasks,
@@ -17,6 +18,27 @@ from curator_core.model.stage import (
 )
 from curator_core.model.task import DocumentBatch, EmptyTask, Task
 from curator_core.planning.plan import PlannedStage
+
+
+def check_one_reader(stages: Sequence[Any]) -> None:
+    """A pipeline has one reader, at its start. Asked of what the user wrote, since a composite's parts have other names."""
+    readers = [(place, stage) for place, stage in enumerate(stages) if _reads_files(stage)]
+    if len(readers) < 2:
+        return
+    names = [stage.name for _, stage in readers]
+    if len({type(stage) for _, stage in readers}) == 1:
+        remedy = f"give one {names[0]} all the paths: `paths` takes a list"
+    else:
+        remedy = "read each format in a pipeline of its own, or bring them to one format first"
+    raise PlanError(f"a pipeline has one reader, but {' and '.join(map(repr, names))} are readers: {remedy}")
+
+
+def _reads_files(stage: Any) -> bool:
+    if isinstance(stage, CompositeStage):
+        with contextlib.suppress(Exception):  # what is wrong with it is reported where it is expanded
+            parts = stage.decompose()
+            return bool(parts) and _reads_files(parts[0])
+    return isinstance(stage, SourceStage)
 
 
 def _check_kinds(named: Sequence[PlannedStage]) -> None:
@@ -97,6 +119,15 @@ def _type_message(
     wanted = " or ".join(kind.__name__ for kind in accepted)
     text = f"stage {planned.name!r} takes {wanted}, but {before} gives {task_type.__name__}"
     later = [p.name for p in named[index + 1 :] if any(issubclass(type(p.stage).task_out, kind) for kind in accepted)]
+    writer = next((p for p in reversed(named[:index]) if p.stage.output_folder()), None)
+    if writer is not None and writer.name == before:
+        if planned.stage.output_folder():
+            return (
+                f"{before!r} and {planned.name!r} are writers, and a pipeline has one, at its end. To write the rows in a "
+                f"second way, run a second pipeline that reads {writer.stage.output_folder()!r}; to spread rows over folders "
+                "by a column, use partition_by where the writer has it"
+            )
+        return f"{text}: {before!r} is a writer and ends the pipeline; put {planned.name!r} before it"
     if index == 0 and task_type is EmptyTask:
         return f"{text}: start the pipeline with a reader, or pass initial_tasks to run()"
     if later:
@@ -111,7 +142,7 @@ def _column_message(
     at_hand = f"Columns at this point: {', '.join(sorted(known)) or 'none'}"
     remover = next((p for p in reversed(named[:index]) if {column, ANY_COLUMNS} & set(p.stage.removes())), None)
     maker = next((p for p in reversed(named[:index]) if column in p.stage.outputs()), None)
-    if remover and (column in remover.stage.removes() or maker):
+    if remover and (column in remover.stage.removes() or maker or _may_have_had(named, remover)):
         return (
             f"stage {planned.name!r} reads column {column!r}, which {remover.name!r} removed: put {planned.name!r} "
             f"before it, or keep the column. {at_hand}"
@@ -124,6 +155,11 @@ def _column_message(
     if makers := _makers(column):
         text += f". {' or '.join(makers)} would: put it before {planned.name!r}"
     return f"{text}. {at_hand}"
+
+
+def _may_have_had(named: Sequence[PlannedStage], remover: PlannedStage) -> bool:
+    """Whether the columns in front of a stage are known by the data alone, as behind a reader without a schema."""
+    return any(ANY_COLUMNS in p.stage.outputs() for p in named[: named.index(remover)])
 
 
 def _makers(column: str) -> list[str]:

@@ -22,7 +22,7 @@ from curator_core.model.stage import (
     SourceStage,
 )
 from curator_core.model.task import EmptyTask, Task
-from curator_core.planning.contracts import _check_contracts, _check_kinds, _check_outputs
+from curator_core.planning.contracts import _check_contracts, _check_kinds, _check_outputs, check_one_reader
 from curator_core.planning.fusion import _check_gpus, _fit, _fuse
 from curator_core.planning.plan import Plan, PlannedStage, Segment, Stage
 
@@ -44,6 +44,7 @@ def make_plan(
     """
     if not stages:
         raise PlanError("the pipeline has no stages: add a reader first, for example JsonlReader(paths='in/*.jsonl')")
+    check_one_reader(stages)
     decisions: list[str] = []
     warnings: list[str] = []
     flat = expand(stages, decisions)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import textwrap
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,6 +131,8 @@ class Plan:
                 lines.append(f"group {number}  {_needs(group)}{'  fans out' if group.is_fanout else ''}")
                 for planned in group.stages:
                     lines.append(f"  {planned.name}  {_shown(planned)}")
+                    if said := planned.stage.describe():
+                        lines += textwrap.wrap(said, 112, initial_indent="      ", subsequent_indent="        ")
                     reads, adds = needed_columns(planned.stage), list(planned.stage.outputs())
                     if reads or adds:
                         lines.append(
@@ -185,9 +190,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, ProcessingStage):
         return {"class": type(value).__qualname__, "params": _plain(value.params())}
     if callable(value):
-        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+        return _named(value)
     text = repr(value)
     return text if " at 0x" not in text else f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _named(value: Any) -> str:
+    """A function by its name; one that a name does not tell from another, as a lambda, by its code too."""
+    name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    if "<" not in name or not isinstance(value, types.FunctionType):
+        return name
+    try:
+        # Its text and not its bytecode, which another version of Python makes otherwise.
+        text = inspect.getsource(value)
+    except (OSError, TypeError):
+        text = value.__code__.co_code.hex() + repr(value.__code__.co_consts) + repr(value.__code__.co_names)
+    cells = [cell.cell_contents for cell in value.__closure__ or ()]
+    around = [_plain(cell) for cell in cells if isinstance(cell, str | int | float | bool | list | tuple | dict | None)]
+    digest = hashlib.sha256(json.dumps([" ".join(text.split()), around, repr(value.__defaults__)]).encode())
+    return f"{name}:{digest.hexdigest()[:12]}"
 
 
 def _machine_text(machine: Machine) -> str:

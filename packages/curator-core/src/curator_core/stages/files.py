@@ -135,14 +135,14 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         is_pattern = _is_pattern(entry)
         if is_pattern:
             base = storage.fixed_base(entry)
-            found = [file for file in storage.match_files(entry) if _is_data(file.path, base)]
+            found = [file for file in storage.match_files(entry) if is_data(file.path, base)]
         elif storage.is_folder(entry):
             base = entry
             endings = tuple(f".{ending.lower().lstrip('.')}" for ending in self.extensions or ())
             found = [
                 file
                 for file in storage.scan(entry, recursive=self.recursive)
-                if _is_data(file.path, base) and (not endings or file.path.lower().endswith(endings))
+                if is_data(file.path, base) and (not endings or file.path.lower().endswith(endings))
             ]
         else:
             base = storage.parent(entry)
@@ -277,7 +277,8 @@ def _earlier(earlier: Any, parts: list[_Part]) -> list[tuple[str, list[_Part]]]:
     return groups
 
 
-def _is_data(path: str, base: str) -> bool:
+def is_data(path: str, base: str) -> bool:
+    """Whether a file below ``base`` holds data: no mark, note or part that a writer keeps beside its files."""
     if storage.file_name(path) in NOT_DATA:
         return False
     # Files of single tasks, which will be packed or have been: beside the packed ones each row would be there twice.

@@ -26,6 +26,11 @@ def _explained(verb: str, path: AnyPath) -> Iterator[None]:
         if verb in _WRITING:
             explained = OutputError(str(explained))
         raise explained from error
+    except Exception as error:
+        # What a store's own client raises is no OSError: botocore's NoCredentialsError, aiohttp's ClientError.
+        if is_local(path) or type(error).__module__.partition(".")[0] in ("builtins", "curator_core"):
+            raise
+        raise _store_error(error, verb, os.fspath(path)) from error
 
 
 def _translated(error: OSError, verb: str, path: str) -> CuratorError:
@@ -51,6 +56,26 @@ def _translated(error: OSError, verb: str, path: str) -> CuratorError:
     if code == errno.EMFILE:
         return CuratorError(f"{what}too many files are open: raise the limit with `ulimit -n`, or use fewer workers")
     return CuratorError(f"{what}{error}")
+
+
+def _store_error(error: Exception, verb: str, path: str) -> CuratorError:
+    kind = type(error).__name__
+    text = str(error).strip().partition("\n")[0]
+    what = f"cannot {verb} {path!r}: {kind}{f': {text}' if text else ''}"
+    protocol = path.partition("://")[0]
+    if "credential" in f"{kind} {text}".lower() and protocol in ("s3", "s3a"):
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS itself"
+        profile = os.environ.get("AWS_PROFILE")
+        return UsageError(
+            f"{what}. The endpoint is {endpoint} (AWS_ENDPOINT_URL_S3). Credentials were looked for in AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY, in {f'the profile {profile!r} of ' if profile else ''}~/.aws, and in the machine's role: "
+            "set one of these; for a public bucket set FSSPEC_S3_ANON=true"
+        )
+    if "credential" in f"{kind} {text}".lower():
+        return UsageError(
+            f"{what}. Give the store's credentials in the way that the fsspec package for {protocol}:// expects"
+        )
+    return CuratorError(what)
 
 
 def _neighbour(path: str) -> str:

@@ -7,13 +7,15 @@ so a stage behaves the same everywhere. Tasks flow through generators, depth fir
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
+import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
@@ -21,22 +23,31 @@ from curator_core.accounts.events import DROPPED, FAILED, FORK, Event
 from curator_core.accounts.ledger import Sink
 from curator_core.accounts.reject_rows import RejectRow
 from curator_core.arrow.arrays import array
-from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, UsageError
+from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, TaskTimeout, UsageError
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import child_id
-from curator_core.model.recorder import Recorder, Reject
+from curator_core.model.recorder import CallRecorder, Recorder, Reject
 from curator_core.model.stage import ANY_COLUMNS, FanOut, Merge, accepted_tasks, needed_columns, overrides
 from curator_core.model.task import DocumentBatch, FileGroupTask, StagePerfStats, Task
 from curator_core.planning.plan import PlannedStage
+from curator_core.worker.balance import ROWS, Amount, Balance, balance
+from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import RunContext
-from curator_core.worker.merge import MergeMembers, MergeTask, _CountingMembers
-from curator_core.worker.messages import _brief, _file_of, _kind, _message, _reason, _user_traceback
+from curator_core.worker.merge import CountingMembers, MergeMembers, MergeTask
+from curator_core.worker.messages import brief, file_of, kind_of, message_of, reason_of, user_traceback
+from curator_core.worker.poison import find_poison
+
+R = TypeVar("R")
 
 
 class BaseStageAdapter:
     """Runs one stage. Executors extend it to translate; what a stage may rely on is all here."""
 
-    def __init__(self, planned: PlannedStage, context: RunContext, sink: Sink) -> None:
+    def __init__(
+        self, planned: PlannedStage, context: RunContext, sink: Sink, calls: CallObserver | None = None
+    ) -> None:
+        """``calls`` is called around every call of the stage."""
+        self.calls = calls
         self.planned = planned
         self.stage = planned.stage
         self.name = planned.name
@@ -46,7 +57,6 @@ class BaseStageAdapter:
         self._needs: dict[type[Task[Any]], tuple[str, ...]] = {}
         self._batch_size = self.stage.batch_size
         # process_batch of the base class only loops: calling process directly saves a list per task.
-        # One task a call also keeps apart, by task, what the stage records.
         self._batched = overrides(self.stage, "process_batch")
         self._fans_out = isinstance(self.stage, FanOut)
         self._merges = isinstance(self.stage, Merge)
@@ -64,43 +74,75 @@ class BaseStageAdapter:
 
     def _hook(self, what: str, call: Callable[[], None]) -> None:
         try:
-            call()
+            self._work(call)
         except CuratorError:
             raise
         except Exception as error:
-            raise StageError(self.name, f"({what})", _reason(error), _user_traceback(error)) from error
+            raise StageError(self.name, reason_of(error), hook=what, details=user_traceback(error)) from error
 
-    def stream(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+    def _work(self, call: Callable[[], R], tasks: Sequence[Task[Any]] = (), spent: float = 0.0) -> R:
+        """Run code of the stage. `sys.exit()` in it is an error like any other: a stage does not end the run.
+
+        ``spent``: how many seconds of its limit the stage has had for these tasks already.
+        """
+        if tasks and self.calls is not None:
+            limit = self.stage.task_timeout_s
+            self.calls.begin(self.name, tasks, None if limit is None else max(0.001, limit * len(tasks) - spent))
+        try:
+            return call()
+        except SystemExit as stop:
+            # What an engine or a handler of a signal raises to end the process has a class or attributes of its own.
+            if type(stop) is not SystemExit or vars(stop):
+                raise
+            code = "" if stop.code is None else repr(stop.code)
+            raise RuntimeError(f"the stage called sys.exit({code})").with_traceback(stop.__traceback__) from None
+        finally:
+            if tasks and self.calls is not None:
+                self.calls.end()
+
+    def stream(self, tasks: Iterator[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
         """What the stage makes of ``tasks``, as it is asked for."""
         # Each `del` lets go of a task before the next is made: they may be large.
-        if self._merges:
+        if self._merges or self._fans_out:
+            several = self._merge if self._merges else self._fan_out
             for task in tasks:
-                yield from self._merge(cast(MergeTask, task))
-        elif self._fans_out:
-            for task in tasks:
-                yield from self._fan_out(task)
+                if self._may_have(task, care):
+                    yield from several(task)
                 del task
-        elif self._batch_size == 1 or not self._batched:
+        elif self._batch_size == 1 or not self._batched or self.name in care.alone:
             for task in tasks:
-                yield from self._run([task])
+                if self._may_have(task, care):
+                    yield from self._run([task])
                 del task
         else:
             while batch := list(islice(tasks, self._batch_size)):
-                yield from self._run(batch)
+                batch = [task for task in batch if self._may_have(task, care)]
+                if batch:
+                    yield from self._run(batch)
                 del batch
+
+    def _may_have(self, task: Task[Any], care: Care) -> bool:
+        """Whether the stage can be given the task; if not, the task goes to the error policy."""
+        reason = care.aside.get((self.name, task.task_id)) if care.aside else None
+        if reason is not None:
+            self.set_aside(task, reason)
+            return False
+        missing = None if self._merges else self._missing(task)
+        if not missing:
+            return True
+        assert isinstance(task, DocumentBatch)
+        has = ", ".join(task.column_names) or "no columns"
+        text = f"column {', '.join(map(repr, missing))} is missing; the task has {has}"
+        if self.context.on_error == "fail":
+            raise StageError(self.name, text, task.task_id)
+        self._quarantine(task, UsageError(text), task.num_rows)
+        return False
 
     # One call of a map -------------------------------------------------------------------------------------------
 
     def _run(self, batch: list[Task[Any]]) -> Iterator[Task[Any]]:
-        for task in batch:
-            if self._missing(task):
-                batch = [task for task in batch if self._admits(task)]
-                if not batch:
-                    return
-                break
         # Counted before the call: a stage that cuts its input short must not pass for one that was given less.
-        rows = [task.num_items for task in batch]
-        self._fresh()
+        given = [amount_of(task) for task in batch]
         started = time.perf_counter()
         failure: Exception | None = None
         try:
@@ -108,26 +150,30 @@ class BaseStageAdapter:
         except Exception as error:
             failure = error
         if failure is not None:  # outside the handler: what fails from here on has not happened because of it
-            yield from self._recover(batch, rows, failure)
+            yield from self._recover(batch, given, failure)
             return
         seconds = time.perf_counter() - started
         task, result = batch[0], results[0]
         if (
             len(batch) == 1
             and isinstance(result, Task)
-            and result.unit == task.unit
-            and result.num_items == rows[0]
+            and result.unit == given[0].unit
+            and result.num_items == given[0].items
             and self.stage.__dict__.get("_recorder") is None
         ):
-            # The usual case has nothing to balance: as much came out as went in, and nothing was told.
-            yield self._adopt(task, result, StagePerfStats(self.name, seconds, 1, rows[0], rows[0]), [])
+            # The usual case has nothing to balance: as much came out as went in, and nothing was recorded.
+            rows = given[0].items
+            yield self._continue_as(task, result, StagePerfStats(self.name, seconds, 1, rows, rows), [])
         else:
-            yield from self._account(batch, rows, results, seconds)
+            yield from self._account(batch, given, results, seconds)
 
     def _call(self, batch: list[Task[Any]]) -> Sequence[Any]:
+        self._reset_recorder()
         if not self._batched:
-            return [self.stage.process(batch[0])]
-        results = self.stage.process_batch(batch)
+            return [self._work(lambda: self.stage.process(batch[0]), batch)]
+        if len(batch) > 1:
+            object.__setattr__(self.stage, "_call", CallRecorder(self.name, batch))
+        results = self._work(lambda: self.stage.process_batch(batch), batch)
         if not isinstance(results, (list, tuple)) or len(results) != len(batch):
             length = len(results) if isinstance(results, (list, tuple)) else f"no list but {type(results).__name__}"
             raise AccountingError(
@@ -137,127 +183,84 @@ class BaseStageAdapter:
         return results
 
     def _account(
-        self, batch: list[Task[Any]], rows: list[int], results: Sequence[Any], seconds: float, quarantined: int = 0
+        self, batch: list[Task[Any]], given: list[Amount], results: Sequence[Any], seconds: float, quarantined: int = 0
     ) -> list[Task[Any]]:
-        recorded = self._recorded()
-        recorders = [recorded] if len(batch) == 1 else self._apart(batch, results, recorded)
+        """Balance what a call made, task by task; returns the tasks that go on."""
         survivors: list[Task[Any]] = []
-        perfs: list[StagePerfStats] = []
-        share = seconds / len(batch)
-        for index, (task, result) in enumerate(zip(batch, results, strict=True)):
-            recorder = recorders[index]
-            outputs = [(self.name, record) for record in recorder.outputs]
-            perf = StagePerfStats(self.name, share, 1)
-            perfs.append(perf)
-            perf.rows_in = rows[index]
-            if recorder.dropped:
-                perf.dropped = recorder.dropped
-            if recorder.rejects:
-                perf.rejected = self._reject(task, recorder.rejects)
-            if recorder.metrics:
-                perf.custom_metrics = recorder.metrics
-            perf.quarantined = quarantined
-            if quarantined:
-                perf.rows_in += quarantined
-            if isinstance(result, Task):
-                perf.rows_out = self._rows_out(task, result, perf, recorder)
-                survivors.append(self._adopt(task, result, perf, outputs))
-            elif result is None:
-                self._end(task, perf, outputs, recorder)
-            elif isinstance(result, (list, tuple)):
-                survivors.extend(self._children(task, list(result), perf, outputs, recorder))
-            else:
-                hint = "; a stage that yields derives from FanOut" if inspect.isgenerator(result) else ""
+        recorders = self._take_recorders(len(batch))
+        for task, amount, result, recorder in zip(batch, given, results, recorders, strict=True):
+            several = isinstance(result, (list, tuple))
+            if not (several or result is None or isinstance(result, Task)):
+                hint = "; a stage that yields must derive from FanOut" if inspect.isgenerator(result) else ""
                 raise AccountingError(
                     f"stage {self.name!r} returned {type(result).__name__} for task {task.task_id!r}: it must return "
                     f"a task, a list of tasks, or None{hint}"
                 )
-            if len(batch) == 1:
-                self._balance(task, perf, single=True)
-        if len(batch) > 1:
-            self._balance_batch(batch, perfs, recorded)
+            made = list(result) if several else [] if result is None else [result]
+            for child in made:
+                self._require_task(
+                    child, task, "returned a list that holds", "it must return a task, a list of tasks, or None"
+                )
+            perf = self._perf(task, recorder, seconds / len(batch))
+            reason = "nothing came out" if several else next(iter(recorder.dropped), "dropped by the stage")
+            amounts = None if result is None else [amount_of(child) for child in made]
+            self._balance(task, perf, amount, amounts, recorder.read, quarantined, reason)
+            outputs = [(self.name, record) for record in recorder.outputs]
+            if isinstance(result, Task):
+                survivors.append(self._continue_as(task, result, perf, outputs))
+            elif several:
+                survivors.extend(self._fork(task, made, perf, outputs))
+            else:
+                self._drop(task, perf, outputs, reason)
         return survivors
 
-    def _apart(self, batch: list[Task[Any]], results: Sequence[Any], recorder: Recorder) -> list[Recorder]:
-        """What a call with several tasks recorded, by task: a task may be run again, and then in other company.
+    def _perf(self, task: Task[Any], recorder: Recorder, seconds: float) -> StagePerfStats:
+        """The statistics of one call on one task, so far as the stage has recorded them; its rejects go to the sink."""
+        perf = StagePerfStats(self.name, seconds, 1)
+        perf.dropped, perf.custom_metrics = recorder.dropped, recorder.metrics
+        if recorder.rejects:
+            perf.rejected = self._reject(task, recorder.rejects)
+        return perf
 
-        Each task is given as many rows as it has lost; which reason falls to which task is a guess, the sums are not.
-        """
-        apart = [Recorder() for _ in batch]
-        lost = [0] * len(batch)
-        for index, (task, result) in enumerate(zip(batch, results, strict=True)):
-            parts = list(result) if isinstance(result, (list, tuple)) else [result] if result is not None else []
-            if all(isinstance(part, Task) and part.unit == task.unit for part in parts):
-                lost[index] = task.num_items - sum(part.num_items for part in parts)
-            names = {record for part in parts if isinstance(part, FileGroupTask) for record in part.records}
-            for record in recorder.outputs:
-                if record in names:
-                    apart[index].outputs.append(record)
-        told = {record for part in apart for record in part.outputs}
-        for record in recorder.outputs:
-            if record not in told:
-                owners = (i for i, task in enumerate(batch) if task.task_id and task.task_id in record.path)
-                apart[next(owners, 0)].outputs.append(record)
-        # Tasks that were dropped whole come last: their rows need not have been recorded.
-        order = sorted(range(len(batch)), key=lambda index: results[index] is None)
-        for reason, count in recorder.dropped.items():
-            rows = count
-            while rows > 0:
-                index = next((i for i in order if lost[i] > 0), 0)
-                part = min(rows, lost[index]) if lost[index] > 0 else rows
-                apart[index].dropped[reason] = apart[index].dropped.get(reason, 0) + part
-                lost[index] -= part
-                rows -= part
-        for reject in recorder.rejects:
-            index = next((i for i in order if lost[i] > 0), 0)
-            apart[index].rejects.append(reject)
-            lost[index] -= reject.rows
-        apart[0].metrics = recorder.metrics
-        return apart
+    def _balance(
+        self,
+        task: Task[Any],
+        perf: StagePerfStats,
+        given: Amount,
+        made: Sequence[Amount] | None,
+        read: int | None,
+        quarantined: int,
+        reason: str,
+    ) -> None:
+        """Put the rows in and out into ``perf``, or raise where they do not add up."""
+        if quarantined:  # the call was given the others
+            given = replace(given, items=given.items + quarantined)
+        gone = perf.rows_dropped + perf.rows_rejected
+        sums = balance(given, made, gone=gone, read=read, quarantined=quarantined, fans_out=self._fans_out)
+        perf.rows_in, perf.rows_out, perf.quarantined = sums.rows_in, sums.rows_out, quarantined
+        if sums.dropped:
+            perf.dropped = {**perf.dropped, reason: perf.dropped.get(reason, 0) + sums.dropped}
+        if sums.created and (sums.created < 0 or not self._may_create):
+            raise AccountingError(self._imbalance(task.task_id, sums, gone + sums.dropped + quarantined))
 
-    def _rows_out(self, task: Task[Any], result: Task[Any], perf: StagePerfStats, recorder: Recorder) -> int:
-        if task.unit == result.unit:
-            return result.num_items
-        left = perf.rows_dropped + perf.rows_rejected
-        if isinstance(result, DocumentBatch):  # a reader: rows come into being here
-            perf.rows_in = recorder.read if recorder.read is not None else result.num_items + left
-            return result.num_items
-        if isinstance(task, DocumentBatch):  # a writer: rows go into files
-            if isinstance(result, FileGroupTask) and result.records:
-                return sum(record.rows for record in result.records)
-            return perf.rows_in - left - perf.quarantined
-        perf.rows_in = result.num_items + left
-        return result.num_items
-
-    def _balance(self, task: Task[Any], perf: StagePerfStats, single: bool) -> None:
-        gone = perf.rows_dropped + perf.rows_rejected + perf.quarantined
-        created = perf.rows_out + gone - perf.rows_in
-        if created and (created < 0 or not self._may_create):
-            raise AccountingError(self._imbalance(task.task_id, perf.rows_in, perf.rows_out, gone, created))
-
-    def _balance_batch(self, batch: list[Task[Any]], perfs: list[StagePerfStats], recorder: Recorder) -> None:
-        """The same over a call with several tasks."""
-        rows_in, rows_out = sum(perf.rows_in for perf in perfs), sum(perf.rows_out for perf in perfs)
-        gone = sum(perf.rows_dropped + perf.rows_rejected + perf.quarantined for perf in perfs)
-        if recorder.read is not None:
-            rows_in = recorder.read
-        created = rows_out + gone - rows_in
-        if created and (created < 0 or not self._may_create):
-            raise AccountingError(self._imbalance(batch[0].task_id, rows_in, rows_out, gone, created))
-
-    def _imbalance(self, task_id: str, rows_in: int, rows_out: int, gone: int, created: int) -> str:
+    def _imbalance(self, task_id: str, sums: Balance, gone: int) -> str:
+        created = sums.created
         what = f"lost {-created} rows" if created < 0 else f"made {created} rows out of nothing"
         remedy = (
-            "tell record_dropped(reason, rows) or record_rejected(reason, …) of every row that leaves"
+            "call record_dropped(reason, rows) or record_rejected(reason, …) for every row that leaves"
             if created < 0
             else "set creates_rows = True if that is its purpose"
         )
         return (
-            f"stage {self.name!r} {what} on task {task_id!r}: {rows_in} in, {rows_out} out, {gone} dropped or "
+            f"stage {self.name!r} {what} on task {task_id!r}: {sums.rows_in} in, {sums.rows_out} out, {gone} dropped or "
             f"rejected with a reason; {remedy}"
         )
 
-    def _adopt(self, parent: Task[Any], result: Task[Any], perf: StagePerfStats, outputs: list[Any]) -> Task[Any]:
+    def _require_task(self, made: object, task: Task[Any], verb: str, rule: str) -> None:
+        if not isinstance(made, Task):
+            raise AccountingError(f"stage {self.name!r} {verb} {type(made).__name__} for task {task.task_id!r}: {rule}")
+
+    def _continue_as(self, parent: Task[Any], result: Task[Any], perf: StagePerfStats, outputs: list[Any]) -> Task[Any]:
         """One for one: the result goes on under the id of its parent."""
         if result is not parent:
             if result.task_id != parent.task_id:
@@ -276,41 +279,13 @@ class BaseStageAdapter:
         result._outputs = [*parent._outputs, *outputs] if outputs or parent._outputs else []
         return result
 
-    def _end(self, task: Task[Any], perf: StagePerfStats, outputs: list[Any], recorder: Recorder) -> None:
-        reason = next(iter(recorder.dropped), "dropped by the stage")
-        if task.unit == "rows":
-            left = perf.rows_in - (perf.rows_dropped + perf.rows_rejected + perf.quarantined)
-            if left > 0:
-                perf.dropped = {**perf.dropped, reason: perf.dropped.get(reason, 0) + left}
-        elif recorder.read is not None:
-            perf.rows_in = recorder.read
-        else:
-            perf.rows_in = perf.rows_dropped + perf.rows_rejected
+    def _drop(self, task: Task[Any], perf: StagePerfStats, outputs: list[Any], reason: str) -> None:
         self.emit(DROPPED, task, reason=reason, counts=[*task._pending, perf], outputs=[*task._outputs, *outputs])
 
-    def _children(
-        self,
-        task: Task[Any],
-        children: list[Task[Any]],
-        perf: StagePerfStats,
-        outputs: list[Any],
-        recorder: Recorder,
+    def _fork(
+        self, task: Task[Any], children: list[Task[Any]], perf: StagePerfStats, outputs: list[Any]
     ) -> list[Task[Any]]:
         """A list from a map: the children are numbered, and what came before them is handed in with the fork."""
-        for child in children:
-            if not isinstance(child, Task):
-                raise AccountingError(
-                    f"stage {self.name!r} returned a list with {type(child).__name__} in it for task "
-                    f"{task.task_id!r}: it must return a task, a list of tasks, or None"
-                )
-        perf.rows_out = sum(child.num_items for child in children)
-        if not all(child.unit == task.unit for child in children) or not children:
-            read = recorder.read
-            same = not children and task.unit == "rows"
-            if not same:
-                perf.rows_in = read if read is not None else perf.rows_out + perf.rows_dropped + perf.rows_rejected
-            elif not perf.dropped and not perf.rejected:
-                perf.dropped = {"nothing came out": perf.rows_in}
         # A stage may hand back its input, or the same task twice: each child needs a body of its own.
         children = [replace(child, _pending=[], _outputs=[]) for child in children]
         for index, child in enumerate(children):
@@ -340,141 +315,123 @@ class BaseStageAdapter:
 
     def _fan_out(self, task: Task[Any]) -> Iterator[Task[Any]]:
         """Children as the stage makes them; how many there are is recorded when the last one is out."""
-        if not self._admits(task):
-            return
+        given, made = amount_of(task), _Made()
+        # The children carry it, so it is filled in when all are out.
         perf = StagePerfStats(self.name)
-        rows_in = task.num_items
-        given = 0
-        attempts = 0
-        rows_out = 0
-        quarantined = 0
-        same_unit = True
-        failure: Exception | None = None
-        while True:
-            self._fresh()
-            try:
-                made = self.stage.process(task)
-                if isinstance(made, Task):
-                    raise AccountingError(
-                        f"stage {self.name!r} returned one {type(made).__name__} for task {task.task_id!r}: a fan-out "
-                        "yields tasks or returns a list of them"
-                    )
-                iterator = iter(made if made is not None else ())
-                # A repeated attempt makes the same children again: those that are on their way already are skipped.
-                for _ in islice(iterator, given):
-                    pass
-                while True:
-                    started = time.perf_counter()
-                    child = next(iterator, None)
-                    perf.process_time += time.perf_counter() - started
-                    if child is None:
-                        break
-                    if not isinstance(child, Task):
-                        raise AccountingError(
-                            f"stage {self.name!r} yielded {type(child).__name__} for task {task.task_id!r}: "
-                            "a fan-out yields tasks"
-                        )
-                    # A stage may hand back its input, or one object again and again: each child gets a body of its own.
-                    child = copy.copy(child)
-                    same_unit = same_unit and child.unit == task.unit
-                    rows_out += child.num_items
-                    self._name_child(task, child, given, perf)
-                    given += 1
-                    yield child
-                    del child
-                break
-            except FATAL:
-                raise
-            except Exception as error:
-                attempts += 1
-                if attempts <= self.context.retries:
-                    continue
-                if self.context.on_error == "fail":
-                    raise self._stage_error(task, error) from error
-                failure = error
-                break
-        recorder = self._recorded()
-        perf.dropped = recorder.dropped
-        perf.custom_metrics = recorder.metrics
-        if recorder.rejects:
-            perf.rejected = self._reject(task, recorder.rejects)
-        perf.rows_out = rows_out
-        gone = perf.rows_dropped + perf.rows_rejected
-        if failure is not None:
-            quarantined = max(0, rows_in - rows_out - gone) if same_unit and task.unit == "rows" else 0
-            perf.quarantined = quarantined
-        if same_unit and given and task.unit == "rows":
-            perf.rows_in = rows_in
-        elif recorder.read is not None and failure is None:
-            perf.rows_in = recorder.read
-        elif not given and task.unit == "rows":
-            perf.rows_in = rows_in
-            if failure is None and not gone:
-                perf.dropped = {"nothing came out": perf.rows_in}
-        else:
-            perf.rows_in = rows_out + gone
-        if failure is None:
-            self._balance(task, perf, single=True)
+        failure = yield from self._children_of(task, perf, made)
+        (recorder,) = self._take_recorders(1)
+        recorded = self._perf(task, recorder, perf.process_time)
+        perf.dropped, perf.rejected, perf.custom_metrics = recorded.dropped, recorded.rejected, recorded.custom_metrics
+        lost = 0
+        if failure is not None and given.unit == ROWS and not made.amounts.keys() - {ROWS}:
+            gone = perf.rows_dropped + perf.rows_rejected
+            lost = max(0, given.items - sum(amount.items for amount in made.amounts.values()) - gone)
+        # What a stage has read before it failed says nothing of what its input holds.
+        read = recorder.read if failure is None else None
+        rest = replace(given, items=given.items - lost)
+        self._balance(task, perf, rest, list(made.amounts.values()), read, lost, "nothing came out")
         outputs = [*task._outputs, *((self.name, record) for record in recorder.outputs)]
-        self.emit(FORK, task, children=given + (failure is not None), counts=[*task._pending, perf], outputs=outputs)
+        children = made.count + (failure is not None)
+        self.emit(FORK, task, children=children, counts=[*task._pending, perf], outputs=outputs)
         if failure is not None:
             # What the stage could not make is one more child, which ends here.
-            rest = task.with_data(task.data)
-            self._name_child(task, rest, given, perf)
-            self._quarantine_task(rest, failure, quarantined, counted=True)
+            unmade = task.with_data(task.data)
+            self._name_child(task, unmade, made.count, perf)
+            self._quarantine(unmade, failure, lost, counted=True)
 
-    def _merge(self, task: MergeTask) -> Iterator[Task[Any]]:
-        members = MergeMembers(task)
-        counted = _CountingMembers(members)
-        for attempt in range(self.context.retries + 1):
-            self._fresh()
-            started = time.perf_counter()
+    def _children_of(
+        self, task: Task[Any], perf: StagePerfStats, made: _Made
+    ) -> Generator[Task[Any], None, Exception | None]:
+        """The children of a task, each once, however often the stage has to be asked again; returns its last error."""
+        for attempt in itertools.count(1):
+            self._reset_recorder()
             try:
-                result = self.stage.process(cast(Any, counted))
+                children = self._timed(perf, task, lambda: self._begin_children(task))
+                # A repeated attempt makes the same children again: those that are on their way already are skipped.
+                for number in itertools.count():
+                    child = self._timed(perf, task, lambda: next(children, _END))  # noqa: B023 - called here
+                    if child is _END:
+                        return None
+                    if number < made.count:
+                        continue
+                    self._require_task(child, task, "yielded", "a fan-out yields tasks")
+                    # A stage may hand back its input, or one object again and again: each child gets a body of its own.
+                    child = copy.copy(child)
+                    self._name_child(task, child, made.count, perf)
+                    made.add(child)
+                    yield child
+                    del child
             except FATAL:
                 raise
             except Exception as error:
-                if attempt < self.context.retries:
+                if attempt <= self.context.retries and not isinstance(error, TaskTimeout):
                     continue
                 if self.context.on_error == "fail":
                     raise self._stage_error(task, error) from error
-                rows, unit = counted.total()
-                self._quarantine_task(task, error, rows if unit == "rows" else 0)
+                return error
+        raise AssertionError("unreachable")
+
+    def _begin_children(self, task: Task[Any]) -> Iterator[Any]:
+        made = self.stage.process(task)
+        if isinstance(made, Task):
+            raise AccountingError(
+                f"stage {self.name!r} returned one {type(made).__name__} for task {task.task_id!r}: a fan-out "
+                "yields tasks or returns a list of them"
+            )
+        return iter(made if made is not None else ())
+
+    def _timed(self, perf: StagePerfStats, task: Task[Any], call: Callable[[], R]) -> R:
+        """A part of the work on one task: its time is added to what the parts before it took, the limit is one."""
+        started = time.perf_counter()
+        try:
+            return self._work(call, [task], perf.process_time)
+        finally:
+            perf.process_time += time.perf_counter() - started
+
+    def _merge(self, given: Task[Any]) -> Iterator[Task[Any]]:
+        task = cast(MergeTask, given)
+        members = CountingMembers(MergeMembers(task))
+        for attempt in range(self.context.retries + 1):
+            self._reset_recorder()
+            started = time.perf_counter()
+            try:
+                result = self._work(lambda: self.stage.process(cast(Any, members)), [task])
+            except FATAL:
+                raise
+            except Exception as error:
+                if attempt < self.context.retries and not isinstance(error, TaskTimeout):
+                    continue
+                if self.context.on_error == "fail":
+                    raise self._stage_error(task, error) from error
+                self.set_aside(task, error)
                 return
             break
-        recorder = self._recorded()
-        perf = StagePerfStats(self.name, time.perf_counter() - started)
-        perf.dropped, perf.custom_metrics = recorder.dropped, recorder.metrics
-        if recorder.rejects:
-            perf.rejected = self._reject(task, recorder.rejects)
-        outputs = [(self.name, record) for record in recorder.outputs]
-        rows, unit = counted.total()
-        if result is None:
-            perf.rows_in = rows
-            left = rows - perf.rows_dropped - perf.rows_rejected
-            if left > 0:
-                perf.dropped = {**perf.dropped, "dropped by the stage": left}
-            self.emit(DROPPED, task, reason="dropped by the stage", counts=[perf], outputs=outputs)
-            return
-        if not isinstance(result, Task):
+        seconds = time.perf_counter() - started
+        if result is not None and not isinstance(result, Task):
             raise AccountingError(f"stage {self.name!r} returned {type(result).__name__}: a merge returns one task")
-        perf.rows_out = result.num_items
-        perf.rows_in = rows if unit == result.unit else perf.rows_out + perf.rows_dropped + perf.rows_rejected
-        self._balance(task, perf, single=True)
+        (recorder,) = self._take_recorders(1)
+        perf = self._perf(task, recorder, seconds)
+        reason = "dropped by the stage"
+        made = None if result is None else [amount_of(result)]
+        self._balance(task, perf, members.total(), made, recorder.read, 0, reason)
+        outputs = [(self.name, record) for record in recorder.outputs]
+        if result is None:
+            self._drop(task, perf, outputs, reason)
+            return
         if any(result is member for member in task.tasks or ()):
             result = result.with_data(result.data)
         result._metadata = {**task._metadata, **result._metadata}
         task._stage_perf, task._pending, task._outputs = [], [], []
         result._stage_perf, result._pending, result._outputs = [], [], []
-        yield self._adopt(task, result, perf, outputs)
+        yield self._continue_as(task, result, perf, outputs)
 
     # The error policy --------------------------------------------------------------------------------------------
 
-    def _recover(self, batch: list[Task[Any]], rows: list[int], error: Exception) -> Iterator[Task[Any]]:
+    def _recover(self, batch: list[Task[Any]], given: list[Amount], error: Exception) -> Iterator[Task[Any]]:
+        """What is left of a call that failed: asked again, then halved, until single rows are to blame."""
         if isinstance(error, FATAL):
             raise error
-        for _ in range(self.context.retries):
-            self._fresh()
+        for _ in range(0 if isinstance(error, TaskTimeout) else self.context.retries):
             started = time.perf_counter()
             try:
                 results = self._call(batch)
@@ -483,7 +440,7 @@ class BaseStageAdapter:
             except Exception as again:
                 error = again
             else:
-                yield from self._account(batch, rows, results, time.perf_counter() - started)
+                yield from self._account(batch, given, results, time.perf_counter() - started)
                 return
         if self.context.on_error == "fail":
             raise self._stage_error(batch[0], error, len(batch)) from error
@@ -491,81 +448,78 @@ class BaseStageAdapter:
             middle = len(batch) // 2
             yield from self._run(batch[:middle])
             yield from self._run(batch[middle:])
-            return
-        yield from self._set_aside(batch[0], error)
+        else:
+            yield from self._without_poison(batch[0], error)
 
-    def _set_aside(self, task: Task[Any], error: Exception) -> Iterator[Task[Any]]:
+    def _without_poison(self, task: Task[Any], error: Exception) -> Iterator[Task[Any]]:
         """Find the rows that the stage fails on, set them aside, and go on with the others."""
         poison: dict[int, Exception] = {}
-        if isinstance(task, DocumentBatch) and task.num_rows > 1:
-            self._search(task, 0, task.num_rows, error, poison)
+        if isinstance(task, DocumentBatch) and task.num_rows > 1 and not isinstance(error, TaskTimeout):
+            poison = find_poison(functools.partial(self._try_rows, task), task.num_rows, error)
         if not poison or len(poison) == task.num_items:
-            self._quarantine_task(task, error, task.num_items if task.unit == "rows" else 0)
+            self.set_aside(task, error)
             return
         assert isinstance(task, DocumentBatch)
         clean = task.filter(array([row not in poison for row in range(task.num_rows)], pa.bool_()))
-        rows = [clean.num_rows]
-        self._fresh()
+        given = amount_of(clean)
         started = time.perf_counter()
         try:
             results = self._call([clean])
         except FATAL:
             raise
         except Exception as again:
-            self._quarantine_task(task, again, task.num_items)
+            self.set_aside(task, again)
             return
         seconds = time.perf_counter() - started
         table = task.to_pyarrow()
         poisonous = (
-            Reject(_kind(cause), _file_of(task), f"row {row}", _message(cause), self._raw_row(table, row))
+            Reject(kind_of(cause), file_of(task), f"row {row}", message_of(cause), self._raw_row(table, row))
             for row, cause in poison.items()
         )
         self._reject(task, poisonous, "quarantine")
-        yield from self._account([clean], rows, results, seconds, quarantined=len(poison))
+        yield from self._account([clean], [given], results, seconds, quarantined=len(poison))
 
-    def _search(
-        self, task: DocumentBatch, start: int, stop: int, error: Exception, poison: dict[int, Exception]
-    ) -> None:
-        """Halve a failing range until the rows that fail by themselves are known."""
-        if stop - start == 1:
-            poison[start] = error
-            return
-        middle = (start + stop) // 2
-        for low, high in ((start, middle), (middle, stop)):
-            self._fresh()
-            failure: Exception | None = None
-            try:
-                self._call([task.with_data(task.to_pyarrow().slice(low, high - low))])
-            except FATAL:
-                raise
-            except Exception as inner:
-                failure = inner
-            if failure is not None:
-                self._search(task, low, high, failure, poison)
+    def _try_rows(self, task: DocumentBatch, start: int, stop: int) -> Exception | None:
+        try:
+            self._call([task.with_data(task.to_pyarrow().slice(start, stop - start))])
+        except FATAL:
+            raise
+        except Exception as error:
+            return error
+        return None
 
-    def quarantine(self, task: Task[Any], error: BaseException) -> None:
-        """Set a whole task aside, with its rows where rows are what it holds."""
-        self._quarantine_task(task, error, task.num_items if task.unit == "rows" else 0)
+    def set_aside(self, task: Task[Any], error: Exception) -> None:
+        """Hand a task that the stage cannot be given (again) to the error policy: whole, with its rows where it has some.
 
-    def _quarantine_task(self, task: Task[Any], error: BaseException, rows: int, counted: bool = False) -> None:
+        Every task that fails as a whole comes through here, also one that has killed its workers or took too long, so
+        that it leaves the same record on every executor.
+        """
+        if self.context.on_error == "fail":
+            raise error
+        amount = CountingMembers(MergeMembers(task)).total() if isinstance(task, MergeTask) else amount_of(task)
+        self._quarantine(task, error, amount.items if amount.unit == ROWS else 0)
+
+    def _quarantine(self, task: Task[Any], error: BaseException, rows: int, counted: bool = False) -> None:
         raw: bytes | None = None
         if isinstance(task, DocumentBatch) and task.num_rows:
             raw = self._raw_row(task.to_pyarrow(), 0)
-        whole = Reject(_kind(error), _file_of(task), f"task {task.task_id}", _message(error), raw, rows)
+        whole = Reject(kind_of(error), file_of(task), f"task {task.task_id}", message_of(error), raw, rows)
         self._reject(task, [whole], "quarantine")
         counts = list(task._pending)
         if not counted:
             counts.append(StagePerfStats(self.name, rows_in=rows, quarantined=rows))
-        self.emit(FAILED, task, reason=_reason(error), counts=counts, outputs=task._outputs)
+        self.emit(FAILED, task, reason=reason_of(error), counts=counts, outputs=task._outputs)
 
-    def _stage_error(self, task: Task[Any], error: Exception, tasks: int = 1) -> StageError:
+    def _stage_error(self, task: Task[Any], error: Exception, tasks: int = 1) -> CuratorError:
+        if isinstance(error, TaskTimeout):
+            return error
         where = task.task_id if tasks == 1 else f"{task.task_id} and {tasks - 1} more"
-        return StageError(self.name, where, _reason(error), _user_traceback(error))
+        return StageError(self.name, reason_of(error), where, details=user_traceback(error))
 
     def _raw_row(self, table: pa.Table, row: int) -> bytes:
         try:
             values = table.slice(row, 1).to_pylist()[0]
-            text = json.dumps(values, ensure_ascii=False, default=_brief)
+            text = json.dumps(values, ensure_ascii=False, default=brief)
         except Exception:  # a value that cannot be shown must not hide the error that brought us here
             text = repr(table.schema)
         return text.encode("utf-8", "replace")[: self.context.max_raw_bytes]
@@ -591,13 +545,12 @@ class BaseStageAdapter:
                 task.task_id,
                 task._generation,
                 self.context.attempt,
-                children,
-                self.name,
-                reason,
-                counts or [],
-                outputs or [],
-                [],
-                result,
+                children=children,
+                stage=self.name,
+                reason=reason,
+                counts=counts or [],
+                outputs=outputs or [],
+                result=result,
             )
         )
 
@@ -607,32 +560,27 @@ class BaseStageAdapter:
         for given in rejects:
             counts[given.reason] = counts.get(given.reason, 0) + given.rows
             raw = None if given.raw is None else given.raw[:limit]
-            reject = replace(given, raw=raw, source=given.source or _file_of(task))
+            reject = replace(given, raw=raw, source=given.source or file_of(task))
             self.sink.reject(
                 RejectRow(kind, task._source, task._generation, self.context.attempt, task.task_id, self.name, reject)
             )
         return counts
 
-    def _fresh(self) -> None:
+    def _reset_recorder(self) -> None:
+        """Forget what was recorded: what an attempt that failed has recorded would be counted twice."""
         object.__setattr__(self.stage, "_recorder", None)
+        object.__setattr__(self.stage, "_call", None)
 
-    def _recorded(self) -> Recorder:
-        recorder = self.stage.__dict__.get("_recorder") or _NOTHING
-        object.__setattr__(self.stage, "_recorder", None)
-        return cast(Recorder, recorder)
-
-    def _admits(self, task: Task[Any]) -> bool:
-        """Whether the task has what the stage reads; if not it goes to the error policy, for it is the data's doing."""
-        missing = self._missing(task)
-        if not missing:
-            return True
-        assert isinstance(task, DocumentBatch)
-        has = ", ".join(task.column_names) or "no columns"
-        reason = f"column {', '.join(map(repr, missing))} is missing; the task has {has}"
-        if self.context.on_error == "fail":
-            raise StageError(self.name, task.task_id, reason)
-        self._quarantine_task(task, UsageError(reason), task.num_rows)
-        return False
+    def _take_recorders(self, tasks: int) -> Sequence[Recorder]:
+        """What the stage has recorded of each of the tasks of its last call."""
+        call: CallRecorder | None = self.stage.__dict__.get("_call")
+        if call is not None:
+            recorders = call.recorders
+        else:
+            assert tasks == 1
+            recorders = [self.stage.__dict__.get("_recorder") or _NOTHING]
+        self._reset_recorder()
+        return recorders
 
     def _inspect(self, parent: Task[Any], result: Task[Any]) -> None:
         """What a stage made is well formed, and the first of it has the columns that the stage declares."""
@@ -642,7 +590,7 @@ class BaseStageAdapter:
                 names = result.column_names
                 twice = sorted({name for name in names if names.count(name) > 1})
                 what += f": column {', '.join(map(repr, twice))} is there twice" if twice else ""
-            raise StageError(self.name, parent.task_id, f"the stage made an invalid {what}")
+            raise StageError(self.name, f"the stage made an invalid {what}", parent.task_id)
         if self._inspected:
             return
         self._inspected = True
@@ -653,9 +601,9 @@ class BaseStageAdapter:
         if missing:
             raise StageError(
                 self.name,
-                parent.task_id,
                 f"the stage declares column {', '.join(map(repr, missing))} in outputs(), but what it made has "
                 f"{', '.join(names) or 'no columns'}",
+                parent.task_id,
             )
 
     def _missing(self, task: Task[Any]) -> list[str] | None:
@@ -673,4 +621,25 @@ class BaseStageAdapter:
         return None
 
 
+@dataclass(slots=True)
+class _Made:
+    """The children that are on their way: how many, and how much of each unit."""
+
+    count: int = 0
+    amounts: dict[str, Amount] = field(default_factory=dict)
+
+    def add(self, child: Task[Any]) -> None:
+        self.count += 1
+        amount = amount_of(child)
+        before = self.amounts.get(amount.unit)
+        self.amounts[amount.unit] = amount if before is None else before + amount
+
+
+def amount_of(task: Task[Any]) -> Amount:
+    """How much a task holds."""
+    files = task.records if isinstance(task, FileGroupTask) else ()
+    return Amount(task.num_items, task.unit, sum(record.rows for record in files) if files else None)
+
+
 _NOTHING = Recorder()
+_END: Any = object()

@@ -16,6 +16,7 @@ from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, Task
 from curator_core.planning.plan import Group, PlannedStage
 from curator_core.worker.adapter import BaseStageAdapter
+from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import Ending, RunContext
 from curator_core.worker.merge import store_task
 
@@ -32,43 +33,44 @@ class GroupRunner:
         folder: str = "",
         sink: Sink | None = None,
         adapter: type[BaseStageAdapter] = BaseStageAdapter,
+        calls: CallObserver | None = None,
     ) -> None:
-        """``ending``: ``done`` where tasks that leave have reached the end of the pipeline, ``merged`` where they wait
+        """``calls`` is called around every call of a stage. ``ending``: ``done`` where tasks that leave have reached the end of the pipeline, ``merged`` where they wait
         for a merge (stored in ``folder`` if there is one), ``pass`` where another group goes on.
         """
         self.context = context
         self.sink: Sink = sink if sink is not None else context.open_sink()
         members = stages.stages if isinstance(stages, Group) else stages
-        self.adapters = [adapter(planned, context, self.sink) for planned in members]
+        self.adapters = [adapter(planned, context, self.sink, calls) for planned in members]
         self.ending = ending
         self.folder = folder
         self._ready: list[BaseStageAdapter] = []
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
-        """Every stage, those after one that failed included: what is missing is told at once."""
-        _all_or_tell(
+        """Every stage, those after one that failed included: what is missing is reported at once."""
+        _all_or_raise(
             (adapter.name, functools.partial(adapter.setup_on_node, node, worker)) for adapter in self.adapters
         )
 
     def setup(self, worker: WorkerMetadata) -> None:
-        """Set the stages up in order; if some fail, what each lacks is told at once, and all are torn down."""
+        """Set the stages up in order; if some fail, what each lacks is reported at once, and all are torn down."""
 
         def set_up(adapter: BaseStageAdapter) -> None:
             self._ready.append(adapter)
             adapter.setup(worker)
 
         try:
-            _all_or_tell((adapter.name, functools.partial(set_up, adapter)) for adapter in self.adapters)
+            _all_or_raise((adapter.name, functools.partial(set_up, adapter)) for adapter in self.adapters)
         except BaseException:
             with contextlib.suppress(Exception):  # what went wrong first is what to show
                 self.teardown()
             raise
 
-    def run(self, tasks: Iterable[Task[Any]]) -> Iterator[Task[Any]]:
+    def run(self, tasks: Iterable[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
         """Everything that the group makes of ``tasks``. Call `flush` before what came out is relied on."""
         stream: Iterator[Task[Any]] = iter(tasks)
         for adapter in self.adapters:
-            stream = adapter.stream(stream)
+            stream = adapter.stream(stream, care)
         if self.ending == "pass":
             return stream
         return self._finish(stream)
@@ -90,13 +92,10 @@ class GroupRunner:
                     task.task_id,
                     task._generation,
                     self.context.attempt,
-                    0,
-                    last.name if last else "",
-                    "",
-                    counts,
-                    outputs,
-                    [],
-                    result,
+                    stage=last.name if last else "",
+                    counts=counts,
+                    outputs=outputs,
+                    result=result,
                 )
             )
             if self.ending == "merged" and self.folder:
@@ -120,9 +119,9 @@ class GroupRunner:
 
     def set_aside(self, task: Task[Any], error: CuratorError) -> None:
         """Hand a task that cannot be run at all (it kills its worker) to the error policy, without running it."""
-        if self.context.on_error == "fail" or not self.adapters:
+        if not self.adapters:
             raise error
-        self.adapters[0].quarantine(task, error)
+        self.adapters[0].set_aside(task, error)
 
     def flush(self) -> None:
         """Make every fact known so far durable."""
@@ -141,7 +140,7 @@ class GroupRunner:
             raise failure
 
 
-def _all_or_tell(calls: Iterable[tuple[str, Callable[[], None]]]) -> None:
+def _all_or_raise(calls: Iterable[tuple[str, Callable[[], None]]]) -> None:
     """Make the calls, one for each stage, and then raise what went wrong: one error, with the stages where it is of several."""
     failed: dict[str, list[str]] = {}
     errors: list[CuratorError] = []

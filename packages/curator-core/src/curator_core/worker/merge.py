@@ -9,6 +9,7 @@ from typing import Any
 from curator_core import storage
 from curator_core.model.codec import decode_task, encode_task
 from curator_core.model.task import Task
+from curator_core.worker.balance import Amount
 
 
 @dataclass(kw_only=True)
@@ -32,8 +33,6 @@ class MergeMembers(Sequence[Task[Any]]):
 
     def __init__(self, merge: MergeTask) -> None:
         self._merge = merge
-        self.rows = 0
-        self.unit = ""
 
     def __len__(self) -> int:
         return len(self._merge.data)
@@ -60,7 +59,7 @@ def load_task(folder: str, task_id: str) -> Task[Any]:
     return decode_task(storage.read_bytes(task_path(folder, task_id)), pickled=False)
 
 
-class _CountingMembers(Sequence[Task[Any]]):
+class CountingMembers(Sequence[Task[Any]]):
     """Counts the rows of the members that a merge looks at, and of those that it does not."""
 
     def __init__(self, members: MergeMembers) -> None:
@@ -79,9 +78,10 @@ class _CountingMembers(Sequence[Task[Any]]):
         self._rows[index] = (task.num_items, task.unit)
         return task
 
-    def total(self) -> tuple[int, str]:
+    def total(self) -> Amount:
+        """What all members hold; of no unit where they are of several."""
         for index in range(len(self)):
             if index not in self._rows:
                 self[index]
         units = {unit for _, unit in self._rows.values()}
-        return sum(rows for rows, _ in self._rows.values()), units.pop() if len(units) == 1 else ""
+        return Amount(sum(rows for rows, _ in self._rows.values()), units.pop() if len(units) == 1 else "")

@@ -13,22 +13,22 @@ MAX_MESSAGE = 4_000
 _HERE = os.path.dirname(__file__)  # noqa: PTH120 - as text, to compare with what frames say
 
 
-def _kind(error: BaseException) -> str:
+def kind_of(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     if isinstance(error, CuratorError):
         return str(error)
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
-def _message(error: BaseException) -> str:
-    return (_user_traceback(error) or str(error))[-MAX_MESSAGE:]
+def message_of(error: BaseException) -> str:
+    return (user_traceback(error) or str(error))[-MAX_MESSAGE:]
 
 
-def _user_traceback(error: BaseException) -> str:
+def user_traceback(error: BaseException) -> str:
     """The traceback from the stage's own code on; our frames say nothing to the user, nor does that of our errors."""
     if isinstance(error, CuratorError):
         return ""
@@ -38,7 +38,7 @@ def _user_traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))
 
 
-def _file_of(task: Task[Any]) -> str:
+def file_of(task: Task[Any]) -> str:
     if isinstance(task, FileGroupTask) and task.data:
         return task.data[0]
     files = task._metadata.get("source_files")
@@ -48,6 +48,6 @@ def _file_of(task: Task[Any]) -> str:
     return ""
 
 
-def _brief(value: object) -> str:
+def brief(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"

@@ -71,7 +71,7 @@ _FOREIGN = (
     (0, b"%PDF", "PDF"),
 )
 _SVG = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*)*<svg[\s>]", re.S | re.I
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*)*<svg[\s/>]", re.S | re.I
 )
 
 
@@ -111,7 +111,7 @@ def probe(
         raise BadImage(EMPTY, "the member has no bytes")
     kind = sniff(data)
     if kind is None:
-        raise _unknown(data)
+        raise unrecognised(data)
     try:
         header = _PARSERS[kind](data)
     except BadImage:
@@ -185,7 +185,8 @@ def missing_decoder(kind: str) -> str | None:
     return None
 
 
-def _unknown(data: bytes) -> BadImage:
+def unrecognised(data: bytes) -> BadImage:
+    """What to say of bytes in which `sniff` finds no format: a format that is not read, or no image."""
     if isobmff.codec(data) is not None:
         return BadImage(UNSUPPORTED, "HEIF with a codec other than AV1 and HEVC is not read")
     if _SVG.match(bytes(data[:4096])):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
 from curator_image.batch import BYTES, KEY, PICTURES, PIXELS, SHARD, THUMB, ImageBatch, tensor_column
@@ -19,37 +19,46 @@ from curator_image.decode.picture import Mode, Picture, Resample
 from curator_image.decode.pictures import Decoder, DecoderName, Pixels, cpu_decoder, encoded
 from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE
 
+DEFAULT_SIZE = 224
 
-@dataclass
-class ImageDecode(ProcessingStage[ImageBatch, ImageBatch]):
-    """Decodes and resizes in one go, and sets corrupt images aside; the rest of their batch is unharmed.
 
-    It adds what later stages of the pipeline read, and only that: ``pixels``, the picture for models (``size``,
-    ``mode``, ``resample``), and ``thumb``, the whole image squashed to ``thumb_size``, for measures. With neither
-    wanted it does nothing. Tried by hand, outside of a pipeline, it adds what ``columns`` names.
+@dataclass(kw_only=True)
+class DecodeOptions:
+    """What `ImageReader` and `ImageDecode` share; see `ImageDecode`."""
 
-    ``decoder``: ``auto`` is DALI where the stage has a GPU and DALI is installed, and libjpeg-turbo otherwise;
-    ``dali`` without a GPU uses DALI's CPU operators; ``turbo`` is libjpeg-turbo for JPEGs and Pillow for the rest;
-    ``pillow`` is Pillow for everything.
-    """
-
-    size: int = 224
-    mode: Mode = "crop"
+    size: int | None = None
+    mode: Mode | None = None
     resample: Resample = "bicubic"
     thumb_size: int = 128
     decoder: DecoderName = "auto"
     detail: float = 1.0
     max_pixels: int = MAX_PIXELS
     max_side: int = MAX_SIDE
+
+
+@dataclass(kw_only=True)
+class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
+    """Decodes and resizes in one go, and sets corrupt images aside; the rest of their batch is unharmed.
+
+    It adds what later stages of the pipeline read, and only that: ``pixels``, the picture for models (``size``,
+    ``mode``, ``resample``), and ``thumb``, the whole image squashed to ``thumb_size``, for measures. With neither
+    wanted it does nothing. Tried by hand, outside of a pipeline, it adds what ``columns`` names.
+
+    A ``size`` or ``mode`` of None is 224 and ``crop``, unless the plan finds a later stage that asks for others.
+
+    ``decoder``: ``auto`` is DALI where the stage has a GPU and DALI is installed, and libjpeg-turbo otherwise;
+    ``dali`` without a GPU uses DALI's CPU operators; ``turbo`` is libjpeg-turbo for JPEGs and Pillow for the rest;
+    ``pillow`` is Pillow for everything.
+    """
+
     columns: Sequence[Literal["pixels", "thumb"]] = PICTURES  # type: ignore[assignment]
 
     _decoder: Decoder | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("size", "thumb_size", "max_pixels", "max_side"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"ImageDecode.{name} must be a whole number of 1 or more, not {value!r}")
+        for name in ("thumb_size", "max_pixels", "max_side"):
+            check_whole(f"ImageDecode.{name}", getattr(self, name))
+        check_whole("ImageDecode.size", self.size, optional=True)
         self.pictures()
         if self.decoder not in get_args(DecoderName):
             raise UsageError(
@@ -61,8 +70,9 @@ class ImageDecode(ProcessingStage[ImageBatch, ImageBatch]):
 
     def pictures(self) -> dict[str, Picture]:
         """Which picture each column holds."""
+        size = self.size or DEFAULT_SIZE
         return {
-            PIXELS: Picture(self.size, self.size, self.mode, self.resample, self.detail),
+            PIXELS: Picture(size, size, self.mode or "crop", self.resample, self.detail),
             THUMB: Picture(self.thumb_size, self.thumb_size, "squash", "bilinear"),
         }
 

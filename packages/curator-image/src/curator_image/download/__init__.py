@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from curator_image.download.rules import FetchRules
 from curator_image.download.stage import ImageDownload, ImageFetch
 from curator_image.download.urls import UrlListRead
 
-__all__ = ["FetchRules", "ImageDownload", "ImageFetch", "UrlListRead"]
+__all__ = ["ImageDownload", "ImageFetch", "UrlListRead"]

@@ -12,21 +12,24 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from curator_core import storage
-from curator_core.errors import UsageError
+from curator_core.download import PASSING, Client, FetchRules, InOrder, Outcome, Reason
+from curator_core.errors import UsageError, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ANY_COLUMNS, CompositeStage, ProcessingStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileRecord
 from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_image.batch import BYTES, CAPTION, EXT, FORMAT, HEIGHT, KEY, MEMBERS, SHARD, WIDTH, ImageBatch
 from curator_image.decode.probe import MAX_PIXELS, BadImage, probe
-from curator_image.download.fetch import OK, TRANSIENT, Fetcher, Outcome
-from curator_image.download.rules import FetchRules
+from curator_image.download.picture import PictureSink
 from curator_image.download.urls import EXTENSIONS, UrlListRead
-from curator_image.tar import END, Member, padding, read_tar, tar_header
+from curator_image.tar.read import Member, read_tar
+from curator_image.tar.write import END, padding, tar_header
 from curator_image.writer import reencoded
 
+OK = Reason.OK
 CHECKSUM = "checksum differs"
 NO_URL = "no url"
+USER_AGENT = "curator-image/0.1 (image download)"
 STATUS_SUFFIX = ".status.parquet"
 
 # The status rows: what anyone asks of a download afterwards. Nothing in it changes when a shard is done again.
@@ -57,6 +60,8 @@ _EXT = {"jpeg": "jpg", "tiff": "tif"}
 class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
     """Downloads the addresses of a batch into one tar; see `ImageDownload`."""
 
+    tried_by_plan = False
+
     path: str
     url_column: str = "url"
     caption_column: str | None = None
@@ -79,7 +84,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
     max_redirects: int = 5
     allow_private: bool | Sequence[str] = False
     respect_opt_out: bool = True
-    user_agent: str = FetchRules.user_agent
+    user_agent: str = USER_AGENT
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
@@ -90,17 +95,17 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
             )
         if self.reencode not in (None, "jpeg", "png", "webp"):
             raise UsageError(f"{type(self).__name__}.reencode must be jpeg, png or webp, not {self.reencode!r}")
-        for name in ("max_side", "quality", "max_pixels", "memory_bytes"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{type(self).__name__}.{name} must be a whole number of 1 or more, not {value!r}")
+        check_whole(f"{type(self).__name__}.max_side", self.max_side, optional=True)
+        for name in ("quality", "max_pixels", "memory_bytes", "max_bytes"):
+            check_whole(f"{type(self).__name__}.{name}", getattr(self, name))
         self.rules()
         self._gives_bytes = self.keep_bytes is not False
-        self._fetcher: Fetcher | None = None
+        self._client: Client | None = None
 
     def rules(self) -> FetchRules:
         """What the downloads may do."""
-        return FetchRules(**{field.name: getattr(self, field.name) for field in fields(FetchRules)})
+        names = [field.name for field in fields(FetchRules)]
+        return FetchRules(**{name: getattr(self, name) for name in names if hasattr(self, name)})
 
     def output_folder(self) -> str:
         return self.path
@@ -121,13 +126,13 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
 
     def setup(self, worker: WorkerMetadata) -> None:
         """Open the connections."""
-        self._fetcher = Fetcher(self.rules(), memory_bytes=self.memory_bytes)
+        self._client = Client(self.rules(), accept="image/*,*/*;q=0.5")
 
     def teardown(self) -> None:
         """Close the connections."""
-        if self._fetcher is not None:
-            self._fetcher.close()
-            self._fetcher = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def process(self, task: DocumentBatch) -> ImageBatch | None:
         """The images that came, as a batch; the tar and its status rows stand when this returns."""
@@ -180,10 +185,11 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
     def _download(
         self, asked: Sequence[_Asked], before: _Earlier | None, tar: str, status: str, request: str
     ) -> tuple[list[dict[str, Any]], list[bytes]]:
-        assert self._fetcher is not None, "setup() comes before process()"
+        assert self._client is not None, "setup() comes before process()"
         done = before.keep(asked) if before else {}
         wanted = [item for item in asked if item.key not in done and item.url]
-        outcomes = iter(self._fetcher.fetch_all([str(item.url) for item in wanted]))
+        urls = [str(item.url) for item in wanted]
+        outcomes = iter(InOrder(self._client, urls, memory_bytes=self.memory_bytes, sink=PictureSink))
         earlier = before.samples() if before else iter(())
         rows: list[dict[str, Any]] = []
         images: list[bytes] = []
@@ -338,7 +344,7 @@ class ImageDownload(CompositeStage[EmptyTask, ImageBatch]):
     max_redirects: int = 5
     allow_private: bool | Sequence[str] = False
     respect_opt_out: bool = True
-    user_agent: str = FetchRules.user_agent
+    user_agent: str = USER_AGENT
 
     def __post_init__(self) -> None:
         checked_paths("ImageDownload.paths", self.paths)
@@ -407,12 +413,12 @@ class _Earlier:
 
     def may_work_now(self) -> bool:
         """Whether something in it failed for a passing reason."""
-        return any(row["reason"] in TRANSIENT for row in self.rows)
+        return any(row["reason"] in PASSING for row in self.rows)
 
     def keep(self, asked: Sequence[_Asked]) -> dict[str, dict[str, Any]]:
         """The rows that need no second try, by key."""
         assert len(asked) == len(self.rows)
-        return {row[KEY]: row for row in self.rows if row["reason"] not in TRANSIENT}
+        return {row[KEY]: row for row in self.rows if row["reason"] not in PASSING}
 
     def samples(self) -> Iterator[tuple[str, bytes]]:
         """Key and image of every sample of the tar, in order."""

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from curator_core import storage
-from curator_core.errors import CuratorError, UsageError
+from curator_core.errors import CuratorError, UsageError, check_whole
 from curator_core.model.stage import ANY_COLUMNS, FanOut
 from curator_core.model.task import DocumentBatch, FileGroupTask
 
@@ -33,10 +33,7 @@ class UrlListRead(FanOut[FileGroupTask, DocumentBatch]):
     urls_per_shard: int = 1000
 
     def __post_init__(self) -> None:
-        if isinstance(self.urls_per_shard, bool) or not isinstance(self.urls_per_shard, int) or self.urls_per_shard < 1:
-            raise UsageError(
-                f"{type(self).__name__}.urls_per_shard must be a whole number of 1 or more, not {self.urls_per_shard!r}"
-            )
+        check_whole(f"{type(self).__name__}.urls_per_shard", self.urls_per_shard)
         if not isinstance(self.url_column, str) or not self.url_column:
             raise UsageError(f"{type(self).__name__}.url_column must be the name of a column, not {self.url_column!r}")
         if isinstance(self.columns, str):

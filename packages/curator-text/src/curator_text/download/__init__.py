@@ -1,7 +1,7 @@
-"""Downloads: files from the web, whole or told."""
+"""Downloads: a file arrives whole, or the failure is recorded."""
 
 from __future__ import annotations
 
-from curator_text.download.fetch import CommonCrawlDownload, UrlDownload
+from curator_text.download.stages import CommonCrawlDownload, UrlDownload
 
 __all__ = ["CommonCrawlDownload", "UrlDownload"]

@@ -48,6 +48,8 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     A null text has null results.
     """
 
+    tried_by_plan = False
+
     maybe_paths = ("model",)
 
     model: str = ""

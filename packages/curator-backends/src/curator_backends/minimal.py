@@ -2,9 +2,9 @@
 a run wants them most.
 
 On two CPUs the start of Ray and its workers is nothing but Python processes that import modules, so each one left out
-counts. What is left out here serves the dashboard, the autoscaler of machines, usage statistics, and the copying of logs
-to the driver's terminal. It is done by Ray's own names, in this process and while Ray starts: a version that has other
-names starts more, and works.
+counts. What is left out here serves the dashboard, the node autoscaler, usage statistics, and the copying of logs to the
+driver's terminal. It is done by Ray's own names, in this process and while Ray starts: a version that has other names
+starts more, and works.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 @contextlib.contextmanager
 def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
-    """Attributes set for the length of a ``with`` block: (owner, name, value); those that there are not are left out."""
+    """Attributes set for the length of a ``with`` block: (owner, name, value); those that do not exist are left out."""
     before = [(owner, name, vars(owner)[name]) for owner, name, _ in changes if name in vars(owner)]
-    known = {(id(owner), name) for owner, name, _ in before}
+    existing = {(id(owner), name) for owner, name, _ in before}
     for owner, name, value in changes:
-        if (id(owner), name) in known:
+        if (id(owner), name) in existing:
             setattr(owner, name, value)
     try:
         yield
@@ -30,15 +30,15 @@ def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def few_processes(lean: bool) -> Iterator[None]:
+def minimal_ray(minimal: bool) -> Iterator[None]:
     """Ray started inside has a control store, a raylet and its two helpers, and nothing else until there is work."""
-    if not lean:
+    if not minimal:
         yield
         return
     from ray._private import node, utils
 
     with replaced(
-        (node.Node, "start_monitor", _nothing),  # the autoscaler of machines
+        (node.Node, "start_monitor", _nothing),  # the node autoscaler
         (node.Node, "start_log_monitor", _nothing),  # copies the logs of workers to the driver
         (node.Node, "start_api_server", _nothing),  # without a dashboard it sends usage statistics only
         (utils, "get_dashboard_dependency_error", _not_wanted),  # the node's agent serves it too: this makes it small
@@ -46,7 +46,7 @@ def few_processes(lean: bool) -> Iterator[None]:
         yield
 
 
-class Nobody:
+class NullActor:
     """Stands in for an actor that is not started: calls are sent to it, and nothing comes of them."""
 
     def __getattr__(self, name: str) -> Any:
@@ -58,7 +58,7 @@ class Nobody:
         return None
 
 
-NOBODY = Nobody()
+NULL_ACTOR = NullActor()
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -1,24 +1,24 @@
-"""Tar archives as a stream: members one after the other, hostile and broken ones told apart, memory bounded.
+"""The members of a tar, one after the other: hostile and broken ones are set aside, and memory is bounded.
 
 Read are ustar, old v7, GNU long names and pax, also several archives put together, plain or gzipped. Whatever is no
 plain file with a safe name comes as a `Problem`, with where it stood; after a damaged header the stream looks for the
-next good one. The writer's half makes headers that depend on name and size alone.
+next good one.
 """
 
 from __future__ import annotations
 
 import gzip
-import re
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
 from typing import BinaryIO, cast
+
+from curator_image.tar.names import MAX_NAME, clean_name, unsafe_name
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
-# How much a long name or a pax header may hold, and how long a name may be in the end.
+# How much a long name or a pax header may hold.
 MAX_HEADER_BYTES = 1 << 20
-MAX_NAME = 4096
 _SKIP_BYTES = 1 << 20
 
 # Reasons, as they stand in rejects.
@@ -32,11 +32,14 @@ NESTED = "archive in tar"
 MEMBER_TOO_LARGE = "member too large"
 UNKNOWN_TYPE = "unknown member type"
 
-_ARCHIVES = (b".tar", b".tgz", b".tar.gz", b".tar.bz2", b".tar.xz", b".tar.zst", b".zip", b".7z", b".rar")
-_DRIVE = re.compile(r"[A-Za-z]:")
-# What nearly every name is; the rest is looked at more closely.
-_ORDINARY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}(?:[./][A-Za-z0-9_-]{1,99}){1,20}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
+_ARCHIVES = tuple(ending.encode() for ending in ARCHIVES)
+# Kinds of members, by the letter in their header.
+_EXTENDED = (b"x", b"g", b"X", b"L", b"K")  # what they hold is about the members after them
+_FOLDERS = (b"5", b"V", b"D")  # folders, volume labels: they hold nothing
+_LINKS = (b"1", b"2")
+_DEVICES = (b"3", b"4", b"6")
+_FILES = (b"0", b"\0", b"7")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,109 +73,128 @@ class _BadField(ValueError):
 def read_tar(stream: BinaryIO, *, max_member_bytes: int = 256 << 20) -> Iterator[Member | Problem]:
     """The members of an archive in order. ``stream`` need not seek; at most one member is in memory."""
     source = _Source(_plain(stream))
-    long_name: bytes | None = None
-    pax: dict[str, bytes] = {}
-    every: dict[str, bytes] = {}  # a global pax header holds for all members after it
-    started: int | None = None  # where the headers that belong to the next member begin
-    lost_at: int | None = None  # where a damaged stretch begins
+    pending = _Pending()
     while True:
-        at = source.at
         try:
-            block = source.header()
-        except (_Truncated, EOFError, OSError, zlib.error) as error:
-            yield Problem(TRUNCATED_TAR, "", at, f"the archive ends within a header ({error})")
-            return
-        if block is None:
-            if at == 0:
-                yield Problem(TRUNCATED_TAR, "", 0, "the file is empty")
-            break
-        if block == _ZEROS:  # the end, or the seam of two archives
-            started = long_name = None
-            pax = {}
-            continue
-        if not _checksum_holds(block):
-            if lost_at is None:
-                lost_at = at
-            started = long_name = None
-            pax = {}
-            continue
-        if lost_at is not None:
-            yield Problem(BAD_HEADER, "", lost_at, f"no header can be read up to byte {at:,}")
-            lost_at = None
-        if started is None:
-            started = at
-        kind = block[156:157]
-        try:
-            size = _size(block)
-        except _BadField as error:
-            yield Problem(BAD_HEADER, _raw_name(block), at, str(error))
-            started = long_name = None
-            pax = {}
-            continue
-        if "size" in pax and kind not in b"xgLK":
-            try:
-                size = _decimal(pax["size"])
-            except _BadField as error:
-                yield Problem(BAD_HEADER, _raw_name(block), at, str(error))
-                started = long_name = None
-                pax = {}
-                continue
-        shown = ""
-        try:
-            if kind in (b"x", b"g", b"X", b"L", b"K"):
-                if size > MAX_HEADER_BYTES:
-                    source.skip(size)
-                    yield Problem(BAD_HEADER, _raw_name(block), at, f"an extended header of {size:,} bytes")
-                    continue
-                body = source.data(size)
-                try:
-                    if kind == b"L":
-                        long_name = body.rstrip(b"\0")
-                    elif kind in (b"x", b"X"):
-                        pax = _pax(body)
-                    elif kind == b"g":
-                        every |= _pax(body)
-                        every.pop("size", None)
-                        started = None
-                except _BadField as error:
-                    yield Problem(BAD_HEADER, _raw_name(block), at, str(error))
-                continue
-            raw = (pax.get("path") or long_name or every.get("path") or _name(block)).rstrip(b"\0")
-            sparse = kind == b"S" or any(key.startswith("GNU.sparse") for key in pax)
-            shown = _shown(raw)
-            header_at, started, long_name, pax = started, None, None, {}
-            problem = _judge(raw, kind, size, sparse, max_member_bytes)
-            if kind in (b"5", b"V", b"D"):  # a folder, a volume label, a dumped folder: no data of anyone's
-                source.skip(size)
-            elif kind in (b"1", b"2", b"3", b"4", b"6"):
-                # No data follows these, whatever their size field says.
-                assert problem is not None
-                yield Problem(problem[0], shown, header_at, problem[1])
-            elif problem is not None:
-                source.skip(size)
-                yield Problem(problem[0], shown, header_at, problem[1])
+            block = yield from _next_header(source, pending)
+            if block is None:
+                return
+            size = _size(block, pending)
+            if block[156:157] in _EXTENDED:
+                yield from _extended(source, block, size, pending)
             else:
-                data_at = source.at
-                data = source.data(size)
-                yield Member(clean_name(raw.decode("utf-8")), data, header_at, data_at)
+                yield from _member(source, block, size, pending, max_member_bytes)
+        except _BadField as error:
+            yield Problem(BAD_HEADER, _raw_name(block or b""), pending.at, str(error))
+            pending.reset()
         except (_Truncated, EOFError, OSError, zlib.error) as error:
-            yield Problem(TRUNCATED_TAR, shown, at, f"the archive ends within a member ({error})")
+            where = "a member" if pending.within_member else "a header"
+            yield Problem(TRUNCATED_TAR, pending.name, pending.at, f"the archive ends within {where} ({error})")
             return
-    if lost_at is not None:
-        yield Problem(BAD_HEADER, "", lost_at, f"no header can be read up to the end at byte {source.at:,}")
 
 
-def _judge(raw: bytes, kind: bytes, size: int, sparse: bool, max_member_bytes: int) -> tuple[str, str] | None:
-    """Why a member is not used, or None."""
-    if kind in (b"5", b"V", b"D"):
-        return None
-    if kind in (b"1", b"2"):
+@dataclass(slots=True)
+class _Pending:
+    """What the headers so far say about the member to come.
+
+    ``at`` is where the newest header stands, ``started`` the first of those that belong to the next member. A global pax
+    header (``every``) holds for all members after it, and outlives what resets the rest.
+    """
+
+    at: int = 0
+    started: int | None = None
+    long_name: bytes | None = None
+    pax: dict[str, bytes] = field(default_factory=dict)
+    every: dict[str, bytes] = field(default_factory=dict)
+    within_member: bool = False
+    name: str = ""
+
+    def reset(self) -> None:
+        self.started = self.long_name = None
+        self.pax = {}
+
+
+def _next_header(source: _Source, pending: _Pending) -> Generator[Problem, None, bytes | None]:
+    """The next header that can be read, or None at the end; a damaged stretch before it is one problem."""
+    lost_at: int | None = None
+    while True:
+        pending.at, pending.within_member, pending.name = source.at, False, ""
+        block = source.header()
+        if block is None:
+            if source.at == 0:
+                yield Problem(TRUNCATED_TAR, "", 0, "the file is empty")
+            if lost_at is not None:
+                yield Problem(BAD_HEADER, "", lost_at, f"no header can be read up to the end at byte {source.at:,}")
+            return None
+        if block == _ZEROS:  # the end, or the seam of two archives
+            pending.reset()
+        elif not _checksum_holds(block):
+            lost_at = pending.at if lost_at is None else lost_at
+            pending.reset()
+        else:
+            if lost_at is not None:
+                yield Problem(BAD_HEADER, "", lost_at, f"no header can be read up to byte {pending.at:,}")
+            if pending.started is None:
+                pending.started = pending.at
+            pending.within_member = True
+            return block
+
+
+def _extended(source: _Source, block: bytes, size: int, pending: _Pending) -> Iterator[Problem]:
+    """Keep what an extended header says of the next member, or of all."""
+    if size > MAX_HEADER_BYTES:
+        source.skip(size)
+        yield Problem(BAD_HEADER, _raw_name(block), pending.at, f"an extended header of {size:,} bytes")
+        return
+    body = source.data(size)
+    kind = block[156:157]
+    try:
+        if kind == b"L":
+            pending.long_name = body.rstrip(b"\0")
+        elif kind in (b"x", b"X"):
+            pending.pax = _pax(body)
+        elif kind == b"g":
+            pending.every |= _pax(body)
+            pending.every.pop("size", None)
+            pending.started = None
+    except _BadField as error:
+        # What was said before of the same member still holds.
+        yield Problem(BAD_HEADER, _raw_name(block), pending.at, str(error))
+
+
+def _member(
+    source: _Source, block: bytes, size: int, pending: _Pending, max_member_bytes: int
+) -> Iterator[Member | Problem]:
+    """The member that a header announces, if it is one to be used."""
+    raw = (pending.pax.get("path") or pending.long_name or pending.every.get("path") or _name(block)).rstrip(b"\0")
+    kind = block[156:157]
+    sparse = kind == b"S" or any(key.startswith("GNU.sparse") for key in pending.pax)
+    header_at = pending.at if pending.started is None else pending.started
+    pending.name = _shown(raw)
+    pending.reset()
+    if kind in _FOLDERS:
+        source.skip(size)
+        return
+    problem = _unusable(raw, kind, size, sparse, max_member_bytes)
+    if problem is None:
+        data_at = source.at
+        data = source.data(size)
+        yield Member(clean_name(raw.decode("utf-8")), data, header_at, data_at)
+        return
+    if kind not in (*_LINKS, *_DEVICES):  # no data follows these, whatever their size field says
+        source.skip(size)
+    yield Problem(problem[0], pending.name, header_at, problem[1])
+
+
+def _unusable(raw: bytes, kind: bytes, size: int, sparse: bool, max_member_bytes: int) -> tuple[str, str] | None:
+    """Why a member is not used: a reason and a message, or None."""
+    if kind in _LINKS:
         return LINK, "hard links and symbolic links are not followed"
-    if kind in (b"3", b"4", b"6"):
+    if kind in _DEVICES:
         return DEVICE, "devices and pipes are not opened"
     if sparse:
         return SPARSE, "sparse files are not unfolded"
-    if kind not in (b"0", b"\0", b"7"):
+    if kind not in _FILES:
         return UNKNOWN_TYPE, f"type {kind!r}"
     reason = unsafe_name(raw)
     if reason:
@@ -184,33 +206,9 @@ def _judge(raw: bytes, kind: bytes, size: int, sparse: bool, max_member_bytes: i
     return None
 
 
-def unsafe_name(raw: bytes | str) -> str | None:
-    """What is wrong with a member's name, or None. A name that passes stays inside any folder it is joined to."""
-    try:
-        name = raw.decode("utf-8") if isinstance(raw, bytes) else raw
-        if _ORDINARY.fullmatch(name):
-            return None
-        name.encode("utf-8")
-    except UnicodeError:
-        return "the name is not UTF-8"
-    if not name or name.endswith("/"):
-        return "the name is empty"
-    if len(name) > MAX_NAME:
-        return f"the name has {len(name):,} characters, more than {MAX_NAME:,}"
-    if name.startswith("/") or _DRIVE.match(name):
-        return "the name is absolute"
-    if "\\" in name or _CONTROL.search(name):
-        return "the name has a backslash or a control character"
-    if ".." in name.split("/"):
-        return "the name leaves its folder"
-    return None
-
-
-def clean_name(name: str) -> str:
-    """A safe name without the ``./`` and doubled slashes that some writers put in."""
-    if name.startswith("./") or "//" in name or "/./" in name:
-        return "/".join(part for part in name.split("/") if part not in ("", "."))
-    return name
+def looks_like_tar(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is a tar, or is gzipped and may be one."""
+    return head[:2] == b"\x1f\x8b" or (len(head) >= BLOCK and any(head[:100]) and _checksum_holds(head[:BLOCK]))
 
 
 # Fields --------------------------------------------------------------------------------------------------------------
@@ -252,8 +250,11 @@ def _number(field: bytes) -> int:
         raise _BadField(f"{field!r} is no octal number") from error
 
 
-def _size(block: bytes) -> int:
+def _size(block: bytes, pending: _Pending) -> int:
+    """How many bytes follow a header; a pax header before it may know better."""
     size = _number(block[124:136])
+    if "size" in pending.pax and block[156:157] not in _EXTENDED:
+        size = _decimal(pending.pax["size"])
     if size >= 1 << 62:
         raise _BadField(f"a size of {size:,} bytes")
     return size
@@ -306,7 +307,7 @@ def _pax(body: bytes) -> dict[str, bytes]:
 
 
 class _Source:
-    """A stream that counts; short reads are put together, and an end in the middle of something is told."""
+    """A stream that counts; short reads are put together, and an end in the middle of something raises."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -381,51 +382,3 @@ class _Joined:
         if len(part) == size:
             return part
         return part + self._rest.read(size - len(part) if size < 1 << 62 else -1)
-
-
-# Writing -------------------------------------------------------------------------------------------------------------
-
-
-def tar_header(name: str, size: int) -> bytes:
-    """The header, or headers, of a plain file: the same for the same name and size, today and tomorrow."""
-    encoded = name.encode("utf-8")
-    extra: list[tuple[str, bytes]] = []
-    if len(encoded) > 100:
-        extra.append(("path", encoded))
-    if size >= 8**11:
-        extra.append(("size", str(size).encode()))
-    before = b""
-    if extra:
-        body = b"".join(_pax_record(key, value) for key, value in extra)
-        before = _header(b"pax/" + encoded[:90], len(body), b"x") + body + bytes(-len(body) % BLOCK)
-    return before + _header(encoded[:100], min(size, 8**11 - 1), b"0")
-
-
-def padding(size: int) -> bytes:
-    """What follows ``size`` bytes of data up to the next header."""
-    return _ZEROS[: -size % BLOCK]
-
-
-END = bytes(2 * BLOCK)
-
-
-def _header(name: bytes, size: int, kind: bytes) -> bytes:
-    block = bytearray(BLOCK)
-    block[: len(name)] = name
-    block[100:108] = b"0000644\0"
-    block[108:116] = block[116:124] = b"0000000\0"
-    block[124:136] = b"%011o\0" % size
-    block[136:148] = b"00000000000\0"
-    block[148:156] = b" " * 8
-    block[156:157] = kind
-    block[257:265] = b"ustar\x0000"
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-def _pax_record(key: str, value: bytes) -> bytes:
-    content = b" " + key.encode() + b"=" + value + b"\n"
-    length = len(content) + 1
-    while len(str(length)) + len(content) != length:
-        length = len(str(length)) + len(content)
-    return str(length).encode() + content

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from curator_backends.lean import NOBODY, Nobody, few_processes, replaced
+from curator_backends.minimal import NULL_ACTOR, NullActor, minimal_ray, replaced
 
 
 class Engine:
@@ -44,13 +44,13 @@ def test_the_names_that_are_left_out_are_those_of_the_ray_that_is_installed() ->
     from ray._private import node, utils
 
     before = dict(vars(node.Node))
-    with few_processes(True):
+    with minimal_ray(True):
         changed = {name for name, value in vars(node.Node).items() if value is not before[name]}
         assert changed == {"start_monitor", "start_log_monitor", "start_api_server"}
         assert utils.get_dashboard_dependency_error() is not None
     assert dict(vars(node.Node)) == before
     assert utils.get_dashboard_dependency_error() is None
-    with few_processes(False):
+    with minimal_ray(False):
         assert dict(vars(node.Node)) == before
 
 
@@ -80,7 +80,7 @@ def test_the_actors_that_are_left_out_are_those_of_the_ray_data_that_is_installe
     assert "RAY_DATA_USAGE_DISABLED" not in os.environ
 
 
-def test_nobody_takes_every_call_and_travels() -> None:
-    there = pickle.loads(pickle.dumps(NOBODY))
-    assert isinstance(there, Nobody)
+def test_an_actor_that_is_not_started_takes_every_call_and_can_be_sent() -> None:
+    there = pickle.loads(pickle.dumps(NULL_ACTOR))
+    assert isinstance(there, NullActor)
     assert there.update_actor_location.remote("actor", node="n") is None

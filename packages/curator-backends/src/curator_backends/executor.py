@@ -1,0 +1,171 @@
+"""What both executors share: which Ray they run on, when it starts and stops, and how a segment ends.
+
+`RayDataExecutor` and `XennaExecutor` add what their engine does with the groups of a segment.
+"""
+
+from __future__ import annotations
+
+import gc
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from curator_backends.cluster import Cluster, connect, import_ray
+from curator_backends.coordinator import start_coordinator
+from curator_backends.environment import uninterrupted
+from curator_backends.failures import clear_frames, translate
+from curator_backends.options import RayOptions, parse_options
+from curator_backends.supervisor import Need, Supervisor
+from curator_backends.worker import Job
+from curator_core.errors import UsageError
+from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.model.machine import Machine, this_machine
+from curator_core.model.task import Task
+
+
+class RayExecutor[Options: RayOptions](BaseExecutor):
+    """An executor on Ray: connects to a cluster or starts one, and hands each segment to its engine."""
+
+    simultaneous: ClassVar[bool] = True
+    # The options that ``config`` may hold.
+    options_type: ClassVar[type[RayOptions]]
+
+    settings: Options
+
+    def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
+        super().__init__({**(config or {}), **options})
+        self.settings = parse_options(self.options_type, type(self).__name__, self.config)  # type: ignore[assignment]
+        self._stack: ExitStack | None = None
+        self._cluster: Cluster | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
+
+    def set_verbose(self) -> None:
+        """Let Ray and the engine write to the terminal, as ``verbose`` does."""
+        self.settings = replace(self.settings, verbose=True)
+
+    def open(self) -> None:
+        """Connect to Ray, or start it."""
+        if self._stack is not None:
+            raise UsageError(f"this {type(self).__name__} is running already: make another for another run")
+        self.require_engine()
+        with ExitStack() as stack:
+            self._cluster = stack.enter_context(self.connect())
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Leave Ray, and stop it if `open` started it."""
+        stack, self._stack, self._cluster = self._stack, None, None
+        if stack is not None:
+            stack.close()
+
+    def machine(self) -> Machine:
+        """The nodes that workers may use; before `open`, what a local cluster would have."""
+        if self._cluster is not None:
+            return self._cluster.machine()
+        here = this_machine()
+        return Machine(
+            cpus=self.settings.num_cpus or here.cpus,
+            memory_gb=here.memory_gb,
+            gpus=here.gpus if self.settings.num_gpus is None else self.settings.num_gpus,
+            gpu_memory_gb=self.settings.gpu_memory_gb or here.gpu_memory_gb,
+            name="a local Ray",
+        )
+
+    def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
+        """Stream the segment's sources through its groups."""
+        if self._cluster is None:
+            raise UsageError("the executor is not open: run it through a Pipeline, or with execute()")
+        segment = self.segment(run, self._cluster)
+        if segment is not None:
+            yield from segment.results()
+
+    def require_engine(self) -> None:
+        """Raise `MissingDependency` where a package is missing; called before Ray starts."""
+        import_ray()
+
+    def connect(self) -> AbstractContextManager[Cluster]:
+        """The cluster to run on."""
+        return connect(self.settings)
+
+    @abstractmethod
+    def segment(self, run: SegmentRun, cluster: Cluster) -> RaySegment[Options] | None:
+        """The segment as the engine runs it; None where there is nothing to run."""
+
+
+class RaySegment[Options: RayOptions](ABC):
+    """One segment on its engine, from its sources to its last result, and what must be true however it ends."""
+
+    engine: ClassVar[str]  # as its users call it
+
+    def __init__(self, run: SegmentRun, cluster: Cluster, settings: Options) -> None:
+        self.run = run
+        self.cluster = cluster
+        self.settings = settings
+        self.token = uuid.uuid4().hex[:16]
+        self.jobs = [self._job(index) for index in range(len(run.groups))]
+        for job in self.jobs:
+            _ = job.packed  # a stage that cannot be sent is found here, before anything starts
+        self.ray = import_ray()
+        self.coordinator = start_coordinator(self.ray)
+        self.supervisor = Supervisor(self.ray, self.coordinator, run, settings.stall_timeout_s, self.token)
+
+    def _job(self, index: int) -> Job:
+        return Job(
+            self.token,
+            index,
+            self.run.groups[index],
+            self.run.context,
+            self.run.ending_of(index),
+            self.run.folder if index == len(self.run.groups) - 1 else "",
+            self.settings.max_worker_deaths,
+        )
+
+    def results(self) -> Iterator[Task[Any]]:
+        """What leaves the segment. When it ends, well or badly, workers are torn down and their facts are in."""
+        failed = True
+        try:
+            yield from self.stream()
+            failed = False
+        except BaseException as error:
+            told = self._explained(error)
+            clear_frames(error)
+            if told is error:
+                raise
+            raise told from None
+        finally:
+            with uninterrupted():
+                self.stop()
+                gc.collect()  # workers end when the last reference to them goes, and engines are full of cycles
+                try:
+                    self.supervisor.conclude(failed)
+                finally:
+                    self.ray.kill(self.coordinator)
+
+    def _explained(self, error: BaseException) -> BaseException:
+        if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+            return error
+        return self.supervisor.reported_failure() or self.explain(translate(error, self.engine))
+
+    @abstractmethod
+    def stream(self) -> Iterator[Task[Any]]:
+        """Run the groups; yield what leaves the last of them."""
+
+    @abstractmethod
+    def needs(self) -> list[Need]:
+        """What one worker of each group asks for."""
+
+    def explain(self, error: BaseException) -> BaseException:
+        """A better error than ``error``, where the engine has one of its own for something that users can change."""
+        return error
+
+    def stop(self) -> None:  # noqa: B027 - optional
+        """Stop what the segment started in the driver."""
+
+    def poll(self) -> None:
+        """Take in what workers report, without waiting; raise `Stalled` when nothing will move any more."""
+        self.supervisor.poll(self.needs(), self.cluster)

@@ -1,0 +1,85 @@
+"""A group as an operator of a Ray dataset: the translation of where and how it runs, and nothing else."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from curator_backends.ray_data.placement import Placement
+from curator_backends.ray_data.workers import group_actor, group_task
+from curator_backends.worker import Job
+
+_turns = itertools.count()
+
+# Tasks that split blocks at the same time, where no CPU is held for them.
+SPLITTING_TASKS = 4
+
+
+def add_group(dataset: Any, job: Job, placement: Placement, coordinator: Any = None) -> Any:
+    """The dataset of encoded tasks with a group applied; after a fan-out each task is a block, so that workers share them."""
+    if placement.max_calls is not None:
+        # A call of a worker is a block: as many tasks to a block as one call takes.
+        dataset = split_blocks(dataset, placement.batch_size or 1)
+    make = group_actor if placement.mode == "actor" else group_task
+    options = {"batch_size": placement.batch_size, "batch_format": "pyarrow", **operator_options(placement)}
+    dataset = dataset.map_batches(make(job, coordinator), zero_copy_batch=True, **options)
+    return split_blocks(dataset, 1) if job.group.is_fanout else dataset
+
+
+def operator_options(placement: Placement) -> dict[str, Any]:
+    """What `map_batches` takes for a placement, the batches apart."""
+    options: dict[str, Any] = {"num_cpus": placement.num_cpus, **placement.remote_args}
+    if placement.num_gpus:
+        options["num_gpus"] = placement.num_gpus
+    # Ray Data fuses neighbours that ask for the same, a fan-out with what comes after it included (2.60), and then one
+    # worker does it all. What may share a worker the plan has fused already. So no two neighbours say quite the
+    # same, though they mean it: both numbers are Ray Data's own.
+    if placement.mode == "actor":
+        options.setdefault("max_restarts", -1)
+        options["compute"] = _actor_pool(placement)
+        return options
+    if next(_turns) % 2:
+        options.setdefault("max_retries", -1)
+    options["compute"] = _task_pool(placement.max_workers)
+    if placement.max_calls is not None:
+        options["max_calls"] = placement.max_calls
+    return options
+
+
+def split_blocks(dataset: Any, rows: int) -> Any:
+    """Blocks of ``rows`` tasks. The splitting is done by the tasks before it where it can be, and holds no CPU otherwise.
+
+    Ray Data gives the splitting a CPU of its own, and fuses it with what is before it only if that asks for one CPU and
+    nothing else. On a machine that actors have filled it then never runs. Where it holds none, nothing would keep Ray
+    from starting a process for each block.
+    """
+    before = getattr(getattr(dataset, "_logical_plan", None), "dag", None)
+    dataset = dataset.repartition(target_num_rows_per_block=rows)
+    splitting = getattr(getattr(dataset, "_logical_plan", None), "dag", None)
+    asked = getattr(splitting, "ray_remote_args", None)
+    if isinstance(asked, dict):
+        theirs = getattr(before, "ray_remote_args", None) or {}
+        if "TaskPool" in type(getattr(before, "compute", None)).__name__ and "Map" in type(before).__name__:
+            asked.update(theirs)
+        else:
+            asked.update({"num_cpus": 0}, **{key: theirs[key] for key in ("label_selector",) if key in theirs})
+            if hasattr(splitting, "compute"):
+                object.__setattr__(splitting, "compute", _task_pool(SPLITTING_TASKS))
+    return dataset
+
+
+def _actor_pool(placement: Placement) -> Any:
+    from ray.data import ActorPoolStrategy
+
+    if placement.fixed:
+        return ActorPoolStrategy(size=placement.max_workers)
+    low = placement.min_workers or 1
+    return ActorPoolStrategy(
+        min_size=low, max_size=placement.max_workers, initial_size=max(low, placement.initial_workers or low)
+    )
+
+
+def _task_pool(tasks: int | None) -> Any:
+    from ray.data import TaskPoolStrategy
+
+    return TaskPoolStrategy(size=tasks)

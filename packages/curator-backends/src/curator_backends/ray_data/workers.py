@@ -1,0 +1,86 @@
+"""What Ray Data calls in its worker processes: an actor or a task around a `GroupWorker`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from curator_backends.transport import decode, encode_stream
+from curator_backends.worker import GroupWorker, Job
+from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.stage import overrides
+
+_kept: dict[tuple[str, int], GroupWorker] = {}
+
+
+def group_actor(job: Job, coordinator: Any) -> type:
+    """A class for `map_batches` that keeps the group set up."""
+
+    def __init__(self: Any) -> None:  # noqa: N807
+        self._worker = _start_worker(job, coordinator)
+
+    def __call__(self: Any, batch: pa.Table) -> Iterator[pa.Table]:  # noqa: N807
+        try:
+            yield from encode_stream(self._worker.run(decode(batch)))
+        except Exception:
+            # The run is over, and the error's frames keep this object alive past the end of the actor.
+            self._worker.close()
+            raise
+
+    def __del__(self: Any) -> None:  # noqa: N807
+        # Ray Data drops the object when the pool lets the actor go: an actor gets no other notice of its end.
+        worker = self.__dict__.pop("_worker", None)
+        if worker is not None:
+            worker.close()
+
+    name = f"{job.label}Actor"
+    return type(name, (), {"__init__": __init__, "__call__": __call__, "__del__": __del__, "__module__": __name__})
+
+
+def group_task(job: Job, coordinator: Any) -> Callable[[pa.Table], Iterator[pa.Table]]:
+    """A function for `map_batches`."""
+    # Where a stage with a setup is made to run as tasks, every call sets up and tears down.
+    stateful = any(overrides(planned.stage, hook) for planned in job.group.stages for hook in ("setup", "teardown"))
+
+    def work(batch: pa.Table) -> Iterator[pa.Table]:
+        worker = _start_worker(job, coordinator) if stateful else _kept_worker(job, coordinator)
+        try:
+            yield from encode_stream(worker.run(decode(batch)))
+        finally:
+            if stateful:
+                worker.close()
+
+    work.__name__ = work.__qualname__ = f"{job.label}Task"
+    return work
+
+
+def this_worker() -> tuple[NodeInfo, WorkerMetadata]:
+    """The node and the worker that this process is; sees to it that it sees no GPU but its own."""
+    import ray
+
+    context = ray.get_runtime_context()
+    gpus = context.get_accelerator_ids().get("GPU", [])
+    if gpus and not os.environ.get("CUDA_VISIBLE_DEVICES"):
+        # A cluster that was started for Xenna leaves this to what places workers.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    worker_id = context.get_actor_id() or context.get_worker_id()
+    numbers = tuple(int(gpu) for gpu in gpus if str(gpu).isdigit())
+    return NodeInfo(context.get_node_id()), WorkerMetadata(worker_id=worker_id, gpu_ids=numbers)
+
+
+def _kept_worker(job: Job, coordinator: Any) -> GroupWorker:
+    """The worker of a stateless group in this process; made once, since a process serves many calls."""
+    worker = _kept.get((job.token, job.index))
+    if worker is None:
+        for key in [key for key in _kept if key[0] != job.token]:
+            _kept.pop(key).close()
+        worker = _kept[job.token, job.index] = _start_worker(job, coordinator, closes=False)
+    return worker
+
+
+def _start_worker(job: Job, coordinator: Any, closes: bool = True) -> GroupWorker:
+    node, worker = this_worker()
+    return GroupWorker(job, coordinator, node, worker, closes=closes)

@@ -1,0 +1,149 @@
+"""Task types and stages of the user's own run on both engines, wherever they are written: in a script, in a module, in a
+notebook."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+
+TYPES = """
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core import DocumentBatch, ProcessingStage, Task, WorkerMetadata
+
+
+@dataclass(kw_only=True)
+class VideoTask(Task[list[int]]):
+    title: str = ""
+
+    @property
+    def num_items(self) -> int:
+        return len(self.data)
+
+    def validate(self) -> bool:
+        return True
+
+
+@dataclass(kw_only=True)
+class ScoredBatch(DocumentBatch):
+    model: str = ""
+
+
+class Plain(DocumentBatch):
+    '''No fields of its own: it travels as a table.'''
+
+
+@dataclass
+class Score(ProcessingStage[DocumentBatch, ScoredBatch]):
+    def process(self, task: DocumentBatch) -> ScoredBatch:
+        return ScoredBatch(data=task.to_pyarrow(), model="m")
+
+
+@dataclass
+class Flatten(ProcessingStage[ScoredBatch, Plain]):
+    def process(self, task: ScoredBatch) -> Plain:
+        assert type(task) is ScoredBatch
+        return Plain(data=task.to_pyarrow().append_column("model", pa.array([task.model] * task.num_rows)))
+
+
+@dataclass
+class Open(ProcessingStage[Plain, VideoTask]):
+    def process(self, task: Plain) -> VideoTask:
+        assert type(task) is Plain
+        return VideoTask(data=task.to_pyarrow()["id"].to_pylist(), title=task.to_pyarrow()["model"][0].as_py())
+
+
+@dataclass
+class Cut(ProcessingStage[VideoTask, VideoTask]):
+    keep: int = 2
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._shot: type[Any] = VideoTask
+
+    def process(self, task: VideoTask) -> VideoTask:
+        assert isinstance(task, self._shot), "the class of the task is not the class that the stage knows"
+        self.record_dropped("late", len(task.data) - self.keep)
+        return task.with_data(task.data[: self.keep])
+"""
+
+RUN = """
+from curator_backends import RayDataExecutor, XennaExecutor
+from curator_backends.cluster import connect
+from curator_backends.options import RayOptions
+from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
+from curator_core import LocalExecutor, Pipeline
+
+
+def outcome(executor):
+    tasks = [DocumentBatch(data=pa.table({"id": [n, n + 1, n + 2]}), task_id=f"t-{n}") for n in range(4)]
+    groups = [Score().with_(num_workers=1), Flatten(), Open().with_(num_workers=1), Cut()]
+    films = Pipeline(groups).run(executor, initial_tasks=tasks)
+    assert {type(film) for film in films} == {VideoTask}, {type(film) for film in films}
+    return [(film.title, film.data) for film in films]
+
+
+expected = outcome(LocalExecutor(workers=0))
+assert expected[3] == ("m", [3, 4]), expected
+assert outcome(LocalExecutor(workers=2)) == expected
+with connect(RayOptions(num_cpus=2), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True):
+    assert outcome(RayDataExecutor()) == expected
+    print("agreed: Ray Data")
+    assert outcome(XennaExecutor()) == expected
+    print("agreed: Xenna")
+"""
+
+
+def run_script(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+        env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "agreed: Ray Data" in done.stdout
+    assert "agreed: Xenna" in done.stdout
+
+
+@pytest.mark.xenna
+def test_types_of_a_script(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TYPES + RUN)
+    run_script(script)
+
+
+@pytest.mark.xenna
+def test_types_of_a_module_beside_the_script(tmp_path: Path) -> None:
+    (tmp_path / "video_types_of_a_test.py").write_text(TYPES)
+    script = tmp_path / "script.py"
+    script.write_text("from video_types_of_a_test import *\n" + RUN)
+    run_script(script)
+
+
+@pytest.mark.xenna
+def test_types_of_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ipykernel")
+    nbclient = pytest.importorskip("nbclient")
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cells = [new_code_cell(TYPES), *map(new_code_cell, RUN.split("\n\n\n"))]
+    notebook = new_notebook(cells=cells)
+    client = nbclient.NotebookClient(notebook, timeout=400, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()  # raises what a cell raises
+    said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.outputs)
+    assert "agreed: Ray Data" in said
+    assert "agreed: Xenna" in said

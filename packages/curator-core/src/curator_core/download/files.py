@@ -1,0 +1,141 @@
+"""How does a file arrive whole? What broke off is continued, and no two writers share a file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from curator_core.download.client import Client, Head, Outcome, Sink
+from curator_core.download.rules import Failed, Reason, Refused
+
+
+class FileSink(Sink):
+    """Writes an answer behind what ``part`` holds already, if the server still has the same file; else from its start."""
+
+    # 416: what is there is not the beginning of what they have.
+    statuses = frozenset({200, 206, 416})
+
+    def __init__(self, part: Path, limit: int | None = None) -> None:
+        self.part = part
+        self.limit = limit
+        self._have = 0
+        self._total: int | None = None
+        self._out: Any = None
+
+    def request_headers(self) -> dict[str, str]:
+        self._have = self.part.stat().st_size
+        tag = _read_tag(self.part)
+        if not self._have or not tag:
+            return {}
+        # The tag makes sure that it is still the same file; a server that has another one sends all of it.
+        return {"Range": f"bytes={self._have}-", "If-Range": tag}
+
+    def begin(self, head: Head) -> None:
+        asked = head.headers.get("Content-Range", "")
+        resumed = head.status == 206 and asked.startswith(f"bytes {self._have}-")
+        if head.status == 416 or (head.status == 206 and not resumed):
+            os.truncate(self.part, 0)
+            raise Failed(Reason.WRONG_RANGE, f"asked from byte {self._have:,}: {asked or 'no such range'}")
+        if not resumed:
+            self._have = 0
+            _write_tag(self.part, head.headers.get("ETag") or head.headers.get("Last-Modified"))
+        self._total = None if head.length is None else self._have + head.length
+        self._check_size(self._total)
+        self._out = self.part.open("ab" if resumed else "wb")
+
+    def write(self, chunk: bytes) -> None:
+        self._out.write(chunk)
+        self._have += len(chunk)
+        self._check_size(self._have)
+
+    def end(self) -> bytes:
+        self._out.close()
+        if self._total is not None and self._have != self._total:
+            raise Failed(Reason.CUT_OFF, f"{self._have:,} of {self._total:,} bytes came")
+        return b""
+
+    def undo(self) -> None:
+        if self._out is not None:
+            self._out.close()
+
+    def _check_size(self, size: int | None) -> None:
+        if self.limit is not None and size is not None and size > self.limit:
+            raise Refused(Reason.TOO_LARGE, f"{size:,} bytes, and {self.limit:,} are allowed")
+
+
+def fetch_file(client: Client, url: str, target: Path) -> Outcome | None:
+    """Fetch an address into a local file; None where the file is there already.
+
+    The file appears whole or not at all. What has come until then lies beside it and is continued next time.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return None
+    part = target.with_name(f".{target.name}.part")
+    with _locked(part):
+        if target.exists():  # another run has fetched it while this one waited
+            return None
+        outcome = client.wait(client.fetch(url, FileSink(part, client.rules.max_bytes)))
+        if outcome.ok:
+            _tag_file(part).unlink(missing_ok=True)
+            part.replace(target)
+    return outcome
+
+
+@contextlib.contextmanager
+def _locked(part: Path) -> Iterator[None]:
+    """The partial file, created if missing and locked against other writers; an empty one is removed."""
+    while True:
+        held = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                    raise  # some network file systems have no locks: there it is up to the user to run one at a time
+            if _is_at(held, part):  # not the file that the one before has put under its final name
+                break
+        except BaseException:
+            os.close(held)
+            raise
+        os.close(held)
+    try:
+        yield
+    finally:
+        if _is_at(held, part) and not os.fstat(held).st_size:
+            part.unlink()
+            _tag_file(part).unlink(missing_ok=True)
+        os.close(held)
+
+
+def _is_at(held: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(held), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _tag_file(part: Path) -> Path:
+    return part.with_suffix(".tag")
+
+
+def _write_tag(part: Path, tag: str | None) -> None:
+    # A weak tag does not promise the same bytes.
+    if tag and not tag.startswith("W/"):
+        _tag_file(part).write_text(json.dumps(tag), "utf-8")
+    else:
+        _tag_file(part).unlink(missing_ok=True)
+
+
+def _read_tag(part: Path) -> str | None:
+    try:
+        tag = json.loads(_tag_file(part).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return tag if isinstance(tag, str) else None

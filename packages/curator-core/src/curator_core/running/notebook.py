@@ -1,0 +1,107 @@
+"""What a notebook shows: progress in the cell, errors of a few lines, results as tables.
+
+Nothing here imports IPython: what a notebook brings is used where it is there already.
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from curator_core import formatting
+
+if TYPE_CHECKING:
+    from curator_core.running.result import RunProgress
+
+# A cell is redrawn this often at most: each time costs a message to the browser.
+REDRAW_SECONDS = 0.5
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel, which can show HTML; a terminal's IPython cannot."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+class CellProgress:
+    """The progress of a run in the cell that runs it: one line and a bar, redrawn in place."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._drawn = float("-inf")
+        self._handle: Any = None
+
+    def __call__(self, progress: RunProgress) -> None:
+        now = self._clock()
+        if progress.state == "running" and now - self._drawn < REDRAW_SECONDS:
+            return
+        self._drawn = now
+        ipython = sys.modules["IPython"].display  # in a kernel it is there
+        page = ipython.HTML(progress_html(progress))
+        if self._handle is None:
+            self._handle = ipython.display(page, display_id=True)
+        else:
+            self._handle.update(page)
+
+
+def progress_html(progress: RunProgress) -> str:
+    """One line and a bar."""
+    done = progress.finished_sources + progress.skipped_sources
+    total = progress.total_sources
+    of = f" of {total:,}" if total else ""
+    rows = progress.tally.rows_read
+    parts = [f"{done:,}{of} sources", formatting.count(rows, "row")]
+    if progress.tally.rows_bad:
+        parts.append(f"{progress.tally.rows_bad:,} set aside")
+    parts.append(formatting.duration(progress.seconds))
+    bar = f'<progress value="{done}" max="{total}" style="width:100%"></progress>' if total else ""
+    state = "" if progress.state == "running" else f" {html.escape(progress.state)}:"
+    return f"<div><b>{html.escape(progress.name)}</b>{state} {html.escape(', '.join(parts))}{bar}</div>"
+
+
+def text_html(text: str) -> str:
+    """Text that was made for a terminal, as it is."""
+    return f'<pre style="white-space:pre-wrap">{html.escape(text)}</pre>'
+
+
+def table_html(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table: the first column is text, the others are numbers."""
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td style="text-align:{"left" if n == 0 else "right"}">{html.escape(_shown(value))}</td>'
+            for n, value in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def summary_html(summary: Mapping[str, Any], headline: str) -> str:
+    """A run's summary: the headline, a row for each stage, problems and warnings."""
+    rows = [
+        (
+            stage["name"],
+            stage["rows_in"],
+            stage["rows_out"],
+            sum(stage["dropped"].values()) or "",
+            sum(stage["rejected"].values()) or "",
+            stage["quarantined"] or "",
+        )
+        for stage in summary["stages"]
+    ]
+    notes = "".join(
+        f"<p><b>{word[:-1]}:</b> {html.escape(text)}</p>" for word in ("problems", "warnings") for text in summary[word]
+    )
+    table = table_html(("stage", "rows in", "kept", "dropped", "rejected", "quarantined"), rows) if rows else ""
+    return f"<p>{html.escape(headline)}</p>{notes}{table}"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

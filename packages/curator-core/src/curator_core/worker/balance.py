@@ -1,0 +1,71 @@
+"""How many rows went into one call of a stage, how many came out, and whether that adds up.
+
+A pure decision. One rule serves maps, fan-outs and merges: what went in is what came out and what left with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ROWS = "rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What a task holds: ``items`` of ``unit``; of a list of files also how many rows they hold, if that is recorded."""
+
+    items: int
+    unit: str = ROWS
+    rows_in_files: int | None = None
+
+    def __add__(self, other: Amount) -> Amount:
+        known = self.rows_in_files is not None and other.rows_in_files is not None
+        rows = (self.rows_in_files or 0) + (other.rows_in_files or 0) if known else None
+        return Amount(self.items + other.items, self.unit, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The rows of one call on one task. ``created`` is what nothing accounts for: below 0 rows were lost."""
+
+    rows_in: int
+    rows_out: int
+    # Rows that left with a task of which nothing came, and of which the stage has recorded nothing.
+    dropped: int = 0
+    created: int = 0
+
+
+def balance(
+    given: Amount,
+    made: Sequence[Amount] | None,
+    *,
+    gone: int = 0,
+    read: int | None = None,
+    quarantined: int = 0,
+    fans_out: bool = False,
+) -> Balance:
+    """The balance of a call that was given ``given`` and made ``made``; None where it dropped the task.
+
+    ``gone``: rows that it dropped or rejected with a reason; ``read``: rows that a reader says its input held;
+    ``quarantined``: rows of ``given`` that the error policy has set aside.
+    """
+    left = gone + quarantined
+    if not made:
+        if given.unit != ROWS:
+            rows_in = read if read is not None else left
+            return Balance(rows_in, 0, created=left - rows_in)
+        # None takes all rows along. An empty list may be a list that rows were lost on the way to: then some are recorded.
+        rest = given.items - left if made is None or not left else 0
+        return Balance(given.items, 0, max(0, rest), left + max(0, rest) - given.items)
+    rows_out = sum(amount.items for amount in made)
+    if all(amount.unit == given.unit for amount in made):
+        # A fan-out may group or split what is no row as it likes.
+        rows_in = given.items if given.unit == ROWS or not fans_out else rows_out + left
+    elif given.unit == ROWS and all(amount.unit != ROWS for amount in made):  # a writer: rows go into files
+        rows_in = given.items
+        written = [amount.rows_in_files for amount in made]
+        rows_out = rows_in - left if None in written else sum(rows or 0 for rows in written)
+    else:  # a reader: rows come into being here
+        rows_in = read if read is not None else rows_out + left
+    return Balance(rows_in, rows_out, created=rows_out + left - rows_in)

@@ -1,0 +1,90 @@
+"""Which stage works on which task: what a worker that dies or takes too long is judged by.
+
+An adapter announces every call of a stage to a `CallObserver`. What an executor learns from it comes back as `Care`: how
+the source is to be run again.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType, MappingProxyType
+from typing import Any
+
+from curator_core.errors import CuratorError, TaskTimeout
+from curator_core.model.task import Task
+
+_NONE: Mapping[tuple[str, str], CuratorError] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Care:
+    """How a source is run again after a worker has died of it, or has been ended because it took too long.
+
+    ``alone`` are stages that are given one task a call, so that the one to blame is found; ``aside`` are tasks that a
+    stage is not given at all but that go to the error policy, each with the reason.
+    """
+
+    alone: frozenset[str] = frozenset()
+    aside: Mapping[tuple[str, str], CuratorError] = field(default=_NONE)
+
+    def __bool__(self) -> bool:
+        return bool(self.alone or self.aside)
+
+
+NO_CARE = Care()
+
+
+class CallObserver:
+    """Called around every call of a stage; the base class observes nothing.
+
+    ``limit_s`` is how long the call may take (`task_timeout_s`, for each task of the call). An observer that ends late
+    workers does so in its own way: from outside of the worker, or from a thread in it.
+    """
+
+    def begin(self, stage: str, tasks: Sequence[Task[Any]], limit_s: float | None) -> None:
+        """The stage is about to work on these tasks."""
+
+    def end(self) -> None:
+        """It has returned or raised."""
+
+
+class TimeLimits(CallObserver):
+    """Time limits in the user's own process, which must not be ended.
+
+    In the main thread a timer of the system interrupts the stage, at the latest when it returns from native code. In
+    another thread nothing can, so the call is judged when it comes back.
+    """
+
+    def __init__(self) -> None:
+        self._error: TaskTimeout | None = None
+        self._deadline = 0.0
+        self._timer = False
+        self._before: Any = None
+
+    def begin(self, stage: str, tasks: Sequence[Task[Any]], limit_s: float | None) -> None:
+        if limit_s is None:
+            return
+        self._error = TaskTimeout(stage, tasks[0].task_id, limit_s / len(tasks))
+        self._deadline = time.monotonic() + limit_s
+        self._timer = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+        if self._timer:
+            self._before = signal.signal(signal.SIGALRM, self._interrupt)
+            signal.setitimer(signal.ITIMER_REAL, limit_s)
+
+    def end(self) -> None:
+        error, self._error = self._error, None
+        timer, self._timer = self._timer, False
+        if timer:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, self._before)
+        if error is not None and time.monotonic() > self._deadline:
+            raise error
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error

@@ -1,0 +1,75 @@
+"""A pipeline as text and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from curator_core import (
+    AddId,
+    DocumentBatch,
+    FilePartitioning,
+    Pipeline,
+    ProcessingStage,
+    Resources,
+    UsageError,
+    Where,
+    dump_pipeline,
+    load_pipeline,
+)
+
+
+def round_trip(pipeline: Pipeline, folder: Path) -> Pipeline:
+    path = folder / "p.yaml"
+    path.write_text(dump_pipeline(pipeline, run_dir=str(folder / "run")))
+    return load_pipeline(path).pipeline()
+
+
+def test_a_pipeline_written_to_a_file_is_read_back_equal(tmp_path: Path) -> None:
+    pipeline = Pipeline(
+        [
+            FilePartitioning(paths=[str(tmp_path / "a b.txt"), "s3://bucket/x"], split_bytes="1MB"),
+            AddId(columns=["text"], prefix="no"),
+            Where(column="n", op="in", value=["1e-3", "true", "off", "12:30", "0o7"]),
+            Where(column="n", op=">=", value=1e-5).with_(
+                name="enough", batch_size=4, resources=Resources(cpus=2.0), num_workers=3
+            ),
+        ],
+        name="mine",
+    )
+    back = round_trip(pipeline, tmp_path)
+    assert back.stages == pipeline.stages
+    assert back.name == "mine"
+
+
+def test_a_stage_is_written_by_its_registered_name_and_without_defaults() -> None:
+    text = dump_pipeline(Pipeline([AddId(columns=["text"])]))
+    assert "- AddId:" in text
+    assert "prefix" not in text
+
+
+@dataclass
+class Local(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """A stage of a module that is installed nowhere."""
+
+    rule: object = None
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task
+
+
+def test_what_a_file_cannot_hold_is_named() -> None:
+    with pytest.raises(UsageError, match=r"Local\.rule is <function .*, which a file cannot hold"):
+        dump_pipeline(Pipeline([Local(rule=lambda row: row)]))
+
+
+def test_a_class_of_a_function_or_script_cannot_be_named_by_a_file() -> None:
+    @dataclass
+    class Inner(ProcessingStage[DocumentBatch, DocumentBatch]):
+        def process(self, task: DocumentBatch) -> DocumentBatch:
+            return task
+
+    with pytest.raises(UsageError, match="put Inner into a module beside the file"):
+        dump_pipeline(Pipeline([Inner()]))

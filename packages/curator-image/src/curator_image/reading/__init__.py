@@ -1,0 +1,1 @@
+"""Reading images: WebDataset tars, folders of image files, Parquet with a column of bytes."""

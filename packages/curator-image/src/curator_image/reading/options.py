@@ -1,0 +1,78 @@
+"""The parameters of reading images, each with its default and its check, in one place for all stages that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+from curator_core.errors import UsageError, check_whole
+from curator_image.batch import CAPTION, ODD, PICTURES
+from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE
+from curator_image.reading.rows import FIXED, JSON_TYPES, ODDITIES
+from curator_image.reading.samples import Grouping
+
+_BATCH_BYTES = 2**31 - 1
+
+
+@dataclass(kw_only=True)
+class ReadOptions:
+    """What `ImageReader` and `ImageRead` share; see `ImageReader`."""
+
+    images_per_batch: int = 128
+    bytes_per_batch: int = 64 << 20
+    json_fields: Mapping[str, str] | Sequence[str] = ()
+    sidecars: Sequence[str] = ("txt", "json")
+    grouping: Grouping = "picture"
+    reject_odd: Sequence[str] = ()
+    bytes_column: str | None = None
+    key_column: str | None = None
+    max_member_bytes: int = 256 << 20
+    max_sample_bytes: int = 512 << 20
+    max_members: int = 64
+    max_pixels: int = MAX_PIXELS
+    max_side: int = MAX_SIDE
+
+    def _check_read_options(self) -> None:
+        """Raise `UsageError` for the first parameter that cannot be."""
+        stage = type(self).__name__
+        for name in (
+            *("images_per_batch", "bytes_per_batch", "max_member_bytes", "max_sample_bytes", "max_members"),
+            *("max_pixels", "max_side"),
+        ):
+            check_whole(f"{stage}.{name}", getattr(self, name))
+        if self.max_member_bytes > self.max_sample_bytes:
+            raise UsageError(
+                f"{stage}: max_member_bytes={self.max_member_bytes:,} is more than max_sample_bytes="
+                f"{self.max_sample_bytes:,}, which all members of a sample together may have"
+            )
+        if self.bytes_per_batch + self.max_sample_bytes > _BATCH_BYTES:
+            raise UsageError(
+                f"{stage}: bytes_per_batch={self.bytes_per_batch:,} and max_sample_bytes={self.max_sample_bytes:,} "
+                f"together may be {_BATCH_BYTES:,}, which is what a batch can hold"
+            )
+        for name in ("sidecars", "reject_odd", "json_fields"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{stage}.{name} must be a list such as [{getattr(self, name)!r}]")
+        if self.grouping not in get_args(Grouping):
+            raise UsageError(f"{stage}.grouping must be one of {', '.join(get_args(Grouping))}, not {self.grouping!r}")
+        for odd in self.reject_odd:
+            if odd not in ODDITIES:
+                raise UsageError(f"{stage}.reject_odd may list {', '.join(ODDITIES)}, not {odd!r}")
+        for name, kind in named_fields(self.json_fields).items():
+            if kind not in JSON_TYPES:
+                raise UsageError(f"{stage}.json_fields[{name!r}] must be one of {', '.join(JSON_TYPES)}, not {kind!r}")
+            if name in (*FIXED, *PICTURES, ODD, CAPTION, "json"):
+                raise UsageError(
+                    f"{stage}.json_fields: {name!r} is a column of its own; the field stays in the json column"
+                )
+
+
+def named_fields(fields: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    """``json_fields`` as names and types."""
+    return dict(fields) if isinstance(fields, Mapping) else dict.fromkeys(fields, "string")
+
+
+def options_of(stage: Any, kind: type) -> dict[str, Any]:
+    """The values that a stage has for the parameters that a class of options declares."""
+    return {option.name: getattr(stage, option.name) for option in fields(kind)}

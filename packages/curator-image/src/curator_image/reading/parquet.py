@@ -1,0 +1,198 @@
+"""Parquet with a column of encoded images as tables of images; every other column of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.arrow.arrays import array
+from curator_core.errors import UsageError
+from curator_image.batch import CAPTION, KEY, ODD, PICTURES
+from curator_image.decode.probe import BadImage, probe
+from curator_image.reading.options import ReadOptions, named_fields
+from curator_image.reading.rows import FIXED, JSON_TYPES, Rows, lift, parsed
+from curator_image.reading.samples import Bad, extension_of
+from curator_image.tar.read import MEMBER_TOO_LARGE
+
+BROKEN_PARQUET = "broken parquet"
+_IMAGE_COLUMNS = ("bytes", "image", "img", "jpg", "image_bytes", "content")
+_OURS = frozenset({*FIXED, ODD, *PICTURES})
+
+
+def parquet_tables(path: str, options: ReadOptions) -> Iterator[pa.Table | Bad]:
+    """The images of a file as tables, and what is wrong with the others. Memory is bounded by the options."""
+    import pyarrow.parquet as pq
+
+    with storage.open_input(path) as stream:
+        try:
+            file = pq.ParquetFile(stream)
+        except pa.ArrowInvalid as error:
+            yield Bad(BROKEN_PARQUET, "footer", str(error))
+            return
+        part = _Part(path, options, file.schema_arrow)
+        first = 0
+        for group in range(file.num_row_groups):
+            # Row groups one by one: an image column may be large, and a broken one must not hide the others.
+            row = first
+            first += file.metadata.row_group(group).num_rows
+            try:
+                for batch in file.iter_batches(_rows_at_once(file.metadata, group, part.column, options), [group]):
+                    table = pa.Table.from_batches([batch])
+                    yield from part.tables(table, row)
+                    row += batch.num_rows
+            except (pa.ArrowInvalid, OSError) as error:
+                yield Bad(BROKEN_PARQUET, f"rows {row} to {first - 1}", str(error), rows=first - row)
+
+
+def _rows_at_once(metadata: Any, group: int, column: str, options: ReadOptions) -> int:
+    """How many rows to ask for: those of a batch, or fewer where the images of the row group are large."""
+    found = metadata.row_group(group)
+    rows: int = found.num_rows
+    size: int = sum(
+        chunk.total_uncompressed_size
+        for chunk in map(found.column, range(found.num_columns))
+        if chunk.path_in_schema.split(".")[0] == column
+    )
+    return max(1, min(options.images_per_batch, options.bytes_per_batch * rows // max(1, size)))
+
+
+class _Part:
+    """One Parquet file: which of its columns is what, and its rows as images."""
+
+    def __init__(self, path: str, options: ReadOptions, schema: pa.Schema) -> None:
+        self._path = path
+        self._options = options
+        self._fields = named_fields(options.json_fields)
+        self.column = _bytes_column(path, schema, options.bytes_column)
+        self._key = options.key_column or (KEY if KEY in schema.names else None)
+        if self._key is not None and self._key not in schema.names:
+            raise UsageError(f"{path!r} has no column {self._key!r} (key_column); it has {', '.join(schema.names)}")
+
+    def tables(self, table: pa.Table, first: int) -> Iterator[pa.Table | Bad]:
+        """The images among the rows, which begin with row ``first`` of the file."""
+        keys = self._keys(table)
+        captions = _values(table, CAPTION)
+        notes = _values(table, "json")
+        rows = Rows({}, ())
+        good: list[int] = []
+        for row, data in enumerate(_encoded(table.column(self.column))):
+            key = keys[row] or f"{first + row:09d}"
+            if len(data) > self._options.max_member_bytes:
+                text = f"{len(data):,} bytes, more than {self._options.max_member_bytes:,}"
+                yield Bad(MEMBER_TOO_LARGE, key, text, data[:1024])
+                continue
+            try:
+                header = probe(data, max_pixels=self._options.max_pixels, max_side=self._options.max_side)
+            except BadImage as error:
+                yield Bad(error.reason, key, error.message, data)
+                continue
+            ext = extension_of(header.format)
+            members = {ext: data}
+            members |= {other: b"" for other, has in (("txt", captions[row]), ("json", notes[row])) if has is not None}
+            rows.add(key, self._path, ext, header, members)
+            good.append(row)
+            if rows.bytes >= self._options.bytes_per_batch:
+                yield self._made(rows, table.take(array(good, pa.int64())))
+                rows.clear()
+                good = []
+        if good:
+            yield self._made(rows, table.take(array(good, pa.int64())) if len(good) < table.num_rows else table)
+
+    def _made(self, rows: Rows, given: pa.Table) -> pa.Table:
+        made = rows.table()
+        # These were there for `members` alone.
+        made = made.drop_columns([name for name in (CAPTION, "json") if name in made.column_names])
+        for name in given.column_names:
+            if name not in (self.column, self._key):
+                made = made.append_column(_free_name(name, given), given.column(name))
+        for name in (CAPTION, "json"):
+            if name not in made.column_names:
+                made = made.append_column(name, pa.nulls(made.num_rows, pa.string()))
+        return self._with_fields(made)
+
+    def _with_fields(self, made: pa.Table) -> pa.Table:
+        """The chosen JSON fields: a column of that name, or else the field of the ``json`` column."""
+        wanted = {name: kind for name, kind in self._fields.items() if not _is_there(made, name, JSON_TYPES[kind])}
+        if not wanted:
+            return made
+        facts = [parsed(value)[0] if isinstance(value, str) else value for value in made.column("json").to_pylist()]
+        for name, kind in wanted.items():
+            if name in made.column_names:
+                values = made.column(name).to_pylist()
+                made = made.drop_columns([name])
+            else:
+                values = [fact.get(name) if isinstance(fact, dict) else None for fact in facts]
+            made = made.append_column(name, array([lift(value, kind) for value in values], JSON_TYPES[kind]))
+        return made
+
+    def _keys(self, table: pa.Table) -> list[str | None]:
+        if self._key is None:
+            return [None] * table.num_rows
+        try:
+            keys: list[str | None] = table.column(self._key).cast(pa.string()).to_pylist()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            kind = table.schema.field(self._key).type
+            raise UsageError(f"{self._path!r}: column {self._key!r} of {kind} cannot be the key of an image") from error
+        return keys
+
+
+def _bytes_column(path: str, schema: pa.Schema, wanted: str | None) -> str:
+    has = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    if wanted is not None:
+        if wanted not in schema.names:
+            raise UsageError(f"{path!r} has no column {wanted!r} (bytes_column); it has {has}")
+        if not _holds_bytes(schema.field(wanted).type):
+            raise UsageError(
+                f"{path!r}: column {wanted!r} holds {schema.field(wanted).type}, but bytes_column must hold encoded images "
+                f"(binary, or a struct with bytes in it); it has {has}"
+            )
+        return wanted
+    for name in _IMAGE_COLUMNS:
+        if name in schema.names and _holds_bytes(schema.field(name).type):
+            return name
+    raise UsageError(
+        f"{path!r} has no column {' or '.join(map(repr, _IMAGE_COLUMNS))} of bytes: name the one that holds the encoded "
+        f"images with bytes_column. It has {has}"
+    )
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):  # as Hugging Face datasets store images
+        return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_null(kind)
+    )
+
+
+def _encoded(images: pa.ChunkedArray) -> Iterator[bytes]:
+    nested = pa.types.is_struct(images.type)
+    for chunk in images.chunks:
+        for value in chunk:
+            found = value["bytes"] if nested and value.is_valid else value
+            yield found.as_py() or b"" if value.is_valid else b""
+
+
+def _values(table: pa.Table, name: str) -> Sequence[Any]:
+    values: Sequence[Any] = table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
+    return values
+
+
+def _free_name(name: str, table: pa.Table) -> str:
+    """The name of a column of the file; one that is taken by what is found out about the picture goes by ``parquet_``."""
+    if name not in _OURS:
+        return name
+    free = f"parquet_{name}"
+    while free in table.column_names:
+        free = f"parquet_{free}"
+    return free
+
+
+def _is_there(table: pa.Table, name: str, kind: pa.DataType) -> bool:
+    return name in table.column_names and table.schema.field(name).type == kind

@@ -1,0 +1,185 @@
+"""The files of a task as batches of images: headers are checked, nothing is decoded, what is wrong is set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from curator_core import storage
+from curator_core.model.stage import ANY_COLUMNS, FanOut
+from curator_core.model.task import FileGroupTask
+from curator_image.batch import CAPTION, ODD, ImageBatch
+from curator_image.decode.probe import UNSUPPORTED, BadImage, Header, probe, sniff
+from curator_image.reading.options import ReadOptions, named_fields
+from curator_image.reading.parquet import parquet_tables
+from curator_image.reading.rows import FIXED, Odd, Rows
+from curator_image.reading.samples import (
+    NO_IMAGE,
+    Bad,
+    Limits,
+    Sample,
+    extension_of,
+    group_members,
+    names_picture,
+    split_last,
+)
+from curator_image.reading.sources import PARQUETS, TARS
+from curator_image.tar.read import ARCHIVES, BLOCK, MEMBER_TOO_LARGE, looks_like_tar, read_tar
+
+# How much of each reject is kept, and of all rejects of one source together.
+_RAW_BYTES = 64 << 10
+_RAW_TOTAL = 16 << 20
+# Each extension of a sidecar is a column: a batch of samples that have nothing in common closes early.
+_MOST_COLUMNS = 256
+
+
+@dataclass(kw_only=True)
+class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
+    """Reads the files of a task: batches of images with their headers checked, nothing decoded; see `ImageReader`.
+
+    ``roots`` are the folders that the keys of image files are relative to.
+    """
+
+    roots: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self._check_read_options()
+        self._fields = named_fields(self.json_fields)
+
+    def outputs(self) -> list[str]:
+        return [*FIXED, ODD, CAPTION, "json", *self._fields, ANY_COLUMNS]
+
+    def process(self, task: FileGroupTask) -> Iterator[ImageBatch]:
+        self._raw_left = _RAW_TOTAL
+        rows = Rows(self._fields, reject_odd=self.reject_odd)
+        for path in task.data:
+            kind = _kind(path)
+            if kind == "parquet":
+                yield from self._flush(rows, task)
+                for made in parquet_tables(path, self):
+                    self.record_read(made.rows if isinstance(made, Bad) else made.num_rows)
+                    if isinstance(made, Bad):
+                        self._reject(made, path)
+                    else:
+                        yield ImageBatch(data=made, dataset_name=task.dataset_name)
+                continue
+            for item in self._tar(path) if kind == "tar" else self._file(path):
+                if isinstance(item, Bad):
+                    self.record_read(item.rows)
+                    self._reject(item, path)
+                    continue
+                self.record_read(1)
+                self._add(rows, item, path if kind == "tar" else storage.parent(path), path)
+                if (
+                    len(rows) >= self.images_per_batch
+                    or rows.bytes >= self.bytes_per_batch
+                    or rows.columns > _MOST_COLUMNS
+                ):
+                    yield from self._flush(rows, task)
+        yield from self._flush(rows, task)
+
+    def _flush(self, rows: Rows, task: FileGroupTask) -> Iterator[ImageBatch]:
+        if len(rows):
+            table = rows.table()
+            rows.clear()
+            yield ImageBatch(data=table, dataset_name=task.dataset_name)
+
+    def _add(self, rows: Rows, sample: Sample, shard: str, source: str) -> None:
+        ext = sample.image()
+        if ext is None:
+            text = f"the sample has only {', '.join(sample.members)}"
+            self._reject(Bad(NO_IMAGE, sample.key, text, next(iter(sample.members.values()))), source)
+            return
+        data = sample.members[ext]
+        try:
+            rows.add(sample.key, shard, ext, self._probe(data), sample.members)
+        except (BadImage, Odd) as error:
+            self._reject(Bad(error.reason, sample.key, error.message, data), source)
+
+    def _probe(self, data: bytes) -> Header:
+        return probe(data, max_pixels=self.max_pixels, max_side=self.max_side)
+
+    def _reject(self, bad: Bad, source: str) -> None:
+        kept: bytes | None = bad.raw[:_RAW_BYTES]
+        if kept is None or len(kept) > self._raw_left:
+            kept = None
+        else:
+            self._raw_left -= len(kept)
+        self.record_rejected(
+            bad.reason, source=source, position=bad.position, message=bad.message, raw=kept, rows=bad.rows
+        )
+
+    # Kinds of files ---------------------------------------------------------------------------------------------
+
+    def _tar(self, path: str) -> Iterator[Sample | Bad]:
+        limits = Limits(self.max_members, self.max_sample_bytes)
+        with storage.open_input(path) as stream:
+            members = read_tar(stream, max_member_bytes=self.max_member_bytes)
+            yield from group_members(members, grouping=self.grouping, limits=limits)
+
+    def _file(self, path: str) -> Iterator[Sample | Bad]:
+        """An image file, and the files that stand beside it under the same name."""
+        key, ext = split_last(self._relative(path))
+        if not names_picture(ext):
+            kind = sniff(_head(path))
+            if kind is None:
+                yield _no_picture(path, storage.file_name(path), ext, self.sidecars)
+                return
+            ext = ext or extension_of(kind)
+        size = storage.info(path).size
+        if size > self.max_member_bytes:
+            yield Bad(MEMBER_TOO_LARGE, key, f"{size:,} bytes, more than {self.max_member_bytes:,}")
+            return
+        sample = Sample(key, {ext: storage.read_bytes(path)})
+        stem = split_last(path)[0]
+        for other in self.sidecars:
+            # Cameras and Windows write extensions in capitals.
+            beside = next((name for e in (other, other.upper()) if storage.exists(name := f"{stem}.{e}")), None)
+            if beside is None or beside == path:
+                continue
+            size = storage.info(beside).size
+            if size > self.max_member_bytes or sample.size() + size > self.max_sample_bytes:
+                yield Bad(MEMBER_TOO_LARGE, beside, f"{size:,} bytes; the picture is read without it", rows=0)
+                continue
+            sample.members[other] = storage.read_bytes(beside)
+        yield sample
+
+    def _relative(self, path: str) -> str:
+        full = storage.absolute(path)
+        inside = [root for root in map(storage.absolute, self.roots) if full.startswith(root.rstrip("/") + "/")]
+        name: str = storage.relative(full, max(inside, key=len)) if inside else storage.file_name(path)
+        return name
+
+
+def _kind(path: str) -> str:
+    """``tar``, ``parquet`` or ``file``: by the name, and by the first bytes where the name says nothing."""
+    lowered = path.lower()
+    if lowered.endswith(TARS):
+        return "tar"
+    if lowered.endswith(PARQUETS):
+        return "parquet"
+    if names_picture(split_last(path)[1]):
+        return "file"
+    head = _head(path)
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    return "tar" if looks_like_tar(head) else "file"
+
+
+def _head(path: str) -> bytes:
+    with storage.open_input(path) as stream:
+        head: bytes = stream.read(BLOCK)
+    return head
+
+
+def _no_picture(path: str, position: str, ext: str, sidecars: Sequence[str]) -> Bad:
+    """The record of a file that is no picture and belongs to none.
+
+    A caption without its picture is a row that is lost, and so is an archive that cannot be opened. Other files (a README,
+    a list of labels) are named and count for nothing.
+    """
+    if path.lower().endswith(ARCHIVES):
+        return Bad(UNSUPPORTED, position, "archives of this kind are not opened")
+    if ext.lower() in map(str.lower, sidecars):
+        return Bad(NO_IMAGE, position, "there is no picture of this name beside it")
+    return Bad(NO_IMAGE, position, "it is no picture, by its name or by its first bytes", rows=0)
