@@ -25,8 +25,10 @@ from curator_core.model.function_stage import stage as stage
 from curator_core.model.machine import Machine as Machine
 from curator_core.model.resources import Resources as Resources
 from curator_core.model.stage import ANY_COLUMNS as ANY_COLUMNS
+from curator_core.model.stage import ColumnNeed as ColumnNeed
 from curator_core.model.stage import CompositeStage as CompositeStage
 from curator_core.model.stage import FanOut as FanOut
+from curator_core.model.stage import MadeFor as MadeFor
 from curator_core.model.stage import Merge as Merge
 from curator_core.model.stage import ProcessingStage as ProcessingStage
 from curator_core.model.stage import SourceStage as SourceStage
@@ -63,6 +65,7 @@ __all__ = [
     "BaseExecutor",
     "BaseStageAdapter",
     "ColumnFilter",
+    "ColumnNeed",
     "CompositeStage",
     "CuratorError",
     "DocumentBatch",
@@ -76,6 +79,7 @@ __all__ = [
     "Limit",
     "LocalExecutor",
     "Machine",
+    "MadeFor",
     "Merge",
     "MissingDependency",
     "NodeInfo",

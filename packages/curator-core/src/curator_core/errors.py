@@ -132,6 +132,20 @@ def check_whole(what: str, value: object, *, least: int = 1, optional: bool = Fa
         raise UsageError(f"{what} must be a whole number of {least} or more, not {value!r}")
 
 
+def check_free(what: str, there: Iterable[str], added: Iterable[str | None]) -> None:
+    """Raise `UsageError` if a column that a stage adds is there already: its values would be lost without a word.
+
+    ``what`` names the stage; None among ``added`` stands for a column that is not added.
+    """
+    names = set(there)
+    taken = next((name for name in added if name is not None and name in names), None)
+    if taken is not None:
+        raise UsageError(
+            f"{what} adds a column {taken!r}, and there is one already: give the new one another name, or put "
+            "DropColumns or RenameColumns before"
+        )
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint such as ``; did you mean 'min_words'?`` or an empty string."""
     matches = get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -295,7 +295,7 @@ class SeesCards(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 class FourCards(LocalExecutor):
     def machine(self) -> Machine:
-        return Machine(cpus=8, memory_gb=64, gpus=4, gpu_memory_gb=80)
+        return Machine(cpus=8, memory_gb=64, gpus=4, gpu_memory_gb=80, gpu_memories=(80.0,) * 4)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_tried_again(folders):
     plain = TextEmbedding(model=folders["encoder"]).process(batch()).to_pyarrow()
     stage = TextEmbedding(model=folders["encoder"])
     stage.setup(WorkerMetadata())
+    stage._batch_tokens = 65_536  # as on a GPU
     forward, sizes = stage._loaded.forward, []
 
     def small(**inputs):

@@ -42,9 +42,10 @@ _KEYS: dict[str, Any] = {
     "on_error": Literal["fail", "quarantine"],
     "retries": int,
     "max_error_fraction": float,
+    "max_reject_fraction": float,
     "limit": int,
 }
-_OPTIONS = ("on_error", "retries", "max_error_fraction", "limit")
+_OPTIONS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit")
 _WITH = {
     "name": str,
     "resources": dict[str, float],

@@ -26,7 +26,7 @@ from curator_core.accounts.reject_rows import RejectRow
 from curator_core.errors import UsageError, WorkerDied
 from curator_core.executors.base import SegmentRun
 from curator_core.model.codec import by_value, decode_task, encode_task
-from curator_core.model.machine import available_cpus
+from curator_core.model.machine import available_cpus, device_order
 from curator_core.model.recorder import Reject
 from curator_core.model.stage import overrides
 from curator_core.model.task import Task
@@ -125,7 +125,7 @@ class _Pool:
         environment = dict(os.environ)
         card = self.cards.pop(0) if self.cards else None
         if card is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = card
+            environment |= {"CUDA_VISIBLE_DEVICES": card, **device_order()}
         command = [
             sys.executable,
             "-m",

@@ -20,6 +20,7 @@ class RunOptions:
     on_error: Literal["fail", "quarantine"] = "fail"
     retries: int = 0
     max_error_fraction: float | None = None
+    max_reject_fraction: float = 0.05
     limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -27,9 +28,12 @@ class RunOptions:
             raise UsageError(f"on_error must be 'fail' or 'quarantine', not {self.on_error!r}")
         check_whole("retries", self.retries, least=0)
         check_whole("limit", self.limit, optional=True)
-        fraction = self.max_error_fraction
-        if fraction is not None and not 0 <= fraction <= 1:
-            raise UsageError(f"max_error_fraction must be between 0 and 1, not {fraction!r}")
+        for name in ("max_error_fraction", "max_reject_fraction"):
+            fraction = getattr(self, name)
+            if name == "max_error_fraction" and fraction is None:
+                continue
+            if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+                raise UsageError(f"{name} must be a number between 0 and 1, not {fraction!r}")
         if (self.resume or self.retry) and self.run_dir is None:
             raise UsageError("resume needs the run_dir of the run to continue")
         if self.fresh and (self.resume or self.retry):

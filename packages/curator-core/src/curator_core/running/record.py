@@ -26,6 +26,7 @@ def run_record(
             "on_error": options.on_error,
             "retries": options.retries,
             "max_error_fraction": options.max_error_fraction,
+            "max_reject_fraction": options.max_reject_fraction,
             "limit": options.limit,
         },
         "command": sys.argv[:1],

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import batched
 from typing import Any
 
 from curator_core.accounts.accounts import Accounts
@@ -15,7 +16,6 @@ from curator_core.accounts.ledger import LedgerWriter, open_accounts
 from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
-from curator_core.formatting import count
 from curator_core.model.stage import ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, StagePerfStats, Task
 from curator_core.planning.make import make_plan
@@ -27,14 +27,23 @@ from curator_core.running.merges import merge_tasks
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
 from curator_core.running.record import run_record
-from curator_core.running.result import Progress, RunProgress, RunResult, RunSummary
+from curator_core.running.result import Progress, RunProgress, RunResult, RunStream, RunSummary
 from curator_core.running.sources import Sources
-from curator_core.running.verdict import ordered_results, require_complete, settled_shares, totals
+from curator_core.running.verdict import (
+    SourceRejects,
+    count_results,
+    ordered_results,
+    require_complete,
+    settled_shares,
+    totals,
+)
 from curator_core.worker.context import RunContext
 from curator_core.worker.merge import store_task
 
 # A run is not judged by max_error_fraction before it has seen this many rows.
 ERROR_SAMPLE_ROWS = 100
+# When results are handed out one by one, those of an earlier attempt are loaded for that many sources at a time.
+RESULTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,20 @@ class Order:
     options: RunOptions
     report: Progress
 
+    @classmethod
+    def of(
+        cls,
+        stages: Sequence[ProcessingStage[Any, Any]],
+        executor: BaseExecutor,
+        name: str,
+        initial_tasks: Sequence[Task[Any]] | None,
+        options: RunOptions | None,
+        progress: Progress | None,
+    ) -> Order:
+        """What was asked for, with the defaults for what was not."""
+        given = None if initial_tasks is None else list(initial_tasks)
+        return cls(stages, executor, name, given, options or RunOptions(), progress or (lambda _: None))
+
 
 def run_stages(
     stages: Sequence[ProcessingStage[Any, Any]],
@@ -59,14 +82,31 @@ def run_stages(
     progress: Progress | None = None,
 ) -> RunResult:
     """Run ``stages`` on ``executor`` and account for everything."""
-    order = Order(
-        stages,
-        executor,
-        name,
-        None if initial_tasks is None else list(initial_tasks),
-        options or RunOptions(),
-        progress or (lambda _: None),
-    )
+    order = Order.of(stages, executor, name, initial_tasks, options, progress)
+    running = _running(order, keep=True)
+    try:
+        while True:
+            next(running)
+    except StopIteration as end:
+        result: RunResult = end.value
+        return result
+
+
+def iterate_stages(
+    stages: Sequence[ProcessingStage[Any, Any]],
+    executor: BaseExecutor,
+    *,
+    name: str = "pipeline",
+    initial_tasks: Sequence[Task[Any]] | None = None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
+) -> RunStream:
+    """The same run, whose results are handed out as they come and kept by nobody."""
+    return RunStream(_running(Order.of(stages, executor, name, initial_tasks, options, progress), keep=False))
+
+
+def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResult]:
+    """The run as a generator of its results; with ``keep`` they are in the `RunResult` instead."""
     directory = RunDirectory(order.options.run_dir) if order.options.run_dir else None
     started = time.monotonic()
     begun = False  # whether the run directory is this run's: a failure before leaves it as it was
@@ -75,14 +115,14 @@ def run_stages(
     try:
         # An executor may take ten seconds to open: what needs no plan is refused before.
         earlier = attempts.look(directory, order.options)
-        executor.open()
+        order.executor.open()
         try:
             run = _prepared(order, directory, earlier, started)
             first_tasks = run.sources.listed()
             begun = True
-            return run.run(first_tasks)
+            return (yield from run.run(first_tasks, keep=keep))
         finally:
-            executor.close()
+            order.executor.close()
     finally:
         if directory is not None:
             directory.unlock(leave_no_trace=not begun)
@@ -179,10 +219,23 @@ class _Run:
             retries=order.options.retries,
         )
 
-    def run(self, first_tasks: Iterator[Task[Any]]) -> RunResult:
+    def run(self, first_tasks: Iterator[Task[Any]], *, keep: bool) -> Generator[Task[Any], None, RunResult]:
+        results: dict[str, Task[Any]] = {}
+        handed_out: set[str] = set()
         try:
             self._begin()
-            return self._conclude(self._segments(first_tasks))
+            for task in self._segments(first_tasks):
+                if keep:
+                    results[task.task_id] = task
+                else:
+                    handed_out.add(task.task_id)
+                    yield task
+                del task
+            result = self._conclude(results, keep=keep)
+            if not keep:
+                # Those of sources that an earlier attempt finished, one at a time.
+                yield from self._finished_before(handed_out)
+            return result
         except BaseException as error:
             self._record_failure(error)
             raise
@@ -204,8 +257,8 @@ class _Run:
 
     # The segments -------------------------------------------------------------------------------------------------
 
-    def _segments(self, tasks: Iterator[Task[Any]]) -> dict[str, Task[Any]]:
-        """Run one segment after the other; the tasks that left the last one, by id."""
+    def _segments(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+        """Run one segment after the other; the tasks that leave the last one, as they do."""
         waiting: list[Task[Any]] = []
         for number, segment in enumerate(self.plan.segments):
             self.progress.segment = number
@@ -215,11 +268,13 @@ class _Run:
                 tasks = merge_tasks(
                     segment.merge, number, self.accounts, before, waiting, self.attempt.number, self.directory
                 )
-            waiting = self._segment(number, segment, tasks)
-        return {task.task_id: task for task in waiting}
+            if number == len(self.plan.segments) - 1:
+                yield from self._segment(number, segment, tasks)
+            else:
+                waiting = list(self._segment(number, segment, tasks))
 
-    def _segment(self, number: int, segment: Segment, tasks: Iterator[Task[Any]]) -> list[Task[Any]]:
-        """What left the segment: the results of the last one; of others what waits for the merge, if nothing stores it."""
+    def _segment(self, number: int, segment: Segment, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+        """What leaves the segment: the results of the last one; of others what waits for the merge, if nothing stores it."""
         last = number == len(self.plan.segments) - 1
         folder = "" if last or self.directory is None else self.directory.path("spill", str(number))
         run = SegmentRun(
@@ -231,17 +286,15 @@ class _Run:
             self._collect,
             self._advance,
         )
-        left: list[Task[Any]] = []
         stream = self.executor.run_segment(run) if segment.groups or segment.merge else self._pass_through(run)
         # Closed here and now: on an error or Ctrl-C no worker outlives this line.
         with _closing(stream):
             for task in stream:
                 if last or not folder:
-                    left.append(task)
+                    yield task
                 del task
         if self.directory is not None:
             self.accounts = open_accounts(self.directory.url, self.earlier.listing)
-        return left
 
     def _pass_through(self, run: SegmentRun) -> Iterator[Task[Any]]:
         """A segment with no stage in it: its sources are its results."""
@@ -286,7 +339,7 @@ class _Run:
 
     # The verdict --------------------------------------------------------------------------------------------------
 
-    def _conclude(self, results: dict[str, Task[Any]]) -> RunResult:
+    def _conclude(self, results: dict[str, Task[Any]], *, keep: bool) -> RunResult:
         by_segment = self.sources.by_segment
         for ids in by_segment:
             require_complete(self.accounts, ids)
@@ -304,16 +357,12 @@ class _Run:
         summary.sources = len(by_segment[0])
         summary.sources_failed = found.sources_failed
         summary.warnings += finished.warnings
-        summary.warnings += [
-            f"{stage.name} has rejected everything that it was given ({count(stage.rows_in, 'row')}): look at it with "
-            "`curate rejects RUN_DIR`; it may be of another kind than the stage reads"
-            for stage in summary.stages
-            if 0 < stage.rows_in == stage.rows_rejected
-        ]
-        summary.state = "quarantined" if found.sources_failed or summary.rows_quarantined else "done"
+        self._judge_rejects(found.rejects)
+        aside = found.sources_failed or summary.rows_quarantined or summary.sources_rejecting
+        summary.state = "quarantined" if aside else "done"
         run_dir = self.directory.url if self.directory else None
-        tasks = ordered_results(self.accounts, by_segment[-1], results, run_dir)
-        summary.results = len(tasks)
+        tasks = ordered_results(self.accounts, by_segment[-1], results, run_dir) if keep else []
+        summary.results = len(tasks) if keep else count_results(self.accounts, by_segment[-1])
         summary.seconds = round(time.monotonic() - self.started, 3)
         self.progress.state = summary.state
         self.progress.seconds = summary.seconds
@@ -322,6 +371,32 @@ class _Run:
             self._write_record(summary.state, summary=summary.as_dict(), outputs=finished.written)
             self._write_report()
         return RunResult(tasks, summary, run_dir)
+
+    def _judge_rejects(self, rejects: Sequence[SourceRejects]) -> None:
+        """Name the sources that lost more rows to rejects than is allowed; those that gave nothing else come first."""
+        limit = self.options.max_reject_fraction
+        nothing = [item for item in rejects if item.rejected == item.read]
+        partly = [item for item in rejects if limit < item.fraction < 1]
+        self.summary.sources_rejecting = len(partly) + (len(nothing) if limit < 1 else 0)
+        notes = []
+        if nothing:
+            notes.append(
+                f"{_named(nothing)} gave nothing but rejects: the files may be of another kind than the stage reads; look "
+                "at them with `curate rejects RUN_DIR`"
+            )
+        if partly:
+            worst = partly[0]
+            notes.append(
+                f"{_named(partly)} lost more rows to rejects than max_reject_fraction={limit:g} allows "
+                f"({worst.rejected:,} of {worst.read:,}): look at them with `curate rejects RUN_DIR`"
+            )
+        self.summary.warnings = [*notes, *self.summary.warnings]
+
+    def _finished_before(self, handed_out: set[str]) -> Iterator[Task[Any]]:
+        if self.directory is None or self.attempt.number == 1:
+            return
+        for sources in batched(self.sources.by_segment[-1], RESULTS_AT_ONCE):
+            yield from ordered_results(self.accounts, sources, {}, self.directory.url, without=handed_out)
 
     def _record_failure(self, error: BaseException) -> None:
         summary = self.summary
@@ -332,6 +407,8 @@ class _Run:
             return
         if isinstance(error, KeyboardInterrupt):
             text = "interrupted before it was done"
+        elif isinstance(error, GeneratorExit):
+            text = "stopped before it was done: its results were not taken to the end"
         else:
             text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
         summary.problems.append(text)
@@ -360,6 +437,11 @@ class _Run:
 
         assert self.directory is not None
         write_report(self.directory.url)
+
+
+def _named(items: Sequence[SourceRejects]) -> str:
+    first = repr(items[0].source)
+    return f"source {first}" if len(items) == 1 else f"{len(items):,} sources, first of all {first},"
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from curator_core.config.build import load_executor
-from curator_core.errors import StageError, UsageError, WorkerDied
+from curator_core.errors import CuratorError, StageError, UsageError, WorkerDied
 from curator_core.executors.base import BaseExecutor
 from curator_core.executors.local import LocalExecutor
 from curator_core.model.engine_facts import RayStageSpecKeys
@@ -241,6 +241,24 @@ def quarantine_sets_the_bad_row_aside_and_goes_on(subject: Subject) -> None:
     assert kept == [n for n in range(24) if n != 3], f"all rows but the bad one are kept, not {kept}"
     assert result.summary.rows_quarantined == 1, result.summary.rows_quarantined
     assert result.exit_code == 3, f"the exit code says that something was set aside: {result.exit_code}"
+
+
+@_check()
+def an_error_is_the_same_in_whatever_hook_it_was_raised(subject: Subject) -> None:
+    """Class and text: an engine's own words, advice or colours have no place in them."""
+    for hook in ("setup_on_node", "setup", "process", "teardown"):
+        _same_error(subject, s.FailIn(hook=hook))
+    _same_error(subject, s.FailIn(hook="setup", missing=True))
+
+
+def _same_error(subject: Subject, stage: ProcessingStage[Any, Any]) -> None:
+    tasks = batches(count=1)
+    with expected(CuratorError) as here:
+        Pipeline([s.Same(), stage]).run(LocalExecutor(workers=0), initial_tasks=tasks)
+    with expected(CuratorError) as there:
+        run(subject, [s.Same(), stage], tasks=tasks)
+    assert type(there[0]) is type(here[0]), f"{stage}: {type(there[0]).__name__}, not {type(here[0]).__name__}"
+    assert str(there[0]) == str(here[0]), f"{stage}: {str(there[0])!r}, not {str(here[0])!r}"
 
 
 @_check()

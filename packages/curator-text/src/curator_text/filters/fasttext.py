@@ -15,6 +15,7 @@ import xxhash
 from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
+from curator_text._exact import power
 from curator_text.features import TextFeatures
 from curator_text.filters.base import TextFilter, check_number, check_whole, optional, share
 
@@ -56,7 +57,7 @@ class FastTextQualityFilter(TextFilter):
             label, probability = predict(document.replace("\n", " ").replace("__label__", " "))
             scores.append(probability if label == self.label else 1 - probability)
             uniform = xxhash.xxh3_64_intdigest(document.encode(), seed=self.seed) / 2**64
-            draws.append((1 - uniform) ** (-1 / self.alpha) - 1)
+            draws.append(power(1 - uniform, -1 / self.alpha) - 1)
         return pa.StructArray.from_arrays([array(scores, pa.float64()), array(draws, pa.float64())], ["score", "draw"])
 
     def limits(self) -> str:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
+from curator_text._exact import power_of_ten
 from curator_text.filters.base import DocumentFilter, between, check_range, optional, spread
 
 
@@ -43,7 +44,7 @@ class KenLMPerplexityFilter(DocumentFilter):
             if line.strip():
                 log10, words = score(line)
                 total, size = total + log10, size + words
-        return float(10.0 ** min(-total / size, 300.0)) if size else float("inf")
+        return power_of_ten(min(-total / size, 300.0)) if size else float("inf")
 
     def limits(self) -> str:
         return (

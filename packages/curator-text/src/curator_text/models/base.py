@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import re
@@ -42,10 +43,14 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     ``model`` is a folder or the name of a model on the hub, at ``revision``: a commit, best of all. Without one it is the
     commit that is pinned here for the models that stages name, and for others the newest, with a warning. Weights are
     ``safetensors``. Texts are cut to ``max_tokens`` (by default what the model takes) for the model alone: the columns stay
-    as they are. ``max_chars`` cuts them before, which saves time for long ones. A batch holds at most ``batch_tokens``
-    tokens, padding included; if memory runs out it is halved, for good, and tried again. ``device``: ``auto`` takes a GPU
-    where there is one.
-    A null text has null results.
+    as they are. ``max_chars`` cuts them before, which saves time for long ones. ``device``: ``auto`` takes a GPU where there
+    is one. A null text has null results.
+
+    On a CPU texts are computed one by one, on one thread: then a text has the same numbers, bit for bit, whatever other
+    texts there are and however many threads, which costs no time where texts have more than a few words, since nothing is
+    padded (give the stage more workers, not more threads). On a GPU a batch holds at most ``batch_tokens`` tokens, padding
+    included; if memory runs out it is halved, for good, and tried again. There the last bits of a number depend on the
+    texts of its batch, which are those of one task, and on the card: see docs/text-io.md.
     """
 
     tried_by_plan = False
@@ -106,7 +111,8 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         self._limit = min(
             [self.max_tokens, *self.token_limits()] if self.max_tokens else self.token_limits(), default=512
         )
-        self._batch_tokens = self.batch_tokens or (65_536 if device != "cpu" else 8_192)
+        self._batch_tokens = 1 if device == "cpu" else self.batch_tokens or 65_536
+        self._threads = 1 if device == "cpu" else None
 
     def teardown(self) -> None:
         self._loaded = None
@@ -140,6 +146,10 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         return found
 
     def _batches(self, encoded: Any, order: list[int]) -> Iterator[tuple[int, int, Any]]:
+        with _threads(self._threads):
+            yield from self._forward_all(encoded, order)
+
+    def _forward_all(self, encoded: Any, order: list[int]) -> Iterator[tuple[int, int, Any]]:
         torch = import_torch()
         start = 0
         while start < len(order):
@@ -148,6 +158,8 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
             try:
                 padded = self._tokenizer.pad(
                     {key: [encoded[key][at] for at in order[start:stop]] for key in encoded},
+                    padding="max_length",
+                    max_length=longest,  # 1 for a text without tokens, which models cannot take
                     return_tensors="pt",
                 )
                 with torch.inference_mode():
@@ -283,6 +295,24 @@ def _tokenizer(folder: Path) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Have torch compute on this many threads, and on as many as before afterwards; None changes nothing.
+
+    How a product of matrices is divided among threads decides in which order its terms are added up.
+    """
+    if number is None:
+        yield
+        return
+    torch = import_torch()
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _out_of_memory(error: BaseException, torch: Any) -> bool:

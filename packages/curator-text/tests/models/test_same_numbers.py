@@ -1,0 +1,113 @@
+"""What models answer on a CPU does not depend on threads or on the batch, and hardly on the processor."""
+
+from __future__ import annotations
+
+import json
+import random
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from curator_core import DocumentBatch
+from curator_core.testing.reproducible import THREADS, TORCH_PROCESSORS, Case, compare, run_cases
+from curator_text.models import TextEmbedding
+from curator_text.models.base import TextModel
+
+# The documented distances between processors, whose kernels add up in another order (docs/text-io.md): of probabilities and
+# normalized embeddings, and of the rest.
+TOLERANCE, LARGER_TOLERANCE = 1e-5, 1e-4
+WORDS = [f"word{number}" for number in range(200)]
+
+
+def documents() -> DocumentBatch:
+    random_ = random.Random(3)
+    texts = [" ".join(random_.choices(WORDS, k=random_.choice([1, 3, 8, 20, 50, 120]))) for _ in range(40)]
+    return DocumentBatch(data=pa.table({"text": ["", None, *texts]}))
+
+
+def save_model(folder: Path, labels: list[str] | None, *, headed: bool = False) -> str:
+    """A small BERT of random weights, big enough that kernels divide its matrices differently."""
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+
+    folder.mkdir()
+    torch.manual_seed(len(folder.name))
+    vocabulary = {word: at for at, word in enumerate(["[PAD]", "[UNK]", *WORDS])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", model_max_length=128
+    ).save_pretrained(folder)
+    extra = {} if labels is None else {"id2label": dict(enumerate(labels)), "num_labels": len(labels)}
+    config = BertConfig(
+        vocab_size=202, hidden_size=192, num_hidden_layers=3, num_attention_heads=4, intermediate_size=384,
+        max_position_embeddings=128, initializer_range=0.2, **({} if headed else extra),
+    )  # fmt: skip
+    if labels is None:
+        BertModel(config).save_pretrained(folder)
+    elif not headed:
+        BertForSequenceClassification(config).save_pretrained(folder)
+    else:  # as NVIDIA's classifiers are stored
+        BertModel(config).save_pretrained(folder / "base")
+        weights = {f"model.{key}": value for key, value in BertModel(config).state_dict().items()}
+        save_file(
+            {**weights, "fc.weight": torch.randn(len(labels), 192), "fc.bias": torch.zeros(len(labels))},
+            folder / "model.safetensors",
+        )
+        settings = {"base_model": "base", "id2label": {str(at): label for at, label in enumerate(labels)}}
+        (folder / "config.json").write_text(json.dumps(settings))
+    return str(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.models
+def test_no_model_stage_hangs_on_threads_or_batches(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    encoder = save_model(tmp_path / "encoder", None)
+    classes = save_model(tmp_path / "classes", ["bad", "fine", "good"])
+    headed = save_model(tmp_path / "headed", ["Games", "News"], headed=True)
+    level = save_model(tmp_path / "level", ["LABEL_0"])
+    given: dict[str, dict[str, Any]] = {
+        "TextEmbedding": {"model": encoder},
+        "TextClassifier": {"model": classes, "scores_column": "scores"},
+        "DomainClassifier": {"model": headed, "scores_column": "scores"},
+        "QualityClassifier": {"model": headed, "scores_column": "scores"},
+        "ContentTypeClassifier": {"model": headed, "scores_column": "scores"},
+        "FineWebEduClassifier": {"model": level},
+    }
+    models = {
+        entry.name: cls
+        for entry in entry_points(group="curator.stages")
+        if entry.value.startswith("curator_text") and issubclass(cls := entry.load(), TextModel)
+    }
+    assert given.keys() == models.keys(), "a model stage that is registered is run here"
+    cases = [Case(name, [cls(**given[name])], documents()) for name, cls in models.items()]
+    cases += [
+        Case(f"pooled by {how}", [TextEmbedding(model=encoder, pooling=how, normalize=False)], documents())
+        for how in ("mean", "cls", "last", "max")
+    ]
+    found = run_cases(cases, tmp_path / "runs", {**THREADS, **TORCH_PROCESSORS})
+    assert compare(found, dict.fromkeys(TORCH_PROCESSORS, LARGER_TOLERANCE)) == []
+    small = {name: tables for name, tables in found.items() if "pooled" not in name and name != "FineWebEduClassifier"}
+    assert len(small) == 5
+    assert compare(small, dict.fromkeys(TORCH_PROCESSORS, TOLERANCE)) == []
+
+
+@pytest.mark.models
+def test_the_number_of_threads_of_the_process_is_as_before(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    stage = TextEmbedding(model=save_model(tmp_path / "encoder", None))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        stage.process(documents())
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
