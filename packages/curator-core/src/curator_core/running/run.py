@@ -16,17 +16,18 @@ from curator_core.accounts.ledger import LedgerWriter, open_accounts
 from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
-from curator_core.model.stage import ProcessingStage
+from curator_core.model.stage import ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, StagePerfStats, Task
 from curator_core.planning.make import make_plan
 from curator_core.planning.plan import Plan, Segment
 from curator_core.running import attempt as attempts
 from curator_core.running.attempt import Attempt, Earlier
 from curator_core.running.directory import RunDirectory
+from curator_core.running.log import write_log
 from curator_core.running.merges import merge_tasks
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
-from curator_core.running.record import run_record
+from curator_core.running.record import now, run_record
 from curator_core.running.result import Progress, RunProgress, RunResult, RunStream, RunSummary
 from curator_core.running.sources import Sources
 from curator_core.running.verdict import (
@@ -132,6 +133,7 @@ def _prepared(order: Order, directory: RunDirectory | None, earlier: Earlier, st
     """The run, planned and not refused; nothing has been written."""
     opened_after = round(time.monotonic() - started, 3)
     plan = _plan(order)
+    _check_run_dir(plan, directory)
     attempt = attempts.settle(directory, order.options, earlier, plan)
     run = _Run(order, directory, earlier, plan, attempt, started)
     run.summary.opened_after = opened_after
@@ -157,6 +159,19 @@ def _plan(order: Order) -> Plan:
     return plan
 
 
+def _check_run_dir(plan: Plan, directory: RunDirectory | None) -> None:
+    """Refuse a run directory whose files would be the input of the next run."""
+    source = plan.source
+    if directory is None or source is None or not isinstance(source.stage, SourceStage):
+        return
+    entry = source.stage.reads_from(directory.url)
+    if entry is not None:
+        raise PlanError(
+            f"the run directory {directory.url!r} is in what {source.name!r} reads by {entry!r}: the next run would read "
+            "its files; choose a run directory beside the input"
+        )
+
+
 class _Run:
     """A run that has been planned and may begin. Its accounts are read anew from the ledger after each segment."""
 
@@ -177,6 +192,7 @@ class _Run:
         self.plan = plan
         self.attempt = attempt
         self.started = started
+        self.started_at = now()
         self.accounts = Accounts()
         self.progress = RunProgress(order.name, segments=len(plan.segments))
         self.summary = RunSummary(
@@ -203,6 +219,7 @@ class _Run:
             attempt=attempt.number,
             on_error=order.options.on_error,
             retries=order.options.retries,
+            log_level=order.options.log_level,
         )
 
     def run(self, first_tasks: Iterator[Task[Any]], *, keep: bool) -> Generator[Task[Any], None, RunResult]:
@@ -361,20 +378,25 @@ class _Run:
     def _judge_rejects(self, rejects: Sequence[SourceRejects]) -> None:
         """Name the sources that lost more rows to rejects than is allowed; those that gave nothing else come first."""
         limit = self.options.max_reject_fraction
+        see = (
+            f"look at them with `curate rejects {self.directory.url}`"
+            if self.directory is not None
+            else "run with a run_dir to keep and see them"
+        )
         nothing = [item for item in rejects if item.rejected == item.read]
         partly = [item for item in rejects if limit < item.fraction < 1]
         self.summary.sources_rejecting = len(partly) + (len(nothing) if limit < 1 else 0)
         notes = []
         if nothing:
             notes.append(
-                f"{_named(nothing)} gave nothing but rejects: the files may be of another kind than the stage reads; look "
-                "at them with `curate rejects RUN_DIR`"
+                f"{_named(nothing)} gave nothing but rejects: the files may be of another kind than the stage reads; "
+                f"{see}"
             )
         if partly:
             worst = partly[0]
             notes.append(
                 f"{_named(partly)} lost more rows to rejects than max_reject_fraction={limit:g} allows "
-                f"({worst.rejected:,} of {worst.read:,}): look at them with `curate rejects RUN_DIR`"
+                f"({worst.rejected:,} of {worst.read:,}): {see}"
             )
         self.summary.warnings = [*notes, *self.summary.warnings]
 
@@ -404,6 +426,7 @@ class _Run:
         summary.stages = sorted(stages, key=lambda stage: position.get(stage.name, len(position)))
         with contextlib.suppress(CuratorError):  # the disk may be what failed; the first error is the one to show
             self._write_record("failed", summary=summary.as_dict())
+            write_log(self.directory.url)
 
     def _write_record(self, state: str = "running", **more: Any) -> None:
         if self.directory is None:
@@ -415,6 +438,7 @@ class _Run:
             self.summary.executor,
             self.options,
             self.plan.machine,
+            self.started_at,
         )
         self.directory.write_json("run.json", {**record, **more})
 
@@ -422,6 +446,7 @@ class _Run:
         from curator_core.running.report import write_report  # deferred: only a run that ends with a directory needs it
 
         assert self.directory is not None
+        write_log(self.directory.url)
         write_report(self.directory.url)
 
 
