@@ -16,7 +16,7 @@ from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import MissingDependency, UsageError, nearest
 from curator_core.formatting import number
 from curator_core.model.engine_facts import WorkerMetadata
-from curator_text.features import TextFeatures
+from curator_text.features.batch import TextFeatures
 from curator_text.filters.base import TextFilter, check_number, check_whole, share
 from curator_text.filters.fasttext import Predict, language_scores, load_model
 

@@ -33,7 +33,7 @@ from curator_core.formatting import number
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
 from curator_text._columns import check_free
-from curator_text.features import TextFeatures, features_of
+from curator_text.features.batch import TextFeatures, features_of
 
 T = TypeVar("T")
 

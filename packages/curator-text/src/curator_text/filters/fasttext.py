@@ -16,7 +16,7 @@ from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_text._exact import power
-from curator_text.features import TextFeatures
+from curator_text.features.batch import TextFeatures
 from curator_text.filters.base import TextFilter, check_number, check_whole, optional, share
 
 Predict = Callable[[str], tuple[str, float]]
