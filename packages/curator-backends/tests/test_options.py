@@ -15,6 +15,7 @@ from curator_backends.cluster import _join, import_ray
 from curator_backends.options import RayOptions
 from curator_backends.xenna.executor import _stage_options
 from curator_core.errors import PlanError, UsageError
+from curator_core.model.machine import visible_gpus
 from curator_core.planning.plan import Group, PlannedStage
 from curator_core.testing.stages import Same
 
@@ -111,6 +112,14 @@ def test_what_outlives_its_cluster_is_gone_when_the_run_ends(monkeypatch: pytest
 def test_xenna_cannot_keep_off_the_head_and_says_what_can() -> None:
     with pytest.raises(UsageError, match=r"--num-cpus=1.*ray_data"):
         XennaExecutor(ignore_head_node=True)
+
+
+@pytest.mark.xenna
+def test_xenna_refuses_gpus_that_are_not_there_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cosmos_xenna")
+    for asked in (len(visible_gpus()) + 2, 0.5):
+        with pytest.raises(UsageError, match=rf"num_gpus={asked:g}, but this machine has .*ray_data executor"):
+            XennaExecutor(num_gpus=asked).open()
 
 
 def test_in_batch_mode_groups_take_turns() -> None:

@@ -50,6 +50,7 @@ class Cluster:
     avoid_node: str | None = None
     gpu_memory_gb: float | None = None
     minimal: bool = False
+    gpu_memories: tuple[float, ...] = ()
 
     @property
     def cpus(self) -> float:
@@ -67,6 +68,7 @@ class Cluster:
             gpus=self.gpus,
             gpu_memory_gb=self.gpu_memory_gb,
             name=self.name,
+            gpu_memories=self.gpu_memories,
         )
 
 
@@ -225,26 +227,27 @@ def describe_cluster(options: RayOptions, *, ours: bool, minimal: bool = False) 
     if len(nodes) > 1:
         name = f"{name} of {len(nodes)} nodes"
     gpus = sum(node.gpus for node in nodes)
-    memory = None
-    if gpus:
-        memory = options.gpu_memory_gb or _gpu_memory(ray, avoid)
-    return Cluster(tuple(nodes), ours, name, avoid, memory, minimal)
+    memories: tuple[float, ...] = ()
+    if gpus and options.gpu_memory_gb is None:
+        memories = _gpu_memories(ray, avoid)
+    # Ray gives a worker whichever card has room: it can count on no more than the smallest has.
+    memory = options.gpu_memory_gb if gpus and options.gpu_memory_gb else min(memories, default=None)
+    return Cluster(tuple(nodes), ours, name, avoid, memory, minimal, memories)
 
 
-def _gpu_memory(ray: Any, avoid: str | None) -> float | None:
-    """GB of the smallest GPU of the cluster, asked where the GPUs are; None where they are not real."""
+def _gpu_memories(ray: Any, avoid: str | None) -> tuple[float, ...]:
+    """GB of the GPUs of the cluster, asked where the GPUs are; empty where they are not real."""
 
     @ray.remote(num_cpus=0, max_retries=1)
-    def smallest() -> float | None:
+    def memories() -> tuple[float, ...]:
         from curator_core.model.machine import this_machine
 
-        return this_machine().gpu_memory_gb
+        return this_machine().gpu_memories
 
     found = []
     for entry in ray.nodes():
         if entry["Alive"] and entry["Resources"].get("GPU") and entry["NodeID"] != avoid:
             strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(entry["NodeID"], soft=False)
-            found.append(smallest.options(scheduling_strategy=strategy).remote())
+            found.append(memories.options(scheduling_strategy=strategy).remote())
     ready, _ = ray.wait(found, num_returns=len(found), timeout=60.0)
-    sizes = [size for size in ray.get(ready) if size]
-    return min(sizes) if sizes else None
+    return tuple(sorted(size for sizes in ray.get(ready) for size in sizes))

@@ -72,8 +72,9 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
             cpus=self.settings.num_cpus or here.cpus,
             memory_gb=here.memory_gb,
             gpus=here.gpus if self.settings.num_gpus is None else self.settings.num_gpus,
-            gpu_memory_gb=self.settings.gpu_memory_gb or here.gpu_memory_gb,
+            gpu_memory_gb=self.settings.gpu_memory_gb or min(here.gpu_memories, default=None),
             name="a local Ray",
+            gpu_memories=here.gpu_memories,
         )
 
     def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:

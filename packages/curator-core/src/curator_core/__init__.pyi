@@ -25,8 +25,10 @@ from curator_core.model.function_stage import stage as stage
 from curator_core.model.machine import Machine as Machine
 from curator_core.model.resources import Resources as Resources
 from curator_core.model.stage import ANY_COLUMNS as ANY_COLUMNS
+from curator_core.model.stage import ColumnNeed as ColumnNeed
 from curator_core.model.stage import CompositeStage as CompositeStage
 from curator_core.model.stage import FanOut as FanOut
+from curator_core.model.stage import MadeFor as MadeFor
 from curator_core.model.stage import Merge as Merge
 from curator_core.model.stage import ProcessingStage as ProcessingStage
 from curator_core.model.stage import SourceStage as SourceStage
@@ -41,6 +43,7 @@ from curator_core.planning.plan import Plan as Plan
 from curator_core.running.preview import Preview as Preview
 from curator_core.running.result import RunResult as RunResult
 from curator_core.running.result import RunSummary as RunSummary
+from curator_core.stages.cast import Cast as Cast
 from curator_core.stages.column_filter import ColumnFilter as ColumnFilter
 from curator_core.stages.columns import DropColumns as DropColumns
 from curator_core.stages.columns import RenameColumns as RenameColumns
@@ -62,7 +65,9 @@ __all__ = [
     "AddId",
     "BaseExecutor",
     "BaseStageAdapter",
+    "Cast",
     "ColumnFilter",
+    "ColumnNeed",
     "CompositeStage",
     "CuratorError",
     "DocumentBatch",
@@ -76,6 +81,7 @@ __all__ = [
     "Limit",
     "LocalExecutor",
     "Machine",
+    "MadeFor",
     "Merge",
     "MissingDependency",
     "NodeInfo",

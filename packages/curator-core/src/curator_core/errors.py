@@ -81,10 +81,11 @@ class WorkerDied(CuratorError):
     """A worker process ended without an answer: a crash in native code, a kill, or no memory left."""
 
     @classmethod
-    def of_task(cls, task_id: str, deaths: int, stage: str = "") -> WorkerDied:
-        """A task that has killed so many workers that it is given to the error policy; the text is every executor's."""
+    def of_task(cls, task_id: str, deaths: int, stage: str = "", how: str = "") -> WorkerDied:
+        """A task that has killed so many workers that it is given to the error policy; ``how`` the last of them ended."""
         where = f"stage {stage!r} worked on task {task_id!r}" if stage else f"they worked on task {task_id!r}"
-        return cls(f"{deaths} workers died while {where}: a crash in native code, a kill, or no memory left")
+        last = f" (the last by {how})" if how else ""
+        return cls(f"{deaths} workers died while {where}: a crash in native code, a kill, or no memory left{last}")
 
 
 class RunRefused(CuratorError):
@@ -130,6 +131,20 @@ def check_whole(what: str, value: object, *, least: int = 1, optional: bool = Fa
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UsageError(f"{what} must be a whole number of {least} or more, not {value!r}")
+
+
+def check_free(what: str, there: Iterable[str], added: Iterable[str | None]) -> None:
+    """Raise `UsageError` if a column that a stage adds is there already: its values would be lost without a word.
+
+    ``what`` names the stage; None among ``added`` stands for a column that is not added.
+    """
+    names = set(there)
+    taken = next((name for name in added if name is not None and name in names), None)
+    if taken is not None:
+        raise UsageError(
+            f"{what} adds a column {taken!r}, and there is one already: give the new one another name, or put "
+            "DropColumns or RenameColumns before"
+        )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

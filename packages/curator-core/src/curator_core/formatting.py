@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 
 def number(value: float) -> str:
     """``1,234``; three significant digits for what is not whole."""
@@ -63,3 +65,8 @@ def percent(part: float, whole: float) -> str:
 def plain(text: str) -> str:
     """A text as it can be written: what is no character, as in a file name that is no UTF-8, as an escape."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def text_html(text: str) -> str:
+    """Text that was made for a terminal, as it is."""
+    return f'<pre style="white-space:pre-wrap">{html.escape(text)}</pre>'

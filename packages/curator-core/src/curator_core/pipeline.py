@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Literal, Self
 
-from curator_core.errors import PlanError, UsageError, check_whole
+from curator_core.errors import PlanError, UsageError, check_whole, nearest
 from curator_core.executors.base import BaseExecutor
 from curator_core.executors.local import LocalExecutor
+from curator_core.formatting import text_html
 from curator_core.model.machine import Machine, this_machine
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import EmptyTask, Task
 from curator_core.planning.make import check_stage_list, make_plan
 from curator_core.planning.plan import Plan
+from curator_core.registry import EXECUTORS, load
+from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
 from curator_core.running.preview import ROWS, Preview, make_preview
-from curator_core.running.result import Progress, RunResult
-from curator_core.running.run import run_stages
+from curator_core.running.result import Progress, RunResult, RunStream
+from curator_core.running.run import iterate_stages, run_stages
 
 
 class Pipeline:
@@ -64,9 +68,12 @@ class Pipeline:
         check_whole("rows", rows)
         return make_preview(self.plan(executor), rows)
 
+    def _repr_html_(self) -> str:
+        return text_html(self.describe())
+
     def run(
         self,
-        executor: BaseExecutor | None = None,
+        executor: BaseExecutor | str | None = None,
         *,
         initial_tasks: Sequence[Task[Any]] | None = None,
         run_dir: str | None = None,
@@ -77,20 +84,25 @@ class Pipeline:
         on_error: Literal["fail", "quarantine"] = "fail",
         retries: int = 0,
         max_error_fraction: float | None = None,
+        max_reject_fraction: float = 0.05,
+        log_level: Literal["debug", "info", "warning", "error"] = "warning",
         limit: int | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
         """Run the pipeline and prove that nothing was lost.
 
+        ``executor``: an executor, or its registered name (``local``, ``ray_data``, ``xenna``).
         ``run_dir``: a folder or URL for the ledger, rejects and report; with it a run can be resumed.
-        ``resume``: go on with the run in ``run_dir``: complete sources are skipped, others start again. With
-        ``allow_changed`` even though the stages have changed. ``fresh``: forget what is in ``run_dir``.
+        ``resume``: continue the run in ``run_dir``: complete sources are skipped, others start again. With
+        ``allow_changed`` even though the stages have changed. ``fresh``: forget what is in ``run_dir``, and replace
+        finished output, which is refused otherwise.
         ``retry``: resume, and run sources with quarantined work again too.
-        ``on_error``: ``fail`` stops at the first stage that raises; ``quarantine`` sets the rows aside and goes on.
+        ``on_error``: ``fail`` stops at the first stage that raises; ``quarantine`` sets the rows aside and continues.
         ``retries``: how often a stage is asked again before that. ``max_error_fraction``: the share of rows that may
-        be rejected or quarantined before the run stops. ``limit``: only the first so many sources.
+        be rejected or quarantined before the run stops. ``max_reject_fraction``: a source that loses more of its rows
+        than this to rejects is named in the summary, and the exit code is 3. ``log_level``: from which level on what stages log is kept in
+        ``log.txt`` of the run directory, beside what they print. ``limit``: only the first N sources.
         """
-        check_tasks(initial_tasks)
         options = RunOptions(
             run_dir=run_dir,
             resume=resume,
@@ -100,16 +112,52 @@ class Pipeline:
             on_error=on_error,
             retries=retries,
             max_error_fraction=max_error_fraction,
+            max_reject_fraction=max_reject_fraction,
+            log_level=log_level,
             limit=limit,
         )
-        return run_stages(
-            self.stages,
-            executor or LocalExecutor(),
-            name=self.name,
-            initial_tasks=initial_tasks,
-            options=options,
-            progress=progress,
-        )
+        return run_stages(self.stages, **self._ordered(executor, initial_tasks, options, progress))
+
+    def iterate(
+        self,
+        executor: BaseExecutor | str | None = None,
+        *,
+        initial_tasks: Sequence[Task[Any]] | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> RunStream:
+        """The results one by one, as they reach the end, in any order; takes the same options as `run`.
+
+        No more than the executor has at hand is in memory. When the last one has been taken the accounts are closed, as at
+        the end of `run`, and ``summary`` is there::
+
+            with Pipeline([...]).iterate("ray_data") as results:
+                for batch in results:
+                    train_on(batch.to_pyarrow())
+            print(results.summary.rows_dropped)
+        """
+        known = {field.name for field in fields(RunOptions)}
+        for name in options:
+            if name not in known:
+                raise UsageError(f"iterate() has no option {name!r}{nearest(name, known)}")
+        order = self._ordered(executor, initial_tasks, RunOptions(**options), progress)
+        return iterate_stages(self.stages, **order)
+
+    def _ordered(
+        self,
+        executor: BaseExecutor | str | None,
+        initial_tasks: Sequence[Task[Any]] | None,
+        options: RunOptions,
+        progress: Progress | None,
+    ) -> dict[str, Any]:
+        check_tasks(initial_tasks)
+        return {
+            "executor": executor_of(executor),
+            "name": self.name,
+            "initial_tasks": initial_tasks,
+            "options": options,
+            "progress": progress or (CellProgress() if in_notebook() else None),
+        }
 
     def __repr__(self) -> str:
         return f"Pipeline({self.stages!r}, name={self.name!r})"
@@ -136,3 +184,16 @@ def check_tasks(tasks: Any) -> None:
 
 def _said(value: Any) -> str:
     return "df" if type(value).__name__ == "DataFrame" else "table"
+
+
+def executor_of(given: BaseExecutor | str | None) -> BaseExecutor:
+    """The executor itself, the one of that registered name, or LocalExecutor."""
+    if given is None:
+        return LocalExecutor()
+    if isinstance(given, str):
+        made = load(EXECUTORS, given)
+        given = made() if isinstance(made, type) else made
+    if not isinstance(given, BaseExecutor):
+        hint = "; call it: add parentheses" if isinstance(given, type) else ""
+        raise UsageError(f"executor is an executor or the registered name of one, not {given!r}{hint}")
+    return given

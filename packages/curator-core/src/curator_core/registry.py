@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
-from curator_core.errors import CuratorError, UsageError, nearest
+from curator_core.errors import CuratorError, MissingDependency, UsageError, nearest
 
 STAGES = "curator.stages"
 EXECUTORS = "curator.executors"
@@ -27,7 +28,12 @@ _KIND = {STAGES: "stage", EXECUTORS: "executor", WORKFLOWS: "workflow"}
 # Where to look for a name that is not here; advice for people, nothing is imported.
 _MORE = {
     STAGES: " Stages for text come with curator-text, for images with curator-image.",
-    EXECUTORS: " ray_data and xenna come with curator-backends.",
+    EXECUTORS: ' ray_data comes with pip install "curator-backends[ray]", xenna with "curator-backends[xenna]".',
+}
+# Executors of packages that may not be installed: how they are spelled, and the command that brings them.
+_ELSEWHERE = {
+    "ray_data": 'pip install "curator-backends[ray]"',
+    "xenna": 'pip install "curator-backends[xenna]"',
 }
 
 
@@ -79,12 +85,28 @@ def load(group: str, name: str) -> Any:
         return _load_target(owners[0].target, f"{kind} {name!r} of {owners[0].owner}")
     if "." in name or ":" in name:
         return _load_target(name, f"{kind} {name!r}")
+    if group == EXECUTORS and name in _ELSEWHERE:
+        raise MissingDependency(f"executor {name!r} is not installed: {_ELSEWHERE[name]}")
     packages = sorted({entry.owner for found in known.values() for entry in found})
     raise UsageError(
-        f"there is no {kind} {name!r}{nearest(name, known) or '.'} Installed packages with {kind}s: "
+        f"there is no {kind} {name!r}{_nearest_name(group, name, known) or '.'} Installed packages with {kind}s: "
         f"{', '.join(packages) or 'none'}.{_MORE.get(group, '')} One of your own is named by its dotted path, "
         "package.module.Name"
     )
+
+
+def _nearest_name(group: str, name: str, known: Iterable[str]) -> str:
+    """A hint at the spelling. Executors are written in many ways: ``RayData``, ``ray-data``, ``ray``."""
+    if group != EXECUTORS:
+        return nearest(name, known)
+    spellings = {_letters(key): key for key in (*_ELSEWHERE, *known)}
+    letters = _letters(name).removesuffix("executor")
+    close = spellings.get(letters) or next((key for text, key in spellings.items() if text.startswith(letters)), None)
+    return f"; did you mean {close!r}?" if letters and close else nearest(name, spellings.values())
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def _load_target(target: str, what: str) -> Any:

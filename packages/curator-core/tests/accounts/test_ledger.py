@@ -212,7 +212,7 @@ def test_a_packing_that_was_cut_off_counts_nothing_twice(tmp_path: Path, monkeyp
     sources = [f"s{number}" for number in range(4)]
     assert accounts.shares(sources)["done"] == Fraction(4)
     tally = Tally()
-    for _, table in accounts.tables(accounts.rows(sources), ["counts"]):
+    for _, table in accounts.tables(accounts.event_numbers(sources), ["counts"]):
         tally.add_table(table["counts"])
     assert tally.stages["Stage"].rows_in == 40
 
@@ -224,10 +224,10 @@ def test_the_list_of_sources_remembers_the_last_word_on_each(tmp_path: Path) -> 
     listing.note([])
     again = SourceList(str(tmp_path))
     assert again.rows == {"a": Listed("a", "2"), "b": Listed("b", "1", '[["x", null], ["y", null]]')}
-    assert again.groups() == {"b": [["x", None], ["y", None]]}
+    assert again.members() == {"b": [["x", None], ["y", None]]}
     again.note([Listed("b")])
     assert SourceList(str(tmp_path)).rows["b"].generation == GONE
-    assert SourceList(str(tmp_path)).groups() == {}
+    assert SourceList(str(tmp_path)).members() == {}
 
 
 def test_leaves_beyond_a_hundred_thousand_stay_in_order(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_leaves_beyond_a_hundred_thousand_stay_in_order(tmp_path: Path) -> None:
     writer.event(Event(FORK, "s", "s", "g", children=100_002))
     writer.flush()
     accounts = open_accounts(str(tmp_path))
-    order = [task for task, _ in accounts.tasks(accounts.rows(["s"], DONE))]
+    order = [task for task, _ in accounts.tasks(accounts.event_numbers(["s"], DONE))]
     assert order == ["s.00002", "s.99999", "s.100000", "s.100001"]
     assert not accounts.is_complete("s")
     assert accounts.settle("s").done == Fraction(4, 100_002)

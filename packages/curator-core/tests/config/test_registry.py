@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pytest
 
-from curator_core import DocumentBatch, ProcessingStage, UsageError, stage
+from curator_core import DocumentBatch, MissingDependency, ProcessingStage, UsageError, registry, stage
 from curator_core.config.build import build_stage, load_executor, load_stage
 from curator_core.registry import EXECUTORS, STAGES, entries
 from curator_core.stages.files import FilePartitioning
@@ -130,7 +130,7 @@ def test_dotted_paths_name_what_is_not_registered() -> None:
         load_stage(f"{HERE}plain_function")
     with pytest.raises(UsageError, match="is a base class"):
         load_stage("curator_core.model.stage.ProcessingStage")
-    with pytest.raises(UsageError, match="is no executor"):
+    with pytest.raises(UsageError, match="is not an executor"):
         load_executor("curator_core.stages.files.FilePartitioning")
 
 
@@ -206,3 +206,37 @@ def test_paths_may_be_one_or_many() -> None:
     assert build_stage("FilePartitioning", {"paths": ["a", "b"]}) == FilePartitioning(paths=["a", "b"])
     with pytest.raises(UsageError, match=r"FilePartitioning.paths must be str \| Sequence\[str\], not 5"):
         build_stage("FilePartitioning", {"paths": 5})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("RayData", "ray_data"),
+        ("ray-data", "ray_data"),
+        ("raydata", "ray_data"),
+        ("ray", "ray_data"),
+        ("RayDataExecutor", "ray_data"),
+        ("xena", "xenna"),
+        ("Xenna", "xenna"),
+        ("locl", "local"),
+        ("LocalExecutor", "local"),
+    ],
+)
+@pytest.mark.parametrize("backends", [True, False])
+def test_a_misspelt_executor_is_recognised(
+    written: str, meant: str, backends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the package that brings it is installed or not."""
+    known = {name: [registry.Entry(name, f"a.module:{name}", "a-package")] for name in ("local", "ray_data", "xenna")}
+    shown = known if backends else {"local": known["local"]}
+    monkeypatch.setattr(registry, "entries", lambda _: shown)
+    with pytest.raises(UsageError, match=rf"there is no executor {written!r}; did you mean {meant!r}\?"):
+        registry.load(registry.EXECUTORS, written)
+
+
+def test_an_executor_whose_package_is_missing_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "entries", lambda _: {})
+    with pytest.raises(
+        MissingDependency, match=r'executor \'xenna\' is not installed: pip install "curator-backends\[xenna\]"'
+    ):
+        registry.load(registry.EXECUTORS, "xenna")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from curator_core import (
     ANY_COLUMNS,
     AddId,
+    ColumnNeed,
     CompositeStage,
     DocumentBatch,
     DropColumns,
@@ -23,6 +24,7 @@ from curator_core import (
     FilePartitioning,
     LocalExecutor,
     Machine,
+    MadeFor,
     Merge,
     Pipeline,
     Plan,
@@ -355,6 +357,62 @@ def test_an_environment_that_an_executor_does_not_provide_is_a_warning() -> None
     made = Pipeline([stage]).plan(initial_tasks=[task])
     assert "warnings\n  Add asks for an environment of its own" in made.describe()
     assert Pipeline([stage]).run(LocalExecutor(workers=0), initial_tasks=[task]).summary.warnings == list(made.warnings)
+
+
+# What stages need to find in columns
+
+
+@dataclass
+class Paints(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Makes a column in the colour that readers of it need."""
+
+    colour: str | None = None
+
+    def outputs(self) -> list[str]:
+        return ["wall"]
+
+    def made_for(self, needs: Mapping[str, Sequence[ColumnNeed]]) -> MadeFor:
+        wanted = {str(need.need) for need in needs["wall"]}
+        if len(wanted) > 1:
+            raise UsageError(f"one wall cannot be {' and '.join(sorted(wanted))}")
+        twin = self.with_()
+        twin.made = self.colour or wanted.pop()  # type: ignore[attr-defined]
+        first = needs["wall"][0].stage
+        return MadeFor(twin, [f"{self.name} paints for {first}"], [f"{self.colour}!"] if self.colour else [])
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task
+
+
+@dataclass
+class Looks(ProcessingStage[DocumentBatch, DocumentBatch]):
+    colour: str = "red"
+
+    def inputs(self) -> list[str]:
+        return ["wall"]
+
+    def column_needs(self) -> dict[str, object]:
+        return {"wall": self.colour}
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task
+
+
+def test_a_column_is_made_as_the_stages_need_it_that_read_it() -> None:
+    made = plan(FILES, Read(), Paints(), Looks(), Looks())
+    painter = made.stages[2].stage
+    assert painter.made == "red"  # type: ignore[attr-defined]
+    assert painter.params() == {"colour": None}
+    assert "Paints paints for Looks" in made.decisions
+    assert made.warnings == ()
+    assert plan(FILES, Read(), Paints("blue"), Looks()).warnings == ("blue!",)
+    assert not hasattr(plan(FILES, Read(), Paints()).stages[2].stage, "made")
+
+
+def test_needs_that_contradict_one_another_are_refused_unless_the_column_is_made_anew() -> None:
+    assert refused(FILES, Read(), Paints(), Looks(), Looks("green")) == "one wall cannot be green and red"
+    made = plan(FILES, Read(), Paints(), Looks(), Paints(), Looks("green"))
+    assert [made.stages[index].stage.made for index in (2, 4)] == ["red", "green"]  # type: ignore[attr-defined]
 
 
 # What is shown

@@ -145,13 +145,16 @@ def test_a_folder_without_a_run_has_no_report(tmp_path: Path) -> None:
 
 def test_the_summary_is_a_table_without_empty_columns() -> None:
     lines = summary_text(record()["summary"]).splitlines()
-    assert lines[0] == "clean: done in 3.00 s: 4 sources, 4 files written (400 rows, 10 kB)"
-    assert lines[2].split() == ["stage", "rows", "in", "kept", "dropped", "rejected", "time"]
-    assert lines[3].split() == ["Read", "1,000", "990", "10", "2.00", "s"]
-    assert lines[4].split() == ["broken", "10"]
-    assert [row.split() for row in lines[6:8]] == [["short", "500"], ["odd", "clean", "90"]]
-    assert lines[8] == "warning: beware of clean"
-    ends = {len(row) for row in lines[2:4]}
+    assert (
+        lines[0]
+        == "clean: done in 3.00 s: 4 sources, 1.0 % of its rows rejected (10 of 1,000), 4 files written (400 rows, 10 kB)"
+    )
+    assert lines[1] == "warning: beware of clean"
+    assert lines[3].split() == ["stage", "rows", "in", "kept", "dropped", "rejected", "time"]
+    assert lines[4].split() == ["Read", "1,000", "990", "10", "2.00", "s"]
+    assert lines[5].split() == ["broken", "10"]
+    assert [row.split() for row in lines[7:9]] == [["short", "500"], ["odd", "clean", "90"]]
+    ends = {len(row) for row in lines[3:5]}
     assert len(ends) == 1
 
 
@@ -159,7 +162,7 @@ def test_what_a_cluster_takes_to_start_is_told_and_what_takes_no_time_is_not() -
     told = record()
     told["summary"] |= {"executor": "RayDataExecutor", "opened_after": 4.12, "worked_after": 9.8}
     line = "RayDataExecutor was ready after 4.12 s, the first work done after 9.80 s"
-    assert summary_text(told["summary"]).splitlines()[1] == line
+    assert summary_text(told["summary"]).splitlines()[2] == line
     assert "first work was done after9.8 s" in _Page(report_page(told, {}, [])).text
     told["summary"]["opened_after"] = 0.01
     assert "ready after" not in summary_text(told["summary"])

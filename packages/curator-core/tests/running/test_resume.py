@@ -424,11 +424,12 @@ def test_a_lock_whose_folder_was_taken_away_is_taken_anew(tmp_path: Path, monkey
     assert (tmp_path / "runs" / "a").is_dir()  # it was not the third that has made it
 
 
-def test_a_run_that_writes_where_it_reads_is_warned(tmp_path: Path) -> None:
+def test_a_run_that_writes_where_the_files_it_is_given_lie_is_warned(tmp_path: Path) -> None:
     trial = here(tmp_path, files=3)
     assert trial.run().summary.warnings == []
-    *stages, _ = trial.stages()
-    result = Pipeline([*stages, WriteLines(path=str(tmp_path / "in"))]).run(LocalExecutor(workers=0))
+    _, *stages, _ = trial.stages()
+    files = FilePartitioning(paths=[str(path) for path in inputs(trial)])
+    result = Pipeline([files, *stages, WriteLines(path=str(tmp_path / "in"))]).run(LocalExecutor(workers=0))
     warning = result.summary.warnings[0]
     assert "is read from the folder that WriteLines writes to" in warning
     assert len([text for text in result.summary.warnings if "is read from" in text]) == 1
@@ -490,7 +491,7 @@ def test_a_run_killed_before_it_knows_that_it_is_done_goes_on(tmp_path: Path, mo
     def killed(*_: object) -> None:
         raise Stop
 
-    monkeypatch.setattr("curator_core.running.run._Run._ordered", killed)  # what comes after the mark
+    monkeypatch.setattr("curator_core.running.run.ordered_results", killed)  # what comes after the success file
     monkeypatch.setattr("curator_core.running.run._Run._record_failure", lambda *_: None)
     with pytest.raises(Stop):
         trial.run()
@@ -499,13 +500,29 @@ def test_a_run_killed_before_it_knows_that_it_is_done_goes_on(tmp_path: Path, mo
     trial.check(trial.run(resume=True))
 
 
-def test_a_run_without_a_directory_says_what_it_has_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [True, False], ids=["of a run with a directory", "of a run without one"])
+def test_a_run_without_a_directory_does_not_write_over_finished_output(tmp_path: Path, kept: bool) -> None:
     trial = here(tmp_path)
-    trial.run()
-    same = Pipeline(trial.stages()).run(LocalExecutor(workers=0))
-    assert same.summary.warnings == []
-    result = changed_stages(trial).run(LocalExecutor(workers=0))
-    assert "held another finished output" in result.summary.warnings[0]
+    trial.run() if kept else Pipeline(trial.stages()).run(LocalExecutor(workers=0))
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(RunRefused, match=r"holds finished output: choose another folder, .*fresh=True, .*run_dir"):
+        changed_stages(trial).run(LocalExecutor(workers=0))
+    assert snapshot(tmp_path / "out") == before
+
+    changed_stages(trial).run(LocalExecutor(workers=0), fresh=True)
+    assert snapshot(tmp_path / "out") != before
+
+
+def test_a_run_without_a_directory_that_was_stopped_is_simply_run_again(tmp_path: Path) -> None:
+    trial = here(tmp_path)
+
+    def stop(_: Any) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        Pipeline(trial.stages()).run(LocalExecutor(workers=0), progress=stop)
+    Pipeline(trial.stages()).run(LocalExecutor(workers=0))
+    assert_same(snapshot(tmp_path / "out"), trial.expected())
 
 
 @pytest.mark.parametrize("folder", ["ledger", "sources"])

@@ -10,13 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_free, check_whole
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.resources import Resources
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_image.batch import KEY, PIXELS, SHARD, tensor_to_numpy
+from curator_image.decode.needs import check_made_as
+from curator_image.decode.picture import Picture
 from curator_image.models.needs import ParameterResources
+from curator_image.models.preprocess import needed_picture
 from curator_image.models.source import check_model, locate_folder, split_model
 from curator_image.models.towers import DEVICES, PRECISIONS, ImageTower, choose_device, threads
 
@@ -29,6 +32,8 @@ ORIGIN_KIND = b"curator.embedding.kind"
 @dataclass(kw_only=True)
 class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Adds the embedding of every image's ``pixels``, a unit vector, as a fixed-size list of float32.
+
+    The reader makes ``pixels`` as the model's ``preprocessor_config.json`` says, unless its ``size`` or ``mode`` is given.
 
     ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP or DINOv2 model, or a local
     folder. The default is read at a pinned revision. ``gpu_memory_gb`` asks for part of a GPU; without it the model
@@ -44,7 +49,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     model: str = DEFAULT_MODEL
     revision: str | None = None
-    column: str = "embedding"
+    embedding_column: str = "embedding"
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model_batch_size: int | None = None
@@ -60,8 +65,10 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         check_choice("ImageEmbedding.precision", self.precision, PRECISIONS)
         check_choice("ImageEmbedding.device", self.device, DEVICES)
         check_batch("ImageEmbedding.model_batch_size", self.model_batch_size)
-        if not isinstance(self.column, str) or not self.column:
-            raise UsageError(f"ImageEmbedding.column must be the name of a new column, not {self.column!r}")
+        if not isinstance(self.embedding_column, str) or not self.embedding_column:
+            raise UsageError(
+                f"ImageEmbedding.embedding_column must be the name of a new column, not {self.embedding_column!r}"
+            )
         Resources(cpus=self.cpus, gpu_memory_gb=self.gpu_memory_gb)
         self._tower: ImageTower | None = None
         self._drops_pixels = not self.keep_pixels and self.keep_pixels is not None
@@ -70,7 +77,12 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [PIXELS]
 
     def outputs(self) -> list[str]:
-        return [self.column]
+        return [self.embedding_column]
+
+    def column_needs(self) -> dict[str, Picture | None]:
+        """Pixels as the model's ``preprocessor_config.json`` says; None while the model is not on this machine."""
+        seen, picture = needed_picture(self.model, self.revision)
+        return {PIXELS: picture} if picture is not None or not seen else {}
 
     def removes(self) -> list[str]:
         return [PIXELS] if self._drops_pixels else []
@@ -107,21 +119,20 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         tower = self._tower
         assert tower is not None, "setup() comes before process()"
         table = task.to_pyarrow()
+        check_free(self.name, table.column_names, [self.embedding_column])
+        check_made_as(self.name, table.schema.field(PIXELS).metadata, tower.preprocessing.picture)
         before = tower.batcher.retries
         with threads(self._threads()):
             vectors = tower.embed(tensor_to_numpy(table.column(PIXELS)))
         if tower.batcher.retries > before:
             self.record_metric("out_of_memory_retries", tower.batcher.retries - before)
         field = pa.field(
-            self.column,
+            self.embedding_column,
             pa.list_(pa.float32(), tower.dimension),
             metadata={ORIGIN_MODEL: split_model(self.model)[0].encode(), ORIGIN_KIND: tower.kind.encode()},
         )
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=field.type)
-        if self.column in table.column_names:
-            table = table.set_column(table.column_names.index(self.column), field, values)
-        else:
-            table = table.append_column(field, values)
+        table = table.append_column(field, values)
         if self._drops_pixels:
             table = table.drop_columns([PIXELS])
         finite = np.isfinite(vectors).all(axis=1)
@@ -181,9 +192,8 @@ def check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def check_batch(what: str, value: object) -> None:
-    """Refuse what is not a batch size."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise UsageError(f"{what} must be a whole number of 1 or more, or null to find it by measuring, not {value!r}")
+    """Refuse what is not a batch size; None finds it by measuring."""
+    check_whole(what, value, optional=True)
 
 
 def check_number(what: str, value: object) -> None:

@@ -101,5 +101,5 @@ class EmbeddingHeadFilter(ColumnFilter):
             raise UsageError(
                 f"{type(self).__name__} reads embeddings of CLIP, but column {self.column!r} was made by {model!r}, "
                 f"which is a {kind} model; its scores would mean nothing. Add a second ImageEmbedding with "
-                f"model={self.trained_on!r} and another column name, and give that column here"
+                f"model={self.trained_on!r} and another embedding_column, and give that column here"
             )

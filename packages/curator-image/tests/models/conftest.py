@@ -67,6 +67,6 @@ def image_batch() -> Callable[..., ImageBatch]:
     return make
 
 
-@pytest.fixture(name="pictures")
+@pytest.fixture(name="pictures", scope="session")
 def pictures_fixture() -> Pictures:
     return pictures

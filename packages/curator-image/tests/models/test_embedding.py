@@ -202,7 +202,7 @@ def test_a_model_of_another_kind_is_refused_with_those_that_work(tmp_path: Path)
         ({"precision": "int8"}, "fp32, fp16, bf16"),
         ({"model_batch_size": 0}, "1 or more"),
         ({"gpu_memory_gb": -1}, "zero or more"),
-        ({"column": ""}, "name of a new column"),
+        ({"embedding_column": ""}, "name of a new column"),
         ({"modle": "x"}, "did you mean 'model'"),
     ],
 )

@@ -43,7 +43,7 @@ class Placement:
         return self.min_workers is not None and self.min_workers == self.max_workers
 
 
-def describe_group(group: Group, gpu_memory_gb: float | None) -> tuple[Placement, list[str]]:
+def describe_group(group: Group, gpu_memory_gb: float | None, card: str = "a GPU") -> tuple[Placement, list[str]]:
     """A group's own wishes, checked, before they are fitted to a cluster; and warnings about them."""
     warnings: list[str] = []
     spec = _spec(group)
@@ -86,7 +86,7 @@ def describe_group(group: Group, gpu_memory_gb: float | None) -> tuple[Placement
     placement = Placement(
         mode=mode,
         num_cpus=float(cpus),
-        num_gpus=_gpus(group, gpu_memory_gb),
+        num_gpus=_gpus(group, gpu_memory_gb, card),
         min_workers=workers if workers is not None else low,
         max_workers=workers if workers is not None else high,
         initial_workers=first,
@@ -113,7 +113,7 @@ def place(groups: Sequence[Group], cluster: Cluster) -> tuple[list[Placement], l
     decisions: list[str] = []
     places = []
     for group in groups:
-        placement, warnings = describe_group(group, cluster.gpu_memory_gb)
+        placement, warnings = describe_group(group, cluster.gpu_memory_gb, cluster.machine().gpu_card)
         decisions += warnings
         places.append(placement)
     places = _fit_cpus(groups, places, cluster, decisions)
@@ -185,7 +185,7 @@ def _remote_args(group: Group, spec: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _gpus(group: Group, gpu_memory_gb: float | None) -> float:
+def _gpus(group: Group, gpu_memory_gb: float | None, card: str) -> float:
     need = group.resources
     if not need.requires_gpu:
         return 0.0
@@ -196,7 +196,10 @@ def _gpus(group: Group, gpu_memory_gb: float | None) -> float:
             f"stage {group.name!r} asks for gpu_memory_gb={need.gpu_memory_gb:g}, but the memory of the cluster's GPUs is "
             "not known: ask with gpus=… for a share of a GPU, or for whole ones"
         )
-    return need.gpu_share(gpu_memory_gb or 0.0)
+    try:
+        return need.gpu_share(gpu_memory_gb or 0.0, card)
+    except PlanError as error:
+        raise PlanError(f"stage {group.name!r}: {error}") from None
 
 
 def _least(placement: Placement) -> int:

@@ -24,7 +24,7 @@ from curator_core.errors import MissingDependency, PlanError, UsageError, Worker
 from curator_core.executors.base import SegmentRun
 from curator_core.model.codec import decode_task
 from curator_core.model.engine_facts import XennaStageSpecKeys
-from curator_core.model.machine import Machine
+from curator_core.model.machine import Machine, visible_gpus
 from curator_core.model.task import Task
 from curator_core.planning.plan import Group
 
@@ -112,6 +112,7 @@ class XennaExecutor(RayExecutor[XennaOptions]):
     def require_engine(self) -> None:
         import_ray("xenna")
         import_xenna()
+        _require_real_gpus(self.settings.num_gpus, len(visible_gpus()))
 
     def connect(self) -> AbstractContextManager[Cluster]:
         """A local Ray is started with what Xenna needs of it: its dashboard, and higher limits."""
@@ -295,6 +296,14 @@ def import_xenna() -> None:
         )
 
 
+def _require_real_gpus(asked: float | None, here: int) -> None:
+    if asked and (asked > here or asked != int(asked)):
+        raise UsageError(
+            f"num_gpus={asked:g}, but this machine has {here}: Xenna finds GPUs by itself and cannot be made to see others, "
+            "nor a part of one. Leave num_gpus out, or use the ray_data executor, which takes the number as it is given"
+        )
+
+
 def _allocated(cluster: Cluster, settings: XennaOptions) -> float:
     """The CPUs that Xenna counts: it rounds down node by node."""
     return max(1.0, sum(float(int(node.cpus * settings.cpu_allocation)) for node in cluster.nodes))
@@ -317,7 +326,7 @@ def _shape(group: Group, cluster: Cluster) -> tuple[float, float]:
             f"stage {group.name!r} asks for gpu_memory_gb={need.gpu_memory_gb:g}, but the memory of the cluster's GPUs is "
             "not known: ask with gpus=…, or give the executor gpu_memory_gb"
         )
-    gpus = need.gpu_share(cluster.gpu_memory_gb or 0.0) if need.requires_gpu else 0.0
+    gpus = need.gpu_share(cluster.gpu_memory_gb or 0.0, cluster.machine().gpu_card) if need.requires_gpu else 0.0
     if gpus > 1 and gpus != int(gpus):
         raise PlanError(f"stage {group.name!r} asks for gpus={gpus:g}: more than one GPU goes in whole ones only")
     # Xenna takes no worker that needs nothing.

@@ -1,4 +1,4 @@
-"""Is everything there? Shares of every source, from the events that workers recorded.
+"""Is every source accounted for? Shares, from the events that workers recorded.
 
 A source carries a share of 1. When a task becomes *n*, each child carries 1/*n* of its parent's share; when tasks are
 merged, shares add up; a task that ends (done, dropped, failed) hands its share in. Ids say who descends from whom
@@ -9,7 +9,7 @@ that, exactly, even where children stream before anybody knows how many there wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 
 import numpy as np
@@ -57,14 +57,35 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Events that came together, as columns; ``table`` has (or loads) what only some questions need."""
+class EventBatch:
+    """Events of one file: how many, and a way to columns of them that only some questions need."""
 
-    rows: int
-    table: Callable[[Sequence[str]], pa.Table]
+    size: int
+    load: Callable[[Sequence[str]], pa.Table]
 
 
-class _Words:
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Events as columns of numbers; a text is its code among the texts of its kind."""
+
+    source: np.ndarray
+    path: np.ndarray
+    kind: np.ndarray
+    children: np.ndarray
+    attempt: np.ndarray
+    generation: np.ndarray
+    aside: np.ndarray  # whether rows of the task were quarantined
+
+    @classmethod
+    def joined(cls, batches: Sequence[_Columns]) -> _Columns:
+        """One after the other."""
+        if len(batches) == 1:
+            return batches[0]
+        none = [np.zeros(0, np.int64)]
+        return cls(*(np.concatenate([getattr(b, f.name) for b in batches] or none) for f in fields(cls)))
+
+
+class _Codes:
     """Texts as numbers."""
 
     def __init__(self) -> None:
@@ -86,12 +107,12 @@ class _Words:
         return list(self.codes)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Verdict:
     """The newest event of each task, sorted by source and path, and which of them count."""
 
     key: np.ndarray  # source << 32 | path
-    row: np.ndarray  # the number of the event
+    number: np.ndarray  # of the event
     source: np.ndarray
     path: np.ndarray
     kind: np.ndarray
@@ -109,10 +130,10 @@ class Accounts:
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
-        self._sources, self._paths, self._generations = _Words(), _Words(), _Words()
+        self._sources, self._paths, self._generations = _Codes(), _Codes(), _Codes()
         self._paths.code("")
-        self._columns: list[tuple[np.ndarray, ...]] = []
-        self._parts: list[Part] = []
+        self._columns: list[_Columns] = []
+        self._batches: list[EventBatch] = []
         self._new: list[Event] = []
         self._expected: dict[str, str] = {}
         self._stale: set[str] = set()
@@ -149,21 +170,23 @@ class Accounts:
                 if event.kind == MERGE:
                     self.add(event)
         self._columns.append(
-            (
-                self._sources.column(index["source"]),
-                self._paths.column(index["path"]),
-                codes,
-                to_numpy(index["children"]),
-                to_numpy(index["attempt"]),
-                self._generations.column(index["generation"]),
-                to_numpy(index["quarantined"]) > 0,
+            _Columns(
+                source=self._sources.column(index["source"]),
+                path=self._paths.column(index["path"]),
+                kind=codes,
+                children=to_numpy(index["children"]),
+                attempt=to_numpy(index["attempt"]),
+                generation=self._generations.column(index["generation"]),
+                aside=to_numpy(index["quarantined"]) > 0,
             )
         )
-        self._parts.append(Part(len(index), load))
+        self._batches.append(EventBatch(len(index), load))
         self._judged = None
 
     def expect(self, source: str, generation: str) -> None:
-        """Only events of this generation count for the source; a new expectation is met by a new reading."""
+        """Only events of this generation count for the source. What has been judged already is not judged again: the source
+        is incomplete until the ledger is read anew.
+        """
         if self._judged is not None and self._expected.get(source) != generation:
             self._stale.add(source)
         self._expected[source] = generation
@@ -189,8 +212,8 @@ class Accounts:
 
     def reachable(self, source: str) -> Iterator[Event]:
         """The events that count, from the source down, in lineage order."""
-        for row in self.rows([source]):
-            yield from self.events(row, 1)
+        for number in self.event_numbers([source]):
+            yield from self.events(number, 1)
 
     def attempt_of(self, source: str, task: str) -> int | None:
         """The attempt that the event of a task belongs to, if it counts."""
@@ -202,28 +225,21 @@ class Accounts:
         place = int(np.searchsorted(verdict.key, key))
         if place == len(verdict.key) or verdict.key[place] != key or not verdict.valid[place]:
             return None
-        return int(self._column(4)[verdict.row[place]])
+        return int(self._all().attempt[verdict.number[place]])
 
     def generation(self, source: str) -> str:
-        """The generation (see `SourceStage`) that the events of a source belong to."""
-        if source in self._expected:
-            return self._expected[source]
-        verdict = self._verdict()
-        code = self._sources.codes.get(source)
-        place = int(np.searchsorted(verdict.source, code)) if code is not None else len(verdict.source)
-        if place == len(verdict.source) or verdict.source[place] != code:
-            return ""
-        return str(self._generations.texts()[self._column(5)[verdict.row[place]]])
+        """The generation (see `SourceStage`) that the events of a source belong to; empty where none is expected."""
+        return self._expected.get(source, "")
 
     def settle(self, source: str) -> Settlement:
-        """The shares of one source; what was handed to merges is told apart (see `shares`)."""
+        """The shares of one source; what was handed to merges is kept apart (see `shares`)."""
         result = Settlement(source)
         verdict = self._verdict()
         code = self._sources.codes.get(source, -1)
         start, stop = np.searchsorted(verdict.source, [code, code + 1]) if code >= 0 else (0, 0)
         paths = self._paths.texts()
         tasks = {paths[verdict.path[i]]: i for i in range(start, stop) if verdict.valid[i]}
-        names = self._stage_names(verdict.row[start:stop]) if tasks else {}
+        names = self._stage_names(verdict.number[start:stop]) if tasks else {}
         stack: list[tuple[str, Fraction, str]] = [("", Fraction(1), "")]
         while stack:
             path, share, seen = stack.pop()
@@ -235,7 +251,7 @@ class Accounts:
                 continue
             kind, children = KINDS[verdict.kind[at]], int(verdict.children[at])
             if kind == FORK and children:
-                stage = names.get(int(verdict.row[at]), "")
+                stage = names.get(int(verdict.number[at]), "")
                 stack.extend((child_id(path, i), share / children, stage) for i in range(children))
             else:
                 end = DROPPED if kind == FORK else kind
@@ -300,7 +316,7 @@ class Accounts:
 
     # What the events say ------------------------------------------------------------------------------------------
 
-    def rows(self, sources: Sequence[str], kind: str = "") -> np.ndarray:
+    def event_numbers(self, sources: Sequence[str], kind: str = "") -> np.ndarray:
         """The numbers of the events that count for ``sources``, in the order of these and of lineage."""
         verdict = self._verdict()
         rank = np.full(len(self._sources.codes) or 1, -1, np.int64)
@@ -312,44 +328,43 @@ class Accounts:
         if kind:
             at = at[verdict.kind[at] == _KINDS[kind]]
         order = np.lexsort((self._path_ranks()[verdict.path[at]], rank[verdict.source[at]]))
-        found: np.ndarray = verdict.row[at[order]]
+        found: np.ndarray = verdict.number[at[order]]
         return found
 
-    def tasks(self, rows: np.ndarray) -> list[tuple[str, str]]:
-        """Task and generation of events, by their numbers."""
+    def tasks(self, numbers: np.ndarray) -> list[tuple[str, str]]:
+        """Task and generation of events."""
         names, paths, generations = self._sources.texts(), self._paths.texts(), self._generations.texts()
-        source, path, generation = self._column(0)[rows], self._column(1)[rows], self._column(5)[rows]
+        events = self._all()
+        source, path, generation = events.source[numbers], events.path[numbers], events.generation[numbers]
         return [(names[s] + paths[p], generations[g]) for s, p, g in zip(source, path, generation, strict=True)]
 
-    def tables(self, rows: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """Columns of the given events, file by file, with the place of each in ``rows``."""
-        place = np.full(sum(part.rows for part in self._parts), -1, np.int64)
-        place[rows] = np.arange(len(rows))
+    def tables(self, numbers: np.ndarray, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """Columns of events, file by file, with the position of each in ``numbers``."""
+        position = np.full(sum(batch.size for batch in self._batches), -1, np.int64)
+        position[numbers] = np.arange(len(numbers))
         start = 0
-        for part in self._parts:
-            mine = place[start : start + part.rows]
-            start += part.rows
+        for batch in self._batches:
+            mine = position[start : start + batch.size]
+            start += batch.size
             picked = np.flatnonzero(mine >= 0)
             if len(picked):
-                table = part.table(columns)
-                yield mine[picked], table if len(picked) == part.rows else table.take(array(picked))
+                table = batch.load(columns)
+                yield mine[picked], table if len(picked) == batch.size else table.take(array(picked))
 
-    def events(self, row: int, count: int = 1) -> list[Event]:
-        """Whole events by number."""
+    def events(self, number: int, count: int = 1) -> list[Event]:
+        """``count`` whole events from a number on."""
         found = []
-        for _, table in self.tables(np.arange(row, row + count), [name for name, _ in _EVENT_FIELDS]):
+        for _, table in self.tables(np.arange(number, number + count), [name for name, _ in _EVENT_FIELDS]):
             found += list(events_from(table))
         return found
 
     # How ----------------------------------------------------------------------------------------------------------
 
-    def _column(self, index: int) -> np.ndarray:
+    def _all(self) -> _Columns:
+        """The columns of all events."""
         self._take_new()
-        if len(self._columns) > 1:
-            self._columns = [tuple(np.concatenate(column) for column in zip(*self._columns, strict=True))]
-        if not self._columns:
-            return np.zeros(0, np.int64)
-        return self._columns[0][index]
+        self._columns = [_Columns.joined(self._columns)]
+        return self._columns[0]
 
     def _take_new(self) -> None:
         if not self._new:
@@ -359,12 +374,12 @@ class Accounts:
             table = events_table(events[start : start + 100_000])
             self.add_table(table, table.select)
 
-    def _stage_names(self, rows: np.ndarray) -> dict[int, str]:
-        ordered = np.sort(rows)
+    def _stage_names(self, numbers: np.ndarray) -> dict[int, str]:
+        ordered = np.sort(numbers)
         return {
-            int(ordered[place]): stage
-            for places, table in self.tables(ordered, ["stage"])
-            for place, stage in zip(places, table["stage"].to_pylist(), strict=True)
+            int(ordered[position]): stage
+            for positions, table in self.tables(ordered, ["stage"])
+            for position, stage in zip(positions, table["stage"].to_pylist(), strict=True)
         }
 
     def _path_ranks(self) -> np.ndarray:
@@ -384,47 +399,44 @@ class Accounts:
         return self._judged
 
     def _judge(self) -> _Verdict:
-        source, path, kind, children, attempt, generation, aside = (self._column(index) for index in range(7))
-        # Which tasks a merge was made of is no fact about a task: these rows are in `merges`.
-        rows = np.flatnonzero(self._counts_by_generation(source, attempt, generation) & (kind != _KINDS[MERGE]))
-        key = source[rows].astype(np.int64) << 32 | path[rows]
-        # At one attempt a task that was given up stays so: its dead worker may have left more. Otherwise any will do.
-        rank = attempt[rows].astype(np.int64) << 33 | (kind[rows] == _KINDS[FAILED]).astype(np.int64) << 32
-        order = np.argsort(key, kind="stable")
-        if (np.diff(key[order]) == 0).any():
-            order = np.lexsort((rank | children[rows], key))
-            key = key[order]
-            last = np.r_[key[1:] != key[:-1], np.ones(min(1, len(key)), bool)]
-            order, key = order[last], key[last]
-        else:
-            key = key[order]
-        row = rows[order]
-        source, path, kind, children = source[row], path[row], kind[row], children[row]
+        events = self._all()
+        # Which tasks a merge was made of is not a fact about a task: these events are in `merges`.
+        numbers = np.flatnonzero(self._expected_ones(events) & (events.kind != _KINDS[MERGE]))
+        newest, key = _newest(events, numbers)
+        numbers = numbers[newest]
+        source, path = events.source[numbers], events.path[numbers]
+        kind, children = events.kind[numbers], events.children[numbers]
         valid, parts = self._descend(key, source, path, kind, children)
         count = len(self._sources.codes)
         forked = valid & (kind == _KINDS[FORK])
         announced = 1 + np.bincount(source[forked], weights=children[forked], minlength=count)
         there = np.bincount(source[valid], minlength=count)
-        bad = valid & ((kind == _KINDS[FAILED]) | aside[row].astype(bool))
-        failed = np.bincount(source[bad], minlength=count) > 0
-        return _Verdict(key, row, source, path, kind, children, valid, parts, there == announced, failed)
+        bad = valid & ((kind == _KINDS[FAILED]) | events.aside[numbers].astype(bool))
+        return _Verdict(
+            key=key,
+            number=numbers,
+            source=source,
+            path=path,
+            kind=kind,
+            children=children,
+            valid=valid,
+            parts=parts,
+            complete=there == announced,
+            failed=np.bincount(source[bad], minlength=count) > 0,
+        )
 
-    def _counts_by_generation(self, source: np.ndarray, attempt: np.ndarray, generation: np.ndarray) -> np.ndarray:
-        names, codes = self._sources.texts(), self._generations.codes
-        expected = np.array([codes.get(self._expected[n], -1) if n in self._expected else -2 for n in names], np.int64)
-        if not len(source):
+    def _expected_ones(self, events: _Columns) -> np.ndarray:
+        """Which events are of the generation that counts for their source. Where none is expected (a run without a run
+        directory, which has met its sources once) any will do.
+        """
+        none, any_one = -1, -2
+        codes = self._generations.codes
+        wanted = (self._expected.get(name) for name in self._sources.texts())
+        expected = np.array([any_one if w is None else codes.get(w, none) for w in wanted], np.int64)
+        if not len(events.source):
             return np.zeros(0, bool)
-        free = expected[source] == -2
-        if free.any():  # nobody has said: the generation of the newest attempt
-            texts = self._generations.texts()
-            newest: dict[int, tuple[int, str]] = {}
-            triples = np.unique(np.stack([source[free], attempt[free], generation[free]], axis=1), axis=0)
-            for s, a, g in triples.tolist():
-                newest[s] = max(newest.get(s, (0, "")), (a, texts[g]))
-            for s, (_, text) in newest.items():
-                expected[s] = codes[text]
-        counts: np.ndarray = expected[source] == generation
-        return counts
+        found: np.ndarray = (expected[events.source] == events.generation) | (expected[events.source] == any_one)
+        return found
 
     def _descend(
         self, key: np.ndarray, source: np.ndarray, path: np.ndarray, kind: np.ndarray, children: np.ndarray
@@ -457,3 +469,20 @@ class Accounts:
                     parts = parts.astype(object)
             parts[at] = parts[place] * children[place]
         return valid, parts
+
+
+def _newest(events: _Columns, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the events with these ``numbers`` the one of each task that counts: their positions, and the keys of the tasks,
+    which are sorted.
+
+    A later attempt beats an earlier one. At one attempt a task that was set aside stays so: its dead worker may have left
+    more. Otherwise any will do; the most children are taken, so that it is always the same one.
+    """
+    key = events.source[numbers].astype(np.int64) << 32 | events.path[numbers]
+    order = np.argsort(key, kind="stable")
+    if not (np.diff(key[order]) == 0).any():
+        return order, key[order]
+    order = np.lexsort((events.children[numbers], events.kind[numbers] == _KINDS[FAILED], events.attempt[numbers], key))
+    key = key[order]
+    last = np.r_[key[1:] != key[:-1], True]
+    return order[last], key[last]

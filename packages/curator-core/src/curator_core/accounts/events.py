@@ -1,18 +1,18 @@
-"""The events of a run, and their table: a task became several, or it ended."""
+"""The events of a run and their table: a task became several, or it ended."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array
 from curator_core.formatting import plain
-from curator_core.model.task import FileRecord, StagePerfStats
+from curator_core.model.task import FileRecord, StagePerfStats, Task
 
 FORK, DONE, DROPPED, FAILED, MERGED, MERGE = "fork", "done", "dropped", "failed", "merged", "merge"
 ENDINGS = (DONE, DROPPED, FAILED)
@@ -59,7 +59,7 @@ _EVENT_FIELDS = [
 ]
 EVENT_SCHEMA = pa.schema(_EVENT_FIELDS)
 
-# What it takes to say what is complete.
+# The columns that it takes to say what is complete.
 INDEX = ["kind", "source", "path", "generation", "attempt", "children", "quarantined"]
 
 
@@ -84,6 +84,13 @@ class Event:
     outputs: list[tuple[str, FileRecord]] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
     result: str = ""
+
+    @classmethod
+    def of(cls, task: Task[Any], kind: str, *, attempt: int, **more: Any) -> Self:
+        """What became of ``task``, under the source and the generation that the task carries."""
+        return cls(
+            kind=kind, source=task._source, task=task.task_id, generation=task._generation, attempt=attempt, **more
+        )
 
 
 def events_table(events: Sequence[Event]) -> pa.Table:
@@ -136,18 +143,18 @@ def events_from(table: pa.Table) -> Iterator[Event]:
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             kind, source, path, generation, attempt, children, _, stage, reason, counts, outputs, members, result = row
             yield Event(
-                kind,
-                source,
-                source + path,
-                generation,
-                attempt,
-                children,
-                stage,
-                reason,
-                [_count(value) for value in counts],
-                [(o["stage"], FileRecord(o["path"], o["rows"], o["bytes"], o["sha256"])) for o in outputs],
-                members,
-                result,
+                kind=kind,
+                source=source,
+                task=source + path,
+                generation=generation,
+                attempt=attempt,
+                children=children,
+                stage=stage,
+                reason=reason,
+                counts=[_count(value) for value in counts],
+                outputs=[(o["stage"], FileRecord(o["path"], o["rows"], o["bytes"], o["sha256"])) for o in outputs],
+                members=members,
+                result=result,
             )
 
 

@@ -13,7 +13,7 @@ from curator_core import storage
 from curator_core.accounts.parquet import _files, write_parquet
 from curator_core.arrow.arrays import array
 
-# The sources that a run has listed, each with the generation that counts; a later row replaces an earlier one.
+# A later row of a source replaces an earlier one.
 SOURCE_SCHEMA = pa.schema([("source", pa.string()), ("generation", pa.string()), ("group", pa.string())])
 
 GONE = "-"  # the generation of a source that is not listed any more
@@ -23,12 +23,12 @@ GONE = "-"  # the generation of a source that is not listed any more
 class Listed:
     """A source that was handed out, and the generation that its events carry if they count.
 
-    ``group``: the files and ranges of a source of several, as JSON.
+    ``members``: the files and ranges of a source of several, as JSON; ``group`` in the table.
     """
 
     source: str
     generation: str = GONE
-    group: str = ""
+    members: str = ""
 
 
 class SourceList:
@@ -48,12 +48,18 @@ class SourceList:
         new = list(rows)
         if not new:
             return
-        columns = [[r.source for r in new], [r.generation for r in new], [r.group for r in new]]
+        columns = [[r.source for r in new], [r.generation for r in new], [r.members for r in new]]
         table = pa.table([array(c, pa.string()) for c in columns], schema=SOURCE_SCHEMA)
         write_parquet(storage.join(self._folder, f"{self._number:08d}.parquet"), table)
         self._number += 1
         self.rows.update((row.source, row) for row in new)
 
-    def groups(self) -> dict[str, Any]:
+    def forget(self, sources: Iterable[str]) -> None:
+        """Note that sources are not listed any more; that they were is remembered."""
+        self.note([Listed(source) for source in sources])
+
+    def members(self) -> dict[str, Any]:
         """The files of each source of several that has not gone."""
-        return {row.source: json.loads(row.group) for row in self.rows.values() if row.group and row.generation != GONE}
+        return {
+            row.source: json.loads(row.members) for row in self.rows.values() if row.members and row.generation != GONE
+        }

@@ -41,6 +41,16 @@ _COMMAND_FILE = "command.json"
 @click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises. [default: fail]")
 @click.option("--retries", type=click.IntRange(min=0), help="Tries of a failing stage before that. [default: 0]")
 @click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
+@click.option(
+    "--max-reject-fraction",
+    type=click.FloatRange(0, 1),
+    help="Exit with 3 when a source loses more of its rows than this to rejects. [default: 0.05]",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Keep in log.txt what stages log from this level on. [default: warning]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Let the engine say what it does.")
@@ -62,6 +72,11 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
 @click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises again.")
 @click.option("--retries", type=click.IntRange(min=0), help="Tries of a failing stage before that.")
 @click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
+@click.option(
+    "--max-reject-fraction",
+    type=click.FloatRange(0, 1),
+    help="Exit with 3 when a source loses more of its rows than this to rejects. [default: 0.05]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int:
@@ -155,9 +170,10 @@ def _carry_out(
     return [(result.summary.as_dict(), result.run_dir or run_dir) for result in results]
 
 
-_OPTIONS = ("resume", "fresh", "allow_changed", "retry", "on_error", "retries", "max_error_fraction", "limit")
+_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
+_OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
 # What a retry of the run takes over.
-_KEPT = ("executor", "workers", "limit", "on_error", "retries", "max_error_fraction")
+_KEPT = ("executor", "workers", *_LIMITS)
 
 
 def _tell(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_json: bool) -> int:
@@ -172,6 +188,11 @@ def _tell(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_js
     for summary, place in summaries:
         click.echo(summary_text(summary))
         click.echo(f"report: {place}/report.html")
+        if summary["results"] and not summary["files"]:
+            click.echo(
+                f"nothing was written: the pipeline has no writer. {summary['results']:,} results are kept in {place}/results "
+                "for Pipeline.run(…, resume=True) in Python; for files, end the pipeline with a writer"
+            )
         set_aside = sum(stage["quarantined"] + sum(stage["rejected"].values()) for stage in summary["stages"])
         if set_aside:
             click.echo(f"what was set aside: curate rejects {place}")

@@ -15,6 +15,8 @@ _WORTH_TELLING_S = 0.5
 def summary_text(summary: Mapping[str, Any]) -> str:
     """The summary (`RunSummary.as_dict`) as text: one headline, one line per stage, and why rows left."""
     lines = [headline(summary)]
+    for word in ("problems", "warnings"):
+        lines += [f"{word[:-1]}: {text}" for text in summary[word]]
     opened, worked = summary.get("opened_after", 0.0), summary.get("worked_after")
     if opened >= _WORTH_TELLING_S and worked is not None:
         lines.append(
@@ -40,8 +42,6 @@ def summary_text(summary: Mapping[str, Any]) -> str:
                 rows.append([f"  {reason}", *("" if index != column else f"{count:,}" for index in range(1, 7))])
     if len(rows) > 1:
         lines += ["", *_aligned(rows)]
-    for word in ("problems", "warnings"):
-        lines += [f"{word[:-1]}: {text}" for text in summary[word]]
     return "\n".join(lines)
 
 
@@ -52,6 +52,9 @@ def headline(summary: Mapping[str, Any]) -> str:
         parts.append(f"{summary['sources_skipped']:,} of them complete before")
     if summary["sources_failed"]:
         parts.append(f"{summary['sources_failed']:,} of them with work set aside")
+    if rejected := sum(sum(stage["rejected"].values()) for stage in summary["stages"]):
+        read = max(stage["rows_in"] for stage in summary["stages"])
+        parts.append(f"{formatting.percent(rejected, read)} of its rows rejected ({rejected:,} of {read:,})")
     if summary["files"]:
         written = f"{formatting.count(summary['files'], 'file')} written"
         parts.append(

@@ -38,7 +38,7 @@ def load_executor(name: str) -> type[BaseExecutor]:
 
     found = load(EXECUTORS, name)
     if not (isinstance(found, type) and issubclass(found, BaseExecutor)):
-        raise UsageError(f"{name!r} is no executor but {found!r}")
+        raise UsageError(f"{name!r} is not an executor but {found!r}")
     return found
 
 

@@ -8,13 +8,13 @@ worker that dies costs its source a retry; one that kills three workers goes to 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
 from curator_core.errors import UsageError
 from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.executors.gpu_slots import gpu_slots
 from curator_core.executors.local_pool import _Pool
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.machine import available_cpus, gpu_numbers, visible_gpus
@@ -77,16 +77,7 @@ class LocalExecutor(BaseExecutor):
             return None
         machine = self.machine()
         names = visible_gpus() or [str(index) for index in range(int(machine.gpus))]
-        if gpus >= 1:
-            each = math.ceil(gpus)
-            return [",".join(names[i : i + each]) for i in range(0, len(names) - each + 1, each)]
-        if gpus:
-            room = int(1 / gpus)
-        elif machine.gpu_memory_gb:
-            room = int(machine.gpu_memory_gb // memory)
-        else:
-            room = 1
-        return names * max(1, room)  # one card after the other, so that few workers have one each
+        return gpu_slots(names, machine.gpu_memories, memory_gb=memory, gpus=gpus)
 
 
 def _chain(first: list[Task[Any]], rest: Iterator[Task[Any]]) -> Iterator[Task[Any]]:

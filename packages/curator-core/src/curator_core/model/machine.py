@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The CPUs and GPUs that a run may use; ``gpu_memory_gb`` is that of the largest GPU, None where unknown."""
+    """The CPUs and GPUs that a run may use.
+
+    ``gpu_memory_gb`` is what a worker finds on the GPU that it gets, None where unknown: where the executor chooses the
+    card, that of the largest, where a scheduler does, that of the smallest. ``gpu_memories`` are those of all cards.
+    """
 
     cpus: float = 1.0
     memory_gb: float = 0.0
     gpus: float = 0.0
     gpu_memory_gb: float | None = None
     name: str = "this machine"
+    gpu_memories: tuple[float, ...] = ()
+
+    @property
+    def gpu_card(self) -> str:
+        """Which card ``gpu_memory_gb`` is the memory of, in words for an error."""
+        if len(set(self.gpu_memories)) < 2:
+            return f"a GPU of {self.name}"
+        which = "largest" if self.gpu_memory_gb == max(self.gpu_memories) else "smallest"
+        return f"the {which} GPU of {self.name}"
 
 
 def this_machine() -> Machine:
     """What this process may use, container limits included."""
-    gpus, gpu_memory = _gpus()
-    return Machine(cpus=available_cpus(), memory_gb=_memory_gb(), gpus=gpus, gpu_memory_gb=gpu_memory)
+    names = visible_gpus()
+    memories = _gpu_memories(names)
+    return Machine(
+        cpus=available_cpus(),
+        memory_gb=_memory_gb(),
+        gpus=float(len(names)),
+        gpu_memory_gb=max(memories, default=None),
+        gpu_memories=memories,
+    )
 
 
 def system_name() -> str:
@@ -66,26 +86,43 @@ def gpu_numbers(names: Iterable[str]) -> tuple[int, ...]:
     return tuple(int(name) for name in names if name.isdigit())
 
 
-def _gpus() -> tuple[float, float | None]:
-    count = len(visible_gpus())
-    return float(count), None if not count else _gpu_memory_gb()
+def _gpu_memories(names: Sequence[str]) -> tuple[float, ...]:
+    """GB of each of these GPUs; empty where they cannot be asked.
 
-
-def _gpu_memory_gb() -> float | None:
+    NVML counts cards by their place on the bus. CUDA counts the fastest first unless it is asked not to, so where cards
+    differ and are named by number, only a user who has set CUDA_DEVICE_ORDER has named the ones that NVML means: the
+    others are given the memory of the smallest, which every card has. A list that the user has not cut down is ours to
+    order, see `device_order`.
+    """
+    if not names:
+        return ()
     try:
         import pynvml  # comes with ray or by itself; where it is missing the memory stays unknown
     except ImportError:
-        return None
+        return ()
     try:
         pynvml.nvmlInit()
-        sizes = [
-            pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(index)).total / 2**30
-            for index in range(pynvml.nvmlDeviceGetCount())
+        handles = [
+            pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name)
+            for name in names
         ]
+        sizes = [round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30, 2) for handle in handles]
         pynvml.nvmlShutdown()
     except pynvml.NVMLError:
-        return None
-    return round(max(sizes), 2) if sizes else None
+        return ()
+    return _as_cuda_counts(names, sizes)
+
+
+def _as_cuda_counts(names: Sequence[str], sizes: Sequence[float]) -> tuple[float, ...]:
+    by_number = any(name.isdigit() for name in names) and "CUDA_VISIBLE_DEVICES" in os.environ
+    if by_number and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        return (min(sizes),) * len(sizes)
+    return tuple(sizes)
+
+
+def device_order() -> dict[str, str]:
+    """What a process must have in its environment so that the numbers of GPUs mean the same to CUDA as to NVML."""
+    return {} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def _lines(path: str) -> list[str]:

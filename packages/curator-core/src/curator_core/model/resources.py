@@ -32,8 +32,8 @@ class Resources:
     def requires_gpu(self) -> bool:
         return self.gpus > 0 or self.gpu_memory_gb > 0
 
-    def gpu_share(self, gpu_memory_gb: float) -> float:
-        """The share of GPUs to ask a scheduler for, where each GPU has ``gpu_memory_gb``.
+    def gpu_share(self, gpu_memory_gb: float, card: str = "a GPU") -> float:
+        """The share of GPUs to ask a scheduler for, where ``card`` has ``gpu_memory_gb``.
 
         Rounded up to a thousandth, so that a small need on a large card never becomes zero.
         """
@@ -43,7 +43,7 @@ class Resources:
             return 0.0
         if self.gpu_memory_gb > gpu_memory_gb:
             raise PlanError(
-                f"a worker asks for {self.gpu_memory_gb:g} GB of one GPU, but the largest GPU of the cluster has "
+                f"a worker asks for {self.gpu_memory_gb:g} GB of one GPU, but {card} has "
                 f"{gpu_memory_gb:g} GB: lower gpu_memory_gb, or ask for whole GPUs with gpus=…"
             )
         thousandths = -(-self.gpu_memory_gb * 1000 // gpu_memory_gb)

@@ -26,7 +26,7 @@ import types
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_origin
 
 from curator_core.errors import UsageError, nearest
 from curator_core.model.engine_facts import NodeInfo, RayStageSpecKeys, WorkerMetadata
@@ -65,6 +65,21 @@ def _task_type(annotation: Any) -> type[Task[Any]] | None:
     if isinstance(origin, type) and issubclass(origin, Task):
         return origin
     return annotation if isinstance(annotation, type) and issubclass(annotation, Task) else None
+
+
+class ColumnNeed(NamedTuple):
+    """What a stage needs to find in a column; see `ProcessingStage.column_needs`."""
+
+    stage: str
+    need: object
+
+
+class MadeFor(NamedTuple):
+    """A stage that makes its columns as later stages need them, and what the plan says of that."""
+
+    stage: ProcessingStage[Any, Any]
+    decisions: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 class ProcessingStage(ABC, Generic[X, Y]):
@@ -172,6 +187,21 @@ class ProcessingStage(ABC, Generic[X, Y]):
         The default returns the stage itself. A reader of images uses it to decode pixels only for who needs them.
         """
         return self
+
+    def column_needs(self) -> Mapping[str, object]:
+        """What this stage needs to find in columns that it reads, beside their names: the size of pictures, say.
+
+        A value is between this stage and the one that makes the column, which is given it by `made_for`. It is asked for while planning, where a model may not be on this machine yet: leave out what is not known.
+        """
+        return {}
+
+    def made_for(self, needs: Mapping[str, Sequence[ColumnNeed]]) -> MadeFor:
+        """Called once by the plan with what later stages need to find in the columns that this one makes.
+
+        Return a copy that makes the columns so, with what was decided and what to warn of. Raise `UsageError` where no
+        copy can satisfy them all. Keep what is derived out of the parameters: these are what the user said.
+        """
+        return MadeFor(self)
 
     # What the stage does ------------------------------------------------------------------------------------------
 
@@ -432,6 +462,12 @@ class SourceStage(FanOut[EmptyTask, Y]):
     It runs in the driver, lazily. Each child must bring a ``task_id`` made with `lineage.source_id`, so that a source
     keeps its id when others come or go, and ``_generation``: what changes when the content of the source does.
     """
+
+    def reads_from(self, folder: str) -> str | None:
+        """The part of the input, as the user wrote it, by which a file that appears in ``folder`` becomes a source of the
+        next run; None if there is none. A run that writes there would read its own output.
+        """
+        return None
 
 
 class Merge(ProcessingStage[X, Y]):

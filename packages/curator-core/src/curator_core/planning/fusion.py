@@ -113,7 +113,9 @@ def _check_gpus(segments: Sequence[Segment], machine: Machine, simultaneous: boo
                 raise PlanError(f"stage {group.name!r} asks for {asked}, but {machine.name} has {machine.gpus:g} GPUs")
             if machine.gpu_memory_gb is not None:
                 try:
-                    shares[group.name] = need.gpu_share(machine.gpu_memory_gb) * (group.num_workers or 1)
+                    shares[group.name] = need.gpu_share(machine.gpu_memory_gb, machine.gpu_card) * (
+                        group.num_workers or 1
+                    )
                 except PlanError as error:
                     raise PlanError(f"stage {group.name!r}: {error}") from None
         if simultaneous and sum(shares.values()) > machine.gpus:

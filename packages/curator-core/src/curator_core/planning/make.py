@@ -16,13 +16,14 @@ from curator_core.errors import PlanError, UsageError
 from curator_core.model.machine import Machine
 from curator_core.model.resources import Resources
 from curator_core.model.stage import (
+    ColumnNeed,
     CompositeStage,
     Merge,
     ProcessingStage,
     SourceStage,
 )
 from curator_core.model.task import EmptyTask, Task
-from curator_core.planning.contracts import _check_contracts, _check_kinds, check_one_reader
+from curator_core.planning.contracts import _check_contracts, _check_kinds, _check_outputs, check_one_reader
 from curator_core.planning.fusion import _check_gpus, _fit, _fuse
 from curator_core.planning.plan import Plan, PlannedStage, Segment, Stage
 
@@ -50,8 +51,9 @@ def make_plan(
     flat = expand(stages, decisions)
     named = _name(flat)
     _check_kinds(named)
+    _check_outputs(named)
     columns = _check_contracts(named, first_task)
-    named = _specialise(named)
+    named = _satisfy_needs(_specialise(named), decisions, warnings)
     source, rest = (named[0], named[1:]) if isinstance(named[0].stage, SourceStage) else (None, named)
     if not environments:
         warnings += [
@@ -169,6 +171,31 @@ def _specialise(named: Sequence[PlannedStage]) -> list[PlannedStage]:
             wanted.update(declared)
         result.append(replace(planned, stage=stage))
     return result[::-1]
+
+
+def _satisfy_needs(named: Sequence[PlannedStage], decisions: list[str], warnings: list[str]) -> list[PlannedStage]:
+    """Have every stage make its columns as the stages need them that read them."""
+    needs = [(planned, planned.stage.column_needs()) for planned in named]
+    result: list[PlannedStage] = []
+    for index, planned in enumerate(named):
+        asked: dict[str, list[ColumnNeed]] = {}
+        for column in planned.stage.outputs():
+            for reader, needed in needs[index + 1 :]:
+                if column in needed:
+                    asked.setdefault(column, []).append(ColumnNeed(reader.name, needed[column]))
+                if column in reader.stage.outputs() or column in reader.stage.removes():
+                    break  # what comes after it reads another column of this name
+        if not asked:
+            result.append(planned)
+            continue
+        try:
+            made = planned.stage.made_for(asked)
+        except UsageError as error:
+            raise PlanError(str(error)) from error
+        decisions += made.decisions
+        warnings += made.warnings
+        result.append(replace(planned, stage=made.stage))
+    return result
 
 
 def check_stage_list(stages: Iterable[object]) -> list[Stage]:

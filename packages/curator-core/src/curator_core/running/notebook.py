@@ -1,4 +1,4 @@
-"""What a notebook shows: progress in the cell, errors of a few lines, results as tables.
+"""What a notebook shows of a run while it runs: its progress, in the cell.
 
 Nothing here imports IPython: what a notebook brings is used where it is there already.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from curator_core import formatting
@@ -61,47 +61,3 @@ def progress_html(progress: RunProgress) -> str:
     bar = f'<progress value="{done}" max="{total}" style="width:100%"></progress>' if total else ""
     state = "" if progress.state == "running" else f" {html.escape(progress.state)}:"
     return f"<div><b>{html.escape(progress.name)}</b>{state} {html.escape(', '.join(parts))}{bar}</div>"
-
-
-def text_html(text: str) -> str:
-    """Text that was made for a terminal, as it is."""
-    return f'<pre style="white-space:pre-wrap">{html.escape(text)}</pre>'
-
-
-def table_html(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table: the first column is text, the others are numbers."""
-    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td style="text-align:{"left" if n == 0 else "right"}">{html.escape(_shown(value))}</td>'
-            for n, value in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def summary_html(summary: Mapping[str, Any], headline: str) -> str:
-    """A run's summary: the headline, a row for each stage, problems and warnings."""
-    rows = [
-        (
-            stage["name"],
-            stage["rows_in"],
-            stage["rows_out"],
-            sum(stage["dropped"].values()) or "",
-            sum(stage["rejected"].values()) or "",
-            stage["quarantined"] or "",
-        )
-        for stage in summary["stages"]
-    ]
-    notes = "".join(
-        f"<p><b>{word[:-1]}:</b> {html.escape(text)}</p>" for word in ("problems", "warnings") for text in summary[word]
-    )
-    table = table_html(("stage", "rows in", "kept", "dropped", "rejected", "quarantined"), rows) if rows else ""
-    return f"<p>{html.escape(headline)}</p>{notes}{table}"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
+from curator_core.worker.stage_log import LEVELS
 
 
 @dataclass(frozen=True)
@@ -20,19 +21,24 @@ class RunOptions:
     on_error: Literal["fail", "quarantine"] = "fail"
     retries: int = 0
     max_error_fraction: float | None = None
+    max_reject_fraction: float = 0.05
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
     limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ("fail", "quarantine"):
             raise UsageError(f"on_error must be 'fail' or 'quarantine', not {self.on_error!r}")
-        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
-            raise UsageError(f"retries must be a whole number of 0 or more, not {self.retries!r}")
-        fraction = self.max_error_fraction
-        if fraction is not None and not 0 <= fraction <= 1:
-            raise UsageError(f"max_error_fraction must be between 0 and 1, not {fraction!r}")
-        if self.limit is not None and (isinstance(self.limit, bool) or self.limit < 1):
-            raise UsageError(f"limit must be a number of sources of 1 or more, not {self.limit!r}")
+        if self.log_level not in LEVELS:
+            raise UsageError(f"log_level must be one of {', '.join(LEVELS)}, not {self.log_level!r}")
+        check_whole("retries", self.retries, least=0)
+        check_whole("limit", self.limit, optional=True)
+        for name in ("max_error_fraction", "max_reject_fraction"):
+            fraction = getattr(self, name)
+            if name == "max_error_fraction" and fraction is None:
+                continue
+            if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+                raise UsageError(f"{name} must be a number between 0 and 1, not {fraction!r}")
         if (self.resume or self.retry) and self.run_dir is None:
-            raise UsageError("resume needs the run_dir of the run to go on with")
+            raise UsageError("resume needs the run_dir of the run to continue")
         if self.fresh and (self.resume or self.retry):
-            raise UsageError("fresh starts over and resume goes on: choose one")
+            raise UsageError("fresh starts over and resume continues: choose one")

@@ -1,22 +1,172 @@
-"""The output folders of a run and the file that says that one is finished."""
+"""The output folders of a run: whose they are, what is in them, and the success file that says that one is finished."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
-from curator_core.arrow.arrays import to_numpy
+from curator_core import storage
+from curator_core.accounts.events import Event
+from curator_core.errors import RunRefused
+from curator_core.model.lineage import source_of
+from curator_core.model.stage import ProcessingStage, overrides
 from curator_core.model.task import FileRecord
+from curator_core.planning.plan import Plan
 
 SUCCESS = "_SUCCESS"
 
 
-def _mark(stage: str, rows: int, size: int, names: Sequence[str], records: Sequence[FileRecord]) -> Iterator[str]:
-    """The content of a mark: JSON with a line for each file, because there may be a million of them."""
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A stage that fills a folder."""
+
+    name: str
+    stage: ProcessingStage[Any, Any]
+    folder: str
+
+
+@dataclass(slots=True)
+class Finished:
+    """What the finishing pass left: the files of each writer in numbers, and what the user should hear of."""
+
+    written: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: int = 0
+    bytes: int = 0
+    rows: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+class Outputs:
+    """The folders that a run fills.
+
+    ``success_files`` holds, by absolute folder, the checksum of the success file that this run (an earlier attempt of it)
+    has put there. It grows as folders are finished; ``note`` is called after each entry and before the file appears, so
+    that a run that is killed in between can be resumed. A run without a run directory notes nothing.
+    """
+
+    def __init__(
+        self, plan: Plan, success_files: Mapping[str, str] | None = None, note: Callable[[], None] = lambda: None
+    ) -> None:
+        self.plan = plan
+        self.success_files = dict(success_files or {})
+        self.note = note
+        self.writers = [
+            Writer(planned.name, planned.stage, folder)
+            for planned in plan.stages
+            if (folder := planned.stage.output_folder())
+        ]
+
+    def require_own(self, *, recorded: bool) -> None:
+        """Refuse to write over what another run has finished: files are named after their sources in every run.
+
+        ``recorded``: whether this run has a run directory; without one it cannot know its own output again.
+        """
+        for writer in self.writers:
+            if self._finished_by_another(writer.folder):
+                holds = "the finished output of another run" if recorded else "finished output"
+                ways = (
+                    "or replace what is there with fresh=True (--fresh)"
+                    if recorded
+                    else "replace what is there with fresh=True, or run with a run_dir, which recognises its own output"
+                )
+                raise RunRefused(
+                    f"stage {writer.name!r} writes to {writer.folder!r}, which holds {holds}: choose another folder, {ways}"
+                )
+
+    def unmark(self) -> None:
+        """Remove the success files: a folder that is about to change is not finished any more."""
+        for writer in self.writers:
+            path = storage.join(writer.folder, SUCCESS)
+            if storage.exists(path):
+                storage.remove(path)
+
+    def are_there(self, events: Iterable[Event]) -> bool:
+        """Whether the files that these events name still exist; what a finishing pass has repacked is not looked for."""
+        for event in events:
+            for stage, record in event.outputs:
+                if stage in self._direct:
+                    folder, present = self._direct[stage]
+                    if storage.relative(record.path, folder) not in present:
+                        return False
+        return True
+
+    def finish(self, outputs: Mapping[str, Sequence[FileRecord]], sources: AbstractSet[str]) -> Finished:
+        """The finishing pass of each stage, and a success file in each folder.
+
+        ``outputs`` are the files that count, by stage and in lineage order. Files in a folder that are named after one of
+        ``sources`` and that nothing stands for are what earlier attempts left, and are removed.
+        """
+        for writer in self.writers:
+            if self._finished_by_another(writer.folder):
+                raise RunRefused(
+                    f"another run has finished its output in {writer.folder!r} while this one ran, and their files have "
+                    "the same names: choose another folder, or write it all again with fresh=True (--fresh)"
+                )
+        done = Finished()
+        for planned in self.plan.stages:
+            records = _once(outputs.get(planned.name, []))
+            if overrides(planned.stage, "finish"):
+                standing = planned.stage.finish(records)
+                if standing is not None:
+                    records = list(standing)
+            folder = planned.stage.output_folder()
+            if folder:
+                self._finish_folder(planned.name, folder, records, sources, done)
+        return done
+
+    def _finish_folder(
+        self, stage: str, folder: str, records: Sequence[FileRecord], sources: AbstractSet[str], done: Finished
+    ) -> None:
+        names = [storage.relative(record.path, folder) for record in records]
+        others = _remove_strays(folder, set(names), sources)
+        if others:
+            done.warnings.append(
+                f"{folder!r} also holds {others} files that this run did not write; {SUCCESS} does not list them"
+            )
+        storage.make_folder(folder)
+        rows, size = sum(record.rows for record in records), sum(record.bytes for record in records)
+        with storage.write_atomic(storage.join(folder, SUCCESS)) as out:
+            for text in _success_text(stage, rows, size, names, records):
+                out.write(text.encode("utf-8", "surrogatepass"))
+            out.flush()
+            self.success_files[storage.absolute(folder)] = out.sha256
+            self.note()
+        done.written[stage] = {"folder": storage.absolute(folder), "files": len(records)}
+        done.files += len(records)
+        done.bytes += size
+        done.rows += rows
+
+    def _finished_by_another(self, folder: str) -> bool:
+        path = storage.join(folder, SUCCESS)
+        if not storage.exists(path):
+            return False
+        return checksum(storage.read_bytes(path)) != self.success_files.get(storage.absolute(folder))
+
+    @functools.cached_property
+    def _direct(self) -> dict[str, tuple[str, set[str]]]:
+        """Each writer that leaves its files as they are: its folder, and what is in it; listed once."""
+        found: dict[str, tuple[str, set[str]]] = {}
+        for writer in self.writers:
+            if not writer.stage.repacks():
+                paths = storage.list_files(writer.folder) if storage.exists(writer.folder) else []
+                found[writer.name] = (writer.folder, {storage.relative(path, writer.folder) for path in paths})
+        return found
+
+
+def checksum(data: bytes) -> str:
+    """What a success file is known by."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _success_text(
+    stage: str, rows: int, size: int, names: Sequence[str], records: Sequence[FileRecord]
+) -> Iterator[str]:
+    """The content of a success file: JSON with a line for each file, because there may be a million of them."""
     yield f'{{"stage": {json.dumps(stage)}, "rows": {rows}, "bytes": {size}, "files": ['
     end = "\n"
     for name, record in zip(names, records, strict=True):
@@ -26,8 +176,29 @@ def _mark(stage: str, rows: int, size: int, names: Sequence[str], records: Seque
     yield "\n]}\n"
 
 
-def _checksum(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _remove_strays(folder: str, standing: AbstractSet[str], sources: AbstractSet[str]) -> int:
+    """Remove what earlier attempts of this run left: files named after its sources that no event stands for. How many
+    other files there are.
+    """
+    if not storage.exists(folder):
+        return 0
+    targets = {storage.file_name(name) for name in (*standing, SUCCESS)}
+    # Another run may share the folder and the sources: what this stage has not written the like of is not its own.
+    endings = {_ending(name) for name in targets - {SUCCESS}}
+    others = 0
+    for path in storage.list_files(folder, hidden=True):
+        name = storage.relative(path, folder)
+        if name in standing or name == SUCCESS:
+            continue
+        file = storage.file_name(path)
+        temporary = storage.is_temporary(path)
+        target = storage.target_name(path) if temporary else file
+        ours = source_of(target) in sources and (not endings or _ending(target) in endings)
+        if ours or (temporary and target in targets):
+            storage.remove(path)
+        elif not file.startswith((".", "_")):
+            others += 1
+    return others
 
 
 def _ending(name: str) -> str:
@@ -45,15 +216,3 @@ def _once(records: Sequence[FileRecord]) -> list[FileRecord]:
     for record in records:
         by_path[record.path] = record
     return list(by_path.values())
-
-
-def _add_outputs(found: dict[str, list[tuple[int, int, FileRecord]]], places: Any, outputs: pa.ListArray) -> None:
-    """Add the outputs of events to those of each stage, with the place of the event and their number there."""
-    if isinstance(outputs, pa.ChunkedArray):
-        outputs = pa.concat_arrays(outputs.chunks)
-    values = outputs.flatten()
-    lengths = to_numpy(outputs.value_lengths())
-    owners = [place for place, length in zip(places.tolist(), lengths.tolist(), strict=True) for _ in range(length)]
-    columns = [values.field(name).to_pylist() for name in ("stage", "path", "rows", "bytes", "sha256")]
-    for number, (place, stage, *record) in enumerate(zip(owners, *columns, strict=True)):
-        found.setdefault(stage, []).append((place, number, FileRecord(*record)))

@@ -22,7 +22,6 @@ from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.stage import ANY_COLUMNS, Merge, needed_columns, overrides
 from curator_core.model.task import DocumentBatch, EmptyTask, Task
 from curator_core.planning.plan import Plan, PlannedStage
-from curator_core.running.notebook import text_html
 from curator_core.worker.context import RunContext
 from curator_core.worker.group import GroupRunner
 
@@ -101,7 +100,7 @@ class Preview:
         }
 
     def _repr_html_(self) -> str:
-        return text_html(self.describe())
+        return formatting.text_html(self.describe())
 
 
 def stage_text(stage: StageTotals) -> str:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+import pyarrow as pa
+
+from curator_core import storage
 from curator_core.accounts.tally import StageTotals, Tally
-from curator_core.model.task import Task
+from curator_core.errors import UsageError
+from curator_core.model.task import DocumentBatch, FileGroupTask, Task
+from curator_core.running.summary_html import summary_html
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Progress = Callable[["RunProgress"], None]
 
@@ -41,6 +50,7 @@ class RunSummary:
     sources: int = 0
     sources_skipped: int = 0
     sources_failed: int = 0
+    sources_rejecting: int = 0  # those that have lost more rows to rejects than max_reject_fraction
     stages: list[StageTotals] = field(default_factory=list)
     files: int = 0
     bytes: int = 0
@@ -57,6 +67,11 @@ class RunSummary:
         return {"done": 0, "failed": 1, "quarantined": 3}[self.state]
 
     @property
+    def rows_in(self) -> int:
+        """Rows that were read: those of the stage that was given the most."""
+        return max((stage.rows_in for stage in self.stages), default=0)
+
+    @property
     def rows_dropped(self) -> int:
         return sum(stage.rows_dropped for stage in self.stages)
 
@@ -70,6 +85,53 @@ class RunSummary:
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "exit_code": self.exit_code}
+
+
+class RunStream(Iterator[Task[Any]]):
+    """The tasks that reach the end, as they do. When there are no more the accounts are closed and ``summary`` is there.
+
+    Leaving off early (``break``, `close`) stops the run; with a run directory it can be resumed.
+    """
+
+    def __init__(self, tasks: Generator[Task[Any], None, RunResult]) -> None:
+        self._tasks = tasks
+        self._result: RunResult | None = None
+
+    def __next__(self) -> Task[Any]:
+        try:
+            return next(self._tasks)
+        except StopIteration as end:
+            if end.value is not None:  # a second call after the end brings nothing
+                self._result = end.value
+            raise StopIteration from None
+
+    @property
+    def summary(self) -> RunSummary:
+        if self._result is None:
+            raise UsageError("the summary of a run is there when its last task has been taken")
+        return self._result.summary
+
+    def close(self) -> None:
+        """Stop the run where it is."""
+        self._tasks.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Where the page of a run is; in a notebook, the page itself."""
+
+    path: str
+
+    def _repr_html_(self) -> str:
+        page = storage.read_bytes(self.path).decode("utf-8", "replace")
+        # In a frame of its own: its style must not reach the notebook, and nothing in it may run there.
+        return f'<iframe srcdoc="{escape(page)}" sandbox="" title="report" style="width:100%;height:640px;border:0"></iframe>'
 
 
 _LEFT = ("dropped", "rejected", "quarantined")
@@ -92,6 +154,34 @@ class RunResult(Sequence[Task[Any]]):
         left = [f"{name} {rows:,}" for name in _LEFT if (rows := getattr(summary, f"rows_{name}"))]
         parts = [f"{len(self.tasks)} results", f"{summary.sources} sources", *(f"rows {text}" for text in left)]
         return f"RunResult({summary.name!r} {summary.state}: {', '.join(parts)}, {summary.seconds:g} s)"
+
+    def _repr_html_(self) -> str:
+        return summary_html(self.summary.as_dict(), repr(self))
+
+    def to_arrow(self) -> pa.Table:
+        """The rows of all results as one table; columns that some of them lack are null there."""
+        return self._rows().to_pyarrow()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows of all results as one frame."""
+        return self._rows().to_pandas()
+
+    def _rows(self) -> DocumentBatch:
+        tables = [task.to_pyarrow() for task in self.tasks if isinstance(task, DocumentBatch)]
+        if len(tables) < len(self.tasks):
+            files = [path for task in self.tasks if isinstance(task, FileGroupTask) for path in task.data]
+            there = f"files ({', '.join(map(repr, files[:2]))}, …)" if files else type(self.tasks[0]).__name__
+            raise UsageError(
+                f"the results of {self.summary.name!r} are {there}, not rows: read what was written, or leave the writer "
+                "out to have the rows here"
+            )
+        return DocumentBatch(data=pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({}))
+
+    def report(self) -> RunReport:
+        """The page of the run (``report.html``), which a notebook shows in its cell."""
+        if self.run_dir is None:
+            raise UsageError("a report is made of what a run directory holds: run with run_dir='runs/mine'")
+        return RunReport(storage.join(self.run_dir, "report.html"))
 
     def __len__(self) -> int:
         return len(self.tasks)

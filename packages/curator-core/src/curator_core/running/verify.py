@@ -10,7 +10,7 @@ from curator_core.accounts.source_list import SourceList
 from curator_core.errors import UsageError
 from curator_core.model.lineage import source_of
 from curator_core.running.directory import RunDirectory
-from curator_core.running.outputs import SUCCESS, _checksum
+from curator_core.running.outputs import SUCCESS, checksum
 
 
 def verify(run_dir: str) -> list[str]:
@@ -31,7 +31,7 @@ def verify(run_dir: str) -> list[str]:
             continue
         written = storage.read_bytes(mark)
         recorded = record.get("marks", {}).get(folder)  # early runs have not noted it
-        if recorded is not None and _checksum(written) != recorded:
+        if recorded is not None and checksum(written) != recorded:
             problems.append(
                 f"{stage}: {mark!r} is not the one that this run wrote: another run has replaced the output"
             )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from curator_core import storage
+from curator_core.errors import MissingDependency
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import FanOut, Merge, ProcessingStage, SourceStage
@@ -273,6 +276,69 @@ class Raise(ProcessingStage[DocumentBatch, DocumentBatch]):
     def _refuse(self, ids: list[int]) -> None:
         if self.bad in ids:
             raise ValueError(f"row {self.bad} is not to be had")
+
+
+@dataclass
+class FailIn(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Fails in ``hook``: with an error of the run's own kinds if ``missing``, otherwise with one of Python's."""
+
+    hook: str = "setup"
+    missing: bool = False
+
+    def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
+        self._reach("setup_on_node")
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._reach("setup")
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        self._reach("process")
+        return task.with_data(task.data)
+
+    def teardown(self) -> None:
+        self._reach("teardown")
+
+    def _reach(self, hook: str) -> None:
+        if hook == self.hook:
+            if self.missing:
+                raise MissingDependency('the model needs a package: pip install "a-package[models]"')
+            raise ValueError(f"{hook} is not to be had\nand this is why")
+
+
+@dataclass
+class Leave(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Calls ``sys.exit()`` on tasks that hold a row with this id."""
+
+    bad: int = 3
+    code: int = 7
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self.bad in task.to_pyarrow()["id"].to_pylist():
+            sys.exit(self.code)
+        return task.with_data(task.data)
+
+
+@dataclass
+class Hang(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Never gets through with tasks that hold a row with this id."""
+
+    bad: int = 3
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        while self.bad in task.to_pyarrow()["id"].to_pylist():
+            pass
+        return task.with_data(task.data)
+
+
+@dataclass
+class HoldLock(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Made with a lock, which no other process can be given."""
+
+    def __post_init__(self) -> None:
+        self.locks = {"own": threading.Lock()}
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.data)
 
 
 @dataclass

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
-from curator_core.model.stage import ProcessingStage
+from curator_core.model.stage import ColumnNeed, MadeFor, ProcessingStage
 from curator_image.batch import BYTES, KEY, PICTURES, PIXELS, SHARD, THUMB, ImageBatch, tensor_column
 from curator_image.decode.dali import DaliDecoder, dali_installed
+from curator_image.decode.needs import MADE_AS, derive, written
 from curator_image.decode.picture import Mode, Picture, Resample
 from curator_image.decode.pictures import Decoder, DecoderName, Pixels, cpu_decoder, encoded
 from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE
@@ -28,7 +29,7 @@ class DecodeOptions:
 
     size: int | None = None
     mode: Mode | None = None
-    resample: Resample = "bicubic"
+    resample: Resample | None = None
     thumb_size: int = 128
     decoder: DecoderName = "auto"
     detail: float = 1.0
@@ -44,7 +45,9 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
     ``mode``, ``resample``), and ``thumb``, the whole image squashed to ``thumb_size``, for measures. With neither
     wanted it does nothing. Tried by hand, outside of a pipeline, it adds what ``columns`` names.
 
-    A ``size`` or ``mode`` of None is 224 and ``crop``, unless the plan finds a later stage that asks for others.
+    What is None of ``size``, ``mode`` and ``resample`` is what the model of a later stage needs, by its
+    ``preprocessor_config.json``; where none says, 224, ``crop`` and ``bicubic``. What is given is made, and the plan warns if a
+    model needs another.
 
     ``decoder``: ``auto`` is DALI where the stage has a GPU and DALI is installed, and libjpeg-turbo otherwise;
     ``dali`` without a GPU uses DALI's CPU operators; ``turbo`` is libjpeg-turbo for JPEGs and Pillow for the rest;
@@ -54,6 +57,7 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
     columns: Sequence[Literal["pixels", "thumb"]] = PICTURES  # type: ignore[assignment]
 
     _decoder: Decoder | None = field(default=None, init=False, repr=False, compare=False)
+    _needed: Picture | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("thumb_size", "max_pixels", "max_side"):
@@ -71,8 +75,9 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
     def pictures(self) -> dict[str, Picture]:
         """Which picture each column holds."""
         size = self.size or DEFAULT_SIZE
+        chosen = Picture(size, size, self.mode or "crop", self.resample or "bicubic", self.detail)
         return {
-            PIXELS: Picture(size, size, self.mode or "crop", self.resample, self.detail),
+            PIXELS: self._needed or chosen,
             THUMB: Picture(self.thumb_size, self.thumb_size, "squash", "bilinear"),
         }
 
@@ -84,6 +89,19 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
 
     def needed_by(self, columns: frozenset[str]) -> Self:
         return self.with_(columns=[name for name in self.columns if name in columns])
+
+    def made_for(self, needs: Mapping[str, Sequence[ColumnNeed]]) -> MadeFor:
+        """Pixels as models need them; see `curator_image.decode.needs`."""
+        pixels = needs.get(PIXELS, ())
+        derived = derive(self.name, self.pictures()[PIXELS], self._chosen(), pixels)
+        twin = self.with_()
+        if all(isinstance(need.need, Picture) for need in pixels):
+            twin._needed = derived.picture
+        return MadeFor(twin, derived.decisions, derived.warnings)
+
+    def _chosen(self) -> frozenset[str]:
+        names = ("size", "mode", "resample")
+        return frozenset(name for name in names if self._needed is not None or getattr(self, name) is not None)
 
     def setup(self, worker: WorkerMetadata) -> None:
         limits: dict[str, Any] = {"max_pixels": self.max_pixels, "max_side": self.max_side}
@@ -121,19 +139,28 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
                     message=error.message,
                     raw=images[row],
                 )
-            task = task.filter(pa.array(good))
-            arrays = tuple(_closed_up(array, good) for array in arrays)
-        for name, array in zip(self.columns, arrays, strict=True):
-            task = task.append_column(name, tensor_column(array))
+            task = task.filter(array(good))
+            arrays = tuple(_closed_up(pixels, good) for pixels in arrays)
+        for name, pixels in zip(self.columns, arrays, strict=True):
+            task = task.append_column(name, tensor_column(pixels))
+        if PIXELS in self.columns:
+            task = _noted(task, written(pictures[PIXELS], self._chosen()))
         return task
 
 
-def _closed_up(array: Pixels, good: NDArray[np.bool_]) -> Pixels:
+def _noted(task: ImageBatch, made_as: bytes) -> ImageBatch:
+    """The batch with a note in the metadata of its pixels."""
+    table = task.to_pyarrow()
+    place = table.column_names.index(PIXELS)
+    return task.with_data(table.set_column(place, table.field(place).with_metadata({MADE_AS: made_as}), table[PIXELS]))
+
+
+def _closed_up(pixels: Pixels, good: NDArray[np.bool_]) -> Pixels:
     """The good rows, moved together in place: a copy of the array would cost more than the decoding did."""
     kept = 0
-    for row in range(len(array)):
+    for row in range(len(pixels)):
         if good[row]:
             if kept != row:
-                array[kept] = array[row]
+                pixels[kept] = pixels[row]
             kept += 1
-    return array[:kept]
+    return pixels[:kept]

@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from curator_core.errors import UsageError
+from curator_image.decode.picture import Picture, Resample
+from curator_image.models.source import ModelNotFound, local_file, split_model
 
-_RESAMPLE = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+# Where a model folder says it; the first that is there and says something counts.
+CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
+
+# Pillow's numbers.
+_RESAMPLE = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
+# Filters that torch has, and the nearest of them for those that it has not.
+_ON_DEVICE = {"lanczos": "bicubic", "box": "bilinear"}
+# What the models of stages' defaults need, at their pinned revisions: known before they are downloaded.
+PUBLISHED = {"openai/clip-vit-large-patch14": Picture(224, 224, "crop", "bicubic")}
 
 
 @dataclass(frozen=True)
@@ -27,17 +37,23 @@ class Preprocessing:
     @classmethod
     def load(cls, folder: Path) -> Preprocessing:
         """Read it from a model folder."""
-        for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-            path = folder / name
-            if path.is_file():
-                values = json.loads(path.read_text(encoding="utf-8"))
-                values = values.get(key, {}) if key else values
-                if values:
-                    return cls.from_values(values)
+        for name in CONFIG_FILES:
+            if (folder / name).is_file() and (found := cls.read(folder / name)):
+                return found
         raise UsageError(
             f"the model folder {str(folder)!r} has no preprocessor_config.json, which says how its images are resized "
             "and normalised: copy it from the model's repository"
         )
+
+    @classmethod
+    def read(cls, path: Path) -> Preprocessing | None:
+        """Read it from one of `CONFIG_FILES`; None where the file says nothing of images."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            values = values.get("image_processor") if path.name == "processor_config.json" else values
+            return cls.from_values(values) if values else None
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise UsageError(f"{str(path)!r} does not say how images are resized and normalised: {error}") from error
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Preprocessing:
@@ -63,6 +79,22 @@ class Preprocessing:
             mean=tuple(values["image_mean"]) if normalises and "image_mean" in values else (0.0, 0.0, 0.0),
             std=tuple(values["image_std"]) if normalises and "image_std" in values else (1.0, 1.0, 1.0),
         )
+
+    @property
+    def picture(self) -> Picture | None:
+        """The picture to make of an image, from which the device makes exactly what the model's own processor does.
+
+        It is what the processor resizes to, before it crops. None where the processor does not resize, or in a way
+        that pictures are not made.
+        """
+        if self.resample not in get_args(Resample):
+            return None
+        resample: Any = self.resample
+        if self.size:
+            return Picture(*self.size, "squash", resample)
+        if self.shortest_edge and (not self.crop or max(self.crop) <= self.shortest_edge):
+            return Picture(self.shortest_edge, self.shortest_edge, "crop", resample)
+        return None
 
     @property
     def target(self) -> tuple[int, int] | None:
@@ -98,11 +130,12 @@ class Preprocessing:
             to = (self.shortest_edge, other) if height <= width else (other, self.shortest_edge)
         else:
             to = (height, width)
-        smooth = self.resample in ("bilinear", "bicubic")
+        mode = _ON_DEVICE.get(self.resample, self.resample)
+        smooth = mode in ("bilinear", "bicubic")
         # Pillow, the reference, goes along one axis after the other and has whole numbers after each.
         for step in ((height, to[1]), to):
             if tuple(images.shape[-2:]) != step:
-                images = torch.nn.functional.interpolate(images, size=step, mode=self.resample, antialias=smooth)
+                images = torch.nn.functional.interpolate(images, size=step, mode=mode, antialias=smooth)
                 images = images.round_().clamp_(0, 255)
         if self.crop:
             crop_height, crop_width = self.crop
@@ -113,6 +146,20 @@ class Preprocessing:
             top, left = (images.shape[-2] - crop_height) // 2, (images.shape[-1] - crop_width) // 2
             images = images[..., top : top + crop_height, left : left + crop_width]
         return images
+
+
+def needed_picture(model: str, revision: str | None = None) -> tuple[bool, Picture | None]:
+    """Whether a model's preprocessing can be seen from here without a network, and the picture that it needs, if any."""
+    try:
+        for name in CONFIG_FILES:
+            path = local_file(model, revision, name)
+            if path is not None and (found := Preprocessing.read(path)):
+                return True, found.picture
+    except ModelNotFound:  # it may be where the workers are; if not, their setup says so
+        return False, None
+    name, at = split_model(model, revision)
+    published = PUBLISHED.get(name) if at == split_model(name)[1] else None
+    return published is not None, published
 
 
 def _height_width(value: Any) -> tuple[int, int] | None:

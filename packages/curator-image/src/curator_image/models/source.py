@@ -100,6 +100,20 @@ def locate_folder(model: str, revision: str | None = None) -> Path:
     return folder
 
 
+def local_file(model: str, revision: str | None, filename: str) -> Path | None:
+    """A file of a Hugging Face model if it is on this machine, in a folder or in the cache; nothing is downloaded."""
+    local = _local(model)
+    if local is not None:
+        return local / filename if (local / filename).is_file() else None
+    name, revision = split_model(model, revision)
+    try:
+        import huggingface_hub
+    except ImportError:
+        return None
+    found = huggingface_hub.try_to_load_from_cache(name, filename, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
 def locate_file(file: HubFile) -> Path:
     """The local path of one file: given as a path, as ``org/name`` and ``filename``, or as an https address."""
     if file.model.startswith(("https://", "http://")):

@@ -1,0 +1,202 @@
+"""Is everything accounted for, and what came of it? Shares, totals and results of a run, from its accounts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.accounts.accounts import Accounts
+from curator_core.accounts.events import DONE, FAILED, MERGED
+from curator_core.accounts.ledger import read_results
+from curator_core.accounts.tally import StageTotals, Tally
+from curator_core.arrow.arrays import to_numpy
+from curator_core.errors import AccountingError
+from curator_core.model.codec import decode_task
+from curator_core.model.task import FileGroupTask, FileRecord, Task
+from curator_core.planning.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRejects:
+    """How many rows of a source were read, and how many of these rejected."""
+
+    source: str
+    read: int
+    rejected: int
+
+    @property
+    def fraction(self) -> float:
+        return self.rejected / self.read if self.read else 0.0
+
+
+@dataclass
+class Totals:
+    """What the events that count add up to: by stage, and the files of each stage in lineage order."""
+
+    tally: Tally
+    outputs: dict[str, list[FileRecord]] = field(default_factory=dict)
+    sources_failed: int = 0
+    rejects: list[SourceRejects] = field(default_factory=list)
+
+
+def require_complete(accounts: Accounts, sources: Iterable[str]) -> None:
+    """Raise `AccountingError` if a part of a source is accounted for nowhere."""
+    short = [accounts.settle(source) for source in sources if not accounts.is_complete(source)]
+    short = [settlement for settlement in short if settlement.missing]
+    if not short:
+        return
+    first = short[0]
+    where = f"; stage {first.last_stage!r} saw it last" if first.last_stage else ", and no stage has recorded it"
+    more = f" ({len(short) - 1} more sources are short too)" if len(short) > 1 else ""
+    raise AccountingError(
+        f"source {first.source!r} is short of {first.missing} of its share: task {first.missing_task!r} was never "
+        f"accounted for{where}{more}. Run again with resume to make up for it"
+    )
+
+
+def settled_shares(accounts: Accounts, sources: Sequence[str]) -> dict[str, str]:
+    """Where the shares of all sources ended, as exact fractions; `AccountingError` if they do not add up."""
+    ends = accounts.shares(sources)
+    merged = ends.pop(MERGED)
+    if merged or sum(ends.values()) != len(sources):
+        found = ", ".join(f"{kind} {share}" for kind, share in ends.items())
+        raise AccountingError(
+            f"the shares of {len(sources)} sources do not add up: {found}, and {len(sources) - sum(ends.values())} is "
+            "missing. Run again with resume to make up for it"
+        )
+    return {kind: str(share) for kind, share in ends.items()}
+
+
+def totals(accounts: Accounts, plan: Plan, by_segment: Sequence[Sequence[str]]) -> Totals:
+    """What the stages did and wrote; a stage that had nothing to do is in it too."""
+    result = Totals(empty_tally(plan))
+    for sources in by_segment:
+        numbers = accounts.event_numbers(sources)
+        found: dict[str, list[tuple[int, int, FileRecord]]] = {}
+        for positions, table in accounts.tables(numbers, ["counts", "outputs"]):
+            result.tally.add_table(table["counts"])
+            _add_outputs(found, positions, table["outputs"].combine_chunks())
+        for stage, records in found.items():
+            records.sort(key=itemgetter(0, 1))
+            result.outputs.setdefault(stage, []).extend(record for _, _, record in records)
+    if by_segment and any(stage.rejected for stage in result.tally.stages.values()):
+        result.rejects = source_rejects(accounts, by_segment[0], [p.name for p in plan.stages])
+    result.sources_failed = len({task.partition(".")[0] for task in failed_tasks(accounts, by_segment)})
+    return result
+
+
+def source_rejects(accounts: Accounts, sources: Sequence[str], stages: Sequence[str]) -> list[SourceRejects]:
+    """The sources that have lost rows to rejects, those that lost the largest share first.
+
+    A source has as many rows as the stage that was given the most of it, which is its reader.
+    """
+    order = {name: number for number, name in enumerate(stages)}
+    read: dict[tuple[str, str], int] = {}
+    rejected: dict[str, int] = {}
+    numbers = accounts.event_numbers(sources)
+    for _, table in accounts.tables(numbers, ["source", "counts"]):
+        counts = table["counts"].combine_chunks()
+        owners = table["source"].dictionary_encode().combine_chunks()
+        codes = np.repeat(to_numpy(owners.indices), to_numpy(counts.value_lengths().fill_null(0)))
+        names = owners.dictionary.to_pylist()
+        values = counts.flatten()
+        stage = values.field("stage").dictionary_encode()
+        kinds = stage.dictionary.to_pylist()
+        keys, place = np.unique(codes.astype(np.int64) * len(kinds) + to_numpy(stage.indices), return_inverse=True)
+        sums = np.bincount(place, weights=to_numpy(values.field("rows_in")), minlength=len(keys))
+        for key, rows in zip(keys.tolist(), sums.tolist(), strict=True):
+            name = (names[key // len(kinds)], kinds[key % len(kinds)])
+            read[name] = read.get(name, 0) + int(rows)
+        lost = values.field("rejected")
+        there = to_numpy(pc.indices_nonzero(lost.is_valid()))
+        for code, text in zip(codes[there].tolist(), lost.drop_null().to_pylist(), strict=True):
+            rejected[names[code]] = rejected.get(names[code], 0) + sum(json.loads(text).values())
+    most: dict[str, int] = {}
+    for (source, kind), rows in read.items():
+        if source in rejected and kind in order:
+            most[source] = max(most.get(source, 0), rows)
+    found = [SourceRejects(source, max(most.get(source, 0), rows), rows) for source, rows in rejected.items() if rows]
+    return sorted(found, key=lambda item: (-item.fraction, item.source))
+
+
+def empty_tally(plan: Plan) -> Tally:
+    """A tally that has every stage but the source, in the order of the plan."""
+    tally = Tally()
+    for planned in plan.stages:
+        if planned is not plan.source:
+            tally.stages[planned.name] = StageTotals(planned.name)
+    return tally
+
+
+def failed_tasks(accounts: Accounts, by_segment: Iterable[Sequence[str]]) -> list[str]:
+    """The tasks that were set aside."""
+    sources = [source for ids in by_segment for source in ids]
+    return [task for task, _ in accounts.tasks(accounts.event_numbers(sources, FAILED))]
+
+
+def ordered_results(
+    accounts: Accounts,
+    sources: Sequence[str],
+    results: dict[str, Task[Any]],
+    run_dir: str | None,
+    *,
+    without: Set[str] = frozenset(),
+) -> list[Task[Any]]:
+    """``results`` in lineage order; those of sources that an earlier attempt finished are loaded. Not those of ``without``."""
+    numbers = accounts.event_numbers(sources, DONE)
+    ids = [task for task, _ in accounts.tasks(numbers)]
+    if without and all(task_id in without for task_id in ids):
+        return []
+    if any(task_id not in results for task_id in ids) and run_dir is not None:
+        stored = set()
+        for positions, table in accounts.tables(numbers, ["source", "path", "generation", "result", "outputs"]):
+            for position, row in zip(positions, table.to_pylist(), strict=True):
+                task_id = ids[position]
+                if task_id in results or task_id in without or not row["result"]:
+                    continue
+                if row["result"] == "stored":
+                    stored.add(task_id)
+                else:
+                    results[task_id] = _file_group(task_id, row)
+        for task_id, data in read_results(run_dir, stored).items() if stored else ():
+            results[task_id] = decode_task(data, pickled=False)
+    return [results[task_id] for task_id in ids if task_id in results]
+
+
+def count_results(accounts: Accounts, sources: Sequence[str]) -> int:
+    """How many tasks of these sources have reached the end."""
+    return len(accounts.event_numbers(sources, DONE))
+
+
+def _add_outputs(
+    found: dict[str, list[tuple[int, int, FileRecord]]], positions: np.ndarray, outputs: pa.ListArray
+) -> None:
+    """Add the outputs of events to those of each stage, with the position of the event and their number there."""
+    if isinstance(outputs, pa.ChunkedArray):
+        outputs = pa.concat_arrays(outputs.chunks)
+    values = outputs.flatten()
+    lengths = to_numpy(outputs.value_lengths())
+    owners = np.repeat(positions, lengths).tolist()
+    columns = [values.field(name).to_pylist() for name in ("stage", "path", "rows", "bytes", "sha256")]
+    for number, (position, stage, *record) in enumerate(zip(owners, *columns, strict=True)):
+        found.setdefault(stage, []).append((position, number, FileRecord(*record)))
+
+
+def _file_group(task_id: str, row: dict[str, Any]) -> FileGroupTask:
+    """The result of an event that is held by the event itself."""
+    if row["result"] == "outputs":
+        records = [FileRecord(o["path"], o["rows"], o["bytes"], o["sha256"]) for o in row["outputs"]]
+        paths = [record.path for record in records]
+    else:
+        paths, listed = json.loads(row["result"])
+        records = [FileRecord(*record) for record in listed]
+    return FileGroupTask(
+        data=paths, records=records, task_id=task_id, _source=row["source"], _generation=row["generation"]
+    )
