@@ -209,7 +209,6 @@ def test_memory_of_a_process_that_left_the_tree_is_counted_and_the_process_is_en
         subprocess.run([sys.executable, "-c", middle], check=True)
         while not (os.path.exists({str(pid_file)!r}) and os.path.getsize({str(pid_file)!r})):
             time.sleep(0.01)
-        time.sleep(0.5)
         """,
     )
     code, printed, _ = bench(

@@ -159,13 +159,6 @@ def check_number(stage: object, name: str, *, low: float | None = None, high: fl
         )
 
 
-def check_whole(stage: object, name: str, *, low: int) -> None:
-    """Raise unless the parameter is a whole number that is large enough."""
-    value = getattr(stage, name)
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-        raise UsageError(f"{type(stage).__name__}.{name} must be a whole number of {low} or more, not {value!r}")
-
-
 def check_range(stage: object, low: str, high: str) -> None:
     """Raise unless both parameters are numbers and the first is no more than the second."""
     check_number(stage, low)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import scalar
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import number
 from curator_text import _unicode
 from curator_text.features.batch import TextFeatures
@@ -45,7 +45,6 @@ from curator_text.filters.base import (
     between,
     check_number,
     check_range,
-    check_whole,
     ratio,
     share,
     spread,
@@ -368,7 +367,7 @@ class CommonEnglishWordsFilter(TextFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(self, "min_num_common_words", low=0)
+        check_whole("CommonEnglishWordsFilter.min_num_common_words", self.min_num_common_words, least=0)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         counts = text.per_row(known_word_counts, COMMON_ENGLISH_WORDS)

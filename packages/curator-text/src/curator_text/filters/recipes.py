@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import count, number
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
@@ -51,7 +51,7 @@ from curator_text.features.words import (
     words_having,
     words_of,
 )
-from curator_text.filters.base import TextFilter, check_number, check_whole, ratio, share
+from curator_text.filters.base import TextFilter, check_number, ratio, share
 from curator_text.filters.heuristic import COMMON_ENGLISH_WORDS
 from curator_text.filters.repetition import MOST_WORDS
 
@@ -303,7 +303,7 @@ class C4ParagraphFilter(TextFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_limits(self)
-        check_whole(self, "min_paragraphs", low=1)
+        check_whole("C4ParagraphFilter.min_paragraphs", self.min_paragraphs)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return text.per_row(_nth_longest_lines, self.min_paragraphs)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import count
 from curator_text.features.batch import TextFeatures
 from curator_text.features.block import Block
@@ -29,7 +29,7 @@ from curator_text.features.lines import (
     sentence_counts,
 )
 from curator_text.features.words import word_counts
-from curator_text.filters.base import TextFilter, at_least, at_most, check_number, check_whole, ratio, share
+from curator_text.filters.base import TextFilter, at_least, at_most, check_number, ratio, share
 from curator_text.filters.heuristic import check_lang
 
 # n-grams are found from (n-1)-grams, all of which are kept.
@@ -180,6 +180,6 @@ class RepeatingDuplicateNGramsFilter(TextFilter):
 
 def check_n(stage: Any) -> None:
     """Raise unless ``n`` is a number of words."""
-    check_whole(stage, "n", low=1)
+    check_whole(f"{type(stage).__name__}.n", stage.n)
     if stage.n > MOST_WORDS:
         raise UsageError(f"{type(stage).__name__}.n must be at most {MOST_WORDS}, not {stage.n!r}")
