@@ -19,7 +19,7 @@ from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
 from curator_core.storage import join, read_bytes, write_atomic
 from curator_core.storage.packing import pack, parts_folder
-from curator_text._columns import check_different, check_free, texts_of
+from curator_text._columns import check_different, check_free, texts_of, with_text
 from curator_text.packing import copy_bytes, groups
 
 _MAGIC = b"MMIDIDX\x00\x00"
@@ -84,6 +84,7 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         if self._inner is None:
             self.setup(WorkerMetadata())
+        task = with_text(self, task, self.column)
         table = task.to_pyarrow()
         check_free(self, table.column_names, self.outputs())
         texts = texts_of(self, table, self.column)

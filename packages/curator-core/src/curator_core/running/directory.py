@@ -107,9 +107,9 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Forget what ran here; the lock and the list of sources stay."""
-        for folder in ("ledger", "rejects", "results", "spill", "metrics", "plans"):
+        for folder in ("ledger", "rejects", "results", "spill", "metrics", "plans", "log"):
             self.clear_folder(folder)
-        for name in ("plan.json", "run.json", "report.html"):
+        for name in ("plan.json", "run.json", "report.html", "log.txt"):
             with contextlib.suppress(OutputError):
                 if storage.exists(self.path(name)):
                     storage.remove(self.path(name))

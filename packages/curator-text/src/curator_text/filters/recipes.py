@@ -22,6 +22,7 @@ from curator_core.formatting import count, number
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_text import _unicode
+from curator_text._columns import with_text
 from curator_text.features import DIGIT, LETTER, Block, Pieces, TextFeatures, features_of
 from curator_text.filters.base import TextFilter, check_number, check_whole, ratio, share
 from curator_text.filters.heuristic import COMMON_ENGLISH_WORDS
@@ -320,6 +321,7 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
         return f"{removes}; drops documents {documents}" if documents else removes
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
+        task = with_text(self, task, self.column)
         texts, reasons = self.edit(features_of(task, self.column))
         for reason in reasons:
             self.record_dropped(reason)

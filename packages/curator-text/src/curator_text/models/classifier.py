@@ -14,7 +14,7 @@ import pyarrow as pa
 from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch
-from curator_text._columns import check_different, check_free, texts_of
+from curator_text._columns import check_different, check_free, texts_of, with_text
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 
 
@@ -78,6 +78,7 @@ class TextClassifier(TextModel):
         return logits if len(self._labels) == 1 else logits.softmax(-1)
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
+        task = with_text(self, task, self.column)
         table = task.to_pyarrow()
         check_free(self, table.column_names, self.outputs())
         rows = self.answers(texts_of(self, table, self.column))
