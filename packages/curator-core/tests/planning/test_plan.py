@@ -201,7 +201,7 @@ class Endless(CompositeStage[DocumentBatch, DocumentBatch]):
 
 def test_a_composite_is_named_where_it_is_wrong() -> None:
     assert "'Parts' decomposes into no stages" in refused(Parts())
-    assert "'Parts' decomposes into stages, but gave <class" in refused(Parts(parts=[Add]))
+    assert "'Parts' decomposes into stages, but got <class" in refused(Parts(parts=[Add]))
     assert "'Endless' decomposes into itself" in refused(Endless())
 
 

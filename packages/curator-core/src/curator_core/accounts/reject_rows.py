@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core.accounts.events import _WORD
+from curator_core.accounts.events import WORD
 from curator_core.arrow.arrays import array
 from curator_core.formatting import plain
 from curator_core.model.recorder import Reject
@@ -16,13 +16,13 @@ from curator_core.model.spool import Spool
 
 REJECT_SCHEMA = pa.schema(
     [
-        ("kind", _WORD),  # "reject": a row that could not be read; "quarantine": a row or task that a stage failed on
-        ("run_source", _WORD),
-        ("generation", _WORD),
+        ("kind", WORD),  # "reject": a row that could not be read; "quarantine": a row or task that a stage failed on
+        ("run_source", WORD),
+        ("generation", WORD),
         ("attempt", pa.int32()),
         ("task", pa.string()),
-        ("stage", _WORD),
-        ("reason", _WORD),
+        ("stage", WORD),
+        ("reason", WORD),
         ("source", pa.string()),
         ("position", pa.string()),
         ("rows", pa.int64()),
@@ -45,7 +45,7 @@ class RejectRow:
     reject: Reject
 
 
-class _RejectRows(Spool[RejectRow]):
+class RejectRows(Spool[RejectRow]):
     """What waits for the next flush; a file of nothing but bad rows comes in one piece."""
 
     __slots__ = ()
