@@ -178,7 +178,7 @@ def test_a_stage_that_yields_is_told_to_be_a_fan_out() -> None:
 
 
 def test_what_is_no_stage_is_refused_when_it_is_added() -> None:
-    with pytest.raises(UsageError, match="it is a class, call it"):
+    with pytest.raises(UsageError, match="a class: add parentheses"):
         Pipeline([Add])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="got 'Add'"):
         Pipeline().add_stage("Add")  # type: ignore[arg-type]

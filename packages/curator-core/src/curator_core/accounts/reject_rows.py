@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -13,6 +13,7 @@ from curator_core.arrow.arrays import array
 from curator_core.formatting import plain
 from curator_core.model.recorder import Reject
 from curator_core.model.spool import Spool
+from curator_core.model.task import Task
 
 REJECT_SCHEMA = pa.schema(
     [
@@ -44,6 +45,19 @@ class RejectRow:
     stage: str
     reject: Reject
 
+    @classmethod
+    def of(cls, task: Task[Any], kind: str, *, attempt: int, stage: str, reject: Reject) -> Self:
+        """A reject of ``task``, under the source and the generation that the task carries."""
+        return cls(
+            kind=kind,
+            run_source=task._source,
+            generation=task._generation,
+            attempt=attempt,
+            task=task.task_id,
+            stage=stage,
+            reject=reject,
+        )
+
 
 class RejectRows(Spool[RejectRow]):
     """What waits for the next flush; a file of nothing but bad rows comes in one piece."""
@@ -55,10 +69,8 @@ class RejectRows(Spool[RejectRow]):
 
     def from_table(self, table: pa.Table) -> Iterator[RejectRow]:
         for row in table.to_pylist():
-            reject = Reject(*(row.pop(name) for name in ("reason", "source", "position", "message", "raw", "rows")))
-            yield RejectRow(
-                row["kind"], row["run_source"], row["generation"], row["attempt"], row["task"], row["stage"], reject
-            )
+            reject = Reject(**{field.name: row.pop(field.name) for field in fields(Reject)})
+            yield RejectRow(**row, reject=reject)
 
     def size(self, thing: RejectRow) -> int:
         return len(thing.reject.raw or b"") + len(thing.reject.message)
