@@ -42,21 +42,30 @@ class AccountingError(CuratorError):
 class StageError(CuratorError):
     """A stage raised: in the hook ``hook`` (``setup``, ``teardown``), or on the task ``task_id`` under the policy ``fail``.
 
-    ``details`` is the traceback of the user's code as text, without the engine's frames.
+    ``details`` is the traceback of the user's code as text, without the engine's frames; ``source`` is the file that the
+    task was made of, with its range of bytes if it was not the whole file.
     """
 
     def __init__(
-        self, stage: str, reason: str, task_id: str | None = None, hook: str | None = None, details: str = ""
+        self,
+        stage: str,
+        reason: str,
+        task_id: str | None = None,
+        hook: str | None = None,
+        details: str = "",
+        source: str = "",
     ) -> None:
-        super().__init__(stage, reason, task_id, hook, details)
+        super().__init__(stage, reason, task_id, hook, details, source)
         self.stage = stage
         self.reason = reason
         self.task_id = task_id
         self.hook = hook
         self.details = with_source_lines(details)
+        self.source = source
 
     def __str__(self) -> str:
         where = f" in {self.hook}()" if self.hook else "" if self.task_id is None else f" on task {self.task_id!r}"
+        where += f", made of {self.source}" if self.source else ""
         text = f"stage {self.stage!r} failed{where}: {self.reason}"
         return f"{text}\n{self.details.rstrip()}" if self.details else text
 

@@ -284,10 +284,12 @@ def test_a_stage_that_raises_fails_the_run_and_says_how_to_go_on(curate: Project
     curate.edit("Check: {}", "Check: {poison: 22, fixed_by: fixed}")
     assert curate("run", "p.yaml") == FAILED
     assert "error: stage 'Check' failed on task 'f2-" in curate.err
+    assert f", made of '{curate.folder}/in/f2.txt': " in curate.err
+    assert "set the rows at fault aside and keep the others: --resume --on-error quarantine" in curate.err
     assert "22 is poison" in curate.err
     assert curate.err.count("Traceback") == 1
     assert "cli/run.py" not in curate.err
-    assert "go on with --resume" in curate.err
+    assert "continue with --resume" in curate.err
     assert "failed" in (curate.folder / "run/report.html").read_text()
     (curate.folder / "fixed").touch()
     assert curate("run", "p.yaml", "--resume") == DONE

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from curator_core.cli import FAILED, INTERRUPTED, exit_code_of, show_error
-from curator_core.errors import CuratorError, UsageError
+from curator_core.errors import CuratorError, StageError, UsageError
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
@@ -210,7 +210,9 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
         if not RunDirectory(run_dir).exists():
             return
         write_report(run_dir)
-    click.echo(f"what is complete is kept in {run_dir}: mend the cause, and go on with --resume", err=True)
+    click.echo(f"what is complete is kept in {run_dir}: fix the cause, and continue with --resume", err=True)
+    if isinstance(error, StageError) and error.task_id is not None:
+        click.echo("or set the rows at fault aside and keep the others: --resume --on-error quarantine", err=True)
 
 
 def _resume_line(path: str, run_dir: str | None, flags: Mapping[str, Any], settings: Sequence[str]) -> str:
