@@ -681,13 +681,13 @@ def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
     _, err = process.communicate(timeout=50)  # less than the minute that its task would wait
     assert process.returncode == INTERRUPTED, err
     go_on = f"curate run p.yaml --run-dir {curate.folder}/run --executor local --set Check.poison=-2 --resume"
-    assert f"interrupted; go on with: {go_on}" in err
+    assert f"interrupted; resume with: {go_on}" in err
     assert "Traceback" not in err
     wait_for(lambda: not alive_in_group(process.pid), "processes of the run are left")
     assert not list((curate.folder / "out").glob("**/*"))
     assert curate("report", "run") == DONE
     assert "numbers: failed in" in curate.out
-    assert "problem: interrupted before it was done\nwhat is complete is kept: go on with --resume" in curate.out
+    assert "problem: interrupted before it was done\nwhat is complete is kept: continue with --resume" in curate.out
     (curate.folder / "go").touch()
     assert curate("run", "p.yaml", "--resume", "--allow-changed") == DONE
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]

@@ -113,13 +113,13 @@ def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet
         _after_failure(run_dir, error)
         return exit_code_of(error)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; go on with: {_resume_line(path, run_dir, flags, settings)}", err=True)
+        click.echo(f"interrupted; resume with: {_resume_line(path, run_dir, flags, settings)}", err=True)
         return INTERRUPTED
     except Exception as error:
         # Not an error that was foreseen, so its traceback is the best there is to tell.
         traceback.print_exc()
         click.echo(
-            f"this should not have happened; go on with: {_resume_line(path, run_dir, flags, settings)}", err=True
+            f"this should not have happened; resume with: {_resume_line(path, run_dir, flags, settings)}", err=True
         )
         if as_json:
             click.echo(json.dumps({"state": "failed", "error": repr(error), "exit_code": FAILED, "run_dir": run_dir}))

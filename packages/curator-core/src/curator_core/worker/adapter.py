@@ -454,7 +454,7 @@ class BaseStageAdapter:
             yield from self._without_poison(batch[0], error)
 
     def _without_poison(self, task: Task[Any], error: Exception) -> Iterator[Task[Any]]:
-        """Find the rows that the stage fails on, set them aside, and go on with the others."""
+        """Find the rows that the stage fails on, set them aside, and continue with the others."""
         poison: dict[int, Exception] = {}
         if isinstance(task, DocumentBatch) and task.num_rows > 1 and not isinstance(error, TaskTimeout):
             poison = find_poison(functools.partial(self._try_rows, task), task.num_rows, error)
