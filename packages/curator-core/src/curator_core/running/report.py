@@ -46,6 +46,7 @@ def report_page(record: Mapping[str, Any], plan: Mapping[str, Any], rejects: Seq
         _funnel(stages),
         _reasons(stages),
         _rejects(rejects),
+        _plans(summary),
         _outputs(record.get("outputs") or {}),
         _plan(plan, summary),
         _facts(record, summary),
@@ -184,6 +185,23 @@ def _example(example: Mapping[str, Any]) -> str:
     if "\n" in message:  # a traceback
         message = f"<pre>{message}</pre>"
     return f"<code>{escape(where)}</code> {message}{shown}"
+
+
+def _plans(summary: Mapping[str, Any]) -> str:
+    """Which rows were made under which plan, where that is not the present one alone."""
+    plans = summary.get("plans") or []
+    if not plans:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape('; '.join(share['changes']) or 'the present plan')}</td><td>{share['since']:,}</td>"
+        f"<td>{share['sources']:,}</td><td>{share['rows_in']:,}</td><td>{share['rows_out']:,}</td></tr>"
+        for share in plans
+    )
+    return (
+        '<section><h2>Rows by plan</h2><div class="wide"><table class="funnel"><thead><tr>'
+        "<th>how the plan differs from the present one</th><th>since attempt</th><th>sources</th><th>rows in</th>"
+        f"<th>rows kept</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
+    )
 
 
 def _outputs(outputs: Mapping[str, Mapping[str, Any]]) -> str:

@@ -16,6 +16,7 @@ from curator_core.accounts.ledger import LedgerWriter, open_accounts
 from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.formatting import count
 from curator_core.model.stage import ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, StagePerfStats, Task
 from curator_core.planning.make import make_plan
@@ -36,6 +37,7 @@ from curator_core.running.verdict import (
     ordered_results,
     require_complete,
     settled_shares,
+    shares_by_plan,
     totals,
 )
 from curator_core.worker.context import RunContext
@@ -361,6 +363,7 @@ class _Run:
         summary.sources_failed = found.sources_failed
         summary.warnings += finished.warnings
         self._judge_rejects(found.rejects)
+        self._share_by_plan()
         aside = found.sources_failed or summary.rows_quarantined or summary.sources_rejecting
         summary.state = "quarantined" if aside else "done"
         run_dir = self.directory.url if self.directory else None
@@ -374,6 +377,23 @@ class _Run:
             self._write_record(summary.state, summary=summary.as_dict(), outputs=finished.written)
             self._write_report()
         return RunResult(tasks, summary, run_dir)
+
+    def _share_by_plan(self) -> None:
+        """Say what was made under an earlier plan and stands beside what the present one has made."""
+        if self.directory is None:
+            return
+        plans = attempts.plans_of(self.directory)
+        shares = shares_by_plan(self.accounts, plans, self.sources.by_segment) if len(plans) > 1 else []
+        earlier = [share for share in shares if share.sources and share.changes]
+        if not earlier:
+            return
+        self.summary.plans = [share for share in shares if share.sources]
+        self.summary.warnings += [
+            f"{count(share.sources, 'source')} of {self.summary.sources} ({count(share.rows_in, 'row')} read, "
+            f"{share.rows_out:,} kept) were made under the pipeline of attempt {share.since}: {'; '.join(share.changes)}. "
+            "fresh=True (--fresh) makes all of it anew"
+            for share in earlier
+        ]
 
     def _judge_rejects(self, rejects: Sequence[SourceRejects]) -> None:
         """Name the sources that lost more rows to rejects than is allowed; those that gave nothing else come first."""
