@@ -46,6 +46,11 @@ _COMMAND_FILE = "command.json"
     type=click.FloatRange(0, 1),
     help="Exit with 3 when a source loses more of its rows than this to rejects. [default: 0.05]",
 )
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Keep in log.txt what stages log from this level on. [default: warning]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Let the engine say what it does.")
@@ -165,7 +170,7 @@ def _carry_out(
     return [(result.summary.as_dict(), result.run_dir or run_dir) for result in results]
 
 
-_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit")
+_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
 _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
 # What a retry of the run takes over.
 _KEPT = ("executor", "workers", *_LIMITS)
@@ -183,6 +188,11 @@ def _tell(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_js
     for summary, place in summaries:
         click.echo(summary_text(summary))
         click.echo(f"report: {place}/report.html")
+        if summary["results"] and not summary["files"]:
+            click.echo(
+                f"nothing was written: the pipeline has no writer. {summary['results']:,} results are kept in {place}/results "
+                "for Pipeline.run(…, resume=True) in Python; for files, end the pipeline with a writer"
+            )
         set_aside = sum(stage["quarantined"] + sum(stage["rejected"].values()) for stage in summary["stages"])
         if set_aside:
             click.echo(f"what was set aside: curate rejects {place}")

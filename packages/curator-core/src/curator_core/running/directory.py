@@ -1,6 +1,6 @@
 """A run's folder: what ran, what came of it, and who may write in it.
 
-``run_dir/`` holds ``plan.json``, ``run.json``, ``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
+``run_dir/`` holds ``plan.json``, ``plans/`` (each plan that brought something, by its first attempt), ``run.json``, ``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
 and ``report.html``. Any fsspec URL will do; only the lock differs: on a local disk the kernel holds it and frees it
 when the process dies, on an object store it is a file with a heartbeat.
 """
@@ -107,9 +107,9 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Forget what ran here; the lock and the list of sources stay."""
-        for folder in ("ledger", "rejects", "results", "spill", "metrics"):
+        for folder in ("ledger", "rejects", "results", "spill", "metrics", "plans", "log"):
             self.clear_folder(folder)
-        for name in ("plan.json", "run.json", "report.html"):
+        for name in ("plan.json", "run.json", "report.html", "log.txt"):
             with contextlib.suppress(OutputError):
                 if storage.exists(self.path(name)):
                     storage.remove(self.path(name))

@@ -36,6 +36,7 @@ from curator_core.worker.context import RunContext
 from curator_core.worker.merge import CountingMembers, MergeMembers, MergeTask
 from curator_core.worker.messages import brief, file_of, kind_of, message_of, reason_of, user_traceback
 from curator_core.worker.poison import find_poison
+from curator_core.worker.stage_log import working
 
 R = TypeVar("R")
 
@@ -89,7 +90,8 @@ class BaseStageAdapter:
             limit = self.stage.task_timeout_s
             self.calls.begin(self.name, tasks, None if limit is None else max(0.001, limit * len(tasks) - spent))
         try:
-            return call()
+            with working(self.name):
+                return call()
         except SystemExit as stop:
             # What an engine or a handler of a signal raises to end the process has a class or attributes of its own.
             if type(stop) is not SystemExit or vars(stop):
