@@ -99,7 +99,7 @@ def _damage(path: str, error: Exception) -> str:
     """What is wrong, what is lost with the file, and how to go on."""
     folder = storage.file_name(storage.parent(path))
     if folder in ("ledger", "sources"):
-        remedy = "remove it and go on with resume=True (--resume): what only this file told of is run again"
+        remedy = "remove it and continue with resume=True (--resume): what only this file recorded is run again"
     elif folder == "rejects":
         remedy = (
             "remove it: the rejects that only this file held are lost, all else stands, and fresh=True (--fresh) finds "

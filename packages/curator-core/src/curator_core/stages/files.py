@@ -110,7 +110,10 @@ class FilePartitioning(SourceStage[FileGroupTask]):
             task_id=task_id,
             dataset_name=self.dataset_name or empty.dataset_name,
             _generation=hashlib.sha256(prints.encode()).hexdigest()[:16],
-            _metadata={"source_files": [(part.info.path, part.size) for part in group]},
+            _metadata={
+                "source_files": [(part.info.path, part.size) for part in group],
+                **({} if whole else {"source_ranges": [part.range for part in group]}),
+            },
         )
 
     def _files(self) -> list[tuple[str, FileInfo]]:
