@@ -541,12 +541,10 @@ class BaseStageAdapter:
     ) -> None:
         """Hand a fact about ``task`` to the ledger."""
         self.sink.event(
-            Event(
+            Event.of(
+                task,
                 kind,
-                task._source,
-                task.task_id,
-                task._generation,
-                self.context.attempt,
+                attempt=self.context.attempt,
                 children=children,
                 stage=self.name,
                 reason=reason,
@@ -563,9 +561,7 @@ class BaseStageAdapter:
             counts[given.reason] = counts.get(given.reason, 0) + given.rows
             raw = None if given.raw is None else given.raw[:limit]
             reject = replace(given, raw=raw, source=given.source or file_of(task))
-            self.sink.reject(
-                RejectRow(kind, task._source, task._generation, self.context.attempt, task.task_id, self.name, reject)
-            )
+            self.sink.reject(RejectRow.of(task, kind, attempt=self.context.attempt, stage=self.name, reject=reject))
         return counts
 
     def _reset_recorder(self) -> None:
