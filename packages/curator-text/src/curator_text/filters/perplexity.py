@@ -63,11 +63,11 @@ class KenLMPerplexityFilter(DocumentFilter):
     def _load(self) -> Callable[[str], tuple[float, int]]:
         kenlm = optional("kenlm", "kenlm")
         if not Path(self.model_path).is_file():
-            raise UsageError(f"there is no KenLM model {self.model_path!r}")
+            raise UsageError(f"there is not a KenLM model {self.model_path!r}")
         try:
             model = kenlm.Model(self.model_path)
         except OSError as error:
-            raise UsageError(f"{self.model_path!r} is no KenLM model: {error}") from error
+            raise UsageError(f"{self.model_path!r} is not a KenLM model: {error}") from error
         pieces = None
         if self.sentencepiece_model is not None:
             sentencepiece = optional("sentencepiece", "tokenizers")
