@@ -87,7 +87,12 @@ def test_no_model_stage_hangs_on_threads_or_batches(tmp_path: Path) -> None:
         if entry.value.startswith("curator_text") and issubclass(cls := entry.load(), TextModel)
     }
     assert given.keys() == models.keys(), "a model stage that is registered is run here"
-    cases = [Case(name, [cls(**given[name])], documents()) for name, cls in models.items()]
+    # Three are the same class with other names: one of them is run with every size of batches.
+    short = {"QualityClassifier", "ContentTypeClassifier"}
+    cases = [
+        Case(name, [cls(**given[name])], documents(), (7, None) if name in short else (1, 7, None))
+        for name, cls in models.items()
+    ]
     cases += [
         Case(f"pooled by {how}", [TextEmbedding(model=encoder, pooling=how, normalize=False)], documents(), (7, None))
         for how in ("mean", "cls", "last", "max")

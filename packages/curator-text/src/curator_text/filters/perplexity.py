@@ -63,7 +63,7 @@ class KenLMPerplexityFilter(DocumentFilter):
     def _load(self) -> Callable[[str], tuple[float, int]]:
         kenlm = optional("kenlm", "kenlm")
         if not Path(self.model_path).is_file():
-            raise UsageError(f"there is not a KenLM model {self.model_path!r}")
+            raise UsageError(f"there is no KenLM model {self.model_path!r}")
         try:
             model = kenlm.Model(self.model_path)
         except OSError as error:
