@@ -113,7 +113,7 @@ class RaySegment[Options: RayOptions](ABC):
             _ = job.packed  # a stage that cannot be sent is found here, before anything starts
         self.ray = import_ray()
         self.coordinator = start_coordinator(self.ray)
-        self.supervisor = Supervisor(self.ray, self.coordinator, run, settings.stall_timeout_s, self.token)
+        self.supervisor = Supervisor(self.ray, self.coordinator, run, settings, self.token)
 
     def _job(self, index: int) -> Job:
         return Job(
