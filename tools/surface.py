@@ -188,6 +188,8 @@ def _value(value: Any) -> str:
     """A default as it is written; three dots for one that has no text of its own."""
     if callable(value) and hasattr(value, "__qualname__"):
         return str(value.__qualname__)
+    if isinstance(value, set | frozenset):  # in the same order every time
+        return f"{type(value).__name__}({{{', '.join(sorted(map(_value, value)))}}})"
     shown = repr(value)
     return "…" if shown.startswith("<") or " at 0x" in shown else shown
 

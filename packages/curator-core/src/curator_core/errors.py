@@ -81,10 +81,11 @@ class WorkerDied(CuratorError):
     """A worker process ended without an answer: a crash in native code, a kill, or no memory left."""
 
     @classmethod
-    def of_task(cls, task_id: str, deaths: int, stage: str = "") -> WorkerDied:
-        """A task that has killed so many workers that it is given to the error policy; the text is every executor's."""
+    def of_task(cls, task_id: str, deaths: int, stage: str = "", how: str = "") -> WorkerDied:
+        """A task that has killed so many workers that it is given to the error policy; ``how`` the last of them ended."""
         where = f"stage {stage!r} worked on task {task_id!r}" if stage else f"they worked on task {task_id!r}"
-        return cls(f"{deaths} workers died while {where}: a crash in native code, a kill, or no memory left")
+        last = f" (the last by {how})" if how else ""
+        return cls(f"{deaths} workers died while {where}: a crash in native code, a kill, or no memory left{last}")
 
 
 class RunRefused(CuratorError):

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,12 @@ from curator_core import (
     Resources,
     StageError,
     Task,
+    TaskTimeout,
     UsageError,
     WorkerDied,
     stage,
 )
+from curator_core.accounts.rejects import rejects_of
 from curator_core.executors.base import SegmentRun
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.machine import Machine
@@ -52,6 +56,24 @@ class AddPid(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @dataclass
+class WaitsForOthers(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """On the task with row ``slow`` it waits until all ``others`` are through: they end together, or not at all."""
+
+    folder: str = ""
+    slow: int = 0
+    others: int = 19
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self.slow in task.to_pyarrow()["id"].to_pylist():
+            wait_for(
+                lambda: len(traces(Path(self.folder), "done")) == self.others, "the others wait for this worker", 30
+            )
+        else:
+            leave_trace(self.folder, "done")
+        return task.with_data(task.data)
+
+
+@dataclass
 class Die(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Ends its process on the batch that holds ``bad``, so many times."""
 
@@ -69,6 +91,26 @@ class Die(ProcessingStage[DocumentBatch, DocumentBatch]):
                 os._exit(7)
             else:
                 ctypes.string_at(0)
+        return task.with_data(task.data)
+
+
+@dataclass
+class DieTogether(Die):
+    def process_batch(self, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
+        return [self.process(task) for task in tasks]
+
+
+@dataclass
+class Hangs(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Never ends on the batch that holds ``bad``; in ``native`` code, which holds the interpreter."""
+
+    bad: int = 3
+    native: bool = False
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        while self.bad in task.to_pyarrow()["id"].to_pylist():
+            if self.native:
+                ctypes.PyDLL(None).pause()
         return task.with_data(task.data)
 
 
@@ -174,9 +216,35 @@ class HoldsLock(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 def test_a_stage_that_cannot_be_sent_is_named_with_the_remedy() -> None:
-    with pytest.raises(UsageError, match=r"stage 'HoldsLock' cannot be sent.*setup\(\); workers=0"):
-        run(2, HoldsLock())
+    with pytest.raises(
+        UsageError, match=r"stage 'HoldsLock' cannot be sent.*'lock', of type lock.*setup\(\); .*workers=0"
+    ):
+        run(2, s.Same(), HoldsLock())
     assert len(run(0, HoldsLock())) == 8
+
+
+class HoldsDeep(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def __init__(self, options: Any = None) -> None:
+        self.options = options
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"a": 1, "locks": [1, threading.Lock()]}, r"options\['locks'\]\[1\].*, of type lock"),
+        (SimpleNamespace(inner=SimpleNamespace(lock=threading.Lock())), "'options.inner.lock', of type lock"),
+        ((n for n in range(3)), "'options', of type generator"),
+    ],
+    ids=["in a list", "in an object", "itself"],
+)
+def test_what_of_a_stage_cannot_be_sent_is_named_however_deep_it_is(options: Any, where: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"stage 'HoldsDeep' cannot be sent to a worker process: its attribute .*{where}"
+    ):
+        run(2, HoldsDeep(options))
 
 
 @dataclass(kw_only=True)
@@ -325,6 +393,22 @@ def test_what_takes_the_place_of_a_dead_worker_gets_its_gpu(tmp_path: Path, monk
     assert sorted(traces(tmp_path, "cards")) == ["0 (0,)", "1 (1,)", "1 (1,)"]
 
 
+# Who does what
+
+
+@pytest.mark.parametrize("slow", [0, 5, 19])
+@pytest.mark.parametrize("workers", [2, 3])
+def test_what_waits_behind_a_long_source_is_done_by_the_others(tmp_path: Path, workers: int, slow: int) -> None:
+    """Sources that are quick share a message, so many may wait behind one that turns out to be long."""
+    stage = WaitsForOthers(folder=str(tmp_path), slow=slow)
+    assert column(run(workers, stage, tasks=batches(20, rows=1)), "id") == list(range(20))
+
+
+def test_two_sources_and_two_workers_are_a_source_for_each(tmp_path: Path) -> None:
+    result = run(2, s.AddProcess(meet=str(tmp_path)), tasks=batches(2))
+    assert len(set(column(result, "pid"))) == 2
+
+
 # Deaths
 
 
@@ -338,17 +422,79 @@ def test_a_worker_that_dies_costs_a_retry(how: str, tmp_path: Path) -> None:
 
 def test_three_deaths_stop_a_run_that_is_to_fail(tmp_path: Path) -> None:
     with pytest.raises(
-        WorkerDied, match=r"'task-00001'.*died 3 times.*SIGKILL, as the kernel sends when memory"
-    ) as caught:
+        WorkerDied,
+        match=r"3 workers died while stage 'Die' worked on task 'task-00001': .*no memory left.*SIGKILL, as the kernel",
+    ):
         run(2, Die(times=9, folder=str(tmp_path)))
     assert len(traces(tmp_path, "death")) == 3
-    assert "more memory than there is" in str(caught.value)
 
 
 def test_three_deaths_set_the_source_aside_where_the_run_goes_on(tmp_path: Path) -> None:
     result = run(2, Die(times=9, folder=str(tmp_path)), on_error="quarantine")
     assert column(result, "id") == [n for n in range(24) if n not in (3, 4, 5)]
     assert (result.exit_code, result.summary.sources_failed, result.summary.shares["failed"]) == (3, 1, "1")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_of_a_source_whose_parts_kill_workers_only_these_are_set_aside(tmp_path: Path, workers: int) -> None:
+    """Each by the name of its stage and its own id, though a source is what travels: the other parts are not to blame."""
+    stages = [s.SplitRows(), s.Same(), Die(bad=4, times=99, folder=str(tmp_path)), s.Same()]
+    tasks = [*batches(2), *batches(1, rows=9)]
+    result = run(workers, *stages, tasks=tasks, on_error="quarantine", run_dir=str(tmp_path / "run"))
+    assert column(result, "id") == [0, 1, 2, 3, 5, 0, 1, 2, 3, 5, 6, 7, 8]
+    assert (result.summary.rows_quarantined, result.summary.shares["failed"]) == (2, "4/9")
+    found = sorted((row["task"], row["stage"], row["reason"], row["rows"]) for row in rejects_of(str(tmp_path / "run")))
+    assert found == [(part, "Die", "WorkerDied", 1) for part in ("task-00001.00001", "task-00002.00004")]
+    assert len(traces(tmp_path, "death")) == 3 * 2
+
+
+def test_of_tasks_that_share_a_call_the_one_that_kills_is_found(tmp_path: Path) -> None:
+    stage = DieTogether(bad=4, times=99, folder=str(tmp_path)).with_(batch_size=3)
+    result = run(2, s.SplitRows(), stage, tasks=batches(3), on_error="quarantine", run_dir=str(tmp_path / "run"))
+    assert column(result, "id") == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert [(row["task"], row["rows"]) for row in rejects_of(str(tmp_path / "run"))] == [("task-00001.00001", 1)]
+    assert len(traces(tmp_path, "death")) == 4, "once with the others, and then three times alone"
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["python", "native"])
+def test_a_worker_that_takes_too_long_is_ended_and_its_task_named(tmp_path: Path, native: bool) -> None:
+    stage = Hangs(native=native, bad=4).with_(task_timeout_s=2)
+    with pytest.raises(
+        TaskTimeout, match=r"'Hangs' worked on task 'task-00001.00001' for longer than task_timeout_s=2"
+    ):
+        run(2, s.SplitRows(), stage)
+    result = run(2, s.SplitRows(), stage, on_error="quarantine", run_dir=str(tmp_path / "run"))
+    assert column(result, "id") == [n for n in range(24) if n != 4]
+    assert [(row["task"], row["stage"], row["reason"], row["rows"]) for row in rejects_of(str(tmp_path / "run"))] == [
+        ("task-00001.00001", "Hangs", "TaskTimeout", 1)
+    ]
+
+
+class Refuses(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Raises an error of its own with a cause, which no other process can make again."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        class Odd(Exception):
+            def __init__(self, first: int, second: int) -> None:
+                super().__init__(f"{first} and {second}")
+
+        raise ValueError("refused") from Odd(1, 2)
+
+
+def test_an_error_has_the_same_causes_from_a_worker_as_in_this_process() -> None:
+    def causes(workers: int) -> list[tuple[str, str]]:
+        with pytest.raises(StageError, match="ValueError: refused") as caught:
+            run(workers, Refuses())
+        found: list[tuple[str, str]] = []
+        error: BaseException | None = caught.value.__cause__
+        while error is not None:
+            found.append((type(error).__name__, str(error)))
+            error = error.__cause__
+        return found
+
+    assert causes(0) == [("ValueError", "refused"), ("Odd", "1 and 2")]
+    # Of an error that cannot be made again, what it said is left.
+    assert causes(2) == [("ValueError", "refused"), ("CuratorError", "Odd: 1 and 2")]
 
 
 class DiesInSetup(ProcessingStage[DocumentBatch, DocumentBatch]):

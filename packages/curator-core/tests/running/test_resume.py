@@ -424,11 +424,12 @@ def test_a_lock_whose_folder_was_taken_away_is_taken_anew(tmp_path: Path, monkey
     assert (tmp_path / "runs" / "a").is_dir()  # it was not the third that has made it
 
 
-def test_a_run_that_writes_where_it_reads_is_warned(tmp_path: Path) -> None:
+def test_a_run_that_writes_where_the_files_it_is_given_lie_is_warned(tmp_path: Path) -> None:
     trial = here(tmp_path, files=3)
     assert trial.run().summary.warnings == []
-    *stages, _ = trial.stages()
-    result = Pipeline([*stages, WriteLines(path=str(tmp_path / "in"))]).run(LocalExecutor(workers=0))
+    _, *stages, _ = trial.stages()
+    files = FilePartitioning(paths=[str(path) for path in inputs(trial)])
+    result = Pipeline([files, *stages, WriteLines(path=str(tmp_path / "in"))]).run(LocalExecutor(workers=0))
     warning = result.summary.warnings[0]
     assert "is read from the folder that WriteLines writes to" in warning
     assert len([text for text in result.summary.warnings if "is read from" in text]) == 1

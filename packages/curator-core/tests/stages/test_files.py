@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator_core import storage
-from curator_core.errors import UsageError
+from curator_core import LocalExecutor, Pipeline, storage
+from curator_core.errors import PlanError, UsageError
 from curator_core.model.task import EmptyTask, FileGroupTask
 from curator_core.stages.files import FilePartitioning, parse_bytes
+from curator_core.testing.faults import ReadLines, WriteLines
 
 
 def partition(earlier: dict[str, Any] | None = None, **params: Any) -> list[FileGroupTask]:
@@ -256,3 +257,88 @@ def test_sizes_are_written_as_people_write_them(text: int | str, number: int) ->
 def test_wrong_parameters_are_refused_before_anything_is_touched(params: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"FilePartitioning\.\w+ must"):
         FilePartitioning(**params)
+
+
+# Where a run may not write ------------------------------------------------------------------------------------------
+
+
+def plan_of(paths: object, out: object, **more: object) -> None:
+    stages = [FilePartitioning(paths=paths, **more), ReadLines(), WriteLines(path=str(out))]  # type: ignore[arg-type]
+    Pipeline(stages).plan()
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with input in two folders and a link to the whole, as the current folder."""
+    for name in ("in/a.jsonl", "in/deep/b.jsonl", "in/.hidden/c.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"id": 1, "text": "x"}\n')
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("paths", "out"),
+    [
+        ("in", "in/out"),
+        ("in/", "in"),
+        ("in", "in/out/deeper"),
+        ("in", "link/out"),
+        ("link", "in/out"),
+        ("./in", "deep/../in/out"),
+        (".", "out"),
+        ("in/**/*.jsonl", "in/out"),
+        ("in/*.jsonl", "in"),
+        ("in/*/*.jsonl", "in/out"),
+        ("in/d*/**/*.jsonl", "in/deep/out"),
+        (["other.jsonl", "in"], "in/out"),
+        ("{here}/in", "in/out"),
+        ("in", "{here}/in/out"),
+        ("in", "file://{here}/in/out"),
+    ],
+)
+def test_output_inside_the_input_is_refused_before_anything_runs(data: Path, paths: object, out: str) -> None:
+    paths = paths.format(here=data) if isinstance(paths, str) else paths
+    with pytest.raises(PlanError, match=r"the next run would read what this one has written; write to a folder beside"):
+        plan_of(paths, out.format(here=data))
+
+
+@pytest.mark.parametrize(
+    ("paths", "out", "more"),
+    [
+        ("in", "out", {}),
+        ("in", "in2", {}),
+        ("in/deep", "in/out", {}),
+        ("in", "in/out", {"recursive": False}),
+        ("in/*.jsonl", "in/out", {}),
+        ("in/d*/*.jsonl", "in/out", {}),
+        ("in/**/*.jsonl", "in/.out", {}),
+        ("in/a.jsonl", "in/out", {}),
+    ],
+)
+def test_output_beside_what_is_read_is_not(data: Path, paths: str, out: str, more: dict[str, object]) -> None:
+    plan_of(paths, out, **more)
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", ".c"]), max_size=3),
+    st.lists(st.sampled_from(["*", "**", "a", "?"]), max_size=3),
+)
+@settings(max_examples=60)
+def test_what_is_refused_is_what_a_listing_would_find(folder: list[str], pattern: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place, "in")
+        (root.joinpath(*folder)).mkdir(parents=True)
+        entry = "/".join([str(root), *pattern, "*.jsonl"])
+        stage = FilePartitioning(paths=entry)
+        refused = stage.reads_from(str(root.joinpath(*folder)))
+        (root.joinpath(*folder) / "x.jsonl").touch()
+        assert (refused is not None) == bool(storage.match_files(entry))
+
+
+def test_a_run_directory_inside_the_input_is_refused(data: Path) -> None:
+    stages = [FilePartitioning(paths="in"), ReadLines()]
+    with pytest.raises(PlanError, match="choose a run directory beside the input"):
+        Pipeline(stages).run(LocalExecutor(workers=0), run_dir="link/run")
+    assert not (data / "in" / "run").exists()

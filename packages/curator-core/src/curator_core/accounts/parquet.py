@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,7 +20,7 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
     first = next(given)
     with (
         storage.write_atomic(path) as out,
-        pq.ParquetWriter(out, first.schema, compression="zstd", store_schema=True) as file,
+        pq.ParquetWriter(out, first.schema, compression="zstd", store_schema=True, write_page_checksum=True) as file,
     ):
         file.write_table(first)
         for table in given:
@@ -56,36 +57,55 @@ def _files(
 
 
 def _read(path: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    # Without threads: most files are small, and waking a pool costs more than reading one.
-    with _undamaged(path), storage.open_input(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+    with _opened(path) as parquet:
+        # Without threads: most files are small, and waking a pool costs more than reading one.
         table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
-        return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+        return _as_written(table, schema, columns)
 
 
 def _pieces(path: str, schema: pa.Schema) -> Iterator[pa.Table]:
-    import pyarrow.parquet as pq
-
-    with _undamaged(path), storage.open_input(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+    with _opened(path) as parquet:
         for group in range(parquet.num_row_groups):
-            table = parquet.read_row_group(group, use_threads=False)
-            yield table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+            yield _as_written(parquet.read_row_group(group, use_threads=False), schema)
 
 
 @contextlib.contextmanager
-def _undamaged(path: str) -> Iterator[None]:
+def _opened(path: str) -> Iterator[Any]:
+    """An open Parquet file; whatever is wrong with its content, here or in the block, is an error that names the file."""
+    import pyarrow.parquet as pq
+
     try:
-        yield
-    except (pa.ArrowInvalid, OSError) as error:
+        with (
+            storage.open_input(path) as file,
+            # Checksums, for bits that flip in a page leave a file that reads, and says something else.
+            pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as parquet,
+        ):
+            yield parquet
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the place, not the content
             raise
-        known_elsewhere = storage.file_name(storage.parent(path)) in ("ledger", "sources")
-        raise RunRefused(
-            f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it; "
-            + (
-                "remove it and go on with resume=True (--resume): what only this file told of is run again"
-                if known_elsewhere
-                else "start over with fresh=True (--fresh), or remove it and do without what it held"
-            )
-        ) from None
+        raise RunRefused(_damage(path, error)) from None
+
+
+def _as_written(table: pa.Table, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """``table`` in the types that it was written in; `pa.ArrowInvalid` where it holds other columns."""
+    expected = set(schema.names if columns is None else columns)
+    if expected != set(table.column_names):
+        raise pa.ArrowInvalid(f"its columns are {', '.join(table.column_names)}, so it is another file")
+    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+
+
+def _damage(path: str, error: Exception) -> str:
+    """What is wrong, what is lost with the file, and how to go on."""
+    folder = storage.file_name(storage.parent(path))
+    if folder in ("ledger", "sources"):
+        remedy = "remove it and go on with resume=True (--resume): what only this file told of is run again"
+    elif folder == "rejects":
+        remedy = (
+            "remove it: the rejects that only this file held are lost, all else stands, and fresh=True (--fresh) finds "
+            "them again"
+        )
+    else:
+        remedy = "start over with fresh=True (--fresh), or remove it and do without what it held"
+    said = " ".join(str(error).split())
+    return f"{path!r} is damaged ({said}): it is written whole or not at all, so something else changed it; {remedy}"

@@ -7,10 +7,8 @@ import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -18,46 +16,25 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import cloudpickle
-
-from curator_core.accounts.events import FAILED, Event
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
-from curator_core.accounts.reject_rows import RejectRow
-from curator_core.errors import UsageError, WorkerDied
+from curator_core.errors import CuratorError, TaskTimeout, UsageError, WorkerDied
+from curator_core.executors import local_protocol as protocol
 from curator_core.executors.base import SegmentRun
-from curator_core.model.codec import by_value, decode_task, encode_task
+from curator_core.model.codec import decode_task, encode_task
 from curator_core.model.machine import available_cpus, device_order
-from curator_core.model.recorder import Reject
 from curator_core.model.stage import overrides
 from curator_core.model.task import Task
+from curator_core.worker.calls import NO_CARE, Care
+from curator_core.worker.group import GroupRunner
+from curator_core.worker.sending import packed_stages, unpacked_error
 
 MAX_DEATHS = 3
 CHUNK_SECONDS = 0.05  # how much work one message should carry
 MAX_CHUNK = 512
 CHUNK_BYTES = 4 << 20  # and how many bytes, so that many small tasks travel together and large ones alone
-# A message that waits while the worker is busy must fit into the socket's buffer: if the driver blocked on sending it
-# while the worker blocked on sending a result, both would wait for ever.
-AHEAD_BYTES = 32 << 10
 STOP_SECONDS = 5.0
 # A Ctrl-C that comes in the instant before a wait is heard when the wait is over, so no wait is long.
 WAKE_SECONDS = 1.0
-
-
-def _packed(run: SegmentRun) -> bytes:
-    """What a worker needs to know, the stages included."""
-    try:
-        with by_value(*(kind for planned in run.stages for kind in type(planned.stage).__mro__)):
-            return bytes(cloudpickle.dumps((run.stages, run.context, run.ending, run.folder)))
-    except Exception as error:
-        for planned in run.stages:
-            try:
-                cloudpickle.dumps(planned)
-            except Exception as cause:
-                raise UsageError(
-                    f"stage {planned.name!r} cannot be sent to a worker process: {cause}. What a stage opens or loads "
-                    "(a file, a lock, a connection, a model) belongs into its setup(); workers=0 sends nothing"
-                ) from error
-        raise
 
 
 @dataclass
@@ -65,13 +42,24 @@ class _Worker:
     number: int
     process: subprocess.Popen[bytes]
     connection: Connection
-    marker: int  # a file in which the worker says which source it is on
+    call_file: int  # in which the worker notes what it works on
     card: str | None = None  # the GPUs it sees, where stages need one
     ready: bool = False
-    outstanding: deque[list[int]] = field(default_factory=deque)
-    held: tuple[list[int], bytes] | None = None  # the next chunk, too large to be sent ahead
+    outstanding: dict[int, None] = field(default_factory=dict)  # sources that were sent, in order, and are not through
     undurable: set[int] = field(default_factory=set)
     flushing: bool = False
+    asked: bool = False  # to give back; nothing is sent before it has answered
+    spent: bool = False  # it has nothing to give back, and has not got through anything since
+    late: protocol.CurrentCall | None = None  # the call for which it was ended
+
+
+@dataclass
+class _Suspect:
+    """What is known of a source that a worker has died of, or was too late with."""
+
+    # By stage and task; without a stage, of the source itself.
+    deaths: dict[tuple[str, str], int] = field(default_factory=dict)
+    care: Care = NO_CARE
 
 
 class _Pool:
@@ -84,8 +72,7 @@ class _Pool:
         self.workers: list[_Worker] = []
         self.source: dict[int, Task[Any]] = {}  # sources that are not durably finished
         self.queue: deque[int] = deque()
-        self.alone: set[int] = set()  # sources to be sent one by one, after a death
-        self.deaths: dict[int, int] = {}
+        self.suspects: dict[int, _Suspect] = {}  # sources to be sent last and one by one
         self.finished: set[int] = set()
         self.next_index = 0
         self.exhausted = False
@@ -93,7 +80,8 @@ class _Pool:
         self.seconds_per_source = 0.0
         # Where nothing is to be done once for the machine, no worker waits for the first.
         self.node_ready = not any(overrides(planned.stage, "setup_on_node") for planned in run.stages)
-        self.payload = _packed(run)
+        self.limits = {p.name: p.stage.task_timeout_s for p in run.stages if p.stage.task_timeout_s is not None}
+        self.packed = packed_stages(run.stages, (run.stages, run.context, run.ending, run.folder))
         self.sink: LedgerWriter | MemorySink | None = None
 
     def __enter__(self) -> _Pool:
@@ -118,10 +106,7 @@ class _Pool:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * AHEAD_BYTES)
-        with tempfile.TemporaryFile() as file:
-            marker = os.dup(file.fileno())
-        os.pwrite(marker, struct.pack("<q", -1), 0)
+        call_file = protocol.new_call_file()
         environment = dict(os.environ)
         card = self.cards.pop(0) if self.cards else None
         if card is not None:
@@ -131,16 +116,16 @@ class _Pool:
             "-m",
             "curator_core.executors.local_worker",
             str(theirs.fileno()),
-            str(marker),
+            str(call_file),
             str(os.getpid()),
         ]
         try:
             process = subprocess.Popen(
-                command, pass_fds=(theirs.fileno(), marker), stdin=subprocess.DEVNULL, env=environment
+                command, pass_fds=(theirs.fileno(), call_file), stdin=subprocess.DEVNULL, env=environment
             )
         finally:
             theirs.close()
-        worker = _Worker(self.started, process, Connection(ours.detach()), marker, card)
+        worker = _Worker(self.started, process, Connection(ours.detach()), call_file, card)
         self.started += 1
         self.workers.append(worker)
         share = max(1, int(available_cpus()) // self.size)
@@ -150,22 +135,21 @@ class _Pool:
 
     def _set_up(self, worker: _Worker) -> None:
         first = not self.node_ready  # the others come when it is ready
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            worker.connection.send_bytes(cloudpickle.dumps((self.payload, first, f"local-{worker.number}")))
+        self._send(worker, protocol.SetUp(self.packed, first, f"local-{worker.number}"))
+
+    def _send(self, worker: _Worker, message: Any) -> None:
+        with contextlib.suppress(OSError):  # it died, which the next wait shows
+            protocol.send(worker.connection, message)
 
     def _stop_all(self) -> None:
         for worker in self.workers:
-            with contextlib.suppress(OSError):
-                worker.connection.send_bytes(b"stop")
+            self._send(worker, protocol.Stop())
         failure: BaseException | None = None
         for worker in self.workers:
             try:
-                while True:
-                    kind, value = cloudpickle.loads(worker.connection.recv_bytes())
-                    if kind == "error":
-                        failure = failure or value[1]
-                    elif kind == "stopped":
-                        break
+                while not isinstance(message := protocol.receive(worker.connection), protocol.Stopped):
+                    if isinstance(message, protocol.Failed):
+                        failure = failure or unpacked_error(message.error)
             except (EOFError, OSError):
                 pass
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -186,63 +170,78 @@ class _Pool:
                 worker.process.wait()
             worker.connection.close()
             with contextlib.suppress(OSError):
-                os.close(worker.marker)
+                os.close(worker.call_file)
         self.workers = []
 
     # Sources -----------------------------------------------------------------------------------------------------
 
     def results(self) -> Iterator[Task[Any]]:
+        wake = min([WAKE_SECONDS, *(max(0.01, limit / 8) for limit in self.limits.values())])
         while True:
             self._feed()
             if self.exhausted and not self.queue and not self.source:
                 return
-            for ready in wait([worker.connection for worker in self.workers], WAKE_SECONDS):
+            for ready in wait([worker.connection for worker in self.workers], wake):
                 worker = next(w for w in self.workers if w.connection is ready)
                 try:
-                    message = worker.connection.recv_bytes()
+                    message = protocol.receive(worker.connection)
                 except (EOFError, OSError):
-                    self._buried(worker)
+                    self._replace_dead_worker(worker)
                     continue
-                yield from self._take(worker, *cloudpickle.loads(message))
+                yield from self._take(worker, message)
+            if self.limits:
+                self._end_late_workers()
 
     def _feed(self) -> None:
-        for worker in self.workers:
-            while worker.ready and len(worker.outstanding) < 2:
-                busy = bool(worker.outstanding)
-                chunk, message = worker.held or self._next_chunk(busy)
-                if not chunk and not busy:
-                    chunk, message = self._take_over()
-                if not chunk:
-                    break
-                worker.held = (chunk, message) if busy and len(message) > AHEAD_BYTES else None
-                if worker.held:
-                    break
-                worker.outstanding.append(chunk)
-                try:
-                    worker.connection.send_bytes(message)
-                except OSError:
-                    break  # it died; the wait below tells
-            if worker.ready and not worker.outstanding and worker.undurable and not worker.flushing:
+        """Every worker gets something before any gets more, and one that has nothing to do gets what others wait with."""
+        ready = [worker for worker in self.workers if worker.ready and not worker.asked and worker.late is None]
+        idle = [worker for worker in ready if not worker.outstanding and not self._hand_out(worker)]
+        if idle:
+            self._take_back(ready, len(idle))
+        elif all(worker.outstanding for worker in self.workers):
+            # A little more than they work on, so that none waits for the driver. Not beside a suspect: it may die of it.
+            for worker in ready:
+                if (
+                    len(worker.outstanding) <= self._chunk_size()
+                    and not worker.outstanding.keys() & self.suspects.keys()
+                ):
+                    self._hand_out(worker)
+        for worker in idle:
+            if worker.undurable and not worker.flushing:
                 worker.flushing = True
-                with contextlib.suppress(OSError):
-                    worker.connection.send_bytes(b"flush")
+                self._send(worker, protocol.Flush())
 
-    def _next_chunk(self, busy: bool) -> tuple[list[int], bytes]:
-        """Sources for a worker, and the message that carries them."""
-        if self.exhausted and self.queue and self.queue[0] in self.alone:
-            # Nothing else may be with a source that has killed a worker: it would be blamed.
-            chunk = [] if busy else [self.queue.popleft()]
-            return chunk, cloudpickle.dumps([self._encoded(index) for index in chunk])
-        size = 1
-        if self.seconds_per_source:
-            size = max(1, min(MAX_CHUNK, int(CHUNK_SECONDS / self.seconds_per_source)))
-        parts: list[tuple[int, bytes]] = []
-        total = 0
-        while len(parts) < size and total < CHUNK_BYTES:
-            if self.queue and self.queue[0] not in self.alone:
+    def _hand_out(self, worker: _Worker) -> bool:
+        """Send a worker its next sources; False where there are none for it."""
+        sources = self._next_sources(idle=not worker.outstanding)
+        if sources:
+            worker.spent = False
+            worker.outstanding.update(dict.fromkeys(source.index for source in sources))
+            self._send(worker, protocol.Work(sources))
+        return bool(sources)
+
+    def _take_back(self, ready: list[_Worker], idle: int) -> None:
+        """Ask the worker with the most sources for some that it has not begun."""
+        busy = [worker for worker in ready if len(worker.outstanding) > 1 and not worker.spent]
+        if busy:
+            worker = max(busy, key=lambda worker: len(worker.outstanding))
+            worker.asked = True
+            self._send(worker, protocol.TakeBack(idle + 1))
+
+    def _chunk_size(self) -> int:
+        """How many sources are worth a message."""
+        if not self.seconds_per_source:
+            return 1
+        return max(1, min(MAX_CHUNK, int(CHUNK_SECONDS / self.seconds_per_source)))
+
+    def _next_sources(self, idle: bool) -> list[protocol.Source]:
+        size, total = self._chunk_size(), 0
+        sources: list[protocol.Source] = []
+        while len(sources) < size and total < CHUNK_BYTES:
+            if self.queue and self.queue[0] not in self.suspects:
                 index = self.queue.popleft()
             else:
-                # A source under suspicion waits until there are no others: it may cost another worker.
+                # A suspect waits until there are no others: it may cost another worker.
                 task = None if self.exhausted else next(self.run.tasks, None)
                 if task is None:
                     self.exhausted = True
@@ -250,60 +249,63 @@ class _Pool:
                 index = self.next_index
                 self.source[index] = task
                 self.next_index += 1
-            parts.append(self._encoded(index))
-            total += len(parts[-1][1])
-        if not parts and self.queue:
-            return self._next_chunk(busy)  # the last of the sources has just been listed
-        return [index for index, _ in parts], cloudpickle.dumps(parts)
+            sources.append(self._encoded(index))
+            total += len(sources[-1].data)
+        if not sources and idle and self.queue:
+            return [self._encoded(self.queue.popleft())]
+        return sources
 
-    def _take_over(self) -> tuple[list[int], bytes]:
-        """What waits for a busy worker, for one that has nothing to do."""
-        for other in self.workers:
-            if other.held:
-                held, other.held = other.held, None
-                return held
-        return [], b""
-
-    def _encoded(self, index: int) -> tuple[int, bytes]:
+    def _encoded(self, index: int) -> protocol.Source:
         task = self.source[index]
+        suspect = self.suspects.get(index)
         try:
-            return index, memoryview(encode_task(task)).tobytes()
+            return protocol.Source(index, memoryview(encode_task(task)).tobytes(), suspect.care if suspect else None)
         except Exception as error:
             raise UsageError(
                 f"source {task.task_id!r} cannot be sent to a worker process: {error}. Give paths or tables, or run "
                 "with workers=0"
             ) from error
 
-    def _take(self, worker: _Worker, kind: str, value: Any) -> Iterator[Task[Any]]:
-        if kind == "node ready":  # the others load their models beside the first, not after it
-            self.node_ready = True
-            for other in self.workers:
-                if other is not worker:
-                    self._set_up(other)
-        elif kind == "ready":
-            worker.ready = True
-        elif kind == "result":
-            yield decode_task(value)
-        elif kind == "chunk":
-            seconds, tally, facts, durable = value
-            chunk = worker.outstanding.popleft()
-            each = seconds / len(chunk)
+    def _take(self, worker: _Worker, message: Any) -> Iterator[Task[Any]]:
+        match message:
+            case protocol.Result(data):
+                yield decode_task(data)
+            case protocol.Done():
+                self._sources_done(worker, message)
+            case protocol.GivenBack(indices):
+                worker.asked, worker.spent = False, not indices
+                for index in reversed(indices):
+                    del worker.outstanding[index]
+                    self.queue.appendleft(index)
+            case protocol.Durable():
+                worker.flushing = False
+                if not worker.outstanding:
+                    self._durable(worker)
+            case protocol.NodeReady():  # the others load their models beside the first, not after it
+                self.node_ready = True
+                for other in self.workers:
+                    if other is not worker:
+                        self._set_up(other)
+            case protocol.Ready():
+                worker.ready = True
+            case protocol.Failed(error):
+                raise unpacked_error(error)
+
+    def _sources_done(self, worker: _Worker, done: protocol.Done) -> None:
+        if done.indices:
+            each = done.seconds / len(done.indices)
             self.seconds_per_source = each if not self.seconds_per_source else (self.seconds_per_source + each) / 2
-            if facts is not None:
-                self.run.collect(facts)
-            new = [index for index in chunk if index not in self.finished]
-            self.finished.update(new)
-            worker.undurable.update(chunk)
-            if durable:
-                self._durable(worker)
-            self.run.progress(len(new), tally)
-        elif kind == "durable":
-            worker.flushing = False
-            if not worker.outstanding:
-                self._durable(worker)
-        elif kind == "error":
-            _, error = value
-            raise error
+        for index in done.indices:
+            del worker.outstanding[index]
+        worker.spent = False
+        if done.events:
+            self.run.collect(done.events)
+        new = [index for index in done.indices if index not in self.finished]
+        self.finished.update(new)
+        worker.undurable.update(done.indices)
+        if done.durable:
+            self._durable(worker)
+        self.run.progress(len(new), done.counts)
 
     def _durable(self, worker: _Worker) -> None:
         for index in worker.undurable:
@@ -312,12 +314,20 @@ class _Pool:
 
     # Deaths ------------------------------------------------------------------------------------------------------
 
-    def _buried(self, worker: _Worker) -> None:
-        """A worker is gone: start another, and queue again what it had not finished for good."""
+    def _end_late_workers(self) -> None:
+        for worker in self.workers:
+            if worker.outstanding and worker.late is None:
+                call = protocol.read_call(worker.call_file)
+                if call.deadline and time.monotonic() > call.deadline:
+                    worker.late = call
+                    worker.process.kill()
+
+    def _replace_dead_worker(self, worker: _Worker) -> None:
+        """Start a replacement and requeue what was not durable; give what killed too many to the error policy."""
         code = worker.process.wait()
-        (current,) = struct.unpack("<q", os.pread(worker.marker, 8, 0))
+        call = worker.late or protocol.read_call(worker.call_file)
         worker.connection.close()
-        os.close(worker.marker)
+        os.close(worker.call_file)
         self.workers.remove(worker)
         if self.cards is not None and worker.card is not None:
             self.cards.append(worker.card)
@@ -326,54 +336,55 @@ class _Pool:
                 f"a worker ended while its stages were being set up ({_how(code)}): set-up itself crashes or needs more "
                 "memory than there is; run with workers=0 to see where"
             )
-        waiting = [index for chunk in worker.outstanding for index in chunk]
-        held = worker.held[0] if worker.held else []
-        lost = [index for index in (*waiting, *sorted(worker.undurable), *held) if index in self.source]
-        if current in self.source and current in waiting:
-            self.deaths[current] = self.deaths.get(current, 0) + 1
-            self.alone.add(current)
-            if self.deaths[current] >= MAX_DEATHS:
-                lost.remove(current)
-                self._give_up(current, code)
+        if call.index in worker.outstanding and call.index in self.source:
+            self._blame(call, code, late=worker.late is not None)
+        lost = [index for index in (*worker.outstanding, *sorted(worker.undurable)) if index in self.source]
         for index in reversed(lost):
             self.queue.appendleft(index)
-        # A source under suspicion waits until the others are through.
-        self.queue = deque([i for i in self.queue if i not in self.alone] + [i for i in self.queue if i in self.alone])
+        self.queue = deque(sorted(self.queue, key=lambda index: index in self.suspects))
         self._start()
 
-    def _give_up(self, index: int, code: int) -> None:
-        task = self.source.pop(index)
-        reason = (
-            f"its worker died {MAX_DEATHS} times while it was at work on it ({_how(code)}): a crash in native code, or "
-            "more memory than there is"
-        )
-        error = WorkerDied(f"source {task.task_id!r}: {reason}")
-        context = self.run.context
-        if context.on_error == "fail":
+    def _blame(self, call: protocol.CurrentCall, code: int, late: bool) -> None:
+        """Note what a worker died of, or was ended for; what is to blame for good goes to the error policy."""
+        suspect = self.suspects.setdefault(call.index, _Suspect())
+        source = self.source[call.index].task_id
+        if call.tasks > 1:
+            # Any of them may be to blame: next time each is in a call of its own.
+            suspect.care = Care(suspect.care.alone | {call.stage}, suspect.care.aside)
+            if late and self.run.context.on_error == "fail":
+                raise TaskTimeout(call.stage, f"{call.task} and {call.tasks - 1} more", self.limits[call.stage])
+            return
+        key = (call.stage, call.task)
+        error: CuratorError
+        if late:
+            error = TaskTimeout(call.stage, call.task, self.limits[call.stage])
+        else:
+            suspect.deaths[key] = deaths = suspect.deaths.get(key, 0) + 1
+            if deaths < MAX_DEATHS:
+                return
+            error = WorkerDied.of_task(call.task or source, deaths, call.stage, _how(code))
+        if self.run.context.on_error == "fail":
             raise error
+        if call.stage and key not in suspect.care.aside:
+            # The worker that has the source next sets the task aside, where it gets to it.
+            suspect.care = Care(suspect.care.alone, {**suspect.care.aside, key: error})
+        else:
+            self._quarantine_source(call.index, error)
+
+    def _quarantine_source(self, index: int, error: CuratorError) -> None:
+        """A source that kills its worker outside of any stage cannot be handed to one."""
+        task = self.source.pop(index)
         if self.sink is None:
-            self.sink = context.open_sink()
-        stage = self.run.stages[0].name if self.run.stages else ""
-        files = ", ".join(getattr(task, "data", None) or []) if isinstance(getattr(task, "data", None), list) else ""
-        self.sink.reject(
-            RejectRow(
-                "quarantine",
-                task._source,
-                task._generation,
-                context.attempt,
-                task.task_id,
-                stage,
-                Reject("WorkerDied", files, f"task {task.task_id}", str(error), None, 0),
-            )
-        )
-        self.sink.event(
-            Event(FAILED, task._source, task.task_id, task._generation, context.attempt, 0, stage, str(error))
-        )
+            self.sink = self.run.context.open_sink()
+        GroupRunner(self.run.stages, self.run.context, sink=self.sink).set_aside(task, error)
+        counts = self.sink.take_counts() if isinstance(self.sink, LedgerWriter) else []
         self.sink.flush()
         if isinstance(self.sink, MemorySink):
-            self.run.collect(self.sink.take())
+            events = self.sink.take()
+            counts = [count for event in events for count in event.counts]
+            self.run.collect(events)
         self.finished.add(index)
-        self.run.progress(1, [])
+        self.run.progress(1, counts)
 
 
 def _how(code: int) -> str:

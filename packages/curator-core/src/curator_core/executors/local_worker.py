@@ -1,114 +1,230 @@
-"""A worker process of LocalExecutor: reads tasks from a socket, runs them, and answers; ends when its driver does."""
+"""A worker process of LocalExecutor: reads sources from a socket, runs them, and answers; ends when its driver does."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import struct
 import sys
 import threading
 import time
+from collections import deque
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_STOP = b"stop"
-_FLUSH = b"flush"
+if TYPE_CHECKING:
+    from curator_core.executors import local_protocol as protocol
+    from curator_core.worker.group import GroupRunner
+
+# Sources that are quick are reported together.
+REPORT_SECONDS = 0.05
+
+
+class Terminated(SystemExit):
+    """SIGTERM: unwinds what is half written. No stage's doing, so no error policy sees it."""
 
 
 def main() -> None:
     connection = Connection(int(sys.argv[1]))
-    marker = int(sys.argv[2])
+    call_file = int(sys.argv[2])
     _end_with(int(sys.argv[3]))
-    # Ctrl-C reaches the whole process group; the driver decides what happens. SystemExit unwinds half-written files.
+    # Ctrl-C reaches the whole process group; the driver decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         start = json.loads(connection.recv_bytes())
-        sys.path[:] = start["path"]
-        _work(connection, marker, start)
+        sys.path[:] = start["path"]  # before anything is imported that the driver's path decides
+        _Worker(connection, call_file, start["threads"], start["card"]).work()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
-def _work(connection: Connection, marker: int, start: dict[str, Any]) -> None:
-    import cloudpickle  # after sys.path is that of the driver
-    import pyarrow as pa
+def _terminate(*_: object) -> None:
+    raise Terminated(143)
 
-    from curator_core.accounts.ledger import LedgerWriter, MemorySink
-    from curator_core.model.codec import decode_task
-    from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
-    from curator_core.model.machine import gpu_numbers
-    from curator_core.worker.group import GroupRunner
 
-    pa.set_cpu_count(start["threads"])
+class _Worker:
+    """One worker, from its set-up to its teardown."""
 
-    def answer(kind: str, value: Any = None) -> None:
-        connection.send_bytes(cloudpickle.dumps((kind, value)))
+    def __init__(self, connection: Connection, call_file: int, threads: int, card: str | None) -> None:
+        import pyarrow as pa
 
-    def fail(index: int, error: BaseException) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the driver will end us for it; teardown comes first
+        from curator_core.executors.local_protocol import CallFile
+
+        pa.set_cpu_count(threads)
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._calls = CallFile(call_file)
+        self._card = card
+        self._runner: GroupRunner | None = None
+        self._inbox: _Inbox | None = None
+        # What is through and not yet reported.
+        self._done: list[int] = []
+        self._began = time.perf_counter()
+
+    def work(self) -> None:
+        from curator_core.executors import local_protocol as protocol
+
         try:
-            answer("error", (index, error))
-        except Exception:  # an exception that cannot be pickled travels as its text
-            from curator_core.errors import CuratorError
+            self._set_up(protocol.receive(self._connection))
+            self._inbox = _Inbox(self._connection, self._answer)
+            while not isinstance(message := self._next(), protocol.Stop):
+                if isinstance(message, protocol.Source):
+                    self._run(message)
+                else:
+                    assert isinstance(message, protocol.Flush)
+                    self._group().flush()
+                    self._answer(protocol.Durable())
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._tear_down()
+        self._answer(protocol.Stopped())
 
-            answer("error", (index, CuratorError(f"{type(error).__name__}: {error}")))
+    def _set_up(self, order: protocol.SetUp) -> None:
+        import cloudpickle
 
-    runner = None
-    try:
-        payload, node_first, worker_id = cloudpickle.loads(connection.recv_bytes())
-        stages, context, ending, folder = cloudpickle.loads(payload)
-        worker = WorkerMetadata(worker_id, gpu_numbers((start["card"] or "").split(",")))
-        runner = GroupRunner(stages, context, ending=ending, folder=folder)
-        if node_first:
+        from curator_core.executors.local_protocol import NodeReady, Ready
+        from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+        from curator_core.model.machine import gpu_numbers
+        from curator_core.worker.group import GroupRunner
+
+        stages, context, ending, folder = cloudpickle.loads(order.packed)
+        worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
+        runner = self._runner = GroupRunner(stages, context, ending=ending, folder=folder, calls=self._calls)
+        if order.node_first:
             runner.setup_on_node(NodeInfo(), worker)
-            answer("node ready")
+            self._answer(NodeReady())
         runner.setup(worker)
-        sink = runner.sink
-        answer("ready")
-        while True:
-            message = connection.recv_bytes()
-            if message == _STOP:
-                break
-            if message == _FLUSH:
+        self._answer(Ready())
+
+    def _next(self) -> Any:
+        """The next thing to do; what is done is reported before the worker waits, and now and then before that."""
+        assert self._inbox is not None
+        if self._done and time.perf_counter() - self._began >= REPORT_SECONDS:
+            self._report()
+        message = self._inbox.take(wait=not self._done)
+        if message is None:
+            self._report()
+            message = self._inbox.take(wait=True)
+        if not self._done:
+            self._began = time.perf_counter()
+        return message
+
+    def _run(self, source: protocol.Source) -> None:
+        from curator_core.executors.local_protocol import Result
+        from curator_core.model.codec import decode_task
+        from curator_core.worker.calls import NO_CARE
+
+        self._calls.source(source.index)
+        try:
+            for result in self._group().run([decode_task(source.data)], source.care or NO_CARE):
+                result._pending, result._outputs = [], []
+                self._answer(Result(_encoded(result)))
+        except Exception:
+            self._group().flush()
+            raise
+        self._calls.source()
+        self._done.append(source.index)
+
+    def _report(self) -> None:
+        from curator_core.accounts.ledger import LedgerWriter, MemorySink
+        from curator_core.executors.local_protocol import Done
+
+        done, self._done = self._done, []
+        seconds = time.perf_counter() - self._began
+        sink = self._group().sink
+        if isinstance(sink, MemorySink):
+            events = sink.take()
+            counts = [count for event in events for count in event.counts]
+            self._answer(Done(done, seconds, counts, events, True))
+        else:
+            assert isinstance(sink, LedgerWriter)
+            durable = sink.due()
+            if durable:
                 sink.flush()
-                answer("durable")
-                continue
-            began = time.perf_counter()
-            for index, data in cloudpickle.loads(message):
-                os.pwrite(marker, struct.pack("<q", index), 0)
-                try:
-                    for result in runner.run([decode_task(data)]):
-                        result._pending, result._outputs = [], []
-                        answer("result", _encoded(result))
-                except Exception as error:
-                    sink.flush()
-                    fail(index, error)
-                    return
-                os.pwrite(marker, struct.pack("<q", -1), 0)
-            seconds = time.perf_counter() - began
-            if isinstance(sink, MemorySink):
-                events = sink.take()
-                counts = [count for event in events for count in event.counts]
-                answer("chunk", (seconds, counts, events, True))
-            else:
-                assert isinstance(sink, LedgerWriter)
-                durable = sink.due()
-                if durable:
-                    sink.flush()
-                answer("chunk", (seconds, sink.take_counts(), None, durable))
-    except Exception as error:
-        fail(-1, error)
-    finally:
+            self._answer(Done(done, seconds, sink.take_counts(), [], durable))
+
+    def _fail(self, error: BaseException) -> None:
+        from curator_core.executors.local_protocol import Failed
+        from curator_core.worker.sending import packed_error
+
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the driver will end us for it; teardown comes first
+        self._answer(Failed(packed_error(error)))
+
+    def _tear_down(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that hangs here is killed after a few seconds
-        if runner is not None:
-            try:
-                runner.teardown()
-            except Exception as error:
-                fail(-1, error)
-            runner.flush()
-    answer("stopped")
+        if self._runner is None:
+            return
+        try:
+            self._runner.teardown()
+        except Exception as error:
+            self._fail(error)
+        self._runner.flush()
+
+    def _group(self) -> GroupRunner:
+        assert self._runner is not None
+        return self._runner
+
+    def _answer(self, message: Any) -> None:
+        from curator_core.executors.local_protocol import send
+
+        with self._sending:
+            send(self._connection, message)
+
+
+class _Inbox:
+    """What the driver has sent and the worker has not begun. A thread reads it, so that the driver never waits for a stage
+    to end before it can send more, or take something back.
+    """
+
+    def __init__(self, connection: Connection, answer: Any) -> None:
+        self._connection = connection
+        self._answer = answer
+        self._waiting: deque[Any] = deque()
+        self._changed = threading.Condition()
+        self._ended: BaseException | None = None
+        threading.Thread(target=self._read, name="curator-inbox", daemon=True).start()
+
+    def take(self, wait: bool) -> Any:
+        """The next message, a source at a time; None where there is none and ``wait`` is false."""
+        with self._changed:
+            while wait and not self._waiting and self._ended is None:
+                self._changed.wait()
+            if self._waiting:
+                return self._waiting.popleft()
+            if self._ended is not None:
+                raise self._ended
+            return None
+
+    def _read(self) -> None:
+        from curator_core.executors import local_protocol as protocol
+
+        try:
+            while True:
+                message = protocol.receive(self._connection)
+                with self._changed:
+                    if isinstance(message, protocol.TakeBack):
+                        back = self._give_back(message.parts)
+                    else:
+                        self._waiting.extend(message.sources if isinstance(message, protocol.Work) else [message])
+                        self._changed.notify()
+                        continue
+                self._answer(protocol.GivenBack(back))
+        except (EOFError, OSError) as error:
+            with self._changed:
+                self._ended = error if isinstance(error, EOFError) else EOFError()
+                self._changed.notify()
+
+    def _give_back(self, parts: int) -> list[int]:
+        """The last of the sources that wait; this worker keeps its share, rounded down."""
+        from curator_core.executors.local_protocol import Source
+
+        back = []
+        for _ in range(len(self._waiting) - len(self._waiting) // parts):
+            if isinstance(self._waiting[-1], Source):
+                back.append(self._waiting.pop().index)
+        return back[::-1]
 
 
 def _encoded(result: Any) -> bytes:
@@ -125,7 +241,7 @@ def _encoded(result: Any) -> bytes:
 
 
 def _end_with(driver: int) -> None:
-    """Leave when the driver is gone: a worker that writes on beside a resumed run would be a second hand."""
+    """End when the driver is gone: a worker that outlives its driver would write alongside the resumed run."""
     if sys.platform == "linux":
         import ctypes
 

@@ -463,6 +463,12 @@ class SourceStage(FanOut[EmptyTask, Y]):
     keeps its id when others come or go, and ``_generation``: what changes when the content of the source does.
     """
 
+    def reads_from(self, folder: str) -> str | None:
+        """The part of the input, as the user wrote it, by which a file that appears in ``folder`` becomes a source of the
+        next run; None if there is none. A run that writes there would read its own output.
+        """
+        return None
+
 
 class Merge(ProcessingStage[X, Y]):
     """Many tasks become one: all tasks that reach the stage in lineage order, ``batch_size`` at a time.

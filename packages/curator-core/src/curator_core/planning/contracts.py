@@ -56,6 +56,21 @@ def _check_kinds(named: Sequence[PlannedStage]) -> None:
             )
 
 
+def _check_outputs(named: Sequence[PlannedStage]) -> None:
+    """Refuse to write where the pipeline reads: the next run would take what this one writes for input."""
+    source = named[0].stage
+    if not isinstance(source, SourceStage):
+        return
+    for planned in named:
+        folder = planned.stage.output_folder()
+        entry = source.reads_from(folder) if folder else None
+        if entry is not None:
+            raise PlanError(
+                f"stage {planned.name!r} writes to {folder!r}, which {named[0].name!r} reads by {entry!r}: the next run "
+                "would read what this one has written; write to a folder beside the input"
+            )
+
+
 def _check_contracts(named: Sequence[PlannedStage], first_task: type[Task[Any]]) -> dict[str, tuple[str, ...]]:
     task_type: type[Task[Any]] = first_task
     known: set[str] = set()

@@ -23,7 +23,7 @@ from curator_core.model.stage import (
     SourceStage,
 )
 from curator_core.model.task import EmptyTask, Task
-from curator_core.planning.contracts import _check_contracts, _check_kinds, check_one_reader
+from curator_core.planning.contracts import _check_contracts, _check_kinds, _check_outputs, check_one_reader
 from curator_core.planning.fusion import _check_gpus, _fit, _fuse
 from curator_core.planning.plan import Plan, PlannedStage, Segment, Stage
 
@@ -51,6 +51,7 @@ def make_plan(
     flat = expand(stages, decisions)
     named = _name(flat)
     _check_kinds(named)
+    _check_outputs(named)
     columns = _check_contracts(named, first_task)
     named = _satisfy_needs(_specialise(named), decisions, warnings)
     source, rest = (named[0], named[1:]) if isinstance(named[0].stage, SourceStage) else (None, named)

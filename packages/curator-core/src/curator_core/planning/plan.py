@@ -114,8 +114,7 @@ class Plan:
 
     def fingerprint(self) -> str:
         """A short hash of everything about the stages that decides what comes out."""
-        text = json.dumps(self.steps(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint(self.steps())
 
     def _repr_html_(self) -> str:
         return text_html(self.describe())
@@ -154,6 +153,12 @@ def _public(name: str) -> str:
     """
     package, _, rest = name.partition(".")
     return f"{package}.{rest.rpartition('.')[2]}" if package.startswith("curator_") else name
+
+
+def fingerprint(steps: Sequence[dict[str, Any]]) -> str:
+    """A short hash of `Plan.steps`, as they are or as they were read back from ``plan.json``."""
+    text = json.dumps(steps, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def difference(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> list[str]:

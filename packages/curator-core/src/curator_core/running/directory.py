@@ -14,6 +14,7 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.errors import OutputError, RunRefused
+from curator_core.planning.plan import fingerprint
 from curator_core.running.locks import _LOCK, _HeartbeatLock, _KernelLock
 
 # What each record has, since there are records.
@@ -84,10 +85,13 @@ class RunDirectory:
             lacks = [key for key in _KEYS.get(name, ()) if not isinstance(found, dict) or key not in found]
             if lacks:
                 raise ValueError(f"it has no {lacks[0]!r}")
+            if name == "plan.json" and found.get("fingerprint") != fingerprint(found["steps"]):
+                raise ValueError("its fingerprint is not that of its steps")
         except ValueError as error:
             raise RunRefused(
-                f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it; "
-                "start over with fresh=True (--fresh)"
+                f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it. The "
+                "output and the rejects are in other files, which stand (`curate rejects` reads them); to go on, start "
+                "over with fresh=True (--fresh)"
             ) from None
         return found
 

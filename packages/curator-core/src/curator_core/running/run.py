@@ -16,7 +16,7 @@ from curator_core.accounts.ledger import LedgerWriter, open_accounts
 from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
-from curator_core.model.stage import ProcessingStage
+from curator_core.model.stage import ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, StagePerfStats, Task
 from curator_core.planning.make import make_plan
 from curator_core.planning.plan import Plan, Segment
@@ -132,6 +132,7 @@ def _prepared(order: Order, directory: RunDirectory | None, earlier: Earlier, st
     """The run, planned and not refused; nothing has been written."""
     opened_after = round(time.monotonic() - started, 3)
     plan = _plan(order)
+    _check_run_dir(plan, directory)
     attempt = attempts.settle(directory, order.options, earlier, plan)
     run = _Run(order, directory, earlier, plan, attempt, started)
     run.summary.opened_after = opened_after
@@ -155,6 +156,19 @@ def _plan(order: Order) -> Plan:
     if initial_tasks is not None and plan.source is not None:
         raise PlanError(f"the pipeline lists its own sources with {plan.source.name!r}, so it takes no initial_tasks")
     return plan
+
+
+def _check_run_dir(plan: Plan, directory: RunDirectory | None) -> None:
+    """Refuse a run directory whose files would be the input of the next run."""
+    source = plan.source
+    if directory is None or source is None or not isinstance(source.stage, SourceStage):
+        return
+    entry = source.stage.reads_from(directory.url)
+    if entry is not None:
+        raise PlanError(
+            f"the run directory {directory.url!r} is in what {source.name!r} reads by {entry!r}: the next run would read "
+            "its files; choose a run directory beside the input"
+        )
 
 
 class _Run:

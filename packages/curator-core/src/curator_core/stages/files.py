@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 import re
@@ -83,6 +84,23 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         groups.sort(key=lambda item: item[1][0].position)
         return _Sources((self._task(task, task_id, group) for task_id, group in groups), len(groups))
 
+    def reads_from(self, folder: str) -> str | None:
+        there = storage.resolved(folder)
+        for entry in checked_paths("FilePartitioning.paths", self.paths):
+            if _is_pattern(entry):
+                base = storage.fixed_base(entry)
+                below = storage.relative(entry, base).split("/")[:-1]
+            elif storage.is_folder(entry):
+                base, below = entry, ["**"] if self.recursive else []
+            else:
+                continue
+            root = storage.resolved(base)
+            if f"{there}/".startswith(f"{root.rstrip('/')}/"):
+                inner = [part for part in there[len(root) :].split("/") if part]
+                if _leads_to(below, inner):
+                    return entry
+        return None
+
     def _task(self, empty: EmptyTask, task_id: str, group: list[_Part]) -> FileGroupTask:
         prints = "\0".join(part.info.fingerprint for part in group)
         whole = all(part.range is None for part in group)
@@ -114,7 +132,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         return named[: self.limit]
 
     def _matches(self, entry: str) -> tuple[str, list[FileInfo]]:
-        is_pattern = storage.has_magic(entry) and not (storage.is_local(entry) and storage.exists(entry))
+        is_pattern = _is_pattern(entry)
         if is_pattern:
             base = storage.fixed_base(entry)
             found = [file for file in storage.match_files(entry) if is_data(file.path, base)]
@@ -227,6 +245,26 @@ def checked_paths(what: str, paths: Any) -> list[str]:
         if not isinstance(entry, str | os.PathLike) or not os.fspath(entry):
             raise UsageError(f"{what} must hold paths, not {entry!r}")
     return [os.fspath(entry) for entry in entries]
+
+
+def _is_pattern(entry: str) -> bool:
+    """Whether an entry of ``paths`` is a pattern; a file whose name has a star in it is not."""
+    return storage.has_magic(entry) and not (storage.is_local(entry) and storage.exists(entry))
+
+
+def _leads_to(pattern: Sequence[str], folder: Sequence[str]) -> bool:
+    """Whether the folders of a pattern, component by component, match ``folder``; ``**`` stands for any that are not
+    hidden.
+    """
+    if not pattern:
+        return not folder
+    if pattern[0] == "**":
+        return _leads_to(pattern[1:], folder) or (
+            bool(folder) and not folder[0].startswith(".") and _leads_to(pattern, folder[1:])
+        )
+    if not folder or (folder[0].startswith(".") and not pattern[0].startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(folder[0], pattern[0]) and _leads_to(pattern[1:], folder[1:])
 
 
 def _earlier(earlier: Any, parts: list[_Part]) -> list[tuple[str, list[_Part]]]:

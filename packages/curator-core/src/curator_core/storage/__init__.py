@@ -35,6 +35,7 @@ from curator_core.storage.read import (
     match_files,
     open_input,
     read_bytes,
+    resolved,
     scan,
 )
 from curator_core.storage.write import AtomicFile, make_folder, move, remove, write_atomic, write_bytes_atomic
@@ -65,6 +66,7 @@ __all__ = [
     "read_bytes",
     "relative",
     "remove",
+    "resolved",
     "scan",
     "target_name",
     "write_atomic",

@@ -85,6 +85,12 @@ def info(path: AnyPath) -> FileInfo:
         return _remote_info(os.fspath(path), filesystem.info(name))
 
 
+def resolved(path: AnyPath) -> str:
+    """A local path made absolute, links followed as far as it exists; a URL as it is, without a slash at its end."""
+    text = os.fspath(path)
+    return os.path.realpath(local_path(text)) if is_local(text) else text.rstrip("/")
+
+
 def fingerprint(path: AnyPath) -> str:
     """What changes when a file's content does: size and modification time, or size and etag on an object store."""
     return info(path).fingerprint

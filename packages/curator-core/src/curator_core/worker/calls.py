@@ -11,13 +11,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FrameType, MappingProxyType
+from types import FrameType
 from typing import Any
 
 from curator_core.errors import CuratorError, TaskTimeout
 from curator_core.model.task import Task
-
-_NONE: Mapping[tuple[str, str], CuratorError] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Care:
     """
 
     alone: frozenset[str] = frozenset()
-    aside: Mapping[tuple[str, str], CuratorError] = field(default=_NONE)
+    aside: Mapping[tuple[str, str], CuratorError] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.alone or self.aside)

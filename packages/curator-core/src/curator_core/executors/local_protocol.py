@@ -1,0 +1,199 @@
+"""What the driver and a worker of LocalExecutor send each other, and the file in which a worker notes what it works on.
+
+The driver sends `SetUp` once, then `Work` as the worker gets through it, `TakeBack` when another worker has nothing to do,
+`Flush`, and `Stop`. Each answer below names the message that it answers, if any.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import struct
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from curator_core.accounts.events import Event
+from curator_core.model.task import StagePerfStats, Task
+from curator_core.worker.calls import CallObserver, Care
+
+# From the driver -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """The stages and what they need to know (see `curator_core.worker.sending`); ``node_first``: set up the machine too."""
+
+    packed: bytes
+    node_first: bool
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source by its number in the driver, encoded, and how to run it."""
+
+    index: int
+    data: bytes
+    care: Care | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Sources, in the order in which to do them."""
+
+    sources: list[Source]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Give back the share ``parts - 1`` of ``parts`` of what has not begun: that many workers have nothing to do."""
+
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Make what is done durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tear down and end."""
+
+
+# From the worker -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReady:
+    """What is done once for the machine is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The answer to `SetUp`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An encoded task that has left the segment."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """These sources are through, in so many seconds; ``durable``: with all before them, for good.
+
+    ``events`` are those that no run directory holds.
+    """
+
+    indices: list[int]
+    seconds: float
+    counts: list[StagePerfStats]
+    events: list[Event]
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The answer to `TakeBack`: sources that the worker will not do."""
+
+    indices: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """The answer to `Flush`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An error that ends the run, packed (see `curator_core.worker.sending`); the worker ends too."""
+
+    error: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The answer to `Stop`."""
+
+
+def send(connection: Connection, message: Any) -> None:
+    """Send a message of this module."""
+    connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+
+def receive(connection: Connection) -> Any:
+    """The next message; `EOFError` or `OSError` where the other side is gone."""
+    return pickle.loads(connection.recv_bytes())  # noqa: S301 - of a process that we started, or that started us
+
+
+# What a worker works on ----------------------------------------------------------------------------------------------
+
+_SIZE = 4096
+_HEAD = struct.Struct("<qdII")  # source, deadline, tasks of the call (0: in none), bytes of the text behind
+_NO_SOURCE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentCall:
+    """What a worker works on: a source by number, and the call of a stage in which it is, if it is in one."""
+
+    index: int = _NO_SOURCE
+    deadline: float = 0.0  # on the clock of `time.monotonic`, which all processes of a machine share; 0 for none
+    tasks: int = 0
+    stage: str = ""
+    task: str = ""  # the first of them
+
+
+def new_call_file() -> int:
+    """The descriptor of a file for `CallFile`; it has no name."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(_SIZE)
+        descriptor = os.dup(file.fileno())
+    os.pwrite(descriptor, _HEAD.pack(_NO_SOURCE, 0.0, 0, 0), 0)
+    return descriptor
+
+
+def read_call(descriptor: int) -> CurrentCall:
+    """What the worker that has the file works on, or worked on when it died."""
+    while True:
+        found, again = (os.pread(descriptor, _SIZE, 0) for _ in range(2))
+        if found == again:  # a worker that lives may be writing
+            break
+    index, deadline, tasks, length = _HEAD.unpack_from(found)
+    if not tasks:
+        return CurrentCall(index)
+    text = found[_HEAD.size : _HEAD.size + length].decode("utf-8", "replace")
+    stage, _, task = text.partition("\0")
+    return CurrentCall(index, deadline, tasks, stage, task)
+
+
+class CallFile(CallObserver):
+    """A worker's notes, in memory that the driver can read however the worker ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, _SIZE)
+        self._index = _NO_SOURCE
+
+    def source(self, index: int = _NO_SOURCE) -> None:
+        """The worker begins a source, or is between two."""
+        self._index = index
+        self._note(0.0, 0, 0)
+
+    def begin(self, stage: str, tasks: Sequence[Task[Any]], limit_s: float | None) -> None:
+        text = f"{stage}\0{tasks[0].task_id}".encode("utf-8", "surrogatepass")[: _SIZE - _HEAD.size]
+        self._memory[_HEAD.size : _HEAD.size + len(text)] = text
+        self._note(0.0 if limit_s is None else time.monotonic() + limit_s, len(tasks), len(text))
+
+    def end(self) -> None:
+        self._note(0.0, 0, 0)
+
+    def _note(self, deadline: float, tasks: int, length: int) -> None:
+        _HEAD.pack_into(self._memory, 0, self._index, deadline, tasks, length)
