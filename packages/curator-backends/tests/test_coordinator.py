@@ -10,23 +10,23 @@ from curator_core.worker.sending import packed_error
 
 def test_a_worker_that_died_at_its_work_is_not_waited_for() -> None:
     coordinator = Coordinator()
-    for worker in ("first", "second"):
+    for worker in ("0:first", "0:second"):
         coordinator.starting(worker, "node")
         coordinator.up(worker, True)
-    assert coordinator.begin("first", "0:task:1") == Begun(again=False, died=False)
-    assert coordinator.begin("second", "0:task:1") == Begun(again=True, died=True), "the first has died of it"
+    assert coordinator.begin("0:first", "0:task:1") == Begun(again=False, died=False)
+    assert coordinator.begin("0:second", "0:task:1") == Begun(again=True, died=True), "the first has died of it"
     status = coordinator.status(0)
     assert (status.up, status.busy) == (1, 1)
-    coordinator.finish("second", "0:task:1")
-    coordinator.down("second")
+    coordinator.finish("0:second", "0:task:1")
+    coordinator.down("0:second")
     assert coordinator.status(0).up == 0
 
 
 def test_a_worker_that_begins_again_is_still_there() -> None:
     coordinator = Coordinator()
-    coordinator.up("only", True)
-    coordinator.begin("only", "0:task:1")
-    assert coordinator.begin("only", "0:task:1") == Begun(again=True, died=True)
+    coordinator.up("0:only", True)
+    coordinator.begin("0:only", "0:task:1")
+    assert coordinator.begin("0:only", "0:task:1") == Begun(again=True, died=True)
     assert coordinator.status(0).up == 1
 
 
@@ -63,9 +63,9 @@ def test_a_worker_that_dies_outside_of_any_call_condemns_the_task() -> None:
 
 def test_a_task_that_was_late_is_set_aside_at_once_and_is_no_death() -> None:
     coordinator = Coordinator()
-    coordinator.begin("first", "0:a:1")
-    coordinator.late("first", "Slow", ["a"], packed_error(TaskTimeout("Slow", "a", 1.5)))
-    begun = coordinator.begin("second", "0:a:1")
+    coordinator.begin("0:first", "0:a:1")
+    coordinator.late("0:first", "Slow", ["a"], packed_error(TaskTimeout("Slow", "a", 1.5)))
+    begun = coordinator.begin("0:second", "0:a:1")
     assert begun == Begun(again=True, died=False)
     care, guilty = judge(coordinator.begin_suspect("0:a"), begun.died, alone=True, most=1)
     assert guilty == 0
@@ -74,8 +74,8 @@ def test_a_task_that_was_late_is_set_aside_at_once_and_is_no_death() -> None:
 
 def test_of_several_tasks_that_were_late_together_each_gets_a_call_of_its_own() -> None:
     coordinator = Coordinator()
-    coordinator.begin("first", "0:a:2")
-    coordinator.late("first", "Slow", ["a", "b"], packed_error(TaskTimeout("Slow", "a and 1 more", 1.5)))
-    begun = coordinator.begin("second", "0:a:2")
+    coordinator.begin("0:first", "0:a:2")
+    coordinator.late("0:first", "Slow", ["a", "b"], packed_error(TaskTimeout("Slow", "a and 1 more", 1.5)))
+    begun = coordinator.begin("0:second", "0:a:2")
     care, _ = judge(coordinator.begin_suspect("0:a"), begun.died, alone=False, most=3)
     assert (care.alone, dict(care.aside)) == ({"Slow"}, {})

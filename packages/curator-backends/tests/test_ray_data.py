@@ -23,6 +23,7 @@ from curator_backends.worker import Job
 from curator_core.model.resources import Resources
 from curator_core.pipeline import Pipeline
 from curator_core.planning.make import make_plan
+from curator_core.testing.waiting import wait_for
 from curator_core.worker.context import RunContext
 
 ray = pytest.importorskip("ray")
@@ -123,8 +124,9 @@ def both_cpus_held() -> Iterator[Any]:
 
 
 def test_a_run_waits_behind_another_job_no_longer_than_it_may_and_says_for_what() -> None:
-    with both_cpus_held(), pytest.raises(
-        Stalled, match=r"longer than wait_for_resources_s.*Where 1 CPU.*0 CPUs.*Other jobs hold 2 CPUs"
+    with (
+        both_cpus_held(),
+        pytest.raises(Stalled, match=r"longer than wait_for_resources_s.*Where 1 CPU.*0 CPUs.*Other jobs hold 2 CPUs"),
     ):
         Pipeline([s.Where()]).run(
             RayDataExecutor(stall_timeout_s=1.0, wait_for_resources_s=3.0), initial_tasks=s.tasks(2)
@@ -135,7 +137,9 @@ def test_a_run_that_is_queued_behind_another_job_is_not_stalled(caplog: pytest.L
     with both_cpus_held() as holder:
 
         def leave() -> None:
-            wait_for(lambda: "waiting for resources that other jobs hold" in caplog.text, "the run says that it waits", 120)
+            wait_for(
+                lambda: "waiting for resources that other jobs hold" in caplog.text, "the run says that it waits", 120
+            )
             ray.kill(holder)
 
         other = threading.Thread(target=leave)

@@ -219,7 +219,14 @@ class Coordinator:
         pools = Counter(int(worker.partition(":")[0]) for worker in self._up)
         busy = sum(1 for seen in self._busy.values() if now - seen < BELIEF_SECONDS)
         return Status(
-            self._first, list(self._facts), self._progress, busy, len(self._up), dict(pools), failures, sorted(self._nodes)
+            self._first,
+            list(self._facts),
+            self._progress,
+            busy,
+            len(self._up),
+            dict(pools),
+            failures,
+            sorted(self._nodes),
         )
 
 

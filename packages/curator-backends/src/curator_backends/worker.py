@@ -25,7 +25,7 @@ from curator_backends.calls import WorkerCalls
 from curator_backends.coordinator import BEAT_SECONDS, Suspect
 from curator_core.accounts.events import Event
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
-from curator_core.errors import TaskTimeout, WorkerDied
+from curator_core.errors import CuratorError, TaskTimeout, WorkerDied
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.stage import overrides
 from curator_core.model.task import StagePerfStats, Task
@@ -73,9 +73,7 @@ class Job:
     @functools.cached_property
     def packed(self) -> bytes:
         """The job as bytes; `UsageError` names a stage that cannot be sent, and what of it."""
-        return packed_stages(
-            self.group.stages, tuple(getattr(self, field.name) for field in dataclasses.fields(self))
-        )
+        return packed_stages(self.group.stages, tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
 
     def __reduce__(self) -> tuple[Callable[[bytes], Job], tuple[bytes]]:
         return _unpack_job, (self.packed,)
@@ -102,9 +100,7 @@ class GroupWorker:
         self.worker_id = f"{job.index}:{worker.worker_id}"
         self._coordinator = coordinator
         self._calls = WorkerCalls(functools.partial(self._report, "calling"), self._report_late)
-        self._runner = GroupRunner(
-            job.group, job.context, ending=job.ending, folder=job.folder, calls=self._calls
-        )
+        self._runner = GroupRunner(job.group, job.context, ending=job.ending, folder=job.folder, calls=self._calls)
         self._busy = threading.Event()
         self._closed = threading.Event()
         self._report("starting", self.worker_id, node.node_id)
@@ -212,7 +208,11 @@ def judge(suspect: Suspect, died: bool, alone: bool, most: int) -> tuple[Care, i
     The death that made it a suspect counts as well: for the call that has killed a worker since, or for the task if it was
     ``alone`` then.
     """
-    aside = {call: unpacked_error(failure) for call, failure in suspect.aside.items()}
+    aside: dict[tuple[str, str], CuratorError] = {}
+    for call, failure in suspect.aside.items():
+        error = unpacked_error(failure)
+        assert isinstance(error, CuratorError)
+        aside[call] = error
     for (stage, task_id), deaths in suspect.deaths.items():
         if deaths + died >= most:
             aside[stage, task_id] = WorkerDied.of_task(task_id, deaths + died, stage)

@@ -18,8 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from curator_core.accounts.rejects import rejects_of
 from curator_core.config.build import load_executor
-from curator_core.errors import CuratorError, StageError, UsageError, WorkerDied
+from curator_core.errors import CuratorError, StageError, TaskTimeout, UsageError, WorkerDied
 from curator_core.executors.base import BaseExecutor
 from curator_core.executors.local import LocalExecutor
 from curator_core.model.engine_facts import RayStageSpecKeys
@@ -293,14 +294,60 @@ def a_killed_worker_costs_nothing_but_time(subject: Subject, folder: Path) -> No
 
 @_check("processes")
 def a_task_that_kills_its_workers_is_set_aside(subject: Subject, folder: Path) -> None:
-    stages = [s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))]
-    result = run(subject, stages, on_error="quarantine")
-    bad = next(ids_of(task) for task in batches() if 3 in ids_of(task))
+    """The task that the stage was given, and not what it came from; and with the records that LocalExecutor leaves."""
+    stages = [s.SplitRows(), s.Same(), s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))]
+    result = run(subject, stages, on_error="quarantine", run_dir=str(folder / "run"))
     kept = sorted(row["id"] for row in rows_of(result.tasks))
-    assert kept == [n for n in range(24) if n not in bad], kept
+    assert kept == [n for n in range(24) if n != 3], kept
     killed = len(s.traces(folder / "kills", "kill"))
     assert killed <= 4, f"{killed} workers were lost to one task"
     assert result.summary.sources_failed == 1, result.summary.sources_failed
+    _same_records(result, stages, folder)
+
+
+@_check()
+def a_task_that_takes_too_long_is_set_aside(subject: Subject, folder: Path) -> None:
+    stages: Stages = [s.Same(), s.Hang(bad=3).with_(task_timeout_s=2.0), s.Same()]
+    result = run(subject, stages, on_error="quarantine", run_dir=str(folder / "run"))
+    bad = next(ids_of(task) for task in batches() if 3 in ids_of(task))
+    kept = sorted(row["id"] for row in rows_of(result.tasks))
+    assert kept == [n for n in range(24) if n not in bad], kept
+    _same_records(result, stages, folder)
+
+
+@_check()
+def a_task_that_takes_too_long_stops_a_run_that_is_to_fail(subject: Subject) -> None:
+    with expected(TaskTimeout) as caught:
+        run(subject, [s.Hang(bad=3).with_(task_timeout_s=2.0)])
+    bad = next(task for task in batches() if 3 in ids_of(task))
+    assert str(caught[0]) == str(TaskTimeout("Hang", bad.task_id, 2.0)), str(caught[0])
+
+
+@_check("processes")
+def a_stage_that_cannot_be_sent_is_refused_with_the_attribute(subject: Subject) -> None:
+    with expected(UsageError) as caught:
+        run(subject, [s.Same(), s.Holds()])
+    assert "stage 'Holds' cannot be sent to a worker process: its attribute" in str(caught[0]), str(caught[0])
+    assert "options['lock']" in str(caught[0]), str(caught[0])
+
+
+def _same_records(result: RunResult, stages: Stages, folder: Path) -> None:
+    """Counts, rejects and raw bytes are those of LocalExecutor over the same tasks."""
+    here = Pipeline(list(stages)).run(
+        LocalExecutor(workers=1), initial_tasks=batches(), on_error="quarantine", run_dir=str(folder / "local")
+    )
+    assert here.run_dir is not None
+    assert result.run_dir is not None
+    assert result.summary.rows_quarantined == here.summary.rows_quarantined, result.summary.rows_quarantined
+    assert _rejects(result.run_dir) == _rejects(here.run_dir), (
+        f"{_rejects(result.run_dir)}, not {_rejects(here.run_dir)}"
+    )
+    assert [vars_of(stage) for stage in result.summary.stages] == [vars_of(stage) for stage in here.summary.stages]
+    assert result.summary.shares == here.summary.shares, result.summary.shares
+
+
+def _rejects(run_dir: str) -> list[dict[str, Any]]:
+    return sorted((dict(reject) for reject in rejects_of(run_dir)), key=str)
 
 
 @_check("processes")

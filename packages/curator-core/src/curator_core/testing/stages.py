@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,28 @@ class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
         if self.bad in task.to_pyarrow()["id"].to_pylist() and len(traces(Path(self.folder), "kill")) < self.times:
             leave_trace(self.folder, "kill", str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
+        return task.with_data(task.data)
+
+
+@dataclass
+class Hang(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Never comes back from a task that holds a row with this id."""
+
+    bad: int = 3
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self.bad in task.to_pyarrow()["id"].to_pylist():
+            threading.Event().wait()
+        return task.with_data(task.data)
+
+
+@dataclass
+class Holds(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Holds what no other process can be given."""
+
+    options: dict[str, Any] = field(default_factory=lambda: {"lock": threading.Lock()})
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
         return task.with_data(task.data)
 
 
