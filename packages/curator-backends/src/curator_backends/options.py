@@ -34,7 +34,7 @@ class RayOptions:
     verbose: bool = False
     max_worker_deaths: int = 3
     stall_timeout_s: float = 300.0
-    start_timeout_s: float = 60.0
+    start_timeout_s: float = 90.0
     wait_for_resources_s: float | None = None
 
     def __post_init__(self) -> None:
