@@ -42,7 +42,7 @@ class Standing(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """What is known of work that begins."""
+    """Whether work that begins was begun before."""
 
     again: bool  # it was begun before, and did not get through
     died: bool  # because its worker died, and not because it was ended for being late

@@ -133,11 +133,11 @@ class RaySegment[Options: RayOptions](ABC):
             yield from self.stream()
             failed = False
         except BaseException as error:
-            told = self._explained(error)
+            explained = self._explained(error)
             clear_frames(error)
-            if told is error:
+            if explained is error:
                 raise
-            raise told from None
+            raise explained from None
         finally:
             with uninterrupted():
                 self.stop()
