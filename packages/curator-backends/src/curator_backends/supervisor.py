@@ -94,7 +94,8 @@ class Supervisor:
         self._run = run
         self._stall_timeout = options.stall_timeout_s
         self._wait = options.wait_for_resources_s
-        self._said_so = False  # that the run waits for other jobs
+        self._queued = float("-inf")  # when the run last waited for other jobs
+        self._said_so = False  # that it does
         self._pools: dict[int, int] = {}  # workers that are set up, by group
         self._token = token
         self._pending: Any = None
@@ -121,13 +122,18 @@ class Supervisor:
                 status: Status = self._ray.get(ready[0])
                 self._pending = None
                 self._take(status)
-        idle = time.monotonic() - self._moved
-        if idle > self._stall_timeout:
-            self._judge(idle, Standstill.of(self._ray, needs, cluster, self._pools))
+        now = time.monotonic()
+        if now - self._moved > self._stall_timeout:
+            self._judge(now, Standstill.of(self._ray, needs, cluster, self._pools))
 
-    def _judge(self, idle: float, standstill: Standstill) -> None:
+    def _judge(self, now: float, standstill: Standstill) -> None:
+        idle = now - self._moved
         if not standstill.queued:
-            raise Stalled(f"nothing has moved for {idle:.0f} seconds and no worker is at work: {standstill}")
+            # What other jobs held has its time to be put to use: a worker takes some to start.
+            if now - self._queued > self._stall_timeout:
+                raise Stalled(f"nothing has moved for {idle:.0f} seconds and no worker is at work: {standstill}")
+            return
+        self._queued = now
         if self._wait is not None and idle > self._wait:
             raise Stalled(
                 f"other jobs have held what this run needs for {idle:.0f} seconds, longer than wait_for_resources_s: "
