@@ -80,7 +80,7 @@ def test_every_member_comes_back_as_it_was_and_in_its_order(tmp_path: Path) -> N
     assert [Path(record.path).name for record in standing] == ["00000.tar", "00000.parquet"]
     assert contents(tmp_path / "out/00000.tar") == contents(path)
     assert list(contents(tmp_path / "out/00000.tar")) == list(contents(path))
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["00000.parquet", "00000.tar", "_packed.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".packed.json", "00000.parquet", "00000.tar"]
 
 
 def test_the_index_says_where_each_image_is_and_keeps_every_column_but_bytes_and_pixels(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_new_sources_go_into_tars_behind_those_that_stand(tmp_path: Path) -> Non
         ("00003.tar", 1),
     ]
     after = tree(tmp_path / "out")
-    assert all(after[name] == data for name, data in before.items() if name != "_packed.json")
+    assert all(after[name] == data for name, data in before.items() if name != ".packed.json")
 
 
 def test_parts_that_are_gone_before_they_were_packed_are_an_error(tmp_path: Path) -> None:
@@ -381,6 +381,6 @@ def test_records_are_json_that_says_what_was_packed(tmp_path: Path) -> None:
     stage = ImageWriter(path=str(tmp_path / "out"))
     records = write(stage, batches(source(tmp_path / "in", "s.tar", ["a"])))
     standing = stage.finish(records)
-    note = json.loads((tmp_path / "out/_packed.json").read_text())
+    note = json.loads((tmp_path / "out/.packed.json").read_text())
     assert [entry["part"] for entry in note["parts"]] == ["s.00000.tar"]
     assert [entry["sha256"] for entry in note["files"]] == [record.sha256 for record in standing]

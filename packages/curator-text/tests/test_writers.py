@@ -14,13 +14,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curator_core.arrow.json_column import JSON
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_core.pipeline import Pipeline
+from curator_text.json_text import json_lines
 from curator_text.readers import JsonlReader, ParquetReader
-from curator_text.readers._json import JSON
 from curator_text.readers.parquet import ParquetRead
-from curator_text.writers import JsonlWriter, ParquetWriter, json_lines
+from curator_text.writers import JsonlWriter, ParquetWriter
 
 
 def batch(table, task_id="source-1.00000"):

@@ -15,6 +15,7 @@ _HOME = {
     "BaseExecutor": "executors.base",
     "BaseStageAdapter": "worker.adapter",
     "ColumnFilter": "stages.column_filter",
+    "Cast": "stages.cast",
     "ColumnNeed": "model.stage",
     "CompositeStage": "model.stage",
     "CuratorError": "errors",

@@ -43,6 +43,7 @@ from curator_core.planning.plan import Plan as Plan
 from curator_core.running.preview import Preview as Preview
 from curator_core.running.result import RunResult as RunResult
 from curator_core.running.result import RunSummary as RunSummary
+from curator_core.stages.cast import Cast as Cast
 from curator_core.stages.column_filter import ColumnFilter as ColumnFilter
 from curator_core.stages.columns import DropColumns as DropColumns
 from curator_core.stages.columns import RenameColumns as RenameColumns
@@ -64,6 +65,7 @@ __all__ = [
     "AddId",
     "BaseExecutor",
     "BaseStageAdapter",
+    "Cast",
     "ColumnFilter",
     "ColumnNeed",
     "CompositeStage",

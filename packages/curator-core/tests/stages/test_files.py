@@ -48,7 +48,7 @@ def test_a_folder_is_read_in_natural_order_without_what_is_no_data(tmp_path: Pat
 
 
 def test_what_a_packing_writer_keeps_beside_its_files_is_read_only_by_who_names_it(tmp_path: Path) -> None:
-    put(tmp_path, "out/0.json", "out/_packed.json", "out/_parts/a.json", "out/k=1/_parts.json")
+    put(tmp_path, "out/0.json", "out/.packed.json", "out/_parts/a.json", "out/k=1/_parts.json")
     for paths in (tmp_path / "out", tmp_path, f"{tmp_path}/**/*.json"):
         assert names(partition(paths=str(paths)), tmp_path) == [["out/0.json"], ["out/k=1/_parts.json"]]
     assert names(partition(paths=f"{tmp_path}/out/_parts"), tmp_path) == [["out/_parts/a.json"]]

@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 
+from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import JSON, texts_in
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
+
+_RAW_KEPT = 1 << 16
+
+
+def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) -> DocumentBatch:
+    """The batch with the column as text. Where it holds JSON, because some values are text and others are not, the rows of
+    the others are rejected: a reader keeps them, and only a stage that needs text cannot go on with them.
+    """
+    table = task.to_pyarrow()
+    column = column_of(table, name)
+    if column.type != JSON:
+        return task
+    texts, others = texts_in(column)
+    for row in others:
+        value = column[row].as_py()
+        stage.record_rejected("not text", message=f"column {name!r} holds {value[:60]}", raw=value.encode()[:_RAW_KEPT])
+    task = task.append_column(name, texts)
+    if not others:
+        return task
+    keep = np.ones(len(texts), np.bool_)
+    keep[others] = False
+    return task.filter(array(keep))
+
+
+def not_text(stage: object, name: str, kind: pa.DataType) -> UsageError:
+    """The error for a column that a stage needs as text and that holds something else altogether."""
+    return UsageError(
+        f"{type(stage).__name__} reads text, and the column {name!r} is {kind}: put Cast(columns={{{name!r}: 'string'}}) "
+        f"before it, or declare the type where the files are read, as schema: {{{name}: string}}, which rejects other values"
+    )
 
 
 def texts_of(stage: object, table: pa.Table, name: str) -> list[str | None]:
     """The texts of a column, or an error that says what it holds instead."""
     column = column_of(table, name)
     if not is_text(column.type):
-        raise UsageError(f"{type(stage).__name__} reads text, and the column {name!r} is {column.type}")
+        raise not_text(stage, name, column.type)
     return cast(list[str | None], column.to_pylist())
 
 

@@ -13,10 +13,12 @@ import pyarrow as pa
 import xxhash
 
 from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import values_of
 from curator_core.errors import UsageError
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_different, check_free
+from curator_text.kinds import EXACT
 
 # More copies than anybody wants, and few enough to hold in memory.
 _MOST_COPIES = 10_000
@@ -73,7 +75,7 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         table = task.to_pyarrow()
         check_free(self, table.column_names, self.outputs())
-        numbers = unit_numbers(table[self.key_column].to_pylist(), self.seed)
+        numbers = unit_numbers(values_of(table[self.key_column]), self.seed)
         names = list(self.parts)
         ends = np.cumsum(list(self.parts.values()))
         ends[-1] = 1.0
@@ -118,11 +120,11 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         table = task.to_pyarrow()
-        values = table[self.by_column].to_pylist()
+        values = values_of(table[self.by_column])
         meant = {value: self._meant(value) for value in dict.fromkeys(values)}
         names = [meant[value] for value in values]
         weights = np.array([self.weights.get(name, self.default) for name in names], np.float64)
-        numbers = unit_numbers(table[self.key_column].to_pylist(), self.seed)
+        numbers = unit_numbers(values_of(table[self.key_column]), self.seed)
         times = np.floor(weights).astype(np.int64) + (numbers < weights % 1)
         gone = times == 0
         for name in dict.fromkeys(name for name, none in zip(names, gone, strict=True) if none):
@@ -154,4 +156,6 @@ def _bytes(value: Any) -> bytes:
         return value
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
+    if isinstance(value, float) and value.is_integer() and -EXACT <= value <= EXACT:
+        value = int(value)  # whether a column holds whole numbers as floats may depend on its other values
     return hashlib.sha256(repr((type(value).__name__, value)).encode()).digest()

@@ -11,12 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.errors import CuratorError
 from curator_core.model.task import FileRecord
 from curator_core.storage import packing
 
 _COPY_BYTES = 1 << 20
-_REMEDY = "declare a schema where JSON lines or CSV are read, or cast the column in a stage before"
 # Each packs a file of its own; what one holds in memory is a row group.
 _THREADS = 4
 
@@ -38,72 +36,21 @@ def pack(
     suffix: str,
     settings: Mapping[str, Any],
     write: Callable[[Sequence[str], storage.AtomicFile], None],
-    prepare: Callable[[Sequence[str]], None] | None = None,
+    prepare: Callable[[Sequence[FileRecord], Sequence[FileRecord]], list[FileRecord]] | None = None,
 ) -> list[FileRecord]:
     """Make files of at most ``limit`` bytes of ``outputs``, folder by folder; returns what stands then.
 
-    ``prepare`` is given all parts before ``write`` makes a file of some; ``settings`` are what else decides how the
-    files come out. A part is never divided: one that is larger than the limit is a file by itself.
+    ``prepare`` is given the parts and the files that stand before ``write`` makes a file of some parts, and returns the
+    records of what stands then; ``settings`` are what else decides how the files come out. A part is never divided: one that is larger than the limit is a file by itself.
     """
 
     def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
-        if prepare is not None:
-            prepare([record.path for record in fresh])
+        changed = prepare(fresh, standing) if prepare is not None else []
         files = list(_files(path, fresh, limit, suffix, [storage.relative(r.path, path) for r in standing]))
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-            return list(threads.map(lambda file: _write(file, write), files))
+            return [*changed, *threads.map(lambda file: _write(file, write), files)]
 
     return packing.pack(path, outputs, make, {"target_size": limit, "suffix": suffix, **settings})
-
-
-def together(schemas: Sequence[pa.Schema], paths: Sequence[str]) -> pa.Schema:
-    """One schema for all: what some have is null in the others, and a column of nulls takes the type of the others.
-
-    Words that are numbered in some files and spelled out in others are spelled out.
-    """
-    merged = schemas[0]
-    for schema, path in zip(schemas[1:], paths[1:], strict=True):
-        if schema.equals(merged):
-            continue
-        missing = set(schema.names) ^ set(merged.names)
-        numbered = {name for name in set(schema.names) & set(merged.names) if _only_one_numbered(schema, merged, name)}
-        try:
-            merged = pa.unify_schemas(
-                [_adapted(one, missing, numbered) for one in (merged, schema)], promote_options="permissive"
-            )
-        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
-            raise CuratorError(
-                f"the files cannot be packed, because the types of {storage.file_name(path)!r} do not go together with "
-                f"those before it ({error}): {_REMEDY}"
-            ) from error
-    return merged
-
-
-def _only_one_numbered(one: pa.Schema, other: pa.Schema, name: str) -> bool:
-    return bool(pa.types.is_dictionary(one.field(name).type) != pa.types.is_dictionary(other.field(name).type))
-
-
-def _adapted(schema: pa.Schema, missing: set[str], numbered: set[str]) -> pa.Schema:
-    fields = []
-    for part in schema:
-        kind = part.type
-        if part.name in numbered and pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        fields.append(part.with_type(kind).with_nullable(part.nullable or part.name in missing))
-    return pa.schema(fields, schema.metadata)
-
-
-def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the columns and types of a schema that it went into."""
-    if table.schema.equals(schema):
-        return table
-    for at, part in enumerate(table.schema):
-        if pa.types.is_dictionary(part.type) and not pa.types.is_dictionary(schema.field(part.name).type):
-            table = table.set_column(at, part.name, table.column(at).cast(part.type.value_type))
-    try:
-        return pa.concat_tables([schema.empty_table(), table], promote_options="permissive").select(schema.names)
-    except pa.ArrowInvalid as error:  # an integer among fractions that no double holds, a time out of range
-        raise CuratorError(f"a value cannot keep its place among those of other files ({error}): {_REMEDY}") from error
 
 
 def copy_bytes(parts: Sequence[str], out: storage.AtomicFile) -> None:

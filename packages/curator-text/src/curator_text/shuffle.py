@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import values_of
 from curator_core.errors import UsageError
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage, SourceStage
@@ -28,9 +29,10 @@ from curator_core.pipeline import Pipeline
 from curator_core.stages.files import parse_bytes
 from curator_core.workflow import Workflow
 from curator_text.blend import check_seed, hashes
-from curator_text.packing import fitted, together
+from curator_text.kinds import one_schema
 from curator_text.readers.jsonl import JsonlReader
 from curator_text.readers.parquet import ParquetReader
+from curator_text.widening import fitted, keeps_values
 from curator_text.writers import JsonlWriter, ParquetWriter
 
 MANIFEST = "_shuffle.json"
@@ -71,7 +73,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         table = task.to_pyarrow()
         if _HASH in table.column_names:
             raise UsageError(f"a column is called {_HASH!r}, a name that ShuffleWriter needs: rename it")
-        keys = hashes(table[self.key_column].to_pylist(), self.seed)
+        keys = hashes(values_of(table[self.key_column]), self.seed)
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         table = table.unify_dictionaries().take(array(order)).append_column(_HASH, array(keys))
@@ -95,7 +97,8 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         """Write down which files there are, in the order of the input, and what they have in common."""
-        schemas, rows = [], np.zeros(self.partitions, np.int64)
+        schemas: list[pa.Schema] = []
+        rows = np.zeros(self.partitions, np.int64)
         for record in outputs:
             with storage.open_input(record.path) as stream, pa.ipc.open_file(stream) as file:
                 schema = file.schema
@@ -110,7 +113,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
             "files": [[storage.relative(record.path, self.path), record.sha256] for record in outputs],
         }
         if schemas:
-            schema = together(schemas, [record.path for record in outputs])
+            schema = one_schema(schemas, lambda number, name, kind: _keeps(outputs[number].path, name, kind))
             manifest["schema"] = base64.b64encode(schema.serialize().to_pybytes()).decode()
         storage.write_bytes_atomic(storage.join(self.path, MANIFEST), json.dumps(manifest).encode())
 
@@ -300,6 +303,12 @@ def _place(keys: np.ndarray[Any, Any], edge: int) -> int:
 def _layout(schema: pa.Schema) -> dict[str, list[int]]:
     layout: dict[str, list[int]] = json.loads(schema.metadata[_LAYOUT])
     return layout
+
+
+def _keeps(path: str, name: str, kind: pa.DataType) -> bool:
+    """Whether a column of a file keeps its values in a type."""
+    with storage.open_input(path) as stream, pa.ipc.open_file(stream) as file:
+        return all(keeps_values(file.get_batch(number).column(name), kind) for number in range(file.num_record_batches))
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

@@ -6,30 +6,25 @@ import lzma
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import quote
 
-import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curator_core.errors import UsageError, nearest
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
-from curator_core.storage import AtomicFile, join, open_input, write_atomic
+from curator_core.storage import AtomicFile, join, write_atomic
 from curator_core.storage.packing import parts_folder
 from curator_text import packing
+from curator_text.json_text import json_lines
+from curator_text.parquet_files import brought_to, schema_of, write_packed, write_table
 
-_JSON = pa.json_(pa.utf8())
 _SUFFIX = {"gzip": ".gz", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
 _ALIASES = {"gz": "gzip", "zst": "zstd", "bzip2": "bz2", "none": None}
 _PARQUET_CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4", "none")
 _NOT_IN_NAMES = re.compile(r"[^\w ()+,\-=@~.]+")
-# Rows that are Python objects at a time: enough to forget the cost of a slice, few enough to stay in the cache.
-_SLICE_ROWS = 256
 
 
 @dataclass(kw_only=True)
@@ -103,7 +98,9 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     With ``target_size`` (such as ``"512MB"``) the files of all tasks are packed, when the run is complete, into
     ``00000.parquet``, ``00001.parquet`` and so on, of about that size, in the order of the input; in each folder by itself.
-    All of them have the same columns and types then.
+
+    When the run is complete, all files have the same columns and types: what is missing in some is null there, numbers are
+    of a type that holds all of them, and a column of values of several kinds is one of JSON.
     """
 
     path: str
@@ -144,36 +141,23 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return _done(self, task, records)
 
     def _write(self, out: AtomicFile, table: pa.Table) -> None:
-        import pyarrow.parquet as pq
-
-        rows = max(1, table.num_rows)
-        per_group = max(1, rows * self._row_group_bytes // max(1, table.get_total_buffer_size()))
-        # Counts and page statistics are written; the time of writing and the like are not, so files are repeatable.
-        pq.write_table(table, out, compression=self.compression, row_group_size=min(rows, per_group))
+        write_table(out, table, compression=self.compression, row_group_bytes=self._row_group_bytes)
 
     def repacks(self) -> bool:
         return self._target_size is not None
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
-        """Pack the files of all tasks, with row groups as large as they may be."""
+        """Give all files the same columns and types, and with a ``target_size`` pack them."""
+        settings: dict[str, Any] = {"compression": self.compression, "row_group_bytes": self._row_group_bytes}
         if self._target_size is None:
-            return None
-        import pyarrow.parquet as pq
-
+            schema, schemas = schema_of([record.path for record in outputs])
+            return brought_to(schema, outputs, schemas, **settings)
         schema = pa.schema([])
 
-        def prepare(parts: Sequence[str]) -> None:
+        def prepare(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
             nonlocal schema
-            schemas = []
-            for part in parts:
-                with open_input(part) as stream:
-                    schemas.append(pq.read_schema(stream))
-            schema = packing.together(schemas, parts)
-
-        def write(parts: Sequence[str], out: AtomicFile) -> None:
-            with pq.ParquetWriter(out, schema, compression=self.compression) as target:
-                for table in _row_groups(parts, schema, self._row_group_bytes):
-                    target.write_table(table, row_group_size=max(1, table.num_rows))
+            schema, schemas = schema_of([record.path for record in (*standing, *fresh)])
+            return brought_to(schema, standing, schemas[: len(standing)], **settings)
 
         return packing.pack(
             self.path,
@@ -181,106 +165,9 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
             limit=self._target_size,
             suffix=".parquet",
             settings={"row_group_bytes": self._row_group_bytes},
-            write=write,
+            write=lambda parts, out: write_packed(out, parts, schema, **settings),
             prepare=prepare,
         )
-
-
-def _row_groups(parts: Sequence[str], schema: pa.Schema, limit: int) -> Iterator[pa.Table]:
-    """The rows of several files as tables of at most ``limit`` bytes, unless a row group of theirs is larger."""
-    import pyarrow.parquet as pq
-
-    held: list[pa.Table] = []
-    size = 0
-    for part in parts:
-        with open_input(part) as stream, pq.ParquetFile(stream) as file:
-            for number in range(file.num_row_groups):
-                table = packing.fitted(file.read_row_group(number), schema)
-                if held and size + table.nbytes > limit:
-                    yield pa.concat_tables(held)
-                    held, size = [], 0
-                held.append(table)
-                size += table.nbytes
-    if held:
-        yield pa.concat_tables(held)
-
-
-# JSON ----------------------------------------------------------------------------------------------------------------
-
-
-def json_lines(table: pa.Table, omit_nulls: bool = False) -> Iterator[bytes]:
-    """The rows of a table as lines of JSON, each with its line end."""
-    names = table.column_names
-    dumps = orjson.dumps
-    option = orjson.OPT_APPEND_NEWLINE
-    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
-    if twice is not None:
-        raise UsageError(f"there are two columns {twice!r}, and a line of JSON can hold one of them: rename the other")
-    if not names:
-        yield from [b"{}\n"] * table.num_rows
-        return
-    columns = [_json_column(column, name) for name, column in zip(names, table.columns, strict=True)]
-    raw = [name for name, (_, is_json) in zip(names, columns, strict=True) if is_json]
-    table = pa.table([column for column, _ in columns], names)
-    for start in range(0, table.num_rows, _SLICE_ROWS):
-        for row in table.slice(start, _SLICE_ROWS).to_pylist():
-            for name in raw:
-                if row[name] is not None:
-                    row[name] = orjson.Fragment(row[name])
-            if omit_nulls:
-                row = {name: value for name, value in row.items() if value is not None}  # noqa: PLW2901
-            yield dumps(row, default=_inner_value, option=option)
-
-
-def _inner_value(value: Any) -> Any:
-    """What `orjson` does not take by itself, and only stands inside of lists and objects: such columns are cast before."""
-    if isinstance(value, Decimal):
-        return orjson.Fragment(str(value))
-    if isinstance(value, datetime):  # a subclass of it: that of pandas, for nanoseconds
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON spelling")
-
-
-def _json_column(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, bool]:
-    """A column as what `orjson` takes, and whether it is text that is JSON already."""
-    kind = column.type
-    if kind == _JSON:
-        return _storage(column), True
-    if pa.types.is_decimal(kind):
-        return column.cast(pa.string()), True
-    if pa.types.is_timestamp(kind):
-        return pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1), False
-    if pa.types.is_date(kind) or pa.types.is_time(kind):
-        return column.cast(pa.string()), False
-    if pa.types.is_dictionary(kind):
-        return _json_column(column.cast(kind.value_type), name)
-    if isinstance(kind, pa.BaseExtensionType):
-        return _json_column(_storage(column), name)
-    if _has_no_json(kind):
-        raise UsageError(
-            f"column {name!r} is {kind}, which JSON has no spelling for: leave it out with columns=[…], or write Parquet"
-        )
-    return column, False
-
-
-def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.chunked_array([chunk.storage for chunk in column.chunks], type=column.type.storage_type)
-
-
-def _has_no_json(kind: pa.DataType) -> bool:
-    if pa.types.is_nested(kind):
-        return any(_has_no_json(kind.field(index).type) for index in range(kind.num_fields))
-    return any(
-        test(kind)
-        for test in (
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-            pa.types.is_fixed_size_binary,
-            pa.types.is_binary_view,
-            pa.types.is_duration,
-            pa.types.is_interval,
-        )
-    )
 
 
 def _write_compressed(out: AtomicFile, lines: Iterable[bytes], codec: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrow.json_column import JSON, values_of, whole_as_integers
 from curator_core.errors import UsageError, nearest
 
 # One byte for what a value is, so that null, text and the bytes of the same text, and 1 and "1" differ.
@@ -29,8 +30,9 @@ def row_digests(table: pa.Table, columns: Sequence[str], salt: bytes = b"", size
             if value is None:
                 digest.update(_NULL)
             else:
+                tag, value = (kind, value) if kind else value
                 # The length goes first, or ("ab", "c") and ("a", "bc") would be one row.
-                digest.update(b"%b%d:" % (kind, len(value)))
+                digest.update(b"%b%d:" % (tag, len(value)))
                 digest.update(value)
         digests.append(digest.digest())
     return digests
@@ -58,7 +60,10 @@ def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[bytes, Iterator[Any]]:
+    """What the values are, and their bytes; nothing and both together where each value may be something else."""
     kind = column.type
+    if kind == JSON:
+        return b"", (None if value is None else _of_any(value) for value in values_of(column))
     if pa.types.is_dictionary(kind):
         return _encoded(pc.cast(column, kind.value_type))
     if _is_text(kind):
@@ -68,8 +73,23 @@ def _encoded(column: pa.ChunkedArray) -> tuple[bytes, Iterator[Any]]:
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or _is_time(kind):
         return _NUMBER, _views(column.cast(pa.large_string()).cast(pa.large_binary()))
     if pa.types.is_floating(kind):
-        return _NUMBER, (None if value is None else float(value).hex().encode() for value in column.to_pylist())
+        return _NUMBER, (None if value is None else _float(float(value)) for value in column.to_pylist())
     return _NESTED, (None if value is None else _json(value) for value in column.to_pylist())
+
+
+def _of_any(value: Any) -> tuple[bytes, bytes]:
+    if isinstance(value, str):
+        return _TEXT, value.encode("utf-8", "surrogatepass")
+    if isinstance(value, bool):
+        return _NUMBER, b"true" if value else b"false"
+    if isinstance(value, int):
+        return _NUMBER, str(value).encode()
+    return (_NUMBER, _float(value)) if isinstance(value, float) else (_NESTED, _json(value))
+
+
+def _float(value: float) -> bytes:
+    plain = whole_as_integers(value)
+    return str(plain).encode() if isinstance(plain, int) else value.hex().encode()
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -94,7 +114,9 @@ def _views(column: pa.ChunkedArray) -> Iterator[memoryview | None]:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")
+    return json.dumps(whole_as_integers(value), sort_keys=True, ensure_ascii=False, default=_plain).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def _plain(value: Any) -> Any:

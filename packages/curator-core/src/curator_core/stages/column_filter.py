@@ -29,7 +29,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array, scalar
-from curator_core.errors import UsageError
+from curator_core.arrow.json_column import values_of
+from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 
@@ -66,7 +67,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def score_array(self, values: pa.Array) -> pa.Array:
         """The scores of an array, in order; the default asks `score_one` for each value (None for null)."""
-        return array([self.score_one(value) for value in values.to_pylist()], self.score_type)
+        return array([self.score_one(value) for value in values_of(values)], self.score_type)
 
     def score_batch(self, batch: DocumentBatch) -> pa.Array:
         """The scores of a batch; override it to read several columns or to share what other filters computed."""
@@ -130,6 +131,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
             if len(values) != task.num_rows:
                 raise ValueError(f"{type(self).__name__}.{what} gave {len(values)} values for {task.num_rows} rows")
         score_name, verdict_name = self.columns_added()
+        check_free(type(self).__name__, task.column_names, (score_name, verdict_name))
         if score_name:
             task = task.append_column(score_name, scores)
         if verdict_name:

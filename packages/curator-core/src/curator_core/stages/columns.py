@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrow.arrays import scalar
+from curator_core.arrow.json_column import JSON, compared
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 from curator_core.model.stage import ANY_COLUMNS, ProcessingStage
@@ -27,6 +30,18 @@ _COMPARE = {
     ">=": pc.greater_equal,
 }
 _TEXT = {"contains": pc.match_substring, "starts with": pc.starts_with, "matches": pc.match_substring_regex}
+# The same, of single values.
+_PASSES: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "contains": operator.contains,
+    "starts with": str.startswith,
+    "matches": lambda value, pattern: pc.match_substring_regex(scalar(value), pattern).as_py(),
+}
 _NO_VALUE = ("is null", "is not null")
 
 
@@ -160,12 +175,30 @@ class Where(ColumnFilter):
             return scores.is_null()
         if self.op == "is not null":
             return scores.is_valid()
+        if scores.type == JSON:
+            return compared(scores, self._passes)
         if self.op in _TEXT:
             return _TEXT[self.op](scores, self.value)
         if self.op in _COMPARE:
             return _COMPARE[self.op](scores, _fitting(pa.scalar(self.value), scores.type))
         among = pc.is_in(scores, value_set=pa.array(self.value, type=scores.type))
         return pc.and_(scores.is_valid(), among if self.op == "in" else pc.invert(among))
+
+    def _passes(self, value: Any) -> bool | None:
+        """Whether one of several kinds of values passes; None where it is of another kind than what it is compared with."""
+        if self.op in ("in", "not in"):
+            found = any(_same_kind(value, other) and value == other for other in self.value)
+            return found if self.op == "in" else not found
+        if not _same_kind(value, self.value):
+            return True if self.op == "!=" else None
+        return bool(_PASSES[self.op](value, self.value))
+
+
+def _same_kind(left: Any, right: Any) -> bool:
+    if isinstance(left, bool) or isinstance(right, bool):
+        return isinstance(left, bool) and isinstance(right, bool)
+    numbers = isinstance(left, int | float) and isinstance(right, int | float)
+    return numbers or (isinstance(left, str) and isinstance(right, str))
 
 
 def _fitting(value: pa.Scalar, kind: pa.DataType) -> pa.Scalar:

@@ -1,7 +1,7 @@
 """Packing: the small files of all tasks become full ones, when the run is complete.
 
 A packing writer lets each task write under ``_parts/``, named by its lineage. `pack` has full files made of these in
-lineage order, so what comes out does not depend on who wrote first; it writes ``_packed.json`` when everything stands, and
+lineage order, so what comes out does not depend on who wrote first; it writes ``.packed.json`` when everything stands, and
 only then the parts go. So a repetition finds either all parts, or the note of what they became.
 """
 
@@ -16,7 +16,7 @@ from curator_core.errors import CuratorError
 from curator_core.model.task import FileRecord
 
 PARTS = "_parts"
-PACKED = "_packed.json"
+PACKED = ".packed.json"
 
 
 def parts_folder(path: str) -> str:
@@ -37,7 +37,8 @@ def pack(
 ) -> list[FileRecord]:
     """Have ``make`` put ``parts`` into full files, and let them go; returns what stands then, in order.
 
-    ``make`` is given the parts that no file holds yet, and the files that stand: new sources go behind those. It is
+    ``make`` is given the parts that no file holds yet, and the files that stand: new sources go behind those. It returns
+    the records of the files that it has written, which may be some that stood before. It is
     called again for all where something that was packed is different now or gone, or with other ``settings``.
     """
     settings = dict(settings or {})
@@ -56,7 +57,8 @@ def pack(
                 f"{len(missing)} of {len(fresh)} files to be packed are gone, the first is {missing[0]!r}: start the run "
                 "over with fresh=True (--fresh)"
             )
-        records += make(fresh, records)
+        made = {record.path: record for record in make(fresh, records)}
+        records = [made.pop(record.path, record) for record in records] + list(made.values())
         files = [
             {"path": storage.relative(r.path, path), "rows": r.rows, "bytes": r.bytes, "sha256": r.sha256}
             for r in records

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,42 @@ class FailIn(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @dataclass
+class Leave(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Calls ``sys.exit()`` on tasks that hold a row with this id."""
+
+    bad: int = 3
+    code: int = 7
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self.bad in task.to_pyarrow()["id"].to_pylist():
+            sys.exit(self.code)
+        return task.with_data(task.data)
+
+
+@dataclass
+class Hang(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Never gets through with tasks that hold a row with this id."""
+
+    bad: int = 3
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        while self.bad in task.to_pyarrow()["id"].to_pylist():
+            pass
+        return task.with_data(task.data)
+
+
+@dataclass
+class HoldLock(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Made with a lock, which no other process can be given."""
+
+    def __post_init__(self) -> None:
+        self.locks = {"own": threading.Lock()}
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.data)
+
+
+@dataclass
 class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Kills its own process on tasks that hold a row with this id, so many times."""
 
@@ -316,28 +353,6 @@ class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
         if self.bad in task.to_pyarrow()["id"].to_pylist() and len(traces(Path(self.folder), "kill")) < self.times:
             leave_trace(self.folder, "kill", str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
-        return task.with_data(task.data)
-
-
-@dataclass
-class Hang(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Never comes back from a task that holds a row with this id."""
-
-    bad: int = 3
-
-    def process(self, task: DocumentBatch) -> DocumentBatch:
-        if self.bad in task.to_pyarrow()["id"].to_pylist():
-            threading.Event().wait()
-        return task.with_data(task.data)
-
-
-@dataclass
-class Holds(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Holds what no other process can be given."""
-
-    options: dict[str, Any] = field(default_factory=lambda: {"lock": threading.Lock()})
-
-    def process(self, task: DocumentBatch) -> DocumentBatch:
         return task.with_data(task.data)
 
 

@@ -8,7 +8,7 @@ import re
 import struct
 from dataclasses import dataclass
 
-from curator_image.decode import isobmff
+from curator_image.decode.isobmff import codec, shown_size
 
 # Why an image is set aside. The words go into rejects and reports, so they are part of the interface.
 EMPTY = "empty"
@@ -149,7 +149,7 @@ def sniff(data: bytes) -> str | None:
         return "gif"
     if head.startswith((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
         return "tiff"
-    boxed = isobmff.codec(data)
+    boxed = codec(data)
     if boxed:
         return boxed
     if head.startswith(b"BM") and len(data) >= 26 and _u32(data, 14) in (12, 16, 40, 52, 56, 64, 108, 124):
@@ -187,7 +187,7 @@ def missing_decoder(kind: str) -> str | None:
 
 def unrecognised(data: bytes) -> BadImage:
     """What to say of bytes in which `sniff` finds no format: a format that is not read, or no image."""
-    if isobmff.codec(data) is not None:
+    if codec(data) is not None:
         return BadImage(UNSUPPORTED, "HEIF with a codec other than AV1 and HEVC is not read")
     if _SVG.match(bytes(data[:4096])):
         return BadImage(UNSUPPORTED, "SVG is not read")
@@ -233,6 +233,25 @@ def _jpeg(data: bytes) -> Header:
             orientation = _exif_orientation(data, at + 8, at + length)
         at += length
     raise BadImage(TRUNCATED, "the JPEG ends before its frame header")
+
+
+def without_stray_bytes(data: bytes) -> bytes:
+    """A JPEG without the bytes that stand between its segments; the same file from its first scan on."""
+    kept, at = [data[:2]], 2
+    for _ in range(_MAX_STEPS):
+        start = data.find(b"\xff", at)
+        found = _NOT_FF.search(data, start) if start >= 0 else None
+        if found is None:
+            break
+        mark, at = data[found.start()], found.end()
+        if mark == 0xDA:
+            return b"".join([*kept, data[at - 2 :]])
+        if mark in _BARE or mark == 0:
+            continue
+        end = at + int.from_bytes(data[at : at + 2], "big")
+        kept.append(data[at - 2 : end])
+        at = end
+    return data
 
 
 def _scans(data: bytes, at: int, channels: int, *, progressive: bool) -> int:
@@ -371,11 +390,11 @@ def _tiff(data: bytes) -> Header:
 
 
 def _avif(data: bytes) -> Header:
-    return Header("avif", *isobmff.shown_size(data))
+    return Header("avif", *shown_size(data))
 
 
 def _heic(data: bytes) -> Header:
-    return Header("heic", *isobmff.shown_size(data))
+    return Header("heic", *shown_size(data))
 
 
 _PARSERS = {

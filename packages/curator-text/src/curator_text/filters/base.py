@@ -28,12 +28,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array, scalar
+from curator_core.arrow.row_hash import column_of
 from curator_core.errors import MissingDependency, UsageError
 from curator_core.formatting import number
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
-from curator_text._columns import check_free
-from curator_text.features import TextFeatures, features_of
+from curator_text._columns import check_free, is_text, not_text, with_text
+from curator_text.features.batch import TextFeatures, features_of
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class TextFilter(ColumnFilter):
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         check_free(self, task.column_names, self.outputs())
-        return super().process(task)
+        return super().process(with_text(self, task, self.column))
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         """One score for each document."""
@@ -69,6 +70,9 @@ class TextFilter(ColumnFilter):
         return self.score(values)
 
     def score_batch(self, batch: DocumentBatch) -> pa.Array:
+        kind = column_of(batch.to_pyarrow(), self.column).type
+        if not is_text(kind):
+            raise not_text(self, self.column, kind)
         return self.scores_of(features_of(batch, self.column))
 
     def loaded(self, load: Callable[[], T]) -> T:
@@ -153,13 +157,6 @@ def check_number(stage: object, name: str, *, low: float | None = None, high: fl
         raise UsageError(
             f"{type(stage).__name__}.{name} must be a number{' of ' + limits if limits else ''}, not {value!r}"
         )
-
-
-def check_whole(stage: object, name: str, *, low: int) -> None:
-    """Raise unless the parameter is a whole number that is large enough."""
-    value = getattr(stage, name)
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-        raise UsageError(f"{type(stage).__name__}.{name} must be a whole number of {low} or more, not {value!r}")
 
 
 def check_range(stage: object, low: str, high: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch
-from curator_text._columns import check_different, check_free, texts_of
+from curator_text._columns import check_different, check_free, texts_of, with_text
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 
 POOLING = ("mean", "cls", "last", "max")
@@ -71,6 +71,7 @@ class TextEmbedding(TextModel):
         return torch.nn.functional.normalize(pooled, dim=-1) if self._normalize else pooled
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
+        task = with_text(self, task, self.column)
         table = task.to_pyarrow()
         check_free(self, table.column_names, self.outputs())
         texts = texts_of(self, table, self.column)

@@ -21,7 +21,7 @@ from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
-from curator_text._columns import check_free, is_text
+from curator_text._columns import check_free, is_text, not_text, with_text
 
 
 @dataclass(kw_only=True)
@@ -78,7 +78,11 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.output_column or self.column]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        given = _as_array(column_of(task.to_pyarrow(), self.column))
+        task = with_text(self, task, self.column)
+        column = column_of(task.to_pyarrow(), self.column)
+        if not is_text(column.type):
+            raise not_text(self, self.column, column.type)
+        given = _as_array(column)
         name = self.output_column or self.column
         if name != self.column:
             check_free(self, task.column_names, [name])

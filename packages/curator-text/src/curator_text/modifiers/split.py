@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import values_of
 from curator_core.arrow.row_hash import column_of
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
-from curator_text._columns import check_free, is_text
-from curator_text.filters.base import check_whole
+from curator_text._columns import check_free, is_text, not_text, with_text
 
 
 @dataclass(kw_only=True)
@@ -42,12 +42,13 @@ class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.column, self.segment_column]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
+        task = with_text(self, task, self.column)
         table = task.to_pyarrow()
         texts = column_of(table, self.column)
         kind = texts.type
         check_free(self, table.column_names, [self.segment_column])
         if not is_text(kind):
-            raise UsageError(f"DocumentSplitter splits text, and the column {self.column!r} is {kind}: cast it first")
+            raise not_text(self, self.column, kind)
         parents: list[int] = []
         segments: list[int] = []
         parts: list[str | None] = []
@@ -80,8 +81,7 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
         _check_names(self, "column", "id_column", "segment_column")
         if not isinstance(self.separator, str):
             raise UsageError(f"DocumentJoiner.separator must be a text, not {self.separator!r}")
-        if self.max_chars is not None:
-            check_whole(self, "max_chars", low=1)
+        check_whole("DocumentJoiner.max_chars", self.max_chars, optional=True)
 
     def inputs(self) -> list[str]:
         return [self.id_column, self.segment_column, self.column]
@@ -90,13 +90,14 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [self.segment_column]
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
+        task = with_text(self, task, self.column)
         table = task.to_pyarrow()
-        ids = column_of(table, self.id_column).to_pylist()
+        ids = values_of(column_of(table, self.id_column))
         texts = column_of(table, self.column).to_pylist()
         segments = column_of(table, self.segment_column)
         kind = table.schema.field(self.column).type
         if not is_text(kind):
-            raise UsageError(f"DocumentJoiner joins text, and the column {self.column!r} is {kind}: cast it first")
+            raise not_text(self, self.column, kind)
         # Documents in order of first appearance, their segments in order.
         place: dict[object, int] = {}
         places = [place.setdefault((row,) if value is None else value, len(place)) for row, value in enumerate(ids)]

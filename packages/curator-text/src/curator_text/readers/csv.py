@@ -27,7 +27,7 @@ from curator_text.readers._arguments import (
     with_path,
 )
 from curator_text.readers._bytes import COMPRESSED_SUFFIXES, Truncated, decompressed
-from curator_text.readers._json import check_schema, type_name
+from curator_text.readers._schema import check_schema, type_name
 
 _HEAD_BYTES = 1 << 16
 SUFFIXES = tuple(base + end for base in (".csv", ".tsv") for end in ("", *COMPRESSED_SUFFIXES))

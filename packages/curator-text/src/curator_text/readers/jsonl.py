@@ -12,8 +12,8 @@ from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, Proces
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_core.storage import open_input
-from curator_text.readers import _json
 from curator_text.readers._arguments import bounded_bytes, checked_columns, with_path
+from curator_text.readers._blocks import LineParser, guessed_types, infer_types
 from curator_text.readers._bytes import (
     COMPRESSED_SUFFIXES,
     Block,
@@ -23,6 +23,8 @@ from curator_text.readers._bytes import (
     decompressed,
     line_blocks,
 )
+from curator_text.readers._lines import first_lines
+from curator_text.readers._schema import check_schema, checks
 
 SUFFIXES = tuple(base + end for base in (".jsonl", ".ndjson", ".json") for end in ("", *COMPRESSED_SUFFIXES))
 # What the types are taken from: this many lines, as far as they lie within this many bytes.
@@ -45,8 +47,8 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
     path_column: str | None = None
 
     def __post_init__(self) -> None:
-        self._types = _json.check_schema(self.schema, type(self).__name__)
-        _json.check_types(self._types)
+        self._types = check_schema(self.schema, type(self).__name__)
+        self._checks = checks(self._types)
         self._columns = checked_columns(self.columns, type(self).__name__)
         self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
         self._max_line_bytes = bounded_bytes("max_line_bytes", self.max_line_bytes)
@@ -76,7 +78,7 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                 yield DocumentBatch(data=schema.empty_table(), dataset_name=task.dataset_name)
 
     def _tables(self, path: str, span: tuple[int, int] | None) -> Iterator[pa.Table]:
-        parser: _json.LineParser | None = None
+        parser: LineParser | None = None
         with open_input(path) as raw:
             check_span(raw, path, span)
             file = decompressed(raw)
@@ -115,17 +117,19 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                     )
                 yield with_path(parsed.table, self.path_column, path)
 
-    def _parser(self, block: Block, path: str, span: tuple[int, int] | None) -> _json.LineParser:
+    def _parser(self, block: Block, path: str, span: tuple[int, int] | None) -> LineParser:
+        wanted = {n: c for n, c in self._checks.items() if self._columns is None or n in self._columns}
+
         def settle() -> dict[str, pa.DataType]:
             return self._types_from(_head_of(block, span)) or self._first_types(path)
 
         if _holds_head(block, span):
             start = bytes(block.data[:_GUESS_BYTES])
-            rows = list(_json.first_lines(start[: start.rfind(b"\n") + 1], _GUESS_LINES))
-            guess = _json.guessed_types(rows, self._types, self._columns)
+            rows = list(first_lines(start[: start.rfind(b"\n") + 1], _GUESS_LINES))
+            guess = guessed_types(rows, self._types, self._columns)
             if guess is not None:
-                return _json.LineParser(guess, self._columns, self._max_line_bytes, settle)
-        return _json.LineParser(settle(), self._columns, self._max_line_bytes)
+                return LineParser(guess, self._columns, self._max_line_bytes, wanted, settle)
+        return LineParser(settle(), self._columns, self._max_line_bytes, wanted)
 
     def _first_types(self, path: str) -> dict[str, pa.DataType]:
         """The types of a file's columns; every range of a file finds the same ones."""
@@ -146,13 +150,13 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
     def _types_from(self, head: bytes | None) -> dict[str, pa.DataType] | None:
         """The types by what the user declared, and by the first lines of a file for the rest."""
         if self._columns is not None and all(name in self._types for name in self._columns):
-            return dict(self._types)
+            return {name: self._types[name] for name in self._columns}
         if head is None:
             return None
-        rows = _json.first_lines(head, _FIRST_LINES)
+        rows = first_lines(head, _FIRST_LINES)
         if self._columns is None:
-            return {**_json.infer_types(rows), **self._types}
-        found = _json.infer_types({k: row[k] for k in self._columns if k in row} for row in rows)
+            return {**infer_types(rows), **self._types}
+        found = infer_types({k: row[k] for k in self._columns if k in row} for row in rows)
         return {name: self._types.get(name) or found.get(name) or pa.null() for name in self._columns}
 
 

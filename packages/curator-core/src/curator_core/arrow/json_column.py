@@ -1,0 +1,49 @@
+"""What are the values of a column that holds each as JSON text, because they are of several types?
+
+Readers of JSON keep such values in a column of Arrow's ``json`` type (`JSON`). Text in it stands in quotation marks, so
+whoever wants the values asks here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core.arrow.arrays import array
+
+JSON = pa.json_(pa.utf8())
+# Beyond it a float may stand for several integers.
+_EXACT = 1 << 53
+_TEXT = pa.string()
+
+
+def values_of(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """The values as Python has them, those of a column of JSON read from their text."""
+    values: list[Any] = column.to_pylist()
+    if column.type != JSON:
+        return values
+    return [None if value is None else json.loads(value) for value in values]
+
+
+def texts_in(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
+    """A column of JSON as one of text, null where a value is not text; and the rows in which it is something else."""
+    values = values_of(column)
+    others = [row for row, value in enumerate(values) if value is not None and not isinstance(value, str)]
+    return pa.chunked_array([array([v if isinstance(v, str) else None for v in values], _TEXT)]), others
+
+
+def compared(column: pa.Array | pa.ChunkedArray, test: Callable[[Any], bool | None]) -> pa.Array:
+    """Whether each value of a column of JSON passes a test; null where there is none, or none that can be tested."""
+    return array([None if value is None else test(value) for value in values_of(column)], pa.bool_())
+
+
+def whole_as_integers(value: Any) -> Any:
+    """A value with its whole numbers as integers: whether they are floats may depend on the other values of a column."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and -_EXACT <= value <= _EXACT else value
+    if isinstance(value, dict):
+        return {key: whole_as_integers(item) for key, item in value.items()}
+    return [whole_as_integers(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,160 @@
+"""How is a row spelled as a line of JSON, and a value as JSON text?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import JSON
+from curator_core.errors import UsageError
+from curator_text.kinds import as_whole, has_floats, is_late, is_whole
+
+# Rows that are Python objects at a time: enough to forget the cost of a slice, few enough to stay in the cache.
+_SLICE_ROWS = 256
+
+
+def json_lines(table: pa.Table, omit_nulls: bool = False) -> Iterator[bytes]:
+    """The rows of a table as lines of JSON, each with its line end."""
+    names = table.column_names
+    dumps = orjson.dumps
+    option = orjson.OPT_APPEND_NEWLINE
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise UsageError(f"there are two columns {twice!r}, and a line of JSON can hold one of them: rename the other")
+    if not names:
+        yield from [b"{}\n"] * table.num_rows
+        return
+    columns = [_json_column(column, part) for part, column in zip(table.schema, table.columns, strict=True)]
+    raw = [name for name, (_, is_json) in zip(names, columns, strict=True) if is_json]
+    absent = [] if omit_nulls else [part.name for part in table.schema if is_late(part)]
+    table = pa.table([column for column, _ in columns], names)
+    for start in range(0, table.num_rows, _SLICE_ROWS):
+        for row in table.slice(start, _SLICE_ROWS).to_pylist():
+            for name in raw:
+                if row[name] is not None:
+                    row[name] = orjson.Fragment(row[name])
+            for name in absent:
+                if row[name] is None:
+                    del row[name]
+            if omit_nulls:
+                row = {name: value for name, value in row.items() if value is not None}  # noqa: PLW2901
+            yield dumps(row, default=_inner_value, option=option)
+
+
+def json_values(column: pa.ChunkedArray, part: pa.Field) -> pa.ChunkedArray:
+    """The column as one of JSON text, each value spelled as `json_lines` spells it."""
+    if part.type == JSON:
+        return column
+    given, is_json = _json_column(column, part)
+    if is_json:
+        texts = given.to_pylist()
+    else:
+        texts = [
+            None if value is None else orjson.dumps(value, default=_inner_value).decode() for value in given.to_pylist()
+        ]
+    return pa.chunked_array([pa.ExtensionArray.from_storage(JSON, array(texts, pa.string()))])
+
+
+def value_text(value: Any) -> str:
+    """A value of JSON as its text; raises UnicodeEncodeError for half of a surrogate pair."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # integers over 64 bits, deep nesting, half of a surrogate pair
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        if not text.isascii():
+            text.encode()
+        return text
+
+
+def _inner_value(value: Any) -> Any:
+    """What `orjson` does not take by itself, and only stands inside of lists and objects: such columns are cast before."""
+    if isinstance(value, Decimal):
+        return orjson.Fragment(str(value))
+    if isinstance(value, datetime):  # a subclass of it: that of pandas, for nanoseconds
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON spelling")
+
+
+def _json_column(column: pa.ChunkedArray, part: pa.Field) -> tuple[pa.ChunkedArray, bool]:
+    """A column as what `orjson` takes, and whether it is text that is JSON already."""
+    kind = column.type
+    if kind == JSON:
+        return _storage(column), True
+    if pa.types.is_decimal(kind):
+        return column.cast(pa.string()), True
+    if pa.types.is_timestamp(kind):
+        return pc.replace_substring(column.cast(pa.string()), " ", "T", max_replacements=1), False
+    if pa.types.is_date(kind) or pa.types.is_time(kind):
+        return column.cast(pa.string()), False
+    if pa.types.is_dictionary(kind):
+        return _json_column(column.cast(kind.value_type), part)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _json_column(_storage(column), part)
+    if _holds(kind, _has_no_json):
+        raise UsageError(
+            f"column {part.name!r} is {kind}, which JSON has no spelling for: leave it out with columns=[…], or write "
+            "Parquet"
+        )
+    if _holds(kind, pa.types.is_map):
+        return _texts(column, lambda value: _objects(value, kind)), True
+    if is_whole(part) and has_floats(kind) and as_whole is not None:
+        return _texts(column, as_whole), True
+    return column, False
+
+
+def _texts(column: pa.ChunkedArray, change: Callable[[Any], Any]) -> pa.ChunkedArray:
+    texts = [
+        None if value is None else orjson.dumps(change(value), default=_inner_value).decode()
+        for value in column.to_pylist()
+    ]
+    return pa.chunked_array([array(texts, pa.string())])
+
+
+def _objects(value: Any, kind: pa.DataType) -> Any:
+    """A map with keys of text as an object; others, and those that have a key twice, as pairs."""
+    if value is None or not _holds(kind, pa.types.is_map):
+        return value
+    if pa.types.is_map(kind):
+        pairs = [(key, _objects(item, kind.item_type)) for key, item in value]
+        return dict(pairs) if _is_object(pairs) else pairs
+    if pa.types.is_struct(kind):
+        return {part.name: _objects(value[part.name], part.type) for part in kind}
+    return [_objects(item, kind.value_type) for item in value]
+
+
+def _is_object(pairs: list[tuple[Any, Any]]) -> bool:
+    keys = [key for key, _ in pairs]
+    return all(isinstance(key, str) for key in keys) and len(set(keys)) == len(keys)
+
+
+def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk.storage for chunk in column.chunks], type=column.type.storage_type)
+
+
+def _holds(kind: pa.DataType, test: Callable[[pa.DataType], bool]) -> bool:
+    """Whether a type, or one inside of it, passes a test."""
+    if test(kind):
+        return True
+    if pa.types.is_map(kind):
+        return _holds(kind.key_type, test) or _holds(kind.item_type, test)
+    return pa.types.is_nested(kind) and any(_holds(kind.field(at).type, test) for at in range(kind.num_fields))
+
+
+def _has_no_json(kind: pa.DataType) -> bool:
+    tests = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_fixed_size_binary,
+        pa.types.is_binary_view,
+        pa.types.is_duration,
+        pa.types.is_interval,
+    )
+    return any(test(kind) for test in tests)

@@ -1,0 +1,122 @@
+"""How do the Parquet files of one folder get one schema, and how are several made into one?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.model.task import FileRecord
+from curator_text.kinds import one_schema
+from curator_text.widening import fitted, keeps_values
+
+# Ends of files that are read at a time: most of the time they are on their way.
+_THREADS = 16
+
+
+def write_table(out: storage.AtomicFile, table: pa.Table, *, compression: str, row_group_bytes: int) -> None:
+    """A table as a Parquet file; one without rows has no row group, since some readers stop at an empty one."""
+    import pyarrow.parquet as pq
+
+    rows = max(1, table.num_rows)
+    per_group = max(1, rows * row_group_bytes // max(1, table.get_total_buffer_size()))
+    # Counts and page statistics are written; the time of writing and the like are not, so files are repeatable.
+    with pq.ParquetWriter(out, table.schema, compression=compression) as writer:
+        if table.num_rows:
+            writer.write_table(table, row_group_size=min(rows, per_group))
+
+
+def write_packed(
+    out: storage.AtomicFile, parts: Iterable[str], schema: pa.Schema, *, compression: str, row_group_bytes: int
+) -> None:
+    """Several files as one of this schema, with row groups of at most ``row_group_bytes``, unless one of theirs is larger."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(out, schema, compression=compression) as writer:
+        for table in _row_groups(parts, schema, row_group_bytes):
+            writer.write_table(table, row_group_size=table.num_rows)
+
+
+def schema_of(paths: Sequence[str]) -> tuple[pa.Schema, list[pa.Schema]]:
+    """The schema that holds the rows of all files, and that of each."""
+    schemas = _side_by_side(_schema, paths)
+    return one_schema(schemas, lambda number, name, kind: _keeps(paths[number], name, kind)), schemas
+
+
+def brought_to(
+    schema: pa.Schema,
+    records: Sequence[FileRecord],
+    schemas: Sequence[pa.Schema],
+    *,
+    compression: str,
+    row_group_bytes: int,
+) -> list[FileRecord]:
+    """Write the files of another schema anew, each in its place; returns the records of all.
+
+    It can be cut off anywhere and done again: a file that an earlier pass has written anew is known by its size.
+    """
+
+    def bring(entry: tuple[FileRecord, pa.Schema]) -> FileRecord:
+        record, own = entry
+        if own.with_metadata(None).equals(schema.with_metadata(None), check_metadata=True):
+            return record if storage.info(record.path).size == record.bytes else _recorded(record)
+        with storage.write_atomic(record.path) as out:
+            write_packed(out, [record.path], schema, compression=compression, row_group_bytes=row_group_bytes)
+        return out.record(rows=record.rows)
+
+    return _side_by_side(bring, list(zip(records, schemas, strict=True)), min(4, os.cpu_count() or 1))
+
+
+def _side_by_side[T, R](do: Callable[[T], R], things: Sequence[T], threads: int = _THREADS) -> list[R]:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(do, things))
+
+
+def _schema(path: str) -> pa.Schema:
+    import pyarrow.parquet as pq
+
+    with storage.open_input(path) as stream:
+        return pq.read_schema(stream)
+
+
+def _keeps(path: str, name: str, kind: pa.DataType) -> bool:
+    """Whether a column of a file keeps its values in a type."""
+    import pyarrow.parquet as pq
+
+    with storage.open_input(path) as stream, pq.ParquetFile(stream) as file:
+        groups = (file.read_row_group(number, columns=[name]) for number in range(file.num_row_groups))
+        return all(keeps_values(table.column(name), kind) for table in groups)
+
+
+def _row_groups(parts: Iterable[str], schema: pa.Schema, limit: int) -> Iterator[pa.Table]:
+    """The rows of several files as tables of at most ``limit`` bytes, unless a row group of theirs is larger."""
+    import pyarrow.parquet as pq
+
+    held: list[pa.Table] = []
+    size = 0
+    for part in parts:
+        with storage.open_input(part) as stream, pq.ParquetFile(stream) as file:
+            for number in range(file.num_row_groups):
+                table = fitted(file.read_row_group(number), schema)
+                if not table.num_rows:
+                    continue
+                if held and size + table.nbytes > limit:
+                    yield pa.concat_tables(held)
+                    held, size = [], 0
+                held.append(table)
+                size += table.nbytes
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _recorded(record: FileRecord) -> FileRecord:
+    digest, size = hashlib.sha256(), 0
+    with storage.open_input(record.path) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return FileRecord(record.path, record.rows, size, digest.hexdigest())

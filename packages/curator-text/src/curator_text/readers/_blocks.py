@@ -1,0 +1,361 @@
+"""How does a block of lines of JSON become an Arrow table, with every value exactly as it was and every bad line reported?
+
+A block goes through Arrow's own JSON parser, with the types fixed beforehand so that it guesses nothing (by itself it makes
+timestamps of texts). What it does not refuse, and yet is not one valid object per line, is checked here: text that is not
+UTF-8, two objects in a line, one object over two lines, NaN, integers that a double cannot hold. A block that fails in any
+way is cut into small ones; the small ones that fail are read line by line with Python's parser, which says what is wrong
+with which line, and gives columns types that hold what the first lines of the file did not have (`curator_text.kinds`).
+
+How a value comes out as JSON depends on the value and on the first lines of its file, and never on the block that it
+stands in: blocks are cut differently by every `batch_bytes`, and by every number of ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import JSON
+from curator_text.json_text import value_text
+from curator_text.kinds import EXACT, Kinds, aligner, has_floats, marked, one_schema
+from curator_text.readers._lines import MOST_LEVELS, BadLine, parse_line
+from curator_text.readers._schema import Check
+from curator_text.widening import fitted, keeps_values
+
+_PIECES = 16
+_PYTHON = {pa.string(): str, pa.int64(): int, pa.uint64(): int, pa.float64(): float, pa.bool_(): bool}
+_PLAIN = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
+# Lists of which nothing is known but that they are lists, because each is empty or holds nulls.
+_EMPTY, _TEXTS = pa.list_(pa.null()), pa.list_(pa.string())
+_OPENS = np.isin(np.arange(256), [ord("["), ord("{")])
+
+
+@dataclass(slots=True)
+class BadRow:
+    """A line that was set aside, with its place in the block."""
+
+    line: int  # counted from 0
+    offset: int  # bytes from the start of the block
+    raw: bytes
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class Parsed:
+    """What a block of lines held."""
+
+    table: pa.Table
+    rows: int  # lines that are not blank
+    lines: int  # line ends
+    bad: list[BadRow] = field(default_factory=list)
+
+
+# Types ---------------------------------------------------------------------------------------------------------------
+
+
+def infer_types(rows: Iterable[dict[str, Any]]) -> dict[str, pa.DataType]:
+    """The type of each key, in order of first appearance: what most of its values are.
+
+    Whole numbers among fractions are float64; objects, and lists of mixed content, are ``json``. A key with nothing but
+    nulls has Arrow's null type.
+    """
+    seen: dict[str, Kinds] = {}
+    for row in rows:
+        for key, value in row.items():
+            seen.setdefault(key, Kinds()).add(value)
+    return {key: kinds.holds_most() for key, kinds in seen.items()}
+
+
+def guessed_types(
+    rows: Iterable[dict[str, Any]], declared: Mapping[str, pa.DataType], only: tuple[str, ...] | None
+) -> dict[str, pa.DataType] | None:
+    """What `infer_types` will say of the rows of a block that begins with these, if all of it fits; None if unsure.
+
+    A block that Arrow parses by a schema has no other keys than these and, for these types, no other kinds of values.
+    So every kind of value but one has a count of 0 (whole numbers count as fractions where there is a fraction), and
+    the keys are in the order of the first rows. It is not so for other types: an empty list fits a list of anything.
+    """
+    found = infer_types(rows)
+    names = found.keys() if only is None else only
+    if not found or not declared.keys() | set(names) <= found.keys():
+        return None
+    types = {name: declared.get(name, found[name]) for name in names}
+    return types if all(types[name] in _PLAIN for name in types.keys() - declared.keys()) else None
+
+
+# Blocks --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class LineParser:
+    """Parses blocks of one file.
+
+    ``types`` are those by the declared schema and the first lines of the file. ``only``: the columns to read, and no
+    others. ``checks``: what fits a declared column. ``settle`` gives the types where those at hand are a guess (see
+    `guessed_types`) and the first block does not prove it.
+    """
+
+    types: dict[str, pa.DataType]
+    only: tuple[str, ...] | None = None
+    max_line_bytes: int = 1 << 26
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    settle: Callable[[], dict[str, pa.DataType]] | None = None
+    # What Arrow's parser is given: the types, and those of columns that have turned out wider or have come up since.
+    _tried: dict[str, pa.DataType] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._tried = dict(self.types)
+
+    def parse(self, data: memoryview, ends: np.ndarray[Any, Any]) -> Parsed:
+        """The rows of a block of lines, and the lines that are none; ``ends``: where its line ends are."""
+        bytes_ = np.frombuffer(data, np.uint8)
+        lines = len(ends)
+        if len(data) and (not lines or ends[-1] != len(data) - 1):
+            ends = np.append(ends, len(data))
+        table = self._at_once(data, bytes_, ends)
+        if table is None and self.settle is not None:
+            guess, self.types = list(self.types.items()), self.settle()
+            self._tried = dict(self.types)
+            if list(self.types.items()) != guess:
+                table = self._at_once(data, bytes_, ends)
+        self.settle = None
+        if table is not None:
+            return Parsed(table, table.num_rows, lines)
+        tables: list[pa.Table] = []
+        bad: list[BadRow] = []
+        rows = 0
+        bounds = np.concatenate(([0], ends + 1))
+        step = -(-len(ends) // _PIECES)
+        for first in range(0, len(ends), step):
+            after = min(first + step, len(ends))
+            start, stop = int(bounds[first]), min(int(bounds[after]), len(data))
+            part = self._at_once(data[start:stop], bytes_[start:stop], ends[first:after] - start) if step > 1 else None
+            if part is not None:
+                tables.append(part)
+                rows += part.num_rows
+                continue
+            cut = [
+                (index, int(bounds[index]), bytes(data[int(bounds[index]) : int(ends[index])]))
+                for index in range(first, after)
+            ]
+            part, count, wrong = self._line_by_line(cut)
+            tables.append(part)
+            rows += count
+            bad += wrong
+        return Parsed(_together([table for table in tables if table.num_rows] or [self._empty()]), rows, lines, bad)
+
+    def _empty(self) -> pa.Table:
+        return self._schema(self.types).empty_table()
+
+    def _schema(self, types: Mapping[str, pa.DataType]) -> pa.Schema:
+        """The columns, those of the first lines in their order and others by name, with the marks that they need."""
+        names = [*self.types, *sorted(types.keys() - self.types.keys())]
+        return pa.schema([self._field(name, types[name]) for name in names])
+
+    def _field(self, name: str, kind: pa.DataType) -> pa.Field:
+        whole = has_floats(kind) and not has_floats(self.types.get(name, pa.null()))
+        return marked(name, kind, whole=whole, late=name not in self.types)
+
+    def _at_once(self, data: memoryview, bytes_: np.ndarray[Any, Any], ends: np.ndarray[Any, Any]) -> pa.Table | None:
+        """The table of a block, or None where it cannot be proven that nothing is wrong with it."""
+        schema = self._schema(self._tried)
+        if not len(schema) or not all(map(_parsable, schema.types)):
+            return None
+        starts = np.empty_like(ends)
+        starts[:1], starts[1:] = 0, ends[:-1] + 1
+        lasts = ends - 1
+        lasts = lasts - (bytes_[lasts] == 13)
+        whole = lasts >= starts
+        if not whole.all():  # blank lines are no rows
+            starts, lasts = starts[whole], lasts[whole]
+        # A line that begins with { and ends with } and is followed by such a line cannot end inside an object, because
+        # } { never follow one another in one. So each holds one object or more, and as many rows as lines, exactly one.
+        if not len(starts) or (bytes_[starts] != 0x7B).any() or (bytes_[lasts] != 0x7D).any():
+            return None
+        if len(data) > self.max_line_bytes and int((lasts - starts).max()) + 1 > self.max_line_bytes:
+            return None
+        if self.only is not None and _may_be_deep(bytes_, starts):  # in a column that is not read
+            return None
+        buffer = pa.py_buffer(data)
+        if not _is_utf8(buffer):
+            return None
+        given = pa.schema([(part.name, _TEXTS if part.type == _EMPTY else part.type) for part in schema])
+        try:
+            table = pj.read_json(
+                pa.BufferReader(buffer),
+                read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
+                parse_options=pj.ParseOptions(
+                    explicit_schema=given,
+                    unexpected_field_behavior="error" if self.only is None else "ignore",
+                ),
+            )
+        except pa.ArrowInvalid:
+            return None
+        if table.num_rows != len(starts) or not all(_exact(column) for column in table.columns):
+            return None
+        columns = [_emptied(c) if t == _EMPTY else c for c, t in zip(table.columns, schema.types, strict=True)]
+        fields = [part.with_type(column.type) for part, column in zip(schema, columns, strict=True)]
+        return pa.table(columns, schema=pa.schema(fields))
+
+    # Line by line ----------------------------------------------------------------------------------------------------
+
+    def _line_by_line(self, cut: list[tuple[int, int, bytes]]) -> tuple[pa.Table, int, list[BadRow]]:
+        rows: list[dict[str, Any]] = []
+        bad: list[BadRow] = []
+        count = 0
+        for line, offset, raw in cut:
+            if not raw or raw.isspace():
+                continue
+            count += 1
+            try:
+                if len(raw) > self.max_line_bytes:
+                    raise BadLine("line too long", f"{len(raw)} bytes, and max_line_bytes is {self.max_line_bytes}")
+                rows.append(self._checked(parse_line(raw)))
+            except BadLine as why:
+                bad.append(BadRow(line, offset, raw, why.reason, why.message))
+        names = dict.fromkeys(self.types)
+        if self.only is None:
+            names.update(dict.fromkeys(key for row in rows for key in row))
+        columns = {name: self._column(name, [row.get(name) for row in rows]) for name in names}
+        schema = self._schema({name: column.type for name, column in columns.items()})
+        for part in schema:
+            self._try(part.name, part.type)
+        return pa.table([columns[name] for name in schema.names], schema=schema), count, bad
+
+    def _try(self, name: str, kind: pa.DataType) -> None:
+        """Give Arrow's parser a wider type from now on; not JSON, which it cannot make and few blocks need."""
+        kinds = Kinds()
+        kinds.add_type(self._tried.get(name, pa.null()))
+        kinds.add_type(kind)
+        wider = kinds.holds_all()
+        if wider != JSON:
+            self._tried[name] = wider
+
+    def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
+        if not self.types and not row:
+            # A table without columns has no rows either.
+            raise BadLine("empty object", "none of the first lines of the file has a key")
+        for name, check in self.checks.items():
+            if name in row:
+                row[name] = check(row[name], name)
+        return row
+
+    def _column(self, name: str, values: list[Any]) -> pa.Array:
+        """The values of a key as a column of its type, or of one that holds them all."""
+        kind = self.types.get(name, pa.null())
+        if name in self.checks:
+            return _to_array(values, kind)
+        if kind == JSON:
+            return _json_array(values)
+        there = {type(value) for value in values} - {type(None)}
+        if not there:
+            return _to_array(values, kind)
+        if there == {_PYTHON.get(kind)}:
+            try:
+                return array(values, kind)
+            except (OverflowError, pa.ArrowInvalid):
+                pass
+        align = aligner(kind)
+        if align is not None:
+            values = [align(value) for value in values]
+        kinds = Kinds()
+        kinds.add_type(kind)
+        for value in values:
+            kinds.add(value)
+        holds = kinds.holds_all()
+        return _json_array(values) if holds == JSON else _to_array(values, holds)
+
+
+def _together(tables: list[pa.Table]) -> pa.Table:
+    """The tables of the pieces of a block as one."""
+    first = tables[0].schema
+    if all(table.schema.equals(first, check_metadata=True) for table in tables):
+        return pa.concat_tables(tables)
+    schema = one_schema(
+        [table.schema for table in tables], lambda number, name, kind: keeps_values(tables[number].column(name), kind)
+    )
+    return pa.concat_tables([fitted(table, schema) for table in tables])
+
+
+def _json_array(values: list[Any]) -> pa.Array:
+    texts = [None if value is None else value_text(value) for value in values]
+    return pa.ExtensionArray.from_storage(JSON, array(texts, pa.string()))
+
+
+def _to_array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(kind, array(values, kind.storage_type))
+    if pa.types.is_float64(kind):
+        values = [float(value) if type(value) is int else value for value in values]
+    return array(values, kind)
+
+
+def _parsable(kind: pa.DataType) -> bool:
+    """Whether Arrow's parser makes such a column. Lists of nothing (`_EMPTY`) it makes wrongly, so they are lists of text to it."""
+    if pa.types.is_list(kind):
+        return bool(kind == _EMPTY) or (not pa.types.is_null(kind.value_type) and _parsable(kind.value_type))
+    return bool(kind != JSON)
+
+
+def _emptied(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Lists of text as lists of nothing, where none of them holds a text."""
+    if any(len(chunk.flatten()) > chunk.flatten().null_count for chunk in column.chunks):
+        return column
+    chunks = [
+        pa.ListArray.from_arrays(chunk.offsets, pa.nulls(len(chunk.values)), type=_EMPTY, mask=chunk.is_null())
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, _EMPTY)
+
+
+def _may_be_deep(bytes_: np.ndarray[Any, Any], starts: np.ndarray[Any, Any]) -> bool:
+    """Whether a line has so many brackets that `parse_line` might refuse it."""
+    opens = _OPENS[bytes_]
+    return int(opens.sum()) - len(starts) >= MOST_LEVELS and bool((np.add.reduceat(opens, starts) > MOST_LEVELS).any())
+
+
+def _is_utf8(buffer: pa.Buffer) -> bool:
+    # Not pa.array of a list: the first of these in a process imports pandas, which takes a second.
+    offsets = pa.py_buffer(np.array([0, buffer.size], np.int32))
+    try:
+        pa.Array.from_buffers(pa.binary(), 1, [None, offsets, buffer]).cast(pa.string())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _exact(values: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether no number may have lost something on its way into a double."""
+    kind = values.type
+    if pa.types.is_floating(kind):
+        ends = pc.min_max(values).as_py()
+        # min_max passes over nulls; NaN it passes over too, so that is asked for on its own.
+        low, high = ends["min"], ends["max"]
+        if low is None:
+            return True
+        if low <= 0 <= high and _has_negative_zero(values):  # -0, which is an integer, and -0.0, which is not
+            return False
+        return low > -EXACT and high < EXACT and not pc.any(pc.is_nan(values)).as_py()
+    if pa.types.is_list(kind):
+        return _exact(pc.list_flatten(values))
+    if pa.types.is_struct(kind):
+        return all(_exact(pc.struct_field(values, [index])) for index in range(kind.num_fields))
+    return True
+
+
+def _has_negative_zero(values: pa.ChunkedArray | pa.Array) -> bool:
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    sign = -(1 << 63)
+    return any(
+        bool((np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk)] == sign).any())
+        for chunk in chunks
+        if len(chunk)
+    )

@@ -1,0 +1,137 @@
+"""Types that drift, as those of real data do: no row is lost, nothing changes, and no cut of the files shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curator_core.arrow.json_column import JSON
+from curator_core.errors import StageError
+from curator_core.executors.local import LocalExecutor
+from curator_core.pipeline import Pipeline
+from curator_core.stages.columns import Where
+from curator_core.stages.ids import AddId
+from curator_text.blend import SplitByHash
+from curator_text.filters import WordCountFilter
+from curator_text.modifiers import NewlineNormalizer
+from curator_text.readers import JsonlReader
+from curator_text.writers import JsonlWriter, ParquetWriter
+
+DRIFTS = {
+    "score": lambda i: 0 if i < 250 or i % 2 else 0.5,
+    "id": lambda i: i if i < 5000 else f"doc-{i}",
+    "mixed": lambda i: "x" if i < 300 else ["x", 1, None, True, 2.5, {"a": 1.0}, ["y"], []][i % 8],
+    "tags": lambda i: ["a"] if i % 7 else [],
+    "text": lambda i: f"text of row {i}" if i < 300 or i % 50 else {"body": f"text of row {i}"},
+    "late": lambda i: {"n": i} if i > 9000 else None,
+}
+ROWS = [
+    {name: value for name, drift in DRIFTS.items() if (value := drift(i)) is not None or name == "mixed"}
+    for i in range(10_000)
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("in")
+    for number in range(2):
+        rows = ROWS[number * 5000 : number * 5000 + 5000]
+        (folder / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def run(out: Path, reader: JsonlReader, *stages: object, workers: int = 0):
+    return Pipeline([reader, *stages]).run(
+        LocalExecutor(workers=workers), run_dir=str(out.with_name(f"{out.name}-run"))
+    )
+
+
+def reasons(result) -> dict[str, dict[str, int]]:
+    return {
+        totals.name.rpartition("/")[2]: dict(totals.rejected) for totals in result.summary.stages if totals.rejected
+    }
+
+
+def test_ten_thousand_rows_of_drifting_types_all_come_out_as_they_went_in(tmp_path, data):
+    packed = []
+    for number, cut in enumerate(({}, {"split_bytes": 40_000, "batch_bytes": 5000})):
+        out = tmp_path / f"out{number}"
+        run(
+            out,
+            JsonlReader(paths=str(data), **cut),
+            JsonlWriter(path=str(out), target_size="100MB"),
+            workers=number * 2,
+        )
+        (path,) = out.glob("*.jsonl")
+        packed.append(path.read_bytes())
+    assert packed[0] == packed[1]
+    assert [json.loads(line) for line in packed[0].splitlines()] == ROWS
+
+
+@pytest.mark.parametrize("target_size", [None, "100MB"])
+def test_parquet_of_drifting_types_has_one_schema_and_loses_no_value(tmp_path, data, target_size):
+    found = []
+    for number, cut in enumerate(({}, {"split_bytes": 40_000, "batch_bytes": 5000})):
+        out = tmp_path / f"out{number}"
+        run(out, JsonlReader(paths=str(data), **cut), ParquetWriter(path=str(out), target_size=target_size))
+        tables = [pq.read_table(path) for path in sorted(out.glob("*.parquet"))]
+        assert len({str(table.schema) for table in tables}) == 1
+        found.append(pa.concat_tables(tables))
+    whole, cut_up = found
+    assert whole.schema.equals(cut_up.schema, check_metadata=True)
+    assert whole.schema.field("score").type == pa.float64()
+    assert [whole.schema.field(name).type for name in ("id", "mixed", "text", "late")] == [JSON] * 4
+    assert pa.types.is_list(whole.schema.field("tags").type)
+    values = {
+        name: [json.loads(v) if v is not None and part.type == JSON else v for v in whole[name].to_pylist()]
+        for name, part in zip(whole.schema.names, whole.schema, strict=True)
+    }
+    assert values == {name: [row.get(name) for row in ROWS] for name in DRIFTS}
+    if target_size:
+        assert cut_up.to_pydict() == whole.to_pydict()
+
+
+def test_only_a_stage_that_needs_text_rejects_what_is_none_and_says_so(tmp_path, data):
+    objects = sum(isinstance(row["text"], dict) for row in ROWS)
+    for number, cut in enumerate(({}, {"split_bytes": 40_000, "batch_bytes": 5000})):
+        out = tmp_path / f"out{number}"
+        stages = [WordCountFilter(min_words=4), NewlineNormalizer(), JsonlWriter(path=str(out), target_size="100MB")]
+        result = run(out, JsonlReader(paths=str(data), **cut), *stages)
+        rows = [json.loads(line) for path in out.glob("*.jsonl") for line in path.read_text().splitlines()]
+        assert rows == [row for row in ROWS if isinstance(row["text"], str)]
+        assert reasons(result) == {"WordCountFilter": {"not text": objects}}
+
+
+def test_what_stages_make_of_a_value_does_not_depend_on_its_neighbours(tmp_path, data):
+    found = []
+    for number, cut in enumerate(({}, {"split_bytes": 40_000, "batch_bytes": 5000})):
+        out = tmp_path / f"out{number}"
+        stages = [
+            Where(column="score", op="<", value=0.3),
+            SplitByHash(parts={"a": 0.5, "b": 0.5}, key_column="id"),
+            AddId(columns=["id", "mixed", "score", "tags"], id_column="hash"),
+            JsonlWriter(path=str(out), target_size="100MB"),
+        ]
+        run(out, JsonlReader(paths=str(data), **cut), *stages)
+        (path,) = out.glob("*.jsonl")
+        found.append(path.read_bytes())
+    assert found[0] == found[1]
+    assert found[0].count(b"\n") == sum(row["score"] < 0.3 for row in ROWS)
+
+
+def test_a_declared_type_still_rejects_what_does_not_fit(tmp_path, data):
+    out = tmp_path / "out"
+    reader = JsonlReader(paths=str(data), schema={"text": "string"}, columns=["text"])
+    result = run(out, reader, JsonlWriter(path=str(out)))
+    assert reasons(result) == {"JsonlRead": {"type conflict": sum(isinstance(row["text"], dict) for row in ROWS)}}
+
+
+def test_a_text_column_of_nothing_but_numbers_is_an_error_with_two_remedies(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": 5}\n')
+    out = tmp_path / "out"
+    with pytest.raises(StageError, match=r"'text' is int64: put Cast\(columns=.*schema: \{text: string\}"):
+        run(out, JsonlReader(paths=str(tmp_path / "a.jsonl")), WordCountFilter(), JsonlWriter(path=str(out)))
