@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrow.arrays import scalar
 from curator_core.errors import UsageError
 from curator_image.embedding import check_number
 from curator_image.head_filter import EmbeddingHeadFilter
@@ -17,7 +18,7 @@ from curator_image.models.source import HubFile
 from curator_image.models.weights import read_weights
 
 LAION_HEAD = "laion/clip-autokeras-binary-nsfw"
-# The name above is what the head is known by; the file is in LAION's repository, here at a fixed commit. It is the
+# The name above is the head's usual one; the file is in LAION's repository, here at a fixed commit. It is the
 # PyTorch form that LAION made of the Keras model; the Keras form itself is read as well (see read_weights).
 _LAION_URL = (
     "https://raw.githubusercontent.com/LAION-AI/CLIP-based-NSFW-Detector/"
@@ -57,4 +58,4 @@ class NSFWFilter(EmbeddingHeadFilter):
         return NSFWHead.from_weights(read_weights(path), repr(str(path)))
 
     def keep_array(self, scores: pa.Array) -> Any:
-        return pc.less(scores, self.max_score)
+        return pc.less(scores, scalar(self.max_score))

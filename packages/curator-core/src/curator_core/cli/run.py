@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from curator_core.cli import FAILED, INTERRUPTED, exit_code_of, show_error
-from curator_core.errors import CuratorError, UsageError
+from curator_core.errors import CuratorError, StageError, UsageError
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
@@ -113,13 +113,13 @@ def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet
         _after_failure(run_dir, error)
         return exit_code_of(error)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; go on with: {_resume_line(path, run_dir, flags, settings)}", err=True)
+        click.echo(f"interrupted; resume with: {_resume_line(path, run_dir, flags, settings)}", err=True)
         return INTERRUPTED
     except Exception as error:
         # Not an error that was foreseen, so its traceback is the best there is to tell.
         traceback.print_exc()
         click.echo(
-            f"this should not have happened; go on with: {_resume_line(path, run_dir, flags, settings)}", err=True
+            f"this should not have happened; resume with: {_resume_line(path, run_dir, flags, settings)}", err=True
         )
         if as_json:
             click.echo(json.dumps({"state": "failed", "error": repr(error), "exit_code": FAILED, "run_dir": run_dir}))
@@ -210,7 +210,9 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
         if not RunDirectory(run_dir).exists():
             return
         write_report(run_dir)
-    click.echo(f"what is complete is kept in {run_dir}: mend the cause, and go on with --resume", err=True)
+    click.echo(f"what is complete is kept in {run_dir}: fix the cause, and continue with --resume", err=True)
+    if isinstance(error, StageError) and error.task_id is not None:
+        click.echo("or set the rows at fault aside and keep the others: --resume --on-error quarantine", err=True)
 
 
 def _resume_line(path: str, run_dir: str | None, flags: Mapping[str, Any], settings: Sequence[str]) -> str:

@@ -32,9 +32,9 @@ def report_command(run_dir: str, as_json: bool) -> None:
         if "summary" in record:
             click.echo(summary_text(record["summary"]))
             if record["state"] == "failed":
-                click.echo("what is complete is kept: go on with --resume")
+                click.echo("what is complete is kept: continue with --resume")
         else:
-            click.echo(f"the run has not finished: its state is {record['state']!r}; go on with --resume")
+            click.echo(f"the run has not finished: its state is {record['state']!r}; continue with --resume")
         click.echo(f"report: {path}")
 
 

@@ -16,8 +16,8 @@ _EXAMPLE_CHARACTERS = 300
 _STATES = {
     "done": ("good", "done", "Every source is complete and every row is accounted for."),
     "quarantined": ("mixed", "done, with work set aside", "Every row is accounted for; some were set aside."),
-    "failed": ("bad", "failed", "What is complete is kept. Mend the cause and go on with --resume."),
-    "running": ("mixed", "not finished", "The run is still going on, or was interrupted: go on with --resume."),
+    "failed": ("bad", "failed", "What is complete is kept. Fix the cause and continue with --resume."),
+    "running": ("mixed", "not finished", "The run is still going on, or was interrupted: continue with --resume."),
 }
 
 

@@ -23,7 +23,7 @@ from curator_core.accounts.events import DROPPED, FAILED, FORK, Event
 from curator_core.accounts.ledger import Sink
 from curator_core.accounts.reject_rows import RejectRow
 from curator_core.arrow.arrays import array
-from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, TaskTimeout, UsageError
+from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, TaskTimeout, UsageError, check_free
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import child_id
 from curator_core.model.recorder import CallRecorder, Recorder, Reject
@@ -34,7 +34,7 @@ from curator_core.worker.balance import ROWS, Amount, Balance, balance
 from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import RunContext
 from curator_core.worker.merge import CountingMembers, MergeMembers, MergeTask
-from curator_core.worker.messages import brief, file_of, kind_of, message_of, reason_of, user_traceback
+from curator_core.worker.messages import brief, file_of, kind_of, message_of, place_of, reason_of, user_traceback
 from curator_core.worker.poison import find_poison
 from curator_core.worker.stage_log import working
 
@@ -55,7 +55,8 @@ class BaseStageAdapter:
         self.context = context
         self.sink = sink
         self._accepts = accepted_tasks(self.stage)
-        self._needs: dict[type[Task[Any]], tuple[str, ...]] = {}
+        # By type of task, the columns that the stage reads, and those that it adds and that must not be there before.
+        self._columns: dict[type[Task[Any]], tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._batch_size = self.stage.batch_size
         # process_batch of the base class only loops: calling process directly saves a list per task.
         self._batched = overrides(self.stage, "process_batch")
@@ -129,15 +130,12 @@ class BaseStageAdapter:
         if reason is not None:
             self.set_aside(task, reason)
             return False
-        missing = None if self._merges else self._missing(task)
-        if not missing:
+        wrong = None if self._merges else self._wrong_columns(task)
+        if wrong is None:
             return True
-        assert isinstance(task, DocumentBatch)
-        has = ", ".join(task.column_names) or "no columns"
-        text = f"column {', '.join(map(repr, missing))} is missing; the task has {has}"
         if self.context.on_error == "fail":
-            raise StageError(self.name, text, task.task_id)
-        self._quarantine(task, UsageError(text), task.num_rows)
+            raise StageError(self.name, wrong, task.task_id, source=place_of(task))
+        self.set_aside(task, UsageError(wrong))
         return False
 
     # One call of a map -------------------------------------------------------------------------------------------
@@ -454,7 +452,7 @@ class BaseStageAdapter:
             yield from self._without_poison(batch[0], error)
 
     def _without_poison(self, task: Task[Any], error: Exception) -> Iterator[Task[Any]]:
-        """Find the rows that the stage fails on, set them aside, and go on with the others."""
+        """Find the rows that the stage fails on, set them aside, and continue with the others."""
         poison: dict[int, Exception] = {}
         if isinstance(task, DocumentBatch) and task.num_rows > 1 and not isinstance(error, TaskTimeout):
             poison = find_poison(functools.partial(self._try_rows, task), task.num_rows, error)
@@ -516,7 +514,7 @@ class BaseStageAdapter:
         if isinstance(error, TaskTimeout):
             return error
         where = task.task_id if tasks == 1 else f"{task.task_id} and {tasks - 1} more"
-        return StageError(self.name, reason_of(error), where, details=user_traceback(error))
+        return StageError(self.name, reason_of(error), where, details=user_traceback(error), source=place_of(task))
 
     def _raw_row(self, table: pa.Table, row: int) -> bytes:
         try:
@@ -541,12 +539,10 @@ class BaseStageAdapter:
     ) -> None:
         """Hand a fact about ``task`` to the ledger."""
         self.sink.event(
-            Event(
+            Event.of(
+                task,
                 kind,
-                task._source,
-                task.task_id,
-                task._generation,
-                self.context.attempt,
+                attempt=self.context.attempt,
                 children=children,
                 stage=self.name,
                 reason=reason,
@@ -563,9 +559,7 @@ class BaseStageAdapter:
             counts[given.reason] = counts.get(given.reason, 0) + given.rows
             raw = None if given.raw is None else given.raw[:limit]
             reject = replace(given, raw=raw, source=given.source or file_of(task))
-            self.sink.reject(
-                RejectRow(kind, task._source, task._generation, self.context.attempt, task.task_id, self.name, reject)
-            )
+            self.sink.reject(RejectRow.of(task, kind, attempt=self.context.attempt, stage=self.name, reject=reject))
         return counts
 
     def _reset_recorder(self) -> None:
@@ -608,19 +602,32 @@ class BaseStageAdapter:
                 parent.task_id,
             )
 
-    def _missing(self, task: Task[Any]) -> list[str] | None:
-        """The columns that the stage declared and the task lacks; a task of another type is an error."""
+    def _wrong_columns(self, task: Task[Any]) -> str | None:
+        """What is wrong with the columns of a task; a task of a type that the stage does not take is an error."""
         kind = type(task)
-        needs = self._needs.get(kind)
-        if needs is None:
-            if not any(issubclass(kind, accepted) for accepted in self._accepts):
-                wanted = " or ".join(accepted.__name__ for accepted in self._accepts)
-                raise AccountingError(f"stage {self.name!r} takes {wanted}, but was given {kind.__name__}")
-            needs = self._needs[kind] = tuple(needed_columns(self.stage, kind))
-        if needs and isinstance(task, DocumentBatch):
-            names = task.column_names
-            return [column for column in needs if column not in names]
+        columns = self._columns.get(kind)
+        if columns is None:
+            columns = self._columns[kind] = self._columns_of(kind)
+        needs, adds = columns
+        if not (needs or adds) or not isinstance(task, DocumentBatch):
+            return None
+        names = task.column_names
+        missing = [column for column in needs if column not in names]
+        if missing:
+            return f"column {', '.join(map(repr, missing))} is missing; the task has {', '.join(names) or 'no columns'}"
+        try:
+            check_free(self.name, names, adds)
+        except UsageError as error:
+            return str(error)
         return None
+
+    def _columns_of(self, kind: type[Task[Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if not any(issubclass(kind, accepted) for accepted in self._accepts):
+            wanted = " or ".join(accepted.__name__ for accepted in self._accepts)
+            raise AccountingError(f"stage {self.name!r} takes {wanted}, but was given {kind.__name__}")
+        needs = tuple(needed_columns(self.stage, kind))
+        may_be_there = {ANY_COLUMNS, *needs, *self.stage.replaces()}
+        return needs, tuple(column for column in self.stage.outputs() if column not in may_be_there)
 
 
 @dataclass(slots=True)

@@ -91,12 +91,10 @@ class GroupRunner:
             elif self.context.run_dir:
                 result = self._keep_result(task, outputs)
             self.sink.event(
-                Event(
+                Event.of(
+                    task,
                     MERGED if self.ending == "merged" else DONE,
-                    task._source,
-                    task.task_id,
-                    task._generation,
-                    self.context.attempt,
+                    attempt=self.context.attempt,
                     stage=last.name if last else "",
                     counts=counts,
                     outputs=outputs,
