@@ -31,6 +31,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _SCAN = 1 << 20
+_GZIP = b"\x1f\x8b\x08"
 
 
 @dataclass(kw_only=True)
@@ -85,6 +86,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
         wanted = sum(int(getattr(WarcRecordType, kind)) for kind in self.record_types)
+        packed = raw.read(2) == b"\x1f\x8b"
         begin: int | None = 0
         while begin is not None:
             raw.seek(begin)
@@ -103,6 +105,9 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
                     passed = row is None
                     if row is not None:
                         yield row
+                if found < 0 and begin:  # what looked like a record behind the damage was none
+                    begin = _next_record(raw, begin + 1, packed)
+                    continue
                 if not passed or _is_whole(raw, found):
                     rest = _bytes_behind(raw, max(found, begin))
                     if rest:
@@ -114,7 +119,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
                 pass
             except OSError as error:
                 self._damaged(path, max(found, begin), str(error))
-            begin = _next_record(raw, max(found, begin) + 1)
+            begin = _next_record(raw, max(found, begin) + 1, packed)
 
     def _row(self, record: Any, path: str, position: int) -> tuple[Any, ...] | None:
         self.record_read(1)
@@ -265,8 +270,11 @@ def _bytes_behind(raw: BinaryIO, position: int) -> int:
     return 0
 
 
-def _next_record(raw: BinaryIO, position: int) -> int | None:
-    """Where the next record begins that can be read at least in its first line, or None."""
+def _next_record(raw: BinaryIO, position: int, packed: bool) -> int | None:
+    """Where the next record begins that can be read at least in its first line, or None. In a file of compressed records
+    only such a one counts: what looks like another may stand in the rest of a damaged one.
+    """
+    marks = (_GZIP,) if packed else (_GZIP, b"WARC/1.")
     raw.seek(position)
     window, base = b"", position
     while True:
@@ -274,7 +282,7 @@ def _next_record(raw: BinaryIO, position: int) -> int | None:
         window += chunk
         at = 0
         while True:
-            places = [p for p in (window.find(b"\x1f\x8b\x08", at), window.find(b"WARC/1.", at)) if p >= 0]
+            places = [place for mark in marks if (place := window.find(mark, at)) >= 0]
             # Enough behind it to look at, unless the file ends.
             if not places or (chunk and min(places) > len(window) - 1024):
                 break
