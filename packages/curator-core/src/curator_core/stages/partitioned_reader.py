@@ -8,10 +8,10 @@ from typing import Any, ClassVar, TypeVar
 
 from curator_core.model.parameters import constructor_signature
 from curator_core.model.stage import CompositeStage, ProcessingStage
-from curator_core.model.task import EmptyTask
+from curator_core.model.task import EmptyTask, Task
 from curator_core.stages.files import FilePartitioning, checked_paths
 
-Y = TypeVar("Y")
+Y = TypeVar("Y", bound=Task[Any])
 
 
 @dataclass(kw_only=True)

@@ -316,7 +316,8 @@ def _filled(rows: Rows) -> np.ndarray[Any, Any]:
     starts = np.concatenate(([0], rows.ends[:-1]))
     lengths = rows.ends - starts
     blank = (bytes_[starts] == 10) | (bytes_[starts] == 13)
-    return ~(blank & (lengths <= 2))
+    filled: np.ndarray[Any, Any] = ~(blank & (lengths <= 2))
+    return filled
 
 
 def _at_once(data: bytes, file: _File) -> pa.Table | None:

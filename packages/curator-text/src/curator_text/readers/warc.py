@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from curator_core.errors import UsageError
-from curator_core.model.stage import CompositeStage, FanOut, ProcessingStage
-from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
-from curator_core.stages.files import FilePartitioning, checked_paths
+from curator_core.model.stage import FanOut
+from curator_core.model.task import DocumentBatch, FileGroupTask
+from curator_core.stages.partitioned_reader import PartitionedReader
 from curator_core.storage import open_input
 from curator_text.readers._arguments import bounded_bytes, with_path
 
@@ -34,14 +34,19 @@ _SCAN = 1 << 20
 _GZIP = b"\x1f\x8b\x08"
 
 
-@dataclass(kw_only=True)
-class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
-    """Reads the WARC files of a task; see `WarcReader`."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class WarcParameters:
+    """The parameters of both `WarcReader` and `WarcRead`."""
 
     record_types: Sequence[str] = ("response",)
     max_record_bytes: int | str = "64MiB"
     batch_bytes: int | str = "16MiB"
     path_column: str | None = None
+
+
+@dataclass(kw_only=True)
+class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
+    """Reads the WARC files of a task; see `WarcReader`."""
 
     def __post_init__(self) -> None:
         if isinstance(self.record_types, str) or not self.record_types:
@@ -106,8 +111,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
                     if row is not None:
                         yield row
                 if found < 0 and begin:  # what looked like a record behind the damage was none
-                    begin = _next_record(raw, begin + 1, packed)
-                    continue
+                    raise _CutShort
                 if not passed or _is_whole(raw, found):
                     rest = _bytes_behind(raw, max(found, begin))
                     if rest:
@@ -176,7 +180,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
 
 
 @dataclass(kw_only=True)
-class WarcReader(CompositeStage[EmptyTask, DocumentBatch]):
+class WarcReader(WarcParameters, PartitionedReader[DocumentBatch]):
     """Reads WARC files (also WET), plain or compressed: a row for each record of ``record_types``.
 
     The columns are ``id``, ``url``, ``date``, ``record_type``, ``status``, ``content_type``, ``charset`` and
@@ -184,35 +188,8 @@ class WarcReader(CompositeStage[EmptyTask, DocumentBatch]):
     ``record_types=["conversion"]``. A damaged or cut record is set aside, and reading goes on behind it.
     """
 
-    paths: str | Sequence[str]
-    record_types: Sequence[str] = ("response",)
-    files_per_partition: int = 1
-    bytes_per_partition: int | str | None = None
-    limit: int | None = None
-    max_record_bytes: int | str = "64MiB"
-    batch_bytes: int | str = "16MiB"
-    path_column: str | None = None
-
-    def __post_init__(self) -> None:
-        self.decompose()
-
-    def decompose(self) -> list[ProcessingStage[Any, Any]]:
-        checked_paths("WarcReader.paths", self.paths)
-        return [
-            FilePartitioning(
-                paths=self.paths,
-                files_per_partition=self.files_per_partition,
-                bytes_per_partition=self.bytes_per_partition,
-                limit=self.limit,
-                extensions=SUFFIXES,
-            ),
-            WarcRead(
-                record_types=self.record_types,
-                max_record_bytes=self.max_record_bytes,
-                batch_bytes=self.batch_bytes,
-                path_column=self.path_column,
-            ),
-        ]
+    read = WarcRead
+    suffixes = SUFFIXES
 
 
 class _CutShort(Exception):
