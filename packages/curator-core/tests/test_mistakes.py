@@ -16,6 +16,7 @@ from curator_core import (
     FanOut,
     FileGroupTask,
     FilePartitioning,
+    LocalExecutor,
     Pipeline,
     PlanError,
     ProcessingStage,
@@ -171,3 +172,17 @@ def test_a_notebook_shows_a_few_lines_of_an_error() -> None:
     assert len(shown) <= 15
     assert shown[0].startswith("StageError: stage 'Upper' failed on task 'a.0'")
     assert shown[-1] == "line 39"
+
+
+def test_an_error_names_the_range_of_the_file_that_the_task_was_made_of(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("0123456789" * 10)
+    pipeline = Pipeline([FilePartitioning(paths=str(tmp_path), split_bytes=60), Raise()])
+    with pytest.raises(StageError) as caught:
+        pipeline.run(LocalExecutor(workers=0))
+    assert f", made of '{tmp_path}/a.txt', bytes 0 to 60: ValueError: no" in str(caught.value)
+
+
+@dataclass
+class Raise(ProcessingStage[FileGroupTask, FileGroupTask]):
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        raise ValueError("no")

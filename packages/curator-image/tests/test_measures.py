@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from curator_core.errors import UsageError
+from curator_core.registry import STAGES, entries, load
+from curator_core.stages.column_filter import ColumnFilter
 from curator_image import (
     AspectRatioFilter,
     BlurFilter,
@@ -20,6 +24,7 @@ from curator_image import (
     BytesPerPixelFilter,
     CaptionDuplicateFilter,
     CaptionLengthFilter,
+    CaptionToText,
     ColorfulnessFilter,
     ContrastFilter,
     EntropyFilter,
@@ -29,6 +34,7 @@ from curator_image import (
     UniformFilter,
 )
 from curator_image.batch import tensor_column
+from curator_image.decode import Picture, decode_batch
 from curator_image.measures import PictureStats
 from curator_image.measures.stats import luma
 
@@ -81,10 +87,14 @@ def test_the_blurred_of_two_pictures_has_the_lower_variance() -> None:
     assert kept(BlurFilter(), thumbs(sharp, soft)) == ["0"]
 
 
-def test_blur_is_the_variance_of_the_laplacian() -> None:
+def test_blur_is_the_variance_of_the_laplacian_in_the_second_sharpest_tile() -> None:
     grey = luma(noise(3)).astype(np.int64)
     laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    assert scores(BlurFilter(), thumbs(noise(3))) == [pytest.approx(laplacian.var(), abs=1e-5)]
+    tiles = [laplacian[15 * row : 15 * row + 15, 15 * at : 15 * at + 15].var() for row in range(4) for at in range(4)]
+    assert scores(BlurFilter(), thumbs(noise(3))) == [pytest.approx(sorted(tiles)[-2], abs=1e-5)]
+    tiny = luma(noise(3, side=6)).astype(np.int64)
+    whole = 4 * tiny[1:-1, 1:-1] - tiny[:-2, 1:-1] - tiny[2:, 1:-1] - tiny[1:-1, :-2] - tiny[1:-1, 2:]
+    assert scores(BlurFilter(), thumbs(noise(3, side=6))) == [pytest.approx(whole.var(), abs=1e-5)]
 
 
 def test_colourfulness_is_nought_for_grey_and_as_published_for_colour() -> None:
@@ -245,3 +255,96 @@ def test_ranges_that_nothing_could_pass_are_refused() -> None:
     ):
         with pytest.raises(UsageError):
             wrong()
+
+
+# Real photographs -----------------------------------------------------------------------------------------------------
+
+
+def photographs() -> list[Image.Image]:
+    folder = Path(pytest.importorskip("sklearn.datasets").__file__).parent / "images"
+    return [Image.open(folder / name).convert("RGB") for name in ("china.jpg", "flower.jpg")]
+
+
+def thumb(image: Image.Image) -> np.ndarray:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=90)
+    made, errors = decode_batch([out.getvalue()], Picture(128, 128, "squash", "bilinear"))
+    assert not errors
+    return made[0]
+
+
+def cut_out(image: Image.Image, share: float, tone: int) -> Image.Image:
+    """An oval of the picture, on a plain ground."""
+    small = image.resize((int(image.width * share**0.5), int(image.height * share**0.5)))
+    mask = Image.new("L", small.size)
+    ImageDraw.Draw(mask).ellipse((0, 0, small.width - 1, small.height - 1), fill=255)
+    ground = Image.new("RGB", image.size, (tone, tone, tone))
+    ground.paste(small, ((image.width - small.width) // 2, (image.height - small.height) // 2), mask)
+    return ground
+
+
+def test_photographs_pass_whole_or_cut_out_and_blurred_ones_do_not() -> None:
+    images = photographs()
+    good = [*images, *(cut_out(image, share, tone) for image in images for share in (0.5, 0.1) for tone in (255, 20))]
+    assert len(kept(BlurFilter(), thumbs(*map(thumb, good)))) == len(good)
+    blurred = [image.filter(ImageFilter.GaussianBlur(image.width / 100)) for image in images]
+    assert kept(BlurFilter(), thumbs(*map(thumb, blurred))) == []
+
+
+def test_a_plain_ground_is_no_border_and_a_bar_or_a_frame_is() -> None:
+    images = photographs()
+    grounds = [cut_out(image, share, tone) for image in images for share in (0.7, 0.25) for tone in (255, 128, 20)]
+    assert len(kept(BorderFilter(), thumbs(*map(thumb, [*images, *grounds])))) == len(images) + len(grounds)
+    barred = []
+    for image in images:
+        for tone in (0, 255):
+            bars = Image.new("RGB", (image.width, image.height * 5 // 4), (tone, tone, tone))
+            bars.paste(image, (0, image.height // 8))
+            frame = Image.new("RGB", (image.width * 6 // 5, image.height * 6 // 5), (tone, tone, tone))
+            frame.paste(image, (image.width // 10, image.height // 10))
+            barred += [bars, frame]
+    assert kept(BorderFilter(), thumbs(*map(thumb, barred))) == []
+
+
+# All filters ------------------------------------------------------------------------------------------------------------
+
+
+def facts(rows: int = 2) -> ImageBatch:
+    table = thumbs(*(noise(seed) for seed in range(rows))).to_pyarrow()
+    for name, value in {
+        "caption": "some words",
+        "format": "jpeg",
+        "width": 64,
+        "height": 64,
+        "bytes": b"x" * 99,
+    }.items():
+        table = table.append_column(name, pa.array([value] * rows))
+    return ImageBatch(data=table.append_column("url", pa.array(["http://x"] * rows)))
+
+
+def filters() -> list[type[ColumnFilter]]:
+    named = [name for name, owners in entries(STAGES).items() if owners[0].owner == "curator-image"]
+    found = [load(STAGES, name) for name in named]
+    return [stage for stage in found if issubclass(stage, ColumnFilter)]
+
+
+def test_no_filter_takes_the_place_of_a_column() -> None:
+    needs_models = {"AestheticFilter", "CaptionScoreFilter", "NSFWFilter"}
+    tried = 0
+    for kind in filters():
+        if kind.__name__ in needs_models:
+            assert kind.process is ColumnFilter.process  # which checks it for all
+            continue
+        for options in ({"score_column": "url"}, {"score_column": "url", "mode": "annotate"}):
+            with pytest.raises(UsageError, match=f"{kind.__name__} adds a column 'url', and there is one already"):
+                kind(**options).process(facts())
+        batch = facts().append_column("verdict_keep", pa.array([1, 2]))
+        with pytest.raises(UsageError, match="verdict_keep"):
+            kind(score_column="verdict", mode="annotate").process(batch)
+        tried += 1
+    assert tried >= 12
+
+
+def test_a_caption_called_text_takes_no_other_texts_place() -> None:
+    with pytest.raises(UsageError, match="CaptionToText adds a column 'url'"):
+        CaptionToText(text_column="url").process(facts())

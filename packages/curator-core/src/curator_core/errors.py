@@ -6,10 +6,11 @@ import linecache
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 # Of an error's text, how many lines a notebook shows.
 _NOTEBOOK_LINES = 12
-_FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
+_FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 
 
 class CuratorError(Exception):
@@ -42,21 +43,34 @@ class AccountingError(CuratorError):
 class StageError(CuratorError):
     """A stage raised: in the hook ``hook`` (``setup``, ``teardown``), or on the task ``task_id`` under the policy ``fail``.
 
-    ``details`` is the traceback of the user's code as text, without the engine's frames.
+    ``details`` is the traceback of the user's code as text, without the engine's frames; ``source`` is the file that the
+    task was made of, with its range of bytes if it was not the whole file.
     """
 
     def __init__(
-        self, stage: str, reason: str, task_id: str | None = None, hook: str | None = None, details: str = ""
+        self,
+        stage: str,
+        reason: str,
+        task_id: str | None = None,
+        hook: str | None = None,
+        details: str = "",
+        source: str = "",
     ) -> None:
-        super().__init__(stage, reason, task_id, hook, details)
+        super().__init__(stage, reason, task_id, hook, details, source)
         self.stage = stage
         self.reason = reason
         self.task_id = task_id
         self.hook = hook
         self.details = with_source_lines(details)
+        self.source = source
+
+    def __reduce__(self) -> tuple[type[StageError], tuple[Any, ...]]:
+        # Made anew where it arrives, and not given the attributes that it had: there the source lines may be known.
+        return type(self), self.args
 
     def __str__(self) -> str:
         where = f" in {self.hook}()" if self.hook else "" if self.task_id is None else f" on task {self.task_id!r}"
+        where += f", made of {self.source}" if self.source else ""
         text = f"stage {self.stage!r} failed{where}: {self.reason}"
         return f"{text}\n{self.details.rstrip()}" if self.details else text
 
@@ -104,22 +118,48 @@ class TooManyErrors(CuratorError):
 FATAL = (AccountingError, MissingDependency, OutputError, PlanError, RunRefused, StageError, TooManyErrors, WorkerDied)
 
 
+def remember_code(kind: type) -> None:
+    """Remember where the functions of a class stand: sent to a worker by value, they lose the name of their file there."""
+    for value in vars(kind).values():
+        function = getattr(value, "__func__", getattr(value, "fget", value))
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            lines = [line for *_, line in code.co_lines() if line]
+            _sent_code.setdefault(code.co_name, {})[code.co_filename, min(lines)] = max(lines)
+
+
+# By name of the function, its files and first lines, with its last line.
+_sent_code: dict[str, dict[tuple[str, int], int]] = {}
+# What cloudpickle calls the file of code that it has sent by value.
+_SENT = "<dynamic-code>"
+
+
 def with_source_lines(details: str) -> str:
     """A traceback with the source lines that this process has and the one where it was written had not.
 
-    Code of a notebook's cell, or of a script that has moved, is in no file that a worker could read.
+    Code of a notebook's cell, or of a script, is in no file that a worker could read.
     """
     lines = details.split("\n")
     filled = []
     for place, line in enumerate(lines):
-        filled.append(line)
         frame = _FRAME.match(line)
         following = lines[place + 1] if place + 1 < len(lines) else ""
-        if frame and not following.startswith("    "):
-            source = linecache.getline(frame["file"], int(frame["line"])).strip()
-            if source:
-                filled.append(f"    {source}")
+        if not frame or following.startswith("    "):
+            filled.append(line)
+            continue
+        file, number = _file_of_code(frame["file"], int(frame["line"]), frame["function"]), int(frame["line"])
+        filled.append(line.replace(f'"{frame["file"]}"', f'"{file}"', 1))
+        if source := linecache.getline(file, number).strip():
+            filled.append(f"    {source}")
     return "\n".join(filled)
+
+
+def _file_of_code(file: str, line: int, function: str) -> str:
+    if file != _SENT:
+        return file
+    places = _sent_code.get(function, {})
+    found = {name for (name, first), last in places.items() if first <= line <= last}
+    return found.pop() if len(found) == 1 else file
 
 
 def check_whole(what: str, value: object, *, least: int = 1, optional: bool = False) -> None:

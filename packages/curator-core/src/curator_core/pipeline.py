@@ -85,6 +85,7 @@ class Pipeline:
         retries: int = 0,
         max_error_fraction: float | None = None,
         max_reject_fraction: float = 0.05,
+        log_level: Literal["debug", "info", "warning", "error"] = "warning",
         limit: int | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
@@ -99,7 +100,8 @@ class Pipeline:
         ``on_error``: ``fail`` stops at the first stage that raises; ``quarantine`` sets the rows aside and continues.
         ``retries``: how often a stage is asked again before that. ``max_error_fraction``: the share of rows that may
         be rejected or quarantined before the run stops. ``max_reject_fraction``: a source that loses more of its rows
-        than this to rejects is named in the summary, and the exit code is 3. ``limit``: only the first N sources.
+        than this to rejects is named in the summary, and the exit code is 3. ``log_level``: from which level on what stages log is kept in
+        ``log.txt`` of the run directory, beside what they print. ``limit``: only the first N sources.
         """
         options = RunOptions(
             run_dir=run_dir,
@@ -111,6 +113,7 @@ class Pipeline:
             retries=retries,
             max_error_fraction=max_error_fraction,
             max_reject_fraction=max_reject_fraction,
+            log_level=log_level,
             limit=limit,
         )
         return run_stages(self.stages, **self._ordered(executor, initial_tasks, options, progress))

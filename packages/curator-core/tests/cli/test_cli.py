@@ -284,10 +284,12 @@ def test_a_stage_that_raises_fails_the_run_and_says_how_to_go_on(curate: Project
     curate.edit("Check: {}", "Check: {poison: 22, fixed_by: fixed}")
     assert curate("run", "p.yaml") == FAILED
     assert "error: stage 'Check' failed on task 'f2-" in curate.err
+    assert f", made of '{curate.folder}/in/f2.txt': " in curate.err
+    assert "set the rows at fault aside and keep the others: --resume --on-error quarantine" in curate.err
     assert "22 is poison" in curate.err
     assert curate.err.count("Traceback") == 1
     assert "cli/run.py" not in curate.err
-    assert "go on with --resume" in curate.err
+    assert "continue with --resume" in curate.err
     assert "failed" in (curate.folder / "run/report.html").read_text()
     (curate.folder / "fixed").touch()
     assert curate("run", "p.yaml", "--resume") == DONE
@@ -679,13 +681,13 @@ def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
     _, err = process.communicate(timeout=50)  # less than the minute that its task would wait
     assert process.returncode == INTERRUPTED, err
     go_on = f"curate run p.yaml --run-dir {curate.folder}/run --executor local --set Check.poison=-2 --resume"
-    assert f"interrupted; go on with: {go_on}" in err
+    assert f"interrupted; resume with: {go_on}" in err
     assert "Traceback" not in err
     wait_for(lambda: not alive_in_group(process.pid), "processes of the run are left")
     assert not list((curate.folder / "out").glob("**/*"))
     assert curate("report", "run") == DONE
     assert "numbers: failed in" in curate.out
-    assert "problem: interrupted before it was done\nwhat is complete is kept: go on with --resume" in curate.out
+    assert "problem: interrupted before it was done\nwhat is complete is kept: continue with --resume" in curate.out
     (curate.folder / "go").touch()
     assert curate("run", "p.yaml", "--resume", "--allow-changed") == DONE
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]

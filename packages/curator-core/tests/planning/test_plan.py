@@ -178,7 +178,7 @@ def test_a_stage_that_yields_is_told_to_be_a_fan_out() -> None:
 
 
 def test_what_is_no_stage_is_refused_when_it_is_added() -> None:
-    with pytest.raises(UsageError, match="it is a class, call it"):
+    with pytest.raises(UsageError, match="a class: add parentheses"):
         Pipeline([Add])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="got 'Add'"):
         Pipeline().add_stage("Add")  # type: ignore[arg-type]
@@ -201,7 +201,7 @@ class Endless(CompositeStage[DocumentBatch, DocumentBatch]):
 
 def test_a_composite_is_named_where_it_is_wrong() -> None:
     assert "'Parts' decomposes into no stages" in refused(Parts())
-    assert "'Parts' decomposes into stages, but gave <class" in refused(Parts(parts=[Add]))
+    assert "'Parts' decomposes into stages, but got <class" in refused(Parts(parts=[Add]))
     assert "'Endless' decomposes into itself" in refused(Endless())
 
 

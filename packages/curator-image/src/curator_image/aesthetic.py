@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrow.arrays import scalar
 from curator_image.embedding import check_number
 from curator_image.head_filter import EmbeddingHeadFilter
 from curator_image.models.heads import LinearHead
@@ -41,4 +42,4 @@ class AestheticFilter(EmbeddingHeadFilter):
         return LinearHead.from_weights(read_weights(path), repr(str(path)))
 
     def keep_array(self, scores: pa.Array) -> Any:
-        return pc.greater_equal(scores, self.min_score)
+        return pc.greater_equal(scores, scalar(self.min_score))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from curator_core.arrow.arrays import array, to_numpy
 from curator_core.model.task import DocumentBatch
 
 # What a reader makes of every image; sidecar members of the sample (caption, json) and later scores stand beside these.
@@ -45,20 +46,22 @@ class ImageBatch(DocumentBatch):
         return tensor_to_numpy(self.to_pyarrow().column(column))
 
 
-def tensor_column(array: NDArray[Any]) -> pa.ExtensionArray:
+def tensor_column(values: NDArray[Any]) -> pa.ExtensionArray:
     """An array ``(rows, …)`` as an Arrow column of fixed-shape tensors, without a copy."""
-    array = np.ascontiguousarray(array)
-    shape = array.shape[1:]
+    values = np.ascontiguousarray(values)
+    shape = values.shape[1:]
     size = int(np.prod(shape))
-    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(array.dtype), shape)
-    values = pa.array(array.reshape(-1))
-    return pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(values, size))
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(values.dtype), shape)
+    flat = array(values.reshape(-1))
+    return pa.ExtensionArray.from_storage(kind, pa.FixedSizeListArray.from_arrays(flat, size))
 
 
 def tensor_to_numpy(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """What `tensor_column` made, as an array again."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    arrays = [chunk.to_numpy_ndarray() for chunk in chunks if len(chunk)]
+    arrays = [
+        to_numpy(chunk.storage.flatten()).reshape(len(chunk), *chunk.type.shape) for chunk in chunks if len(chunk)
+    ]
     if len(arrays) == 1:
         return np.asarray(arrays[0])
     kind = column.type

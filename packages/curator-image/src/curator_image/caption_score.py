@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.resources import Resources
@@ -103,7 +104,7 @@ class CaptionScoreFilter(ColumnFilter):
             )
         captions = [(text or "").strip() for text in table.column(self.column).to_pylist()]
         images, embedded = embedding_matrix(table, self.embedding_column)
-        there = np.array([bool(text) for text in captions], bool) & embedded.to_numpy(zero_copy_only=False)
+        there = np.array([bool(text) for text in captions], bool) & to_numpy(embedded)
         scores = np.zeros(len(captions), np.float32)
         if there.any():
             with threads(max(1, int(self.cpus))):
@@ -114,10 +115,10 @@ class CaptionScoreFilter(ColumnFilter):
                     f"{texts.shape[1]}: make the embedding with the same model"
                 )
             scores[there] = row_sums(images[there].astype(np.float64) * texts)
-        return pa.array(scores, mask=~there)
+        return array(scores) if there.all() else pa.array(scores, mask=~there)
 
     def keep_array(self, scores: pa.Array) -> Any:
-        return pc.greater_equal(scores, self.min_score)
+        return pc.greater_equal(scores, scalar(self.min_score))
 
     def reasons(self, scores: pa.Array) -> pa.Array:
         return pc.if_else(pc.is_null(scores), "no caption", self.short_name())

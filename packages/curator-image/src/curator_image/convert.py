@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.errors import UsageError
+from curator_core.arrow.arrays import array, scalar
+from curator_core.errors import UsageError, check_free
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
@@ -55,7 +56,7 @@ class ImageDuplicateRemoval(ProcessingStage[ImageBatch, ImageBatch]):
         if keep.all():
             return task
         self.record_dropped("not listed" if self.keep else "duplicate", int((~keep).sum()))
-        return task.filter(pa.array(keep))
+        return task.filter(array(keep))
 
 
 @dataclass(kw_only=True)
@@ -98,8 +99,9 @@ class CaptionToText(ProcessingStage[ImageBatch, ImageBatch]):
     def process(self, task: ImageBatch) -> ImageBatch:
         import pyarrow.compute as pc
 
+        check_free("CaptionToText", task.column_names, [self.text_column])
         values = task.to_pyarrow().column(self.column)
-        return task.append_column(self.text_column, pc.fill_null(values.cast(pa.string()), ""))
+        return task.append_column(self.text_column, pc.fill_null(values.cast(pa.string()), scalar("")))
 
 
 def read_ids(path: str, column: str) -> list[str]:

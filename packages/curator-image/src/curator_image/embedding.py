@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import UsageError, check_free, check_whole
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.resources import Resources
@@ -131,18 +132,18 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
             pa.list_(pa.float32(), tower.dimension),
             metadata={ORIGIN_MODEL: split_model(self.model)[0].encode(), ORIGIN_KIND: tower.kind.encode()},
         )
-        values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=field.type)
+        values = pa.FixedSizeListArray.from_arrays(array(vectors.reshape(-1)), type=field.type)
         table = table.append_column(field, values)
         if self._drops_pixels:
             table = table.drop_columns([PIXELS])
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             self._reject(table, finite)
-            table = table.filter(pa.array(finite))
+            table = table.filter(array(finite))
         return task.with_data(table)
 
     def _reject(self, table: pa.Table, finite: Any) -> None:
-        gone = table.select([name for name in (KEY, SHARD) if name in table.column_names]).filter(pa.array(~finite))
+        gone = table.select([name for name in (KEY, SHARD) if name in table.column_names]).filter(array(~finite))
         for row in gone.to_pylist():
             self.record_rejected(
                 "embedding not finite",
@@ -159,24 +160,24 @@ def embedding_matrix(table: pa.Table, column: str) -> tuple[Any, pa.Array]:
     """A list column as a float32 matrix, and which rows have a vector at all (the others are zeros)."""
     values = table.column(column)
     kind = values.type
-    array = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
-    valid = pc.is_valid(array)
+    vectors = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
+    valid = pc.is_valid(vectors)
     if pa.types.is_fixed_size_list(kind):
         width = kind.list_size
-        filled = array if not array.null_count else array.fill_null([0.0] * width)
-        flat = filled.flatten().to_numpy(zero_copy_only=False)
+        filled = vectors if not vectors.null_count else vectors.fill_null([0.0] * width)
+        flat = to_numpy(filled.flatten())
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        lengths = pc.unique(pc.list_value_length(array.drop_null())).to_pylist()
+        lengths = pc.unique(pc.list_value_length(vectors.drop_null())).to_pylist()
         if len(lengths) > 1:
             raise UsageError(f"column {column!r} holds vectors of different lengths: {sorted(lengths)[:5]}")
         width = lengths[0] if lengths else 0
-        filled = array if not array.null_count else pc.fill_null(array, pa.scalar([0.0] * width, kind))
-        flat = filled.flatten().to_numpy(zero_copy_only=False)
+        filled = vectors if not vectors.null_count else pc.fill_null(vectors, pa.scalar([0.0] * width, kind))
+        flat = to_numpy(filled.flatten())
     else:
         raise UsageError(
             f"column {column!r} holds {kind}, but an embedding is a list of numbers: put ImageEmbedding before"
         )
-    return np.ascontiguousarray(flat, np.float32).reshape(len(array), width), valid
+    return np.ascontiguousarray(flat, np.float32).reshape(len(vectors), width), valid
 
 
 def embedding_origin(table: pa.Table, column: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.task import DocumentBatch
@@ -94,7 +95,8 @@ class EmbeddingHeadFilter(ColumnFilter):
                 "or give a head that fits yours"
             )
         scores = self._head(matrix) if len(matrix) else np.zeros(0, np.float32)
-        return pa.array(scores, mask=~np.asarray(valid.to_numpy(zero_copy_only=False), bool))
+        there = to_numpy(valid)
+        return array(scores) if there.all() else pa.array(scores, mask=~there)
 
     def _check_origin(self, model: str, kind: str) -> None:
         if kind and kind not in self.trained_kinds:

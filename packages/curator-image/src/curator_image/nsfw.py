@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrow.arrays import scalar
 from curator_core.errors import UsageError
 from curator_image.embedding import check_number
 from curator_image.head_filter import EmbeddingHeadFilter
@@ -57,4 +58,4 @@ class NSFWFilter(EmbeddingHeadFilter):
         return NSFWHead.from_weights(read_weights(path), repr(str(path)))
 
     def keep_array(self, scores: pa.Array) -> Any:
-        return pc.less(scores, self.max_score)
+        return pc.less(scores, scalar(self.max_score))

@@ -158,14 +158,14 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
         schemas = []
         for part in parts:
             with storage.open_input(index_of(part)) as stream:
-                schemas.append(pq.read_schema(stream))
+                schemas.append(pq.ParquetFile(stream).schema_arrow)
         schema = _together(schemas)
         shard = _Shard(self, first, schema)
         records: list[FileRecord] = []
         try:
             for part in parts:
                 with storage.open_input(index_of(part)) as stream:
-                    index = pq.read_table(stream)
+                    index = pq.ParquetFile(stream).read()
                 with storage.open_input(part) as tar:
                     for row, packed in enumerate(_packed_samples(index)):
                         if shard.full(packed.end - packed.start):

@@ -76,6 +76,20 @@ def test_every_address_has_a_status_row_and_every_image_its_sidecars(server: Any
     assert [record.rows for record in stage.recorder.outputs] == [4, 0]
 
 
+def test_columns_of_the_list_are_not_lost_under_those_that_a_download_adds(
+    server: Any, fetched: Any, tmp_path: Path
+) -> None:
+    columns = {"width": [1024], "key": ["mine"], "sha256": ["?"], "caption": ["other"], "text": ["a cat"]}
+    batch, _ = fetched([server.url("ok1")], caption_column="text", columns=columns)
+    (row,) = batch.to_pyarrow().drop_columns(["bytes"]).to_pylist()
+    assert (row["list_width"], row["list_key"], row["list_sha256"], row["list_caption"]) == (1024, "mine", "?", "other")
+    assert (row["width"], row["key"], row["caption"], row["text"]) == (40, "list-1_00000_00000", "a cat", "a cat")
+    about = json.loads(members(tmp_path / "out" / "list-1.00000.tar")["list-1_00000_00000.json"])
+    assert (about["width"], about["list_width"], about["list_key"]) == (40, 1024, "mine")
+    with pytest.raises(UsageError, match="two columns that would be called 'list_width'"):
+        fetched([server.url("ok1")], columns={"width": [1], "list_width": [2]})
+
+
 def test_a_shard_that_stands_is_not_downloaded_again(server: Any, fetched: Any, tmp_path: Path) -> None:
     urls = [server.url(path) for path in MIXED]
     first, stage = fetched(urls)

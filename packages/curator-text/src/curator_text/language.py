@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array, scalar
-from curator_core.errors import MissingDependency, UsageError, nearest
+from curator_core.errors import MissingDependency, UsageError, check_whole, nearest
 from curator_core.formatting import number
 from curator_core.model.engine_facts import WorkerMetadata
-from curator_text.features import TextFeatures
-from curator_text.filters.base import TextFilter, check_number, check_whole, share
+from curator_text.features.batch import TextFeatures
+from curator_text.filters.base import TextFilter, check_number, share
 from curator_text.filters.fasttext import Predict, language_scores, load_model
 
 
@@ -37,8 +37,7 @@ class LanguageFilter(TextFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "min_score")
-        if self.max_chars is not None:
-            check_whole(self, "max_chars", low=1)
+        check_whole("LanguageFilter.max_chars", self.max_chars, optional=True)
         if isinstance(self.languages, str):
             self.languages = (self.languages,)
         if self.languages is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.errors import MissingDependency, UsageError
+from curator_core.errors import MissingDependency, UsageError, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
@@ -112,8 +112,7 @@ class PackTokens(ProcessingStage[DocumentBatch, DocumentBatch]):
     creates_rows = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 1:
-            raise UsageError(f"PackTokens.length must be a whole number of 1 or more, not {self.length!r}")
+        check_whole("PackTokens.length", self.length)
         pad = self.pad_token_id
         if pad is not None and (isinstance(pad, bool) or not isinstance(pad, int) or not 0 <= pad < _MOST_TOKENS):
             raise UsageError(f"PackTokens.pad_token_id must be the number of a token, not {pad!r}")

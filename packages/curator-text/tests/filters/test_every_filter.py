@@ -17,7 +17,10 @@ import pytest
 
 from curator_core import DocumentBatch, UsageError
 from curator_core.model.engine_facts import WorkerMetadata
-from curator_text import features, filters, modifiers, presets
+from curator_text import filters, modifiers, presets
+from curator_text.features import batch as feature_batch
+from curator_text.features import features_of
+from curator_text.features.grams import top_gram_removed
 from curator_text.filters import code
 from curator_text.filters.recipes import LineStage, RecipeFilter
 from curator_text.language import LanguageFilter
@@ -314,8 +317,8 @@ def test_what_happens_to_a_document_does_not_depend_on_its_batch(stage: Any, mon
     rows, counted = run(stage, [DocumentBatch(data=table)])
     if stage in [*FILTERS, *LINE_STAGES]:
         assert counted.total() == len(texts) - len(rows)
-    for block_bytes in (features.BLOCK_BYTES, 1000):
-        monkeypatch.setattr(features, "BLOCK_BYTES", block_bytes)
+    for block_bytes in (feature_batch.BLOCK_BYTES, 1000):
+        monkeypatch.setattr(feature_batch, "BLOCK_BYTES", block_bytes)
         # One by one, in slices of any size, in chunks of any size, and among others that leave before.
         cuts = sorted({0, len(texts), *random_.sample(range(len(texts)), 12)})
         slices = [table.slice(a, b - a) for a, b in pairwise(cuts)]
@@ -326,7 +329,7 @@ def test_what_happens_to_a_document_does_not_depend_on_its_batch(stage: Any, mon
         mixed[1::2] = texts
         ids = np.arange(2 * len(texts)) // 2
         among = DocumentBatch(data=pa.table({"text": pa.array(mixed, pa.string()), "id": pa.array(ids)}))
-        features.features_of(among, "text").per_row(features.Block.top_gram_removed, 2)
+        features_of(among, "text").per_row(top_gram_removed, 2)
         assert run(stage, [among.filter(pa.array(np.arange(len(mixed)) % 2 == 1))]) == (rows, counted)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core import DocumentBatch, UsageError
-from curator_text import features as module
-from curator_text.features import BLANK, DIGIT, ENGLISH, LETTER, Block, TextFeatures, features_of
+from curator_text.features import batch as feature_batch
+from curator_text.features import grams, urls
+from curator_text.features import lines as line_features
+from curator_text.features import words as word_features
+from curator_text.features.batch import TextFeatures, features_of
+from curator_text.features.block import BLANK, DIGIT, ENGLISH, LETTER, Block
+from curator_text.features.grams import (
+    covered_gram_chars,
+    skipped_gram_chars,
+    top_gram_counts,
+    top_gram_removed,
+    top_gram_sizes,
+)
+from curator_text.features.lines import between_newlines, distinct_sentences, paragraphs_of, printed_lines_of
+from curator_text.features.words import distinct_known_words, known_word_counts, word_counts
 
 # Few and awkward characters, so that repetitions, runs and odd white space are common.
 ALPHABET = "aab.#-•…é漢😀\0 \n\n\t\r\x0b\x1c\x85\u2028\u3000\u00a0?\"'1{⟨(K"
@@ -94,17 +108,25 @@ ORACLES: dict[str, tuple[Callable[[str], int], tuple[object, ...]]] = {
     "paragraph_chars": (lambda t: len("".join(t.split("\n\n"))), ()),
     "distinct_paragraphs": (lambda t: len(set(t.split("\n\n"))), ()),
     "distinct_paragraph_chars": (lambda t: len("".join(set(t.split("\n\n")))), ()),
-    "bullet_sentences": (lambda t: sum(x.strip().startswith(tuple(module.BULLETS)) for x in lines(t)), ()),
+    "bullet_sentences": (lambda t: sum(x.strip().startswith(tuple(line_features.BULLETS)) for x in lines(t)), ()),
     "endmark_sentences": (lambda t: sum(x.strip().endswith((".", "?", "!", '"', "'")) for x in lines(t)), ()),
     "ellipsis_sentences": (
-        lambda t: sum(x.strip().lower().endswith((*module.ELLIPSES, "read more", "read more..")) for x in lines(t)),
+        lambda t: sum(
+            x.strip().lower().endswith((*word_features.ELLIPSES, "read more", "read more..")) for x in lines(t)
+        ),
         (),
     ),
     "symbol_words": (
-        lambda t: sum(w in module.ELLIPSES or len(re.findall("#+", w)) / len(w) > 0.5 for w in t.split()),
+        lambda t: sum(w in word_features.ELLIPSES or len(re.findall("#+", w)) / len(w) > 0.5 for w in t.split()),
         (),
     ),
 }
+
+
+def measure(name: str) -> Any:
+    """A measure by its name, wherever it lives."""
+    homes = (Block, word_features, grams, line_features, urls)
+    return next(getattr(home, name) for home in homes if hasattr(home, name))
 
 
 @pytest.mark.parametrize("name", ORACLES)
@@ -112,7 +134,7 @@ ORACLES: dict[str, tuple[Callable[[str], int], tuple[object, ...]]] = {
 @given(texts=TEXTS)
 def test_a_measure_is_what_plain_python_says(name: str, texts: list[str]) -> None:
     oracle, args = ORACLES[name]
-    assert TextFeatures.of(texts).per_row(getattr(Block, name), *args).tolist() == [oracle(text) for text in texts]
+    assert TextFeatures.of(texts).per_row(measure(name), *args).tolist() == [oracle(text) for text in texts]
 
 
 @settings(deadline=None)
@@ -134,8 +156,8 @@ def test_known_words_are_counted_each_and_once(texts: list[str]) -> None:
     known = ("a", "the", "é", "longer-than-eight", "longer-than-sixteen-bytes", "longer-t", "")
     found = TextFeatures.of(texts)
     words = [[word for word in text.split() if word in known] for text in texts]
-    assert found.per_row(Block.known_word_counts, known).tolist() == [len(some) for some in words]
-    assert found.per_row(Block.distinct_known_words, known).tolist() == [len(set(some)) for some in words]
+    assert found.per_row(known_word_counts, known).tolist() == [len(some) for some in words]
+    assert found.per_row(distinct_known_words, known).tolist() == [len(set(some)) for some in words]
 
 
 @settings(deadline=None)
@@ -143,26 +165,27 @@ def test_known_words_are_counted_each_and_once(texts: list[str]) -> None:
 def test_ngrams_are_what_plain_python_says(texts: list[str], n: int) -> None:
     found = TextFeatures.of(texts)
     tops = [top_gram(text, n) for text in texts]
-    assert found.per_row(Block.top_gram_counts, n).tolist() == [count for _, count in tops]
-    assert found.per_row(Block.top_gram_sizes, n).tolist() == [len(gram) for gram, _ in tops]
+    assert found.per_row(top_gram_counts, n).tolist() == [count for _, count in tops]
+    assert found.per_row(top_gram_sizes, n).tolist() == [len(gram) for gram, _ in tops]
     removed = [len(t) - len(t.replace(gram, "")) if gram else 0 for t, (gram, _) in zip(texts, tops, strict=True)]
-    assert found.per_row(Block.top_gram_removed, n).tolist() == removed
-    assert found.per_row(Block.covered_gram_chars, n).tolist() == [covered(text, n) for text in texts]
-    assert found.per_row(Block.skipped_gram_chars, n).tolist() == [skipped(text, n) for text in texts]
+    assert found.per_row(top_gram_removed, n).tolist() == removed
+    assert found.per_row(covered_gram_chars, n).tolist() == [covered(text, n) for text in texts]
+    assert found.per_row(skipped_gram_chars, n).tolist() == [skipped(text, n) for text in texts]
 
 
 def test_words_whose_hashes_collide_are_still_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["a b a b c d", "a b", "long-word-one x long-word-two x", "p" * 50 + " q " + "r" * 50 + " q"]
     expected = [[top_gram(text, n)[1] for text in texts] for n in (1, 2, 3)]
     # Every hash is nought.
-    monkeypatch.setattr(module, "_ODD", np.zeros_like(module._ODD))
+    monkeypatch.setattr(grams, "ODD", np.zeros_like(grams.ODD))
+    monkeypatch.setattr(line_features, "ODD", np.zeros_like(line_features.ODD))
     found = TextFeatures.of(texts)
-    assert [found.per_row(Block.top_gram_counts, n).tolist() for n in (1, 2, 3)] == expected
-    assert found.per_row(Block.distinct_sentences).tolist() == [1] * 4
+    assert [found.per_row(top_gram_counts, n).tolist() for n in (1, 2, 3)] == expected
+    assert found.per_row(distinct_sentences).tolist() == [1] * 4
     # A constant hash of long words alone.
     monkeypatch.undo()
-    monkeypatch.setattr(module.xxhash, "xxh3_64_intdigest", lambda data: 7)
-    assert TextFeatures.of(texts).per_row(Block.top_gram_counts, 2).tolist() == expected[1]
+    monkeypatch.setattr(grams.xxhash, "xxh3_64_intdigest", lambda data: 7)
+    assert TextFeatures.of(texts).per_row(top_gram_counts, 2).tolist() == expected[1]
 
 
 @settings(deadline=None)
@@ -170,16 +193,16 @@ def test_words_whose_hashes_collide_are_still_told_apart(monkeypatch: pytest.Mon
 def test_lines_and_paragraphs_of_the_recipes_are_what_plain_python_says(texts: list[str]) -> None:
     block = Block([text.encode() for text in texts])
 
-    def pieces(found: module.Pieces) -> list[list[str]]:
+    def pieces(found: line_features.Pieces) -> list[list[str]]:
         grouped: list[list[str]] = [[] for _ in texts]
         for start, end, row in zip(found.starts, found.ends, found.rows, strict=True):
             grouped[row].append(block.raw[start:end].decode())
         return grouped
 
-    assert pieces(block.printed_lines) == [text.splitlines() for text in texts]
-    assert pieces(block.between_newlines(1, strip=False)) == [re.split("\n+", text) for text in texts]
-    assert pieces(block.between_newlines(2, strip=True)) == [re.split("\n{2,}", text.strip()) for text in texts]
-    assert pieces(block.paragraphs) == [text.split("\n\n") for text in texts]
+    assert pieces(printed_lines_of(block)) == [text.splitlines() for text in texts]
+    assert pieces(between_newlines(block, 1, strip=False)) == [re.split("\n+", text) for text in texts]
+    assert pieces(between_newlines(block, 2, strip=True)) == [re.split("\n{2,}", text.strip()) for text in texts]
+    assert pieces(paragraphs_of(block)) == [text.split("\n\n") for text in texts]
 
 
 @settings(deadline=None)
@@ -200,24 +223,24 @@ def test_features_follow_a_filter_whatever_was_computed_before_it(texts: list[st
     found = TextFeatures.of(texts)
     for _ in range(3):
         if data.draw(st.booleans()):
-            found.per_row(Block.word_counts)
-            found.per_row(Block.top_gram_removed, 2)
+            found.per_row(word_counts)
+            found.per_row(top_gram_removed, 2)
         mask = data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts)))
         found = found.filter(pa.array(mask, pa.bool_()))
         texts = [text for text, keep in zip(texts, mask, strict=True) if keep]
         fresh = TextFeatures.of(texts)
         assert len(found) == len(texts)
         assert list(found.texts()) == texts
-        for measure, args in ((Block.word_counts, ()), (Block.top_gram_removed, (2,)), (Block.distinct_sentences, ())):
+        for measure, args in ((word_counts, ()), (top_gram_removed, (2,)), (distinct_sentences, ())):
             assert found.per_row(measure, *args).tolist() == fresh.per_row(measure, *args).tolist()
 
 
 def test_documents_are_split_into_blocks_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(feature_batch, "BLOCK_BYTES", 64)
     texts = [f"{'word ' * (index % 7)}{index}" for index in range(200)]
     found = TextFeatures.of(texts)
     assert len(found._blocks) > 10
-    assert found.per_row(Block.word_counts).tolist() == [len(text.split()) for text in texts]
+    assert found.per_row(word_counts).tolist() == [len(text.split()) for text in texts]
     kept = found.filter(np.arange(200) % 3 == 0)
     assert list(kept.texts()) == texts[::3]
 
@@ -231,8 +254,8 @@ def test_any_arrow_type_of_strings_is_read_and_null_counts_as_empty(kind: pa.Dat
         if pa.types.is_dictionary(kind)
         else pa.array(["x", "a b", None, "c"], kind)
     )
-    assert TextFeatures.of(values[1:]).per_row(Block.word_counts).tolist() == [2, 0, 1]
-    assert TextFeatures.of(pa.chunked_array([values, values])).per_row(Block.word_counts).tolist() == [1, 2, 0, 1] * 2
+    assert TextFeatures.of(values[1:]).per_row(word_counts).tolist() == [2, 0, 1]
+    assert TextFeatures.of(pa.chunked_array([values, values])).per_row(word_counts).tolist() == [1, 2, 0, 1] * 2
 
 
 def test_a_column_of_nulls_counts_as_empty_texts() -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curator_text import filters
-from curator_text.features import TextFeatures
+from curator_text.features.batch import TextFeatures
 from curator_text.filters.recipes import LineStage, RecipeFilter
 
 DATA = Path(__file__).parent / "data"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curator_text import filters
-from curator_text.features import TextFeatures
+from curator_text.features.batch import TextFeatures
 
 DATA = Path(__file__).parent / "data"
 RECORDED = [name for name in pq.read_schema(DATA / "nemo.parquet").names if not name.endswith(" keep")]

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.accounts.events import (
-    _EVENT_FIELDS,
-    _KINDS,
     DONE,
     DROPPED,
+    EVENT_FIELDS,
     FAILED,
     FORK,
+    KIND_CODES,
     KINDS,
     MERGE,
     MERGED,
@@ -159,14 +159,14 @@ class Accounts:
         kinds = index["kind"]
         codes = np.concatenate(
             [
-                np.array([_KINDS[text] for text in chunk.dictionary.to_pylist()], np.int8)[to_numpy(chunk.indices)]
+                np.array([KIND_CODES[text] for text in chunk.dictionary.to_pylist()], np.int8)[to_numpy(chunk.indices)]
                 for chunk in kinds.chunks
                 if len(chunk)
             ]
             or [np.zeros(0, np.int8)]
         )
-        if (codes == _KINDS[MERGE]).any():
-            for event in events_from(load([name for name, _ in _EVENT_FIELDS])):
+        if (codes == KIND_CODES[MERGE]).any():
+            for event in events_from(load([name for name, _ in EVENT_FIELDS])):
                 if event.kind == MERGE:
                     self.add(event)
         self._columns.append(
@@ -284,8 +284,8 @@ class Accounts:
         verdict = self._verdict()
         wanted = np.zeros(len(self._sources.codes), bool)
         wanted[codes] = True
-        leaf = verdict.valid & wanted[verdict.source] & ((verdict.kind != _KINDS[FORK]) | (verdict.children == 0))
-        merged = leaf & (verdict.kind == _KINDS[MERGED])
+        leaf = verdict.valid & wanted[verdict.source] & ((verdict.kind != KIND_CODES[FORK]) | (verdict.children == 0))
+        merged = leaf & (verdict.kind == KIND_CODES[MERGED])
         if merged.any():
             merge_of = {member: merge.task for merge in self.merges.values() for member in merge.members}
             names, paths = self._sources.texts(), self._paths.texts()
@@ -301,7 +301,7 @@ class Accounts:
         at = np.flatnonzero(leaf)
         if not len(at):
             return
-        kinds = np.where(verdict.kind[at] == _KINDS[FORK], _KINDS[DROPPED], verdict.kind[at]).astype(np.int64)
+        kinds = np.where(verdict.kind[at] == KIND_CODES[FORK], KIND_CODES[DROPPED], verdict.kind[at]).astype(np.int64)
         parts = verdict.parts[at]
         if given is None and parts.dtype != object:
             # Few different denominators: count the leaves of each.
@@ -326,7 +326,7 @@ class Accounts:
                 rank[code] = position
         at = np.flatnonzero(verdict.valid & (rank[verdict.source] >= 0)) if len(verdict.source) else np.zeros(0, int)
         if kind:
-            at = at[verdict.kind[at] == _KINDS[kind]]
+            at = at[verdict.kind[at] == KIND_CODES[kind]]
         order = np.lexsort((self._path_ranks()[verdict.path[at]], rank[verdict.source[at]]))
         found: np.ndarray = verdict.number[at[order]]
         return found
@@ -354,7 +354,7 @@ class Accounts:
     def events(self, number: int, count: int = 1) -> list[Event]:
         """``count`` whole events from a number on."""
         found = []
-        for _, table in self.tables(np.arange(number, number + count), [name for name, _ in _EVENT_FIELDS]):
+        for _, table in self.tables(np.arange(number, number + count), [name for name, _ in EVENT_FIELDS]):
             found += list(events_from(table))
         return found
 
@@ -401,17 +401,17 @@ class Accounts:
     def _judge(self) -> _Verdict:
         events = self._all()
         # Which tasks a merge was made of is not a fact about a task: these events are in `merges`.
-        numbers = np.flatnonzero(self._expected_ones(events) & (events.kind != _KINDS[MERGE]))
+        numbers = np.flatnonzero(self._expected_ones(events) & (events.kind != KIND_CODES[MERGE]))
         newest, key = _newest(events, numbers)
         numbers = numbers[newest]
         source, path = events.source[numbers], events.path[numbers]
         kind, children = events.kind[numbers], events.children[numbers]
         valid, parts = self._descend(key, source, path, kind, children)
         count = len(self._sources.codes)
-        forked = valid & (kind == _KINDS[FORK])
+        forked = valid & (kind == KIND_CODES[FORK])
         announced = 1 + np.bincount(source[forked], weights=children[forked], minlength=count)
         there = np.bincount(source[valid], minlength=count)
-        bad = valid & ((kind == _KINDS[FAILED]) | events.aside[numbers].astype(bool))
+        bad = valid & ((kind == KIND_CODES[FAILED]) | events.aside[numbers].astype(bool))
         return _Verdict(
             key=key,
             number=numbers,
@@ -458,7 +458,7 @@ class Accounts:
                 (parent[path[at]] >= 0)
                 & (key[place] == above)
                 & valid[place]
-                & (kind[place] == _KINDS[FORK])
+                & (kind[place] == KIND_CODES[FORK])
                 & (number[path[at]] < children[place])
             )
             valid[at] = fits
@@ -482,7 +482,9 @@ def _newest(events: _Columns, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarr
     order = np.argsort(key, kind="stable")
     if not (np.diff(key[order]) == 0).any():
         return order, key[order]
-    order = np.lexsort((events.children[numbers], events.kind[numbers] == _KINDS[FAILED], events.attempt[numbers], key))
+    order = np.lexsort(
+        (events.children[numbers], events.kind[numbers] == KIND_CODES[FAILED], events.attempt[numbers], key)
+    )
     key = key[order]
     last = np.r_[key[1:] != key[:-1], True]
     return order[last], key[last]

@@ -17,9 +17,9 @@ from curator_core.model.task import FileRecord, StagePerfStats, Task
 FORK, DONE, DROPPED, FAILED, MERGED, MERGE = "fork", "done", "dropped", "failed", "merged", "merge"
 ENDINGS = (DONE, DROPPED, FAILED)
 KINDS = (FORK, DONE, DROPPED, FAILED, MERGED, MERGE)
-_KINDS = {kind: code for code, kind in enumerate(KINDS)}
+KIND_CODES = {kind: code for code, kind in enumerate(KINDS)}
 
-_WORD = pa.dictionary(pa.int32(), pa.string())
+WORD = pa.dictionary(pa.int32(), pa.string())
 _COUNT = pa.struct(
     [
         ("stage", pa.string()),
@@ -42,22 +42,22 @@ _OUTPUT = pa.struct(
         ("sha256", pa.string()),
     ]
 )
-_EVENT_FIELDS = [
-    ("kind", _WORD),
-    ("source", _WORD),
-    ("path", _WORD),  # source and path together are the id of the task; empty for the source itself
-    ("generation", _WORD),
+EVENT_FIELDS = [
+    ("kind", WORD),
+    ("source", WORD),
+    ("path", WORD),  # source and path together are the id of the task; empty for the source itself
+    ("generation", WORD),
     ("attempt", pa.int32()),
     ("children", pa.int32()),
     ("quarantined", pa.int64()),
-    ("stage", _WORD),
-    ("reason", _WORD),
+    ("stage", WORD),
+    ("reason", WORD),
     ("counts", pa.list_(_COUNT)),
     ("outputs", pa.list_(_OUTPUT)),
     ("members", pa.list_(pa.string())),
     ("result", pa.string()),
 ]
-EVENT_SCHEMA = pa.schema(_EVENT_FIELDS)
+EVENT_SCHEMA = pa.schema(EVENT_FIELDS)
 
 # The columns that it takes to say what is complete.
 INDEX = ["kind", "source", "path", "generation", "attempt", "children", "quarantined"]
@@ -132,14 +132,14 @@ def events_table(events: Sequence[Event]) -> pa.Table:
     ]
     arrays = [
         column if isinstance(column, pa.Array) else array(column, kind)
-        for column, (_, kind) in zip(columns, _EVENT_FIELDS, strict=True)
+        for column, (_, kind) in zip(columns, EVENT_FIELDS, strict=True)
     ]
     return pa.table(arrays, schema=EVENT_SCHEMA)
 
 
 def events_from(table: pa.Table) -> Iterator[Event]:
     """The events in a table."""
-    for batch in table.select([name for name, _ in _EVENT_FIELDS]).to_batches(max_chunksize=65_536):
+    for batch in table.select([name for name, _ in EVENT_FIELDS]).to_batches(max_chunksize=65_536):
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             kind, source, path, generation, attempt, children, _, stage, reason, counts, outputs, members, result = row
             yield Event(

@@ -21,8 +21,8 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.events import EVENT_SCHEMA, INDEX, Event, events_from, events_table
-from curator_core.accounts.parquet import _files, _pieces, _read, _tables, write_parquet
-from curator_core.accounts.reject_rows import REJECT_SCHEMA, RejectRow, _RejectRows
+from curator_core.accounts.parquet import read_file, read_folder, read_pieces, read_tables, write_parquet
+from curator_core.accounts.reject_rows import REJECT_SCHEMA, RejectRow, RejectRows
 from curator_core.accounts.source_list import SourceList
 from curator_core.accounts.tally import Tally
 from curator_core.arrow.arrays import array
@@ -84,7 +84,7 @@ class LedgerWriter:
         self.run_dir = run_dir
         self.name = f"{attempt:04d}-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._events: list[Event] = []
-        self._rejects = _RejectRows()
+        self._rejects = RejectRows()
         self._number = 0
         self._levels: list[list[str]] = []  # files of this writer by how often they were packed
         self._flushed = time.monotonic()
@@ -159,7 +159,7 @@ class LedgerWriter:
         files.append(path)
         if len(files) < PACK_FILES or level >= PACK_LEVELS:
             return
-        tables = [_read(small, EVENT_SCHEMA) for small in files]
+        tables = [read_file(small, EVENT_SCHEMA) for small in files]
         packed = self._write("ledger", pa.concat_tables(tables).unify_dictionaries())
         for small in files:
             storage.remove(small)
@@ -172,21 +172,21 @@ def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
     accounts = Accounts()
     for row in (listing or SourceList(run_dir)).rows.values():
         accounts.expect(row.source, row.generation)
-    for path, table in _files(run_dir, "ledger", EVENT_SCHEMA, INDEX):
-        accounts.add_table(table, functools.partial(_read, path, EVENT_SCHEMA))
+    for path, table in read_folder(run_dir, "ledger", EVENT_SCHEMA, INDEX):
+        accounts.add_table(table, functools.partial(read_file, path, EVENT_SCHEMA))
     return accounts
 
 
 def read_events(run_dir: str) -> Iterator[Event]:
     """All events of a run, file by file, in no order that matters."""
-    for table in _tables(run_dir, "ledger", EVENT_SCHEMA):
+    for table in read_tables(run_dir, "ledger", EVENT_SCHEMA):
         yield from events_from(table)
 
 
 def read_results(run_dir: str, wanted: set[str]) -> dict[str, pa.Buffer]:
     """The stored results of the wanted tasks, those of the newest attempt."""
     found: dict[str, tuple[int, pa.Buffer]] = {}
-    for table in _tables(run_dir, "results", RESULT_SCHEMA):
+    for table in read_tables(run_dir, "results", RESULT_SCHEMA):
         ids, attempts, data = table["task"].to_pylist(), table["attempt"].to_pylist(), table["data"]
         for index, (task, attempt) in enumerate(zip(ids, attempts, strict=True)):
             if task in wanted and (task not in found or found[task][0] <= attempt):
@@ -199,7 +199,7 @@ def read_rejects(run_dir: str) -> Iterator[tuple[str, pa.Table]]:
     place = storage.join(run_dir, "rejects")
     for path in sorted(storage.list_files(place)) if storage.exists(place) else ():
         if path.endswith(".parquet"):
-            for table in _pieces(path, REJECT_SCHEMA):
+            for table in read_pieces(path, REJECT_SCHEMA):
                 yield path, table
 
 

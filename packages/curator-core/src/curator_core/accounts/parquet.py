@@ -27,12 +27,12 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
             file.write_table(table)
 
 
-def _tables(run_dir: str, folder: str, schema: pa.Schema) -> Iterator[pa.Table]:
-    for _, table in _files(run_dir, folder, schema):
+def read_tables(run_dir: str, folder: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    for _, table in read_folder(run_dir, folder, schema):
         yield table
 
 
-def _files(
+def read_folder(
     run_dir: str, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[str, pa.Table]]:
     place = storage.join(run_dir, folder)
@@ -47,7 +47,7 @@ def _files(
                 continue
             seen.add(path)
             try:
-                table = _read(path, schema, columns)
+                table = read_file(path, schema, columns)
             except UsageError:
                 if storage.exists(path):
                     raise
@@ -56,14 +56,14 @@ def _files(
             yield path, table
 
 
-def _read(path: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+def read_file(path: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     with _opened(path) as parquet:
         # Without threads: most files are small, and waking a pool costs more than reading one.
         table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
         return _as_written(table, schema, columns)
 
 
-def _pieces(path: str, schema: pa.Schema) -> Iterator[pa.Table]:
+def read_pieces(path: str, schema: pa.Schema) -> Iterator[pa.Table]:
     with _opened(path) as parquet:
         for group in range(parquet.num_row_groups):
             yield _as_written(parquet.read_row_group(group, use_threads=False), schema)
@@ -99,7 +99,7 @@ def _damage(path: str, error: Exception) -> str:
     """What is wrong, what is lost with the file, and how to go on."""
     folder = storage.file_name(storage.parent(path))
     if folder in ("ledger", "sources"):
-        remedy = "remove it and go on with resume=True (--resume): what only this file told of is run again"
+        remedy = "remove it and continue with resume=True (--resume): what only this file recorded is run again"
     elif folder == "rejects":
         remedy = (
             "remove it: the rejects that only this file held are lost, all else stands, and fresh=True (--fresh) finds "

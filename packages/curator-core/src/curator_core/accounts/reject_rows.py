@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import pyarrow as pa
 
-from curator_core.accounts.events import _WORD
+from curator_core.accounts.events import WORD
 from curator_core.arrow.arrays import array
 from curator_core.formatting import plain
 from curator_core.model.recorder import Reject
 from curator_core.model.spool import Spool
+from curator_core.model.task import Task
 
 REJECT_SCHEMA = pa.schema(
     [
-        ("kind", _WORD),  # "reject": a row that could not be read; "quarantine": a row or task that a stage failed on
-        ("run_source", _WORD),
-        ("generation", _WORD),
+        ("kind", WORD),  # "reject": a row that could not be read; "quarantine": a row or task that a stage failed on
+        ("run_source", WORD),
+        ("generation", WORD),
         ("attempt", pa.int32()),
         ("task", pa.string()),
-        ("stage", _WORD),
-        ("reason", _WORD),
+        ("stage", WORD),
+        ("reason", WORD),
         ("source", pa.string()),
         ("position", pa.string()),
         ("rows", pa.int64()),
@@ -44,8 +45,21 @@ class RejectRow:
     stage: str
     reject: Reject
 
+    @classmethod
+    def of(cls, task: Task[Any], kind: str, *, attempt: int, stage: str, reject: Reject) -> Self:
+        """A reject of ``task``, under the source and the generation that the task carries."""
+        return cls(
+            kind=kind,
+            run_source=task._source,
+            generation=task._generation,
+            attempt=attempt,
+            task=task.task_id,
+            stage=stage,
+            reject=reject,
+        )
 
-class _RejectRows(Spool[RejectRow]):
+
+class RejectRows(Spool[RejectRow]):
     """What waits for the next flush; a file of nothing but bad rows comes in one piece."""
 
     __slots__ = ()
@@ -55,10 +69,8 @@ class _RejectRows(Spool[RejectRow]):
 
     def from_table(self, table: pa.Table) -> Iterator[RejectRow]:
         for row in table.to_pylist():
-            reject = Reject(*(row.pop(name) for name in ("reason", "source", "position", "message", "raw", "rows")))
-            yield RejectRow(
-                row["kind"], row["run_source"], row["generation"], row["attempt"], row["task"], row["stage"], reject
-            )
+            reject = Reject(**{field.name: row.pop(field.name) for field in fields(Reject)})
+            yield RejectRow(**row, reject=reject)
 
     def size(self, thing: RejectRow) -> int:
         return len(thing.reject.raw or b"") + len(thing.reject.message)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.accounts.parquet import _files, write_parquet
+from curator_core.accounts.parquet import read_folder, write_parquet
 from curator_core.arrow.arrays import array
 
 # A later row of a source replaces an earlier one.
@@ -38,7 +38,7 @@ class SourceList:
         self._folder = storage.join(run_dir, "sources")
         self._number = 0
         self.rows: dict[str, Listed] = {}
-        for path, table in _files(run_dir, "sources", SOURCE_SCHEMA):
+        for path, table in read_folder(run_dir, "sources", SOURCE_SCHEMA):
             self._number = int(storage.file_name(path).partition(".")[0]) + 1
             for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
                 self.rows[row[0]] = Listed(*row)

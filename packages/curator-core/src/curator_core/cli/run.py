@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from curator_core.cli import FAILED, INTERRUPTED, exit_code_of, show_error
-from curator_core.errors import CuratorError, UsageError
+from curator_core.errors import CuratorError, StageError, UsageError
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
@@ -45,6 +45,11 @@ _COMMAND_FILE = "command.json"
     "--max-reject-fraction",
     type=click.FloatRange(0, 1),
     help="Exit with 3 when a source loses more of its rows than this to rejects. [default: 0.05]",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Keep in log.txt what stages log from this level on. [default: warning]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -108,13 +113,13 @@ def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet
         _after_failure(run_dir, error)
         return exit_code_of(error)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; go on with: {_resume_line(path, run_dir, flags, settings)}", err=True)
+        click.echo(f"interrupted; resume with: {_resume_line(path, run_dir, flags, settings)}", err=True)
         return INTERRUPTED
     except Exception as error:
         # Not an error that was foreseen, so its traceback is the best there is to tell.
         traceback.print_exc()
         click.echo(
-            f"this should not have happened; go on with: {_resume_line(path, run_dir, flags, settings)}", err=True
+            f"this should not have happened; resume with: {_resume_line(path, run_dir, flags, settings)}", err=True
         )
         if as_json:
             click.echo(json.dumps({"state": "failed", "error": repr(error), "exit_code": FAILED, "run_dir": run_dir}))
@@ -165,7 +170,7 @@ def _carry_out(
     return [(result.summary.as_dict(), result.run_dir or run_dir) for result in results]
 
 
-_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit")
+_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
 _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
 # What a retry of the run takes over.
 _KEPT = ("executor", "workers", *_LIMITS)
@@ -183,6 +188,11 @@ def _tell(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_js
     for summary, place in summaries:
         click.echo(summary_text(summary))
         click.echo(f"report: {place}/report.html")
+        if summary["results"] and not summary["files"]:
+            click.echo(
+                f"nothing was written: the pipeline has no writer. {summary['results']:,} results are kept in {place}/results "
+                "for Pipeline.run(…, resume=True) in Python; for files, end the pipeline with a writer"
+            )
         set_aside = sum(stage["quarantined"] + sum(stage["rejected"].values()) for stage in summary["stages"])
         if set_aside:
             click.echo(f"what was set aside: curate rejects {place}")
@@ -200,7 +210,9 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
         if not RunDirectory(run_dir).exists():
             return
         write_report(run_dir)
-    click.echo(f"what is complete is kept in {run_dir}: mend the cause, and go on with --resume", err=True)
+    click.echo(f"what is complete is kept in {run_dir}: fix the cause, and continue with --resume", err=True)
+    if isinstance(error, StageError) and error.task_id is not None:
+        click.echo("or set the rows at fault aside and keep the others: --resume --on-error quarantine", err=True)
 
 
 def _resume_line(path: str, run_dir: str | None, flags: Mapping[str, Any], settings: Sequence[str]) -> str:

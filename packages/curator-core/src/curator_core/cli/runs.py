@@ -19,20 +19,22 @@ def report_command(run_dir: str, as_json: bool) -> None:
     """Show the summary of the run in RUN_DIR and write its report.html again."""
     from curator_core.cli.summary import summary_text  # these import pyarrow
     from curator_core.running.directory import RunDirectory
+    from curator_core.running.log import write_log
     from curator_core.running.report import write_report
 
     for place in _runs_in(run_dir):
         record = RunDirectory(place).read_json("run.json")
         path = write_report(place)
+        write_log(place)  # a run that was killed has put none together
         if as_json:
             click.echo(json.dumps(record, indent=1))
             continue
         if "summary" in record:
             click.echo(summary_text(record["summary"]))
             if record["state"] == "failed":
-                click.echo("what is complete is kept: go on with --resume")
+                click.echo("what is complete is kept: continue with --resume")
         else:
-            click.echo(f"the run has not finished: its state is {record['state']!r}; go on with --resume")
+            click.echo(f"the run has not finished: its state is {record['state']!r}; continue with --resume")
         click.echo(f"report: {path}")
 
 

@@ -44,8 +44,9 @@ _KEYS: dict[str, Any] = {
     "max_error_fraction": float,
     "max_reject_fraction": float,
     "limit": int,
+    "log_level": Literal["debug", "info", "warning", "error"],
 }
-_OPTIONS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit")
+_OPTIONS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
 _WITH = {
     "name": str,
     "resources": dict[str, float],

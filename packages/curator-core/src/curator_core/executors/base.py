@@ -35,8 +35,6 @@ class SegmentRun:
     folder: str = ""
     collect: Callable[[Iterable[Event]], None] = field(default=lambda _events: None)
     progress: Callable[[int, Iterable[StagePerfStats]], None] = field(default=lambda _sources, _counts: None)
-    # An upper bound on the number of sources where it is known.
-    size_hint: int | None = None
 
     @property
     def groups(self) -> list[Group]:

@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 import pyarrow as pa
 
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, remember_code
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord, StagePerfStats, Task
 
 _MAGIC = b"CTK1"
@@ -148,7 +148,10 @@ def _perf_in(entry: list[Any]) -> StagePerfStats:
 @contextlib.contextmanager
 def by_value(*kinds: type[Any]) -> Iterator[None]:
     """Pickle these classes with their code where another process could not import them: a notebook's, a test's."""
-    homes = {kind.__module__ for kind in kinds if not can_import(kind.__module__)}
+    sent = [kind for kind in kinds if not can_import(kind.__module__)]
+    for kind in sent:
+        remember_code(kind)
+    homes = {kind.__module__ for kind in sent}
     modules = [sys.modules[home] for home in homes if home in sys.modules and home != "__main__"]
     for module in modules:
         cloudpickle.register_pickle_by_value(module)

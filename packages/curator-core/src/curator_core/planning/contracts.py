@@ -41,7 +41,7 @@ def _reads_files(stage: Any) -> bool:
     return isinstance(stage, SourceStage)
 
 
-def _check_kinds(named: Sequence[PlannedStage]) -> None:
+def check_kinds(named: Sequence[PlannedStage]) -> None:
     for index, planned in enumerate(named):
         stage = planned.stage
         if index and isinstance(stage, SourceStage):
@@ -56,7 +56,7 @@ def _check_kinds(named: Sequence[PlannedStage]) -> None:
             )
 
 
-def _check_outputs(named: Sequence[PlannedStage]) -> None:
+def check_outputs(named: Sequence[PlannedStage]) -> None:
     """Refuse to write where the pipeline reads: the next run would take what this one writes for input."""
     source = named[0].stage
     if not isinstance(source, SourceStage):
@@ -71,7 +71,7 @@ def _check_outputs(named: Sequence[PlannedStage]) -> None:
             )
 
 
-def _check_contracts(named: Sequence[PlannedStage], first_task: type[Task[Any]]) -> dict[str, tuple[str, ...]]:
+def check_contracts(named: Sequence[PlannedStage], first_task: type[Task[Any]]) -> dict[str, tuple[str, ...]]:
     task_type: type[Task[Any]] = first_task
     known: set[str] = set()
     open_ended = first_task not in (EmptyTask,)  # tasks that the user brings have columns the plan cannot see

@@ -14,7 +14,7 @@ from curator_core.model.resources import Resources
 from curator_core.planning.plan import Group, PlannedStage, Segment, Stage
 
 
-def _fuse(named: Sequence[PlannedStage], decisions: list[str]) -> list[Group]:
+def fuse(named: Sequence[PlannedStage], decisions: list[str]) -> list[Group]:
     groups: list[list[PlannedStage]] = []
     why: list[str] = []
     for planned in named:
@@ -71,7 +71,7 @@ def _together(members: Sequence[PlannedStage]) -> Resources:
     return Resources(cpus=max(need.cpus for need in needs), gpus=gpus, gpu_memory_gb=memory)
 
 
-def _fit(segment: Segment, machine: Machine, simultaneous: bool, decisions: list[str]) -> Segment:
+def fit(segment: Segment, machine: Machine, simultaneous: bool, decisions: list[str]) -> Segment:
     groups = list(segment.groups)
     for index, group in enumerate(groups):
         if group.resources.cpus > machine.cpus:
@@ -96,7 +96,7 @@ def _fit(segment: Segment, machine: Machine, simultaneous: bool, decisions: list
     return replace(segment, groups=tuple(groups))
 
 
-def _check_gpus(segments: Sequence[Segment], machine: Machine, simultaneous: bool) -> None:
+def check_gpus(segments: Sequence[Segment], machine: Machine, simultaneous: bool) -> None:
     for segment in segments:
         shares: dict[str, float] = {}
         for group in segment.groups:

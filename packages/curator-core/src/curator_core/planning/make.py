@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from curator_core.errors import PlanError, UsageError
+from curator_core.errors import CuratorError, PlanError, UsageError
 from curator_core.model.machine import Machine
 from curator_core.model.resources import Resources
 from curator_core.model.stage import (
@@ -23,8 +23,8 @@ from curator_core.model.stage import (
     SourceStage,
 )
 from curator_core.model.task import EmptyTask, Task
-from curator_core.planning.contracts import _check_contracts, _check_kinds, _check_outputs, check_one_reader
-from curator_core.planning.fusion import _check_gpus, _fit, _fuse
+from curator_core.planning.contracts import check_contracts, check_kinds, check_one_reader, check_outputs
+from curator_core.planning.fusion import check_gpus, fit, fuse
 from curator_core.planning.plan import Plan, PlannedStage, Segment, Stage
 
 
@@ -48,11 +48,11 @@ def make_plan(
     check_one_reader(stages)
     decisions: list[str] = []
     warnings: list[str] = []
-    flat = expand(stages, decisions)
+    flat = expand(check_stage_list(stages), decisions)
     named = _name(flat)
-    _check_kinds(named)
-    _check_outputs(named)
-    columns = _check_contracts(named, first_task)
+    check_kinds(named)
+    check_outputs(named)
+    columns = check_contracts(named, first_task)
     named = _satisfy_needs(_specialise(named), decisions, warnings)
     source, rest = (named[0], named[1:]) if isinstance(named[0].stage, SourceStage) else (None, named)
     if not environments:
@@ -66,13 +66,13 @@ def make_plan(
     waiting: list[PlannedStage] = []
     for planned in rest:
         if isinstance(planned.stage, Merge):
-            segments.append(Segment(tuple(_fuse(waiting, decisions)), merge))
+            segments.append(Segment(tuple(fuse(waiting, decisions)), merge))
             merge, waiting = planned, []
         else:
             waiting.append(planned)
-    segments.append(Segment(tuple(_fuse(waiting, decisions)), merge))
-    segments = [_fit(segment, machine, simultaneous, decisions) for segment in segments]
-    _check_gpus(segments, machine, simultaneous)
+    segments.append(Segment(tuple(fuse(waiting, decisions)), merge))
+    segments = [fit(segment, machine, simultaneous, decisions) for segment in segments]
+    check_gpus(segments, machine, simultaneous)
     return Plan(name, source, tuple(segments), machine, tuple(decisions), tuple(warnings), columns)
 
 
@@ -80,21 +80,14 @@ def expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> lis
     """The stages that do the work: those of composites in their place; what became of these is added to ``decisions``."""
     flat: list[Stage] = []
     for stage in stages:
-        if not isinstance(stage, ProcessingStage):
-            hint = " (a class; add parentheses)" if isinstance(stage, type) else ""
-            raise PlanError(f"a pipeline is made of stages, but got {stage!r}{hint}")
         if not isinstance(stage, CompositeStage):
             flat.append(stage)
             continue
         if depth > 20:
             raise PlanError(f"composite {stage.name!r} decomposes into itself without end")
-        parts = list(stage.decompose())
+        parts = check_stage_list(stage.decompose(), f"composite {stage.name!r} decomposes into", PlanError)
         if not parts:
             raise PlanError(f"composite {stage.name!r} decomposes into no stages")
-        for part in parts:
-            if not isinstance(part, ProcessingStage):
-                hint = " (a class; add parentheses)" if isinstance(part, type) else ""
-                raise PlanError(f"composite {stage.name!r} decomposes into stages, but gave {part!r}{hint}")
         parts = [_inherit(stage, part, len(parts)) for part in parts]
         inner = expand(parts, decisions, depth + 1)
         if depth == 0:
@@ -198,12 +191,14 @@ def _satisfy_needs(named: Sequence[PlannedStage], decisions: list[str], warnings
     return result
 
 
-def check_stage_list(stages: Iterable[object]) -> list[Stage]:
-    """The stages as a list, or an error that names what is not one."""
+def check_stage_list(
+    stages: Iterable[object], what: str = "a pipeline is made of", error: type[CuratorError] = UsageError
+) -> list[Stage]:
+    """The stages as a list, or an error that names what is not one; ``what`` says whose stages they are."""
     found = []
     for stage in stages:
         if not isinstance(stage, ProcessingStage):
-            hint = ": it is a class, call it to make a stage" if isinstance(stage, type) else ""
-            raise UsageError(f"a pipeline is made of stages, but got {stage!r}{hint}")
+            hint = " (a class: add parentheses to make a stage of it)" if isinstance(stage, type) else ""
+            raise error(f"{what} stages, but got {stage!r}{hint}")
         found.append(stage)
     return found

@@ -1,6 +1,6 @@
 """A run's folder: what ran, what came of it, and who may write in it.
 
-``run_dir/`` holds ``plan.json``, ``run.json``, ``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
+``run_dir/`` holds ``plan.json``, ``plans/`` (each plan that brought something, by its first attempt), ``run.json``, ``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
 and ``report.html``. Any fsspec URL will do; only the lock differs: on a local disk the kernel holds it and frees it
 when the process dies, on an object store it is a file with a heartbeat.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from curator_core import storage
 from curator_core.errors import OutputError, RunRefused
 from curator_core.planning.plan import fingerprint
-from curator_core.running.locks import _LOCK, _HeartbeatLock, _KernelLock
+from curator_core.running.locks import LOCK_FILE, HeartbeatLock, KernelLock
 
 # What each record has, since there are records.
 _KEYS = {"run.json": ("state",), "plan.json": ("steps",), "command.json": ("file", "settings", "folder", "flags")}
@@ -26,7 +26,7 @@ class RunDirectory:
 
     def __init__(self, url: str) -> None:
         self.url = storage.absolute(url)
-        self._lock: _KernelLock | _HeartbeatLock | None = None
+        self._lock: KernelLock | HeartbeatLock | None = None
         self._made: list[Path] = []  # the file and the folders that `lock` has made, the deepest first
 
     def __repr__(self) -> str:
@@ -48,16 +48,16 @@ class RunDirectory:
     def _take(self) -> None:
         if not storage.is_local(self.url):
             storage.make_folder(self.url)
-            remote = _HeartbeatLock(self.path(_LOCK))
+            remote = HeartbeatLock(self.path(LOCK_FILE))
             remote.take(self.url)
             self._lock = remote
             return
         folder = Path(storage.local_path(self.url))
         while self._lock is None:
             above = [folder, *folder.parents]
-            made = [place for place in (folder / _LOCK, *above) if not place.exists()]
+            made = [place for place in (folder / LOCK_FILE, *above) if not place.exists()]
             storage.make_folder(self.url)
-            lock = _KernelLock(self.path(_LOCK))
+            lock = KernelLock(self.path(LOCK_FILE))
             # Not taken where a run that was refused has removed the folder in the meantime.
             if lock.take(self.url):
                 self._lock, self._made = lock, made
@@ -68,7 +68,7 @@ class RunDirectory:
             return
         lock, self._lock = self._lock, None
         made = self._made if leave_no_trace else []
-        if made and isinstance(lock, _KernelLock):
+        if made and isinstance(lock, KernelLock):
             made.pop(0).unlink(missing_ok=True)  # while it is held: nobody else can have taken it
         lock.release()
         with contextlib.suppress(OSError):  # one that is not empty stays, and so do those above it
@@ -107,9 +107,9 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Forget what ran here; the lock and the list of sources stay."""
-        for folder in ("ledger", "rejects", "results", "spill", "metrics"):
+        for folder in ("ledger", "rejects", "results", "spill", "metrics", "plans", "log"):
             self.clear_folder(folder)
-        for name in ("plan.json", "run.json", "report.html"):
+        for name in ("plan.json", "run.json", "report.html", "log.txt"):
             with contextlib.suppress(OutputError):
                 if storage.exists(self.path(name)):
                     storage.remove(self.path(name))

@@ -16,10 +16,12 @@ from curator_core.errors import OutputError, RunRefused, UsageError
 
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 60.0
-_LOCK = ".lock"
+LOCK_FILE = ".lock"
 
 
-class _KernelLock:
+class KernelLock:
+    """Held by the kernel for this process, on a local disk; it is free as soon as the process is gone."""
+
     def __init__(self, path: str) -> None:
         self.path = storage.local_path(path)
         self.fd: int | None = None
@@ -61,7 +63,9 @@ class _KernelLock:
             self.fd = None
 
 
-class _HeartbeatLock:
+class HeartbeatLock:
+    """A file whose owner renews it every few seconds, where no kernel holds a lock; an old one is taken over."""
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.owner = _owner()

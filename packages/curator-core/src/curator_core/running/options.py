@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from curator_core.errors import UsageError, check_whole
+from curator_core.worker.stage_log import LEVELS
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,14 @@ class RunOptions:
     retries: int = 0
     max_error_fraction: float | None = None
     max_reject_fraction: float = 0.05
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
     limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ("fail", "quarantine"):
             raise UsageError(f"on_error must be 'fail' or 'quarantine', not {self.on_error!r}")
+        if self.log_level not in LEVELS:
+            raise UsageError(f"log_level must be one of {', '.join(LEVELS)}, not {self.log_level!r}")
         check_whole("retries", self.retries, least=0)
         check_whole("limit", self.limit, optional=True)
         for name in ("max_error_fraction", "max_reject_fraction"):

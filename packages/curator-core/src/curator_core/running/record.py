@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
+import os
 import platform
+import shlex
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -13,13 +16,27 @@ from curator_core.model.machine import Machine, system_name
 from curator_core.running.options import RunOptions
 
 
+def now() -> str:
+    """The present time in UTC, as ``run.json`` has it: ``2026-01-31T12:00:00.000Z``."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def run_record(
-    state: str, attempt: int, success_files: Mapping[str, str], executor: str, options: RunOptions, machine: Machine
+    state: str,
+    attempt: int,
+    success_files: Mapping[str, str],
+    executor: str,
+    options: RunOptions,
+    machine: Machine,
+    started: str,
 ) -> dict[str, Any]:
-    """The part of the record that is there from the start."""
+    """The part of the record that is there from the start. It is of this attempt; what is written hangs on none of it."""
     return {
         "state": state,
         "attempt": attempt,
+        "started": started,
+        "ended": None if state == "running" else now(),
+        "host": platform.node(),
         "marks": dict(success_files),
         "executor": executor,
         "options": {
@@ -29,7 +46,7 @@ def run_record(
             "max_reject_fraction": options.max_reject_fraction,
             "limit": options.limit,
         },
-        "command": sys.argv[:1],
+        "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]) if sys.argv else "",  # noqa: PTH119
         "versions": _versions(),
         "python": platform.python_version(),
         "machine": {"system": system_name(), "cpus": machine.cpus, "gpus": machine.gpus},

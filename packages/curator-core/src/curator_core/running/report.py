@@ -16,8 +16,8 @@ _EXAMPLE_CHARACTERS = 300
 _STATES = {
     "done": ("good", "done", "Every source is complete and every row is accounted for."),
     "quarantined": ("mixed", "done, with work set aside", "Every row is accounted for; some were set aside."),
-    "failed": ("bad", "failed", "What is complete is kept. Mend the cause and go on with --resume."),
-    "running": ("mixed", "not finished", "The run is still going on, or was interrupted: go on with --resume."),
+    "failed": ("bad", "failed", "What is complete is kept. Fix the cause and continue with --resume."),
+    "running": ("mixed", "not finished", "The run is still going on, or was interrupted: continue with --resume."),
 }
 
 
@@ -46,6 +46,8 @@ def report_page(record: Mapping[str, Any], plan: Mapping[str, Any], rejects: Seq
         _funnel(stages),
         _reasons(stages),
         _rejects(rejects),
+        _plans(summary),
+        _outputs(record.get("outputs") or {}),
         _plan(plan, summary),
         _facts(record, summary),
     ]
@@ -185,6 +187,35 @@ def _example(example: Mapping[str, Any]) -> str:
     return f"<code>{escape(where)}</code> {message}{shown}"
 
 
+def _plans(summary: Mapping[str, Any]) -> str:
+    """Which rows were made under which plan, where that is not the present one alone."""
+    plans = summary.get("plans") or []
+    if not plans:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape('; '.join(share['changes']) or 'the present plan')}</td><td>{share['since']:,}</td>"
+        f"<td>{share['sources']:,}</td><td>{share['rows_in']:,}</td><td>{share['rows_out']:,}</td></tr>"
+        for share in plans
+    )
+    return (
+        '<section><h2>Rows by plan</h2><div class="wide"><table class="funnel"><thead><tr>'
+        "<th>how the plan differs from the present one</th><th>since attempt</th><th>sources</th><th>rows in</th>"
+        f"<th>rows kept</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _outputs(outputs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The folders that the run has filled; of each the first files by name."""
+    if not outputs:
+        return ""
+    rows = "".join(
+        f"<tr><th>{escape(stage)}</th><td><code>{escape(str(output.get('folder')))}</code></td>"
+        f"<td>{formatting.count(int(output.get('files', 0)), 'file')}</td></tr>"
+        for stage, output in outputs.items()
+    )
+    return f'<section><h2>What was written</h2><table class="facts"><tbody>{rows}</tbody></table></section>'
+
+
 def _plan(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     text = str(plan.get("text") or "\n".join(summary.get("decisions") or ()))
     return f"<section><h2>The plan</h2><pre>{escape(text)}</pre></section>" if text else ""
@@ -193,6 +224,10 @@ def _plan(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
 def _facts(record: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     machine = record.get("machine") or {}
     facts: dict[str, Any] = {
+        "started": record.get("started"),
+        "ended": record.get("ended"),
+        "command": record.get("command"),
+        "host": record.get("host"),
         "executor": record.get("executor"),
         "attempt": record.get("attempt"),
         "inputs": ", ".join(f"{count:,} {kind}" for kind, count in (summary.get("inputs") or {}).items()),

@@ -37,6 +37,20 @@ class RunProgress:
 
 
 @dataclass
+class PlanShare:
+    """What of the rows that count was made under one plan of a run directory: that of attempt ``since`` and those after it.
+
+    ``changes`` say how it differs from the present plan; none for the present one.
+    """
+
+    since: int
+    changes: list[str] = field(default_factory=list)
+    sources: int = 0
+    rows_in: int = 0
+    rows_out: int = 0
+
+
+@dataclass
 class RunSummary:
     """What came of a run, in numbers."""
 
@@ -61,6 +75,7 @@ class RunSummary:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     decisions: list[str] = field(default_factory=list)
+    plans: list[PlanShare] = field(default_factory=list)  # empty where everything was made under the present one
 
     @property
     def exit_code(self) -> int:

@@ -16,6 +16,7 @@ from curator_core.accounts.ledger import LedgerWriter, open_accounts
 from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.formatting import count
 from curator_core.model.stage import ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, StagePerfStats, Task
 from curator_core.planning.make import make_plan
@@ -23,10 +24,11 @@ from curator_core.planning.plan import Plan, Segment
 from curator_core.running import attempt as attempts
 from curator_core.running.attempt import Attempt, Earlier
 from curator_core.running.directory import RunDirectory
+from curator_core.running.log import write_log
 from curator_core.running.merges import merge_tasks
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
-from curator_core.running.record import run_record
+from curator_core.running.record import now, run_record
 from curator_core.running.result import Progress, RunProgress, RunResult, RunStream, RunSummary
 from curator_core.running.sources import Sources
 from curator_core.running.verdict import (
@@ -35,6 +37,7 @@ from curator_core.running.verdict import (
     ordered_results,
     require_complete,
     settled_shares,
+    shares_by_plan,
     totals,
 )
 from curator_core.worker.context import RunContext
@@ -191,6 +194,7 @@ class _Run:
         self.plan = plan
         self.attempt = attempt
         self.started = started
+        self.started_at = now()
         self.accounts = Accounts()
         self.progress = RunProgress(order.name, segments=len(plan.segments))
         self.summary = RunSummary(
@@ -217,6 +221,7 @@ class _Run:
             attempt=attempt.number,
             on_error=order.options.on_error,
             retries=order.options.retries,
+            log_level=order.options.log_level,
         )
 
     def run(self, first_tasks: Iterator[Task[Any]], *, keep: bool) -> Generator[Task[Any], None, RunResult]:
@@ -358,6 +363,7 @@ class _Run:
         summary.sources_failed = found.sources_failed
         summary.warnings += finished.warnings
         self._judge_rejects(found.rejects)
+        self._share_by_plan()
         aside = found.sources_failed or summary.rows_quarantined or summary.sources_rejecting
         summary.state = "quarantined" if aside else "done"
         run_dir = self.directory.url if self.directory else None
@@ -372,23 +378,45 @@ class _Run:
             self._write_report()
         return RunResult(tasks, summary, run_dir)
 
+    def _share_by_plan(self) -> None:
+        """Say what was made under an earlier plan and stands beside what the present one has made."""
+        if self.directory is None:
+            return
+        plans = attempts.plans_of(self.directory)
+        shares = shares_by_plan(self.accounts, plans, self.sources.by_segment) if len(plans) > 1 else []
+        earlier = [share for share in shares if share.sources and share.changes]
+        if not earlier:
+            return
+        self.summary.plans = [share for share in shares if share.sources]
+        self.summary.warnings += [
+            f"{count(share.sources, 'source')} of {self.summary.sources} ({count(share.rows_in, 'row')} read, "
+            f"{share.rows_out:,} kept) were made under the pipeline of attempt {share.since}: {'; '.join(share.changes)}. "
+            "fresh=True (--fresh) makes all of it anew"
+            for share in earlier
+        ]
+
     def _judge_rejects(self, rejects: Sequence[SourceRejects]) -> None:
         """Name the sources that lost more rows to rejects than is allowed; those that gave nothing else come first."""
         limit = self.options.max_reject_fraction
+        see = (
+            f"look at them with `curate rejects {self.directory.url}`"
+            if self.directory is not None
+            else "run with a run_dir to keep and see them"
+        )
         nothing = [item for item in rejects if item.rejected == item.read]
         partly = [item for item in rejects if limit < item.fraction < 1]
         self.summary.sources_rejecting = len(partly) + (len(nothing) if limit < 1 else 0)
         notes = []
         if nothing:
             notes.append(
-                f"{_named(nothing)} gave nothing but rejects: the files may be of another kind than the stage reads; look "
-                "at them with `curate rejects RUN_DIR`"
+                f"{_named(nothing)} gave nothing but rejects: the files may be of another kind than the stage reads; "
+                f"{see}"
             )
         if partly:
             worst = partly[0]
             notes.append(
                 f"{_named(partly)} lost more rows to rejects than max_reject_fraction={limit:g} allows "
-                f"({worst.rejected:,} of {worst.read:,}): look at them with `curate rejects RUN_DIR`"
+                f"({worst.rejected:,} of {worst.read:,}): {see}"
             )
         self.summary.warnings = [*notes, *self.summary.warnings]
 
@@ -418,6 +446,7 @@ class _Run:
         summary.stages = sorted(stages, key=lambda stage: position.get(stage.name, len(position)))
         with contextlib.suppress(CuratorError):  # the disk may be what failed; the first error is the one to show
             self._write_record("failed", summary=summary.as_dict())
+            write_log(self.directory.url)
 
     def _write_record(self, state: str = "running", **more: Any) -> None:
         if self.directory is None:
@@ -429,6 +458,7 @@ class _Run:
             self.summary.executor,
             self.options,
             self.plan.machine,
+            self.started_at,
         )
         self.directory.write_json("run.json", {**record, **more})
 
@@ -436,6 +466,7 @@ class _Run:
         from curator_core.running.report import write_report  # deferred: only a run that ends with a directory needs it
 
         assert self.directory is not None
+        write_log(self.directory.url)
         write_report(self.directory.url)
 
 

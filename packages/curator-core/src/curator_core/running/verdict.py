@@ -20,7 +20,9 @@ from curator_core.arrow.arrays import to_numpy
 from curator_core.errors import AccountingError
 from curator_core.model.codec import decode_task
 from curator_core.model.task import FileGroupTask, FileRecord, Task
-from curator_core.planning.plan import Plan
+from curator_core.planning.plan import Plan, difference
+from curator_core.running.attempt import plan_of
+from curator_core.running.result import PlanShare
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,30 @@ def empty_tally(plan: Plan) -> Tally:
         if planned is not plan.source:
             tally.stages[planned.name] = StageTotals(planned.name)
     return tally
+
+
+def shares_by_plan(
+    accounts: Accounts, plans: Sequence[dict[str, Any]], by_segment: Sequence[Sequence[str]]
+) -> list[PlanShare]:
+    """What was made under which plan, in the order of ``plans``, the present one last; see `attempt.plans_of`.
+
+    The generation of a source says which attempt began it, and so which plan it was worked on under.
+    """
+    since = [int(plan.get("since", 0)) for plan in plans]
+    shares = []
+    for position, plan in enumerate(plans):
+        share = PlanShare(max(1, since[position]), difference(plan["steps"], plans[-1]["steps"]))
+        tally = Tally()
+        for segment, ids in enumerate(by_segment):
+            mine = [source for source in ids if plan_of(accounts.generation(source), since) == position]
+            share.sources += len(mine) if segment == 0 else 0
+            for _, table in accounts.tables(accounts.event_numbers(mine), ["counts"]):
+                tally.add_table(table["counts"])
+        share.rows_in = tally.rows_read
+        last = tally.stages.get(plan["steps"][-1]["name"])
+        share.rows_out = last.rows_out if last else 0
+        shares.append(share)
+    return shares
 
 
 def failed_tasks(accounts: Accounts, by_segment: Iterable[Sequence[str]]) -> list[str]:

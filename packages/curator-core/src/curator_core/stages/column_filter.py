@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array, scalar
 from curator_core.arrow.json_column import values_of
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 
@@ -131,6 +131,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
             if len(values) != task.num_rows:
                 raise ValueError(f"{type(self).__name__}.{what} gave {len(values)} values for {task.num_rows} rows")
         score_name, verdict_name = self.columns_added()
+        check_free(type(self).__name__, task.column_names, (score_name, verdict_name))
         if score_name:
             task = task.append_column(score_name, scores)
         if verdict_name:

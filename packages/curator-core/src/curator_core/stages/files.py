@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curator_core import storage
-from curator_core.errors import UsageError, nearest
+from curator_core.errors import UsageError, check_whole, nearest
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask
@@ -61,10 +61,8 @@ class FilePartitioning(SourceStage[FileGroupTask]):
 
     def __post_init__(self) -> None:
         checked_paths("FilePartitioning.paths", self.paths)
-        for name in ("files_per_partition", "limit"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"FilePartitioning.{name} must be a whole number of 1 or more, not {value!r}")
+        check_whole("FilePartitioning.files_per_partition", self.files_per_partition)
+        check_whole("FilePartitioning.limit", self.limit, optional=True)
         for name in ("bytes_per_partition", "split_bytes"):
             if getattr(self, name) is not None:
                 parse_bytes(getattr(self, name), f"FilePartitioning.{name}")
@@ -110,7 +108,10 @@ class FilePartitioning(SourceStage[FileGroupTask]):
             task_id=task_id,
             dataset_name=self.dataset_name or empty.dataset_name,
             _generation=hashlib.sha256(prints.encode()).hexdigest()[:16],
-            _metadata={"source_files": [(part.info.path, part.size) for part in group]},
+            _metadata={
+                "source_files": [(part.info.path, part.size) for part in group],
+                **({} if whole else {"source_ranges": [part.range for part in group]}),
+            },
         )
 
     def _files(self) -> list[tuple[str, FileInfo]]:

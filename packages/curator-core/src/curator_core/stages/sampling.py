@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from curator_core.arrow.arrays import array
 from curator_core.arrow.row_hash import lineage_numbers, row_digests
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import count
 from curator_core.model.stage import Merge, ProcessingStage
 from curator_core.model.task import DocumentBatch
@@ -68,8 +68,7 @@ class Limit(Merge[DocumentBatch, DocumentBatch]):
     rows: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.rows, bool) or not isinstance(self.rows, int) or self.rows < 0:
-            raise UsageError(f"Limit.rows must be a whole number of 0 or more, not {self.rows!r}")
+        check_whole("Limit.rows", self.rows, least=0)
 
     def describe(self) -> str:
         return f"keeps the first {count(self.rows, 'row')} of the run"

@@ -16,16 +16,16 @@ _WRITING = frozenset({"write", "make the folder", "move", "remove"})
 
 
 @contextlib.contextmanager
-def _explained(verb: str, path: AnyPath) -> Iterator[None]:
+def explained(verb: str, path: AnyPath) -> Iterator[None]:
     try:
         yield
     except CuratorError:
         raise
     except OSError as error:
-        explained = _translated(error, verb, os.fspath(path))
+        translated = _translated(error, verb, os.fspath(path))
         if verb in _WRITING:
-            explained = OutputError(str(explained))
-        raise explained from error
+            translated = OutputError(str(translated))
+        raise translated from error
     except Exception as error:
         # What a store's own client raises is no OSError: botocore's NoCredentialsError, aiohttp's ClientError.
         if is_local(path) or type(error).__module__.partition(".")[0] in ("builtins", "curator_core"):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from curator_core.storage.errors import _explained
+from curator_core.storage.errors import explained
 from curator_core.storage.names import AnyPath, fixed_base, is_local, join, local_path, natural_key
-from curator_core.storage.stores import _protocol, _remote
+from curator_core.storage.stores import open_remote, protocol_of
 
 # What tells that a remote file has changed, in the order of trust; stores name it differently.
 _VERSION_KEYS = (
@@ -33,37 +33,37 @@ _VERSION_KEYS = (
 
 def open_input(path: AnyPath) -> BinaryIO:
     """A file opened for reading bytes, seekable."""
-    with _explained("read", path):
+    with explained("read", path):
         if is_local(path):
             return Path(local_path(path)).open("rb")
-        filesystem, name = _remote(path)
+        filesystem, name = open_remote(path)
         return cast(BinaryIO, filesystem.open(name, "rb"))
 
 
 def read_bytes(path: AnyPath) -> bytes:
     """The whole content of a file."""
-    with open_input(path) as file, _explained("read", path):
+    with open_input(path) as file, explained("read", path):
         return file.read()
 
 
 def exists(path: AnyPath) -> bool:
     """Whether a file or folder stands under this name now."""
-    with _explained("look at", path):
+    with explained("look at", path):
         if is_local(path):
             return Path(local_path(path)).exists()
-        filesystem, name = _remote(path, fresh=True)
+        filesystem, name = open_remote(path, fresh=True)
         return bool(filesystem.exists(name))
 
 
 def is_folder(path: AnyPath) -> bool:
     """Whether this is a folder (on an object store: whether files stand under it)."""
-    with _explained("look at", path):
+    with explained("look at", path):
         if is_local(path):
             return Path(local_path(path)).is_dir()
-        if _protocol(path) in ("http", "https"):
+        if protocol_of(path) in ("http", "https"):
             # fsspec would download the file to see whether it is a page of links.
             return os.fspath(path).endswith("/")
-        filesystem, name = _remote(path, fresh=True)
+        filesystem, name = open_remote(path, fresh=True)
         return bool(filesystem.isdir(name))
 
 
@@ -78,10 +78,10 @@ class FileInfo:
 
 def info(path: AnyPath) -> FileInfo:
     """Size and fingerprint of one file."""
-    with _explained("look at", path):
+    with explained("look at", path):
         if is_local(path):
             return _local_info(os.fspath(path), Path(local_path(path)).stat())
-        filesystem, name = _remote(path, fresh=True)
+        filesystem, name = open_remote(path, fresh=True)
         return _remote_info(os.fspath(path), filesystem.info(name))
 
 
@@ -104,8 +104,8 @@ def scan(folder: AnyPath, *, recursive: bool = True, hidden: bool = False) -> It
     if is_local(folder):
         yield from _scan_local(os.fspath(folder), recursive=recursive, hidden=hidden, above=frozenset())
         return
-    with _explained("list", folder):
-        filesystem, name = _remote(folder, fresh=True)
+    with explained("list", folder):
+        filesystem, name = open_remote(folder, fresh=True)
         found = filesystem.find(name, maxdepth=None if recursive else 1, detail=True)
     root = name.rstrip("/") + "/"
     for entry_name, entry in found.items():
@@ -126,12 +126,12 @@ def match_files(pattern: AnyPath, *, hidden: bool = False) -> list[FileInfo]:
     """The files that a pattern matches (``*``, ``?``, ``[…]``, and ``**`` for any depth), in natural order."""
     text = os.fspath(pattern)
     base = fixed_base(text)
-    with _explained("list", base):
+    with explained("list", base):
         if is_local(text):
             found = _match_local(text, base, hidden=hidden)
         else:
-            filesystem, name = _remote(text, fresh=True)
-            root = _remote(base)[1].rstrip("/") + "/"
+            filesystem, name = open_remote(text, fresh=True)
+            root = open_remote(base)[1].rstrip("/") + "/"
             entries = filesystem.glob(name, detail=True)
             found = [
                 _remote_info(join(base, entry_name.removeprefix(root)), entry)
@@ -143,7 +143,7 @@ def match_files(pattern: AnyPath, *, hidden: bool = False) -> list[FileInfo]:
 
 
 def _scan_local(folder: str, *, recursive: bool, hidden: bool, above: frozenset[tuple[int, int]]) -> Iterator[FileInfo]:
-    with _explained("list", folder):
+    with explained("list", folder):
         try:
             place = Path(local_path(folder)).stat()
             entries = list(os.scandir(local_path(folder)))

@@ -13,15 +13,15 @@ from curator_core.storage.names import AnyPath
 _OBJECT_STORES = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "oss", "r2", "s3", "s3a", "tos"})
 
 
-def _protocol(path: AnyPath) -> str:
+def protocol_of(path: AnyPath) -> str:
     return re.split("://|::", os.fspath(path), maxsplit=1)[0].lower()
 
 
-def _is_object_store(path: AnyPath) -> bool:
-    return _protocol(path) in _OBJECT_STORES
+def is_object_store(path: AnyPath) -> bool:
+    return protocol_of(path) in _OBJECT_STORES
 
 
-def _remote(path: AnyPath, *, fresh: bool = False) -> tuple[Any, str]:
+def open_remote(path: AnyPath, *, fresh: bool = False) -> tuple[Any, str]:
     """The fsspec file system of a URL and the name in it; ``fresh`` forgets listings that it may have kept."""
     from fsspec.core import url_to_fs  # local paths, the common case, do without it
 
@@ -29,14 +29,14 @@ def _remote(path: AnyPath, *, fresh: bool = False) -> tuple[Any, str]:
     try:
         filesystem, name = url_to_fs(text)
     except ImportError as error:
-        raise MissingDependency(f"{text!r} needs another package for {_protocol(text)}://: {error}") from error
+        raise MissingDependency(f"{text!r} needs another package for {protocol_of(text)}://: {error}") from error
     except ValueError as error:
         if "rotocol" not in str(error):
             raise UsageError(f"{text!r} is not a URL that can be used: {error}") from error
         from fsspec import available_protocols  # see above
 
-        hint = nearest(_protocol(text), available_protocols())
-        raise UsageError(f"{text!r} begins with an unknown protocol {_protocol(text)!r}{hint}") from error
+        hint = nearest(protocol_of(text), available_protocols())
+        raise UsageError(f"{text!r} begins with an unknown protocol {protocol_of(text)!r}{hint}") from error
     if fresh:
         filesystem.invalidate_cache()
     return filesystem, name

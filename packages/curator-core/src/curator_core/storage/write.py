@@ -14,9 +14,9 @@ from typing import Any, Self, cast
 
 from curator_core.errors import UsageError
 from curator_core.model.task import FileRecord
-from curator_core.storage.errors import _explained
+from curator_core.storage.errors import explained
 from curator_core.storage.names import AnyPath, is_local, local_path, parent
-from curator_core.storage.stores import _is_object_store, _remote
+from curator_core.storage.stores import is_object_store, open_remote
 
 _BUFFER_BYTES = 1 << 20
 _NAME_BYTES = 255
@@ -48,11 +48,11 @@ def write_bytes_atomic(path: AnyPath, data: bytes, *, durable: bool = True) -> F
 
 def remove(path: AnyPath) -> None:
     """Remove a file, or a folder with everything in it; one that is not there is fine."""
-    with _explained("remove", path):
+    with explained("remove", path):
         if is_local(path):
             _remove_local(Path(local_path(path)))
             return
-        filesystem, name = _remote(path, fresh=True)
+        filesystem, name = open_remote(path, fresh=True)
         with contextlib.suppress(FileNotFoundError):
             filesystem.rm(name, recursive=True)
 
@@ -79,23 +79,23 @@ def _remove_local(target: Path) -> None:
 
 def make_folder(path: AnyPath) -> None:
     """Make a folder and those above it; object stores have none, so nothing happens there."""
-    with _explained("make the folder", path):
+    with explained("make the folder", path):
         if is_local(path):
             Path(local_path(path)).mkdir(parents=True, exist_ok=True)
-        elif not _is_object_store(path):
-            filesystem, name = _remote(path)
+        elif not is_object_store(path):
+            filesystem, name = open_remote(path)
             filesystem.makedirs(name, exist_ok=True)
 
 
 def move(source: AnyPath, target: AnyPath) -> None:
     """Give a file another name in the same store, replacing what is there; atomic on local disks."""
-    with _explained("move", source):
+    with explained("move", source):
         if is_local(source) and is_local(target):
             make_folder(parent(target))
             Path(local_path(source)).replace(local_path(target))
             return
-        filesystem, name = _remote(source)
-        other, target_name = _remote(target)
+        filesystem, name = open_remote(source)
+        other, target_name = open_remote(target)
         if filesystem is not other:
             raise UsageError(
                 f"cannot move {os.fspath(source)!r} to {os.fspath(target)!r}: they are in different stores"
@@ -181,7 +181,7 @@ class _Sink(io.RawIOBase):
         return self.count
 
     def write(self, data: Any) -> int:
-        with _explained("write", self.path), memoryview(data).cast("B") as view:
+        with explained("write", self.path), memoryview(data).cast("B") as view:
             self._put(view)
             self.digest.update(view)
             self.count += len(view)
@@ -197,7 +197,7 @@ class _LocalSink(_Sink):
         self._durable = durable
         self._target = Path(local_path(path))
         self._descriptor = -1
-        with _explained("write", path):
+        with explained("write", path):
             if self._target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self._open()
@@ -226,7 +226,7 @@ class _LocalSink(_Sink):
             done += os.write(self._descriptor, view[done:])
 
     def commit(self) -> None:
-        with _explained("write", self.path):
+        with explained("write", self.path):
             if self._durable:
                 os.fsync(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1
@@ -247,10 +247,10 @@ class _LocalSink(_Sink):
 class _RemoteSink(_Sink):
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        with _explained("write", path):
-            self._filesystem, self._name = _remote(path)
+        with explained("write", path):
+            self._filesystem, self._name = open_remote(path)
             self._temporary = self._name
-            if not _is_object_store(path):
+            if not is_object_store(path):
                 folder, slash, name = self._name.rpartition("/")
                 self._temporary = f"{folder}{slash}{_temporary_name(name)}"
                 if folder:
@@ -262,7 +262,7 @@ class _RemoteSink(_Sink):
         self._file.write(bytes(view))
 
     def commit(self) -> None:
-        with _explained("write", self.path):
+        with explained("write", self.path):
             self._file.close()
             if self._temporary != self._name:
                 self._filesystem.mv(self._temporary, self._name)

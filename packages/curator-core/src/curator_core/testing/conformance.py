@@ -18,8 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from curator_core.accounts.rejects import rejects_of
 from curator_core.config.build import load_executor
-from curator_core.errors import CuratorError, StageError, UsageError, WorkerDied
+from curator_core.errors import CuratorError, StageError, TaskTimeout, UsageError, WorkerDied
 from curator_core.executors.base import BaseExecutor
 from curator_core.executors.local import LocalExecutor
 from curator_core.model.engine_facts import RayStageSpecKeys
@@ -235,8 +236,11 @@ def an_error_stops_the_run_and_names_stage_task_and_line(subject: Subject) -> No
 
 
 @_check()
-def quarantine_sets_the_bad_row_aside_and_goes_on(subject: Subject) -> None:
-    result = run(subject, [s.Raise(bad=3), s.Same()], on_error="quarantine")
+def quarantine_sets_the_bad_row_aside_and_goes_on(subject: Subject, folder: Path) -> None:
+    stages = [s.Raise(bad=3), s.Same()]
+    result = run(subject, stages, on_error="quarantine", run_dir=str(folder / "run"))
+    run_here(stages, on_error="quarantine", run_dir=str(folder / "reference"))
+    assert rejects(folder / "run") == rejects(folder / "reference"), "the rejects differ from those of LocalExecutor"
     kept = sorted(row["id"] for row in rows_of(result.tasks))
     assert kept == [n for n in range(24) if n != 3], f"all rows but the bad one are kept, not {kept}"
     assert result.summary.rows_quarantined == 1, result.summary.rows_quarantined
@@ -259,6 +263,43 @@ def _same_error(subject: Subject, stage: ProcessingStage[Any, Any]) -> None:
         run(subject, [s.Same(), stage], tasks=tasks)
     assert type(there[0]) is type(here[0]), f"{stage}: {type(there[0]).__name__}, not {type(here[0]).__name__}"
     assert str(there[0]) == str(here[0]), f"{stage}: {str(there[0])!r}, not {str(here[0])!r}"
+
+
+@_check()
+def sys_exit_in_a_stage_is_an_error_like_any_other(subject: Subject, folder: Path) -> None:
+    _same_error(subject, s.Leave(bad=1))
+    stages = [s.Same(), s.Leave(bad=3), s.Same()]
+    result = run(subject, stages, on_error="quarantine", run_dir=str(folder / "run"))
+    run_here(stages, on_error="quarantine", run_dir=str(folder / "reference"))
+    kept = sorted(row["id"] for row in rows_of(result.tasks))
+    assert kept == [n for n in range(24) if n != 3], f"all rows but the bad one are kept, not {kept}"
+    assert rejects(folder / "run") == rejects(folder / "reference"), "the rejects differ from those of LocalExecutor"
+
+
+@_check()
+def a_task_that_takes_too_long_is_set_aside_by_name(subject: Subject, folder: Path) -> None:
+    """The other tasks go on, with a new worker where the old one had to be ended."""
+    stages = [s.SplitRows(), s.Same(), s.Hang(bad=3).with_(task_timeout_s=2), s.Same()]
+    with expected(TaskTimeout) as caught:
+        run(subject, stages)
+    error = caught[0]
+    assert isinstance(error, TaskTimeout)
+    assert (error.stage, error.task_id, error.limit_s) == ("Hang", "batch-001.00000", 2.0), str(error)
+    result = run(subject, stages, on_error="quarantine", run_dir=str(folder / "run"))
+    kept = sorted(row["id"] for row in rows_of(result.tasks))
+    assert kept == [n for n in range(24) if n != 3], f"all rows but the bad one are kept, not {kept}"
+    assert rejects(folder / "run") == [_whole_task("TaskTimeout", "Hang", "batch-001.00000", 1)], rejects(
+        folder / "run"
+    )
+
+
+@_check("processes")
+def a_stage_that_cannot_be_sent_is_refused_before_any_work(subject: Subject, folder: Path) -> None:
+    with expected(UsageError) as caught:
+        run(subject, [s.NeedsSetup(folder=str(folder / "traces")), s.HoldLock()])
+    for word in ("HoldLock", "locks['own']", "lock", "setup()"):
+        assert word in str(caught[0]), f"{word!r} is not in: {caught[0]}"
+    assert not s.traces(folder / "traces", "setup"), "a worker has set up stages"
 
 
 @_check()
@@ -293,14 +334,42 @@ def a_killed_worker_costs_nothing_but_time(subject: Subject, folder: Path) -> No
 
 @_check("processes")
 def a_task_that_kills_its_workers_is_set_aside(subject: Subject, folder: Path) -> None:
-    stages = [s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))]
-    result = run(subject, stages, on_error="quarantine")
+    """With its rows and by the name of the stage, like every task that fails as a whole; nothing else is lost with it."""
+    kill = s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))
+    result = run(subject, [s.Same(), kill, s.Same()], on_error="quarantine", run_dir=str(folder / "run"))
     bad = next(ids_of(task) for task in batches() if 3 in ids_of(task))
     kept = sorted(row["id"] for row in rows_of(result.tasks))
     assert kept == [n for n in range(24) if n not in bad], kept
     killed = len(s.traces(folder / "kills", "kill"))
     assert killed <= 4, f"{killed} workers were lost to one task"
     assert result.summary.sources_failed == 1, result.summary.sources_failed
+    assert result.summary.rows_quarantined == 3, result.summary.rows_quarantined
+    assert rejects(folder / "run") == [_whole_task("WorkerDied", "KillWorker", "batch-001", 3)], rejects(folder / "run")
+
+
+@_check("processes")
+def of_a_task_whose_part_kills_workers_the_part_is_set_aside(subject: Subject, folder: Path) -> None:
+    kill = s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))
+    stages = [s.SplitRows(), s.Same(), kill, s.Same()]
+    result = run(subject, stages, on_error="quarantine", run_dir=str(folder / "run"))
+    kept = sorted(row["id"] for row in rows_of(result.tasks))
+    assert kept == [n for n in range(24) if n != 3], kept
+    found = rejects(folder / "run")
+    assert found == [_whole_task("WorkerDied", "KillWorker", "batch-001.00000", 1)], found
+
+
+def _whole_task(reason: str, stage: str, task: str, rows: int) -> dict[str, Any]:
+    """The reject of a task whose first row is row 3 of `batches`."""
+    raw = json.dumps({"id": 3, "text": "text xxx"}).encode()
+    return {
+        "kind": "quarantine",
+        "task": task,
+        "stage": stage,
+        "reason": reason,
+        "position": f"task {task}",
+        "rows": rows,
+        "raw": raw,
+    }
 
 
 @_check("processes")
@@ -449,9 +518,16 @@ def run(subject: Subject, stages: Stages, tasks: Sequence[Task[Any]] | None = No
     return Pipeline(list(stages)).run(subject.make(), initial_tasks=given, **options)
 
 
-def run_here(stages: Stages) -> RunResult:
+def run_here(stages: Stages, **options: Any) -> RunResult:
     """The same in this process: what all must agree with."""
-    return Pipeline(list(stages)).run(LocalExecutor(workers=0), initial_tasks=batches())
+    return Pipeline(list(stages)).run(LocalExecutor(workers=0), initial_tasks=batches(), **options)
+
+
+def rejects(run_dir: Path) -> list[dict[str, Any]]:
+    """What the run directory says was rejected or set aside, in the order of tasks; the messages are the executor's."""
+    names = ("kind", "task", "stage", "reason", "position", "rows", "raw")
+    found = [{name: row[name] for name in names} for row in rejects_of(str(run_dir))]
+    return sorted(found, key=lambda row: (row["task"], row["position"]))
 
 
 def batches(count: int = 8, rows: int = 3) -> list[DocumentBatch]:

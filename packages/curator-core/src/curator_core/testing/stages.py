@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -301,6 +303,42 @@ class FailIn(ProcessingStage[DocumentBatch, DocumentBatch]):
             if self.missing:
                 raise MissingDependency('the model needs a package: pip install "a-package[models]"')
             raise ValueError(f"{hook} is not to be had\nand this is why")
+
+
+@dataclass
+class Leave(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Calls ``sys.exit()`` on tasks that hold a row with this id."""
+
+    bad: int = 3
+    code: int = 7
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self.bad in task.to_pyarrow()["id"].to_pylist():
+            sys.exit(self.code)
+        return task.with_data(task.data)
+
+
+@dataclass
+class Hang(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Never gets through with tasks that hold a row with this id."""
+
+    bad: int = 3
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        while self.bad in task.to_pyarrow()["id"].to_pylist():
+            pass
+        return task.with_data(task.data)
+
+
+@dataclass
+class HoldLock(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Made with a lock, which no other process can be given."""
+
+    def __post_init__(self) -> None:
+        self.locks = {"own": threading.Lock()}
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.data)
 
 
 @dataclass

@@ -34,8 +34,9 @@ from curator_core.worker.balance import ROWS, Amount, Balance, balance
 from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import RunContext
 from curator_core.worker.merge import CountingMembers, MergeMembers, MergeTask
-from curator_core.worker.messages import brief, file_of, kind_of, message_of, reason_of, user_traceback
+from curator_core.worker.messages import brief, file_of, kind_of, message_of, place_of, reason_of, user_traceback
 from curator_core.worker.poison import find_poison
+from curator_core.worker.stage_log import working
 
 R = TypeVar("R")
 
@@ -89,7 +90,8 @@ class BaseStageAdapter:
             limit = self.stage.task_timeout_s
             self.calls.begin(self.name, tasks, None if limit is None else max(0.001, limit * len(tasks) - spent))
         try:
-            return call()
+            with working(self.name):
+                return call()
         except SystemExit as stop:
             # What an engine or a handler of a signal raises to end the process has a class or attributes of its own.
             if type(stop) is not SystemExit or vars(stop):
@@ -134,7 +136,7 @@ class BaseStageAdapter:
         has = ", ".join(task.column_names) or "no columns"
         text = f"column {', '.join(map(repr, missing))} is missing; the task has {has}"
         if self.context.on_error == "fail":
-            raise StageError(self.name, text, task.task_id)
+            raise StageError(self.name, text, task.task_id, source=place_of(task))
         self._quarantine(task, UsageError(text), task.num_rows)
         return False
 
@@ -452,7 +454,7 @@ class BaseStageAdapter:
             yield from self._without_poison(batch[0], error)
 
     def _without_poison(self, task: Task[Any], error: Exception) -> Iterator[Task[Any]]:
-        """Find the rows that the stage fails on, set them aside, and go on with the others."""
+        """Find the rows that the stage fails on, set them aside, and continue with the others."""
         poison: dict[int, Exception] = {}
         if isinstance(task, DocumentBatch) and task.num_rows > 1 and not isinstance(error, TaskTimeout):
             poison = find_poison(functools.partial(self._try_rows, task), task.num_rows, error)
@@ -514,7 +516,7 @@ class BaseStageAdapter:
         if isinstance(error, TaskTimeout):
             return error
         where = task.task_id if tasks == 1 else f"{task.task_id} and {tasks - 1} more"
-        return StageError(self.name, reason_of(error), where, details=user_traceback(error))
+        return StageError(self.name, reason_of(error), where, details=user_traceback(error), source=place_of(task))
 
     def _raw_row(self, table: pa.Table, row: int) -> bytes:
         try:
@@ -539,12 +541,10 @@ class BaseStageAdapter:
     ) -> None:
         """Hand a fact about ``task`` to the ledger."""
         self.sink.event(
-            Event(
+            Event.of(
+                task,
                 kind,
-                task._source,
-                task.task_id,
-                task._generation,
-                self.context.attempt,
+                attempt=self.context.attempt,
                 children=children,
                 stage=self.name,
                 reason=reason,
@@ -561,9 +561,7 @@ class BaseStageAdapter:
             counts[given.reason] = counts.get(given.reason, 0) + given.rows
             raw = None if given.raw is None else given.raw[:limit]
             reject = replace(given, raw=raw, source=given.source or file_of(task))
-            self.sink.reject(
-                RejectRow(kind, task._source, task._generation, self.context.attempt, task.task_id, self.name, reject)
-            )
+            self.sink.reject(RejectRow.of(task, kind, attempt=self.context.attempt, stage=self.name, reject=reject))
         return counts
 
     def _reset_recorder(self) -> None:

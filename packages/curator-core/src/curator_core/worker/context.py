@@ -22,6 +22,7 @@ class RunContext:
     on_error: Literal["fail", "quarantine"] = "fail"
     retries: int = 0
     max_raw_bytes: int = MAX_RAW_BYTES
+    log_level: str = "warning"
     # Options of the executor's own, for its workers.
     options: tuple[tuple[str, Any], ...] = ()
 

@@ -19,6 +19,7 @@ from curator_core.worker.adapter import BaseStageAdapter
 from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import Ending, RunContext
 from curator_core.worker.merge import store_task
+from curator_core.worker.stage_log import StageLog
 
 
 class GroupRunner:
@@ -45,6 +46,7 @@ class GroupRunner:
         self.ending = ending
         self.folder = folder
         self._ready: list[BaseStageAdapter] = []
+        self._log: StageLog | None = None
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         """Every stage, those after one that failed included: what is missing is reported at once."""
@@ -54,6 +56,9 @@ class GroupRunner:
 
     def setup(self, worker: WorkerMetadata) -> None:
         """Set the stages up in order; if some fail, what each lacks is reported at once, and all are torn down."""
+        if self.context.run_dir and self._log is None:
+            self._log = StageLog(self.context.run_dir, worker.worker_id, self.context.log_level)
+            self._log.open()
 
         def set_up(adapter: BaseStageAdapter) -> None:
             self._ready.append(adapter)
@@ -86,12 +91,10 @@ class GroupRunner:
             elif self.context.run_dir:
                 result = self._keep_result(task, outputs)
             self.sink.event(
-                Event(
+                Event.of(
+                    task,
                     MERGED if self.ending == "merged" else DONE,
-                    task._source,
-                    task.task_id,
-                    task._generation,
-                    self.context.attempt,
+                    attempt=self.context.attempt,
                     stage=last.name if last else "",
                     counts=counts,
                     outputs=outputs,
@@ -126,6 +129,8 @@ class GroupRunner:
     def flush(self) -> None:
         """Make every fact known so far durable."""
         self.sink.flush()
+        if self._log is not None:
+            self._log.flush()
 
     def teardown(self) -> None:
         """Tear the stages down, all of them, and then say what went wrong if something did."""
@@ -136,6 +141,9 @@ class GroupRunner:
                 adapter.teardown()
             except BaseException as error:
                 failure = failure or error
+        if self._log is not None:
+            self._log.close()
+            self._log = None
         if failure is not None:
             raise failure
 

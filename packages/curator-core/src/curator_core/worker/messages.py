@@ -48,6 +48,17 @@ def file_of(task: Task[Any]) -> str:
     return ""
 
 
+def place_of(task: Task[Any]) -> str:
+    """The file that a task was made of, for people, with its range of bytes if it was not the whole file."""
+    file = file_of(task)
+    if not file:
+        return ""
+    ranges = task._metadata.get("source_ranges") or [None]
+    span = f", bytes {ranges[0][0]:,} to {ranges[0][1]:,}" if ranges[0] else ""
+    more = len(task._metadata.get("source_files", ())) - 1
+    return f"{file!r}{span}{f' and {more} more files' if more > 0 else ''}"
+
+
 def brief(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"

@@ -8,7 +8,7 @@ import re
 import struct
 from dataclasses import dataclass
 
-from curator_image.decode import isobmff
+from curator_image.decode.isobmff import codec, shown_size
 
 # Why an image is set aside. The words go into rejects and reports, so they are part of the interface.
 EMPTY = "empty"
@@ -149,7 +149,7 @@ def sniff(data: bytes) -> str | None:
         return "gif"
     if head.startswith((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
         return "tiff"
-    boxed = isobmff.codec(data)
+    boxed = codec(data)
     if boxed:
         return boxed
     if head.startswith(b"BM") and len(data) >= 26 and _u32(data, 14) in (12, 16, 40, 52, 56, 64, 108, 124):
@@ -187,7 +187,7 @@ def missing_decoder(kind: str) -> str | None:
 
 def unrecognised(data: bytes) -> BadImage:
     """What to say of bytes in which `sniff` finds no format: a format that is not read, or no image."""
-    if isobmff.codec(data) is not None:
+    if codec(data) is not None:
         return BadImage(UNSUPPORTED, "HEIF with a codec other than AV1 and HEVC is not read")
     if _SVG.match(bytes(data[:4096])):
         return BadImage(UNSUPPORTED, "SVG is not read")
@@ -371,11 +371,11 @@ def _tiff(data: bytes) -> Header:
 
 
 def _avif(data: bytes) -> Header:
-    return Header("avif", *isobmff.shown_size(data))
+    return Header("avif", *shown_size(data))
 
 
 def _heic(data: bytes) -> Header:
-    return Header("heic", *isobmff.shown_size(data))
+    return Header("heic", *shown_size(data))
 
 
 _PARSERS = {

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ColumnNeed, MadeFor, ProcessingStage
@@ -139,10 +139,10 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
                     message=error.message,
                     raw=images[row],
                 )
-            task = task.filter(pa.array(good))
-            arrays = tuple(_closed_up(array, good) for array in arrays)
-        for name, array in zip(self.columns, arrays, strict=True):
-            task = task.append_column(name, tensor_column(array))
+            task = task.filter(array(good))
+            arrays = tuple(_closed_up(pixels, good) for pixels in arrays)
+        for name, pixels in zip(self.columns, arrays, strict=True):
+            task = task.append_column(name, tensor_column(pixels))
         if PIXELS in self.columns:
             task = _noted(task, written(pictures[PIXELS], self._chosen()))
         return task
@@ -155,12 +155,12 @@ def _noted(task: ImageBatch, made_as: bytes) -> ImageBatch:
     return task.with_data(table.set_column(place, table.field(place).with_metadata({MADE_AS: made_as}), table[PIXELS]))
 
 
-def _closed_up(array: Pixels, good: NDArray[np.bool_]) -> Pixels:
+def _closed_up(pixels: Pixels, good: NDArray[np.bool_]) -> Pixels:
     """The good rows, moved together in place: a copy of the array would cost more than the decoding did."""
     kept = 0
-    for row in range(len(array)):
+    for row in range(len(pixels)):
         if good[row]:
             if kept != row:
-                array[kept] = array[row]
+                pixels[kept] = pixels[row]
             kept += 1
-    return array[:kept]
+    return pixels[:kept]

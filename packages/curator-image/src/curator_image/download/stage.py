@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from curator_core import storage
+from curator_core.arrow.arrays import array
 from curator_core.download import PASSING, Client, FetchRules, InOrder, Outcome, Reason
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
@@ -52,6 +53,8 @@ STATUS = pa.schema(
         pa.field(HEIGHT, pa.int32()),
     ]
 )
+# Columns of images, and fields of the json member, that a download adds; columns of the list are called otherwise.
+_ADDED = (KEY, "url", SHARD, EXT, FORMAT, WIDTH, HEIGHT, MEMBERS, BYTES, "sha256")
 _REQUEST, _TAR = b"curator.download.request", b"curator.download.tar"
 _EXT = {"jpeg": "jpg", "tiff": "tif"}
 
@@ -136,7 +139,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
 
     def process(self, task: DocumentBatch) -> ImageBatch | None:
         """The images that came, as a batch; the tar and its status rows stand when this returns."""
-        table = task.to_pyarrow()
+        table = self._renamed(task.to_pyarrow())
         name = task.task_id or "part"
         asked = self._asked(table, name)
         request = self._request(asked)
@@ -155,6 +158,19 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
             if row["status"] != OK:
                 self.record_dropped(row["reason"])
         return self._batch(task, table, rows, images)
+
+    def _renamed(self, table: pa.Table) -> pa.Table:
+        """The list with ``list_`` before the names of columns that would be lost under what a download adds."""
+        own = {self.url_column, self.caption_column, self.checksum_column}
+        added = {*_ADDED, CAPTION} if self.caption_column else set(_ADDED)
+        names = [f"list_{name}" if name in added - own else name for name in table.column_names]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError(
+                f"the list has two columns that would be called {twice!r}: {twice.removeprefix('list_')!r} is added by the "
+                "download, so the list's own is renamed. Rename one of them, or name the columns to keep in `columns`"
+            )
+        return table.rename_columns(names)
 
     # One shard ----------------------------------------------------------------------------------------------------
 
@@ -243,20 +259,20 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
     def _batch(
         self, task: DocumentBatch, table: pa.Table, rows: list[dict[str, Any]], images: list[bytes]
     ) -> ImageBatch | None:
-        kept = pa.array([row["status"] == OK for row in rows], pa.bool_())
+        kept = array([row["status"] == OK for row in rows], pa.bool_())
         good = [row for row in rows if row["status"] == OK]
         if not good:
             return None
         given = table.filter(kept)
         texts = given.column(self.caption_column).to_pylist() if self.caption_column else [None] * len(good)
         columns: dict[str, pa.Array | pa.ChunkedArray] = {
-            KEY: pa.array([row[KEY] for row in good], pa.string()),
-            SHARD: pa.array([f"{task.task_id or 'part'}.tar"] * len(good), pa.string()),
-            EXT: pa.array([row[EXT] for row in good], pa.string()),
-            FORMAT: pa.array([row[FORMAT] for row in good], pa.string()),
-            WIDTH: pa.array([row[WIDTH] for row in good], pa.int32()),
-            HEIGHT: pa.array([row[HEIGHT] for row in good], pa.int32()),
-            MEMBERS: pa.array(
+            KEY: array([row[KEY] for row in good], pa.string()),
+            SHARD: array([f"{task.task_id or 'part'}.tar"] * len(good), pa.string()),
+            EXT: array([row[EXT] for row in good], pa.string()),
+            FORMAT: array([row[FORMAT] for row in good], pa.string()),
+            WIDTH: array([row[WIDTH] for row in good], pa.int32()),
+            HEIGHT: array([row[HEIGHT] for row in good], pa.int32()),
+            MEMBERS: array(
                 [
                     [row[EXT], *(["txt"] if text is not None else []), "json"]
                     for row, text in zip(good, texts, strict=True)
@@ -265,8 +281,8 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
             ),
         }
         if self._gives_bytes:
-            columns[BYTES] = pa.array(images, pa.binary())
-        columns["sha256"] = pa.array([row["sha256"] for row in good], pa.string())
+            columns[BYTES] = array(images, pa.binary())
+        columns["sha256"] = array([row["sha256"] for row in good], pa.string())
         if self.caption_column:
             columns[CAPTION] = given.column(self.caption_column)
         for name in given.column_names:

@@ -7,6 +7,7 @@ import math
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError
 
 
@@ -23,13 +24,20 @@ def within(scores: pa.Array, low: float | None, high: float | None) -> pa.Array:
     """Which scores lie in the range, ends included; null and NaN do not."""
     passed = pc.is_finite(scores) if pa.types.is_floating(scores.type) else pc.is_valid(scores)
     if low is not None:
-        passed = pc.and_kleene(passed, pc.greater_equal(scores, low))
+        passed = pc.and_kleene(passed, pc.greater_equal(scores, _bound(scores, low)))
     if high is not None:
-        passed = pc.and_kleene(passed, pc.less_equal(scores, high))
+        passed = pc.and_kleene(passed, pc.less_equal(scores, _bound(scores, high)))
     return passed
 
 
-def sides(scores: pa.Array, what: str, high: float | None) -> pa.Array:
+def sides(
+    scores: pa.Array, what: str, high: float | None, *, above: str = "too high", below: str = "too low"
+) -> pa.Array:
     """Reasons for scores out of a range that ends at ``high``: ``what`` too low, or too high."""
-    above = pc.greater(scores, high) if high is not None else pa.array([False] * len(scores))
-    return pc.if_else(pc.fill_null(above, False), f"{what} too high", f"{what} too low")
+    over = pc.greater(scores, _bound(scores, high)) if high is not None else array([False] * len(scores), pa.bool_())
+    return pc.if_else(pc.fill_null(over, scalar(False)), scalar(f"{what} {above}"), scalar(f"{what} {below}"))
+
+
+def _bound(scores: pa.Array, value: float) -> pa.Scalar:
+    # A float beside whole numbers stays one: 2.5 characters are more than 2.
+    return scalar(float(value) if pa.types.is_floating(scores.type) else value)

@@ -8,7 +8,8 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.errors import UsageError
+from curator_core.arrow.arrays import array, scalar
+from curator_core.errors import check_whole
 from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import CAPTION
 from curator_image.measures._range import check_range, sides, within
@@ -31,14 +32,13 @@ class CaptionLengthFilter(ColumnFilter):
 
     def score_array(self, values: pa.Array) -> pa.Array:
         trimmed = pc.utf8_trim_whitespace(values.cast(pa.string()))
-        return pc.fill_null(pc.utf8_length(trimmed), 0).cast(pa.int64())
+        return pc.fill_null(pc.utf8_length(trimmed).cast(pa.int64()), scalar(0))
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return within(scores, self.min_chars, self.max_chars)
 
     def reasons(self, scores: pa.Array) -> pa.Array:
-        above = pc.equal(sides(scores, "x", self.max_chars), "x too high")
-        return pc.if_else(above, "caption too long", "caption too short")
+        return sides(scores, "caption", self.max_chars, above="too long", below="too short")
 
 
 @dataclass(kw_only=True)
@@ -58,20 +58,18 @@ class CaptionDuplicateFilter(ColumnFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.max_count, bool) or not isinstance(self.max_count, int) or self.max_count < 1:
-            raise UsageError(
-                f"CaptionDuplicateFilter.max_count must be a whole number of 1 or more, not {self.max_count!r}"
-            )
+        check_whole("CaptionDuplicateFilter.max_count", self.max_count)
 
     def score_array(self, values: pa.Array) -> pa.Array:
         plain = pc.utf8_lower(pc.utf8_trim_whitespace(values.cast(pa.string())))
-        plain = pc.if_else(pc.equal(plain, ""), None, plain)
+        plain = pc.if_else(pc.equal(plain, scalar("")), pa.nulls(len(plain), pa.string()), plain)
         counts = plain.drop_null().value_counts()
         if not len(counts):
-            return pa.array([0] * len(values), pa.int64())
+            return array([0] * len(values), pa.int64())
         places = pc.index_in(plain, counts.field("values"))
-        found = pc.if_else(pc.is_valid(plain), counts.field("counts").take(pc.fill_null(places, 0)), 0)
+        first = array([0], places.type)[0]
+        found = pc.if_else(pc.is_valid(plain), counts.field("counts").take(pc.fill_null(places, first)), scalar(0))
         return found.cast(pa.int64())
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        return pc.less_equal(scores, self.max_count)
+        return pc.less_equal(scores, scalar(self.max_count))

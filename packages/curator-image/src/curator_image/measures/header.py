@@ -9,6 +9,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
@@ -86,9 +87,7 @@ class AspectRatioFilter(ColumnFilter):
         return within(scores, self.min_ratio, self.max_ratio)
 
     def reasons(self, scores: pa.Array) -> pa.Array:
-        return pc.if_else(
-            pc.equal(sides(scores, "ratio", self.max_ratio), "ratio too high"), "image too wide", "image too tall"
-        )
+        return sides(scores, "image", self.max_ratio, above="too wide", below="too tall")
 
 
 @dataclass(kw_only=True)
@@ -143,10 +142,10 @@ class FormatFilter(ColumnFilter):
         return values
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
-        return pc.is_in(scores, pa.array(list(self.allowed), scores.type))
+        return pc.is_in(scores, array(list(self.allowed), pa.string()))
 
     def reasons(self, scores: pa.Array) -> pa.Array:
-        return pc.binary_join_element_wise("format", pc.fill_null(scores, "unknown"), " ")
+        return pc.binary_join_element_wise(scalar("format"), pc.fill_null(scores, scalar("unknown")), scalar(" "))
 
 
 def _whole(batch: DocumentBatch, name: str) -> pa.Array:

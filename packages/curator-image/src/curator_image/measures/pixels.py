@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 import pyarrow as pa
 
+from curator_core.arrow.arrays import array
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import THUMB
@@ -18,7 +19,7 @@ from curator_image.measures.stats import PictureStats
 class _PictureFilter(ColumnFilter):
     """Base of the measures: a statistic of the ``thumb`` column, which `ImageDecode` makes, and a range.
 
-    The last of them lets ``thumb`` go, so that it is not sent on to who does not look at it.
+    The last of them drops ``thumb``, so that it is not sent to stages that do not read it.
     """
 
     column: str = THUMB
@@ -48,7 +49,7 @@ class _PictureFilter(ColumnFilter):
         raise NotImplementedError
 
     def score_batch(self, batch: DocumentBatch) -> pa.Array:
-        return pa.array(PictureStats.of(batch, self.column).get(self.statistic))
+        return array(PictureStats.of(batch, self.column).get(self.statistic))
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return within(scores, *self.bounds())
@@ -59,13 +60,15 @@ class _PictureFilter(ColumnFilter):
 
 @dataclass(kw_only=True)
 class BlurFilter(_PictureFilter):
-    """Keeps images that are sharp enough: the score is the variance of the Laplacian of the grey picture.
+    """Keeps images that are sharp enough: the score is the variance of the Laplacian in the sharpest parts of the picture.
 
-    Measured at the size of the ``thumb`` column (128 x 128 unless told otherwise), where blur that would not be seen at
-    that size does not count. As a rule photographs in focus have hundreds, blurred ones less than 50: look at your own with ``mode="annotate"``.
+    Measured at the size of the ``thumb`` column (128 x 128 by default), where blur that would not be seen at that size does
+    not count, in the second sharpest of 4 x 4 tiles, so that a plain ground costs nothing. Sharp photographs have 200 and
+    more, those blurred by a hundredth of their width 5 to 170; see the curve in ``docs/images.md``, and look at your own with
+    ``mode="annotate"``.
     """
 
-    min_variance: float = 50.0
+    min_variance: float = 100.0
     max_variance: float | None = None
 
     statistic = "blur"
@@ -146,9 +149,13 @@ class ColorfulnessFilter(_PictureFilter):
 
 @dataclass(kw_only=True)
 class BorderFilter(_PictureFilter):
-    """Drops images with plain bands along their edges (letterboxes, frames): the score is the share they take."""
+    """Drops images with plain bands along their edges (letterboxes, frames): the score is the share they take.
 
-    max_share: float = 0.2
+    A band counts if it ends all at once along at least half of its length. The plain ground that a product stands on does
+    not, and is no border.
+    """
+
+    max_share: float = 0.1
 
     statistic = "border"
     what = "border"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array
-from curator_core.errors import MissingDependency, UsageError
+from curator_core.errors import MissingDependency, UsageError, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
@@ -53,8 +53,7 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
             raise UsageError(f"HtmlExtractor.engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
         if not isinstance(self.timeout_s, int | float) or not 0 < self.timeout_s < math.inf:
             raise UsageError(f"HtmlExtractor.timeout_s must be more than 0 seconds, not {self.timeout_s!r}")
-        if not isinstance(self.memory_mb, int) or self.memory_mb < 64:
-            raise UsageError(f"HtmlExtractor.memory_mb must be a whole number of 64 or more, not {self.memory_mb!r}")
+        check_whole("HtmlExtractor.memory_mb", self.memory_mb, least=64)
         check_different(self, *([self.column] if self.keep_content else []), *self.outputs())
         self._guard: GuardedProcess | None = None
 

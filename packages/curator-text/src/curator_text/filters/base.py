@@ -34,7 +34,7 @@ from curator_core.formatting import number
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
 from curator_text._columns import check_free, is_text, not_text, with_text
-from curator_text.features import TextFeatures, features_of
+from curator_text.features.batch import TextFeatures, features_of
 
 T = TypeVar("T")
 
@@ -157,13 +157,6 @@ def check_number(stage: object, name: str, *, low: float | None = None, high: fl
         raise UsageError(
             f"{type(stage).__name__}.{name} must be a number{' of ' + limits if limits else ''}, not {value!r}"
         )
-
-
-def check_whole(stage: object, name: str, *, low: int) -> None:
-    """Raise unless the parameter is a whole number that is large enough."""
-    value = getattr(stage, name)
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-        raise UsageError(f"{type(stage).__name__}.{name} must be a whole number of {low} or more, not {value!r}")
 
 
 def check_range(stage: object, low: str, high: str) -> None:

@@ -28,7 +28,9 @@ from curator_core.errors import UsageError, nearest
 from curator_core.formatting import number
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_text import _unicode
-from curator_text.features import ENGLISH, LETTER, Block, TextFeatures
+from curator_text.features.batch import TextFeatures
+from curator_text.features.block import ENGLISH, LETTER, Block
+from curator_text.features.lines import line_counts, lines_of
 from curator_text.filters.base import (
     DocumentFilter,
     TextFilter,
@@ -134,7 +136,7 @@ class NumberOfLinesOfCodeFilter(TextFilter):
         check_range(self, "min_lines", "max_lines")
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return text.per_row(Block.line_counts)
+        return text.per_row(line_counts)
 
     def limits(self) -> str:
         return f"files of {spread(self.min_lines, self.max_lines)} lines"
@@ -232,7 +234,7 @@ class PerExtensionFilter(TextFilter):
         keep = np.ones(len(text), np.bool_)
         chars = text.per_row(Block.char_counts)
         if longest:
-            lines = text.per_row(Block.line_counts)
+            lines = text.per_row(line_counts)
             keep &= (text.per_row(_longest_lines) <= longest) & ((chars + 1) / lines - 1 <= 100)
         if alphanumeric:
             keep &= ~(ratio(text.per_row(Block.class_counts, ENGLISH), chars, empty=0.0) < alphanumeric)
@@ -464,7 +466,7 @@ def _letters(block: Block, wide: int) -> npt.NDArray[np.int64]:
 
 
 def _longest_lines(block: Block) -> npt.NDArray[np.int64]:
-    lines = block.lines
+    lines = lines_of(block)
     longest = np.zeros(block.rows, np.int64)
     np.maximum.at(longest, lines.rows, block.lengths(lines.starts, lines.ends))
     return longest

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import xxhash
 
 from curator_core.arrow.arrays import array, scalar
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_text._exact import power
-from curator_text.features import TextFeatures
-from curator_text.filters.base import TextFilter, check_number, check_whole, optional, share
+from curator_text.features.batch import TextFeatures
+from curator_text.filters.base import TextFilter, check_number, optional, share
 
 Predict = Callable[[str], tuple[str, float]]
 
@@ -41,7 +41,7 @@ class FastTextQualityFilter(TextFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "alpha")
-        check_whole(self, "seed", low=0)
+        check_whole("FastTextQualityFilter.seed", self.seed, least=0)
         if self.min_score is not None:
             check_number(self, "min_score")
         if self.alpha <= 0:

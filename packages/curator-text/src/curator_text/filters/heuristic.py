@@ -16,10 +16,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import scalar
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import number
 from curator_text import _unicode
-from curator_text.features import BLANK, DIGIT, ENGLISH, LETTER, PAREN, Block, TextFeatures
+from curator_text.features.batch import TextFeatures
+from curator_text.features.block import BLANK, DIGIT, ENGLISH, LETTER, PAREN, Block
+from curator_text.features.lines import (
+    boilerplate_paragraphs,
+    bullet_sentences,
+    ellipsis_sentences,
+    endmark_sentences,
+    paragraph_counts,
+    sentence_counts,
+)
+from curator_text.features.urls import url_chars, urls_of
+from curator_text.features.words import (
+    known_word_counts,
+    longest_words,
+    symbol_words,
+    word_chars,
+    word_counts,
+    words_having,
+)
 from curator_text.filters.base import (
     TextFilter,
     at_least,
@@ -27,7 +45,6 @@ from curator_text.filters.base import (
     between,
     check_number,
     check_range,
-    check_whole,
     ratio,
     share,
     spread,
@@ -71,7 +88,7 @@ class SymbolsToWordsFilter(TextFilter):
         check_lang(self)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return ratio(text.per_row(Block.symbol_words), text.per_row(Block.word_counts), empty=1.0)
+        return ratio(text.per_row(symbol_words), text.per_row(word_counts), empty=1.0)
 
     def limits(self) -> str:
         return (
@@ -120,7 +137,7 @@ class UrlsFilter(TextFilter):
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         chars = text.per_row(Block.char_counts)
         if self.url_regex is None:
-            return ratio(text.per_row(Block.url_chars), chars, empty=1.0)
+            return ratio(text.per_row(url_chars), chars, empty=1.0)
         find = re.compile(self.url_regex).finditer
         sizes = (sum(len(match.group()) for match in find(document)) for document in text.texts())
         return ratio(np.fromiter(sizes, np.int64, len(text)), chars, empty=1.0)
@@ -144,7 +161,7 @@ class BulletsFilter(TextFilter):
         check_number(self, "max_bullet_lines_ratio")
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return ratio(text.per_row(Block.bullet_sentences), text.per_row(Block.sentence_counts), empty=1.0)
+        return ratio(text.per_row(bullet_sentences), text.per_row(sentence_counts), empty=1.0)
 
     def limits(self) -> str:
         return f"documents with at most {share(self.max_bullet_lines_ratio)} of lines that start with a bullet"
@@ -207,7 +224,7 @@ class LongWordFilter(TextFilter):
         check_lang(self)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return text.per_row(Block.longest_words)
+        return text.per_row(longest_words)
 
     def limits(self) -> str:
         return f"documents with no word of more than {number(self.max_word_length)} characters"
@@ -231,7 +248,7 @@ class WordCountFilter(TextFilter):
         check_lang(self)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return text.per_row(Block.word_counts)
+        return text.per_row(word_counts)
 
     def limits(self) -> str:
         return f"documents of {spread(self.min_words, self.max_words)} words"
@@ -256,11 +273,11 @@ class BoilerPlateStringFilter(TextFilter):
         check_number(self, "max_boilerplate_string_ratio")
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        found = text.per_row(Block.boilerplate_paragraphs)
+        found = text.per_row(boilerplate_paragraphs)
         scores = np.zeros(len(found))
         some = np.flatnonzero(found)
         if len(some):  # paragraphs are looked for only where there is something to count
-            scores = found / text.per_row(Block.paragraph_counts)
+            scores = found / text.per_row(paragraph_counts)
             scores[found < 0] = 1.0
         return scores
 
@@ -285,7 +302,7 @@ class MeanWordLengthFilter(TextFilter):
         check_lang(self)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return ratio(text.per_row(Block.word_chars), text.per_row(Block.word_counts), empty=0.0)
+        return ratio(text.per_row(word_chars), text.per_row(word_counts), empty=0.0)
 
     def limits(self) -> str:
         return (
@@ -307,8 +324,8 @@ class PunctuationFilter(TextFilter):
         check_number(self, "max_num_sentences_without_endmark_ratio")
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        lines = text.per_row(Block.sentence_counts)
-        return ratio(lines - text.per_row(Block.endmark_sentences), lines, empty=1.0)
+        lines = text.per_row(sentence_counts)
+        return ratio(lines - text.per_row(endmark_sentences), lines, empty=1.0)
 
     def limits(self) -> str:
         return f"documents with at most {share(self.max_num_sentences_without_endmark_ratio)} of lines that do not end with . ? ! \" or '"
@@ -328,7 +345,7 @@ class EllipsisFilter(TextFilter):
         check_number(self, "max_num_lines_ending_with_ellipsis_ratio")
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return ratio(text.per_row(Block.ellipsis_sentences), text.per_row(Block.sentence_counts), empty=1.0)
+        return ratio(text.per_row(ellipsis_sentences), text.per_row(sentence_counts), empty=1.0)
 
     def limits(self) -> str:
         return f'documents with at most {share(self.max_num_lines_ending_with_ellipsis_ratio)} of lines that end with an ellipsis or "read more"'
@@ -350,10 +367,10 @@ class CommonEnglishWordsFilter(TextFilter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(self, "min_num_common_words", low=0)
+        check_whole("CommonEnglishWordsFilter.min_num_common_words", self.min_num_common_words, least=0)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        counts = text.per_row(Block.known_word_counts, COMMON_ENGLISH_WORDS)
+        counts = text.per_row(known_word_counts, COMMON_ENGLISH_WORDS)
         return np.minimum(counts, self.min_num_common_words) if self.stop_at_false else counts
 
     def limits(self) -> str:
@@ -376,8 +393,8 @@ class WordsWithoutAlphabetsFilter(TextFilter):
         check_lang(self)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        having = text.per_row(Block.words_having, LETTER, _unicode.ALPHABETIC)
-        return ratio(having, text.per_row(Block.word_counts), empty=0.0)
+        having = text.per_row(words_having, LETTER, _unicode.ALPHABETIC)
+        return ratio(having, text.per_row(word_counts), empty=0.0)
 
     def limits(self) -> str:
         return f"documents with at least {share(self.min_words_with_alphabets)} of words that have a letter"
@@ -468,7 +485,7 @@ def _parentheses(block: Block) -> npt.NDArray[np.int64]:
 def _pornographic_urls(block: Block) -> npt.NDArray[np.int64]:
     found = np.zeros(block.rows, np.int64)
     if len(block.find(b"porn")):
-        for row, url in block.urls:
+        for row, url in urls_of(block):
             if b"porn" in url:
                 found[row] = 1
     return found

@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 from curator_core.arrow.arrays import scalar
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
-from curator_text.features import Block, TextFeatures
+from curator_text.features.batch import TextFeatures
+from curator_text.features.block import Block
+from curator_text.features.words import stripped_of
 from curator_text.filters.base import TextFilter, check_number, ratio, share
 
 # Where the archive of histograms that the NLLB project published keeps its files.
@@ -90,4 +92,4 @@ def _members(block: Block, characters: frozenset[str]) -> npt.NDArray[np.int64]:
     if not block.is_ascii:
         at, points = block.wide_points
         mask[at[np.isin(points, codes)]] = True
-    return block.count_between(mask, *block.stripped)
+    return block.count_between(mask, *stripped_of(block))

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import xxhash
 
 from curator_core.arrow.arrays import scalar
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import number
 from curator_core.model.engine_facts import WorkerMetadata
-from curator_text.filters.base import DocumentFilter, check_number, check_whole, share
+from curator_text.filters.base import DocumentFilter, check_number, share
 
 _NO_WORD = re.compile(r"[^a-z0-9]+")
 
@@ -127,7 +127,7 @@ class BadWordsFilter(DocumentFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self, "keep_fraction", low=0, high=1)
-        check_whole(self, "seed", low=0)
+        check_whole("BadWordsFilter.seed", self.seed, least=0)
         if not self.words:
             raise UsageError("BadWordsFilter needs words=…: a list, or a file with one entry to a line")
         _check_list(self, "words")

@@ -17,14 +17,41 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import count, number
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_text import _unicode
 from curator_text._columns import with_text
-from curator_text.features import DIGIT, LETTER, Block, Pieces, TextFeatures, features_of
-from curator_text.filters.base import TextFilter, check_number, check_whole, ratio, share
+from curator_text.features.batch import TextFeatures, features_of
+from curator_text.features.block import DIGIT, LETTER, Block
+from curator_text.features.grams import skipped_gram_chars, top_gram_counts, top_gram_sizes
+from curator_text.features.lines import (
+    Pieces,
+    between_newlines,
+    count_pieces,
+    distinct_sentence_chars,
+    inner_words,
+    line_counts,
+    lines_of,
+    printed_lines_of,
+    repeats,
+    sentence_chars,
+    sentence_counts,
+    sentences_of,
+    sum_pieces,
+)
+from curator_text.features.words import (
+    count_words,
+    distinct_known_words,
+    having,
+    word_counts,
+    word_lengths,
+    word_rows,
+    words_having,
+    words_of,
+)
+from curator_text.filters.base import TextFilter, check_number, ratio, share
 from curator_text.filters.heuristic import COMMON_ENGLISH_WORDS
 from curator_text.filters.repetition import MOST_WORDS
 
@@ -98,7 +125,7 @@ class GopherQualityFilter(RecipeFilter):
         self.stop_words = tuple(words)
 
     def metrics(self, text: TextFeatures) -> dict[str, npt.NDArray[Any]]:
-        words = text.per_row(Block.word_counts)
+        words = text.per_row(word_counts)
         real, lines = text.per_row(_real_words), text.per_row(_printed_lines)
         return {
             "words": real,
@@ -107,8 +134,8 @@ class GopherQualityFilter(RecipeFilter):
             "ellipsis_ratio": ratio(text.per_row(_ellipses), words, empty=1.0),
             "bullet_lines": ratio(text.per_row(_dashed_lines), lines, empty=1.0),
             "ellipsis_lines": ratio(text.per_row(_trailing_off_lines), lines, empty=1.0),
-            "alpha_words": ratio(text.per_row(Block.words_having, LETTER, _unicode.LETTER), words, empty=0.0),
-            "stop_words": text.per_row(Block.distinct_known_words, self.stop_words),
+            "alpha_words": ratio(text.per_row(words_having, LETTER, _unicode.LETTER), words, empty=0.0),
+            "stop_words": text.per_row(distinct_known_words, self.stop_words),
         }
 
     def limits(self) -> str:
@@ -176,10 +203,10 @@ class GopherRepetitionFilter(RecipeFilter):
             "dup_line_char_frac": ratio(text.per_row(_repeated_chars, False), chars, empty=0.0),
         }
         for n, _ in self.top_n_grams:
-            top = text.per_row(Block.top_gram_counts, n) * text.per_row(Block.top_gram_sizes, n)
+            top = text.per_row(top_gram_counts, n) * text.per_row(top_gram_sizes, n)
             found[f"top_{n}_gram"] = ratio(top, chars, empty=0.0)
         for n, _ in self.dup_n_grams:
-            found[f"dup_{n}_gram"] = ratio(text.per_row(Block.skipped_gram_chars, n), chars, empty=0.0)
+            found[f"dup_{n}_gram"] = ratio(text.per_row(skipped_gram_chars, n), chars, empty=0.0)
         found["empty"] = chars == 0
         return found
 
@@ -233,14 +260,14 @@ class FineWebQualityFilter(RecipeFilter):
             self.stop_chars = tuple(marks)
 
     def metrics(self, text: TextFeatures) -> dict[str, npt.NDArray[Any]]:
-        lines, newlines = text.per_row(Block.sentence_counts), text.per_row(Block.line_counts) - 1
-        repeated = text.per_row(Block.sentence_chars) - text.per_row(Block.distinct_sentence_chars)
+        lines, newlines = text.per_row(sentence_counts), text.per_row(line_counts) - 1
+        repeated = text.per_row(sentence_chars) - text.per_row(distinct_sentence_chars)
         return {
             "lines": lines,
             "line_punct_ratio": ratio(text.per_row(_ended_lines, self.stop_chars), lines, empty=0.0),
             "short_line_ratio": ratio(text.per_row(_short_lines, self.short_line_length), lines, empty=1.0),
             "char_dup_ratio": ratio(repeated, text.per_row(Block.char_counts) - newlines, empty=0.0),
-            "list_ratio": ratio(newlines, text.per_row(Block.word_counts), empty=1.0),
+            "list_ratio": ratio(newlines, text.per_row(word_counts), empty=1.0),
         }
 
     def limits(self) -> str:
@@ -276,7 +303,7 @@ class C4ParagraphFilter(TextFilter):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_limits(self)
-        check_whole(self, "min_paragraphs", low=1)
+        check_whole("C4ParagraphFilter.min_paragraphs", self.min_paragraphs)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
         return text.per_row(_nth_longest_lines, self.min_paragraphs)
@@ -493,16 +520,16 @@ def _documents_with(rules: Iterable[str]) -> str:
 
 
 def _real_word_mask(block: Block) -> npt.NDArray[np.bool_]:
-    return block.having(LETTER | DIGIT, _unicode.NO_SYMBOL)
+    return having(block, LETTER | DIGIT, _unicode.NO_SYMBOL)
 
 
 def _real_words(block: Block) -> npt.NDArray[np.int64]:
-    return block.count_words(_real_word_mask(block))
+    return count_words(block, _real_word_mask(block))
 
 
 def _real_word_chars(block: Block) -> npt.NDArray[np.int64]:
     chosen = _real_word_mask(block)
-    return np.bincount(block.word_rows[chosen], block.word_lengths[chosen], block.rows).astype(np.int64)
+    return np.bincount(word_rows(block)[chosen], word_lengths(block)[chosen], block.rows).astype(np.int64)
 
 
 def _ellipses(block: Block) -> npt.NDArray[np.int64]:
@@ -514,23 +541,23 @@ def _ellipses(block: Block) -> npt.NDArray[np.int64]:
 
 
 def _printed_lines(block: Block) -> npt.NDArray[np.int64]:
-    return block.count_pieces(block.printed_lines)
+    return count_pieces(block, printed_lines_of(block))
 
 
 def _dashed_lines(block: Block) -> npt.NDArray[np.int64]:
-    lines = block.printed_lines
-    first, after = block.inner_words(lines)
+    lines = printed_lines_of(block)
+    first, after = inner_words(block, lines)
     some = np.flatnonzero(after > first)
-    at, data = block.words.starts[first[some]], block.data
+    at, data = words_of(block).starts[first[some]], block.data
     bullet = (data[at] == 0xE2) & (data[at + 1] == 0x80) & (data[at + 2] == 0xA2)
     return np.bincount(lines.rows[some[(data[at] == ord("-")) | bullet]], minlength=block.rows)
 
 
 def _trailing_off_lines(block: Block) -> npt.NDArray[np.int64]:
-    lines = block.printed_lines
-    first, after = block.inner_words(lines)
+    lines = printed_lines_of(block)
+    first, after = inner_words(block, lines)
     some = np.flatnonzero(after > first)
-    data, end = block.data, block.words.ends[after[some] - 1]
+    data, end = block.data, words_of(block).ends[after[some] - 1]
     a, b, c = data[end - 3], data[end - 2], data[end - 1]
     # The line begins at or before the three dots, for no dot is white space.
     begun = end - 3 >= lines.starts[some]
@@ -539,7 +566,7 @@ def _trailing_off_lines(block: Block) -> npt.NDArray[np.int64]:
 
 
 def _recipe_pieces(block: Block, paragraphs: bool) -> Pieces:
-    return block.between_newlines(2, strip=True) if paragraphs else block.between_newlines(1, strip=False)
+    return between_newlines(block, 2, strip=True) if paragraphs else between_newlines(block, 1, strip=False)
 
 
 def _paragraph_repeats(block: Block) -> npt.NDArray[np.int64]:
@@ -553,9 +580,9 @@ def _line_repeats(block: Block) -> npt.NDArray[np.int64]:
 def _repeat_counts(block: Block, paragraphs: bool) -> npt.NDArray[np.int64]:
     # Repeated pieces, all pieces, and characters of the repeated, side by side: they come from one search.
     pieces = _recipe_pieces(block, paragraphs)
-    again = block.repeats(pieces)
+    again = repeats(block, pieces)
     return np.stack(
-        (block.count_pieces(pieces, again), block.count_pieces(pieces), block.sum_pieces(pieces, again)), axis=1
+        (count_pieces(block, pieces, again), count_pieces(block, pieces), sum_pieces(block, pieces, again)), axis=1
     )
 
 
@@ -569,28 +596,28 @@ def _parts(text: TextFeatures, measure: Any) -> tuple[npt.NDArray[np.int64], npt
 
 
 def _ended_lines(block: Block, stop_chars: tuple[str, ...] | None) -> npt.NDArray[np.int64]:
-    lines, data = block.sentences, block.data
+    lines, data = sentences_of(block), block.data
     if stop_chars is not None:
         marks = tuple(mark.encode() for mark in stop_chars)
         raw = block.raw
         spans = zip(lines.starts.tolist(), lines.ends.tolist(), strict=True)
         chosen = np.fromiter((raw.endswith(marks, start, end) for start, end in spans), np.bool_, len(lines.starts))
-        return block.count_pieces(lines, chosen)
+        return count_pieces(block, lines, chosen)
     last = (data == ord(".")) | (data == ord("!")) | (data == ord("?"))
     if len(at := block.wide_positions(_unicode.TERMINAL)):
         last[at + 1 + (data[at] >= 0xE0) + (data[at] >= 0xF0)] = True
-    return block.count_pieces(lines, last[lines.ends - 1])
+    return count_pieces(block, lines, last[lines.ends - 1])
 
 
 def _short_lines(block: Block, limit: int) -> npt.NDArray[np.int64]:
-    lines = block.sentences
-    return block.count_pieces(lines, block.lengths(lines.starts, lines.ends) <= limit)
+    lines = sentences_of(block)
+    return count_pieces(block, lines, block.lengths(lines.starts, lines.ends) <= limit)
 
 
 def _nth_longest_lines(block: Block, n: int) -> npt.NDArray[np.int64]:
-    lines = block.lines
+    lines = lines_of(block)
     order = np.lexsort((-block.lengths(lines.starts, lines.ends), lines.rows))
-    counts = block.line_counts()
+    counts = line_counts(block)
     first = np.cumsum(counts) - counts
     found = np.zeros(block.rows, np.int64)
     some = np.flatnonzero(counts >= n)

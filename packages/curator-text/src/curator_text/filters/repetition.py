@@ -13,10 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.formatting import count
-from curator_text.features import Block, TextFeatures
-from curator_text.filters.base import TextFilter, at_least, at_most, check_number, check_whole, ratio, share
+from curator_text.features.batch import TextFeatures
+from curator_text.features.block import Block
+from curator_text.features.grams import covered_gram_chars, top_gram_removed
+from curator_text.features.lines import (
+    distinct_paragraph_chars,
+    distinct_paragraphs,
+    distinct_sentence_chars,
+    distinct_sentences,
+    paragraph_chars,
+    paragraph_counts,
+    sentence_chars,
+    sentence_counts,
+)
+from curator_text.features.words import word_counts
+from curator_text.filters.base import TextFilter, at_least, at_most, check_number, ratio, share
 from curator_text.filters.heuristic import check_lang
 
 # n-grams are found from (n-1)-grams, all of which are kept.
@@ -34,7 +47,7 @@ class RepeatedLinesFilter(TextFilter):
         check_number(self, "max_repeated_line_fraction")
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return ratio(text.per_row(Block.distinct_sentences), text.per_row(Block.sentence_counts), empty=0.0)
+        return ratio(text.per_row(distinct_sentences), text.per_row(sentence_counts), empty=0.0)
 
     def limits(self) -> str:
         return f"documents with at least {share(self.max_repeated_line_fraction)} of lines distinct"
@@ -54,7 +67,7 @@ class RepeatedParagraphsFilter(TextFilter):
         check_number(self, "max_repeated_paragraphs_ratio")
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return ratio(text.per_row(Block.distinct_paragraphs), text.per_row(Block.paragraph_counts), empty=0.0)
+        return ratio(text.per_row(distinct_paragraphs), text.per_row(paragraph_counts), empty=0.0)
 
     def limits(self) -> str:
         return f"documents with at least {share(self.max_repeated_paragraphs_ratio)} of paragraphs distinct"
@@ -74,7 +87,7 @@ class RepeatedLinesByCharFilter(TextFilter):
         check_number(self, "max_repeated_lines_char_ratio")
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return ratio(text.per_row(Block.distinct_sentence_chars), text.per_row(Block.sentence_chars), empty=0.0)
+        return ratio(text.per_row(distinct_sentence_chars), text.per_row(sentence_chars), empty=0.0)
 
     def limits(self) -> str:
         return f"documents with at least {share(self.max_repeated_lines_char_ratio)} of the characters of their lines in distinct ones"
@@ -94,7 +107,7 @@ class RepeatedParagraphsByCharFilter(TextFilter):
         check_number(self, "max_repeated_paragraphs_char_ratio")
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        return ratio(text.per_row(Block.distinct_paragraph_chars), text.per_row(Block.paragraph_chars), empty=0.0)
+        return ratio(text.per_row(distinct_paragraph_chars), text.per_row(paragraph_chars), empty=0.0)
 
     def limits(self) -> str:
         return f"documents with at least {share(self.max_repeated_paragraphs_char_ratio)} of the characters of their paragraphs in distinct ones"
@@ -121,8 +134,8 @@ class RepeatingTopNGramsFilter(TextFilter):
         check_lang(self)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        scores = ratio(text.per_row(Block.top_gram_removed, self.n), text.per_row(Block.char_counts), empty=1.0)
-        return np.where(text.per_row(Block.word_counts) < self.n, 1.0, scores)
+        scores = ratio(text.per_row(top_gram_removed, self.n), text.per_row(Block.char_counts), empty=1.0)
+        return np.where(text.per_row(word_counts) < self.n, 1.0, scores)
 
     def limits(self) -> str:
         return f"documents with at most {share(self.max_repeating_ngram_ratio)} of their characters in their most frequent run of {count(self.n, 'word')}"
@@ -152,8 +165,8 @@ class RepeatingDuplicateNGramsFilter(TextFilter):
         check_lang(self)
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:
-        scores = ratio(text.per_row(Block.covered_gram_chars, self.n), text.per_row(Block.char_counts), empty=1.0)
-        return np.where(text.per_row(Block.word_counts) < self.n, 1.0, scores)
+        scores = ratio(text.per_row(covered_gram_chars, self.n), text.per_row(Block.char_counts), empty=1.0)
+        return np.where(text.per_row(word_counts) < self.n, 1.0, scores)
 
     def limits(self) -> str:
         return f"documents with at most {share(self.max_repeating_duplicate_ngram_ratio)} of their characters in runs of {count(self.n, 'word')} that occurred before"
@@ -167,6 +180,6 @@ class RepeatingDuplicateNGramsFilter(TextFilter):
 
 def check_n(stage: Any) -> None:
     """Raise unless ``n`` is a number of words."""
-    check_whole(stage, "n", low=1)
+    check_whole(f"{type(stage).__name__}.n", stage.n)
     if stage.n > MOST_WORDS:
         raise UsageError(f"{type(stage).__name__}.n must be at most {MOST_WORDS}, not {stage.n!r}")

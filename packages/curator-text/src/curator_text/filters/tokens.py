@@ -14,7 +14,8 @@ import pyarrow as pa
 from curator_core.errors import UsageError
 from curator_core.formatting import number
 from curator_core.model.engine_facts import WorkerMetadata
-from curator_text.features import Block, TextFeatures
+from curator_text.features.batch import TextFeatures
+from curator_text.features.block import Block
 from curator_text.filters.base import TextFilter, at_least, between, check_number, check_range, optional, spread
 
 TokenCounter = Callable[[Sequence[str]], list[int]]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curator_core.errors import CuratorError, MissingDependency, UsageError
+from curator_core.errors import CuratorError, MissingDependency, UsageError, check_whole
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.resources import Resources
 from curator_core.model.stage import ProcessingStage
@@ -72,9 +72,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         if not isinstance(self.model, str) or not self.model:
             raise UsageError(f"{name}.model must be a folder or the name of a model on the hub, not {self.model!r}")
         for parameter in ("max_tokens", "max_chars", "batch_tokens"):
-            value = getattr(self, parameter)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name}.{parameter} must be a whole number of 1 or more, not {value!r}")
+            check_whole(f"{name}.{parameter}", getattr(self, parameter), optional=True)
         for parameter in ("revision", "column"):
             value = getattr(self, parameter)
             if not (isinstance(value, str) and value) and not (parameter == "revision" and value is None):

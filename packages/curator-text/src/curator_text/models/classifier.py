@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_different, check_free, texts_of, with_text
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
@@ -40,8 +40,7 @@ class TextClassifier(TextModel):
             raise UsageError(f"{name}.keep must be a list of labels, such as [{self.keep!r}]")
         if self.keep is not None and not self.keep:
             raise UsageError(f"{name}.keep is empty, and would drop every text: name labels, or leave it out")
-        if isinstance(self.top_score, bool) or not isinstance(self.top_score, int) or self.top_score < 1:
-            raise UsageError(f"{name}.top_score must be a whole number of 1 or more, not {self.top_score!r}")
+        check_whole(f"{name}.top_score", self.top_score)
         check_different(self, self.column, self.label_column, self.score_column, self.scores_column)
 
     def describe(self) -> str:

@@ -10,11 +10,10 @@ import pyarrow.compute as pc
 from curator_core.arrow.arrays import array
 from curator_core.arrow.json_column import values_of
 from curator_core.arrow.row_hash import column_of
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_whole
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_free, is_text, not_text, with_text
-from curator_text.filters.base import check_whole
 
 
 @dataclass(kw_only=True)
@@ -82,8 +81,7 @@ class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
         _check_names(self, "column", "id_column", "segment_column")
         if not isinstance(self.separator, str):
             raise UsageError(f"DocumentJoiner.separator must be a text, not {self.separator!r}")
-        if self.max_chars is not None:
-            check_whole(self, "max_chars", low=1)
+        check_whole("DocumentJoiner.max_chars", self.max_chars, optional=True)
 
     def inputs(self) -> list[str]:
         return [self.id_column, self.segment_column, self.column]

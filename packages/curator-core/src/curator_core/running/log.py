@@ -1,0 +1,41 @@
+"""The log of a run as one text: what stages printed and logged, on whichever worker, in order of time."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+from curator_core import storage
+from curator_core.formatting import plain
+from curator_core.worker.stage_log import FOLDER
+
+MOST_LINES = 200_000
+
+
+def write_log(run_dir: str) -> None:
+    """Write ``log.txt`` from what the workers have published so far; nothing where no stage has said a word."""
+    folder = storage.join(run_dir, FOLDER)
+    if not storage.exists(folder):
+        return
+    lines: list[dict[str, Any]] = []
+    more = 0
+    for path in sorted(storage.list_files(folder)):
+        for text in storage.read_bytes(path).splitlines():
+            if len(lines) >= MOST_LINES:
+                more += 1
+            else:
+                lines.append(json.loads(text))
+    lines.sort(key=lambda line: (line["time"], line["worker"]))
+    shown = [_shown(line) for line in lines]
+    if more:
+        shown.append(f"{more:,} more lines are in {FOLDER}/")
+    if shown:
+        storage.write_bytes_atomic(storage.join(run_dir, "log.txt"), ("\n".join(shown) + "\n").encode(), durable=False)
+
+
+def _shown(line: dict[str, Any]) -> str:
+    when = datetime.datetime.fromtimestamp(line["time"], datetime.UTC).isoformat(timespec="milliseconds")
+    return (
+        f"{when.replace('+00:00', 'Z')} {line['worker']} {line['stage'] or '-'} {line['level']} {plain(line['text'])}"
+    )

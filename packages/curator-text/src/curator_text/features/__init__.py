@@ -1,0 +1,103 @@
+"""What text filters measure, computed once for a batch and shared by the filters that follow one another.
+
+Documents are laid out as UTF-8 bytes, half a megabyte at a time, each document followed by a newline that is not its
+own, so that no word, line or URL can reach into the next one. Everything is then a numpy operation over the whole
+block: classes of bytes by a lookup table, words from the edges of white space, lines from newlines, repeated n-grams
+from the repeated (n-1)-grams that start at neighbouring words.
+
+A filter asks for what it needs, and what it needs is computed then, for the documents that are still there::
+
+    from curator_text.features import TextFeatures, word_counts
+
+    text = TextFeatures.of(["some text", None])
+    text.per_row(word_counts)  # array([2, 0])
+
+Questions about characters are methods of `Block`; those about words, n-grams, lines and addresses are functions of a block,
+and any function of a block that answers per document can be asked the same way. What is not per document (where the words
+are, say) is remembered by `curator_text.features.block.once`.
+
+Nothing is decided by a hash: words, lines and n-grams that compare equal here are equal.
+"""
+
+from __future__ import annotations
+
+from curator_text.features.batch import TextFeatures, features_of
+from curator_text.features.block import BLANK, DIGIT, ENGLISH, LETTER, PAREN, Block
+from curator_text.features.grams import (
+    covered_gram_chars,
+    skipped_gram_chars,
+    top_gram_counts,
+    top_gram_removed,
+    top_gram_sizes,
+)
+from curator_text.features.lines import (
+    boilerplate_paragraphs,
+    bullet_sentences,
+    distinct_paragraph_chars,
+    distinct_paragraphs,
+    distinct_sentence_chars,
+    distinct_sentences,
+    ellipsis_sentences,
+    endmark_sentences,
+    line_counts,
+    lines_of,
+    paragraph_chars,
+    paragraph_counts,
+    paragraphs_of,
+    sentence_chars,
+    sentence_counts,
+    sentences_of,
+)
+from curator_text.features.urls import url_chars, urls_of
+from curator_text.features.words import (
+    distinct_known_words,
+    known_word_counts,
+    longest_words,
+    symbol_words,
+    word_chars,
+    word_counts,
+    words_having,
+    words_of,
+)
+
+__all__ = [
+    "BLANK",
+    "DIGIT",
+    "ENGLISH",
+    "LETTER",
+    "PAREN",
+    "Block",
+    "TextFeatures",
+    "boilerplate_paragraphs",
+    "bullet_sentences",
+    "covered_gram_chars",
+    "distinct_known_words",
+    "distinct_paragraph_chars",
+    "distinct_paragraphs",
+    "distinct_sentence_chars",
+    "distinct_sentences",
+    "ellipsis_sentences",
+    "endmark_sentences",
+    "features_of",
+    "known_word_counts",
+    "line_counts",
+    "lines_of",
+    "longest_words",
+    "paragraph_chars",
+    "paragraph_counts",
+    "paragraphs_of",
+    "sentence_chars",
+    "sentence_counts",
+    "sentences_of",
+    "skipped_gram_chars",
+    "symbol_words",
+    "top_gram_counts",
+    "top_gram_removed",
+    "top_gram_sizes",
+    "url_chars",
+    "urls_of",
+    "word_chars",
+    "word_counts",
+    "words_having",
+    "words_of",
+]

@@ -1,0 +1,131 @@
+"""Benchmarks as the file names them: entries with their gates, which of them are chosen, which run in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Value = bool | int | float | str
+
+
+class BenchError(Exception):
+    """The file or an option is wrong, or a command failed; the text says which and what to do."""
+
+
+class Strict(BaseModel):
+    """A part of the file, in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ratio(Strict):
+    """A speed gate that moves with the machine: ``metric`` divided by ``to``, which is ``entry.metric``."""
+
+    metric: str
+    to: str
+    min: float | None = None
+    max: float | None = None
+
+
+class Resources(Strict):
+    """What the command gets, and what the machine must have, or the entry is skipped."""
+
+    cpus: int | None = Field(default=None, ge=1)
+    memory_gb: float = 0.0
+    gpus: int = 0
+
+
+class Data(Strict):
+    """How an entry's data is made, and what it must be then.
+
+    ``sha256`` has a checksum for every pattern of file names. It is that of the rows: of the lines of JSON files in the order
+    of their names, and of the same lines made of the rows of Parquet files, whose bytes differ from one writer to the next.
+    """
+
+    make: str
+    sha256: dict[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_command(cls, given: Any) -> Any:
+        return {"make": given} if isinstance(given, str) else given
+
+
+class Entry(Strict):
+    """One benchmark."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    about: str = ""
+    tags: tuple[str, ...] = ()
+    data: Data | None = None
+    command: str
+    peer: str | None = None
+    env: dict[str, str] = {}
+    resources: Resources = Resources()
+    timeout_s: float = 600.0
+    repeats: int = Field(default=3, ge=1)
+    exact: dict[str, Value] = {}
+    min: dict[str, float] = {}
+    max: dict[str, float] = {}
+    ratio: tuple[Ratio, ...] = ()
+
+    @property
+    def compared_with(self) -> set[str]:
+        """The entries that this one's ratios need."""
+        return {ratio.to.partition(".")[0] for ratio in self.ratio}
+
+
+class Suite(Strict):
+    """The whole file."""
+
+    entries: tuple[Entry, ...] = ()
+
+
+def load(path: Path) -> list[Entry]:
+    """The entries of a file; raises ``BenchError`` with the place of what is wrong in it."""
+    try:
+        suite = Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except OSError as error:
+        raise BenchError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise BenchError(f"{path}: {error}") from error
+    names = [entry.name for entry in suite.entries]
+    for entry in suite.entries:
+        if names.count(entry.name) > 1:
+            raise BenchError(f"{path}: two entries are named {entry.name!r}; rename one")
+        for ratio in entry.ratio:
+            if (other := ratio.to.partition(".")[0]) not in names or "." not in ratio.to:
+                raise BenchError(
+                    f"{path}: {entry.name}: ratio.to is {ratio.to!r}; it must be ENTRY.METRIC, and there is "
+                    f"{'such an entry but no metric' if other in names else f'no entry {other!r}'}"
+                )
+            if ratio.min is None and ratio.max is None:
+                raise BenchError(f"{path}: {entry.name}: the ratio of {ratio.metric!r} has neither min nor max")
+    return list(suite.entries)
+
+
+def choose(entries: list[Entry], tags: Iterable[str], only: Iterable[str]) -> list[Entry]:
+    """The entries with one of the tags or names (all, if none is given), and those they are compared with."""
+    tags, only = set(tags), set(only)
+    known_tags, names = {tag for entry in entries for tag in entry.tags}, {entry.name for entry in entries}
+    for what, wanted, known in (("tag", tags, known_tags), ("entry", only, names)):
+        if unknown := sorted(wanted - known):
+            raise BenchError(f"no {what} {unknown[0]!r}; there are: {', '.join(sorted(known)) or 'none'}")
+    chosen = {e.name for e in entries if (not tags and not only) or e.name in only or tags & set(e.tags)}
+    while more := {name for e in entries if e.name in chosen for name in e.compared_with} - chosen:
+        chosen |= more
+    return [entry for entry in entries if entry.name in chosen]
+
+
+def groups(entries: list[Entry]) -> list[list[Entry]]:
+    """Entries that are compared with one another, together; in the order of the file."""
+    found: list[list[Entry]] = []
+    for entry in entries:
+        tied = [g for g in found if any(entry.name in o.compared_with or o.name in entry.compared_with for o in g)]
+        merged = [*(one for group in tied for one in group), entry]
+        found = [group for group in found if group not in tied] + [merged]
+    return found
