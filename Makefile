@@ -83,6 +83,10 @@ format: sync ## format the code and mend what lint can mend
 wheels: sync ## build every package, install each wheel alone into a fresh environment, import it
 	@$(BIN)/python tools/check_wheels.py $(ARGS)
 
+.PHONY: docs-check
+docs-check: sync ## run every example of the documentation, with the packages as users get them
+	@$(BIN)/python tools/docs_check.py $(ARGS)
+
 .PHONY: bench
 bench: sync-all ## run the quick benchmarks and their gates
 	@$(BIN)/python tools/bench.py --tag quick $(ARGS)

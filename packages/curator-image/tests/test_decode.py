@@ -330,6 +330,21 @@ def test_stray_bytes_in_front_of_a_picture_are_not_walked_in_python(stray: bytes
     assert time.process_time() - started < 0.3
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("stray", [b"\x00", b"\x11\x22\xff\x00\x33", b"\xff\xff"])
+def test_stray_bytes_between_segments_cost_no_picture(stray: bytes, progressive: bool) -> None:
+    data = encode(photo(60, 40), progressive=progressive)
+    clean, _ = decode_batch([data], 32)
+    at = 2
+    while data[at + 1] != 0xDA:
+        odd = data[:at] + stray + data[at:]
+        made, errors = decode_batch([odd], 32)
+        # In front of the first segment they hide what the file is.
+        assert errors == {} or at == 2
+        assert errors or np.array_equal(made, clean)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
 def test_bits_that_do_not_decode_are_corrupt() -> None:
     data = bytearray(encode(photo(200, 200), quality=95))
     middle = len(data) // 2

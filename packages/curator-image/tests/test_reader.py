@@ -399,6 +399,39 @@ def test_json_fields_are_filled_from_parquet_too(tmp_path: Path) -> None:
     assert rows[0]["members"] == ["jpg", "json"]
 
 
+def test_parquet_with_a_broken_footer_is_a_record(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"bytes": [picture()], "a column with a long name": [1]}), path)
+    data = path.read_bytes()
+    end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    broken = 0
+    for at in range(end, len(data), 3):
+        path.write_bytes(data[:at] + b"\xa4\x00\xff"[: len(data) - at] + data[at + 3 :])
+        stage = ImageRead()
+        try:
+            _, rows = read(stage, str(path))
+        except UsageError:  # the columns have other names now
+            continue
+        assert stage.recorder.read == len(rows) + sum(reject.rows for reject in stage.recorder.rejects)
+        broken += bool(stage.recorder.rejects)
+    assert broken > 10
+
+
+def test_texts_of_parquet_that_are_not_utf8_cost_no_picture(tmp_path: Path) -> None:
+    captions = pa.array(["caf\xe9".encode("latin-1"), b"fine", None], pa.binary()).view(pa.string())
+    path = str(tmp_path / "t.parquet")
+    pq.write_table(pa.table({"bytes": [picture(n) for n in range(3)], "caption": captions, "key": captions}), path)
+    stage = ImageRead()
+    _, rows = read(stage, path)
+    assert [(row["key"], row["caption"], row["odd"]) for row in rows] == [
+        ("caf\xe9", "caf\xe9", "text not UTF-8"),
+        ("fine", "fine", None),
+        ("000000002", None, None),
+    ]
+    strict = ImageRead(reject_odd=["text not UTF-8"])
+    assert [row["key"] for row in read(strict, path)[1]] == ["fine", "000000002"]
+
+
 def test_a_column_of_parquet_that_has_one_of_our_names_is_kept(tmp_path: Path) -> None:
     table = pa.table({"image": [picture(1)], "bytes": [12], "format": ["A4"], "shard": ["s"], "odd": [True]})
     path = str(tmp_path / "t.parquet")

@@ -28,6 +28,7 @@ from curator_image.decode.probe import (
     check_closed,
     check_size,
     probe,
+    without_stray_bytes,
 )
 
 Pixels = NDArray[np.uint8]
@@ -260,8 +261,9 @@ def _turbo(data: bytes, header: Header, scale: int) -> Pixels:
     except ValueError as error:
         message = str(error)
         if any(text in message for text in _HARMLESS):
+            # Between the segments of the header they are an error even to a lenient reader, so they are taken out.
             try:
-                return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=False, **sizes))
+                return np.asarray(simplejpeg.decode_jpeg(without_stray_bytes(data), "RGB", strict=False, **sizes))
             except ValueError as again:
                 message = str(again)
         check_closed("jpeg", data)  # its reason is the better one

@@ -235,6 +235,25 @@ def _jpeg(data: bytes) -> Header:
     raise BadImage(TRUNCATED, "the JPEG ends before its frame header")
 
 
+def without_stray_bytes(data: bytes) -> bytes:
+    """A JPEG without the bytes that stand between its segments; the same file from its first scan on."""
+    kept, at = [data[:2]], 2
+    for _ in range(_MAX_STEPS):
+        start = data.find(b"\xff", at)
+        found = _NOT_FF.search(data, start) if start >= 0 else None
+        if found is None:
+            break
+        mark, at = data[found.start()], found.end()
+        if mark == 0xDA:
+            return b"".join([*kept, data[at - 2 :]])
+        if mark in _BARE or mark == 0:
+            continue
+        end = at + int.from_bytes(data[at : at + 2], "big")
+        kept.append(data[at - 2 : end])
+        at = end
+    return data
+
+
 def _scans(data: bytes, at: int, channels: int, *, progressive: bool) -> int:
     """How many scans follow a frame header. Where the first holds all channels of a frame that is not progressive, it is
     the only one that is decoded.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from curator_core.errors import UsageError
 from curator_image.batch import CAPTION, KEY, ODD, PICTURES
 from curator_image.decode.probe import BadImage, probe
 from curator_image.reading.options import ReadOptions, named_fields
-from curator_image.reading.rows import FIXED, JSON_TYPES, Rows, lift, parsed
+from curator_image.reading.rows import FIXED, JSON_TYPES, NOT_UTF8, Odd, Rows, decoded, lift, parsed
 from curator_image.reading.samples import Bad, extension_of
 from curator_image.tar.read import MEMBER_TOO_LARGE
 
@@ -29,26 +29,42 @@ def parquet_tables(path: str, options: ReadOptions) -> Iterator[pa.Table | Bad]:
     with storage.open_input(path) as stream:
         try:
             file = pq.ParquetFile(stream)
-        except pa.ArrowInvalid as error:
-            yield Bad(BROKEN_PARQUET, "footer", str(error))
+            part = _Part(path, options, file.schema_arrow)
+            groups = [
+                _rows_and_rows_at_once(file.metadata, group, part.column, options)
+                for group in range(file.num_row_groups)
+            ]
+        except _DAMAGE as error:
+            yield Bad(BROKEN_PARQUET, "footer", _text_of(error))
             return
-        part = _Part(path, options, file.schema_arrow)
         first = 0
-        for group in range(file.num_row_groups):
+        for group, (rows, at_once) in enumerate(groups):
             # Row groups one by one: an image column may be large, and a broken one must not hide the others.
             row = first
-            first += file.metadata.row_group(group).num_rows
-            try:
-                for batch in file.iter_batches(_rows_at_once(file.metadata, group, part.column, options), [group]):
-                    table = pa.Table.from_batches([batch])
-                    yield from part.tables(table, row)
-                    row += batch.num_rows
-            except (pa.ArrowInvalid, OSError) as error:
-                yield Bad(BROKEN_PARQUET, f"rows {row} to {first - 1}", str(error), rows=first - row)
+            first += rows
+            batches = file.iter_batches(at_once, [group])
+            while row < first:
+                try:
+                    table = pa.Table.from_batches([next(batches)])
+                except (*_DAMAGE, StopIteration) as error:
+                    yield Bad(BROKEN_PARQUET, f"rows {row} to {first - 1}", _text_of(error), rows=first - row)
+                    break
+                yield from part.tables(table, row)
+                row += table.num_rows
 
 
-def _rows_at_once(metadata: Any, group: int, column: str, options: ReadOptions) -> int:
-    """How many rows to ask for: those of a batch, or fewer where the images of the row group are large."""
+# What pyarrow raises for bytes that are no Parquet.
+_DAMAGE = (pa.ArrowException, ValueError, OSError)
+
+
+def _text_of(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error  # the disk or the network, and not the file
+    return str(error).strip() or "it ends too soon"
+
+
+def _rows_and_rows_at_once(metadata: Any, group: int, column: str, options: ReadOptions) -> tuple[int, int]:
+    """How many rows a row group has, and how many to ask for: those of a batch, or fewer where its images are large."""
     found = metadata.row_group(group)
     rows: int = found.num_rows
     size: int = sum(
@@ -56,7 +72,7 @@ def _rows_at_once(metadata: Any, group: int, column: str, options: ReadOptions) 
         for chunk in map(found.column, range(found.num_columns))
         if chunk.path_in_schema.split(".")[0] == column
     )
-    return max(1, min(options.images_per_batch, options.bytes_per_batch * rows // max(1, size)))
+    return rows, max(1, min(options.images_per_batch, options.bytes_per_batch * rows // max(1, size)))
 
 
 class _Part:
@@ -73,10 +89,10 @@ class _Part:
 
     def tables(self, table: pa.Table, first: int) -> Iterator[pa.Table | Bad]:
         """The images among the rows, which begin with row ``first`` of the file."""
+        table, mended = _with_texts(table)
         keys = self._keys(table)
-        captions = _values(table, CAPTION)
-        notes = _values(table, "json")
-        rows = Rows({}, ())
+        beside = {ext: _are_there(table, name) for ext, name in (("txt", CAPTION), ("json", "json"))}
+        rows = Rows({}, (), self._options.reject_odd)
         good: list[int] = []
         for row, data in enumerate(_encoded(table.column(self.column))):
             key = keys[row] or f"{first + row:09d}"
@@ -90,9 +106,12 @@ class _Part:
                 yield Bad(error.reason, key, error.message, data)
                 continue
             ext = extension_of(header.format)
-            members = {ext: data}
-            members |= {other: b"" for other, has in (("txt", captions[row]), ("json", notes[row])) if has is not None}
-            rows.add(key, self._path, ext, header, members)
+            members = {ext: data} | {other: b"" for other, there in beside.items() if there[row]}
+            try:
+                rows.add(key, self._path, ext, header, members, odd=[NOT_UTF8] if row in mended else [])
+            except Odd as error:
+                yield Bad(error.reason, key, error.message, data)
+                continue
             good.append(row)
             if rows.bytes >= self._options.bytes_per_batch:
                 yield self._made(rows, table.take(array(good, pa.int64())))
@@ -179,9 +198,27 @@ def _encoded(images: pa.ChunkedArray) -> Iterator[bytes]:
             yield found.as_py() or b"" if value.is_valid else b""
 
 
-def _values(table: pa.Table, name: str) -> Sequence[Any]:
-    values: Sequence[Any] = table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
-    return values
+def _with_texts(table: pa.Table) -> tuple[pa.Table, set[int]]:
+    """The table with texts that are UTF-8, and the rows where they were not: Parquet does not check what it is given."""
+    mended: set[int] = set()
+    for place, column in enumerate(table.schema):
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            continue
+        try:
+            table.column(place).validate(full=True)
+        except pa.ArrowInvalid:
+            found = [None if raw is None else decoded(raw) for raw in table.column(place).cast(pa.binary()).to_pylist()]
+            mended |= {row for row, value in enumerate(found) if value is not None and value[1] == NOT_UTF8}
+            texts = array([None if value is None else value[0] for value in found], pa.string())
+            table = table.set_column(place, column.name, texts.cast(column.type))
+    return table, mended
+
+
+def _are_there(table: pa.Table, name: str) -> list[bool]:
+    if name not in table.column_names:
+        return [False] * table.num_rows
+    there: list[bool] = table.column(name).is_valid().to_pylist()
+    return there
 
 
 def _free_name(name: str, table: pa.Table) -> str:

@@ -141,11 +141,18 @@ class Rows:
         """How many columns the sidecars and JSON fields fill so far."""
         return len(self._extra)
 
-    def add(self, key: str, shard: str, ext: str, header: Header, members: Mapping[str, bytes]) -> None:
-        """One sample, whose image is the member ``ext``; `Odd` if it is odd in an unwanted way, and nothing is added."""
-        odd: dict[str, None] = {}
+    def add(
+        self, key: str, shard: str, ext: str, header: Header, members: Mapping[str, bytes], odd: Iterable[str] = ()
+    ) -> None:
+        """One sample, whose image is the member ``ext``; `Odd` if it is odd in an unwanted way, and nothing is added.
+
+        ``odd`` is what was found out about it before.
+        """
+        noted: dict[str, None] = {}
+        for what in odd:
+            self._note(noted, what, "a column of its row")
         if misnamed(ext, header.format):
-            self._note(odd, WRONG_EXTENSION, f"named .{ext}, but the bytes are {header.format}")
+            self._note(noted, WRONG_EXTENSION, f"named .{ext}, but the bytes are {header.format}")
         values: dict[str, str | bytes] = {}
         facts: Any = None
         for other, body in members.items():
@@ -155,16 +162,16 @@ class Rows:
                 values[other] = body
                 continue
             values[other], strange = decoded(body)
-            self._note(odd, strange, f"the member .{other}")
+            self._note(noted, strange, f"the member .{other}")
             if is_json(other):
                 value, wrong = parsed(str(values[other]))
-                self._note(odd, BROKEN_JSON if wrong else None, f".{other}: {wrong}")
+                self._note(noted, BROKEN_JSON if wrong else None, f".{other}: {wrong}")
                 facts = value if other.lower() == "json" else facts
         row = len(self)
         fixed = (key, shard, ext, header.format, header.width, header.height, list(members), members[ext])
         for name, value in zip(FIXED, fixed, strict=True):
             self._fixed[name].append(value)
-        self._fixed[ODD].append(", ".join(odd) or None)
+        self._fixed[ODD].append(", ".join(noted) or None)
         for other, value in values.items():
             name = column_of(other, self._json_fields)
             self._extra.setdefault(name, {})[row] = value
