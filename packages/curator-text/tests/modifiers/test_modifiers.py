@@ -260,7 +260,7 @@ def test_a_column_of_nulls_stays_as_it_is():
         (lambda: UrlRemover(output_column=""), "output_column must be the name of a column"),
         (lambda: UrlRemover(replacement=None), "must be a text, not None"),
         (lambda: UrlRemover().apply("one text"), "in brackets"),
-        (lambda: UrlRemover().apply(pa.array([1])), "the column is int64: put Cast"),
+        (lambda: UrlRemover().apply(pa.array([1])), "these values are int64: cast them first, as Cast does"),
         (lambda: BoilerplateLineRemover(phrases=[""]), "must not hold an empty text"),
         (lambda: BoilerplateLineRemover(phrases=[1]), "must be a list of phrases"),
         (lambda: LineRemover(patterns="x"), "must be a list of lines"),
