@@ -37,7 +37,7 @@ def main() -> int:
     options = parser.parse_args()
     known = packages()
     with tempfile.TemporaryDirectory(prefix="curator-wheels-") as scratch:
-        wheels = _build(known, Path(scratch) / "dist")
+        wheels = build(known, Path(scratch) / "dist")
         failed = [package.name for package in known if not _works(package, known, wheels, Path(scratch))]
         if options.keep:
             shutil.copytree(Path(scratch) / "dist", options.keep, dirs_exist_ok=True)
@@ -46,7 +46,8 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _build(known: list[Package], dist: Path) -> dict[str, Path]:
+def build(known: list[Package], dist: Path) -> dict[str, Path]:
+    """Build all packages into ``dist``; the wheel of each, by name."""
     # Without sources, siblings are ordinary requirements, as they are for a user.
     _run(UV, "build", "--quiet", "--all-packages", "--no-sources", "--out-dir", str(dist))
     found: dict[str, Path] = {}

@@ -18,7 +18,7 @@ from curator_image.models.source import HubFile
 from curator_image.models.weights import read_weights
 
 LAION_HEAD = "laion/clip-autokeras-binary-nsfw"
-# The name above is what the head is known by; the file is in LAION's repository, here at a fixed commit. It is the
+# The name above is the head's usual one; the file is in LAION's repository, here at a fixed commit. It is the
 # PyTorch form that LAION made of the Keras model; the Keras form itself is read as well (see read_weights).
 _LAION_URL = (
     "https://raw.githubusercontent.com/LAION-AI/CLIP-based-NSFW-Detector/"

@@ -28,7 +28,7 @@ class BadServer:
         self.open = self.most = 0
         self.agents: set[str] = set()
         self.flaky_left = 2
-        self.released = threading.Event()
+        self.three = asyncio.Barrier(3)  # where answers wait until three are asked for at once
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -40,8 +40,6 @@ class BadServer:
         return f"http://{host}:{self.port}/{path.lstrip('/')}"
 
     def close(self) -> None:
-        self.released.set()
-
         async def stop() -> None:
             self._server.close()
             self._second.close()
@@ -82,8 +80,10 @@ class BadServer:
         body = picture()
         if name.startswith(("ok", "café", "caf%C3%A9")):
             number = sum(path.encode())
-            await asyncio.sleep(0.005)
             self._send(writer, 200, picture(color=(number % 256, 30, 90)))
+        elif name.startswith("together"):
+            await self.three.wait()
+            self._send(writer, 200, body)
         elif name == "png":
             self._send(writer, 200, picture("PNG"), {"Content-Type": "application/octet-stream"})
         elif name == "avif":
@@ -121,7 +121,7 @@ class BadServer:
         elif name == "empty":
             self._send(writer, 200, b"")
         elif name == "hang":
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()  # until the server is closed
         elif name == "drip":
             writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n".encode())
             for byte in body:

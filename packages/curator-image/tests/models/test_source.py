@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from curator_core import UsageError
+from curator_core.testing.loopback import loopback_only
 from curator_image.models.source import (
     PINNED,
+    HttpsRedirects,
     HubFile,
     ModelNotFound,
     cache_folder,
@@ -75,16 +79,25 @@ def test_a_file_name_is_looked_up_in_a_local_folder(tmp_path: Path) -> None:
 def test_an_address_is_kept_in_the_cache_and_not_fetched_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CURATOR_MODEL_CACHE", str(tmp_path))
     url = "https://models.invalid/head.pth"
-    with pytest.raises(ModelNotFound) as caught:
+    with loopback_only(), pytest.raises(ModelNotFound) as caught:
         locate_file(HubFile(url))
-    told = str(caught.value)
-    assert "could not be downloaded" in told
+    message = str(caught.value)
+    assert "could not be downloaded" in message
     # What the error says to do works: the file is put where it says, and found there.
-    target = Path(told.split("put it at ")[1].split("'")[1])
+    target = Path(message.split("put it at ")[1].split("'")[1])
     assert cache_folder() in target.parents
     target.parent.mkdir(parents=True)
     target.write_bytes(b"weights")
     assert locate_file(HubFile(url)).read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("target", ["http://169.254.169.254/latest", "http://127.0.0.1/head.pth", "ftp://127.0.0.1/a"])
+def test_a_redirect_to_an_address_without_encryption_is_refused(target: str) -> None:
+    # Inside, nothing has a certificate for the name that was asked for: with https alone no redirect leads there.
+    request = urllib.request.Request("https://models.invalid/head.pth")
+    with pytest.raises(urllib.error.URLError, match="https only"):
+        HttpsRedirects().redirect_request(request, None, 302, "Found", {}, target)
+    assert HttpsRedirects().redirect_request(request, None, 302, "Found", {}, "https://a.invalid/b") is not None
 
 
 def test_an_address_without_encryption_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +107,7 @@ def test_an_address_without_encryption_is_refused(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.models
-def test_where_the_name_of_the_hub_is_not_known_nobody_waits_for_retries(
+def test_where_the_name_of_the_hub_has_no_address_there_is_no_wait_for_retries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
@@ -106,11 +119,10 @@ def test_where_the_name_of_the_hub_is_not_known_nobody_waits_for_retries(
         lambda: locate_folder("openai/clip-vit-large-patch14"),
         lambda: locate_file(HubFile("ttj/sac-logos-ava1-l14-linearMSE", "model.safetensors")),
     ):
-        with pytest.raises(
-            ModelNotFound, match=r"there is no network, or nobody knows the name 'models\.invalid'"
-        ) as told:
+        message = r"there is no network, or the name 'models\.invalid' has no address"
+        with loopback_only(), pytest.raises(ModelNotFound, match=message) as error:
             locate()
-        assert "hf download" in str(told.value)
+        assert "hf download" in str(error.value)
     assert not caplog.records
 
 

@@ -72,7 +72,7 @@ class MemoryGate:
     """Holds back new downloads while results that wait for their turn take more than ``limit`` bytes.
 
     Results are taken in order. The one whose turn it is always gets through, and one that has begun is never stopped
-    while it holds a place at its host: so nothing can wait for ever, and what is held stays below ``limit`` and one
+    while it holds a place at its host: so no download waits forever, and what is held stays below ``limit`` and one
     answer for every place.
     """
 

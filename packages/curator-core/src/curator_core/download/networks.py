@@ -42,7 +42,7 @@ _SPECIAL_6 = (
     "2620:4f:8000::/48",  # AS112
     "3fff::/20",  # documentation
 )
-# Services of clouds that give credentials or secrets to whoever asks from inside. They stay refused when all private
+# Services of clouds that give credentials or secrets to any client inside. They stay refused when all private
 # networks are allowed, unless a network that holds them is listed.
 _METADATA = (
     "100.100.100.200/32",  # Alibaba Cloud

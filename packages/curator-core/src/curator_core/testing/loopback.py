@@ -25,7 +25,7 @@ def loopback_only(names: Mapping[str, Answers] | None = None) -> Iterator[list[s
         name = host.decode() if isinstance(host, bytes) else host
         answers = table.get(name or "localhost")
         if answers is None:
-            # Numbers in any spelling (127.1, 0x7f.1) are resolved without asking a server; of all else none is known.
+            # Numbers in any spelling (127.1, 0x7f.1) are resolved without asking a server; all else has no address here.
             return real_lookup(host, port, family, type, proto, flags | socket.AI_NUMERICHOST)
         found = answers() if callable(answers) else answers
         return [entry for address in found for entry in real_lookup(address, port, 0, type, proto, flags)]

@@ -121,7 +121,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
         return [*made, *([BYTES] if self._gives_bytes else []), *([CAPTION] if self.caption_column else [])]
 
     def needed_by(self, columns: frozenset[str]) -> ImageFetch:
-        """The images themselves travel on only if somebody reads them; they are in the tars in any case."""
+        """The images themselves are sent on only if a later stage reads them; they are in the tars in any case."""
         twin = self.with_()
         if self.keep_bytes is None:
             twin._gives_bytes = BYTES in columns
@@ -138,7 +138,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
             self._client = None
 
     def process(self, task: DocumentBatch) -> ImageBatch | None:
-        """The images that came, as a batch; the tar and its status rows stand when this returns."""
+        """The images that came, as a batch; the tar and its status rows are written when this returns."""
         table = self._renamed(task.to_pyarrow())
         name = task.task_id or "part"
         asked = self._asked(table, name)
@@ -325,7 +325,7 @@ class ImageDownload(CompositeStage[EmptyTask, ImageBatch]):
     (``json``), and ``<shard>.status.parquet`` with one row per address: how it ended and why, HTTP status, attempts,
     where it was redirected, size, SHA-256, format, width and height. What did not come is counted by reason.
 
-    A shard that stands is not downloaded again when a run is resumed or repeated; with ``retry_failed`` the addresses
+    A finished shard is not downloaded again when a run is resumed or repeated; with ``retry_failed`` the addresses
     in it that failed for a passing reason (timeout, DNS, connection, 429, 5xx) are tried again, and only these.
 
     At most ``concurrency`` requests at a time run in one worker, ``per_host`` of them at one host. Attempts that fail
@@ -400,7 +400,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Earlier:
-    """A shard that stands from an earlier attempt at the same request."""
+    """A finished shard of an earlier attempt at the same request."""
 
     rows: list[dict[str, Any]]
     tar: FileRecord
@@ -480,7 +480,7 @@ def _members(item: _Asked, row: Mapping[str, Any], data: bytes) -> Iterator[tupl
 
 
 def _same_checksum(expected: str, data: bytes) -> bool:
-    """Whether the data has this MD5, SHA-1 or SHA-256, told apart by length; it finds damage, not forgery."""
+    """Whether the data has this MD5, SHA-1 or SHA-256, by its length; this finds damage, not forgery."""
     kinds = {32: "md5", 40: "sha1", 64: "sha256"}
     kind = kinds.get(len(expected.strip()))
     if kind is None:

@@ -19,7 +19,7 @@ from curator_image.exact import Matrix, logistic, row_sums
 
 Floats = NDArray[np.float32]
 
-# Where the Linear layers stand in the published aesthetic heads; Dropout stands between them, and no activation does.
+# The places of the Linear layers in the published aesthetic heads. Between them is Dropout, and no activation.
 _LINEAR_MSE = (0, 2, 4, 6, 7)
 _MIN_SPREAD = 1e-10
 

@@ -18,7 +18,7 @@ CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
 _RESAMPLE = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
 # Filters that torch has, and the nearest of them for those that it has not.
 _ON_DEVICE = {"lanczos": "bicubic", "box": "bilinear"}
-# What the models of stages' defaults need, at their pinned revisions: known before they are downloaded.
+# What the models of stages' defaults need, at their pinned revisions: for planning before they are downloaded.
 PUBLISHED = {"openai/clip-vit-large-patch14": Picture(224, 224, "crop", "bicubic")}
 
 

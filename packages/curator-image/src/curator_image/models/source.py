@@ -21,10 +21,10 @@ from typing import Any
 
 from curator_core.errors import CuratorError, MissingDependency, UsageError
 
-# Weights that nobody has to unpickle; a repository that has none is refused with a word on converting it.
+# Weights that need no unpickling; a repository without them is refused, with a hint how to convert it.
 FOLDER_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
 
-# Commits of the models that stages name by default: the id alone means this revision, for everybody and for ever.
+# Commits of the models that stages name by default: the id alone is pinned to this revision.
 PINNED = {
     "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
     "ttj/sac-logos-ava1-l14-linearMSE": "1e77fa05081323d99725fc40a9bf9f88180490e7",
@@ -41,7 +41,7 @@ class ModelNotFound(CuratorError):
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """One file of a model repository, or of an https address; ``sha256`` is checked where it is known."""
+    """One file of a model repository, or of an https address; ``sha256`` is checked where it is given."""
 
     model: str
     filename: str = ""
@@ -184,7 +184,7 @@ def _check_reachable(hub: Any) -> None:
     try:
         socket.getaddrinfo(host, 443)
     except OSError as error:
-        raise ConnectionError(f"there is no network, or nobody knows the name {host!r}: {error.strerror}") from error
+        raise ConnectionError(f"there is no network, or the name {host!r} has no address: {error.strerror}") from error
 
 
 def _check_folder(model: str, folder: Path) -> None:
@@ -234,6 +234,15 @@ def _checked(path: Path, expected: str | None) -> Path:
     return path
 
 
+class HttpsRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to https alone. Its certificates see to it that no service inside can answer."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not newurl.startswith("https://"):
+            raise urllib.error.URLError(f"it redirects to {newurl!r}, and models are fetched over https only")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _fetch(file: HubFile) -> Path:
     url = file.model
     folder = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16]
@@ -244,8 +253,7 @@ def _fetch(file: HubFile) -> Path:
     if not url.startswith("https://"):
         raise UsageError(f"a model is fetched over https only, not from {url!r}: download it and give its path")
     try:
-        # The scheme was checked above; a redirect to another one is refused by urllib's own handler for file:.
-        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310
+        with urllib.request.build_opener(HttpsRedirects()).open(url, timeout=60) as answer:
             folder.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=folder)
             try:

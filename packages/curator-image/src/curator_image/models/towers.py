@@ -60,7 +60,7 @@ class Batcher:
                     ) from error
                 self.size = max(1, min(self.size, stop - start) // 2)
                 self.retries += 1
-                _LOG.warning("out of memory with %d items at a time, going on with %d", stop - start, self.size)
+                _LOG.warning("out of memory with %d items at a time, continuing with %d", stop - start, self.size)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
@@ -128,7 +128,7 @@ class ImageTower:
 
         def part(start: int, stop: int) -> Any:
             with warnings.catch_warnings():
-                # Arrow's memory is read-only, and so do we treat it.
+                # Arrow's memory is read-only; nothing here writes to it.
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
                 chunk = torch.from_numpy(pixels[start:stop])
             if self.device == "cuda":
@@ -151,7 +151,7 @@ class ImageTower:
         height, width = self.preprocessing.target or (224, 224)
         peaks = []
         with torch.inference_mode():
-            # The first round is thrown away: libraries take their workspaces then.
+            # The first round does not count: libraries allocate their workspaces then.
             for count in (8, 8, 16):
                 torch.cuda.reset_peak_memory_stats()
                 self.forward(torch.zeros((count, height, width, 3), dtype=torch.uint8, device=self.device))
@@ -247,7 +247,7 @@ def choose_device(device: str, wants_gpu: bool) -> str:
     if device == "auto":
         if available and not wants_gpu:
             _LOG.warning(
-                "a GPU is here but was not asked for, so the model runs on the CPU: set gpu_memory_gb to use it"
+                "there is a GPU, but the stage did not ask for it, so the model runs on the CPU: set gpu_memory_gb to use it"
             )
         return "cuda" if available and wants_gpu else "cpu"
     return device
@@ -285,7 +285,7 @@ def threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the report that half of a two-tower checkpoint is not used, which is what we want, and progress bars."""
+    """Without progress bars, and without the report that half of a two-tower checkpoint is not used, as intended."""
     from transformers.utils import logging as library
 
     before = library.get_verbosity()

@@ -49,7 +49,7 @@ def read_weights(path: str | Path) -> Weights:
     except (OSError, EOFError, KeyError, struct.error, zipfile.BadZipFile) as error:
         raise UnreadableWeights(f"the weights {str(path)!r} cannot be read: {error}") from error
     raise UnreadableWeights(
-        f"the weights {str(path)!r} are of no known format: give a .safetensors or .pth file, a Keras SavedModel "
+        f"the weights {str(path)!r} are of a format that is not read: give a .safetensors or .pth file, a Keras SavedModel "
         "folder (with saved_model.pb and variables/), or a zip of one of these"
     )
 

@@ -1,0 +1,206 @@
+"""Does a page of documentation work for its reader? Runs its blocks in order, in one folder, as a reader would.
+
+A block is what stands between fences. The word behind the fence says what becomes of it:
+
+- ``sh`` is run by bash, ``python`` in one interpreter for the whole page, ``sql`` by DuckDB;
+- ``yaml`` with stages is a pipeline file and is run, other YAML is put into one and checked; ``toml`` is parsed;
+- a block whose first line is ``# name.yaml`` or ``# name.py`` is saved under that name instead, for later blocks;
+- ``text`` behind a block is what that block prints: ``…`` stands for anything, and times may differ;
+- ``not run: REASON`` behind the language, for what needs a cluster, a network or a GPU: it is parsed all the same.
+
+Needs nothing but Python: it is run by the one that the packages are installed for.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import io
+import linecache
+import re
+import subprocess
+import sys
+import tomllib
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LANGUAGES = ("sh", "python", "sql", "yaml", "toml", "text")
+MARK = "not run: "
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: where it begins, what it is in, why it is not run (empty: it is), and what it says."""
+
+    line: int
+    language: str
+    not_run: str
+    text: str
+
+    @property
+    def file(self) -> str:
+        """The name to save it under, if its first line says so."""
+        found = re.match(r"# ([\w-]+\.(?:yaml|py))\n", self.text)
+        return found[1] if found else ""
+
+
+class WrongPageError(Exception):
+    """A block that does not do what the page says."""
+
+
+def blocks_of(text: str) -> list[Block]:
+    """The fenced blocks of a page, with what is written about each; a fence that says nothing usable is an error."""
+    found: list[Block] = []
+    opened: tuple[int, str] | None = None
+    lines: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.startswith("```"):
+            lines.append(line)
+        elif opened is None:
+            opened, lines = (number, line[3:].strip()), []
+        else:
+            language, _, rest = opened[1].partition(" ")
+            if language not in LANGUAGES:
+                raise WrongPageError(f"line {opened[0]}: a block is one of {', '.join(LANGUAGES)}, not {language!r}")
+            if rest and (not rest.startswith(MARK) or not rest.removeprefix(MARK).strip()):
+                raise WrongPageError(
+                    f"line {opened[0]}: behind the language stands `{MARK}REASON` or nothing, not {rest!r}"
+                )
+            found.append(Block(opened[0], language, rest.removeprefix(MARK), "\n".join(lines) + "\n"))
+            opened = None
+    if opened:
+        raise WrongPageError(f"line {opened[0]}: the block does not end")
+    return found
+
+
+class Reader:
+    """Somebody who types what a page shows."""
+
+    def __init__(self, page: str) -> None:
+        self.page = page
+        self.names: dict[str, Any] = {"__name__": "__main__"}
+        self.printed: str | None = None
+
+    def read(self, block: Block) -> None:
+        """Do what a block says, or check it where it is not to be run."""
+        if block.language == "text":
+            if not block.not_run:
+                self._compare(block)
+            return
+        self.printed = None
+        if block.file and not block.not_run:
+            Path(block.file).write_text(block.text)
+        elif block.not_run:
+            self._parse(block)
+        else:
+            self.printed = getattr(self, f"_{block.language}")(block)
+
+    def _parse(self, block: Block) -> None:
+        if block.language == "sh":
+            self._called(["bash", "-n", "-c", block.text])
+        elif block.language == "python":
+            ast.parse(block.text)
+        elif block.language == "yaml":
+            self._check_yaml(block)
+        elif block.language == "toml":
+            tomllib.loads(block.text)
+
+    def _sh(self, block: Block) -> str:
+        # What ends in an error on purpose says with which code.
+        code = re.search(r"# exit code (\d+)", block.text)
+        return self._called(["bash", "-euo", "pipefail", "-c", block.text], int(code[1]) if code else 0)
+
+    def _called(self, command: list[str], code: int = 0) -> str:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if done.returncode != code:
+            raise WrongPageError(f"ends with {done.returncode}:\n{done.stdout[-3000:]}")
+        return done.stdout
+
+    def _python(self, block: Block) -> str:
+        name = f"{self.page}:{block.line}"
+        # So that tracebacks and the sources of functions are found.
+        linecache.cache[name] = (len(block.text), None, block.text.splitlines(keepends=True), name)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(block.text, name, "exec"), self.names)  # noqa: S102 - the page's own examples
+        return printed.getvalue()
+
+    def _sql(self, block: Block) -> str:
+        # By name: the tools are checked where it is not installed.
+        rows = importlib.import_module("duckdb").sql(block.text).fetchall()
+        if not rows:
+            raise WrongPageError("the query finds nothing")
+        return "\n".join(map(str, rows))
+
+    def _toml(self, block: Block) -> str:
+        tomllib.loads(block.text)
+        return ""
+
+    def _yaml(self, block: Block) -> str:
+        if not re.search(r"^(stages|workflow):", block.text, re.MULTILINE):
+            self._check_yaml(block)
+            return ""
+        path = Path(f"block-{block.line}.yaml")
+        path.write_text(block.text)
+        return self._called(["curate", "run", str(path)])
+
+    def _check_yaml(self, block: Block) -> None:
+        """Every name and parameter in it is one that there is; what is no whole file is put into one."""
+        from curator_core.config.pipeline_file import load_pipeline
+
+        text = block.text
+        if not re.search(r"^(stages|workflow):", text, re.MULTILINE):
+            fragment = text.lstrip().startswith("- ")
+            text = f"stages:\n{text}" if fragment else f"stages: [AddId]\n{text}"
+        path = Path(f"block-{block.line}.yaml")
+        path.write_text(text)
+        load_pipeline(str(path))
+
+    def _compare(self, block: Block) -> None:
+        if self.printed is None:
+            raise WrongPageError("shows what is printed, and nothing before it prints; say `text not run: …`")
+        if not matches(block.text, self.printed):
+            raise WrongPageError(f"shows\n{block.text}\nbut this is printed:\n{self.printed}")
+
+
+def matches(shown: str, printed: str) -> bool:
+    """Whether a page shows what is printed; ``…`` is anything, and times are any times."""
+    pattern = re.escape(shown.strip())
+    pattern = re.sub(r"[\d.]+(?:\\\.\d+)?\\ s\b", r"[\\d.]+ s", pattern)
+    return re.fullmatch(pattern.replace("…", ".*?"), printed.strip(), re.DOTALL) is not None
+
+
+def problems(page: str, text: str) -> Iterator[str]:
+    """Read a page from its first block on; the first that is wrong ends it, for the others build on it."""
+    try:
+        blocks = blocks_of(text)
+    except WrongPageError as error:
+        yield f"{page}: {error}"
+        return
+    reader = Reader(page)
+    for block in blocks:
+        try:
+            reader.read(block)
+        except WrongPageError as error:
+            yield f"{page}:{block.line}: {block.language}: {error}"
+            return
+        except Exception:
+            yield f"{page}:{block.line}: {block.language}: {traceback.format_exc()}"
+            return
+
+
+def main() -> int:
+    """Read the page that is named; the exit code says whether it works."""
+    page, path = sys.argv[1:]
+    sys.path[0] = ""  # what lies in the folder can be imported, and not what lies beside this file
+    found = list(problems(page, Path(path).read_text(encoding="utf-8")))
+    for problem in found:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
