@@ -74,6 +74,11 @@ generate: sync ## renew what is made from the code: stubs, public names, the pic
 	@$(BIN)/python tools/draw_architecture.py
 	@$(BIN)/python tools/decision_index.py
 
+.PHONY: hooks
+hooks: ## run `make check` before each commit of this checkout
+	@printf '#!/bin/sh\nexec make check\n' > "$$(git rev-parse --git-path hooks)/pre-commit"
+	@chmod +x "$$(git rev-parse --git-path hooks)/pre-commit"
+
 .PHONY: format
 format: sync ## format the code and mend what lint can mend
 	@$(BIN)/ruff check --fix-only --quiet
