@@ -182,14 +182,14 @@ def test_a_failing_merge_counts_its_rows(tmp_path: Path) -> None:
 
 
 def test_lines_that_cannot_be_read_are_rejects_with_their_bytes(tmp_path: Path) -> None:
-    write_inputs(tmp_path / "in", range(2), rows=3)
+    write_inputs(tmp_path / "in", range(2), rows=30)
     with (tmp_path / "in" / "part-0001.jsonl").open("ab") as file:
         file.write(b'{"id": \xff}\n')
     result = run(tmp_path, WriteLines(path=str(tmp_path / "out")), on_error="fail", max_reject_fraction=0.5)
     assert result.exit_code == 0
     assert result.summary.rows_rejected == 1
     (row,) = rejects_of(str(tmp_path / "run"))
-    assert (row["kind"], row["position"], row["raw"]) == ("reject", "4", b'{"id": \xff}')
+    assert (row["kind"], row["position"], row["raw"]) == ("reject", "31", b'{"id": \xff}')
 
 
 def test_fail_stops_and_names_the_stage_the_task_and_the_line(tmp_path: Path) -> None:

@@ -158,6 +158,12 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """Columns the stage adds; `ANY_COLUMNS` among them when only the data can tell."""
         return []
 
+    def replaces(self) -> Sequence[str]:
+        """Of `outputs()`, columns whose values from before the stage may go. What it reads and writes under one name is
+        among them anyway; any other column of the data that has such a name is an error, not overwritten.
+        """
+        return []
+
     def removes(self) -> Sequence[str]:
         """Columns that are gone after the stage; `ANY_COLUMNS` when only `outputs()` remain."""
         return []

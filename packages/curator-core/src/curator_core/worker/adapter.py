@@ -23,7 +23,7 @@ from curator_core.accounts.events import DROPPED, FAILED, FORK, Event
 from curator_core.accounts.ledger import Sink
 from curator_core.accounts.reject_rows import RejectRow
 from curator_core.arrow.arrays import array
-from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, TaskTimeout, UsageError
+from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, TaskTimeout, UsageError, check_free
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import child_id
 from curator_core.model.recorder import CallRecorder, Recorder, Reject
@@ -55,7 +55,8 @@ class BaseStageAdapter:
         self.context = context
         self.sink = sink
         self._accepts = accepted_tasks(self.stage)
-        self._needs: dict[type[Task[Any]], tuple[str, ...]] = {}
+        # By type of task, the columns that the stage reads, and those that it adds and that must not be there before.
+        self._columns: dict[type[Task[Any]], tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._batch_size = self.stage.batch_size
         # process_batch of the base class only loops: calling process directly saves a list per task.
         self._batched = overrides(self.stage, "process_batch")
@@ -129,15 +130,12 @@ class BaseStageAdapter:
         if reason is not None:
             self.set_aside(task, reason)
             return False
-        missing = None if self._merges else self._missing(task)
-        if not missing:
+        wrong = None if self._merges else self._wrong_columns(task)
+        if wrong is None:
             return True
-        assert isinstance(task, DocumentBatch)
-        has = ", ".join(task.column_names) or "no columns"
-        text = f"column {', '.join(map(repr, missing))} is missing; the task has {has}"
         if self.context.on_error == "fail":
-            raise StageError(self.name, text, task.task_id, source=place_of(task))
-        self._quarantine(task, UsageError(text), task.num_rows)
+            raise StageError(self.name, wrong, task.task_id, source=place_of(task))
+        self.set_aside(task, UsageError(wrong))
         return False
 
     # One call of a map -------------------------------------------------------------------------------------------
@@ -604,19 +602,32 @@ class BaseStageAdapter:
                 parent.task_id,
             )
 
-    def _missing(self, task: Task[Any]) -> list[str] | None:
-        """The columns that the stage declared and the task lacks; a task of another type is an error."""
+    def _wrong_columns(self, task: Task[Any]) -> str | None:
+        """What is wrong with the columns of a task; a task of a type that the stage does not take is an error."""
         kind = type(task)
-        needs = self._needs.get(kind)
-        if needs is None:
-            if not any(issubclass(kind, accepted) for accepted in self._accepts):
-                wanted = " or ".join(accepted.__name__ for accepted in self._accepts)
-                raise AccountingError(f"stage {self.name!r} takes {wanted}, but was given {kind.__name__}")
-            needs = self._needs[kind] = tuple(needed_columns(self.stage, kind))
-        if needs and isinstance(task, DocumentBatch):
-            names = task.column_names
-            return [column for column in needs if column not in names]
+        columns = self._columns.get(kind)
+        if columns is None:
+            columns = self._columns[kind] = self._columns_of(kind)
+        needs, adds = columns
+        if not (needs or adds) or not isinstance(task, DocumentBatch):
+            return None
+        names = task.column_names
+        missing = [column for column in needs if column not in names]
+        if missing:
+            return f"column {', '.join(map(repr, missing))} is missing; the task has {', '.join(names) or 'no columns'}"
+        try:
+            check_free(self.name, names, adds)
+        except UsageError as error:
+            return str(error)
         return None
+
+    def _columns_of(self, kind: type[Task[Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if not any(issubclass(kind, accepted) for accepted in self._accepts):
+            wanted = " or ".join(accepted.__name__ for accepted in self._accepts)
+            raise AccountingError(f"stage {self.name!r} takes {wanted}, but was given {kind.__name__}")
+        needs = tuple(needed_columns(self.stage, kind))
+        may_be_there = {ANY_COLUMNS, *needs, *self.stage.replaces()}
+        return needs, tuple(column for column in self.stage.outputs() if column not in may_be_there)
 
 
 @dataclass(slots=True)

@@ -87,6 +87,9 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
     def outputs(self) -> list[str]:
         return list(self.columns)
 
+    def replaces(self) -> list[str]:
+        return list(self.columns)  # decoded again, at another size
+
     def needed_by(self, columns: frozenset[str]) -> Self:
         return self.with_(columns=[name for name in self.columns if name in columns])
 
