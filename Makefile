@@ -48,7 +48,7 @@ test: sync-all ## run all tests with all extras
 
 .PHONY: test-fast
 test-fast: sync ## run the tests that need no engine and take no time
-	@$(BIN)/pytest -m "not (slow or ray or xenna or models or dali)" $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not (slow or ray or xenna or models or dali)" $(ARGS)
 
 .PHONY: isolation
 isolation: sync ## run each package's tests with only its own declared dependencies
@@ -73,6 +73,11 @@ generate: sync ## renew what is made from the code: stubs, public names, the pic
 	@$(BIN)/python tools/surface.py
 	@$(BIN)/python tools/draw_architecture.py
 	@$(BIN)/python tools/decision_index.py
+
+.PHONY: hooks
+hooks: ## run `make check` before each commit of this checkout
+	@printf '#!/bin/sh\nexec make check\n' > "$$(git rev-parse --git-path hooks)/pre-commit"
+	@chmod +x "$$(git rev-parse --git-path hooks)/pre-commit"
 
 .PHONY: format
 format: sync ## format the code and mend what lint can mend

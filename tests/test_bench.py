@@ -240,7 +240,7 @@ def test_what_runs_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None
         """,
     )
     assert code == 1
-    assert "timeout_s: 2" in printed
+    assert "stopped after 2 s" in printed
     assert not running(int(pid_file.read_text()))
 
 

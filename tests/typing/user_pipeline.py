@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import reveal_type
 
@@ -69,7 +70,15 @@ def Longer(  # noqa: N802
     return batch
 
 
+@stage
+def Rows(batch: DocumentBatch) -> Iterator[DocumentBatch]:  # noqa: N802
+    yield batch
+
+
 reveal_type(Shout(mark="?"))  # -> FunctionStage
+reveal_type(Shout("?").with_(batch_size=4))  # -> FunctionStage
+reveal_type(Rows())  # -> FunctionStage
+Rows(3)  # error
 reveal_type(Longer(chars=5))  # -> FunctionStage
 Shout(mark=1)  # error
 Longer(char=5)  # error

@@ -21,12 +21,14 @@ from benching.suite import BenchError, Entry, Value
 ROOT = Path(__file__).resolve().parent.parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 MARK = "BENCH "
+# Data is made once, and not measured: on a busy machine, or over a slow network, that may take its time.
+DATA_TIMEOUT_S = 3600.0
 
 
 def measure(group: list[Entry], repeats: int | None, data_root: Path) -> list[Measured]:
     """Run the entries of a group in turns, so that what disturbs the machine disturbs all of them alike."""
     results = [Measured(entry, skipped=_why_not(entry)) for entry in group]
-    folders = Folders(data_root, ROOT, lambda entry, words: _spawn(entry, words, pinned=False))
+    folders = Folders(data_root, ROOT, lambda entry, words: _spawn(entry, words, DATA_TIMEOUT_S, pinned=False))
     data = {}
     for one in results:
         if not one.skipped:
@@ -68,7 +70,7 @@ def _run_once(entry: Entry, data: Path) -> dict[str, Value]:
     with tempfile.TemporaryDirectory(prefix="curator-bench-") as scratch:
         places = {"{data}": str(data), "{scratch}": scratch, "{peer}": str(_peer(entry.peer or ""))}
         words = [_fill(word, places) for word in shlex.split(entry.command)]
-        output, metrics = _spawn(entry, words, pinned=True)
+        output, metrics = _spawn(entry, words, entry.timeout_s, pinned=True)
     for line in output.splitlines():
         if line.startswith(MARK):
             try:
@@ -84,7 +86,7 @@ def _fill(word: str, places: dict[str, str]) -> str:
     return word
 
 
-def _spawn(entry: Entry, words: list[str], pinned: bool) -> tuple[str, dict[str, Value]]:
+def _spawn(entry: Entry, words: list[str], timeout_s: float, *, pinned: bool) -> tuple[str, dict[str, Value]]:
     """Run a command to its end, watching the memory of everything that it starts; its output and our metrics."""
     tag = uuid.uuid4().hex
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -109,7 +111,7 @@ def _spawn(entry: Entry, words: list[str], pinned: bool) -> tuple[str, dict[str,
             raise BenchError(f"cannot start {words[0]!r}: {error.strerror}") from error
         tree = Tree(process.pid, tag)
         try:
-            in_time = _wait(process, tree, started + entry.timeout_s)
+            in_time = _wait(process, tree, started + timeout_s)
             seconds = time.perf_counter() - started
         finally:
             left = tree.kill(except_pid=process.pid if process.poll() is None else None)
@@ -120,7 +122,7 @@ def _spawn(entry: Entry, words: list[str], pinned: bool) -> tuple[str, dict[str,
         err.seek(0)
         output, errors = (stream.read().decode(errors="replace") for stream in (out, err))
     if not in_time or process.returncode:
-        why = f"exit code {process.returncode}" if in_time else f"stopped after timeout_s: {entry.timeout_s:g}"
+        why = f"exit code {process.returncode}" if in_time else f"stopped after {timeout_s:g} s"
         tail = "\n".join(f"    {line}" for line in (output + errors).splitlines()[-30:])
         raise BenchError(f"{shlex.join(words)}: {why}\n{tail}")
     metrics: dict[str, Value] = {"seconds": seconds, "processes_left": left}

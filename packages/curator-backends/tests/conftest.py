@@ -20,5 +20,7 @@ def local_ray() -> Iterator[None]:
     from curator_backends.options import RayOptions
     from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
 
-    with connect(RayOptions(num_cpus=2, num_gpus=2), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True):
+    with connect(
+        RayOptions(num_cpus=2, num_gpus=2, start_timeout_s=300.0), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True
+    ):
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow as pa
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.stage import FanOut, ProcessingStage, SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.testing.waiting import wait_for
 
 
 def tasks(count: int, rows: int = 1) -> list[DocumentBatch]:
@@ -62,10 +62,7 @@ class ManyWaiting(Many):
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
         for source in super().process(task):
             if source.task_id == f"s-{self.until:07d}":
-                deadline = time.monotonic() + 60
-                while not any(Path(self.folder).iterdir()):
-                    assert time.monotonic() < deadline, "the work waits for the end of the listing"
-                    time.sleep(0.05)
+                wait_for(lambda: any(Path(self.folder).iterdir()), "the work waits for the end of the listing", 120)
             yield source
 
 
@@ -90,13 +87,13 @@ class Rows(FanOut[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Where(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Says where it ran: process, node, devices. With ``meet`` a task waits, a minute at most, until there was one on
-    another device too.
+    """Says where it ran: process, node, devices. With ``meet`` a task waits until there was one on another device too, with
+    ``until`` until there is a file of that name.
     """
 
-    seconds: float = 0.0
     folder: str = ""
     meet: str = ""
+    until: str = ""
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         if self.folder:
@@ -111,12 +108,11 @@ class Where(ProcessingStage[DocumentBatch, DocumentBatch]):
 
         if self.folder:
             (Path(self.folder) / f"began-{task.task_id}").touch()
-        time.sleep(self.seconds)
+        if self.until:
+            wait_for(Path(self.until).exists, f"there is no {self.until!r}", 300)
         if self.meet:
             (Path(self.meet) / os.environ.get("CUDA_VISIBLE_DEVICES", "none")).touch()
-            deadline = time.monotonic() + 60
-            while len(list(Path(self.meet).iterdir())) < 2 and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_for(lambda: len(list(Path(self.meet).iterdir())) > 1, "no task ran on another device", 120)
         rows = task.num_rows
         task = task.append_column("pid", pa.array([os.getpid()] * rows))
         task = task.append_column("node", pa.array([ray.get_runtime_context().get_node_id()] * rows))

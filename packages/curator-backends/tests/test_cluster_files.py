@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from test_clusters import processes_of, wait_until
+from test_clusters import processes_of
+
+from curator_core.testing.waiting import wait_for
 
 FILES = Path(__file__).parents[3] / "examples" / "cluster"
 
@@ -84,7 +86,7 @@ def test_the_slurm_script_starts_a_cluster_runs_on_it_and_leaves_nothing(tmp_pat
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["machine"]["cpus"] == 2, "the run was to see both nodes"
     port = str(6379 + job % 1000)
-    wait_until("processes of the cluster are left", lambda: not processes_of(f":{port} "), seconds=60.0)
+    wait_for(lambda: not processes_of(f":{port} "), "processes of the cluster are left", seconds=60.0)
 
 
 def test_the_job_for_kubernetes_has_what_its_reader_wants() -> None:

@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from stages_for_tests import lives
+
+from curator_core.testing.waiting import wait_for
 
 pytest.importorskip("ray")
 
@@ -28,7 +29,7 @@ from curator_backends import RayDataExecutor
 from curator_core.errors import StageError
 from curator_core.pipeline import Pipeline
 
-folder, seconds = sys.argv[1], float(sys.argv[2])
+folder, until = sys.argv[1:]
 
 class Known(RayDataExecutor):
     def open(self):
@@ -39,7 +40,7 @@ class Known(RayDataExecutor):
         (Path(folder) / "actors").write_text(json.dumps(ray.util.list_named_actors(all_namespaces=True)))
         super().close()
 
-result = Pipeline([s.Where(seconds=seconds, folder=folder)]).run(Known(num_cpus=2), initial_tasks=s.tasks(4))
+result = Pipeline([s.Where(until=until, folder=folder)]).run(Known(num_cpus=2), initial_tasks=s.tasks(4))
 left = [pid for pid in set(s.column(result, "pid")) if s.lives(pid)]
 assert len(result) == 4
 assert not left, f"workers are left: {left}"
@@ -120,15 +121,8 @@ def processes_of(session: str) -> list[str]:
     return found
 
 
-def wait_until(what: str, condition: object, seconds: float = 300.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 def test_a_local_ray_is_started_used_and_gone_without_a_word(tmp_path: Path) -> None:
-    process = start(LOCAL, str(tmp_path), "0")
+    process = start(LOCAL, str(tmp_path), "")
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert (out, err) == ("", "")
@@ -138,8 +132,8 @@ def test_a_local_ray_is_started_used_and_gone_without_a_word(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
 def test_a_local_ray_is_gone_when_its_driver_is_stopped(tmp_path: Path, how: signal.Signals) -> None:
-    process = start(LOCAL, str(tmp_path), "60")
-    wait_until("no task began", lambda: list(tmp_path.glob("began-*")) or process.poll() is not None)
+    process = start(LOCAL, str(tmp_path), str(tmp_path / "never"))
+    wait_for(lambda: list(tmp_path.glob("began-*")) or process.poll() is not None, "no task began", seconds=300.0)
     assert process.poll() is None, process.communicate()[1]
     session = (tmp_path / "session").read_text()
     running = processes_of(session)
@@ -155,7 +149,7 @@ def test_a_local_ray_is_gone_when_its_driver_is_stopped(tmp_path: Path, how: sig
         assert workers
         assert not [pid for pid in workers if lives(pid)], "workers are left"
         assert processes_of(session) == []
-    wait_until("processes of the session are left", lambda: not processes_of(session), seconds=90.0)
+    wait_for(lambda: not processes_of(session), "processes of the session are left", seconds=90.0)
 
 
 def test_the_head_is_avoided_and_the_executor_conforms_when_a_node_is_lost(tmp_path: Path) -> None:

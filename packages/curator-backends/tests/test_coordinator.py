@@ -2,26 +2,80 @@
 
 from __future__ import annotations
 
-from curator_backends.coordinator import Coordinator
+from curator_backends.coordinator import Begun, Coordinator, Suspect
+from curator_backends.worker import judge
+from curator_core.errors import TaskTimeout, WorkerDied
+from curator_core.worker.sending import packed_error
 
 
 def test_a_worker_that_died_at_its_work_is_not_waited_for() -> None:
     coordinator = Coordinator()
-    for worker in ("first", "second"):
+    for worker in ("0:first", "0:second"):
         coordinator.starting(worker, "node")
         coordinator.up(worker, True)
-    assert coordinator.begin("first", "0:task:1") == 0
-    assert coordinator.begin("second", "0:task:1") == 1, "the first has died of it"
+    assert coordinator.begin("0:first", "0:task:1") == Begun(again=False, died=False)
+    assert coordinator.begin("0:second", "0:task:1") == Begun(again=True, died=True), "the first has died of it"
     status = coordinator.status(0)
     assert (status.up, status.busy) == (1, 1)
-    coordinator.finish("second", "0:task:1")
-    coordinator.down("second")
+    coordinator.finish("0:second", "0:task:1")
+    coordinator.down("0:second")
     assert coordinator.status(0).up == 0
 
 
 def test_a_worker_that_begins_again_is_still_there() -> None:
     coordinator = Coordinator()
-    coordinator.up("only", True)
-    coordinator.begin("only", "0:task:1")
-    assert coordinator.begin("only", "0:task:1") == 1
+    coordinator.up("0:only", True)
+    coordinator.begin("0:only", "0:task:1")
+    assert coordinator.begin("0:only", "0:task:1") == Begun(again=True, died=True)
     assert coordinator.status(0).up == 1
+
+
+def suspected(coordinator: Coordinator, *calls: tuple[str, list[str]] | None) -> Suspect:
+    """What is known of task ``a`` of group 0 after a worker has died in each of these calls, None for outside of any."""
+    for call in calls:
+        coordinator.begin_suspect("0:a")
+        if call is not None:
+            coordinator.calling("0:a", *call)
+    return coordinator.begin_suspect("0:a")
+
+
+def test_the_call_that_kills_its_workers_is_set_aside_and_not_what_led_to_it() -> None:
+    suspect = suspected(Coordinator(), ("Map", ["a.00001"]), ("Map", ["a.00001"]))
+    care, guilty = judge(suspect, died=True, alone=True, most=3)
+    assert guilty == 0
+    assert {call: str(error) for call, error in care.aside.items()} == {
+        ("Map", "a.00001"): str(WorkerDied.of_task("a.00001", 3, "Map"))
+    }
+    assert not judge(suspect, died=True, alone=True, most=4)[0].aside
+
+
+def test_a_call_with_several_tasks_is_taken_apart_before_any_is_blamed() -> None:
+    coordinator = Coordinator()
+    suspect = suspected(coordinator, ("Map", ["a.00000", "a.00001"]))
+    care, guilty = judge(suspect, died=True, alone=True, most=3)
+    assert (care.alone, dict(care.aside), guilty) == ({"Map"}, {}, 0)
+
+
+def test_a_worker_that_dies_outside_of_any_call_condemns_the_task() -> None:
+    assert judge(suspected(Coordinator(), None, None), died=True, alone=True, most=3)[1] == 3
+    assert judge(suspected(Coordinator(), None), died=True, alone=False, most=3)[1] == 0
+
+
+def test_a_task_that_was_late_is_set_aside_at_once_and_is_no_death() -> None:
+    coordinator = Coordinator()
+    coordinator.begin("0:first", "0:a:1")
+    coordinator.late("0:first", "Slow", ["a"], packed_error(TaskTimeout("Slow", "a", 1.5)))
+    begun = coordinator.begin("0:second", "0:a:1")
+    assert begun == Begun(again=True, died=False)
+    care, guilty = judge(coordinator.begin_suspect("0:a"), begun.died, alone=True, most=1)
+    assert guilty == 0
+    assert str(care.aside["Slow", "a"]) == str(TaskTimeout("Slow", "a", 1.5))
+
+
+def test_of_several_tasks_that_were_late_together_each_gets_a_call_of_its_own() -> None:
+    coordinator = Coordinator()
+    coordinator.begin("0:first", "0:a:2")
+    coordinator.late("0:first", "Slow", ["a", "b"], packed_error(TaskTimeout("Slow", "a and 1 more", 1.5)))
+    begun = coordinator.begin("0:second", "0:a:2")
+    care, _ = judge(coordinator.begin_suspect("0:a"), begun.died, alone=False, most=3)
+    assert (care.alone, dict(care.aside)) == ({"Slow"}, {})

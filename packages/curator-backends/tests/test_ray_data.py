@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from curator_backends.worker import Job
 from curator_core.model.resources import Resources
 from curator_core.pipeline import Pipeline
 from curator_core.planning.make import make_plan
+from curator_core.testing.waiting import wait_for
 from curator_core.worker.context import RunContext
 
 ray = pytest.importorskip("ray")
@@ -102,7 +106,10 @@ def test_work_begins_while_the_driver_still_lists(tmp_path: Path) -> None:
     assert len(Pipeline([listing, s.Passed(folder=str(tmp_path))]).run(RayDataExecutor())) == 6000
 
 
-def test_a_run_that_cannot_go_on_ends_and_says_what_it_waits_for() -> None:
+@contextlib.contextmanager
+def both_cpus_held() -> Iterator[Any]:
+    """What another job does to a run."""
+
     @ray.remote(num_cpus=2)
     class Holder:
         def ready(self) -> bool:
@@ -111,10 +118,35 @@ def test_a_run_that_cannot_go_on_ends_and_says_what_it_waits_for() -> None:
     holder = Holder.remote()
     assert ray.get(holder.ready.remote())
     try:
-        with pytest.raises(Stalled, match=r"nothing has moved for 3 seconds.*Where 1 CPU.*0 CPUs"):
-            Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=3.0), initial_tasks=s.tasks(2))
+        yield holder
     finally:
         ray.kill(holder)
+
+
+def test_a_run_waits_behind_another_job_no_longer_than_it_may_and_says_for_what() -> None:
+    with (
+        both_cpus_held(),
+        pytest.raises(Stalled, match=r"longer than wait_for_resources_s.*Where 1 CPU.*0 CPUs.*Other jobs hold 2 CPUs"),
+    ):
+        Pipeline([s.Where()]).run(
+            RayDataExecutor(stall_timeout_s=1.0, wait_for_resources_s=3.0), initial_tasks=s.tasks(2)
+        )
+
+
+def test_a_run_that_is_queued_behind_another_job_is_not_stalled(caplog: pytest.LogCaptureFixture) -> None:
+    with both_cpus_held() as holder:
+
+        def leave() -> None:
+            wait_for(
+                lambda: "waiting for resources that other jobs hold" in caplog.text, "the run says that it waits", 120
+            )
+            ray.kill(holder)
+
+        other = threading.Thread(target=leave)
+        other.start()
+        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=15.0), initial_tasks=s.tasks(2))
+        other.join()
+    assert len(result) == 2
 
 
 def test_a_connection_that_was_there_is_left_alone() -> None:

@@ -1,4 +1,4 @@
-"""Decoding: the decoders agree, formats and orientations come out right, and bad images are told with a reason."""
+"""Decoding: the decoders agree, formats and orientations come out right, and bad images get a reason."""
 
 from __future__ import annotations
 
@@ -457,7 +457,7 @@ def test_the_stage_makes_what_later_stages_read_and_nothing_else() -> None:
     assert idle.process(task) is task
 
 
-def test_wrong_parameters_are_told_with_their_name() -> None:
+def test_wrong_parameters_are_refused_with_their_name() -> None:
     for wrong in ({"size": 0}, {"mode": "stretch"}, {"resample": "cubic"}, {"decoder": "fast"}, {"columns": ["x"]}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             ImageDecode(**wrong)  # type: ignore[arg-type]

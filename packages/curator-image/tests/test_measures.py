@@ -1,4 +1,4 @@
-"""Measures: what each number means, shown on pictures that are made to have it; filters keep and tell accordingly."""
+"""Measures: what each number means, shown on pictures that are made to have it; filters keep and drop accordingly."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_colourfulness_is_nought_for_grey_and_as_published_for_colour() -> None:
     assert scores(ColorfulnessFilter(), thumbs(grey, color)) == [0.0, pytest.approx(expected, abs=1e-5)]
 
 
-def test_near_uniform_is_told_by_the_commonest_tone() -> None:
+def test_near_uniform_is_detected_by_the_commonest_tone() -> None:
     mostly = plain(100)
     mostly[:4] = noise()[:4]
     batch = thumbs(plain(3), noise(0, low=120, high=128), mostly, noise())

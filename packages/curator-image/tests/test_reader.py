@@ -142,7 +142,7 @@ def test_a_misnamed_image_is_read_and_noted(tmp_path: Path) -> None:
     assert not stage.recorder.rejects
 
 
-def test_missing_and_repeated_keys_and_members_are_told(tmp_path: Path) -> None:
+def test_missing_and_repeated_keys_and_members_are_recorded(tmp_path: Path) -> None:
     jpeg = picture(1)
     path = write_tar(
         tmp_path / "s.tar",
@@ -159,7 +159,7 @@ def test_missing_and_repeated_keys_and_members_are_told(tmp_path: Path) -> None:
     stage = ImageRead()
     _, rows = read(stage, path)
     assert [(row["key"], row["bytes"]) for row in rows] == [("a", jpeg), ("b", jpeg)]
-    # The name of the last is told when it is met, before the sample that it follows is complete.
+    # The name of the last is reported when it is met, before the sample that it follows is complete.
     assert sorted(rejects(stage)) == sorted(
         [
             ("missing key", ".jpg"),
@@ -498,7 +498,7 @@ def test_parquet_without_a_column_of_images_is_a_wrong_parameter(tmp_path: Path)
         read(ImageRead(), path)
 
 
-def test_wrong_parameters_are_told_when_the_pipeline_is_written() -> None:
+def test_wrong_parameters_are_refused_when_the_pipeline_is_written() -> None:
     for wrong in (
         *({"images_per_batch": 0}, {"json_fields": "url"}, {"json_fields": {"a": "date"}}, {"mode": "x"}),
         *({"grouping": "dots"}, {"reject_odd": ["bad"]}, {"max_member_bytes": 1 << 30}, {"max_members": True}),

@@ -1,4 +1,4 @@
-"""Tars as a stream: what Python's own writer makes is read, and what is hostile or broken is told."""
+"""Tars as a stream: what Python's own writer makes is read, and what is hostile or broken is reported."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_names_that_lead_outside_are_set_aside_and_the_rest_is_read(name: str) -
         (tarfile.GNUTYPE_SPARSE, SPARSE),
     ],
 )
-def test_links_and_devices_are_told_and_not_followed(kind: bytes, reason: str) -> None:
+def test_links_and_devices_are_recorded_and_not_followed(kind: bytes, reason: str) -> None:
     members, problems = read(special("a.jpg", kind, "/etc/passwd")[:512] + archive([("b.jpg", b"2")]))
     assert members == [("b.jpg", b"2")]
     assert [(problem.reason, problem.name) for problem in problems] == [(reason, "a.jpg")]
@@ -124,7 +124,7 @@ def test_folders_are_nothing() -> None:
     assert read(special("dir", tarfile.DIRTYPE)) == ([], [])
 
 
-def test_a_tar_in_a_tar_is_told_and_not_opened() -> None:
+def test_a_tar_in_a_tar_is_recorded_and_not_opened() -> None:
     inner = archive([("x.jpg", b"1")])
     members, problems = read(archive([("inner.tar", inner), ("b.jpg", b"2")]))
     assert members == [("b.jpg", b"2")]
@@ -148,7 +148,7 @@ def test_a_cut_archive_gives_what_is_whole_and_says_where_it_ends(cut: int) -> N
     assert problems or cut in (1024 + 512,) or cut > 512 + 600
 
 
-def test_an_empty_file_is_told() -> None:
+def test_an_empty_file_is_recorded() -> None:
     assert [problem.reason for problem in read(b"")[1]] == [TRUNCATED_TAR]
 
 

@@ -179,7 +179,7 @@ def test_shards_of_tokens_are_packed_in_the_order_of_the_input(tmp_path, workers
     ],
     ids=["large", "null", "text", "texts"],
 )
-def test_what_is_no_token_is_told_and_not_made_one(stage, tokens, message):
+def test_what_is_not_a_token_is_reported_and_not_made_one(stage, tokens, message):
     with pytest.raises(UsageError, match=message):
         stage.process(batch(tokens=tokens))
 

@@ -130,6 +130,68 @@ def test_folders_of_other_scripts_have_room_for_their_names(tmp_path):
     assert dict(zip(read["n"].to_pylist(), read["of"].to_pylist(), strict=True)) == dict(enumerate(values))
 
 
+def test_a_value_too_long_for_a_folder_costs_its_rows(tmp_path):
+    long, longest = "x" * 300, "é" * 126
+    table = pa.table({"of": ["a", long, longest, long + "y", "é" * 127], "n": range(5)})
+    for other, kept in ((table, [0, 2]), (table.slice(1, 1), [])):
+        stage = ParquetWriter(path=str(tmp_path / str(len(kept))), partition_by=["of"])
+        task = stage.process(batch(other))
+        assert [n for path in task.data for n in pq.ParquetFile(path).read()["n"].to_pylist()] == kept
+        (reject,) = stage.recorder.rejects
+        assert (reject.reason, reject.rows) == ("partition value too long", other.num_rows - len(kept))
+
+
+def test_folders_of_mixed_values_are_named_as_those_of_one_type(tmp_path):
+    texts = pa.array(['"en"', "5", "5.0", "true", None, '{"a": 1}'])
+    table = pa.table({"of": pa.ExtensionArray.from_storage(JSON, texts), "n": range(6)})
+    stage = ParquetWriter(path=str(tmp_path), partition_by=["of"])
+    task = stage.process(batch(table))
+    found = {path.split("/")[-2]: pq.ParquetFile(path).read()["n"].to_pylist() for path in task.data}
+    assert found == {"of=en": [0], "of=5": [1, 2], "of=true": [3], "of=__HIVE_DEFAULT_PARTITION__": [4]}
+    assert [reject.reason for reject in stage.recorder.rejects] == ["partition value is not one value"]
+
+
+def test_what_json_lines_spell_in_another_way_is_what_the_documentation_says(tmp_path):
+    """docs/text-io.md, Writers: infinities, maps, times with a zone, fractions."""
+    when = pa.array([1_700_000_000_000_000], pa.timestamp("us"))
+    pairs = pa.map_(pa.string(), pa.float64())
+    table = pa.table(
+        {
+            "infinite": [float("inf")],
+            "nested": [[float("-inf"), float("nan")]],
+            "map": pa.array([[("a", 1.0), ("b", None)]], pairs),
+            "twice": pa.array([[("a", 1.0), ("a", 2.0)]], pairs),
+            "numbers": pa.array([[(1, "x")]], pa.map_(pa.int64(), pa.string())),
+            "naive": when,
+            "utc": when.cast(pa.timestamp("us", "UTC")),
+            "zone": when.cast(pa.timestamp("us", "Europe/Berlin")),
+            "single": pa.array([0.1], pa.float32()),
+            "double": [0.1 + 0.2],
+        }
+    )
+    (line,) = json_lines(table)
+    assert json.loads(line) == {
+        "infinite": None,
+        "nested": [None, None],
+        "map": {"a": 1.0, "b": None},
+        "twice": [["a", 1.0], ["a", 2.0]],
+        "numbers": [[1, "x"]],
+        "naive": "2023-11-14T22:13:20.000000",
+        "utc": "2023-11-14T22:13:20.000000Z",
+        "zone": "2023-11-14T23:13:20.000000+0100",
+        "single": 0.10000000149011612,
+        "double": 0.30000000000000004,
+    }
+    # Parquet keeps all of them.
+    (path,) = ParquetWriter(path=str(tmp_path)).process(batch(table)).data
+    assert pq.read_table(path).to_pylist()[0]["map"] == [("a", 1.0), ("b", None)]
+    assert (
+        pq.read_table(path)
+        .drop_columns(["map", "twice", "numbers", "nested"])
+        .equals(table.drop_columns(["map", "twice", "numbers", "nested"]))
+    )
+
+
 def test_what_cannot_name_a_folder_is_refused(tmp_path):
     table = pa.table({"of": [["a"]], "n": [1]})
     with pytest.raises(UsageError, match="'of', which is list<"):

@@ -24,8 +24,6 @@ from curator_core.model.machine import Machine
 # Read by Ray when it is imported. The raylet prints the death of every worker on the driver's terminal, whatever the log
 # settings; the run counts them and says what came of it.
 _IMPORT = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|retries remaining, so the task will be retried"}
-# Ray gives a node half a minute to start, which is little on a machine that has other things to do.
-_START_ATTEMPTS = 3
 _PORT_SECONDS = 10.0
 
 
@@ -145,7 +143,7 @@ def _start(ray: Any, options: RayOptions, dashboard: bool) -> None:
     folder = str(Path(ray.__file__).parent)
     before = ray_processes(folder)
     began = time.monotonic()
-    for attempt in range(_START_ATTEMPTS):
+    while True:
         try:
             ray.init(
                 address="local",
@@ -156,12 +154,12 @@ def _start(ray: Any, options: RayOptions, dashboard: bool) -> None:
                 **_talking(options),
             )
             return
-        except Exception as error:  # Ray has no type for those of its start
+        except Exception as error:  # Ray has no type for those of its start, and gives each no more than half a minute
             ray.shutdown()
             kill_leftovers(ray_processes(folder) - before)
             waited = time.monotonic() - began
             slow = "timed out during startup" in str(error)
-            if not slow or attempt == _START_ATTEMPTS - 1 or waited >= options.start_timeout_s:
+            if not slow or waited >= options.start_timeout_s:
                 raise _start_error(error, slow, waited) from error
 
 

@@ -8,6 +8,7 @@ them to; and says whether anything is being worked on.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,7 +29,8 @@ class Status:
     progress: int = 0  # grows with everything that is begun or finished
     busy: int = 0  # workers that are working on something or setting up
     up: int = 0  # workers that are set up and not yet torn down
-    failures: list[bytes] = field(default_factory=list)  # of teardowns, see failures.pack_failure
+    pools: dict[int, int] = field(default_factory=dict)  # the same by group
+    failures: list[bytes] = field(default_factory=list)  # of teardowns, see curator_core.worker.sending
     nodes: list[str] = field(default_factory=list)  # where something was set up
 
 
@@ -37,6 +39,25 @@ class Standing(NamedTuple):
 
     asked: int = 0  # tables of sources that were asked for
     through: int = 0  # sources that the first group is through with
+
+
+class Begun(NamedTuple):
+    """Whether work that begins was begun before."""
+
+    again: bool  # it was begun before, and did not get through
+    died: bool  # because its worker died, and not because it was ended for being late
+
+
+@dataclass
+class Suspect:
+    """A task whose worker has died or was late: what is held against it, and how it is to be run."""
+
+    deaths: dict[tuple[str, str], int] = field(default_factory=dict)  # by stage and the task that it worked on
+    unexplained: int = 0  # deaths outside of any call, or in a call with several tasks
+    alone: frozenset[str] = frozenset()  # stages that get one task a call
+    aside: dict[tuple[str, str], bytes] = field(default_factory=dict)  # tasks that a stage is not given, and the error
+    open: bool = False  # it has begun and has not ended
+    call: tuple[str, list[str]] | None = None  # the stage that works on it, and on which tasks
 
 
 class Coordinator:
@@ -48,7 +69,10 @@ class Coordinator:
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[int, str]] = {}  # times begun, and the worker that began it last
-        self._deaths: dict[str, int] = {}
+        self._ended: set[str] = set()  # work whose worker was ended because it was late, not by a death
+        self._suspects: dict[str, Suspect] = {}
+        self._alone: set[str] = set()
+        self._aside: dict[tuple[str, str], bytes] = {}
         self._busy: dict[str, float] = {}
         self._up: set[str] = set()
         self._nodes: set[str] = set()
@@ -92,8 +116,8 @@ class Coordinator:
 
     # Work --------------------------------------------------------------------------------------------------------
 
-    def begin(self, worker: str, key: str) -> int:
-        """Work ``key`` begins. Returns how often it was begun before without an end: each time a worker died."""
+    def begin(self, worker: str, key: str) -> Begun:
+        """Work ``key`` begins. Returns whether it was begun before without an end, and whether a worker died of it."""
         earlier, died = self._open.get(key, (0, worker))
         self._open[key] = (earlier + 1, worker)
         if died != worker:  # it will not say that it has torn down
@@ -101,23 +125,54 @@ class Coordinator:
             self._up.discard(died)
         self._busy[worker] = time.monotonic()
         self._progress += 1
-        return earlier
+        return Begun(earlier > 0, earlier > 0 and key not in self._ended)
 
-    def begin_suspect(self, task: str) -> int:
-        """A task of work that was begun before begins by itself. Returns how many workers died of it so far."""
-        earlier = self._deaths.get(task, 0)
-        self._deaths[task] = earlier + 1
+    def begin_suspect(self, task: str) -> Suspect:
+        """A task of work that was begun before begins by itself. Returns what is held against it."""
+        suspect = self._suspects.setdefault(task, Suspect())
+        if suspect.open:
+            self._blame(suspect)
+        suspect.open, suspect.call = True, None
+        suspect.alone, suspect.aside = frozenset(self._alone), dict(self._aside)
         self._progress += 1
-        return earlier
+        return suspect
+
+    def calling(self, task: str, stage: str, tasks: list[str]) -> None:
+        """While a suspect runs, a stage is about to work on ``tasks``; with no stage, it has."""
+        self._suspects[task].call = (stage, tasks) if stage else None
 
     def end_suspect(self, task: str) -> None:
         """The task is through: what killed the worker was another."""
-        self._deaths.pop(task, None)
+        self._suspects.pop(task, None)
         self._progress += 1
+
+    def late(self, worker: str, stage: str, tasks: list[str], failure: bytes) -> None:
+        """A worker ends itself because a call is over its limit; with several tasks the one to blame is not clear yet."""
+        self._ended.update(key for key, (_, last) in self._open.items() if last == worker)
+        for suspect in self._suspects.values():
+            if suspect.call == (stage, tasks):
+                suspect.open = False
+        if len(tasks) == 1:
+            self._aside[stage, tasks[0]] = failure
+        else:
+            self._alone.add(stage)
+        self._progress += 1
+
+    def _blame(self, suspect: Suspect) -> None:
+        if suspect.call is None:
+            suspect.unexplained += 1
+            return
+        stage, tasks = suspect.call
+        if len(tasks) == 1:
+            suspect.deaths[stage, tasks[0]] = suspect.deaths.get((stage, tasks[0]), 0) + 1
+        else:
+            self._alone.add(stage)
+            suspect.unexplained += 1
 
     def finish(self, worker: str, key: str, facts: Any = None) -> None:
         """Work ``key`` is through, and these are its facts, where the worker has no run directory."""
         self._open.pop(key, None)
+        self._ended.discard(key)
         self._raised.pop(key, None)
         self._busy.pop(worker, None)
         if facts is not None:
@@ -161,9 +216,17 @@ class Coordinator:
         del self._facts[: max(0, received - self._first)]
         self._first = max(self._first, received)
         failures, self._failures = self._failures, []
+        pools = Counter(int(worker.partition(":")[0]) for worker in self._up)
         busy = sum(1 for seen in self._busy.values() if now - seen < BELIEF_SECONDS)
         return Status(
-            self._first, list(self._facts), self._progress, busy, len(self._up), failures, sorted(self._nodes)
+            self._first,
+            list(self._facts),
+            self._progress,
+            busy,
+            len(self._up),
+            dict(pools),
+            failures,
+            sorted(self._nodes),
         )
 
 

@@ -113,7 +113,7 @@ class RaySegment[Options: RayOptions](ABC):
             _ = job.packed  # a stage that cannot be sent is found here, before anything starts
         self.ray = import_ray()
         self.coordinator = start_coordinator(self.ray)
-        self.supervisor = Supervisor(self.ray, self.coordinator, run, settings.stall_timeout_s, self.token)
+        self.supervisor = Supervisor(self.ray, self.coordinator, run, settings, self.token)
 
     def _job(self, index: int) -> Job:
         return Job(
@@ -133,11 +133,11 @@ class RaySegment[Options: RayOptions](ABC):
             yield from self.stream()
             failed = False
         except BaseException as error:
-            told = self._explained(error)
+            explained = self._explained(error)
             clear_frames(error)
-            if told is error:
+            if explained is error:
                 raise
-            raise told from None
+            raise explained from None
         finally:
             with uninterrupted():
                 self.stop()

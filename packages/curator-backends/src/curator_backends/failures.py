@@ -12,34 +12,13 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-import cloudpickle
-
 from curator_core.errors import CuratorError, WorkerDied
-from curator_core.model.codec import by_value
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class EngineError(CuratorError):
     """The engine failed, and no stage had a part in it."""
-
-
-def pack_failure(error: BaseException) -> bytes:
-    """An error as it crosses to the driver; one that cannot be pickled travels as its text."""
-    try:
-        with by_value(*type(error).__mro__):
-            packed: bytes = cloudpickle.dumps(error)
-        cloudpickle.loads(packed)  # a constructor of more arguments than args shows only here
-    except Exception:
-        packed = cloudpickle.dumps(CuratorError(f"{type(error).__name__}: {error}"))
-    return packed
-
-
-def unpack_failure(packed: bytes) -> BaseException:
-    """The error that `pack_failure` was given."""
-    error = cloudpickle.loads(packed)
-    assert isinstance(error, BaseException)
-    return error
 
 
 def translate(error: BaseException, engine: str) -> BaseException:

@@ -1,4 +1,4 @@
-"""What a local Ray does without while nobody looks at its dashboard: processes that serve no run, and take the CPUs when
+"""What a local Ray without a dashboard does without: processes that serve no run, and take the CPUs when
 a run wants them most.
 
 On two CPUs the start of Ray and its workers is nothing but Python processes that import modules, so each one left out

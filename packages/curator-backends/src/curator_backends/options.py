@@ -20,7 +20,8 @@ class RayOptions:
     tried again. ``ignore_head_node`` keeps workers off the head node. ``gpu_memory_gb`` is the memory of a GPU where it
     cannot be asked for. ``verbose`` lets the engines write to the terminal. ``max_worker_deaths``: how many workers a
     task may bring down before it goes to the error policy. ``stall_timeout_s``: how long nothing may move, while nothing
-    is being worked on, before the run ends and says so.
+    is being worked on, before the run ends and says so; not while other jobs hold what a worker needs, for which a run
+    waits ``wait_for_resources_s``, by default as long as it takes.
     """
 
     address: str | None = None
@@ -33,7 +34,8 @@ class RayOptions:
     verbose: bool = False
     max_worker_deaths: int = 3
     stall_timeout_s: float = 300.0
-    start_timeout_s: float = 60.0
+    start_timeout_s: float = 90.0
+    wait_for_resources_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_cpus", "num_gpus", "object_store_memory_gb"):
@@ -45,6 +47,7 @@ class RayOptions:
         self.check_whole("max_worker_deaths", least=1)
         self.check_positive("stall_timeout_s")
         self.check_positive("start_timeout_s")
+        self.check_positive("wait_for_resources_s", optional=True)
         self.check_positive("gpu_memory_gb", optional=True)
         if self.address is not None and not isinstance(self.address, str):
             raise UsageError(f"address must be text such as 'auto' or 'host:6379', not {self.address!r}")

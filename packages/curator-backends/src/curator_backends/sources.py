@@ -140,30 +140,30 @@ class Feeder(threading.Thread):
 
     def run(self) -> None:
         try:
-            known = Standing()
+            standing = Standing()
             for offered, table in enumerate(self._blocks.tables()):
-                known = self._hold_back(offered, known)
+                standing = self._hold_back(offered, standing)
                 if self._stop_requested.is_set():
                     return
-                known = self._offer([table], False)
+                standing = self._offer([table], False)
                 self._listed += table.num_rows
             self._offer([], True)
         except BaseException as error:  # raised in the driver, which polls `failure`
             self.failure = error
 
-    def _hold_back(self, offered: int, known: Standing) -> Standing:
+    def _hold_back(self, offered: int, standing: Standing) -> Standing:
         """Wait until another table may be listed."""
         deadline = time.monotonic() + HELD_SECONDS
-        through = known.through
-        while offered >= known.asked + TABLES_AHEAD or (
-            self._listed - known.through >= self._blocks.most_ahead and time.monotonic() < deadline
+        through = standing.through
+        while offered >= standing.asked + TABLES_AHEAD or (
+            self._listed - standing.through >= self._blocks.most_ahead and time.monotonic() < deadline
         ):
             if self._stop_requested.wait(0.05):
                 break
-            known = self._standing()
-            if known.through != through:
-                through, deadline = known.through, time.monotonic() + HELD_SECONDS
-        return known
+            standing = self._standing()
+            if standing.through != through:
+                through, deadline = standing.through, time.monotonic() + HELD_SECONDS
+        return standing
 
     def stop(self) -> None:
         """No more sources are wanted."""

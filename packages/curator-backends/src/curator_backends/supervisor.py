@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from curator_backends.cluster import Cluster
 from curator_backends.coordinator import Status
-from curator_backends.failures import unpack_failure
+from curator_backends.options import RayOptions
 from curator_backends.worker import Facts, clean_node
 from curator_core.errors import CuratorError
 from curator_core.executors.base import SegmentRun
+from curator_core.worker.sending import unpacked_error
+
+logger = logging.getLogger(__name__)
 
 TEARDOWN_SECONDS = 20.0
 # After an error or Ctrl-C a worker may be in the middle of something long.
@@ -36,14 +40,63 @@ class Need(NamedTuple):
         return f"{self.group} {self.cpus:g} CPU" + (f" {self.gpus:g} GPU" if self.gpus else "")
 
 
+class Standstill(NamedTuple):
+    """What a run that does not move needs, and what there is."""
+
+    needs: Sequence[Need]
+    cluster: str
+    cpus: float  # free
+    gpus: float
+    others_cpus: float  # held by other jobs
+    others_gpus: float
+
+    @classmethod
+    def of(cls, ray: Any, needs: Sequence[Need], cluster: Cluster, pools: Mapping[int, int]) -> Standstill:
+        """``pools`` are how many workers each group has."""
+        free, total = ray.available_resources(), ray.cluster_resources()
+        ours = [(need, pools.get(index, 0)) for index, need in enumerate(needs)]
+        cpus, gpus = free.get("CPU", 0.0), free.get("GPU", 0.0)
+        return cls(
+            needs,
+            cluster.name,
+            cpus,
+            gpus,
+            total.get("CPU", 0.0) - cpus - sum(need.cpus * workers for need, workers in ours),
+            total.get("GPU", 0.0) - gpus - sum(need.gpus * workers for need, workers in ours),
+        )
+
+    @property
+    def queued(self) -> bool:
+        """Whether a worker cannot start for want of what other jobs hold."""
+        return any(
+            (need.cpus > self.cpus and self.others_cpus > 1e-3) or (need.gpus > self.gpus and self.others_gpus > 1e-3)
+            for need in self.needs
+        )
+
+    def __str__(self) -> str:
+        held = ", ".join(
+            f"{amount:g} {kind}"
+            for amount, kind in ((self.others_cpus, "CPUs"), (self.others_gpus, "GPUs"))
+            if amount > 1e-3
+        )
+        return (
+            f"a worker needs: {', '.join(map(str, self.needs))}; {self.cluster} has {self.cpus:g} CPUs and {self.gpus:g} GPUs "
+            f"free. " + (f"Other jobs hold {held}" if held else "A node may be gone")
+        )
+
+
 class Supervisor:
     """Asks the coordinator what is going on; one per segment. `poll` runs in one thread, `hand_over` in another."""
 
-    def __init__(self, ray: Any, coordinator: Any, run: SegmentRun, stall_timeout_s: float, token: str) -> None:
+    def __init__(self, ray: Any, coordinator: Any, run: SegmentRun, options: RayOptions, token: str) -> None:
         self._ray = ray
         self._coordinator = coordinator
         self._run = run
-        self._timeout = stall_timeout_s
+        self._stall_timeout = options.stall_timeout_s
+        self._wait = options.wait_for_resources_s
+        self._queued = float("-inf")  # when the run last waited for other jobs
+        self._said_so = False  # that it does
+        self._pools: dict[int, int] = {}  # workers that are set up, by group
         self._token = token
         self._pending: Any = None
         self._facts: deque[Facts] = deque()  # filled and emptied by different threads
@@ -69,13 +122,26 @@ class Supervisor:
                 status: Status = self._ray.get(ready[0])
                 self._pending = None
                 self._take(status)
-        if time.monotonic() - self._moved > self._timeout:
-            free = self._ray.available_resources()
+        now = time.monotonic()
+        if now - self._moved > self._stall_timeout:
+            self._judge(now, Standstill.of(self._ray, needs, cluster, self._pools))
+
+    def _judge(self, now: float, standstill: Standstill) -> None:
+        idle = now - self._moved
+        if not standstill.queued:
+            # What other jobs held has its time to be put to use: a worker takes some to start.
+            if now - self._queued > self._stall_timeout:
+                raise Stalled(f"nothing has moved for {idle:.0f} seconds and no worker is at work: {standstill}")
+            return
+        self._queued = now
+        if self._wait is not None and idle > self._wait:
             raise Stalled(
-                f"nothing has moved for {self._timeout:g} seconds and no worker is at work: a worker needs: "
-                f"{', '.join(map(str, needs))}; {cluster.name} has {free.get('CPU', 0.0):g} CPUs and "
-                f"{free.get('GPU', 0.0):g} GPUs free. Something else may hold the rest, or a node is gone"
+                f"other jobs have held what this run needs for {idle:.0f} seconds, longer than wait_for_resources_s: "
+                f"{standstill}"
             )
+        if not self._said_so:
+            self._said_so = True
+            logger.warning(f"waiting for resources that other jobs hold: {standstill}")
 
     def moved(self) -> None:
         """A result has come: the run is alive."""
@@ -93,7 +159,7 @@ class Supervisor:
         """The first error that a worker reported before it raised it, if the work has not been done since."""
         with contextlib.suppress(self._ray.exceptions.RayError):
             packed = self._ray.get(self._coordinator.failure.remote(), timeout=TEARDOWN_SECONDS)
-            return None if packed is None else unpack_failure(packed)
+            return None if packed is None else unpacked_error(packed)
         return None
 
     def conclude(self, failed: bool) -> None:
@@ -126,11 +192,13 @@ class Supervisor:
             self._facts.append(fact)
             self._received += 1
             self.sources += fact.sources
-        self._failures.extend(map(unpack_failure, status.failures))
+        self._failures.extend(map(unpacked_error, status.failures))
         self._nodes.update(status.nodes)
+        self._pools = status.pools
         if status.progress != self._progress or status.busy:
             self._progress = status.progress
             self._moved = time.monotonic()
+            self._said_so = False
 
     def _clean_nodes(self) -> None:
         clean_node(self._token)

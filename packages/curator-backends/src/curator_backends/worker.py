@@ -21,18 +21,19 @@ from typing import Any
 
 import cloudpickle
 
-from curator_backends.coordinator import BEAT_SECONDS
-from curator_backends.failures import pack_failure
+from curator_backends.calls import WorkerCalls
+from curator_backends.coordinator import BEAT_SECONDS, Suspect
 from curator_core.accounts.events import Event
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
-from curator_core.errors import UsageError, WorkerDied
-from curator_core.model.codec import by_value
+from curator_core.errors import CuratorError, TaskTimeout, WorkerDied
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
-from curator_core.model.stage import accepted_tasks, overrides
+from curator_core.model.stage import overrides
 from curator_core.model.task import StagePerfStats, Task
 from curator_core.planning.plan import Group
+from curator_core.worker.calls import Care
 from curator_core.worker.context import Ending, RunContext
 from curator_core.worker.group import GroupRunner
+from curator_core.worker.sending import packed_error, packed_stages, unpacked_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +72,8 @@ class Job:
 
     @functools.cached_property
     def packed(self) -> bytes:
-        """The job as bytes; `UsageError` names a stage that cannot be sent."""
-        kinds = {kind for planned in self.group.stages for kind in _classes(planned.stage)}
-        values = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
-        try:
-            with by_value(*kinds):
-                return bytes(cloudpickle.dumps(values))
-        except Exception as error:
-            for planned in self.group.stages:
-                try:
-                    cloudpickle.dumps(planned)
-                except Exception as cause:
-                    raise UsageError(
-                        f"stage {planned.name!r} cannot be sent to a worker process: {cause}. What a stage opens or loads "
-                        "(a file, a lock, a connection, a model) belongs into its setup(); workers=0 sends nothing"
-                    ) from error
-            raise
+        """The job as bytes; `UsageError` names a stage that cannot be sent, and what of it."""
+        return packed_stages(self.group.stages, tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
 
     def __reduce__(self) -> tuple[Callable[[bytes], Job], tuple[bytes]]:
         return _unpack_job, (self.packed,)
@@ -94,12 +81,6 @@ class Job:
 
 def _unpack_job(packed: bytes) -> Job:
     return Job(*cloudpickle.loads(packed))
-
-
-def _classes(stage: Any) -> Iterator[type]:
-    """The classes that a worker must have: the stage's, and those of the tasks that it takes and gives."""
-    for kind in (type(stage), *accepted_tasks(stage), type(stage).task_in, type(stage).task_out):
-        yield from kind.__mro__
 
 
 class GroupWorker:
@@ -118,7 +99,8 @@ class GroupWorker:
         self.job = job
         self.worker_id = f"{job.index}:{worker.worker_id}"
         self._coordinator = coordinator
-        self._runner = GroupRunner(job.group, job.context, ending=job.ending, folder=job.folder)
+        self._calls = WorkerCalls(functools.partial(self._report, "calling"), self._report_late)
+        self._runner = GroupRunner(job.group, job.context, ending=job.ending, folder=job.folder, calls=self._calls)
         self._busy = threading.Event()
         self._closed = threading.Event()
         self._report("starting", self.worker_id, node.node_id)
@@ -141,8 +123,8 @@ class GroupWorker:
             raise WorkerDied("this worker has torn down after an error, and the run is ending")
         key = f"{self.job.index}:{tasks[0].task_id}:{len(tasks)}"
         with self._reporting(key), self._working():
-            earlier = self._report("begin", self.worker_id, key)
-            yield from self._carefully(tasks) if earlier else self._runner.run(tasks)
+            begun = self._report("begin", self.worker_id, key)
+            yield from self._carefully(tasks, begun.died) if begun.again else self._runner.run(tasks)
             self._runner.flush()
             self._report("finish", self.worker_id, key, self._facts(len(tasks)))
 
@@ -156,27 +138,30 @@ class GroupWorker:
             self._runner.teardown()
             self._runner.flush()
         except BaseException as error:
-            failure = pack_failure(error)
+            failure = packed_error(error)
         # The driver may be gone already; the worker ends in any case.
         with contextlib.suppress(Exception):
             self._report("down", self.worker_id, failure)
 
-    def _carefully(self, tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
+    def _carefully(self, tasks: list[Task[Any]], died: bool) -> Iterator[Task[Any]]:
+        """Task by task, each with what is held against it. ``died``: a worker has died of these tasks together."""
         for task in tasks:
-            known = self._report("begin_suspect", f"{self.job.index}:{task.task_id}") or 0
-            # The first death counts for a task that has died by itself since, or that was alone then.
-            deaths = known + 1 if known or len(tasks) == 1 else 0
-            if deaths >= self.job.max_worker_deaths:
-                self._runner.set_aside(
-                    task,
-                    WorkerDied(
-                        f"{deaths} workers died while they worked on task {task.task_id!r}: a crash in native code, "
-                        "a kill, or no memory left"
-                    ),
-                )
+            key = f"{self.job.index}:{task.task_id}"
+            suspect: Suspect = self._report("begin_suspect", key)
+            care, guilty = judge(suspect, died, len(tasks) == 1, self.job.max_worker_deaths)
+            if guilty:
+                # It dies outside of any stage, so no stage can be spared it.
+                self._runner.set_aside(task, WorkerDied.of_task(task.task_id, guilty))
             else:
-                yield from self._runner.run([task])
-            self._report("end_suspect", f"{self.job.index}:{task.task_id}")
+                self._calls.suspect = key
+                try:
+                    yield from self._runner.run([task], care)
+                finally:
+                    self._calls.suspect = ""
+            self._report("end_suspect", key)
+
+    def _report_late(self, stage: str, tasks: list[str], error: TaskTimeout) -> None:
+        self._report("late", self.worker_id, stage, tasks, packed_error(error))
 
     def _facts(self, tasks: int) -> Facts:
         """What the driver gets: how many sources are through, the rows and times, and the events that have no file."""
@@ -200,7 +185,7 @@ class GroupWorker:
             yield
         except Exception as error:
             with contextlib.suppress(Exception):  # the error itself still goes up
-                self._report("raised", key, pack_failure(error))
+                self._report("raised", key, packed_error(error))
             raise
 
     @contextlib.contextmanager
@@ -215,6 +200,24 @@ class GroupWorker:
         while not self._closed.wait(BEAT_SECONDS):
             if self._busy.is_set():
                 self._coordinator.beat.remote(self.worker_id)
+
+
+def judge(suspect: Suspect, died: bool, alone: bool, most: int) -> tuple[Care, int]:
+    """How a suspect is run again, and how many deaths condemn it as a whole (0 where none do).
+
+    The death that made it a suspect counts as well: for the call that has killed a worker since, or for the task if it was
+    ``alone`` then.
+    """
+    aside: dict[tuple[str, str], CuratorError] = {}
+    for call, failure in suspect.aside.items():
+        error = unpacked_error(failure)
+        assert isinstance(error, CuratorError)
+        aside[call] = error
+    for (stage, task_id), deaths in suspect.deaths.items():
+        if deaths + died >= most:
+            aside[stage, task_id] = WorkerDied.of_task(task_id, deaths + died, stage)
+    unexplained = suspect.unexplained + (died and (alone or suspect.unexplained > 0) and not suspect.deaths)
+    return Care(suspect.alone, aside), unexplained if unexplained >= most else 0
 
 
 def once_per_node(token: str, name: str, call: Callable[[], None]) -> None:

@@ -35,6 +35,7 @@ _HOME = {
     "MissingDependency": "errors",
     "NodeInfo": "model.engine_facts",
     "OutputError": "errors",
+    "PartitionedReader": "stages.partitioned_reader",
     "Pipeline": "pipeline",
     "Plan": "planning.plan",
     "PlanError": "errors",

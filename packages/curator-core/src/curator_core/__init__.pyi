@@ -51,6 +51,7 @@ from curator_core.stages.columns import SelectColumns as SelectColumns
 from curator_core.stages.columns import Where as Where
 from curator_core.stages.files import FilePartitioning as FilePartitioning
 from curator_core.stages.ids import AddId as AddId
+from curator_core.stages.partitioned_reader import PartitionedReader as PartitionedReader
 from curator_core.stages.sampling import Limit as Limit
 from curator_core.stages.sampling import Sample as Sample
 from curator_core.worker.adapter import BaseStageAdapter as BaseStageAdapter
@@ -86,6 +87,7 @@ __all__ = [
     "MissingDependency",
     "NodeInfo",
     "OutputError",
+    "PartitionedReader",
     "Pipeline",
     "Plan",
     "PlanError",

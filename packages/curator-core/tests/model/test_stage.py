@@ -200,6 +200,24 @@ def test_a_function_stage_checks_its_parameters() -> None:
         needs(lvel=3)
     with pytest.raises(UsageError, match="takes a task"):
         stage(lambda: None)
+    with pytest.raises(UsageError, match=r"parameters have names.*'\*levels' has none"):
+        stage(lambda batch, *levels: batch)
+    with pytest.raises(UsageError, match=r"parameters have names.*'\*\*levels' has none"):
+        stage(lambda batch, **levels: batch)
+
+
+def test_a_function_stage_takes_its_parameters_as_the_function_does() -> None:
+    @stage
+    def needs(batch: DocumentBatch, level: int, *, mark: str = "!") -> DocumentBatch:
+        return batch.append_column("seen", pa.array([f"{level}{mark}"] * batch.num_rows))
+
+    assert needs(3) == needs(level=3)
+    assert repr(needs(3, mark="?")) == "needs(level=3, mark='?')"
+    assert needs(3).with_(level=4) == needs(4)
+    with pytest.raises(UsageError, match="too many positional arguments"):
+        needs(3, "?")
+    result = Pipeline([needs(3)]).run(LocalExecutor(workers=0), initial_tasks=[batch("a")])
+    assert result[0].to_pyarrow()["seen"].to_pylist() == ["3!"]
 
 
 # Composites

@@ -575,7 +575,11 @@ class LeavesInSetup(Map):
         sys.exit(7)
 
 
-@pytest.mark.parametrize("stage", [Map(leaves), Many(leaves_later), LeavesInMerge(), LeavesInSetup(leaves)], ids=repr)
+@pytest.mark.parametrize(
+    "stage",
+    [Map(leaves), Many(leaves_later), LeavesInMerge(), LeavesInSetup(leaves)],
+    ids=lambda stage: type(stage).__name__,
+)
 def test_sys_exit_in_a_stage_is_an_error_of_that_stage(stage: ProcessingStage[Any, Any]) -> None:
     where = r"in setup\(\)" if isinstance(stage, LeavesInSetup) else "on task"
     with pytest.raises(StageError, match=rf"'{stage.name}' failed {where}.*the stage called sys.exit\(7\)") as caught:

@@ -31,8 +31,8 @@ PICTURES = (PIXELS, THUMB)
 
 @dataclass(kw_only=True)
 class ImageBatch(DocumentBatch):
-    """Images as rows: ``key``, ``shard``, ``ext``, the original ``bytes``, ``width``, ``height``, and whatever else is
-    known of each: a column for every sidecar member, every score, every embedding. Filters of text work on captions.
+    """Images as rows: ``key``, ``shard``, ``ext``, the original ``bytes``, ``width``, ``height``, and whatever else
+    belongs to each: a column for every sidecar member, every score, every embedding. Filters of text work on captions.
 
     ``members`` lists the extensions of the sample's members in their order (``["jpg", "txt"]``), so that a writer can
     put every one of them back.

@@ -44,7 +44,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
     pixels; the index then has its new format and size.
 
     Each task writes a small tar named by its lineage; when all sources are complete these are packed into full ones in
-    lineage order, and removed. So the result does not depend on who wrote first, and every step can be repeated. A
+    lineage order, and removed. So the result does not depend on which task wrote first, and every step can be repeated. A
     key that is in a tar already gets the name of its source shard as a folder; the index keeps the key as it was.
     """
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 ALPHABETIC = 1  # property Alphabetic: letters, and marks that make words
 LETTER = 2  # general category L, as in str.isalpha()
 SPACE = 4  # what str.split() and str.strip() take for white space
-SYMBOL = 8  # punctuation and control characters: a word of these alone is no word to the Gopher and FineWeb recipes
+SYMBOL = 8  # punctuation and control characters: the Gopher and FineWeb recipes do not count a word of these alone
 TERMINAL = 16  # ends a sentence, in any script
 NO_SYMBOL = 32  # all that is not SYMBOL
 

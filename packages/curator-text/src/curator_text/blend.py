@@ -92,7 +92,7 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Repeats or drops rows by weight: 0.3 keeps 30 % of them, 2.5 has each twice and half of them thrice.
 
     ``weights`` maps values of ``by_column`` to weights, or patterns of values: a data set's name, or ``"*/web/*"`` where the
-    reader's ``path_column`` tells files apart. The first pattern that fits counts, a value itself before all patterns, and
+    reader's ``path_column`` names the file. The first pattern that fits counts, a value itself before all patterns, and
     ``default`` where none does. Which rows are taken depends on ``key_column`` and the seed alone: rows with the same key, or
     with none, are taken together. Copies follow one another.
     """

@@ -85,7 +85,7 @@ class LanguageFilter(TextFilter):
         for code in self.languages or ():
             if code not in known:
                 raise UsageError(
-                    f"LanguageFilter.languages holds {code!r}, and the model knows no such language"
+                    f"LanguageFilter.languages holds {code!r}, which the model does not have"
                     f"{nearest(code, known) or '.'} Languages are codes of ISO 639-1, such as 'en', or of 639-3 without one"
                 )
         return predict
@@ -98,7 +98,7 @@ def bundled_model() -> Predict:
 
 
 def bundled_languages() -> frozenset[str]:
-    """The codes of the languages that this model knows, as they stand in its file."""
+    """The codes of the languages that this model has, as its file spells them."""
     return frozenset(label.decode() for label in re.findall(rb"__label__([a-z]+)\0", _resource().read_bytes()))
 
 

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import values_of, whole_as_integers
 from curator_core.errors import UsageError, nearest
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
@@ -24,6 +26,7 @@ from curator_text.parquet_files import brought_to, schema_of, write_packed, writ
 _SUFFIX = {"gzip": ".gz", "zstd": ".zst", "bz2": ".bz2", "xz": ".xz"}
 _ALIASES = {"gz": "gzip", "zst": "zstd", "bzip2": "bz2", "none": None}
 _PARQUET_CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4", "none")
+_LONGEST_NAME = 255  # bytes, on all common file systems
 _NOT_IN_NAMES = re.compile(r"[^\w ()+,\-=@~.]+")
 
 
@@ -133,7 +136,7 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         wanted = None if self.columns is None else list(dict.fromkeys([*self.columns, *self.partition_by]))
         table = _chosen(task, wanted)
         records = []
-        for folder, part in _partitions(table, list(self.partition_by)):
+        for folder, part in _partitions(self, table, list(self.partition_by)):
             path = join(_folder(self), *folder, f"{_name(task)}.parquet")
             with write_atomic(path) as out:
                 self._write(out, part)
@@ -190,8 +193,11 @@ def _write_compressed(out: AtomicFile, lines: Iterable[bytes], codec: str) -> No
 # Both ----------------------------------------------------------------------------------------------------------------
 
 
-def _partitions(table: pa.Table, by: list[str]) -> Iterator[tuple[list[str], pa.Table]]:
-    """The parts of a table with the folders that they go to, in order of first appearance."""
+def _partitions(stage: ParquetWriter, table: pa.Table, by: list[str]) -> Iterator[tuple[list[str], pa.Table]]:
+    """The parts of a table with the folders that they go to, in order of first appearance.
+
+    Rows whose value names no folder, because it is too long or not one value, are rejected.
+    """
     if not by:
         yield [], table
         return
@@ -202,22 +208,35 @@ def _partitions(table: pa.Table, by: list[str]) -> Iterator[tuple[list[str], pa.
                 "one value"
             )
     rest = table.drop_columns(by)
-    if not table.num_rows:
-        yield [], rest
-        return
-    keys = table.select(by).append_column("__row__", pa.array(range(table.num_rows), pa.int64()))
-    groups = keys.group_by(by, use_threads=False).aggregate([("__row__", "list")])
-    rows: dict[tuple[str, ...], list[int]] = {}
-    for entry in groups.to_pylist():  # several values may share a folder: null and the empty text do
-        folder = tuple(f"{name}={_folder_value(entry[name])}" for name in by)
-        rows.setdefault(folder, []).extend(entry["__row___list"])
+    keys = list(zip(*(values_of(table.column(name)) for name in by), strict=True))
+    rows: dict[tuple[str, ...], list[int]] = {}  # several values may share a folder: null and the empty text do
+    wrong: dict[tuple[str, str], int] = {}
+    for row, values in enumerate(keys):
+        folder = tuple(f"{name}={_folder_value(value)}" for name, value in zip(by, values, strict=True))
+        at = next((at for at, part in enumerate(folder) if len(part.encode()) > _LONGEST_NAME), None)
+        nested = next((at for at, value in enumerate(values) if isinstance(value, list | dict)), None)
+        if at is None and nested is None:
+            rows.setdefault(folder, []).append(row)
+            continue
+        reason = "partition value too long" if nested is None else "partition value is not one value"
+        column = by[at if nested is None and at is not None else nested or 0]
+        wrong[reason, column] = wrong.get((reason, column), 0) + 1
+    for (reason, column), count in wrong.items():
+        stage.record_rejected(
+            reason,
+            message=f"column {column!r} names folders, whose names can have {_LONGEST_NAME} bytes",
+            rows=count,
+        )
+    if not rows:
+        yield [], rest.slice(0, 0)
     for folder, members in rows.items():
-        yield list(folder), rest.take(pa.array(sorted(members), pa.int64()))
+        yield list(folder), rest.take(array(members, pa.int64()))
 
 
 def _folder_value(value: Any) -> str:
     if value is None or value == "":
         return "__HIVE_DEFAULT_PARTITION__"
+    value = whole_as_integers(value)
     text = str(value).lower() if isinstance(value, bool) else str(value)
     # A value comes from the data: nothing in it may leave the folder or hide the file. Letters of all scripts stay as they
     # are, as others leave them too: each would be nine characters long, and a name has room for 255 bytes.

@@ -56,7 +56,7 @@ def test_a_page_becomes_text_title_language_and_link_ratio(extract, engine):
     assert null == {"id": 1, "text": None, "title": None, "language": None, "link_ratio": None}
 
 
-def test_the_encoding_is_told_from_the_page_or_from_a_column(extract):
+def test_the_encoding_is_detected_from_the_page_or_from_a_column(extract):
     text = "Grüße aus München: die Bücherei öffnet im Frühjahr wieder für alle. " * 5
     page = f"<html><body><p>{text}</p></body></html>"
     out, _ = extract([page.encode("latin-1"), page.encode("utf-8")])

@@ -74,7 +74,7 @@ def test_the_address_of_an_article_leads_to_it(tmp_path, title, address):
     assert read(path)[0][0]["url"] == f"https://en.wikipedia.org/wiki/{address}"
 
 
-def test_what_is_no_whole_article_is_told(tmp_path):
+def test_what_is_not_a_whole_article_is_reported(tmp_path):
     pytest.importorskip("mwparserfromhell")
     path = tmp_path / "dump.xml"
     whole, bare = page(1), "<page><title>B</title><ns>0</ns><id>2</id></page>"

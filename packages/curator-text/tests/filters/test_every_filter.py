@@ -400,7 +400,7 @@ def test_recipes_count_what_leaves_by_the_limit_it_breaks_first() -> None:
         (lambda: filters.WordCountFilter(lang="zh"), "no white space between words"),
         (lambda: filters.WordCountFilter(min_word=3), "min_words"),
         (lambda: filters.SubstringFilter("a", "middle"), "'prefix', 'suffix' or 'any'"),
-        (lambda: filters.UrlsFilter(url_regex="("), "no regular expression"),
+        (lambda: filters.UrlsFilter(url_regex="("), "not a regular expression"),
         (lambda: filters.RepeatingTopNGramsFilter(n=0), "1 or more"),
         (lambda: filters.RepeatingDuplicateNGramsFilter(n=3000), "at most 100"),
         (lambda: filters.NumbersFilter(float("nan")), "must be a number, not nan"),

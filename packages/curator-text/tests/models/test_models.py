@@ -323,7 +323,7 @@ def test_a_model_without_all_its_weights_is_refused(folders):
 
 
 @pytest.mark.models
-def test_a_column_that_is_no_text_is_told(folders):
+def test_a_column_that_is_not_text_is_reported(folders):
     stage = TextEmbedding(model=folders["encoder"])
     with pytest.raises(UsageError, match="TextEmbedding reads text, and the column 'text' is int64"):
         stage.process(DocumentBatch(data=pa.table({"text": [1]})))
@@ -349,7 +349,7 @@ def test_a_column_that_is_there_is_not_replaced(folders):
 
 @pytest.mark.models
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_told(folders):
+def test_a_gpu_that_is_not_there_is_reported(folders):
     with pytest.raises(UsageError, match="device is 'cuda', and torch sees no GPU here: give auto or cpu"):
         TextEmbedding(model=folders["encoder"], device="cuda").setup(WorkerMetadata())
 

@@ -273,11 +273,107 @@ def test_csv_without_a_good_row_still_tells_its_columns(tmp_path):
         assert got.rows == []
 
 
-def test_a_row_of_csv_over_the_limit_is_told_with_a_remedy(tmp_path):
-    (tmp_path / "a.csv").write_text(f'a,b\n1,2\n"{"x" * 5000}",3\n')
-    got = read_files(CsvRead(batch_bytes=1000), [tmp_path / "a.csv"])
-    assert (got.rows, got.reasons) == ([{"a": "1", "b": "2"}], [("broken CSV", "after row 1")])
-    assert "longer than batch_bytes=1000: give more" in got.rejects[0].message
+def test_a_row_of_csv_over_the_limit_costs_itself_and_no_other(tmp_path):
+    for cell in (b'"' + b"x" * 500_000 + b'"', b"x" * 500_000):
+        (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n" + cell + b",3\n4,5\n")
+        got = read_files(CsvRead(batch_bytes=1000, max_row_bytes="100kB"), [tmp_path / "a.csv"])
+        assert ([row["a"] for row in got.rows], got.reasons) == (["1", "4"], [("row too long", "row 2")])
+        assert "max_row_bytes=100000; its first line of 50000" in got.rejects[0].message
+        assert len(read_files(CsvRead(batch_bytes=1000), [tmp_path / "a.csv"]).rows) == 3
+
+
+@pytest.mark.parametrize("batch_bytes", [100, 5000, "8MiB"])
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"\xff,1,2", "wrong number of cells"),
+        (b"\xff\xfe,1", "bad UTF-8"),
+        (b'"x,2', "unclosed quote"),
+        (b'3,"x', "unclosed quote"),
+        (b'"x\xff,2', "unclosed quote"),
+        (b'"', "unclosed quote"),
+        (b"\x00", "wrong number of cells"),
+        (b",,,,", "wrong number of cells"),
+    ],
+)
+@pytest.mark.parametrize("behind", [b"", b'"quoted","cells"\r\n', b'"two\nlines",1\n'])
+def test_one_bad_row_of_csv_costs_no_other(tmp_path, line, reason, batch_bytes, behind):
+    good = b"".join(b"%d,b\n" % number for number in range(3000))
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a,b\n" + good + line + b"\n" + behind + good)
+    got = read_files(CsvRead(batch_bytes=batch_bytes), [path])
+    assert got.reasons == [(reason, "row 3001")]
+    assert got.rejects[0].raw.rstrip() == (line if reason != "bad UTF-8" else b"\xff\xfe")
+    rows = list(csv.reader(io.StringIO((good + behind + good).decode(), newline="")))
+    assert [[row["a"], row["b"]] for row in got.rows] == rows
+
+
+def test_quotes_in_the_middle_of_a_cell_stand_for_themselves(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'a,b\n1,2\nx"y,3"\n"x"y,""""\n"6"",""7",8\n')
+    got = read_files(CsvRead(), [path])
+    assert got.rejects == []
+    rows = list(csv.reader(io.StringIO(path.read_text(), newline="")))[1:]
+    assert [[row["a"], row["b"]] for row in got.rows] == rows
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([b"a", b'"', b",", b"\n", b"\r\n", b"\r", b"\xff", b"\x00", b'""', b'","']), max_size=40)
+)
+def test_any_bytes_of_csv_are_rows_or_rejects_whatever_the_blocks(tmp_path_factory, pieces):
+    path = tmp_path_factory.getbasetemp() / "bytes.csv"
+    path.write_bytes(b"x,y\n" + b"".join(pieces))
+
+    def read(batch_bytes):
+        got = read_files(CsvRead(batch_bytes=batch_bytes), [path])
+        return got.rows, got.reasons, [reject.raw for reject in got.rejects]
+
+    assert read(64) == read(70) == read("1MiB")
+
+
+def test_names_that_cannot_be_used_are_accounted_for_with_all_rows(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,a\n" + "1,2,3\n" * 1000)
+    stage = CsvRead()
+    with pytest.raises(UsageError, match="has two columns 'a'"):
+        list(stage.process(FileGroupTask(data=[str(path)])))
+    (reject,) = stage.recorder.rejects
+    assert (stage.recorder.read, reject.rows, reject.source) == (1000, 1000, str(path))
+
+
+def test_columns_of_parquet_that_cannot_be_read_are_accounted_for_with_all_rows(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": range(1000)}), path)
+    stage = ParquetRead(columns=["b"])
+    with pytest.raises(UsageError, match="no column 'b'"):
+        list(stage.process(FileGroupTask(data=[str(path)])))
+    (reject,) = stage.recorder.rejects
+    assert (stage.recorder.read, reject.rows, reject.reason) == (1000, 1000, "unusable columns")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "seems"),
+    [("utf-16", "utf-16"), ("utf-16-le", "utf-16-le"), ("utf-16-be", "utf-16-be"), ("latin-1", "cp1252")],
+)
+def test_files_in_another_encoding_are_rejected_with_its_name_and_read_with_it(tmp_path, encoding, seems):
+    table = [{"text": "naïve café", "n": str(number)} for number in range(50)]
+    (tmp_path / "a.csv").write_bytes(("text,n\n" + "".join(f"{r['text']},{r['n']}\n" for r in table)).encode(encoding))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table)
+    (tmp_path / "a.jsonl").write_bytes(lines.encode(encoding))
+    for reader, end in ((CsvReader, "csv"), (JsonlReader, "jsonl")):
+        paths = str(tmp_path / f"a.{end}")
+        got = read_all(reader(paths=paths))
+        assert got.rows == []
+        assert f"the file looks like {seems}: give encoding={seems!r}" in got.rejects[0].message
+        got = read_all(reader(paths=paths, encoding=seems))
+        assert (got.rows, got.rejects) == (table, [])
+
+
+def test_a_byte_that_its_encoding_does_not_have_costs_its_row(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"x\r\n\x8d\r\n\xe9\r\n")
+    got = read_files(CsvRead(encoding="cp1252"), [tmp_path / "a.csv"])
+    assert (got.rows, got.reasons) == ([{"x": "é"}], [("bad cp1252", "row 1")])
 
 
 @pytest.mark.parametrize(
@@ -403,6 +499,18 @@ def test_damage_in_the_middle_costs_only_the_records_it_hits(tmp_path):
     path.write_bytes(b"".join(plain))
     got = read_files(WarcRead(), [path])
     assert [row["url"][-1] for row in got.rows] == ["1", "2", "3", "5", "6", "7"]
+
+
+@pytest.mark.parametrize(
+    "text", [b"WARC/1.0\r\n", b"WARC/1.1\r\nWARC-Type: response\r\n", b"\x1f\x8b\x08\0\0\0\0\0\0\3"]
+)
+def test_what_looks_like_a_record_in_a_damaged_one_hides_no_other(tmp_path, text):
+    packed = [gzip.compress(warc_record(number, http(page(number)))) for number in range(100)]
+    packed[3] = packed[3][:60] + text + packed[3][60 + len(text) :]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(packed))
+    got = read_files(WarcRead(), [tmp_path / "a.warc.gz"])
+    assert [row["content"] for row in got.rows] == [page(number) for number in range(100) if number != 3]
+    assert [reject.reason for reject in got.rejects] == ["damaged WARC"]
 
 
 def test_content_encodings_are_taken_off_and_what_lies_is_told(tmp_path):

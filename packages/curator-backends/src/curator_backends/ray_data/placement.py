@@ -26,7 +26,7 @@ MANAGED = ("compute", "concurrency", "max_calls", "num_cpus", "num_gpus", "runti
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """What Ray Data is told about one group."""
+    """What Ray Data is given for one group."""
 
     mode: Mode
     num_cpus: float
@@ -91,7 +91,7 @@ def describe_group(group: Group, gpu_memory_gb: float | None, card: str = "a GPU
         max_workers=workers if workers is not None else high,
         initial_workers=first,
         max_calls=calls,
-        # None leaves a block whole. With a GPU Ray Data wants to be told, and calls are blocks where they are counted.
+        # None leaves a block whole. With a GPU Ray Data demands a number, and calls are blocks where they are counted.
         batch_size=batch if batch > 1 else 1 if calls is not None or group.resources.requires_gpu else None,
         remote_args=_remote_args(group, spec),
     )

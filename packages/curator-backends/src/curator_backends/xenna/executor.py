@@ -92,7 +92,7 @@ class XennaOptions(RayOptions):
         self.check_whole("tasks_per_block", least=1, optional=True)
         if self.ignore_head_node:
             raise UsageError(
-                "Xenna places workers on every node, so it cannot be told to ignore_head_node: start the head node with "
+                "Xenna places workers on every node, so it cannot ignore the head node: start the head node with "
                 "`ray start --head --num-cpus=1` and give cpu_allocation=0.99, which Xenna rounds down node by node, or use "
                 "the ray_data executor"
             )

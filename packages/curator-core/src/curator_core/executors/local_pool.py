@@ -362,7 +362,9 @@ class _Pool:
             suspect.deaths[key] = deaths = suspect.deaths.get(key, 0) + 1
             if deaths < MAX_DEATHS:
                 return
-            error = WorkerDied.of_task(call.task or source, deaths, call.stage, _how(code))
+            # How it ended is for the terminal: no record may depend on what an executor learns of a death.
+            how = _how(code) if self.run.context.on_error == "fail" else ""
+            error = WorkerDied.of_task(call.task or source, deaths, call.stage, how)
         if self.run.context.on_error == "fail":
             raise error
         if call.stage and key not in suspect.care.aside:

@@ -26,11 +26,12 @@ class FunctionStage(ProcessingStage[Any, Any]):
     _removes: ClassVar[Sequence[str]] = ()
     _takes_stage: ClassVar[bool] = False
 
-    def __init__(self, **params: Any) -> None:
-        for name, parameter in _signature(type(self)).parameters.items():
-            if name not in params and parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY:
+    def __init__(self, *values: Any, **params: Any) -> None:
+        signature = _signature(type(self))
+        self._kwargs = dict(signature.bind_partial(*values, **params).arguments)
+        for name, parameter in signature.parameters.items():
+            if name not in self._kwargs and parameter.default is parameter.empty:
                 raise UsageError(f"{type(self).__name__} needs the parameter {name!r}")
-        self._kwargs = params
 
     def inputs(self) -> Sequence[str]:
         return list(self._inputs)
@@ -133,14 +134,18 @@ def stage(
     hints = _hints(function)
     takes_stage = len(parameters) > 1 and _is_stage(parameters[1], hints.get(parameters[1].name))
     own = parameters[2:] if takes_stage else parameters[1:]
+    for parameter in own:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise UsageError(
+                f"@stage {function.__name__}: a stage's parameters have names, so that a pipeline file can give them; "
+                f"{str(parameter)!r} has none"
+            )
     generator = inspect.isgeneratorfunction(function)
     namespace: dict[str, Any] = {
         "__module__": function.__module__,
         "__qualname__": function.__qualname__,
         "__doc__": function.__doc__,
-        "__signature__": inspect.Signature(
-            [p.replace(kind=p.KEYWORD_ONLY, annotation=hints.get(p.name, p.annotation)) for p in own]
-        ),
+        "__signature__": inspect.Signature([p.replace(annotation=hints.get(p.name, p.annotation)) for p in own]),
         "_function": staticmethod(function),
         "_takes_stage": takes_stage,
         "_inputs": tuple(inputs),

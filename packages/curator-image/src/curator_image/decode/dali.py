@@ -29,7 +29,7 @@ class DaliDecoder:
     """Decodes JPEGs with DALI, and everything else, and what DALI will not take, with `CpuDecoder`.
 
     One corrupt image makes a DALI pipeline raise, and useless from then on. So every header is checked first, and
-    when a batch fails all the same, its images are decoded one by one on the CPU, which tells the bad ones, and a
+    when a batch fails all the same, its images are decoded one by one on the CPU, which finds the bad ones, and a
     new pipeline is built for the next batch.
     """
 

@@ -120,7 +120,7 @@ class CpuDecoder:
     def _one(self, data: bytes, wanted: Sequence[Picture], into: Sequence[Pixels], resize: Resize) -> None:
         header = probe(data, max_pixels=self.max_pixels, max_side=self.max_side, check_end=False)
         scale = 1
-        if header.format != "jpeg":  # of a JPEG the decoder itself tells that it ends too soon
+        if header.format != "jpeg":  # of a JPEG the decoder itself reports that it ends too soon
             check_closed(header.format, data)
         else:
             scale = min(picture.dct_scale(header.width, header.height) for picture in wanted)

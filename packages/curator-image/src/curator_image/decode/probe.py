@@ -410,7 +410,7 @@ _PARSERS = {
 
 
 def check_closed(kind: str, data: bytes) -> None:
-    """A file without its closing mark was cut: told here for nothing, so that it need not be decoded to find out."""
+    """A file without its closing mark was cut: detected here at no cost, so that it need not be decoded to find out."""
     if kind == "jpeg":
         # Some writers pad or append; an end mark anywhere after the start of the last scan is an end. To look for that
         # start means to look through all of the file, so the common case comes first.

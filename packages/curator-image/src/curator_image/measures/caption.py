@@ -47,7 +47,7 @@ class CaptionDuplicateFilter(ColumnFilter):
 
     The score is how often it stands there, letter case and spaces at the ends aside; 0 for none, which passes. A batch
     is what the reader makes of one source, at most ``images_per_batch`` rows less what was dropped since: the same
-    whoever works on it. To find equal captions across a whole collection, use a deduplication workflow.
+    whichever worker reads it. To find equal captions across a whole collection, use a deduplication workflow.
     """
 
     column: str = CAPTION

@@ -31,7 +31,7 @@ _DECIMALS = 6
 
 @dataclass
 class _Shared:
-    """The pictures of a batch and what is known of all of them, whatever has been filtered away since."""
+    """The pictures of a batch and the numbers computed of them, also of those that have been filtered away since."""
 
     pictures: Pixels
     grey: Pixels | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -46,10 +47,12 @@ def column_of(ext: str, taken: Iterable[str] = ()) -> str:
     return f"member_{name}" if name in RESERVED or name == CAPTION or name in taken else name
 
 
+@functools.lru_cache(maxsize=4096)
 def is_text(ext: str) -> bool:
     return ext.lower().rpartition(".")[2] in TEXT
 
 
+@functools.lru_cache(maxsize=4096)
 def is_json(ext: str) -> bool:
     return ext.lower().rpartition(".")[2] == "json"
 

@@ -7,6 +7,7 @@ sample of its own (`Grouping` ``picture``), and the rule of WebDataset holds whe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -78,6 +79,7 @@ class Limits:
         return f"more than {self.bytes:,} bytes" if size > self.bytes else None
 
 
+@functools.lru_cache(maxsize=4096)
 def names_picture(ext: str) -> bool:
     """Whether the last part of an extension is that of a picture, of a format that is read or not."""
     return ext.lower().rpartition(".")[2] in PICTURE_EXTENSIONS
@@ -213,6 +215,8 @@ class _Group:
         """One sample. Its key is what all its names share, to a dot: a lone ``IMG.2024.0000.jpg`` is called as it would be
         beside others.
         """
+        if not any("." in ext for ext in members):  # nearly always
+            return Sample(self.stem, {ext: item.data for ext, item in members.items()}, self._at)
         inner = 0
         if self._tell_apart:
             parts = [ext.split(".")[:-1] for ext in members]

@@ -16,7 +16,7 @@ _LINK = re.compile(r"<a[\s>][^>]*>([^<]*)", re.IGNORECASE)
 _HTML = re.compile(rb"\s*<(?:!doctype\s+)?html[\s>]", re.IGNORECASE)
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"\s+")
-# What the language is told from: more of a page does not make it surer.
+# What the language is detected from: more of a page does not make it surer.
 _LANGUAGE_CHARS = 2000
 
 
@@ -58,7 +58,7 @@ def _page(content: bytes, charset: str | None) -> tuple[str, Any]:
         encoding = charset or detect_encoding(content, html5_compatible=True) or "utf-8"
         try:
             text = bytes_to_str(content, encoding, errors="replace")
-        except LookupError:  # a charset that nobody knows
+        except LookupError:  # an unknown charset
             text = bytes_to_str(content, detect_encoding(content) or "utf-8", errors="replace")
     if mime == "text/plain" and b"<" not in content:
         return text, None
@@ -102,7 +102,7 @@ def _justext(main_content: bool) -> Callable[[str, Any], str]:
     def text(page: str, tree: Any) -> str:
         language = _language((tree.body is not None and tree.body.text) or "")
         stoplist = known.get(_LANGUAGE_NAMES.get(language or "", ""))
-        # Without a list of the language's common words they cannot be what tells text from boilerplate.
+        # Without a list of the language's common words, these cannot separate text from boilerplate.
         paragraphs = (
             justext.justext(page, justext.get_stoplist(stoplist))
             if stoplist

@@ -139,7 +139,7 @@ class GuardedProcess:
                 waiting.clear()
                 self.close()
                 yield from found
-                # A page that was done after all, just before the end, is no loss; nor is the one after it.
+                # A page that was done after all, just before the end, is not lost; nor is the one after it.
                 if answered + len(found) < len(pages) and stood in (None, len(found)):
                     yield loss
         finally:
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + int(memory_bytes), resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     orders, news = sys.stdin.fileno(), os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an engine prints is no news
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an engine prints is not an answer
     os.write(news, b"R")
     while len(order := os.read(orders, _ORDER.size)) == _ORDER.size:
         number, count = _ORDER.unpack(order)
@@ -254,7 +254,7 @@ def main(arguments: Sequence[str]) -> None:
                 answer = Answer(b"not HTML", _utf8(str(error)))
             except MemoryError:
                 answer = Answer(b"extraction out of memory", _utf8(f"more than {memory_bytes} bytes"))
-            except Exception as error:  # an engine may raise anything on a page; the page is told with it
+            except Exception as error:  # an engine may raise anything on a page; the page is rejected with it
                 answer = Answer(b"extraction failed", _utf8(f"{type(error).__name__}: {error}"[:500]))
             at += content_size + name_size
             end += _written(file, _packed(answer), end)

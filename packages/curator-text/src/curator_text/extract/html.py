@@ -28,7 +28,7 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     ``engine`` is ``resiliparse`` (fast), ``trafilatura`` or ``justext`` (slower, stricter; the extra ``extract``).
     ``main_content`` leaves out menus, footers and the like. ``charset_column`` names a column with what the server said
-    of the encoding; otherwise a page that is valid UTF-8 is taken for that, and any other is told by its bytes. The
+    of the encoding; otherwise a page that is valid UTF-8 is taken for that, and the encoding of any other is detected from its bytes. The
     language is resiliparse's quick guess from the first 2,000 characters of the text.
 
     Pages are extracted in a process of their own. One that takes longer than ``timeout_s`` or more than ``memory_mb``,
@@ -142,7 +142,7 @@ def _texts(values: list[bytes | None]) -> pa.Array:
 
 
 def _label(table: pa.Table, row: int) -> str:
-    """What tells the user which page it was."""
+    """Says which page it was."""
     for name in ("url", "id", "path"):
         if name in table.column_names:
             return f"row {row}, {name} {table[name][row].as_py()}"

@@ -58,7 +58,7 @@ class Block:
         self.ends: Ints = np.cumsum(lengths + 1) + (_MARGIN - 1)
         self.starts: Ints = self.ends - lengths
         self.rows = len(documents)
-        # What functions found that is no answer for each document: see `once`.
+        # What functions found that is not an answer per document: see `once`.
         self.shared: dict[Callable[..., Any], Any] = {}
         self._memo: dict[tuple[Measure, tuple[Hashable, ...]], npt.NDArray[Any]] = {}
 
@@ -75,7 +75,7 @@ class Block:
         return list(zip(self.starts.tolist(), self.ends.tolist(), strict=True))
 
     def document(self, row: int) -> str:
-        """The text of one document, for rules that are easier said in Python."""
+        """The text of one document, for rules that are easier to write in Python."""
         start, end = self.spans[row]
         return self.raw[start:end].decode(errors="replace")
 

@@ -251,7 +251,7 @@ def boilerplate_paragraphs(block: Block) -> Ints:
 
 @once
 def printed_lines_of(block: Block) -> Pieces:
-    """What str.splitlines() gives: it knows more ends of lines than the newline, and no line after the last."""
+    """What str.splitlines() gives: there are more ends of lines than the newline, and no empty line after the last."""
     data = block.data
     marks = data == 10
     marks |= (data >= 11) & (data <= 13) | (data >= 28) & (data <= 30)

@@ -12,7 +12,7 @@ Most are one method over `TextFeatures`::
         def keep_array(self, scores: pa.Array) -> pa.Array:
             return pc.less_equal(scores, self.max_ratio)
 
-A rule that is easier said of one document is a `DocumentFilter` with a ``score_one(text)``.
+A rule that is easier to write for one document is a `DocumentFilter` with a ``score_one(text)``.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class TextFilter(ColumnFilter):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        # A model that was loaded here is no part of the stage, and many cannot be sent to another process.
+        # A loaded model is not part of the stage, and many cannot be sent to another process.
         return {key: value for key, value in self.__dict__.items() if key != "_loaded"}
 
 
@@ -104,7 +104,7 @@ def optional(module: str, extra: str) -> Any:
 
 
 def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any], *, empty: float) -> npt.NDArray[np.float64]:
-    """Part by whole; ``empty`` where there is no whole to speak of."""
+    """Part by whole; ``empty`` where the whole is 0."""
     result = np.full(len(whole), empty, np.float64)
     np.divide(part, whole, out=result, where=whole != 0)
     return result

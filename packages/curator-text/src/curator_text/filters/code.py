@@ -44,7 +44,7 @@ from curator_text.filters.base import (
     spread_share,
 )
 
-# The score of a document whose comments cannot be told, because one does not end or Python cannot read it.
+# The score of a document whose comments cannot be found, because one does not end or Python cannot parse it.
 UNREADABLE = 9999.0
 
 

@@ -146,7 +146,7 @@ def load_model(path: str) -> Predict:
     try:
         model = fasttext.load_model(path)
     except ValueError as error:
-        raise UsageError(f"{path!r} is no fastText model: {error}") from error
+        raise UsageError(f"{path!r} is not a fastText model: {error}") from error
 
     def predict(line: str) -> tuple[str, float]:
         # A lone surrogate cannot be here, but a NUL can, and ends the line for the C++ side.

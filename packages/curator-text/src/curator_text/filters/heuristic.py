@@ -455,7 +455,7 @@ class SubstringFilter(TextFilter):
 
 
 def check_lang(stage: Any) -> None:
-    """Words are what white space separates, which is no measure of languages that are written without it."""
+    """Words are what white space separates, so they cannot be counted in languages written without it."""
     if not isinstance(stage.lang, str) or not stage.lang:
         raise UsageError(f"{type(stage).__name__}.lang must be a language code such as 'en', not {stage.lang!r}")
     if stage.lang.lower() in ("zh", "ja"):
@@ -472,7 +472,7 @@ def check_regex(stage: Any, name: str) -> None:
         if value is not None:
             re.compile(value)
     except (re.error, TypeError) as error:
-        raise UsageError(f"{type(stage).__name__}.{name}={value!r} is no regular expression: {error}") from None
+        raise UsageError(f"{type(stage).__name__}.{name}={value!r} is not a regular expression: {error}") from None
 
 
 def _parentheses(block: Block) -> npt.NDArray[np.int64]:

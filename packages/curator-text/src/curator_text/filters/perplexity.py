@@ -67,7 +67,7 @@ class KenLMPerplexityFilter(DocumentFilter):
         try:
             model = kenlm.Model(self.model_path)
         except OSError as error:
-            raise UsageError(f"{self.model_path!r} is no KenLM model: {error}") from error
+            raise UsageError(f"{self.model_path!r} is not a KenLM model: {error}") from error
         pieces = None
         if self.sentencepiece_model is not None:
             sentencepiece = optional("sentencepiece", "tokenizers")

@@ -22,13 +22,13 @@ from curator_core.model.resources import Resources
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 
-# What is fetched of a model: its settings, its tokenizer, and weights that hold no code.
+# What is fetched of a model: its settings, its tokenizer, and weights that cannot run code.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]
 _MOST_TOKENS = 1 << 20
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 DTYPES = ("float32", "bfloat16", "float16")
 
-# Commits of models that stages name by default: the id alone means this revision, for everybody and for ever.
+# Commits of models that stages name by default: without a revision, this one is used.
 PINNED = {
     "HuggingFaceFW/fineweb-edu-classifier": "284663cbb2dabf9bda30d8f8cc49601251ee1631",
     "microsoft/deberta-v3-base": "8ccc9b6f36199bec6961081d44eb72fb3f7353f3",
@@ -181,7 +181,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
                 torch.cuda.empty_cache()
 
     def token_limits(self) -> list[int]:
-        """How many tokens the model takes, as far as its tokenizer and its settings tell."""
+        """How many tokens the model takes, as far as its tokenizer and its settings say."""
         limits = [self._tokenizer.model_max_length]
         config = self._config()
         if getattr(config, "position_biased_input", True):  # relative positions have no end
@@ -209,7 +209,7 @@ def model_folder(name: str, revision: str | None) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise UsageError(f"the folder {name!r} holds no model: there is no config.json in it")
+            raise UsageError(f"the folder {name!r} is not a model: there is no config.json in it")
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(f"there is no folder {name!r} with a model")
@@ -244,12 +244,12 @@ def _warn_of_moving(name: str, commit: str) -> None:
 
 
 def load_weights(
-    make: Callable[..., Any], folder: Path, dtype: str, device: str, needless: tuple[str, ...] = ()
+    make: Callable[..., Any], folder: Path, dtype: str, device: str, unneeded: tuple[str, ...] = ()
 ) -> Any:
-    """A model of transformers' from a folder, with weights that hold no code, and all of them but ``needless`` ones."""
+    """A model of transformers' from a folder, with weights that cannot run code, and all of them except ``unneeded`` ones."""
     torch = import_torch()
     try:
-        model, told = make(
+        model, loaded = make(
             str(folder),
             local_files_only=True,
             use_safetensors=True,
@@ -261,8 +261,10 @@ def load_weights(
             f"{str(folder)!r} has no weights that can be loaded ({error}): they must be safetensors, since other formats "
             "can run code"
         ) from error
-    # transformers makes up what is not there, another one each time: a classifier without a head would answer at random.
-    missing = sorted(key for key in told["missing_keys"] if not key.startswith(needless) and "position_ids" not in key)
+    # transformers initialises at random what is missing: a classifier without a head would give random answers.
+    missing = sorted(
+        key for key in loaded["missing_keys"] if not key.startswith(unneeded) and "position_ids" not in key
+    )
     if missing:
         raise UsageError(
             f"the weights in {str(folder)!r} are not those of a {type(model).__name__}, there is no {', '.join(missing[:4])}: "

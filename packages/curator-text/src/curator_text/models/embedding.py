@@ -51,7 +51,7 @@ class TextEmbedding(TextModel):
         self._normalize = found.get("normalize", True) if self.normalize is None else self.normalize
         self._most = found.get("max_tokens")
         # What pools here needs no pooler, and many encoders come without one.
-        return load_weights(transformers.AutoModel.from_pretrained, folder, self.dtype, device, needless=("pooler.",))
+        return load_weights(transformers.AutoModel.from_pretrained, folder, self.dtype, device, unneeded=("pooler.",))
 
     def forward(self, inputs: dict[str, Any]) -> Any:
         torch = import_torch()
@@ -106,12 +106,12 @@ def _sentence_settings(folder: Path) -> dict[str, Any]:
             if pooling.get("pooling_mode") in POOLING:
                 chosen = [pooling["pooling_mode"]]
             if len(chosen) != 1:
-                raise UsageError(f"{str(folder)!r} pools in a way that is not known here: give pooling and normalize")
+                raise UsageError(f"{str(folder)!r} pools in a way that is not supported: give pooling and normalize")
             settings["pooling"] = chosen[0]
         elif kind == "Normalize":
             settings["normalize"] = True
         elif kind != "Transformer":
-            raise UsageError(f"{str(folder)!r} has a module {kind} behind its encoder, which is not known here")
+            raise UsageError(f"{str(folder)!r} has a module {kind} behind its encoder, which is not supported")
     limits = folder / "sentence_bert_config.json"
     if limits.exists():
         settings["max_tokens"] = json.loads(limits.read_text("utf-8")).get("max_seq_length")

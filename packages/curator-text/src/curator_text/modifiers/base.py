@@ -100,7 +100,7 @@ def _as_array(values: Any) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):  # combine_chunks gives one where the texts are more than 2 GB
         values = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in values.chunks])
     if not is_text(values.type):
-        raise UsageError(f"a modifier changes text, and the column is {values.type}: cast it first")
+        raise UsageError(f"a modifier changes text, and these values are {values.type}: cast them first, as Cast does")
     return values
 
 

@@ -165,7 +165,7 @@ class UrlRemover(Modifier):
 class MarkdownRemover(Modifier):
     """Takes the marks of Markdown off and keeps its words; links and images become their text.
 
-    Code keeps every character, and a word such as ``snake_case_name`` is no emphasis.
+    Code keeps every character, and a word such as ``snake_case_name`` is not emphasis.
     """
 
     def may_change(self, values: pa.Array) -> Any:
@@ -188,7 +188,7 @@ class MarkdownRemover(Modifier):
 
 @dataclass(kw_only=True)
 class QuotationRemover(Modifier):
-    """Takes one pair of straight or curly quotation marks off a text that stands in them as a whole."""
+    """Takes one pair of straight or curly quotation marks off a text that they enclose as a whole."""
 
     def modify(self, text: str) -> str:
         inner = text[1:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import io
 import lzma
 import zlib
@@ -80,6 +81,54 @@ def is_compressed(raw: BinaryIO) -> bool:
     head = raw.read(6)
     raw.seek(0)
     return compression_of(head) is not None
+
+
+def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
+    """A file's text as UTF-8, from an encoding. What is not valid in the encoding is not valid UTF-8 either."""
+    return file if encoding == "utf-8" else cast(BinaryIO, _Recoded(file, encoding))
+
+
+def seems_to_be(head: bytes) -> str | None:
+    """The encoding that the first bytes of a file look like, where they are not UTF-8: a name for ``encoding=``."""
+    for mark, name in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if head.startswith(mark):
+            return name
+    head = head[: len(head) // 2 * 2]
+    for name, zeros, others in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
+        if zeros.count(0) * 2 > len(zeros) and not others.count(0):
+            return name
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # The last character may only be cut off.
+        if error.start < len(head) - 3 and 0 not in head and b"\x81" not in head:
+            return "cp1252"
+    return None
+
+
+class _Recoded(io.RawIOBase):
+    def __init__(self, raw: BinaryIO, encoding: str) -> None:
+        self._raw = raw
+        self._decoder: Any = codecs.getincrementaldecoder(encoding)("curator.invalid")
+        self._left = b""
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target).cast("B")
+        while not self._left and not self._ended:
+            data = self._raw.read(_CHUNK)
+            self._ended = not data
+            self._left = self._decoder.decode(data, final=self._ended).encode("utf-8", "surrogatepass")
+        count = min(len(view), len(self._left))
+        view[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+
+# Half of a surrogate pair, which as UTF-8 is refused wherever it stands: so a byte that is not valid costs its own row.
+codecs.register_error("curator.invalid", lambda error: ("\udc80", cast(UnicodeDecodeError, error).end))
 
 
 class _Decompressing(io.RawIOBase):

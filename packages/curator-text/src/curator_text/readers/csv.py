@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import bisect
-import codecs
-import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError, nearest
-from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
-from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
-from curator_core.stages.files import FilePartitioning, checked_paths
+from curator_core.model.stage import ANY_COLUMNS, FanOut
+from curator_core.model.task import DocumentBatch, FileGroupTask
+from curator_core.stages.partitioned_reader import PartitionedReader
 from curator_core.storage import file_name, open_input
 from curator_text.readers._arguments import (
     bounded_bytes,
@@ -26,16 +24,20 @@ from curator_text.readers._arguments import (
     checked_encoding,
     with_path,
 )
-from curator_text.readers._bytes import COMPRESSED_SUFFIXES, Truncated, decompressed
+from curator_text.readers._bytes import COMPRESSED_SUFFIXES, as_utf8, decompressed, seems_to_be
+from curator_text.readers._csv_rows import BadRow, Row, RowCutter, Rows
 from curator_text.readers._schema import check_schema, type_name
 
 _HEAD_BYTES = 1 << 16
+_RAW_KEPT = 1 << 16
+# A block with a row that is none is cut into so many, of which those without one are parsed at once.
+_PIECES = 16
 SUFFIXES = tuple(base + end for base in (".csv", ".tsv") for end in ("", *COMPRESSED_SUFFIXES))
 
 
-@dataclass(kw_only=True)
-class CsvRead(FanOut[FileGroupTask, DocumentBatch]):
-    """Reads the CSV files of a task; see `CsvReader`."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class CsvParameters:
+    """The parameters of both `CsvReader` and `CsvRead`."""
 
     schema: Mapping[str, Any] | None = None
     columns: Sequence[str] | None = None
@@ -43,7 +45,13 @@ class CsvRead(FanOut[FileGroupTask, DocumentBatch]):
     header: bool | Sequence[str] = True
     encoding: str = "utf-8"
     batch_bytes: int | str = "8MiB"
+    max_row_bytes: int | str = "64MiB"
     path_column: str | None = None
+
+
+@dataclass(kw_only=True)
+class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
+    """Reads the CSV files of a task; see `CsvReader`."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -64,6 +72,7 @@ class CsvRead(FanOut[FileGroupTask, DocumentBatch]):
             )
         self._encoding = checked_encoding(self.encoding, name)
         self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
+        self._max_row_bytes = bounded_bytes("max_row_bytes", self.max_row_bytes)
 
     def outputs(self) -> list[str]:
         names = self._columns or (tuple(self.header) if not isinstance(self.header, bool) else (ANY_COLUMNS,))
@@ -85,86 +94,70 @@ class CsvRead(FanOut[FileGroupTask, DocumentBatch]):
             yield DocumentBatch(data=empty, dataset_name=task.dataset_name)
 
     def _tables(self, path: str) -> Iterator[pa.Table]:
-        given = 0
-        wrong: list[Any] = []
-        places: list[int] = []  # of the rows that were set aside for their cells
-
-        def set_aside(row: Any) -> str:
-            wrong.append(row)
-            if row.number is not None:
-                bisect.insort(places, row.number - (self.header is True))
-            return "skip"
-
-        try:
-            with open_input(path) as raw:
-                names = list(self.header) if not isinstance(self.header, bool) else self._header(raw, path)
-                if names is None:
-                    return
-                reader = self._open(raw, path, names, set_aside)
-                if not all(pa.types.is_binary(kind) for kind in reader.schema.types):
-                    # Arrow reads the first line in another way; what it calls the columns is what counts.
-                    wrong.clear()
-                    places.clear()
-                    reader = self._open(raw, path, reader.schema.names, set_aside)
-                yield self._typed(reader.schema.empty_table(), path, 0, places)
-                while True:
-                    batch = reader.read_next_batch()
-                    table = self._typed(pa.Table.from_batches([batch]), path, given, places)
-                    self.record_read(batch.num_rows)
-                    given += batch.num_rows
-                    self._tell(wrong, path)
-                    if table.num_rows:
-                        yield table
-        except StopIteration:
-            self._tell(wrong, path)
-        except (pa.ArrowInvalid, OSError, Truncated, UnicodeDecodeError) as error:
-            self._tell(wrong, path)
-            if isinstance(error, pa.ArrowInvalid) and "Empty CSV file" in str(error):
+        with open_input(path) as raw:
+            hint = _Hint(raw, self.encoding)
+            cutter = self._cutter(raw, path)
+            names = list(self.header) if not isinstance(self.header, bool) else self._header(cutter, path, hint)
+            if names is None:
                 return
-            message = str(error)
-            if "straddles two block boundaries" in message:
-                message = f"a row is longer than batch_bytes={self.batch_bytes}: give more"
-            self._broken(path, f"after row {given}", f"{message}; what is behind it was not read")
+            try:
+                self._check_names(names, path)
+            except UsageError as error:
+                self._give_up(cutter, path, str(error))
+                raise
+            file = _File(path, names, self._delimiter_of(path), hint)
+            yield self._typed(pa.table([array([], pa.binary())] * len(names), names), file, range(0))
+            number = 1
+            for found in _gathered(cutter.rest(), self._batch_bytes):
+                if isinstance(found, Rows):
+                    count = int(_filled(found).sum())
+                    if count:
+                        yield from self._parsed(found, file, number)
+                else:
+                    count = len(found)
+                    yield from self._one_by_one(found, file, number)
+                number += count
 
-    def _open(self, raw: BinaryIO, path: str, names: list[str], set_aside: Callable[[Any], str]) -> Any:
-        import pyarrow.csv as pc_csv
-
+    def _cutter(self, raw: BinaryIO, path: str) -> RowCutter:
         raw.seek(0)
+        return RowCutter(
+            as_utf8(decompressed(raw), self._encoding),
+            self._delimiter_of(path),
+            block_bytes=self._batch_bytes,
+            max_row_bytes=self._max_row_bytes,
+        )
+
+    def _header(self, cutter: RowCutter, path: str, hint: _Hint) -> list[str] | None:
+        """The names in the first row; None if there is none that can be used."""
+        first = cutter.first()
+        if first is None:
+            return None
+        try:
+            if isinstance(first, Row) and not any(b"\0" in cell for cell in first.cells):
+                return [cell.decode() for cell in first.cells]
+        except UnicodeDecodeError:
+            pass
+        self._give_up(
+            cutter, path, f"the names of the columns are not in {self.encoding}{hint or ': give encoding=…'}", 1
+        )
+        return None
+
+    def _give_up(self, cutter: RowCutter, path: str, message: str, more: int = 0) -> None:
+        """Account for a file of which no row can be read."""
+        rows = more + sum(int(_filled(found).sum()) if isinstance(found, Rows) else 1 for found in cutter.rest())
+        self.record_read(rows)
+        self.record_rejected("unusable header", source=path, position="line 1", message=message, rows=rows)
+
+    def _check_names(self, names: list[str], path: str) -> None:
         check_unique([name for name in names if self._columns is None or name in self._columns], path)
+        if self.path_column in (self._columns or names):
+            with_path(pa.table({self.path_column: []}), self.path_column, path)
         for wanted in (*(self._columns or ()), *(self._types if self._columns is None else ())):
             if wanted not in names:
                 raise UsageError(
                     f"{file_name(path)!r} has no column {wanted!r}{nearest(wanted, names) or '.'} "
                     f"It has: {', '.join(names)}"
                 )
-        return pc_csv.open_csv(
-            pa.PythonFile(_Whole(decompressed(raw), self._encoding), mode="r"),
-            read_options=pc_csv.ReadOptions(
-                use_threads=False,
-                block_size=self._batch_bytes,
-                column_names=None if self.header is True else names,
-            ),
-            parse_options=pc_csv.ParseOptions(
-                delimiter=self._delimiter_of(path), newlines_in_values=True, invalid_row_handler=set_aside
-            ),
-            # As bytes: a cell that is no UTF-8 costs its row, and not its file.
-            convert_options=pc_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.binary()),
-                strings_can_be_null=False,
-                quoted_strings_can_be_null=False,
-                include_columns=list(self._columns) if self._columns else None,
-            ),
-        )
-
-    def _header(self, raw: BinaryIO, path: str) -> list[str] | None:
-        """The names in the first line, to fix their types (Arrow reads it again); None if there is none that can be used."""
-        head = _Whole(decompressed(raw), self._encoding).read(_HEAD_BYTES)
-        lines = io.StringIO(head.decode("utf-8-sig", "surrogateescape"), newline="")
-        names = next((row for row in csv.reader(lines, delimiter=self._delimiter_of(path)) if row), None)
-        if names is not None and any("\0" in name or (not name.isascii() and _has_surrogates(name)) for name in names):
-            self._broken(path, "line 1", f"the names of the columns are not in {self.encoding}: give encoding=…")
-            return None
-        return names
 
     def _delimiter_of(self, path: str) -> str:
         if self.delimiter is not None:
@@ -172,15 +165,60 @@ class CsvRead(FanOut[FileGroupTask, DocumentBatch]):
         name = file_name(path).lower()
         return "\t" if any(name.endswith(".tsv" + end) for end in ("", *COMPRESSED_SUFFIXES)) else ","
 
-    def _broken(self, path: str, position: str, message: str) -> None:
-        self.record_read(1)
-        self.record_rejected("broken CSV", source=path, position=position, message=message)
+    # Rows ------------------------------------------------------------------------------------------------------------
 
-    def _typed(self, table: pa.Table, path: str, before: int, places: list[int]) -> pa.Table:
-        """The cells as text or as their declared types; rows with a cell that is neither are set aside."""
+    def _parsed(self, rows: Rows, file: _File, first: int, pieces: int = _PIECES) -> Iterator[pa.Table]:
+        """The tables of rows whose quotes are in order, of which some may have a wrong number of cells."""
+        filled = _filled(rows)
+        count = int(filled.sum())
+        table = _at_once(rows.data, file)
+        if table is not None and table.num_rows == count:
+            self.record_read(count)
+            yield self._typed(table, file, range(first, first + count))
+            return
+        if pieces == 1 or len(rows.ends) <= pieces:
+            cutter = RowCutter(
+                cast(BinaryIO, io.BytesIO(rows.data)),
+                file.delimiter,
+                block_bytes=len(rows.data) + 1,
+                max_row_bytes=1 << 30,
+            )
+            yield from self._one_by_one(list(cutter.each()), file, first)
+            return
+        step = -(-len(rows.ends) // pieces)
+        starts = np.concatenate(([0], rows.ends))
+        for at in range(0, len(rows.ends), step):
+            ends = rows.ends[at : at + step]
+            start = int(starts[at])
+            piece = Rows(rows.data[start : int(ends[-1])], ends - start)
+            yield from self._parsed(piece, file, first, 1)
+            first += int(filled[at : at + step].sum())
+
+    def _one_by_one(self, rows: Sequence[Row | BadRow], file: _File, first: int) -> Iterator[pa.Table]:
+        good: list[Row] = []
+        numbers: list[int] = []
+        self.record_read(len(rows))
+        for number, row in enumerate(rows, first):
+            if isinstance(row, BadRow):
+                self._reject(file, row.reason, number, row.message, row.raw)
+            elif len(row.cells) != len(file.names):
+                message = f"{len(row.cells)} cells, and the file has {len(file.names)} columns"
+                self._reject(file, "wrong number of cells", number, message, row.raw)
+            else:
+                good.append(row)
+                numbers.append(number)
+        if good:
+            columns = [array([row.cells[at] for row in good], pa.binary()) for at in range(len(file.names))]
+            yield self._typed(pa.Table.from_arrays(columns, names=file.names), file, numbers)
+
+    def _typed(self, table: pa.Table, file: _File, numbers: Sequence[int]) -> pa.Table:
+        """The cells as text or as their declared types; rows with a cell that is neither are rejected."""
         good: pa.ChunkedArray | None = None
         columns = []
-        for name, column in zip(table.column_names, table.columns, strict=True):
+        names = [name for name in file.names if self._columns is None or name in self._columns]
+        names = names if self._columns is None else list(self._columns)
+        for name in names:
+            column = table.column(file.names.index(name))
             kind = self._types.get(name, pa.string())
             try:
                 columns.append(_convert(column, kind))
@@ -198,129 +236,116 @@ class CsvRead(FanOut[FileGroupTask, DocumentBatch]):
                     flags.append(False)
                     if good is None or good[row].as_py():
                         utf8 = "utf8" in str(error).lower()
-                        self.record_rejected(
-                            "bad UTF-8" if utf8 else "type conflict",
-                            source=path,
-                            position=f"row {_place(before + row + 1, places)}",
-                            message=f"column {name!r} is {type_name(kind)}: {error}",
-                            raw=cell.as_py(),
-                        )
+                        reason = f"bad {_SHOWN.get(self._encoding, self.encoding)}" if utf8 else "type conflict"
+                        what = f"is not {self.encoding}{file.hint}" if utf8 else f"is {type_name(kind)}: {error}"
+                        self._reject(file, reason, numbers[row], f"column {name!r} {what}", cell.as_py())
             fine = pa.chunked_array([array(flags, pa.bool_())])
             good = fine if good is None else pc.and_(good, fine)
             columns.append(pa.chunked_array([array(cells, kind)]))
-        result = pa.table(columns, names=table.column_names)
+        result = pa.table(columns, names=names)
         return result if good is None else result.filter(good)
 
-    def _tell(self, wrong: list[Any], path: str) -> None:
-        for row in wrong:
-            self.record_read(1)
-            self.record_rejected(
-                "wrong number of cells",
-                source=path,
-                position="" if row.number is None else f"row {row.number - (self.header is True)}",
-                message=f"{row.actual_columns} cells, and the file has {row.expected_columns} columns",
-                raw=row.text.encode("utf-8", "surrogateescape") if isinstance(row.text, str) else row.text,
-            )
-        wrong.clear()
+    def _reject(self, file: _File, reason: str, number: int, message: str, raw: bytes) -> None:
+        self.record_rejected(reason, source=file.path, position=f"row {number}", message=message, raw=raw[:_RAW_KEPT])
 
 
 @dataclass(kw_only=True)
-class CsvReader(CompositeStage[EmptyTask, DocumentBatch]):
+class CsvReader(CsvParameters, PartitionedReader[DocumentBatch]):
     """Reads CSV files, plain or compressed; quoted cells may hold line ends.
 
     Every cell is text as it stands: ``00123``, ``NA`` and the empty cell too. ``schema`` declares other types, as in
     ``{score: float64}``; there an empty cell is null. ``delimiter`` is a comma, and a tab for files named ``.tsv``, unless
     it is given. ``header`` is true where the first line names the columns, or the list of their names. ``encoding`` is
-    that of the files, such as ``utf-16`` or ``cp1252``. A row that does not fit is set aside with its number.
+    that of the files, such as ``utf-16`` or ``cp1252``. A row that does not fit, or is longer than ``max_row_bytes``, is
+    rejected with its number; a quote that nobody closes costs its line.
     """
 
-    paths: str | Sequence[str]
-    schema: Mapping[str, Any] | None = None
-    columns: Sequence[str] | None = None
-    delimiter: str | None = None
-    header: bool | Sequence[str] = True
-    encoding: str = "utf-8"
-    files_per_partition: int = 1
-    bytes_per_partition: int | str | None = None
-    limit: int | None = None
-    batch_bytes: int | str = "8MiB"
-    path_column: str | None = None
+    read = CsvRead
+    suffixes = SUFFIXES
 
-    def __post_init__(self) -> None:
-        self.decompose()
 
-    def decompose(self) -> list[ProcessingStage[Any, Any]]:
-        checked_paths("CsvReader.paths", self.paths)
-        return [
-            FilePartitioning(
-                paths=self.paths,
-                files_per_partition=self.files_per_partition,
-                bytes_per_partition=self.bytes_per_partition,
-                limit=self.limit,
-                extensions=SUFFIXES,
+_SHOWN = {"utf-8": "UTF-8"}
+
+
+class _Hint:
+    """What may be wrong with the encoding of a file, found out when it is asked for."""
+
+    def __init__(self, raw: BinaryIO, encoding: str) -> None:
+        raw.seek(0)
+        self._head = decompressed(raw).read(_HEAD_BYTES)
+        self._encoding = encoding
+
+    def __str__(self) -> str:
+        found = seems_to_be(self._head) if self._encoding == "utf-8" else None
+        return "" if found is None else f"; the file looks like {found}: give encoding={found!r}"
+
+    def __bool__(self) -> bool:
+        return bool(str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The file that is being read."""
+
+    path: str
+    names: list[str]
+    delimiter: str
+    hint: _Hint
+
+
+def _gathered(found: Iterable[Rows | Row | BadRow], limit: int) -> Iterator[Rows | list[Row | BadRow]]:
+    """Blocks of rows as they are, and single rows in lists of about ``limit`` bytes."""
+    single: list[Row | BadRow] = []
+    size = 0
+    for rows in found:
+        if not isinstance(rows, Rows):
+            single.append(rows)
+            size += len(rows.raw)
+        if single and (isinstance(rows, Rows) or size >= limit):
+            yield single
+            single, size = [], 0
+        if isinstance(rows, Rows):
+            yield rows
+    if single:
+        yield single
+
+
+def _filled(rows: Rows) -> np.ndarray[Any, Any]:
+    """Which rows are not blank lines."""
+    bytes_ = np.frombuffer(rows.data, np.uint8)
+    starts = np.concatenate(([0], rows.ends[:-1]))
+    lengths = rows.ends - starts
+    blank = (bytes_[starts] == 10) | (bytes_[starts] == 13)
+    filled: np.ndarray[Any, Any] = ~(blank & (lengths <= 2))
+    return filled
+
+
+def _at_once(data: bytes, file: _File) -> pa.Table | None:
+    """The cells of rows as bytes, or None where one of them has a wrong number."""
+    import pyarrow.csv as pc_csv
+
+    # Names of our own, since two of the file's may be the same.
+    names = [str(at) for at in range(len(file.names))]
+    try:
+        return pc_csv.read_csv(
+            pa.BufferReader(data),
+            read_options=pc_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=names),
+            parse_options=pc_csv.ParseOptions(delimiter=file.delimiter, newlines_in_values=True),
+            # As bytes: a cell that is not UTF-8 costs its row, and not its file.
+            convert_options=pc_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.binary()),
+                strings_can_be_null=False,
+                quoted_strings_can_be_null=False,
             ),
-            CsvRead(
-                schema=self.schema,
-                columns=self.columns,
-                delimiter=self.delimiter,
-                header=self.header,
-                encoding=self.encoding,
-                batch_bytes=self.batch_bytes,
-                path_column=self.path_column,
-            ),
-        ]
-
-
-class _Whole:
-    """A file as UTF-8, whose reads are full until it ends, as Arrow expects of it."""
-
-    def __init__(self, raw: Any, encoding: str) -> None:
-        self._raw = raw
-        # UTF-8 as it is: what is no UTF-8 in it costs single rows.
-        self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
-        self._left = b""
-        self.closed = False
-
-    def read(self, size: int = -1) -> bytes:
-        pieces = [self._left]
-        room = size - len(self._left)
-        while (size < 0 or room > 0) and (piece := self._piece(room if size >= 0 else _HEAD_BYTES)):
-            pieces.append(piece)
-            room -= len(piece)
-        data = b"".join(pieces)
-        if size < 0:
-            size = len(data)
-        elif size > 1 and data[size - 1 : size] == b"\r":
-            # Where a read begins with the second half of a line end Arrow drops that half, also in a quoted cell.
-            size -= 1
-        self._left = data[size:]
-        return data[:size]
-
-    def _piece(self, size: int) -> bytes:
-        if self._decoder is None:
-            return bytes(self._raw.read(size))
-        while data := self._raw.read(size):
-            if text := self._decoder.decode(data):
-                return text.encode("utf-8", "replace")
-        return self._decoder.decode(b"", final=True).encode("utf-8", "replace")
-
-    def close(self) -> None:
-        self.closed = True
+        )
+    except pa.ArrowInvalid:
+        return None
 
 
 def _are_names(header: Any) -> bool:
     if not isinstance(header, list | tuple) or not all(isinstance(name, str) for name in header):
         return False
     return 0 < len(header) == len(set(header))
-
-
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _place(number: int, places: list[int]) -> int:
-    """The number of a row in its file, from its number among those that were not set aside for their cells."""
-    return number + bisect.bisect_right(range(len(places)), number, key=lambda at: places[at] - at)
 
 
 def _convert(column: Any, kind: pa.DataType) -> Any:

@@ -1,4 +1,4 @@
-"""Reading JSON lines: every value exactly as it is, every bad line told, in bounded memory."""
+"""Reading JSON lines: every value exactly as it is, every bad line reported, in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
-from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
-from curator_core.stages.files import FilePartitioning, checked_paths
+from curator_core.model.stage import ANY_COLUMNS, FanOut
+from curator_core.model.task import DocumentBatch, FileGroupTask
+from curator_core.stages.partitioned_reader import PartitionedReader
 from curator_core.storage import open_input
-from curator_text.readers._arguments import bounded_bytes, checked_columns, with_path
+from curator_text.readers._arguments import bounded_bytes, checked_columns, checked_encoding, with_path
 from curator_text.readers._blocks import LineParser, guessed_types, infer_types
 from curator_text.readers._bytes import (
     COMPRESSED_SUFFIXES,
     Block,
     LongLine,
     Truncated,
+    as_utf8,
     check_span,
     decompressed,
     line_blocks,
+    seems_to_be,
 )
 from curator_text.readers._lines import first_lines
 from curator_text.readers._schema import check_schema, checks
@@ -36,20 +38,27 @@ _GUESS_BYTES = 1 << 16
 _RAW_KEPT = 1 << 16
 
 
-@dataclass(kw_only=True)
-class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
-    """Reads the files of a task as JSON lines; see `JsonlReader`."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class JsonlParameters:
+    """The parameters of both `JsonlReader` and `JsonlRead`."""
 
     schema: Mapping[str, Any] | None = None
     columns: Sequence[str] | None = None
+    encoding: str = "utf-8"
     batch_bytes: int | str = "8MiB"
     max_line_bytes: int | str = "64MiB"
     path_column: str | None = None
+
+
+@dataclass(kw_only=True)
+class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
+    """Reads the files of a task as JSON lines; see `JsonlReader`."""
 
     def __post_init__(self) -> None:
         self._types = check_schema(self.schema, type(self).__name__)
         self._checks = checks(self._types)
         self._columns = checked_columns(self.columns, type(self).__name__)
+        self._encoding = checked_encoding(self.encoding, type(self).__name__)
         self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)
         self._max_line_bytes = bounded_bytes("max_line_bytes", self.max_line_bytes)
 
@@ -70,7 +79,7 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                     yield DocumentBatch(data=table, dataset_name=task.dataset_name)
                 elif empty is None:
                     empty = table
-        # Files that gave no row still tell their columns, so that what is written from them has a schema.
+        # Files that gave no row still give their columns, so that what is written from them has a schema.
         if empty is None or empty.num_columns:
             schema = pa.schema(list(self._types.items())) if empty is None else empty.schema
             # Of a file of nothing but bad lines no column is known, and a batch of its path alone would fail the next stage.
@@ -81,7 +90,9 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
         parser: LineParser | None = None
         with open_input(path) as raw:
             check_span(raw, path, span)
-            file = decompressed(raw)
+            hint = seems_to_be(raw.read(_RAW_KEPT)) if self._encoding == "utf-8" and span is None else None
+            raw.seek(0)
+            file = as_utf8(decompressed(raw), self._encoding)
             blocks = line_blocks(file, block_bytes=self._batch_bytes, max_line_bytes=self._max_line_bytes, span=span)
             for block in blocks:
                 if isinstance(block, LongLine):
@@ -112,7 +123,8 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                         bad.reason,
                         source=path,
                         position=_position(line, block.offset + bad.offset),
-                        message=bad.message,
+                        message=bad.message
+                        + (f"; the file looks like {hint}: give encoding={hint!r}" if hint is not None else ""),
                         raw=bad.raw[:_RAW_KEPT],
                     )
                 yield with_path(parsed.table, self.path_column, path)
@@ -134,7 +146,7 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
     def _first_types(self, path: str) -> dict[str, pa.DataType]:
         """The types of a file's columns; every range of a file finds the same ones."""
         with open_input(path) as raw:
-            file = decompressed(raw)
+            file = as_utf8(decompressed(raw), self._encoding)
             pieces: list[bytes] = []
             room = _FIRST_BYTES
             try:
@@ -144,7 +156,7 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
                     room -= len(piece)
                     lines += piece.count(b"\n")
             except Truncated:
-                pass  # told when the file is read
+                pass  # reported when the file is read
         return self._types_from(b"".join(pieces)) or {}
 
     def _types_from(self, head: bytes | None) -> dict[str, pa.DataType] | None:
@@ -161,52 +173,29 @@ class JsonlRead(FanOut[FileGroupTask, DocumentBatch]):
 
 
 @dataclass(kw_only=True)
-class JsonlReader(CompositeStage[EmptyTask, DocumentBatch]):
+class JsonlReader(JsonlParameters, PartitionedReader[DocumentBatch]):
     """Reads files of JSON lines: one object in each line, plain or compressed (gz, zst, bz2, xz).
 
-    Values keep their types and their exact value: ``"00123"`` stays text, a date stays text, an integer stays an
-    integer. ``schema`` fixes the types of columns, as in ``{id: string, score: float64, tags: list<string>, meta: json}``;
-    the types of the others come from the first 200 lines of each file. Objects, and lists of mixed content, become
-    ``json`` columns, which hold their JSON text and are written as objects again. A key that first appears later
-    becomes a column from there on. A line that does not fit is set aside with its file and line.
+    Values come out as they went in: ``"00123"`` stays text, a date stays text, an integer stays an integer. ``schema`` fixes
+    the types of columns, as in ``{id: string, score: float64, tags: list<string>, meta: json}``, and lines that do not fit are
+    rejected. The types of the others are those that hold all their values; where no type does, and for objects, the column
+    is ``json``: it holds the JSON text of each value, and is written as values again. A key that first appears later becomes
+    a column from there on. A broken line is rejected with its file and line.
 
-    ``columns`` reads only these. Files larger than ``split_bytes`` are read in ranges, by several workers.
-    ``batch_bytes`` is how much text one batch holds. ``path_column`` adds the file's path under that name.
+    ``columns`` reads only these. Files larger than ``split_bytes`` are read in ranges, by several workers, unless they are
+    in another ``encoding`` than UTF-8. ``batch_bytes`` is how much text one batch holds. ``path_column`` adds the file's path
+    under that name.
     """
 
-    paths: str | Sequence[str]
-    schema: Mapping[str, Any] | None = None
-    columns: Sequence[str] | None = None
-    files_per_partition: int = 1
-    bytes_per_partition: int | str | None = None
     split_bytes: int | str | None = "128MiB"
-    limit: int | None = None
-    batch_bytes: int | str = "8MiB"
-    max_line_bytes: int | str = "64MiB"
-    path_column: str | None = None
 
-    def __post_init__(self) -> None:
-        self.decompose()
+    read = JsonlRead
+    suffixes = SUFFIXES
 
-    def decompose(self) -> list[ProcessingStage[Any, Any]]:
-        checked_paths("JsonlReader.paths", self.paths)
-        return [
-            FilePartitioning(
-                paths=self.paths,
-                files_per_partition=self.files_per_partition,
-                bytes_per_partition=self.bytes_per_partition,
-                split_bytes=self.split_bytes,
-                limit=self.limit,
-                extensions=SUFFIXES,
-            ),
-            JsonlRead(
-                schema=self.schema,
-                columns=self.columns,
-                batch_bytes=self.batch_bytes,
-                max_line_bytes=self.max_line_bytes,
-                path_column=self.path_column,
-            ),
-        ]
+    def handed_on(self) -> dict[str, Any]:
+        # Where a character begins cannot be told from the middle of every encoding.
+        whole = checked_encoding(self.encoding, type(self).__name__) != "utf-8"
+        return {**super().handed_on(), **({"split_bytes": None} if whole else {})}
 
 
 def _head_of(block: Block, span: tuple[int, int] | None) -> bytes | None:

@@ -12,9 +12,10 @@ import pyarrow as pa
 from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError, nearest
 from curator_core.model.lineage import source_id
-from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage
+from curator_core.model.stage import ANY_COLUMNS, FanOut
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
-from curator_core.stages.files import FilePartitioning, checked_paths, parse_bytes
+from curator_core.stages.files import FilePartitioning, parse_bytes
+from curator_core.stages.partitioned_reader import PartitionedReader
 from curator_core.storage import file_name, info, open_input, parent
 from curator_text.readers._arguments import bounded_bytes, check_unique, checked_columns, with_path
 
@@ -50,14 +51,19 @@ class ParquetPartitioning(FilePartitioning):
                 yield part
 
 
-@dataclass(kw_only=True)
-class ParquetRead(FanOut[FileGroupTask, DocumentBatch]):
-    """Reads the Parquet files of a task; see `ParquetReader`."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class ParquetParameters:
+    """The parameters of both `ParquetReader` and `ParquetRead`."""
 
     columns: Sequence[str] | None = None
     partition_by: Sequence[str] = ()
     batch_bytes: int | str = "16MiB"
     path_column: str | None = None
+
+
+@dataclass(kw_only=True)
+class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
+    """Reads the Parquet files of a task; see `ParquetReader`."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -95,9 +101,15 @@ class ParquetRead(FanOut[FileGroupTask, DocumentBatch]):
             except _DAMAGE as error:
                 self._broken(path, "footer", error)
                 return
-            names = self._present(file.schema_arrow.names, path)
-            check_unique(names or file.schema_arrow.names, path)
             groups = [g for g in range(file.num_row_groups) if span is None or span[0] <= _start(file, g) < span[1]]
+            try:
+                names = self._present(file.schema_arrow.names, path)
+                check_unique(names or file.schema_arrow.names, path)
+            except UsageError as error:
+                rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+                self.record_read(rows)
+                self.record_rejected("unusable columns", source=path, message=str(error), rows=rows)
+                raise
             yield self._with_parts(_chosen(pa.Table.from_batches([], file.schema_arrow), names), path)
             for group in groups:
                 told = file.metadata.row_group(group)
@@ -150,7 +162,7 @@ class ParquetRead(FanOut[FileGroupTask, DocumentBatch]):
 
 
 @dataclass(kw_only=True)
-class ParquetReader(CompositeStage[EmptyTask, DocumentBatch]):
+class ParquetReader(ParquetParameters, PartitionedReader[DocumentBatch]):
     """Reads Parquet files with their types as they are.
 
     ``columns`` reads only these from disk. Row groups come one after the other, in batches of about ``batch_bytes``.
@@ -159,37 +171,11 @@ class ParquetReader(CompositeStage[EmptyTask, DocumentBatch]):
     null where `ParquetWriter` had a null or an empty text.
     """
 
-    paths: str | Sequence[str]
-    columns: Sequence[str] | None = None
-    partition_by: Sequence[str] = ()
-    files_per_partition: int = 1
-    bytes_per_partition: int | str | None = None
     split_bytes: int | str | None = "256MiB"
-    limit: int | None = None
-    batch_bytes: int | str = "16MiB"
-    path_column: str | None = None
 
-    def __post_init__(self) -> None:
-        self.decompose()
-
-    def decompose(self) -> list[ProcessingStage[Any, Any]]:
-        checked_paths("ParquetReader.paths", self.paths)
-        return [
-            ParquetPartitioning(
-                paths=self.paths,
-                files_per_partition=self.files_per_partition,
-                bytes_per_partition=self.bytes_per_partition,
-                split_bytes=self.split_bytes,
-                limit=self.limit,
-                extensions=SUFFIXES,
-            ),
-            ParquetRead(
-                columns=self.columns,
-                partition_by=self.partition_by,
-                batch_bytes=self.batch_bytes,
-                path_column=self.path_column,
-            ),
-        ]
+    read = ParquetRead
+    partitioning = ParquetPartitioning
+    suffixes = SUFFIXES
 
 
 def _spans(path: str, size: int, limit: int) -> list[tuple[int, int]]:

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError
-from curator_core.model.stage import CompositeStage, FanOut, ProcessingStage
-from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
-from curator_core.stages.files import FilePartitioning, checked_paths
+from curator_core.model.stage import FanOut
+from curator_core.model.task import DocumentBatch, FileGroupTask
+from curator_core.stages.partitioned_reader import PartitionedReader
 from curator_core.storage import open_input
 from curator_text.readers._arguments import bounded_bytes, checked_encoding, path_text
 from curator_text.readers._bytes import Truncated, decompressed
 
 
-@dataclass(kw_only=True)
-class TextFilesRead(FanOut[FileGroupTask, DocumentBatch]):
-    """Reads the files of a task as one document each; see `TextFilesReader`."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class TextFilesParameters:
+    """The parameters of both `TextFilesReader` and `TextFilesRead`."""
 
     text_column: str = "text"
     path_column: str = "path"
     encoding: str = "utf-8"
     max_file_bytes: int | str = "256MiB"
     batch_bytes: int | str = "16MiB"
+
+
+@dataclass(kw_only=True)
+class TextFilesRead(TextFilesParameters, FanOut[FileGroupTask, DocumentBatch]):
+    """Reads the files of a task as one document each; see `TextFilesReader`."""
 
     def __post_init__(self) -> None:
         self._encoding = checked_encoding(self.encoding, type(self).__name__)
@@ -98,42 +102,14 @@ class TextFilesRead(FanOut[FileGroupTask, DocumentBatch]):
 
 
 @dataclass(kw_only=True)
-class TextFilesReader(CompositeStage[EmptyTask, DocumentBatch]):
+class TextFilesReader(TextFilesParameters, PartitionedReader[DocumentBatch]):
     """Reads text files, plain or compressed: each is one document, with its path.
 
     Small files travel together, ``bytes_per_partition`` to a task. A file that is not text in ``encoding``, or larger
     than ``max_file_bytes``, is set aside. A byte order mark stays in the text; ``utf-8-sig`` takes it off.
     """
 
-    paths: str | Sequence[str]
-    text_column: str = "text"
-    path_column: str = "path"
-    encoding: str = "utf-8"
     extensions: Sequence[str] | None = None
-    files_per_partition: int = 1
     bytes_per_partition: int | str | None = "16MiB"
-    limit: int | None = None
-    max_file_bytes: int | str = "256MiB"
-    batch_bytes: int | str = "16MiB"
 
-    def __post_init__(self) -> None:
-        self.decompose()
-
-    def decompose(self) -> list[ProcessingStage[Any, Any]]:
-        checked_paths("TextFilesReader.paths", self.paths)
-        return [
-            FilePartitioning(
-                paths=self.paths,
-                files_per_partition=self.files_per_partition,
-                bytes_per_partition=self.bytes_per_partition,
-                limit=self.limit,
-                extensions=self.extensions,
-            ),
-            TextFilesRead(
-                text_column=self.text_column,
-                path_column=self.path_column,
-                encoding=self.encoding,
-                max_file_bytes=self.max_file_bytes,
-                batch_bytes=self.batch_bytes,
-            ),
-        ]
+    read = TextFilesRead

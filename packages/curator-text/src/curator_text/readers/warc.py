@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from curator_core.errors import UsageError
-from curator_core.model.stage import CompositeStage, FanOut, ProcessingStage
-from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
-from curator_core.stages.files import FilePartitioning, checked_paths
+from curator_core.model.stage import FanOut
+from curator_core.model.task import DocumentBatch, FileGroupTask
+from curator_core.stages.partitioned_reader import PartitionedReader
 from curator_core.storage import open_input
 from curator_text.readers._arguments import bounded_bytes, with_path
 
@@ -31,16 +31,22 @@ _SCHEMA = pa.schema(
     ]
 )
 _SCAN = 1 << 20
+_GZIP = b"\x1f\x8b\x08"
 
 
-@dataclass(kw_only=True)
-class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
-    """Reads the WARC files of a task; see `WarcReader`."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class WarcParameters:
+    """The parameters of both `WarcReader` and `WarcRead`."""
 
     record_types: Sequence[str] = ("response",)
     max_record_bytes: int | str = "64MiB"
     batch_bytes: int | str = "16MiB"
     path_column: str | None = None
+
+
+@dataclass(kw_only=True)
+class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
+    """Reads the WARC files of a task; see `WarcReader`."""
 
     def __post_init__(self) -> None:
         if isinstance(self.record_types, str) or not self.record_types:
@@ -85,6 +91,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
         wanted = sum(int(getattr(WarcRecordType, kind)) for kind in self.record_types)
+        packed = raw.read(2) == b"\x1f\x8b"
         begin: int | None = 0
         while begin is not None:
             raw.seek(begin)
@@ -103,6 +110,8 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
                     passed = row is None
                     if row is not None:
                         yield row
+                if found < 0 and begin:  # what looked like a record behind the damage was none
+                    raise _CutShort
                 if not passed or _is_whole(raw, found):
                     rest = _bytes_behind(raw, max(found, begin))
                     if rest:
@@ -114,7 +123,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
                 pass
             except OSError as error:
                 self._damaged(path, max(found, begin), str(error))
-            begin = _next_record(raw, max(found, begin) + 1)
+            begin = _next_record(raw, max(found, begin) + 1, packed)
 
     def _row(self, record: Any, path: str, position: int) -> tuple[Any, ...] | None:
         self.record_read(1)
@@ -171,7 +180,7 @@ class WarcRead(FanOut[FileGroupTask, DocumentBatch]):
 
 
 @dataclass(kw_only=True)
-class WarcReader(CompositeStage[EmptyTask, DocumentBatch]):
+class WarcReader(WarcParameters, PartitionedReader[DocumentBatch]):
     """Reads WARC files (also WET), plain or compressed: a row for each record of ``record_types``.
 
     The columns are ``id``, ``url``, ``date``, ``record_type``, ``status``, ``content_type``, ``charset`` and
@@ -179,35 +188,8 @@ class WarcReader(CompositeStage[EmptyTask, DocumentBatch]):
     ``record_types=["conversion"]``. A damaged or cut record is set aside, and reading goes on behind it.
     """
 
-    paths: str | Sequence[str]
-    record_types: Sequence[str] = ("response",)
-    files_per_partition: int = 1
-    bytes_per_partition: int | str | None = None
-    limit: int | None = None
-    max_record_bytes: int | str = "64MiB"
-    batch_bytes: int | str = "16MiB"
-    path_column: str | None = None
-
-    def __post_init__(self) -> None:
-        self.decompose()
-
-    def decompose(self) -> list[ProcessingStage[Any, Any]]:
-        checked_paths("WarcReader.paths", self.paths)
-        return [
-            FilePartitioning(
-                paths=self.paths,
-                files_per_partition=self.files_per_partition,
-                bytes_per_partition=self.bytes_per_partition,
-                limit=self.limit,
-                extensions=SUFFIXES,
-            ),
-            WarcRead(
-                record_types=self.record_types,
-                max_record_bytes=self.max_record_bytes,
-                batch_bytes=self.batch_bytes,
-                path_column=self.path_column,
-            ),
-        ]
+    read = WarcRead
+    suffixes = SUFFIXES
 
 
 class _CutShort(Exception):
@@ -265,8 +247,11 @@ def _bytes_behind(raw: BinaryIO, position: int) -> int:
     return 0
 
 
-def _next_record(raw: BinaryIO, position: int) -> int | None:
-    """Where the next record begins that can be read at least in its first line, or None."""
+def _next_record(raw: BinaryIO, position: int, packed: bool) -> int | None:
+    """Where the next record begins that can be read at least in its first line, or None. In a file of compressed records
+    only such a one counts: what looks like another may stand in the rest of a damaged one.
+    """
+    marks = (_GZIP,) if packed else (_GZIP, b"WARC/1.")
     raw.seek(position)
     window, base = b"", position
     while True:
@@ -274,7 +259,7 @@ def _next_record(raw: BinaryIO, position: int) -> int | None:
         window += chunk
         at = 0
         while True:
-            places = [p for p in (window.find(b"\x1f\x8b\x08", at), window.find(b"WARC/1.", at)) if p >= 0]
+            places = [place for mark in marks if (place := window.find(mark, at)) >= 0]
             # Enough behind it to look at, unless the file ends.
             if not places or (chunk and min(places) > len(window) - 1024):
                 break

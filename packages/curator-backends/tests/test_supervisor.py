@@ -1,0 +1,33 @@
+"""A run that does not move: stalled, or queued behind other jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from curator_backends.supervisor import Need, Standstill
+
+NEEDS = [Need("Read", 1.0, 0.0), Need("Embed", 1.0, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "others_cpus", "others_gpus", "queued"),
+    [
+        (0.0, 1.0, 2.0, 0.0, True),  # no CPU is free, and others have some
+        (0.0, 1.0, 0.0, 0.0, False),  # no CPU is free, and nobody else has any
+        (4.0, 1.0, 2.0, 1.0, False),  # there is enough for every worker
+        (4.0, 0.0, 0.0, 1.0, True),  # no GPU is free, and others have one
+        (4.0, 0.0, 3.0, 0.0, False),  # others have CPUs, which is not what is missing
+    ],
+)
+def test_a_run_is_queued_where_others_hold_what_a_worker_needs(
+    cpus: float, gpus: float, others_cpus: float, others_gpus: float, queued: bool
+) -> None:
+    assert Standstill(NEEDS, "the cluster", cpus, gpus, others_cpus, others_gpus).queued is queued
+
+
+def test_what_is_needed_free_and_held_is_said() -> None:
+    text = str(Standstill(NEEDS, "the cluster", 0.0, 0.25, 3.0, 0.0))
+    assert text == (
+        "a worker needs: Read 1 CPU, Embed 1 CPU 0.5 GPU; the cluster has 0 CPUs and 0.25 GPUs free. Other jobs hold 3 CPUs"
+    )
+    assert str(Standstill(NEEDS, "the cluster", 0.0, 0.0, 0.0, 0.0)).endswith("A node may be gone")
