@@ -101,9 +101,15 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
             except _DAMAGE as error:
                 self._broken(path, "footer", error)
                 return
-            names = self._present(file.schema_arrow.names, path)
-            check_unique(names or file.schema_arrow.names, path)
             groups = [g for g in range(file.num_row_groups) if span is None or span[0] <= _start(file, g) < span[1]]
+            try:
+                names = self._present(file.schema_arrow.names, path)
+                check_unique(names or file.schema_arrow.names, path)
+            except UsageError as error:
+                rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+                self.record_read(rows)
+                self.record_rejected("unusable columns", source=path, message=str(error), rows=rows)
+                raise
             yield self._with_parts(_chosen(pa.Table.from_batches([], file.schema_arrow), names), path)
             for group in groups:
                 described = file.metadata.row_group(group)
