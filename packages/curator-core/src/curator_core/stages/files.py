@@ -48,7 +48,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
     Each file is a task, unless ``files_per_partition`` or ``bytes_per_partition`` (a number or ``"256MB"``) puts
     several together; both together close a group at whichever comes first. ``split_bytes`` cuts larger files into
     ranges of that size, each a task; files that are compressed or have a structure of their own stay whole.
-    ``extensions`` restricts what is found in folders. ``limit`` takes the first so many files.
+    ``extensions`` restricts what is found in folders. ``limit`` takes only the first N files.
     """
 
     paths: str | Sequence[str]
