@@ -9,6 +9,7 @@ enforced. Each package is a column; within it a layer may import what is below i
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "architecture.svg"
+_NAME = re.compile(r"[\w.]+")
 PACKAGES = ("curator_core", "curator_backends", "curator_text", "curator_image")
 
-WIDTH, ROW, GAP, PAD, TITLE = 250, 30, 6, 14, 34
+WIDTH, LINE, INSET, GAP, PAD, TITLE, LETTER = 250, 18, 6, 6, 14, 34, 8
 STYLE = """
   text { font: 13px ui-monospace, SFMono-Regular, Menlo, monospace; fill: #24292f }
   .title { font: 600 15px system-ui, sans-serif }
@@ -38,55 +40,46 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Package:
-    """A package with its layers from the top; modules that share a layer do not import one another, or may where said."""
+    """A package with its layers from the top; the modules of a layer stand side by side."""
 
     name: str
     layers: tuple[tuple[str, ...], ...]
 
-    @property
-    def height(self) -> int:
-        return TITLE + len(self.layers) * (ROW + GAP) + PAD
+    def height(self, width: int) -> int:
+        rows = sum(len(_lines(members, width)) * LINE + 2 * INSET + GAP for members in self.layers)
+        return TITLE + rows + PAD
 
 
 def packages(contracts: Sequence[Mapping[str, Any]]) -> list[Package]:
-    """The packages in reading order, with the layers that the contracts of type ``layers`` give them."""
+    """The packages in reading order, with the layers that the contract of each gives them; not those of its folders."""
     found: dict[str, tuple[tuple[str, ...], ...]] = {}
     for contract in contracts:
-        if contract["type"] != "layers":
-            continue
-        containers = contract.get("containers") or [""]
-        for container in containers:
-            for name in PACKAGES:
-                layers = [_members(layer, container, name) for layer in contract["layers"]]
-                if all(layers):
-                    found[name] = tuple(layers)
+        containers = contract.get("containers") or []
+        if contract["type"] == "layers" and len(containers) == 1 and containers[0] in PACKAGES:
+            found[containers[0]] = tuple(tuple(_NAME.findall(layer)) for layer in contract["layers"])
     return [Package(name, found.get(name, ())) for name in PACKAGES]
-
-
-def _members(layer: str, container: str, package: str) -> tuple[str, ...]:
-    """The modules of one layer below ``package``; nothing where the layer belongs to another package."""
-    words = layer.replace("|", " ").replace(":", " ").replace("(", " ").replace(")", " ").split()
-    full = [f"{container}.{word}" if container else word for word in words]
-    return tuple(word.removeprefix(f"{package}.") for word in full if word.startswith(f"{package}."))
 
 
 def draw(found: Sequence[Package]) -> str:
     """The picture: core below, what builds on it above."""
     core, others = found[0], list(found[1:])
     wide = len(others) * WIDTH + (len(others) - 1) * PAD * 2
-    top = max(package.height for package in others)
-    below = top + 60
+    top = max(package.height(WIDTH) for package in others)
+    below = top + 48
     shapes: list[str] = []
     for number, package in enumerate(others):
         left = number * (WIDTH + PAD * 2)
-        shapes += _package(package, left, top - package.height, WIDTH)
+        shapes += _package(package, left, top - package.height(WIDTH), WIDTH)
         middle = left + WIDTH // 2
         shapes.append(f'<path class="arrow" marker-end="url(#tip)" d="M {middle} {top} V {below - 3}"/>')
     shapes += _package(core, 0, below, wide)
-    height = below + core.height
+    height = below + core.height(wide)
     note = "An arrow reads “imports”. Inside a package each layer imports what is below it, never what is above."
     shapes.append(f'<text class="note" x="0" y="{height + 24}">{note}</text>')
-    tip = '<marker id="tip" markerWidth="8" markerHeight="8" refX="6" refY="4" orient="auto"><path class="arrow" d="M 0 0 L 7 4 L 0 8"/></marker>'
+    tip = (
+        '<marker id="tip" markerWidth="8" markerHeight="8" refX="6" refY="4" orient="auto">'
+        '<path class="arrow" d="M 0 0 L 7 4 L 0 8"/></marker>'
+    )
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-8 -8 {wide + 16} {height + 48}" role="img" '
@@ -102,22 +95,34 @@ def draw(found: Sequence[Package]) -> str:
 
 def _package(package: Package, left: int, top: int, width: int) -> list[str]:
     shapes = [
-        f'<rect class="package" x="{left}" y="{top}" width="{width}" height="{package.height}" rx="6"/>',
+        f'<rect class="package" x="{left}" y="{top}" width="{width}" height="{package.height(width)}" rx="6"/>',
         f'<text class="title" x="{left + PAD}" y="{top + 23}">{escape(package.name)}</text>',
     ]
-    for number, members in enumerate(package.layers):
-        y = top + TITLE + number * (ROW + GAP)
-        inner = width - 2 * PAD
-        each = (inner - GAP * (len(members) - 1)) / len(members)
-        for place, member in enumerate(members):
-            x = left + PAD + place * (each + GAP)
-            shapes.append(f'<rect class="layer" x="{x:.1f}" y="{y}" width="{each:.1f}" height="{ROW}" rx="4"/>')
-            shown = member if len(member) * 8 < each - 8 else f"{member[: int(each // 8) - 2]}…"
-            shapes.append(
-                f'<text x="{x + each / 2:.1f}" y="{y + 20}" text-anchor="middle">{escape(shown)}'
-                f"<title>{escape(package.name)}.{escape(member)}</title></text>"
-            )
+    y = top + TITLE
+    for members in package.layers:
+        lines = _lines(members, width)
+        height = len(lines) * LINE + 2 * INSET
+        shapes.append(
+            f'<rect class="layer" x="{left + PAD}" y="{y}" width="{width - 2 * PAD}" height="{height}" rx="4"/>'
+        )
+        for number, line in enumerate(lines):
+            at = y + INSET + number * LINE + 13
+            shapes.append(f'<text x="{left + width / 2:g}" y="{at}" text-anchor="middle">{escape(line)}</text>')
+        y += height + GAP
     return shapes
+
+
+def _lines(members: Sequence[str], width: int) -> list[str]:
+    """The names of a layer in as many lines as they need."""
+    room = int((width - 2 * PAD - 2 * INSET) / LETTER)
+    lines = [""]
+    for member in members:
+        longer = f"{lines[-1]}   {member}" if lines[-1] else member
+        if lines[-1] and len(longer) > room:
+            lines.append(member)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def main(arguments: Sequence[str]) -> int:
