@@ -48,7 +48,7 @@ test: sync-all ## run all tests with all extras
 
 .PHONY: test-fast
 test-fast: sync ## run the tests that need no engine and take no time
-	@$(BIN)/pytest -m "not (slow or ray or xenna or models or dali)" $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not (slow or ray or xenna or models or dali)" $(ARGS)
 
 .PHONY: isolation
 isolation: sync ## run each package's tests with only its own declared dependencies

@@ -27,7 +27,7 @@ from curator_core import (
 )
 from curator_core.config.build import load_stage
 from curator_core.errors import with_source_lines
-from curator_core.storage.errors import _explained
+from curator_core.storage.errors import explained
 
 
 @dataclass
@@ -112,7 +112,7 @@ def test_missing_credentials_name_the_endpoint_and_where_they_were_looked_for(mo
     class NoCredentialsError(Exception):
         __module__ = "botocore.exceptions"
 
-    with pytest.raises(UsageError) as caught, _explained("read", "s3://bucket/a.jsonl"):
+    with pytest.raises(UsageError) as caught, explained("read", "s3://bucket/a.jsonl"):
         raise NoCredentialsError("Unable to locate credentials")
     text = str(caught.value)
     assert "cannot read 's3://bucket/a.jsonl'" in text
@@ -122,7 +122,7 @@ def test_missing_credentials_name_the_endpoint_and_where_they_were_looked_for(mo
 
 
 def test_an_error_of_a_bug_in_a_local_path_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), _explained("read", str(tmp_path)):
+    with pytest.raises(ZeroDivisionError), explained("read", str(tmp_path)):
         raise ZeroDivisionError
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import pyarrow as pa
 import pytest
 
 from curator_core import ColumnFilter, DocumentBatch
+from curator_core.arrow.arrays import array
 from curator_core.model.stage import CompositeStage, FanOut, Merge, ProcessingStage, SourceStage
 from curator_core.testing.reproducible import PROCESSORS, THREADS, Case, differences
+from curator_text._exact import power, power_of_ten
 from curator_text.models.base import TextModel
 
 # What reads and writes files as they are; rows in, the same rows out.
@@ -142,3 +145,23 @@ def test_no_stage_hangs_on_threads_batches_or_vector_units(tmp_path: Path) -> No
             stage = stage.with_(mode="annotate") if isinstance(stage, ColumnFilter) else stage
             cases.append(Case(name, [stage], documents(), (None,) if name in BY_BATCH else (1, 7, None)))
     assert differences(cases, tmp_path / "runs", {**THREADS, **PROCESSORS}) == []
+
+
+@dataclass
+class Powers(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        exponents = task.to_pyarrow()["exponent"].to_pylist()
+        return task.append_column("power", array([power_of_ten(x) for x in exponents], pa.float64())).append_column(
+            "root", array([power(1 - x / 8, -1 / 3) for x in exponents], pa.float64())
+        )
+
+
+def test_powers_are_the_same_on_every_processor_and_right_to_the_last_bit(tmp_path: Path) -> None:
+    random_ = random.Random(1)
+    exponents = [random_.random() * 6 for _ in range(3000)]
+    task = DocumentBatch(data=pa.table({"exponent": exponents}))
+    cases = [Case("powers", [Powers()], task, (None,))]
+    assert differences(cases, tmp_path, {"plain": {}, **PROCESSORS}) == []
+    assert [power_of_ten(x) for x in range(23)] == [float(10**x) for x in range(23)]
+    assert power(0.25, -0.5) == 2.0
+    assert all(abs(power_of_ten(x) / 10.0**x - 1) < 3e-16 for x in exponents)

@@ -169,16 +169,20 @@ def test_leaving_a_list_cancels_what_has_begun(silent: Any) -> None:
 
 
 def test_ctrl_c_while_waiting_cancels_the_download(silent: Any) -> None:
-    server, asked, _ = silent
+    server, _, _ = silent
     client = Client(FetchRules(timeout_s=None, allow_private=HERE))
-    undone = threading.Event()
+    coming, undone = threading.Event(), threading.Event()
 
     class Sink(MemorySink):
+        def write(self, chunk: bytes) -> None:
+            super().write(chunk)
+            coming.set()
+
         def undo(self) -> None:
             undone.set()
 
     def interrupt() -> None:
-        assert asked.wait(60)
+        assert coming.wait(60)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     threading.Thread(target=interrupt).start()

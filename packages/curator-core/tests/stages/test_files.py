@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+import re
 import tempfile
 import uuid
 from pathlib import Path
@@ -342,3 +343,10 @@ def test_a_run_directory_inside_the_input_is_refused(data: Path) -> None:
     with pytest.raises(PlanError, match="choose a run directory beside the input"):
         Pipeline(stages).run(LocalExecutor(workers=0), run_dir="link/run")
     assert not (data / "in" / "run").exists()
+
+
+def test_a_pattern_whose_files_have_another_ending_names_it(tmp_path):
+    put(tmp_path, "in/a.jsonl", "in/b.jsonl")
+    for pattern, meant in (("*.json", "*.jsonl"), ("*.jsnol", "*.jsonl"), ("**/*.json", "*.jsonl")):
+        with pytest.raises(UsageError, match=r"did you mean '.*" + re.escape(meant)):
+            list(FilePartitioning(paths=str(tmp_path / "in" / pattern)).process(EmptyTask()))

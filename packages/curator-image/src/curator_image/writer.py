@@ -471,7 +471,7 @@ def _facts(written: Sequence[_Sample]) -> dict[str, pa.Array]:
 
 
 def _binary_members(rows: pa.Table, written: Sequence[_Sample], sidecars: Mapping[str, str]) -> set[str]:
-    """The columns of bytes that stand in the tar already."""
+    """The columns of bytes that are in the tar already."""
     names = set(rows.column_names)
     members = {sidecars.get(ext) or _member_column(ext, names) for sample in written for ext, _ in sample.members}
     kinds = {name: rows.schema.field(name).type for name in members & names}

@@ -158,7 +158,7 @@ class ShufflePartitions(SourceStage[FileGroupTask]):
         content = storage.read_bytes(place)
         manifest = json.loads(content)
         partitions = [number for number, rows in enumerate(manifest["rows"]) if rows]
-        # With no row at all the columns are still told.
+        # With no row at all the columns are still known.
         for number in partitions or ([0] if manifest["files"] else []):
             yield FileGroupTask(
                 data=[place],

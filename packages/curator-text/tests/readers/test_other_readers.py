@@ -342,6 +342,16 @@ def test_names_that_cannot_be_used_are_accounted_for_with_all_rows(tmp_path):
     assert (stage.recorder.read, reject.rows, reject.source) == (1000, 1000, str(path))
 
 
+def test_columns_of_parquet_that_cannot_be_read_are_accounted_for_with_all_rows(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": range(1000)}), path)
+    stage = ParquetRead(columns=["b"])
+    with pytest.raises(UsageError, match="no column 'b'"):
+        list(stage.process(FileGroupTask(data=[str(path)])))
+    (reject,) = stage.recorder.rejects
+    assert (stage.recorder.read, reject.rows, reject.reason) == (1000, 1000, "unusable columns")
+
+
 @pytest.mark.parametrize(
     ("encoding", "seems"),
     [("utf-16", "utf-16"), ("utf-16-le", "utf-16-le"), ("utf-16-be", "utf-16-be"), ("latin-1", "cp1252")],

@@ -89,7 +89,7 @@ class LedgerWriter:
         self._levels: list[list[str]] = []  # files of this writer by how often they were packed
         self._flushed = time.monotonic()
         self._flush_seconds = 0.002
-        self._tally = Tally()  # what `take_counts` has not told yet
+        self._tally = Tally()  # what `take_counts` has not reported yet
         self._attempt = attempt
         self._results: list[tuple[str, pa.Buffer]] = []
         self._result_bytes = 0

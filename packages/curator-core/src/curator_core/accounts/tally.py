@@ -67,7 +67,7 @@ class Tally:
 
     @property
     def stages(self) -> dict[str, StageTotals]:
-        """The totals by name, in the order in which the stages were first told of."""
+        """The totals by name, in the order in which the stages were first met."""
         self._sum_up()
         return self._stages
 

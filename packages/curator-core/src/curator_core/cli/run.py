@@ -34,8 +34,8 @@ _COMMAND_FILE = "command.json"
     "--run-dir", metavar="DIR", help="Where the run keeps its ledger, rejects and report. [default: runs/NAME]"
 )
 @click.option("--set", "settings", multiple=True, metavar="STAGE.PARAM=VALUE", help="Another value for a parameter.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many sources.")
-@click.option("--resume", is_flag=True, help="Go on with the run in the run directory.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N sources.")
+@click.option("--resume", is_flag=True, help="Continue the run in the run directory.")
 @click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over.")
 @click.option("--allow-changed", is_flag=True, help="Resume although the stages have changed since.")
 @click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises. [default: fail]")
@@ -124,7 +124,7 @@ def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet
         if as_json:
             click.echo(json.dumps({"state": "failed", "error": repr(error), "exit_code": FAILED, "run_dir": run_dir}))
         return FAILED
-    return _tell(file, summaries, as_json)
+    return _report(file, summaries, as_json)
 
 
 def _carry_out(
@@ -152,12 +152,12 @@ def _carry_out(
     kept = {key: value for key, value in flags.items() if key in _KEPT}
     command = {"file": storage.absolute(file.path), **settings, "flags": kept}
     with ProgressDisplay(quiet=quiet) as display:
-        told = False
+        begun = False
 
         def progress(state: RunProgress) -> None:
-            nonlocal told
-            if not told:  # the run has begun, so the run directory is ours
-                told = True
+            nonlocal begun
+            if not begun:  # the run has begun, so the run directory is ours
+                begun = True
                 RunDirectory(run_dir).write_json(_COMMAND_FILE, command)
             display(state)
 
@@ -176,14 +176,14 @@ _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
 _KEPT = ("executor", "workers", *_LIMITS)
 
 
-def _tell(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_json: bool) -> int:
+def _report(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_json: bool) -> int:
     from curator_core.cli.summary import summary_text  # see _run
     from curator_core.running.directory import RunDirectory
 
     code = max((summary["exit_code"] for summary, _ in summaries), default=0)
     if as_json:
-        told = [{**summary, "run_dir": place} for summary, place in summaries]
-        whole = told[0] if file.workflow is None else {"name": file.name, "exit_code": code, "pipelines": told}
+        entries = [{**summary, "run_dir": place} for summary, place in summaries]
+        whole = entries[0] if file.workflow is None else {"name": file.name, "exit_code": code, "pipelines": entries}
         click.echo(json.dumps(whole, indent=1))
         return code
     for summary, place in summaries:

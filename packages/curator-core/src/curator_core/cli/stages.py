@@ -123,8 +123,8 @@ def _list(as_json: bool) -> None:
 
     found = entries(STAGES)
     if as_json:
-        told = [{"name": e.name, "class": e.target, "package": e.owner} for owners in found.values() for e in owners]
-        click.echo(json.dumps(told, indent=1))
+        listed = [{"name": e.name, "class": e.target, "package": e.owner} for owners in found.values() for e in owners]
+        click.echo(json.dumps(listed, indent=1))
         return
     owners = sorted({entry.owner for several in found.values() for entry in several})
     for owner in owners:

@@ -91,7 +91,7 @@ class PipelineFile:
 def load_pipeline(
     path: str | os.PathLike[str], settings: Sequence[str] = (), *, settings_folder: str | None = None
 ) -> PipelineFile:
-    """Read and check a pipeline file; everything that is wrong with its stages is told at once.
+    """Read and check a pipeline file; everything that is wrong with its stages is reported at once.
 
     ``settings`` are ``stage.parameter=value`` and win over the file. Paths in the file are relative to it, paths in
     settings to ``settings_folder``, the working folder if it is None. Modules beside the file can be named as stages.
@@ -306,7 +306,7 @@ def _hint(word: Any, known: Mapping[str, Any]) -> str:
 def _maybe_paths(name: str) -> tuple[str, ...]:
     try:
         return load_stage(name).maybe_paths
-    except CuratorError:  # a workflow, or what is wrong with the name is told when it is built
+    except CuratorError:  # a workflow, or what is wrong with the name is reported when it is built
         return ()
 
 

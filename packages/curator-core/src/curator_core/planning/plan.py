@@ -101,7 +101,7 @@ class Plan:
         return found
 
     def steps(self) -> list[dict[str, Any]]:
-        """The stages as values: what the run directory remembers and what a change is told by."""
+        """The stages as values: what the run directory remembers, and what shows a change."""
         return [
             {
                 "name": planned.name,

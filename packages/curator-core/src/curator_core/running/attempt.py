@@ -46,7 +46,7 @@ class Attempt:
 
 
 def look(directory: RunDirectory | None, options: RunOptions) -> Earlier:
-    """What ran here before; what needs no plan to be refused is refused. Writes nothing."""
+    """What ran here before. Whatever can be refused without a plan is refused. Writes nothing."""
     if directory is None:
         return Earlier()
     earlier = Earlier(

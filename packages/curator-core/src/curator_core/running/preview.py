@@ -182,7 +182,7 @@ class _Trial:
         )
 
     def _try(self, planned: PlannedStage) -> str:
-        """Replace the tasks by what the stage makes of them; what it raised, if it did."""
+        """Replace the tasks by what the stage makes of them; returns what it raised, if it did."""
         sink = MemorySink()
         runner = GroupRunner([planned], RunContext(on_error="fail"), sink=sink)
         reads = not any(isinstance(task, DocumentBatch) for task in self.tasks)

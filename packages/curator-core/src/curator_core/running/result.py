@@ -105,7 +105,7 @@ class RunSummary:
 class RunStream(Iterator[Task[Any]]):
     """The tasks that reach the end, as they do. When there are no more the accounts are closed and ``summary`` is there.
 
-    Leaving off early (``break``, `close`) stops the run; with a run directory it can be resumed.
+    Stopping early (``break``, `close`) stops the run; with a run directory it can be resumed.
     """
 
     def __init__(self, tasks: Generator[Task[Any], None, RunResult]) -> None:

@@ -3,7 +3,7 @@
 Two laws hang on the order in which these generators run. The first source is listed before the run directory is touched
 (`Sources.listed`), so that after a wrong path there is nothing to resume or to replace. A source is noted in the run
 directory before it is handed out (`Sources.incomplete`), with the generation that its events will carry, so that whatever
-a killed attempt leaves can be told from what counts.
+a killed attempt leaves can be distinguished from what counts.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ def _same_kind(left: Any, right: Any) -> bool:
 
 
 def _fitting(value: pa.Scalar, kind: pa.DataType) -> pa.Scalar:
-    """Text becomes a date, or what else the column holds; numbers are left to Arrow, which widens and never rounds."""
+    """Text becomes a date, or whatever the column holds; numbers are left to Arrow, which widens and never rounds."""
     return value.cast(kind) if pa.types.is_string(value.type) and not pa.types.is_string(kind) else value
 
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from curator_core import storage
@@ -47,7 +48,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
     Each file is a task, unless ``files_per_partition`` or ``bytes_per_partition`` (a number or ``"256MB"``) puts
     several together; both together close a group at whichever comes first. ``split_bytes`` cuts larger files into
     ranges of that size, each a task; files that are compressed or have a structure of their own stay whole.
-    ``extensions`` restricts what is found in folders. ``limit`` takes the first so many files.
+    ``extensions`` restricts what is found in folders. ``limit`` takes only the first N files.
     """
 
     paths: str | Sequence[str]
@@ -162,7 +163,9 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         if not there:
             return f"{wanted}: {base!r} is empty"
         shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
-        hint = nearest(storage.relative(entry, base), there[:1000]) if is_pattern and base != "." else ""
+        hint = _other_ending(entry, base, there[:1000]) if is_pattern else ""
+        if not hint and is_pattern and base != ".":
+            hint = nearest(storage.relative(entry, base), there[:1000])
         return f"{wanted}: {base!r} holds {shown}{hint}"
 
     def _parts(self, files: Iterable[tuple[str, FileInfo]]) -> Iterator[_Part]:
@@ -276,6 +279,17 @@ def _earlier(earlier: Any, parts: list[_Part]) -> list[tuple[str, list[_Part]]]:
         if keys and all(key in present for key in keys):
             groups.append((task_id, [present.pop(key) for key in keys]))
     return groups
+
+
+def _other_ending(entry: str, base: str, there: Sequence[str]) -> str:
+    """A hint such as ``; did you mean '*.jsonl'?``, where a pattern's files are there under another ending."""
+    wanted = entry if base == "." else storage.relative(entry, base)
+    stem, dot, ending = wanted.rpartition(".")
+    if not dot or storage.has_magic(ending) or not storage.has_magic(stem):
+        return ""
+    endings = dict.fromkeys(storage.file_name(name).partition(".")[2] for name in there)
+    matches = get_close_matches(ending, [other for other in endings if other], n=1, cutoff=0.5)
+    return f"; did you mean {f'{stem}.{matches[0]}'!r}?" if matches else ""
 
 
 def is_data(path: str, base: str) -> bool:

@@ -14,7 +14,7 @@ from curator_core.storage.errors import explained
 from curator_core.storage.names import AnyPath, fixed_base, is_local, join, local_path, natural_key
 from curator_core.storage.stores import open_remote, protocol_of
 
-# What tells that a remote file has changed, in the order of trust; stores name it differently.
+# What shows that a remote file has changed, the most trusted first; stores name it differently.
 _VERSION_KEYS = (
     "ETag",
     "etag",

@@ -469,7 +469,7 @@ def two_stages_may_have_two_versions_of_a_package(subject: Subject, folder: Path
 
 @_check("processes")
 def a_killed_driver_is_resumed_and_nothing_is_lost(subject: Subject, folder: Path) -> None:
-    """The driver dies in the middle; the run that goes on ends with the files that an undisturbed run has."""
+    """The driver dies in the middle; the resumed run ends with the files that an undisturbed run has."""
     paths = write_documents(folder / "in", files=24, documents=48)
     order = {
         "executor": subject.executor,

@@ -170,7 +170,7 @@ def _compared(one: pa.Table, other: pa.Table, allowed: float) -> list[str]:
 
 
 def _same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
-    # Their texts, which tell -0.0 from 0.0 and do not tell NaN from itself.
+    # Their texts: -0.0 differs from 0.0, and NaN equals itself.
     return repr(one.to_pylist()) == repr(other.to_pylist())
 
 

@@ -89,7 +89,7 @@ class GuardedProcess:
             self._files.pop().close()
 
     def _attempt(self, pages: Sequence[tuple[bytes, str | None]], first: int) -> Iterator[Answer]:
-        """Answers until the pages are done, or until one has cost the process: that one's answer says so."""
+        """Answers until the pages are done, or until one has killed the process: its answer says so."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -112,15 +112,15 @@ class GuardedProcess:
                             sent += share.pages
                             os.write(orders, _ORDER.pack(share.file, share.pages))
                         left = begun + self._timeout_s - time.monotonic()
-                        told = os.read(news, 1) if selector.select(max(0.0, left)) else None
-                        if told == b"":
+                        signal = os.read(news, 1) if selector.select(max(0.0, left)) else None
+                        if signal == b"":
                             raise BrokenPipeError
                     except BrokenPipeError:
                         loss = Answer(b"extraction crashed", b"the process died: out of memory, or a crash")
                         break
                     count, _, found_at = _STATE.unpack(_read(self._files[waiting[0].file].fileno(), _STATE.size, 0))
                     begun = max(begun, found_at)
-                    if told is not None:
+                    if signal is not None:
                         found = self._found(waiting[0])
                         if len(found) < waiting[0].pages:
                             loss = Answer(b"extraction crashed", b"the process said that it was done, and was not")

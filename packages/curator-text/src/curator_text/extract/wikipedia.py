@@ -141,7 +141,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
 class WikipediaDumpReader(CompositeStage[EmptyTask, DocumentBatch]):
     """Reads dumps such as ``enwiki-latest-pages-articles1.xml-p1p41242.bz2``: a row for each article, as plain text.
 
-    The columns are ``id``, ``title``, ``url`` and ``text``. Redirects and pages that are no articles are passed over;
+    The columns are ``id``, ``title``, ``url`` and ``text``. Redirects and pages that are not articles are skipped;
     tables, templates, references and file links are left out of the text. Needs the extra ``wikipedia``.
     """
 

@@ -437,7 +437,7 @@ class C4QualityFilter(LineStage):
 class RefinedWebLineFilter(LineStage):
     """The line rules of RefinedWeb: take out menus, counters and shouting; drop the page where that was much of it.
 
-    Lines go that are mostly upper case, are numbers alone, are a counter ("3 likes"), are one word, or are short and
+    Drops lines that are mostly upper case, are numbers alone, are a counter ("3 likes"), are one word, or are short and
     an invitation to click ("sign in", "read more…"). A document goes when more than ``max_removed_ratio`` of its words
     went with them.
     """

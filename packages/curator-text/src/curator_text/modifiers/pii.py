@@ -35,7 +35,7 @@ _PHONE = (
     r"|\([2-9]\d{2}\)[ \u00a0\u202f]?[2-9]\d{2}[ \u00a0\u202f.-]\d{4}|[2-9]\d{2}[.-][2-9]\d{2}[.-]\d{4})(?![\w-]|\.\d)"
 )
 _KEY = (
-    # Also as a string of a program writes it, and where its last line is missing.
+    # Also as it is written in a string of a program, and without its last line.
     r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY-----(?:"
     r"[A-Za-z0-9+/=\s:,\\\"'-]{0,8000}?-----END (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY-----"
     r"|(?:(?:\s|\\n){1,2}[A-Za-z0-9+/=]{32,76}){1,200}(?:(?:\s|\\n){1,2}[A-Za-z0-9+/=]{0,76})?(?!.))"

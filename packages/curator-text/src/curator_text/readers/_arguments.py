@@ -40,7 +40,7 @@ def path_text(path: str) -> str:
 
 
 def check_unique(names: Sequence[str], path: str) -> None:
-    """Refuse columns of one name: only one of them could be told from the others."""
+    """Refuse columns of one name: only one of them could be addressed."""
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
         raise UsageError(

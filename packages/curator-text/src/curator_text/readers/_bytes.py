@@ -306,7 +306,7 @@ def line_blocks(
         else:
             cut = buffer.rfind(b"\n", 0, filled) + 1
         if cut and damage is not None:
-            # The last line was cut by the damage: it is told with it, and not parsed.
+            # The last line was cut by the damage: it is reported with it, and not parsed.
             cut = buffer.rfind(b"\n", 0, filled) + 1
         if cut:
             block = Block(memoryview(buffer)[:cut], offset, line if counting else None, last=finished)

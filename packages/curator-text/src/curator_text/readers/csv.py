@@ -89,7 +89,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
                     yield DocumentBatch(data=table, dataset_name=task.dataset_name)
                 elif empty is None:
                     empty = table
-        # Files that gave no row still tell their columns, so that what is written from them has a schema.
+        # Files that gave no row still give their columns, so that what is written from them has a schema.
         if not given and empty is not None:
             yield DocumentBatch(data=empty, dataset_name=task.dataset_name)
 

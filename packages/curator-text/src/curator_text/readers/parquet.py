@@ -101,12 +101,18 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
             except _DAMAGE as error:
                 self._broken(path, "footer", error)
                 return
-            names = self._present(file.schema_arrow.names, path)
-            check_unique(names or file.schema_arrow.names, path)
             groups = [g for g in range(file.num_row_groups) if span is None or span[0] <= _start(file, g) < span[1]]
+            try:
+                names = self._present(file.schema_arrow.names, path)
+                check_unique(names or file.schema_arrow.names, path)
+            except UsageError as error:
+                rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+                self.record_read(rows)
+                self.record_rejected("unusable columns", source=path, message=str(error), rows=rows)
+                raise
             yield self._with_parts(_chosen(pa.Table.from_batches([], file.schema_arrow), names), path)
             for group in groups:
-                told = file.metadata.row_group(group)
+                described = file.metadata.row_group(group)
                 done = 0
                 try:
                     rows = self._rows_of_a_batch(file, group, names)
@@ -115,7 +121,7 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
                         self.record_read(batch.num_rows)
                         yield self._with_parts(pa.Table.from_batches([batch]), path)
                 except _DAMAGE as error:
-                    self._broken(path, f"row group {group}, row {done}", error, told.num_rows - done)
+                    self._broken(path, f"row group {group}, row {done}", error, described.num_rows - done)
 
     def _with_parts(self, table: pa.Table, path: str) -> pa.Table:
         """The table with what the path tells: the values in the names of its folders, and itself."""
@@ -128,8 +134,8 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
         return with_path(table, self.path_column, path)
 
     def _rows_of_a_batch(self, file: Any, group: int, names: list[str] | None) -> int:
-        told = file.metadata.row_group(group)
-        rows = int(told.num_rows * self._batch_bytes // max(1, told.total_byte_size))
+        described = file.metadata.row_group(group)
+        rows = int(described.num_rows * self._batch_bytes // max(1, described.total_byte_size))
         # What is the same in many rows takes little room in the file, and in memory as much as there are rows.
         long = [
             part.name for part in file.schema_arrow if (not names or part.name in names) and _may_be_long(part.type)
@@ -181,7 +187,7 @@ def _spans(path: str, size: int, limit: int) -> list[tuple[int, int]]:
             file = pq.ParquetFile(raw, pre_buffer=False)
             starts = [_start(file, group) for group in range(file.num_row_groups)]
     except _DAMAGE:
-        return []  # told when it is read
+        return []  # reported when it is read
     cuts = [0]
     for start in starts[1:]:
         if start - cuts[-1] >= limit:
@@ -191,10 +197,10 @@ def _spans(path: str, size: int, limit: int) -> list[tuple[int, int]]:
 
 def _start(file: Any, group: int) -> int:
     """Where a row group begins in its file: it belongs to the range that this byte is in."""
-    told = file.metadata.row_group(group)
-    if not told.num_columns:
+    described = file.metadata.row_group(group)
+    if not described.num_columns:
         return 0
-    chunk = told.column(0)
+    chunk = described.column(0)
     offsets = [o for o in (chunk.dictionary_page_offset, chunk.data_page_offset) if o]
     return min(offsets, default=0)
 

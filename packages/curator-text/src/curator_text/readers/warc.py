@@ -1,4 +1,4 @@
-"""Reading WARC files: each record that is wanted is a row, and what is damaged is told and passed over."""
+"""Reading WARC files: each record that is wanted is a row, and what is damaged is reported and skipped."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
             if rows:
                 yield self._batch(rows, path, task)
                 given = True
-        # Files without such records still tell the columns, so that what is written from them has a schema.
+        # Files without such records still give the columns, so that what is written from them has a schema.
         if not given and task.data:
             yield self._batch([], task.data[0], task)
 
