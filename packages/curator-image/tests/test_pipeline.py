@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from curator_core.cli import main
 from curator_core.executors.local import LocalExecutor
 from curator_core.model.machine import Machine
 from curator_core.model.resources import Resources
@@ -233,3 +234,20 @@ def test_a_tar_twenty_times_larger_than_what_the_worker_may_use_streams_through(
     rows, rejects, grown = map(int, done.stdout.split())
     assert (rows, rejects) == (640, 0)
     assert grown <= 32
+
+
+def test_a_writer_that_no_row_reaches_is_a_writer_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(picture(1, 60, 40))
+    (tmp_path / "p.yaml").write_text(
+        "stages:\n  - ImageReader: {paths: in/, decode: false}\n  - ResolutionFilter: {min_width: 9000, min_height: 9000}\n"
+        "  - ImageWriter: {path: out/}\nexecutor: {local: {workers: 0}}\nrun_dir: run\n"
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(tmp_path / "p.yaml")])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "ImageWriter" in said
+    assert "has no writer" not in said

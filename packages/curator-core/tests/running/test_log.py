@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,3 +122,18 @@ def test_a_worker_keeps_a_limited_number_of_lines_and_says_so(tmp_path: Path, mo
     assert text.count('"text": "line ') == 5
     assert "3 more lines were not kept" in text
     assert "not a stage's" not in text
+
+
+def test_a_stage_may_print_where_nobody_reads_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    stream = os.fdopen(write, "w", buffering=1)
+    monkeypatch.setattr(sys, "stdout", stream)
+    result = Pipeline([FilePartitioning(paths=inputs(tmp_path)), Read(), Talk()]).run(
+        LocalExecutor(workers=0), run_dir=str(tmp_path / "run"), on_error="quarantine"
+    )
+    monkeypatch.undo()
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+    assert (result.summary.state, result.summary.rows_in) == ("done", 3)
+    assert (tmp_path / "run" / "log.txt").read_text().count("of many") == 3

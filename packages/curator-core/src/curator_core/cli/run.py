@@ -178,6 +178,7 @@ _KEPT = ("executor", "workers", *_LIMITS)
 
 def _report(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_json: bool) -> int:
     from curator_core.cli.summary import summary_text  # see _run
+    from curator_core.running.directory import RunDirectory
 
     code = max((summary["exit_code"] for summary, _ in summaries), default=0)
     if as_json:
@@ -188,7 +189,8 @@ def _report(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_
     for summary, place in summaries:
         click.echo(summary_text(summary))
         click.echo(f"report: {place}/report.html")
-        if summary["results"] and not summary["files"]:
+        # A writer may have written no file, where no row was left; it stands in the record all the same.
+        if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
             click.echo(
                 f"nothing was written: the pipeline has no writer. {summary['results']:,} results are kept in {place}/results "
                 "for Pipeline.run(…, resume=True) in Python; for files, end the pipeline with a writer"

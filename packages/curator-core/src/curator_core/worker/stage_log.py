@@ -144,12 +144,18 @@ class _Tee:
         self._part = ""
 
     def write(self, text: str) -> int:
-        written = self._stream.write(text)
+        # Where nobody reads the run's output any more (``| head``), that is no fault of the rows at work.
+        with contextlib.suppress(BrokenPipeError) if _stage else contextlib.nullcontext():
+            self._stream.write(text)
         if _stage:
             *lines, self._part = (self._part + text).split("\n")
             for line in lines:
                 self._log.add(self._level, line)
-        return written
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(BrokenPipeError) if _stage else contextlib.nullcontext():
+            self._stream.flush()
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
