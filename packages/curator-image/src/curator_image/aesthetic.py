@@ -43,3 +43,6 @@ class AestheticFilter(EmbeddingHeadFilter):
 
     def keep_array(self, scores: pa.Array) -> Any:
         return pc.greater_equal(scores, scalar(self.min_score))
+
+    def limits(self) -> str:
+        return f"images with an aesthetic score of {self.min_score:g} or more"

@@ -122,3 +122,6 @@ class CaptionScoreFilter(ColumnFilter):
 
     def reasons(self, scores: pa.Array) -> pa.Array:
         return pc.if_else(pc.is_null(scores), "no caption", self.short_name())
+
+    def limits(self) -> str:
+        return f"images whose caption has a similarity of {self.min_score:g} or more to the picture"

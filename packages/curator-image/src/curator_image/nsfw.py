@@ -59,3 +59,6 @@ class NSFWFilter(EmbeddingHeadFilter):
 
     def keep_array(self, scores: pa.Array) -> Any:
         return pc.less(scores, scalar(self.max_score))
+
+    def limits(self) -> str:
+        return f"images with an NSFW score of at most {self.max_score:g}"

@@ -41,3 +41,13 @@ def sides(
 def _bound(scores: pa.Array, value: float) -> pa.Scalar:
     # A float beside whole numbers stays one: 2.5 characters are more than 2.
     return scalar(float(value) if pa.types.is_floating(scores.type) else value)
+
+
+def in_words(what: str, low: float | None, high: float | None, unit: str = "") -> str:
+    """The limits of a range in words: ``images with a width of 256 pixels or more``."""
+    unit = f" {unit}" if unit else ""
+    if low is not None and high is not None:
+        return f"{what} of {low:.3g} to {high:,.6g}{unit}"
+    if low is not None:
+        return f"{what} of {low:,.3g}{unit} or more"
+    return f"{what} of any value" if high is None else f"{what} of at most {high:,.6g}{unit}"

@@ -12,7 +12,7 @@ from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import check_whole
 from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import CAPTION
-from curator_image.measures._range import check_range, sides, within
+from curator_image.measures._range import check_range, in_words, sides, within
 
 
 @dataclass(kw_only=True)
@@ -39,6 +39,9 @@ class CaptionLengthFilter(ColumnFilter):
 
     def reasons(self, scores: pa.Array) -> pa.Array:
         return sides(scores, "caption", self.max_chars, above="too long", below="too short")
+
+    def limits(self) -> str:
+        return in_words("images with a caption", self.min_chars, self.max_chars, "characters")
 
 
 @dataclass(kw_only=True)
@@ -73,3 +76,6 @@ class CaptionDuplicateFilter(ColumnFilter):
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pc.less_equal(scores, scalar(self.max_count))
+
+    def limits(self) -> str:
+        return f"images whose caption occurs at most {self.max_count:,} times in its batch"

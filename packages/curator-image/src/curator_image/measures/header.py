@@ -15,7 +15,7 @@ from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import BYTES, FORMAT, HEIGHT, WIDTH
 from curator_image.decode.probe import EXTENSIONS
-from curator_image.measures._range import check_range, sides, within
+from curator_image.measures._range import check_range, in_words, sides, within
 
 _SIDES = (("width", WIDTH), ("height", HEIGHT))
 
@@ -60,6 +60,9 @@ class ResolutionFilter(ColumnFilter):
             wide, sides(scores.field("height"), "height", self.max_height), sides(width, "width", self.max_width)
         )
 
+    def limits(self) -> str:
+        return f"{in_words('images with a width', self.min_width or None, self.max_width, 'pixels')} and {in_words('a height', self.min_height or None, self.max_height, 'pixels')}"
+
 
 @dataclass(kw_only=True)
 class AspectRatioFilter(ColumnFilter):
@@ -88,6 +91,9 @@ class AspectRatioFilter(ColumnFilter):
 
     def reasons(self, scores: pa.Array) -> pa.Array:
         return sides(scores, "image", self.max_ratio, above="too wide", below="too tall")
+
+    def limits(self) -> str:
+        return in_words("images with a ratio of width to height", self.min_ratio, self.max_ratio)
 
 
 @dataclass(kw_only=True)
@@ -121,6 +127,9 @@ class BytesPerPixelFilter(ColumnFilter):
     def reasons(self, scores: pa.Array) -> pa.Array:
         return sides(scores, "bytes per pixel", self.max_bytes)
 
+    def limits(self) -> str:
+        return in_words("images with a size", self.min_bytes, self.max_bytes, "bytes a pixel")
+
 
 @dataclass(kw_only=True)
 class FormatFilter(ColumnFilter):
@@ -146,6 +155,9 @@ class FormatFilter(ColumnFilter):
 
     def reasons(self, scores: pa.Array) -> pa.Array:
         return pc.binary_join_element_wise(scalar("format"), pc.fill_null(scores, scalar("unknown")), scalar(" "))
+
+    def limits(self) -> str:
+        return f"images of the format {', '.join(self.allowed)}"
 
 
 def _whole(batch: DocumentBatch, name: str) -> pa.Array:

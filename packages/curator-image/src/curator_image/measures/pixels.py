@@ -11,7 +11,7 @@ from curator_core.arrow.arrays import array
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
 from curator_image.batch import THUMB
-from curator_image.measures._range import check_range, sides, within
+from curator_image.measures._range import check_range, in_words, sides, within
 from curator_image.measures.stats import PictureStats
 
 
@@ -77,6 +77,9 @@ class BlurFilter(_PictureFilter):
     def bounds(self) -> tuple[float | None, float | None]:
         return self.min_variance, self.max_variance
 
+    def limits(self) -> str:
+        return in_words("pictures with a sharpness", self.min_variance, self.max_variance)
+
 
 @dataclass(kw_only=True)
 class EntropyFilter(_PictureFilter):
@@ -90,6 +93,9 @@ class EntropyFilter(_PictureFilter):
 
     def bounds(self) -> tuple[float | None, float | None]:
         return self.min_bits, self.max_bits
+
+    def limits(self) -> str:
+        return in_words("pictures with an entropy", self.min_bits, self.max_bits, "bits")
 
 
 @dataclass(kw_only=True)
@@ -105,6 +111,9 @@ class BrightnessFilter(_PictureFilter):
     def bounds(self) -> tuple[float | None, float | None]:
         return self.min_brightness, self.max_brightness
 
+    def limits(self) -> str:
+        return in_words("pictures with a mean brightness", self.min_brightness, self.max_brightness)
+
 
 @dataclass(kw_only=True)
 class ContrastFilter(_PictureFilter):
@@ -119,6 +128,9 @@ class ContrastFilter(_PictureFilter):
     def bounds(self) -> tuple[float | None, float | None]:
         return self.min_contrast, self.max_contrast
 
+    def limits(self) -> str:
+        return in_words("pictures with a contrast", self.min_contrast, self.max_contrast)
+
 
 @dataclass(kw_only=True)
 class UniformFilter(_PictureFilter):
@@ -131,6 +143,9 @@ class UniformFilter(_PictureFilter):
 
     def bounds(self) -> tuple[float | None, float | None]:
         return None, self.max_share
+
+    def limits(self) -> str:
+        return f"pictures of which at most {100 * self.max_share:g} % are of one tone"
 
 
 @dataclass(kw_only=True)
@@ -145,6 +160,9 @@ class ColorfulnessFilter(_PictureFilter):
 
     def bounds(self) -> tuple[float | None, float | None]:
         return self.min_colorfulness, self.max_colorfulness
+
+    def limits(self) -> str:
+        return in_words("pictures with a colourfulness", self.min_colorfulness, self.max_colorfulness)
 
 
 @dataclass(kw_only=True)
@@ -162,3 +180,6 @@ class BorderFilter(_PictureFilter):
 
     def bounds(self) -> tuple[float | None, float | None]:
         return None, self.max_share
+
+    def limits(self) -> str:
+        return f"pictures of which at most {100 * self.max_share:g} % are a plain border"
