@@ -8,6 +8,7 @@ from pathlib import Path
 import fuzz
 import pytest
 
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_damaged_input_crashes_nothing_hangs_nothing_and_loses_no_row(tmp_path: Path) -> None:
