@@ -523,15 +523,15 @@ def test_damage_in_the_middle_costs_only_the_records_it_hits(tmp_path):
     assert [row["url"][-1] for row in got.rows] == ["1", "2", "3", "5", "6", "7"]
 
 
-@pytest.mark.parametrize("at", range(40, 280, 40))
-def test_a_record_whose_content_is_damaged_counts_as_read_once(tmp_path, at):
-    packed = [gzip.compress(record, mtime=0) for record in RECORDS]
-    packed[3] = packed[3][:at] + b"\xff\0" * 4 + packed[3][at + 8 :]
+def test_a_record_that_claims_content_of_a_damaged_one_counts_as_read_once(tmp_path):
+    packed = [gzip.compress(record) for record in RECORDS]
+    packed[3] = gzip.compress(RECORDS[3].replace(b"Content-Length: ", b"Content-Length: 1", 1))
+    packed[4] = packed[4][:17] + b"\xff" + packed[4][18:]
     path = tmp_path / "a.warc.gz"
     path.write_bytes(b"".join(packed))
     got = read_files(WarcRead(), [path])  # which adds up what was read
-    assert [row["url"][-1] for row in got.rows] == ["1", "2", "4", "5", "6", "7"]
-    assert {reject.reason for reject in got.rejects} <= {"damaged WARC", "truncated record"}
+    assert [row["url"][-1] for row in got.rows] == ["1", "2", "5", "6", "7"]
+    assert {reject.reason for reject in got.rejects} == {"damaged WARC"}
 
 
 @pytest.mark.parametrize(
