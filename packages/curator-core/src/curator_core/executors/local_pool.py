@@ -1,4 +1,4 @@
-"""Worker processes on this machine, each over a socket of its own: hand out, take back, and replace the dead."""
+"""Worker processes on this machine, each with its own socket: hand out work, take it back, replace dead workers."""
 
 from __future__ import annotations
 

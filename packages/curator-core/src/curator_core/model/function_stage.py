@@ -1,4 +1,4 @@
-"""Stages that are made of a function, with ``@stage``."""
+"""Stages made from a function, with ``@stage``."""
 
 from __future__ import annotations
 

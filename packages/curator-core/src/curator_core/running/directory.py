@@ -1,4 +1,4 @@
-"""A run's folder: what ran, what came of it, and who may write in it.
+"""A run directory: what ran, how it ended, and which process may write in it.
 
 ``run_dir/`` holds ``plan.json``, ``plans/`` (each plan that brought something, by its first attempt), ``run.json``, ``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
 and ``report.html``. Any fsspec URL will do; only the lock differs: on a local disk the kernel holds it and frees it
