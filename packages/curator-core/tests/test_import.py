@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
+import curator_core
 from curator_core.testing import ImportCheck, import_checks
 
 
@@ -43,3 +45,16 @@ def test_an_import_that_is_not_light_is_found(
     (check,) = [one for one in import_checks("mine") if failing in one.name]
     with pytest.raises(AssertionError, match=complaint):
         check.run()
+
+
+def test_no_module_takes_a_private_name_from_another() -> None:
+    folder = Path(curator_core.__file__).parent
+    taken = [
+        f"{path.relative_to(folder)} takes {alias.name} from {node.module}"
+        for path in sorted(folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert taken == []

@@ -1,4 +1,4 @@
-"""What can go wrong, as types: every error a user meets says what, which and what to do."""
+"""What can go wrong, as types: every error that a user sees says what happened, to which thing, and what to do."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_the_default_is_a_worker_for_each_core_and_no_more_than_there_are_source
 
 @pytest.mark.parametrize("workers", [-1, 1.5, True, "2"])
 def test_a_number_of_workers_is_a_number_of_workers(workers: Any) -> None:
-    with pytest.raises(UsageError, match="0 \\(this process\\) or a number of workers"):
+    with pytest.raises(UsageError, match=r"LocalExecutor\.workers must be a whole number of 0 or more, not"):
         LocalExecutor(workers)
 
 

@@ -1,8 +1,7 @@
-"""Columns that a stage reads are there and are text; those that it adds take no other's place."""
+"""Columns that a stage reads are there and are text; names that it is given differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -59,17 +58,6 @@ def is_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(test(kind) for test in tests)
-
-
-def check_free(stage: object, there: Iterable[str], added: Iterable[str]) -> None:
-    """Refuse to add columns that are there already: what is in them would be lost without a word."""
-    names = set(there)
-    taken = next((name for name in added if name in names), None)
-    if taken is not None:
-        raise UsageError(
-            f"{type(stage).__name__} adds a column {taken!r}, and there is one already: have it named otherwise, or take "
-            "that one out before (DropColumns, RenameColumns)"
-        )
 
 
 def check_different(stage: object, *names: str | None) -> None:

@@ -14,10 +14,10 @@ import xxhash
 
 from curator_core.arrow.arrays import array
 from curator_core.arrow.json_column import values_of
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
-from curator_text._columns import check_different, check_free
+from curator_text._columns import check_different
 from curator_text.kinds import EXACT
 
 # More copies than anybody wants, and few enough to hold in memory.
@@ -74,7 +74,7 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         table = task.to_pyarrow()
-        check_free(self, table.column_names, self.outputs())
+        check_free(type(self).__name__, table.column_names, self.outputs())
         numbers = unit_numbers(values_of(table[self.key_column]), self.seed)
         names = list(self.parts)
         ends = np.cumsum(list(self.parts.values()))

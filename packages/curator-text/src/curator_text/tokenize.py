@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.errors import MissingDependency, UsageError, check_whole
+from curator_core.errors import MissingDependency, UsageError, check_free, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
 from curator_core.storage import join, read_bytes, write_atomic
 from curator_core.storage.packing import pack, parts_folder
-from curator_text._columns import check_different, check_free, texts_of, with_text
+from curator_text._columns import check_different, texts_of, with_text
 from curator_text.packing import copy_bytes, groups
 
 _MAGIC = b"MMIDIDX\x00\x00"
@@ -86,7 +86,7 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
             self.setup(WorkerMetadata())
         task = with_text(self, task, self.column)
         table = task.to_pyarrow()
-        check_free(self, table.column_names, self.outputs())
+        check_free(type(self).__name__, table.column_names, self.outputs())
         texts = texts_of(self, table, self.column)
         rows = [row for row, text in enumerate(texts) if text is not None]
         tokens: list[list[int] | None] = [None] * len(texts)

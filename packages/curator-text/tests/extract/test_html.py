@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
@@ -110,6 +112,23 @@ def test_a_page_that_needs_too_much_memory_is_set_aside(extract):
         "extraction failed",
         "extraction out of memory",
     )
+
+
+def test_a_limit_of_address_space_that_the_process_was_given_stays():
+    program = """
+import resource
+from curator_text.extract._guard import GuardedProcess
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+guard = GuardedProcess(["resiliparse", "1", "title", str(64 << 20)], 60.0)
+(answer,) = guard.answers([(b"<html><title>T</title>some words</html>", None)])
+print(answer.title.decode(), open(f"/proc/{guard._process.pid}/limits").read(), sep="\\n")
+guard.close()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    title, *limits = done.stdout.splitlines()
+    (space,) = [line.split() for line in limits if line.startswith("Max address space")]
+    assert (title, space[4]) == ("T", str(8 << 30))  # the hard limit, which root could raise
+    assert int(space[3]) < 8 << 30
 
 
 def test_what_is_no_page_is_dropped_and_plain_text_stays(extract):

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
-import lzma
 import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -23,15 +20,7 @@ from curator_text.readers._bytes import Block, line_blocks
 from curator_text.readers.jsonl import JsonlRead
 from curator_text.widening import fitted, keeps_values
 
-from .helpers import read_all, read_files
-
-COMPRESS = {
-    "": lambda data: data,
-    ".gz": gzip.compress,
-    ".zst": zstandard.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-}
+from .helpers import COMPRESS, read_all, read_files
 
 
 def put(path: Path, *lines: object) -> str:
@@ -277,6 +266,14 @@ def test_a_truncated_file_gives_what_is_there_and_tells_the_rest(tmp_path, suffi
     assert 5_000 < len(got.rows) < 30_000
     assert got.rows == rows[: len(got.rows)]
     assert got.reasons == [("truncated file", f"line {len(got.rows) + 1}")]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
+def test_bytes_behind_a_compressed_stream_cost_no_row_of_it(tmp_path, suffix):
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(COMPRESS[suffix](b'{"a":1}\n{"a":2}\n') + COMPRESS[suffix](b'{"a":3}\n') + b"no stream")
+    got = read_files(JsonlRead(), [str(path)])
+    assert (got.rows, got.reasons) == ([{"a": 1}, {"a": 2}, {"a": 3}], [("truncated file", "line 4")])
 
 
 def test_a_line_over_the_limit_is_told_and_its_neighbours_are_read(tmp_path):

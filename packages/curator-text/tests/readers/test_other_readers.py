@@ -29,7 +29,7 @@ from curator_text.readers.text_files import TextFilesRead
 from curator_text.readers.warc import WarcRead
 from curator_text.writers import ParquetWriter
 
-from .helpers import read_all, read_files
+from .helpers import COMPRESS, read_all, read_files
 
 # Parquet -------------------------------------------------------------------------------------------------------------
 
@@ -131,13 +131,18 @@ def test_a_parquet_file_whose_names_are_damaged_is_told(tmp_path):
     assert (got.rows, got.reasons) == ([], [("damaged Parquet", "footer")])
 
 
-def test_columns_of_one_name_are_told_from_none(tmp_path):
-    pq.write_table(pa.Table.from_arrays([pa.array([1])] * 3, names=["a", "b", "a"]), tmp_path / "a.parquet")
-    (tmp_path / "a.csv").write_text("a,b,a\n1,1,1\n")
+def test_a_file_with_two_columns_of_one_name_is_set_aside_with_all_rows_unless_others_are_read(tmp_path):
+    pq.write_table(pa.Table.from_arrays([pa.array([1, 2])] * 3, names=["a", "b", "a"]), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("a,b,a\n1,1,1\n2,2,2\n")
     for reader in (ParquetReader, CsvReader):
-        with pytest.raises(UsageError, match="has two columns 'a'"):
-            read_all(reader(paths=str(tmp_path)))
+        got = read_all(reader(paths=str(tmp_path)))
+        assert (got.rows, [reject.rows for reject in got.rejects]) == ([], [2])
+        assert "has two columns 'a'" in got.rejects[0].message
         assert read_all(reader(paths=str(tmp_path), columns=["b"])).table.column_names == ["b"]
+        (reject,) = read_all(reader(paths=str(tmp_path), columns=["a"])).rejects
+        assert reject.rows == 2
+    (tmp_path / "a.csv").write_text("b,,\n1,1,1\n")
+    assert [reject.rows for reject in read_all(CsvReader(paths=str(tmp_path))).rejects] == [1]
 
 
 def test_the_path_takes_no_columns_place(tmp_path):
@@ -191,6 +196,23 @@ def test_csv_of_several_blocks_compressed_with_another_delimiter_and_no_header(t
     got = read_all(CsvReader(paths=str(path), delimiter="\t", header=["a", "b"], batch_bytes=4096))
     assert (got.rows, got.rejects) == (rows, [])
     assert len(got.batches) > 5
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_csv_in_every_compression_is_read_and_what_a_cut_leaves_is_reported(tmp_path, suffix):
+    rows = [{"a": f"{number * 7919 % 10007:08d}", "b": "x"} for number in range(3000)]
+    whole = COMPRESS[suffix]("".join(["a,b\n", *(f"{row['a']},x\n" for row in rows)]).encode())
+    path = tmp_path / f"a.csv{suffix}"
+    path.write_bytes(whole)
+    got = read_files(CsvRead(), [path])
+    assert (got.rows, got.rejects) == (rows, [])
+    if not suffix:
+        return
+    for length in (len(whole) * 2 // 3, 12):  # the second leaves not even the names
+        path.write_bytes(whole[:length])
+        got = read_files(CsvRead(), [path])
+        assert got.rows == rows[: len(got.rows)]
+        assert [reason for reason, _ in got.reasons] == ["truncated file"]
 
 
 def test_csv_columns_and_the_empty_file(tmp_path):
@@ -334,9 +356,9 @@ def test_any_bytes_of_csv_are_rows_or_rejects_whatever_the_blocks(tmp_path_facto
 
 def test_names_that_cannot_be_used_are_accounted_for_with_all_rows(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text("a,b,a\n" + "1,2,3\n" * 1000)
-    stage = CsvRead()
-    with pytest.raises(UsageError, match="has two columns 'a'"):
+    path.write_text("a,b\n" + "1,2\n" * 1000)
+    stage = CsvRead(columns=["c"])
+    with pytest.raises(UsageError, match="has no column 'c'"):
         list(stage.process(FileGroupTask(data=[str(path)])))
     (reject,) = stage.recorder.rejects
     assert (stage.recorder.read, reject.rows, reject.source) == (1000, 1000, str(path))
@@ -499,6 +521,17 @@ def test_damage_in_the_middle_costs_only_the_records_it_hits(tmp_path):
     path.write_bytes(b"".join(plain))
     got = read_files(WarcRead(), [path])
     assert [row["url"][-1] for row in got.rows] == ["1", "2", "3", "5", "6", "7"]
+
+
+def test_a_record_that_claims_content_of_a_damaged_one_counts_as_read_once(tmp_path):
+    packed = [gzip.compress(record) for record in RECORDS]
+    packed[3] = gzip.compress(RECORDS[3].replace(b"Content-Length: ", b"Content-Length: 1", 1))
+    packed[4] = packed[4][:17] + b"\xff" + packed[4][18:]
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(b"".join(packed))
+    got = read_files(WarcRead(), [path])  # which adds up what was read
+    assert [row["url"][-1] for row in got.rows] == ["1", "2", "5", "6", "7"]
+    assert {reject.reason for reject in got.rejects} == {"damaged WARC"}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from curator_core.formatting import plain
 from curator_core.model.task import FileRecord, StagePerfStats, Task
 
 FORK, DONE, DROPPED, FAILED, MERGED, MERGE = "fork", "done", "dropped", "failed", "merged", "merge"
-ENDINGS = (DONE, DROPPED, FAILED)
 KINDS = (FORK, DONE, DROPPED, FAILED, MERGED, MERGE)
 KIND_CODES = {kind: code for code, kind in enumerate(KINDS)}
 

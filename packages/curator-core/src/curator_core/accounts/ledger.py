@@ -1,4 +1,4 @@
-"""The run's memory: events and rejects, written by the workers where the work happens, read by whoever resumes.
+"""The run's durable record: events and rejects, written by the workers where the work happens, read on resume.
 
 A writer collects rows and publishes them as whole Parquet files under names that no other writer uses; nothing is
 appended to, locked, or shared, so any file system and any number of workers will do. A fact is relied on only after

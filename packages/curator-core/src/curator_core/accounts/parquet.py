@@ -1,4 +1,4 @@
-"""Parquet files of a run directory: written whole, read in pieces, and a damaged one is named."""
+"""Parquet files of a run directory: written whole, read in pieces, and reported by name when damaged."""
 
 from __future__ import annotations
 

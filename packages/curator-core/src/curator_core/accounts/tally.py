@@ -1,4 +1,4 @@
-"""What stages did, in numbers, added up by stage."""
+"""What each stage did, as totals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do Python values become Arrow arrays, and these numpy's, without loading pandas?
+"""How do Python values become Arrow arrays, and Arrow arrays numpy arrays, without loading pandas?
 
 `pyarrow.array` imports pandas, where it is installed, at its first call in a process, to see whether it was given a
 Series; so do `pyarrow.scalar`, a bare number given to a compute function, and `to_numpy`. That takes a sixth of a second in

@@ -1,4 +1,4 @@
-"""What are the values of a column that holds each as JSON text, because they are of several types?
+"""What are the values of a column that holds each value as JSON text because their types differ?
 
 Readers of JSON keep such values in a column of Arrow's ``json`` type (`JSON`). Text in it stands in quotation marks, so
 whoever wants the values asks here.

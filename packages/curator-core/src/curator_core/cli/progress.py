@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then anywhere else. Both on standard error."""
+"""How far a run has come: a bar on a terminal, a line now and then elsewhere, both on standard error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``curate report``, ``curate rejects`` and ``curate verify``: what a run has left."""
+"""``curate report``, ``curate rejects`` and ``curate verify``: what a run has left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipeline file for the data that somebody has: format, columns and the text's column are looked up in the data.
+"""A pipeline file for the user's data: format, columns and the column with the text are detected in the data.
 
 Core has no modality, so what is written here are names: a reader for each ending, and filters that a package
 registers. Where the package is not installed, the error names the command that installs it.

@@ -1,4 +1,4 @@
-"""What came of a run, as a table for a terminal or a log."""
+"""The outcome of a run, as a table for a terminal or a log."""
 
 from __future__ import annotations
 

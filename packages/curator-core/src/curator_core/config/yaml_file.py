@@ -1,4 +1,4 @@
-"""YAML that knows its lines: plain values, and where each of them stands, so that an error can point at it.
+"""YAML with line numbers: plain values, and the position of each, so that an error can point at it.
 
 Scalars follow YAML 1.2: ``no`` and ``on`` are text, ``1e-3`` is a number, dates stay text. Duplicate keys are errors.
 """

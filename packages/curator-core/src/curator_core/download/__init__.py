@@ -1,4 +1,4 @@
-"""Downloads: one client for all packages, which says of every address how it ended; needs ``curator-core[download]``."""
+"""Downloads: one client for all packages, which reports how each address ended; needs ``curator-core[download]``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a file arrive whole? What broke off is continued, and no two writers share a file."""
+"""How does a file arrive whole? A download that broke off is continued, and no two writers share a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do answers come into memory, in the order of a list, and never too many of them at a time?"""
+"""How do answers reach memory in the order of a list, and never too many at a time?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may a download do, and in which words does it end? Where it may go, how long it may take, how much it may bring."""
+"""What may a download do, and which word says how it ended? Where it may go, how long and how large it may be."""
 
 from __future__ import annotations
 

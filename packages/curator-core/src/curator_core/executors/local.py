@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
-from curator_core.errors import UsageError
+from curator_core.errors import check_whole
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.executors.gpu_slots import gpu_slots
-from curator_core.executors.local_pool import _Pool
+from curator_core.executors.local_pool import Pool
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.machine import available_cpus, gpu_numbers, visible_gpus
 from curator_core.model.task import StagePerfStats, Task
@@ -33,8 +33,7 @@ class LocalExecutor(BaseExecutor):
         super().__init__(config)
         if workers is None:
             workers = self.config.get("workers")
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
-            raise UsageError(f"LocalExecutor.workers must be 0 (this process) or a number of workers, not {workers!r}")
+        check_whole("LocalExecutor.workers", workers, least=0, optional=True)
         self.workers = workers
 
     def __repr__(self) -> str:
@@ -63,7 +62,7 @@ class LocalExecutor(BaseExecutor):
         if workers == 0:
             yield from _run_here(run)
         else:
-            with _Pool(run, workers, cards) as pool:
+            with Pool(run, workers, cards) as pool:
                 yield from pool.results()
 
     def _gpu_slots(self, run: SegmentRun) -> list[str] | None:

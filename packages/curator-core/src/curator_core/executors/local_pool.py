@@ -1,4 +1,4 @@
-"""Worker processes on this machine, each over a socket of its own: hand out, take back, and replace the dead."""
+"""Worker processes on this machine, each with its own socket: hand out work, take it back, replace dead workers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class _Suspect:
     care: Care = NO_CARE
 
 
-class _Pool:
+class Pool:
     """Worker processes for one segment, and the bookkeeping of which source is where."""
 
     def __init__(self, run: SegmentRun, size: int, cards: list[str] | None = None) -> None:
@@ -84,7 +84,7 @@ class _Pool:
         self.packed = packed_stages(run.stages, (run.stages, run.context, run.ending, run.folder))
         self.sink: LedgerWriter | MemorySink | None = None
 
-    def __enter__(self) -> _Pool:
+    def __enter__(self) -> Pool:
         try:
             for _ in range(self.size):
                 self._start()

@@ -1,4 +1,4 @@
-"""What the driver and a worker of LocalExecutor send each other, and the file in which a worker notes what it works on.
+"""What the driver and a worker of LocalExecutor send each other, and the file that records a worker's current work.
 
 The driver sends `SetUp` once, then `Work` as the worker gets through it, `TakeBack` when another worker has nothing to do,
 `Flush`, and `Stop`. Each answer below names the message that it answers, if any.

@@ -1,4 +1,4 @@
-"""A task as one block of bytes: a small JSON header and, for tables, an Arrow IPC stream that reads without a copy.
+"""A task as one block of bytes: a small JSON header and, for tables, an Arrow IPC stream that is read without a copy.
 
 Between our own processes a task of another kind may travel pickled. From disk nothing is unpickled, ever.
 """

@@ -1,4 +1,4 @@
-"""Stages that are made of a function, with ``@stage``."""
+"""Stages made from a function, with ``@stage``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, get_origin, overload
 
 from curator_core.errors import UsageError
-from curator_core.model.parameters import _hints, _signature
+from curator_core.model.parameters import own_signature, type_hints
 from curator_core.model.resources import Resources
-from curator_core.model.stage import FanOut, ProcessingStage, _task_type
+from curator_core.model.stage import FanOut, ProcessingStage, task_type_of
 from curator_core.model.task import Task
 
 P = ParamSpec("P")
@@ -27,7 +27,7 @@ class FunctionStage(ProcessingStage[Any, Any]):
     _takes_stage: ClassVar[bool] = False
 
     def __init__(self, *values: Any, **params: Any) -> None:
-        signature = _signature(type(self))
+        signature = own_signature(type(self))
         self._kwargs = dict(signature.bind_partial(*values, **params).arguments)
         for name, parameter in signature.parameters.items():
             if name not in self._kwargs and parameter.default is parameter.empty:
@@ -131,7 +131,7 @@ def stage(
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
         raise UsageError(f"@stage needs a function that takes a task, but {function.__name__}() takes nothing")
-    hints = _hints(function)
+    hints = type_hints(function)
     takes_stage = len(parameters) > 1 and _is_stage(parameters[1], hints.get(parameters[1].name))
     own = parameters[2:] if takes_stage else parameters[1:]
     for parameter in own:
@@ -155,8 +155,8 @@ def stage(
         "batch_size": batch_size,
         "creates_rows": creates_rows or generator,
         "name": name or function.__name__,
-        "task_in": _task_type(hints.get(parameters[0].name)) or Task,
-        "task_out": _task_type(hints.get("return")) or Task,
+        "task_in": task_type_of(hints.get(parameters[0].name)) or Task,
+        "task_out": task_type_of(hints.get("return")) or Task,
     }
     return types.new_class(
         function.__name__, (FunctionFanOut if generator else FunctionStage,), {}, lambda ns: ns.update(namespace)

@@ -20,11 +20,6 @@ def child_id(parent: str, index: int) -> str:
     return f"{parent}.{index:0{CHILD_DIGITS}d}"
 
 
-def parent_id(task_id: str) -> str:
-    """The id of the parent, or an empty string for a source."""
-    return task_id.rpartition(".")[0]
-
-
 def source_of(task_id: str) -> str:
     """The id of the source that a task descends from."""
     return task_id.partition(".")[0]

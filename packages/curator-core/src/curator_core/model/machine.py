@@ -1,4 +1,4 @@
-"""What the machine that a run is planned for has: CPUs, memory, GPUs. Looks, and never touches a GPU."""
+"""What the machine has for a run: CPUs, memory, GPUs. It is read without ever touching a GPU."""
 
 from __future__ import annotations
 

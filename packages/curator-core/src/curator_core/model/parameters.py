@@ -13,12 +13,13 @@ from typing import Any
 
 from curator_core.errors import UsageError
 
-_UNSET: Any = object()
+UNSET: Any = object()
 _NAME = re.compile(r"[^\s/\\\0][^/\\\0]*")
 
 
 @functools.cache
-def _signature(cls: type) -> inspect.Signature:
+def own_signature(cls: type) -> inspect.Signature:
+    """The parameters of a class as they are written; their types may be strings."""
     own = cls.__dict__.get("__signature__")
     if isinstance(own, inspect.Signature):
         return own
@@ -30,23 +31,25 @@ def _signature(cls: type) -> inspect.Signature:
 
 def constructor_signature(cls: type) -> inspect.Signature:
     """The parameters of a stage class with their types resolved, as far as they can be."""
-    signature = _signature(cls)
-    hints = _field_hints(cls) if dataclasses.is_dataclass(cls) else _hints(cls.__init__)  # type: ignore[misc]
+    signature = own_signature(cls)
+    hints = _field_hints(cls) if dataclasses.is_dataclass(cls) else type_hints(cls.__init__)  # type: ignore[misc]
     return signature.replace(
         parameters=[p.replace(annotation=hints.get(n, p.annotation)) for n, p in signature.parameters.items()]
     )
 
 
-def _is_factory(default: object) -> bool:
+def is_factory(default: object) -> bool:
     """Whether a dataclass makes the value of this parameter anew for each object."""
     return type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS"
 
 
-def _positional_only(signature: inspect.Signature) -> set[str]:
+def positional_only(signature: inspect.Signature) -> set[str]:
+    """The names of the parameters that cannot be given by name."""
     return {n for n, p in signature.parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)}
 
 
-def _hints(function: Any) -> dict[str, Any]:
+def type_hints(function: Any) -> dict[str, Any]:
+    """The types of a function's parameters, resolved as far as they can be."""
     try:
         return typing.get_type_hints(function)
     except Exception:  # names that exist only for type checkers: the raw annotations have to do
@@ -64,30 +67,27 @@ def _field_hints(cls: type) -> dict[str, Any]:
             holder = types.SimpleNamespace(__annotations__={name: annotation})
             try:
                 hints.update(typing.get_type_hints(holder, home, dict(vars(base))))
-            except Exception:  # as in _hints
+            except Exception:  # as in type_hints
                 hints[name] = annotation
     return hints
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name of a stage, if it can be one; else `UsageError`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(f"a stage's name is a non-empty string with no slash, because files carry it; got {name!r}")
     return name
 
 
-def _seconds(what: str, value: object) -> float:
+def checked_seconds(what: str, value: object) -> float:
+    """A number of seconds above 0, or `UsageError`, in which ``what`` names the value as the user wrote it."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise UsageError(f"{what} must be a number of seconds above 0, or None, not {value!r}")
     return float(value)
 
 
-def _positive(what: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{what} must be a whole number of 1 or more, not {value!r}")
-    return value
-
-
-def _same(left: Any, right: Any) -> bool:
+def same_value(left: Any, right: Any) -> bool:
+    """Whether two values of a parameter are equal; two arrays are the same only where they are one."""
     if left is right:
         return True
     try:

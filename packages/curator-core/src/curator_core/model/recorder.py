@@ -1,4 +1,4 @@
-"""What a stage reports of the task that it works on: rows that left, files that it wrote, numbers."""
+"""What a stage records about the task that it works on: rows that left, files that it wrote, numbers."""
 
 from __future__ import annotations
 

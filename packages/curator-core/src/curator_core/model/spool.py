@@ -1,4 +1,4 @@
-"""Things that wait to be written: the last of them in memory, those before in a temporary file.
+"""A buffer of rows waiting to be written: the latest in memory, those before them in a temporary file.
 
 How many rows of a file are bad is up to the file: of ten gigabytes that are not what their name says, it is all of them.
 """

@@ -28,17 +28,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_origin
 
-from curator_core.errors import UsageError, nearest
+from curator_core.errors import UsageError, check_whole, nearest
 from curator_core.model.engine_facts import NodeInfo, RayStageSpecKeys, WorkerMetadata
 from curator_core.model.parameters import (
-    _UNSET,
-    _checked_name,
-    _is_factory,
-    _positional_only,
-    _positive,
-    _same,
-    _seconds,
-    _signature,
+    UNSET,
+    checked_name,
+    checked_seconds,
+    is_factory,
+    own_signature,
+    positional_only,
+    same_value,
 )
 from curator_core.model.recorder import CallRecorder, Recorder, Reject
 from curator_core.model.resources import Resources
@@ -53,14 +52,14 @@ _IN: Any = X  # the variable itself, as a value
 ANY_COLUMNS = "*"
 
 
-def _task_type(annotation: Any) -> type[Task[Any]] | None:
+def task_type_of(annotation: Any) -> type[Task[Any]] | None:
     if isinstance(annotation, TypeVar) or annotation is None:
         return None
     origin = get_origin(annotation)
     if origin in (list, Iterable, Iterator, Sequence) or (isinstance(origin, type) and issubclass(origin, Iterable)):
-        return _task_type(get_args(annotation)[0])
+        return task_type_of(get_args(annotation)[0])
     if origin in (typing.Union, types.UnionType):
-        found = [kind for kind in map(_task_type, get_args(annotation)) if kind is not None]
+        found = [kind for kind in map(task_type_of, get_args(annotation)) if kind is not None]
         return found[0] if len(found) == 1 else None
     if isinstance(origin, type) and issubclass(origin, Task):
         return origin
@@ -124,7 +123,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
             if not (isinstance(origin, type) and issubclass(origin, ProcessingStage)):
                 continue
             for variable, argument in zip(getattr(origin, "__parameters__", ()), get_args(base), strict=False):
-                kind = _task_type(argument)
+                kind = task_type_of(argument)
                 if kind is not None:
                     setattr(cls, "task_in" if variable is _IN else "task_out", kind)
 
@@ -132,7 +131,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         if inspect.isabstract(cls):
             raise UsageError(what_is_missing(cls))
         self = super().__new__(cls)
-        signature = _signature(cls)
+        signature = own_signature(cls)
         takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
         for key in kwargs:
             if key not in signature.parameters and not takes_any:
@@ -324,12 +323,12 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def params(self) -> dict[str, Any]:
         """The constructor's parameters and their values, defaults included."""
         values: dict[str, Any] = {}
-        for key, parameter in _signature(type(self)).parameters.items():
+        for key, parameter in own_signature(type(self)).parameters.items():
             if key in self._given:
                 values[key] = self._given[key]
             elif parameter.default is not inspect.Parameter.empty:
                 values[key] = self.__dict__.get(key, parameter.default)
-                if _is_factory(values[key]):
+                if is_factory(values[key]):
                     values[key] = None
         return values
 
@@ -339,21 +338,21 @@ class ProcessingStage(ABC, Generic[X, Y]):
         name: str | None = None,
         resources: Resources | None = None,
         batch_size: int | None = None,
-        num_workers: int | None = _UNSET,
-        runtime_env: Mapping[str, Any] | None = _UNSET,
-        task_timeout_s: float | None = _UNSET,
+        num_workers: int | None = UNSET,
+        runtime_env: Mapping[str, Any] | None = UNSET,
+        task_timeout_s: float | None = UNSET,
         ray_stage_spec: Mapping[str, Any] | None = None,
         xenna_stage_spec: Mapping[str, Any] | None = None,
         **params: Any,
     ) -> Self:
         """A copy with other settings or constructor parameters; the original stays as it is."""
         if params:
-            signature = _signature(type(self))
+            signature = own_signature(type(self))
             for key in params:
                 if key not in signature.parameters:
                     known = [*signature.parameters, *_SETTINGS]
                     raise UsageError(f"{type(self).__name__}.with_() has no parameter {key!r}{nearest(key, known)}")
-            given = {k: v for k, v in self._given.items() if k not in _positional_only(signature)}
+            given = {k: v for k, v in self._given.items() if k not in positional_only(signature)}
             twin = type(self)(**{**given, **params})
             for key in _OVERRIDES:
                 if key in self.__dict__:
@@ -363,19 +362,23 @@ class ProcessingStage(ABC, Generic[X, Y]):
             object.__setattr__(twin, "_recorder", None)
         changes: dict[str, Any] = {}
         if name is not None:
-            changes["name"] = _checked_name(name)
+            changes["name"] = checked_name(name)
         if resources is not None:
             if not isinstance(resources, Resources):
                 raise UsageError(f"resources must be a Resources(…), not {resources!r}")
             changes["resources"] = resources
         if batch_size is not None:
-            changes["batch_size"] = _positive("batch_size", batch_size)
-        if num_workers is not _UNSET:
-            changes["_num_workers"] = None if num_workers is None else _positive("num_workers", num_workers)
-        if runtime_env is not _UNSET:
+            check_whole("batch_size", batch_size)
+            changes["batch_size"] = batch_size
+        if num_workers is not UNSET:
+            check_whole("num_workers", num_workers, optional=True)
+            changes["_num_workers"] = num_workers
+        if runtime_env is not UNSET:
             changes["runtime_env"] = runtime_env
-        if task_timeout_s is not _UNSET:
-            changes["task_timeout_s"] = None if task_timeout_s is None else _seconds("task_timeout_s", task_timeout_s)
+        if task_timeout_s is not UNSET:
+            changes["task_timeout_s"] = (
+                None if task_timeout_s is None else checked_seconds("task_timeout_s", task_timeout_s)
+            )
         if ray_stage_spec is not None:
             changes["_ray_spec"] = {**self.__dict__.get("_ray_spec", {}), **ray_stage_spec}
         if xenna_stage_spec is not None:
@@ -394,13 +397,13 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
         ``brief`` is for reading: of a long list it shows the beginning.
         """
-        signature = _signature(type(self))
+        signature = own_signature(type(self))
         show = _BRIEF.repr if brief else repr
         shown = [
             f"{key}={show(value)}"
             for key, value in self.params().items()
-            if not _same(value, signature.parameters[key].default)
-            and (key in self._given or not _is_factory(signature.parameters[key].default))
+            if not same_value(value, signature.parameters[key].default)
+            and (key in self._given or not is_factory(signature.parameters[key].default))
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -412,7 +415,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         if type(other) is not type(self):
             return NotImplemented
         assert isinstance(other, ProcessingStage)
-        return _same(self.params(), other.params()) and self.settings() == other.settings()
+        return same_value(self.params(), other.params()) and self.settings() == other.settings()
 
     __hash__ = None  # type: ignore[assignment]  # equality is by value, and parameters may be lists
 

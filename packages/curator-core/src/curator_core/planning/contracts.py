@@ -1,4 +1,4 @@
-"""Whether stages fit one another: columns that are read are there, tasks are of the type that is taken."""
+"""Whether stages fit one another: the columns that a stage reads exist, and tasks are of the type that it takes."""
 
 from __future__ import annotations
 

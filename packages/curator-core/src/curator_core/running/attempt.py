@@ -1,4 +1,4 @@
-"""What ran in a run directory before, and what that makes of this run: a beginning, a beginning anew, or a continuation."""
+"""What ran in a run directory before, and so what this run is: a first attempt, a fresh start, or a resumed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder: what ran, what came of it, and who may write in it.
+"""A run directory: what ran, how it ended, and which process may write in it.
 
 ``run_dir/`` holds ``plan.json``, ``plans/`` (each plan that brought something, by its first attempt), ``run.json``, ``sources/``, ``ledger/``, ``rejects/``, ``results/``, ``spill/``
 and ``report.html``. Any fsspec URL will do; only the lock differs: on a local disk the kernel holds it and frees it
@@ -19,6 +19,8 @@ from curator_core.running.locks import LOCK_FILE, HeartbeatLock, KernelLock
 
 # What each record has, since there are records.
 _KEYS = {"run.json": ("state",), "plan.json": ("steps",), "command.json": ("file", "settings", "folder", "flags")}
+# Those with a fingerprint of all that is in them. Earlier versions wrote none, and what they left is read without.
+_WHOLE = ("run.json", "command.json")
 
 
 class RunDirectory:
@@ -80,13 +82,16 @@ class RunDirectory:
         path = self.path(name)
         if not storage.exists(path):
             return None
+        kind = "plan.json" if name.startswith("plans/") else name  # a plan that is kept is as it was in plan.json
         try:
             found = json.loads(storage.read_bytes(path))
-            lacks = [key for key in _KEYS.get(name, ()) if not isinstance(found, dict) or key not in found]
+            lacks = [key for key in _KEYS.get(kind, ()) if not isinstance(found, dict) or key not in found]
             if lacks:
                 raise ValueError(f"it has no {lacks[0]!r}")
-            if name == "plan.json" and found.get("fingerprint") != fingerprint(found["steps"]):
+            if kind == "plan.json" and found.get("fingerprint") != fingerprint(found["steps"]):
                 raise ValueError("its fingerprint is not that of its steps")
+            if kind in _WHOLE and "fingerprint" in found and found["fingerprint"] != _of_the_rest(found):
+                raise ValueError("its fingerprint is not that of its content")
         except ValueError as error:
             raise RunRefused(
                 f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it. The "
@@ -96,6 +101,8 @@ class RunDirectory:
         return found
 
     def write_json(self, name: str, value: Any) -> None:
+        if name in _WHOLE:
+            value = {**value, "fingerprint": _of_the_rest(value)}
         text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False)
         storage.write_bytes_atomic(self.path(name), text.encode("utf-8", "surrogatepass"))
 
@@ -124,3 +131,9 @@ class RunDirectory:
         if storage.exists(place):
             for path in storage.list_files(place, hidden=True):
                 storage.remove(path)
+
+
+def _of_the_rest(record: dict[str, Any]) -> str:
+    """The fingerprint of a record without the one in it, the same before it is written and after it is read."""
+    rest = {key: value for key, value in record.items() if key != "fingerprint"}
+    return fingerprint([json.loads(json.dumps(rest))])  # as JSON has it: no tuples, and every key a string

@@ -1,4 +1,4 @@
-"""Who works in a run directory: locks by the kernel, or by a heartbeat where the kernel has none."""
+"""Which process works in a run directory: a lock of the kernel, or a heartbeat where the kernel has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a run as one text: what stages printed and logged, on whichever worker, in order of time."""
+"""The log of a run as one text: what stages printed and logged on any worker, in order of time."""
 
 from __future__ import annotations
 

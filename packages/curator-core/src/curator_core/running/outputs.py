@@ -1,4 +1,4 @@
-"""The output folders of a run: whose they are, what is in them, and the success file that says that one is finished."""
+"""The output folders of a run: which run owns each, what is in it, and the success file that marks it finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pipeline would meet: its sources counted, the first rows read, each stage tried on them; nothing is written.
+"""What a pipeline would do: its sources counted, the first rows read, each stage tried on them; nothing is written.
 
 `curate plan` shows it and `curate init --data` builds on it. The rows come from the first, a middle and the last
 source, so that files which differ in their columns are noticed. Nothing here touches a run directory.

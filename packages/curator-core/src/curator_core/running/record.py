@@ -1,4 +1,4 @@
-"""What ``run.json`` says of a run: how it was started, with what, on which machine."""
+"""What ``run.json`` records about a run: how it was started, with what, on which machine."""
 
 from __future__ import annotations
 

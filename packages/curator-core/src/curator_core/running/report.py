@@ -1,4 +1,4 @@
-"""A run as one page: what went in, what came out, and why the rest did not. No scripts, nothing from elsewhere."""
+"""A run as one page: what went in, what came out, and why the rest did not. No scripts, no external files."""
 
 from __future__ import annotations
 

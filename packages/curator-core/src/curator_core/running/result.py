@@ -1,4 +1,4 @@
-"""What came of a run: progress, summary, result."""
+"""The outcome of a run: progress, summary, result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sources of a run on their way in: listed, named, noted, and skipped where they are complete.
+"""The sources of a run on their way in: listed, named, recorded, and skipped where they are complete.
 
 Two laws hang on the order in which these generators run. The first source is listed before the run directory is touched
 (`Sources.listed`), so that after a wrong path there is nothing to resume or to replace. A source is noted in the run

@@ -1,4 +1,4 @@
-"""Is everything accounted for, and what came of it? Shares, totals and results of a run, from its accounts."""
+"""Is everything accounted for, and what was the outcome? Shares, totals and results of a run, from its accounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Give columns other types, row by row: what cannot be cast costs its row."""
+"""Give columns other types, row by row: a value that cannot be cast costs its row."""
 
 from __future__ import annotations
 

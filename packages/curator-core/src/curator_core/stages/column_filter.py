@@ -1,4 +1,4 @@
-"""A filter: compute a score for every row, keep rows by a predicate, record why the others leave.
+"""A filter: compute a score for every row, keep rows by a predicate, and record why the others are dropped.
 
 A filter's author writes a score, for an array or for one value, and a predicate::
 

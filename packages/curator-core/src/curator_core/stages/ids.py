@@ -1,4 +1,4 @@
-"""Ids for rows, made of what is in them."""
+"""Ids for rows, derived from their content."""
 
 from __future__ import annotations
 

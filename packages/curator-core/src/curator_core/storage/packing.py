@@ -1,4 +1,4 @@
-"""Packing: the small files of all tasks become full ones, when the run is complete.
+"""Packing: when the run is complete, the small files of all tasks become full ones.
 
 A packing writer lets each task write under ``_parts/``, named by its lineage. `pack` has full files made of these in
 lineage order, so what comes out does not depend on who wrote first; it writes ``.packed.json`` when everything stands, and

@@ -1,4 +1,4 @@
-"""Open, look at, list and find files."""
+"""Open, inspect, list and find files."""
 
 from __future__ import annotations
 

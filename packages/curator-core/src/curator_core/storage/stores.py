@@ -1,4 +1,4 @@
-"""Which file system a URL belongs to, and what object stores do otherwise."""
+"""Which file system a URL belongs to, and what object stores do differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every executor and every package of stages must do, as checks that anybody can run over their own.
+"""What every executor and every package of stages must do, as checks that anyone can run on their own.
 
 ::
 

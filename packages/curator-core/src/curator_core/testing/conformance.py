@@ -1,4 +1,4 @@
-"""The checks. Each runs real pipelines on the executor under test and looks at what came of them."""
+"""The checks. Each runs real pipelines on the executor under test and examines the outcome."""
 
 from __future__ import annotations
 

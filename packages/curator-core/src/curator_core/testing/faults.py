@@ -1,4 +1,4 @@
-"""Faults on purpose: workers and drivers that are killed, tasks that are run twice, and what must hold all the same.
+"""Deliberate faults: workers and drivers are killed, tasks run twice, and what must hold all the same.
 
 For any executor, by name::
 

@@ -1,4 +1,4 @@
-"""Stages for the conformance suite: small, and each leaves a trace of what was done to it.
+"""Stages for the conformance suite: small, and each leaves a trace of how it was called.
 
 They live in a module of their own so that worker processes can import them.
 """

@@ -1,4 +1,4 @@
-"""Wait for a condition, for a limited time: what tests do in place of sleeping for a time that is always too long or short."""
+"""Wait for a condition, for a limited time: what tests do instead of sleeping for a time that is too long or too short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place where a stage is run: validation, timing, accounting, the error policy.
+"""The one place where a stage is run: validation, timing, accounting and the error policy.
 
 An executor moves tasks between workers and places the workers; inside a worker a `GroupRunner` does everything else,
 so a stage behaves the same everywhere. Tasks flow through generators, depth first: memory holds one chain of tasks.

@@ -1,4 +1,4 @@
-"""Which stage works on which task: what a worker that dies or takes too long is judged by.
+"""Which stage works on which task: the evidence when a worker dies or takes too long.
 
 An adapter announces every call of a stage to a `CallObserver`. What an executor learns from it comes back as `Care`: how
 the source is to be run again.

@@ -1,4 +1,4 @@
-"""What a worker must know about the run that it works for."""
+"""What a worker needs to know about the run that it works for."""
 
 from __future__ import annotations
 

@@ -233,7 +233,10 @@ def main(arguments: Sequence[str]) -> None:
     engine = make_engine(engine_name, main_content == "1", frozenset(wanted.split(",")))
     # What the interpreter and the engine take already is not counted against the pages.
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + int(memory_bytes), resource.RLIM_INFINITY))
+    # A limit that the process was started with stays: only root may raise it.
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = used + int(memory_bytes)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     orders, news = sys.stdin.fileno(), os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an engine prints is not an answer

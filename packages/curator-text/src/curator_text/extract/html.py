@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array
-from curator_core.errors import MissingDependency, UsageError, check_whole
+from curator_core.errors import MissingDependency, UsageError, check_free, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
-from curator_text._columns import check_different, check_free
+from curator_text._columns import check_different
 from curator_text.extract._engines import DETAILS, ENGINES
 from curator_text.extract._guard import Answer, GuardedProcess
 
@@ -88,7 +88,7 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
             self.setup(WorkerMetadata())
         assert self._guard is not None
         table = task.to_pyarrow()
-        check_free(self, (name for name in table.column_names if name != self.column), self.outputs())
+        check_free(type(self).__name__, (name for name in table.column_names if name != self.column), self.outputs())
         contents = _as_bytes(table[self.column])
         charsets: list[str | None] = [None] * len(contents)
         if self.charset_column:

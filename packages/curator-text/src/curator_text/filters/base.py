@@ -29,11 +29,11 @@ import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array, scalar
 from curator_core.arrow.row_hash import column_of
-from curator_core.errors import MissingDependency, UsageError
+from curator_core.errors import MissingDependency, UsageError, check_free
 from curator_core.formatting import number
 from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
-from curator_text._columns import check_free, is_text, not_text, with_text
+from curator_text._columns import is_text, not_text, with_text
 from curator_text.features.batch import TextFeatures, features_of
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class TextFilter(ColumnFilter):
             )
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        check_free(self, task.column_names, self.outputs())
+        check_free(type(self).__name__, task.column_names, self.outputs())
         return super().process(with_text(self, task, self.column))
 
     def measure(self, text: TextFeatures) -> npt.NDArray[Any]:

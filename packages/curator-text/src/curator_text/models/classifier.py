@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array
-from curator_core.errors import UsageError, check_whole
+from curator_core.errors import UsageError, check_free, check_whole
 from curator_core.model.task import DocumentBatch
-from curator_text._columns import check_different, check_free, texts_of, with_text
+from curator_text._columns import check_different, texts_of, with_text
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 
 
@@ -79,7 +79,7 @@ class TextClassifier(TextModel):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         task = with_text(self, task, self.column)
         table = task.to_pyarrow()
-        check_free(self, table.column_names, self.outputs())
+        check_free(type(self).__name__, table.column_names, self.outputs())
         rows = self.answers(texts_of(self, table, self.column))
         labels: list[str | None]
         if self._width() == 1:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_free
 from curator_core.model.task import DocumentBatch
-from curator_text._columns import check_different, check_free, texts_of, with_text
+from curator_text._columns import check_different, texts_of, with_text
 from curator_text.models.base import TextModel, import_torch, load_weights, vectors
 
 POOLING = ("mean", "cls", "last", "max")
@@ -73,7 +73,7 @@ class TextEmbedding(TextModel):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         task = with_text(self, task, self.column)
         table = task.to_pyarrow()
-        check_free(self, table.column_names, self.outputs())
+        check_free(type(self).__name__, table.column_names, self.outputs())
         texts = texts_of(self, table, self.column)
         if self.prompt:
             texts = [None if text is None else self.prompt + text for text in texts]

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from curator_core.arrow.arrays import array
 from curator_core.arrow.row_hash import column_of
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
-from curator_text._columns import check_free, is_text, not_text, with_text
+from curator_text._columns import is_text, not_text, with_text
 
 
 @dataclass(kw_only=True)
@@ -85,7 +85,7 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
         given = _as_array(column)
         name = self.output_column or self.column
         if name != self.column:
-            check_free(self, task.column_names, [name])
+            check_free(type(self).__name__, task.column_names, [name])
         new = self.apply(given)
         return task if name == self.column and new is given else task.append_column(name, new)
 

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 from curator_core.arrow.arrays import array
 from curator_core.arrow.json_column import values_of
 from curator_core.arrow.row_hash import column_of
-from curator_core.errors import UsageError, check_whole
+from curator_core.errors import UsageError, check_free, check_whole
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
-from curator_text._columns import check_free, is_text, not_text, with_text
+from curator_text._columns import is_text, not_text, with_text
 
 
 @dataclass(kw_only=True)
@@ -46,7 +46,7 @@ class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
         table = task.to_pyarrow()
         texts = column_of(table, self.column)
         kind = texts.type
-        check_free(self, table.column_names, [self.segment_column])
+        check_free(type(self).__name__, table.column_names, [self.segment_column])
         if not is_text(kind):
             raise not_text(self, self.column, kind)
         parents: list[int] = []

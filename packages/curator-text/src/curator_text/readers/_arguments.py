@@ -39,13 +39,12 @@ def path_text(path: str) -> str:
     return path.encode("utf-8", "replace").decode()
 
 
-def check_unique(names: Sequence[str], path: str) -> None:
-    """Refuse columns of one name: only one of them could be addressed."""
+def twice_named(names: Sequence[str], path: str) -> str | None:
+    """What is wrong with a file of which two columns have one name, since only one of them could be addressed."""
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
-    if twice is not None:
-        raise UsageError(
-            f"{file_name(path)!r} has two columns {twice!r}: give one another name, or read others with columns=[…]"
-        )
+    if twice is None:
+        return None
+    return f"{file_name(path)!r} has two columns {twice!r}: give one another name, or read others with columns=[…]"
 
 
 def checked_encoding(encoding: str, stage: str) -> str:

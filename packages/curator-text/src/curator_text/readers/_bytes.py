@@ -21,7 +21,7 @@ _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\
 COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _CHUNK = 1 << 20
 _RAW_KEPT = 1 << 16
-# What one call loses when its frame turns out to be damaged.
+# How much one call gives, and what is read byte by byte before damage.
 _ZSTD_STEP = 1 << 16
 _STRIDE = 1 << 20
 # Lines from which on a search from one line end to the next is quicker than a look at every byte.
@@ -202,11 +202,37 @@ class _Gzip:
         return self._inner.decompress(self._inner.unconsumed_tail + data, limit)
 
 
-class _Zstd(io.RawIOBase):
-    """Arrow's decompressor, which unlike others tells when a frame is cut short."""
+class _Lent:
+    """A file to read and not to close: Arrow closes the file that it reads as soon as it lets go of it."""
+
+    closed = False
 
     def __init__(self, raw: BinaryIO) -> None:
-        self._inner = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+        self._raw = raw
+
+    def read(self, size: int = -1) -> bytes:
+        return self._raw.read(size)
+
+    def close(self) -> None:
+        pass
+
+
+class _Zstd(io.RawIOBase):
+    """Arrow's decompressor, which unlike others reports a frame that is cut short.
+
+    A read that meets damage loses all that it has decompressed before. So the file is then read again, and byte by byte
+    from where that read began.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._given = 0
+        self._step = _ZSTD_STEP
+        self._inner = self._opened()
+
+    def _opened(self) -> pa.CompressedInputStream:
+        self._raw.seek(0)
+        return pa.CompressedInputStream(pa.PythonFile(_Lent(self._raw), mode="r"), "zstd")
 
     def readable(self) -> bool:
         return True
@@ -214,11 +240,22 @@ class _Zstd(io.RawIOBase):
     def readinto(self, target: Any) -> int:
         view = memoryview(target).cast("B")
         try:
-            data = self._inner.read(min(len(view), _ZSTD_STEP))
+            data = self._inner.read(min(len(view), self._step))
         except OSError as error:
-            raise Truncated(f"the zstd stream is damaged: {error}") from error
+            if self._step == 1:
+                raise Truncated(f"the zstd stream is damaged: {error}") from error
+            self._go_slowly()
+            return self.readinto(target)
         view[: len(data)] = data
+        self._given += len(data)
         return len(data)
+
+    def _go_slowly(self) -> None:
+        self._step = 1
+        self._inner = self._opened()
+        left = self._given
+        while left and (data := self._inner.read(min(left, _ZSTD_STEP))):
+            left -= len(data)
 
 
 def line_ends(buffer: bytes | bytearray, size: int) -> np.ndarray[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +20,12 @@ from curator_core.stages.partitioned_reader import PartitionedReader
 from curator_core.storage import file_name, open_input
 from curator_text.readers._arguments import (
     bounded_bytes,
-    check_unique,
     checked_columns,
     checked_encoding,
+    twice_named,
     with_path,
 )
-from curator_text.readers._bytes import COMPRESSED_SUFFIXES, as_utf8, decompressed, seems_to_be
+from curator_text.readers._bytes import COMPRESSED_SUFFIXES, Truncated, as_utf8, decompressed, seems_to_be
 from curator_text.readers._csv_rows import BadRow, Row, RowCutter, Rows
 from curator_text.readers._schema import check_schema, type_name
 
@@ -100,6 +101,10 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
             names = list(self.header) if not isinstance(self.header, bool) else self._header(cutter, path, hint)
             if names is None:
                 return
+            twice = twice_named([name for name in names if self._columns is None or name in self._columns], path)
+            if twice is not None:
+                self._give_up(cutter, path, twice)
+                return
             try:
                 self._check_names(names, path)
             except UsageError as error:
@@ -131,6 +136,12 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
         """The names in the first row; None if there is none that can be used."""
         first = cutter.first()
         if first is None:
+            for damage in cutter.rest():  # before the end of the first line, or the file is empty
+                if isinstance(damage, BadRow):
+                    self.record_read(1)
+                    self.record_rejected(
+                        damage.reason, source=path, position="line 1", message=damage.message, raw=damage.raw
+                    )
             return None
         try:
             if isinstance(first, Row) and not any(b"\0" in cell for cell in first.cells):
@@ -149,7 +160,6 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
         self.record_rejected("unusable header", source=path, position="line 1", message=message, rows=rows)
 
     def _check_names(self, names: list[str], path: str) -> None:
-        check_unique([name for name in names if self._columns is None or name in self._columns], path)
         if self.path_column in (self._columns or names):
             with_path(pa.table({self.path_column: []}), self.path_column, path)
         for wanted in (*(self._columns or ()), *(self._types if self._columns is None else ())):
@@ -272,7 +282,9 @@ class _Hint:
 
     def __init__(self, raw: BinaryIO, encoding: str) -> None:
         raw.seek(0)
-        self._head = decompressed(raw).read(_HEAD_BYTES)
+        self._head = b""
+        with contextlib.suppress(Truncated):  # it is reported with the rows
+            self._head = decompressed(raw).read(_HEAD_BYTES)
         self._encoding = encoding
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_core.stages.files import FilePartitioning, parse_bytes
 from curator_core.stages.partitioned_reader import PartitionedReader
 from curator_core.storage import file_name, info, open_input, parent
-from curator_text.readers._arguments import bounded_bytes, check_unique, checked_columns, with_path
+from curator_text.readers._arguments import bounded_bytes, checked_columns, twice_named, with_path
 
 SUFFIXES = (".parquet", ".pq")
 _MAX_BATCH_ROWS = 1 << 20
@@ -104,12 +104,14 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
             groups = [g for g in range(file.num_row_groups) if span is None or span[0] <= _start(file, g) < span[1]]
             try:
                 names = self._present(file.schema_arrow.names, path)
-                check_unique(names or file.schema_arrow.names, path)
             except UsageError as error:
-                rows = sum(file.metadata.row_group(group).num_rows for group in groups)
-                self.record_read(rows)
-                self.record_rejected("unusable columns", source=path, message=str(error), rows=rows)
+                self._give_up(file, groups, path, str(error))
                 raise
+            there = file.schema_arrow.names
+            twice = twice_named([name for name in there if names is None or name in names], path)
+            if twice is not None:
+                self._give_up(file, groups, path, twice)
+                return
             yield self._with_parts(_chosen(pa.Table.from_batches([], file.schema_arrow), names), path)
             for group in groups:
                 described = file.metadata.row_group(group)
@@ -155,6 +157,12 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
                     f"{file_name(path)!r} has no column {name!r}{nearest(name, there) or '.'} It has: {', '.join(there)}"
                 )
         return list(self._columns)
+
+    def _give_up(self, file: Any, groups: Sequence[int], path: str, message: str) -> None:
+        """Account for a file, or its part, of which no row can be read."""
+        rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+        self.record_read(rows)
+        self.record_rejected("unusable columns", source=path, message=message, rows=rows)
 
     def _broken(self, path: str, position: str, error: Exception, rows: int = 1) -> None:
         self.record_read(rows)

@@ -106,7 +106,11 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
                             self._damaged(path, found, "the record ends in its header")
                         passed = True
                         continue
-                    row = self._row(record, path, found)
+                    try:
+                        row = self._row(record, path, found)
+                    except OSError as error:
+                        self._damaged(path, found, str(error), read=0)  # it counts as read by now
+                        raise _CutShort from error
                     passed = row is None
                     if row is not None:
                         yield row
@@ -165,8 +169,8 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
             content,
         )
 
-    def _damaged(self, path: str, position: int, message: str) -> None:
-        self.record_read(1)
+    def _damaged(self, path: str, position: int, message: str, *, read: int = 1) -> None:
+        self.record_read(read)
         self._reject("damaged WARC", path, position, f"{message}; reading goes on at the next record that is whole")
 
     def _reject(self, reason: str, path: str, position: int, message: str, raw: bytes | None = None) -> None:
