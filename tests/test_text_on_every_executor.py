@@ -78,7 +78,7 @@ def run(executor: BaseExecutor, data: str, out: Path) -> tuple[dict[str, bytes],
         path.relative_to(out).as_posix(): path.read_bytes()
         for folder in ("parts", "files")
         for path in sorted((out / folder).iterdir())
-        if path.name not in ("_SUCCESS", "_packed.json")
+        if path.name not in ("_SUCCESS", ".packed.json")
     }
     return files, told
 

@@ -80,7 +80,7 @@ def test_a_source_that_kills_three_workers_is_set_aside_and_may_be_retried(tmp_p
     (row,) = rejects_of(str(tmp_path / "run"))
     assert (row["kind"], row["reason"]) == ("quarantine", "WorkerDied")
     assert row["source"].endswith("part-0002.jsonl")
-    assert "SIGKILL" in row["message"]
+    assert row["message"].startswith("3 workers died while stage 'KillWorker' worked on task 'part-0002-")
     assert len(snapshot(tmp_path / "out")) == 5 + 1
     # The cause is mended: here, the stage believes that it has killed often enough.
     for number in range(100):
@@ -94,7 +94,7 @@ def test_a_source_that_kills_three_workers_is_set_aside_and_may_be_retried(tmp_p
 
 def test_a_source_that_kills_three_workers_fails_a_run_that_is_to_fail_after_all_others(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", range(6), rows=4)
-    with pytest.raises(WorkerDied, match=r"part-0002.*died 3 times.*SIGKILL"):
+    with pytest.raises(WorkerDied, match=r"3 workers died while .*part-0002"):
         deadly(tmp_path).run(LocalExecutor(workers=2), run_dir=str(tmp_path / "run"))
     assert len(traces(tmp_path / "kills", "kill")) == 3
     assert len(snapshot(tmp_path / "out")) == 5, "sources that are sound do not wait for the one that is not"

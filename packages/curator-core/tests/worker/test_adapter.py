@@ -611,6 +611,7 @@ def test_a_task_over_its_time_is_set_aside_whole_and_named(thread: bool) -> None
 
     stage = Map(dawdles).with_(task_timeout_s=1)
     tasks = [batch(1, 2, 3), batch(4)]
+    handler = signal.getsignal(signal.SIGALRM)
 
     def work() -> RunResult:
         with pytest.raises(TaskTimeout, match=r"'Map' worked on task 'task-00000' for longer than task_timeout_s=1"):
@@ -626,7 +627,7 @@ def test_a_task_over_its_time_is_set_aside_whole_and_named(thread: bool) -> None
     assert calls == [3, 1], "it is not asked again, and its rows are not searched: each try would take as long"
     assert rows(result) == [[4]]
     assert (result.summary.rows_quarantined, result.summary.shares["failed"]) == (3, "1")
-    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGALRM) == handler, "what the caller had there is put back"
 
 
 def test_a_time_limit_counts_what_a_fan_out_works_and_not_what_comes_after_it() -> None:

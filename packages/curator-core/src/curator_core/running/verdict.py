@@ -106,7 +106,7 @@ def source_rejects(accounts: Accounts, sources: Sequence[str], stages: Sequence[
     for _, table in accounts.tables(numbers, ["source", "counts"]):
         counts = table["counts"].combine_chunks()
         owners = table["source"].dictionary_encode().combine_chunks()
-        codes = np.repeat(to_numpy(owners.indices), to_numpy(counts.value_lengths().fill_null(0)))
+        codes = np.repeat(to_numpy(owners.indices), to_numpy(counts.value_lengths()))
         names = owners.dictionary.to_pylist()
         values = counts.flatten()
         stage = values.field("stage").dictionary_encode()
