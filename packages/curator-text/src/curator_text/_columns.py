@@ -19,7 +19,7 @@ _RAW_KEPT = 1 << 16
 
 def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) -> DocumentBatch:
     """The batch with the column as text. Where it holds JSON, because some values are text and others are not, the rows of
-    the others are rejected: a reader keeps them, and only a stage that needs text cannot go on with them.
+    the others are rejected: a reader keeps them, and only a stage that needs text cannot use them.
     """
     table = task.to_pyarrow()
     column = column_of(table, name)
@@ -28,7 +28,8 @@ def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) 
     texts, others = texts_in(column)
     for row in others:
         value = column[row].as_py()
-        stage.record_rejected("not text", message=f"column {name!r} holds {value[:60]}", raw=value.encode()[:_RAW_KEPT])
+        message = f"column {name!r} holds {value[:60]}, which is not text: Cast(columns={{{name!r}: 'string'}}) keeps it as text"
+        stage.record_rejected("not text", message=message, raw=value.encode()[:_RAW_KEPT])
     task = task.append_column(name, texts)
     if not others:
         return task
