@@ -1,4 +1,4 @@
-"""The image pipeline as Ray Data is told it, operator by operator."""
+"""The image pipeline as Ray Data runs it, operator by operator."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ def test_the_plan_of_the_image_pipeline_has_an_operator_for_each_group() -> None
     pytest.importorskip("curator_image")
     from ray.data._internal.logical.optimizers import get_execution_plan
 
-    from curator_backends import RayDataStageAdapter
     from curator_backends.cluster import Cluster, Node, connect
     from curator_backends.options import RayOptions
+    from curator_backends.ray_data.operators import add_group
     from curator_backends.ray_data.placement import place
     from curator_backends.transport import encode
-    from curator_core import FileGroupTask
+    from curator_backends.worker import Job
+    from curator_core import FileGroupTask, RunContext
     from curator_core.planning.make import make_plan
     from curator_image import ImageReader, ImageWriter
     from curator_image.aesthetic import AestheticFilter
@@ -42,8 +43,8 @@ def test_the_plan_of_the_image_pipeline_has_an_operator_for_each_group() -> None
     placements, _ = place(groups, cluster)
     with connect(RayOptions(num_cpus=2)):
         dataset: Any = ray.data.from_blocks([encode([FileGroupTask(data=["in/a.tar"], task_id="a")])])
-        for group, placement in zip(groups, placements, strict=True):
-            dataset = RayDataStageAdapter(group, placement=placement).process_dataset(dataset)
+        for index, (group, placement) in enumerate(zip(groups, placements, strict=True)):
+            dataset = add_group(dataset, Job("", index, group, RunContext()), placement)
         execution = get_execution_plan(dataset._logical_plan)
         operator = (execution[0] if isinstance(execution, tuple) else execution).dag
     names = [operator.name]
