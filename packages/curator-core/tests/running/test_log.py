@@ -80,7 +80,8 @@ def test_what_a_stage_prints_and_logs_is_kept(tmp_path: Path, workers: int, capf
     assert ("print", "setting up") in texts
     assert ("stderr", "to stderr") in texts
     assert not any(level == "info" for level, _ in texts), "below the level that was asked for"
-    assert "number 1 of many" in capfd.readouterr().out, "what is printed is still printed"
+    # Two workers share a terminal, so their words may mix.
+    assert capfd.readouterr().out.count("of many") == 3, "what is printed is still printed"
     assert lines == sorted(lines, key=lambda line: line.split(" ")[0])
 
 
