@@ -25,6 +25,7 @@ from curator_core import (
     UsageError,
     WorkerMetadata,
 )
+from curator_core.running.log import write_log
 from curator_core.worker import stage_log
 from curator_core.worker.stage_log import StageLog, working
 
@@ -108,6 +109,15 @@ def test_a_stage_that_says_nothing_leaves_no_log(tmp_path: Path) -> None:
     Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
     assert not (tmp_path / "run" / "log.txt").exists()
     assert not (tmp_path / "run" / "log").exists()
+
+
+def test_a_damaged_log_is_no_reason_to_fail(tmp_path: Path) -> None:
+    stages = [FilePartitioning(paths=inputs(tmp_path)), Read(), Talk()]
+    Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    good = (tmp_path / "run" / "log.txt").read_text()
+    (tmp_path / "run" / "log" / "other.jsonl").write_text('{"time": 1, "worker"\n3\n')
+    write_log(str(tmp_path / "run"))
+    assert (tmp_path / "run" / "log.txt").read_text() == good + "2 lines in log/ are damaged and left out\n"
 
 
 def test_a_worker_keeps_a_limited_number_of_lines_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

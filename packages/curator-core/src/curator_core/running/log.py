@@ -11,6 +11,7 @@ from curator_core.formatting import plain
 from curator_core.worker.stage_log import FOLDER
 
 MOST_LINES = 200_000
+_LINE: dict[str, Any] = {"time": 0.0, "worker": "", "stage": "", "level": "", "text": ""}
 
 
 def write_log(run_dir: str) -> None:
@@ -19,17 +20,22 @@ def write_log(run_dir: str) -> None:
     if not storage.exists(folder):
         return
     lines: list[dict[str, Any]] = []
-    more = 0
+    more = damaged = 0
     for path in sorted(storage.list_files(folder)):
         for text in storage.read_bytes(path).splitlines():
             if len(lines) >= MOST_LINES:
                 more += 1
-            else:
-                lines.append(json.loads(text))
+                continue
+            try:
+                lines.append(_LINE | json.loads(text))
+            except (ValueError, TypeError):  # a log that something has changed is no reason to fail
+                damaged += 1
     lines.sort(key=lambda line: (line["time"], line["worker"]))
     shown = [_shown(line) for line in lines]
     if more:
         shown.append(f"{more:,} more lines are in {FOLDER}/")
+    if damaged:
+        shown.append(f"{damaged:,} lines in {FOLDER}/ are damaged and left out")
     if shown:
         storage.write_bytes_atomic(storage.join(run_dir, "log.txt"), ("\n".join(shown) + "\n").encode(), durable=False)
 

@@ -6,9 +6,10 @@ source, so that files which differ in their columns are noticed. Nothing here to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import length_hint
 from typing import Any
 
 import pyarrow as pa
@@ -132,15 +133,28 @@ def make_preview(plan: Plan, rows: int = ROWS) -> Preview:
         names = tuple(planned.name for planned in plan.stages)
         return Preview(not_tried=names, why_not="asks a server what there is")
     try:
-        tasks: list[Task[Any]] = list(plan.source.stage.process(EmptyTask()) or ())
+        found, tasks = _survey(plan.source.stage.process(EmptyTask()) or ())
     except CuratorError as error:
         return Preview(problem=str(error))
-    files = [file for task in tasks for file in task._metadata.get("source_files", [])]
-    found = Preview(sources=len(tasks), files=len(files), bytes=sum(size or 0 for _, size in files))
-    if not tasks:
-        return found
-    chosen = sorted({0, len(tasks) // 2, len(tasks) - 1})[:SOURCES]
-    return _Trial(plan, [tasks[place] for place in chosen], rows).preview(found)
+    return _Trial(plan, tasks, rows).preview(found) if tasks else found
+
+
+def _survey(sources: Iterable[Task[Any]]) -> tuple[Preview, list[Task[Any]]]:
+    """How many sources and files there are, and the first, a middle and the last source; the others are not kept."""
+    middle = length_hint(sources, 0) // 2
+    count = files = size = 0
+    chosen: dict[int, Task[Any]] = {}
+    last: Task[Any] | None = None
+    for place, task in enumerate(sources):
+        if place in (0, middle):
+            chosen[place] = task
+        last, count = task, place + 1
+        for _, bytes_ in task._metadata.get("source_files", ()):
+            files += 1
+            size += bytes_ or 0
+    if last is not None:
+        chosen[count - 1] = last
+    return Preview(sources=count, files=files, bytes=size), [chosen[place] for place in sorted(chosen)]
 
 
 class _Trial:

@@ -205,7 +205,7 @@ def _plans(summary: Mapping[str, Any]) -> str:
 
 
 def _outputs(outputs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The folders that the run has filled; of each the first files by name."""
+    """The folders that the run has filled, with their numbers of files."""
     if not outputs:
         return ""
     rows = "".join(

@@ -233,7 +233,8 @@ class _Run:
                 if keep:
                     results[task.task_id] = task
                 else:
-                    handed_out.add(task.task_id)
+                    if self.attempt.number > 1:
+                        handed_out.add(task.task_id)
                     yield task
                 del task
             result = self._conclude(results, keep=keep)
