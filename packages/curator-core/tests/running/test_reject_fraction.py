@@ -30,19 +30,22 @@ class Numbers(FanOut[FileGroupTask, DocumentBatch]):
             yield DocumentBatch(data=pa.table({"n": pa.array(good, pa.int64())}))
 
 
-def run(folder: Path, files: Mapping[str, str], run_dir: bool, **options: float) -> RunSummary:
+def run(folder: Path, files: Mapping[str, str], run_dir: bool, workers: int = 0, **options: float) -> RunSummary:
     (folder / "in").mkdir()
     for name, text in files.items():
         (folder / "in" / name).write_text(text)
     pipeline = Pipeline([FilePartitioning(paths=str(folder / "in")), Numbers()])
     place = str(folder / "run") if run_dir else None
-    return pipeline.run(LocalExecutor(workers=0), run_dir=place, **options).summary  # type: ignore[arg-type]
+    return pipeline.run(LocalExecutor(workers=workers), run_dir=place, **options).summary  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("run_dir", [False, True])
-def test_a_source_above_the_limit_makes_the_exit_code_3_and_is_named(tmp_path: Path, run_dir: bool) -> None:
+def test_a_source_above_the_limit_makes_the_exit_code_3_and_is_named(
+    tmp_path: Path, run_dir: bool, workers: int
+) -> None:
     files = {"good.txt": "1\n" * 99 + "x\n", "half.txt": "1\nx\n" * 10, "worse.txt": "1\nx\nx\nx\n"}
-    summary = run(tmp_path, files, run_dir)
+    summary = run(tmp_path, files, run_dir, workers)
     assert summary.exit_code == 3
     assert summary.sources_rejecting == 2
     assert "2 sources, first of all 'worse-" in summary.warnings[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -79,53 +79,70 @@ def settled_shares(accounts: Accounts, sources: Sequence[str]) -> dict[str, str]
 def totals(accounts: Accounts, plan: Plan, by_segment: Sequence[Sequence[str]]) -> Totals:
     """What the stages did and wrote; a stage that had nothing to do is in it too."""
     result = Totals(empty_tally(plan))
-    for sources in by_segment:
+    rejected: dict[str, int] = {}
+    for segment, sources in enumerate(by_segment):
         numbers = accounts.event_numbers(sources)
         found: dict[str, list[tuple[int, int, FileRecord]]] = {}
-        for positions, table in accounts.tables(numbers, ["counts", "outputs"]):
+        # What a segment after the first is given are merges, not sources.
+        columns = ["counts", "outputs"] if segment else ["counts", "outputs", "source"]
+        for positions, table in accounts.tables(numbers, columns):
             result.tally.add_table(table["counts"])
             _add_outputs(found, positions, table["outputs"].combine_chunks())
+            if not segment:
+                _add_rejected(rejected, table)
         for stage, records in found.items():
             records.sort(key=itemgetter(0, 1))
             result.outputs.setdefault(stage, []).extend(record for _, _, record in records)
-    if by_segment and any(stage.rejected for stage in result.tally.stages.values()):
-        result.rejects = source_rejects(accounts, by_segment[0], [p.name for p in plan.stages])
+    result.rejects = source_rejects(accounts, rejected, [planned.name for planned in plan.stages]) if rejected else []
     result.sources_failed = len({task.partition(".")[0] for task in failed_tasks(accounts, by_segment)})
     return result
 
 
-def source_rejects(accounts: Accounts, sources: Sequence[str], stages: Sequence[str]) -> list[SourceRejects]:
-    """The sources that have lost rows to rejects, those that lost the largest share first.
+def source_rejects(accounts: Accounts, rejected: Mapping[str, int], stages: Sequence[str]) -> list[SourceRejects]:
+    """The sources that have lost rows to rejects, by the rows that each has lost; those that lost the largest share first.
 
-    A source has as many rows as the stage that was given the most of it, which is its reader.
+    A source has as many rows as the stage that was given the most of it, which is its reader. Only the events of these
+    sources are read, so what is held does not grow with the others.
     """
-    order = {name: number for number, name in enumerate(stages)}
     read: dict[tuple[str, str], int] = {}
-    rejected: dict[str, int] = {}
-    numbers = accounts.event_numbers(sources)
-    for _, table in accounts.tables(numbers, ["source", "counts"]):
-        counts = table["counts"].combine_chunks()
-        owners = table["source"].dictionary_encode().combine_chunks()
-        codes = np.repeat(to_numpy(owners.indices), to_numpy(counts.value_lengths()))
-        names = owners.dictionary.to_pylist()
-        values = counts.flatten()
+    for _, table in accounts.tables(accounts.event_numbers(list(rejected)), ["source", "counts"]):
+        names, codes, values = _counts_by_source(table)
         stage = values.field("stage").dictionary_encode()
         kinds = stage.dictionary.to_pylist()
-        keys, place = np.unique(codes.astype(np.int64) * len(kinds) + to_numpy(stage.indices), return_inverse=True)
+        keys, place = np.unique(codes * len(kinds) + to_numpy(stage.indices), return_inverse=True)
         sums = np.bincount(place, weights=to_numpy(values.field("rows_in")), minlength=len(keys))
         for key, rows in zip(keys.tolist(), sums.tolist(), strict=True):
             name = (names[key // len(kinds)], kinds[key % len(kinds)])
             read[name] = read.get(name, 0) + int(rows)
-        lost = values.field("rejected")
-        there = to_numpy(pc.indices_nonzero(lost.is_valid()))
-        for code, text in zip(codes[there].tolist(), lost.drop_null().to_pylist(), strict=True):
-            rejected[names[code]] = rejected.get(names[code], 0) + sum(json.loads(text).values())
-    most: dict[str, int] = {}
-    for (source, kind), rows in read.items():
-        if source in rejected and kind in order:
-            most[source] = max(most.get(source, 0), rows)
-    found = [SourceRejects(source, max(most.get(source, 0), rows), rows) for source, rows in rejected.items() if rows]
+    most = {
+        source: max([rows, *(read.get((source, stage), 0) for stage in stages)]) for source, rows in rejected.items()
+    }
+    found = [SourceRejects(source, most[source], rows) for source, rows in rejected.items() if rows]
     return sorted(found, key=lambda item: (-item.fraction, item.source))
+
+
+def _add_rejected(rejected: dict[str, int], table: pa.Table) -> None:
+    """Add how many rows each source has lost to rejects, by the counts of its events."""
+    if not _any_rejected(table["counts"]):
+        return
+    names, codes, values = _counts_by_source(table)
+    lost = values.field("rejected")
+    there = to_numpy(pc.indices_nonzero(lost.is_valid()))
+    for code, text in zip(codes[there].tolist(), lost.drop_null().to_pylist(), strict=True):
+        rejected[names[code]] = rejected.get(names[code], 0) + sum(json.loads(text).values())
+
+
+def _any_rejected(counts: pa.ChunkedArray) -> bool:
+    flat = [chunk.flatten().field("rejected") for chunk in counts.chunks]
+    return any(column.null_count < len(column) for column in flat)
+
+
+def _counts_by_source(table: pa.Table) -> tuple[list[str], np.ndarray, pa.StructArray]:
+    """The counts of some events one by one, with the names of the sources and the number of its source for each count."""
+    counts = table["counts"].combine_chunks()
+    owners = table["source"].dictionary_encode().combine_chunks()
+    codes = np.repeat(to_numpy(owners.indices), to_numpy(counts.value_lengths())).astype(np.int64)
+    return owners.dictionary.to_pylist(), codes, counts.flatten()
 
 
 def empty_tally(plan: Plan) -> Tally:
