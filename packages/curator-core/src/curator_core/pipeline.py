@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, Literal, Self
 
 from curator_core.errors import PlanError, UsageError, check_whole, nearest
-from curator_core.executors.base import BaseExecutor
+from curator_core.executors.base import BaseExecutor, executor_class
 from curator_core.executors.local import LocalExecutor
 from curator_core.formatting import text_html
 from curator_core.model.machine import Machine, this_machine
@@ -15,7 +15,6 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import EmptyTask, Task
 from curator_core.planning.make import check_stage_list, make_plan
 from curator_core.planning.plan import Plan
-from curator_core.registry import EXECUTORS, load
 from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
 from curator_core.running.preview import ROWS, Preview, make_preview
@@ -191,8 +190,7 @@ def executor_of(given: BaseExecutor | str | None) -> BaseExecutor:
     if given is None:
         return LocalExecutor()
     if isinstance(given, str):
-        made = load(EXECUTORS, given)
-        given = made() if isinstance(made, type) else made
+        return executor_class(given)()
     if not isinstance(given, BaseExecutor):
         hint = "; call it: add parentheses" if isinstance(given, type) else ""
         raise UsageError(f"executor is an executor or the registered name of one, not {given!r}{hint}")

@@ -13,7 +13,7 @@ from curator_core.errors import CuratorError, UsageError, nearest
 if TYPE_CHECKING:
     from curator_core.executors.base import BaseExecutor
     from curator_core.model.stage import ProcessingStage
-from curator_core.registry import EXECUTORS, STAGES, load
+from curator_core.registry import STAGES, load
 
 
 def load_stage(name: str) -> type[ProcessingStage[Any, Any]]:
@@ -34,12 +34,9 @@ def load_stage(name: str) -> type[ProcessingStage[Any, Any]]:
 
 def load_executor(name: str) -> type[BaseExecutor]:
     """The executor class of a registered name or a dotted path."""
-    from curator_core.executors.base import BaseExecutor  # listing names must not import pyarrow
+    from curator_core.executors.base import executor_class  # listing names must not import pyarrow
 
-    found = load(EXECUTORS, name)
-    if not (isinstance(found, type) and issubclass(found, BaseExecutor)):
-        raise UsageError(f"{name!r} is not an executor but {found!r}")
-    return found
+    return executor_class(name)
 
 
 def build_stage(name: str, params: Mapping[str, Any] | None = None) -> ProcessingStage[Any, Any]:

@@ -17,6 +17,7 @@ from curator_core.model.machine import Machine, this_machine
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import StagePerfStats, Task
 from curator_core.planning.plan import Group, PlannedStage, Segment
+from curator_core.registry import EXECUTORS, load
 from curator_core.worker.context import Ending, RunContext
 
 
@@ -97,3 +98,11 @@ class BaseExecutor(ABC):
         from curator_core.running.run import run_stages  # deferred: run builds on executors
 
         return list(run_stages(stages, self, initial_tasks=initial_tasks).tasks)
+
+
+def executor_class(name: str) -> type[BaseExecutor]:
+    """The executor class of a registered name or a dotted path."""
+    found = load(EXECUTORS, name)
+    if not (isinstance(found, type) and issubclass(found, BaseExecutor)):
+        raise UsageError(f"{name!r} is not an executor but {found!r}")
+    return found
