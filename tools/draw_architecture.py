@@ -117,7 +117,7 @@ def _lines(members: Sequence[str], width: int) -> list[str]:
     room = int((width - 2 * PAD - 2 * INSET) / LETTER)
     lines = [""]
     for member in members:
-        longer = f"{lines[-1]}   {member}" if lines[-1] else member
+        longer = f"{lines[-1]} · {member}" if lines[-1] else member
         if lines[-1] and len(longer) > room:
             lines.append(member)
         else:
