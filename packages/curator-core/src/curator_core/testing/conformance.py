@@ -248,6 +248,22 @@ def quarantine_sets_the_bad_row_aside_and_goes_on(subject: Subject, folder: Path
 
 
 @_check()
+def what_is_rejected_and_said_is_the_same(subject: Subject, folder: Path) -> None:
+    """Rejects by source, the warning and the exit code that follow from them, and the log of what stages say."""
+    found = []
+    for place, given in (("run", subject), ("reference", HERE)):
+        made = run(given, [s.RejectAndTell()], run_dir=str(folder / place))
+        summary = made.summary
+        said = sorted(line.split(" ", 2)[2] for line in (folder / place / "log.txt").read_text().splitlines())
+        warnings = [warning.replace(str(folder / place), "RUN") for warning in summary.warnings]
+        found.append((summary.sources_rejecting, warnings, made.exit_code, rejects(folder / place), said))
+    assert found[0] == found[1], f"{found[0]} differs from what LocalExecutor gives: {found[1]}"
+    assert found[0][0] == 2, found[0]
+    assert found[0][2] == 3, found[0]
+    assert len(found[0][4]) == 16, found[0]
+
+
+@_check()
 def an_error_is_the_same_in_whatever_hook_it_was_raised(subject: Subject) -> None:
     """Class and text: an engine's own words, advice or colours have no place in them."""
     for hook in ("setup_on_node", "setup", "process", "teardown"):
@@ -510,6 +526,9 @@ def resumed_stages(paths: list[str], folder: Path) -> list[ProcessingStage[Any, 
 
 
 # Helpers -----------------------------------------------------------------------------------------------------------------
+
+
+HERE = Subject("local", {"workers": 0})
 
 
 def run(subject: Subject, stages: Stages, tasks: Sequence[Task[Any]] | None = None, **options: Any) -> RunResult:

@@ -6,6 +6,7 @@ They live in a module of their own so that worker processes can import them.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from curator_core import storage
+from curator_core.arrow.arrays import array
 from curator_core.errors import MissingDependency
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import source_id
@@ -276,6 +278,25 @@ class Raise(ProcessingStage[DocumentBatch, DocumentBatch]):
     def _refuse(self, ids: list[int]) -> None:
         if self.bad in ids:
             raise ValueError(f"row {self.bad} is not to be had")
+
+
+@dataclass
+class RejectAndTell(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Rejects the rows of some ids, and says of each task what it did: by `print`, and to a logger."""
+
+    bad: tuple[int, ...] = (3, 7, 8)
+
+    def inputs(self) -> list[str]:
+        return ["id"]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        ids = task.to_pyarrow()["id"].to_pylist()
+        for number in ids:
+            if number in self.bad:
+                self.record_rejected("bad id", position=number, raw=str(number).encode())
+        print(f"seen {ids}")  # noqa: T201 - a stage of a user may print
+        logging.getLogger("conformance").warning("first of all %s", ids[0])
+        return task.filter(array([number not in self.bad for number in ids], pa.bool_()))
 
 
 @dataclass

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -48,8 +49,9 @@ class StageLog:
 
     def __init__(self, run_dir: str, worker: str, level: str) -> None:
         self._folder = storage.join(run_dir, FOLDER)
-        self._name = f"{worker}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._worker = worker
+        # One word, in the log and in the name of a file: an engine's own ids may have spaces.
+        self._worker = re.sub(r"[^\w.+#-]+", "_", worker)
+        self._name = f"{self._worker}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._level = LEVELS[level]
         self._lines: list[dict[str, Any]] = []
         self._kept = 0
