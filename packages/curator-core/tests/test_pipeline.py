@@ -23,6 +23,7 @@ from curator_core import (
     Pipeline,
     PlanError,
     ProcessingStage,
+    SelectColumns,
     SourceStage,
     UsageError,
     stage,
@@ -66,6 +67,12 @@ def stages(folder: Path) -> list[ProcessingStage[Any, Any]]:
 
 def texts(result: Any) -> list[str]:
     return [text for task in result for text in task.to_pyarrow()["text"].to_pylist()]
+
+
+def test_tasks_may_come_from_a_generator() -> None:
+    tasks = (DocumentBatch(data=pa.table({"n": [number]})) for number in range(3))
+    result = Pipeline([SelectColumns(columns=["n"])]).run(LocalExecutor(workers=0), initial_tasks=tasks)  # type: ignore[arg-type]
+    assert result.to_arrow()["n"].to_pylist() == [0, 1, 2]
 
 
 def test_a_pipeline_runs_from_files_to_results_and_adds_up(folder: Path) -> None:

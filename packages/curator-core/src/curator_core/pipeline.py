@@ -19,7 +19,7 @@ from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
 from curator_core.running.preview import ROWS, Preview, make_preview
 from curator_core.running.result import Progress, RunResult, RunStream
-from curator_core.running.run import iterate_stages, run_stages
+from curator_core.running.run import Order, iterate_stages, run_stages
 
 
 class Pipeline:
@@ -44,14 +44,14 @@ class Pipeline:
         initial_tasks: Sequence[Task[Any]] | None = None,
     ) -> Plan:
         """What would run on ``executor`` (LocalExecutor if none), or on a described ``machine``; starts nothing."""
-        check_tasks(initial_tasks)
+        tasks = checked_tasks(initial_tasks)
         return make_plan(
             self.stages,
             machine or (executor.machine() if executor is not None else this_machine()),
             name=self.name,
             simultaneous=executor.simultaneous if executor is not None else False,
             environments=executor.environments if executor is not None else LocalExecutor.environments,
-            first_task=type(initial_tasks[0]) if initial_tasks else EmptyTask,
+            first_task=type(tasks[0]) if tasks else EmptyTask,
         )
 
     def describe(self) -> str:
@@ -115,7 +115,7 @@ class Pipeline:
             log_level=log_level,
             limit=limit,
         )
-        return run_stages(self.stages, **self._ordered(executor, initial_tasks, options, progress))
+        return run_stages(self._order(executor, initial_tasks, options, progress))
 
     def iterate(
         self,
@@ -139,33 +139,27 @@ class Pipeline:
         for name in options:
             if name not in known:
                 raise UsageError(f"iterate() has no option {name!r}{nearest(name, known)}")
-        order = self._ordered(executor, initial_tasks, RunOptions(**options), progress)
-        return iterate_stages(self.stages, **order)
+        return iterate_stages(self._order(executor, initial_tasks, RunOptions(**options), progress))
 
-    def _ordered(
+    def _order(
         self,
         executor: BaseExecutor | str | None,
         initial_tasks: Sequence[Task[Any]] | None,
         options: RunOptions,
         progress: Progress | None,
-    ) -> dict[str, Any]:
-        check_tasks(initial_tasks)
-        return {
-            "executor": executor_of(executor),
-            "name": self.name,
-            "initial_tasks": initial_tasks,
-            "options": options,
-            "progress": progress or (CellProgress() if in_notebook() else None),
-        }
+    ) -> Order:
+        tasks = checked_tasks(initial_tasks)
+        shown = progress or (CellProgress() if in_notebook() else None)
+        return Order(self.stages, executor_of(executor), self.name, tasks, options, shown)
 
     def __repr__(self) -> str:
         return f"Pipeline({self.stages!r}, name={self.name!r})"
 
 
-def check_tasks(tasks: Any) -> None:
-    """Raise `UsageError` unless these are tasks; a table or frame in their place is the usual slip."""
+def checked_tasks(tasks: Any) -> list[Task[Any]] | None:
+    """The tasks as a list, or `UsageError` where they are none; a table or frame in their place is the usual slip."""
     if tasks is None:
-        return
+        return None
     kind = type(tasks).__name__
     if isinstance(tasks, Task):
         raise UsageError(f"initial_tasks is a list of tasks: write initial_tasks=[task], not one {kind}")
@@ -173,12 +167,14 @@ def check_tasks(tasks: Any) -> None:
         raise UsageError(
             f"initial_tasks is a list of tasks, not a {kind}: wrap it, [DocumentBatch(data={_said(tasks)})]"
         )
-    for task in tasks:
+    found = list(tasks)  # once: what comes from a generator comes only once
+    for task in found:
         if isinstance(task, Task):
             continue
         if hasattr(task, "columns") or hasattr(task, "column_names"):
             raise UsageError(f"initial_tasks holds a {type(task).__name__}: wrap it, DocumentBatch(data={_said(task)})")
         raise UsageError(f"initial_tasks holds tasks such as DocumentBatch or FileGroupTask, not {task!r:.200}")
+    return found
 
 
 def _said(value: Any) -> str:

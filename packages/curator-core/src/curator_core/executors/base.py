@@ -95,9 +95,9 @@ class BaseExecutor(ABC):
         self, stages: Sequence[ProcessingStage[Any, Any]], initial_tasks: Sequence[Task[Any]] | None = None
     ) -> list[Task[Any]]:
         """Run stages over tasks and return what comes out, in lineage order; see `Pipeline.run` for more."""
-        from curator_core.running.run import run_stages  # deferred: run builds on executors
+        from curator_core.running.run import Order, run_stages  # deferred: run builds on executors
 
-        return list(run_stages(stages, self, initial_tasks=initial_tasks).tasks)
+        return list(run_stages(Order(stages, self, initial_tasks=initial_tasks)).tasks)
 
 
 def executor_class(name: str) -> type[BaseExecutor]:

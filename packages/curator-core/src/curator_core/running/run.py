@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import batched
 from typing import Any
 
@@ -55,37 +55,14 @@ class Order:
 
     stages: Sequence[ProcessingStage[Any, Any]]
     executor: BaseExecutor
-    name: str
-    initial_tasks: list[Task[Any]] | None
-    options: RunOptions
-    report: Progress
-
-    @classmethod
-    def of(
-        cls,
-        stages: Sequence[ProcessingStage[Any, Any]],
-        executor: BaseExecutor,
-        name: str,
-        initial_tasks: Sequence[Task[Any]] | None,
-        options: RunOptions | None,
-        progress: Progress | None,
-    ) -> Order:
-        """What was asked for, with the defaults for what was not."""
-        given = None if initial_tasks is None else list(initial_tasks)
-        return cls(stages, executor, name, given, options or RunOptions(), progress or (lambda _: None))
+    name: str = "pipeline"
+    initial_tasks: Sequence[Task[Any]] | None = None
+    options: RunOptions = field(default_factory=RunOptions)
+    progress: Progress | None = None
 
 
-def run_stages(
-    stages: Sequence[ProcessingStage[Any, Any]],
-    executor: BaseExecutor,
-    *,
-    name: str = "pipeline",
-    initial_tasks: Sequence[Task[Any]] | None = None,
-    options: RunOptions | None = None,
-    progress: Progress | None = None,
-) -> RunResult:
-    """Run ``stages`` on ``executor`` and account for everything."""
-    order = Order.of(stages, executor, name, initial_tasks, options, progress)
+def run_stages(order: Order) -> RunResult:
+    """Run stages on an executor and account for everything."""
     running = _running(order, keep=True)
     try:
         while True:
@@ -95,17 +72,9 @@ def run_stages(
         return result
 
 
-def iterate_stages(
-    stages: Sequence[ProcessingStage[Any, Any]],
-    executor: BaseExecutor,
-    *,
-    name: str = "pipeline",
-    initial_tasks: Sequence[Task[Any]] | None = None,
-    options: RunOptions | None = None,
-    progress: Progress | None = None,
-) -> RunStream:
+def iterate_stages(order: Order) -> RunStream:
     """The same run, whose results are handed out as they come and kept by nobody."""
-    return RunStream(_running(Order.of(stages, executor, name, initial_tasks, options, progress), keep=False))
+    return RunStream(_running(order, keep=False))
 
 
 def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResult]:
@@ -188,7 +157,7 @@ class _Run:
     ) -> None:
         self.executor = order.executor
         self.options = order.options
-        self.report = order.report
+        self.report = order.progress or (lambda _: None)
         self.directory = directory
         self.earlier = earlier
         self.plan = plan
