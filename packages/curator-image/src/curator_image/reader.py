@@ -13,9 +13,10 @@ from curator_core.model.resources import Resources
 from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import EmptyTask
 from curator_core.stages.files import checked_paths
+from curator_core.stages.partitioned_reader import made_from
 from curator_image.batch import ImageBatch
 from curator_image.decode.stage import DecodeOptions, ImageDecode
-from curator_image.reading.options import ReadOptions, options_of
+from curator_image.reading.options import ReadOptions
 from curator_image.reading.read import ImageRead
 from curator_image.reading.sources import PICTURES, ImageSources
 
@@ -68,20 +69,13 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
         return [name for stage in self.decompose()[1:] for name in stage.outputs()]
 
     def decompose(self) -> list[ProcessingStage[Any, Any]]:
-        sources = ImageSources(
-            paths=self.paths,
-            sidecars=self.sidecars,
-            files_per_partition=self.files_per_partition,
-            bytes_per_partition=self.bytes_per_partition,
-            recursive=self.recursive,
-            limit=self.limit,
-            dataset_name=self.dataset_name,
-        )
+        given = self.params()
+        sources = made_from(given, ImageSources)
         roots = [_root(entry) for entry in ([self.paths] if isinstance(self.paths, str) else self.paths)]
-        read = ImageRead(roots=roots, **options_of(self, ReadOptions))
+        read = made_from({**given, "roots": roots}, ImageRead)
         if not self.decode:
             return [sources, read]
-        decode = ImageDecode(**options_of(self, DecodeOptions))
+        decode = made_from(given, ImageDecode)
         if self.resources.requires_gpu:  # it is for decoding: reading files needs none
             read, decode = read.with_(resources=Resources()), decode.with_(resources=self.resources)
         return [sources, read, decode]

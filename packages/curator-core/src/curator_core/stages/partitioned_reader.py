@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -50,12 +50,13 @@ class PartitionedReader(CompositeStage[EmptyTask, Y]):
     def decompose(self) -> list[ProcessingStage[Any, Any]]:
         checked_paths(f"{type(self).__name__}.paths", self.paths)
         given = {"extensions": self.suffixes or None, **self.handed_on()}
-        return [_made(self.partitioning, given), _made(self.read, given)]
+        return [made_from(given, self.partitioning), made_from(given, self.read)]
 
     def handed_on(self) -> dict[str, Any]:
         """The parameters for both halves, by name."""
         return self.params()
 
 
-def _made(kind: type[ProcessingStage[Any, Any]], given: dict[str, Any]) -> ProcessingStage[Any, Any]:
+def made_from[S: ProcessingStage[Any, Any]](given: Mapping[str, Any], kind: type[S]) -> S:
+    """A stage of ``kind`` with the parameters that it takes out of ``given``: how a composite makes its halves of its own."""
     return kind(**{name: given[name] for name in constructor_signature(kind).parameters if name in given})

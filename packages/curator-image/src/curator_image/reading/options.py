@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import get_args
 
 from curator_core.errors import UsageError, check_whole
 from curator_image.batch import CAPTION, ODD, PICTURES
@@ -71,8 +71,3 @@ class ReadOptions:
 def named_fields(fields: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
     """``json_fields`` as names and types."""
     return dict(fields) if isinstance(fields, Mapping) else dict.fromkeys(fields, "string")
-
-
-def options_of(stage: Any, kind: type) -> dict[str, Any]:
-    """The values that a stage has for the parameters that a class of options declares."""
-    return {option.name: getattr(stage, option.name) for option in fields(kind)}

@@ -18,6 +18,7 @@ from curator_core.model.lineage import source_id
 from curator_core.model.stage import CompositeStage, ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
+from curator_core.stages.partitioned_reader import made_from
 from curator_core.storage import is_local, local_path, read_bytes
 
 COMMON_CRAWL = "https://data.commoncrawl.org/"
@@ -200,7 +201,7 @@ class UrlDownload(CompositeStage[EmptyTask, FileGroupTask]):
         self.decompose()
 
     def decompose(self) -> list[ProcessingStage[Any, Any]]:
-        return [UrlSource(urls=self.urls, limit=self.limit), _fetch(self)]
+        return [made_from(self.params(), UrlSource), made_from(self.params(), Fetch)]
 
 
 @dataclass(kw_only=True)
@@ -226,26 +227,7 @@ class CommonCrawlDownload(CompositeStage[EmptyTask, FileGroupTask]):
         self.decompose()
 
     def decompose(self) -> list[ProcessingStage[Any, Any]]:
-        source = CommonCrawlSource(
-            snapshot=self.snapshot,
-            kind=self.kind,
-            limit=self.limit,
-            base_url=self.base_url,
-            allow_private=self.allow_private,
-        )
-        return [source, _fetch(self)]
-
-
-def _fetch(stage: Any) -> Fetch:
-    return Fetch(
-        path=stage.path,
-        retries=stage.retries,
-        timeout_s=stage.timeout_s,
-        backoff_s=stage.backoff_s,
-        max_bytes=stage.max_bytes,
-        allow_private=stage.allow_private,
-        respect_opt_out=stage.respect_opt_out,
-    )
+        return [made_from(self.params(), CommonCrawlSource), made_from(self.params(), Fetch)]
 
 
 def _check_urls(urls: Sequence[Any]) -> None:
