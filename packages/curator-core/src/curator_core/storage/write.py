@@ -9,6 +9,7 @@ import io
 import itertools
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -21,7 +22,8 @@ from curator_core.storage.stores import is_object_store, open_remote
 _BUFFER_BYTES = 1 << 20
 _NAME_BYTES = 255
 _FOLDER_TRIES = 10
-_REMOVE_TRIES = 100
+_REMOVE_SECONDS = 20.0
+_REMOVE_PAUSE = 0.02
 
 _counter = itertools.count()
 
@@ -62,7 +64,8 @@ def _remove_local(target: Path) -> None:
         if not isinstance(error, FileNotFoundError):  # others may remove it at the same time
             raise error
 
-    for attempt in range(1, _REMOVE_TRIES + 1):
+    until = time.monotonic() + _REMOVE_SECONDS
+    for attempt in itertools.count():
         try:
             if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target, onexc=unless_gone)
@@ -70,9 +73,11 @@ def _remove_local(target: Path) -> None:
                 target.unlink(missing_ok=True)
         except OSError as error:
             # Another has made this folder meanwhile, or put a file into it. Python has no number for a folder that is
-            # not the one that it was a moment ago.
-            if error.errno not in (errno.ENOTEMPTY, errno.EISDIR, None) or attempt == _REMOVE_TRIES:
+            # not the one that it was a moment ago. Where they are quicker than this, only a pause lets them come to
+            # an end: any number of tries in a row can be lost.
+            if error.errno not in (errno.ENOTEMPTY, errno.EISDIR, None) or time.monotonic() > until:
                 raise
+            time.sleep(min(_REMOVE_PAUSE, attempt / 1000))
         else:
             return
 
