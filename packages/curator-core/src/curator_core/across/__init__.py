@@ -1,0 +1,1 @@
+"""Work across rows: shuffles, groups, decisions, and what reads them. It knows no modality and no engine."""
