@@ -75,7 +75,7 @@ def look(directory: RunDirectory, options: RunOptions) -> EarlierSteps:
     if record is None:
         if options.retry:
             raise RunRefused(f"{directory.url!r} holds no run to retry")
-        return EarlierSteps()
+        return EarlierSteps(replaces=options.fresh)
     found = EarlierSteps(
         int(record.get("attempt", 1)),
         str(record.get("state", "")),
