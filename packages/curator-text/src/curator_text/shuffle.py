@@ -276,9 +276,9 @@ class GlobalShuffle(Workflow):
     def __post_init__(self) -> None:
         if self.format not in ("jsonl", "parquet"):
             raise UsageError(f"GlobalShuffle.format must be 'jsonl' or 'parquet', not {self.format!r}")
-        self.pipelines("work")  # each stage checks what it is given
+        list(self.steps("work"))  # each stage checks what it is given
 
-    def pipelines(self, work_dir: str) -> list[Pipeline]:
+    def steps(self, work_dir: str) -> Iterator[Pipeline]:
         between = storage.join(work_dir, "partitions")
         out: dict[str, Any] = {"path": self.path, "target_size": self.target_size}
         if self.compression is not None:
@@ -286,10 +286,8 @@ class GlobalShuffle(Workflow):
         reader = JsonlReader(paths=self.paths) if self.format == "jsonl" else ParquetReader(paths=self.paths)
         writer = JsonlWriter(**out) if self.format == "jsonl" else ParquetWriter(**out)
         scatter = ShuffleWriter(path=between, key_column=self.key_column, seed=self.seed, partitions=self.partitions)
-        return [
-            Pipeline([reader, scatter], name="scatter"),
-            Pipeline([ShuffleReader(path=between, memory=self.memory), writer], name="gather"),
-        ]
+        yield Pipeline([reader, scatter], name="scatter")
+        yield Pipeline([ShuffleReader(path=between, memory=self.memory), writer], name="gather")
 
 
 def _first(partition: int, partitions: int) -> int:

@@ -1,1 +1,1 @@
-"""Work across rows: shuffles, groups, decisions, and what reads them. It knows no modality and no engine."""
+"""Work across rows: shuffles, groups, the numbers of documents, and tables of decisions."""
