@@ -42,9 +42,7 @@ BATCHES = st.lists(st.lists(PLACES, max_size=30), max_size=4)
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    batches=BATCHES, partitions=st.sampled_from([1, 2, 3, 64, 1000]), memory=st.sampled_from([1, 200, 10**6])
-)
+@given(batches=BATCHES, partitions=st.sampled_from([1, 2, 3, 64, 1000]), memory=st.sampled_from([1, 200, 10**6]))
 def test_rows_come_in_the_order_of_place_file_and_row(tmp_path_factory, batches, partitions, memory):
     folder = tmp_path_factory.mktemp("s")
     tables = [
