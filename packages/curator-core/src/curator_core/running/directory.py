@@ -109,13 +109,13 @@ class RunDirectory:
             if storage.is_temporary(path):
                 storage.remove(path)
 
-    def clear(self) -> None:
-        """Forget what ran here; the lock and the list of sources stay."""
+    def clear(self, *, keep: str = "") -> None:
+        """Forget what ran here; the lock, the list of sources and the file ``keep`` stay."""
         for folder in ("ledger", "rejects", "results", "spill", "metrics", "plans", "log"):
             self.clear_folder(folder)
         for name in ("plan.json", "run.json", "report.html", "log.txt"):
             with contextlib.suppress(OutputError):
-                if storage.exists(self.path(name)):
+                if name != keep and storage.exists(self.path(name)):
                     storage.remove(self.path(name))
 
     def is_empty(self, folder: str) -> bool:

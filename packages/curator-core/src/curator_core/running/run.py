@@ -51,7 +51,11 @@ RESULTS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Order:
-    """What was asked for."""
+    """What was asked for.
+
+    ``opened``: the executor is open already, and stays so: the run is a step of a workflow. ``replaces``: output that
+    another run has finished may be written over, as after a fresh start of the whole workflow.
+    """
 
     stages: Sequence[ProcessingStage[Any, Any]]
     executor: BaseExecutor
@@ -59,6 +63,8 @@ class Order:
     initial_tasks: Sequence[Task[Any]] | None = None
     options: RunOptions = field(default_factory=RunOptions)
     progress: Progress | None = None
+    opened: bool = False
+    replaces: bool = False
 
 
 def run_stages(order: Order) -> RunResult:
@@ -87,17 +93,24 @@ def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResul
     try:
         # An executor may take ten seconds to open: what needs no plan is refused before.
         earlier = attempts.look(directory, order.options)
-        order.executor.open()
-        try:
+        with contextlib.nullcontext() if order.opened else opened(order.executor):
             run = _prepared(order, directory, earlier, started)
             first_tasks = run.sources.listed()
             begun = True
             return (yield from run.run(first_tasks, keep=keep))
-        finally:
-            order.executor.close()
     finally:
         if directory is not None:
             directory.unlock(leave_no_trace=not begun)
+
+
+@contextlib.contextmanager
+def opened(executor: BaseExecutor) -> Iterator[None]:
+    """The executor, open; closed afterwards however it went."""
+    executor.open()
+    try:
+        yield
+    finally:
+        executor.close()
 
 
 def _prepared(order: Order, directory: RunDirectory | None, earlier: Earlier, started: float) -> _Run:
@@ -108,7 +121,7 @@ def _prepared(order: Order, directory: RunDirectory | None, earlier: Earlier, st
     attempt = attempts.settle(directory, order.options, earlier, plan)
     run = _Run(order, directory, earlier, plan, attempt, started)
     run.summary.opened_after = opened_after
-    if not order.options.fresh:
+    if not (order.options.fresh or order.replaces):
         run.outputs.require_own(recorded=directory is not None)
     return run
 
