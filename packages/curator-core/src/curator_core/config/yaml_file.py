@@ -194,8 +194,8 @@ def _plain_words(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.Mark
     if "could not find expected ':'" in problem and error.context_mark is not None:
         word = text.splitlines()[error.context_mark.line].strip()
         return f"the colon is missing: write `{word}:` for a key, or `{word}: value`", error.context_mark
-    if mark is not None and (word := _word_before_brace(text, mark.line)):
-        return colon_missing(word), mark
+    if mark is not None and (name := _word_before_brace(text, mark.line)):
+        return colon_missing(name), mark
     if "mapping values are not allowed here" in problem:
         return _unexpected_colon(text, mark), mark
     context = f" ({error.context})" if error.context else ""
