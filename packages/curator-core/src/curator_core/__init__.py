@@ -12,6 +12,7 @@ _HOME = {
     "AccountingError": "errors",
     "Accounts": "accounts.accounts",
     "AddId": "stages.ids",
+    "ApplyDecisions": "across.apply",
     "BaseExecutor": "executors.base",
     "BaseStageAdapter": "worker.adapter",
     "ColumnFilter": "stages.column_filter",

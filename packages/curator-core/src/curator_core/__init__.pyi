@@ -1,6 +1,7 @@
 # Made from _HOME in __init__.py; not for editing: `make generate` renews it.
 
 from curator_core.accounts.accounts import Accounts as Accounts
+from curator_core.across.apply import ApplyDecisions as ApplyDecisions
 from curator_core.config.build import build_stage as build_stage
 from curator_core.config.dump import dump_pipeline as dump_pipeline
 from curator_core.config.pipeline_file import load_pipeline as load_pipeline
@@ -64,6 +65,7 @@ __all__ = [
     "AccountingError",
     "Accounts",
     "AddId",
+    "ApplyDecisions",
     "BaseExecutor",
     "BaseStageAdapter",
     "Cast",
