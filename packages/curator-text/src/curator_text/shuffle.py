@@ -21,6 +21,8 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.json_column import values_of
+from curator_core.arrow.kinds import one_schema
+from curator_core.arrow.widening import keeps_values
 from curator_core.errors import UsageError
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage, SourceStage
@@ -29,10 +31,9 @@ from curator_core.pipeline import Pipeline
 from curator_core.stages.files import parse_bytes
 from curator_core.workflow import Workflow
 from curator_text.blend import check_seed, hashes
-from curator_text.kinds import one_schema
 from curator_text.readers.jsonl import JsonlReader
 from curator_text.readers.parquet import ParquetReader
-from curator_text.widening import fitted, keeps_values
+from curator_text.widening import fitted
 from curator_text.writers import JsonlWriter, ParquetWriter
 
 MANIFEST = "_shuffle.json"

@@ -245,7 +245,8 @@ class _Run:
                 self.accounts = open_accounts(directory.url, listing)
             attempts.write_plan(directory, self.plan, self.attempt, self.earlier)
             self._write_record()
-        self.outputs.unmark()
+        if self.attempt.number == 1:  # a resume does so when it has found something to run
+            self.outputs.unmark()
         self.report(self.progress)  # that it has begun: the first source may take long
 
     # The segments -------------------------------------------------------------------------------------------------
@@ -272,7 +273,7 @@ class _Run:
         folder = "" if last or self.directory is None else self.directory.path("spill", str(number))
         run = SegmentRun(
             segment,
-            self.sources.incomplete(tasks, self.accounts),
+            self._unmarked(self.sources.incomplete(tasks, self.accounts)),
             self.context,
             "done" if last else "merged",
             folder,
@@ -288,6 +289,15 @@ class _Run:
                 del task
         if self.directory is not None:
             self.accounts = open_accounts(self.directory.url, self.earlier.listing)
+
+    def _unmarked(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+        """Sources that must run; before the first of them the output stops being finished, and no earlier.
+
+        A damaged ledger may show only when a source is looked up, and a resume that is refused leaves what is finished as it is.
+        """
+        for task in tasks:
+            self.outputs.unmark()
+            yield task
 
     def _pass_through(self, run: SegmentRun) -> Iterator[Task[Any]]:
         """A segment with no stage in it: its sources are its results."""

@@ -59,8 +59,11 @@ def _verify(directory: RunDirectory, freed: list[str]) -> list[str]:
                 f"{stage}: {mark!r} is not the one that this run wrote: another run has replaced the output"
             )
             continue
-        content = json.loads(written)
-        listed = {entry["path"]: entry for entry in content["files"]}
+        try:
+            listed = {entry["path"]: entry for entry in json.loads(written)["files"]}
+        except (ValueError, KeyError, TypeError):
+            problems.append(f"{stage}: {mark!r} is damaged: it is not the list of files that a run writes")
+            continue
         present = {storage.relative(path, folder) for path in storage.list_files(folder)} - {SUCCESS}
         for path, entry in listed.items():
             if path not in present:
