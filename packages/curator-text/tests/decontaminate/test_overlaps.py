@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import random
-import time
-from pathlib import Path
-from typing import Any
-
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator_core.model.task import DocumentBatch
 from curator_text.decontaminate.index import TestIndex, _Building
-from curator_text.decontaminate.overlaps import FoundItem, Overlap, Rule, overlap_of
+from curator_text.decontaminate.overlaps import Overlap, Rule, overlap_of
 from curator_text.decontaminate.places import places_of
-from curator_text.decontaminate.stage import Decontaminate
 from curator_text.decontaminate.test_sets import Item
 
 from ..dedup import naive
@@ -25,9 +17,9 @@ from ..dedup import naive
 SPELLINGS = {
     "red": ["red", "Red", "RED", "r\u00aded"],
     "straße": ["straße", "STRASSE", "Straße"],
-    "café": ["café", "cafe\u0301", "CAFÉ", "ｃａｆé"],
+    "café": ["café", "cafe\u0301", "CAFÉ", "\uff43\uff41\uff46é"],
     "fig": ["ﬁg", "fig", "FIG"],
-    "12": ["12", "１２", "①②"],
+    "12": ["12", "\uff11\uff12", "\u2460\u2461"],
     "中": ["中"],
     "国": ["国", "国\ufe00"],
     "กำ": ["กำ"],
@@ -104,7 +96,7 @@ def with_others_of_a_character(overlap: Overlap, words: set[int]) -> set[int]:
     return {i for i in range(len(places)) if (places.starts[i], places.ends[i]) in edges}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     documents=st.lists(st.one_of(TEXTS, st.lists(TEXTS, max_size=3).map("".join), st.none()), max_size=5),
     items=ITEMS,
@@ -117,7 +109,10 @@ def test_overlaps_are_those_of_a_naive_search(documents, items, lengths, frequen
     # A part of an item in some documents, which chance alone would rarely bring.
     texts = [text for texts in items for text in texts]
     if texts:
-        documents = [*documents, "red " + data.draw(st.sampled_from(texts)) + " fig " + data.draw(st.sampled_from(texts))]
+        documents = [
+            *documents,
+            "red " + data.draw(st.sampled_from(texts)) + " fig " + data.draw(st.sampled_from(texts)),
+        ]
     words, min_words = lengths
     index = index_of(items, words, min_words)
     marked = [gram in frequent for gram in range(len(index))]
@@ -133,9 +128,12 @@ def test_overlaps_are_those_of_a_naive_search(documents, items, lengths, frequen
     for row, document in enumerate(documents):
         wanted = expected(document or "", items, words, min_words, common, certain)
         overlap = found.get(row)
-        assert {item.item: item.share for item in overlap.found} == pytest.approx(
-            {number: share for number, (share, _) in wanted.items()}
-        ) if overlap else not wanted
+        assert (
+            {item.item: item.share for item in overlap.found}
+            == pytest.approx({number: share for number, (share, _) in wanted.items()})
+            if overlap
+            else not wanted
+        )
         if overlap is None:
             continue
         assert document is not None
@@ -148,7 +146,14 @@ def test_overlaps_are_those_of_a_naive_search(documents, items, lengths, frequen
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("a é\u0301ﬁßＡ中\u200dกำ한ᄒ\u1161\u11ab\u0345Σ½\u00ad\u09c7\u09be"))))
+@given(
+    st.text(
+        st.one_of(
+            st.characters(codec="utf-8"),
+            st.sampled_from("a é\u0301ﬁß\uff21中\u200dกำ한ᄒ\u1161\u11ab\u0345Σ½\u00ad\u09c7\u09be"),
+        )
+    )
+)
 def test_places_are_those_of_the_words_of_the_definition(text):
     places = places_of(text)
     words = [word for word, _ in naive.words(text)]

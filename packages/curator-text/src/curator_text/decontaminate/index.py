@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -134,7 +135,7 @@ class TestIndex:
             inside = ends <= words.offsets[rows + 1]
             rows, at, ends, grams = rows[inside], at[inside], ends[inside], grams[inside]
             edges = np.flatnonzero(np.diff(rows, prepend=-1, append=-1)).tolist()
-            for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            for start, stop in itertools.pairwise(edges):
                 row = int(rows[start])
                 begin = words.offsets[row]
                 first, last = at[start:stop] - begin, ends[start:stop] - begin
@@ -163,7 +164,9 @@ class TestIndex:
         places = places_of(text)
         begins = self.occurrences[self.occurs[grams]]
         spans = zip(first.tolist(), last.tolist(), begins.tolist(), strict=True)
-        same = np.fromiter((places.between(a, b) == self._words(c, c + b - a) for a, b, c in spans), np.bool_, len(grams))
+        same = np.fromiter(
+            (places.between(a, b) == self._words(c, c + b - a) for a, b, c in spans), np.bool_, len(grams)
+        )
         return Hits(row, text, places, grams[same], first[same], last[same])
 
     def _words(self, first: int, last: int) -> bytes:
@@ -191,7 +194,7 @@ class Runs:
 
     def numbers(self, first: Ints, last: Ints) -> Hashes:
         """The numbers of runs: sums of powers of a base, weighted by the words' numbers, modulo 2^64."""
-        powers, inverse = _powers(len(self._words.hashes))
+        _, inverse = _powers(len(self._words.hashes))
         numbers: Hashes = (self._sums[last] - self._sums[first]) * inverse[first]
         return numbers
 
@@ -358,7 +361,7 @@ class _Grouped:
     heads: Ints
 
     @classmethod
-    def of(cls, grams: tuple[Hashes, Hashes, Ints, Ints], words: Ints) -> _Grouped:
+    def of(cls, grams: tuple[Hashes, Hashes, Ints, Ints], words: npt.NDArray[np.int32]) -> _Grouped:
         key, number, first, length = grams
         order = np.lexsort((first, number, key))
         key, number, first, length = key[order], number[order], first[order], length[order]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ class TestSetParameters:
     """Which test sets, and what of them is looked for."""
 
     __test__ = False  # no class of tests
+    maybe_paths: ClassVar[tuple[str, ...]] = ("test_sets",)
 
     test_sets: Mapping[str, str | Sequence[str] | Mapping[str, Any]]
     column: str = "text"
@@ -37,7 +38,9 @@ class TestSetParameters:
         check_whole(f"{owner}.words", self.words)
         check_whole(f"{owner}.min_words", self.min_words)
         if self.min_words > self.words:
-            raise UsageError(f"{owner}.min_words is {self.min_words}, which is more than the {self.words} words of an n-gram")
+            raise UsageError(
+                f"{owner}.min_words is {self.min_words}, which is more than the {self.words} words of an n-gram"
+            )
         parse_bytes(self.memory, f"{owner}.memory")
 
     def index(self) -> TestIndex:

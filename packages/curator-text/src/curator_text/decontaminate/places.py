@@ -11,7 +11,6 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from curator_text.dedup.characters import FOLD, classes, fold, kinds
 from curator_text.dedup.words import Ints, Spans, spans_of
@@ -69,8 +68,8 @@ def _aligned(text: str, raw: bytes) -> tuple[Ints, Ints, bytes]:
     order = classes()[points]
     if not (kinds()[points] & FOLD).any() and not ((order[1:] != 0) & (order[:-1] > order[1:])).any():
         # As many bytes as before: `spans_of` folds the rest in place.
-        at = np.cumsum((np.frombuffer(raw, np.uint8) & 0xC0) != 0x80) - 1
-        return at, at + 1, raw
+        characters = np.cumsum((np.frombuffer(raw, np.uint8) & 0xC0) != 0x80)
+        return characters - 1, characters, raw
     pieces: list[bytes] = []
     starts: list[int] = []
     begin = 0

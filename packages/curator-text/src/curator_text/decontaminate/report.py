@@ -55,7 +55,9 @@ def write_part(path: str, part: dict[str, Any]) -> FileRecord:
     return out.record(rows=0)
 
 
-def write_report(folder: str, parts: Iterable[str], index: TestIndex, rule: Rule, about: dict[str, Any]) -> dict[str, Any]:
+def write_report(
+    folder: str, parts: Iterable[str], index: TestIndex, rule: Rule, about: dict[str, Any]
+) -> dict[str, Any]:
     """Sum up the parts, in the order of the input, in the file `REPORT` of a folder."""
     documents = dict.fromkeys(index.test_sets, 0)
     items = np.zeros(len(index.items), np.int64)

@@ -19,7 +19,7 @@ from curator_text._columns import with_text
 from curator_text.decontaminate.counts import frequent_ngrams
 from curator_text.decontaminate.overlaps import Overlap, Rule, overlap_of, without
 from curator_text.decontaminate.parameters import TestSetParameters
-from curator_text.decontaminate.report import part_of, report_table, write_part, write_report
+from curator_text.decontaminate.report import part_of, write_part, write_report
 
 MODES = ("drop", "cut", "annotate")
 OVERLAPS = pa.list_(
@@ -67,7 +67,9 @@ class OverlapParameters(TestSetParameters):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise UsageError(f"{owner}.{name} must be the name of a column, not {getattr(self, name)!r}")
         if self.score_column == self.output_column:
-            raise UsageError(f"{owner}.score_column and output_column are both {self.score_column!r}: they are two columns")
+            raise UsageError(
+                f"{owner}.score_column and output_column are both {self.score_column!r}: they are two columns"
+            )
         if self.report_path is not None and (not isinstance(self.report_path, str) or not self.report_path):
             raise UsageError(f"{owner}.report_path must be a folder or URL to write to, not {self.report_path!r}")
 
@@ -98,7 +100,9 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
     def __post_init__(self) -> None:
         self.check_overlaps()
         if self.counts_path is not None and (not isinstance(self.counts_path, str) or not self.counts_path):
-            raise UsageError(f"Decontaminate.counts_path must be the folder of CountTestNgrams, not {self.counts_path!r}")
+            raise UsageError(
+                f"Decontaminate.counts_path must be the folder of CountTestNgrams, not {self.counts_path!r}"
+            )
 
     def inputs(self) -> list[str]:
         return [self.column]

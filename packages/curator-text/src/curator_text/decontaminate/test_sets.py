@@ -27,6 +27,7 @@ _JSON = (".jsonl", ".ndjson", ".json")
 _TEXT = (".txt", ".text")
 _COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 _ROWS = 4096
+_SHOWN_FIELDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +83,24 @@ def _checked(what: str, name: Any, value: Any) -> TestSet:
 
 
 def items_of(test_set: TestSet) -> Iterator[Item]:
-    """The items of a test set, in the order of its files."""
+    """The items of a test set, in the order of its files; an error where a field has no text in any of them."""
+    fields = _Fields(test_set)
+    some = False
     for path in files_of(test_set):
         name = path.lower()
         for end in _COMPRESSED:
             name = name.removesuffix(end)
-        if name.endswith(".parquet"):
-            yield from _of_rows(test_set, path, _parquet_rows(test_set, path))
-        elif name.endswith(_JSON):
-            yield from _of_rows(test_set, path, _json_rows(test_set, path))
+        if name.endswith((".parquet", *_JSON)):
+            rows = _parquet_rows(test_set, path) if name.endswith(".parquet") else _json_rows(test_set, path)
+            items: Iterator[Item] = (Item(_id(test_set, row, place), fields.texts_in(row)) for place, row in rows)
         else:
-            yield from _lines(test_set, path)
+            items = _lines(test_set, path)
+        for item in items:
+            some = True
+            yield item
+    if not some:
+        raise UsageError(f"test set {test_set.name!r}: its files hold no item: {', '.join(map(repr, test_set.paths))}")
+    fields.check()
 
 
 def files_of(test_set: TestSet) -> list[str]:
@@ -112,37 +120,44 @@ def files_of(test_set: TestSet) -> list[str]:
     return found
 
 
-def _of_rows(test_set: TestSet, path: str, rows: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[Item]:
-    """The items in the rows of a file, each with what its place is called."""
-    fields = test_set.fields or ("text",)
-    missing = dict.fromkeys(fields)
-    textless = dict.fromkeys(fields)
-    seen: dict[str, None] = {}
-    empty = True
-    for place, row in rows:
-        empty = False
-        seen |= dict.fromkeys(row) if len(seen) < 100 else {}
+class _Fields:
+    """The fields of a test set in which texts are looked for, and which of them had any."""
+
+    def __init__(self, test_set: TestSet) -> None:
+        self.test_set = test_set
+        self.names = test_set.fields or ("text",)
+        self.missing = set(self.names)
+        self.without_text = set(self.names)
+        self.seen: dict[str, None] = {}
+        self.rows = False
+
+    def texts_in(self, row: Mapping[str, Any]) -> list[str]:
+        self.rows = True
+        if len(self.seen) < _SHOWN_FIELDS:
+            self.seen |= dict.fromkeys(row)
         texts: list[str] = []
-        for field in fields:
-            there, value = _value(row, field)
-            if not there:
-                continue
-            missing.pop(field, None)
+        for name in self.names:
+            there, value = _value(row, name)
+            if there:
+                self.missing.discard(name)
             found = list(_texts(value))
             if found:
-                textless.pop(field, None)
+                self.without_text.discard(name)
             texts += found
-        yield Item(_id(test_set, row, place), texts)
-    if empty:
-        return
-    for field in missing:
-        hint = nearest(field, seen) or "."
-        raise UsageError(
-            f"test set {test_set.name!r}: {path!r} has no field {field!r}{hint} It has {', '.join(seen)}: name those to "
-            "look for in fields: […]"
-        )
-    for field in textless:
-        raise UsageError(f"test set {test_set.name!r}: the field {field!r} of {path!r} holds no text in any row")
+        return texts
+
+    def check(self) -> None:
+        what = f"test set {self.test_set.name!r}"
+        for name in self.names if self.rows else ():
+            if name in self.missing:
+                raise UsageError(
+                    f"{what} has no field {name!r}{nearest(name, self.seen) or '.'} It has {', '.join(self.seen)}: name those "
+                    "to look for in fields: […]"
+                )
+            if name in self.without_text:
+                raise UsageError(
+                    f"{what}: the field {name!r} holds no text in any row of {', '.join(self.test_set.paths)}"
+                )
 
 
 def _id(test_set: TestSet, row: Mapping[str, Any], place: str) -> str:
@@ -159,7 +174,7 @@ def _value(row: Mapping[str, Any], field: str) -> tuple[bool, Any]:
     head, dot, rest = field.partition(".")
     if dot and isinstance(row.get(head), Mapping):
         return _value(row[head], rest)
-    return False, None
+    return bool(dot) and head in row and row[head] is None, None
 
 
 def _texts(value: Any) -> Iterator[str]:
