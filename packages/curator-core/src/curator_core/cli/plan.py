@@ -46,7 +46,9 @@ def plan_command(
     pipelines = [Pipeline(loaded.stages, name=loaded.name)]
     if loaded.workflow is not None:
         run_dir = storage.absolute(loaded.run_dir or f"runs/{loaded.name}")
-        pipelines = list(loaded.workflow.pipelines(storage.join(run_dir, "work")))
+        pipelines = [
+            step for step in loaded.workflow.steps(storage.join(run_dir, "work")) if isinstance(step, Pipeline)
+        ]
     plans = [pipeline.plan(engine) for pipeline in pipelines]
     # What later pipelines of a workflow read is made by the first.
     preview = None if no_data else make_preview(plans[0], rows)

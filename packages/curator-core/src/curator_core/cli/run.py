@@ -104,7 +104,7 @@ def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet
         file = load_pipeline(path, settings, settings_folder=folder)
         run_dir = flags["run_dir"] = run_dir or file.run_dir or f"runs/{file.name}"
         with _terminable():
-            summaries = _carry_out(file, {"settings": list(settings), "folder": folder}, quiet, flags)
+            summary, place = _carry_out(file, {"settings": list(settings), "folder": folder}, quiet, flags)
     except CuratorError as error:
         if as_json:
             failure = {"state": "failed", "error": str(error), "exit_code": exit_code_of(error), "run_dir": run_dir}
@@ -124,13 +124,13 @@ def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet
         if as_json:
             click.echo(json.dumps({"state": "failed", "error": repr(error), "exit_code": FAILED, "run_dir": run_dir}))
         return FAILED
-    return _report(file, summaries, as_json)
+    return _report(summary, place, as_json)
 
 
 def _carry_out(
     file: PipelineFile, settings: dict[str, Any], quiet: bool, flags: dict[str, Any]
-) -> list[tuple[dict[str, Any], str]]:
-    """Run the pipeline, or the pipelines of a workflow; the summary and the run directory of each."""
+) -> tuple[dict[str, Any], str]:
+    """Run the pipeline or the workflow; the summary and the run directory."""
     from curator_core import storage  # see _run
     from curator_core.cli.progress import ProgressDisplay
     from curator_core.config.build import load_executor
@@ -161,13 +161,9 @@ def _carry_out(
                 RunDirectory(run_dir).write_json(_COMMAND_FILE, command)
             display(state)
 
-        if file.workflow is not None:
-            # Absolute, because its steps find each other's files by it, on workers too.
-            place = storage.absolute(run_dir)
-            results = file.workflow.run(executor, run_dir=place, progress=progress, **options)
-        else:
-            results = [file.pipeline().run(executor, run_dir=run_dir, progress=progress, **options)]
-    return [(result.summary.as_dict(), result.run_dir or run_dir) for result in results]
+        work = file.workflow or file.pipeline()
+        result = work.run(executor, run_dir=run_dir, progress=progress, **options)
+    return result.summary.as_dict(), result.run_dir or run_dir
 
 
 _LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
@@ -176,28 +172,25 @@ _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
 _KEPT = ("executor", "workers", *_LIMITS)
 
 
-def _report(file: PipelineFile, summaries: list[tuple[dict[str, Any], str]], as_json: bool) -> int:
+def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     from curator_core.cli.summary import summary_text  # see _run
     from curator_core.running.directory import RunDirectory
 
-    code = max((summary["exit_code"] for summary, _ in summaries), default=0)
+    code = int(summary["exit_code"])
     if as_json:
-        entries = [{**summary, "run_dir": place} for summary, place in summaries]
-        whole = entries[0] if file.workflow is None else {"name": file.name, "exit_code": code, "pipelines": entries}
-        click.echo(json.dumps(whole, indent=1))
+        click.echo(json.dumps({**summary, "run_dir": place}, indent=1))
         return code
-    for summary, place in summaries:
-        click.echo(summary_text(summary))
-        click.echo(f"report: {place}/report.html")
-        # A writer may have written no file, where no row was left; it stands in the record all the same.
-        if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
-            click.echo(
-                f"nothing was written: the pipeline has no writer. {summary['results']:,} results are kept in {place}/results "
-                "for Pipeline.run(…, resume=True) in Python; for files, end the pipeline with a writer"
-            )
-        set_aside = sum(stage["quarantined"] + sum(stage["rejected"].values()) for stage in summary["stages"])
-        if set_aside:
-            click.echo(f"what was set aside: curate rejects {place}")
+    click.echo(summary_text(summary))
+    click.echo(f"report: {place}/report.html")
+    # A writer may have written no file, where no row was left; it stands in the record all the same.
+    if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
+        click.echo(
+            f"nothing was written: the pipeline has no writer. {summary['results']:,} results are kept in {place}/results "
+            "for Pipeline.run(…, resume=True) in Python; for files, end the pipeline with a writer"
+        )
+    set_aside = sum(stage["quarantined"] + sum(stage["rejected"].values()) for stage in summary["stages"])
+    if set_aside:
+        click.echo(f"what was set aside: curate rejects {place}")
     return code
 
 

@@ -115,15 +115,12 @@ def _printable(text: str) -> str:
 
 def _runs_in(run_dir: str) -> list[str]:
     """The run directory itself, or those of the steps of a workflow in it."""
-    from curator_core import storage  # imports pyarrow
+    from curator_core.running.directory import RunDirectory  # imports pyarrow
+    from curator_core.running.steps import step_folders
 
-    if storage.exists(storage.join(run_dir, "run.json")):
-        return [run_dir]
-    inside = [path for path in storage.list_files(run_dir) if storage.relative(path, run_dir).endswith("/run.json")]
-    steps = [storage.parent(path) for path in inside if storage.relative(path, run_dir).count("/") == 1]
-    if not steps:
+    if RunDirectory(run_dir).read_json("run.json") is None:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
-    return steps
+    return [place for step in step_folders(run_dir) for place in _runs_in(step)] or [run_dir]
 
 
 def _files_of(run_dir: str) -> int:

@@ -527,6 +527,12 @@ def needed_columns(stage: ProcessingStage[Any, Any], task_type: type[Task[Any]] 
     return []
 
 
+def added_columns(stage: ProcessingStage[Any, Any], task_type: type[Task[Any]] | None = None) -> list[str]:
+    """The columns that must not be there yet where a stage takes a task of this type."""
+    may_be_there = {ANY_COLUMNS, *needed_columns(stage, task_type), *stage.replaces()}
+    return [column for column in stage.outputs() if column not in may_be_there]
+
+
 def overrides(stage: ProcessingStage[Any, Any], method: str) -> bool:
     """Whether a stage has its own version of an optional method."""
     base = next(kind for kind in (Merge, FanOut, ProcessingStage) if isinstance(stage, kind) and hasattr(kind, method))

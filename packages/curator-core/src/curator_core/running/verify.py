@@ -11,6 +11,7 @@ from curator_core.errors import UsageError
 from curator_core.model.lineage import source_of
 from curator_core.running.directory import RunDirectory
 from curator_core.running.outputs import SUCCESS, checksum
+from curator_core.running.steps import step_folders
 
 
 def verify(run_dir: str) -> list[str]:
@@ -19,6 +20,9 @@ def verify(run_dir: str) -> list[str]:
     record = directory.read_json("run.json")
     if record is None:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
+    steps = step_folders(directory.url)
+    if steps:
+        return [f"{storage.file_name(step)}: {problem}" for step in steps for problem in verify(step)]
     problems: list[str] = []
     if "outputs" not in record:
         return [f"the run has not finished (its state is {record.get('state')!r}): resume it first"]
@@ -36,8 +40,11 @@ def verify(run_dir: str) -> list[str]:
                 f"{stage}: {mark!r} is not the one that this run wrote: another run has replaced the output"
             )
             continue
-        content = json.loads(written)
-        listed = {entry["path"]: entry for entry in content["files"]}
+        try:
+            listed = {entry["path"]: entry for entry in json.loads(written)["files"]}
+        except (ValueError, KeyError, TypeError):
+            problems.append(f"{stage}: {mark!r} is damaged: it is not the list of files that a run writes")
+            continue
         present = {storage.relative(path, folder) for path in storage.list_files(folder)} - {SUCCESS}
         for path, entry in listed.items():
             if path not in present:
