@@ -8,7 +8,9 @@ from curator_core.across.digests import digests
 
 def pairs(values, **options):
     found = digests(pa.chunked_array([values]), **options)
-    return list(zip(found.high.tolist(), found.low.tolist(), found.lengths.tolist(), strict=True)), found.present.tolist()
+    return list(
+        zip(found.high.tolist(), found.low.tolist(), found.lengths.tolist(), strict=True)
+    ), found.present.tolist()
 
 
 def test_two_ways_to_write_an_accent_are_one_text():
@@ -32,10 +34,12 @@ def test_normalized_texts_differ_neither_by_case_nor_by_what_stands_between_word
 
 def test_the_hash_is_fixed():
     """What an index holds must still be recognised by the next version."""
-    assert pairs(pa.array(["hello"]))[0] == [(0x2285f2d40874fb46, 0x1b8525ea16f54a8f, 5)]
+    assert pairs(pa.array(["hello"]))[0] == [(0x2285F2D40874FB46, 0x1B8525EA16F54A8F, 5)]
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+)
 def test_how_arrow_holds_a_text_makes_no_difference(kind):
     values = ["a", None, "bb", "a"]
     assert pairs(pa.array(values, kind)) == pairs(pa.array(values, pa.string()))

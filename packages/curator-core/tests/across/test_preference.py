@@ -59,9 +59,9 @@ def test_numbers_keep_their_order_and_what_is_missing_comes_last(descending, val
 @given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), max_size=30))
 def test_large_whole_numbers_are_not_rounded(values):
     found = ordered(pa.chunked_array([pa.array(values, pa.int64())]), descending=False, what="it").tolist()
-    there = sorted((value for value in values if value is not None))
+    there = sorted(value for value in values if value is not None)
     ranks = sorted(a for a, value in zip(found, values, strict=True) if value is not None)
-    by_rank = {value: rank for value, rank in zip(there, ranks, strict=True)}
+    by_rank = dict(zip(there, ranks, strict=True))
     for a, value in zip(found, values, strict=True):
         if value is not None and value < 2**63 - 2:
             assert by_rank[value] == a
@@ -80,7 +80,7 @@ def test_large_whole_numbers_are_not_rounded(values):
     ],
 )
 def test_an_order_that_makes_no_sense_is_refused(keep, says):
-    with pytest.raises(UsageError, match="ExactDedup.keep") as caught:
+    with pytest.raises(UsageError, match=r"ExactDedup\.keep") as caught:
         Preference.of(keep, "ExactDedup")
     assert says in str(caught.value)
 

@@ -49,7 +49,7 @@ class ExactKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table, places = exact_keys(self, task, with_names=True)
         record = write_keys(self, task, EXACT, table, places)
-        return FileGroupTask(data=[record.path], records=[record], dataset_name=task.dataset_name)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         finish_keys(self.path, outputs, [EXACT])
@@ -79,9 +79,7 @@ def exact_keys(
     return pa.table(columns), scoped.high[rows]
 
 
-def write_keys(
-    stage: Any, task: DocumentBatch, kind: str, table: pa.Table, places: NDArray[np.uint64]
-) -> FileRecord:
+def write_keys(stage: Any, task: DocumentBatch, kind: str, table: pa.Table, places: NDArray[np.uint64]) -> FileRecord:
     """Put keys of a batch into its file of the ``kind``; the record counts the rows of the batch, which the roll needs."""
     path = storage.join(stage.path, kind, f"{task.task_id or 'batch'}.arrow")
     written = write_partitioned(path, table, places, stage.partitions)
@@ -96,7 +94,9 @@ def finish_keys(path: str, outputs: Sequence[FileRecord], kinds: Sequence[str]) 
         folder = storage.join(path, kind)
         records = [record for record in outputs if storage.parent(record.path) == folder]
         finish_partitioned(folder, records)
-    Roll.of([record for record in outputs if storage.parent(record.path) == folder]).write(storage.join(path, "roll.arrow"))
+    Roll.of([record for record in outputs if storage.parent(record.path) == folder]).write(
+        storage.join(path, "roll.arrow")
+    )
 
 
 def partition_table(task: FileGroupTask) -> pa.Table | None:
@@ -117,10 +117,7 @@ class Copies:
     """
 
     def __init__(self, table: pa.Table, preference: Preference) -> None:
-        columns = {
-            name: to_numpy(table[name])
-            for name in ("place", "hash_low", "length", "number", *preference.names)
-        }
+        columns = {name: to_numpy(table[name]) for name in ("place", "hash_low", "length", "number", *preference.names)}
         columns["hash_high"] = columns["place"]
         same = [columns["place"], columns["hash_low"], columns["length"]]
         self.order = preference.sort(columns, within=same)
@@ -173,7 +170,7 @@ class DecideCopies(ProcessingStage[FileGroupTask, FileGroupTask]):
         places = batch_places(to_numpy(decided["number"]), self._batches)
         record = write_partitioned(path, decided, places, self.parts)
         self.record_output(record)
-        return FileGroupTask(data=[path], records=[record], dataset_name=task.dataset_name)
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         finish_partitioned(self.path, outputs)

@@ -15,7 +15,7 @@ from curator_core import storage
 from curator_core.across.decisions import KEPT, REMOVED, decisions_table, finish_decisions, write_decisions
 from curator_core.across.roll import Roll
 from curator_core.across.shuffle import partition_pieces
-from curator_core.arrow.arrays import array, scalar
+from curator_core.arrow.arrays import array, null, scalar
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
 
@@ -66,7 +66,11 @@ def decided_rows(
     }
     for name, kind in FIGURES.items():
         given = figures.get(name)
-        values = pa.nulls(removed, kind) if given is None else array(np.broadcast_to(given, removed).astype(kind.to_pandas_dtype()))
+        values = (
+            pa.nulls(removed, kind)
+            if given is None
+            else array(np.broadcast_to(given, removed).astype(kind.to_pandas_dtype()))
+        )
         columns[name] = pa.concat_arrays([values, pa.nulls(len(kept), kind)])
     return pa.table(columns)
 
@@ -77,7 +81,7 @@ class WriteDecisions(ProcessingStage[FileGroupTask, FileGroupTask]):
 
     path: str
     keys: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    decided_by: Mapping[str, Any] = field(default_factory=dict)
 
     def output_folder(self) -> str:
         return self.path
@@ -91,20 +95,20 @@ class WriteDecisions(ProcessingStage[FileGroupTask, FileGroupTask]):
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = pa.concat_tables([piece for _, piece in partition_pieces(task)], promote_options="default")
         removed, numbers = table["removed"], table["number"]
-        none = pa.scalar(None, pa.uint64())
+        none = null(pa.uint64())
         collections = table["collection"].cast(pa.string())
         columns = {
             **{name: table[name] for name in ("number", "id", "cluster_size", "rule", *FIGURES)},
             "collection": collections,
             "decision": pc.if_else(removed, scalar(REMOVED), scalar(KEPT)),
             "witness_number": pc.if_else(removed, table["witness_number"], none),
-            "witness_id": pc.if_else(removed, table["witness_id"], pa.scalar(None, pa.string())),
+            "witness_id": pc.if_else(removed, table["witness_id"], null(pa.string())),
             "copy_of": pc.if_else(pc.equal(table["copy_of"], numbers), none, table["copy_of"]),
             "cluster": table["witness_number"],
         }
         record = write_decisions(self.path, task.task_id, decisions_table(columns, self._roll))
         self.record_output(record)
-        return FileGroupTask(data=[record.path], records=[record], dataset_name=task.dataset_name)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_decisions(self.path, outputs, Roll.read(storage.join(self.keys, ROLL)), self.settings)
+        finish_decisions(self.path, outputs, Roll.read(storage.join(self.keys, ROLL)), self.decided_by)

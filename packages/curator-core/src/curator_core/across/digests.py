@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -69,9 +70,11 @@ def _views(values: pa.ChunkedArray) -> Iterable[memoryview]:
     """The bytes of each value in its own memory; of null none."""
     for chunk in values.chunks:
         _, offsets, data = chunk.buffers()
-        edges = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist() if offsets else []
+        edges = (
+            np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist() if offsets else []
+        )
         view = memoryview(data if data is not None else b"")
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in itertools.pairwise(edges):
             yield view[start:stop]
 
 

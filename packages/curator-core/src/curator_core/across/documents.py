@@ -65,7 +65,9 @@ class DocumentParameters:
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
         if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
-            raise UsageError(f"{type(self).__name__}.id_column {self.id_column!r} must hold text or numbers, not {values.type}")
+            raise UsageError(
+                f"{type(self).__name__}.id_column {self.id_column!r} must hold text or numbers, not {values.type}"
+            )
         return _text(values)
 
     def collections(self, task: DocumentBatch) -> pa.Array:

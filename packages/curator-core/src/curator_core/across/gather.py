@@ -38,12 +38,12 @@ class BatchRows:
         partition = place * manifest.partitions // _END
         if self._held is None or self._held[0] != partition:
             task = FileGroupTask(data=[self._place], _metadata={"partition": partition})
-            table = manifest.schema_with_places.empty_table()
+            table = pa.Table.from_batches([], manifest.schema_with_places)  # `empty_table` imports pandas
             tables = [piece for _, piece in partition_tables(task)] if manifest.rows[partition] else []
             if tables:
                 table = pa.concat_tables(tables).unify_dictionaries()
             if "number" not in table.column_names:  # a shuffle of no file knows no column
-                table = table.append_column("number", pa.array([], pa.uint64()))
+                table = table.append_column("number", array([], pa.uint64()))
             order = np.argsort(to_numpy(table["number"]), kind="stable")
             table = table.take(array(order))
             self._held = (partition, table, to_numpy(table["number"]))

@@ -53,7 +53,9 @@ class Preference:
         for number, rule in enumerate(rules[:-1], 1):
             if rule.kind == "first":
                 rest = ", ".join(repr(entry) for entry in keep[number:])
-                raise UsageError(f"{owner}.keep: nothing ties after 'first', so {rest} would never be asked: put it last")
+                raise UsageError(
+                    f"{owner}.keep: nothing ties after 'first', so {rest} would never be asked: put it last"
+                )
         return cls(rules)
 
     @property
@@ -78,7 +80,9 @@ class Preference:
         found = (self._encode(rule, table, lengths, collections) for rule in self.rules if rule.kind != "first")
         return dict(zip(self.names, found, strict=True))
 
-    def sort(self, columns: Mapping[str, NDArray[np.uint64]], within: Sequence[NDArray[np.uint64]] = ()) -> NDArray[np.int64]:
+    def sort(
+        self, columns: Mapping[str, NDArray[np.uint64]], within: Sequence[NDArray[np.uint64]] = ()
+    ) -> NDArray[np.int64]:
         """The rows in order of preference, in groups of equal values of ``within``; ``columns`` holds what `encode`
         gave, and ``number``, ``hash_high`` and ``hash_low`` beside it.
         """
@@ -137,7 +141,10 @@ def _rule(entry: Any, owner: str) -> Rule:
         ((kind, value),) = entry.items()
         if kind in ("highest", "lowest") and isinstance(value, str) and value:
             return Rule(kind, column=value)
-        if kind == "rank" and isinstance(value, Sequence) and not isinstance(value, str) and value:
-            if all(isinstance(name, str) for name in value) and len(set(value)) == len(value):
-                return Rule("rank", collections=tuple(value))
+        if kind == "rank" and isinstance(value, list | tuple) and value and _different_names(value):
+            return Rule("rank", collections=tuple(value))
     raise UsageError(f"{owner}.keep holds {shown}, not {entry!r}")
+
+
+def _different_names(values: Sequence[Any]) -> bool:
+    return all(isinstance(name, str) for name in values) and len(set(values)) == len(values)

@@ -84,7 +84,7 @@ class Dedup(DocumentParameters, Workflow):
     def _after(self, work_dir: str, keys: str, decided: str, settings: dict[str, Any]) -> Iterator[Pipeline | Step]:
         """From what was decided to the table, and from there to the documents."""
         folder = self.decisions_folder(work_dir)
-        table = WriteDecisions(path=folder, keys=keys, settings=settings)
+        table = WriteDecisions(path=folder, keys=keys, decided_by=settings)
         yield Step(Pipeline([Partitions(path=decided), table], name="table"), frees=[work_dir])
         if self.removed is not None:
             gone = ApplyDecisions(path=folder, mode="removed")

@@ -50,7 +50,9 @@ def format_of(paths: str | Sequence[str], owner: str) -> str:
         return next(iter(counts))
     if counts:
         shown = ", ".join(f"{number} of {kind}" for kind, number in sorted(counts.items()))
-        raise UsageError(f"{owner}.paths {paths!r} hold files of several formats ({shown}): give format, or name the files")
+        raise UsageError(
+            f"{owner}.paths {paths!r} hold files of several formats ({shown}): give format, or name the files"
+        )
     raise UsageError(
         f"{owner}.paths {paths!r} hold no file that an installed reader knows by its name ({', '.join(sorted(endings))}): "
         "give format, or a reader"
@@ -61,7 +63,9 @@ def reader_of(paths: str | Sequence[str], kind: str, owner: str) -> ProcessingSt
     """The reader of a format, for these paths."""
     known = readers()
     if kind not in known:
-        raise UsageError(f"{owner}.format must be one of {', '.join(sorted(known))}, not {kind!r}{nearest(kind, known)}")
+        raise UsageError(
+            f"{owner}.format must be one of {', '.join(sorted(known))}, not {kind!r}{nearest(kind, known)}"
+        )
     return known[kind](paths=paths)
 
 

@@ -21,8 +21,7 @@ from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.model.stage import ProcessingStage, SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
-from curator_text.dedup.sketch import band_keys
-from curator_text.dedup.words import shingles_of, words_of
+from curator_text.dedup.sketch import near_keys
 
 NEAR, EDGES, COPIES = "near", "edges", "copies"
 
@@ -63,17 +62,15 @@ class FuzzyKeys(SketchParameters, DocumentParameters, ProcessingStage[DocumentBa
             write_keys(self, task, EXACT, exact, exact_places),
             write_keys(self, task, NEAR, near, near_places),
         ]
-        return FileGroupTask(
-            data=[record.path for record in records], records=records, dataset_name=task.dataset_name
-        )
+        return FileGroupTask(data=[records[-1].path], dataset_name=task.dataset_name)
 
     def _near(self, task: DocumentBatch) -> tuple[pa.Table, NDArray[np.uint64]]:
         """A row for each band of each document that has words: its row in the batch; and the keys."""
-        shingles = shingles_of(words_of(column_of(task.to_pyarrow(), self.column)), self.ngram)
-        keys = band_keys(shingles, bands=self.bands, rows=self.rows, seed=self.seed)
+        texts = column_of(task.to_pyarrow(), self.column)
+        keys, counts = near_keys(texts, bands=self.bands, rows=self.rows, seed=self.seed, size=self.ngram)
         if self.scope == "per_collection":
             keys = keys ^ collection_salts(self.collections(task))[:, :1]
-        there = np.flatnonzero(np.diff(shingles.offsets) > 0)
+        there = np.flatnonzero(counts)
         rows = np.repeat(there.astype(np.uint32), self.bands)
         return pa.table({"row": array(rows)}), keys[there].ravel()
 
@@ -140,7 +137,7 @@ class FindCandidates(ProcessingStage[FileGroupTask, FileGroupTask]):
         records.append(out.record(rows=edges.num_rows))
         for record in records:
             self.record_output(record)
-        return FileGroupTask(data=[record.path for record in records], records=records, dataset_name=task.dataset_name)
+        return FileGroupTask(data=[records[-1].path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         folder = storage.join(self.path, COPIES)

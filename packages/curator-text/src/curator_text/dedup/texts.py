@@ -16,7 +16,7 @@ from curator_core.across.documents import DocumentParameters
 from curator_core.across.gather import BatchRows
 from curator_core.across.groups import groups_of
 from curator_core.across.preference import Preference
-from curator_core.across.roll import ROW_BITS, Roll
+from curator_core.across.roll import Roll, first_number
 from curator_core.across.shuffle import finish_partitioned, write_partitioned
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
@@ -56,8 +56,7 @@ class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupT
     def process(self, task: DocumentBatch) -> FileGroupTask:
         batch = self._roll.number_of(task.task_id, task.num_rows)
         rows, groups = groups_of(self.groups, batch)
-        rows = rows.astype(np.int64)
-        numbers = np.uint64(batch << ROW_BITS) | rows.astype(np.uint64)
+        numbers = first_number(batch) + rows.astype(np.uint64)
         copies = self._copies.of(batch)
         copy_of = numbers.copy()
         copied = to_numpy(copies["number"])
@@ -68,7 +67,7 @@ class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupT
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
         record = write_partitioned(path, made, groups * _SPREAD, self.partitions)
         self.record_output(record)
-        return FileGroupTask(data=[path], records=[record], dataset_name=task.dataset_name)
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def _described(self, task: DocumentBatch, numbers: NDArray[np.uint64], whole: NDArray[np.bool_]) -> pa.Table:
         """What comparing and naming the documents takes; the words only of those that are ``whole``."""
@@ -91,6 +90,12 @@ class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupT
         counts[whole] = np.diff(words.offsets)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         columns["words"] = pa.LargeListArray.from_arrays(array(offsets), array(words.hashes))
+        # Which words are characters of scripts without spaces; null where there are none, as in most batches.
+        columns["spaceless"] = (
+            pa.nulls(len(whole), pa.large_list(pa.bool_()))
+            if words.spaceless is None
+            else pa.LargeListArray.from_arrays(array(offsets), array(words.spaceless))
+        )
         return pa.table(columns)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:

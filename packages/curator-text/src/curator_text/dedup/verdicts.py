@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from curator_core.across.shuffle import finish_partitioned, partition_pieces, wr
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
-from curator_text.dedup.compare import Rule, decide
+from curator_text.dedup.compare import Rule, RuleKind, decide
 from curator_text.dedup.keys import SketchParameters
 from curator_text.dedup.sketch import band_keys
 from curator_text.dedup.words import Words, shingles_of
@@ -29,9 +29,14 @@ from curator_text.dedup.words import Words, shingles_of
 class RuleParameters:
     """What a surviving witness must have of a document for the document to go."""
 
-    rule: Literal["nothing_new", "containment", "jaccard"] = "nothing_new"
+    rule: RuleKind = "nothing_new"
     threshold: float | None = None
     max_new_words: int = 12
+
+    def the_rule(self) -> Rule:
+        """The rule, checked; without a ``threshold`` it is 0.8, and 0.98 of containment, which promises nothing else."""
+        usual = 0.98 if self.rule == "containment" else 0.8
+        return Rule(self.rule, usual if self.threshold is None else self.threshold, self.max_new_words)
 
 
 @dataclass(kw_only=True)
@@ -60,7 +65,7 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
         places = batch_places(to_numpy(decided["number"]), self._batches)
         record = write_partitioned(path, decided, places, self.parts)
         self.record_output(record)
-        return FileGroupTask(data=[path], records=[record], dataset_name=task.dataset_name)
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         finish_partitioned(self.path, outputs)
@@ -74,8 +79,9 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
         numbers, groups, copy_of = (columns[name][order] for name in ("number", "group", "copy_of"))
         # The documents themselves, which are compared; their exact copies follow them.
         whole = np.flatnonzero(numbers == copy_of)
-        words = _words(table["words"].take(array(whole)))
-        found = decide(words, groups[whole], np.arange(len(whole)), Rule(self.rule, **self._limits()))
+        words = _words(table.select(["words", "spaceless"]).take(array(whole)))
+        rule = self.the_rule()
+        found = decide(words, groups[whole], np.arange(len(whole)), rule, size=self.ngram)
         gone = found.witness >= 0
         witness_of = np.where(gone, found.witness, np.arange(len(whole)))  # of each document, itself where it stays
         # Where the one stands that each row is a copy of, or that it is itself.
@@ -102,25 +108,44 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
             witness_at=witness_at,
             figures=figures,
             rules=rules.dictionary_decode(),
+            copy_of=np.where(near, copy_of[removed], numbers[removed]),
         )
-
-    def _limits(self) -> dict[str, Any]:
-        given = {} if self.threshold is None else {"threshold": self.threshold}
-        return {**given, "max_new_words": self.max_new_words}
 
     def _shared(self, words: Words, documents: NDArray[np.int64], witnesses: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many keys each removed document shares with its witness."""
         if not len(documents):
             return np.zeros(0, np.int64)
         asked, place = np.unique(np.concatenate([documents, witnesses]), return_inverse=True)
-        shingles = shingles_of(words.take(asked), self.ngram)
+        shingles = shingles_of(_taken(words, asked), size=self.ngram)
         keys = band_keys(shingles, bands=self.bands, rows=self.rows, seed=self.seed)
         ours, theirs = place[: len(documents)], place[len(documents) :]
-        return (keys[ours] == keys[theirs]).sum(axis=1)
+        shared: NDArray[np.int64] = np.count_nonzero(keys[ours] == keys[theirs], axis=1)
+        return shared
 
 
-def _words(lists: pa.ChunkedArray) -> Words:
+def _words(lists: pa.Table) -> Words:
+    """The words of all rows; which of them are of scripts without spaces is null for rows where none is."""
+    hashes, offsets = _flat(lists["words"])
+    marks = lists["spaceless"]
+    if marks.null_count == len(marks):
+        return Words(hashes, offsets, None)
+    spaceless = np.zeros(len(hashes), np.bool_)
+    counts = np.diff(offsets)
+    marked = np.repeat(to_numpy(marks.is_valid()), counts)
+    spaceless[marked] = _flat(marks.filter(marks.is_valid()))[0]
+    return Words(hashes, offsets, spaceless)
+
+
+def _flat(lists: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
     whole = lists.combine_chunks()
-    whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0) if whole.num_chunks else array([], lists.type)
     offsets = to_numpy(whole.offsets).astype(np.int64)
-    return Words(to_numpy(whole.values)[offsets[0] : offsets[-1]], offsets - offsets[0])
+    return to_numpy(whole.values)[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def _taken(words: Words, rows: NDArray[np.int64]) -> Words:
+    counts = words.counts[rows]
+    offsets = np.append(0, np.cumsum(counts))
+    at = np.repeat(words.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+    return Words(words.hashes[at], offsets, None if words.spaceless is None else words.spaceless[at])
