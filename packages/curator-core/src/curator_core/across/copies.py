@@ -11,10 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core import storage
-from curator_core.across.decided import decided_rows
+from curator_core.across.decided import ROLL, decided_rows
 from curator_core.across.digests import digests
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.gather import batch_places
+from curator_core.across.losses import COLLECTIONS, noted, write_collections
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll
 from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
@@ -76,7 +77,7 @@ def exact_keys(
         chosen = array(rows.astype(np.int64))
         columns["id"] = stage.ids(table).take(chosen)
         columns["collection"] = collections.take(chosen)
-    return pa.table(columns), scoped.high[rows]
+    return noted(pa.table(columns), collections), scoped.high[rows]
 
 
 def write_keys(stage: Any, task: DocumentBatch, kind: str, table: pa.Table, places: NDArray[np.uint64]) -> FileRecord:
@@ -89,14 +90,14 @@ def write_keys(stage: Any, task: DocumentBatch, kind: str, table: pa.Table, plac
 
 
 def finish_keys(path: str, outputs: Sequence[FileRecord], kinds: Sequence[str]) -> None:
-    """The manifests of the shuffles of each kind, and the roll."""
+    """The manifests of the shuffles of each kind, the roll, and how many documents of which collection there are."""
     for kind in kinds:
         folder = storage.join(path, kind)
         records = [record for record in outputs if storage.parent(record.path) == folder]
         finish_partitioned(folder, records)
-    Roll.of([record for record in outputs if storage.parent(record.path) == folder]).write(
-        storage.join(path, "roll.arrow")
-    )
+        if kind == EXACT:
+            Roll.of(records).write(storage.join(path, ROLL))
+            write_collections([record.path for record in records], storage.join(path, COLLECTIONS))
 
 
 def partition_table(task: FileGroupTask) -> pa.Table | None:
@@ -147,7 +148,7 @@ class DecideCopies(ProcessingStage[FileGroupTask, FileGroupTask]):
         return False
 
     def setup(self, worker: Any) -> None:
-        self._batches = len(Roll.read(storage.join(self.keys, "roll.arrow")))
+        self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         preference = Preference.of(self.keep, type(self).__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from curator_core import storage
@@ -81,17 +81,21 @@ class Dedup(DocumentParameters, Workflow):
 
     # The steps ----------------------------------------------------------------------------------------------------
 
-    def _after(self, work_dir: str, keys: str, decided: str, settings: dict[str, Any]) -> Iterator[Pipeline | Step]:
+    def _after(self, work_dir: str, keys: str, decided: str, settings: dict[str, Any]) -> Iterator[Step]:
         """From what was decided to the table, and from there to the documents."""
         folder = self.decisions_folder(work_dir)
         table = WriteDecisions(path=folder, keys=keys, decided_by=settings)
-        yield Step(Pipeline([Partitions(path=decided), table], name="table"), frees=[work_dir])
+        steps = [Step(Pipeline([Partitions(path=decided), table], name="table"))]
         if self.removed is not None:
             gone = ApplyDecisions(path=folder, mode="removed")
-            yield Pipeline([self._reader(), gone, writer_of(self.removed, self._format())], name="removed")
+            steps.append(Step(Pipeline([self._reader(), gone, writer_of(self.removed, self._format())], name="removed")))
         writer = self.writer
         if writer is None and self.path is not None:
             writer = writer_of(self.path, self._format())
         if writer is not None:
             applied = ApplyDecisions(path=folder, mode=self.mode)
-            yield Step(Pipeline([self._reader(), applied, writer], name="apply"), counts=True)
+            steps.append(Step(Pipeline([self._reader(), applied, writer], name="apply"), counts=True))
+        # Given back at the end and no sooner: a run that is resumed asks what there was to do by what lies there.
+        steps[-1] = replace(steps[-1], frees=[work_dir])
+        for step in steps:  # noqa: UP028 - `yield from` a list cannot take what came of a step
+            yield step

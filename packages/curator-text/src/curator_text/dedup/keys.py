@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from curator_core import storage
 from curator_core.across.copies import EXACT, Copies, exact_keys, finish_keys, partition_table, write_keys
+from curator_core.across.decided import ROLL
 from curator_core.across.documents import DocumentParameters, collection_salts
 from curator_core.across.gather import batch_places
 from curator_core.across.preference import Preference
@@ -113,7 +114,7 @@ class FindCandidates(ProcessingStage[FileGroupTask, FileGroupTask]):
         return False
 
     def setup(self, worker: Any) -> None:
-        self._batches = len(Roll.read(storage.join(self.keys, "roll.arrow")))
+        self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = partition_table(task)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core import storage
+from curator_core.across.decided import ROLL
 from curator_core.across.digests import digests
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.gather import BatchRows
@@ -50,7 +51,7 @@ class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupT
         return False
 
     def setup(self, worker: Any) -> None:
-        self._roll = Roll.read(storage.join(self.keys, "roll.arrow"))
+        self._roll = Roll.read(storage.join(self.keys, ROLL))
         self._copies = BatchRows(self.copies, len(self._roll))
 
     def process(self, task: DocumentBatch) -> FileGroupTask:

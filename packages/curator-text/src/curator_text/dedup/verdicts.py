@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core import storage
-from curator_core.across.decided import decided_rows
+from curator_core.across.decided import ROLL, decided_rows
 from curator_core.across.gather import batch_places
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll
@@ -55,7 +55,7 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
         return False
 
     def setup(self, worker: Any) -> None:
-        self._batches = len(Roll.read(storage.join(self.keys, "roll.arrow")))
+        self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         pieces = [piece for _, piece in partition_pieces(task)]
