@@ -88,7 +88,9 @@ class Dedup(DocumentParameters, Workflow):
         steps = [Step(Pipeline([Partitions(path=decided), table], name="table"))]
         if self.removed is not None:
             gone = ApplyDecisions(path=folder, mode="removed")
-            steps.append(Step(Pipeline([self._reader(), gone, writer_of(self.removed, self._format())], name="removed")))
+            steps.append(
+                Step(Pipeline([self._reader(), gone, writer_of(self.removed, self._format())], name="removed"))
+            )
         writer = self.writer
         if writer is None and self.path is not None:
             writer = writer_of(self.path, self._format())
