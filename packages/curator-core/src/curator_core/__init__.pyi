@@ -1,6 +1,8 @@
 # Made from _HOME in __init__.py; not for editing: `make generate` renews it.
 
 from curator_core.accounts.accounts import Accounts as Accounts
+from curator_core.across.apply import ApplyDecisions as ApplyDecisions
+from curator_core.across.lookup import Lookup as Lookup
 from curator_core.config.build import build_stage as build_stage
 from curator_core.config.dump import dump_pipeline as dump_pipeline
 from curator_core.config.pipeline_file import load_pipeline as load_pipeline
@@ -64,6 +66,7 @@ __all__ = [
     "AccountingError",
     "Accounts",
     "AddId",
+    "ApplyDecisions",
     "BaseExecutor",
     "BaseStageAdapter",
     "Cast",
@@ -81,6 +84,7 @@ __all__ = [
     "GroupRunner",
     "Limit",
     "LocalExecutor",
+    "Lookup",
     "Machine",
     "MadeFor",
     "Merge",

@@ -133,11 +133,12 @@ class Twice(Workflow):
     paths: str
     path: str
 
-    def pipelines(self, work_dir: str) -> list[Pipeline]:
+    def steps(self, work_dir: str) -> Iterator[Pipeline]:
         between = join(work_dir, "between")
         first = [FilePartitioning(paths=self.paths), Read(), Write(path=between)]
         second = [FilePartitioning(paths=between, extensions=["txt"]), Read(), Write(path=self.path)]
-        return [Pipeline(first, name="first"), Pipeline(second, name="second")]
+        yield Pipeline(first, name="first")
+        yield Pipeline(second, name="second")
 '''
 
 PIPELINE = """
@@ -421,15 +422,17 @@ def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project)
     )
     (curate.folder / "w.yaml").write_text(text)
     assert curate("plan", "w.yaml") == DONE
-    assert "first: 3 stages" in curate.out
-    assert "second: 3 stages" in curate.out
+    assert "Twice: 2 steps on this machine" in curate.out
+    assert "step 1  first" in curate.out
+    assert "step 2  second\n  reads " in curate.out
+    assert "which step 'first' leaves" in curate.out
     assert curate("run", "w.yaml", "--run-dir", "both", "--json") == DONE
     summary = json.loads(curate.out)
-    assert [step["name"] for step in summary["pipelines"]] == ["first", "second"]
-    assert [step["rows_written"] for step in summary["pipelines"]] == [12, 12]
+    assert [step["name"] for step in summary["steps"]] == ["first", "second"]
+    assert [step["rows_out"] for step in summary["steps"]] == [12, 12]
     assert len(curate.written()) == 12
     assert curate("run", "w.yaml", "--run-dir", "both", "--resume") == DONE
-    assert curate.out.count("4 of them complete before") == 2
+    assert curate.out.count("4 of them complete before") == 1
     assert curate("verify", "both") == DONE
     assert curate.out == "8 files are as they were written\n"
     assert curate("rejects", "both") == DONE

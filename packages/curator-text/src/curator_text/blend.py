@@ -14,11 +14,11 @@ import xxhash
 
 from curator_core.arrow.arrays import array
 from curator_core.arrow.json_column import values_of
+from curator_core.arrow.kinds import EXACT
 from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_different
-from curator_text.kinds import EXACT
 
 # More copies than anybody wants, and few enough to hold in memory.
 _MOST_COPIES = 10_000

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array
 from curator_core.arrow.json_column import JSON
+from curator_core.arrow.kinds import as_whole, has_floats, is_late, is_whole
 from curator_core.errors import UsageError
-from curator_text.kinds import as_whole, has_floats, is_late, is_whole
 
 # Rows that are Python objects at a time: enough to forget the cost of a slice, few enough to stay in the cache.
 _SLICE_ROWS = 256

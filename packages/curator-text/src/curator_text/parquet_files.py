@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from curator_core import storage
+from curator_core.arrow.kinds import one_schema
+from curator_core.arrow.widening import keeps_values
 from curator_core.model.task import FileRecord
-from curator_text.kinds import one_schema
-from curator_text.widening import fitted, keeps_values
+from curator_text.widening import fitted
 
 # Ends of files that are read at a time: most of the time they are on their way.
 _THREADS = 16

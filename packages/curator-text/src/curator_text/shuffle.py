@@ -21,6 +21,8 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.json_column import values_of
+from curator_core.arrow.kinds import one_schema
+from curator_core.arrow.widening import keeps_values
 from curator_core.errors import UsageError
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, ProcessingStage, SourceStage
@@ -29,10 +31,9 @@ from curator_core.pipeline import Pipeline
 from curator_core.stages.files import parse_bytes
 from curator_core.workflow import Workflow
 from curator_text.blend import check_seed, hashes
-from curator_text.kinds import one_schema
 from curator_text.readers.jsonl import JsonlReader
 from curator_text.readers.parquet import ParquetReader
-from curator_text.widening import fitted, keeps_values
+from curator_text.widening import fitted
 from curator_text.writers import JsonlWriter, ParquetWriter
 
 MANIFEST = "_shuffle.json"
@@ -275,9 +276,9 @@ class GlobalShuffle(Workflow):
     def __post_init__(self) -> None:
         if self.format not in ("jsonl", "parquet"):
             raise UsageError(f"GlobalShuffle.format must be 'jsonl' or 'parquet', not {self.format!r}")
-        self.pipelines("work")  # each stage checks what it is given
+        list(self.steps("work"))  # each stage checks what it is given
 
-    def pipelines(self, work_dir: str) -> list[Pipeline]:
+    def steps(self, work_dir: str) -> Iterator[Pipeline]:
         between = storage.join(work_dir, "partitions")
         out: dict[str, Any] = {"path": self.path, "target_size": self.target_size}
         if self.compression is not None:
@@ -285,10 +286,8 @@ class GlobalShuffle(Workflow):
         reader = JsonlReader(paths=self.paths) if self.format == "jsonl" else ParquetReader(paths=self.paths)
         writer = JsonlWriter(**out) if self.format == "jsonl" else ParquetWriter(**out)
         scatter = ShuffleWriter(path=between, key_column=self.key_column, seed=self.seed, partitions=self.partitions)
-        return [
-            Pipeline([reader, scatter], name="scatter"),
-            Pipeline([ShuffleReader(path=between, memory=self.memory), writer], name="gather"),
-        ]
+        yield Pipeline([reader, scatter], name="scatter")
+        yield Pipeline([ShuffleReader(path=between, memory=self.memory), writer], name="gather")
 
 
 def _first(partition: int, partitions: int) -> int:

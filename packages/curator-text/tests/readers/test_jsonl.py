@@ -12,13 +12,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curator_core.arrow.json_column import JSON
+from curator_core.arrow.kinds import one_schema
+from curator_core.arrow.widening import keeps_values
 from curator_core.errors import UsageError
 from curator_text.json_text import json_lines
-from curator_text.kinds import one_schema
 from curator_text.readers import JsonlReader, _bytes, jsonl
 from curator_text.readers._bytes import Block, line_blocks
 from curator_text.readers.jsonl import JsonlRead
-from curator_text.widening import fitted, keeps_values
+from curator_text.widening import fitted
 
 from .helpers import COMPRESS, read_all, read_files
 

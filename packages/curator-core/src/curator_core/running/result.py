@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -34,6 +34,25 @@ class RunProgress:
     seconds: float = 0.0
     tally: Tally = field(default_factory=Tally)
     state: str = "running"
+    # Of a workflow: which step this is, of how many where that is clear from the start, and what the step is called.
+    step: int = 0
+    steps: int | None = None
+    step_name: str = ""
+
+
+@dataclass
+class StepSummary:
+    """What came of one step of a workflow; ``steps`` are those of a step that is a workflow itself."""
+
+    name: str
+    state: str = "running"
+    folder: str = ""  # its own run directory, relative to the workflow's
+    complete_before: bool = False  # an earlier attempt has finished it, and this one had nothing to do
+    sources: int = 0
+    rows_in: int = 0
+    rows_out: int = 0
+    seconds: float = 0.0
+    steps: list[StepSummary] = field(default_factory=list)
 
 
 @dataclass
@@ -76,6 +95,9 @@ class RunSummary:
     warnings: list[str] = field(default_factory=list)
     decisions: list[str] = field(default_factory=list)
     plans: list[PlanShare] = field(default_factory=list)  # empty where everything was made under the present one
+    steps: list[StepSummary] = field(
+        default_factory=list
+    )  # of a workflow; what else is here is of the step that counts
 
     @property
     def exit_code(self) -> int:
@@ -85,6 +107,11 @@ class RunSummary:
     def rows_in(self) -> int:
         """Rows that were read: those of the stage that was given the most."""
         return max((stage.rows_in for stage in self.stages), default=0)
+
+    @property
+    def rows_out(self) -> int:
+        """Rows that the last stage let through."""
+        return self.stages[-1].rows_out if self.stages else 0
 
     @property
     def rows_dropped(self) -> int:
@@ -100,6 +127,20 @@ class RunSummary:
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "exit_code": self.exit_code}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RunSummary:
+        """The summary that `as_dict` made; what an earlier version did not record has its default."""
+        known = {field.name for field in fields(cls)}
+        found = cls(**{key: value for key, value in content.items() if key in known})
+        found.stages = [StageTotals(**stage) for stage in content.get("stages", ())]
+        found.plans = [PlanShare(**share) for share in content.get("plans", ())]
+        found.steps = [_step(step) for step in content.get("steps", ())]
+        return found
+
+
+def _step(content: Mapping[str, Any]) -> StepSummary:
+    return StepSummary(**{**content, "steps": [_step(step) for step in content.get("steps", ())]})
 
 
 class RunStream(Iterator[Task[Any]]):

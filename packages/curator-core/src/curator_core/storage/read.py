@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import pyarrow as pa
+
 from curator_core.storage.errors import explained
 from curator_core.storage.names import AnyPath, fixed_base, is_local, join, local_path, natural_key
 from curator_core.storage.stores import open_remote, protocol_of
@@ -38,6 +40,14 @@ def open_input(path: AnyPath) -> BinaryIO:
             return Path(local_path(path)).open("rb")
         filesystem, name = open_remote(path)
         return cast(BinaryIO, filesystem.open(name, "rb"))
+
+
+def open_arrow(path: AnyPath) -> pa.NativeFile:
+    """A file for Arrow to read from; one on this machine is mapped into memory, so that only what is looked at is read."""
+    with explained("read", path):
+        if is_local(path):
+            return pa.memory_map(local_path(path))
+        return pa.PythonFile(open_input(path), mode="r")
 
 
 def read_bytes(path: AnyPath) -> bytes:

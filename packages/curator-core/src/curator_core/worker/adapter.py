@@ -27,7 +27,15 @@ from curator_core.errors import FATAL, AccountingError, CuratorError, StageError
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import child_id
 from curator_core.model.recorder import CallRecorder, Recorder, Reject
-from curator_core.model.stage import ANY_COLUMNS, FanOut, Merge, accepted_tasks, needed_columns, overrides
+from curator_core.model.stage import (
+    ANY_COLUMNS,
+    FanOut,
+    Merge,
+    accepted_tasks,
+    added_columns,
+    needed_columns,
+    overrides,
+)
 from curator_core.model.task import DocumentBatch, FileGroupTask, StagePerfStats, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.worker.balance import ROWS, Amount, Balance, balance
@@ -625,9 +633,7 @@ class BaseStageAdapter:
         if not any(issubclass(kind, accepted) for accepted in self._accepts):
             wanted = " or ".join(accepted.__name__ for accepted in self._accepts)
             raise AccountingError(f"stage {self.name!r} takes {wanted}, but was given {kind.__name__}")
-        needs = tuple(needed_columns(self.stage, kind))
-        may_be_there = {ANY_COLUMNS, *needs, *self.stage.replaces()}
-        return needs, tuple(column for column in self.stage.outputs() if column not in may_be_there)
+        return tuple(needed_columns(self.stage, kind)), tuple(added_columns(self.stage, kind))
 
 
 @dataclass(slots=True)

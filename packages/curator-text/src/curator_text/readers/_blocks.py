@@ -4,7 +4,7 @@ A block goes through Arrow's own JSON parser, with the types fixed beforehand so
 timestamps of texts). What it does not refuse, and yet is not one valid object per line, is checked here: text that is not
 UTF-8, two objects in a line, one object over two lines, NaN, integers that a double cannot hold. A block that fails in any
 way is cut into small ones; the small ones that fail are read line by line with Python's parser, which says what is wrong
-with which line, and gives columns types that hold what the first lines of the file did not have (`curator_text.kinds`).
+with which line, and gives columns types that hold what the first lines of the file did not have (`curator_core.arrow.kinds`).
 
 How a value comes out as JSON depends on the value and on the first lines of its file, and never on the block that it
 stands in: blocks are cut differently by every `batch_bytes`, and by every number of ranges.
@@ -23,11 +23,12 @@ import pyarrow.json as pj
 
 from curator_core.arrow.arrays import array
 from curator_core.arrow.json_column import JSON
+from curator_core.arrow.kinds import EXACT, Kinds, aligner, has_floats, marked, one_schema
+from curator_core.arrow.widening import keeps_values
 from curator_text.json_text import value_text
-from curator_text.kinds import EXACT, Kinds, aligner, has_floats, marked, one_schema
 from curator_text.readers._lines import MOST_LEVELS, BadLine, parse_line
 from curator_text.readers._schema import Check
-from curator_text.widening import fitted, keeps_values
+from curator_text.widening import fitted
 
 _PIECES = 16
 _PYTHON = {pa.string(): str, pa.int64(): int, pa.uint64(): int, pa.float64(): float, pa.bool_(): bool}

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from curator_core.arrow.json_column import JSON
+from curator_core.arrow.kinds import EXACT
 from curator_core.errors import UsageError, nearest
 from curator_text.json_text import value_text
-from curator_text.kinds import EXACT
 from curator_text.readers._lines import BadLine
 
 _LIST = re.compile(r"\s*list\s*<(.*)>\s*", re.DOTALL)

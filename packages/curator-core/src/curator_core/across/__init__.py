@@ -1,0 +1,1 @@
+"""Work across rows: shuffles, groups, the numbers of documents, and tables of decisions."""

@@ -1,0 +1,597 @@
+"""How do rows get to partitions, so that one task sees all rows of a kind, with no memory holding the data?
+
+Each row has a *place*, 64 bits that say where in an order it stands. The places are cut into equal ranges, the partitions.
+`write_partitioned` lays the rows of one batch out by place in one file; `finish_partitioned` writes the manifest of all
+files; `Partitions` makes a task of each partition that has rows; `partition_pieces` and `partition_sorted` read it. The
+order is that of the places, and rows of one place keep the order of the input, so neither the number of files nor that of
+partitions or workers shows in the result.
+
+A file is Arrow IPC, uncompressed: rows by partition, in record batches of 64 KiB or more where there is as much, which end
+where a partition does. So a partition is read from a file with one look at its footer and one read of what it holds. A
+file may also hold what several files held, one behind the other within each partition; then each record batch says how
+many rows came from which.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import JSON
+from curator_core.arrow.kinds import one_schema
+from curator_core.arrow.widening import fitted, keeps_values
+from curator_core.errors import CuratorError, UsageError, check_whole
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import SourceStage
+from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
+
+MANIFEST = "_shuffle.json"
+PLACE = "place"
+MOST_PARTITIONS = 1 << 16
+
+_LAYOUT = b"curator.shuffle"
+_RUNS = b"curator.runs"
+_END = 1 << 64
+# A record batch costs some hundred bytes and as many microseconds: fewer rows than this are not worth one of their own.
+_LEAST_BATCH_BYTES = 1 << 16
+_MOST_BATCH_BYTES = 1 << 22
+_MOST_OPEN = 128
+_MOST_OPEN_BYTES = 1 << 30
+
+# Gives a table the columns and types of a schema.
+type Fit = Callable[[pa.Table, pa.Schema], pa.Table]
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def write_partitioned(
+    path: str,
+    table: pa.Table,
+    places: NDArray[np.uint64],
+    partitions: int,
+    *,
+    column: str = PLACE,
+    notes: Mapping[str, int] | None = None,
+    durable: bool = False,
+) -> FileRecord:
+    """Write a table to one file with its rows in the order of their ``places``, which go into ``column``.
+
+    Partition *p* of ``partitions`` holds the places in [p·2⁶⁴/partitions, (p+1)·2⁶⁴/partitions). A column of that name in
+    the table must hold these same places. ``notes`` are numbers about the file that `notes_of` finds again.
+
+    Without ``durable`` nothing waits until the file is on disk. After a crash of the whole machine it may be damaged; its
+    reader detects that.
+    """
+    check_partitions("write_partitioned: partitions", partitions)
+    if table.num_rows != len(places):
+        raise UsageError(f"write_partitioned: {len(places)} places for {table.num_rows} rows")
+    if column in table.column_names:
+        if table.schema.field(column).type != pa.uint64() or not np.array_equal(to_numpy(table[column]), places):
+            raise UsageError(
+                f"a column is called {column!r}, the name that the shuffle needs for the places of rows: rename it before"
+            )
+        table = table.drop_columns([column])
+    order = sorted_order(places)
+    places = places[order]
+    table = table.unify_dictionaries().combine_chunks().take(array(order)).append_column(column, array(places))
+    edges = np.append(np.searchsorted(places, _starts(partitions)), len(places)).astype(np.int64)
+    with storage.write_atomic(path, durable=durable) as out:
+        _write(out, table, edges, column, notes or {})
+    return out.record(rows=table.num_rows)
+
+
+def notes_of(record: FileRecord) -> dict[str, int]:
+    """The ``notes`` that `write_partitioned` was given for a file."""
+    file, _ = _open(record.path, record.bytes)
+    with file:
+        notes: dict[str, int] = json.loads(file.schema.metadata[_LAYOUT])["notes"]
+    return notes
+
+
+def sorted_order(values: NDArray[Any]) -> NDArray[np.int64]:
+    """What ``np.argsort(values, kind="stable")`` gives, several times as fast where few values are equal."""
+    order = np.argsort(values)
+    ranked = values[order]
+    same = ranked[1:] == ranked[:-1]
+    ties = int(np.count_nonzero(same))
+    if not ties:
+        return order
+    if ties > len(values) // 4:
+        return np.argsort(values, kind="stable")
+    tied = np.zeros(len(values), np.bool_)
+    tied[1:] = same
+    tied[:-1] |= same
+    at = np.flatnonzero(tied)
+    rows = order[at]
+    order[at] = rows[np.lexsort((rows, ranked[at]))]
+    return order
+
+
+def check_partitions(what: str, partitions: int) -> None:
+    """Raise `UsageError` unless there may be as many partitions."""
+    check_whole(what, partitions)
+    if partitions > MOST_PARTITIONS:
+        raise UsageError(f"{what} must be {MOST_PARTITIONS} at most, not {partitions!r}")
+
+
+def first_place(partition: int, partitions: int) -> int:
+    """The lowest place of a partition; of the one behind the last, 2⁶⁴."""
+    return -(-partition * _END // partitions)
+
+
+@functools.lru_cache(maxsize=8)
+def _starts(partitions: int) -> NDArray[np.uint64]:
+    return np.array([first_place(number, partitions) for number in range(partitions)], np.uint64)
+
+
+def _write(out: Any, table: pa.Table, edges: NDArray[np.int64], column: str, notes: Mapping[str, int]) -> None:
+    """Write rows of which ``edges[p]`` to ``edges[p + 1]`` are those of partition *p*."""
+    row_bytes = max(1, table.nbytes // max(1, table.num_rows))
+    cuts = _cuts(edges, max(1, _LEAST_BATCH_BYTES // row_bytes), max(1, _MOST_BATCH_BYTES // row_bytes))
+    parts = [table.slice(start, stop - start).to_batches() for start, stop in itertools.pairwise(cuts)]
+    batches = [batch for part in parts for batch in part if batch.num_rows]
+    starts = np.cumsum([0, *(batch.num_rows for batch in batches)])[:-1]
+    layout = {
+        "column": column,
+        "partitions": len(edges) - 1,
+        "bytes": table.nbytes,
+        "notes": dict(notes),
+        "edges": _packed(np.diff(edges)),
+        "batches": _packed(np.diff(starts, append=len(table))),
+    }
+    schema = table.schema.with_metadata({**(table.schema.metadata or {}), _LAYOUT: json.dumps(layout).encode()})
+    with pa.ipc.new_file(out, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+
+
+def _cuts(edges: NDArray[np.int64], least: int, most: int) -> list[int]:
+    """Where record batches begin and end: at edges of partitions, ``least`` rows apart or more, and ``most`` at most."""
+    rows = int(edges[-1])
+    wanted = edges[np.searchsorted(edges, np.arange(least, rows, least))]
+    cuts = np.unique(np.concatenate([[0], wanted, [rows]])).tolist()
+    fine = [at for start, stop in itertools.pairwise(cuts) for at in range(start, stop, most)]
+    return [*fine, rows] if rows else [0, 0]
+
+
+def _packed(numbers: NDArray[np.int64]) -> str:
+    return base64.b64encode(zlib.compress(numbers.astype("<u4").tobytes(), 1)).decode()
+
+
+def _unpacked(text: str) -> NDArray[np.int64]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<u4").astype(np.int64)
+
+
+# The manifest --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffleFile:
+    """A file of a shuffle, which holds the rows of ``count`` files that stages wrote, from number ``first`` on."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of partitioned rows holds.
+
+    ``schema`` is that of the rows without ``column``, which holds their places. ``rows`` and ``bytes`` are those of each
+    partition; the bytes are an estimate, from the share of each file's rows. ``names`` are those of the files that stages
+    wrote, in lineage order; `partition_pieces` numbers pieces by their place among them.
+    """
+
+    folder: str
+    partitions: int
+    column: str
+    schema: pa.Schema
+    rows: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+    files: list[ShuffleFile]
+    names: list[str]
+    facts: dict[str, Any]
+    # Files that stay open from one partition to the next, by number, where they are few and small enough: a file that is
+    # mapped keeps its place on disk also when it is removed.
+    _open: dict[int, tuple[Any, _Layout]] = field(default_factory=dict, repr=False, compare=False)
+
+    @functools.cached_property
+    def _stays_open(self) -> bool:
+        small = len(self.files) <= _MOST_OPEN and sum(file.bytes for file in self.files) <= _MOST_OPEN_BYTES
+        return small and storage.is_local(self.folder)
+
+    @contextlib.contextmanager
+    def opened(self, number: int) -> Iterator[tuple[Any, _Layout]]:
+        """The reader of a file, and where in it what is."""
+        if number in self._open:
+            yield self._open[number]
+            return
+        file = self.files[number]
+        if self._stays_open:
+            self._open[number] = found = _open(file.path, file.bytes)
+            yield found
+            return
+        source, layout = _open(file.path, file.bytes)
+        with source:
+            yield source, layout
+
+    @property
+    def schema_with_places(self) -> pa.Schema:
+        return self.schema.append(pa.field(self.column, pa.uint64()))
+
+
+def finish_partitioned(
+    folder: str,
+    records: Sequence[FileRecord],
+    *,
+    partitions: int | None = None,
+    json_allowed: bool = False,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the manifest of the files that `write_partitioned` left in ``folder``; ``records`` are in lineage order.
+
+    It is what a stage's `finish` calls. ``partitions`` is only looked at where there is no file. ``facts`` are kept in the
+    manifest for the reader. Where the files have columns of different types, the manifest has one that holds all of their
+    values; if only JSON does, that is an error, unless ``json_allowed``: then the reader must say how to spell values.
+    """
+    schemas: dict[bytes, list[FileRecord]] = {}  # equal schemas may still differ in their metadata
+    layouts: list[_Layout] = []
+    for record in records:
+        file, layout = _open(record.path, record.bytes)
+        with file:
+            plain = _plain(file.schema, layout.column).serialize().to_pybytes()
+        schemas.setdefault(plain, []).append(record)
+        if layouts and (layout.partitions, layout.column) != (layouts[0].partitions, layouts[0].column):
+            raise CuratorError(
+                f"{records[0].path!r} has {layouts[0].partitions} partitions and {record.path!r} has {layout.partitions}: "
+                "files of one shuffle must have as many: write all of them again (fresh=True, --fresh)"
+            )
+        layouts.append(layout)
+    count = layouts[0].partitions if layouts else partitions or 1
+    rows, size = np.zeros(count, np.int64), np.zeros(count, np.float64)
+    for layout in layouts:
+        each = np.diff(layout.edges)
+        rows += each
+        size += each * (layout.bytes / max(1, layout.rows))
+    names = [storage.relative(record.path, folder) for record in records]
+    files = [
+        ShuffleFile(name, record.rows, record.bytes, record.sha256, number, 1)
+        for number, (name, record) in enumerate(zip(names, records, strict=True))
+    ]
+    schema = _schema_of_all(schemas, json_allowed)
+    column = layouts[0].column if layouts else PLACE
+    _write_manifest(
+        Manifest(folder, count, column, schema, rows, np.ceil(size).astype(np.int64), files, names, dict(facts or {}))
+    )
+
+
+def _write_manifest(manifest: Manifest) -> None:
+    content = {
+        "partitions": manifest.partitions,
+        "column": manifest.column,
+        "facts": manifest.facts,
+        "schema": base64.b64encode(manifest.schema.serialize().to_pybytes()).decode(),
+        "rows": manifest.rows.tolist(),
+        "bytes": manifest.bytes.tolist(),
+        "files": [[f.path, f.rows, f.bytes, f.sha256, f.first, f.count] for f in manifest.files],
+        "names": manifest.names,
+    }
+    storage.write_bytes_atomic(storage.join(manifest.folder, MANIFEST), json.dumps(content).encode())
+
+
+def read_manifest(path: str) -> Manifest:
+    """The manifest of a folder, given the folder or, as tasks have it, the manifest's own path."""
+    if storage.file_name(path) != MANIFEST:
+        path = storage.join(path, MANIFEST)
+    return _manifest_of(path, storage.fingerprint(path))
+
+
+@functools.lru_cache(maxsize=1)  # a worker reads one partition after the other
+def _manifest_of(path: str, _: str) -> Manifest:
+    content = json.loads(storage.read_bytes(path))
+    folder = storage.parent(path)
+    return Manifest(
+        folder=folder,
+        partitions=content["partitions"],
+        column=content["column"],
+        schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(content["schema"]))),
+        rows=np.array(content["rows"], np.int64),
+        bytes=np.array(content["bytes"], np.int64),
+        files=[ShuffleFile(storage.join(folder, name), *rest) for name, *rest in content["files"]],
+        names=content["names"],
+        facts=content["facts"],
+    )
+
+
+def _schema_of_all(schemas: Mapping[bytes, Sequence[FileRecord]], json_allowed: bool) -> pa.Schema:
+    if not schemas:
+        return pa.schema([])
+    kinds = [pa.ipc.read_schema(pa.py_buffer(schema)) for schema in schemas]
+    records = list(schemas.values())
+
+    def fits(number: int, name: str, kind: pa.DataType) -> bool:
+        return all(_keeps(record, name, kind) for record in records[number])
+
+    schema = one_schema(kinds, fits)
+    for part in schema:
+        if part.type == JSON and not json_allowed:
+            found = {
+                kind.field(part.name).type: records[at][0].path
+                for at, kind in enumerate(kinds)
+                if part.name in kind.names
+            }
+            if JSON not in found:
+                where = " and ".join(f"{kind} in {path!r}" for kind, path in itertools.islice(found.items(), 2))
+                raise UsageError(
+                    f"column {part.name!r} is {where}, and no one type holds the values of both: give both one type in a "
+                    "stage before (Cast), or leave the column out"
+                )
+    return schema
+
+
+def _keeps(record: FileRecord, name: str, kind: pa.DataType) -> bool:
+    """Whether a column of a file keeps its values in a type."""
+    file, _ = _open(record.path, record.bytes)
+    with file:
+        return all(keeps_values(file.get_batch(number).column(name), kind) for number in range(file.num_record_batches))
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Partitions(SourceStage[FileGroupTask]):
+    """Names the partitions of a shuffle that have rows; each is a source, with its number in ``_metadata["partition"]``.
+
+    With ``empty_too`` a shuffle of no rows at all gives its first partition, so that a reader can say which columns there
+    are.
+    """
+
+    path: str
+    empty_too: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path:
+            raise UsageError(f"{type(self).__name__}.path must be the folder of a shuffle, not {self.path!r}")
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        place = storage.join(self.path, MANIFEST)
+        # A stage that writes several shuffles has one mark above all of them.
+        marks = (storage.join(folder, "_SUCCESS") for folder in (self.path, storage.parent(self.path)))
+        if not storage.exists(place) or not any(map(storage.exists, marks)):
+            raise UsageError(
+                f"{self.path!r} holds no complete shuffle: run the pipeline that writes it to its end first"
+            )
+        manifest = read_manifest(place)
+        generation = hashlib.sha256(storage.read_bytes(place)).hexdigest()[:16]
+        numbers: list[int] = np.flatnonzero(manifest.rows).tolist()
+        if not numbers and self.empty_too and manifest.files:
+            numbers = [0]
+        for number in numbers:
+            yield FileGroupTask(
+                data=[place],
+                task_id=source_id(f"part-{number:05d}", [str(manifest.partitions), str(number)]),
+                dataset_name=task.dataset_name,
+                _generation=generation,
+                _metadata={"partition": number},
+            )
+
+
+def partition_pieces(task: FileGroupTask, *, fit: Fit = fitted) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of a partition, file by file: the number of the file in the manifest, and its rows in order of place.
+
+    The places are in the manifest's ``column``. A table holds on to the memory of its own file's part alone.
+    """
+    held: list[pa.Table] = []
+    current = -1
+    for numbers, table in partition_tables(task, fit=fit):
+        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+        for start, stop in itertools.pairwise(cuts):
+            number = int(numbers[start])
+            if held and number != current:
+                yield current, pa.concat_tables(held)
+                held = []
+            current = number
+            held.append(table.slice(start, stop - start))
+    if held:
+        yield current, pa.concat_tables(held)
+
+
+def partition_tables(
+    task: FileGroupTask, *, low: int = 0, high: int = _END, fit: Fit = fitted
+) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+    """The rows of a partition with a place in [low, high), a few MiB at a time, with the number of each row's file.
+
+    The numbers never fall, and rows of one number are in the order of their places.
+    """
+    (place,) = task.data
+    manifest = read_manifest(place)
+    partition: int = task._metadata["partition"]
+    whole = low <= first_place(partition, manifest.partitions) and high >= first_place(
+        partition + 1, manifest.partitions
+    )
+    schema = manifest.schema_with_places
+    for at in range(len(manifest.files)):
+        for numbers, batch in _batches(manifest, at, partition):
+            if whole:
+                yield numbers, fit(_unmarked(batch), schema)
+                continue
+            places = to_numpy(batch.column(manifest.column))
+            within = np.flatnonzero((places >= np.uint64(low)) & (places <= np.uint64(high - 1)))
+            if len(within):
+                yield numbers[within], fit(_unmarked(batch.take(array(within))), schema)
+
+
+def partition_sorted(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> Iterator[pa.Table]:
+    """The rows of a partition in the order of place, file, and order in the file, in tables of about ``memory`` or less.
+
+    About three times ``memory`` is held. Rows of one place stand in one table, unless they are more than ``memory``.
+    """
+    column = read_manifest(task.data[0]).column
+    for span in partition_spans(task, memory, fit=fit):
+        if span.tables is None:  # rows of one place are in order as they come
+            yield from (table for _, table in span.read())
+            continue
+        table = pa.concat_tables(span.tables).unify_dictionaries().combine_chunks()
+        span.tables.clear()
+        # Pieces are sorted runs, which this kind of sort merges.
+        order = np.argsort(to_numpy(table[column]), kind="stable")
+        yield table.take(array(order)).combine_chunks()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of places [low, high) of a partition, with its rows where they fit the memory, in the order of files.
+
+    Where the rows of a single place do not fit, ``tables`` is None, and `read` gives them as often as they are wanted.
+    """
+
+    task: FileGroupTask
+    low: int
+    high: int
+    tables: list[pa.Table] | None
+    fit: Fit
+
+    def read(self) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """The rows from the files, as `partition_tables` gives them."""
+        return partition_tables(self.task, low=self.low, high=self.high, fit=self.fit)
+
+
+def partition_spans(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> Iterator[Span]:
+    """A partition cut into ranges of places that hold about ``memory`` or less, or a single place; in order.
+
+    A range that holds more is halved and read again. Ranges without rows are left out.
+    """
+    manifest = read_manifest(task.data[0])
+    partition: int = task._metadata["partition"]
+    low, high = (first_place(number, manifest.partitions) for number in (partition, partition + 1))
+    return _spans(task, low, high, memory, fit)
+
+
+def _spans(task: FileGroupTask, low: int, high: int, memory: int, fit: Fit) -> Iterator[Span]:
+    held: list[pa.Table] = []
+    size = 0
+    for _, table in partition_tables(task, low=low, high=high, fit=fit):
+        held.append(table)
+        size += table.nbytes
+        if size > memory:
+            break
+    else:
+        if held:
+            yield Span(task, low, high, held, fit)
+        return
+    held.clear()
+    if high - low == 1:
+        yield Span(task, low, high, None, fit)
+        return
+    middle = (low + high) // 2
+    yield from _spans(task, low, middle, memory, fit)
+    yield from _spans(task, middle, high, memory, fit)
+
+
+def _batches(manifest: Manifest, number: int, partition: int) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
+    """The rows of a partition in one file, with the number of the file that each was written to first."""
+    file = manifest.files[number]
+    with manifest.opened(number) as (source, layout):
+        low, high = layout.edges[partition : partition + 2].tolist()
+        if low == high:
+            return
+        first, last = (np.searchsorted(layout.starts, [low, high - 1], "right") - 1).tolist()
+        for at in range(first, last + 1):
+            with _damage(file.path):
+                if file.count == 1:
+                    batch = source.get_batch(at)
+                    numbers = np.full(batch.num_rows, file.first, np.int64)
+                else:
+                    batch, extra = source.get_batch_with_custom_metadata(at)
+                    runs = _unpacked(extra[_RUNS].decode()).reshape(2, -1)
+                    numbers = np.repeat(runs[0] + file.first, runs[1])
+            before = int(layout.starts[at])
+            start, stop = max(0, low - before), min(batch.num_rows, high - before)
+            if (start, stop) != (0, batch.num_rows):
+                numbers = numbers[start:stop]
+                # A slice holds on to the whole, which is memory of this process unless the file is mapped.
+                if storage.is_local(file.path):
+                    batch = batch.slice(start, stop - start)
+                else:
+                    batch = batch.take(array(np.arange(start, stop)))
+            yield numbers, batch
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the partitions of a file begin and end, and where its record batches begin, in rows."""
+
+    column: str
+    partitions: int
+    rows: int
+    bytes: int
+    edges: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> _Layout:
+        found = json.loads(schema.metadata[_LAYOUT])
+        edges = np.concatenate([[0], np.cumsum(_unpacked(found["edges"]))])
+        starts = np.cumsum(np.append(0, _unpacked(found["batches"])))[:-1]
+        return cls(found["column"], found["partitions"], int(edges[-1]), found["bytes"], edges, starts)
+
+
+def _open(path: str, size: int) -> tuple[Any, _Layout]:
+    """A file of a shuffle, open; an error that names it where it is not what was written."""
+    source = storage.open_arrow(path)
+    with _damage(path):
+        found = source.size()
+        if found != size:
+            raise CuratorError(f"{path!r} has {found} bytes, and {size} were written: {_AGAIN}")
+        file = pa.ipc.open_file(source)
+    if _LAYOUT not in (file.schema.metadata or {}):
+        raise CuratorError(f"{path!r} is no file of a shuffle: {_AGAIN}")
+    return file, _Layout.of(file.schema)
+
+
+_AGAIN = (
+    "the machine may have gone down while it was written; run the step that writes it again with fresh=True (--fresh)"
+)
+
+
+@contextlib.contextmanager
+def _damage(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CuratorError(f"{path!r} cannot be read ({error}): {_AGAIN}") from error
+
+
+def _plain(schema: pa.Schema, column: str) -> pa.Schema:
+    """The schema as it was before the shuffle."""
+    metadata = {key: value for key, value in (schema.metadata or {}).items() if key != _LAYOUT}
+    return schema.remove(schema.get_field_index(column)).with_metadata(metadata or None)
+
+
+def _unmarked(batch: pa.RecordBatch) -> pa.Table:
+    """A batch as a table, without what only the file needs to know."""
+    metadata = {key: value for key, value in (batch.schema.metadata or {}).items() if key != _LAYOUT}
+    return pa.Table.from_batches([batch]).replace_schema_metadata(metadata or None)

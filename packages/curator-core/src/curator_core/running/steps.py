@@ -1,0 +1,262 @@
+"""The run directory of a workflow: which steps there are, how each stands, and what each has left for those after it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from curator_core import storage
+from curator_core.accounts.ledger import open_accounts
+from curator_core.accounts.source_list import GONE, SourceList
+from curator_core.errors import RunRefused
+from curator_core.model.task import Task
+from curator_core.planning.plan import Plan, difference
+from curator_core.running.attempt import WORKFLOW
+from curator_core.running.directory import RunDirectory
+from curator_core.running.options import RunOptions
+from curator_core.running.outputs import SUCCESS, Outputs, checksum
+from curator_core.running.result import RunProgress, RunSummary
+from curator_core.running.sources import Sources
+from curator_core.running.verdict import ordered_results
+from curator_core.running.workflow_plan import is_within
+
+STEPS, WORK = "steps", "work"
+
+
+@dataclass
+class StepRecord:
+    """What the run directory remembers of a step.
+
+    ``before`` is the fingerprint of what the steps before it had left when it began, and ``left`` of what it has left
+    itself. ``anew``: it has to begin anew and has not begun yet. ``freed``: the folders, relative to the run directory, that
+    went when it was complete.
+    """
+
+    name: str
+    folder: str
+    state: str = "running"
+    before: str = ""
+    left: str = ""
+    anew: bool = False
+    freed: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return self.state in ("done", "quarantined")
+
+
+@dataclass
+class EarlierSteps:
+    """What a run directory holds of the attempts before: nothing, or how far a workflow has come.
+
+    ``replaces``: the run began with a fresh start and is not complete, so it may still write over finished output.
+    """
+
+    attempt: int = 0
+    state: str = ""
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
+    replaces: bool = False
+    ours: bool = False  # a workflow has run here: ``steps`` and ``work`` are its own
+    warnings: list[str] = field(default_factory=list)
+
+    def given_back_from(self, number: int) -> list[str]:
+        """The folders that went with step ``number`` (the first is 1) or one after it."""
+        return [folder for record in list(self.steps.values())[number - 1 :] for folder in record.freed]
+
+
+def step_folder(number: int, name: str) -> str:
+    """Where the run directory of a step is, in that of its workflow."""
+    return f"{STEPS}/{number:02d}-{name}"
+
+
+def look(directory: RunDirectory, options: RunOptions) -> EarlierSteps:
+    """How far a workflow has come here; refused where this run may not go on with it. Writes nothing."""
+    try:
+        record = directory.read_json("run.json")
+    except RunRefused:
+        if not options.fresh:
+            raise
+        record = {}
+    ours = _is_workflow(directory, record)
+    for name in (STEPS, WORK):
+        if not ours and not directory.is_empty(name):
+            raise RunRefused(
+                f"{directory.path(name)!r} is there and no run of a workflow has made it: a workflow keeps its own files "
+                "there, so choose another run directory"
+            )
+    if record is None:
+        if options.retry:
+            raise RunRefused(f"{directory.url!r} holds no run to retry")
+        return EarlierSteps(replaces=options.fresh)
+    found = EarlierSteps(
+        int(record.get("attempt", 1)),
+        str(record.get("state", "")),
+        {step["folder"]: _record(step) for step in record.get("steps", ())},
+        dict(record.get("marks", {})),
+        bool(record.get("replaces")) and record.get("state") not in ("done", "quarantined"),
+        ours,
+    )
+    if options.fresh:
+        return EarlierSteps(marks=found.marks, replaces=True, ours=ours)
+    if not ours:
+        raise RunRefused(
+            f"{directory.url!r} holds the run of a pipeline, not of a workflow: choose another run directory, or start "
+            "over with fresh=True (--fresh)"
+        )
+    if not (options.resume or options.retry):
+        if any(step.complete or has_events(directory.path(step.folder)) for step in found.steps.values()):
+            raise RunRefused(
+                f"{directory.url!r} already holds a run ({found.state or 'unfinished'}): continue it with resume=True "
+                "(--resume), start over with fresh=True (--fresh), or choose another run directory"
+            )
+        return EarlierSteps(marks=found.marks, replaces=found.replaces, ours=True)
+    return found
+
+
+def _is_workflow(directory: RunDirectory, record: Mapping[str, Any] | None) -> bool:
+    if record:
+        return record.get("kind") == WORKFLOW
+    with contextlib.suppress(RunRefused):  # damaged too
+        return bool((directory.read_json("plan.json") or {}).get("kind") == WORKFLOW)
+    return False
+
+
+def has_events(run_dir: str) -> bool:
+    """Whether a run, or a step of it, has recorded any work."""
+    directory = RunDirectory(run_dir)
+    return not directory.is_empty("ledger") or any(has_events(place) for place in step_folders(run_dir))
+
+
+def counting_folder(run_dir: str) -> str | None:
+    """The run directory of the step that counts; None for the run of a pipeline."""
+    record = RunDirectory(run_dir).read_json("run.json") or {}
+    return storage.join(run_dir, record["counts"]) if record.get("counts") else None
+
+
+def step_folders(run_dir: str) -> list[str]:
+    """The run directories of the steps of a workflow, in order; none for the run of a pipeline."""
+    record = RunDirectory(run_dir).read_json("run.json")
+    return [storage.join(run_dir, step["folder"]) for step in (record or {}).get("steps", ())]
+
+
+def marks_in(run_dir: str) -> dict[str, str]:
+    """By folder, the checksum of the success file that a run has put there, or a step of it."""
+    directory = RunDirectory(run_dir)
+    found = dict((directory.read_json("run.json") or {}).get("marks", {}))
+    for place in step_folders(run_dir):
+        found |= marks_in(place)
+    return found
+
+
+def left_by(directory: RunDirectory) -> str:
+    """A fingerprint of what a complete step has left: its files, or, where it writes none, what it was made of."""
+    record = directory.read_json("run.json") or {}
+    if record.get("kind") == WORKFLOW:
+        return _digest([step["left"] for step in record.get("steps", ())])
+    marks = record.get("marks", {})
+    if marks:
+        # Not the folders: a run directory may have moved.
+        return _digest(sorted(marks.values()))
+    plan = directory.read_json("plan.json") or {}
+    rows = SourceList(directory.url).rows.values()
+    return _digest([plan.get("fingerprint"), sorted((row.source, row.generation) for row in rows)])
+
+
+def stands(
+    step: str, plan: Plan, directory: RunDirectory, options: RunOptions, *, outside: bool, freed: Iterable[str]
+) -> bool:
+    """Whether a complete step has nothing to do: its stages, its sources and its output are as they were.
+
+    ``outside``: its sources lie outside of the run directory, so that others may have changed them. What was left in the
+    folders ``freed`` is not looked for.
+    """
+    record, earlier = directory.read_json("run.json"), directory.read_json("plan.json")
+    if record is None or earlier is None or "summary" not in record:
+        return False
+    changes = difference(earlier["steps"], plan.steps())
+    if changes and options.allow_changed:
+        return False
+    if changes:
+        listed = "\n".join(f"  {line}" for line in changes)
+        raise RunRefused(
+            f"step {step!r} has changed since the run in {directory.url!r} began:\n{listed}\nStart over with fresh=True "
+            "(--fresh), or keep what is done and run only the rest with the changed step, with allow_changed=True "
+            "(--allow-changed)"
+        )
+    if options.retry and record["summary"].get("sources_failed"):
+        return False
+    if outside and not _same_sources(plan, directory, options, int(record["summary"]["sources"])):
+        return False
+    return all(
+        is_marked(folder, mark)
+        for folder, mark in record.get("marks", {}).items()
+        if not any(is_within(folder, given) for given in freed)
+    )
+
+
+def is_marked(folder: str, mark: str) -> bool:
+    """Whether the success file of a folder is the one with this checksum."""
+    path = storage.join(folder, SUCCESS)
+    return storage.exists(path) and checksum(storage.read_bytes(path)) == mark
+
+
+def _same_sources(plan: Plan, directory: RunDirectory, options: RunOptions, number: int) -> bool:
+    """Whether the sources that a step would list are the ``number`` that it has met, with the same content."""
+    listing = SourceList(directory.url)
+    sources = Sources(
+        plan,
+        Outputs(plan),
+        options,
+        listing,
+        initial_tasks=None,
+        attempt=2,
+        pipeline_attempt=0,
+        progress=RunProgress(plan.name),
+        summary=RunSummary(plan.name),
+    )
+    met = 0
+    for task in sources.listed():
+        row = listing.rows.get(task.task_id)
+        if row is None or row.generation.partition("+")[0] != task._generation.partition("+")[0]:
+            return False
+        met += 1
+    return met == number
+
+
+def summary_of(run_dir: str) -> RunSummary:
+    """What came of a run that is complete, and had nothing to do this time."""
+    record = RunDirectory(run_dir).read_json("run.json") or {}
+    found = RunSummary.from_dict(record["summary"])
+    found.sources_skipped, found.inputs = found.sources, {"unchanged": found.sources}
+    return found
+
+
+def results_of(run_dir: str) -> list[Task[Any]]:
+    """The results of a run that is complete."""
+    listing = SourceList(RunDirectory(run_dir).url)
+    present = [row.source for row in listing.rows.values() if row.generation != GONE]
+    return ordered_results(open_accounts(run_dir, listing), present, {}, run_dir)
+
+
+def fingerprint_of(lefts: Iterable[str]) -> str:
+    """A fingerprint of what several steps have left."""
+    return _digest(list(lefts))
+
+
+def as_values(records: Iterable[StepRecord]) -> list[dict[str, Any]]:
+    """The records as ``run.json`` holds them."""
+    return [asdict(record) for record in records]
+
+
+def _record(content: Mapping[str, Any]) -> StepRecord:
+    known = {item.name for item in fields(StepRecord)}
+    return StepRecord(**{key: value for key, value in content.items() if key in known})
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
