@@ -1,4 +1,4 @@
-"""Pipelines: built from stages, described, run, and told in numbers."""
+"""Pipelines: built from stages, described, run, and reported in numbers."""
 
 from __future__ import annotations
 

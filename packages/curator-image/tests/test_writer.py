@@ -1,4 +1,4 @@
-"""Writing: original bytes and every member come back; packing is the same whoever wrote first and however often."""
+"""Writing: original bytes and every member come back; packing is the same whichever worker wrote first and however often."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rejects: as many as a file has lines, in bounded memory, each told once, whatever its file is called."""
+"""Rejects: as many as a file has lines, in bounded memory, each recorded once, whatever its file is called."""
 
 from __future__ import annotations
 

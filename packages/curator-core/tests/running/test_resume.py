@@ -148,7 +148,7 @@ def test_a_change_that_is_taken_back_after_another_interruption_leaves_nothing_b
 
 
 def test_the_output_of_a_removed_source_that_was_under_way_leaves_too(tmp_path: Path) -> None:
-    """Its file stands, but the fact that it was written was lost with the process."""
+    """Its file is there, but the record of it was lost with the process."""
     trial = here(tmp_path)
     interrupt(trial, 4)
     shutil.rmtree(tmp_path / "run" / "ledger")

@@ -1,4 +1,4 @@
-"""The adapter: what a stage returns is checked, counted and told; nothing leaves without a record."""
+"""The adapter: what a stage returns is checked, counted and recorded; nothing leaves without a record."""
 
 from __future__ import annotations
 
@@ -166,9 +166,9 @@ def test_a_table_with_a_column_twice_is_stopped_where_it_was_made() -> None:
 # Several at once
 
 
-@pytest.mark.parametrize(("answer", "told"), [([], "2 tasks and returned 0"), (None, "returned no list but NoneType")])
-def test_process_batch_of_a_wrong_length_names_both_lengths_and_the_stage(answer: Any, told: str) -> None:
-    with pytest.raises(AccountingError, match="stage 'Batched': process_batch.. was given .*" + told):
+@pytest.mark.parametrize(("answer", "said"), [([], "2 tasks and returned 0"), (None, "returned no list but NoneType")])
+def test_process_batch_of_a_wrong_length_names_both_lengths_and_the_stage(answer: Any, said: str) -> None:
+    with pytest.raises(AccountingError, match="stage 'Batched': process_batch.. was given .*" + said):
         run(EachRow(), Batched(lambda _, tasks: answer), tasks=[batch(1, 2)])
 
 

@@ -208,7 +208,7 @@ def test_csv_in_every_compression_is_read_and_what_a_cut_leaves_is_reported(tmp_
     assert (got.rows, got.rejects) == (rows, [])
     if not suffix:
         return
-    for length in (len(whole) * 2 // 3, 12):  # the second leaves not even the names
+    for length in (len(whole) * 2 // 3, 12):  # the second does not even leave the names
         path.write_bytes(whole[:length])
         got = read_files(CsvRead(), [path])
         assert got.rows == rows[: len(got.rows)]

@@ -21,7 +21,7 @@ REPORT_SECONDS = 0.05
 
 
 class Terminated(SystemExit):
-    """SIGTERM: unwinds what is half written. No stage's doing, so no error policy sees it."""
+    """SIGTERM: unwinds what is half written. No stage caused it, so no error policy applies."""
 
 
 def main() -> None:

@@ -147,7 +147,7 @@ class RowCutter:
         return int(bad[0]) if len(bad) else None
 
     def _one_by_one(self, count: int | None) -> Iterator[Row | BadRow]:
-        """So many rows, or those of what is at hand."""
+        """That many rows, or all of those at hand."""
         at = 0
         left = count
         while at < len(self._data) and left != 0:
@@ -167,7 +167,7 @@ class RowCutter:
         self._data = self._data[at:]
 
     def _row(self, at: int) -> tuple[Row | BadRow, int] | None:
-        """The row that begins at a place, and where the next one does; None where it goes on behind what is at hand."""
+        """The row that begins at a place, and where the next one does; None where it continues beyond the bytes at hand."""
         data, begin = self._data, at
         cells: list[bytes] = []
         while True:
