@@ -377,7 +377,7 @@ def lineages(draw: Any) -> tuple[list[Event], dict[str, Fraction]]:
 
 
 @given(lineages(), st.randoms(use_true_random=False))
-def test_shares_add_up_to_one_in_any_order_and_however_often_told(
+def test_shares_add_up_to_one_in_any_order_and_however_often_recorded(
     lineage: tuple[list[Event], dict[str, Fraction]], rng: Any
 ) -> None:
     events, ends = lineage

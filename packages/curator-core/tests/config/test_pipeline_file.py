@@ -185,7 +185,7 @@ def test_the_mark_stands_under_the_offending_key(tmp_path: Path) -> None:
     assert shown[mark.index("^") :].startswith("sed")
 
 
-def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_everything_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     said = message(tmp_path, "nmae: x\nstages:\n- Sample: {fractoin: 1}\n- Wher: {}\n")
     assert [line for line in said.splitlines() if line.startswith("tidy.yaml")] == [
         line for number in (1, 3, 4) for line in said.splitlines() if line.startswith(f"tidy.yaml:{number}:")

@@ -116,7 +116,7 @@ def test_of_a_complete_run_only_what_has_changed_is_run(
     assert again == (0 if change is delete and per_partition == 1 else 1), result.summary.inputs
 
 
-def test_what_happened_to_the_input_is_told_apart(tmp_path: Path) -> None:
+def test_what_happened_to_the_input_is_distinguished(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     replace(trial)
@@ -314,7 +314,7 @@ def test_a_fresh_run_that_is_interrupted_still_knows_what_was_there_before(tmp_p
     trial.check(trial.run(resume=True))
 
 
-def test_files_of_others_in_the_output_stay_and_are_told(tmp_path: Path) -> None:
+def test_files_of_others_in_the_output_stay_and_are_reported(tmp_path: Path) -> None:
     trial = here(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
