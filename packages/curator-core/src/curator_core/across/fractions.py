@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -104,9 +104,10 @@ class KeepTop(_Limited):
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
         if self.decisions is None:
             return None
-        return finish_batch_decisions(
-            self.decisions, outputs, {"rule": RULE, "column": self.column, "order": self.order}
-        )
+        how = {"rule": RULE, "column": self.column, "order": self.order}
+        records = finish_batch_decisions(self.decisions, outputs, how)
+        # The rows that a run has written are those that its writer has.
+        return [replace(record, rows=0) for record in records]
 
 
 @dataclass(kw_only=True)

@@ -24,7 +24,6 @@ from curator_core.across.selection import (
     Totals,
 )
 from curator_core.errors import UsageError, check_whole
-from curator_core.formatting import percent
 from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
 from curator_core.stages.files import FilePartitioning
@@ -87,7 +86,7 @@ class TopFraction(Workflow):
             limits=limits,
             column=self.column,
             order=self.order,
-            reason=f"not in the top {percent(float(self._part), 1)}",
+            reason=f"not in the top {float(100 * self._part):.10g} %",
             decisions=self.decisions or storage.join(storage.parent(work_dir), DECISIONS),
             id_column=self.id_column,
             **how,
