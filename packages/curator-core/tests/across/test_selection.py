@@ -50,16 +50,21 @@ def test_a_number_has_one_key_whatever_the_type_of_its_column(kind):
     assert score_keys(pa.chunked_array([pa.nulls(2)]), "x").tolist() == [MISSING, MISSING]
 
 
+@given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), max_size=30))
+def test_whole_numbers_are_compared_as_the_floats_that_they_would_be_in_another_file(values):
+    found = score_keys(pa.chunked_array([pa.array(values, pa.int64())]), "x")
+    floats = [None if value is None else float(value) for value in values]
+    assert found.tolist() == score_keys(pa.chunked_array([pa.array(floats, pa.float64())]), "x").tolist()
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         (pa.array(["a"]), "the score 'q' must hold numbers, not string"),
-        (pa.array([2**53 + 1]), "holds 9007199254740993.*divide them"),
-        (pa.array([2**63], pa.uint64()), "holds 9223372036854775808"),
         (pa.array(["1"], pa.string()).cast(JSON), "several kinds, so put Cast before"),
     ],
 )
-def test_what_has_no_exact_order_is_refused(values, message):
+def test_what_has_no_order_is_refused(values, message):
     with pytest.raises(UsageError, match=message):
         score_keys(pa.chunked_array([values]), "the score 'q'")
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from curator_core import storage
 from curator_core.across.batch_decisions import finish_batch_decisions, write_batch_decisions
 from curator_core.across.decisions import REMOVED
+from curator_core.across.grouping import groups_of
 from curator_core.across.roll import Roll, first_number
-from curator_core.across.scores import groups_of
 from curator_core.across.selection import ROLL, Requests, Totals, keys_of, read_table, write_table
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import RunRefused, check_free

@@ -19,8 +19,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core import storage
+from curator_core.across.grouping import groups_of
 from curator_core.across.roll import Roll, first_number
-from curator_core.across.scores import groups_of, score_keys, weights_of
+from curator_core.across.scores import score_keys, weights_of
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import CuratorError, UsageError

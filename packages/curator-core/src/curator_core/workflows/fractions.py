@@ -28,6 +28,7 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
 from curator_core.stages.files import FilePartitioning
 from curator_core.workflow import Step, Workflow
+from curator_core.workflows.ends import Ends
 
 DECISIONS = "decisions"
 _LATER = (
@@ -36,7 +37,7 @@ _LATER = (
 
 
 @dataclass(kw_only=True)
-class TopFraction(Workflow):
+class TopFraction(Ends):
     """Keeps the best ``fraction`` of the data by the score in ``column``: of the rows, or of the sum of a ``weight``.
 
     ``weight`` is ``rows``, or a column of whole numbers, such as counts of tokens; a null weighs nothing. ``order`` says
@@ -44,12 +45,10 @@ class TopFraction(Workflow):
     kept is the longest beginning of that order that weighs at most the fraction, to the row. ``by`` does so in each group by
     itself: the values of a column, or ``collection``, the first folder below the input.
 
-    ``reader`` reads, ``writer`` writes what stays. What goes is in a table of decisions, in ``decisions/`` of the run
+    What is read and written is said as in `Ends`. What goes is in a table of decisions, in ``decisions/`` of the run
     directory or in the folder ``decisions``, with the text of ``id_column`` where the data have it.
     """
 
-    reader: ProcessingStage[Any, Any]
-    writer: ProcessingStage[Any, Any]
     column: str
     fraction: float
     weight: str = "rows"
@@ -72,9 +71,9 @@ class TopFraction(Workflow):
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         scores = storage.join(work_dir, "scores")
         lowest = [self.column] if self.order == "lowest" else []
-        how: dict[str, Any] = {"by": self.by, "bases": bases_of(self.reader), "owner": "TopFraction"}
+        how: dict[str, Any] = {"by": self.by, "bases": self._input_folders(), "owner": "TopFraction"}
         measure = MeasureScores(path=scores, columns=[self.column], lowest=lowest, weight=self.weight, **how)
-        yield Pipeline([self.reader, measure], name="measure")
+        yield Pipeline([self._reader(), measure], name="measure")
         totals = Totals.read(scores)
         bounds = (int(self._part * weight) for weight in totals.weight.tolist())
         requests = Requests.of(((0, group, bound) for group, bound in enumerate(bounds)), totals)
@@ -91,22 +90,21 @@ class TopFraction(Workflow):
             id_column=self.id_column,
             **how,
         )
-        yield Step(Pipeline([self.reader, keep, self.writer], name="apply"), counts=True)
+        yield _last(self, keep, scores)
 
 
 @dataclass(kw_only=True)
-class QuantileBuckets(Workflow):
+class QuantileBuckets(Ends):
     """Gives each row a bucket from 0 to ``buckets`` - 1 by the ranks of its scores over the whole data.
 
     The bucket of a score is that part of the rows with a worse one, in parts of ``buckets``: 19 of 20 are the best 5 %, where
     no scores are equal. Equal scores share a bucket. The highest scores are the best, but for the columns that are in
     ``lowest`` too; null and NaN are worse than any number. Several ``columns`` are combined by the ``max`` of their buckets
     or by the ``mean``, rounded down, into ``bucket_column``; ``each`` adds ``<column>_bucket`` for each of them too. With
-    ``by`` ranks are those in a group: the values of a column, or ``collection``, the first folder below the input.
+    ``by`` ranks are those in a group: the values of a column, or ``collection``, the first folder below the input. What is
+    read and written is said as in `Ends`.
     """
 
-    reader: ProcessingStage[Any, Any]
-    writer: ProcessingStage[Any, Any]
     columns: Sequence[str]
     buckets: int = 20
     combine: Literal["max", "mean"] = "max"
@@ -133,9 +131,9 @@ class QuantileBuckets(Workflow):
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         scores = storage.join(work_dir, "scores")
-        how: dict[str, Any] = {"by": self.by, "bases": bases_of(self.reader), "owner": "QuantileBuckets"}
+        how: dict[str, Any] = {"by": self.by, "bases": self._input_folders(), "owner": "QuantileBuckets"}
         which: dict[str, Any] = {"columns": list(self.columns), "lowest": list(self.lowest)}
-        yield Pipeline([self.reader, MeasureScores(path=scores, **which, **how)], name="measure")
+        yield Pipeline([self._reader(), MeasureScores(path=scores, **which, **how)], name="measure")
         totals = Totals.read(scores)
         # A row is in bucket b or above if there are b/buckets of all rows worse than it: if it is better than the row at
         # that place from the worst, which is the one behind the others from the best.
@@ -158,7 +156,7 @@ class QuantileBuckets(Workflow):
             **which,
             **how,
         )
-        yield Step(Pipeline([self.reader, add, self.writer], name="apply"), counts=True)
+        yield _last(self, add, scores)
 
 
 def _answered(
@@ -184,19 +182,18 @@ def _answered(
     raise AssertionError("unreachable")
 
 
-def bases_of(reader: ProcessingStage[Any, Any]) -> list[str]:
-    """The folders that a reader's paths lie in, below which the first folder of a file is its collection."""
-    paths = reader.params().get("paths")
-    entries = [paths] if isinstance(paths, str) else list(paths or ())
-    bases = (entry if storage.is_folder(entry) else storage.fixed_base(entry) for entry in entries)
-    return list(dict.fromkeys(bases))
+def _last(workflow: Ends, stage: ProcessingStage[Any, Any], scores: str) -> Step:
+    """The step that reads the data again; what was measured is given back, but for what a run that is resumed asks for."""
+    writer = workflow._writer()
+    assert writer is not None
+    pipeline = Pipeline([workflow._reader(), stage, writer], name="apply")
+    return Step(pipeline, frees=[storage.join(scores, BATCHES)], counts=True)
 
 
-def _check_ends(workflow: TopFraction | QuantileBuckets) -> None:
-    for name in ("reader", "writer"):
-        value = getattr(workflow, name)
-        if not isinstance(value, ProcessingStage):
-            raise UsageError(f"{type(workflow).__name__}.{name} must be a stage, not {value!r}")
+def _check_ends(workflow: Ends) -> None:
+    workflow.check_ends()
+    if workflow.path is None and workflow.writer is None:
+        raise UsageError(f"{type(workflow).__name__} needs a path to write to, or a writer")
 
 
 def _check_columns(what: str, names: object) -> None:
