@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from curator_core import DocumentBatch, UsageError, WorkerMetadata
 from curator_core.across import selection
-from curator_core.across.scores import MISSING, collection_of, groups_of, score_keys, weights_of
+from curator_core.across.documents import collection_of
+from curator_core.across.grouping import groups_of
+from curator_core.across.scores import MISSING, score_keys, weights_of
 from curator_core.across.selection import MeasureScores, Requests, Totals
 from curator_core.arrow.json_column import JSON
 from curator_core.model.task import EmptyTask
