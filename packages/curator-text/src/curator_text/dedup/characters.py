@@ -13,7 +13,6 @@ documents with others are folded by `fold`, which is the definition.
 from __future__ import annotations
 
 import functools
-import re
 import unicodedata
 
 import numpy as np
@@ -27,11 +26,16 @@ SPACELESS = 4  # of a script that puts no spaces between words: a word of its ow
 REWRITE = 8  # folded to as many bytes of UTF-8 as it has: `rewrites`
 FOLD = 16  # a document that has it is folded by `fold`
 
+_GAP, _DROPPED = 1, 2
+
 
 def fold(text: str) -> str:
     """The form of a text in which words are compared."""
-    text = _ignorable().sub("", text)
-    text = _later().sub(" ", text)
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    found = _outside()[points]
+    if found.any():
+        points = np.where(found == _GAP, np.uint32(0x20), points)[found != _DROPPED]
+        text = points.tobytes().decode("utf-32-le", "surrogatepass")
     for form in ("NFD", "NFKC"):
         text = unicodedata.normalize(form, text).casefold()
     return unicodedata.normalize("NFKC", text)
@@ -39,13 +43,12 @@ def fold(text: str) -> str:
 
 def nfc(text: str) -> str:
     """The text in NFC, by the tables of Unicode 15.0 on every version of Python."""
-    if text.isascii() or (unicodedata.is_normalized("NFC", text) and not _later().search(text)):
-        return text
-    # What later versions compose is left as it is, by keeping it apart.
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     pieces, done = [], 0
-    for found in _later().finditer(text):
-        pieces += [unicodedata.normalize("NFC", text[done : found.start()]), found.group()]
-        done = found.end()
+    # What later versions compose is left as it is, by keeping it apart.
+    for at in np.flatnonzero(_members(_LATER)[points]).tolist():
+        pieces += [unicodedata.normalize("NFC", text[done:at]), text[at]]
+        done = at + 1
     return "".join((*pieces, unicodedata.normalize("NFC", text[done:])))
 
 
@@ -134,19 +137,14 @@ def _composing(points: dict[int, str]) -> set[int]:
 
 
 @functools.cache
-def _ignorable() -> re.Pattern[str]:
-    return _pattern(_IGNORABLE)
+def _outside() -> npt.NDArray[np.uint8]:
+    table = np.zeros(0x110000, np.uint8)
+    table[_members(_LATER)] = _GAP
+    table[_members(_IGNORABLE)] = _DROPPED
+    return table
 
 
 @functools.cache
-def _later() -> re.Pattern[str]:
-    return _pattern(_LATER)
-
-
-def _pattern(ranges: str) -> re.Pattern[str]:
-    return re.compile("[" + "".join(f"{re.escape(chr(a))}-{re.escape(chr(b))}" for a, b in _bounds(ranges)) + "]+")
-
-
 def _members(ranges: str) -> npt.NDArray[np.bool_]:
     table = np.zeros(0x110000, np.bool_)
     for first, last in _bounds(ranges):

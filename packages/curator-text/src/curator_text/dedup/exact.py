@@ -39,8 +39,8 @@ def _composed(documents: list[memoryview]) -> list[bytes | memoryview]:
     block = Block(documents)
     if block.is_ascii or block.data.max() < _LOWEST_MARK:
         return pieces
-    at, points = block.wide_points
-    at = at[characters.unsettled()[points]]
+    at = np.flatnonzero(block.data >= _LOWEST_MARK)
+    at = at[characters.unsettled()[block.code_points(at)]]
     for row in np.unique(block.rows_of(at)).tolist():
         pieces[row] = characters.nfc(str(pieces[row], "utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     return pieces
