@@ -169,7 +169,7 @@ def _few_full(made: Hashes, full: Bools, filled: Ints) -> Hashes:
     places = made.shape[1]
     line = np.argsort(-filled, kind="stable")
     counts = filled[line]
-    row, place = np.nonzero(full[line])
+    place = np.nonzero(full[line])[1]
     starts = np.append(0, np.cumsum(counts)[:-1])
     ranks = _ranks(places)
     best = ranks[place[starts]]

@@ -1,0 +1,145 @@
+"""What do two texts have in common, and where?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from curator_core.arrow.arrays import array
+from curator_text.dedup import characters
+from curator_text.dedup.characters import MARK, SPACELESS, WORD
+from curator_text.dedup.compare import Rule
+from curator_text.dedup.words import CHARACTERS_IN_SHINGLE, WORDS_IN_SHINGLE, Bools, Kind, shingles_of, words_of
+
+
+class Span(NamedTuple):
+    """A piece of a text, in characters, whose words the other has too, or has not."""
+
+    start: int
+    end: int
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A document beside a witness: whether the rule is met, by which figures, and the pieces of both texts in order.
+
+    ``jaccard`` and ``containment`` are NaN, and ``new_words`` is -1, where one of the texts has no words.
+    """
+
+    meets: bool
+    jaccard: float
+    containment: float
+    new_words: int
+    words: int
+    witness_words: int
+    text: list[Span]
+    witness: list[Span]
+
+
+def compare_pair(
+    text: str,
+    witness: str,
+    rule: Rule | None = None,
+    *,
+    kind: Kind = "words",
+    size: int = WORDS_IN_SHINGLE,
+    characters: int = CHARACTERS_IN_SHINGLE,
+) -> Pair:
+    """Compare a document with a witness, as `compare.decide` does, and find the pieces that are in both."""
+    rule = rule or Rule()
+    words = words_of(array([text, witness], pa.large_string()), kind=kind)
+    shingles = shingles_of(words, size=size, characters=characters)
+    middle, split = int(words.offsets[1]), int(shingles.offsets[1])
+    own, others = shingles.hashes[:split], shingles.hashes[split:]
+    hits = np.append(np.isin(own, others), np.isin(others, own))
+    edges = np.bincount(shingles.first[hits], minlength=len(words.hashes) + 1)
+    edges -= np.bincount(shingles.last[hits], minlength=len(words.hashes) + 1)
+    covered = np.cumsum(edges)[:-1] > 0
+    jaccard, containment, new_words, meets = float("nan"), float("nan"), -1, False
+    if len(own) and len(others):
+        distinct, other = len(np.unique(own)), len(np.unique(others))
+        shared = len(np.unique(own[hits[:split]]))
+        jaccard, containment = shared / (distinct + other - shared), shared / distinct
+        before = np.append(0, np.cumsum(~covered[:middle]))
+        window = min(rule.window, middle)
+        new_words = int((before[window:] - before[: middle - window + 1]).max())
+        meets = rule.met(jaccard, containment, new_words)
+    return Pair(
+        meets=meets,
+        jaccard=jaccard,
+        containment=containment,
+        new_words=new_words,
+        words=middle,
+        witness_words=len(words.hashes) - middle,
+        text=_spans(text, covered[:middle], kind),
+        witness=_spans(witness, covered[middle:], kind),
+    )
+
+
+def places_of(text: str, *, kind: Kind = "words") -> Iterator[tuple[int, int]]:
+    """Where each word of a text starts and ends, in characters of the text as it is."""
+    kinds = characters.kinds()
+    start, end, alone = -1, -1, False
+    for first, last, folded in _pieces(text):
+        for character in folded:
+            bits = int(kinds[ord(character)])
+            if not bits & WORD:
+                if start >= 0:
+                    yield start, end
+                start = -1
+            elif bits & MARK:
+                end = last if start >= 0 else end
+            else:
+                single = kind == "characters" or bool(bits & SPACELESS)
+                if start >= 0 and (single or alone):
+                    yield start, end
+                    start = -1
+                start, end, alone = (start if start >= 0 else first), last, single
+    if start >= 0:
+        yield start, end
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int, str]]:
+    """Pieces of a text that are folded each by itself: a character with all that may be composed with it."""
+    joins: dict[str, bool] = {}
+    folded: dict[str, str] = {}
+    first = 0
+    for at in range(1, len(text) + 1):
+        if at < len(text):
+            character = text[at]
+            if character not in joins:
+                joins[character] = _joins(character)
+            if joins[character]:
+                continue
+        piece = text[first:at]
+        if piece not in folded:
+            folded[piece] = characters.fold(piece)
+        yield first, at, folded[piece]
+        first = at
+
+
+def _joins(character: str) -> bool:
+    folded = characters.fold(character)
+    if not folded:
+        return True
+    first = ord(folded[0])
+    return bool(characters.unsettled()[first] or characters.kinds()[first] & MARK)
+
+
+def _spans(text: str, covered: Bools, kind: Kind) -> list[Span]:
+    """The whole text in pieces; what is between words belongs to the piece before it."""
+    made: list[Span] = []
+    start, shared = 0, None
+    for (first, _), is_covered in zip(places_of(text, kind=kind), covered.tolist(), strict=True):
+        if shared is not None and is_covered != shared:
+            made.append(Span(start, first, shared))
+            start = first
+        shared = is_covered
+    if text:
+        made.append(Span(start, len(text), bool(shared)))
+    return made
