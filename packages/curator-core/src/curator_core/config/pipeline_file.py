@@ -304,10 +304,12 @@ def _hint(word: Any, known: Mapping[str, Any]) -> str:
 
 
 def _maybe_paths(name: str) -> tuple[str, ...]:
-    try:
+    with contextlib.suppress(CuratorError):
         return load_stage(name).maybe_paths
-    except CuratorError:  # a workflow, or what is wrong with the name is reported when it is built
-        return ()
+    with contextlib.suppress(CuratorError):  # what is wrong with the name is reported when it is built
+        found: tuple[str, ...] = getattr(load(WORKFLOWS, name), "maybe_paths", ())
+        return found
+    return ()
 
 
 def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
@@ -317,6 +319,8 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
         with contextlib.suppress(CuratorError):  # no name that a file could have
             return there if there != value and storage.exists(there) else value
         return value
+    if key in maybe and isinstance(value, dict):
+        return {name: _relocated_entry(entry, folder) for name, entry in value.items()}
     if not isinstance(key, str) or key.rpartition("_")[2] not in _PATH_WORDS:
         return value
     if isinstance(value, str) and value:
@@ -324,6 +328,13 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_located(item, folder) if isinstance(item, str) and item else item for item in value]
     return value
+
+
+def _relocated_entry(entry: Any, folder: str) -> Any:
+    """A value of a mapping by names: paths, or a mapping that has them among others."""
+    if isinstance(entry, dict):
+        return {key: _relocated(key, value, folder, ()) for key, value in entry.items()}
+    return _relocated("paths", entry, folder, ())
 
 
 def _located(path: str, folder: str) -> str:

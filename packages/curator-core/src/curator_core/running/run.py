@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import batched
 from typing import Any
 
+from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.events import DONE, MERGED, Event
 from curator_core.accounts.ledger import LedgerWriter, open_accounts
@@ -54,7 +55,8 @@ class Order:
     """What was asked for.
 
     ``opened``: the executor is open already, and stays so: the run is a step of a workflow. ``replaces``: output that
-    another run has finished may be written over, as after a fresh start of the whole workflow.
+    another run has finished may be written over, as after a fresh start of the whole workflow. ``own``: the success files
+    that earlier attempts at the workflow have put there, by folder.
     """
 
     stages: Sequence[ProcessingStage[Any, Any]]
@@ -65,6 +67,7 @@ class Order:
     progress: Progress | None = None
     opened: bool = False
     replaces: bool = False
+    own: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_stages(order: Order) -> RunResult:
@@ -186,7 +189,9 @@ class _Run:
             decisions=list(plan.decisions),
             warnings=list(plan.warnings),
         )
-        self.outputs = Outputs(plan, earlier.success_files, self._write_record)
+        folders = {storage.absolute(place) for planned in plan.stages if (place := planned.stage.output_folder())}
+        own = {folder: mark for folder, mark in order.own.items() if folder in folders}
+        self.outputs = Outputs(plan, own | earlier.success_files, self._write_record)
         self.sources = Sources(
             plan,
             self.outputs,
