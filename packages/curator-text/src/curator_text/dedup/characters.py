@@ -41,17 +41,6 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKC", text)
 
 
-def nfc(text: str) -> str:
-    """The text in NFC, by the tables of Unicode 15.0 on every version of Python."""
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    pieces, done = [], 0
-    # What later versions compose is left as it is, by keeping it apart.
-    for at in np.flatnonzero(_members(_LATER)[points]).tolist():
-        pieces += [unicodedata.normalize("NFC", text[done:at]), text[at]]
-        done = at + 1
-    return "".join((*pieces, unicodedata.normalize("NFC", text[done:])))
-
-
 @functools.cache
 def kinds() -> npt.NDArray[np.uint8]:
     """For every code point what it is in a text that is not folded yet, as bits; 0 is a gap between words."""
@@ -71,13 +60,7 @@ def classes() -> npt.NDArray[np.uint8]:
 
 
 @functools.cache
-def unsettled() -> npt.NDArray[np.bool_]:
-    """Which code points a text can have only where it may not be in NFC."""
-    return _tables()[3]
-
-
-@functools.cache
-def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
     later, marks = _members(_LATER), _members(_MARKS)
     words = (((_unicode.classes() & _unicode.LETTER) != 0) | marks | _members(_NUMBERS)) & ~later
     kinds = np.zeros(0x110000, np.uint8)
@@ -117,9 +100,9 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
                     kinds[point] = FOLD
                 rewrites[point] = int.from_bytes(new, "little")
     kinds[_members(_IGNORABLE)] = FOLD
-    for table in (kinds, rewrites, classes, unsettled):
+    for table in (kinds, rewrites, classes):
         table.flags.writeable = False
-    return kinds, rewrites, classes, unsettled
+    return kinds, rewrites, classes
 
 
 def _composing(points: dict[int, str]) -> set[int]:

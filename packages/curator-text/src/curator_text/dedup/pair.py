@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array
-from curator_text.dedup import characters
-from curator_text.dedup.characters import MARK, SPACELESS, WORD
 from curator_text.dedup.compare import Rule
+from curator_text.dedup.places import places_of
 from curator_text.dedup.words import CHARACTERS_IN_SHINGLE, WORDS_IN_SHINGLE, Bools, Kind, shingles_of, words_of
 
 
@@ -81,61 +79,11 @@ def compare_pair(
     )
 
 
-def places_of(text: str, *, kind: Kind = "words") -> Iterator[tuple[int, int]]:
-    """Where each word of a text starts and ends, in characters of the text as it is."""
-    kinds = characters.kinds()
-    start, end, alone = -1, -1, False
-    for first, last, folded in _pieces(text):
-        for character in folded:
-            bits = int(kinds[ord(character)])
-            if not bits & WORD:
-                if start >= 0:
-                    yield start, end
-                start = -1
-            elif bits & MARK:
-                end = last if start >= 0 else end
-            else:
-                single = kind == "characters" or bool(bits & SPACELESS)
-                if start >= 0 and (single or alone):
-                    yield start, end
-                    start = -1
-                start, end, alone = (start if start >= 0 else first), last, single
-    if start >= 0:
-        yield start, end
-
-
-def _pieces(text: str) -> Iterator[tuple[int, int, str]]:
-    """Pieces of a text that are folded each by itself: a character with all that may be composed with it."""
-    joins: dict[str, bool] = {}
-    folded: dict[str, str] = {}
-    first = 0
-    for at in range(1, len(text) + 1):
-        if at < len(text):
-            character = text[at]
-            if character not in joins:
-                joins[character] = _joins(character)
-            if joins[character]:
-                continue
-        piece = text[first:at]
-        if piece not in folded:
-            folded[piece] = characters.fold(piece)
-        yield first, at, folded[piece]
-        first = at
-
-
-def _joins(character: str) -> bool:
-    folded = characters.fold(character)
-    if not folded:
-        return True
-    first = ord(folded[0])
-    return bool(characters.unsettled()[first] or characters.kinds()[first] & MARK)
-
-
 def _spans(text: str, covered: Bools, kind: Kind) -> list[Span]:
     """The whole text in pieces; what is between words belongs to the piece before it."""
     made: list[Span] = []
     start, shared = 0, None
-    for (first, _), is_covered in zip(places_of(text, kind=kind), covered.tolist(), strict=True):
+    for first, is_covered in zip(places_of(text, kind=kind).starts.tolist(), covered.tolist(), strict=True):
         if shared is not None and is_covered != shared:
             made.append(Span(start, first, shared))
             start = first
