@@ -67,5 +67,5 @@ def test_an_order_that_makes_no_sense_is_refused(keep, says):
 
 
 def test_a_score_that_is_text_is_refused_by_name():
-    with pytest.raises(UsageError, match="column 'score' orders documents and must hold numbers, not string"):
+    with pytest.raises(UsageError, match="the score 'score' of keep must hold numbers, not string"):
         encoded([{"highest": "score"}], pa.table({"score": ["a", "b", "c", "d"]}))

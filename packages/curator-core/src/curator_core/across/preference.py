@@ -101,7 +101,7 @@ class Preference:
             found = pc.index_in(collections, value_set=array(list(rule.collections), pa.string()))
             return to_numpy(pc.fill_null(found, len(rule.collections))).astype(np.uint64)
         values = column_of(table, rule.column)
-        return score_keys(values, f"the score {rule.column!r}", highest=rule.kind == "highest")
+        return score_keys(values, f"the score {rule.column!r} of keep", highest=rule.kind == "highest")
 
 
 def _rule(entry: Any, owner: str) -> Rule:
