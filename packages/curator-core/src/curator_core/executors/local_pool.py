@@ -9,9 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -51,6 +52,14 @@ class _Worker:
     asked: bool = False  # to give back; nothing is sent before it has answered
     spent: bool = False  # it has nothing to give back, and has not got through anything since
     late: protocol.CurrentCall | None = None  # the call for which it was ended
+    surroundings: tuple[Any, ...] = ()  # in which it was started
+    kept: bool = False  # it has done another segment before
+    setting_up: bool = False
+
+
+def _as_new(worker: _Worker) -> _Worker:
+    process, connection, call_file = worker.process, worker.connection, worker.call_file
+    return _Worker(worker.number, process, connection, call_file, surroundings=worker.surroundings, kept=True)
 
 
 @dataclass
@@ -62,11 +71,74 @@ class _Suspect:
     care: Care = NO_CARE
 
 
+class IdleWorkers:
+    """Worker processes between two segments: starting one takes longer than many a segment.
+
+    They are kept from `open` to `close`. One that was started in other surroundings (environment, import path, working
+    folder) is of no use, nor one of another thread: the kernel ends it with the thread that started it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opened = 0
+        self._workers: list[_Worker] = []
+
+    def open(self) -> None:
+        with self._lock:
+            self._opened += 1
+
+    def close(self) -> None:
+        with self._lock:
+            self._opened -= 1
+            over = [] if self._opened else self._workers
+            if over:
+                self._workers = []
+        _end(over)
+
+    def take(self) -> _Worker | None:
+        """One that is like a new one."""
+        now = _surroundings()
+        with self._lock:
+            for worker in self._workers:
+                if worker.surroundings == now and worker.process.poll() is None:
+                    self._workers.remove(worker)
+                    return worker
+        return None
+
+    def give(self, worker: _Worker) -> bool:
+        """Keep a worker that has nothing to do; False where nothing is kept."""
+        with self._lock:
+            if self._opened:
+                self._workers.append(worker)
+            return bool(self._opened)
+
+
+def _surroundings() -> tuple[Any, ...]:
+    return (threading.get_ident(), tuple(sys.path), os.getcwd(), dict(os.environ))  # noqa: PTH109 - only compared
+
+
+def _end(workers: Sequence[_Worker]) -> None:
+    """End workers that have nothing to do."""
+    for worker in workers:
+        worker.connection.close()
+    for worker in workers:
+        try:
+            worker.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+        with contextlib.suppress(OSError):
+            os.close(worker.call_file)
+
+
 class Pool:
     """Worker processes for one segment, and the bookkeeping of which source is where."""
 
-    def __init__(self, run: SegmentRun, size: int, cards: list[str] | None = None) -> None:
+    def __init__(
+        self, run: SegmentRun, size: int, cards: list[str] | None = None, idle: IdleWorkers | None = None
+    ) -> None:
         self.run = run
+        self.idle = idle or IdleWorkers()
         self.size = size
         self.cards = cards[:size] if cards else None  # GPUs that no worker has
         self.workers: list[_Worker] = []
@@ -105,10 +177,19 @@ class Pool:
     # Processes ---------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
+        card = self.cards.pop(0) if self.cards else None
+        kept = self.idle.take() if card is None else None
+        worker = kept or self._new_worker(card)
+        worker.number = self.started
+        self.started += 1
+        self.workers.append(worker)
+        if self.node_ready or not any(other.setting_up for other in self.workers):
+            self._set_up(worker)
+
+    def _new_worker(self, card: str | None) -> _Worker:
         ours, theirs = socket.socketpair()
         call_file = protocol.new_call_file()
         environment = dict(os.environ)
-        card = self.cards.pop(0) if self.cards else None
         if card is not None:
             environment |= {"CUDA_VISIBLE_DEVICES": card, **device_order()}
         command = [
@@ -119,41 +200,50 @@ class Pool:
             str(call_file),
             str(os.getpid()),
         ]
+        surroundings = _surroundings()
         try:
             process = subprocess.Popen(
                 command, pass_fds=(theirs.fileno(), call_file), stdin=subprocess.DEVNULL, env=environment
             )
         finally:
             theirs.close()
-        worker = _Worker(self.started, process, Connection(ours.detach()), call_file, card)
-        self.started += 1
-        self.workers.append(worker)
-        share = max(1, int(available_cpus()) // self.size)
-        worker.connection.send_bytes(json.dumps({"path": sys.path, "threads": share, "card": card}).encode())
-        if self.node_ready or len(self.workers) == 1:
-            self._set_up(worker)
+        worker = _Worker(self.started, process, Connection(ours.detach()), call_file, card, surroundings=surroundings)
+        worker.connection.send_bytes(json.dumps({"path": sys.path, "card": card}).encode())
+        return worker
 
     def _set_up(self, worker: _Worker) -> None:
+        worker.setting_up = True
         first = not self.node_ready  # the others come when it is ready
-        self._send(worker, protocol.SetUp(self.packed, first, f"local-{worker.number}"))
+        share = max(1, int(available_cpus()) // self.size)
+        self._send(worker, protocol.SetUp(self.packed, first, f"local-{worker.number}", share))
 
     def _send(self, worker: _Worker, message: Any) -> None:
         with contextlib.suppress(OSError):  # it died, which the next wait shows
             protocol.send(worker.connection, message)
 
     def _stop_all(self) -> None:
+        """Tear down the stages of all workers; those that may do another segment are kept."""
         for worker in self.workers:
             self._send(worker, protocol.Stop())
         failure: BaseException | None = None
-        for worker in self.workers:
-            try:
-                while not isinstance(message := protocol.receive(worker.connection), protocol.Stopped):
-                    if isinstance(message, protocol.Failed):
-                        failure = failure or unpacked_error(message.error)
-            except (EOFError, OSError):
-                pass
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(STOP_SECONDS)
+        over = []
+        try:
+            while self.workers:
+                worker = self.workers[0]
+                spent = True
+                try:
+                    while not isinstance(message := protocol.receive(worker.connection), protocol.Stopped):
+                        if isinstance(message, protocol.Failed):
+                            failure = failure or unpacked_error(message.error)
+                    spent = message.spent
+                except (EOFError, OSError):
+                    pass
+                self.workers.pop(0)
+                # Not one with a GPU: its process holds memory there that the next segment may need.
+                if spent or worker.card is not None or not self.idle.give(_as_new(worker)):
+                    over.append(worker)
+        finally:
+            _end(over)
         if failure is not None:
             raise failure
 
@@ -331,7 +421,7 @@ class Pool:
         self.workers.remove(worker)
         if self.cards is not None and worker.card is not None:
             self.cards.append(worker.card)
-        if not worker.ready:
+        if not worker.ready and not worker.kept:  # one that was kept may have died while it had nothing to do
             raise WorkerDied(
                 f"a worker ended while its stages were being set up ({_how(code)}): set-up itself crashes or needs more "
                 "memory than there is; run with workers=0 to see where"

@@ -1,7 +1,8 @@
 """What the driver and a worker of LocalExecutor send each other, and the file that records a worker's current work.
 
-The driver sends `SetUp` once, then `Work` as the worker gets through it, `TakeBack` when another worker has nothing to do,
-`Flush`, and `Stop`. Each answer below names the message that it answers, if any.
+For each segment the driver sends `SetUp`, then `Work` as the worker gets through it, `TakeBack` when another worker has
+nothing to do, `Flush`, and `Stop`. Each answer below names the message that it answers, if any. A worker that has answered
+`Stopped` waits for the next segment, and ends where the driver closes the connection.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ from curator_core.worker.calls import CallObserver, Care
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """The stages and what they need to know (see `curator_core.worker.sending`); ``node_first``: set up the machine too."""
+    """The stages and what they need to know (see `curator_core.worker.sending`); ``node_first``: set up the machine too.
+
+    ``threads``: the worker's share of the CPUs.
+    """
 
     packed: bytes
     node_first: bool
     worker_id: str
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tear down and end."""
+    """Tear down the stages."""
 
 
 # From the worker -----------------------------------------------------------------------------------------------------
@@ -121,7 +126,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The answer to `Stop`."""
+    """The answer to `Stop`; ``spent``: the worker is of no more use and ends."""
+
+    spent: bool = False
 
 
 def send(connection: Connection, message: Any) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Sources that are quick are reported together.
 REPORT_SECONDS = 0.05
+# A worker that holds more memory than this after its stages were torn down does no other segment.
+KEEP_BYTES = 1 << 30
 
 
 class Terminated(SystemExit):
@@ -34,7 +36,7 @@ def main() -> None:
     try:
         start = json.loads(connection.recv_bytes())
         sys.path[:] = start["path"]  # before anything is imported that the driver's path decides
-        _Worker(connection, call_file, start["threads"], start["card"]).work()
+        _Worker(connection, call_file, start["card"]).work()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
@@ -46,28 +48,37 @@ def _terminate(*_: object) -> None:
 class _Worker:
     """One worker, from its set-up to its teardown."""
 
-    def __init__(self, connection: Connection, call_file: int, threads: int, card: str | None) -> None:
-        import pyarrow as pa
-
+    def __init__(self, connection: Connection, call_file: int, card: str | None) -> None:
         from curator_core.executors.local_protocol import CallFile
 
-        pa.set_cpu_count(threads)
         self._connection = connection
         self._sending = threading.Lock()
         self._calls = CallFile(call_file)
         self._card = card
         self._runner: GroupRunner | None = None
-        self._inbox: _Inbox | None = None
+        self._inbox = _Inbox(connection, self._answer)
         # What is through and not yet reported.
         self._done: list[int] = []
         self._began = time.perf_counter()
 
     def work(self) -> None:
+        """One segment after the other, until the driver has no more or one has failed."""
         from curator_core.executors import local_protocol as protocol
 
+        spent = False
+        while not spent:
+            order = self._inbox.take(wait=True)
+            if isinstance(order, protocol.SetUp):
+                spent = not self._segment(order) or _is_large()
+            self._answer(protocol.Stopped(spent))
+
+    def _segment(self, order: protocol.SetUp) -> bool:
+        """From set-up to teardown; whether that went well."""
+        from curator_core.executors import local_protocol as protocol
+
+        self._failed = False
         try:
-            self._set_up(protocol.receive(self._connection))
-            self._inbox = _Inbox(self._connection, self._answer)
+            self._set_up(order)
             while not isinstance(message := self._next(), protocol.Stop):
                 if isinstance(message, protocol.Source):
                     self._run(message)
@@ -75,20 +86,26 @@ class _Worker:
                     assert isinstance(message, protocol.Flush)
                     self._group().flush()
                     self._answer(protocol.Durable())
+        except EOFError:  # the driver is gone, or has enough
+            self._failed = True
+            raise
         except Exception as error:
             self._fail(error)
         finally:
             self._tear_down()
-        self._answer(protocol.Stopped())
+        self._calls.source()
+        return not self._failed
 
     def _set_up(self, order: protocol.SetUp) -> None:
         import cloudpickle
+        import pyarrow as pa
 
         from curator_core.executors.local_protocol import NodeReady, Ready
         from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
         from curator_core.model.machine import gpu_numbers
         from curator_core.worker.group import GroupRunner
 
+        pa.set_cpu_count(order.threads)
         stages, context, ending, folder = cloudpickle.loads(order.packed)
         worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
         runner = self._runner = GroupRunner(stages, context, ending=ending, folder=folder, calls=self._calls)
@@ -100,7 +117,6 @@ class _Worker:
 
     def _next(self) -> Any:
         """The next thing to do; what is done is reported before the worker waits, and now and then before that."""
-        assert self._inbox is not None
         if self._done and time.perf_counter() - self._began >= REPORT_SECONDS:
             self._report()
         message = self._inbox.take(wait=not self._done)
@@ -149,6 +165,7 @@ class _Worker:
         from curator_core.executors.local_protocol import Failed
         from curator_core.worker.sending import packed_error
 
+        self._failed = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the driver will end us for it; teardown comes first
         self._answer(Failed(packed_error(error)))
 
@@ -161,6 +178,9 @@ class _Worker:
         except Exception as error:
             self._fail(error)
         self._runner.flush()
+        self._runner = None
+        if not self._failed:
+            signal.signal(signal.SIGTERM, _terminate)
 
     def _group(self) -> GroupRunner:
         assert self._runner is not None
@@ -225,6 +245,21 @@ class _Inbox:
             if isinstance(self._waiting[-1], Source):
                 back.append(self._waiting.pop().index)
         return back[::-1]
+
+
+def _is_large() -> bool:
+    """Whether this process holds on to so much memory that a new one should do the next segment."""
+    import gc
+
+    import pyarrow as pa
+
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - quick, and there is nothing to join
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") > KEEP_BYTES
+    except OSError:  # no Linux
+        return True
 
 
 def _encoded(result: Any) -> bytes:
