@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core.across.side_table import KeyIndex, read_side_table
-from curator_core.arrow.arrays import array
+from curator_core.arrow.arrays import array, null
 from curator_core.errors import UsageError, check_free
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ANY_COLUMNS, ProcessingStage
@@ -110,7 +110,7 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
                 task, rows, found = task.filter(array(found)), rows[found], found[found]
         elif missing:
             self.record_metric("no match", missing)
-        at = array(rows) if found.all() else pc.if_else(array(found), array(rows), pa.scalar(None, pa.int64()))
+        at = array(rows) if found.all() else pc.if_else(array(found), array(rows), null(pa.int64()))
         for name, column in zip(self._side.column_names, self._side.columns, strict=True):
             task = task.append_column(name, column.take(at))
         return task

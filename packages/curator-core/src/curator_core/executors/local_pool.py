@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -38,12 +38,110 @@ STOP_SECONDS = 5.0
 WAKE_SECONDS = 1.0
 
 
-@dataclass
-class _Worker:
-    number: int
-    process: subprocess.Popen[bytes]
+@dataclass(eq=False)
+class _Process:
+    """A worker's process, and how to talk to it. ``made_for`` is what a process has from its start and keeps."""
+
+    popen: subprocess.Popen[bytes]
     connection: Connection
     call_file: int  # in which the worker notes what it works on
+    made_for: object
+
+    @classmethod
+    def start(cls, card: str | None) -> _Process:
+        ours, theirs = socket.socketpair()
+        call_file = protocol.new_call_file()
+        environment = dict(os.environ)
+        made_for = surroundings()
+        if card is not None:
+            environment |= {"CUDA_VISIBLE_DEVICES": card, **device_order()}
+        command = [
+            sys.executable,
+            "-m",
+            "curator_core.executors.local_worker",
+            str(theirs.fileno()),
+            str(call_file),
+            str(os.getpid()),
+        ]
+        try:
+            popen = subprocess.Popen(
+                command, pass_fds=(theirs.fileno(), call_file), stdin=subprocess.DEVNULL, env=environment
+            )
+        finally:
+            theirs.close()
+        process = cls(popen, Connection(ours.detach()), call_file, made_for)
+        with contextlib.suppress(OSError):  # it died, which the next wait shows
+            process.connection.send_bytes(json.dumps({"path": sys.path, "card": card}).encode())
+        return process
+
+    def close(self) -> None:
+        """Let go of a process that has ended."""
+        self.connection.close()
+        with contextlib.suppress(OSError):
+            os.close(self.call_file)
+
+
+def surroundings() -> object:
+    """What a worker has from its start: where modules are found, the working folder, the environment, and the thread that
+    started it, with which the kernel ends it.
+    """
+    return threading.get_ident(), list(sys.path), os.getcwd(), dict(os.environ)  # noqa: PTH109 - only compared
+
+
+class Spares:
+    """Workers that have done their segment and wait for the next."""
+
+    def __init__(self) -> None:
+        self._processes: list[_Process] = []
+
+    def add(self, processes: list[_Process]) -> None:
+        self._processes += processes
+
+    def take(self) -> _Process | None:
+        """A worker that lives and would not be started otherwise now; None where there is none."""
+        while self._processes:
+            process = self._processes.pop(0)
+            if process.popen.poll() is None and process.made_for == surroundings():
+                return process
+            kill_all([process])
+        return None
+
+    def close(self) -> None:
+        """End all of them."""
+        processes, self._processes = self._processes, []
+        stop_all(processes)
+        kill_all(processes)
+
+
+def stop_all(processes: list[_Process]) -> None:
+    """Ask workers that rest to end, and wait a while for it."""
+    for process in processes:
+        with contextlib.suppress(OSError):
+            protocol.send(process.connection, protocol.Stop())
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.popen.wait(STOP_SECONDS)
+
+
+def kill_all(processes: list[_Process]) -> None:
+    """End workers, whatever they do."""
+    for process in processes:
+        if process.popen.poll() is None:
+            process.popen.terminate()  # the worker removes what it was writing
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        try:
+            process.popen.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.popen.kill()
+            process.popen.wait()
+        process.close()
+
+
+@dataclass(eq=False)
+class _Worker:
+    number: int
+    process: _Process
     card: str | None = None  # the GPUs it sees, where stages need one
     ready: bool = False
     outstanding: dict[int, None] = field(default_factory=dict)  # sources that were sent, in order, and are not through
@@ -52,14 +150,12 @@ class _Worker:
     asked: bool = False  # to give back; nothing is sent before it has answered
     spent: bool = False  # it has nothing to give back, and has not got through anything since
     late: protocol.CurrentCall | None = None  # the call for which it was ended
-    surroundings: tuple[Any, ...] = ()  # in which it was started
-    kept: bool = False  # it has done another segment before
+    spare: bool = False  # it has done another segment before
     setting_up: bool = False
 
-
-def _as_new(worker: _Worker) -> _Worker:
-    process, connection, call_file = worker.process, worker.connection, worker.call_file
-    return _Worker(worker.number, process, connection, call_file, surroundings=worker.surroundings, kept=True)
+    @property
+    def connection(self) -> Connection:
+        return self.process.connection
 
 
 @dataclass
@@ -71,76 +167,19 @@ class _Suspect:
     care: Care = NO_CARE
 
 
-class IdleWorkers:
-    """Worker processes between two segments: starting one takes longer than many a segment.
+class Pool:
+    """Worker processes for one segment, and the bookkeeping of which source is where.
 
-    They are kept from `open` to `close`. One that was started in other surroundings (environment, import path, working
-    folder) is of no use, nor one of another thread: the kernel ends it with the thread that started it.
+    Those that an earlier segment has left in ``spares`` are taken first, and what is left is put there.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._opened = 0
-        self._workers: list[_Worker] = []
-
-    def open(self) -> None:
-        with self._lock:
-            self._opened += 1
-
-    def close(self) -> None:
-        with self._lock:
-            self._opened -= 1
-            over = [] if self._opened else self._workers
-            if over:
-                self._workers = []
-        _end(over)
-
-    def take(self) -> _Worker | None:
-        """One that is like a new one."""
-        now = _surroundings()
-        with self._lock:
-            for worker in self._workers:
-                if worker.surroundings == now and worker.process.poll() is None:
-                    self._workers.remove(worker)
-                    return worker
-        return None
-
-    def give(self, worker: _Worker) -> bool:
-        """Keep a worker that has nothing to do; False where nothing is kept."""
-        with self._lock:
-            if self._opened:
-                self._workers.append(worker)
-            return bool(self._opened)
-
-
-def _surroundings() -> tuple[Any, ...]:
-    return (threading.get_ident(), tuple(sys.path), os.getcwd(), dict(os.environ))  # noqa: PTH109 - only compared
-
-
-def _end(workers: Sequence[_Worker]) -> None:
-    """End workers that have nothing to do."""
-    for worker in workers:
-        worker.connection.close()
-    for worker in workers:
-        try:
-            worker.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
-        with contextlib.suppress(OSError):
-            os.close(worker.call_file)
-
-
-class Pool:
-    """Worker processes for one segment, and the bookkeeping of which source is where."""
-
     def __init__(
-        self, run: SegmentRun, size: int, cards: list[str] | None = None, idle: IdleWorkers | None = None
+        self, run: SegmentRun, size: int, cards: list[str] | None = None, spares: Spares | None = None
     ) -> None:
         self.run = run
-        self.idle = idle or IdleWorkers()
         self.size = size
         self.cards = cards[:size] if cards else None  # GPUs that no worker has
+        self.spares = None if cards else spares  # a worker keeps the GPUs that it began with
         self.workers: list[_Worker] = []
         self.source: dict[int, Task[Any]] = {}  # sources that are not durably finished
         self.queue: deque[int] = deque()
@@ -168,7 +207,7 @@ class Pool:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
             if kind is None:
-                self._stop_all()
+                self._rest_all()
         finally:
             self._kill_all()
             if self.sink is not None:
@@ -178,38 +217,12 @@ class Pool:
 
     def _start(self) -> None:
         card = self.cards.pop(0) if self.cards else None
-        kept = self.idle.take() if card is None else None
-        worker = kept or self._new_worker(card)
-        worker.number = self.started
+        spare = self.spares.take() if self.spares is not None else None
+        process = spare or _Process.start(card)
+        self.workers.append(worker := _Worker(self.started, process, card, spare=spare is not None))
         self.started += 1
-        self.workers.append(worker)
         if self.node_ready or not any(other.setting_up for other in self.workers):
             self._set_up(worker)
-
-    def _new_worker(self, card: str | None) -> _Worker:
-        ours, theirs = socket.socketpair()
-        call_file = protocol.new_call_file()
-        environment = dict(os.environ)
-        if card is not None:
-            environment |= {"CUDA_VISIBLE_DEVICES": card, **device_order()}
-        command = [
-            sys.executable,
-            "-m",
-            "curator_core.executors.local_worker",
-            str(theirs.fileno()),
-            str(call_file),
-            str(os.getpid()),
-        ]
-        surroundings = _surroundings()
-        try:
-            process = subprocess.Popen(
-                command, pass_fds=(theirs.fileno(), call_file), stdin=subprocess.DEVNULL, env=environment
-            )
-        finally:
-            theirs.close()
-        worker = _Worker(self.started, process, Connection(ours.detach()), call_file, card, surroundings=surroundings)
-        worker.connection.send_bytes(json.dumps({"path": sys.path, "card": card}).encode())
-        return worker
 
     def _set_up(self, worker: _Worker) -> None:
         worker.setting_up = True
@@ -221,46 +234,28 @@ class Pool:
         with contextlib.suppress(OSError):  # it died, which the next wait shows
             protocol.send(worker.connection, message)
 
-    def _stop_all(self) -> None:
-        """Tear down the stages of all workers; those that may do another segment are kept."""
+    def _rest_all(self) -> None:
+        """Let all workers tear their stages down; those that have done so are spare."""
         for worker in self.workers:
-            self._send(worker, protocol.Stop())
+            self._send(worker, protocol.Rest())
         failure: BaseException | None = None
-        over = []
-        try:
-            while self.workers:
-                worker = self.workers[0]
-                spent = True
-                try:
-                    while not isinstance(message := protocol.receive(worker.connection), protocol.Stopped):
-                        if isinstance(message, protocol.Failed):
-                            failure = failure or unpacked_error(message.error)
-                    spent = message.spent
-                except (EOFError, OSError):
-                    pass
-                self.workers.pop(0)
-                # Not one with a GPU: its process holds memory there that the next segment may need.
-                if spent or worker.card is not None or not self.idle.give(_as_new(worker)):
-                    over.append(worker)
-        finally:
-            _end(over)
+        rested: list[_Worker] = []
+        large: list[_Worker] = []
+        for worker in self.workers:
+            with contextlib.suppress(EOFError, OSError):
+                while not isinstance(message := protocol.receive(worker.connection), protocol.Resting):
+                    if isinstance(message, protocol.Failed):
+                        failure = failure or unpacked_error(message.error)
+                (large if message.large or self.spares is None else rested).append(worker)
         if failure is not None:
             raise failure
+        if self.spares is not None:
+            self.spares.add([worker.process for worker in rested])
+            self.workers = [worker for worker in self.workers if worker not in rested]
+        stop_all([worker.process for worker in large])
 
     def _kill_all(self) -> None:
-        for worker in self.workers:
-            if worker.process.poll() is None:
-                worker.process.terminate()  # the worker removes what it was writing
-        deadline = time.monotonic() + STOP_SECONDS
-        for worker in self.workers:
-            try:
-                worker.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-            worker.connection.close()
-            with contextlib.suppress(OSError):
-                os.close(worker.call_file)
+        kill_all([worker.process for worker in self.workers])
         self.workers = []
 
     # Sources -----------------------------------------------------------------------------------------------------
@@ -407,21 +402,20 @@ class Pool:
     def _end_late_workers(self) -> None:
         for worker in self.workers:
             if worker.outstanding and worker.late is None:
-                call = protocol.read_call(worker.call_file)
+                call = protocol.read_call(worker.process.call_file)
                 if call.deadline and time.monotonic() > call.deadline:
                     worker.late = call
-                    worker.process.kill()
+                    worker.process.popen.kill()
 
     def _replace_dead_worker(self, worker: _Worker) -> None:
         """Start a replacement and requeue what was not durable; give what killed too many to the error policy."""
-        code = worker.process.wait()
-        call = worker.late or protocol.read_call(worker.call_file)
-        worker.connection.close()
-        os.close(worker.call_file)
+        code = worker.process.popen.wait()
+        call = worker.late or protocol.read_call(worker.process.call_file)
+        worker.process.close()
         self.workers.remove(worker)
         if self.cards is not None and worker.card is not None:
             self.cards.append(worker.card)
-        if not worker.ready and not worker.kept:  # one that was kept may have died while it had nothing to do
+        if not worker.ready and not worker.spare:  # a spare one may have died while it had nothing to do
             raise WorkerDied(
                 f"a worker ended while its stages were being set up ({_how(code)}): set-up itself crashes or needs more "
                 "memory than there is; run with workers=0 to see where"

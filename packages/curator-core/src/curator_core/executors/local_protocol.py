@@ -1,8 +1,7 @@
 """What the driver and a worker of LocalExecutor send each other, and the file that records a worker's current work.
 
 For each segment the driver sends `SetUp`, then `Work` as the worker gets through it, `TakeBack` when another worker has
-nothing to do, `Flush`, and `Stop`. Each answer below names the message that it answers, if any. A worker that has answered
-`Stopped` waits for the next segment, and ends where the driver closes the connection.
+nothing to do, `Flush`, and `Rest`; at the end it sends `Stop`. Each answer below names the message that it answers, if any.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from curator_core.worker.calls import CallObserver, Care
 class SetUp:
     """The stages and what they need to know (see `curator_core.worker.sending`); ``node_first``: set up the machine too.
 
-    ``threads``: the worker's share of the CPUs.
+    ``threads`` is how many Arrow may use.
     """
 
     packed: bytes
@@ -67,8 +66,13 @@ class Flush:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """Tear down, and wait for the stages of another segment."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
-    """Tear down the stages."""
+    """Tear down and end."""
 
 
 # From the worker -----------------------------------------------------------------------------------------------------
@@ -125,10 +129,15 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
-    """The answer to `Stop`; ``spent``: the worker is of no more use and ends."""
+class Resting:
+    """The answer to `Rest`; ``large``: the worker holds so much memory that another should do the next segment."""
 
-    spent: bool = False
+    large: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The answer to `Stop`."""
 
 
 def send(connection: Connection, message: Any) -> None:

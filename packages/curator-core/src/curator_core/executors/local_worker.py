@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Sources that are quick are reported together.
 REPORT_SECONDS = 0.05
-# A worker that holds more memory than this after its stages were torn down does no other segment.
+# A worker that holds more than this when its stages were torn down does no other segment.
 KEEP_BYTES = 1 << 30
 
 
@@ -46,7 +46,7 @@ def _terminate(*_: object) -> None:
 
 
 class _Worker:
-    """One worker, from its set-up to its teardown."""
+    """One worker, through the set-up and teardown of one segment after the other."""
 
     def __init__(self, connection: Connection, call_file: int, card: str | None) -> None:
         from curator_core.executors.local_protocol import CallFile
@@ -56,45 +56,40 @@ class _Worker:
         self._calls = CallFile(call_file)
         self._card = card
         self._runner: GroupRunner | None = None
-        self._inbox = _Inbox(connection, self._answer)
+        self._inbox: _Inbox | None = None
         # What is through and not yet reported.
         self._done: list[int] = []
         self._began = time.perf_counter()
 
     def work(self) -> None:
-        """One segment after the other, until the driver has no more or one has failed."""
         from curator_core.executors import local_protocol as protocol
 
-        spent = False
-        while not spent:
-            order = self._inbox.take(wait=True)
-            if isinstance(order, protocol.SetUp):
-                spent = not self._segment(order) or _is_large()
-            self._answer(protocol.Stopped(spent))
-
-    def _segment(self, order: protocol.SetUp) -> bool:
-        """From set-up to teardown; whether that went well."""
-        from curator_core.executors import local_protocol as protocol
-
-        self._failed = False
         try:
-            self._set_up(order)
-            while not isinstance(message := self._next(), protocol.Stop):
-                if isinstance(message, protocol.Source):
-                    self._run(message)
-                else:
-                    assert isinstance(message, protocol.Flush)
-                    self._group().flush()
-                    self._answer(protocol.Durable())
-        except EOFError:  # the driver is gone, or has enough
-            self._failed = True
-            raise
+            self._inbox = _Inbox(self._connection, self._answer)
+            while not isinstance(message := self._inbox.take(wait=True), protocol.Stop):
+                # A worker that has waited for another to prepare the machine may get nothing else to do.
+                if isinstance(message, protocol.SetUp):
+                    self._set_up(message)
+                    self._work_segment()
+                self._answer(protocol.Resting(_is_large()))
         except Exception as error:
             self._fail(error)
         finally:
             self._tear_down()
-        self._calls.source()
-        return not self._failed
+        self._answer(protocol.Stopped())
+
+    def _work_segment(self) -> None:
+        from curator_core.executors import local_protocol as protocol
+
+        while not isinstance(message := self._next(), protocol.Rest):
+            if isinstance(message, protocol.Source):
+                self._run(message)
+            else:
+                assert isinstance(message, protocol.Flush)
+                self._group().flush()
+                self._answer(protocol.Durable())
+        self._tear_down()
+        signal.signal(signal.SIGTERM, _terminate)
 
     def _set_up(self, order: protocol.SetUp) -> None:
         import cloudpickle
@@ -117,6 +112,7 @@ class _Worker:
 
     def _next(self) -> Any:
         """The next thing to do; what is done is reported before the worker waits, and now and then before that."""
+        assert self._inbox is not None
         if self._done and time.perf_counter() - self._began >= REPORT_SECONDS:
             self._report()
         message = self._inbox.take(wait=not self._done)
@@ -165,22 +161,19 @@ class _Worker:
         from curator_core.executors.local_protocol import Failed
         from curator_core.worker.sending import packed_error
 
-        self._failed = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the driver will end us for it; teardown comes first
         self._answer(Failed(packed_error(error)))
 
     def _tear_down(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that hangs here is killed after a few seconds
-        if self._runner is None:
+        runner, self._runner = self._runner, None
+        if runner is None:
             return
         try:
-            self._runner.teardown()
+            runner.teardown()
         except Exception as error:
             self._fail(error)
-        self._runner.flush()
-        self._runner = None
-        if not self._failed:
-            signal.signal(signal.SIGTERM, _terminate)
+        runner.flush()
 
     def _group(self) -> GroupRunner:
         assert self._runner is not None
@@ -248,7 +241,7 @@ class _Inbox:
 
 
 def _is_large() -> bool:
-    """Whether this process holds on to so much memory that a new one should do the next segment."""
+    """Whether this process holds on to much memory though its stages were torn down, as where a library caches a model."""
     import gc
 
     import pyarrow as pa
@@ -256,10 +249,10 @@ def _is_large() -> bool:
     gc.collect()
     pa.default_memory_pool().release_unused()
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - quick, and there is nothing to join
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - there is nothing to join
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") > KEEP_BYTES
     except OSError:  # no Linux
-        return True
+        return False
 
 
 def _encoded(result: Any) -> bytes:

@@ -100,7 +100,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
     # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends something, or takes long.
     tried_by_plan: ClassVar[bool] = True
     # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Those that are
-    # called path, file and the like always are. In a pipeline file both are relative to it.
+    # called path, file and the like always are. In a pipeline file both are relative to it. Where such a parameter is a
+    # mapping, its values are paths, or mappings with paths among their entries.
     maybe_paths: ClassVar[tuple[str, ...]] = ()
     version: str = "1"  # part of the run's fingerprint: raise it when the stage's result changes
 
