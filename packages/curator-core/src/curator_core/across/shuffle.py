@@ -66,12 +66,13 @@ def write_partitioned(
     partitions: int,
     *,
     column: str = PLACE,
+    notes: Mapping[str, int] | None = None,
     durable: bool = False,
 ) -> FileRecord:
     """Write a table to one file with its rows in the order of their ``places``, which go into ``column``.
 
     Partition *p* of ``partitions`` holds the places in [p·2⁶⁴/partitions, (p+1)·2⁶⁴/partitions). A column of that name in
-    the table must hold these same places.
+    the table must hold these same places. ``notes`` are numbers about the file that `notes_of` finds again.
 
     Without ``durable`` nothing waits until the file is on disk. After a crash of the whole machine it may be damaged; its
     reader detects that.
@@ -90,8 +91,16 @@ def write_partitioned(
     table = table.unify_dictionaries().combine_chunks().take(array(order)).append_column(column, array(places))
     edges = np.append(np.searchsorted(places, _starts(partitions)), len(places)).astype(np.int64)
     with storage.write_atomic(path, durable=durable) as out:
-        _write(out, table, edges, column)
+        _write(out, table, edges, column, notes or {})
     return out.record(rows=table.num_rows)
+
+
+def notes_of(record: FileRecord) -> dict[str, int]:
+    """The ``notes`` that `write_partitioned` was given for a file."""
+    file, _ = _open(record.path, record.bytes)
+    with file:
+        notes: dict[str, int] = json.loads(file.schema.metadata[_LAYOUT])["notes"]
+    return notes
 
 
 def sorted_order(values: NDArray[Any]) -> NDArray[np.int64]:
@@ -130,7 +139,7 @@ def _starts(partitions: int) -> NDArray[np.uint64]:
     return np.array([first_place(number, partitions) for number in range(partitions)], np.uint64)
 
 
-def _write(out: Any, table: pa.Table, edges: NDArray[np.int64], column: str) -> None:
+def _write(out: Any, table: pa.Table, edges: NDArray[np.int64], column: str, notes: Mapping[str, int]) -> None:
     """Write rows of which ``edges[p]`` to ``edges[p + 1]`` are those of partition *p*."""
     row_bytes = max(1, table.nbytes // max(1, table.num_rows))
     cuts = _cuts(edges, max(1, _LEAST_BATCH_BYTES // row_bytes), max(1, _MOST_BATCH_BYTES // row_bytes))
@@ -141,6 +150,7 @@ def _write(out: Any, table: pa.Table, edges: NDArray[np.int64], column: str) -> 
         "column": column,
         "partitions": len(edges) - 1,
         "bytes": table.nbytes,
+        "notes": dict(notes),
         "edges": _packed(np.diff(edges)),
         "batches": _packed(np.diff(starts, append=len(table))),
     }
@@ -432,20 +442,50 @@ def partition_tables(
 def partition_sorted(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> Iterator[pa.Table]:
     """The rows of a partition in the order of place, file, and order in the file, in tables of about ``memory`` or less.
 
-    About three times ``memory`` is held: a range of places that has more is halved and read again. Rows of one place are
-    in order as they come, so they need none, however many they are.
+    About three times ``memory`` is held. Rows of one place stand in one table, unless they are more than ``memory``.
     """
-    (place,) = task.data
-    manifest = read_manifest(place)
+    column = read_manifest(task.data[0]).column
+    for span in partition_spans(task, memory, fit=fit):
+        if span.tables is None:  # rows of one place are in order as they come
+            yield from (table for _, table in span.read())
+            continue
+        table = pa.concat_tables(span.tables).unify_dictionaries().combine_chunks()
+        span.tables.clear()
+        # Pieces are sorted runs, which this kind of sort merges.
+        order = np.argsort(to_numpy(table[column]), kind="stable")
+        yield table.take(array(order)).combine_chunks()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of places [low, high) of a partition, with its rows where they fit the memory, in the order of files.
+
+    Where the rows of a single place do not fit, ``tables`` is None, and `read` gives them as often as they are wanted.
+    """
+
+    task: FileGroupTask
+    low: int
+    high: int
+    tables: list[pa.Table] | None
+    fit: Fit
+
+    def read(self) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """The rows from the files, as `partition_tables` gives them."""
+        return partition_tables(self.task, low=self.low, high=self.high, fit=self.fit)
+
+
+def partition_spans(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> Iterator[Span]:
+    """A partition cut into ranges of places that hold about ``memory`` or less, or a single place; in order.
+
+    A range that holds more is halved and read again. Ranges without rows are left out.
+    """
+    manifest = read_manifest(task.data[0])
     partition: int = task._metadata["partition"]
     low, high = (first_place(number, manifest.partitions) for number in (partition, partition + 1))
-    return _sorted(task, manifest.column, low, high, memory, fit)
+    return _spans(task, low, high, memory, fit)
 
 
-def _sorted(task: FileGroupTask, column: str, low: int, high: int, memory: int, fit: Fit) -> Iterator[pa.Table]:
-    if high - low == 1:
-        yield from (table for _, table in partition_tables(task, low=low, high=high, fit=fit))
-        return
+def _spans(task: FileGroupTask, low: int, high: int, memory: int, fit: Fit) -> Iterator[Span]:
     held: list[pa.Table] = []
     size = 0
     for _, table in partition_tables(task, low=low, high=high, fit=fit):
@@ -455,16 +495,15 @@ def _sorted(task: FileGroupTask, column: str, low: int, high: int, memory: int, 
             break
     else:
         if held:
-            table = pa.concat_tables(held).unify_dictionaries().combine_chunks()
-            held.clear()
-            # Pieces are sorted runs, which this kind of sort merges.
-            order = np.argsort(to_numpy(table[column]), kind="stable")
-            yield table.take(array(order)).combine_chunks()
+            yield Span(task, low, high, held, fit)
         return
     held.clear()
+    if high - low == 1:
+        yield Span(task, low, high, None, fit)
+        return
     middle = (low + high) // 2
-    yield from _sorted(task, column, low, middle, memory, fit)
-    yield from _sorted(task, column, middle, high, memory, fit)
+    yield from _spans(task, low, middle, memory, fit)
+    yield from _spans(task, middle, high, memory, fit)
 
 
 def _batches(manifest: Manifest, number: int, partition: int) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:

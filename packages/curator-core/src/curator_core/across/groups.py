@@ -1,0 +1,636 @@
+"""Which documents are connected by edges, also where no memory holds the edges?
+
+The input is a folder of Arrow files whose rows are edges: ``a`` and ``b``, two numbers of documents. A *group* is what edges
+connect, and is called after the smallest number in it. The output gives the members of the groups by batch, so that a step
+that reads the sources again opens what its batch needs and no more (`groups_of`).
+
+Edges that fit the memory are solved by one task (`components`). More are made fewer in rounds, each two pipelines over a
+shuffle of the edges (large star and small star, Kiveris et al., *Connected Components in MapReduce and Beyond*, 2014):
+
+- *large star*: each node with its neighbours; the larger ones are tied to the smallest of all instead;
+- *small star*: each node with its smaller neighbours; all of them are tied to the smallest instead.
+
+Neither parts what was connected, and each change brings an edge to a smaller number, so it comes to an end. Whatever a task
+writes is first contracted: edges that connect the same documents within the task become a star around the smallest. As soon
+as the edges fit the memory, one task solves the rest. Otherwise the rounds end when one of them has changed nothing. Then each
+document has either larger neighbours only (it is the smallest of its group), or one neighbour, its smallest; the step that
+writes the members checks that of each document once more, and stops the run if it is not so.
+
+**Memory.** A task holds edges of 16 bytes: the shares of a partition that fit ``memory``/4, and their stars. A document with more
+neighbours than that is read twice, once for the smallest neighbour and once to tie the others to it. Solving in one task
+needs about six times the bytes of the edges. So with 10⁹ documents that all have an edge, each round reads and writes 16 GB (large
+star: 32 GB) in partitions of 64 MiB; no process holds more than some hundred MiB, whatever their groups look like.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.roll import ROW_BITS
+from curator_core.across.shuffle import (
+    MOST_PARTITIONS,
+    PLACE,
+    Partitions,
+    Span,
+    finish_partitioned,
+    notes_of,
+    partition_spans,
+    write_partitioned,
+)
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.errors import AccountingError, CuratorError, UsageError
+from curator_core.model.lineage import child_id, source_id
+from curator_core.model.stage import FanOut, ProcessingStage, SourceStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
+from curator_core.pipeline import Pipeline
+from curator_core.stages.files import parse_bytes
+from curator_core.workflow import Step, Workflow
+
+MANIFEST = "_groups.json"
+
+_EDGE_BYTES = 16
+_LEAST_PARTITIONS = 16
+_PART_ROWS = 1 << 20
+_BATCH_ROWS = 1 << 16
+_SCHEMA = pa.schema([pa.field("number", pa.uint64(), nullable=False), pa.field("group", pa.uint64(), nullable=False)])
+
+type Numbers = NDArray[np.uint64]
+
+
+# In memory -----------------------------------------------------------------------------------------------------------
+
+
+def components(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
+    """Every number that stands in an edge (``a[i]``, ``b[i]``), sorted, and the smallest number connected with each.
+
+    Before it returns, it is checked over all edges that both ends have the same, and that it is no larger than they are.
+    """
+    if len(a) != len(b):
+        raise UsageError(f"components: {len(a)} numbers in a and {len(b)} in b")
+    members, ends = np.unique(np.concatenate([a, b]).astype(np.uint64, copy=False), return_inverse=True)
+    left, right = ends[: len(a)], ends[len(a) :]
+    # Numbers keep their order as places in `members`, so the smallest place is the smallest number.
+    root = np.arange(len(members))
+    one, other = left, right
+    while True:
+        apart = one != other
+        one, other = one[apart], other[apart]
+        if not len(one):
+            break
+        low, high = np.minimum(one, other), np.maximum(one, other)
+        # Each root with a smaller neighbour is tied to the smallest. One that has none sees its neighbours tied to it, or
+        # itself to a smaller one in the next turn: with every two turns at most half of the roots are left.
+        np.minimum.at(root, high, low)
+        _follow(root, high)
+        one, other = root[one], root[other]
+    _follow(root, np.arange(len(members)))
+    if not (np.array_equal(root[left], root[right]) and (root <= np.arange(len(root))).all()):
+        raise AccountingError("connected components did not converge: an edge has ends in two groups")
+    return members, members[root]
+
+
+def _follow(root: NDArray[np.int64], nodes: NDArray[np.int64]) -> None:
+    """Point each of ``nodes`` to the end of its chain."""
+    while len(nodes):
+        to = root[root[nodes]]
+        moved = to != root[nodes]
+        nodes, to = nodes[moved], to[moved]
+        root[nodes] = to
+
+
+def stars(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
+    """The fewest edges that connect the same: from each number to the smallest one that it is connected with."""
+    members, groups = components(a, b)
+    others = members != groups
+    return members[others], groups[others]
+
+
+# The workflow --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Groups(Workflow):
+    """Writes into ``path`` which documents the edges in the folder ``edges`` connect.
+
+    Edges of up to ``memory`` bytes, 16 for each, are solved by one task; more in rounds. An edge from a document to itself
+    says nothing and is left out. The result is that of the edges alone, whatever the memory and the number of workers.
+    """
+
+    edges: str
+    path: str
+    memory: int | str = "512MiB"
+
+    def __post_init__(self) -> None:
+        for name in ("edges", "path"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise UsageError(f"Groups.{name} must be a folder or URL, not {value!r}")
+        parse_bytes(self.memory, "Groups.memory")
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        memory = parse_bytes(self.memory, "Groups.memory")
+        size = sum(file.size for file in _edge_files(self.edges))
+        if size <= memory:
+            yield Pipeline([AllEdges(path=self.edges), SolveGroups(path=self.path)], name="groups")
+            return
+        share = max(_EDGE_BYTES, memory // 4)
+        partitions = min(MOST_PARTITIONS, max(_LEAST_PARTITIONS, -(-2 * size // share)))
+        before = self.edges
+        notes = storage.join(work_dir, "notes")
+
+        def written(name: str, both: bool) -> WriteEdges:
+            report = storage.join(notes, f"{name}.json")
+            return WriteEdges(path=storage.join(work_dir, name), partitions=partitions, both_ways=both, notes=report)
+
+        # What lies in `notes` stays when folders are given back, so that the steps are the same when a run is resumed.
+        yield Pipeline(
+            [EdgeFiles(path=before, memory=share), ReadEdges(memory=share), written("edges", True)], name="edges"
+        )
+        before = "edges"
+        number = 0
+        while True:
+            number += 1
+            changed = 0
+            for kind in ("large", "small"):
+                name = f"{kind}-{number:02d}"
+                stage = LargeStar(memory=share) if kind == "large" else SmallStar(memory=share)
+                stages = [Partitions(path=storage.join(work_dir, before)), stage, written(name, kind == "small")]
+                yield Step(Pipeline(stages, name=name), frees=[storage.join(work_dir, before)])
+                before = name
+                changed += _notes(notes, name)["changed"]
+            left = _notes(notes, before)
+            folder = storage.join(work_dir, before)
+            if left["edges"] * _EDGE_BYTES <= memory:
+                yield Step(
+                    Pipeline([AllEdges(path=folder), SolveGroups(path=self.path)], name="groups"), frees=[folder]
+                )
+                return
+            if not changed:
+                break
+        batches = (left["highest"] >> ROW_BITS) + 1
+        parts = min(batches, MOST_PARTITIONS, -(-2 * left["edges"] // _PART_ROWS))
+        members = storage.join(work_dir, "members")
+        write = WriteMembers(path=members, partitions=parts, batches=batches)
+        yield Step(
+            Pipeline([Partitions(path=folder), StarMembers(memory=share), write], name="members"), frees=[folder]
+        )
+        yield Step(
+            Pipeline([Partitions(path=members), WriteGroups(path=self.path, memory=share)], name="groups"),
+            frees=[members],
+        )
+
+
+def groups_of(folder: str, batch: int) -> tuple[NDArray[np.int64], Numbers]:
+    """Which rows of a batch are in a group with others, in order, and the number of the group of each."""
+    parts = _parts(storage.join(folder, MANIFEST), storage.fingerprint(storage.join(folder, MANIFEST)))
+    low, high = batch << ROW_BITS, (batch + 1) << ROW_BITS
+    found: list[pa.RecordBatch] = []
+    for name, first, last in parts:
+        if first < high and low <= last:
+            with storage.open_arrow(storage.join(folder, name)) as source, pa.ipc.open_file(source) as file:
+                found += _between(file, low, high)
+    if not found:
+        return np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    numbers = np.concatenate([to_numpy(piece.column(0)) for piece in found])
+    groups = np.concatenate([to_numpy(piece.column(1)) for piece in found])
+    return (numbers & np.uint64((1 << ROW_BITS) - 1)).astype(np.int64), groups
+
+
+@functools.lru_cache(maxsize=4)
+def _parts(path: str, _: str) -> list[tuple[str, int, int]]:
+    return [(name, first, last) for name, _, first, last in json.loads(storage.read_bytes(path))["parts"]]
+
+
+def _between(file: Any, low: int, high: int) -> Iterator[pa.RecordBatch]:
+    """The rows with a number in [low, high) of a file whose record batches are in order."""
+    first, stop = 0, file.num_record_batches
+    while first < stop:  # the first record batch whose last number is not below `low`
+        middle = (first + stop) // 2
+        if int(to_numpy(file.get_batch(middle).column(0))[-1]) < low:
+            first = middle + 1
+        else:
+            stop = middle
+    for at in range(first, file.num_record_batches):
+        piece = file.get_batch(at)
+        numbers = to_numpy(piece.column(0))
+        start, stop = (int(np.searchsorted(numbers, np.uint64(edge))) for edge in (low, min(high, (1 << 64) - 1)))
+        if start == stop:
+            return
+        yield piece.slice(start, stop - start)
+
+
+# Reading edges -------------------------------------------------------------------------------------------------------
+
+
+def _edge_files(folder: str) -> list[storage.FileInfo]:
+    """The files of a folder that hold edges, in natural order."""
+    found = [file for file in storage.scan(folder) if not storage.file_name(file.path).startswith("_")]
+    return sorted(found, key=lambda file: storage.natural_key(file.path))
+
+
+def _edges_in(path: str) -> Iterator[tuple[Numbers, Numbers]]:
+    """The edges of a file, some at a time; of edges that stand there both ways, each once."""
+    with storage.open_arrow(path) as source:
+        try:
+            file = pa.ipc.open_file(source)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CuratorError(f"{path!r} is no whole Arrow file of edges ({error}): write it again") from error
+        names = file.schema.names
+        if "v" in names and PLACE in names:
+            for at in range(file.num_record_batches):
+                batch = file.get_batch(at)
+                u, v = _node(to_numpy(batch.column(PLACE))), to_numpy(batch.column("v"))
+                once = v < u
+                yield u[once], v[once]
+            return
+        if any(name not in names or file.schema.field(name).type != pa.uint64() for name in ("a", "b")):
+            raise UsageError(f"{path!r} holds no edges: it needs columns 'a' and 'b' of uint64, and has {names}")
+        for at in range(file.num_record_batches):
+            batch = file.get_batch(at)
+            yield to_numpy(batch.column("a")), to_numpy(batch.column("b"))
+
+
+def _table(a: Numbers, b: Numbers) -> pa.Table:
+    return pa.table([array(a), array(b)], ["a", "b"])
+
+
+@dataclass(kw_only=True)
+class AllEdges(SourceStage[FileGroupTask]):
+    """Names all files of edges in a folder, as one source."""
+
+    path: str
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        yield _source(_edge_files(self.path), 0)
+
+
+@dataclass(kw_only=True)
+class EdgeFiles(SourceStage[FileGroupTask]):
+    """Names the files of edges in a folder, as many at a time as fit ``memory``; each lot is a source."""
+
+    path: str
+    memory: int
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        lot: list[storage.FileInfo] = []
+        number = size = 0
+        for file in _edge_files(self.path):
+            if lot and size + file.size > self.memory:
+                yield _source(lot, number)
+                lot, size = [], 0
+                number += 1
+            lot.append(file)
+            size += file.size
+        if lot:
+            yield _source(lot, number)
+
+
+def _source(files: Sequence[storage.FileInfo], number: int) -> FileGroupTask:
+    names = [storage.file_name(file.path) for file in files]
+    return FileGroupTask(
+        data=[file.path for file in files],
+        task_id=source_id(f"edges-{number:05d}", names),
+        _generation=source_id("", [file.fingerprint for file in files]),
+    )
+
+
+@dataclass(kw_only=True)
+class ReadEdges(FanOut[FileGroupTask, DocumentBatch]):
+    """Reads files of edges, about ``memory`` bytes at a time."""
+
+    memory: int
+
+    def outputs(self) -> list[str]:
+        return ["a", "b"]
+
+    def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+        yield from _lots(_apart(self, task), self.memory)
+
+
+def _apart(stage: ProcessingStage[Any, Any], task: FileGroupTask) -> Iterator[tuple[Numbers, Numbers]]:
+    """The edges of a task's files between two documents."""
+    for path in task.data:
+        for a, b in _edges_in(path):
+            apart = a != b
+            stage.record_dropped("an edge from a document to itself", len(a) - int(np.count_nonzero(apart)))
+            yield a[apart], b[apart]
+
+
+def _lots(edges: Iterator[tuple[Numbers, Numbers]], memory: int) -> Iterator[DocumentBatch]:
+    held: list[tuple[Numbers, Numbers]] = []
+    rows = 0
+    most = max(1, memory // _EDGE_BYTES)
+    for a, b in edges:
+        for start in range(0, len(a), most):
+            piece = a[start : start + most], b[start : start + most]
+            if rows + len(piece[0]) > most and held:
+                yield DocumentBatch(data=_joined(held))
+                held, rows = [], 0
+            held.append(piece)
+            rows += len(piece[0])
+    if rows:
+        yield DocumentBatch(data=_joined(held))
+
+
+def _joined(edges: Sequence[tuple[Numbers, Numbers]]) -> pa.Table:
+    return _table(np.concatenate([a for a, _ in edges]), np.concatenate([b for _, b in edges]))
+
+
+# Rounds --------------------------------------------------------------------------------------------------------------
+
+# A bijection of 64 bits that spreads numbers over all of the range: then a place says which node it is.
+_SPREAD = 0x9E3779B97F4A7C15
+_GATHER = pow(_SPREAD, -1, 1 << 64)
+
+
+def _place(nodes: Numbers) -> Numbers:
+    return nodes * np.uint64(_SPREAD)
+
+
+def _node(places: Numbers) -> Numbers:
+    return places * np.uint64(_GATHER)
+
+
+@dataclass(kw_only=True)
+class WriteEdges(ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes edges for the next star: by their larger end, or ``both_ways``, by each of their ends.
+
+    ``notes`` is the file that says afterwards how many edges there are, how many of them this round has changed, and the
+    highest number.
+    """
+
+    path: str
+    partitions: int
+    both_ways: bool
+    notes: str
+    creates_rows = True
+
+    def inputs(self) -> list[str]:
+        return ["a", "b"]
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        table = task.to_pyarrow()
+        a, b = to_numpy(table["a"]), to_numpy(table["b"])
+        low, high = np.minimum(a, b), np.maximum(a, b)
+        changed = int(task._metadata.get("changed", 0))
+        members, groups = components(high, low)
+        # An edge stays if it is one of the star.
+        changed += int(np.count_nonzero(groups[np.searchsorted(members, high)] != low))
+        others = members != groups
+        high, low = members[others], groups[others]
+        self.record_dropped("other edges of the task connect the same", table.num_rows - len(high))
+        notes = {"edges": len(high), "changed": changed, "highest": int(high.max(initial=0))}
+        u, v = (np.concatenate([high, low]), np.concatenate([low, high])) if self.both_ways else (high, low)
+        path = storage.join(self.path, f"{task.task_id}.arrow")
+        record = write_partitioned(path, pa.table([array(v)], ["v"]), _place(u), self.partitions, notes=notes)
+        self.record_output(record)
+        return FileGroupTask(data=[path], records=[record], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_partitioned(self.path, outputs, partitions=self.partitions)
+        found = [notes_of(record) for record in outputs]
+        summed = {key: sum(notes[key] for notes in found) for key in ("edges", "changed")}
+        content = {**summed, "highest": max((notes["highest"] for notes in found), default=0)}
+        storage.write_bytes_atomic(self.notes, json.dumps(content).encode())
+
+
+def _notes(folder: str, name: str) -> dict[str, int]:
+    notes: dict[str, int] = json.loads(storage.read_bytes(storage.join(folder, f"{name}.json")))
+    return notes
+
+
+class _Star(FanOut[FileGroupTask, DocumentBatch]):
+    """One star at each node of a partition; children are edges, with how many of them were others before."""
+
+    memory: int
+
+    def outputs(self) -> list[str]:
+        return ["a", "b"]
+
+    def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+        for span in partition_spans(task, self.memory):
+            if span.tables is not None:
+                u, v = _sorted_ends(span.tables)
+                span.tables.clear()
+                starts = _starts(u)
+                smallest = np.repeat(np.minimum.reduceat(v, starts), np.diff(starts, append=len(u)))
+                yield from self._tied(u, v, smallest, starts)
+            else:  # a node with more neighbours than fit the memory
+                least = min(int(v.min()) for _, v in _ends_of(span))
+                for number, (u, v) in enumerate(_ends_of(span)):
+                    smallest = np.full(len(u), least, np.uint64)
+                    yield from self._tied(u, v, smallest, np.zeros(0 if number else 1, np.int64))
+
+    def _tied(self, u: Numbers, v: Numbers, smallest: Numbers, starts: NDArray[np.int64]) -> Iterator[DocumentBatch]:
+        """The edges from here; ``smallest`` of the neighbours of ``u``, whose rows begin at ``starts``."""
+        raise NotImplementedError
+
+    def _edges(self, a: Numbers, b: Numbers, changed: int) -> Iterator[DocumentBatch]:
+        if len(a):
+            yield DocumentBatch(data=_table(a, b), _metadata={"changed": changed})
+
+
+@dataclass(kw_only=True)
+class LargeStar(_Star):
+    """Ties the larger neighbours of each node to the smallest of them all and itself."""
+
+    memory: int
+
+    def _tied(self, u: Numbers, v: Numbers, smallest: Numbers, starts: NDArray[np.int64]) -> Iterator[DocumentBatch]:
+        larger = v > u
+        to = np.minimum(u, smallest)[larger]
+        return self._edges(v[larger], to, int(np.count_nonzero(to != u[larger])))
+
+
+@dataclass(kw_only=True)
+class SmallStar(_Star):
+    """Ties each node and its smaller neighbours to the smallest of these."""
+
+    memory: int
+
+    def _tied(self, u: Numbers, v: Numbers, smallest: Numbers, starts: NDArray[np.int64]) -> Iterator[DocumentBatch]:
+        others = v != smallest
+        a = np.concatenate([u[starts], v[others]])
+        return self._edges(a, np.concatenate([smallest[starts], smallest[others]]), int(np.count_nonzero(others)))
+
+
+def _ends(table: pa.Table) -> tuple[Numbers, Numbers]:
+    return _node(to_numpy(table[PLACE])), to_numpy(table["v"])
+
+
+def _ends_of(span: Span) -> Iterator[tuple[Numbers, Numbers]]:
+    return (_ends(table) for _, table in span.read())
+
+
+def _sorted_ends(tables: list[pa.Table]) -> tuple[Numbers, Numbers]:
+    u, v = _ends(pa.concat_tables(tables))
+    order = np.argsort(u, kind="stable")
+    return u[order], v[order]
+
+
+def _starts(u: Numbers) -> NDArray[np.int64]:
+    return np.flatnonzero(np.append(True, u[1:] != u[:-1]))
+
+
+# Members -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class StarMembers(FanOut[FileGroupTask, DocumentBatch]):
+    """Each document with its group, from edges that are stars; checks at each that they are."""
+
+    memory: int
+
+    def outputs(self) -> list[str]:
+        return ["number", "group"]
+
+    def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+        for span in partition_spans(task, self.memory):
+            if span.tables is not None:
+                u, v = _sorted_ends(span.tables)
+                span.tables.clear()
+                starts = _starts(u)
+                least, most = np.minimum.reduceat(v, starts), np.maximum.reduceat(v, starts)
+                yield self._members(u[starts], least, most)
+            else:
+                least = most = node = np.zeros(0, np.uint64)
+                for u, v in _ends_of(span):
+                    node = u[:1]
+                    least = np.array([np.append(least, v).min()])
+                    most = np.array([np.append(most, v).max()])
+                yield self._members(node, least, most)
+
+    def _members(self, u: Numbers, least: Numbers, most: Numbers) -> DocumentBatch:
+        wrong = np.flatnonzero((least < u) & (least != most))
+        if len(wrong):
+            raise AccountingError(
+                f"groups did not converge: {int(u[wrong[0]])} has the neighbours {int(least[wrong[0]])} and "
+                f"{int(most[wrong[0]])} after a round that has changed nothing"
+            )
+        return DocumentBatch(data=pa.table([array(u), array(np.minimum(u, least))], schema=_SCHEMA))
+
+
+@dataclass(kw_only=True)
+class WriteMembers(ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes members by ranges of ``batches``."""
+
+    path: str
+    partitions: int
+    batches: int
+
+    def inputs(self) -> list[str]:
+        return ["number", "group"]
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        table = task.to_pyarrow()
+        # All rows of a batch have one place, and batches fill the range.
+        places = (to_numpy(table["number"]) >> np.uint64(ROW_BITS)) * np.uint64(min((1 << 64) // self.batches, 1 << 63))
+        path = storage.join(self.path, f"{task.task_id}.arrow")
+        record = write_partitioned(path, table, places, self.partitions)
+        self.record_output(record)
+        return FileGroupTask(data=[path], records=[record], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_partitioned(self.path, outputs, partitions=self.partitions)
+
+
+class _GroupsWriter(FanOut[FileGroupTask, FileGroupTask]):
+    """Writes files of members in order, and what is in which."""
+
+    path: str
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        parts: list[tuple[str, int, int, int]] = []
+        for record in outputs:
+            with storage.open_arrow(record.path) as source, pa.ipc.open_file(source) as file:
+                if count := file.num_record_batches:
+                    first = to_numpy(file.get_batch(0).column(0))[0]
+                    last = to_numpy(file.get_batch(count - 1).column(0))[-1]
+                    parts.append((storage.relative(record.path, self.path), record.rows, int(first), int(last)))
+        parts.sort(key=lambda part: part[2])
+        content = {"members": sum(part[1] for part in parts), "parts": parts}
+        storage.write_bytes_atomic(storage.join(self.path, MANIFEST), json.dumps(content).encode())
+
+    def _write(self, path: str, tables: Iterator[pa.Table]) -> FileGroupTask:
+        rows = 0
+        with storage.write_atomic(path) as out, pa.ipc.new_file(out, _SCHEMA) as writer:
+            for table in tables:
+                rows += table.num_rows
+                writer.write_table(table, max_chunksize=_BATCH_ROWS)
+        record = out.record(rows=rows)
+        self.record_output(record)
+        return FileGroupTask(data=[path], records=[record])
+
+
+@dataclass(kw_only=True)
+class SolveGroups(_GroupsWriter):
+    """Solves all edges at once and writes the members of groups, in files that end where a batch does."""
+
+    path: str
+
+    def process(self, task: FileGroupTask) -> Iterator[FileGroupTask]:
+        edges = list(_apart(self, task))
+        a = np.concatenate([np.zeros(0, np.uint64), *(a for a, _ in edges)])
+        b = np.concatenate([np.zeros(0, np.uint64), *(b for _, b in edges)])
+        edges.clear()
+        table = pa.table([*map(array, components(a, b))], schema=_SCHEMA)
+        for number, part in enumerate(_by_batches(table)):
+            yield self._write(storage.join(self.path, f"{child_id(task.task_id, number)}.arrow"), iter([part]))
+
+
+def _by_batches(table: pa.Table) -> Iterator[pa.Table]:
+    """Members in order, some rows at a time, with those of a batch together."""
+    batches = to_numpy(table["number"]) >> np.uint64(ROW_BITS)
+    start = 0
+    while start < len(batches):
+        last = batches[min(start + _PART_ROWS, len(batches)) - 1]
+        stop = int(np.searchsorted(batches, last, "right"))
+        yield table.slice(start, stop - start)
+        start = stop
+
+
+@dataclass(kw_only=True)
+class WriteGroups(_GroupsWriter):
+    """Writes the members in one range of batches, in order."""
+
+    path: str
+    memory: int
+
+    def process(self, task: FileGroupTask) -> Iterator[FileGroupTask]:
+        yield self._write(storage.join(self.path, f"{task.task_id}.arrow"), self._sorted(task))
+
+    def _sorted(self, task: FileGroupTask) -> Iterator[pa.Table]:
+        for span in partition_spans(task, self.memory):
+            # A batch is a place; as a task of its own it was in memory once already.
+            tables = span.tables if span.tables is not None else [table for _, table in span.read()]
+            table = pa.concat_tables(tables).drop_columns([PLACE])
+            tables.clear()
+            order = np.argsort(to_numpy(table["number"]), kind="stable")
+            yield table.take(array(order)).cast(_SCHEMA)
