@@ -21,9 +21,13 @@ from curator_core.worker.context import RunContext
 
 # What stages need that cannot be made without parameters. Nothing is opened: they are not set up.
 PARAMETERS: dict[str, dict[str, Any]] = {
+    "ApplyDecisions": {"mode": "annotate", "path": "decisions"},
     "BadWordsFilter": {"words": ["bad"]},
     "Blend": {"weights": {"a": 1.0}},
     "Cast": {"columns": {"text": "string"}},
+    "CountTestNgrams": {"path": "out", "test_sets": {"a": "a.txt"}},
+    "Decontaminate": {"mode": "annotate", "test_sets": {"a": "a.txt"}},
+    "DecisionsFromList": {"ids": "ids.txt", "path": "out"},
     "DropColumns": {"columns": ["text"]},
     "FastTextLangId": {"model_path": "model.bin"},
     "FastTextQualityFilter": {"model_path": "model.bin"},
@@ -35,6 +39,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "KenLMPerplexityFilter": {"model_path": "model.bin"},
     "Limit": {"rows": 1},
     "LineRemover": {"patterns": ["a"]},
+    "Lookup": {"table": "side.parquet", "on": "id"},
     "MegatronWriter": {"path": "out", "vocab_size": 9},
     "PackTokens": {"length": 8},
     "ParquetWriter": {"path": "out"},

@@ -31,6 +31,7 @@ NEEDED: dict[str, Any] = {
     "rows": 1,
     "separator": " ",
     "substring": "x",
+    "test_sets": {"a": "a.txt"},
     "tokenizer": "tokenizer.json",
     "vocab_size": 100,
     "weights": {"a": 1.0},
@@ -38,6 +39,7 @@ NEEDED: dict[str, Any] = {
 }
 # Stages that need one of several parameters.
 OWN: dict[str, dict[str, Any]] = {
+    "Decontaminate": {"mode": "annotate"},
     "TextClassifier": {"model": "model"},
     "TokenCountFilter": {"tokenizer": "tokenizer.json"},
     "UrlBlocklistFilter": {"words": ["x"]},

@@ -24,8 +24,10 @@ from curator_core import (
     Workflow,
     stage,
 )
+from curator_core.running.verify import verify
 from curator_core.testing import stages as s
-from curator_core.testing.faults import WriteLines
+from curator_core.testing.faults import ReadLines, WriteLines, assert_same, snapshot, write_inputs
+from curator_core.workflow import Step
 
 HERE = LocalExecutor(workers=0)
 BROKEN = [False]
@@ -97,7 +99,13 @@ def test_steps_hand_files_over_and_have_run_directories_of_their_own(flow: TwoSt
     assert sum(stage.rows_out for stage in result.summary.stages if stage.name == "Upper") == 4
     text = "".join(path.read_text() for path in (tmp_path / "out").glob("*.jsonl"))
     assert all(f"T{number}" in text for number in range(4))
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "run.json", "steps", "work"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        ".lock",
+        "plan.json",
+        "run.json",
+        "steps",
+        "work",
+    ]
     assert sorted(path.name for path in (tmp_path / "run" / "steps").iterdir()) == ["01-read", "02-louder"]
 
 
@@ -181,3 +189,151 @@ def test_a_workflow_may_decide_on_a_step_by_what_came_of_those_before(flow: TwoS
         ("double-2", 16),
         ("double-3", 32),
     ]
+
+
+# Resuming
+
+
+@dataclass
+class ThreeSteps(Workflow):
+    """Reads, doubles and writes; what it hands over goes when it is of no use any more."""
+
+    paths: str
+    out: str
+    copies: int = 2
+    frees: bool = True
+
+    def steps(self, work_dir: str) -> Iterator[Step]:
+        one, two = f"{work_dir}/one", f"{work_dir}/two"
+        yield Step(Pipeline([FilePartitioning(paths=self.paths), ReadLines(), WriteLines(path=one)], name="read"))
+        more: list[ProcessingStage[Any, Any]] = [
+            FilePartitioning(paths=one),
+            ReadLines(),
+            Times(copies=self.copies),
+            WriteLines(path=two),
+        ]
+        yield Step(Pipeline(more, name="double"), frees=[one] if self.frees else [])
+        last: list[ProcessingStage[Any, Any]] = [FilePartitioning(paths=two), ReadLines(), MayFail()]
+        yield Step(Pipeline([*last, WriteLines(path=self.out)], name="write"), frees=[two] if self.frees else [])
+
+
+@dataclass
+class Times(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Each row several times."""
+
+    copies: int = 2
+    creates_rows = True
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return DocumentBatch(data=pa.concat_tables([task.to_pyarrow()] * self.copies))
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> ThreeSteps:
+    write_inputs(tmp_path / "in", range(4))
+    return ThreeSteps(str(tmp_path / "in"), str(tmp_path / "out"))
+
+
+def test_complete_steps_do_nothing_and_start_no_engine(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = str(tmp_path / "run")
+    first = three.run(HERE, run_dir=run_dir)
+    before = snapshot(tmp_path)
+    executor = Counting(workers=0)
+    again = three.run(executor, run_dir=run_dir, resume=True)
+    assert executor.opened == 0
+    assert snapshot(tmp_path) == before
+    assert [step.complete_before for step in again.summary.steps] == [True, True, True]
+    assert again.summary.state == "done"
+    assert [task.data for task in again.tasks] == [task.data for task in first.tasks]
+    assert again.summary.rows_written == first.summary.rows_written == 48
+
+
+def test_what_no_later_step_reads_is_given_back(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    BROKEN[0] = True
+    try:
+        with pytest.raises(StageError, match="not yet"):
+            three.run(HERE, run_dir=str(run_dir))
+    finally:
+        BROKEN[0] = False
+    assert sorted(path.name for path in (run_dir / "work").iterdir()) == ["two"]
+    result = three.run(HERE, run_dir=str(run_dir), resume=True)
+    assert [step.complete_before for step in result.summary.steps] == [True, True, False]
+    assert not list((run_dir / "work").iterdir())
+    assert verify(str(run_dir)) == []
+    assert result.summary.warnings == []
+
+
+def test_a_removal_that_was_interrupted_is_made_up_for(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    three.run(HERE, run_dir=str(run_dir))
+    (run_dir / "work" / "one").mkdir()
+    (run_dir / "work" / "one" / "left").touch()
+    three.run(HERE, run_dir=str(run_dir), resume=True)
+    assert not list((run_dir / "work").iterdir())
+
+
+@pytest.mark.parametrize("frees", [True, False])
+def test_input_that_is_new_goes_through_all_steps(three: ThreeSteps, tmp_path: Path, frees: bool) -> None:
+    three.frees = frees
+    run_dir = str(tmp_path / "run")
+    three.run(HERE, run_dir=run_dir)
+    write_inputs(tmp_path / "in", range(4, 6))
+    result = three.run(HERE, run_dir=run_dir, resume=True)
+    assert result.summary.rows_written == 72
+    assert [step.complete_before for step in result.summary.steps] == [False, False, False]
+    assert bool(result.summary.warnings) == frees
+    if frees:
+        assert "every step has begun anew: step 'read' was complete and is not any more" in result.summary.warnings[0]
+    assert verify(run_dir) == []
+    expected = tmp_path / "expected"
+    ThreeSteps(three.paths, str(expected)).run(HERE)
+    assert_same(snapshot(tmp_path / "out"), snapshot(expected))
+
+
+def test_a_step_that_has_changed_is_refused_or_run_again(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = str(tmp_path / "run")
+    three.run(HERE, run_dir=run_dir)
+    three.copies = 3
+    with pytest.raises(RunRefused, match=r"(?s)step 'double' has changed.*copies was 2, is 3"):
+        three.run(HERE, run_dir=run_dir, resume=True)
+    result = three.run(HERE, run_dir=run_dir, resume=True, allow_changed=True)
+    assert result.summary.rows_written == 72
+    assert verify(run_dir) == []
+
+
+def test_later_steps_begin_anew_where_an_earlier_one_has_left_something_else(tmp_path: Path) -> None:
+    """A side input does not show in the sources of a step, so what it has done before must not be kept."""
+    write_inputs(tmp_path / "in", range(2))
+    write_inputs(tmp_path / "side", range(1))
+    flow = Sided(str(tmp_path / "in"), str(tmp_path / "side"), str(tmp_path / "out"))
+    flow.run(HERE, run_dir=str(tmp_path / "run"))
+    assert '"rows": 6' in next((tmp_path / "out").glob("*.jsonl")).read_text()
+    write_inputs(tmp_path / "side", range(3))
+    result = flow.run(HERE, run_dir=str(tmp_path / "run"), resume=True)
+    assert '"rows": 18' in next((tmp_path / "out").glob("*.jsonl")).read_text()
+    assert [step.complete_before for step in result.summary.steps] == [False, False]
+
+
+@dataclass
+class CountIn(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Adds how many rows lie in a folder."""
+
+    path: str = ""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        rows = sum(len(path.read_text().splitlines()) for path in Path(self.path).glob("*.jsonl"))
+        return task.append_column("rows", pa.array([rows] * task.num_items))
+
+
+@dataclass
+class Sided(Workflow):
+    paths: str
+    side: str
+    out: str
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline]:
+        aside = f"{work_dir}/aside"
+        yield Pipeline([FilePartitioning(paths=self.side), ReadLines(), WriteLines(path=aside)], name="aside")
+        main: list[ProcessingStage[Any, Any]] = [FilePartitioning(paths=self.paths), ReadLines(), CountIn(path=aside)]
+        yield Pipeline([*main, WriteLines(path=self.out)], name="main")

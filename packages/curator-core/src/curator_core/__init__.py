@@ -30,6 +30,7 @@ _HOME = {
     "GroupRunner": "worker.group",
     "Limit": "stages.sampling",
     "LocalExecutor": "executors.local",
+    "Lookup": "across.lookup",
     "Machine": "model.machine",
     "MadeFor": "model.stage",
     "Merge": "model.stage",

@@ -2,6 +2,7 @@
 
 from curator_core.accounts.accounts import Accounts as Accounts
 from curator_core.across.apply import ApplyDecisions as ApplyDecisions
+from curator_core.across.lookup import Lookup as Lookup
 from curator_core.config.build import build_stage as build_stage
 from curator_core.config.dump import dump_pipeline as dump_pipeline
 from curator_core.config.pipeline_file import load_pipeline as load_pipeline
@@ -83,6 +84,7 @@ __all__ = [
     "GroupRunner",
     "Limit",
     "LocalExecutor",
+    "Lookup",
     "Machine",
     "MadeFor",
     "Merge",

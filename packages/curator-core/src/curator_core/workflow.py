@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import GeneratorType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from curator_core import storage
-from curator_core.errors import CuratorError, UsageError
+from curator_core.errors import CuratorError, PlanError, RunRefused, UsageError
 from curator_core.executors.base import BaseExecutor
+from curator_core.formatting import text_html
+from curator_core.model.machine import Machine
+from curator_core.model.parameters import bound_arguments, call_text, values_of
+from curator_core.model.task import Task
 from curator_core.pipeline import Pipeline, executor_of
+from curator_core.planning.plan import Plan
 from curator_core.running import steps as records
+from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
+from curator_core.running.outputs import Outputs
 from curator_core.running.record import now, run_record
 from curator_core.running.result import Progress, RunProgress, RunResult, RunSummary, StepSummary
 from curator_core.running.run import Order, opened, run_stages
 from curator_core.running.steps import STEPS, WORK, EarlierSteps, StepRecord
+from curator_core.running.workflow_plan import (
+    PlannedStep,
+    WorkflowPlan,
+    check_steps_apart,
+    folders_of,
+    is_within,
+    taken_by,
+    texts_of,
+)
 
 
 @dataclass(frozen=True)
@@ -43,19 +60,73 @@ class Step:
 
 
 class Workflow(ABC):
-    """Several pipelines as one piece of work. Subclasses have plain parameters, like stages, and say what their steps are."""
+    """Several pipelines as one piece of work. Subclasses have plain parameters, like stages, and say what their steps are.
+
+    ``later`` says in words which steps show themselves only when others are complete. Where it says something, a plan
+    that is made before anything ran asks for the first step alone.
+    """
+
+    later: str = ""
+
+    _given: dict[str, Any]  # the arguments of the constructor, kept by __new__
+    _name: str | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        object.__setattr__(self, "_given", bound_arguments(cls, args, kwargs))
+        return self
 
     @property
     def name(self) -> str:
-        return type(self).__name__
+        return self._name or type(self).__name__
+
+    def named(self, name: str) -> Self:
+        """A copy that is called ``name``: what a step of another workflow, and a run, are called after."""
+        twin = copy.copy(self)
+        object.__setattr__(twin, "_name", name)
+        return twin
+
+    def params(self) -> dict[str, Any]:
+        """The constructor's parameters and their values, defaults included."""
+        return values_of(self, self._given)
+
+    def call(self, *, brief: bool = False) -> str:
+        """How the workflow is made, as Python; ``brief`` is for reading."""
+        return call_text(self, self.params(), self._given, brief=brief)
 
     @abstractmethod
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         """The steps in order; what one leaves for the next lies under ``work_dir``.
 
         A generator is asked for a step when all before it are complete, and may look at what they have left: a ``yield``
-        brings the `RunSummary` of its step. Names are unique among the steps of a workflow.
+        brings the `RunSummary` of its step. On a resumed run it is asked for all of them again, and what a step has given
+        back (`Step.frees`) is not there then. Names are unique among the steps of a workflow.
         """
+
+    def plan(
+        self,
+        executor: BaseExecutor | None = None,
+        *,
+        machine: Machine | None = None,
+        run_dir: str | None = None,
+    ) -> WorkflowPlan:
+        """The plans of all steps that are clear before anything ran, and what hands files to what; starts nothing.
+
+        ``run_dir`` is where the run would be; what steps hand over is shown to lie there.
+        """
+        found = _planned(self, executor, machine, run_dir or _RUN_DIR, {})
+        check_steps_apart(found)
+        return found
+
+    def describe(self) -> str:
+        """The plan on this machine as text; a workflow that cannot run says why."""
+        try:
+            return self.plan().describe()
+        except PlanError as error:
+            return f"{self.name}: cannot run as it is\n  {self.call(brief=True)}\n{error}"
+
+    def _repr_html_(self) -> str:
+        return text_html(self.describe())
 
     def run(
         self,
@@ -93,63 +164,133 @@ class Workflow(ABC):
             log_level=log_level,
             limit=limit,
         )
+        session = _Session(executor_of(executor), temporary=run_dir is None)
         report = progress or (CellProgress() if in_notebook() else (lambda _: None))
-        session = _Session(executor_of(executor), report)
-        if run_dir is not None:
-            return _run(self, session, options)
-        with tempfile.TemporaryDirectory(prefix="curator-workflow-") as place:
-            result = _run(self, session, replace(options, run_dir=place))
-            result.run_dir = None
-            return result
+        with contextlib.closing(session):
+            if run_dir is not None:
+                return _run(self, session, options, report)
+            with tempfile.TemporaryDirectory(prefix="curator-workflow-") as place:
+                result = _run(self, session, replace(options, run_dir=place), report)
+                result.run_dir = None
+                return result
+
+
+_RUN_DIR = "run"
+# For a plan that says only what would run: every machine that there is can do no more.
+_ANYWHERE = Machine(cpus=1e9, memory_gb=1e9, gpus=1e9, gpu_memory_gb=1e9, name="any machine")
+
+
+def _planned(
+    workflow: Workflow, executor: BaseExecutor | None, machine: Machine | None, run_dir: str, left: dict[str, str]
+) -> WorkflowPlan:
+    """The plan of a workflow; ``left`` are the folders that steps before it fill, and grows by its own."""
+    asked = _Asked(workflow, storage.join(run_dir, WORK))
+    found: list[PlannedStep] = []
+    later = workflow.later
+    while True:
+        try:
+            step = asked.next(None)
+        except CuratorError:
+            raise
+        except Exception as error:
+            # It looked at what a step has left, and none has left anything yet. A run asks when there is something.
+            if not found:
+                raise
+            later = f"what comes after step {found[-1].name!r} shows itself when it is complete ({error})"
+            break
+        if step is None:
+            break
+        plan: Plan | WorkflowPlan
+        takes: tuple[tuple[str, str], ...] = ()
+        if isinstance(step.of, Workflow):
+            place = storage.join(run_dir, records.step_folder(len(found) + 1, step.name))
+            plan = _planned(step.of, executor, machine, place, left)
+        else:
+            plan = _plan_of(workflow, step.of, executor, machine)
+            takes = taken_by(plan, left)
+            left |= dict.fromkeys(folders_of(plan), step.name)
+        found.append(PlannedStep(step.name, plan, takes, tuple(step.frees), step.counts))
+        if later:
+            break
+    if not found:
+        raise PlanError(f"workflow {workflow.name!r} has no steps")
+    return WorkflowPlan(workflow.name, workflow.call(brief=True), tuple(found), later)
+
+
+def _plan_of(workflow: Workflow, pipeline: Pipeline, executor: BaseExecutor | None, machine: Machine | None) -> Plan:
+    try:
+        return pipeline.plan(executor, machine=machine)
+    except PlanError as error:
+        raise PlanError(f"step {pipeline.name!r} of {workflow.name!r}: {error}") from error
 
 
 class _Session:
-    """What all steps share: the executor, which is opened when a step first needs it and stays open, and the display."""
+    """What all steps share: the executor, which is opened when a step first needs it and stays open until the end.
 
-    def __init__(self, executor: BaseExecutor, report: Progress) -> None:
+    ``temporary``: the run directory goes with the run, so no later run can know its own output again.
+    """
+
+    def __init__(self, executor: BaseExecutor, *, temporary: bool) -> None:
         self.executor = executor
-        self.report = report
+        self.temporary = temporary
         self.started = time.monotonic()
         self.opened_after = 0.0
         self.worked_after: float | None = None
+        self.machine: Machine | None = None
         self._stack = contextlib.ExitStack()
-        self._open = False
 
-    def open(self) -> None:
-        if not self._open:
+    def open(self) -> Machine:
+        if self.machine is None:
             self._stack.enter_context(opened(self.executor))
-            self._open = True
+            self.machine = self.executor.machine()
             self.opened_after = round(time.monotonic() - self.started, 3)
+        return self.machine
+
+    def worked(self, state: RunProgress) -> None:
+        if self.worked_after is None and state.finished_sources:
+            self.worked_after = round(time.monotonic() - self.started, 3)
 
     def close(self) -> None:
         self._stack.close()
 
 
 class _StartOver(Exception):
-    """A step is not complete any more, and what it needs has been given back."""
+    """A step of ``run`` has something to do, and what it needs has been given back."""
+
+    def __init__(self, run: _Run, reason: str) -> None:
+        super().__init__(reason)
+        self.run = run
 
 
-def _run(workflow: Workflow, session: _Session, options: RunOptions) -> RunResult:
-    """A workflow from its first step to its record; the outermost one."""
-    with contextlib.closing(session):
-        return _run_in(workflow, session, options, outer=None)
-
-
-def _run_in(workflow: Workflow, session: _Session, options: RunOptions, outer: _Run | None) -> RunResult:
+def _run(
+    workflow: Workflow, session: _Session, options: RunOptions, report: Progress, outer: _Run | None = None
+) -> RunResult:
+    """A workflow in its run directory; ``outer`` is the run of the workflow that it is a step of."""
     assert options.run_dir is not None
     directory = RunDirectory(options.run_dir)
     directory.lock()
-    run: _Run | None = None
+    begun = False
     try:
         earlier = records.look(directory, options)
         while True:
-            run = _Run(workflow, directory, session, options, earlier, outer)
+            run = _Run(workflow, directory, session, options, report, earlier, outer)
             try:
                 return run.run()
-            except _StartOver:
-                earlier = EarlierSteps(earlier.attempt, earlier.state, marks=earlier.marks, replaces=True)
+            except _StartOver as order:
+                if order.run is not run:
+                    raise
+                earlier = EarlierSteps(
+                    earlier.attempt,
+                    earlier.state,
+                    marks=earlier.marks,
+                    replaces=True,
+                    ours=True,
+                    warnings=[str(order)],
+                )
+            finally:
+                begun = begun or run.begun
     finally:
-        directory.unlock(leave_no_trace=run is None or not run.begun)
+        directory.unlock(leave_no_trace=not begun)
 
 
 class _Run:
@@ -161,6 +302,7 @@ class _Run:
         directory: RunDirectory,
         session: _Session,
         options: RunOptions,
+        report: Progress,
         earlier: EarlierSteps,
         outer: _Run | None,
     ) -> None:
@@ -168,17 +310,22 @@ class _Run:
         self.directory = directory
         self.session = session
         self.options = options
+        self.report = report
         self.earlier = earlier
         self.outer = outer
+        self.root: str = outer.root if outer is not None else directory.url
         self.attempt = earlier.attempt + 1
         self.started = time.monotonic()
         self.started_at = now()
         self.begun = False
+        self.plan: WorkflowPlan | None = None
         self.records: list[StepRecord] = []
         self.summaries: list[StepSummary] = []
         self.marks = dict(earlier.marks)
-        self.warnings: list[str] = []
-        self.counting: RunResult | None = None
+        self.freed: list[str] = []  # all folders that were given back
+        self.counting: RunSummary | None = None
+        self.results_in = ""  # the run directory of the step that counts
+        self.results: list[Task[Any]] | None = None  # its results, where this attempt has brought them
         self.counted = False
 
     @property
@@ -190,10 +337,7 @@ class _Run:
             outcome: RunSummary | None = None
             asked = _Asked(self.workflow, self.work_dir)
             while (step := asked.next(outcome)) is not None:
-                result = self._step(step)
-                outcome = result.summary
-                if not self.counted:
-                    self.counting, self.counted = result, step.counts
+                outcome = self._step(step)
             if not self.records:
                 raise UsageError(f"workflow {self.workflow.name!r} has no steps")
             return self._conclude()
@@ -205,83 +349,161 @@ class _Run:
 
     # One step -----------------------------------------------------------------------------------------------------
 
-    def _step(self, step: Step) -> RunResult:
-        number = len(self.records) + 1
-        folder = records.step_folder(number, step.name)
+    def _step(self, step: Step) -> RunSummary:
+        """Run a step, or find that it has nothing to do; what came of it."""
+        folder = records.step_folder(len(self.records) + 1, step.name)
         before = records.fingerprint_of(record.left for record in self.records)
         known = self.earlier.steps.get(folder)
         record = StepRecord(step.name, folder, before=before)
         if known is not None:
-            # What it has done stands only on what it was done with.
-            record.anew = known.anew or known.before != before
-        self._begin()
-        self.records.append(record)
+            record = replace(known)
+            if known.before != before:
+                # What it has done stands only on what it was done with.
+                record = StepRecord(step.name, folder, before=before, anew=True)
         summary = StepSummary(step.name, folder=folder)
+        self.records.append(record)
         self.summaries.append(summary)
-        self._write_record()
-        result = self._run_step(step, number, record)
-        self._note(summary, result.summary)
         place = RunDirectory(self.directory.path(folder))
-        record.state = result.summary.state
-        record.left = records.left_by(place)
-        self.marks.update((place.read_json("run.json") or {}).get("marks", {}))
-        self._write_record()
+        if isinstance(step.of, Workflow):
+            result = self._nested(step.of, record, summary, place)
+        else:
+            result = self._pipeline(step.of, record, summary, place)
+        found = result.summary
+        self._note(summary, found)
+        if not self.counted:
+            self.counting, self.counted = found, step.counts
+            self.results_in, self.results = place.url, None if summary.complete_before else result.tasks
+        if not record.complete or not summary.complete_before:
+            record.state = found.state
+            record.left = records.left_by(place)
+            record.freed = [storage.relative(storage.absolute(folder), self.directory.url) for folder in step.frees]
+            self.marks |= records.marks_in(place.url)
+            if self.begun:
+                self._write_record()
+        for given in record.freed:
+            # Recorded before: a run that was killed in between removes it when it is resumed.
+            if storage.exists(self.directory.path(given)):
+                storage.remove(self.directory.path(given))
+        self.freed += record.freed
+        return found
+
+    def _pipeline(self, pipeline: Pipeline, record: StepRecord, summary: StepSummary, place: RunDirectory) -> RunResult:
+        plan = _plan_of(self.workflow, pipeline, self.session.executor, _ANYWHERE)
+        outside = plan.source is not None and not any(
+            is_within(text, self.root) for text in texts_of(plan.source.stage.params())
+        )
+        options = replace(self.options, run_dir=place.url, limit=self.options.limit if outside else None)
+        later = list(self.earlier.steps.values())[len(self.records) - 1 :]
+        freed = [self.directory.path(item) for item in (*self.freed, *(f for other in later for f in other.freed))]
+        if (
+            record.complete
+            and not record.anew
+            and records.stands(record.name, plan, place, options, outside=outside, freed=freed)
+        ):
+            summary.complete_before = True
+            return RunResult([], records.summary_of(place.url), place.url)
+        self.begin()
+        begun = not record.anew and place.read_json("run.json") is not None
+        options = replace(
+            options,
+            resume=begun and (options.resume or options.retry),
+            retry=begun and options.retry,
+            fresh=record.anew,
+        )
+        order = Order(
+            pipeline.stages,
+            self.session.executor,
+            pipeline.name,
+            None,
+            options,
+            self._progress(record),
+            opened=True,
+            replaces=self.earlier.replaces,
+            own=self.marks,
+        )
+        return run_stages(order)
+
+    def _nested(self, workflow: Workflow, record: StepRecord, summary: StepSummary, place: RunDirectory) -> RunResult:
+        begun = not record.anew and place.read_json("run.json") is not None
+        options = replace(
+            self.options,
+            run_dir=place.url,
+            resume=begun and (self.options.resume or self.options.retry),
+            retry=begun and self.options.retry,
+            fresh=record.anew or (self.earlier.replaces and not begun),
+        )
+        result = _run(workflow, self.session, options, self._progress(record), outer=self)
+        summary.complete_before = all(step.complete_before for step in result.summary.steps)
         return result
 
-    def _run_step(self, step: Step, number: int, record: StepRecord) -> RunResult:
-        place = self.directory.path(record.folder)
-        begun = not record.anew and RunDirectory(place).read_json("run.json") is not None
+    def _progress(self, record: StepRecord) -> Progress:
+        number = len(self.records)
 
         def progress(state: RunProgress) -> None:
             if record.anew:  # it has begun
                 record.anew = False
                 self._write_record()
-            if self.session.worked_after is None and state.finished_sources:
-                self.session.worked_after = round(time.monotonic() - self.session.started, 3)
-            self._show(state, step, number)
+            self.session.worked(state)
+            state.step_name = f"{record.name}/{state.step_name}" if state.step else record.name
+            state.step = number
+            state.steps = len(self.plan.steps) if self.plan is not None and not self.plan.later else None
+            self.report(state)
 
-        options = replace(
-            self.options,
-            run_dir=place,
-            resume=begun and (self.options.resume or self.options.retry),
-            retry=begun and self.options.retry,
-            fresh=record.anew,
-        )
-        if isinstance(step.of, Workflow):
-            inner = _Session(self.session.executor, progress)
-            inner._open = True
-            return _run_in(step.of, inner, options, outer=self)
-        order = Order(
-            step.of.stages,
-            self.session.executor,
-            step.of.name,
-            None,
-            options,
-            progress,
-            opened=True,
-            replaces=self.earlier.replaces,
-        )
-        return run_stages(order)
-
-    def _show(self, state: RunProgress, step: Step, number: int) -> None:
-        inner = f"/{state.step_name}" if state.step else ""
-        state.step, state.step_name = number, f"{step.name}{inner}"
-        self.session.report(state)
+        return progress
 
     # The record ---------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        """Open the executor and take the directory, once."""
+    def begin(self) -> None:
+        """There is something to do: open the executor, plan all that can be planned, and take the directory; once."""
+        number = len(self.records)
+        given_back = self.earlier.given_back_from(number)
+        if given_back:
+            raise _StartOver(
+                self,
+                f"every step has begun anew: step {self.records[-1].name!r} was complete and is not any more, and what it "
+                f"needs has been given back ({', '.join(map(repr, given_back))})",
+            )
+        if self.outer is not None:
+            self.outer.begin()
+        record = self.records[-1]
+        record.state = "running"
         if self.begun:
+            self._write_record()
             return
-        self.session.open()
+        machine = self.session.open()
+        self.plan = self.workflow.plan(self.session.executor, machine=machine, run_dir=self.directory.url)
+        if self.outer is None:
+            self._check_outputs()
         self.begun = True
         self._write_record()
         if not self.earlier.steps:
             # What is here is of no use: a fresh start, or a run that never did a thing.
             self.directory.clear(keep="run.json")
             for name in (STEPS, WORK):
-                storage.remove(self.directory.path(name))
+                if self.earlier.ours:
+                    storage.remove(self.directory.path(name))
+        self.directory.write_json(
+            "plan.json",
+            {
+                "kind": WORKFLOW,
+                "name": self.plan.name,
+                "fingerprint": self.plan.fingerprint(),
+                "steps": self.plan.values(),
+                "text": self.plan.describe(),
+            },
+        )
+
+    def _check_outputs(self) -> None:
+        """Refuse now what a step would refuse when it is its turn, after hours."""
+        assert self.plan is not None
+        if self.earlier.replaces:
+            return
+        marks = {**self.marks, **records.marks_in(self.directory.url)}
+        for name, plan in self.plan.pipelines():
+            try:
+                Outputs(plan, marks).require_own(recorded=not self.session.temporary)
+            except RunRefused as error:
+                raise RunRefused(f"step {name!r}: {error}") from error
 
     def _note(self, summary: StepSummary, found: RunSummary) -> None:
         summary.state = found.state
@@ -291,31 +513,37 @@ class _Run:
         summary.steps = found.steps
 
     def _summary(self, state: Literal["done", "quarantined", "failed"]) -> RunSummary:
-        found = self.counting.summary if self.counting is not None else RunSummary(self.workflow.name)
+        found = self.counting if self.counting is not None else RunSummary(self.workflow.name)
         return replace(
             found,
             name=self.workflow.name,
             state=state,
             executor=type(self.session.executor).__name__,
-            attempt=self.attempt,
+            attempt=self.attempt if self.begun else max(1, self.earlier.attempt),
             seconds=round(time.monotonic() - self.started, 3),
             opened_after=self.session.opened_after,
             worked_after=self.session.worked_after,
+            warnings=[*self.earlier.warnings, *found.warnings],
             steps=list(self.summaries),
         )
 
     def _conclude(self) -> RunResult:
         states = {summary.state for summary in self.summaries}
         summary = self._summary("quarantined" if "quarantined" in states else "done")
-        self._write_record(summary.state, summary=summary.as_dict())
-        tasks = self.counting.tasks if self.counting is not None else []
-        return RunResult(tasks, summary, self.directory.url)
+        if self.begun or self.earlier.state != summary.state:
+            self._write_record(summary.state, summary=summary.as_dict())
+        for folder in self.earlier.steps.keys() - {record.folder for record in self.records}:
+            storage.remove(self.directory.path(folder))
+        results = self.results if self.results is not None else _stored(self.results_in)
+        return RunResult(results, summary, self.directory.url)
 
     def _record_failure(self, error: BaseException) -> None:
         if not self.begun:
             return
         if self.summaries and self.summaries[-1].state == "running":
-            self.summaries[-1].state = self.records[-1].state = "failed"
+            self.summaries[-1].state = "failed"
+            if self.records[-1].state == "running":
+                self.records[-1].state = "failed"
         summary = self._summary("failed")
         step = f"step {len(self.records)} ({self.records[-1].name}): " if self.records else ""
         if isinstance(error, KeyboardInterrupt):
@@ -327,23 +555,30 @@ class _Run:
             self._write_record("failed", summary=summary.as_dict())
 
     def _write_record(self, state: str = "running", **more: Any) -> None:
-        record = run_record(
-            state,
-            self.attempt,
-            self.marks,
-            type(self.session.executor).__name__,
-            self.options,
-            self.session.executor.machine(),
-            self.started_at,
-        )
-        steps = [*self.records, *list(self.earlier.steps.values())[len(self.records) :]]
+        machine = self.session.machine or self.session.executor.machine()
+        executor = type(self.session.executor).__name__
+        record = run_record(state, self.attempt, self.marks, executor, self.options, machine, self.started_at)
+        present = {step.folder for step in self.records}
+        rest = [
+            step
+            for number, step in enumerate(self.earlier.steps.values())
+            if number >= len(self.records) and step.folder not in present and state not in ("done", "quarantined")
+        ]
         extra = {
-            "kind": records.KIND,
+            "kind": WORKFLOW,
             "workflow": self.workflow.name,
             "replaces": self.earlier.replaces,
-            "steps": records.as_values(steps),
+            "steps": records.as_values([*self.records, *rest]),
+            "counts": storage.relative(self.results_in, self.directory.url) if self.results_in else None,
         }
         self.directory.write_json("run.json", {**record, **extra, **more})
+
+
+def _stored(run_dir: str) -> list[Task[Any]]:
+    """The results of a complete run, or of the step of it that counts."""
+    while (step := records.counting_folder(run_dir)) is not None:
+        run_dir = step
+    return records.results_of(run_dir)
 
 
 class _Asked:

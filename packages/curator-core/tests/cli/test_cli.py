@@ -422,8 +422,10 @@ def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project)
     )
     (curate.folder / "w.yaml").write_text(text)
     assert curate("plan", "w.yaml") == DONE
-    assert "first: 3 stages" in curate.out
-    assert "second: 3 stages" in curate.out
+    assert "Twice: 2 steps on this machine" in curate.out
+    assert "step 1  first" in curate.out
+    assert "step 2  second\n  reads " in curate.out
+    assert "which step 'first' leaves" in curate.out
     assert curate("run", "w.yaml", "--run-dir", "both", "--json") == DONE
     summary = json.loads(curate.out)
     assert [step["name"] for step in summary["steps"]] == ["first", "second"]

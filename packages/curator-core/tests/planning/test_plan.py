@@ -62,8 +62,16 @@ class Add(ProcessingStage[DocumentBatch, DocumentBatch]):
     def outputs(self) -> list[str]:
         return [self.column]
 
+    def replaces(self) -> list[str]:
+        return [self.column]  # the plans here have it more than once
+
     def process(self, task: DocumentBatch) -> DocumentBatch:
         return task.append_column(self.column, task.to_pyarrow()[self.reads])
+
+
+class AddNew(Add):
+    def replaces(self) -> list[str]:
+        return []
 
 
 class Split(FanOut[DocumentBatch, DocumentBatch]):
@@ -133,6 +141,19 @@ def test_a_column_that_nobody_made_names_the_nearest_there_is() -> None:
     message = refused(FILES, Read(), Add(reads="txt"))
     assert "stage 'Add' reads column 'txt', which no stage before it produces; did you mean 'text'?" in message
     assert "Columns at this point: text, url" in message
+
+
+def test_a_column_that_would_be_added_twice_is_refused_unless_it_is_read_replaced_or_removed_before() -> None:
+    message = refused(FILES, Read(), AddNew(column="url"))
+    assert message.startswith(
+        "stage 'AddNew' adds a column 'url', and there is one already: give the new one another name"
+    )
+    assert "stage 'AddNew#2' adds a column 'lang'" in refused(
+        FILES, Read(), AddNew(column="lang"), AddNew(column="lang")
+    )
+    plan(FILES, Read(), AddNew(reads="url", column="url"))
+    plan(FILES, Read(), AddId(id_column="url", overwrite=True))
+    plan(FILES, Read(), DropColumns(columns=["url"]), AddNew(column="url"))
 
 
 def test_a_column_that_was_removed_names_who_did_it() -> None:
@@ -369,6 +390,9 @@ class Paints(ProcessingStage[DocumentBatch, DocumentBatch]):
     colour: str | None = None
 
     def outputs(self) -> list[str]:
+        return ["wall"]
+
+    def replaces(self) -> list[str]:
         return ["wall"]
 
     def made_for(self, needs: Mapping[str, Sequence[ColumnNeed]]) -> MadeFor:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator_core import DocumentBatch, ProcessingStage, UsageError
+from curator_core import DocumentBatch, LocalExecutor, Pipeline, ProcessingStage, UsageError
 from curator_core.arrow.row_hash import row_digests
 from curator_core.stages.columns import DropColumns, RenameColumns, SelectColumns, Where
 from curator_core.stages.ids import AddId
@@ -59,6 +59,12 @@ def test_an_id_column_that_exists_is_not_overwritten_by_accident() -> None:
     with pytest.raises(UsageError, match="'id' already"):
         run(AddId(), batch(text=["x"], id=["mine"]))
     assert run(AddId(overwrite=True), batch(text=["x"], id=["mine"]))["id"] != ["mine"]
+
+
+def test_ids_are_overwritten_in_a_run_too() -> None:
+    tasks = [batch(text=["x"], id=["mine"])]
+    result = Pipeline([AddId(overwrite=True)]).run(LocalExecutor(workers=0), initial_tasks=tasks)
+    assert result.to_arrow().to_pydict() == run(AddId(), batch(text=["x"]))
 
 
 def test_the_width_and_the_encoding_of_a_column_do_not_matter() -> None:

@@ -2,6 +2,8 @@
 
 from curator_text.blend import Blend as Blend
 from curator_text.blend import SplitByHash as SplitByHash
+from curator_text.decontaminate import CountTestNgrams as CountTestNgrams
+from curator_text.decontaminate import Decontaminate as Decontaminate
 from curator_text.download import CommonCrawlDownload as CommonCrawlDownload
 from curator_text.download import UrlDownload as UrlDownload
 from curator_text.extract import HtmlExtractor as HtmlExtractor
@@ -116,8 +118,10 @@ __all__ = [
     "CommonCrawlDownload",
     "CommonEnglishWordsFilter",
     "ContentTypeClassifier",
+    "CountTestNgrams",
     "CsvRead",
     "CsvReader",
+    "Decontaminate",
     "DocumentFilter",
     "DocumentJoiner",
     "DocumentSplitter",

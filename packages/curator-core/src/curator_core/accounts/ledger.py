@@ -159,7 +159,7 @@ class LedgerWriter:
         files.append(path)
         if len(files) < PACK_FILES or level >= PACK_LEVELS:
             return
-        tables = [read_file(small, EVENT_SCHEMA) for small in files]
+        tables = [read_file(small, EVENT_SCHEMA, verify=False) for small in files]
         packed = self._write("ledger", pa.concat_tables(tables).unify_dictionaries())
         for small in files:
             storage.remove(small)
@@ -173,7 +173,7 @@ def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
     for row in (listing or SourceList(run_dir)).rows.values():
         accounts.expect(row.source, row.generation)
     for path, table in read_folder(run_dir, "ledger", EVENT_SCHEMA, INDEX):
-        accounts.add_table(table, functools.partial(read_file, path, EVENT_SCHEMA))
+        accounts.add_table(table, functools.partial(read_file, path, EVENT_SCHEMA, verify=False))
     return accounts
 
 

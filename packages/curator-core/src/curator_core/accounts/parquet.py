@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from curator_core import storage
 from curator_core.errors import RunRefused, UsageError
+
+_MARK = b"crc32 of the rest:"
+_END = 8  # bytes behind the footer: its length, and four letters
 
 
 def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
@@ -18,13 +23,49 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
 
     given = iter((tables,)) if isinstance(tables, pa.Table) else tables
     first = next(given)
-    with (
-        storage.write_atomic(path) as out,
-        pq.ParquetWriter(out, first.schema, compression="zstd", store_schema=True, write_page_checksum=True) as file,
-    ):
-        file.write_table(first)
-        for table in given:
-            file.write_table(table)
+    with storage.write_atomic(path) as target:
+        out = _Summed(target)
+        with pq.ParquetWriter(
+            out, first.schema, compression="zstd", store_schema=True, write_page_checksum=True
+        ) as file:
+            file.write_table(first)
+            for table in given:
+                file.write_table(table)
+            out.hold()
+        out.finish()
+
+
+class _Summed(io.RawIOBase):
+    """Puts a checksum of all other bytes in front of the footer, where readers of Parquet do not look.
+
+    The checksums that Parquet has are of pages. A bit that flips in a page's header or in the footer can leave a file that
+    reads, and says something else.
+    """
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._sum = 0
+        self._held: bytearray | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._sum = zlib.crc32(data, self._sum)
+        if self._held is None:
+            self._out.write(data)
+        else:
+            self._held += data
+        return len(data)
+
+    def hold(self) -> None:
+        """From here on the footer may be written."""
+        self._held = bytearray()
+
+    def finish(self) -> None:
+        held = bytes(self._held or b"")
+        footer = len(held) - _END - int.from_bytes(held[-_END:-4], "little")
+        self._out.write(held[:footer] + _MARK + self._sum.to_bytes(4, "little") + held[footer:])
 
 
 def read_tables(run_dir: str, folder: str, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -56,8 +97,9 @@ def read_folder(
             yield path, table
 
 
-def read_file(path: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    with _opened(path) as parquet:
+def read_file(path: str, schema: pa.Schema, columns: Sequence[str] | None = None, *, verify: bool = True) -> pa.Table:
+    """A whole file, or these columns of it. Without ``verify`` its checksum is not computed, as when it has been read before."""
+    with _opened(path, verify=verify) as parquet:
         # Without threads: most files are small, and waking a pool costs more than reading one.
         table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
         return _as_written(table, schema, columns)
@@ -70,21 +112,46 @@ def read_pieces(path: str, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def _opened(path: str, *, verify: bool = True) -> Iterator[Any]:
     """An open Parquet file; whatever is wrong with its content, here or in the block, is an error that names the file."""
     import pyarrow.parquet as pq
 
     try:
-        with (
-            storage.open_input(path) as file,
-            # Checksums, for bits that flip in a page leave a file that reads, and says something else.
-            pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as parquet,
-        ):
-            yield parquet
+        with storage.open_input(path) as file:
+            if verify:
+                _compare(file)
+            # The checksums of pages too, for files of earlier versions have no other, and one may change after its first reading.
+            with pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as parquet:
+                yield parquet
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the place, not the content
             raise
         raise RunRefused(_damage(path, error)) from None
+
+
+def _compare(file: BinaryIO) -> None:
+    """Raise `pa.ArrowInvalid` where a file has a checksum, and it is not that of the rest."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _END))
+    footer = size - _END - int.from_bytes(file.read(4), "little")
+    place = footer - len(_MARK) - 4
+    if place > 0:
+        file.seek(place)
+        found = file.read(len(_MARK) + 4)
+        if found.startswith(_MARK):
+            file.seek(0)
+            rest = _sum_of(file, place, 0)
+            file.seek(footer)
+            if _sum_of(file, size - footer, rest) != int.from_bytes(found[-4:], "little"):
+                raise pa.ArrowInvalid("its checksum is not that of its content")
+    file.seek(0)
+
+
+def _sum_of(file: BinaryIO, length: int, begun: int) -> int:
+    while length > 0 and (block := file.read(min(length, 1 << 20))):
+        begun = zlib.crc32(block, begun)
+        length -= len(block)
+    return begun
 
 
 def _as_written(table: pa.Table, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

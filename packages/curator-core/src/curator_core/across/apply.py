@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from curator_core.across.decisions import KEPT, REMOVED, Decisions
 from curator_core.across.roll import rows_of
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, null, scalar, to_numpy
 from curator_core.arrow.row_hash import lineage_numbers
 from curator_core.errors import UsageError, check_free, check_whole, nearest
 from curator_core.model.engine_facts import WorkerMetadata
@@ -140,10 +140,10 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
     def _without_removed(self, about: pa.Table, rows: int) -> NDArray[np.bool_]:
         """Which rows stay; why the others go is recorded."""
         keep = np.ones(rows, np.bool_)
-        removed = about.filter(pc.equal(about["decision"], pa.scalar(REMOVED)))
+        removed = about.filter(pc.equal(about["decision"], scalar(REMOVED)))
         keep[rows_of(to_numpy(removed["number"]))] = False
         # A copy of a document that went too is one, whatever became of that.
-        rules = pc.if_else(removed["copy_of"].is_valid(), pa.scalar("exact"), removed["rule"])
+        rules = pc.if_else(removed["copy_of"].is_valid(), scalar("exact"), removed["rule"])
         for entry in rules.value_counts():
             rule = entry["values"].as_py() or REMOVED
             self.record_dropped(REASONS.get(rule, rule), entry["counts"].as_py())
@@ -169,13 +169,13 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         rows = rows_of(to_numpy(about["number"]))
         at = np.full(task.num_rows, -1, np.int64)
         at[rows] = np.arange(len(rows))
-        place = pc.if_else(array(at >= 0), array(at), pa.scalar(None, pa.int64()))
+        place = pc.if_else(array(at >= 0), array(at), null(pa.int64()))
         for name in self._notes:
             task = task.append_column(f"{self.prefix}{name}", _note(about, name, place))
         if self.mode == "annotate":
             return task
         removed = np.zeros(task.num_rows, np.bool_)
-        removed[rows] = to_numpy(pc.equal(about["decision"], pa.scalar(REMOVED)))
+        removed[rows] = to_numpy(pc.equal(about["decision"], scalar(REMOVED)))
         self.record_dropped(KEPT, int(len(removed) - removed.sum()))
         return task.filter(array(removed))
 

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from curator_core import storage
 from curator_core.across.roll import ROW_BITS, Roll
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, null, scalar, to_numpy
 from curator_core.errors import RunRefused, UsageError
 from curator_core.model.task import FileRecord
 
@@ -141,7 +141,7 @@ def finish_decisions(
         with storage.open_input(record.path) as stream, pq.ParquetFile(stream) as file:
             bounds = _bounds(file.metadata)
             for batch in file.iter_batches(columns=["decision"], use_threads=False):
-                removed = pc.sum(pc.equal(batch.column(0), pa.scalar(REMOVED))).as_py() or 0
+                removed = pc.sum(pc.equal(batch.column(0), scalar(REMOVED))).as_py() or 0
                 counts[REMOVED] += removed
                 counts[KEPT] += batch.num_rows - removed
         entry = {"path": storage.relative(record.path, folder), "rows": record.rows, "sha256": record.sha256}
@@ -211,7 +211,7 @@ class Decisions:
                     found.append(table.slice(start, stop - start))
         if not found:
             schema = SCHEMA if wanted is None else pa.schema([SCHEMA.field(name) for name in wanted])
-            return schema.empty_table()
+            return pa.Table.from_batches([], schema)
         return pa.concat_tables(found).combine_chunks()
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -272,7 +272,7 @@ def write_removed(folder: str, path: str) -> FileRecord:
 
 def _removed(decisions: Decisions) -> Iterator[pa.Table]:
     for table in decisions.tables([*_LISTED, "decision"]):
-        yield table.filter(pc.equal(table["decision"], pa.scalar(REMOVED))).select(_LISTED)
+        yield table.filter(pc.equal(table["decision"], scalar(REMOVED))).select(_LISTED)
 
 
 def _put_text(out: storage.AtomicFile, tables: Iterator[pa.Table]) -> None:
@@ -331,7 +331,7 @@ def _places(numbers: pa.Array, roll: Roll) -> tuple[pa.Array, pa.Array]:
     there = numbers.is_valid()
     sources, rows = roll.places(to_numpy(numbers.filter(there)))
     # Each valid number takes the next place; the others stay null.
-    at = pc.if_else(there, array(np.cumsum(to_numpy(there)) - 1), pa.scalar(None, pa.int64()))
+    at = pc.if_else(there, array(np.cumsum(to_numpy(there)) - 1), null(pa.int64()))
     return sources.take(at), array(rows).take(at)
 
 

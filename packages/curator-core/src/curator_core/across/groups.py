@@ -138,7 +138,8 @@ class Groups(Workflow):
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         memory = parse_bytes(self.memory, "Groups.memory")
-        size = sum(file.size for file in _edge_files(self.edges))
+        # A plan is made before there are any.
+        size = sum(file.size for file in _edge_files(self.edges)) if storage.exists(self.edges) else 0
         if size <= memory:
             yield Pipeline([AllEdges(path=self.edges), SolveGroups(path=self.path)], name="groups")
             return

@@ -22,7 +22,7 @@ from curator_core.across.decisions import (
     finish_decisions,
     write_parts,
 )
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.errors import RunRefused, UsageError, check_whole
 
 # By rule, what `threshold` is compared with, and whether `max_new_words` is a limit of it.
@@ -124,21 +124,21 @@ def _not_looser(name: str, value: float, decisions: Decisions, *, looser: bool) 
 
 def _failing(table: pa.Table, limits: _Limits) -> NDArray[np.bool_]:
     """Which removals do not meet the limits."""
-    removed = to_numpy(pc.equal(table["decision"], pa.scalar(REMOVED)))
+    removed = to_numpy(pc.equal(table["decision"], scalar(REMOVED)))
     fails = np.zeros(table.num_rows, np.bool_)
     for rule, (figure, counts_words) in _FIGURES.items():
-        mine = removed & to_numpy(pc.fill_null(pc.equal(table["rule"], pa.scalar(rule)), pa.scalar(False)))
+        mine = removed & to_numpy(pc.fill_null(pc.equal(table["rule"], scalar(rule)), scalar(False)))
         if not mine.any():
             continue
         if limits.threshold is not None:
-            fails |= mine & ~_true(pc.greater_equal(table[figure], pa.scalar(float(limits.threshold))))
+            fails |= mine & ~_true(pc.greater_equal(table[figure], scalar(float(limits.threshold))))
         if limits.max_new_words is not None and counts_words:
             fails |= mine & ~_true(pc.less_equal(table["new_words"], pa.scalar(limits.max_new_words, pa.int32())))
     return fails
 
 
 def _true(values: pa.ChunkedArray) -> NDArray[np.bool_]:
-    return to_numpy(pc.fill_null(values, pa.scalar(False)))
+    return to_numpy(pc.fill_null(values, scalar(False)))
 
 
 def _changes(decisions: Decisions, limits: _Limits) -> _Changes:
@@ -168,7 +168,7 @@ def _rest(table: pa.Table, changes: _Changes) -> pa.Table:
     cluster = to_numpy(pc.fill_null(table["cluster"], pa.scalar(0, pa.uint64())))
     fewer = np.where(to_numpy(table["cluster"].is_valid()), changes.leaving.of_each(cluster), 0)
     table = _with(table, cluster_size=pc.subtract(table["cluster_size"], array(fewer)))
-    alone = _true(pc.and_(pc.equal(table["decision"], pa.scalar(KEPT)), pc.less(table["cluster_size"], pa.scalar(2))))
+    alone = _true(pc.and_(pc.equal(table["decision"], scalar(KEPT)), pc.less(table["cluster_size"], pa.scalar(2))))
     return table.filter(array(~alone))
 
 

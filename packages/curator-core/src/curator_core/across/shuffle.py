@@ -375,7 +375,9 @@ class Partitions(SourceStage[FileGroupTask]):
 
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
         place = storage.join(self.path, MANIFEST)
-        if not storage.exists(storage.join(self.path, "_SUCCESS")) or not storage.exists(place):
+        # A stage that writes several shuffles has one mark above all of them.
+        marks = (storage.join(folder, "_SUCCESS") for folder in (self.path, storage.parent(self.path)))
+        if not storage.exists(place) or not any(map(storage.exists, marks)):
             raise UsageError(
                 f"{self.path!r} holds no complete shuffle: run the pipeline that writes it to its end first"
             )

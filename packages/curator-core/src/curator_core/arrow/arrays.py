@@ -43,6 +43,11 @@ def scalar(value: float | str) -> pa.Scalar:
     return pa.scalar(value) if kind is None else array([value], kind)[0]
 
 
+def null(kind: pa.DataType) -> pa.Scalar:
+    """A null of a type, as ``pyarrow.scalar(None, kind)`` gives it."""
+    return pa.nulls(1, kind)[0]
+
+
 def to_numpy(values: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, Any]:
     """What ``values.to_numpy(zero_copy_only=False)`` gives."""
     if isinstance(values, pa.ChunkedArray):

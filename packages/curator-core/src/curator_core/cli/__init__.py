@@ -23,6 +23,7 @@ _COMMANDS = {
     "rejects": "runs",
     "retry": "run",
     "verify": "runs",
+    "dedup": "dedup",
 }
 
 

@@ -12,6 +12,7 @@ from curator_core.cli import BAD_USAGE, DONE
 if TYPE_CHECKING:
     from curator_core.planning.plan import Plan
     from curator_core.running.preview import Preview
+    from curator_core.running.workflow_plan import WorkflowPlan
 
 
 @click.command("plan", short_help="Show what a pipeline file would do, and why.")
@@ -38,30 +39,43 @@ def plan_command(
     """
     from curator_core import storage  # these import pyarrow
     from curator_core.config.pipeline_file import load_pipeline
-    from curator_core.pipeline import Pipeline
     from curator_core.running.preview import make_preview
 
     loaded = load_pipeline(file, settings)
     engine = loaded.make_executor(executor)
-    pipelines = [Pipeline(loaded.stages, name=loaded.name)]
+    plan: Plan | WorkflowPlan
     if loaded.workflow is not None:
-        run_dir = storage.absolute(loaded.run_dir or f"runs/{loaded.name}")
-        pipelines = [
-            step for step in loaded.workflow.steps(storage.join(run_dir, "work")) if isinstance(step, Pipeline)
-        ]
-    plans = [pipeline.plan(engine) for pipeline in pipelines]
+        plan = loaded.workflow.plan(engine, run_dir=storage.absolute(loaded.run_dir or f"runs/{loaded.name}"))
+        plans = [inner for _, inner in plan.pipelines()]
+    else:
+        plan = loaded.pipeline().plan(engine)
+        plans = [plan]
     # What later pipelines of a workflow read is made by the first.
     preview = None if no_data else make_preview(plans[0], rows)
     code = BAD_USAGE if preview is not None and preview.problem else DONE
     if as_json:
-        entries = [_entry(plan, preview if plan is plans[0] else None) for plan in plans]
-        click.echo(json.dumps(entries[0] if loaded.workflow is None else entries, indent=1))
+        click.echo(json.dumps(_values(plan, preview), indent=1))
         return code
-    texts = [plan.describe() for plan in plans]
+    click.echo(plan.describe())
     if preview is not None:
-        texts.insert(1, preview.describe())
-    click.echo("\n\n".join(texts) if len(plans) > 1 else "\n".join(texts))
+        if loaded.workflow is not None:
+            click.echo("")
+        click.echo(preview.describe())
     return code
+
+
+def _values(plan: Plan | WorkflowPlan, preview: Preview | None) -> dict[str, Any]:
+    from curator_core.planning.plan import Plan  # imports pyarrow
+
+    if isinstance(plan, Plan):
+        return _entry(plan, preview)
+    steps = []
+    for number, step in enumerate(plan.steps):
+        more = {"takes": [list(item) for item in step.takes], "frees": list(step.frees), "counts": step.counts}
+        # What later steps read is made by the first.
+        steps.append({**_values(step.plan, None if number else preview), "name": step.name, **more})
+    later = {"later": plan.later} if plan.later else {}
+    return {"name": plan.name, "workflow": plan.call, "fingerprint": plan.fingerprint(), "steps": steps, **later}
 
 
 def _entry(plan: Plan, preview: Preview | None) -> dict[str, Any]:

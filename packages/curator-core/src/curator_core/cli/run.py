@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,7 +62,7 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
     Exit codes: 0 done; 1 failed; 2 wrong usage or a wrong file, nothing has run; 3 finished, with work set aside; 130
     interrupted. A run that failed or was interrupted goes on with --resume.
     """
-    return _run(file, settings, os.getcwd(), as_json, quiet, flags)  # noqa: PTH109 - text, as paths are here
+    return _run_file(file, settings, os.getcwd(), as_json, quiet, flags)  # noqa: PTH109 - text, as paths are here
 
 
 @click.command("retry", short_help="Run again what was set aside.")
@@ -91,20 +91,48 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
         if RunDirectory(run_dir).read_json("run.json") is None:
             raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
         raise UsageError(f"{run_dir!r} was not made by `curate run`: retry it where it was started, with retry=True")
+    if "file" not in command:
+        again = shlex.join(["curate", *command["arguments"], "--resume"])
+        raise UsageError(f"{run_dir!r} was not made from a pipeline file; what is missing is run by: {again}")
     flags = {**command["flags"], **{key: value for key, value in flags.items() if value is not None}}
     flags |= {"run_dir": run_dir, "retry": True, "resume": False, "fresh": False}
-    return _run(command["file"], tuple(command["settings"]), command["folder"], as_json, quiet, flags)
+    return _run_file(command["file"], tuple(command["settings"]), command["folder"], as_json, quiet, flags)
 
 
-def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet: bool, flags: dict[str, Any]) -> int:
-    from curator_core.config.pipeline_file import load_pipeline  # imports pyarrow
+def _run_file(
+    path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet: bool, flags: dict[str, Any]
+) -> int:
+    from curator_core import storage  # these import pyarrow
+    from curator_core.config.pipeline_file import load_pipeline
 
+    def load() -> PipelineFile:
+        return load_pipeline(path, settings, settings_folder=folder)
+
+    command = {"file": storage.absolute(path), "settings": list(settings), "folder": folder}
+    return run_and_report(load, ["run", path, *_set(settings)], command, as_json=as_json, quiet=quiet, flags=flags)
+
+
+def run_and_report(
+    load: Callable[[], PipelineFile],
+    words: Sequence[str],
+    command: Mapping[str, Any],
+    *,
+    as_json: bool,
+    quiet: bool,
+    flags: dict[str, Any],
+    after: Callable[[str], None] | None = None,
+) -> int:
+    """Load what to run, run it, and show what came of it; the exit code.
+
+    ``words`` are the command by which it was asked for, ``command`` is what a retry needs of it. ``after`` says more
+    about a run that ended well, given its run directory.
+    """
     run_dir: str | None = flags.get("run_dir")
     try:
-        file = load_pipeline(path, settings, settings_folder=folder)
+        file = load()
         run_dir = flags["run_dir"] = run_dir or file.run_dir or f"runs/{file.name}"
         with _terminable():
-            summary, place = _carry_out(file, {"settings": list(settings), "folder": folder}, quiet, flags)
+            summary, place = _carry_out(file, command, quiet, flags)
     except CuratorError as error:
         if as_json:
             failure = {"state": "failed", "error": str(error), "exit_code": exit_code_of(error), "run_dir": run_dir}
@@ -113,25 +141,25 @@ def _run(path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet
         _after_failure(run_dir, error)
         return exit_code_of(error)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; resume with: {_resume_line(path, run_dir, flags, settings)}", err=True)
+        click.echo(f"interrupted; resume with: {_resume_line(words, run_dir, flags)}", err=True)
         return INTERRUPTED
     except Exception as error:
         # Not an error that was foreseen, so its traceback is the best there is to tell.
         traceback.print_exc()
-        click.echo(
-            f"this should not have happened; resume with: {_resume_line(path, run_dir, flags, settings)}", err=True
-        )
+        click.echo(f"this should not have happened; resume with: {_resume_line(words, run_dir, flags)}", err=True)
         if as_json:
             click.echo(json.dumps({"state": "failed", "error": repr(error), "exit_code": FAILED, "run_dir": run_dir}))
         return FAILED
-    return _report(summary, place, as_json)
+    code = _report(summary, place, as_json)
+    if after is not None and not as_json:
+        after(place)
+    return code
 
 
 def _carry_out(
-    file: PipelineFile, settings: dict[str, Any], quiet: bool, flags: dict[str, Any]
+    file: PipelineFile, command: Mapping[str, Any], quiet: bool, flags: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """Run the pipeline or the workflow; the summary and the run directory."""
-    from curator_core import storage  # see _run
     from curator_core.cli.progress import ProgressDisplay
     from curator_core.config.build import load_executor
     from curator_core.running.directory import RunDirectory
@@ -150,7 +178,7 @@ def _carry_out(
         executor.set_verbose()
     options = {**file.options, **{key: flags[key] for key in _OPTIONS if flags.get(key) is not None}}
     kept = {key: value for key, value in flags.items() if key in _KEPT}
-    command = {"file": storage.absolute(file.path), **settings, "flags": kept}
+    command = {**command, "flags": kept}
     with ProgressDisplay(quiet=quiet) as display:
         begun = False
 
@@ -210,10 +238,14 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
         click.echo("or set the rows at fault aside and keep the others: --resume --on-error quarantine", err=True)
 
 
-def _resume_line(path: str, run_dir: str | None, flags: Mapping[str, Any], settings: Sequence[str]) -> str:
-    given = [("run-dir", run_dir), ("executor", flags.get("executor")), *(("set", setting) for setting in settings)]
-    words = [word for name, value in given if value for word in (f"--{name}", value)]
-    return shlex.join(["curate", "run", path, *words, "--resume"])
+def _resume_line(words: Sequence[str], run_dir: str | None, flags: Mapping[str, Any]) -> str:
+    given = [("run-dir", run_dir), ("executor", flags.get("executor"))]
+    more = [word for name, value in given if value for word in (f"--{name}", value)]
+    return shlex.join(["curate", *words, *more, "--resume"])
+
+
+def _set(settings: Sequence[str]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from curator_core.cli import DONE, FAILED
-from curator_core.errors import UsageError
+from curator_core.errors import RunRefused, UsageError
 from curator_core.formatting import beginning, count, is_binary
 
 
@@ -73,15 +73,14 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
 @click.argument("run_dir")
 def verify_command(run_dir: str) -> int:
     """Recompute size and checksum of every file that the run in RUN_DIR wrote; exit code 1 if one differs."""
-    from curator_core.running.verify import verify  # imports pyarrow
+    from curator_core.running.verify import files_of, verify  # imports pyarrow
 
-    places = _runs_in(run_dir)
-    problems = [(place, problem) for place in places for problem in verify(place)]
-    for place, problem in problems:
-        click.echo(problem if len(places) == 1 else f"{place}: {problem}", err=True)
+    problems = verify(run_dir)
+    for problem in problems:
+        click.echo(problem, err=True)
     if problems:
         return FAILED
-    files = sum(_files_of(place) for place in places)
+    files = files_of(run_dir)
     click.echo(f"{count(files, 'file is', 'files are')} as {'it was' if files == 1 else 'they were'} written")
     return DONE
 
@@ -115,15 +114,16 @@ def _printable(text: str) -> str:
 
 def _runs_in(run_dir: str) -> list[str]:
     """The run directory itself, or those of the steps of a workflow in it."""
-    from curator_core.running.directory import RunDirectory  # imports pyarrow
+    from curator_core import storage  # imports pyarrow
     from curator_core.running.steps import step_folders
 
-    if RunDirectory(run_dir).read_json("run.json") is None:
+    if not storage.exists(storage.join(run_dir, "run.json")):
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
-    return [place for step in step_folders(run_dir) for place in _runs_in(step)] or [run_dir]
-
-
-def _files_of(run_dir: str) -> int:
-    from curator_core.running.directory import RunDirectory  # imports pyarrow
-
-    return sum(output["files"] for output in RunDirectory(run_dir).read_json("run.json")["outputs"].values())
+    try:
+        steps = step_folders(run_dir)
+    except RunRefused:  # it is damaged, and the rejects of its steps are in other files
+        place = storage.join(run_dir, "steps")
+        files = storage.list_files(place) if storage.exists(place) else []
+        inside = [storage.relative(path, place) for path in files]
+        steps = [storage.join(place, path.partition("/")[0]) for path in inside if path.endswith("/run.json")]
+    return [place for step in dict.fromkeys(steps) for place in _runs_in(step)] or [run_dir]

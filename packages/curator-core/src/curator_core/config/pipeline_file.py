@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from curator_core import storage
 from curator_core.config.build import ParameterError, build, build_stage, checked, load_executor, load_stage
-from curator_core.config.yaml_file import FileError, Where, YamlFile, parse_value, read_yaml
+from curator_core.config.yaml_file import FileError, Where, YamlFile, colon_missing, parse_value, read_yaml
 from curator_core.errors import CuratorError, UsageError, nearest
 from curator_core.registry import WORKFLOWS, load
 from curator_core.running.options import RunOptions
@@ -184,7 +184,7 @@ class _Build:
     def entry(self, item: Any, where: Where) -> _Entry | None:
         """A list item as name, parameters and settings."""
         if isinstance(item, str):
-            return _Entry(item, {}, {}, where)
+            return None if self.lacks_colon(item, where) else _Entry(item, {}, {}, where)
         if not isinstance(item, dict) or not item:
             self.wrong("a stage is written `- StageName: {parameter: value}`", where)
             return None
@@ -196,6 +196,8 @@ class _Build:
         if len(names) != 1 or not isinstance(name, str):
             self.wrong(f"one stage for each `-`, with nothing beside it but `with:`; here are {names}", where)
             return None
+        if self.lacks_colon(name, (*where, name)):
+            return None
         params = {} if item[name] is None else item[name]
         extra = item.get("with") or {}
         for key, part in ((name, params), ("with", extra)):
@@ -205,6 +207,13 @@ class _Build:
         maybe = _maybe_paths(name)
         params = {key: _relocated(key, value, self.folder, maybe) for key, value in params.items()}
         return _Entry(name, params, extra, where)
+
+    def lacks_colon(self, name: str, where: Where) -> bool:
+        """Whether the name of a stage has parameters in it: in ``- Stage {a: 1}``, YAML takes ``Stage {a`` for the key."""
+        word, *rest = name.replace("{", " { ").split() or [name]
+        if rest:
+            self.wrong(colon_missing(word), where)
+        return bool(rest)
 
     def stage(self, entry: _Entry) -> list[ProcessingStage[Any, Any]]:
         place = (*entry.where, entry.name)
@@ -304,10 +313,12 @@ def _hint(word: Any, known: Mapping[str, Any]) -> str:
 
 
 def _maybe_paths(name: str) -> tuple[str, ...]:
-    try:
+    with contextlib.suppress(CuratorError):
         return load_stage(name).maybe_paths
-    except CuratorError:  # a workflow, or what is wrong with the name is reported when it is built
-        return ()
+    with contextlib.suppress(CuratorError):  # what is wrong with the name is reported when it is built
+        found: tuple[str, ...] = getattr(load(WORKFLOWS, name), "maybe_paths", ())
+        return found
+    return ()
 
 
 def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
@@ -317,6 +328,8 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
         with contextlib.suppress(CuratorError):  # no name that a file could have
             return there if there != value and storage.exists(there) else value
         return value
+    if key in maybe and isinstance(value, dict):
+        return {name: _relocated_entry(entry, folder) for name, entry in value.items()}
     if not isinstance(key, str) or key.rpartition("_")[2] not in _PATH_WORDS:
         return value
     if isinstance(value, str) and value:
@@ -324,6 +337,13 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_located(item, folder) if isinstance(item, str) and item else item for item in value]
     return value
+
+
+def _relocated_entry(entry: Any, folder: str) -> Any:
+    """A value of a mapping by names: paths, or a mapping that has them among others."""
+    if isinstance(entry, dict):
+        return {key: _relocated(key, value, folder, ()) for key, value in entry.items()}
+    return _relocated("paths", entry, folder, ())
 
 
 def _located(path: str, folder: str) -> str:

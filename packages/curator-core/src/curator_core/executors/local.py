@@ -15,7 +15,7 @@ from curator_core.accounts.ledger import LedgerWriter, MemorySink
 from curator_core.errors import check_whole
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.executors.gpu_slots import gpu_slots
-from curator_core.executors.local_pool import Pool
+from curator_core.executors.local_pool import Pool, Spares
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.machine import available_cpus, gpu_numbers, visible_gpus
 from curator_core.model.task import StagePerfStats, Task
@@ -35,6 +35,19 @@ class LocalExecutor(BaseExecutor):
             workers = self.config.get("workers")
         check_whole("LocalExecutor.workers", workers, least=0, optional=True)
         self.workers = workers
+        self._spares: Spares | None = None
+        self._opened = 0
+
+    def open(self) -> None:
+        """From here to `close` workers outlive their segment: the next one, or the next step of a workflow, uses them."""
+        self._opened += 1
+        self._spares = self._spares or Spares()
+
+    def close(self) -> None:
+        self._opened -= 1
+        if self._opened <= 0 and self._spares is not None:
+            spares, self._spares = self._spares, None
+            spares.close()
 
     def __repr__(self) -> str:
         return f"LocalExecutor(workers={self.workers!r})"
@@ -62,7 +75,7 @@ class LocalExecutor(BaseExecutor):
         if workers == 0:
             yield from _run_here(run)
         else:
-            with Pool(run, workers, cards) as pool:
+            with Pool(run, workers, cards, self._spares) as pool:
                 yield from pool.results()
 
     def _gpu_slots(self, run: SegmentRun) -> list[str] | None:

@@ -37,12 +37,108 @@ STOP_SECONDS = 5.0
 WAKE_SECONDS = 1.0
 
 
-@dataclass
-class _Worker:
-    number: int
-    process: subprocess.Popen[bytes]
+@dataclass(eq=False)
+class _Process:
+    """A worker's process, and how to talk to it. ``made_for`` is what a process has from its start and keeps."""
+
+    popen: subprocess.Popen[bytes]
     connection: Connection
     call_file: int  # in which the worker notes what it works on
+    made_for: object
+
+    @classmethod
+    def start(cls, card: str | None) -> _Process:
+        ours, theirs = socket.socketpair()
+        call_file = protocol.new_call_file()
+        environment = dict(os.environ)
+        made_for = surroundings()
+        if card is not None:
+            environment |= {"CUDA_VISIBLE_DEVICES": card, **device_order()}
+        command = [
+            sys.executable,
+            "-m",
+            "curator_core.executors.local_worker",
+            str(theirs.fileno()),
+            str(call_file),
+            str(os.getpid()),
+        ]
+        try:
+            popen = subprocess.Popen(
+                command, pass_fds=(theirs.fileno(), call_file), stdin=subprocess.DEVNULL, env=environment
+            )
+        finally:
+            theirs.close()
+        process = cls(popen, Connection(ours.detach()), call_file, made_for)
+        with contextlib.suppress(OSError):  # it died, which the next wait shows
+            process.connection.send_bytes(json.dumps({"path": sys.path, "card": card}).encode())
+        return process
+
+    def close(self) -> None:
+        """Let go of a process that has ended."""
+        self.connection.close()
+        with contextlib.suppress(OSError):
+            os.close(self.call_file)
+
+
+def surroundings() -> object:
+    """What a worker has from its start: where modules are found, and the environment."""
+    return list(sys.path), dict(os.environ)
+
+
+class Spares:
+    """Workers that have done their segment and wait for the next."""
+
+    def __init__(self) -> None:
+        self._processes: list[_Process] = []
+
+    def add(self, processes: list[_Process]) -> None:
+        self._processes += processes
+
+    def take(self) -> _Process | None:
+        """A worker that lives and would not be started otherwise now; None where there is none."""
+        while self._processes:
+            process = self._processes.pop(0)
+            if process.popen.poll() is None and process.made_for == surroundings():
+                return process
+            kill_all([process])
+        return None
+
+    def close(self) -> None:
+        """End all of them."""
+        processes, self._processes = self._processes, []
+        stop_all(processes)
+        kill_all(processes)
+
+
+def stop_all(processes: list[_Process]) -> None:
+    """Ask workers that rest to end, and wait a while for it."""
+    for process in processes:
+        with contextlib.suppress(OSError):
+            protocol.send(process.connection, protocol.Stop())
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.popen.wait(STOP_SECONDS)
+
+
+def kill_all(processes: list[_Process]) -> None:
+    """End workers, whatever they do."""
+    for process in processes:
+        if process.popen.poll() is None:
+            process.popen.terminate()  # the worker removes what it was writing
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        try:
+            process.popen.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.popen.kill()
+            process.popen.wait()
+        process.close()
+
+
+@dataclass(eq=False)
+class _Worker:
+    number: int
+    process: _Process
     card: str | None = None  # the GPUs it sees, where stages need one
     ready: bool = False
     outstanding: dict[int, None] = field(default_factory=dict)  # sources that were sent, in order, and are not through
@@ -51,6 +147,10 @@ class _Worker:
     asked: bool = False  # to give back; nothing is sent before it has answered
     spent: bool = False  # it has nothing to give back, and has not got through anything since
     late: protocol.CurrentCall | None = None  # the call for which it was ended
+
+    @property
+    def connection(self) -> Connection:
+        return self.process.connection
 
 
 @dataclass
@@ -63,12 +163,18 @@ class _Suspect:
 
 
 class Pool:
-    """Worker processes for one segment, and the bookkeeping of which source is where."""
+    """Worker processes for one segment, and the bookkeeping of which source is where.
 
-    def __init__(self, run: SegmentRun, size: int, cards: list[str] | None = None) -> None:
+    Those that an earlier segment has left in ``spares`` are taken first, and what is left is put there.
+    """
+
+    def __init__(
+        self, run: SegmentRun, size: int, cards: list[str] | None = None, spares: Spares | None = None
+    ) -> None:
         self.run = run
         self.size = size
         self.cards = cards[:size] if cards else None  # GPUs that no worker has
+        self.spares = None if cards else spares  # a worker keeps the GPUs that it began with
         self.workers: list[_Worker] = []
         self.source: dict[int, Task[Any]] = {}  # sources that are not durably finished
         self.queue: deque[int] = deque()
@@ -96,7 +202,7 @@ class Pool:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
             if kind is None:
-                self._stop_all()
+                self._rest_all()
         finally:
             self._kill_all()
             if self.sink is not None:
@@ -105,72 +211,45 @@ class Pool:
     # Processes ---------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        call_file = protocol.new_call_file()
-        environment = dict(os.environ)
         card = self.cards.pop(0) if self.cards else None
-        if card is not None:
-            environment |= {"CUDA_VISIBLE_DEVICES": card, **device_order()}
-        command = [
-            sys.executable,
-            "-m",
-            "curator_core.executors.local_worker",
-            str(theirs.fileno()),
-            str(call_file),
-            str(os.getpid()),
-        ]
-        try:
-            process = subprocess.Popen(
-                command, pass_fds=(theirs.fileno(), call_file), stdin=subprocess.DEVNULL, env=environment
-            )
-        finally:
-            theirs.close()
-        worker = _Worker(self.started, process, Connection(ours.detach()), call_file, card)
+        spare = self.spares.take() if self.spares is not None else None
+        process = spare or _Process.start(card)
+        self.workers.append(worker := _Worker(self.started, process, card))
         self.started += 1
-        self.workers.append(worker)
-        share = max(1, int(available_cpus()) // self.size)
-        worker.connection.send_bytes(json.dumps({"path": sys.path, "threads": share, "card": card}).encode())
         if self.node_ready or len(self.workers) == 1:
             self._set_up(worker)
 
     def _set_up(self, worker: _Worker) -> None:
         first = not self.node_ready  # the others come when it is ready
-        self._send(worker, protocol.SetUp(self.packed, first, f"local-{worker.number}"))
+        share = max(1, int(available_cpus()) // self.size)
+        self._send(worker, protocol.SetUp(self.packed, first, f"local-{worker.number}", share))
 
     def _send(self, worker: _Worker, message: Any) -> None:
         with contextlib.suppress(OSError):  # it died, which the next wait shows
             protocol.send(worker.connection, message)
 
-    def _stop_all(self) -> None:
+    def _rest_all(self) -> None:
+        """Let all workers tear their stages down; those that have done so are spare."""
         for worker in self.workers:
-            self._send(worker, protocol.Stop())
+            self._send(worker, protocol.Rest())
         failure: BaseException | None = None
+        rested = []
         for worker in self.workers:
-            try:
-                while not isinstance(message := protocol.receive(worker.connection), protocol.Stopped):
+            with contextlib.suppress(EOFError, OSError):
+                while not isinstance(message := protocol.receive(worker.connection), protocol.Resting):
                     if isinstance(message, protocol.Failed):
                         failure = failure or unpacked_error(message.error)
-            except (EOFError, OSError):
-                pass
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(STOP_SECONDS)
+                rested.append(worker)
         if failure is not None:
             raise failure
+        if self.spares is not None:
+            self.spares.add([worker.process for worker in rested])
+            self.workers = [worker for worker in self.workers if worker not in rested]
+        else:
+            stop_all([worker.process for worker in rested])
 
     def _kill_all(self) -> None:
-        for worker in self.workers:
-            if worker.process.poll() is None:
-                worker.process.terminate()  # the worker removes what it was writing
-        deadline = time.monotonic() + STOP_SECONDS
-        for worker in self.workers:
-            try:
-                worker.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-            worker.connection.close()
-            with contextlib.suppress(OSError):
-                os.close(worker.call_file)
+        kill_all([worker.process for worker in self.workers])
         self.workers = []
 
     # Sources -----------------------------------------------------------------------------------------------------
@@ -317,17 +396,16 @@ class Pool:
     def _end_late_workers(self) -> None:
         for worker in self.workers:
             if worker.outstanding and worker.late is None:
-                call = protocol.read_call(worker.call_file)
+                call = protocol.read_call(worker.process.call_file)
                 if call.deadline and time.monotonic() > call.deadline:
                     worker.late = call
-                    worker.process.kill()
+                    worker.process.popen.kill()
 
     def _replace_dead_worker(self, worker: _Worker) -> None:
         """Start a replacement and requeue what was not durable; give what killed too many to the error policy."""
-        code = worker.process.wait()
-        call = worker.late or protocol.read_call(worker.call_file)
-        worker.connection.close()
-        os.close(worker.call_file)
+        code = worker.process.popen.wait()
+        call = worker.late or protocol.read_call(worker.process.call_file)
+        worker.process.close()
         self.workers.remove(worker)
         if self.cards is not None and worker.card is not None:
             self.cards.append(worker.card)

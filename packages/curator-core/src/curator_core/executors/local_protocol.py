@@ -1,7 +1,7 @@
 """What the driver and a worker of LocalExecutor send each other, and the file that records a worker's current work.
 
-The driver sends `SetUp` once, then `Work` as the worker gets through it, `TakeBack` when another worker has nothing to do,
-`Flush`, and `Stop`. Each answer below names the message that it answers, if any.
+For each segment the driver sends `SetUp`, then `Work` as the worker gets through it, `TakeBack` when another worker has
+nothing to do, `Flush`, and `Rest`; at the end it sends `Stop`. Each answer below names the message that it answers, if any.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ from curator_core.worker.calls import CallObserver, Care
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """The stages and what they need to know (see `curator_core.worker.sending`); ``node_first``: set up the machine too."""
+    """The stages and what they need to know (see `curator_core.worker.sending`); ``node_first``: set up the machine too.
+
+    ``threads`` is how many Arrow may use.
+    """
 
     packed: bytes
     node_first: bool
     worker_id: str
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,11 @@ class TakeBack:
 @dataclass(frozen=True, slots=True)
 class Flush:
     """Make what is done durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Tear down, and wait for the stages of another segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,11 @@ class Failed:
     """An error that ends the run, packed (see `curator_core.worker.sending`); the worker ends too."""
 
     error: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """The answer to `Rest`."""
 
 
 @dataclass(frozen=True, slots=True)

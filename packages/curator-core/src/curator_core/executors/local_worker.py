@@ -34,7 +34,7 @@ def main() -> None:
     try:
         start = json.loads(connection.recv_bytes())
         sys.path[:] = start["path"]  # before anything is imported that the driver's path decides
-        _Worker(connection, call_file, start["threads"], start["card"]).work()
+        _Worker(connection, call_file, start["card"]).work()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
@@ -44,14 +44,11 @@ def _terminate(*_: object) -> None:
 
 
 class _Worker:
-    """One worker, from its set-up to its teardown."""
+    """One worker, through the set-up and teardown of one segment after the other."""
 
-    def __init__(self, connection: Connection, call_file: int, threads: int, card: str | None) -> None:
-        import pyarrow as pa
-
+    def __init__(self, connection: Connection, call_file: int, card: str | None) -> None:
         from curator_core.executors.local_protocol import CallFile
 
-        pa.set_cpu_count(threads)
         self._connection = connection
         self._sending = threading.Lock()
         self._calls = CallFile(call_file)
@@ -66,29 +63,42 @@ class _Worker:
         from curator_core.executors import local_protocol as protocol
 
         try:
-            self._set_up(protocol.receive(self._connection))
             self._inbox = _Inbox(self._connection, self._answer)
-            while not isinstance(message := self._next(), protocol.Stop):
-                if isinstance(message, protocol.Source):
-                    self._run(message)
-                else:
-                    assert isinstance(message, protocol.Flush)
-                    self._group().flush()
-                    self._answer(protocol.Durable())
+            while not isinstance(message := self._inbox.take(wait=True), protocol.Stop):
+                # A worker that has waited for another to prepare the machine may get nothing else to do.
+                if isinstance(message, protocol.SetUp):
+                    self._set_up(message)
+                    self._work_segment()
+                self._answer(protocol.Resting())
         except Exception as error:
             self._fail(error)
         finally:
             self._tear_down()
         self._answer(protocol.Stopped())
 
+    def _work_segment(self) -> None:
+        from curator_core.executors import local_protocol as protocol
+
+        while not isinstance(message := self._next(), protocol.Rest):
+            if isinstance(message, protocol.Source):
+                self._run(message)
+            else:
+                assert isinstance(message, protocol.Flush)
+                self._group().flush()
+                self._answer(protocol.Durable())
+        self._tear_down()
+        signal.signal(signal.SIGTERM, _terminate)
+
     def _set_up(self, order: protocol.SetUp) -> None:
         import cloudpickle
+        import pyarrow as pa
 
         from curator_core.executors.local_protocol import NodeReady, Ready
         from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
         from curator_core.model.machine import gpu_numbers
         from curator_core.worker.group import GroupRunner
 
+        pa.set_cpu_count(order.threads)
         stages, context, ending, folder = cloudpickle.loads(order.packed)
         worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
         runner = self._runner = GroupRunner(stages, context, ending=ending, folder=folder, calls=self._calls)
@@ -154,13 +164,14 @@ class _Worker:
 
     def _tear_down(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that hangs here is killed after a few seconds
-        if self._runner is None:
+        runner, self._runner = self._runner, None
+        if runner is None:
             return
         try:
-            self._runner.teardown()
+            runner.teardown()
         except Exception as error:
             self._fail(error)
-        self._runner.flush()
+        runner.flush()
 
     def _group(self) -> GroupRunner:
         assert self._runner is not None

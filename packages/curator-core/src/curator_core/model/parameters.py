@@ -6,14 +6,16 @@ import dataclasses
 import functools
 import inspect
 import re
+import reprlib
 import sys
 import types
 import typing
 from typing import Any
 
-from curator_core.errors import UsageError
+from curator_core.errors import UsageError, nearest
 
 UNSET: Any = object()
+_BRIEF = reprlib.Repr(maxlist=4, maxtuple=4, maxset=4, maxfrozenset=4, maxdict=8, maxstring=300, maxother=300)
 _NAME = re.compile(r"[^\s/\\\0][^/\\\0]*")
 
 
@@ -36,6 +38,52 @@ def constructor_signature(cls: type) -> inspect.Signature:
     return signature.replace(
         parameters=[p.replace(annotation=hints.get(n, p.annotation)) for n, p in signature.parameters.items()]
     )
+
+
+def bound_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor by name, or `UsageError` where it does not take them."""
+    signature = own_signature(cls)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for key in kwargs:
+        if key not in signature.parameters and not takes_any:
+            known = [name for name in signature.parameters if not name.startswith("_")]
+            raise UsageError(
+                f"{cls.__name__} has no parameter {key!r}{nearest(key, known) or '.'} "
+                f"It takes: {', '.join(known) or 'no parameters'}"
+            )
+    try:
+        return dict(signature.bind_partial(*args, **kwargs).arguments)
+    except TypeError as error:
+        raise UsageError(f"{cls.__name__}: {error}") from None
+
+
+def values_of(owner: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The constructor's parameters and their values, defaults included; ``given`` are those that were given."""
+    values: dict[str, Any] = {}
+    for key, parameter in own_signature(owner.__class__).parameters.items():
+        if key in given:
+            values[key] = given[key]
+        elif parameter.default is not inspect.Parameter.empty:
+            values[key] = owner.__dict__.get(key, parameter.default)
+            if is_factory(values[key]):
+                values[key] = None
+    return values
+
+
+def call_text(owner: Any, values: dict[str, Any], given: dict[str, Any], *, brief: bool) -> str:
+    """How an object is made, as Python: the name of its class and the parameters that are not the defaults.
+
+    ``brief`` is for reading: of a long list it shows the beginning.
+    """
+    signature = own_signature(owner.__class__)
+    show = _BRIEF.repr if brief else repr
+    shown = [
+        f"{key}={show(value)}"
+        for key, value in values.items()
+        if not same_value(value, signature.parameters[key].default)
+        and (key in given or not is_factory(signature.parameters[key].default))
+    ]
+    return f"{type(owner).__name__}({', '.join(shown)})"
 
 
 def is_factory(default: object) -> bool:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import reprlib
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -32,12 +31,14 @@ from curator_core.errors import UsageError, check_whole, nearest
 from curator_core.model.engine_facts import NodeInfo, RayStageSpecKeys, WorkerMetadata
 from curator_core.model.parameters import (
     UNSET,
+    bound_arguments,
+    call_text,
     checked_name,
     checked_seconds,
-    is_factory,
     own_signature,
     positional_only,
     same_value,
+    values_of,
 )
 from curator_core.model.recorder import CallRecorder, Recorder, Reject
 from curator_core.model.resources import Resources
@@ -99,7 +100,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
     # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends something, or takes long.
     tried_by_plan: ClassVar[bool] = True
     # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Those that are
-    # called path, file and the like always are. In a pipeline file both are relative to it.
+    # called path, file and the like always are. In a pipeline file both are relative to it. Where such a parameter is a
+    # mapping, its values are paths, or mappings with paths among their entries.
     maybe_paths: ClassVar[tuple[str, ...]] = ()
     version: str = "1"  # part of the run's fingerprint: raise it when the stage's result changes
 
@@ -131,20 +133,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         if inspect.isabstract(cls):
             raise UsageError(what_is_missing(cls))
         self = super().__new__(cls)
-        signature = own_signature(cls)
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-        for key in kwargs:
-            if key not in signature.parameters and not takes_any:
-                known = [name for name in signature.parameters if not name.startswith("_")]
-                raise UsageError(
-                    f"{cls.__name__} has no parameter {key!r}{nearest(key, known) or '.'} "
-                    f"It takes: {', '.join(known) or 'no parameters'}"
-                )
-        try:
-            bound = signature.bind_partial(*args, **kwargs)
-        except TypeError as error:
-            raise UsageError(f"{cls.__name__}: {error}") from None
-        object.__setattr__(self, "_given", dict(bound.arguments))
+        object.__setattr__(self, "_given", bound_arguments(cls, args, kwargs))
         return self
 
     # What the stage says of itself --------------------------------------------------------------------------------
@@ -322,15 +311,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def params(self) -> dict[str, Any]:
         """The constructor's parameters and their values, defaults included."""
-        values: dict[str, Any] = {}
-        for key, parameter in own_signature(type(self)).parameters.items():
-            if key in self._given:
-                values[key] = self._given[key]
-            elif parameter.default is not inspect.Parameter.empty:
-                values[key] = self.__dict__.get(key, parameter.default)
-                if is_factory(values[key]):
-                    values[key] = None
-        return values
+        return values_of(self, self._given)
 
     def with_(
         self,
@@ -397,15 +378,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
         ``brief`` is for reading: of a long list it shows the beginning.
         """
-        signature = own_signature(type(self))
-        show = _BRIEF.repr if brief else repr
-        shown = [
-            f"{key}={show(value)}"
-            for key, value in self.params().items()
-            if not same_value(value, signature.parameters[key].default)
-            and (key in self._given or not is_factory(signature.parameters[key].default))
-        ]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return call_text(self, self.params(), self._given, brief=brief)
 
     def __repr__(self) -> str:
         settings = [f"{key}={value!r}" for key, value in self.settings().items()]
@@ -420,7 +393,6 @@ class ProcessingStage(ABC, Generic[X, Y]):
     __hash__ = None  # type: ignore[assignment]  # equality is by value, and parameters may be lists
 
 
-_BRIEF = reprlib.Repr(maxlist=4, maxtuple=4, maxset=4, maxfrozenset=4, maxdict=8, maxstring=300, maxother=300)
 _SETTINGS = (
     "name",
     "resources",
@@ -525,6 +497,12 @@ def needed_columns(stage: ProcessingStage[Any, Any], task_type: type[Task[Any]] 
         if kind in declared:
             return list(declared[kind])
     return []
+
+
+def added_columns(stage: ProcessingStage[Any, Any], task_type: type[Task[Any]] | None = None) -> list[str]:
+    """The columns that must not be there yet where a stage takes a task of this type."""
+    may_be_there = {ANY_COLUMNS, *needed_columns(stage, task_type), *stage.replaces()}
+    return [column for column in stage.outputs() if column not in may_be_there]
 
 
 def overrides(stage: ProcessingStage[Any, Any], method: str) -> bool:

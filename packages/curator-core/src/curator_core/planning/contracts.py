@@ -7,13 +7,14 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from curator_core.errors import PlanError, nearest
+from curator_core.errors import PlanError, UsageError, check_free, nearest
 from curator_core.model.stage import (
     ANY_COLUMNS,
     CompositeStage,
     FanOut,
     SourceStage,
     accepted_tasks,
+    added_columns,
     needed_columns,
 )
 from curator_core.model.task import DocumentBatch, EmptyTask, Task
@@ -86,6 +87,10 @@ def check_contracts(named: Sequence[PlannedStage], first_task: type[Task[Any]]) 
         for column in needed:
             if column not in known and not open_ended:
                 raise PlanError(_column_message(planned, column, known, index, named))
+        try:
+            check_free(f"stage {planned.name!r}", known, added_columns(stage, task_type))
+        except UsageError as error:
+            raise PlanError(str(error)) from None
         removed = set(stage.removes())
         if ANY_COLUMNS in removed:
             known, open_ended = set(), False

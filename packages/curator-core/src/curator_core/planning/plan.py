@@ -121,7 +121,7 @@ class Plan:
 
     def describe(self) -> str:
         """The plan for a person to read."""
-        lines = [f"{self.name}: {len(self.stages)} stages on {_machine_text(self.machine)}"]
+        lines = [f"{self.name}: {len(self.stages)} stages on {machine_text(self.machine)}"]
         if self.source:
             lines += ["sources, listed by the driver", f"  {self.source.name}  {_shown(self.source)}"]
         number = 0
@@ -219,7 +219,7 @@ def _named(value: Any) -> str:
     return f"{name}:{digest.hexdigest()[:12]}"
 
 
-def _machine_text(machine: Machine) -> str:
+def machine_text(machine: Machine) -> str:
     gpus = f", {machine.gpus:g} GPUs" if machine.gpus else ", no GPU"
     return f"{machine.name} ({machine.cpus:g} {'CPU' if machine.cpus == 1 else 'CPUs'}{gpus})"
 

@@ -14,6 +14,7 @@ from curator_core.running.directory import RunDirectory
 from curator_core.running.options import RunOptions
 
 PLANS = "plans"
+WORKFLOW = "workflow"  # the kind of a run directory that holds the run of a workflow; that of a pipeline has none
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,15 @@ def look(directory: RunDirectory | None, options: RunOptions) -> Earlier:
     """What ran here before. Whatever can be refused without a plan is refused. Writes nothing."""
     if directory is None:
         return Earlier()
+    record = _read(directory, "run.json", options) or {}
+    if record.get("kind") == WORKFLOW:
+        raise RunRefused(
+            f"{directory.url!r} holds the run of a workflow: choose another run directory for this pipeline"
+        )
     earlier = Earlier(
         SourceList(directory.url),
         _read(directory, "plan.json", options),
-        _read(directory, "run.json", options) or {},
+        record,
         not directory.is_empty("ledger"),
     )
     if options.fresh:

@@ -16,10 +16,10 @@ from curator_core import storage
 from curator_core.errors import OutputError, RunRefused
 from curator_core.planning.plan import fingerprint
 from curator_core.running.locks import LOCK_FILE, HeartbeatLock, KernelLock
+from curator_core.running.shape import COMMAND, PLAN, RUN, misfit
 
-# What each record has, since there are records.
-_KEYS = {"run.json": ("state",), "plan.json": ("steps",), "command.json": ("file", "settings", "folder", "flags")}
-# Those with a fingerprint of all that is in them. Earlier versions wrote none, and what they left is read without.
+_SHAPES = {"run.json": RUN, "plan.json": PLAN, "command.json": COMMAND}
+# Those with a fingerprint of all that is in them. What earlier versions left has none, and is held to its shape alone.
 _WHOLE = ("run.json", "command.json")
 
 
@@ -85,13 +85,10 @@ class RunDirectory:
         kind = "plan.json" if name.startswith("plans/") else name  # a plan that is kept is as it was in plan.json
         try:
             found = json.loads(storage.read_bytes(path))
-            lacks = [key for key in _KEYS.get(kind, ()) if not isinstance(found, dict) or key not in found]
-            if lacks:
-                raise ValueError(f"it has no {lacks[0]!r}")
-            if kind == "plan.json" and found.get("fingerprint") != fingerprint(found["steps"]):
-                raise ValueError("its fingerprint is not that of its steps")
-            if kind in _WHOLE and "fingerprint" in found and found["fingerprint"] != _of_the_rest(found):
-                raise ValueError("its fingerprint is not that of its content")
+            if not _is_as_written(kind, found):
+                raise ValueError(f"its fingerprint is not that of its {'steps' if kind == 'plan.json' else 'content'}")
+            if kind in _SHAPES and (wrong := misfit(found, _SHAPES[kind])):
+                raise ValueError(wrong)
         except ValueError as error:
             raise RunRefused(
                 f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it. The "
@@ -131,6 +128,15 @@ class RunDirectory:
         if storage.exists(place):
             for path in storage.list_files(place, hidden=True):
                 storage.remove(path)
+
+
+def _is_as_written(kind: str, found: Any) -> bool:
+    """Whether the fingerprint in a record, if there must be one, is that of what it holds."""
+    if not isinstance(found, dict):
+        return True
+    if kind == "plan.json" and "steps" in found:
+        return bool(found.get("fingerprint") == fingerprint(found["steps"]))
+    return kind not in _WHOLE or "fingerprint" not in found or found["fingerprint"] == _of_the_rest(found)
 
 
 def _of_the_rest(record: dict[str, Any]) -> str:

@@ -55,6 +55,7 @@ class Outputs:
         self.plan = plan
         self.success_files = dict(success_files or {})
         self.note = note
+        self._unmarked = False
         self.writers = [
             Writer(planned.name, planned.stage, folder)
             for planned in plan.stages
@@ -79,7 +80,10 @@ class Outputs:
                 )
 
     def unmark(self) -> None:
-        """Remove the success files: a folder that is about to change is not finished any more."""
+        """Remove the success files: a folder that is about to change is not finished any more. Again, it does nothing."""
+        if self._unmarked:
+            return
+        self._unmarked = True
         for writer in self.writers:
             path = storage.join(writer.folder, SUCCESS)
             if storage.exists(path):
@@ -107,6 +111,7 @@ class Outputs:
                     f"another run has finished its output in {writer.folder!r} while this one ran, and their files have "
                     "the same names: choose another folder, or write it all again with fresh=True (--fresh)"
                 )
+        self.unmark()  # no source may have had to run, but a finishing pass can remove and pack files all the same
         done = Finished()
         for planned in self.plan.stages:
             records = _once(outputs.get(planned.name, []))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import batched
 from typing import Any
 
+from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.events import DONE, MERGED, Event
 from curator_core.accounts.ledger import LedgerWriter, open_accounts
@@ -54,7 +55,8 @@ class Order:
     """What was asked for.
 
     ``opened``: the executor is open already, and stays so: the run is a step of a workflow. ``replaces``: output that
-    another run has finished may be written over, as after a fresh start of the whole workflow.
+    another run has finished may be written over, as after a fresh start of the whole workflow. ``own``: the success files
+    that earlier attempts at the workflow have put there, by folder.
     """
 
     stages: Sequence[ProcessingStage[Any, Any]]
@@ -65,6 +67,7 @@ class Order:
     progress: Progress | None = None
     opened: bool = False
     replaces: bool = False
+    own: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_stages(order: Order) -> RunResult:
@@ -186,7 +189,9 @@ class _Run:
             decisions=list(plan.decisions),
             warnings=list(plan.warnings),
         )
-        self.outputs = Outputs(plan, earlier.success_files, self._write_record)
+        folders = {storage.absolute(place) for planned in plan.stages if (place := planned.stage.output_folder())}
+        own = {folder: mark for folder, mark in order.own.items() if folder in folders}
+        self.outputs = Outputs(plan, own | earlier.success_files, self._write_record)
         self.sources = Sources(
             plan,
             self.outputs,
@@ -240,7 +245,8 @@ class _Run:
                 self.accounts = open_accounts(directory.url, listing)
             attempts.write_plan(directory, self.plan, self.attempt, self.earlier)
             self._write_record()
-        self.outputs.unmark()
+        if self.attempt.number == 1:  # a resume does so when it has found something to run
+            self.outputs.unmark()
         self.report(self.progress)  # that it has begun: the first source may take long
 
     # The segments -------------------------------------------------------------------------------------------------
@@ -267,7 +273,7 @@ class _Run:
         folder = "" if last or self.directory is None else self.directory.path("spill", str(number))
         run = SegmentRun(
             segment,
-            self.sources.incomplete(tasks, self.accounts),
+            self._unmarked(self.sources.incomplete(tasks, self.accounts)),
             self.context,
             "done" if last else "merged",
             folder,
@@ -283,6 +289,15 @@ class _Run:
                 del task
         if self.directory is not None:
             self.accounts = open_accounts(self.directory.url, self.earlier.listing)
+
+    def _unmarked(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
+        """Sources that must run; before the first of them the output stops being finished, and no earlier.
+
+        A damaged ledger may show only when a source is looked up, and a resume that is refused leaves what is finished as it is.
+        """
+        for task in tasks:
+            self.outputs.unmark()
+            yield task
 
     def _pass_through(self, run: SegmentRun) -> Iterator[Task[Any]]:
         """A segment with no stage in it: its sources are its results."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -9,13 +10,21 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from curator_core import storage
-from curator_core.accounts.source_list import SourceList
+from curator_core.accounts.ledger import open_accounts
+from curator_core.accounts.source_list import GONE, SourceList
 from curator_core.errors import RunRefused
+from curator_core.model.task import Task
+from curator_core.planning.plan import Plan, difference
+from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.options import RunOptions
+from curator_core.running.outputs import SUCCESS, Outputs, checksum
+from curator_core.running.result import RunProgress, RunSummary
+from curator_core.running.sources import Sources
+from curator_core.running.verdict import ordered_results
+from curator_core.running.workflow_plan import is_within
 
 STEPS, WORK = "steps", "work"
-KIND = "workflow"  # of a run directory; that of a pipeline has none
 
 
 @dataclass
@@ -23,8 +32,8 @@ class StepRecord:
     """What the run directory remembers of a step.
 
     ``before`` is the fingerprint of what the steps before it had left when it began, and ``left`` of what it has left
-    itself. ``anew``: it has to begin anew and has not begun yet. ``freed``: the folders of ``work`` that went when it was
-    complete.
+    itself. ``anew``: it has to begin anew and has not begun yet. ``freed``: the folders, relative to the run directory, that
+    went when it was complete.
     """
 
     name: str
@@ -52,7 +61,8 @@ class EarlierSteps:
     steps: dict[str, StepRecord] = field(default_factory=dict)
     marks: dict[str, str] = field(default_factory=dict)
     replaces: bool = False
-    record: dict[str, Any] = field(default_factory=dict)
+    ours: bool = False  # a workflow has run here: ``steps`` and ``work`` are its own
+    warnings: list[str] = field(default_factory=list)
 
     def given_back_from(self, number: int) -> list[str]:
         """The folders that went with step ``number`` (the first is 1) or one after it."""
@@ -72,6 +82,13 @@ def look(directory: RunDirectory, options: RunOptions) -> EarlierSteps:
         if not options.fresh:
             raise
         record = {}
+    ours = _is_workflow(directory, record)
+    for name in (STEPS, WORK):
+        if not ours and not directory.is_empty(name):
+            raise RunRefused(
+                f"{directory.path(name)!r} is there and no run of a workflow has made it: a workflow keeps its own files "
+                "there, so choose another run directory"
+            )
     if record is None:
         if options.retry:
             raise RunRefused(f"{directory.url!r} holds no run to retry")
@@ -82,11 +99,11 @@ def look(directory: RunDirectory, options: RunOptions) -> EarlierSteps:
         {step["folder"]: _record(step) for step in record.get("steps", ())},
         dict(record.get("marks", {})),
         bool(record.get("replaces")) and record.get("state") not in ("done", "quarantined"),
-        dict(record),
+        ours,
     )
     if options.fresh:
-        return EarlierSteps(marks=found.marks, replaces=True)
-    if record.get("kind") != KIND:
+        return EarlierSteps(marks=found.marks, replaces=True, ours=ours)
+    if not ours:
         raise RunRefused(
             f"{directory.url!r} holds the run of a pipeline, not of a workflow: choose another run directory, or start "
             "over with fresh=True (--fresh)"
@@ -97,8 +114,16 @@ def look(directory: RunDirectory, options: RunOptions) -> EarlierSteps:
                 f"{directory.url!r} already holds a run ({found.state or 'unfinished'}): continue it with resume=True "
                 "(--resume), start over with fresh=True (--fresh), or choose another run directory"
             )
-        return EarlierSteps(marks=found.marks, replaces=found.replaces)
+        return EarlierSteps(marks=found.marks, replaces=found.replaces, ours=True)
     return found
+
+
+def _is_workflow(directory: RunDirectory, record: Mapping[str, Any] | None) -> bool:
+    if record:
+        return record.get("kind") == WORKFLOW
+    with contextlib.suppress(RunRefused):  # damaged too
+        return bool((directory.read_json("plan.json") or {}).get("kind") == WORKFLOW)
+    return False
 
 
 def has_events(run_dir: str) -> bool:
@@ -107,15 +132,32 @@ def has_events(run_dir: str) -> bool:
     return not directory.is_empty("ledger") or any(has_events(place) for place in step_folders(run_dir))
 
 
+def counting_folder(run_dir: str) -> str | None:
+    """The run directory of the step that counts; None for the run of a pipeline."""
+    record = RunDirectory(run_dir).read_json("run.json") or {}
+    return storage.join(run_dir, record["counts"]) if record.get("counts") else None
+
+
 def step_folders(run_dir: str) -> list[str]:
     """The run directories of the steps of a workflow, in order; none for the run of a pipeline."""
     record = RunDirectory(run_dir).read_json("run.json")
     return [storage.join(run_dir, step["folder"]) for step in (record or {}).get("steps", ())]
 
 
+def marks_in(run_dir: str) -> dict[str, str]:
+    """By folder, the checksum of the success file that a run has put there, or a step of it."""
+    directory = RunDirectory(run_dir)
+    found = dict((directory.read_json("run.json") or {}).get("marks", {}))
+    for place in step_folders(run_dir):
+        found |= marks_in(place)
+    return found
+
+
 def left_by(directory: RunDirectory) -> str:
     """A fingerprint of what a complete step has left: its files, or, where it writes none, what it was made of."""
     record = directory.read_json("run.json") or {}
+    if record.get("kind") == WORKFLOW:
+        return _digest([step["left"] for step in record.get("steps", ())])
     marks = record.get("marks", {})
     if marks:
         # Not the folders: a run directory may have moved.
@@ -123,6 +165,82 @@ def left_by(directory: RunDirectory) -> str:
     plan = directory.read_json("plan.json") or {}
     rows = SourceList(directory.url).rows.values()
     return _digest([plan.get("fingerprint"), sorted((row.source, row.generation) for row in rows)])
+
+
+def stands(
+    step: str, plan: Plan, directory: RunDirectory, options: RunOptions, *, outside: bool, freed: Iterable[str]
+) -> bool:
+    """Whether a complete step has nothing to do: its stages, its sources and its output are as they were.
+
+    ``outside``: its sources lie outside of the run directory, so that others may have changed them. What was left in the
+    folders ``freed`` is not looked for.
+    """
+    record, earlier = directory.read_json("run.json"), directory.read_json("plan.json")
+    if record is None or earlier is None or "summary" not in record:
+        return False
+    changes = difference(earlier["steps"], plan.steps())
+    if changes and options.allow_changed:
+        return False
+    if changes:
+        listed = "\n".join(f"  {line}" for line in changes)
+        raise RunRefused(
+            f"step {step!r} has changed since the run in {directory.url!r} began:\n{listed}\nStart over with fresh=True "
+            "(--fresh), or keep what is done and run only the rest with the changed step, with allow_changed=True "
+            "(--allow-changed)"
+        )
+    if options.retry and record["summary"].get("sources_failed"):
+        return False
+    if outside and not _same_sources(plan, directory, options, int(record["summary"]["sources"])):
+        return False
+    return all(
+        is_marked(folder, mark)
+        for folder, mark in record.get("marks", {}).items()
+        if not any(is_within(folder, given) for given in freed)
+    )
+
+
+def is_marked(folder: str, mark: str) -> bool:
+    """Whether the success file of a folder is the one with this checksum."""
+    path = storage.join(folder, SUCCESS)
+    return storage.exists(path) and checksum(storage.read_bytes(path)) == mark
+
+
+def _same_sources(plan: Plan, directory: RunDirectory, options: RunOptions, number: int) -> bool:
+    """Whether the sources that a step would list are the ``number`` that it has met, with the same content."""
+    listing = SourceList(directory.url)
+    sources = Sources(
+        plan,
+        Outputs(plan),
+        options,
+        listing,
+        initial_tasks=None,
+        attempt=2,
+        pipeline_attempt=0,
+        progress=RunProgress(plan.name),
+        summary=RunSummary(plan.name),
+    )
+    met = 0
+    for task in sources.listed():
+        row = listing.rows.get(task.task_id)
+        if row is None or row.generation.partition("+")[0] != task._generation.partition("+")[0]:
+            return False
+        met += 1
+    return met == number
+
+
+def summary_of(run_dir: str) -> RunSummary:
+    """What came of a run that is complete, and had nothing to do this time."""
+    record = RunDirectory(run_dir).read_json("run.json") or {}
+    found = RunSummary.from_dict(record["summary"])
+    found.sources_skipped, found.inputs = found.sources, {"unchanged": found.sources}
+    return found
+
+
+def results_of(run_dir: str) -> list[Task[Any]]:
+    """The results of a run that is complete."""
+    listing = SourceList(RunDirectory(run_dir).url)
+    present = [row.source for row in listing.rows.values() if row.generation != GONE]
+    return ordered_results(open_accounts(run_dir, listing), present, {}, run_dir)
 
 
 def fingerprint_of(lefts: Iterable[str]) -> str:

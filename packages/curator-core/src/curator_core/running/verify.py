@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from curator_core import storage
 from curator_core.accounts.source_list import SourceList
@@ -11,24 +13,41 @@ from curator_core.errors import UsageError
 from curator_core.model.lineage import source_of
 from curator_core.running.directory import RunDirectory
 from curator_core.running.outputs import SUCCESS, checksum
-from curator_core.running.steps import step_folders
+from curator_core.running.workflow_plan import is_within
 
 
 def verify(run_dir: str) -> list[str]:
-    """Recompute every file's size and checksum and compare with what the run recorded; the differences, one a line."""
-    directory = RunDirectory(run_dir)
-    record = directory.read_json("run.json")
-    if record is None:
+    """Recompute every file's size and checksum and compare with what the run recorded; the differences, one a line.
+
+    Of a workflow the files of all steps, without those that were given back.
+    """
+    if RunDirectory(run_dir).read_json("run.json") is None:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
-    steps = step_folders(directory.url)
-    if steps:
-        return [f"{storage.file_name(step)}: {problem}" for step in steps for problem in verify(step)]
-    problems: list[str] = []
-    if "outputs" not in record:
+    return _verify(RunDirectory(run_dir), [])
+
+
+def files_of(run_dir: str) -> int:
+    """How many files a run has recorded that have not been given back."""
+    return _files_of(RunDirectory(run_dir), [])
+
+
+def _verify(directory: RunDirectory, freed: list[str]) -> list[str]:
+    record = _record_of(directory)
+    if record.get("state") not in ("done", "quarantined") and (record.get("steps") or "outputs" not in record):
         return [f"the run has not finished (its state is {record.get('state')!r}): resume it first"]
+    if record.get("steps"):
+        freed = [*freed, *_freed(directory, record)]
+        return [
+            f"{step['name']}: {problem}"
+            for step in record["steps"]
+            for problem in _verify(RunDirectory(directory.path(step["folder"])), freed)
+        ]
+    problems: list[str] = []
     known = SourceList(directory.url).rows
     for stage, output in record["outputs"].items():
         folder = output["folder"]
+        if any(is_within(folder, place) for place in freed):
+            continue
         mark = storage.join(folder, SUCCESS)
         if not storage.exists(mark):
             problems.append(f"{stage}: {mark!r} is missing")
@@ -40,8 +59,11 @@ def verify(run_dir: str) -> list[str]:
                 f"{stage}: {mark!r} is not the one that this run wrote: another run has replaced the output"
             )
             continue
-        content = json.loads(written)
-        listed = {entry["path"]: entry for entry in content["files"]}
+        try:
+            listed = {entry["path"]: entry for entry in json.loads(written)["files"]}
+        except (ValueError, KeyError, TypeError):
+            problems.append(f"{stage}: {mark!r} is damaged: it is not the list of files that a run writes")
+            continue
         present = {storage.relative(path, folder) for path in storage.list_files(folder)} - {SUCCESS}
         for path, entry in listed.items():
             if path not in present:
@@ -59,3 +81,24 @@ def verify(run_dir: str) -> list[str]:
         extra = sorted(path for path in present - set(listed) if source_of(storage.file_name(path)) in known)
         problems.extend(f"{stage}: {path!r} is there and was not recorded" for path in extra)
     return problems
+
+
+def _files_of(directory: RunDirectory, freed: list[str]) -> int:
+    record = _record_of(directory)
+    freed = [*freed, *_freed(directory, record)]
+    inner = (_files_of(RunDirectory(directory.path(step["folder"])), freed) for step in record.get("steps", ()))
+    outputs = record.get("outputs", {}).values()
+    own = (int(o["files"]) for o in outputs if not any(is_within(o["folder"], place) for place in freed))
+    return sum(inner) + sum(own)
+
+
+def _freed(directory: RunDirectory, record: Mapping[str, Any]) -> list[str]:
+    """The folders that the steps of a workflow have given back."""
+    return [directory.path(folder) for step in record.get("steps", ()) for folder in step.get("freed", ())]
+
+
+def _record_of(directory: RunDirectory) -> dict[str, Any]:
+    record: dict[str, Any] | None = directory.read_json("run.json")
+    if record is None:
+        raise UsageError(f"{directory.url!r} holds no run: there is no run.json")
+    return record

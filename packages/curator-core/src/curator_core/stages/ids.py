@@ -44,6 +44,9 @@ class AddId(ProcessingStage[DocumentBatch, DocumentBatch]):
     def outputs(self) -> list[str]:
         return [self.id_column]
 
+    def replaces(self) -> list[str]:
+        return [self.id_column] if self.overwrite else []
+
     def process(self, task: DocumentBatch) -> DocumentBatch:
         table = task.to_pyarrow()
         if self.id_column in table.column_names and not self.overwrite:

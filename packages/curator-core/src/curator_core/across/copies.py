@@ -1,0 +1,177 @@
+"""Exact copies: which documents have the same value, and which of them is kept?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.decided import ROLL, decided_rows
+from curator_core.across.digests import digests
+from curator_core.across.documents import DocumentParameters
+from curator_core.across.gather import batch_places
+from curator_core.across.losses import COLLECTIONS, noted, write_collections
+from curator_core.across.preference import Preference
+from curator_core.across.roll import Roll
+from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.row_hash import column_of
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
+
+EXACT = "exact"
+_ROW = np.uint64(32)
+
+
+@dataclass(kw_only=True)
+class ExactKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes the hash of each document, laid out by partition, and at the end the roll of all batches."""
+
+    path: str
+    partitions: int = 32
+
+    def __post_init__(self) -> None:
+        self.check_documents()
+
+    def inputs(self) -> list[str]:
+        return self.columns_read()
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        table, places = exact_keys(self, task, with_names=True)
+        record = write_keys(self, task, EXACT, table, places)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_keys(self.path, outputs, [EXACT])
+
+
+def exact_keys(
+    stage: DocumentParameters, task: DocumentBatch, *, with_names: bool
+) -> tuple[pa.Table, NDArray[np.uint64]]:
+    """A row for each document with a value: its hash, its row in the batch, its order of preference; and its place."""
+    table = task.to_pyarrow()
+    found = digests(column_of(table, stage.column), normalize=stage.normalize)
+    collections = stage.collections(task)
+    scoped = stage.scoped(found, collections)
+    preference = Preference.of(stage.keep, type(stage).__name__)
+    rows = np.flatnonzero(found.present)
+    columns: dict[str, Any] = {
+        "hash_low": array(scoped.low[rows]),
+        "length": array(found.lengths[rows]),
+        "row": array(rows.astype(np.uint32)),
+    }
+    for name, values in preference.encode(table, found.lengths, collections).items():
+        columns[name] = array(values[rows])
+    if with_names:
+        chosen = array(rows.astype(np.int64))
+        columns["id"] = stage.ids(table).take(chosen)
+        columns["collection"] = collections.take(chosen)
+    return noted(pa.table(columns), collections), scoped.high[rows]
+
+
+def write_keys(stage: Any, task: DocumentBatch, kind: str, table: pa.Table, places: NDArray[np.uint64]) -> FileRecord:
+    """Put keys of a batch into its file of the ``kind``; the record counts the rows of the batch, which the roll needs."""
+    path = storage.join(stage.path, kind, f"{task.task_id or 'batch'}.arrow")
+    written = write_partitioned(path, table, places, stage.partitions)
+    record = FileRecord(written.path, task.num_rows, written.bytes, written.sha256)
+    stage.record_output(record)
+    return record
+
+
+def finish_keys(path: str, outputs: Sequence[FileRecord], kinds: Sequence[str]) -> None:
+    """The manifests of the shuffles of each kind, the roll, and how many documents of which collection there are."""
+    for kind in kinds:
+        folder = storage.join(path, kind)
+        records = [record for record in outputs if storage.parent(record.path) == folder]
+        finish_partitioned(folder, records)
+        if kind == EXACT:
+            Roll.of(records).write(storage.join(path, ROLL))
+            write_collections([record.path for record in records], storage.join(path, COLLECTIONS))
+
+
+def partition_table(task: FileGroupTask) -> pa.Table | None:
+    """All rows of a partition of keys with their numbers in place of their rows in the batch."""
+    pieces = []
+    for file, piece in partition_pieces(task):
+        rows = to_numpy(piece["row"]).astype(np.uint64)
+        numbers = (np.uint64(file) << _ROW) | rows
+        pieces.append(piece.drop_columns(["row"]).append_column("number", array(numbers)))
+    return pa.concat_tables(pieces, promote_options="default").unify_dictionaries() if pieces else None
+
+
+class Copies:
+    """The exact copies among documents.
+
+    ``order`` sorts the rows by hash and then by preference. In that order ``best`` is where the preferred row of the same
+    hash and length stands, and ``removed`` marks all others.
+    """
+
+    def __init__(self, table: pa.Table, preference: Preference) -> None:
+        columns = {name: to_numpy(table[name]) for name in ("place", "hash_low", "length", "number", *preference.names)}
+        columns["hash_high"] = columns["place"]
+        same = [columns["place"], columns["hash_low"], columns["length"]]
+        self.order = preference.sort(columns, within=same)
+        new = np.ones(len(self.order), np.bool_)
+        if len(new):
+            changes = [values[self.order][1:] != values[self.order][:-1] for values in same]
+            new[1:] = np.logical_or.reduce(changes)
+        starts = np.flatnonzero(new)
+        self.best = np.repeat(starts, np.diff(np.append(starts, len(new))))
+        self.removed = ~new
+
+
+@dataclass(kw_only=True)
+class DecideCopies(ProcessingStage[FileGroupTask, FileGroupTask]):
+    """Decides about the exact copies of one partition of hashes; what it decides is laid out by batch."""
+
+    path: str
+    keys: str
+    keep: Sequence[Any] = ("longest", "first")
+    parts: int = 32
+    rule: str = "exact"
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def setup(self, worker: Any) -> None:
+        self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        preference = Preference.of(self.keep, type(self).__name__)
+        table = partition_table(task)
+        assert table is not None  # only partitions with rows are tasks
+        copies = Copies(table, preference)
+        lost = copies.order[copies.removed]
+        best = copies.order[copies.best[copies.removed]]
+        numbers = to_numpy(table["number"])
+        decided = decided_rows(
+            numbers[lost],
+            numbers[best],
+            names=table,
+            at=lost,
+            witness_at=best,
+            figures={"jaccard": 1.0, "containment": 1.0, "new_words": 0},
+            rules=array([self.rule] * len(lost), pa.string()),
+        )
+        path = storage.join(self.path, f"{task.task_id}.arrow")
+        places = batch_places(to_numpy(decided["number"]), self._batches)
+        record = write_partitioned(path, decided, places, self.parts)
+        self.record_output(record)
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_partitioned(self.path, outputs)

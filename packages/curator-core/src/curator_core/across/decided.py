@@ -1,0 +1,117 @@
+"""What was decided about documents, on its way from the partitions that decide to the table of decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.decisions import KEPT, REMOVED, decisions_table, finish_decisions, write_decisions
+from curator_core.across.losses import COLLECTIONS
+from curator_core.across.roll import Roll
+from curator_core.across.shuffle import partition_pieces
+from curator_core.arrow.arrays import array, null, scalar
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import FileGroupTask, FileRecord
+
+ROLL = "roll.arrow"
+# Figures that a rule may give, and their types; what a rule does not give is null.
+FIGURES = {
+    "jaccard": pa.float64(),
+    "containment": pa.float64(),
+    "new_words": pa.int64(),
+    "shared_bands": pa.int64(),
+}
+
+
+def decided_rows(
+    numbers: NDArray[np.uint64],
+    witnesses: NDArray[np.uint64],
+    *,
+    names: pa.Table,
+    at: NDArray[np.int64],
+    witness_at: NDArray[np.int64],
+    figures: Mapping[str, Any],
+    rules: pa.Array,
+    copy_of: NDArray[np.uint64] | None = None,
+) -> pa.Table:
+    """A row for each removed document and one for each witness.
+
+    ``numbers`` are those removed and ``witnesses`` the document that each was removed for. ``names`` holds ``id`` and
+    ``collection`` of all documents, and ``at`` and ``witness_at`` are the rows there of the two. ``figures`` and ``rules``
+    are of those removed. ``copy_of`` is the document that each is an exact copy of, where that was removed too, and else
+    the document itself.
+    """
+    kept, first, sizes = np.unique(witnesses, return_index=True, return_counts=True)
+    size_of = sizes[np.searchsorted(kept, witnesses)]
+    both = np.concatenate([at, witness_at[first]])
+    ids, collections = (names[column].combine_chunks().take(array(both)) for column in ("id", "collection"))
+    witness_ids = names["id"].combine_chunks().take(array(np.concatenate([witness_at, witness_at[first]])))
+    removed = len(numbers)
+    columns: dict[str, Any] = {
+        "number": array(np.concatenate([numbers, kept])),
+        "witness_number": array(np.concatenate([witnesses, kept])),
+        "removed": array(np.arange(removed + len(kept)) < removed),
+        "id": ids,
+        "witness_id": witness_ids,
+        "collection": collections,
+        "cluster_size": array(np.concatenate([size_of, sizes]).astype(np.int64) + 1),
+        "rule": pa.concat_arrays([rules, pa.nulls(len(kept), pa.string())]),
+        "copy_of": array(np.concatenate([numbers if copy_of is None else copy_of, kept])),
+    }
+    for name, kind in FIGURES.items():
+        given = figures.get(name)
+        values = (
+            pa.nulls(removed, kind)
+            if given is None
+            else array(np.broadcast_to(given, removed).astype(kind.to_pandas_dtype()))
+        )
+        columns[name] = pa.concat_arrays([values, pa.nulls(len(kept), kind)])
+    return pa.table(columns)
+
+
+@dataclass(kw_only=True)
+class WriteDecisions(ProcessingStage[FileGroupTask, FileGroupTask]):
+    """Writes the table of decisions: one part for each partition of batches, and at the end the manifest."""
+
+    path: str
+    keys: str
+    decided_by: Mapping[str, Any] = field(default_factory=dict)
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def setup(self, worker: Any) -> None:
+        self._roll = Roll.read(storage.join(self.keys, ROLL))
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        table = pa.concat_tables([piece for _, piece in partition_pieces(task)], promote_options="default")
+        removed, numbers = table["removed"], table["number"]
+        none = null(pa.uint64())
+        collections = table["collection"].cast(pa.string())
+        columns = {
+            **{name: table[name] for name in ("number", "id", "cluster_size", "rule", *FIGURES)},
+            "collection": collections,
+            "decision": pc.if_else(removed, scalar(REMOVED), scalar(KEPT)),
+            "witness_number": pc.if_else(removed, table["witness_number"], none),
+            "witness_id": pc.if_else(removed, table["witness_id"], null(pa.string())),
+            "copy_of": pc.if_else(pc.equal(table["copy_of"], numbers), none, table["copy_of"]),
+            "cluster": table["witness_number"],
+        }
+        record = write_decisions(self.path, task.task_id, decisions_table(columns, self._roll))
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        counts = storage.read_bytes(storage.join(self.keys, COLLECTIONS))
+        storage.write_bytes_atomic(storage.join(self.path, COLLECTIONS), counts)
+        finish_decisions(self.path, outputs, Roll.read(storage.join(self.keys, ROLL)), self.decided_by)

@@ -1,0 +1,84 @@
+"""When are two values the same? A 128-bit hash and a length of each value of a column; of text in its composed form."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.row_hash import row_digests
+
+# Letters, marks and numbers stay; what stands between them is one space.
+_BETWEEN = r"[^\pL\pM\pN]+"
+
+
+class Digests(NamedTuple):
+    """Of each value: both halves of the hash, the length, and whether there is anything to compare."""
+
+    high: NDArray[np.uint64]
+    low: NDArray[np.uint64]
+    lengths: NDArray[np.uint64]
+    present: NDArray[np.bool_]
+
+
+def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
+    """The digests of a column.
+
+    Text is taken in NFC, so that the two ways to write an accent are one; with ``normalize`` case, white space and
+    punctuation do not count either. Null and the empty text are not present: nothing is a copy of them. The length is
+    in characters of text, in bytes of binary values, and 0 of others.
+    """
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return digests(values.cast(kind.value_type), normalize=normalize)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        texts = composed(values.cast(pa.large_string()))
+        if normalize:
+            texts = folded(texts)
+        lengths = to_numpy(pc.fill_null(pc.utf8_length(texts), array([0], pa.int64())[0])).astype(np.uint64)
+        return Digests(*_hashed(_views(texts), len(texts)), lengths, lengths > 0)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        whole = values.cast(pa.large_binary())
+        lengths = to_numpy(pc.fill_null(pc.binary_length(whole), array([0], pa.int64())[0])).astype(np.uint64)
+        return Digests(*_hashed(_views(whole), len(whole)), lengths, lengths > 0)
+    found = b"".join(row_digests(pa.table({"value": values}), ["value"]))
+    halves = np.frombuffer(found, np.dtype("<u8")).reshape(-1, 2).astype(np.uint64)
+    return Digests(halves[:, 0], halves[:, 1], np.zeros(len(values), np.uint64), to_numpy(values.is_valid()))
+
+
+def composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts in NFC; what is ASCII is so already, and stays where it is."""
+    plain = pc.fill_null(pc.string_is_ascii(texts), array([True], pa.bool_())[0])
+    if pc.all(plain).as_py() is not False:
+        return texts
+    return pc.if_else(plain, texts, pc.utf8_normalize(texts, form="NFC"))
+
+
+def folded(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts without the differences of case, white space and punctuation."""
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(texts), _BETWEEN, " "))
+
+
+def _views(values: pa.ChunkedArray) -> Iterable[memoryview]:
+    """The bytes of each value in its own memory; of null none."""
+    for chunk in values.chunks:
+        _, offsets, data = chunk.buffers()
+        edges = (
+            np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist() if offsets else []
+        )
+        view = memoryview(data if data is not None else b"")
+        for start, stop in itertools.pairwise(edges):
+            yield view[start:stop]
+
+
+def _hashed(values: Iterable[memoryview], count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    found = b"".join([hashlib.blake2b(value, digest_size=16).digest() for value in values])
+    halves = np.frombuffer(found, np.dtype("<u8")).astype(np.uint64).reshape(count, 2)
+    return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])

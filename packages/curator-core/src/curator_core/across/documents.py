@@ -1,0 +1,129 @@
+"""What does deduplication need to know of the documents of a batch: value, collection, order of preference, id?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.digests import Digests, digests
+from curator_core.across.preference import Preference
+from curator_core.arrow.arrays import array, scalar
+from curator_core.arrow.row_hash import column_of
+from curator_core.errors import UsageError
+from curator_core.model.task import DocumentBatch
+
+_NAMES = pa.dictionary(pa.int32(), pa.string())
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DocumentParameters:
+    """What makes documents the same, which of them is kept, and what they are called.
+
+    ``column`` is compared. ``keep`` is the order of preference. A collection is the value of ``collection_column``, by
+    default the first folder below one of ``bases``; with ``scope="per_collection"`` only documents of one collection are
+    compared. ``id_column`` is named in the table where the data have it.
+    """
+
+    column: str = "text"
+    id_column: str | None = "id"
+    keep: Sequence[str | Mapping[str, Any]] = ("longest", "first")
+    collection_column: str | None = None
+    scope: Literal["global", "per_collection"] = "global"
+    normalize: bool = False
+    bases: Sequence[str] = ()
+
+    def check_documents(self) -> Preference:
+        """The order of preference, once the parameters have been found sensible."""
+        owner = type(self).__name__
+        for name in ("column", "id_column", "collection_column"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) and value) and not (value is None and name != "column"):
+                raise UsageError(f"{owner}.{name} must be the name of a column, not {value!r}")
+        if self.scope not in ("global", "per_collection"):
+            raise UsageError(f"{owner}.scope must be 'global' or 'per_collection', not {self.scope!r}")
+        return Preference.of(self.keep, owner)
+
+    def columns_read(self) -> list[str]:
+        """The columns that must be there."""
+        return list(dict.fromkeys([self.column, *self._scores(), *filter(None, [self.collection_column])]))
+
+    def _scores(self) -> list[str]:
+        return Preference.of(self.keep, type(self).__name__).columns
+
+    def ids(self, table: pa.Table) -> pa.Array:
+        """The ids as text; null where there are none."""
+        if self.id_column is None or self.id_column not in table.column_names:
+            return pa.nulls(table.num_rows, pa.string())
+        values = table.column(self.id_column).combine_chunks()
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(values.type.value_type)
+        if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
+            raise UsageError(
+                f"{type(self).__name__}.id_column {self.id_column!r} must hold text or numbers, not {values.type}"
+            )
+        return _text(values)
+
+    def collections(self, task: DocumentBatch) -> pa.Array:
+        """The collection of each row, as a dictionary of names."""
+        table = task.to_pyarrow()
+        if self.collection_column is not None:
+            values = _text(column_of(table, self.collection_column).combine_chunks())
+            return pc.fill_null(values, scalar("")).dictionary_encode().cast(_NAMES)
+        found = {collection_of(path, self.bases) for path, _ in task._metadata.get("source_files", ())} or {""}
+        if len(found) > 1:
+            raise UsageError(
+                f"{type(self).__name__} tells collections by folder, but one task holds files of several "
+                f"({', '.join(sorted(found)[:3])}): read each file in a task of its own (files_per_partition: 1), or give "
+                "collection_column"
+            )
+        index = np.zeros(table.num_rows, np.int32)
+        return pa.DictionaryArray.from_arrays(array(index), array([found.pop()], pa.string()))
+
+    def scoped(self, found: Digests, collections: pa.Array) -> Digests:
+        """The digests, which with ``scope="per_collection"`` differ where the collections do."""
+        if self.scope == "global":
+            return found
+        salts = collection_salts(collections)
+        return found._replace(high=found.high ^ salts[:, 0], low=found.low ^ salts[:, 1])
+
+
+def collection_salts(collections: pa.Array) -> NDArray[np.uint64]:
+    """Two pseudo-random numbers for each row, by the name of its collection."""
+    names = digests(pa.chunked_array([collections.dictionary]))
+    rows = collections.indices.to_numpy(zero_copy_only=False)
+    return np.stack([names.high[rows], names.low[rows]], axis=1)
+
+
+def collection_of(path: str, bases: Sequence[str]) -> str:
+    """The first folder of a path below the longest of ``bases`` that it is in; empty where there is none between."""
+    best = ""
+    for base in bases:
+        if len(base) >= len(best) and path.startswith(f"{base.rstrip('/')}/"):
+            best = base
+    below = path[len(best.rstrip("/")) + 1 :] if best else path
+    first, slash, _ = below.partition("/")
+    return first if slash and best else ""
+
+
+def bases_of(paths: Sequence[str]) -> list[str]:
+    """The folders that a reader's ``paths`` lie in."""
+    found = []
+    for entry in paths:
+        if storage.has_magic(entry) and not (storage.is_local(entry) and storage.exists(entry)):
+            found.append(storage.fixed_base(entry))
+        elif storage.is_folder(entry):
+            found.append(entry)
+        else:
+            found.append(storage.parent(entry))
+    return list(dict.fromkeys(found))
+
+
+def _text(values: pa.Array) -> pa.Array:
+    return values if pa.types.is_string(values.type) else values.cast(pa.string())

@@ -1,0 +1,217 @@
+"""``curate dedup``: remove duplicates from a folder of files, and see what was removed for what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from curator_core.cli import DONE
+from curator_core.errors import CuratorError, UsageError
+from curator_core.formatting import percent
+
+if TYPE_CHECKING:
+    from curator_core.config.pipeline_file import PipelineFile
+
+# A collection that loses more than this is named, and one that loses so many times what the others do.
+_MOST_LOST = 0.95
+_TIMES_PEERS = 3
+
+
+@click.group("dedup", short_help="Remove duplicates, and show what went for what.")
+def dedup_command() -> None:
+    """Remove duplicates from a folder of files, and see what was removed for what.
+
+    No document goes without one that stays and was compared with it; RUN/decisions says which, and how alike they are.
+    """
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.argument("input", nargs=-1, required=True),
+        click.argument("output"),
+        click.option("--format", "kind", help="Of the files: jsonl, parquet, csv, … [default: by their names]"),
+        click.option("--column", help="What is compared. [default: text]"),
+        click.option("--id-column", help="Names documents in the table. [default: id]"),
+        click.option(
+            "--keep",
+            metavar="ORDER",
+            help="Which one stays, by commas: longest, shortest, first, highest:COLUMN, lowest:COLUMN, rank:A>B>C (of "
+            "collections). [default: longest,first]",
+        ),
+        click.option("--collection-column", help="Names the collection. [default: the first folder below INPUT]"),
+        click.option("--per-collection", is_flag=True, help="Compare documents of one collection only."),
+        click.option("--removed", metavar="DIR", help="Write what goes to this folder, with why."),
+        click.option("--annotate", is_flag=True, help="Keep all documents and add columns that say what was found."),
+        click.option("--partitions", type=click.IntRange(min=1), help="Pieces of the work between. [default: 32]"),
+        click.option(
+            "--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-exact|fuzzy]"
+        ),
+        click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
+        click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
+        click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
+        click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
+        click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises."),
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dedup_command.command("exact", short_help="Remove documents that are the same as another.")
+@_common
+@click.option("--normalize", is_flag=True, help="Case, white space and punctuation do not count.")
+def exact_command(normalize: bool, **given: Any) -> int:
+    """Remove documents of INPUT that are the same as one that stays; write the others to OUTPUT.
+
+    INPUT is one or more files, folders or patterns of any format that an installed reader knows.
+    """
+    return _run("exact", "ExactDedup", given, {"normalize": normalize})
+
+
+@dedup_command.command("fuzzy", short_help="Remove documents of which another has nearly everything.")
+@_common
+@click.option(
+    "--rule", type=click.Choice(["nothing_new", "containment", "jaccard"]), help="When one goes. [default: nothing_new]"
+)
+@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="How much must be shared. [default: 0.8]")
+@click.option("--max-new-words", type=click.IntRange(min=0), help="Of 25 in a row, by nothing_new. [default: 12]")
+@click.option("--ngram", type=click.IntRange(min=1), help="Words of a shingle. [default: 3]")
+@click.option("--bands", type=click.IntRange(min=1), help="Keys of a document. [default: 26]")
+@click.option("--rows", type=click.IntRange(min=1), help="Hashes of a key. [default: 5]")
+def fuzzy_command(**given: Any) -> int:
+    """Remove documents of INPUT of which one that stays has nearly everything; write the others to OUTPUT.
+
+    INPUT is one or more files, folders or patterns of any format that an installed reader knows.
+    """
+    names = ("rule", "threshold", "max_new_words", "ngram", "bands", "rows")
+    return _run("fuzzy", "FuzzyDedup", given, {name: given.pop(name) for name in names})
+
+
+@dedup_command.command("rethreshold", short_help="Decide again by stricter limits, without comparing again.")
+@click.argument("run_dir")
+@click.argument("out")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="How much must be shared.")
+@click.option("--max-new-words", type=click.IntRange(min=0), help="Of 25 words in a row.")
+def rethreshold_command(run_dir: str, out: str, threshold: float | None, max_new_words: int | None) -> int:
+    """Write a table of decisions to OUT in which removals of RUN_DIR that fail the stricter limits are taken back.
+
+    Each removal that remains keeps its witness. Apply the table with the stage ApplyDecisions.
+    """
+    from curator_core.across.rethreshold import rethreshold  # imports pyarrow
+
+    made = rethreshold(_table_of(run_dir), out, threshold=threshold, max_new_words=max_new_words)
+    click.echo(f"{out}: {made.removed:,} documents go, for {made.kept:,} that stay")
+    return DONE
+
+
+def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any]) -> int:
+    from curator_core.cli.run import run_and_report  # these import pyarrow
+    from curator_core.config.build import build
+    from curator_core.config.pipeline_file import PipelineFile
+    from curator_core.registry import WORKFLOWS, load
+
+    inputs, output = list(given["input"]), given["output"]
+    parameters: dict[str, Any] = {
+        "paths": inputs if len(inputs) > 1 else inputs[0],
+        "path": output,
+        "format": given["kind"],
+        "keep": _order(given["keep"]),
+        "scope": "per_collection" if given["per_collection"] else None,
+        "mode": "annotate" if given["annotate"] else None,
+        **{key: given[key] for key in ("column", "id_column", "collection_column", "removed", "partitions")},
+        **more,
+    }
+    parameters = {key: value for key, value in parameters.items() if value is not None and value is not False}
+
+    def load_it() -> PipelineFile:
+        return PipelineFile(
+            path="", name=f"dedup-{name}", workflow=build(load(WORKFLOWS, workflow), workflow, parameters)
+        )
+
+    words = ["dedup", name, *inputs, output]
+    keys = ("run_dir", "executor", "workers", "resume", "fresh", "on_error")
+    flags = {key: given[key] for key in keys}
+    return run_and_report(
+        load_it,
+        words,
+        {"arguments": words},
+        as_json=given["as_json"],
+        quiet=given["quiet"],
+        flags=flags,
+        after=_show_collections,
+    )
+
+
+def _order(text: str | None) -> list[Any] | None:
+    """An order of preference as it is written in a flag."""
+    if text is None:
+        return None
+    found: list[Any] = []
+    for part in text.split(","):
+        kind, colon, value = part.strip().partition(":")
+        if not colon:
+            found.append(kind)
+        else:
+            found.append({kind: value.split(">") if kind == "rank" else value})
+    return found
+
+
+def _table_of(run_dir: str) -> str:
+    from curator_core import storage  # imports pyarrow
+    from curator_core.across.decisions import MANIFEST
+
+    for folder in (run_dir, storage.join(run_dir, "decisions")):
+        if storage.exists(storage.join(folder, MANIFEST)):
+            return folder
+    raise UsageError(
+        f"{run_dir!r} holds no table of decisions: give the run directory of a deduplication, or its folder decisions"
+    )
+
+
+def _show_collections(run_dir: str) -> None:
+    from curator_core.across.losses import losses  # imports pyarrow
+
+    try:
+        found = losses(_table_of(run_dir))
+    except CuratorError:  # the table was asked for elsewhere
+        return
+    rows = [
+        (loss.collection or ".", f"{loss.documents:,}", f"{loss.removed:,}", percent(loss.removed, loss.documents))
+        for loss in found
+    ]
+    if not rows:
+        return
+    click.echo("")
+    for line in _aligned([("collection", "documents", "removed", "share"), *rows]):
+        click.echo(line)
+    for loss in found:
+        others_removed = sum(other.removed for other in found) - loss.removed
+        others = sum(other.documents for other in found) - loss.documents
+        share = loss.removed / max(1, loss.documents)
+        peers = others_removed / max(1, others)
+        name = repr(loss.collection or ".")
+        if share > _MOST_LOST:
+            click.echo(
+                f"warning: collection {name} loses {percent(loss.removed, loss.documents)} of its documents: look at"
+            )
+            click.echo(f"some pairs with `curate dedup show {run_dir} ID` before you use the result")
+        elif others and share > _TIMES_PEERS * peers and loss.removed >= 100:
+            click.echo(
+                f"warning: collection {name} loses {percent(loss.removed, loss.documents)} of its documents, the others "
+                f"together {percent(others_removed, others)}: look at some pairs with `curate dedup show {run_dir} ID`"
+            )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            value.ljust(width) if column == 0 else value.rjust(width)
+            for column, (value, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,80 @@
+"""Which registered reader and writer go with a folder of files?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from curator_core import storage
+from curator_core.config.build import build_stage, load_stage
+from curator_core.errors import CuratorError, UsageError, nearest
+from curator_core.model.parameters import constructor_signature
+from curator_core.model.stage import ProcessingStage
+from curator_core.registry import STAGES, entries
+from curator_core.stages.files import checked_paths
+
+_READER, _WRITER = "Reader", "Writer"
+
+
+def readers() -> dict[str, type[ProcessingStage[Any, Any]]]:
+    """The readers of files that are installed, by the name of their format: ``JsonlReader`` is that of ``jsonl``."""
+    found: dict[str, type[ProcessingStage[Any, Any]]] = {}
+    for name in entries(STAGES):
+        if not name.endswith(_READER):
+            continue
+        try:
+            kind = load_stage(name)
+        except CuratorError:  # it needs an extra that is not installed
+            continue
+        if getattr(kind, "suffixes", ()):
+            found[name.removesuffix(_READER).lower()] = kind
+    return found
+
+
+def format_of(paths: str | Sequence[str], owner: str) -> str:
+    """The format of the files that ``paths`` name, by how their names end."""
+    endings = {f: tuple(kind.suffixes) for f, kind in readers().items()}  # type: ignore[attr-defined]
+    counts: dict[str, int] = {}
+    for entry in checked_paths(f"{owner}.paths", paths):
+        if storage.has_magic(entry) and not (storage.is_local(entry) and storage.exists(entry)):
+            names = [file.path for file in storage.match_files(entry)]
+        elif storage.is_folder(entry):
+            names = list(storage.list_files(entry))
+        else:
+            names = [entry]
+        for name in names:
+            for kind, ends in endings.items():
+                if name.lower().endswith(ends):
+                    counts[kind] = counts.get(kind, 0) + 1
+    if len(counts) == 1:
+        return next(iter(counts))
+    if counts:
+        shown = ", ".join(f"{number} of {kind}" for kind, number in sorted(counts.items()))
+        raise UsageError(
+            f"{owner}.paths {paths!r} hold files of several formats ({shown}): give format, or name the files"
+        )
+    raise UsageError(
+        f"{owner}.paths {paths!r} hold no file that an installed reader knows by its name ({', '.join(sorted(endings))}): "
+        "give format, or a reader"
+    )
+
+
+def reader_of(paths: str | Sequence[str], kind: str, owner: str) -> ProcessingStage[Any, Any]:
+    """The reader of a format, for these paths."""
+    known = readers()
+    if kind not in known:
+        raise UsageError(
+            f"{owner}.format must be one of {', '.join(sorted(known))}, not {kind!r}{nearest(kind, known)}"
+        )
+    return known[kind](paths=paths)
+
+
+def writer_of(path: str, kind: str) -> ProcessingStage[Any, Any]:
+    """The writer of a format, or where it has none that of JSON lines."""
+    names = {name.removesuffix(_WRITER).lower(): name for name in entries(STAGES) if name.endswith(_WRITER)}
+    return build_stage(names.get(kind, "JsonlWriter"), {"path": path})
+
+
+def reads_columns(reader: ProcessingStage[Any, Any]) -> bool:
+    """Whether a reader can leave out columns that nobody asks for."""
+    return "columns" in constructor_signature(type(reader)).parameters

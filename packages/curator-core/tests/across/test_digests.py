@@ -1,0 +1,56 @@
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curator_core.across.digests import digests
+
+
+def pairs(values, **options):
+    found = digests(pa.chunked_array([values]), **options)
+    return list(
+        zip(found.high.tolist(), found.low.tolist(), found.lengths.tolist(), strict=True)
+    ), found.present.tolist()
+
+
+def test_two_ways_to_write_an_accent_are_one_text():
+    found, present = pairs(pa.array(["caf\u00e9", "cafe\u0301", "cafe"]))
+    assert found[0] == found[1] != found[2]
+    assert [length for *_, length in found] == [4, 4, 4]
+    assert present == [True, True, True]
+
+
+def test_nothing_is_a_copy_of_null_or_of_the_empty_text():
+    assert pairs(pa.array([None, "", "x"]))[1] == [False, False, True]
+    assert pairs(pa.array([" \n", "--", "x"]), normalize=True)[1] == [False, False, True]
+    assert pairs(pa.array([None, 3]))[1] == [False, True]
+
+
+def test_normalized_texts_differ_neither_by_case_nor_by_what_stands_between_words():
+    found, _ = pairs(pa.array(["Hello,  World!", "hello world", "helloworld", "ΑΒΓ", "αβγ"]), normalize=True)
+    assert found[0] == found[1] != found[2]
+    assert found[3] == found[4]
+
+
+def test_the_hash_is_fixed():
+    """What an index holds must still be recognised by the next version."""
+    assert pairs(pa.array(["hello"]))[0] == [(0x2285F2D40874FB46, 0x1B8525EA16F54A8F, 5)]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_how_arrow_holds_a_text_makes_no_difference(kind):
+    values = ["a", None, "bb", "a"]
+    assert pairs(pa.array(values, kind)) == pairs(pa.array(values, pa.string()))
+
+
+@given(st.lists(st.one_of(st.none(), st.binary(max_size=5)), max_size=20), st.integers(0, 3))
+def test_equal_bytes_and_only_those_have_equal_hashes_in_slices_too(values, start):
+    whole = pa.array(values, pa.binary())
+    found, present = pairs(whole.slice(start))
+    cut = values[start:]
+    assert present == [bool(value) for value in cut]
+    for one, a in zip(cut, found, strict=True):
+        for other, b in zip(cut, found, strict=True):
+            assert (a == b) == ((one or b"") == (other or b""))

@@ -1,0 +1,131 @@
+"""Which items of test sets are in a document, how much of each, and where?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from curator_text.decontaminate.index import Hits, TestIndex
+from curator_text.dedup.words import Bools, Ints
+
+Spans = list[tuple[int, int]]
+# An item that is there almost wholly counts though its n-grams are frequent, if it is as long as this many n-grams.
+_LONG = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What counts as an overlap.
+
+    ``frequent`` marks n-grams that do not count, unless a document holds ``certain_share`` of the item.
+    """
+
+    min_share: float = 0.0
+    certain_share: float | None = 0.8
+    frequent: Bools | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundItem:
+    """An item of a test set in a document: the share of its words, and the places in the document, in code points."""
+
+    item: int
+    share: float
+    spans: Spans
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What a document has in common with test sets: items, the largest share first, and the places of all of them."""
+
+    hits: Hits
+    found: list[FoundItem]
+    spans: Spans
+
+    @property
+    def row(self) -> int:
+        return self.hits.row
+
+
+def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
+    """The items in a document that count; None where there is none."""
+    grams = np.unique(hits.grams)
+    sizes = index.occurs[grams + 1] - index.occurs[grams]
+    which = np.repeat(np.arange(len(grams)), sizes)
+    at = index.occurrences[np.repeat(index.occurs[grams] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())]
+    order = np.argsort(at, kind="stable")
+    which, at = which[order], at[order]
+    lengths = index.lengths[grams][which]
+    items, inverse = np.unique(index.items_at(at), return_inverse=True)
+    words = index.item_words[items]
+    rare = np.ones(len(which), np.bool_) if rule.frequent is None else ~rule.frequent[grams][which]
+    shares = _covered(at[rare], lengths[rare], inverse[rare], len(items)) / words
+    certain = np.zeros(len(items), np.bool_)
+    if rule.certain_share is not None and not rare.all():
+        whole = _covered(at, lengths, inverse, len(items)) / words
+        certain = (whole >= rule.certain_share) & (words >= _LONG * index.words)
+        shares = np.where(certain, whole, shares)
+    counts = (shares > 0) & (shares >= rule.min_share)
+    if not counts.any():
+        return None
+    used = counts[inverse] & (rare | certain[inverse])
+    found = [
+        FoundItem(int(items[k]), float(shares[k]), _spans(hits, grams[which[used & (inverse == k)]]))
+        for k in np.lexsort((items, -shares)).tolist()
+        if counts[k]
+    ]
+    return Overlap(hits, found, _spans(hits, grams[which[used]]))
+
+
+def _covered(at: Ints, lengths: Ints, groups: Ints, count: int) -> npt.NDArray[np.float64]:
+    """How many words runs cover together, by group; runs are in order, and groups do not overlap."""
+    ends = at + lengths
+    reached = np.concatenate((np.zeros(1, np.int64), np.maximum.accumulate(ends)))[: len(ends)]
+    return np.bincount(groups, np.maximum(ends - np.maximum(at, reached), 0), minlength=count)
+
+
+def _spans(hits: Hits, grams: Ints) -> Spans:
+    """Where these n-grams are in the document, as spans that neither overlap nor touch."""
+    chosen = np.isin(hits.grams, grams)
+    spans: Spans = []
+    reached = -1
+    for first, last in zip(hits.first[chosen].tolist(), hits.last[chosen].tolist(), strict=True):
+        start, end = int(hits.places.starts[first]), int(hits.places.ends[last - 1])
+        if spans and first <= reached:
+            spans[-1] = spans[-1][0], max(spans[-1][1], end)
+        else:
+            spans.append((start, end))
+        reached = max(reached, last)
+    return spans
+
+
+def without(text: str, overlap: Overlap, margin: int, replacement: str) -> tuple[str | None, int]:
+    """The text without what overlaps and ``margin`` characters on both sides, and how many cuts that took; None for a text
+    of which no word is left. No word is cut: one in which a cut would begin or end goes with it.
+    """
+    starts, ends = overlap.hits.places.starts, overlap.hits.places.ends
+    cuts: Spans = []
+    for first, last in overlap.spans:
+        start, end = max(0, first - margin), min(len(text), last + margin)
+        inside = int(np.searchsorted(ends, start, "right"))
+        if inside < len(starts) and starts[inside] < start:
+            start = int(starts[inside])
+        inside = int(np.searchsorted(starts, end, "left")) - 1
+        if inside >= 0 and ends[inside] > end:
+            end = int(ends[inside])
+        if cuts and start <= cuts[-1][1]:
+            cuts[-1] = cuts[-1][0], max(cuts[-1][1], end)
+        else:
+            cuts.append((start, end))
+    left = np.ones(len(starts), np.bool_)
+    pieces, done = [], 0
+    for start, end in cuts:
+        left[(starts >= start) & (ends <= end)] = False
+        pieces.append(text[done:start])
+        done = end
+    pieces.append(text[done:])
+    if not left.any():
+        return None, len(cuts)
+    return replacement.join(piece for piece in pieces if piece), len(cuts)

@@ -1,0 +1,1 @@
+"""Deduplication: words, sketches and the comparison of documents, as functions of arrays."""

@@ -1,0 +1,158 @@
+"""The keys of documents: one of the whole text, and one for each band of its sketch. Documents that share one are candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.copies import EXACT, Copies, exact_keys, finish_keys, partition_table, write_keys
+from curator_core.across.decided import ROLL
+from curator_core.across.documents import DocumentParameters, collection_salts
+from curator_core.across.gather import batch_places
+from curator_core.across.preference import Preference
+from curator_core.across.roll import Roll
+from curator_core.across.shuffle import Partitions, finish_partitioned, write_partitioned
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.row_hash import column_of
+from curator_core.model.stage import ProcessingStage, SourceStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
+from curator_text.dedup.sketch import near_keys
+
+NEAR, EDGES, COPIES = "near", "edges", "copies"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SketchParameters:
+    """How likely two documents share a key: with ``bands`` of ``rows`` over shingles of ``ngram`` words."""
+
+    ngram: int = 3
+    bands: int = 26
+    rows: int = 5
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class FuzzyKeys(SketchParameters, DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes the keys of each document, laid out by partition, and at the end the roll of all batches."""
+
+    path: str
+    partitions: int = 32
+
+    def __post_init__(self) -> None:
+        self.check_documents()
+
+    def inputs(self) -> list[str]:
+        return self.columns_read()
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        exact, exact_places = exact_keys(self, task, with_names=False)
+        near, near_places = self._near(task)
+        records = [
+            write_keys(self, task, EXACT, exact, exact_places),
+            write_keys(self, task, NEAR, near, near_places),
+        ]
+        return FileGroupTask(data=[records[-1].path], dataset_name=task.dataset_name)
+
+    def _near(self, task: DocumentBatch) -> tuple[pa.Table, NDArray[np.uint64]]:
+        """A row for each band of each document that has words: its row in the batch; and the keys."""
+        texts = column_of(task.to_pyarrow(), self.column)
+        keys, counts = near_keys(texts, bands=self.bands, rows=self.rows, seed=self.seed, size=self.ngram)
+        if self.scope == "per_collection":
+            keys = keys ^ collection_salts(self.collections(task))[:, :1]
+        there = np.flatnonzero(counts)
+        rows = np.repeat(there.astype(np.uint32), self.bands)
+        return pa.table({"row": array(rows)}), keys[there].ravel()
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_keys(self.path, outputs, [NEAR, EXACT])
+
+
+@dataclass(kw_only=True)
+class KeyPartitions(SourceStage[FileGroupTask]):
+    """Names the partitions of keys of both kinds; each is a source."""
+
+    keys: str
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        for kind in (NEAR, EXACT):
+            for partition in Partitions(path=storage.join(self.keys, kind)).process(task):
+                yield replace(
+                    partition,
+                    task_id=f"{kind}-{partition.task_id}",
+                    _metadata={**partition._metadata, "kind": kind},
+                )
+
+
+@dataclass(kw_only=True)
+class FindCandidates(ProcessingStage[FileGroupTask, FileGroupTask]):
+    """Ties the documents of one partition that share a key to the first of them, and exact copies to the best of them.
+
+    The edges are for bringing texts together and decide nothing, so which document of a key is tied to does not matter.
+    """
+
+    path: str
+    keys: str
+    keep: Sequence[Any] = ("longest", "first")
+    parts: int = 32
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def setup(self, worker: Any) -> None:
+        self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        table = partition_table(task)
+        assert table is not None  # only partitions with rows are tasks
+        numbers = to_numpy(table["number"])
+        records = []
+        if task._metadata["kind"] == NEAR:
+            first, other = _stars(to_numpy(table["place"]), numbers)
+        else:
+            copies = Copies(table, Preference.of(self.keep, type(self).__name__))
+            other = numbers[copies.order[copies.removed]]
+            first = numbers[copies.order[copies.best[copies.removed]]]
+            path = storage.join(self.path, COPIES, f"{task.task_id}.arrow")
+            made = pa.table({"number": array(other), "copy_of": array(first)})
+            records.append(write_partitioned(path, made, batch_places(other, self._batches), self.parts))
+        path = storage.join(self.path, EDGES, f"{task.task_id}.arrow")
+        with storage.write_atomic(path, durable=False) as out:
+            edges = pa.table({"a": array(first), "b": array(other)})
+            with pa.ipc.new_file(out, edges.schema) as writer:
+                writer.write_table(edges)
+        records.append(out.record(rows=edges.num_rows))
+        for record in records:
+            self.record_output(record)
+        return FileGroupTask(data=[records[-1].path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        folder = storage.join(self.path, COPIES)
+        finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
+
+
+def _stars(keys: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Each document tied to the smallest number that has one of its keys; each pair once."""
+    order = np.lexsort((numbers, keys))
+    keys, numbers = keys[order], numbers[order]
+    new = np.ones(len(keys), np.bool_)
+    new[1:] = keys[1:] != keys[:-1]
+    starts = np.flatnonzero(new)
+    first = np.repeat(numbers[starts], np.diff(np.append(starts, len(keys))))
+    tied = first != numbers
+    pairs = np.unique(np.stack([first[tied], numbers[tied]], axis=1), axis=0)
+    return pairs[:, 0], pairs[:, 1]

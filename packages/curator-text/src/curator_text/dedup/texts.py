@@ -1,0 +1,103 @@
+"""Brings the texts of a group together: the words of documents that share a key with another, laid out by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.decided import ROLL
+from curator_core.across.digests import digests
+from curator_core.across.documents import DocumentParameters
+from curator_core.across.gather import BatchRows
+from curator_core.across.groups import groups_of
+from curator_core.across.preference import Preference
+from curator_core.across.roll import Roll, first_number
+from curator_core.across.shuffle import finish_partitioned, write_partitioned
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.row_hash import column_of
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
+from curator_text.dedup.words import words_of
+
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that groups and places are one to one
+
+
+@dataclass(kw_only=True)
+class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes the words of each document that is in a group, laid out by group; of an exact copy only that it is one."""
+
+    path: str
+    keys: str
+    groups: str
+    copies: str
+    partitions: int = 32
+
+    def __post_init__(self) -> None:
+        self.check_documents()
+
+    def inputs(self) -> list[str]:
+        return self.columns_read()
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def setup(self, worker: Any) -> None:
+        self._roll = Roll.read(storage.join(self.keys, ROLL))
+        self._copies = BatchRows(self.copies, len(self._roll))
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        batch = self._roll.number_of(task.task_id, task.num_rows)
+        rows, groups = groups_of(self.groups, batch)
+        numbers = first_number(batch) + rows.astype(np.uint64)
+        copies = self._copies.of(batch)
+        copy_of = numbers.copy()
+        copied = to_numpy(copies["number"])
+        copy_of[np.searchsorted(numbers, copied)] = to_numpy(copies["copy_of"])
+        table = task.to_pyarrow().take(array(rows))
+        made = self._described(task.with_data(table), numbers, copy_of == numbers)
+        made = made.append_column("group", array(groups)).append_column("copy_of", array(copy_of))
+        path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
+        record = write_partitioned(path, made, groups * _SPREAD, self.partitions)
+        self.record_output(record)
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
+
+    def _described(self, task: DocumentBatch, numbers: NDArray[np.uint64], whole: NDArray[np.bool_]) -> pa.Table:
+        """What comparing and naming the documents takes; the words only of those that are ``whole``."""
+        table = task.to_pyarrow()
+        collections = self.collections(task)
+        texts = column_of(table, self.column)
+        found = digests(texts, normalize=self.normalize)
+        columns: dict[str, Any] = {
+            "number": array(numbers),
+            "hash_high": array(found.high),
+            "hash_low": array(found.low),
+            "id": self.ids(table),
+            "collection": collections,
+        }
+        preference = Preference.of(self.keep, type(self).__name__)
+        for name, values in preference.encode(table, found.lengths, collections).items():
+            columns[name] = array(values)
+        words = words_of(texts.filter(array(whole)))
+        counts = np.zeros(len(whole), np.int64)
+        counts[whole] = np.diff(words.offsets)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        columns["words"] = pa.LargeListArray.from_arrays(array(offsets), array(words.hashes))
+        # Which words are characters of scripts without spaces; null where there are none, as in most batches.
+        columns["spaceless"] = (
+            pa.nulls(len(whole), pa.large_list(pa.bool_()))
+            if words.spaceless is None
+            else pa.LargeListArray.from_arrays(array(offsets), array(words.spaceless))
+        )
+        return pa.table(columns)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_partitioned(self.path, outputs)

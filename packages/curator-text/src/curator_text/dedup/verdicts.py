@@ -1,0 +1,151 @@
+"""Decides about the documents of each group by comparing them, in order of preference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.decided import ROLL, decided_rows
+from curator_core.across.gather import batch_places
+from curator_core.across.preference import Preference
+from curator_core.across.roll import Roll
+from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import FileGroupTask, FileRecord
+from curator_text.dedup.compare import Rule, RuleKind, decide
+from curator_text.dedup.keys import SketchParameters
+from curator_text.dedup.sketch import band_keys
+from curator_text.dedup.words import Words, shingles_of
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class RuleParameters:
+    """What a surviving witness must have of a document for the document to go."""
+
+    rule: RuleKind = "nothing_new"
+    threshold: float | None = None
+    max_new_words: int = 12
+
+    def the_rule(self) -> Rule:
+        """The rule, checked; without a ``threshold`` it is 0.8, and 0.98 of containment, which promises nothing else."""
+        usual = 0.98 if self.rule == "containment" else 0.8
+        return Rule(self.rule, usual if self.threshold is None else self.threshold, self.max_new_words)
+
+
+@dataclass(kw_only=True)
+class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTask, FileGroupTask]):
+    """Decides about the groups of one partition of texts; what it decides is laid out by batch."""
+
+    path: str
+    keys: str
+    keep: Sequence[Any] = ("longest", "first")
+    parts: int = 32
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def setup(self, worker: Any) -> None:
+        self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        pieces = [piece for _, piece in partition_pieces(task)]
+        table = pa.concat_tables(pieces, promote_options="default").unify_dictionaries()
+        decided = self._decided(table)
+        path = storage.join(self.path, f"{task.task_id}.arrow")
+        places = batch_places(to_numpy(decided["number"]), self._batches)
+        record = write_partitioned(path, decided, places, self.parts)
+        self.record_output(record)
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_partitioned(self.path, outputs)
+
+    def _decided(self, table: pa.Table) -> pa.Table:
+        preference = Preference.of(self.keep, type(self).__name__)
+        names = ("number", "group", "copy_of", "hash_high", "hash_low", *preference.names)
+        columns = {name: to_numpy(table[name]) for name in names}
+        order = preference.sort(columns, within=[columns["group"]])
+        table = table.take(array(order))
+        numbers, groups, copy_of = (columns[name][order] for name in ("number", "group", "copy_of"))
+        # The documents themselves, which are compared; their exact copies follow them.
+        whole = np.flatnonzero(numbers == copy_of)
+        words = _words(table.select(["words", "spaceless"]).take(array(whole)))
+        rule = self.the_rule()
+        found = decide(words, groups[whole], np.arange(len(whole)), rule, size=self.ngram)
+        gone = found.witness >= 0
+        witness_of = np.where(gone, found.witness, np.arange(len(whole)))  # of each document, itself where it stays
+        # Where the one stands that each row is a copy of, or that it is itself.
+        by_number = np.argsort(numbers[whole])
+        itself = by_number[np.searchsorted(numbers[whole][by_number], copy_of)]
+        removed = np.flatnonzero((numbers != copy_of) | gone[itself])
+        near = gone[itself[removed]]
+        witness_at = whole[witness_of[itself[removed]]]
+        shared = self._shared(words, np.flatnonzero(gone), found.witness[gone])
+        shared_of = np.zeros(len(whole), np.int64)
+        shared_of[gone] = shared
+        figures = {
+            "jaccard": np.where(near, found.jaccard[itself[removed]], 1.0),
+            "containment": np.where(near, found.containment[itself[removed]], 1.0),
+            "new_words": np.where(near, found.new_words[itself[removed]], 0),
+            "shared_bands": np.where(near, shared_of[itself[removed]], self.bands),
+        }
+        rules = pa.DictionaryArray.from_arrays(array(near.astype(np.int32)), array(["exact", self.rule], pa.string()))
+        return decided_rows(
+            numbers[removed],
+            numbers[witness_at],
+            names=table,
+            at=removed,
+            witness_at=witness_at,
+            figures=figures,
+            rules=rules.dictionary_decode(),
+            copy_of=np.where(near, copy_of[removed], numbers[removed]),
+        )
+
+    def _shared(self, words: Words, documents: NDArray[np.int64], witnesses: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many keys each removed document shares with its witness."""
+        if not len(documents):
+            return np.zeros(0, np.int64)
+        asked, place = np.unique(np.concatenate([documents, witnesses]), return_inverse=True)
+        shingles = shingles_of(_taken(words, asked), size=self.ngram)
+        keys = band_keys(shingles, bands=self.bands, rows=self.rows, seed=self.seed)
+        ours, theirs = place[: len(documents)], place[len(documents) :]
+        shared: NDArray[np.int64] = np.count_nonzero(keys[ours] == keys[theirs], axis=1)
+        return shared
+
+
+def _words(lists: pa.Table) -> Words:
+    """The words of all rows; which of them are of scripts without spaces is null for rows where none is."""
+    hashes, offsets = _flat(lists["words"])
+    marks = lists["spaceless"]
+    if marks.null_count == len(marks):
+        return Words(hashes, offsets, None)
+    spaceless = np.zeros(len(hashes), np.bool_)
+    counts = np.diff(offsets)
+    marked = np.repeat(to_numpy(marks.is_valid()), counts)
+    spaceless[marked] = _flat(marks.filter(marks.is_valid()))[0]
+    return Words(hashes, offsets, spaceless)
+
+
+def _flat(lists: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    whole = lists.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0) if whole.num_chunks else array([], lists.type)
+    offsets = to_numpy(whole.offsets).astype(np.int64)
+    return to_numpy(whole.values)[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def _taken(words: Words, rows: NDArray[np.int64]) -> Words:
+    counts = words.counts[rows]
+    offsets = np.append(0, np.cumsum(counts))
+    at = np.repeat(words.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+    return Words(words.hashes[at], offsets, None if words.spaceless is None else words.spaceless[at])

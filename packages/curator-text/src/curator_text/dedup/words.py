@@ -1,0 +1,343 @@
+"""What are a text's words, and the runs of words by which texts are compared?
+
+Both are 64-bit numbers that depend on nothing but the text, so that they can be kept and compared for years.
+
+A *word* is a run of letters, their marks, and digits of the folded text (`characters.fold`). In scripts that put no spaces
+between words, every character is one, with its marks. A *shingle* is a run of three words; of five where they are such
+characters. In a text that mixes both, a word counts a third and a character a fifth, and a shingle runs from its first
+word as far as it takes to make a whole; the last one runs to the end of the text. A text that does not make a whole is one
+shingle, and a text without words has none. So every word stands in at least one shingle.
+
+The number of a word is computed from its UTF-8, folded, eight bytes at a time, the first lowest and zeros behind the end:
+``h = part * A``, ``h ^= h >> 32``, and for each further part ``h = (h ^ part) * B``, ``h ^= h >> 29``, then ``h *= C`` and
+``h ^= h >> 32``. Words of eight bytes or fewer never share one. Of more than 40 bytes it is XXH3-64 of the bytes. The
+number of a shingle is ``h = h * D + word`` over its words, beginning at 0, then ``h ^= h >> 32``, ``h *= E``,
+``h ^= h >> 29``. All is modulo 2^64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from curator_core.arrow.arrays import to_numpy
+from curator_core.errors import UsageError, check_whole
+from curator_text.dedup import characters
+from curator_text.dedup.characters import FOLD, MARK, REWRITE, SPACELESS, WORD
+from curator_text.features.block import Block
+
+Hashes = npt.NDArray[np.uint64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Kind = Literal["words", "characters"]
+
+WORDS_IN_SHINGLE = 3
+CHARACTERS_IN_SHINGLE = 5
+# Text that is worked on at once, so that what is computed of it stays in the cache.
+BLOCK_BYTES = 1 << 19
+
+A, B, C, D, E = (
+    np.uint64(number)
+    for number in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93, 0x8CB92BA72F3D8DD7, 0xFF51AFD7ED558CCD)
+)
+_8, _29, _32 = np.uint64(8), np.uint64(29), np.uint64(32)
+_LONGEST = 40
+# ASCII: letters in lower case and digits are themselves, all else is a gap. Bytes of other characters are left to `_wide`.
+_FOLDED = bytes(ord(chr(byte).lower()) if byte >= 0x80 or chr(byte).isalnum() else 0 for byte in range(0x80)) + bytes(
+    range(0x80, 0x100)
+)
+# The bytes of a word's eight that are its own.
+_OWN = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``.
+
+    ``spaceless`` says which are characters of scripts without spaces, and is None where none is.
+    """
+
+    hashes: Hashes
+    offsets: Ints
+    spaceless: Bools | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> Ints:
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Shingles:
+    """The shingles of many texts in order: text i has ``hashes[offsets[i]:offsets[i + 1]]``, with repetitions.
+
+    Shingle k runs over the words from ``first[k]`` to before ``last[k]`` of all texts.
+    """
+
+    hashes: Hashes
+    offsets: Ints
+    first: Ints
+    last: Ints
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> Ints:
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Where words are in the texts of a block: ``data`` is folded UTF-8, and text i has words first[i] to before last[i]."""
+
+    data: npt.NDArray[np.uint8]
+    starts: Ints
+    ends: Ints
+    spaceless: Bools | None
+    first: Ints
+    last: Ints
+
+
+def words_of(texts: pa.Array | pa.ChunkedArray, *, kind: Kind = "words") -> Words:
+    """The words of every text of an Arrow array of strings; null has none.
+
+    ``kind="characters"`` takes every letter, with its marks, and every digit for a word, in all scripts.
+    """
+    parts = [word_numbers(spans_of(documents, kind=kind)) for documents in blocks_of(texts)]
+    return joined(parts)
+
+
+def joined(parts: list[Words]) -> Words:
+    """Texts of several parts, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = [np.diff(part.offsets) for part in parts]
+    offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.concatenate((*counts, np.zeros(0, np.int64))))))
+    spaceless = None
+    if any(part.spaceless is not None for part in parts):
+        spaceless = np.concatenate(
+            [np.zeros(len(part.hashes), np.bool_) if part.spaceless is None else part.spaceless for part in parts]
+        )
+    return Words(np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in parts)]), offsets, spaceless)
+
+
+def blocks_of(texts: pa.Array | pa.ChunkedArray, size: int = BLOCK_BYTES) -> Iterator[list[memoryview]]:
+    """The UTF-8 of the texts, in lists of about this many bytes; null is empty."""
+    for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
+        values = chunk.cast(chunk.type.value_type) if pa.types.is_dictionary(chunk.type) else chunk
+        if pa.types.is_null(values.type) or pa.types.is_string_view(values.type):
+            values = values.cast(pa.large_string())
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            raise UsageError(f"documents are compared by a column of strings, not of {values.type}: cast it first")
+        if not len(values):
+            continue
+        wide = pa.types.is_large_string(values.type)
+        _, bounds, content = values.buffers()
+        offsets = np.frombuffer(
+            bounds, np.int64 if wide else np.int32, len(values) + 1, values.offset * (8 if wide else 4)
+        )
+        memory = memoryview(content) if content is not None else memoryview(b"")
+        ends = offsets[1:]
+        if values.null_count:
+            ends = np.where(to_numpy(values.is_valid()), ends, offsets[:-1])  # a null may have bytes under it
+        first, last = offsets[:-1].tolist(), ends.tolist()
+        done = 0
+        while done < len(values):
+            stop = int(np.searchsorted(offsets, int(offsets[done]) + size))
+            stop = min(max(stop, done + 1), len(values), done + 20_000)
+            yield [memory[a:b] for a, b in zip(first[done:stop], last[done:stop], strict=True)]
+            done = stop
+
+
+def spans_of(documents: list[memoryview], *, kind: Kind = "words") -> Spans:
+    """Where the words of these texts are."""
+    block = Block(documents)
+    if block.is_ascii and kind == "words":
+        data = np.frombuffer(block.raw.translate(_FOLDED), np.uint8)
+        starts, ends = _runs(data)
+        return Spans(data, starts, ends, None, *_of_each(block, starts))
+    return _wide(documents, block, kind)
+
+
+def word_numbers(spans: Spans) -> Words:
+    """The numbers of words."""
+    data, starts, ends = spans.data, spans.starts, spans.ends
+    eights = np.ndarray((len(data) - 8,), "<u8", data, 0, (1,))
+    sizes = ends - starts
+    hashes: Hashes = eights[starts]
+    hashes &= _OWN[np.minimum(sizes, 8)]
+    hashes *= A
+    hashes ^= hashes >> _32
+    done, longer = 8, np.flatnonzero(sizes > 8)
+    while len(longer) and done < _LONGEST:
+        part = eights[starts[longer] + done]
+        part &= _OWN[np.minimum(sizes[longer] - done, 8)]
+        part ^= hashes[longer]
+        part *= B
+        part ^= part >> _29
+        hashes[longer] = part
+        done += 8
+        longer = longer[sizes[longer] > done]
+    hashes *= C
+    hashes ^= hashes >> _32
+    if len(longer):
+        memory = memoryview(data)
+        pairs = zip(starts[longer].tolist(), ends[longer].tolist(), strict=True)
+        hashes[longer] = [xxhash.xxh3_64_intdigest(memory[a:b]) for a, b in pairs]
+    return Words(hashes, np.append(spans.first, len(starts)), spans.spaceless)
+
+
+def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int = CHARACTERS_IN_SHINGLE) -> Shingles:
+    """The shingles of every text: of so many words, or of so many characters of scripts without spaces."""
+    check_whole("size", size, least=1)
+    check_whole("characters", characters, least=1)
+    offsets, hashes = words.offsets, words.hashes
+    counts = np.diff(offsets)
+    starts = np.arange(len(hashes))
+    if words.spaceless is None or size == characters:
+        room = np.minimum(counts, size)
+        lengths: int | Ints = size
+        valid = np.ones(len(hashes), np.bool_)
+        for back in range(1, size):
+            valid[offsets[1:][counts >= back] - back] = False
+        some = np.flatnonzero(counts)
+        short = some[counts[some] < size]
+        valid[offsets[:-1][some]] = True
+        if len(short):
+            lengths = np.full(len(hashes), size)
+            lengths[offsets[:-1][short]] = room[short]
+    else:
+        weights = np.where(words.spaceless, size, characters)
+        whole = size * characters
+        before = np.concatenate(([0], np.cumsum(weights)))
+        reach = np.append(before, np.full(max(size, characters), before[-1] + whole))
+        longest = max(size, characters)
+        lengths = np.full(len(hashes), min(size, characters))
+        for step in range(min(size, characters), longest):
+            lengths += reach[starts + step] - before[:-1] < whole
+        ends = np.repeat(offsets[1:], counts)
+        valid = before[ends] - before[:-1] >= whole
+        some = np.flatnonzero(counts)
+        short = some[~valid[offsets[:-1][some]]]
+        valid[offsets[:-1][short]] = True
+        lengths[offsets[:-1][short]] = counts[short]
+        # The last of each text runs to its end.
+        last = np.flatnonzero(valid)
+        last = last[np.append(last[1:] >= ends[last[:-1]], True)] if len(last) else last
+        lengths[last] = ends[last] - last
+    chosen = np.flatnonzero(valid)
+    ends_of = chosen + (lengths if isinstance(lengths, int) else lengths[chosen])
+    made = _rolled(hashes, chosen, ends_of)
+    return Shingles(made, np.searchsorted(chosen, offsets), chosen, ends_of)
+
+
+def _rolled(hashes: Hashes, first: Ints, last: Ints) -> Hashes:
+    made = hashes[first]
+    longest = int((last - first).max(initial=0))
+    shortest = int((last - first).min(initial=longest))
+    for step in range(1, longest):
+        if step < shortest:
+            made *= D
+            made += hashes[first + step]
+        else:
+            more = np.flatnonzero(last - first > step)
+            made[more] = made[more] * D + hashes[first[more] + step]
+    made ^= made >> _32
+    made *= E
+    made ^= made >> _29
+    return made
+
+
+def _runs(data: npt.NDArray[np.uint8]) -> tuple[Ints, Ints]:
+    # Data begins and ends with a gap.
+    inside = data != 0
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    return edges[0::2], edges[1::2]
+
+
+def _of_each(block: Block, starts: Ints) -> tuple[Ints, Ints]:
+    return np.searchsorted(starts, block.starts), np.searchsorted(starts, block.ends)
+
+
+def _wide(documents: list[memoryview], block: Block, kind: Kind) -> Spans:
+    at, points = block.wide_points
+    table = characters.kinds()
+    kinds = table[points]
+    sizes = _sizes(block.data[at])
+    hard = (kinds & FOLD) != 0
+    order = characters.classes()[points]
+    beside = np.flatnonzero((order[1:] != 0) & (order[:-1] > order[1:]))
+    hard[beside[at[beside] + sizes[beside] == at[beside + 1]]] = True
+    done = np.zeros(0, np.int64)
+    if hard.any():
+        done = np.unique(block.rows_of(at[hard]))
+        pieces: list[bytes | memoryview] = list(documents)
+        for row in done.tolist():
+            pieces[row] = characters.fold(str(pieces[row], "utf-8", "replace")).encode()
+        block = Block(pieces)
+        at, points = block.wide_points
+        kinds = table[points]
+        sizes = _sizes(block.data[at])
+    data = np.frombuffer(bytearray(block.raw.translate(_FOLDED)), np.uint8)
+    written = (kinds & REWRITE) != 0
+    if written.any():
+        where, size = at[written], sizes[written]
+        new = characters.rewrites()[points[written]]
+        for step in range(4):
+            more = size > step
+            data[where[more] + step] = (new[more] >> np.uint32(8 * step)).astype(np.uint8)
+    gap = (kinds & WORD) == 0
+    while True:
+        where, size = at[gap], sizes[gap]
+        for step in range(4):
+            data[where[size > step] + step] = 0
+        # A mark belongs to a letter: after a gap it is one.
+        gap = ((kinds & MARK) != 0) & (data[at] != 0) & (data[at - 1] == 0)
+        if not gap.any():
+            break
+    starts, ends = _runs(data)
+    alone, is_alone = _alone(data, at, kinds, sizes, kind)
+    if alone is None:
+        return Spans(data, starts, ends, None, *_of_each(block, starts))
+    cuts = alone[(data[alone] != 0) & (data[alone - 1] != 0)]
+    starts, ends = np.sort(np.concatenate((starts, cuts))), np.sort(np.concatenate((ends, cuts)))
+    return Spans(data, starts, ends, is_alone[starts], *_of_each(block, starts))
+
+
+def _alone(
+    data: npt.NDArray[np.uint8], at: Ints, kinds: npt.NDArray[np.uint8], sizes: Ints, kind: Kind
+) -> tuple[Ints | None, Bools]:
+    """Where a word begins though no gap is before it, and which bytes begin a character that is a word of its own."""
+    is_alone = np.zeros(len(data), np.bool_)
+    marks = (kinds & MARK) != 0
+    if kind == "characters":
+        is_alone[:] = (data != 0) & (data < 0x80)
+        is_alone[at[~marks]] = True
+        return np.flatnonzero(is_alone), is_alone
+    single = (kinds & SPACELESS) != 0
+    if not single.any():
+        return None, is_alone
+    is_alone[at[single]] = True
+    # A mark is of the kind of what it belongs to: the last character before it that is none.
+    joins = np.zeros(len(at), np.bool_)
+    joins[1:] = marks[1:] & (at[:-1] + sizes[:-1] == at[1:])
+    heads = np.maximum.accumulate(np.where(joins, 0, np.arange(len(at))))
+    single = single[heads]
+    behind = (at + sizes)[single]
+    is_mark = np.zeros(len(data), np.bool_)
+    is_mark[at[marks]] = True
+    behind = behind[~is_mark[behind]]
+    return np.unique(np.concatenate((np.flatnonzero(is_alone), behind))), is_alone
+
+
+def _sizes(first: npt.NDArray[np.uint8]) -> Ints:
+    return 2 + (first >= 0xE0).astype(np.int64) + (first >= 0xF0)

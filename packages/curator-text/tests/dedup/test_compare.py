@@ -1,0 +1,116 @@
+"""What goes, and for which document, is what the rule says when it is written with sets and loops."""
+
+from __future__ import annotations
+
+import random
+
+import hypothesis.strategies as st
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+
+from curator_core.errors import UsageError
+from curator_text.dedup import compare
+from curator_text.dedup.compare import Rule, decide
+from curator_text.dedup.words import words_of
+
+from . import naive
+
+LEXICON = ["the", "of", "data", "Words", "model", "naïve", "我", "们", "数", "据", "ที่", "ราบ", "2026"]
+
+
+@st.composite
+def families(draw: st.DrawFn) -> list[str]:
+    """Texts of which some are edited copies of others, or share a template."""
+    made: list[str] = []
+    for _ in range(draw(st.integers(1, 8))):
+        chance = random.Random(draw(st.integers(0, 10_000)))
+        if made and draw(st.booleans()):
+            words = chance.choice(made).split()
+            for _ in range(draw(st.integers(0, 3))):
+                at, length = chance.randrange(len(words) + 1), chance.choice([0, 1, 1, 4, 20])
+                words[at : at + chance.choice([0, 1, 1, 4, 20])] = chance.choices(LEXICON, k=length)
+        else:
+            words = [
+                chance.choice(LEXICON[: chance.choice([1, 4, 13])]) for _ in range(chance.choice([0, 1, 2, 5, 20, 60]))
+            ]
+        made.append(" ".join(words))
+    return made
+
+
+def check(texts: list[str], group: list[int], order: list[int], rule: Rule) -> None:
+    made = decide(words_of(pa.array(texts, pa.string())), np.array(group, np.uint64), np.array(order, np.int64), rule)
+    expected = naive.decide(texts, group, order, rule.kind, rule.threshold, rule.max_new_words, rule.window)
+    for row, (witness, found) in enumerate(expected):
+        assert made.witness[row] == witness, (row, texts)
+        if found is None:
+            assert np.isnan([made.jaccard[row], made.containment[row]]).all()
+            assert made.new_words[row] == -1
+        else:
+            assert (made.jaccard[row], made.containment[row], made.new_words[row]) == found
+
+
+RULES = st.builds(
+    Rule,
+    kind=st.sampled_from(["nothing_new", "containment", "jaccard"]),
+    threshold=st.sampled_from([0.3, 0.5, 0.8, 0.98, 1.0]),
+    max_new_words=st.sampled_from([0, 2, 12]),
+    window=st.sampled_from([1, 5, 25]),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(texts=families(), rule=RULES, data=st.data())
+def test_decisions_are_those_of_the_rule(texts: list[str], rule: Rule, data: st.DataObject) -> None:
+    group = data.draw(st.lists(st.integers(0, 2), min_size=len(texts), max_size=len(texts)))
+    order = data.draw(st.lists(st.integers(-5, 5), min_size=len(texts), max_size=len(texts)))
+    check(texts, group, order, rule)
+    check(texts, [7] * len(texts), list(range(len(texts))), rule)
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts=families(), data=st.data())
+def test_decisions_do_not_depend_on_what_is_decided_beside(texts: list[str], data: st.DataObject) -> None:
+    group = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(texts), max_size=len(texts))), np.uint64)
+    words, order = words_of(pa.array(texts, pa.string())), np.arange(len(texts))
+    together = decide(words, group, order)
+    before = compare.CHUNK
+    try:
+        compare.CHUNK = 1
+        alone = decide(words, group, order)
+    finally:
+        compare.CHUNK = before
+    for one, other in zip(
+        (together.witness, together.jaccard, together.new_words, together.compared),
+        (alone.witness, alone.jaccard, alone.new_words, alone.compared),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_no_document_and_no_word_are_no_trouble() -> None:
+    assert len(decide(words_of(pa.array([], pa.string())), np.zeros(0, np.uint64), np.zeros(0, np.int64)).witness) == 0
+    made = decide(words_of(pa.array(["", None, "…", "…"])), np.zeros(4, np.uint64), np.arange(4))
+    assert made.witness.tolist() == [-1] * 4
+    assert made.compared.tolist() == [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "near"}, "rule 'near' does not exist"),
+        ({"threshold": 0}, "threshold is 0: it is a share"),
+        ({"threshold": float("nan")}, "threshold is nan"),
+        ({"window": 0}, "window"),
+        ({"max_new_words": -1}, "max_new_words"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Rule(**arguments)
+
+
+def test_as_many_groups_as_texts_are_asked_for() -> None:
+    with pytest.raises(UsageError, match="2 texts come with 1 groups and 2 places"):
+        decide(words_of(pa.array(["a", "b"])), np.zeros(1, np.uint64), np.zeros(2, np.int64))
