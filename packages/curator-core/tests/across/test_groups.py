@@ -130,8 +130,8 @@ def test_a_long_chain_and_a_large_star_become_one_group_in_rounds(tmp_path, shap
 
 
 def test_the_groups_have_the_same_bytes_for_any_executor_and_order_of_arrival(tmp_path, monkeypatch):
-    monkeypatch.setattr(groups, "_PART_ROWS", 500)
-    write_edges(tmp_path / "edges", *some_edges(5, 3000, 3500), files=7)
+    monkeypatch.setattr(groups, "_PART_ROWS", 300)
+    write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
     solved(tmp_path, 15_000)
     expected = files_of(tmp_path / "a" / "out")
     assert len(expected) > 2
@@ -161,7 +161,7 @@ Groups(edges=os.path.abspath("edges"), path=os.path.abspath("b/out"), memory=15_
 
 
 def test_groups_that_were_killed_in_any_step_go_on_and_come_to_the_same(tmp_path):
-    write_edges(tmp_path / "edges", *some_edges(5, 3000, 3500), files=7)
+    write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
     solved(tmp_path, 15_000)
     steps = len(list((tmp_path / "a" / "run" / "steps").iterdir()))
     assert steps > 5
@@ -180,15 +180,15 @@ def test_groups_that_were_killed_in_any_step_go_on_and_come_to_the_same(tmp_path
 
 
 def test_folders_between_the_rounds_are_given_back(tmp_path):
-    write_edges(tmp_path / "edges", *some_edges(5, 3000, 3500), files=7)
+    write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
     solved(tmp_path, 15_000)
     assert [path.name for path in (tmp_path / "a" / "run" / "work").iterdir()] == ["notes"]
 
 
 @pytest.mark.parametrize("memory", ["1MiB", 15_000])
 def test_a_batch_is_in_one_file_of_several(tmp_path, monkeypatch, memory):
-    monkeypatch.setattr(groups, "_PART_ROWS", 500)
-    a, b = some_edges(5, 3000, 3500)
+    monkeypatch.setattr(groups, "_PART_ROWS", 300)
+    a, b = some_edges(5, 3000, 1200)
     write_edges(tmp_path / "edges", a, b)
     expected = naive([(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True) if x != y])
     assert solved(tmp_path, memory) == expected

@@ -128,6 +128,7 @@ class Groups(Workflow):
     edges: str
     path: str
     memory: int | str = "512MiB"
+    later = "where the edges do not fit the memory, rounds over them, until one changes nothing or the rest fits"
 
     def __post_init__(self) -> None:
         for name in ("edges", "path"):
