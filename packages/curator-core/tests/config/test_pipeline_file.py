@@ -125,6 +125,17 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, wanted: str) -> 
         ("stages:\n  - {Sample: {fraction: 1}, Where: {column: x}}", 2, "one stage for each `-`"),
         ("stages:\n  - 7", 2, "a stage is written `- StageName: {parameter: value}`"),
         ("stages:\n  - Sample: 7", 2, "Sample takes a mapping of parameters"),
+        *(
+            (f"stages:\n  - {item}", line, "the colon after 'Sample' is missing: write `Sample: {key: value}`")
+            for item, line in {
+                "Sample {fraction: 1}": 2,
+                "Sample{fraction: 1}": 2,
+                "Sample fraction: 1": 2,
+                "Sample {}": 2,
+                'Sample {fraction: "1"}': 2,
+                "Sample {fraction: 1,\n      seed: 2}": 3,
+            }.items()
+        ),
         (
             "stages:\n  - Sample: {fraction: 1}\n    with: {batch: 1}",
             3,

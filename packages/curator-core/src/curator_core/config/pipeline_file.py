@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from curator_core import storage
 from curator_core.config.build import ParameterError, build, build_stage, checked, load_executor, load_stage
-from curator_core.config.yaml_file import FileError, Where, YamlFile, parse_value, read_yaml
+from curator_core.config.yaml_file import FileError, Where, YamlFile, colon_missing, parse_value, read_yaml
 from curator_core.errors import CuratorError, UsageError, nearest
 from curator_core.registry import WORKFLOWS, load
 from curator_core.running.options import RunOptions
@@ -185,7 +185,7 @@ class _Build:
     def entry(self, item: Any, where: Where) -> _Entry | None:
         """A list item as name, parameters and settings."""
         if isinstance(item, str):
-            return _Entry(item, {}, {}, where)
+            return None if self.lacks_colon(item, where) else _Entry(item, {}, {}, where)
         if not isinstance(item, dict) or not item:
             self.wrong("a stage is written `- StageName: {parameter: value}`", where)
             return None
@@ -197,6 +197,8 @@ class _Build:
         if len(names) != 1 or not isinstance(name, str):
             self.wrong(f"one stage for each `-`, with nothing beside it but `with:`; here are {names}", where)
             return None
+        if self.lacks_colon(name, (*where, name)):
+            return None
         params = {} if item[name] is None else item[name]
         extra = item.get("with") or {}
         for key, part in ((name, params), ("with", extra)):
@@ -206,6 +208,13 @@ class _Build:
         maybe = _maybe_paths(name)
         params = {key: _relocated(key, value, self.folder, maybe) for key, value in params.items()}
         return _Entry(name, params, extra, where)
+
+    def lacks_colon(self, name: str, where: Where) -> bool:
+        """Whether the name of a stage has parameters in it: in ``- Stage {a: 1}``, YAML takes ``Stage {a`` for the key."""
+        word, *rest = name.replace("{", " { ").split() or [name]
+        if rest:
+            self.wrong(colon_missing(word), where)
+        return bool(rest)
 
     def stage(self, entry: _Entry) -> list[ProcessingStage[Any, Any]]:
         place = (*entry.where, entry.name)
