@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step
 from curator_core.workflows.ends import Ends
 from curator_core.workflows.formats import writer_of
+from curator_core.workflows.pairs import reader_text
 
 DECISIONS = "decisions"
 
@@ -45,6 +46,16 @@ class Dedup(DocumentParameters, Ends):
         if self.path is None and self.writer is None and self.decisions is None and self.mode != "remove":
             raise UsageError(f"{owner}.mode {self.mode!r} needs a path or a writer")
 
+    @classmethod
+    def spans(
+        cls,
+        text: str,
+        witness: str,
+        settings: Mapping[str, Any],  # noqa: ARG003 - for workflows that compare parts
+    ) -> tuple[Sequence[tuple[int, int, bool]], Sequence[tuple[int, int, bool]]]:
+        """The pieces of a removed document and of its witness: from where to where, and whether the other has it too."""
+        return [(0, len(text), True)], [(0, len(witness), True)]
+
     def _documents(self) -> dict[str, Any]:
         """The parameters of the stages that look at documents."""
         names = ("column", "id_column", "keep", "collection_column", "scope", "normalize")
@@ -58,6 +69,13 @@ class Dedup(DocumentParameters, Ends):
     def _after(self, work_dir: str, keys: str, decided: str, settings: dict[str, Any]) -> Iterator[Step]:
         """From what was decided to the table, and from there to the documents."""
         folder = self.decisions_folder(work_dir)
+        settings = {
+            **settings,
+            "workflow": type(self).__name__,
+            "column": self.column,
+            "keep": list(self.keep),
+            "reader": reader_text(self._reader()),
+        }
         table = WriteDecisions(path=folder, keys=keys, decided_by=settings)
         steps = [Step(Pipeline([Partitions(path=decided), table], name="table"))]
         if self.removed is not None:
