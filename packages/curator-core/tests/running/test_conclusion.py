@@ -31,9 +31,8 @@ class Talks(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 def test_a_conclusion_is_in_the_summary_the_record_and_the_report(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text("one\ntwo\n")
-    stages = [ListFiles(str(tmp_path / "in")), ReadRows(), Talks(), Talks(words="").with_(name="silent")]
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "one"}\n')
+    stages = [ListFiles([str(tmp_path / "a.jsonl")]), ReadRows(), Talks(), Talks(words="").with_(name="silent")]
     result = Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
     assert result.summary.notes == ["a <b> & 3 rows"]
     assert summary_text(result.summary.as_dict()).endswith("\n\na <b> & 3 rows")
