@@ -92,8 +92,8 @@ def words_in(overlap: Overlap, spans: list[tuple[int, int]]) -> set[int]:
 def with_others_of_a_character(overlap: Overlap, words: set[int]) -> set[int]:
     """The words, and those that one character holds together with one of them: Thai ``ำ`` is two when it is folded."""
     places = overlap.hits.places
-    edges = {(places.starts[i], places.ends[i]) for i in words}
-    return {i for i in range(len(places)) if (places.starts[i], places.ends[i]) in edges}
+    inside = {at for i in words for at in range(places.starts[i], places.ends[i])}
+    return {i for i in range(len(places)) if inside.issuperset(range(places.starts[i], places.ends[i]))}
 
 
 @settings(max_examples=100, deadline=None)
