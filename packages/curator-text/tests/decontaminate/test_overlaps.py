@@ -77,7 +77,7 @@ def expected(
                 covered, total = covered + len(here), total + len(all_words)
             shares.append(covered / total if total else 0.0)
             places.append(inside)
-        if shares[0] != shares[1] and shares[1] >= certain and total >= 2 * words:
+        if shares[1] >= certain and total >= 2 * words:
             found[number] = shares[1], places[1]
         elif shares[0]:
             found[number] = shares[0], places[0]
