@@ -81,10 +81,13 @@ def decide(
     *,
     size: int = WORDS_IN_SHINGLE,
     characters: int = CHARACTERS_IN_SHINGLE,
+    old: Bools | None = None,
+    among_new: bool = True,
 ) -> Decisions:
     """Decide on documents by the rule, each within its group; the lowest ``order`` comes first, of equals the first given.
 
-    A document without words stays and is no witness.
+    A document without words stays and is no witness. The ``old`` documents of a group come before its others, and stay;
+    with ``among_new`` false they are the only witnesses.
     """
     rule = rule or Rule()
     count = len(words)
@@ -113,7 +116,8 @@ def decide(
         chosen = groups[done:stop]
         sizes = bounds[chosen + 1] - bounds[chosen]
         documents = line[_ranges(bounds[chosen], sizes)]
-        _Chunk(documents, np.repeat(np.arange(len(chosen)), sizes), words, shingles, rule).decide(made)
+        chunk = _Chunk(documents, np.repeat(np.arange(len(chosen)), sizes), words, shingles, rule)
+        chunk.decide(made, np.zeros(len(documents), np.bool_) if old is None else old[documents], among_new)
         done = stop
     return made
 
@@ -135,7 +139,7 @@ class _Chunk:
         self.first = shingles.first[at] - starts[rows]
         self.last = shingles.last[at] - starts[rows]
 
-    def decide(self, made: Decisions) -> None:
+    def decide(self, made: Decisions, old: Bools, among_new: bool) -> None:
         """Round by round: the first of each group that is not decided stays, and is compared with all behind it."""
         mark = np.zeros(int(self.ids.max()) + 1, np.bool_)
         rest = np.arange(len(self.documents))
@@ -145,11 +149,18 @@ class _Chunk:
             pivots = rest[head]
             among = np.cumsum(head) - 1
             rest, among = rest[~head], among[~head]
+            if not among_new:
+                asked = old[pivots][among]
+                rest, among = rest[asked], among[asked]
             if not len(rest):
                 return
             marked = self.ids[_ranges(self.bounds[pivots], self.bounds[pivots + 1] - self.bounds[pivots])]
             mark[marked] = True
-            gone = self._compare(rest, pivots[among], mark, made)
+            # Old ones stay, and wait for their turn.
+            asked = np.flatnonzero(~old[rest])
+            gone = np.zeros(len(rest), np.bool_)
+            if len(asked):
+                gone[asked] = self._compare(rest[asked], pivots[among[asked]], mark, made)
             mark[marked] = False
             rest = rest[~gone]
 
