@@ -98,8 +98,8 @@ def unpacked(folder: Path, packages: Path) -> Path:
     return folder
 
 
-def base_documents(root: Path, count: int) -> list[tuple[str, str]]:
-    """Source and text of pieces of documentation, in an order of their own."""
+def base_documents(root: Path, count: int | None = None) -> list[tuple[str, str]]:
+    """Source and text of pieces of documentation, in an order of their own; as many as there are without a count."""
     files = sorted(
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
@@ -123,6 +123,8 @@ def base_documents(root: Path, count: int) -> list[tuple[str, str]]:
         chosen.append((source, text))
         if len(chosen) == count:
             return chosen
+    if count is None:
+        return chosen
     sys.exit(f"error: the packages give {len(chosen)} documents, {count} are asked for")
 
 

@@ -16,7 +16,7 @@ from curator_core.across.digests import digests
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.gather import batch_places
 from curator_core.across.index import Against, IndexUse, OldDocuments, described, pin
-from curator_core.across.losses import COLLECTIONS, noted, write_collections
+from curator_core.across.inputs import noted, write_inputs
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll
 from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
@@ -79,7 +79,7 @@ def exact_keys(
         chosen = array(rows.astype(np.int64))
         columns["id"] = stage.ids(table).take(chosen)
         columns["collection"] = collections.take(chosen)
-    made = noted(pa.table(columns), collections)
+    made = noted(pa.table(columns), task, collections)
     hashes = (rows, scoped.high[rows], scoped.low[rows], found.lengths[rows])
     return described(made, column_of(table, stage.column).type, hashes), scoped.high[rows]
 
@@ -105,8 +105,8 @@ def write_keys(
 def finish_keys(
     path: str, outputs: Sequence[FileRecord], kinds: Sequence[str], index: Mapping[str, Any] | None, owner: str
 ) -> None:
-    """The manifests of the shuffles of each kind, the roll, and how many documents of which collection there are; and
-    which runs of the ``index`` they are compared with.
+    """The manifests of the shuffles of each kind, the roll, what was read, and which runs of the ``index`` it is compared
+    with.
     """
     for kind in kinds:
         folder = storage.join(path, kind)
@@ -116,7 +116,7 @@ def finish_keys(
             roll = Roll.of(records)
             roll.write(storage.join(path, ROLL))
             files = [record.path for record in records]
-            write_collections(files, storage.join(path, COLLECTIONS))
+            write_inputs(files, path)
             if index is not None:
                 pin(IndexUse(**index), path, roll, files, owner)
 

@@ -33,6 +33,8 @@ from curator_core.running.directory import RunDirectory
 MANIFEST = "_index.json"
 RUNS = "runs"
 ROLL = "roll.arrow"
+# What the source of a document is called that is in an index begins with it; its run follows.
+INDEX = "index:"
 # Set in the number of a document of the index where it stands in a table of decisions.
 INDEXED = np.uint64(1 << 63)
 # Where a batch's file of keys says what kind of values there were, and which.
@@ -353,7 +355,7 @@ class OldDocuments:
             own = batches_of(numbers[chosen]) - int(self.starts[at])
             before = np.append(0, np.cumsum(self._roll(at).rows))
             rows[chosen] = before[own] + rows_of(numbers[chosen])
-            sources[chosen] = source_name(self.runs[at].name)
+            sources[chosen] = f"{INDEX}{self.runs[at].name}"
         shown = numbers.copy()
         shown[old] = numbers[old] - self.first | INDEXED
         return shown, array(sources.tolist(), pa.string()), rows
@@ -371,11 +373,6 @@ class OldDocuments:
             assert self.index is not None
             self._rolls[at] = Roll.read(storage.join(self.index.folder(self.runs[at]), ROLL))
         return self._rolls[at]
-
-
-def source_name(run: str) -> str:
-    """What the source of a document is called that is in an index."""
-    return f"index:{run}"
 
 
 # Adding --------------------------------------------------------------------------------------------------------------
