@@ -229,6 +229,7 @@ class Manifest:
     files: list[ShuffleFile]
     names: list[str]
     facts: dict[str, Any]
+    keeps_open: bool = True
     # Files that stay open from one partition to the next, by number, where they are few and small enough: a file that is
     # mapped keeps its place on disk also when it is removed.
     _open: dict[int, tuple[Any, _Layout]] = field(default_factory=dict, repr=False, compare=False)
@@ -236,7 +237,7 @@ class Manifest:
     @functools.cached_property
     def _stays_open(self) -> bool:
         small = len(self.files) <= _MOST_OPEN and sum(file.bytes for file in self.files) <= _MOST_OPEN_BYTES
-        return small and storage.is_local(self.folder)
+        return self.keeps_open and small and storage.is_local(self.folder)
 
     @contextlib.contextmanager
     def opened(self, number: int) -> Iterator[tuple[Any, _Layout]]:
@@ -498,8 +499,22 @@ def partition_tables(
     The numbers never fall, and rows of one number are in the order of their places.
     """
     (place,) = task.data
-    manifest = read_manifest(place)
-    partition: int = task._metadata["partition"]
+    yield from _tables(read_manifest(place), task._metadata["partition"], low, high, fit)
+
+
+def rows_between(
+    manifest: Manifest, low: int, high: int, *, fit: Fit = fitted
+) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+    """The rows of all partitions with a place in [low, high), as `partition_tables` gives them, by partition."""
+    count = manifest.partitions
+    for partition in range(low * count // _END, (high - 1) * count // _END + 1):
+        if manifest.rows[partition]:
+            yield from _tables(manifest, partition, low, high, fit)
+
+
+def _tables(
+    manifest: Manifest, partition: int, low: int, high: int, fit: Fit
+) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
     whole = low <= first_place(partition, manifest.partitions) and high >= first_place(
         partition + 1, manifest.partitions
     )
