@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from curator_text.dedup.compare import Decisions, Rule, decide
 from curator_text.dedup.words import Words
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 # Words that are compared at once: about fifty bytes are needed for each.
 BLOCK_WORDS = 1 << 22
 
@@ -22,15 +25,24 @@ def taken(words: Words, rows: Ints) -> Words:
 
 
 def decide_in_blocks(
-    words: Words, groups: NDArray[np.uint64], rule: Rule, *, size: int, block_words: int = BLOCK_WORDS
+    words: Words,
+    groups: NDArray[np.uint64],
+    rule: Rule,
+    *,
+    size: int,
+    old: Bools | None = None,
+    among_new: bool = True,
+    block_words: int = BLOCK_WORDS,
 ) -> Decisions:
     """What `compare.decide` decides about documents that stand group by group and in order of preference.
 
     Groups that fit are decided about together. Of a larger one the documents are taken a block at a time: first each
     block of those before it that stay, in their order, says which of them it is a witness for, then those that are left
     decide among themselves. So the first that meets the rule is the witness, as it is where all are compared at once.
+    ``old`` documents stand first in their group; see `compare.decide`.
     """
     count = len(words)
+    work = _Work(words, np.zeros(count, np.bool_) if old is None else old, among_new, rule, size, block_words)
     made = Decisions(
         np.full(count, -1),
         np.full(count, np.nan),
@@ -47,15 +59,33 @@ def decide_in_blocks(
         last = max(int(np.searchsorted(words.offsets[edges], room, "right")) - 1, first + 1)
         rows = np.arange(edges[first], edges[last])
         if words.offsets[edges[last]] <= room:
-            _put(made, rows, _decide(words, rows, groups[rows], rule, size), rows)
+            _put(made, rows, work.decide(rows, groups[rows]), rows)
         else:
-            _decide_large(made, words, rows, rule, size, block_words)
+            _decide_large(made, rows, work)
         first = last
     return made
 
 
-def _decide(words: Words, rows: Ints, groups: NDArray[np.uint64], rule: Rule, size: int) -> Decisions:
-    return decide(taken(words, rows), groups, np.arange(len(rows)), rule, size=size)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    words: Words
+    old: Bools
+    among_new: bool
+    rule: Rule
+    size: int
+    block_words: int
+
+    def decide(self, rows: Ints, groups: NDArray[np.uint64]) -> Decisions:
+        order = np.arange(len(rows))
+        return decide(
+            taken(self.words, rows),
+            groups,
+            order,
+            self.rule,
+            size=self.size,
+            old=self.old[rows],
+            among_new=self.among_new,
+        )
 
 
 def _put(made: Decisions, rows: Ints, found: Decisions, among: Ints) -> None:
@@ -67,13 +97,14 @@ def _put(made: Decisions, rows: Ints, found: Decisions, among: Ints) -> None:
     made.compared[rows] += found.compared
 
 
-def _decide_large(made: Decisions, words: Words, rows: Ints, rule: Rule, size: int, block_words: int) -> None:
+def _decide_large(made: Decisions, rows: Ints, work: _Work) -> None:
+    words, most = work.words, work.block_words // 2
     stay: list[Ints] = []  # blocks of documents that stay, in order
-    for block in _blocks(words, rows, block_words // 2):
+    for block in _blocks(words, rows, most):
         left = block
         for before in stay:
             both = np.concatenate([before, left])
-            found = _decide(words, both, np.zeros(len(both), np.uint64), rule, size)
+            found = work.decide(both, np.zeros(len(both), np.uint64))
             made.compared[left] += found.compared[len(before) :]
             # A witness among those that are left may yet go itself.
             certain = np.flatnonzero((found.witness >= 0) & (found.witness < len(before)))
@@ -85,11 +116,15 @@ def _decide_large(made: Decisions, words: Words, rows: Ints, rule: Rule, size: i
                 break
         if not len(left):
             continue
-        found = _decide(words, left, np.zeros(len(left), np.uint64), rule, size)
+        found = work.decide(left, np.zeros(len(left), np.uint64))
         _put(made, left, found, left)
         kept = left[found.witness < 0]
+        if not work.among_new:
+            kept = kept[work.old[kept]]  # no other is a witness
+        if not len(kept):
+            continue
         # Few documents of many blocks are one block: what has been settled is compared as seldom as possible.
-        if stay and words.counts[stay[-1]].sum() + words.counts[kept].sum() <= block_words // 2:
+        if stay and words.counts[stay[-1]].sum() + words.counts[kept].sum() <= most:
             stay[-1] = np.concatenate([stay[-1], kept])
         else:
             stay.append(kept)
