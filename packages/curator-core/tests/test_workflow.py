@@ -102,6 +102,7 @@ def test_steps_hand_files_over_and_have_run_directories_of_their_own(flow: TwoSt
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         ".lock",
         "plan.json",
+        "report.html",
         "run.json",
         "steps",
         "work",
