@@ -542,6 +542,8 @@ max_reject_fraction: 1
     assert f"FilePartitioning(paths='{curate.folder}/in/*.txt')" in curate.out
     assert curate("run", "f.yaml") == DONE
     assert sorted(curate.written()) == [20, 21, 22, 23]
+    assert curate("plan", "f.yaml", "--set", "Where.value=30") == DONE
+    assert "Where(column='n', op='>=', value=30)" in curate.out
     workflow = load_pipeline("f.yaml").workflow
     assert workflow is not None
     dumped = dump_pipeline(workflow)
@@ -550,9 +552,9 @@ max_reject_fraction: 1
     assert again is not None
     assert again.params() == workflow.params()
     for old, new, wanted in (
-        ("{paths:", "{pahs:", "f.yaml:3: MODULE.Filtered.reader: FilePartitioning has no parameter 'pahs'"),
-        ("batch_size", "batch_siz", "MODULE.Filtered.keep: with takes no 'batch_siz'; did you mean 'batch_size'"),
-        ("{Where: {", "{Wher: {", "MODULE.Filtered.keep: there is no stage 'Wher'"),
+        ("{paths:", "{pahs:", "f.yaml:3: FilePartitioning has no parameter 'pahs'"),
+        ("batch_size", "batch_siz", "f.yaml:4: with takes no 'batch_siz'; did you mean 'batch_size'"),
+        ("{Where: {", "{Wher: {", "f.yaml:4: there is no stage 'Wher'"),
         ('reader: {FilePartitioning: {paths: "in/*.txt"}}', "reader: 3", "f.yaml:3: MODULE.Filtered.reader is a stage"),
     ):
         (curate.folder / "f.yaml").write_text(text.replace(old, new))

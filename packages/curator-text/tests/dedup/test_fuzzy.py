@@ -325,17 +325,21 @@ def test_normalized_texts_are_the_same(tmp_path: Path) -> None:
     assert kept(tmp_path / "out") == ["1", "2"] or kept(tmp_path / "out") == ["0", "2"]
 
 
-def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [2, 5])
+@pytest.mark.parametrize("how", ["a row more", "another text"])
+def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path, step: int, how: str) -> None:
     data = write(tmp_path / "in", documents(8, 20), files=1)
-    run = tmp_path / "run"
+    path = next(Path(data).rglob("*.jsonl"))
 
     def change(state: Any) -> None:
-        if state.step == 2:
-            path = next(Path(data).rglob("*.jsonl"))
-            path.write_text(path.read_text() + json.dumps({"id": "late", "text": "one more"}) + "\n")
+        if state.step == step and state.state == "done":
+            row = json.dumps({"id": "late", "text": "one more"}) + "\n"
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join([*lines, row] if how == "a row more" else [row, *lines[1:]]))
 
-    with pytest.raises(RunRefused, match="the input has changed"):
-        FuzzyDedup(paths=data, path=str(tmp_path / "out")).run(HERE, run_dir=str(run), progress=change)
+    with pytest.raises(RunRefused, match="has changed since"):
+        FuzzyDedup(paths=data, path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"), progress=change)
+    assert not list((tmp_path / "out").glob("*.jsonl"))
 
 
 @pytest.mark.parametrize(

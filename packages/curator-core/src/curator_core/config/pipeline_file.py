@@ -269,7 +269,10 @@ class _Build:
         """What makes the workflow once settings have been applied to its stages, and these."""
         if not isinstance(item, list):
             entry = self.entry(item, where)
-            return (None, []) if entry is None else (lambda: self.registered(entry), [entry])
+            if entry is None:
+                return None, []
+            inner = self.inner_stages(entry)
+            return (lambda: self.registered(entry, inner)), [entry, *inner.values()]
         if not item:
             self.wrong("`workflow:` is a workflow, or a list of steps such as `- stages: [...]`", where)
             return None, []
@@ -320,9 +323,14 @@ class _Build:
 
         return workflow, entries
 
-    def registered(self, entry: _Entry) -> Workflow | None:
-        """A workflow by its name and parameters."""
+    def registered(self, entry: _Entry, inner: Mapping[str, _Entry]) -> Workflow | None:
+        """A workflow by its name and parameters, of which those in ``inner`` are stages."""
         place = (*entry.where, entry.name)
+        for key, part in inner.items():
+            for stage in self.stage(part) if key not in entry.set_by else ():
+                entry.params[key] = stage
+        if self.errors:
+            return None
         try:
             return build_workflow(entry.name, entry.params)
         except ParameterError as error:
@@ -333,6 +341,22 @@ class _Build:
         except CuratorError as error:
             self.wrong(str(error), place)
         return None
+
+    def inner_stages(self, entry: _Entry) -> dict[str, _Entry]:
+        """The parameters of a workflow that are stages, such as its reader, written as items of `stages:` are."""
+        from curator_core.model.parameters import constructor_signature  # a syntax check does without pyarrow
+
+        found: dict[str, _Entry] = {}
+        try:
+            hints = constructor_signature(load_workflow(entry.name)).parameters
+        except CuratorError:  # what is wrong with the name is reported when it is built
+            return found
+        for key, value in entry.params.items():
+            if key in hints and is_stage_type(hints[key].annotation) and isinstance(value, str | dict):
+                part = self.entry(value, (*entry.where, entry.name, key))
+                if part is not None:
+                    found[key] = part
+        return found
 
     def apply_settings(self, entries: Sequence[_Entry]) -> None:
         """Put ``stage.parameter=value`` into the parameters; ``Name#2`` is the second stage of a name."""
