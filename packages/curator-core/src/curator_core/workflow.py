@@ -445,7 +445,8 @@ class _Run:
         return run_stages(order)
 
     def _nested(self, workflow: Workflow, record: StepRecord, summary: StepSummary, place: RunDirectory) -> RunResult:
-        if record.complete and not record.anew and self.earlier.given_back_from(len(self.records)):
+        again = self.options.retry and record.state == "quarantined"
+        if record.complete and not (record.anew or again) and self.earlier.given_back_from(len(self.records)):
             # What it would be asked about again is not there any more; the steps before it have left the same as before.
             plan = place.read_json("plan.json")
             if plan is not None and plan.get("call") == workflow.call():

@@ -32,6 +32,12 @@ def dump_pipeline(pipeline: Pipeline | Workflow, *, executor: str = "local", run
     )
 
 
+def inline(value: Any) -> str:
+    """A value as YAML in one line, by the rules of `dump_pipeline`."""
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30, default_flow_style=True)
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
 def _work(work: Pipeline | Workflow) -> dict[str, Any]:
     if isinstance(work, Pipeline):
         return {"stages": [_stage(stage) for stage in work.stages]}
