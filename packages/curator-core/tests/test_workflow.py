@@ -398,7 +398,11 @@ def test_a_workflow_in_a_workflow_is_not_asked_again_when_its_input_was_given_ba
     before = snapshot(tmp_path)
     again = flow.run(HERE, run_dir=str(tmp_path / "run"), resume=True)
     assert all(step.complete_before for step in again.summary.steps)
-    assert [step.name for step in again.summary.steps[1].steps] == ["file-0", "file-1", "file-2"]
+    assert [(step.name, step.complete_before) for step in again.summary.steps[1].steps] == [
+        ("file-0", True),
+        ("file-1", True),
+        ("file-2", True),
+    ]
     assert snapshot(tmp_path) == before
 
 

@@ -243,6 +243,11 @@ def summary_of(run_dir: str) -> RunSummary:
     record = RunDirectory(run_dir).read_json("run.json") or {}
     found = RunSummary.from_dict(record["summary"])
     found.sources_skipped, found.inputs = found.sources, {"unchanged": found.sources}
+    waiting = list(found.steps)
+    while waiting:
+        step = waiting.pop()
+        step.complete_before = True
+        waiting += step.steps
     return found
 
 
