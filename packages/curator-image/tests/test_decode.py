@@ -256,7 +256,7 @@ def test_the_first_frame_of_an_animation_is_the_picture() -> None:
         assert made[0][:, :, 0].mean() > 150
 
 
-def test_bad_images_are_told_apart() -> None:
+def test_bad_images_are_distinguished() -> None:
     jpeg, png = encode(photo(80, 60)), encode(photo(80, 60), "PNG")
     assert reason(b"") == "empty"
     assert reason(b"<html>") == "not an image"

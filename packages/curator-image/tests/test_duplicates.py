@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 from curator_core.across.apply import ApplyDecisions
 from curator_core.across.listed import DecisionsFromList
 from curator_core.config.build import build_stage
+from curator_core.config.pipeline_file import load_pipeline
 from curator_core.errors import UsageError
 from curator_core.executors.local import LocalExecutor
 from curator_core.pipeline import Pipeline
@@ -191,3 +192,47 @@ def test_a_removal_needs_a_table_or_a_list() -> None:
         ImageDuplicateRemoval(ids_path="")
     (stage,) = ImageDuplicateRemoval(decisions_path="b").decompose()
     assert isinstance(stage, ApplyDecisions)
+
+
+# Deduplication -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "left", "removed"),
+    [
+        ("bytes", ["0.tar:a", "0.tar:b", "0.tar:c", "1.tar:d"], [("a", "a")]),
+        ("pixel_hash", ["0.tar:a", "0.tar:c", "1.tar:d"], [("a", "a"), ("b", "a")]),
+    ],
+)
+def test_exact_deduplication_by_bytes_and_by_pixels_keeps_one_of_the_same(
+    shards: str, tmp_path: Path, column: str, left: list[str], removed: list[tuple[str, str]]
+) -> None:
+    file = tmp_path / "dedup.yaml"
+    file.write_text(
+        f"""
+workflow:
+  ExactDedup:
+    reader:
+      ImageReader: {{paths: in/*.tar, pixel_hash: {str(column == "pixel_hash").lower()}, decode: false}}
+    column: {column}
+    id_column: key
+    writer:
+      ImageWriter: {{path: out}}
+"""
+    )
+    workflow = load_pipeline(file).workflow
+    assert workflow is not None
+    summary = workflow.run(HERE, run_dir=str(tmp_path / "run")).summary
+    assert written(tmp_path / "out") == left
+    assert (summary.rows_in, summary.rows_dropped) == (5, 5 - len(left))
+    decisions = pq.read_table(tmp_path / "run" / "decisions").to_pylist()
+    pairs = [(row["id"], row["witness_id"]) for row in decisions if row["decision"] == "removed"]
+    assert sorted(pairs) == removed
+    # The table can be applied again, in a pipeline that does more.
+    again = [
+        ImageReader(paths=shards, decode=False),
+        ImageDuplicateRemoval(decisions_path=str(tmp_path / "run" / "decisions")),
+        ImageWriter(path=str(tmp_path / "again")),
+    ]
+    assert Pipeline(again).run(HERE).summary.rows_dropped == 5 - len(left)
+    assert written(tmp_path / "again") == left

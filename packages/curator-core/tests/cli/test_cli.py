@@ -297,7 +297,7 @@ def test_a_stage_that_raises_fails_the_run_and_says_how_to_go_on(curate: Project
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]
 
 
-def test_quarantined_work_is_told_by_the_exit_code_and_can_be_retried(curate: Project) -> None:
+def test_quarantined_work_is_reported_by_the_exit_code_and_can_be_retried(curate: Project) -> None:
     curate.edit("Check: {}", "Check: {poison: 22, fixed_by: fixed}")
     assert curate("run", "p.yaml", "--on-error", "quarantine") == QUARANTINED
     assert "done, with work set aside" in curate.out
@@ -356,7 +356,7 @@ def test_rejects_show_where_a_row_stood_and_cannot_steer_the_terminal(curate: Pr
     assert curate.out == "nothing was set aside for that\n"
 
 
-def test_files_of_which_nothing_can_be_read_are_told(curate: Project) -> None:
+def test_files_of_which_nothing_can_be_read_are_reported(curate: Project) -> None:
     for path in (curate.folder / "in").iterdir():
         path.write_bytes(b"\x00\x01\x02")
     assert curate("run", "p.yaml") == DONE
@@ -461,7 +461,7 @@ def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project)
         ("name: numbers", "nme: numbers", "p.yaml:2: unknown key 'nme'; did you mean 'name'"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_runs(curate: Project, old: str, new: str, wanted: str) -> None:
+def test_what_is_wrong_is_reported_before_anything_runs(curate: Project, old: str, new: str, wanted: str) -> None:
     curate.edit(old, new)
     assert curate("run", "p.yaml") == BAD_USAGE
     assert wanted in curate.err

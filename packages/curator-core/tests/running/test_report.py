@@ -158,14 +158,14 @@ def test_the_summary_is_a_table_without_empty_columns() -> None:
     assert len(ends) == 1
 
 
-def test_what_a_cluster_takes_to_start_is_told_and_what_takes_no_time_is_not() -> None:
-    told = record()
-    told["summary"] |= {"executor": "RayDataExecutor", "opened_after": 4.12, "worked_after": 9.8}
+def test_what_a_cluster_takes_to_start_is_reported_and_what_takes_no_time_is_not() -> None:
+    recorded = record()
+    recorded["summary"] |= {"executor": "RayDataExecutor", "opened_after": 4.12, "worked_after": 9.8}
     line = "RayDataExecutor was ready after 4.12 s, the first work done after 9.80 s"
-    assert summary_text(told["summary"]).splitlines()[2] == line
-    assert "first work was done after9.8 s" in _Page(report_page(told, {}, [])).text
-    told["summary"]["opened_after"] = 0.01
-    assert "ready after" not in summary_text(told["summary"])
+    assert summary_text(recorded["summary"]).splitlines()[2] == line
+    assert "first work was done after9.8 s" in _Page(report_page(recorded, {}, [])).text
+    recorded["summary"]["opened_after"] = 0.01
+    assert "ready after" not in summary_text(recorded["summary"])
 
 
 def progress(**changes: Any) -> RunProgress:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from curator_text.dedup.sketch import band_keys, curve, probability, sketch
+from curator_text.dedup.sketch import band_keys, curve, near_keys, probability, sketch
 from curator_text.dedup.words import Shingles
 
 
@@ -78,6 +79,12 @@ def test_documents_beside_change_nothing_and_one_without_shingles_has_zeros() ->
         assert np.array_equal(band_keys(sets([part]))[0], keys)
         assert (keys != 0).all() == bool(len(part))
     assert band_keys(sets([np.zeros(0, np.uint64)])).tolist() == [[0] * 26]
+
+
+def test_no_documents_have_no_keys() -> None:
+    keys, counts = near_keys(pa.array([], pa.string()))
+    assert keys.shape == (0, 26)
+    assert counts.shape == (0,)
 
 
 def test_keys_never_change() -> None:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from curator_core import storage
 from curator_core.across.decisions import KEPT, REMOVED, decisions_table, finish_decisions, write_decisions
-from curator_core.across.losses import COLLECTIONS
+from curator_core.across.index import OldDocuments
+from curator_core.across.inputs import INPUTS
 from curator_core.across.roll import Roll
 from curator_core.across.shuffle import partition_pieces
-from curator_core.arrow.arrays import array, null, scalar
+from curator_core.arrow.arrays import array, null, scalar, to_numpy
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
 
@@ -92,26 +93,30 @@ class WriteDecisions(ProcessingStage[FileGroupTask, FileGroupTask]):
 
     def setup(self, worker: Any) -> None:
         self._roll = Roll.read(storage.join(self.keys, ROLL))
+        self._old = OldDocuments(self.keys, len(self._roll))
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = pa.concat_tables([piece for _, piece in partition_pieces(task)], promote_options="default")
         removed, numbers = table["removed"], table["number"]
         none = null(pa.uint64())
+        witnesses, sources, rows = self._old.places_in_table(to_numpy(table["witness_number"]), self._roll)
         collections = table["collection"].cast(pa.string())
         columns = {
             **{name: table[name] for name in ("number", "id", "cluster_size", "rule", *FIGURES)},
             "collection": collections,
             "decision": pc.if_else(removed, scalar(REMOVED), scalar(KEPT)),
-            "witness_number": pc.if_else(removed, table["witness_number"], none),
+            "witness_number": pc.if_else(removed, array(witnesses), none),
+            "witness_source": pc.if_else(removed, sources, null(pa.string())),
+            "witness_row": pc.if_else(removed, array(rows), null(pa.int64())),
             "witness_id": pc.if_else(removed, table["witness_id"], null(pa.string())),
             "copy_of": pc.if_else(pc.equal(table["copy_of"], numbers), none, table["copy_of"]),
-            "cluster": table["witness_number"],
+            "cluster": array(witnesses),
         }
         record = write_decisions(self.path, task.task_id, decisions_table(columns, self._roll))
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        counts = storage.read_bytes(storage.join(self.keys, COLLECTIONS))
-        storage.write_bytes_atomic(storage.join(self.path, COLLECTIONS), counts)
+        inputs = storage.read_bytes(storage.join(self.keys, INPUTS))
+        storage.write_bytes_atomic(storage.join(self.path, INPUTS), inputs)
         finish_decisions(self.path, outputs, Roll.read(storage.join(self.keys, ROLL)), self.decided_by)

@@ -60,7 +60,7 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
     Flags win over what the file says. Paths in the file are relative to the file, those in flags to where you are.
 
     Exit codes: 0 done; 1 failed; 2 wrong usage or a wrong file, nothing has run; 3 finished, with work set aside; 130
-    interrupted. A run that failed or was interrupted goes on with --resume.
+    interrupted. Continue a run that failed or was interrupted with --resume.
     """
     return _run_file(file, settings, os.getcwd(), as_json, quiet, flags)  # noqa: PTH109 - text, as paths are here
 

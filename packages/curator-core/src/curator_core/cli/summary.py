@@ -42,6 +42,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
                 rows.append([f"  {reason}", *("" if index != column else f"{count:,}" for index in range(1, 7))])
     if len(rows) > 1:
         lines += ["", *_aligned(rows)]
+    for text in summary.get("notes", ()):
+        lines += ["", text]
     return "\n".join(lines)
 
 

@@ -39,6 +39,12 @@ def dump_pipeline(pipeline: Pipeline, *, executor: str = "local", run_dir: str |
     )
 
 
+def inline(value: Any) -> str:
+    """A value as YAML in one line, by the rules of `dump_pipeline`."""
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30, default_flow_style=True)
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
 def _given(stage: ProcessingStage[Any, Any]) -> dict[str, Any]:
     """The parameters that were given and are not the defaults."""
     default = {}

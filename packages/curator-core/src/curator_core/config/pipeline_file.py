@@ -13,6 +13,7 @@ run_dir: runs/clean
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 import sys
@@ -259,11 +260,15 @@ class _Build:
         entry = self.entry(item, ("workflow",))
         if entry is None:
             return None
-        self.apply_settings([entry])
         try:
             cls = load(WORKFLOWS, entry.name)
             if not (isinstance(cls, type) and issubclass(cls, Workflow)):
                 raise UsageError(f"{entry.name!r} is no workflow but {cls!r}")
+            inner = self.inner_stages(cls, entry)
+            self.apply_settings([entry, *inner.values()])
+            entry.params |= {key: stage for key, part in inner.items() for stage in self.stage(part)}
+            if self.errors:
+                return None
             made = build(cls, entry.name, entry.params)
         except ParameterError as error:
             self.wrong(str(error), ("workflow", entry.name, error.parameter or ""))
@@ -273,6 +278,16 @@ class _Build:
             return None
         assert isinstance(made, Workflow)
         return made
+
+    def inner_stages(self, workflow: type[Workflow], entry: _Entry) -> dict[str, _Entry]:
+        """The parameters of a workflow that are stages, such as its reader, written as items of `stages:` are."""
+        found = {}
+        for key, parameter in inspect.signature(workflow).parameters.items():
+            if "ProcessingStage" in str(parameter.annotation) and entry.params.get(key) is not None:
+                part = self.entry(entry.params[key], ("workflow", entry.name, key))
+                if part is not None:
+                    found[key] = part
+        return found
 
     def apply_settings(self, entries: Sequence[_Entry]) -> None:
         """Put ``stage.parameter=value`` into the parameters; ``Name#2`` is the second stage of a name."""

@@ -80,7 +80,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class NodeReady:
-    """What is done once for the machine is done."""
+    """The setup that is done once per machine is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Resting:
-    """The answer to `Rest`."""
+    """The answer to `Rest`; ``large``: the worker holds so much memory that another should do the next segment."""
+
+    large: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ def report_page(record: Mapping[str, Any], plan: Mapping[str, Any], rejects: Seq
         _notes("Warnings", "mixed", summary.get("warnings")),
         _funnel(stages),
         _reasons(stages),
+        _texts(summary.get("notes") or []),
         _rejects(rejects),
         _plans(summary),
         _outputs(record.get("outputs") or {}),
@@ -72,6 +73,11 @@ def report_page(record: Mapping[str, Any], plan: Mapping[str, Any], rejects: Seq
 </body>
 </html>
 """
+
+
+def _texts(notes: Sequence[str]) -> str:
+    """What stages have to say, line by line as they say it."""
+    return "".join(f"<section><pre>{escape(text)}</pre></section>" for text in notes)
 
 
 def _cards(summary: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> str:

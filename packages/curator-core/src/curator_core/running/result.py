@@ -93,6 +93,7 @@ class RunSummary:
     inputs: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what stages have to say when all is done
     decisions: list[str] = field(default_factory=list)
     plans: list[PlanShare] = field(default_factory=list)  # empty where everything was made under the present one
     steps: list[StepSummary] = field(

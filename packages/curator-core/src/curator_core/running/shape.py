@@ -51,6 +51,7 @@ RUN: Shape = {
         "inputs?": {...: int},
         "problems": [str],
         "warnings": [str],
+        "notes?": [str],
         "decisions?": [str],
         "plans?": [{"since": int, "changes": [str], "sources": int, "rows_in": int, "rows_out": int}],
     },

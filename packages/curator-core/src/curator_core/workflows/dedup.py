@@ -2,88 +2,150 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from curator_core import storage
 from curator_core.across.apply import ApplyDecisions
 from curator_core.across.decided import WriteDecisions
-from curator_core.across.documents import DocumentParameters, bases_of
+from curator_core.across.documents import DocumentParameters
+from curator_core.across.index import AGAINST, Against, IndexUse, check_index
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
-from curator_core.workflow import Step, Workflow
-from curator_core.workflows.formats import format_of, reader_of, writer_of
+from curator_core.workflow import Step
+from curator_core.workflows.ends import Ends
+from curator_core.workflows.formats import writer_of
+from curator_core.workflows.pairs import reader_text
 
 DECISIONS = "decisions"
 
 
 @dataclass(kw_only=True)
-class Dedup(DocumentParameters, Workflow):
+class Dedup(DocumentParameters, Ends):
     """Base of workflows that remove documents for which another one stays.
 
-    What is read: ``paths`` in a ``format`` (by the names of the files), or a ``reader``; what is written: ``path`` in the
-    same format, or a ``writer``. With neither of the latter nothing is written but the table of decisions, in
-    ``decisions/`` of the run directory, or in the folder ``decisions``. ``removed`` is a folder for the documents that go,
-    with the table's columns beside their own. ``mode`` is ``remove``, ``annotate`` (all stay, and say what was decided) or
-    ``rehydrate`` (survivors get a weight by the size of their cluster).
+    What is read and written is said as in `Ends`. Without a ``path`` and a ``writer`` nothing is written but the table of
+    decisions, in ``decisions/`` of the run directory, or in the folder ``decisions``. ``removed`` is a folder for the
+    documents that go, with the table's columns beside their own. ``mode`` is ``remove``, ``annotate`` (all stay, and say
+    what was decided) or ``rehydrate`` (survivors get a weight by the size of their cluster).
 
     ``partitions`` is how many pieces the work between the files comes in.
+
+    ``index`` is a folder that holds what is needed of the documents of earlier runs to compare new ones with them. These
+    come first in the order and are never removed. With ``against="both"`` the documents are compared with the index and with
+    one another; with ``index`` only what the index has goes, and duplicates among the documents stay; with ``self``
+    they are compared with one another alone. At the end what stays is added to the index, unless ``index_add`` is false.
     """
 
-    paths: str | Sequence[str] | None = None
-    path: str | None = None
-    format: str = "auto"
-    reader: ProcessingStage[Any, Any] | None = None
-    writer: ProcessingStage[Any, Any] | None = None
     decisions: str | None = None
     removed: str | None = None
     mode: Literal["remove", "annotate", "rehydrate"] = "remove"
     partitions: int = 32
+    index: str | None = None
+    against: Against = "both"
+    index_add: bool = True
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
         self.check_documents()
         check_whole(f"{owner}.partitions", self.partitions)
-        if (self.paths is None) == (self.reader is None):
-            raise UsageError(f"{owner} reads paths, or what a reader gives: give one of the two")
-        if self.path is not None and self.writer is not None:
-            raise UsageError(f"{owner} writes to path, or by a writer: give one of the two")
+        self.check_ends()
         if self.path is None and self.writer is None and self.decisions is None and self.mode != "remove":
             raise UsageError(f"{owner}.mode {self.mode!r} needs a path or a writer")
+        self._check_index()
 
-    # The ends -----------------------------------------------------------------------------------------------------
-
-    def _reader(self) -> ProcessingStage[Any, Any]:
-        if self.reader is not None:
-            return self.reader
-        assert self.paths is not None
-        return reader_of(self.paths, self._format(), type(self).__name__)
-
-    def _format(self) -> str:
-        if self.format != "auto":
-            return self.format
-        if self.paths is None:
-            return "jsonl"
-        return format_of(self.paths, type(self).__name__)
+    @classmethod
+    def spans(
+        cls,
+        text: str,
+        witness: str,
+        settings: Mapping[str, Any],  # noqa: ARG003 - for workflows that compare parts
+    ) -> tuple[Sequence[tuple[int, int, bool]], Sequence[tuple[int, int, bool]]]:
+        """The pieces of a removed document and of its witness: from where to where, and whether the other has it too."""
+        return [(0, len(text), True)], [(0, len(witness), True)]
 
     def _documents(self) -> dict[str, Any]:
         """The parameters of the stages that look at documents."""
         names = ("column", "id_column", "keep", "collection_column", "scope", "normalize")
-        paths = self.paths if self.reader is None else self.reader.params().get("paths")
-        bases = self.bases or (bases_of([paths] if isinstance(paths, str) else list(paths)) if paths else [])
-        return {**{name: getattr(self, name) for name in names}, "bases": list(bases)}
+        return {**{name: getattr(self, name) for name in names}, "bases": list(self.bases or self._input_folders())}
 
     def decisions_folder(self, work_dir: str) -> str:
         return self.decisions or storage.join(storage.parent(work_dir), DECISIONS)
 
+    # The index ----------------------------------------------------------------------------------------------------
+
+    def index_parameters(self) -> tuple[str, dict[str, Any]]:
+        """The kind of index, and what its keys depend on."""
+        raise NotImplementedError
+
+    def _check_index(self) -> None:
+        owner = type(self).__name__
+        if self.against not in AGAINST:
+            raise UsageError(f"{owner}.against must be 'self', 'index' or 'both', not {self.against!r}")
+        if self.index is None:
+            if self.against == "index":
+                raise UsageError(f"{owner}.against 'index' needs an index: give the folder of one")
+            return
+        if not isinstance(self.index, str) or not self.index:
+            raise UsageError(f"{owner}.index must be a folder or URL, not {self.index!r}")
+        if self.against == "self" and not self.index_add:
+            raise UsageError(f"{owner}.index is neither compared with (against='self') nor added to (index_add=False)")
+        for name in ("path", "removed", "decisions"):
+            folder = getattr(self, name)
+            if folder is not None and _within(self.index, folder):
+                raise UsageError(
+                    f"{owner}.index {self.index!r} lies in {name} {folder!r}, where the run removes what it does not know: "
+                    "give the index a folder of its own"
+                )
+
+    def _index(self, settings: dict[str, Any], work_dir: str) -> dict[str, Any] | None:
+        """How this run uses the index, as a parameter of stages."""
+        if self.index is None:
+            return None
+        owner = type(self).__name__
+        if _within(self.index, storage.parent(work_dir)):
+            raise UsageError(
+                f"{owner}.index {self.index!r} lies in the run directory: give the index a folder of its own"
+            )
+        kind, parameters = self.index_parameters()
+        parameters = {**parameters, "scope": self.scope}
+        check_index(self.index, kind, parameters, owner, required=self.against == "index" or not self.index_add)
+        names = ("column", "id_column", "collection_column", "keep", "against")
+        decided = {**settings, **{name: getattr(self, name) for name in names}}
+        return IndexUse(
+            path=self.index,
+            kind=kind,
+            parameters=parameters,
+            against=self.against,
+            add=self.index_add,
+            settings=decided,
+        ).values()
+
     # The steps ----------------------------------------------------------------------------------------------------
 
-    def _after(self, work_dir: str, keys: str, decided: str, settings: dict[str, Any]) -> Iterator[Step]:
-        """From what was decided to the table, and from there to the documents."""
+    def _after(
+        self,
+        work_dir: str,
+        keys: str,
+        decided: str,
+        settings: dict[str, Any],
+        add: Callable[..., ProcessingStage[Any, Any]] | None = None,
+    ) -> Iterator[Step]:
+        """From what was decided to the table, and from there to the documents, and to the index.
+
+        ``add`` makes the stage that adds to the index, given ``decisions``, the folder of the table.
+        """
         folder = self.decisions_folder(work_dir)
+        settings = {
+            **settings,
+            "workflow": type(self).__name__,
+            "column": self.column,
+            "keep": list(self.keep),
+            "reader": reader_text(self._reader()),
+        }
         table = WriteDecisions(path=folder, keys=keys, decided_by=settings)
         steps = [Step(Pipeline([Partitions(path=decided), table], name="table"))]
         if self.removed is not None:
@@ -91,13 +153,18 @@ class Dedup(DocumentParameters, Workflow):
             steps.append(
                 Step(Pipeline([self._reader(), gone, writer_of(self.removed, self._format())], name="removed"))
             )
-        writer = self.writer
-        if writer is None and self.path is not None:
-            writer = writer_of(self.path, self._format())
+        writer = self._writer()
         if writer is not None:
             applied = ApplyDecisions(path=folder, mode=self.mode)
             steps.append(Step(Pipeline([self._reader(), applied, writer], name="apply"), counts=True))
+        if add is not None:
+            # At the end: what is in the index is in the output.
+            steps.append(Step(Pipeline([self._reader(), add(decisions=folder)], name="index")))
         # Given back at the end and no sooner: a run that is resumed asks what there was to do by what lies there.
         steps[-1] = replace(steps[-1], frees=[work_dir])
         for step in steps:  # noqa: UP028 - `yield from` a list cannot take what came of a step
             yield step
+
+
+def _within(inner: str, outer: str) -> bool:
+    return f"{storage.absolute(inner).rstrip('/')}/".startswith(f"{storage.absolute(outer).rstrip('/')}/")

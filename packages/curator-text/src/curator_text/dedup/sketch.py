@@ -114,7 +114,7 @@ def _smallest(shingles: Shingles, places: int, seed: int) -> Hashes:
 
 
 def _keys(sketches: Hashes, bands: int, seed: int) -> Hashes:
-    places = sketches.reshape(len(sketches), bands, -1)
+    places = sketches.reshape(len(sketches), bands, sketches.shape[1] // bands)
     keys = np.broadcast_to(_numbers(bands, seed + 1), places.shape[:2]).copy()
     for row in range(places.shape[2]):
         keys ^= places[:, :, row]

@@ -89,7 +89,7 @@ class Block:
         return np.frombuffer(self.raw.translate(_CLASSES), np.uint8)
 
     def mask(self, bits: int) -> Bools:
-        """Which bytes are of a class."""
+        """Which bytes belong to a class."""
         marked: Bools = (self.classes & np.uint8(bits)) != 0
         return marked
 

@@ -84,7 +84,7 @@ def is_compressed(raw: BinaryIO) -> bool:
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
-    """A file's text as UTF-8, from an encoding. What is not valid in the encoding is not valid UTF-8 either."""
+    """A file in some encoding, read as UTF-8. What is not valid in the encoding is not valid UTF-8 either."""
     return file if encoding == "utf-8" else cast(BinaryIO, _Recoded(file, encoding))
 
 
@@ -203,7 +203,7 @@ class _Gzip:
 
 
 class _Lent:
-    """A file to read and not to close: Arrow closes the file that it reads as soon as it lets go of it."""
+    """A file to read and not to close: Arrow closes the file that it reads as soon as it releases it."""
 
     closed = False
 
