@@ -13,19 +13,19 @@ import random
 import sys
 from pathlib import Path
 
-NOUNS = (
+NOUNS = (  # noqa: SIM905 - words in a line read better
     "mill river garden train plain violin bench tide table harbour wall orchard frost library village bicycle wheel keeper "
     "weather book bread kitchen morning window letter bridge teacher market engine valley ladder island winter summer candle "
     "forest stone path baker sailor clock tower field shepherd road lantern boat doctor painter field station ticket museum"
-).split()  # noqa: SIM905 - a line of words reads better
-ADJECTIVES = (
+).split()
+ADJECTIVES = (  # noqa: SIM905 - words in a line read better
     "old quiet early wooden narrow bright distant careful heavy gentle broken hidden patient famous empty crowded cold warm "
     "green silver honest clever tired young ancient simple strange golden rough smooth steep shallow deep hollow"
-).split()  # noqa: SIM905 - a line of words reads better
-VERBS = (
+).split()
+VERBS = (  # noqa: SIM905 - words in a line read better
     "follows crosses repairs remembers watches carries opens paints measures forgets describes reaches protects changes "
     "surprises answers leaves visits warms hides finds counts gathers borrows mends lifts"
-).split()  # noqa: SIM905 - a line of words reads better
+).split()
 JOINS = ("and", "while", "because", "although", "until", "where")
 OPENINGS = ("In the end", "Every spring", "At first", "With some luck", "On most days", "After the storm", "By noon")
 
