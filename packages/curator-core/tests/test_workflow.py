@@ -530,3 +530,28 @@ class Says(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         logging.getLogger("says").warning("a word")
         return task
+
+
+def test_what_was_set_aside_is_retried_without_the_steps_before(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    BROKEN[0] = True
+    try:
+        result = three.run(HERE, run_dir=str(run_dir), on_error="quarantine")
+    finally:
+        BROKEN[0] = False
+    assert (result.summary.state, result.summary.sources_failed) == ("quarantined", 4)
+    assert sorted(path.name for path in (run_dir / "work").iterdir()) == ["two"], "it is read again"
+    again = three.run(HERE, run_dir=str(run_dir), retry=True)
+    assert [step.complete_before for step in again.summary.steps] == [True, True, False]
+    assert (again.summary.state, again.summary.rows_written) == ("done", 48)
+    assert not list((run_dir / "work").iterdir())
+
+
+def test_a_run_directory_may_be_a_url(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = f"memory://{tmp_path.name}"
+    result = three.run(HERE, run_dir=run_dir)
+    assert result.run_dir == run_dir
+    assert verify(run_dir) == []
+    again = three.run(HERE, run_dir=run_dir, resume=True)
+    assert all(step.complete_before for step in again.summary.steps)
+    assert not storage.exists(f"{run_dir}/work/one")
