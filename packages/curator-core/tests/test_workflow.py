@@ -554,4 +554,4 @@ def test_a_run_directory_may_be_a_url(three: ThreeSteps, tmp_path: Path) -> None
     assert verify(run_dir) == []
     again = three.run(HERE, run_dir=run_dir, resume=True)
     assert all(step.complete_before for step in again.summary.steps)
-    assert not storage.exists(f"{run_dir}/work/one")
+    assert not storage.exists(storage.join(run_dir, "work", "one"))
