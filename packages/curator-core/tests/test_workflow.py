@@ -437,6 +437,7 @@ def test_a_workflow_that_is_killed_in_every_step_leaves_what_one_in_peace_does(t
         _kill("ThreeSteps", tmp_path, run_dir, f"state.step == {step} and not state.finished_sources", workers)
         _kill("ThreeSteps", tmp_path, run_dir, f"state.step == {step} and state.finished_sources >= 2", workers)
     _kill("ThreeSteps", tmp_path, run_dir, "state.step == 3 and state.state == 'done'", workers)
+    (run_dir / ".run.json.tmp-1-1").write_text("half")  # killed while it wrote its record
     _kill("ThreeSteps", tmp_path, run_dir, "False", workers)
     summary = json.loads((run_dir / "run.json").read_text())["summary"]
     assert [step["complete_before"] for step in summary["steps"]] == [True, True, False]

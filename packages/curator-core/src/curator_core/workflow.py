@@ -509,6 +509,8 @@ class _Run:
         if self.outer is None:
             self._check_outputs()
         self.begun = True
+        if self.attempt > 1:
+            self.directory.sweep(recursive=False)  # each step does that in a folder of its own
         self._write_record()
         if not self.earlier.steps:
             # What is here is of no use: a fresh start, or a run that never did a thing.
