@@ -38,7 +38,7 @@ class Standing(NamedTuple):
     """How far the workers are with the sources."""
 
     asked: int = 0  # tables of sources that were asked for
-    through: int = 0  # sources that the first group is through with
+    through: int = 0  # sources that the first group has finished
 
 
 class Begun(NamedTuple):
@@ -194,7 +194,7 @@ class Coordinator:
         return self.standing()
 
     def standing(self) -> Standing:
-        """How many tables of sources were asked for, and how many sources are through the first group."""
+        """How many tables of sources were asked for, and how many sources have left the first group."""
         return Standing(self._asked, self._through)
 
     def source(self, index: int) -> Any:

@@ -327,7 +327,7 @@ class BrokenTeardown(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_failing_teardown_is_told_and_never_hides_what_came_first(workers: int) -> None:
+def test_a_failing_teardown_is_reported_and_never_hides_what_came_first(workers: int) -> None:
     with pytest.raises(StageError, match="the first trouble"):
         run(workers, BrokenTeardown())
     with pytest.raises(StageError, match=r"failed in teardown\(\).*the second trouble"):

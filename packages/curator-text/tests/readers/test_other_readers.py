@@ -123,7 +123,7 @@ def test_what_is_the_same_in_many_rows_does_not_make_a_batch_large(tmp_path):
     assert stage.recorder.read == 20_000
 
 
-def test_a_parquet_file_whose_names_are_damaged_is_told(tmp_path):
+def test_a_parquet_file_whose_names_are_damaged_is_reported(tmp_path):
     parquet(tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole.replace(b"vector", b"\xa2ector"))
@@ -176,7 +176,7 @@ def test_every_cell_of_csv_is_text_as_it_stands(tmp_path):
     ]
 
 
-def test_bad_rows_of_csv_are_told_with_their_number(tmp_path):
+def test_bad_rows_of_csv_are_reported_with_their_number(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"id,score\na,1.5\nb\nc,x\n\xff,2\ne,\nf,1,2\n")
     got = read_files(CsvRead(schema={"score": "float64"}), [path])
@@ -208,7 +208,7 @@ def test_csv_in_every_compression_is_read_and_what_a_cut_leaves_is_reported(tmp_
     assert (got.rows, got.rejects) == (rows, [])
     if not suffix:
         return
-    for length in (len(whole) * 2 // 3, 12):  # the second leaves not even the names
+    for length in (len(whole) * 2 // 3, 12):  # the second does not even leave the names
         path.write_bytes(whole[:length])
         got = read_files(CsvRead(), [path])
         assert got.rows == rows[: len(got.rows)]
@@ -427,7 +427,7 @@ def test_a_declared_column_that_csv_does_not_have_is_an_error(tmp_path):
 # Text files ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_text_file_is_a_document_and_bad_ones_are_told(tmp_path):
+def test_each_text_file_is_a_document_and_bad_ones_are_reported(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\n")
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     (tmp_path / "c.txt.gz").write_bytes(gzip.compress("drei - ü".encode()))
@@ -546,7 +546,7 @@ def test_what_looks_like_a_record_in_a_damaged_one_hides_no_other(tmp_path, text
     assert [reject.reason for reject in got.rejects] == ["damaged WARC"]
 
 
-def test_content_encodings_are_taken_off_and_what_lies_is_told(tmp_path):
+def test_content_encodings_are_taken_off_and_what_lies_is_reported(tmp_path):
     body = b"<p>" + b"hello " * 100
     squeezed = zlib.compressobj(wbits=-15)
     payloads = [
@@ -611,7 +611,7 @@ def test_a_warc_without_such_records_still_tells_its_columns(tmp_path):
         WarcReader(paths="x", path_column="url")
 
 
-def test_a_file_that_is_no_warc_is_told(tmp_path):
+def test_a_file_that_is_no_warc_is_reported(tmp_path):
     path = tmp_path / "a.warc"
     path.write_text(json.dumps({"not": "warc"}) * 100)
     got = read_files(WarcRead(), [path])

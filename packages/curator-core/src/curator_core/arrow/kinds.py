@@ -174,7 +174,7 @@ def marked(name: str, kind: pa.DataType, *, whole: bool = False, late: bool = Fa
 
 
 def is_whole(part: pa.Field) -> bool:
-    """Whether whole numbers in a column of floats stood without a fraction."""
+    """Whether the whole numbers in a column of floats were written without a fraction."""
     return _has(part, _WHOLE)
 
 

@@ -80,7 +80,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class NodeReady:
-    """What is done once for the machine is done."""
+    """The setup that is done once per machine is done."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -412,7 +412,7 @@ def a_worker_ends_after_the_calls_it_may_take(subject: Subject) -> None:
     counts = calls(limited)
     assert max(counts) <= 2, f"no worker takes more than two calls, but they took {counts}"
     counts = calls(s.NameProcess(), count=24)
-    assert max(counts) > 2, f"without a limit a worker goes on, but they took {counts}"
+    assert max(counts) > 2, f"without a limit a worker keeps going, but they took {counts}"
 
 
 @_check("nodes")

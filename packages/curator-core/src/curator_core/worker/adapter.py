@@ -114,7 +114,7 @@ class BaseStageAdapter:
 
     def stream(self, tasks: Iterator[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
         """What the stage makes of ``tasks``, as it is asked for."""
-        # Each `del` lets go of a task before the next is made: they may be large.
+        # Each `del` releases a task before the next is made: they may be large.
         if self._merges or self._fans_out:
             several = self._merge if self._merges else self._fan_out
             for task in tasks:
@@ -271,7 +271,7 @@ class BaseStageAdapter:
             raise AccountingError(f"stage {self.name!r} {verb} {type(made).__name__} for task {task.task_id!r}: {rule}")
 
     def _continue_as(self, parent: Task[Any], result: Task[Any], perf: StagePerfStats, outputs: list[Any]) -> Task[Any]:
-        """One for one: the result goes on under the id of its parent."""
+        """One for one: the result keeps the id of its parent."""
         if result is not parent:
             if result.task_id != parent.task_id:
                 # Not made with with_data(): it may be an object of the stage's own, which may hand it out again.

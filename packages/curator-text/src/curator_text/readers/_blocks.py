@@ -33,7 +33,7 @@ from curator_text.widening import fitted
 _PIECES = 16
 _PYTHON = {pa.string(): str, pa.int64(): int, pa.uint64(): int, pa.float64(): float, pa.bool_(): bool}
 _PLAIN = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
-# Lists of which nothing is known but that they are lists, because each is empty or holds nulls.
+# Lists whose elements have no known type, because each is empty or holds nulls alone.
 _EMPTY, _TEXTS = pa.list_(pa.null()), pa.list_(pa.string())
 _OPENS = np.isin(np.arange(256), [ord("["), ord("{")])
 

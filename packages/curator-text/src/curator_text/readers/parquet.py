@@ -138,7 +138,7 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
     def _rows_of_a_batch(self, file: Any, group: int, names: list[str] | None) -> int:
         described = file.metadata.row_group(group)
         rows = int(described.num_rows * self._batch_bytes // max(1, described.total_byte_size))
-        # What is the same in many rows takes little room in the file, and in memory as much as there are rows.
+        # A value that many rows share takes little room in the file, but its full size for each row in memory.
         long = [
             part.name for part in file.schema_arrow if (not names or part.name in names) and _may_be_long(part.type)
         ]
