@@ -39,6 +39,13 @@ class RunProgress:
     steps: int | None = None
     step_name: str = ""
 
+    @property
+    def title(self) -> str:
+        """What runs: the pipeline by its name, or which step of how many."""
+        if not self.step:
+            return self.name
+        return f"step {self.step}{f' of {self.steps}' if self.steps else ''}: {self.step_name}"
+
 
 @dataclass
 class StepSummary:
