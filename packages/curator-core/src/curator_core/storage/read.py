@@ -32,7 +32,7 @@ _VERSION_KEYS = (
     "created",
 )
 
-# Reading a file of so many bytes takes less time than mapping it, and the pages that are touched then, do.
+# Reading a file of this many bytes takes less time than mapping it, and the pages that are touched then, do.
 _SMALL = 1 << 16
 
 

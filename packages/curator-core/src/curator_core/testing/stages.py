@@ -364,7 +364,7 @@ class HoldLock(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Kills its own process on tasks that hold a row with this id, so many times."""
+    """Kills its own process on tasks that hold a row with this id, that many times."""
 
     bad: int = 3
     times: int = 1
