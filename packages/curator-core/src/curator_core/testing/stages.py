@@ -341,7 +341,7 @@ class Leave(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Hang(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Never gets through with tasks that hold a row with this id."""
+    """Never finishes tasks that hold a row with this id."""
 
     bad: int = 3
 
