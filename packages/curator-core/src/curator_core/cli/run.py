@@ -203,6 +203,7 @@ _KEPT = ("executor", "workers", *_LIMITS)
 def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     from curator_core.cli.summary import summary_text  # see _run
     from curator_core.running.directory import RunDirectory
+    from curator_core.running.steps import counting_folder
 
     code = int(summary["exit_code"])
     if as_json:
@@ -212,9 +213,11 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     click.echo(f"report: {place}/report.html")
     # A writer may have written no file, where no row was left; it stands in the record all the same.
     if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
+        what, kind = ("the workflow", "Workflow") if summary["steps"] else ("the pipeline", "Pipeline")
         click.echo(
-            f"nothing was written: the pipeline has no writer. {summary['results']:,} results are kept in {place}/results "
-            "for Pipeline.run(…, resume=True) in Python; for files, end the pipeline with a writer"
+            f"nothing was written: {what} has no writer. {summary['results']:,} results are kept in "
+            f"{counting_folder(place) or place}/results for {kind}.run(…, resume=True) in Python; for files, end {what} with "
+            "a writer"
         )
     set_aside = sum(stage["quarantined"] + sum(stage["rejected"].values()) for stage in summary["stages"])
     if set_aside:
