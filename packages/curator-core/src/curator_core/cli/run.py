@@ -91,7 +91,7 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
         if RunDirectory(run_dir).read_json("run.json") is None:
             raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
         raise UsageError(f"{run_dir!r} was not made by `curate run`: retry it where it was started, with retry=True")
-    if "file" not in command:
+    if "arguments" in command:
         again = shlex.join(["curate", *command["arguments"], "--resume"])
         raise UsageError(f"{run_dir!r} was not made from a pipeline file; what is missing is run by: {again}")
     flags = {**command["flags"], **{key: value for key, value in flags.items() if value is not None}}
