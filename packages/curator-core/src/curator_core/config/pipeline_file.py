@@ -205,8 +205,8 @@ class _Build:
             if not isinstance(part, dict):
                 self.wrong(f"{key} takes a mapping of parameters, {{name: value}}, not {part!r}", (*where, key))
                 return None
-        maybe = _maybe_paths(name)
-        params = {key: _relocated(key, value, self.folder, maybe) for key, value in params.items()}
+        maybe, sure = _path_parameters(name)
+        params = {key: _relocated(key, value, self.folder, maybe, sure) for key, value in params.items()}
         return _Entry(name, params, extra, where)
 
     def lacks_colon(self, name: str, where: Where) -> bool:
@@ -309,7 +309,7 @@ class _Build:
                     f"Its stages are: {', '.join(by_name) or 'none'}"
                 )
             entry = by_name[name]
-            value = _relocated(parameter, parse_value(text), self.settings_folder, _maybe_paths(entry.name))
+            value = _relocated(parameter, parse_value(text), self.settings_folder, *_path_parameters(entry.name))
             entry.params[parameter] = value
             entry.set_by[parameter] = f"--set {setting}"
 
@@ -327,16 +327,17 @@ def _hint(word: Any, known: Mapping[str, Any]) -> str:
     return nearest(str(word), known) or "."
 
 
-def _maybe_paths(name: str) -> tuple[str, ...]:
+def _path_parameters(name: str) -> tuple[Sequence[str], Sequence[str]]:
+    """The parameters whose values may be paths, and those whose values are, beside those that are called so."""
     with contextlib.suppress(CuratorError):
-        return load_stage(name).maybe_paths
+        return load_stage(name).maybe_paths, ()
     with contextlib.suppress(CuratorError):  # what is wrong with the name is reported when it is built
-        found: tuple[str, ...] = getattr(load(WORKFLOWS, name), "maybe_paths", ())
-        return found
-    return ()
+        workflow = load(WORKFLOWS, name)
+        return getattr(workflow, "maybe_paths", ()), getattr(workflow, "sure_paths", ())
+    return (), ()
 
 
-def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
+def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str] = (), sure: Sequence[str] = ()) -> Any:
     """A value of a parameter that holds paths, with relative paths joined to ``folder``."""
     if key in maybe and isinstance(value, str) and value:
         there = _located(value, folder)
@@ -345,7 +346,7 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
         return value
     if key in maybe and isinstance(value, dict):
         return {name: _relocated_entry(entry, folder) for name, entry in value.items()}
-    if not isinstance(key, str) or key.rpartition("_")[2] not in _PATH_WORDS:
+    if not isinstance(key, str) or (key not in sure and key.rpartition("_")[2] not in _PATH_WORDS):
         return value
     if isinstance(value, str) and value:
         return _located(value, folder)
@@ -357,8 +358,8 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
 def _relocated_entry(entry: Any, folder: str) -> Any:
     """A value of a mapping by names: paths, or a mapping that has them among others."""
     if isinstance(entry, dict):
-        return {key: _relocated(key, value, folder, ()) for key, value in entry.items()}
-    return _relocated("paths", entry, folder, ())
+        return {key: _relocated(key, value, folder) for key, value in entry.items()}
+    return _relocated("paths", entry, folder)
 
 
 def _located(path: str, folder: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from curator_core import storage
 from curator_core.across.apply import ApplyDecisions
@@ -39,6 +39,8 @@ class Dedup(DocumentParameters, Ends):
     one another; with ``index`` only what the index has goes, and duplicates among the documents stay; with ``self``
     they are compared with one another alone. At the end what stays is added to the index, unless ``index_add`` is false.
     """
+
+    sure_paths: ClassVar[tuple[str, ...]] = ("decisions", "removed", "index")
 
     decisions: str | None = None
     removed: str | None = None
