@@ -8,8 +8,8 @@ BIN := .venv/bin
 WORKERS ?= 2
 # Extra arguments for pytest or the benchmark runner: make test ARGS="-k fuzzy"
 ARGS ?=
-# What the demo shows: one pipeline of each modality.
-EXAMPLES ?= text images-basic
+# What the demo shows: one pipeline of each modality, and one across rows.
+EXAMPLES ?= text dedup images-basic
 SOURCES := $(wildcard packages/*/src)
 
 # Some shells forbid writing bytecode; every process of a test or worker would then compile pandas anew.

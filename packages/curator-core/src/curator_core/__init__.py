@@ -55,6 +55,8 @@ _HOME = {
     "SelectColumns": "stages.columns",
     "SourceStage": "model.stage",
     "StageError": "errors",
+    "Step": "workflow",
+    "Steps": "workflow",
     "TaskTimeout": "errors",
     "StagePerfStats": "model.task",
     "Task": "model.task",

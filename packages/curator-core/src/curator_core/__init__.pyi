@@ -59,6 +59,8 @@ from curator_core.stages.sampling import Sample as Sample
 from curator_core.worker.adapter import BaseStageAdapter as BaseStageAdapter
 from curator_core.worker.context import RunContext as RunContext
 from curator_core.worker.group import GroupRunner as GroupRunner
+from curator_core.workflow import Step as Step
+from curator_core.workflow import Steps as Steps
 from curator_core.workflow import Workflow as Workflow
 from curator_core.workflows.exact import ExactDedup as ExactDedup
 
@@ -111,6 +113,8 @@ __all__ = [
     "SourceStage",
     "StageError",
     "StagePerfStats",
+    "Step",
+    "Steps",
     "Task",
     "TaskTimeout",
     "TooManyErrors",

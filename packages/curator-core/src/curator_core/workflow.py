@@ -24,6 +24,7 @@ from curator_core.planning.plan import Plan
 from curator_core.running import steps as records
 from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
+from curator_core.running.log import write_log
 from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
@@ -177,6 +178,20 @@ class Workflow(ABC):
                 return result
 
 
+class Steps(Workflow):
+    """A workflow that is given its steps."""
+
+    def __init__(self, of: Sequence[Pipeline | Workflow | Step]) -> None:
+        self.of = list(of)
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        yield from self.of
+
+    def call(self, *, brief: bool = False) -> str:
+        names = [step.name for step in self.of]
+        return f"Steps([{', '.join(names)}])"
+
+
 _RUN_DIR = "run"
 # For a plan that says only what would run: every machine that there is can do no more.
 _ANYWHERE = Machine(cpus=1e9, memory_gb=1e9, gpus=1e9, gpu_memory_gb=1e9, name="any machine")
@@ -324,6 +339,7 @@ class _Run:
         self.records: list[StepRecord] = []
         self.summaries: list[StepSummary] = []
         self.marks = dict(earlier.marks)
+        self.warnings: list[str] = []
         self.freed: list[str] = []  # all folders that were given back
         self.counting: RunSummary | None = None
         self.results_in = ""  # the run directory of the step that counts
@@ -372,6 +388,11 @@ class _Run:
             result = self._pipeline(step.of, record, summary, place)
         found = result.summary
         self._note(summary, found)
+        if found.state == "quarantined" and not step.counts:
+            self.warnings.append(
+                f"step {step.name!r} is done with work set aside ({found.rows_rejected:,} rows rejected, "
+                f"{found.rows_quarantined:,} quarantined): look at it with `curate rejects {place.url}`"
+            )
         if not self.counted:
             self.counting, self.counted = found, step.counts
             self.results_in, self.results = place.url, None if summary.complete_before else result.tasks
@@ -426,6 +447,13 @@ class _Run:
         return run_stages(order)
 
     def _nested(self, workflow: Workflow, record: StepRecord, summary: StepSummary, place: RunDirectory) -> RunResult:
+        again = self.options.retry and record.state == "quarantined"
+        if record.complete and not (record.anew or again) and self.earlier.given_back_from(len(self.records)):
+            # What it would be asked about again is not there any more; the steps before it have left the same as before.
+            plan = place.read_json("plan.json")
+            if plan is not None and plan.get("call") == workflow.call():
+                summary.complete_before = True
+                return RunResult([], records.summary_of(place.url), place.url)
         begun = not record.anew and place.read_json("run.json") is not None
         options = replace(
             self.options,
@@ -446,10 +474,14 @@ class _Run:
                 record.anew = False
                 self._write_record()
             self.session.worked(state)
-            state.step_name = f"{record.name}/{state.step_name}" if state.step else record.name
-            state.step = number
-            state.steps = len(self.plan.steps) if self.plan is not None and not self.plan.later else None
-            self.report(state)
+            # A copy: the next call brings the same object, which says nothing of steps.
+            shown = replace(
+                state,
+                step=number,
+                steps=len(self.plan.steps) if self.plan is not None and not self.plan.later else None,
+                step_name=f"{record.name}/{state.step_name}" if state.step else record.name,
+            )
+            self.report(shown)
 
         return progress
 
@@ -489,6 +521,7 @@ class _Run:
             {
                 "kind": WORKFLOW,
                 "name": self.plan.name,
+                "call": self.workflow.call(),
                 "fingerprint": self.plan.fingerprint(),
                 "steps": self.plan.values(),
                 "text": self.plan.describe(),
@@ -525,7 +558,7 @@ class _Run:
             seconds=round(time.monotonic() - self.started, 3),
             opened_after=self.session.opened_after,
             worked_after=self.session.worked_after,
-            warnings=[*self.earlier.warnings, *found.warnings],
+            warnings=[*self.earlier.warnings, *self.warnings, *found.warnings],
             steps=list(self.summaries),
         )
 
@@ -533,7 +566,9 @@ class _Run:
         states = {summary.state for summary in self.summaries}
         summary = self._summary("quarantined" if "quarantined" in states else "done")
         if self.begun or self.earlier.state != summary.state:
-            self._write_record(summary.state, summary=summary.as_dict())
+            outputs = records.outputs_of(self.results_in)
+            self._write_record(summary.state, summary=summary.as_dict(), outputs=outputs)
+            self._write_report()
         for folder in self.earlier.steps.keys() - {record.folder for record in self.records}:
             storage.remove(self.directory.path(folder))
         results = self.results if self.results is not None else _stored(self.results_in)
@@ -555,6 +590,13 @@ class _Run:
         summary.problems = [*summary.problems, step + text]
         with contextlib.suppress(CuratorError):  # the disk may be what failed; the first error is the one to show
             self._write_record("failed", summary=summary.as_dict())
+            write_log(self.directory.url, records.pipelines_in(self.directory.url))
+
+    def _write_report(self) -> None:
+        from curator_core.running.report import write_report  # deferred: only a run that ends needs it
+
+        write_log(self.directory.url, records.pipelines_in(self.directory.url))
+        write_report(self.directory.url)
 
     def _write_record(self, state: str = "running", **more: Any) -> None:
         machine = self.session.machine or self.session.executor.machine()
@@ -586,6 +628,8 @@ def _stored(run_dir: str) -> list[Task[Any]]:
 class _Asked:
     """The steps of a workflow one by one, each with a name of its own."""
 
+    _steps: Any
+
     def __init__(self, workflow: Workflow, work_dir: str) -> None:
         self._workflow = workflow
         self._steps = iter(workflow.steps(work_dir))
@@ -595,7 +639,7 @@ class _Asked:
     def next(self, outcome: RunSummary | None) -> Step | None:
         """The next step; ``outcome`` is what came of the one before."""
         try:
-            given = self._steps.send(outcome) if isinstance(self._steps, GeneratorType) else next(self._steps)
+            given = self._steps.send(outcome) if self._listens() else next(self._steps)
         except StopIteration:
             return None
         what = f"workflow {self._workflow.name!r}"
@@ -615,3 +659,10 @@ class _Asked:
                 raise UsageError(f"{what}: step {step.name!r} frees {folder!r}, which is not below {self._work_dir!r}")
         self._names.append(step.name)
         return step
+
+    def _listens(self) -> bool:
+        """Whether a ``yield`` waits for what came of the step; a ``yield from`` of a list does not."""
+        inner = self._steps
+        while isinstance(inner, GeneratorType) and inner.gi_yieldfrom is not None:
+            inner = inner.gi_yieldfrom
+        return isinstance(inner, GeneratorType)

@@ -192,3 +192,19 @@ def test_a_rule_that_cannot_be_is_refused(arguments: dict, message: str) -> None
 def test_as_many_groups_as_texts_are_asked_for() -> None:
     with pytest.raises(UsageError, match="2 texts come with 1 groups and 2 places"):
         decide(words_of(pa.array(["a", "b"])), np.zeros(1, np.uint64), np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.98, 1.0, 1 / 3, 0.07])
+def test_the_least_number_that_makes_the_threshold_is_exact(threshold: float) -> None:
+    totals = np.arange(1, 3000)
+    for total, least in zip(totals.tolist(), compare._least(totals, threshold).tolist(), strict=True):
+        assert least / total >= threshold
+        assert (least - 1) / total < threshold
+
+
+def test_shingles_that_differ_in_their_lowest_bits_alone_are_two() -> None:
+    hashes = np.array([7, 6, 7, 6, 2**63, 2**63 + 1, 7, 6], np.uint64)
+    ids, fresh, distinct = compare._numbered(hashes, np.array([0, 0, 0, 1, 1, 1, 1, 2]), 3)
+    assert ids.tolist() == [1, 0, 1, 0, 2, 3, 1, 0]
+    assert fresh.tolist() == [True, True, False, True, True, True, True, True]
+    assert distinct.tolist() == [2, 4, 1]

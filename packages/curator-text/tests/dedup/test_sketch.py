@@ -50,10 +50,9 @@ def test_keys_are_shared_with_the_probability_of_the_curve(union: int, share: fl
     keys = band_keys(texts)
     found = (keys[0::2] == keys[1::2]).any(axis=1).mean()
     expected = float(probability(jaccard))
-    # Of few shingles the bands are less independent of one another than the formula has it.
-    assert abs(found - expected) < 4 * np.sqrt(max(expected * (1 - expected), 1e-3) / count) + (
-        0.05 if union < 100 else 0.02
-    )
+    error = 4 * np.sqrt(max(expected * (1 - expected), 1e-3) / count)
+    # Of few shingles the same one is often in two places of a band: the less similar share a key more often.
+    assert expected - error - 0.02 < found < expected + error + (0.09 if union < 100 else 0.02)
 
 
 def test_the_curve_is_what_was_promised() -> None:
@@ -90,7 +89,7 @@ def test_no_documents_have_no_keys() -> None:
 
 def test_keys_never_change() -> None:
     assert [hex(key) for key in band_keys(sets([np.arange(7, dtype=np.uint64)]), bands=3)[0].tolist()] == [
-        "0xf4851b8b7316f0db",
-        "0x5c927f565d172156",
-        "0x51843a551a0ee494",
+        "0x5d0de098544363e6",
+        "0x88ef43d582067250",
+        "0x65a0f11cc43e406e",
     ]

@@ -233,6 +233,10 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """
         return None
 
+    def conclusion(self) -> str:
+        """What people should read about the run when `finish` is done, such as a table; it is shown below the summary."""
+        return ""
+
     def repacks(self) -> bool:
         """For writers: whether `finish` puts other files in the place of those that tasks wrote."""
         return overrides(self, "finish")

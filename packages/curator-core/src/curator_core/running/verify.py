@@ -87,7 +87,7 @@ def _files_of(directory: RunDirectory, freed: list[str]) -> int:
     record = _record_of(directory)
     freed = [*freed, *_freed(directory, record)]
     inner = (_files_of(RunDirectory(directory.path(step["folder"])), freed) for step in record.get("steps", ()))
-    outputs = record.get("outputs", {}).values()
+    outputs = record.get("outputs", {}).values() if not record.get("steps") else ()  # those are of a step
     own = (int(o["files"]) for o in outputs if not any(is_within(o["folder"], place) for place in freed))
     return sum(inner) + sum(own)
 

@@ -20,7 +20,8 @@ from curator_core.across.shuffle import MANIFEST, finish_partitioned, partition_
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
-from curator_text.dedup.compare import Rule, RuleKind, decide
+from curator_text.dedup.blocks import decide_in_blocks, taken
+from curator_text.dedup.compare import Rule, RuleKind
 from curator_text.dedup.keys import SketchParameters
 from curator_text.dedup.sketch import band_keys
 from curator_text.dedup.words import Words, shingles_of
@@ -92,12 +93,10 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
         # The documents themselves, which are compared; their exact copies follow them.
         whole = np.flatnonzero(numbers == copy_of)
         words = _words(table.select(["words", "spaceless"]).take(array(whole)))
-        rule = self.the_rule()
-        found = decide(
+        found = decide_in_blocks(
             words,
             groups[whole],
-            np.arange(len(whole)),
-            rule,
+            self.the_rule(),
             size=self.ngram,
             old=old[order][whole],
             among_new=self.against != "index",
@@ -128,7 +127,8 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
             witness_at=witness_at,
             figures=figures,
             rules=rules.dictionary_decode(),
-            copy_of=np.where(near, copy_of[removed], numbers[removed]),
+            copy_at=np.where(near, whole[itself[removed]], removed),
+            component_sizes=_sizes(groups),
         )
         return self._old.without_old(decided)
 
@@ -137,7 +137,7 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
         if not len(documents):
             return np.zeros(0, np.int64)
         asked, place = np.unique(np.concatenate([documents, witnesses]), return_inverse=True)
-        shingles = shingles_of(_taken(words, asked), size=self.ngram)
+        shingles = shingles_of(taken(words, asked), size=self.ngram)
         keys = band_keys(shingles, bands=self.bands, rows=self.rows, seed=self.seed)
         ours, theirs = place[: len(documents)], place[len(documents) :]
         shared: NDArray[np.int64] = np.count_nonzero(keys[ours] == keys[theirs], axis=1)
@@ -165,8 +165,8 @@ def _flat(lists: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return to_numpy(whole.values)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
-def _taken(words: Words, rows: NDArray[np.int64]) -> Words:
-    counts = words.counts[rows]
-    offsets = np.append(0, np.cumsum(counts))
-    at = np.repeat(words.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-    return Words(words.hashes[at], offsets, None if words.spaceless is None else words.spaceless[at])
+def _sizes(groups: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Of each row, how many rows its group has; the rows of a group stand together."""
+    heads = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(groups) else np.zeros(0, np.int64)
+    counts = np.diff(np.append(heads, len(groups)))
+    return np.repeat(counts, counts)
