@@ -437,6 +437,7 @@ def test_a_workflow_that_is_killed_in_every_step_leaves_what_one_in_peace_does(t
         _kill("ThreeSteps", tmp_path, run_dir, f"state.step == {step} and not state.finished_sources", workers)
         _kill("ThreeSteps", tmp_path, run_dir, f"state.step == {step} and state.finished_sources >= 2", workers)
     _kill("ThreeSteps", tmp_path, run_dir, "state.step == 3 and state.state == 'done'", workers)
+    (run_dir / ".run.json.tmp-1-1").write_text("half")  # killed while it wrote its record
     _kill("ThreeSteps", tmp_path, run_dir, "False", workers)
     summary = json.loads((run_dir / "run.json").read_text())["summary"]
     assert [step["complete_before"] for step in summary["steps"]] == [True, True, False]
@@ -530,3 +531,28 @@ class Says(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         logging.getLogger("says").warning("a word")
         return task
+
+
+def test_what_was_set_aside_is_retried_without_the_steps_before(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    BROKEN[0] = True
+    try:
+        result = three.run(HERE, run_dir=str(run_dir), on_error="quarantine")
+    finally:
+        BROKEN[0] = False
+    assert (result.summary.state, result.summary.sources_failed) == ("quarantined", 4)
+    assert sorted(path.name for path in (run_dir / "work").iterdir()) == ["two"], "it is read again"
+    again = three.run(HERE, run_dir=str(run_dir), retry=True)
+    assert [step.complete_before for step in again.summary.steps] == [True, True, False]
+    assert (again.summary.state, again.summary.rows_written) == ("done", 48)
+    assert not list((run_dir / "work").iterdir())
+
+
+def test_a_run_directory_may_be_a_url(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = f"memory://{tmp_path.name}"
+    result = three.run(HERE, run_dir=run_dir)
+    assert result.run_dir == run_dir
+    assert verify(run_dir) == []
+    again = three.run(HERE, run_dir=run_dir, resume=True)
+    assert all(step.complete_before for step in again.summary.steps)
+    assert not storage.exists(storage.join(run_dir, "work", "one"))

@@ -399,14 +399,16 @@ class _Run:
         if not record.complete or not summary.complete_before:
             record.state = found.state
             record.left = records.left_by(place)
-            record.freed = [storage.relative(storage.absolute(folder), self.directory.url) for folder in step.frees]
+            # What was set aside is read again when it is retried.
+            given = () if found.sources_failed else step.frees
+            record.freed = [storage.relative(storage.absolute(folder), self.directory.url) for folder in given]
             self.marks |= records.marks_in(place.url)
             if self.begun:
                 self._write_record()
-        for given in record.freed:
+        for folder in record.freed:
             # Recorded before: a run that was killed in between removes it when it is resumed.
-            if storage.exists(self.directory.path(given)):
-                storage.remove(self.directory.path(given))
+            if storage.exists(self.directory.path(folder)):
+                storage.remove(self.directory.path(folder))
         self.freed += record.freed
         return found
 
@@ -509,6 +511,8 @@ class _Run:
         if self.outer is None:
             self._check_outputs()
         self.begun = True
+        if self.attempt > 1:
+            self.directory.sweep(recursive=False)  # each step does that in a folder of its own
         self._write_record()
         if not self.earlier.steps:
             # What is here is of no use: a fresh start, or a run that never did a thing.

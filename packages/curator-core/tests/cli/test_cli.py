@@ -449,6 +449,8 @@ def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project)
     assert curate("run", "w.yaml", "--run-dir", "both", "--resume") == DONE
     assert curate.out.count("4 of them complete before") == 1
     assert "1 first   complete before        4" in curate.out
+    assert curate("retry", "both") == DONE
+    assert curate.out.count("complete before        4") == 2
     assert curate("verify", "both") == DONE
     assert curate.out == "8 files are as they were written\n"
     assert curate("rejects", "both") == DONE

@@ -198,11 +198,24 @@ def test_progress_does_without_a_known_number_of_sources() -> None:
     assert "part 2 of 3" in line(progress(segment=1, segments=3))
 
 
-def test_a_terminal_gets_a_bar_and_is_left_clean() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+def test_progress_of_a_workflow_says_which_step_it_is_and_of_how_many_where_that_is_clear() -> None:
+    assert line(progress(step=2, steps=3, step_name="groups/round-1")).startswith(
+        "step 2 of 3: groups/round-1: 5 of 10"
+    )
+    assert line(progress(step=2, step_name="groups")).startswith("step 2: groups: 5 of 10 sources")
+    out = Terminal()
+    with ProgressDisplay(stream=out) as display:
+        display(progress(step=1, steps=2, step_name="read"))
+        display(progress(step=2, steps=2, step_name="write", finished_sources=7))
+    assert out.getvalue().index("step 1 of 2: read") < out.getvalue().index("step 2 of 2: write")
 
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_and_is_left_clean() -> None:
     out = Terminal()
     with ProgressDisplay(stream=out) as display:
         display(progress())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,6 +61,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
         click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
+        click.option("--dry-run", is_flag=True, help="Say what it would take, and do nothing."),
         click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
         click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
         click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises."),
@@ -210,18 +212,41 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any]) 
             path="", name=f"dedup-{name}", workflow=build(load(WORKFLOWS, workflow), workflow, parameters)
         )
 
-    words = ["dedup", name, *inputs, output]
+    if given["dry_run"]:
+        found = load_it().workflow.estimate(given["run_dir"] or f"runs/dedup-{name}")  # type: ignore[union-attr]
+        click.echo(json.dumps(asdict(found), indent=1) if given["as_json"] else found.describe())
+        return DONE
+    words = ["dedup", name, *inputs, output, *_flags()]
     keys = ("run_dir", "executor", "workers", "resume", "fresh", "on_error")
     flags = {key: given[key] for key in keys}
     return run_and_report(
         load_it,
         words,
-        {"arguments": words},
+        {"file": "", "settings": [], "folder": "", "arguments": words},
         as_json=given["as_json"],
         quiet=given["quiet"],
         flags=flags,
         after=_show_collections,
     )
+
+
+# Those that a line by which a run is resumed has anyway, or must not have.
+_NOT_AGAIN = ("run_dir", "executor", "resume", "fresh", "as_json", "quiet", "dry_run")
+
+
+def _flags() -> list[str]:
+    """The options of the command as they were given."""
+    context = click.get_current_context()
+    found: list[str] = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if not isinstance(option, click.Option) or option.name in _NOT_AGAIN or value in (None, option.default):
+            continue
+        if not option.is_flag:
+            found += [option.opts[0], str(value)]
+        elif value or option.secondary_opts:
+            found.append(option.opts[0] if value else option.secondary_opts[0])
+    return found
 
 
 def _order(text: str | None) -> list[Any] | None:

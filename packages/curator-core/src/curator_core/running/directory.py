@@ -106,9 +106,9 @@ class RunDirectory:
         text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False)
         storage.write_bytes_atomic(self.path(name), text.encode("utf-8", "surrogatepass"))
 
-    def sweep(self) -> None:
+    def sweep(self, *, recursive: bool = True) -> None:
         """Remove what a killed process had begun to write here."""
-        for path in storage.list_files(self.url, hidden=True):
+        for path in storage.list_files(self.url, recursive, hidden=True):
             if storage.is_temporary(path):
                 storage.remove(path)
 

@@ -35,7 +35,8 @@ def write_report(run_dir: str) -> str:
         groups += [replace(group, stage=f"{group.stage} of step {step!r}") for group in group_rejects(place, _EXAMPLES)]
     page = report_page(record, directory.read_json("plan.json") or {}, groups)
     path = directory.path("report.html")
-    storage.write_bytes_atomic(path, page.encode("utf-8", "surrogatepass"))
+    # Not durable: it is made of records that are, and `curate report` makes it again.
+    storage.write_bytes_atomic(path, page.encode("utf-8", "surrogatepass"), durable=False)
     return path
 
 

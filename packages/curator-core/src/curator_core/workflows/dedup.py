@@ -15,8 +15,10 @@ from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
+from curator_core.running.steps import WORK
 from curator_core.workflow import Step
 from curator_core.workflows.ends import Ends
+from curator_core.workflows.estimate import Costs, Estimate, estimate
 from curator_core.workflows.formats import writer_of
 from curator_core.workflows.pairs import reader_text
 
@@ -58,6 +60,17 @@ class Dedup(DocumentParameters, Ends):
         if self.path is None and self.writer is None and self.decisions is None and self.mode != "remove":
             raise UsageError(f"{owner}.mode {self.mode!r} needs a path or a writer")
         self._check_index()
+
+    # Reading, hashing, writing; what is decided is as large as the keys at most.
+    costs: ClassVar[Costs] = Costs(readings=3, keys=1.5, disk_of_keys=2, disk_of_text=0)
+
+    def estimate(self, run_dir: str = "runs/dedup") -> Estimate:
+        """What a run would take, from a look at some of the documents; nothing is written."""
+        alone = replace(self, index=None) if self.index is not None else self
+        first = next(iter(alone.steps(storage.join(run_dir, WORK))))
+        assert isinstance(first, Pipeline)
+        reader, keys = first.stages
+        return estimate(reader, keys, run_dir, costs=self.costs)
 
     @classmethod
     def spans(

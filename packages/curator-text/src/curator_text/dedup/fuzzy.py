@@ -14,6 +14,7 @@ from curator_core.errors import UsageError, check_whole
 from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.dedup import Dedup
+from curator_core.workflows.estimate import Costs
 from curator_text.dedup.indexed import AddTexts, IndexBatches, IndexedTexts
 from curator_text.dedup.keys import COPIES, EDGES, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
 from curator_text.dedup.pair import compare_pair
@@ -36,6 +37,10 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
     of 0.7 are compared with a probability of 0.99. The table of decisions says of each document that goes which one stays for
     it, and how alike the two are.
     """
+
+    # Read three times and written once; of comparing and gathering texts about as much as of making keys. A word of eight
+    # letters and what is around it is eight bytes where its document is compared.
+    costs = Costs(readings=4, keys=2.2, disk_of_keys=2, disk_of_text=1.4)
 
     def __post_init__(self) -> None:
         super().__post_init__()
