@@ -71,6 +71,25 @@ def test_a_recipe_across_rows_loses_what_it_says_at_each_step(
     assert [step for step in steps if step[1] >= 100] == ACROSS_ROWS[name]
 
 
+def test_questions_of_tests_are_cut_out_and_a_common_notice_stays(
+    examples: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = examples / "decontaminate"
+    monkeypatch.setattr(sys, "argv", ["make_data.py", str(folder / "made")])
+    runpy.run_path(str(folder / "make_data.py"), run_name="__main__")
+    workflow = load_pipeline(folder / "pipeline.yaml").workflow
+    assert workflow is not None
+    summary = workflow.run(HERE, run_dir=str(tmp_path / "run")).summary
+    assert (summary.state, summary.rows_in, summary.rows_written) == ("done", 200, 200)
+    report = json.loads((tmp_path / "run" / "decontamination" / "decontamination.json").read_text())
+    found = {entry["name"]: (entry["found"], entry["documents"]) for entry in report["test_sets"]}
+    assert found == {"oranges": (6, 6), "capitals": (2, 2)}
+    assert report["test_sets"][0]["frequent_ngrams"] == 5
+    rows = [json.loads(line) for path in (folder / "out").glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    assert not [row for row in rows if "oranges in each" in row["text"].lower()]
+    assert sum("terms of use" in row["text"] for row in rows) == 50
+
+
 @pytest.mark.models
 def test_the_pipeline_with_models_runs_with_models_from_folders(examples: Path, tmp_path: Path) -> None:
     import torch

@@ -170,7 +170,7 @@ class Coordinator:
             suspect.unexplained += 1
 
     def finish(self, worker: str, key: str, facts: Any = None) -> None:
-        """Work ``key`` is through, and these are its facts, where the worker has no run directory."""
+        """Work ``key`` is finished, and these are its facts, where the worker has no run directory."""
         self._open.pop(key, None)
         self._ended.discard(key)
         self._raised.pop(key, None)

@@ -2,6 +2,7 @@
 
 from curator_core.accounts.accounts import Accounts as Accounts
 from curator_core.across.apply import ApplyDecisions as ApplyDecisions
+from curator_core.across.listed import DecisionsFromList as DecisionsFromList
 from curator_core.across.lookup import Lookup as Lookup
 from curator_core.config.build import build_stage as build_stage
 from curator_core.config.dump import dump_pipeline as dump_pipeline
@@ -63,6 +64,8 @@ from curator_core.workflow import Step as Step
 from curator_core.workflow import Steps as Steps
 from curator_core.workflow import Workflow as Workflow
 from curator_core.workflows.exact import ExactDedup as ExactDedup
+from curator_core.workflows.fractions import QuantileBuckets as QuantileBuckets
+from curator_core.workflows.fractions import TopFraction as TopFraction
 
 __all__ = [
     "ANY_COLUMNS",
@@ -77,6 +80,7 @@ __all__ = [
     "ColumnNeed",
     "CompositeStage",
     "CuratorError",
+    "DecisionsFromList",
     "DocumentBatch",
     "DropColumns",
     "EmptyTask",
@@ -101,6 +105,7 @@ __all__ = [
     "PlanError",
     "Preview",
     "ProcessingStage",
+    "QuantileBuckets",
     "RayStageSpecKeys",
     "RenameColumns",
     "Resources",
@@ -118,6 +123,7 @@ __all__ = [
     "Task",
     "TaskTimeout",
     "TooManyErrors",
+    "TopFraction",
     "UsageError",
     "Where",
     "WorkerDied",

@@ -161,7 +161,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, wanted: str) -> 
         ("workflow: {curator_core.stages.files.FilePartitioning: {paths: x}}", 1, "is no workflow but"),
         ("workflow: {ExactDedup: {path: out, reader: {Nothing: {}}}}", 1, "no stage 'Nothing'"),
         ("workflow: {ExactDedup: {path: out, reader: {Sample: {fracton: 1}}}}", 1, "Sample has no parameter 'fracton'"),
-        ("workflow: {ExactDedup: {path: out, reader: [Sample]}}", 1, "a stage is written"),
+        ("workflow: {ExactDedup: {path: out, reader: [Sample]}}", 1, "ExactDedup.reader is a stage, written"),
         ("name: x\nname: y", 2, "'name' is here twice"),
         ("stages:\n\t- x", 2, "a tab cannot indent YAML"),
         ("stages: [", 1, ""),

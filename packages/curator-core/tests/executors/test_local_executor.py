@@ -75,7 +75,7 @@ class WaitsForOthers(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Die(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Ends its process on the batch that holds ``bad``, so many times."""
+    """Ends its process on the batch that holds ``bad``, that many times."""
 
     how: str = "kill"
     bad: int = 3

@@ -62,7 +62,8 @@ class MeasureScores(ProcessingStage[DocumentBatch, FileGroupTask]):
     owner: str = "MeasureScores"
 
     def output_folder(self) -> str:
-        return self.path
+        # By itself, for it is given back whole when the limits are found; what is small stays beside it.
+        return storage.join(self.path, BATCHES)
 
     def repacks(self) -> bool:
         return False

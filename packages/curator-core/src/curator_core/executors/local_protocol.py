@@ -97,7 +97,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """These sources are through, in so many seconds; ``durable``: with all before them, for good.
+    """These sources are finished, in that many seconds; ``durable``: with all before them, for good.
 
     ``events`` are those that no run directory holds.
     """

@@ -38,7 +38,7 @@ ABILITIES = {
     "spread": "the children of one task are worked on by several workers",
     "environments": "a stage may have a runtime environment of its own (env_vars at least)",
     "pools": "a stage with num_workers gets that many workers of its own",
-    "calls": "the worker of a stage with max_calls_per_worker ends after so many calls",
+    "calls": "the worker of a stage with max_calls_per_worker ends after that many calls",
     "nodes": "what ran on a machine that goes away is done again on another",
 }
 

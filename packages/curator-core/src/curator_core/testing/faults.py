@@ -487,7 +487,7 @@ def _copies(tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
 
 
 def once(condition: Callable[[int], bool], action: Callable[[], None]) -> Callable[[Any], None]:
-    """A progress callback that acts when so many sources are through, once."""
+    """A progress callback that acts once, when that many sources are finished."""
     done = False
 
     def progress(state: Any) -> None:

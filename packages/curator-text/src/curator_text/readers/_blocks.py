@@ -300,7 +300,7 @@ def _to_array(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _parsable(kind: pa.DataType) -> bool:
-    """Whether Arrow's parser makes such a column. Lists of nothing (`_EMPTY`) it makes wrongly, so they are lists of text to it."""
+    """Whether Arrow's parser makes such a column. It makes lists of nothing (`_EMPTY`) wrongly, so they are given to it as lists of text."""
     if pa.types.is_list(kind):
         return bool(kind == _EMPTY) or (not pa.types.is_null(kind.value_type) and _parsable(kind.value_type))
     return bool(kind != JSON)

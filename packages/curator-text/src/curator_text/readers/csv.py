@@ -31,7 +31,7 @@ from curator_text.readers._schema import check_schema, type_name
 
 _HEAD_BYTES = 1 << 16
 _RAW_KEPT = 1 << 16
-# A block with a row that is none is cut into so many, of which those without one are parsed at once.
+# A block with a bad row is cut into this many, of which those without one are parsed at once.
 _PIECES = 16
 SUFFIXES = tuple(base + end for base in (".csv", ".tsv") for end in ("", *COMPRESSED_SUFFIXES))
 
