@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import GeneratorType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from curator_core import storage
 from curator_core.errors import CuratorError, PlanError, RunRefused, UsageError
@@ -68,6 +68,8 @@ class Workflow(ABC):
     """
 
     later: str = ""
+    # Parameters that hold folders and are not called so: in a pipeline file they are relative to the file.
+    sure_paths: ClassVar[tuple[str, ...]] = ()
 
     _given: dict[str, Any]  # the arguments of the constructor, kept by __new__
     _name: str | None = None

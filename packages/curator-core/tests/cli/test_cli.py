@@ -811,7 +811,7 @@ def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
     os.kill(process.pid, name)
     _, err = process.communicate(timeout=50)  # less than the minute that its task would wait
     assert process.returncode == INTERRUPTED, err
-    go_on = f"curate run p.yaml --run-dir {curate.folder}/run --executor local --set Check.poison=-2 --resume"
+    go_on = f"curate run p.yaml --set Check.poison=-2 --run-dir {curate.folder}/run --executor local --resume"
     assert f"interrupted; resume with: {go_on}" in err
     assert "Traceback" not in err
     wait_for(lambda: not alive_in_group(process.pid), "processes of the run are left")

@@ -17,6 +17,7 @@ import pytest
 
 from curator_core import LocalExecutor, RunRefused, UsageError
 from curator_core.across.index import Index
+from curator_core.config.pipeline_file import load_pipeline
 from curator_core.workflows.exact import ExactDedup
 from curator_text.dedup.fuzzy import FuzzyDedup
 
@@ -324,3 +325,91 @@ def test_a_folder_that_is_no_index_is_refused(tmp_path: Path) -> None:
         dedup(FuzzyDedup, tmp_path / "first", first, index=str(tmp_path / "bad"))
     with pytest.raises(UsageError, match="lies in the run directory"):
         dedup(FuzzyDedup, tmp_path / "first", first, index=str(tmp_path / "first" / "run" / "index"))
+
+
+def curate(*arguments: str) -> str:
+    command = [sys.executable, "-c", "from curator_core.cli import main; main()", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_the_command_compares_with_an_index_adds_to_it_and_shows_it(tmp_path: Path) -> None:
+    text, other = " ".join(WORDS[:50]), " ".join(WORDS[100:150])
+    first = write(tmp_path / "a", [{"id": "a0", "text": text}], files=1)
+    second = write(tmp_path / "b", [{"id": "b0", "text": text.upper()}, {"id": "b1", "text": other}], files=1)
+    index = str(tmp_path / "index")
+
+    def run(name: str, data: str, *more: str) -> set[str]:
+        place = tmp_path / name
+        curate("dedup", "fuzzy", data, str(place), "--index", index, "--run-dir", str(tmp_path / f"{name}-run"), *more)
+        return kept(place)
+
+    assert run("first", first, "--workers", "0") == {"a0"}
+    assert run("only", second, "--against", "index", "--no-index-add", "--workers", "0") == {"b1"}
+    assert run("second", second, "--workers", "0") == {"b1"}
+    held = Index.read(index)
+    shown = curate("dedup", "index", index)
+    assert "an index of fuzzy deduplication" in shown
+    assert "ngram 3" in shown
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith("run-")] == [
+        run.name for run in held.runs
+    ]
+    assert "2 runs" in shown
+    assert json.loads(curate("dedup", "index", index, "--json"))["parameters"] == held.parameters
+    pair = curate("dedup", "show", str(tmp_path / "second-run"), "b0")
+    assert f"stays:   'a0' of the index, from {held.runs[0].name}" in pair
+    assert text.upper() in pair
+    assert "2 files are as they were written" in curate("verify", str(tmp_path / "second-run"))
+
+
+def test_in_a_pipeline_file_the_folders_are_relative_to_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "clean.yaml"
+    file.write_text(
+        "workflow:\n  FuzzyDedup: {paths: in, path: out, format: jsonl, index: kept/index, removed: gone, decisions: table}\n"
+    )
+    workflow = load_pipeline(file).workflow
+    assert isinstance(workflow, FuzzyDedup)
+    for value, name in ((workflow.index, "kept/index"), (workflow.removed, "gone"), (workflow.decisions, "table")):
+        assert value == str(tmp_path / name)
+
+
+def test_files_that_changed_before_they_are_added_are_refused(tmp_path: Path) -> None:
+    old, _ = documents(10, 10)
+    data = write(tmp_path / "a", old, files=1)
+
+    def change(state: Any) -> None:
+        if state.step_name.startswith("apply") and state.state == "done":
+            path = next(Path(data).rglob("*.jsonl"))
+            path.write_text(path.read_text().replace("w1", "w2"))
+
+    work = FuzzyDedup(paths=data, path=str(tmp_path / "out"), index=str(tmp_path / "index"))
+    with pytest.raises(RunRefused, match="has changed since"):
+        work.run(HERE, run_dir=str(tmp_path / "run"), progress=change)
+    assert not (tmp_path / "index" / "_index.json").exists()
+
+
+def test_nothing_that_stays_adds_no_run_and_an_empty_input_is_none(tmp_path: Path) -> None:
+    text = " ".join(WORDS[:50])
+    first = write(tmp_path / "a", [{"id": "a0", "text": text}], files=1)
+    copies = write(tmp_path / "b", [{"id": "b0", "text": text}, {"id": "b1", "text": text}], files=2)
+    index = str(tmp_path / "index")
+    for make in (FuzzyDedup, ExactDedup):
+        index = str(tmp_path / f"index-{make.__name__}")
+        assert dedup(make, tmp_path / f"{make.__name__}-1", first, index=index) == {"a0"}
+        assert dedup(make, tmp_path / f"{make.__name__}-2", copies, index=index) == set()
+        assert len(Index.read(index).runs) == 1
+
+
+@pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
+def test_an_index_can_be_made_without_an_output(tmp_path: Path, make: type) -> None:
+    old, new = documents(11, 15)
+    first, second = write(tmp_path / "a", old), write(tmp_path / "b", new)
+    make(paths=first, index=str(tmp_path / "index")).run(HERE, run_dir=str(tmp_path / "run"))
+    stays = {row["id"] for row in old} - removed(tmp_path / "run").keys()
+    assert Index.read(str(tmp_path / "index")).documents == len(stays)
+    left = dedup(make, tmp_path / "left", second, index=str(tmp_path / "index"), against="index", index_add=False)
+    gone = removed(tmp_path / "left" / "run")
+    assert gone
+    assert {row["witness_id"] for row in gone.values()} <= stays
+    assert left == {row["id"] for row in new} - gone.keys()

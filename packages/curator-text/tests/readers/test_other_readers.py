@@ -6,6 +6,7 @@ import io
 import json
 import os
 import zlib
+from pathlib import Path
 
 import brotli
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curator_core import LocalExecutor, Pipeline
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers import (
@@ -628,3 +630,17 @@ def test_a_parquet_file_of_views_of_text_can_be_filtered(tmp_path):
     (batch,) = ParquetRead().process(FileGroupTask(data=[str(tmp_path / "views.parquet")]))
     kept = batch.filter(pa.array([False, True, True])).to_pyarrow()
     assert kept.to_pydict() == {"text": ["another that is kept", None], "raw": [b"another that is kept", None]}
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_parquet_text_that_is_no_utf8_costs_its_row(tmp_path: Path, dictionary: bool) -> None:
+    """Arrow reads it without a look, and every later stage would fail on it."""
+    path = tmp_path / "a.parquet"
+    texts = ["good", "Zzzzzz", "fine", "good"]
+    pq.write_table(pa.table({"id": [1, 2, 3, 4], "text": texts}), path, compression="none", use_dictionary=dictionary)
+    path.write_bytes(path.read_bytes().replace(b"Zzzzzz", b"Zz\x82zzz"))
+    result = Pipeline([ParquetReader(paths=str(path))]).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    rows = [row for task in result.tasks for row in task.to_pyarrow().to_pylist()]
+    assert [row["id"] for row in rows] == [1, 3, 4]
+    (stage,) = result.summary.stages
+    assert (stage.rows_in, stage.rejected) == (4, {"damaged Parquet": 1})

@@ -14,6 +14,7 @@ from curator_core.across.copies import EXACT, exact_keys, write_keys
 from curator_core.across.decisions import REMOVED, Decisions
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.index import ROLL, IndexRun, IndexUse, Pinned, add_run, made_by, run_folder
+from curator_core.across.inputs import Inputs
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll, rows_of
 from curator_core.across.shuffle import finish_partitioned
@@ -50,9 +51,12 @@ class AddToIndex(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTas
 
     def setup(self, worker: Any) -> None:
         self._decisions = Decisions.open(self.decisions)
+        self._inputs = Inputs.read(self.decisions)
         self._folder = self._run_folder()
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
+        if self._inputs is not None:
+            self._inputs.require_same(task)
         batch = self._decisions.roll.number_of(task.task_id, task.num_rows)
         about = self._decisions.of_batch(batch, ["decision"])
         stays = np.ones(task.num_rows, np.bool_)

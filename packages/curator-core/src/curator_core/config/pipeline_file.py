@@ -405,7 +405,7 @@ def _located_params(name: str, params: Mapping[str, Any], folder: str) -> dict[s
         with contextlib.suppress(CuratorError):
             cls = load_workflow(name)
     if cls is None:
-        return {key: _relocated(key, value, folder, ()) for key, value in params.items()}
+        return {key: _relocated(key, value, folder) for key, value in params.items()}
     from curator_core.model.parameters import constructor_signature  # the class has loaded it
 
     hints = constructor_signature(cls).parameters
@@ -415,11 +415,12 @@ def _located_params(name: str, params: Mapping[str, Any], folder: str) -> dict[s
             inner = (each for each in value if each != "with" and isinstance(value[each], dict))
             found[key] = {**value, **{each: _located_params(each, value[each], folder) for each in inner}}
         else:
-            found[key] = _relocated(key, value, folder, getattr(cls, "maybe_paths", ()))
+            maybe, sure = (getattr(cls, each, ()) for each in ("maybe_paths", "sure_paths"))
+            found[key] = _relocated(key, value, folder, maybe, sure)
     return found
 
 
-def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
+def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str] = (), sure: Sequence[str] = ()) -> Any:
     """A value of a parameter that holds paths, with relative paths joined to ``folder``."""
     if key in maybe and isinstance(value, str) and value:
         there = _located(value, folder)
@@ -428,7 +429,7 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
         return value
     if key in maybe and isinstance(value, dict):
         return {name: _relocated_entry(entry, folder) for name, entry in value.items()}
-    if not isinstance(key, str) or key.rpartition("_")[2] not in _PATH_WORDS:
+    if not isinstance(key, str) or (key not in sure and key.rpartition("_")[2] not in _PATH_WORDS):
         return value
     if isinstance(value, str) and value:
         return _located(value, folder)
@@ -440,8 +441,8 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
 def _relocated_entry(entry: Any, folder: str) -> Any:
     """A value of a mapping by names: paths, or a mapping that has them among others."""
     if isinstance(entry, dict):
-        return {key: _relocated(key, value, folder, ()) for key, value in entry.items()}
-    return _relocated("paths", entry, folder, ())
+        return {key: _relocated(key, value, folder) for key, value in entry.items()}
+    return _relocated("paths", entry, folder)
 
 
 def _located(path: str, folder: str) -> str:

@@ -33,7 +33,8 @@ def files_of(run_dir: str) -> int:
 
 def _verify(directory: RunDirectory, freed: list[str]) -> list[str]:
     record = _record_of(directory)
-    if record.get("state") not in ("done", "quarantined") and (record.get("steps") or "outputs" not in record):
+    complete = record.get("state") in ("done", "quarantined") if record.get("steps") else "outputs" in record
+    if not complete:
         return [f"the run has not finished (its state is {record.get('state')!r}): resume it first"]
     if record.get("steps"):
         freed = [*freed, *_freed(directory, record)]

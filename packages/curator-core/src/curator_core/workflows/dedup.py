@@ -42,6 +42,8 @@ class Dedup(DocumentParameters, Ends):
     they are compared with one another alone. At the end what stays is added to the index, unless ``index_add`` is false.
     """
 
+    sure_paths: ClassVar[tuple[str, ...]] = ("decisions", "removed", "index")
+
     decisions: str | None = None
     removed: str | None = None
     mode: Literal["remove", "annotate", "rehydrate"] = "remove"

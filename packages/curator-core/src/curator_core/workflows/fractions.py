@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from curator_core import storage
 from curator_core.across import selection
@@ -51,6 +51,8 @@ class TopFraction(Ends):
     What is read and written is said as in `Ends`. What goes is in a table of decisions, in ``decisions/`` of the run
     directory or in the folder ``decisions``, with the text of ``id_column`` where the data have it.
     """
+
+    sure_paths: ClassVar[tuple[str, ...]] = ("decisions",)
 
     column: str
     fraction: float
