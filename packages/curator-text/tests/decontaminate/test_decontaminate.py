@@ -115,6 +115,11 @@ def test_what_is_no_whole_ngram_is_no_overlap(tests: Path, text: str | None) -> 
     assert marked(tests, text) == [{"text": text, "overlap_share": 0.0, "overlaps": []}]
 
 
+def test_a_text_does_not_go_on_in_the_next_document(tests: Path) -> None:
+    begun, rest = PLANET[: PLANET.index("solar")], "solar system? " + FILLER
+    assert [row["overlaps"] for row in marked(tests, begun, rest, FILLER)] == [[], [], []]
+
+
 def test_the_words_decide_and_not_their_numbers(tests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = marked(tests, FILLER, CLIPS, PLANET, KING, FILLER + PLANET)
     # All runs of words have one number.
@@ -339,6 +344,22 @@ def test_a_test_set_without_files_and_one_that_is_too_large_are_refused(tests: P
 def test_parameters_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Decontaminate(test_sets={"a": "a.txt"}, **options)
+
+
+def test_a_report_has_the_largest_shares_and_refuses_parts_about_other_test_sets(tests: Path, tmp_path: Path) -> None:
+    words = CLIPS.split()
+    texts = [f"{' '.join(words[: 14 + number])} {FILLER}" for number in range(14)]
+    stage = Decontaminate(test_sets=school(tests), report_path=str(tmp_path / "report"))
+    for number in range(0, 14, 7):
+        stage.process(batch(*texts[number : number + 7], task_id=f"s-1.{number:05d}"))
+    parts = stage.recorder.outputs
+    stage.finish(parts)
+    (about,) = json.loads((tmp_path / "report" / REPORT).read_text())["test_sets"]
+    assert [round(example["share"] * 40) for example in about["examples"]] == [*range(27, 17, -1)]
+    assert (about["documents"], about["found"], about["examples"][0]["batch"]) == (14, 1, "s-1.00007")
+    tests.write_text(json.dumps(ITEMS[0]))
+    with pytest.raises(UsageError, match="is about other test sets than those that are there now"):
+        Decontaminate(test_sets=school(tests), report_path=str(tmp_path / "report")).finish(parts)
 
 
 # Runs --------------------------------------------------------------------------------------------------------------
