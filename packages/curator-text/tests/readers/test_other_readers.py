@@ -644,3 +644,12 @@ def test_parquet_text_that_is_no_utf8_costs_its_row(tmp_path: Path, dictionary: 
     assert [row["id"] for row in rows] == [1, 3, 4]
     (stage,) = result.summary.stages
     assert (stage.rows_in, stage.rejected) == (4, {"damaged Parquet": 1})
+
+
+def test_records_behind_an_empty_first_member_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc.gz"
+    records = [gzip.compress(warc_record(number, http(page(number))), mtime=0) for number in (1, 2)]
+    path.write_bytes(b"".join([gzip.compress(b"", mtime=0), *records]))
+    got = read_files(WarcRead(), [str(path)])
+    assert len(got.rows) == 2
+    assert [reason for reason, *_ in got.reasons] == ["damaged WARC"]

@@ -119,7 +119,10 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
                 if not passed or _is_whole(raw, found):
                     rest = _bytes_behind(raw, max(found, begin))
                     if rest:
-                        self._damaged(path, rest, "the file ends in a record's first bytes")
+                        at_end = "the file ends in a record's first bytes"
+                        self._damaged(path, rest, at_end if found >= 0 else "no record begins here")
+                        if found < 0:  # the first member of a file may be an empty one, with records behind it
+                            raise _CutShort
                     return
                 # With a length that lies, all the rest of the file was taken for its content.
                 self._damaged(path, found, "the record is shorter than its Content-Length")
