@@ -281,6 +281,7 @@ def check_table(
     met = Counter(one["id"] for one in table)
     decided = {one["id"]: one["decision"] for one in table}
     sizes = Counter(one["witness_id"] for one in table if one["decision"] == "removed")
+    begin: dict[str, tuple[str, int]] = {}
     for one in table:
         name = one["id"]
         if name not in documents:
@@ -289,7 +290,9 @@ def check_table(
         document = documents[name]
         if met[name] > 1:
             violations.add("a document has several rows", f"{name} has {met[name]}")
-        if not str(one["source"]).endswith(document.file) or one["row"] != document.row:
+        # A source is a range of one file, however it is called, and rows of it are counted from its first.
+        begins = begin.setdefault(one["source"], (document.file, document.row - one["row"]))
+        if begins != (document.file, document.row - one["row"]) or one["row"] < 0:
             violations.add("source and row are another's", f"{name}: {one['source']} row {one['row']}")
         if one.get("collection") is not None and one["collection"] != labels[name]["collection"]:
             violations.add("the collection is wrong", f"{name}: {one['collection']} not {labels[name]['collection']}")

@@ -97,7 +97,8 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, help="a folder of unpacked wheels, instead of downloading them")
     options = parser.parse_args()
     wheels = options.sources or unpacked(options.folder / "sources", options.packages.resolve())
-    material = Material(distinct(base_documents(wheels)), functions(wheels))
+    pieces = base_documents(wheels)
+    material = Material(distinct(pieces), sentences(pieces), functions(wheels))
     blocks = [min(options.block, options.documents - start) for start in range(0, options.documents, options.block)]
     if options.base == "real":
         blocks = [options.documents] if options.documents else []
@@ -156,6 +157,22 @@ def distinct(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return chosen
 
 
+def sentences(pieces: list[tuple[str, str]]) -> list[str]:
+    """Sentences that say something of their own: at most one in four of their sequences stands in two others.
+
+    Documentation that programs write is full of "the value to assign to the … property of this …", which is a template too.
+    """
+    every = list(dict.fromkeys(found for _, text in pieces for found in SENTENCE.findall(text)))
+    with multiprocessing.Pool(2) as pool:
+        marks = list(pool.imap(marks_of, every, 2000))
+    count = np.zeros(1 << 28, dtype=np.uint16)
+    for one in marks:
+        count[one] += 1
+    chosen = [text for text, one in zip(every, marks, strict=True) if len(one) > 5 and (count[one] > 2).mean() <= 0.25]
+    random.Random(4).shuffle(chosen)
+    return chosen
+
+
 def functions(root: Path) -> list[str]:
     """Functions of 20 to 80 words from the packages' Python files, at most three in ten of whose sequences repeat others'."""
     files = [path.relative_to(root).as_posix() for path in root.rglob("*.py") if 500 < path.stat().st_size < 60_000]
@@ -191,7 +208,7 @@ def functions_of(path: str) -> list[str]:
 class Material:
     """What documents are made of: real documents, and running text, functions and single words that no real one has taken."""
 
-    def __init__(self, pieces: list[tuple[str, str]], code: list[str]) -> None:
+    def __init__(self, pieces: list[tuple[str, str]], prose: list[str], code: list[str]) -> None:
         # The last quarter is for what is put around copies and into templates.
         self.pieces = pieces[: len(pieces) * 3 // 4]
         rest = [text for _, text in pieces[len(self.pieces) :]]
@@ -199,7 +216,7 @@ class Material:
         self.code_lines = [line for text in code for line in text.split("\n") if line.strip()]
         self.words = [word for text in rest for word in text.split() if word.isalpha() and len(word) > 2]
         self.surroundings = [text for text in rest if len(text) > 2000]
-        self.prose = [word for text in rest for word in " ".join(SENTENCE.findall(text)).split()]
+        self.prose = [word for sentence in prose for word in sentence.split()]
         self.met = Met()
         self.at = {"piece": 0, "code": 0, "prose": 0}
         if min(len(self.pieces), len(code), len(self.words), len(self.surroundings), len(self.prose)) < 2:
@@ -224,7 +241,7 @@ class Material:
         return " ".join(parts)
 
     def paragraph(self, count: int) -> str:
-        """So many words of running text, at most three in ten of whose sequences stand in any other paragraph."""
+        """So many words of running text, at most one in five of whose sequences stands in any other paragraph."""
         while self.at["prose"] + count < len(self.prose):
             start = end = self.at["prose"]
             found = 0
@@ -233,7 +250,7 @@ class Material:
                 end += 1
             self.at["prose"] = end
             text = " ".join(self.prose[start:end])
-            if self.met.share(text) <= 0.3:
+            if self.met.share(text) <= 0.2:
                 self.met.add(text)
                 return text
         sys.exit("error: the packages have too little running text for so many: name fewer, or --base recombined")
@@ -411,8 +428,7 @@ def templates(material: Material, rng: random.Random, count: int) -> list[Templa
         size = 150 if number == 0 else BOILERPLATE[number % len(BOILERPLATE)]
         words = " ".join(SENTENCE.findall(" ".join(rng.choice(material.surroundings) for _ in range(8)))).split()
         while len(words) < size:
-            start = rng.randrange(len(material.prose) // 2)
-            words += material.prose[start : start + size]
+            words += " ".join(SENTENCE.findall(rng.choice(material.surroundings))).split()
         menu = " ".join(rng.sample(MENU, 4))
         boilerplate = f"{menu}\n{' '.join(words)}".split(" ")
         while len(WORD.findall(" ".join(boilerplate))) > size:
