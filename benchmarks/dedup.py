@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -68,9 +69,11 @@ def main() -> None:
     metrics: dict[str, Any] = {"rows_in": facts["documents"]}
     out, run = scratch / "out", scratch / "run"
     command = deduplicate(options.kind, source, out, run, options.workers)
+    used = cpu_seconds()
     wall, summary = timed(command)
     metrics |= {
         "wall_s": round(wall, 2),
+        "cpu_s": round(cpu_seconds() - used, 2),
         "documents_s": round(facts["documents"] / wall),
         "mb_s": round(facts["bytes"] / 1e6 / wall, 1),
         "rows_out": rows_in(out),
@@ -100,6 +103,12 @@ def timed(command: list[str | Path]) -> tuple[float, dict[str, Any]]:
     return wall, json.loads(done.stdout) if done.stdout.strip() else {}
 
 
+def cpu_seconds() -> float:
+    """Processor time of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def rows_in(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.rglob("*.jsonl"))
 
@@ -117,16 +126,22 @@ def copies(source: Path, scratch: Path, workers: int, wall: float) -> dict[str, 
     """The same files copied by a script, and by `curate run`."""
     script, file = scratch / "by_hand.py", scratch / "copy.yaml"
     script.write_text(SCRIPT)
+    used = cpu_seconds()
     by_script, _ = timed([sys.executable, script, source, scratch / "by-script"])
+    script_cpu = cpu_seconds() - used
     file.write_text(COPY.format(source=json.dumps(str(source)), target=json.dumps(str(scratch / "by-run"))))
     curate = Path(sys.executable).with_name("curate")
     command = [curate, "run", file, "--workers", str(workers), "--run-dir", scratch / "copy-run", "--quiet", "--json"]
+    used = cpu_seconds()
     by_run, _ = timed(command)
+    run_cpu = cpu_seconds() - used
     for name in ("by-script", "by-run"):
         shutil.rmtree(scratch / name)
     return {
         "script_s": round(by_script, 2),
         "run_s": round(by_run, 2),
+        "script_cpu_s": round(script_cpu, 2),
+        "run_cpu_s": round(run_cpu, 2),
         "speed_of_script": round(by_script / wall, 3),
         "speed_of_run": round(by_run / wall, 3),
     }

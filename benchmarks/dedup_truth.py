@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -261,7 +260,7 @@ def read(corpus: Path) -> dict[str, Document]:
         name = path.relative_to(corpus / "jsonl").as_posix()
         with path.open("rb") as file:
             for row, line in enumerate(file):
-                one = orjson.loads(line)
+                one = json.loads(line)
                 documents[one["id"]] = Document(one["id"], name, row, one["text"])
     return documents
 
@@ -392,7 +391,7 @@ def check_output(
     for path in sorted(output.rglob("*.jsonl")):
         with path.open("rb") as file:
             for line in file:
-                one = orjson.loads(line)
+                one = json.loads(line)
                 met[one["id"]] += 1
                 if one["id"] not in documents or documents[one["id"]].text != one["text"]:
                     violations.add("a document was written that is not in the input", one["id"])
@@ -534,6 +533,13 @@ def by_label(labels: dict[str, dict[str, Any]], removed: set[str]) -> dict[str, 
     shares = {f"label_{kind}": round(sum(hits) / len(hits), 5) for kind, hits in sorted(found.items())}
     trap = {f"count_{kind}": sum(hits) for kind, hits in sorted(found.items()) if kind.startswith("removed_")}
     return shares | trap | {"families_lost": lost}
+
+
+def report_kept(corpus: Path, output: Path) -> dict[str, Any]:
+    """What the labels say of the documents that another tool wrote."""
+    labels = {one["id"]: one for one in pq.read_table(corpus / "labels.parquet").to_pylist()}
+    kept = {json.loads(line)["id"] for path in output.rglob("*.jsonl") for line in path.read_bytes().splitlines()}
+    return {"documents": len(labels), "rows_out": len(kept), **by_label(labels, set(labels) - kept)}
 
 
 def natural(name: str) -> list[Any]:
