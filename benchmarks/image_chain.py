@@ -42,7 +42,9 @@ def stages(tars: str, out: str, options: argparse.Namespace) -> list[Any]:
     from curator_core.model.engine_facts import RayStageSpecKeys
     from curator_image import ImageReader, ImageWriter
 
-    reader: list[Any] = [ImageReader(tars, size=32 if options.chain == "curation" else 224)]
+    reader: list[Any] = [
+        ImageReader(tars, size=32 if options.chain == "curation" else 224, reject_odd=["wrong extension"])
+    ]
     if options.no_fanout:  # what the fact is worth: without it one worker gets everything of a tar
         source, read, decode = reader[0].decompose()
         reader = [source, read.with_(ray_stage_spec={RayStageSpecKeys.IS_FANOUT_STAGE: False}), decode]

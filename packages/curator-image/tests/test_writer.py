@@ -16,7 +16,7 @@ from PIL import Image
 
 from curator_core.errors import CuratorError, UsageError
 from curator_core.model.task import FileGroupTask, FileRecord
-from curator_image import CaptionToText, ImageBatch, ImageDuplicateRemoval, ImagesToDocuments, ImageWriter
+from curator_image import CaptionToText, ImageBatch, ImagesToDocuments, ImageWriter
 from curator_image.batch import tensor_column
 from curator_image.reading.read import ImageRead
 
@@ -349,20 +349,6 @@ def test_wrong_parameters_are_told() -> None:
 
 
 # Conversions ---------------------------------------------------------------------------------------------------------
-
-
-def test_listed_duplicates_are_dropped_or_kept_alone(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"id": ["b", "x"]}), tmp_path / "ids.parquet")
-    (tmp_path / "ids.txt").write_text("b\nx\n")
-    task = ImageBatch(data=pa.table({"key": ["a", "b", "c"], "bytes": [b"1", b"2", b"3"]}))
-    for ids in ("ids.parquet", "ids.txt"):
-        stage = ImageDuplicateRemoval(ids_path=str(tmp_path / ids))
-        assert stage.process(task).to_pyarrow().column("key").to_pylist() == ["a", "c"]
-        assert stage.recorder.dropped == {"duplicate": 1}
-    kept = ImageDuplicateRemoval(ids_path=str(tmp_path), keep=True).process(task)
-    assert kept.to_pyarrow().column("key").to_pylist() == ["b"]
-    with pytest.raises(UsageError, match="nothere"):
-        ImageDuplicateRemoval(ids_path=str(tmp_path / "ids.parquet"), ids_column="nothere").process(task)
 
 
 def test_images_become_documents_without_their_bytes() -> None:

@@ -23,6 +23,7 @@ _HOME = {
     "DocumentBatch": "model.task",
     "DropColumns": "stages.columns",
     "EmptyTask": "model.task",
+    "ExactDedup": "workflows.exact",
     "FanOut": "model.stage",
     "FileGroupTask": "model.task",
     "FilePartitioning": "stages.files",

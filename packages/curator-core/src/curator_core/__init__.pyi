@@ -60,6 +60,7 @@ from curator_core.worker.adapter import BaseStageAdapter as BaseStageAdapter
 from curator_core.worker.context import RunContext as RunContext
 from curator_core.worker.group import GroupRunner as GroupRunner
 from curator_core.workflow import Workflow as Workflow
+from curator_core.workflows.exact import ExactDedup as ExactDedup
 
 __all__ = [
     "ANY_COLUMNS",
@@ -77,6 +78,7 @@ __all__ = [
     "DocumentBatch",
     "DropColumns",
     "EmptyTask",
+    "ExactDedup",
     "FanOut",
     "FileGroupTask",
     "FilePartitioning",

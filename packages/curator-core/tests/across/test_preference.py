@@ -1,12 +1,8 @@
-import math
-
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from curator_core.across.preference import Preference, ordered
+from curator_core.across.preference import Preference
 from curator_core.errors import UsageError
 
 COLLECTIONS = pa.array(["web", "wiki", "other", "wiki"]).dictionary_encode()
@@ -41,30 +37,15 @@ def test_without_first_the_hash_of_the_text_decides_before_the_place():
     assert encoded([{"highest": "score"}, "first"], table) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("descending", [False, True])
-@given(values=st.lists(st.one_of(st.none(), st.floats(allow_nan=True)), max_size=30))
-def test_numbers_keep_their_order_and_what_is_missing_comes_last(descending, values):
-    found = ordered(pa.chunked_array([pa.array(values, pa.float64())]), descending=descending, what="it")
-
-    def key(value):
-        if value is None or math.isnan(value):
-            return (1, 0.0)
-        return (0, -value if descending else value)
-
-    for one, a in zip(values, found.tolist(), strict=True):
-        for other, b in zip(values, found.tolist(), strict=True):
-            assert (a < b) == (key(one) < key(other))
-
-
-@given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), max_size=30))
-def test_large_whole_numbers_are_not_rounded(values):
-    found = ordered(pa.chunked_array([pa.array(values, pa.int64())]), descending=False, what="it").tolist()
-    there = sorted(value for value in values if value is not None)
-    ranks = sorted(a for a, value in zip(found, values, strict=True) if value is not None)
-    by_rank = dict(zip(there, ranks, strict=True))
-    for a, value in zip(found, values, strict=True):
-        if value is not None and value < 2**63 - 2:
-            assert by_rank[value] == a
+def test_a_score_that_is_whole_in_one_file_and_not_in_another_is_one_score():
+    whole, parts = (
+        Preference.of([{"highest": "score"}], "Test").encode(
+            pa.table({"score": values}), np.zeros(2, np.uint64), COLLECTIONS
+        )
+        for values in ([1, 3], [0.5, 2.5])
+    )
+    keys = [*whole["prefer0"].tolist(), *parts["prefer0"].tolist()]
+    assert [keys.index(key) for key in sorted(keys)] == [1, 3, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -86,5 +67,5 @@ def test_an_order_that_makes_no_sense_is_refused(keep, says):
 
 
 def test_a_score_that_is_text_is_refused_by_name():
-    with pytest.raises(UsageError, match="column 'score' orders documents and must hold numbers, not string"):
+    with pytest.raises(UsageError, match="the score 'score' of keep must hold numbers, not string"):
         encoded([{"highest": "score"}], pa.table({"score": ["a", "b", "c", "d"]}))

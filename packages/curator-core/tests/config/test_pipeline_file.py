@@ -125,6 +125,17 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, wanted: str) -> 
         ("stages:\n  - {Sample: {fraction: 1}, Where: {column: x}}", 2, "one stage for each `-`"),
         ("stages:\n  - 7", 2, "a stage is written `- StageName: {parameter: value}`"),
         ("stages:\n  - Sample: 7", 2, "Sample takes a mapping of parameters"),
+        *(
+            (f"stages:\n  - {item}", line, "the colon after 'Sample' is missing: write `Sample: {key: value}`")
+            for item, line in {
+                "Sample {fraction: 1}": 2,
+                "Sample{fraction: 1}": 2,
+                "Sample fraction: 1": 2,
+                "Sample {}": 2,
+                'Sample {fraction: "1"}': 2,
+                "Sample {fraction: 1,\n      seed: 2}": 3,
+            }.items()
+        ),
         (
             "stages:\n  - Sample: {fraction: 1}\n    with: {batch: 1}",
             3,
@@ -148,6 +159,9 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, wanted: str) -> 
         ),
         ("workflow: {Nothing: {}}", 1, "no workflow 'Nothing'"),
         ("workflow: {curator_core.stages.files.FilePartitioning: {paths: x}}", 1, "is no workflow but"),
+        ("workflow: {ExactDedup: {path: out, reader: {Nothing: {}}}}", 1, "no stage 'Nothing'"),
+        ("workflow: {ExactDedup: {path: out, reader: {Sample: {fracton: 1}}}}", 1, "Sample has no parameter 'fracton'"),
+        ("workflow: {ExactDedup: {path: out, reader: [Sample]}}", 1, "a stage is written"),
         ("name: x\nname: y", 2, "'name' is here twice"),
         ("stages:\n\t- x", 2, "a tab cannot indent YAML"),
         ("stages: [", 1, ""),

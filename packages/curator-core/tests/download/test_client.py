@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from curator_core import UsageError
-from curator_core.download import Client, FetchRules, InOrder, MemorySink, Outcome
+from curator_core.download import Client, FetchRules, InOrder, MemorySink, Outcome, Refused
+from curator_core.download.rules import check_url
 from curator_core.testing.loopback import loopback_only
 
 pytest.importorskip("aiohttp")
+yarl = pytest.importorskip("yarl")
 
 BODY = bytes(range(256)) * 40
 HERE = ["127.0.0.1/32"]
@@ -215,3 +217,13 @@ def test_ctrl_c_while_waiting_cancels_the_download(silent: Any) -> None:
 def test_wrong_rules_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         FetchRules(**wrong)
+
+
+def test_where_only_https_is_allowed_a_redirect_out_of_it_is_refused(serve: Callable[..., Any]) -> None:
+    outcome = fetch(serve(lambda request: request.send(200, BODY)).url("a"), https_only=True)
+    assert (outcome.reason, outcome.http_status) == ("bad url", None)
+    assert "only https is fetched here" in outcome.message
+    for target in ("http://models.example/a", "ftp://models.example/a"):
+        with pytest.raises(Refused, match=r"only https? "):
+            check_url(yarl.URL(target), True, https_only=True)
+    assert check_url(yarl.URL("https://models.example/a"), True, https_only=True) == "models.example"

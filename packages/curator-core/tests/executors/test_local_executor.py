@@ -670,3 +670,87 @@ def test_files_written_by_workers_are_the_same_bytes_twice(tmp_path: Path) -> No
         contents.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert contents[0] == contents[1] == contents[2]
     assert len(contents[0]) == 6
+
+
+# Workers between segments
+
+
+def _over(folder: Path, executor: LocalExecutor, *more: ProcessingStage[Any, Any]) -> None:
+    stages: list[ProcessingStage[Any, Any]] = [s.AddProcess(teardowns=str(folder)), *more]
+    Pipeline(stages).run(executor, initial_tasks=batches(4))
+
+
+@pytest.fixture
+def held() -> Iterator[LocalExecutor]:
+    """An executor that is open, as it is while a workflow runs."""
+    executor = LocalExecutor(workers=1)
+    executor.open()
+    yield executor
+    executor.close()
+
+
+def test_workers_are_kept_for_the_next_segment_while_the_executor_is_open(tmp_path: Path) -> None:
+    executor = LocalExecutor(workers=1)
+    executor.open()
+    try:
+        for _ in range(3):
+            _over(tmp_path, executor)
+        assert len(set(traces(tmp_path, "setup"))) == 1
+        assert len(traces(tmp_path, "setup")) == len(traces(tmp_path, "teardown")) == 3, "stages end with their segment"
+        (worker,) = {int(pid) for pid in traces(tmp_path, "setup")}
+        assert alive(worker)
+    finally:
+        executor.close()
+    assert not alive(worker)
+
+
+def test_the_segments_of_a_run_share_their_workers(tmp_path: Path) -> None:
+    _over(tmp_path, LocalExecutor(workers=1), s.Together(), s.AddProcess(column="again", teardowns=str(tmp_path)))
+    assert len(traces(tmp_path, "setup")) == 2
+    assert len(set(traces(tmp_path, "setup"))) == 1
+
+
+def test_a_worker_of_other_surroundings_is_not_used_again(
+    held: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _over(tmp_path, held)
+    monkeypatch.setenv("SOMETHING", "else")
+    _over(tmp_path, held)
+    monkeypatch.chdir(tmp_path)
+    _over(tmp_path, held)
+    assert len(set(traces(tmp_path, "setup"))) == 3
+
+
+def test_a_worker_that_died_while_it_had_nothing_to_do_is_replaced(held: LocalExecutor, tmp_path: Path) -> None:
+    _over(tmp_path, held)
+    (worker,) = traces(tmp_path, "setup")
+    os.kill(int(worker), signal.SIGKILL)
+    _over(tmp_path, held)
+    assert len(set(traces(tmp_path, "setup"))) == 2
+
+
+def test_no_worker_of_a_segment_that_failed_is_kept(held: LocalExecutor, tmp_path: Path) -> None:
+    with pytest.raises(StageError):
+        _over(tmp_path, held, s.FailIn("process"))
+    (worker,) = traces(tmp_path, "setup")
+    assert not alive(int(worker))
+    _over(tmp_path, held)
+    assert len(set(traces(tmp_path, "setup"))) == 2
+
+
+def test_a_worker_that_holds_much_memory_does_no_other_segment(held: LocalExecutor, tmp_path: Path) -> None:
+    _over(tmp_path, held, Hold(gigabytes=1.2))
+    _over(tmp_path, held)
+    assert len(set(traces(tmp_path, "setup"))) == 2
+
+
+@dataclass
+class Hold(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Leaves memory behind, as a library with a cache of its own does."""
+
+    gigabytes: float = 1.0
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if not hasattr(np, "held_by_a_test"):
+            np.held_by_a_test = np.ones(int(self.gigabytes * (1 << 27)))  # type: ignore[attr-defined]
+        return task

@@ -27,7 +27,7 @@ from curator_core import (
 )
 from curator_core.running.log import write_log
 from curator_core.worker import stage_log
-from curator_core.worker.stage_log import StageLog, working
+from curator_core.worker.stage_log import AT_WORK, StageLog
 
 
 @dataclass
@@ -124,9 +124,10 @@ def test_a_worker_keeps_a_limited_number_of_lines_and_says_so(tmp_path: Path, mo
     monkeypatch.setattr(stage_log, "MOST_LINES", 5)
     log = StageLog(str(tmp_path), "local-0", "warning")
     log.open()
-    with working("Talk"):
-        for number in range(8):
-            print("line", number)
+    AT_WORK.stage = "Talk"
+    for number in range(8):
+        print("line", number)
+    AT_WORK.stage = ""
     print("not a stage's")
     log.close()
     text = "".join(path.read_text() for path in sorted((tmp_path / "log").iterdir()))

@@ -66,5 +66,5 @@ def test_what_nothing_accounts_for_is_what_is_missing_from_the_sum(
 def test_children_that_stream_are_balanced_like_a_list_of_them(made: list[int], items: int, gone: int) -> None:
     total = Amount(made[0])
     for number in made[1:]:
-        total += Amount(number)
+        total = total.plus(Amount(number))
     assert balance(Amount(items), [total], gone=gone) == balance(Amount(items), [Amount(n) for n in made], gone=gone)

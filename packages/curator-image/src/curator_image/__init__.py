@@ -35,6 +35,7 @@ _HOME = {
     "ImagesToDocuments": "convert",
     "NSFWFilter": "nsfw",
     "Picture": "decode.picture",
+    "PixelHash": "decode.pixel_hash",
     "ResolutionFilter": "measures.header",
     "UniformFilter": "measures.pixels",
     "UrlListRead": "download.urls",

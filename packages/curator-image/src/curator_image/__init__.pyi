@@ -8,6 +8,7 @@ from curator_image.convert import ImageDuplicateRemoval as ImageDuplicateRemoval
 from curator_image.convert import ImagesToDocuments as ImagesToDocuments
 from curator_image.decode.picture import Picture as Picture
 from curator_image.decode.pictures import decode_batch as decode_batch
+from curator_image.decode.pixel_hash import PixelHash as PixelHash
 from curator_image.decode.probe import BadImage as BadImage
 from curator_image.decode.probe import probe as probe
 from curator_image.decode.stage import ImageDecode as ImageDecode
@@ -61,6 +62,7 @@ __all__ = [
     "ImagesToDocuments",
     "NSFWFilter",
     "Picture",
+    "PixelHash",
     "ResolutionFilter",
     "UniformFilter",
     "UrlListRead",

@@ -1,62 +1,58 @@
-"""Small stages between images and documents: drop listed duplicates, let pixels go, call the caption text."""
+"""Small stages between images and documents: drop duplicates, let pixels go, call the caption text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 
-from curator_core import storage
-from curator_core.arrow.arrays import array, scalar
+from curator_core.across.apply import ApplyDecisions
+from curator_core.across.lookup import Lookup
+from curator_core.arrow.arrays import scalar
 from curator_core.errors import UsageError, check_free
-from curator_core.model.engine_facts import WorkerMetadata
-from curator_core.model.stage import ProcessingStage
+from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_image.batch import BYTES, CAPTION, KEY, PICTURES, ImageBatch
 
 
 @dataclass(kw_only=True)
-class ImageDuplicateRemoval(ProcessingStage[ImageBatch, ImageBatch]):
-    """Drops the images whose ids a deduplication workflow listed as duplicates.
+class ImageDuplicateRemoval(CompositeStage[ImageBatch, ImageBatch]):
+    """Drops the images that a deduplication removes, or that a list names.
 
-    ``ids_path`` is a Parquet file, a folder of them, or a text file with one id a line; ``ids_column`` is the column there,
-    ``id_column`` the one here. Ids are compared as text. With ``keep=True`` the listed images stay and all others go.
+    ``decisions_path`` is the folder of a table of decisions, such as ``decisions/`` in the run directory of `ExactDedup`.
+    It knows an image by its batch and its place there, so this stage stands directly behind the reader that the decisions
+    were made with. ``ids_path`` is a list of ids instead, from anywhere: a text file of one id a line, JSON lines or
+    Parquet with a column ``ids_column``; ``id_column`` is the column here. With ``keep=True`` these images stay and all
+    others go.
     """
 
-    ids_path: str
+    decisions_path: str | None = None
+    ids_path: str | None = None
     id_column: str = KEY
     ids_column: str = "id"
     keep: bool = False
 
-    _known: frozenset[str] | None = field(default=None, init=False, repr=False, compare=False)
-
     def __post_init__(self) -> None:
-        for name in ("ids_path", "id_column", "ids_column"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise UsageError(f"ImageDuplicateRemoval.{name} must be some text, not {getattr(self, name)!r}")
+        if (self.decisions_path is None) == (self.ids_path is None):
+            raise UsageError(
+                "ImageDuplicateRemoval takes decisions_path, the folder of a table of decisions, or ids_path, a list of ids: "
+                "give one of the two"
+            )
+        for name in ("decisions_path", "ids_path", "id_column", "ids_column"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) and value) and not (value is None and name.endswith("_path")):
+                raise UsageError(f"ImageDuplicateRemoval.{name} must be some text, not {value!r}")
+        if not isinstance(self.keep, bool):
+            raise UsageError(f"ImageDuplicateRemoval.keep must be true or false, not {self.keep!r}")
 
-    def inputs(self) -> list[str]:
-        return [self.id_column]
-
-    def setup(self, worker: WorkerMetadata) -> None:
-        self._known = frozenset(read_ids(self.ids_path, self.ids_column))
-
-    def teardown(self) -> None:
-        self._known = None
-
-    def process(self, task: ImageBatch) -> ImageBatch:
-        if self._known is None:
-            self.setup(WorkerMetadata())
-        assert self._known is not None
-        values = task.to_pyarrow().column(self.id_column).cast(pa.string()).to_pylist()
-        listed = np.fromiter((value in self._known for value in values), bool, len(values))
-        keep = listed if self.keep else ~listed
-        if keep.all():
-            return task
-        self.record_dropped("not listed" if self.keep else "duplicate", int((~keep).sum()))
-        return task.filter(array(keep))
+    def decompose(self) -> list[ProcessingStage[Any, Any]]:
+        if self.decisions_path is not None:
+            return [ApplyDecisions(path=self.decisions_path, mode="removed" if self.keep else "remove", columns=[])]
+        assert self.ids_path is not None
+        how: Literal["inner", "anti"] = "inner" if self.keep else "anti"
+        return [Lookup(table=self.ids_path, on=self.id_column, table_on=self.ids_column, columns=[], how=how)]
 
 
 @dataclass(kw_only=True)
@@ -102,23 +98,3 @@ class CaptionToText(ProcessingStage[ImageBatch, ImageBatch]):
         check_free("CaptionToText", task.column_names, [self.text_column])
         values = task.to_pyarrow().column(self.column)
         return task.append_column(self.text_column, pc.fill_null(values.cast(pa.string()), scalar("")))
-
-
-def read_ids(path: str, column: str) -> list[str]:
-    """The ids in a Parquet file, a folder of Parquet files, or a text file with one a line."""
-    import pyarrow.parquet as pq
-
-    if not path.endswith(".parquet") and not storage.is_folder(path):
-        lines = storage.read_bytes(path).decode("utf-8").split("\n")
-        return [line.rstrip("\r") for line in lines if line.rstrip("\r")]
-    files = [path] if path.endswith(".parquet") and not storage.is_folder(path) else storage.list_files(path)
-    found: list[str] = []
-    for file in files:
-        if not file.endswith(".parquet"):
-            continue
-        with storage.open_input(file) as stream:
-            table = pq.ParquetFile(stream)
-            if column not in table.schema_arrow.names:
-                raise UsageError(f"{file!r} has no column {column!r}; it has {', '.join(table.schema_arrow.names)}")
-            found += table.read([column]).column(0).cast(pa.string()).drop_null().to_pylist()
-    return found

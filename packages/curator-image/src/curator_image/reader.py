@@ -15,6 +15,7 @@ from curator_core.model.task import EmptyTask
 from curator_core.stages.files import checked_paths
 from curator_core.stages.partitioned_reader import made_from
 from curator_image.batch import ImageBatch
+from curator_image.decode.pixel_hash import PixelHash
 from curator_image.decode.stage import DecodeOptions, ImageDecode
 from curator_image.reading.options import ReadOptions
 from curator_image.reading.read import ImageRead
@@ -42,6 +43,9 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
     in one go: see there for ``size``, ``mode``, ``resample``, ``thumb_size``, ``decoder`` and ``detail``. With
     ``decode=False`` put an `ImageDecode` where you like, for example behind filters that need only the header.
 
+    ``pixel_hash=True`` adds a column of that name, by `PixelHash`, which is equal for images of the same pixels:
+    deduplication can compare it.
+
     What is corrupt, cut short, empty, too large or hostile goes to the rejects with its key and a reason. What is merely
     odd (``wrong extension``, ``text not UTF-8``, ``byte order mark``, ``broken json``) is read and noted in ``odd``, unless
     ``reject_odd`` lists it.
@@ -49,6 +53,7 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
 
     paths: str | Sequence[str]
     decode: bool = field(default=True, kw_only=True)
+    pixel_hash: bool = field(default=False, kw_only=True)
     files_per_partition: int = field(default=1, kw_only=True)
     bytes_per_partition: int | str | None = field(default=None, kw_only=True)
     recursive: bool = field(default=True, kw_only=True)
@@ -57,8 +62,9 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
 
     def __post_init__(self) -> None:
         checked_paths("ImageReader.paths", self.paths)
-        if not isinstance(self.decode, bool):
-            raise UsageError(f"ImageReader.decode must be true or false, not {self.decode!r}")
+        for name in ("decode", "pixel_hash"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"ImageReader.{name} must be true or false, not {getattr(self, name)!r}")
         self._check_read_options()
         self.decompose()
 
@@ -72,13 +78,18 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
         given = self.params()
         sources = made_from(given, ImageSources)
         roots = [_root(entry) for entry in ([self.paths] if isinstance(self.paths, str) else self.paths)]
-        read = made_from({**given, "roots": roots}, ImageRead)
+        reading: list[ProcessingStage[Any, Any]] = [made_from({**given, "roots": roots}, ImageRead)]
+        if self.pixel_hash:
+            # DALI decodes to given sizes only.
+            given_here = {**given, "decoder": "auto" if self.decoder == "dali" else self.decoder}
+            reading.append(made_from(given_here, PixelHash))
         if not self.decode:
-            return [sources, read]
+            return [sources, *reading]
         decode = made_from(given, ImageDecode)
         if self.resources.requires_gpu:  # it is for decoding: reading files needs none
-            read, decode = read.with_(resources=Resources()), decode.with_(resources=self.resources)
-        return [sources, read, decode]
+            reading = [stage.with_(resources=Resources()) for stage in reading]
+            decode = decode.with_(resources=self.resources)
+        return [sources, *reading, decode]
 
 
 def _root(entry: str) -> str:

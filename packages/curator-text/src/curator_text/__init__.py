@@ -37,6 +37,7 @@ _HOME = {
     "FineWebEduClassifier": "models",
     "FineWebQualityFilter": "filters.recipes",
     "GeneralCommentToCodeFilter": "filters.code",
+    "FuzzyDedup": "dedup.fuzzy",
     "GlobalShuffle": "shuffle",
     "Gopher": "presets",
     "GopherQualityFilter": "filters.recipes",

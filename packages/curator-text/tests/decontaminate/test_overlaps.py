@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from curator_text.decontaminate.index import TestIndex, _Building
 from curator_text.decontaminate.overlaps import Overlap, Rule, overlap_of
-from curator_text.decontaminate.places import places_of
 from curator_text.decontaminate.test_sets import Item
+from curator_text.dedup.places import places_of
 
 from ..dedup import naive
 

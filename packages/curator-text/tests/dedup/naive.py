@@ -39,19 +39,6 @@ def words(text: str, kind: str = "words") -> list[tuple[str, bool]]:
     return found
 
 
-def spaced(text: str) -> str:
-    """The folded text with one space for all that stands between words."""
-    made: list[str] = []
-    for c in folded(text):
-        point = ord(c)
-        word = point not in LATER and (unicodedata.category(c)[0] == "L" or point in NUMBERS)
-        if word or (point in MARKS and made and made[-1] != " "):
-            made.append(c)
-        elif made and made[-1] != " ":
-            made.append(" ")
-    return "".join(made).strip(" ")
-
-
 def shingles(words: list[tuple[str, bool]], size: int = 3, characters: int = 5) -> list[tuple[int, int]]:
     """First word and word behind the last of each."""
     found = []
@@ -110,4 +97,4 @@ def decide(
     return made
 
 
-__all__ = ["decide", "figures", "folded", "shingles", "spaced", "words"]
+__all__ = ["decide", "figures", "folded", "shingles", "words"]

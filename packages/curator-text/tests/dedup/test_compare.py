@@ -69,18 +69,66 @@ def test_decisions_are_those_of_the_rule(texts: list[str], rule: Rule, data: st.
     check(texts, [7] * len(texts), list(range(len(texts))), rule)
 
 
+@settings(max_examples=400, deadline=None)
+@given(texts=families(), rule=RULES, most=st.integers(1, 4))
+def test_decisions_of_a_large_group_are_those_of_the_rule(texts: list[str], rule: Rule, most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "ROUNDS", 1)
+        patch.setattr(compare, "FIRST", 1)
+        patch.setattr(compare, "MOST", most)
+        patch.setattr(compare, "_MARKS", 100)
+        check(texts, [0] * len(texts), [-number for number in range(len(texts))], rule)
+
+
+def texts_of_a_template(chance: random.Random, count: int) -> list[str]:
+    lexicon = [f"w{number}" for number in range(3000)]
+    template = chance.choices(lexicon, k=120)
+    made = []
+    for _ in range(count):
+        own, share = chance.randrange(20, 80), chance.uniform(0.6, 0.9)
+        part = template[: min(120, round(own * share / (1 - share)))]
+        cut = chance.randrange(len(part) + 1)
+        made.append(" ".join([*part[:cut], *chance.choices(lexicon, k=own), *part[cut:]]))
+    return made
+
+
+def test_pages_of_one_template_are_compared_with_almost_nothing() -> None:
+    texts = texts_of_a_template(random.Random(5), 2000)
+    made = decide(words_of(pa.array(texts)), np.zeros(2000, np.uint64), np.arange(2000))
+    assert (made.witness == -1).all()
+    assert made.compared.sum() < 200
+
+
+@pytest.mark.parametrize("kind", ["nothing_new", "containment", "jaccard"])
+def test_a_large_group_is_decided_as_in_rounds(kind: str) -> None:
+    chance = random.Random(6)
+    texts = texts_of_a_template(chance, 300)
+    for _ in range(600):
+        words = chance.choice(texts).split()
+        for _ in range(chance.randrange(12)):
+            words[chance.randrange(len(words))] = "edited"
+        texts.append(" ".join(words))
+    words, group, order = words_of(pa.array(texts)), np.zeros(900, np.uint64), np.array(chance.sample(range(900), 900))
+    rule = Rule(kind)  # type: ignore[arg-type]
+    one = decide(words, group, order, rule)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "ROUNDS", 1000)
+        other = decide(words, group, order, rule)
+    assert 200 < (one.witness >= 0).sum() < 800
+    for name in ("witness", "jaccard", "containment", "new_words"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.compared.sum() < other.compared.sum() / 10
+
+
 @settings(max_examples=100, deadline=None)
 @given(texts=families(), data=st.data())
 def test_decisions_do_not_depend_on_what_is_decided_beside(texts: list[str], data: st.DataObject) -> None:
     group = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(texts), max_size=len(texts))), np.uint64)
     words, order = words_of(pa.array(texts, pa.string())), np.arange(len(texts))
     together = decide(words, group, order)
-    before = compare.CHUNK
-    try:
-        compare.CHUNK = 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "CHUNK", 1)
         alone = decide(words, group, order)
-    finally:
-        compare.CHUNK = before
     for one, other in zip(
         (together.witness, together.jaccard, together.new_words, together.compared),
         (alone.witness, alone.jaccard, alone.new_words, alone.compared),

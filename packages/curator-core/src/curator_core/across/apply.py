@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curator_core.across.decisions import KEPT, REMOVED, Decisions
+from curator_core.across.inputs import Inputs
 from curator_core.across.roll import rows_of
 from curator_core.arrow.arrays import array, null, scalar, to_numpy
 from curator_core.arrow.row_hash import lineage_numbers
@@ -117,10 +118,13 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def setup(self, worker: WorkerMetadata) -> None:
         self._decisions = Decisions.open(self.path)
+        self._inputs = Inputs.read(self.path)
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         check_free("ApplyDecisions", task.column_names, self.outputs())
         decisions = self._decisions
+        if self._inputs is not None:
+            self._inputs.require_same(task)
         batch = decisions.roll.number_of(task.task_id, task.num_rows)
         if self.mode in ("annotate", "removed"):
             return self._noted(task, decisions.of_batch(batch))

@@ -15,7 +15,7 @@ from curator_core.across.decided import ROLL, decided_rows
 from curator_core.across.digests import digests
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.gather import batch_places
-from curator_core.across.losses import COLLECTIONS, noted, write_collections
+from curator_core.across.inputs import noted, write_inputs
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll
 from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
@@ -77,7 +77,7 @@ def exact_keys(
         chosen = array(rows.astype(np.int64))
         columns["id"] = stage.ids(table).take(chosen)
         columns["collection"] = collections.take(chosen)
-    return noted(pa.table(columns), collections), scoped.high[rows]
+    return noted(pa.table(columns), task, collections), scoped.high[rows]
 
 
 def write_keys(stage: Any, task: DocumentBatch, kind: str, table: pa.Table, places: NDArray[np.uint64]) -> FileRecord:
@@ -90,14 +90,14 @@ def write_keys(stage: Any, task: DocumentBatch, kind: str, table: pa.Table, plac
 
 
 def finish_keys(path: str, outputs: Sequence[FileRecord], kinds: Sequence[str]) -> None:
-    """The manifests of the shuffles of each kind, the roll, and how many documents of which collection there are."""
+    """The manifests of the shuffles of each kind, the roll, and what was read."""
     for kind in kinds:
         folder = storage.join(path, kind)
         records = [record for record in outputs if storage.parent(record.path) == folder]
         finish_partitioned(folder, records)
         if kind == EXACT:
             Roll.of(records).write(storage.join(path, ROLL))
-            write_collections([record.path for record in records], storage.join(path, COLLECTIONS))
+            write_inputs([record.path for record in records], path)
 
 
 def partition_table(task: FileGroupTask) -> pa.Table | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from curator_core import storage
 from curator_core.across.decisions import KEPT, REMOVED, decisions_table, finish_decisions, write_decisions
-from curator_core.across.losses import COLLECTIONS
+from curator_core.across.inputs import INPUTS
 from curator_core.across.roll import Roll
 from curator_core.across.shuffle import partition_pieces
 from curator_core.arrow.arrays import array, null, scalar
@@ -112,6 +112,6 @@ class WriteDecisions(ProcessingStage[FileGroupTask, FileGroupTask]):
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        counts = storage.read_bytes(storage.join(self.keys, COLLECTIONS))
-        storage.write_bytes_atomic(storage.join(self.path, COLLECTIONS), counts)
+        inputs = storage.read_bytes(storage.join(self.keys, INPUTS))
+        storage.write_bytes_atomic(storage.join(self.path, INPUTS), inputs)
         finish_decisions(self.path, outputs, Roll.read(storage.join(self.keys, ROLL)), self.decided_by)

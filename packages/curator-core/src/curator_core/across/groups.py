@@ -16,7 +16,7 @@ as the edges fit the memory, one task solves the rest. Otherwise the rounds end 
 document has either larger neighbours only (it is the smallest of its group), or one neighbour, its smallest; the step that
 writes the members checks that of each document once more, and stops the run if it is not so.
 
-**Memory.** A task holds edges of 16 bytes: the shares of a partition that fit ``memory``/8, and their stars. A document with more
+**Memory.** A task holds edges of 16 bytes: the shares of a partition that fit ``memory``/4, and their stars. A document with more
 neighbours than that is read twice, once for the smallest neighbour and once to tie the others to it. Solving in one task
 needs about six times the bytes of the edges. So with 10⁹ documents that all have an edge, each round reads and writes 16 GB (large
 star: 32 GB) in partitions of 64 MiB; no process holds more than some hundred MiB, whatever their groups look like.
@@ -128,6 +128,7 @@ class Groups(Workflow):
     edges: str
     path: str
     memory: int | str = "512MiB"
+    later = "where the edges do not fit the memory, rounds over them, until one changes nothing or the rest fits"
 
     def __post_init__(self) -> None:
         for name in ("edges", "path"):
@@ -143,7 +144,7 @@ class Groups(Workflow):
         if size <= memory:
             yield Pipeline([AllEdges(path=self.edges), SolveGroups(path=self.path)], name="groups")
             return
-        share = max(_EDGE_BYTES, memory // 8)
+        share = max(_EDGE_BYTES, memory // 4)
         partitions = min(MOST_PARTITIONS, max(_LEAST_PARTITIONS, -(-2 * size // share)))
         before = self.edges
         notes = storage.join(work_dir, "notes")

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from curator_core.across.scores import score_keys
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, nearest
 
 LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
-_SIGN = np.uint64(1 << 63)
 _PLAIN = ("longest", "shortest", "first")
 _WITH_VALUE = ("rank", "highest", "lowest")
 
@@ -101,33 +101,7 @@ class Preference:
             found = pc.index_in(collections, value_set=array(list(rule.collections), pa.string()))
             return to_numpy(pc.fill_null(found, len(rule.collections))).astype(np.uint64)
         values = column_of(table, rule.column)
-        return ordered(values, descending=rule.kind == "highest", what=f"column {rule.column!r}")
-
-
-def ordered(values: pa.ChunkedArray, *, descending: bool, what: str) -> NDArray[np.uint64]:
-    """Numbers as unsigned ones in the same order, or in the opposite one; null and NaN last in both."""
-    kind = values.type
-    if pa.types.is_boolean(kind):
-        values, kind = values.cast(pa.int64()), pa.int64()
-    if pa.types.is_null(kind):
-        return np.full(len(values), LAST)
-    if pa.types.is_unsigned_integer(kind):
-        bits = to_numpy(pc.fill_null(values.cast(pa.uint64()), array([0], pa.uint64())[0])).copy()
-        missing = to_numpy(values.is_null())
-    elif pa.types.is_integer(kind):
-        whole = to_numpy(pc.fill_null(values.cast(pa.int64()), array([0], pa.int64())[0]))
-        bits = whole.view(np.uint64) ^ _SIGN
-        missing = to_numpy(values.is_null())
-    elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        real = to_numpy(pc.fill_null(values.cast(pa.float64()), array([float("nan")], pa.float64())[0]))
-        missing = np.isnan(real)
-        raw = (np.where(missing, 0.0, real) + 0.0).view(np.uint64)  # + 0.0 makes one of the two zeros
-        bits = np.where(raw & _SIGN, ~raw, raw | _SIGN)
-    else:
-        raise UsageError(f"{what} orders documents and must hold numbers, not {kind}")
-    found = ~bits if descending else bits
-    # What is there sorts before what is missing, also where it is the very last value.
-    return np.where(missing, LAST, np.minimum(found, LAST - np.uint64(1)))
+        return score_keys(values, f"the score {rule.column!r} of keep", highest=rule.kind == "highest")
 
 
 def _rule(entry: Any, owner: str) -> Rule:

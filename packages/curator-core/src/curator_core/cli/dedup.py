@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from curator_core.cli import DONE
 from curator_core.errors import CuratorError, UsageError
-from curator_core.formatting import percent
+from curator_core.formatting import count, percent
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
@@ -91,6 +92,46 @@ def fuzzy_command(**given: Any) -> int:
     return _run("fuzzy", "FuzzyDedup", given, {name: given.pop(name) for name in names})
 
 
+@dedup_command.command("show", short_help="Show a removed document beside the one that stays for it.")
+@click.argument("run_dir")
+@click.argument("id")
+@click.option("--json", "as_json", is_flag=True, help="Print what the table says and both documents as JSON.")
+def show_command(run_dir: str, id: str, as_json: bool) -> int:  # noqa: A002 - the name in the usage line
+    """Show the document ID of RUN_DIR, which was removed, and its witness: what both have, and what only one has.
+
+    What only one of them has stands in [brackets]. A document without an id is named SOURCE:ROW, as in the table.
+    """
+    from curator_core.registry import WORKFLOWS, load  # these import pyarrow
+    from curator_core.workflows.pairs import removed_pair, text_of
+
+    folder = _table_of(run_dir)
+    pair = removed_pair(folder, id)
+    if as_json:
+        content = {"decision": pair.decision, "document": pair.document, "witness": pair.witness}
+        click.echo(json.dumps(content, indent=1, ensure_ascii=False, default=str))
+        return DONE
+    settings = _settings_of(folder)
+    column = settings.get("column", "text")
+    texts = [text_of(document, column) for document in (pair.document, pair.witness)]
+    spans = load(WORKFLOWS, settings["workflow"]).spans(*texts, settings)
+    decision = pair.decision
+    click.echo(f"removed: {pair.place}")
+    click.echo(f"stays:   {pair.witness_place}")
+    if decision["copy_of"] is not None:
+        click.echo(f"the removed one is an exact copy of {decision['copy_of_id']!r}, which went for the same document")
+    figures = [
+        f"{decision['containment']:.1%} of its shingles are in the other",
+        f"{decision['jaccard']:.1%} of both in both",
+    ]
+    if decision["new_words"] is not None:
+        figures.append(f"at most {decision['new_words']} new words in 25")
+    click.echo(f"rule:    {decision['rule']}: {', '.join(figures)}")
+    for title, text, pieces in zip(("removed", "stays"), texts, spans, strict=True):
+        click.echo(f"\n--- {title} ---")
+        click.echo("".join(_piece(text[start:end], shared) for start, end, shared in pieces))
+    return DONE
+
+
 @dedup_command.command("rethreshold", short_help="Decide again by stricter limits, without comparing again.")
 @click.argument("run_dir")
 @click.argument("out")
@@ -104,7 +145,8 @@ def rethreshold_command(run_dir: str, out: str, threshold: float | None, max_new
     from curator_core.across.rethreshold import rethreshold  # imports pyarrow
 
     made = rethreshold(_table_of(run_dir), out, threshold=threshold, max_new_words=max_new_words)
-    click.echo(f"{out}: {made.removed:,} documents go, for {made.kept:,} that stay")
+    go, stay = ("goes" if made.removed == 1 else "go"), ("stays" if made.kept == 1 else "stay")
+    click.echo(f"{out}: {count(made.removed, 'document')} {go}, for {made.kept:,} that {stay}")
     return DONE
 
 
@@ -170,6 +212,20 @@ def _table_of(run_dir: str) -> str:
     raise UsageError(
         f"{run_dir!r} holds no table of decisions: give the run directory of a deduplication, or its folder decisions"
     )
+
+
+def _settings_of(folder: str) -> dict[str, Any]:
+    from curator_core.across.decisions import Decisions  # imports pyarrow
+
+    return Decisions.open(folder).settings
+
+
+def _piece(text: str, shared: bool) -> str:
+    """A piece of a text; what the other has not in brackets, and in colour where there is one."""
+    if shared or not text.strip():
+        return text
+    inner = text.rstrip()
+    return click.style(f"[{inner}]", fg="yellow") + text[len(inner) :]
 
 
 def _show_collections(run_dir: str) -> None:

@@ -13,6 +13,7 @@ run_dir: runs/clean
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 import sys
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from curator_core import storage
 from curator_core.config.build import ParameterError, build, build_stage, checked, load_executor, load_stage
-from curator_core.config.yaml_file import FileError, Where, YamlFile, parse_value, read_yaml
+from curator_core.config.yaml_file import FileError, Where, YamlFile, colon_missing, parse_value, read_yaml
 from curator_core.errors import CuratorError, UsageError, nearest
 from curator_core.registry import WORKFLOWS, load
 from curator_core.running.options import RunOptions
@@ -184,7 +185,7 @@ class _Build:
     def entry(self, item: Any, where: Where) -> _Entry | None:
         """A list item as name, parameters and settings."""
         if isinstance(item, str):
-            return _Entry(item, {}, {}, where)
+            return None if self.lacks_colon(item, where) else _Entry(item, {}, {}, where)
         if not isinstance(item, dict) or not item:
             self.wrong("a stage is written `- StageName: {parameter: value}`", where)
             return None
@@ -196,6 +197,8 @@ class _Build:
         if len(names) != 1 or not isinstance(name, str):
             self.wrong(f"one stage for each `-`, with nothing beside it but `with:`; here are {names}", where)
             return None
+        if self.lacks_colon(name, (*where, name)):
+            return None
         params = {} if item[name] is None else item[name]
         extra = item.get("with") or {}
         for key, part in ((name, params), ("with", extra)):
@@ -205,6 +208,13 @@ class _Build:
         maybe = _maybe_paths(name)
         params = {key: _relocated(key, value, self.folder, maybe) for key, value in params.items()}
         return _Entry(name, params, extra, where)
+
+    def lacks_colon(self, name: str, where: Where) -> bool:
+        """Whether the name of a stage has parameters in it: in ``- Stage {a: 1}``, YAML takes ``Stage {a`` for the key."""
+        word, *rest = name.replace("{", " { ").split() or [name]
+        if rest:
+            self.wrong(colon_missing(word), where)
+        return bool(rest)
 
     def stage(self, entry: _Entry) -> list[ProcessingStage[Any, Any]]:
         place = (*entry.where, entry.name)
@@ -250,11 +260,15 @@ class _Build:
         entry = self.entry(item, ("workflow",))
         if entry is None:
             return None
-        self.apply_settings([entry])
         try:
             cls = load(WORKFLOWS, entry.name)
             if not (isinstance(cls, type) and issubclass(cls, Workflow)):
                 raise UsageError(f"{entry.name!r} is no workflow but {cls!r}")
+            inner = self.inner_stages(cls, entry)
+            self.apply_settings([entry, *inner.values()])
+            entry.params |= {key: stage for key, part in inner.items() for stage in self.stage(part)}
+            if self.errors:
+                return None
             made = build(cls, entry.name, entry.params)
         except ParameterError as error:
             self.wrong(str(error), ("workflow", entry.name, error.parameter or ""))
@@ -264,6 +278,16 @@ class _Build:
             return None
         assert isinstance(made, Workflow)
         return made
+
+    def inner_stages(self, workflow: type[Workflow], entry: _Entry) -> dict[str, _Entry]:
+        """The parameters of a workflow that are stages, such as its reader, written as items of `stages:` are."""
+        found = {}
+        for key, parameter in inspect.signature(workflow).parameters.items():
+            if "ProcessingStage" in str(parameter.annotation) and entry.params.get(key) is not None:
+                part = self.entry(entry.params[key], ("workflow", entry.name, key))
+                if part is not None:
+                    found[key] = part
+        return found
 
     def apply_settings(self, entries: Sequence[_Entry]) -> None:
         """Put ``stage.parameter=value`` into the parameters; ``Name#2`` is the second stage of a name."""

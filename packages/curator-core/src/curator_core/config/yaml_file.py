@@ -72,6 +72,9 @@ def parse_value(text: str) -> Any:
     return read_yaml(text, "value").value
 
 
+_WORD_AND_BRACE = re.compile(r"\s*(?:- +)?([A-Za-z_][\w.]*) *\{")
+
+
 class _Loader(yaml.SafeLoader):
     """Safe tags only, with the scalars of YAML 1.2."""
 
@@ -191,10 +194,29 @@ def _plain_words(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.Mark
     if "could not find expected ':'" in problem and error.context_mark is not None:
         word = text.splitlines()[error.context_mark.line].strip()
         return f"the colon is missing: write `{word}:` for a key, or `{word}: value`", error.context_mark
+    if mark is not None and (name := _word_before_brace(text, mark.line)):
+        return colon_missing(name), mark
     if "mapping values are not allowed here" in problem:
         return _unexpected_colon(text, mark), mark
     context = f" ({error.context})" if error.context else ""
     return f"{problem}{context}", mark
+
+
+def colon_missing(word: str) -> str:
+    """The message for ``Name {key: value}``."""
+    return f"the colon after {word!r} is missing: write `{word}: {{key: value}}`"
+
+
+def _word_before_brace(text: str, line: int) -> str | None:
+    """The word of ``- Word {`` in this line or, where the brace is still open, in one above it."""
+    lines = text.splitlines()[: line + 1]
+    for above, content in enumerate(reversed(lines)):
+        found = _WORD_AND_BRACE.match(content)
+        if found and (not above or "}" not in content):
+            return found[1]
+        if above and "}" in content:
+            break
+    return None
 
 
 def _unexpected_colon(text: str, mark: yaml.Mark | None) -> str:

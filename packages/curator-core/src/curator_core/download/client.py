@@ -232,7 +232,7 @@ class Client:
         status: int | None = None
         for _ in range(self.rules.max_redirects + 1):
             try:
-                host = check_url(here, self._private)
+                host = check_url(here, self._private, https_only=self.rules.https_only)
                 # The place at the host first: a request that waits for a slow host takes no place from the others.
                 async with self._hosts[host]:
                     while (pause := self._pauses.get(host, 0.0) - time.monotonic()) > 0:

@@ -87,6 +87,7 @@ class FetchRules:
     max_bytes: int | None = None
     max_redirects: int = 5
     allow_private: bool | Sequence[str] = False
+    https_only: bool = False
     respect_opt_out: bool = True
     user_agent: str = "curator/0.1"
 
@@ -126,7 +127,7 @@ class FetchRules:
             raise UsageError(f"allow_private must list networks such as '10.0.0.0/8': {error}") from error
 
 
-def check_url(url: Any, private: bool | Sequence[Network]) -> str:
+def check_url(url: Any, private: bool | Sequence[Network], *, https_only: bool = False) -> str:
     """The host of a `yarl.URL` that may be fetched; `Refused` for any other.
 
     A host given as a number is judged here; a name is judged when it has been resolved. It is the parsed address that
@@ -134,6 +135,8 @@ def check_url(url: Any, private: bool | Sequence[Network]) -> str:
     """
     if url.scheme not in ("http", "https"):
         raise Refused(Reason.BAD_URL, f"the scheme is {url.scheme!r}, and only http and https are fetched")
+    if https_only and url.scheme != "https":
+        raise Refused(Reason.BAD_URL, f"it leads to {str(url)!r}, and only https is fetched here")
     host = str(url.raw_host or "")
     if not host or any(char.isspace() for char in host):
         raise Refused(Reason.BAD_URL, f"{host!r} is not a host" if host else "there is no host in it")

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -81,8 +82,10 @@ class _Process:
 
 
 def surroundings() -> object:
-    """What a worker has from its start: where modules are found, and the environment."""
-    return list(sys.path), dict(os.environ)
+    """What a worker has from its start: where modules are found, the working folder, the environment, and the thread that
+    started it, with which the kernel ends it.
+    """
+    return threading.get_ident(), list(sys.path), os.getcwd(), dict(os.environ)  # noqa: PTH109 - only compared
 
 
 class Spares:
@@ -147,6 +150,8 @@ class _Worker:
     asked: bool = False  # to give back; nothing is sent before it has answered
     spent: bool = False  # it has nothing to give back, and has not got through anything since
     late: protocol.CurrentCall | None = None  # the call for which it was ended
+    spare: bool = False  # it has done another segment before
+    setting_up: bool = False
 
     @property
     def connection(self) -> Connection:
@@ -214,12 +219,13 @@ class Pool:
         card = self.cards.pop(0) if self.cards else None
         spare = self.spares.take() if self.spares is not None else None
         process = spare or _Process.start(card)
-        self.workers.append(worker := _Worker(self.started, process, card))
+        self.workers.append(worker := _Worker(self.started, process, card, spare=spare is not None))
         self.started += 1
-        if self.node_ready or len(self.workers) == 1:
+        if self.node_ready or not any(other.setting_up for other in self.workers):
             self._set_up(worker)
 
     def _set_up(self, worker: _Worker) -> None:
+        worker.setting_up = True
         first = not self.node_ready  # the others come when it is ready
         share = max(1, int(available_cpus()) // self.size)
         self._send(worker, protocol.SetUp(self.packed, first, f"local-{worker.number}", share))
@@ -233,20 +239,20 @@ class Pool:
         for worker in self.workers:
             self._send(worker, protocol.Rest())
         failure: BaseException | None = None
-        rested = []
+        rested: list[_Worker] = []
+        large: list[_Worker] = []
         for worker in self.workers:
             with contextlib.suppress(EOFError, OSError):
                 while not isinstance(message := protocol.receive(worker.connection), protocol.Resting):
                     if isinstance(message, protocol.Failed):
                         failure = failure or unpacked_error(message.error)
-                rested.append(worker)
+                (large if message.large or self.spares is None else rested).append(worker)
         if failure is not None:
             raise failure
         if self.spares is not None:
             self.spares.add([worker.process for worker in rested])
             self.workers = [worker for worker in self.workers if worker not in rested]
-        else:
-            stop_all([worker.process for worker in rested])
+        stop_all([worker.process for worker in large])
 
     def _kill_all(self) -> None:
         kill_all([worker.process for worker in self.workers])
@@ -409,7 +415,7 @@ class Pool:
         self.workers.remove(worker)
         if self.cards is not None and worker.card is not None:
             self.cards.append(worker.card)
-        if not worker.ready:
+        if not worker.ready and not worker.spare:  # a spare one may have died while it had nothing to do
             raise WorkerDied(
                 f"a worker ended while its stages were being set up ({_how(code)}): set-up itself crashes or needs more "
                 "memory than there is; run with workers=0 to see where"

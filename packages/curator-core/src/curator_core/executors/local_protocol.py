@@ -130,7 +130,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Resting:
-    """The answer to `Rest`."""
+    """The answer to `Rest`; ``large``: the worker holds so much memory that another should do the next segment."""
+
+    large: bool = False
 
 
 @dataclass(frozen=True, slots=True)

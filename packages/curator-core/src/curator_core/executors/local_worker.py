@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Sources that are quick are reported together.
 REPORT_SECONDS = 0.05
+# A worker that holds more than this when its stages were torn down does no other segment.
+KEEP_BYTES = 1 << 30
 
 
 class Terminated(SystemExit):
@@ -69,7 +71,7 @@ class _Worker:
                 if isinstance(message, protocol.SetUp):
                     self._set_up(message)
                     self._work_segment()
-                self._answer(protocol.Resting())
+                self._answer(protocol.Resting(_is_large()))
         except Exception as error:
             self._fail(error)
         finally:
@@ -236,6 +238,21 @@ class _Inbox:
             if isinstance(self._waiting[-1], Source):
                 back.append(self._waiting.pop().index)
         return back[::-1]
+
+
+def _is_large() -> bool:
+    """Whether this process holds on to much memory though its stages were torn down, as where a library caches a model."""
+    import gc
+
+    import pyarrow as pa
+
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - there is nothing to join
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") > KEEP_BYTES
+    except OSError:  # no Linux
+        return False
 
 
 def _encoded(result: Any) -> bytes:

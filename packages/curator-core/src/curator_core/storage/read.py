@@ -32,6 +32,9 @@ _VERSION_KEYS = (
     "created",
 )
 
+# Reading a file of so many bytes takes less time than mapping it, and the pages that are touched then, do.
+_SMALL = 1 << 16
+
 
 def open_input(path: AnyPath) -> BinaryIO:
     """A file opened for reading bytes, seekable."""
@@ -43,11 +46,14 @@ def open_input(path: AnyPath) -> BinaryIO:
 
 
 def open_arrow(path: AnyPath) -> pa.NativeFile:
-    """A file for Arrow to read from; one on this machine is mapped into memory, so that only what is looked at is read."""
+    """A file for Arrow to read from; a large one on this machine is mapped, so that only what is looked at is read."""
     with explained("read", path):
-        if is_local(path):
-            return pa.memory_map(local_path(path))
-        return pa.PythonFile(open_input(path), mode="r")
+        if not is_local(path):
+            return pa.PythonFile(open_input(path), mode="r")
+        with Path(local_path(path)).open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size <= _SMALL:
+                return pa.BufferReader(file.read())
+        return pa.memory_map(local_path(path))
 
 
 def read_bytes(path: AnyPath) -> bytes:

@@ -44,7 +44,7 @@ from curator_core.worker.context import RunContext
 from curator_core.worker.merge import CountingMembers, MergeMembers, MergeTask
 from curator_core.worker.messages import brief, file_of, kind_of, message_of, place_of, reason_of, user_traceback
 from curator_core.worker.poison import find_poison
-from curator_core.worker.stage_log import working
+from curator_core.worker.stage_log import AT_WORK
 
 R = TypeVar("R")
 
@@ -90,7 +90,7 @@ class BaseStageAdapter:
         except Exception as error:
             raise StageError(self.name, reason_of(error), hook=what, details=user_traceback(error)) from error
 
-    def _work(self, call: Callable[[], R], tasks: Sequence[Task[Any]] = (), spent: float = 0.0) -> R:
+    def _work(self, call: Callable[..., R], *arguments: Any, tasks: Sequence[Task[Any]] = (), spent: float = 0.0) -> R:
         """Run code of the stage. `sys.exit()` in it is an error like any other: a stage does not end the run.
 
         ``spent``: how many seconds of its limit the stage has had for these tasks already.
@@ -98,9 +98,9 @@ class BaseStageAdapter:
         if tasks and self.calls is not None:
             limit = self.stage.task_timeout_s
             self.calls.begin(self.name, tasks, None if limit is None else max(0.001, limit * len(tasks) - spent))
+        before, AT_WORK.stage = AT_WORK.stage, self.name
         try:
-            with working(self.name):
-                return call()
+            return call(*arguments)
         except SystemExit as stop:
             # What an engine or a handler of a signal raises to end the process has a class or attributes of its own.
             if type(stop) is not SystemExit or vars(stop):
@@ -108,6 +108,7 @@ class BaseStageAdapter:
             code = "" if stop.code is None else repr(stop.code)
             raise RuntimeError(f"the stage called sys.exit({code})").with_traceback(stop.__traceback__) from None
         finally:
+            AT_WORK.stage = before
             if tasks and self.calls is not None:
                 self.calls.end()
 
@@ -149,8 +150,10 @@ class BaseStageAdapter:
     # One call of a map -------------------------------------------------------------------------------------------
 
     def _run(self, batch: list[Task[Any]]) -> Iterator[Task[Any]]:
-        # Counted before the call: a stage that cuts its input short must not pass for one that was given less.
-        given = [amount_of(task) for task in batch]
+        # Counted before the call: a stage that cuts its input short must not pass for one that was given less. One batch of
+        # rows is the usual case, and a number says it all.
+        rows = batch[0].num_items if len(batch) == 1 and batch[0].unit == ROWS else None
+        given = [amount_of(task) for task in batch] if rows is None else []
         started = time.perf_counter()
         failure: Exception | None = None
         try:
@@ -158,30 +161,29 @@ class BaseStageAdapter:
         except Exception as error:
             failure = error
         if failure is not None:  # outside the handler: what fails from here on has not happened because of it
-            yield from self._recover(batch, given, failure)
+            yield from self._recover(batch, [Amount(rows)] if rows is not None else given, failure)
             return
         seconds = time.perf_counter() - started
         task, result = batch[0], results[0]
         if (
-            len(batch) == 1
+            rows is not None
             and isinstance(result, Task)
-            and result.unit == given[0].unit
-            and result.num_items == given[0].items
+            and result.unit == ROWS
+            and result.num_items == rows
             and self.stage.__dict__.get("_recorder") is None
         ):
             # The usual case has nothing to balance: as much came out as went in, and nothing was recorded.
-            rows = given[0].items
             yield self._continue_as(task, result, StagePerfStats(self.name, seconds, 1, rows, rows), [])
         else:
-            yield from self._account(batch, given, results, seconds)
+            yield from self._account(batch, [Amount(rows)] if rows is not None else given, results, seconds)
 
     def _call(self, batch: list[Task[Any]]) -> Sequence[Any]:
         self._reset_recorder()
         if not self._batched:
-            return [self._work(lambda: self.stage.process(batch[0]), batch)]
+            return [self._work(self.stage.process, batch[0], tasks=batch)]
         if len(batch) > 1:
             object.__setattr__(self.stage, "_call", CallRecorder(self.name, batch))
-        results = self._work(lambda: self.stage.process_batch(batch), batch)
+        results = self._work(self.stage.process_batch, batch, tasks=batch)
         if not isinstance(results, (list, tuple)) or len(results) != len(batch):
             length = len(results) if isinstance(results, (list, tuple)) else f"no list but {type(results).__name__}"
             raise AccountingError(
@@ -242,7 +244,7 @@ class BaseStageAdapter:
     ) -> None:
         """Put the rows in and out into ``perf``, or raise where they do not add up."""
         if quarantined:  # the call was given the others
-            given = replace(given, items=given.items + quarantined)
+            given = given._replace(items=given.items + quarantined)
         gone = perf.rows_dropped + perf.rows_rejected
         sums = balance(given, made, gone=gone, read=read, quarantined=quarantined, fans_out=self._fans_out)
         perf.rows_in, perf.rows_out, perf.quarantined = sums.rows_in, sums.rows_out, quarantined
@@ -336,7 +338,7 @@ class BaseStageAdapter:
             lost = max(0, given.items - sum(amount.items for amount in made.amounts.values()) - gone)
         # What a stage has read before it failed says nothing of what its input holds.
         read = recorder.read if failure is None else None
-        rest = replace(given, items=given.items - lost)
+        rest = given._replace(items=given.items - lost)
         self._balance(task, perf, rest, list(made.amounts.values()), read, lost, "nothing came out")
         outputs = [*task._outputs, *((self.name, record) for record in recorder.outputs)]
         children = made.count + (failure is not None)
@@ -392,7 +394,7 @@ class BaseStageAdapter:
         """A part of the work on one task: its time is added to what the parts before it took, the limit is one."""
         started = time.perf_counter()
         try:
-            return self._work(call, [task], perf.process_time)
+            return self._work(call, tasks=[task], spent=perf.process_time)
         finally:
             perf.process_time += time.perf_counter() - started
 
@@ -403,7 +405,7 @@ class BaseStageAdapter:
             self._reset_recorder()
             started = time.perf_counter()
             try:
-                result = self._work(lambda: self.stage.process(cast(Any, members)), [task])
+                result = self._work(self.stage.process, members, tasks=[task])
             except FATAL:
                 raise
             except Exception as error:
@@ -572,8 +574,7 @@ class BaseStageAdapter:
 
     def _reset_recorder(self) -> None:
         """Forget what was recorded: what an attempt that failed has recorded would be counted twice."""
-        object.__setattr__(self.stage, "_recorder", None)
-        object.__setattr__(self.stage, "_call", None)
+        self.stage.__dict__.update(_NOTHING_RECORDED)
 
     def _take_recorders(self, tasks: int) -> Sequence[Recorder]:
         """What the stage has recorded of each of the tasks of its last call."""
@@ -647,14 +648,17 @@ class _Made:
         self.count += 1
         amount = amount_of(child)
         before = self.amounts.get(amount.unit)
-        self.amounts[amount.unit] = amount if before is None else before + amount
+        self.amounts[amount.unit] = amount if before is None else before.plus(amount)
 
 
 def amount_of(task: Task[Any]) -> Amount:
     """How much a task holds."""
+    if task.unit == ROWS:  # first, because it is the usual case and `isinstance` of an abstract class is slow
+        return Amount(task.num_items)
     files = task.records if isinstance(task, FileGroupTask) else ()
     return Amount(task.num_items, task.unit, sum(record.rows for record in files) if files else None)
 
 
 _NOTHING = Recorder()
+_NOTHING_RECORDED = {"_recorder": None, "_call": None}
 _END: Any = object()

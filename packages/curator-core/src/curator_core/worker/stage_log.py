@@ -16,7 +16,6 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
 from typing import Any, TextIO
 
 from curator_core import storage
@@ -29,19 +28,15 @@ MOST_CHARACTERS = 2_000
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-# The stage whose code is running in this process; nothing is kept while there is none.
-_stage = ""
+
+class _AtWork:
+    """The stage whose code is running in this process: what is printed and logged meanwhile is the stage's."""
+
+    stage = ""  # nothing is kept while there is none
 
 
-@contextlib.contextmanager
-def working(stage: str) -> Iterator[None]:
-    """Says that what is printed and logged from now on is the stage's."""
-    global _stage  # noqa: PLW0603 - one worker runs one stage at a time
-    before, _stage = _stage, stage
-    try:
-        yield
-    finally:
-        _stage = before
+# Set around every call of a stage, which is why it is an attribute: anything more would cost as much as a small stage.
+AT_WORK = _AtWork()
 
 
 class StageLog:
@@ -94,13 +89,13 @@ class StageLog:
 
     def add(self, level: str, text: str) -> None:
         """A line of the stage that is at work."""
-        if not _stage or not text.strip():
+        if not AT_WORK.stage or not text.strip():
             return
         if self._kept >= MOST_LINES:
             self._more += 1
             return
         self._kept += 1
-        self._lines.append(self._line(_stage, level, text[:MOST_CHARACTERS]))
+        self._lines.append(self._line(AT_WORK.stage, level, text[:MOST_CHARACTERS]))
         if len(self._lines) >= LINES_A_FILE:
             self.flush()
 
@@ -147,16 +142,16 @@ class _Tee:
 
     def write(self, text: str) -> int:
         # Where nobody reads the run's output any more (``| head``), that is no fault of the rows at work.
-        with contextlib.suppress(BrokenPipeError) if _stage else contextlib.nullcontext():
+        with contextlib.suppress(BrokenPipeError) if AT_WORK.stage else contextlib.nullcontext():
             self._stream.write(text)
-        if _stage:
+        if AT_WORK.stage:
             *lines, self._part = (self._part + text).split("\n")
             for line in lines:
                 self._log.add(self._level, line)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(BrokenPipeError) if _stage else contextlib.nullcontext():
+        with contextlib.suppress(BrokenPipeError) if AT_WORK.stage else contextlib.nullcontext():
             self._stream.flush()
 
     def writelines(self, lines: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from curator_image.decode.picture import Picture
 from curator_image.decode.pictures import CpuDecoder, Decoded, Decoder, cpu_decoder, decode_batch
+from curator_image.decode.pixel_hash import PixelHash
 from curator_image.decode.probe import BadImage, Header, probe
 from curator_image.decode.stage import ImageDecode
 
@@ -15,6 +16,7 @@ __all__ = [
     "Header",
     "ImageDecode",
     "Picture",
+    "PixelHash",
     "cpu_decoder",
     "decode_batch",
     "probe",

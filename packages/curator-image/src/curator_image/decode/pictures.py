@@ -130,6 +130,13 @@ class CpuDecoder:
         for picture, target in zip(wanted, into, strict=True):
             draw(pixels, picture, target, resize, original)
 
+    def full_size(self, data: bytes) -> Pixels:
+        """All pixels of an image, upright, as RGB."""
+        header = probe(data, max_pixels=self.max_pixels, max_side=self.max_side, check_end=False)
+        if header.format != "jpeg":
+            check_closed(header.format, data)
+        return self._pixels(data, header, 1)
+
     def _pixels(self, data: bytes, header: Header, scale: int) -> Pixels:
         if self.turbo and header.format == "jpeg" and header.channels in (1, 3):
             return upright(_turbo(data, header, scale), header.orientation)

@@ -6,19 +6,17 @@ missing, and raise `ModelNotFound` with the command to type and the folder to us
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import socket
-import tempfile
-import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curator_core.download import Client, FetchRules, fetch_file
 from curator_core.errors import CuratorError, MissingDependency, UsageError
 
 # Weights that need no unpickling; a repository without them is refused, with a hint how to convert it.
@@ -234,15 +232,6 @@ def _checked(path: Path, expected: str | None) -> Path:
     return path
 
 
-class HttpsRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https alone. Its certificates see to it that no service inside can answer."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if not newurl.startswith("https://"):
-            raise urllib.error.URLError(f"it redirects to {newurl!r}, and models are fetched over https only")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 def _fetch(file: HubFile) -> Path:
     url = file.model
     folder = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16]
@@ -252,27 +241,29 @@ def _fetch(file: HubFile) -> Path:
         return target
     if not url.startswith("https://"):
         raise UsageError(f"a model is fetched over https only, not from {url!r}: download it and give its path")
+    by_hand = f"put it at {str(target)!r}, or anywhere else and give that path as the model"
+    # The user has named this file, so what a site says of training does not count.
+    rules = FetchRules(
+        timeout_s=None, idle_timeout_s=60.0, max_bytes=_MAX_DOWNLOAD, https_only=True, respect_opt_out=False
+    )
     try:
-        with urllib.request.build_opener(HttpsRedirects()).open(url, timeout=60) as answer:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=folder)
-            try:
-                with os.fdopen(handle, "wb") as out:
-                    total = 0
-                    while block := answer.read(1 << 20):
-                        total += len(block)
-                        if total > _MAX_DOWNLOAD:
-                            raise ModelNotFound(f"{url} is larger than {_MAX_DOWNLOAD >> 30} GiB: not a model head")
-                        out.write(block)
-                _checked(Path(temporary), file.sha256)
-                Path(temporary).replace(target)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    Path(temporary).unlink()
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ModelNotFound(
-            f"{url} is not on this machine and could not be downloaded: {error}\n"
-            f"Download it on a machine with a network and put it at {str(target)!r}, "
-            "or anywhere else and give that path as the model."
+        client = Client(rules)
+    except MissingDependency as error:
+        raise MissingDependency(
+            f'fetching {url} needs aiohttp: pip install "curator-image[download]", or download it and {by_hand}'
         ) from error
-    return target
+    try:
+        outcome = fetch_file(client, url, target)
+    finally:
+        client.close()
+    if outcome is not None and not outcome.ok:
+        raise ModelNotFound(
+            f"{url} is not on this machine and could not be downloaded: {outcome.reason}"
+            f"{': ' if outcome.message else ''}{outcome.message}\n"
+            f"Download it on a machine with a network and {by_hand}."
+        )
+    try:
+        return _checked(target, file.sha256)
+    except ModelNotFound:
+        target.unlink(missing_ok=True)  # it has just come, so nobody has put it there by hand
+        raise

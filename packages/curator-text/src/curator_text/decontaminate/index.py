@@ -21,8 +21,8 @@ import pyarrow as pa
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import UsageError
 from curator_core.formatting import size
-from curator_text.decontaminate.places import Places, joined_words, places_of
 from curator_text.decontaminate.test_sets import Item, TestSet, items_of
+from curator_text.dedup.places import Places, joined_words, places_of
 from curator_text.dedup.words import Bools, Hashes, Ints, Words, blocks_of, spans_of, word_numbers
 
 # What a word counts, and a character of a script without spaces.

@@ -13,7 +13,6 @@ documents with others are folded by `fold`, which is the definition.
 from __future__ import annotations
 
 import functools
-import re
 import unicodedata
 
 import numpy as np
@@ -27,26 +26,19 @@ SPACELESS = 4  # of a script that puts no spaces between words: a word of its ow
 REWRITE = 8  # folded to as many bytes of UTF-8 as it has: `rewrites`
 FOLD = 16  # a document that has it is folded by `fold`
 
+_GAP, _DROPPED = 1, 2
+
 
 def fold(text: str) -> str:
     """The form of a text in which words are compared."""
-    text = _ignorable().sub("", text)
-    text = _later().sub(" ", text)
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    found = _outside()[points]
+    if found.any():
+        points = np.where(found == _GAP, np.uint32(0x20), points)[found != _DROPPED]
+        text = points.tobytes().decode("utf-32-le", "surrogatepass")
     for form in ("NFD", "NFKC"):
         text = unicodedata.normalize(form, text).casefold()
     return unicodedata.normalize("NFKC", text)
-
-
-def nfc(text: str) -> str:
-    """The text in NFC, by the tables of Unicode 15.0 on every version of Python."""
-    if text.isascii() or (unicodedata.is_normalized("NFC", text) and not _later().search(text)):
-        return text
-    # What later versions compose is left as it is, by keeping it apart.
-    pieces, done = [], 0
-    for found in _later().finditer(text):
-        pieces += [unicodedata.normalize("NFC", text[done : found.start()]), found.group()]
-        done = found.end()
-    return "".join((*pieces, unicodedata.normalize("NFC", text[done:])))
 
 
 @functools.cache
@@ -68,13 +60,7 @@ def classes() -> npt.NDArray[np.uint8]:
 
 
 @functools.cache
-def unsettled() -> npt.NDArray[np.bool_]:
-    """Which code points a text can have only where it may not be in NFC."""
-    return _tables()[3]
-
-
-@functools.cache
-def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
     later, marks = _members(_LATER), _members(_MARKS)
     words = (((_unicode.classes() & _unicode.LETTER) != 0) | marks | _members(_NUMBERS)) & ~later
     kinds = np.zeros(0x110000, np.uint8)
@@ -114,9 +100,9 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
                     kinds[point] = FOLD
                 rewrites[point] = int.from_bytes(new, "little")
     kinds[_members(_IGNORABLE)] = FOLD
-    for table in (kinds, rewrites, classes, unsettled):
+    for table in (kinds, rewrites, classes):
         table.flags.writeable = False
-    return kinds, rewrites, classes, unsettled
+    return kinds, rewrites, classes
 
 
 def _composing(points: dict[int, str]) -> set[int]:
@@ -134,19 +120,14 @@ def _composing(points: dict[int, str]) -> set[int]:
 
 
 @functools.cache
-def _ignorable() -> re.Pattern[str]:
-    return _pattern(_IGNORABLE)
+def _outside() -> npt.NDArray[np.uint8]:
+    table = np.zeros(0x110000, np.uint8)
+    table[_members(_LATER)] = _GAP
+    table[_members(_IGNORABLE)] = _DROPPED
+    return table
 
 
 @functools.cache
-def _later() -> re.Pattern[str]:
-    return _pattern(_LATER)
-
-
-def _pattern(ranges: str) -> re.Pattern[str]:
-    return re.compile("[" + "".join(f"{re.escape(chr(a))}-{re.escape(chr(b))}" for a, b in _bounds(ranges)) + "]+")
-
-
 def _members(ranges: str) -> npt.NDArray[np.bool_]:
     table = np.zeros(0x110000, np.bool_)
     for first, last in _bounds(ranges):

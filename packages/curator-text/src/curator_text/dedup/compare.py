@@ -8,7 +8,7 @@ estimated, and nothing is capped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,15 +21,21 @@ from curator_text.dedup.words import (
     Bools,
     Hashes,
     Ints,
-    Shingles,
     Words,
     shingles_of,
 )
 
 Floats = npt.NDArray[np.float64]
 RuleKind = Literal["nothing_new", "containment", "jaccard"]
-# Shingles that are worked on at once; a larger group is worked on by itself.
-CHUNK = 1 << 20
+# Words that are worked on at once, so that what is computed of them stays in the cache.
+CHUNK = 1 << 16
+# Documents of a group that are compared in rounds; in a larger group witnesses are looked up in an index.
+ROUNDS = 256
+# Documents of a large group that are decided together, at first and at most.
+FIRST, MOST = 16, 256
+# Bytes for marking the shingles of witnesses, and shingles that are compared with them at once.
+_MARKS = 1 << 22
+_NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,12 @@ class Rule:
             raise UsageError(f"threshold is {self.threshold!r}: it is a share, above 0 and at most 1")
         check_whole("max_new_words", self.max_new_words, least=0)
         check_whole("window", self.window, least=1)
+
+    def met(self, jaccard: float, containment: float, new_words: int) -> bool:
+        """Whether a document and a witness with these figures meet the rule."""
+        if self.kind == "jaccard":
+            return jaccard >= self.threshold
+        return containment >= self.threshold and (self.kind == "containment" or new_words <= self.max_new_words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +102,6 @@ def decide(
     count = len(words)
     if len(group) != count or len(order) != count:
         raise UsageError(f"{count} texts come with {len(group)} groups and {len(order)} places in the order")
-    shingles = shingles_of(words, size=size, characters=characters)
     made = Decisions(
         np.full(count, -1),
         np.full(count, np.nan),
@@ -98,46 +109,54 @@ def decide(
         np.full(count, -1),
         np.zeros(count, np.int64),
     )
-    counts = shingles.counts
+    counts = words.counts
     line = np.lexsort((order, group))
     line = line[counts[line] > 0]
-    heads = np.flatnonzero(np.append(True, group[line][1:] != group[line][:-1])) if len(line) else np.zeros(0, np.int64)
-    bounds = np.append(heads, len(line))
-    groups = np.flatnonzero(np.diff(bounds) > 1)
+    if not len(line):
+        return made
+    heads = np.flatnonzero(np.append(True, group[line][1:] != group[line][:-1]))
+    sizes = np.diff(np.append(heads, len(line)))
     before = np.append(0, np.cumsum(counts[line]))
+    several = np.flatnonzero(sizes > 1)
+    stops = before[(heads + sizes)[several]]
     done = 0
-    while done < len(groups):
-        # Whole groups; those of one document are left out.
-        start = before[bounds[groups[done]]]
-        stop = max(int(np.searchsorted(before[bounds[groups + 1]], start + CHUNK, "right")), done + 1)
-        chosen = groups[done:stop]
-        sizes = bounds[chosen + 1] - bounds[chosen]
-        documents = line[_ranges(bounds[chosen], sizes)]
-        _Chunk(documents, np.repeat(np.arange(len(chosen)), sizes), words, shingles, rule).decide(made)
-        done = stop
+    while done < len(several):
+        # Whole groups, each large one by itself; a document that is alone is left out.
+        stop = max(int(np.searchsorted(stops, before[heads[several[done]]] + CHUNK, "right")), done + 1)
+        chosen = several[done:stop]
+        large = np.flatnonzero(sizes[chosen] > ROUNDS)
+        if len(large):
+            chosen = chosen[: max(int(large[0]), 1)]
+        documents = line[_ranges(heads[chosen], sizes[chosen])]
+        parts = _gathered(words, documents)
+        chunk = _Chunk(documents, np.repeat(np.arange(len(chosen)), sizes[chosen]), parts, rule, size, characters)
+        if sizes[chosen[0]] > ROUNDS:
+            _Index(chunk).decide(made)
+        else:
+            chunk.decide(made)
+        done += len(chosen)
     return made
 
 
 class _Chunk:
     """Documents of whole groups, in order, with their shingles side by side as small numbers."""
 
-    def __init__(self, documents: Ints, groups: Ints, words: Words, shingles: Shingles, rule: Rule) -> None:
+    def __init__(self, documents: Ints, groups: Ints, words: Words, rule: Rule, size: int, characters: int) -> None:
         self.documents, self.groups, self.rule = documents, groups, rule
-        counts = shingles.counts[documents]
-        at = _ranges(shingles.offsets[documents], counts)
-        self.bounds = np.append(0, np.cumsum(counts))
-        rows = np.repeat(np.arange(len(documents)), counts)
+        shingles = shingles_of(words, size=size, characters=characters)
+        self.bounds, self.counts = shingles.offsets, shingles.counts
+        self.word_counts = words.counts
+        self.longest = int((shingles.last - shingles.first).max())
+        self.sizes = shingles.last - shingles.first
+        rows = np.repeat(np.arange(len(documents)), self.counts)
         # Another group's shingle is another shingle.
-        salted = shingles.hashes[at] ^ (groups.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))[rows]
+        salted = shingles.hashes ^ (groups.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))[rows]
         self.ids, self.fresh, self.distinct = _numbered(salted, rows, len(documents))
-        starts = words.offsets[documents]
-        self.word_counts = words.offsets[documents + 1] - starts
-        self.first = shingles.first[at] - starts[rows]
-        self.last = shingles.last[at] - starts[rows]
+        self.size = int(self.ids.max()) + 1
 
     def decide(self, made: Decisions) -> None:
         """Round by round: the first of each group that is not decided stays, and is compared with all behind it."""
-        mark = np.zeros(int(self.ids.max()) + 1, np.bool_)
+        mark = np.zeros(self.size, np.bool_)
         rest = np.arange(len(self.documents))
         while len(rest):
             groups = self.groups[rest]
@@ -147,68 +166,333 @@ class _Chunk:
             rest, among = rest[~head], among[~head]
             if not len(rest):
                 return
-            marked = self.ids[_ranges(self.bounds[pivots], self.bounds[pivots + 1] - self.bounds[pivots])]
+            marked = self.ids[_ranges(self.bounds[pivots], self.counts[pivots])]
             mark[marked] = True
-            gone = self._compare(rest, pivots[among], mark, made)
+            found = self.compare(rest, pivots[among], mark, None)
             mark[marked] = False
-            rest = rest[~gone]
+            self.record(made, rest, pivots[among], found)
+            rest = rest[~found.meets]
 
-    def _compare(self, rows: Ints, witnesses: Ints, mark: Bools, made: Decisions) -> Bools:
-        rule = self.rule
-        counts = self.bounds[rows + 1] - self.bounds[rows]
+    def compare(self, rows: Ints, witnesses: Ints, mark: Bools, at_mark: Ints | None) -> _Figures:
+        """Each row beside its witness, whose shingles are marked, from a place in ``mark`` on where there are several."""
+        rule, counts = self.rule, self.counts[rows]
         at = _ranges(self.bounds[rows], counts)
-        hits = mark[self.ids[at]]
-        starts = np.append(0, np.cumsum(counts)[:-1])
+        ids = self.ids[at]
+        if at_mark is not None:
+            ids += np.repeat(at_mark, counts)
+        hits = mark[ids]
+        starts = np.cumsum(counts) - counts
         shared = np.add.reduceat((hits & self.fresh[at]).view(np.int8), starts, dtype=np.int64)
         own, other = self.distinct[rows], self.distinct[witnesses]
         containment, jaccard = shared / own, shared / (own + other - shared)
-        made.compared[self.documents[rows]] += 1
-        gone = (jaccard if rule.kind == "jaccard" else containment) >= rule.threshold
-        some = np.flatnonzero(gone)
+        meets = (jaccard if rule.kind == "jaccard" else containment) >= rule.threshold
+        new_words = np.full(len(rows), -1)
+        some = np.flatnonzero(meets)
         if len(some):
-            inside = np.repeat(gone, counts)
-            fresh_words = self._new_words(rows[some], at[inside], hits[inside], counts[some])
+            inside = slice(None) if len(some) == len(rows) else np.flatnonzero(np.repeat(meets, counts))
+            new_words[some] = self._new_words(rows[some], at[inside], hits[inside])
             if rule.kind == "nothing_new":
-                keep = fresh_words <= rule.max_new_words
-                gone[some[~keep]] = False
-                some, fresh_words = some[keep], fresh_words[keep]
-            to = self.documents[rows[some]]
-            made.witness[to] = self.documents[witnesses[some]]
-            made.jaccard[to], made.containment[to], made.new_words[to] = jaccard[some], containment[some], fresh_words
-        return gone
+                meets &= new_words <= rule.max_new_words
+        return _Figures(meets, jaccard, containment, new_words)
 
-    def _new_words(self, rows: Ints, at: Ints, hits: Bools, counts: Ints) -> Ints:
-        sizes = self.word_counts[rows]
-        starts = np.append(0, np.cumsum(sizes))
-        base = np.repeat(starts[:-1], counts)[hits]
-        total = int(starts[-1])
-        edges = np.bincount(self.first[at[hits]] + base, minlength=total + 1)
-        edges -= np.bincount(self.last[at[hits]] + base, minlength=total + 1)
-        new = np.cumsum(edges)[:-1] == 0
-        return most_in_window(new, starts, self.rule.window)
+    def _new_words(self, rows: Ints, at: Ints, hits: Bools) -> Ints:
+        layout = _Layout(self, rows, at)
+        most: Ints = np.maximum.reduceat(layout.in_window(~layout.covered(hits)), layout.bounds)[::2].astype(np.int64)
+        return most
+
+    def record(self, made: Decisions, rows: Ints, witnesses: Ints, found: _Figures) -> None:
+        """Write down comparisons, and what goes: no row meets the rule more than once."""
+        np.add.at(made.compared, self.documents[rows], 1)
+        some = np.flatnonzero(found.meets)
+        to = self.documents[rows[some]]
+        made.witness[to] = self.documents[witnesses[some]]
+        made.jaccard[to] = found.jaccard[some]
+        made.containment[to] = found.containment[some]
+        made.new_words[to] = found.new_words[some]
 
 
-def most_in_window(chosen: Bools, bounds: Ints, window: int) -> Ints:
-    """For each text, whose words are from one bound to the next, the most chosen words of so many in a row."""
-    before = np.append(0, np.cumsum(chosen))
-    stops = np.repeat(bounds[1:], np.diff(bounds))
-    starts = np.arange(len(chosen))
-    inside = before[np.minimum(starts + window, stops)] - before[:-1]
-    most: Ints = np.maximum.reduceat(inside, bounds[:-1])
-    return most
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    meets: Bools
+    jaccard: Floats
+    containment: Floats
+    new_words: Ints
+
+
+class _Layout:
+    """Words of texts side by side, with a gap behind each that no window and no shingle reaches across."""
+
+    def __init__(self, chunk: _Chunk, rows: Ints, at: Ints) -> None:
+        self.longest, self.window, self.sizes = chunk.longest, chunk.rule.window, chunk.sizes[at]
+        words, gap = chunk.word_counts[rows], max(chunk.rule.window, chunk.longest)
+        self.starts = np.append(0, np.cumsum(words + gap)[:-1])
+        self.total = int(self.starts[-1] + words[-1] + gap)
+        # A window that begins behind a text's last word is not its own.
+        self.bounds = np.stack((self.starts, self.starts + words), 1).ravel()
+        # A text's shingles begin at one word after another.
+        self.where = _ranges(self.starts, chunk.counts[rows])
+        self.outside = _ranges(self.bounds[1::2], np.full(len(rows), gap))
+
+    def covered(self, hits: Bools) -> Bools:
+        """Which words stand in such a shingle; a gap counts as covered."""
+        begins = np.zeros(self.total, np.bool_)
+        begins[self.where] = hits
+        covered = begins.copy()
+        shortest = int(self.sizes.min())
+        for step in range(1, self.longest):
+            if step >= shortest:
+                begins[self.where] = hits & (self.sizes > step)
+            covered[step:] |= begins[:-step]
+        covered[self.outside] = True
+        return covered
+
+    def in_window(self, chosen: Bools) -> npt.NDArray[np.int32]:
+        """How many chosen words the window has that begins at each."""
+        before = np.zeros(self.total + self.window, np.int32)
+        np.cumsum(chosen, dtype=np.int32, out=before[1 : self.total + 1])
+        before[self.total + 1 :] = before[self.total]
+        inside: npt.NDArray[np.int32] = before[self.window :] - before[: self.total]
+        return inside
+
+    def touching(self, weights: Ints) -> Ints:
+        """The sum over the shingles that have a word of the window that begins at each."""
+        reach = self.longest - 1
+        before = np.zeros(reach + self.total + self.window, np.int64)
+        placed = np.zeros(self.total, np.int64)
+        placed[self.where] = weights
+        np.cumsum(placed, out=before[reach + 1 : reach + self.total + 1])
+        before[reach + self.total + 1 :] = before[reach + self.total]
+        sums: Ints = before[reach + self.window :] - before[: self.total]
+        return sums
+
+
+class _Index:
+    """A large group, whose documents look for witnesses by their rare shingles instead of asking all.
+
+    A witness has at least ``need`` of a document's n distinct shingles, so it has one of any ``n - need + 1`` of them. And
+    it covers at least ``window - max_new_words`` words of every window: where so many words of one stand in rare shingles
+    alone, it has one of these. Both are exact; whichever finds fewer is used. A page that shares a template, and has a
+    paragraph that nothing else has, is compared with nothing.
+    """
+
+    def __init__(self, chunk: _Chunk) -> None:
+        self.chunk = chunk
+        self.need = _least(chunk.distinct, chunk.rule.threshold)
+        # Of the documents that stay: how many have a shingle; and shingles with documents, in lists sorted by shingle.
+        self.having = np.zeros(chunk.size, np.int64)
+        self.lists: list[tuple[Ints, Ints]] = []
+        self.places = max(1, _MARKS // chunk.size)
+        self.mark = np.zeros(self.places * chunk.size, np.bool_)
+
+    def decide(self, made: Decisions) -> None:
+        """A few documents at a time: beside those that stay, then among themselves, and the rest is added to the index."""
+        count, done, step = len(self.chunk.documents), 0, FIRST
+        while done < count:
+            rows = np.arange(done, min(done + step, count))
+            rows = self._among(self._against(rows, made), made)
+            self._add(rows)
+            done, step = done + step, min(2 * step, MOST)
+
+    def _against(self, rows: Ints, made: Decisions) -> Ints:
+        row, other = self._candidates(rows, self.having, self.lists)
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        gone = np.zeros(len(self.chunk.documents), np.bool_)
+        # The first that meets the rule is looked for, and most often it is among the first few.
+        first = 0
+        for last in (4, 32, len(self.chunk.documents)):
+            some = np.flatnonzero((rank >= first) & (rank < last) & ~gone[row])
+            if len(some):
+                found = self._compared(row[some], other[some])
+                chosen = np.flatnonzero(found.meets)
+                chosen = chosen[np.unique(row[some][chosen], return_index=True)[1]]
+                self._record(made, row[some], other[some], found, chosen)
+                gone[row[some][chosen]] = True
+            first = last
+        return rows[~gone[rows]]
+
+    def _among(self, rows: Ints, made: Decisions) -> Ints:
+        if len(rows) < 2:
+            return rows
+        ids, owners = self._distinct(rows)
+        having = np.bincount(ids, minlength=self.chunk.size)
+        having[ids] -= 1  # every one has itself
+        order = np.argsort(ids, kind="stable")
+        row, other = self._candidates(rows, having, [(ids[order], owners[order])])
+        before = np.flatnonzero(other < row)
+        row, other = row[before], other[before]
+        if not len(row):
+            return rows
+        found = self._compared(row, other)
+        gone: set[int] = set()
+        chosen = []
+        for pair in np.flatnonzero(found.meets).tolist():
+            if int(row[pair]) not in gone and int(other[pair]) not in gone:
+                gone.add(int(row[pair]))
+                chosen.append(pair)
+        self._record(made, row, other, found, np.array(chosen, np.int64))
+        return rows[~np.isin(rows, list(gone))]
+
+    def _record(self, made: Decisions, row: Ints, other: Ints, found: _Figures, chosen: Ints) -> None:
+        meets = np.zeros(len(row), np.bool_)
+        meets[chosen] = True
+        self.chunk.record(made, row, other, replace(found, meets=meets))
+
+    def _add(self, rows: Ints) -> None:
+        if not len(rows):
+            return
+        ids, owners = self._distinct(rows)
+        self.having[ids] += np.bincount(ids, minlength=self.chunk.size)[ids] if len(rows) > 1 else 1
+        # Lists at least double in length, so that each entry is sorted a few times only.
+        while self.lists and len(self.lists[-1][0]) < 2 * len(ids):
+            more_ids, more_owners = self.lists.pop()
+            ids, owners = np.append(more_ids, ids), np.append(more_owners, owners)
+        order = np.argsort(ids, kind="stable")
+        self.lists.append((ids[order], owners[order]))
+
+    def _distinct(self, rows: Ints) -> tuple[Ints, Ints]:
+        counts = self.chunk.counts[rows]
+        at = _ranges(self.chunk.bounds[rows], counts)
+        fresh = self.chunk.fresh[at]
+        return self.chunk.ids[at][fresh], np.repeat(rows, counts)[fresh]
+
+    def _candidates(self, rows: Ints, having: Ints, lists: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+        """Pairs of a row and a document in the lists that may meet the rule, in order, each once."""
+        row, ids = self._probes(rows, having)
+        pairs = [np.zeros(0, np.int64)]
+        total = len(self.chunk.documents)
+        for shingles, owners in lists:
+            first, last = np.searchsorted(shingles, ids, "left"), np.searchsorted(shingles, ids, "right")
+            pairs.append(np.repeat(row, last - first) * total + owners[_ranges(first, last - first)])
+        joined = np.unique(np.concatenate(pairs))
+        row, other = joined // total, joined % total
+        enough = self.chunk.distinct[other] >= self.need[row]
+        return row[enough], other[enough]
+
+    def _probes(self, rows: Ints, having: Ints) -> tuple[Ints, Ints]:
+        """Rows with shingles: a witness of the row has at least one of them. Those that nothing has are left out."""
+        chunk = self.chunk
+        ids, owners = self._distinct(rows)
+        cost = having[ids]
+        order = np.lexsort((cost, owners))
+        ids, owners, cost = ids[order], owners[order], cost[order]
+        rank = np.arange(len(ids)) - np.searchsorted(owners, owners)
+        chosen = rank < (chunk.distinct - self.need + 1)[owners]
+        price = np.bincount(owners[chosen] - rows[0], cost[chosen], minlength=int(rows[-1] - rows[0]) + 1)[
+            rows - rows[0]
+        ]
+        chosen &= cost > 0
+        row, found = owners[chosen], ids[chosen]
+        if chunk.rule.kind == "nothing_new" and (price > 0).any():
+            dear = rows[price > 0]
+            cheaper, more_row, more = self._window_probes(dear, price[price > 0].astype(np.int64), having)
+            keep = ~np.isin(row, cheaper)
+            row, found = np.append(row[keep], more_row), np.append(found[keep], more)
+        return row, found
+
+    def _window_probes(self, rows: Ints, price: Ints, having: Ints) -> tuple[Ints, Ints, Ints]:
+        """The rows for which the shingles of one window find fewer documents; and these, as `_probes` does."""
+        chunk = self.chunk
+        counts = chunk.counts[rows]
+        at = _ranges(chunk.bounds[rows], counts)
+        cost = having[chunk.ids[at]]
+        layout = _Layout(chunk, rows, at)
+        best, where, level = price.copy(), np.full(len(rows), -1), np.zeros(len(rows), np.int64)
+        for limit in (0, 1, 4, 16, 64, 256):
+            common = cost > limit
+            enough = layout.in_window(~layout.covered(common)) > chunk.rule.max_new_words
+            sums = layout.touching(np.where(common, 0, cost))
+            sums[~enough] = _NEVER
+            least = np.minimum.reduceat(sums, layout.bounds)[::2]
+            better = np.flatnonzero(least < best)
+            if len(better):
+                hit = np.flatnonzero(sums == np.repeat(least, np.diff(np.append(layout.starts, layout.total))))
+                hit = hit[np.searchsorted(hit, layout.starts[better])]
+                best[better], where[better], level[better] = least[better], hit - layout.starts[better], limit
+        some = np.flatnonzero(where >= 0)
+        first = np.maximum(where[some] - chunk.longest + 1, 0)
+        last = np.minimum(where[some] + chunk.rule.window, counts[some])
+        number = np.maximum(last - first, 0)
+        near = _ranges(chunk.bounds[rows[some]] + first, number)
+        ids = chunk.ids[near]
+        rare = (having[ids] > 0) & (having[ids] <= np.repeat(level[some], number))
+        return rows[some], np.repeat(rows[some], number)[rare], ids[rare]
+
+    def _compared(self, row: Ints, other: Ints) -> _Figures:
+        # As many witnesses at once as there is room to mark.
+        chunk, made = self.chunk, []
+        order = np.argsort(other, kind="stable")
+        ordered = other[order]
+        heads = np.append(True, ordered[1:] != ordered[:-1])
+        place = np.cumsum(heads) - 1
+        work = np.cumsum(chunk.counts[row[order]])
+        done = 0
+        while done < len(order):
+            stop = int(np.searchsorted(place, place[done] + self.places))
+            stop = min(stop, max(int(np.searchsorted(work, work[done] + _MARKS)), done + 1))
+            some = order[done:stop]
+            at_mark = (place[done:stop] - place[done]) * chunk.size
+            new = np.flatnonzero(np.append(True, place[done + 1 : stop] != place[done : stop - 1]))
+            witnesses = other[some[new]]
+            marked = chunk.ids[_ranges(chunk.bounds[witnesses], chunk.counts[witnesses])]
+            marked += np.repeat(at_mark[new], chunk.counts[witnesses])
+            self.mark[marked] = True
+            made.append(chunk.compare(row[some], other[some], self.mark, at_mark))
+            self.mark[marked] = False
+            done = stop
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return _Figures(
+            np.concatenate([part.meets for part in made])[back],
+            np.concatenate([part.jaccard for part in made])[back],
+            np.concatenate([part.containment for part in made])[back],
+            np.concatenate([part.new_words for part in made])[back],
+        )
+
+
+def _least(totals: Ints, threshold: float) -> Ints:
+    """The smallest number whose share of each total is the threshold or more."""
+    least = np.ceil(threshold * totals).astype(np.int64)
+    least[(least - 1) / totals >= threshold] -= 1
+    least[least / totals < threshold] += 1
+    return least
+
+
+def _gathered(words: Words, documents: Ints) -> Words:
+    counts = words.offsets[documents + 1] - words.offsets[documents]
+    at = _ranges(words.offsets[documents], counts)
+    spaceless = None
+    if words.spaceless is not None:
+        spaceless = words.spaceless[at]
+        spaceless = spaceless if spaceless.any() else None
+    return Words(words.hashes[at], np.append(0, np.cumsum(counts)), spaceless)
 
 
 def _numbered(hashes: Hashes, rows: Ints, documents: int) -> tuple[Ints, Bools, Ints]:
-    # A small number for each shingle; which are the first of their kind in their document; how many such a document has.
-    line = np.argsort(hashes, kind="stable")
+    """A small number for each shingle; which are the first of their kind in a document; how many of these it has."""
+    count = len(hashes)
+    # Sorting numbers is much cheaper than finding their order, so the place of each stands in its lowest bits.
+    bits = np.uint64(max(count - 1, 1).bit_length())
+    places = np.uint64((1 << int(bits)) - 1)
+    packed = (hashes & ~places) | np.arange(count, dtype=np.uint64)
+    packed.sort()
+    line = (packed & places).view(np.int64)
+    packed >>= bits
+    new = np.empty(count, np.bool_)
+    new[0] = True
+    np.not_equal(packed[1:], packed[:-1], out=new[1:])
     ordered = hashes[line]
-    new = np.append(True, ordered[1:] != ordered[:-1])
-    ids = np.empty(len(hashes), np.int64)
+    if np.any((ordered[1:] != ordered[:-1]) & ~new[1:]):
+        # Two shingles that differ in the lowest bits alone.
+        line = np.argsort(hashes, kind="stable")
+        ordered = hashes[line]
+        np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    ids = np.empty(count, np.int64)
     ids[line] = np.cumsum(new) - 1
-    new[1:] |= rows[line][1:] != rows[line][:-1]
-    fresh = np.empty(len(hashes), np.bool_)
+    ordered_rows = rows[line]
+    new[1:] |= ordered_rows[1:] != ordered_rows[:-1]
+    fresh = np.empty(count, np.bool_)
     fresh[line] = new
-    return ids, fresh, np.bincount(rows[fresh], minlength=documents)
+    return ids, fresh, np.bincount(ordered_rows[new], minlength=documents)
 
 
 def _ranges(starts: Ints, counts: Ints) -> Ints:

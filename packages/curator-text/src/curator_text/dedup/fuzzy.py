@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.dedup import Dedup
 from curator_text.dedup.keys import COPIES, EDGES, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
+from curator_text.dedup.pair import compare_pair
 from curator_text.dedup.texts import GroupedTexts
 from curator_text.dedup.verdicts import DecideGroups, RuleParameters
 
@@ -44,6 +45,13 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
                 f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words, and their case and what "
                 "stands between them never count"
             )
+
+    @classmethod
+    def spans(
+        cls, text: str, witness: str, settings: Mapping[str, Any]
+    ) -> tuple[Sequence[tuple[int, int, bool]], Sequence[tuple[int, int, bool]]]:
+        pair = compare_pair(text, witness, size=settings.get("ngram", 3))
+        return pair.text, pair.witness
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         keys, pairs, groups, texts, decided = (

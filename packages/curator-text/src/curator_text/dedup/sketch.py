@@ -12,6 +12,7 @@ hashed once, whatever the number of places, and the probability is exact for sho
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from curator_core.errors import check_whole
 from curator_text.dedup.words import (
     CHARACTERS_IN_SHINGLE,
     WORDS_IN_SHINGLE,
+    Bools,
     Hashes,
     Ints,
     Kind,
@@ -35,6 +37,8 @@ from curator_text.dedup.words import (
 ALGORITHM = "oph-1"
 BANDS = 26
 ROWS = 5
+# Documents whose sketches are completed at once: enough that what a call costs does not matter.
+_TOGETHER = 500
 
 _MIX, _FINISH, _SEED = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), 0x9E3779B97F4A7C15
 _EMPTY = np.uint64(2**64 - 1)
@@ -45,14 +49,7 @@ def band_keys(shingles: Shingles, *, bands: int = BANDS, rows: int = ROWS, seed:
     """One key a band for every document; a document without shingles has zeros, which say nothing."""
     check_whole("bands", bands, least=1)
     check_whole("rows", rows, least=1)
-    places = sketch(shingles, bands * rows, seed=seed).reshape(-1, bands, rows)
-    keys = np.broadcast_to(_numbers(bands, seed + 1), (len(shingles), bands)).copy()
-    for row in range(rows):
-        keys ^= places[:, :, row]
-        keys *= _FINISH
-        keys ^= keys >> _29
-    keys *= _MIX
-    keys ^= keys >> _32
+    keys = _keys(sketch(shingles, bands * rows, seed=seed), bands, seed)
     keys[shingles.counts == 0] = 0
     return keys
 
@@ -68,18 +65,35 @@ def near_keys(
     characters: int = CHARACTERS_IN_SHINGLE,
 ) -> tuple[Hashes, Ints]:
     """The keys of every text, and how many words it has; without words there are no keys, and zeros stand for them."""
-    keys, counts = [np.zeros((0, bands), np.uint64)], [np.zeros(0, np.int64)]
+    check_whole("bands", bands, least=1)
+    check_whole("rows", rows, least=1)
+    keys, counts, waiting = (
+        [np.zeros((0, bands), np.uint64)],
+        [np.zeros(0, np.int64)],
+        [np.zeros((0, bands * rows), np.uint64)],
+    )
     for documents in blocks_of(texts):
         words = word_numbers(spans_of(documents, kind=kind))
-        shingles = shingles_of(words, size=size, characters=characters)
-        keys.append(band_keys(shingles, bands=bands, rows=rows, seed=seed))
         counts.append(words.counts)
-    return np.concatenate(keys), np.concatenate(counts)
+        waiting.append(_smallest(shingles_of(words, size=size, characters=characters), bands * rows, seed))
+        if sum(map(len, waiting)) >= _TOGETHER:
+            keys.append(_keys(_filled(np.concatenate(waiting)), bands, seed))
+            waiting = []
+    if waiting:
+        keys.append(_keys(_filled(np.concatenate(waiting)), bands, seed))
+    made, sizes = np.concatenate(keys), np.concatenate(counts)
+    made[sizes == 0] = 0
+    return made, sizes
 
 
 def sketch(shingles: Shingles, places: int = BANDS * ROWS, *, seed: int = 0) -> Hashes:
     """The sketch of every document: one number a place, all ones where a document has no shingle."""
     check_whole("places", places, least=1)
+    return _filled(_smallest(shingles, places, seed))
+
+
+def _smallest(shingles: Shingles, places: int, seed: int) -> Hashes:
+    """The smallest number of each place of every document, and all ones where there is none."""
     documents = len(shingles)
     numbers = shingles.hashes ^ _numbers(1, seed)[0]
     numbers *= _MIX
@@ -95,9 +109,19 @@ def sketch(shingles: Shingles, places: int = BANDS * ROWS, *, seed: int = 0) -> 
     numbers = numbers << _32 | numbers >> _32
     made = np.full(documents * places, _EMPTY, np.uint64)
     np.minimum.at(made, at, numbers)
-    table = made.reshape(documents, places)
-    _fill(table, shingles.counts > 0)
-    return table
+    return made.reshape(documents, places)
+
+
+def _keys(sketches: Hashes, bands: int, seed: int) -> Hashes:
+    places = sketches.reshape(len(sketches), bands, -1)
+    keys = np.broadcast_to(_numbers(bands, seed + 1), places.shape[:2]).copy()
+    for row in range(places.shape[2]):
+        keys ^= places[:, :, row]
+        keys *= _FINISH
+        keys ^= keys >> _29
+    keys *= _MIX
+    keys ^= keys >> _32
+    return keys
 
 
 def probability(
@@ -117,24 +141,60 @@ def curve(bands: int = BANDS, rows: int = ROWS) -> str:
     return "\n".join(lines)
 
 
-def _fill(made: Hashes, some: npt.NDArray[np.bool_]) -> None:
+def _filled(made: Hashes) -> Hashes:
+    """Every place of every document, of those that have a full one, is that of the first full one in its order."""
     places = made.shape[1]
-    order = _orders(places)
     full = made != _EMPTY
-    row, place = np.nonzero(~full & some[:, None])
-    for step in range(places):
-        if not len(row):
-            return
-        source = order[place, step]
-        hit = full[row, source]
-        made[row[hit], place[hit]] = made[row[hit], source[hit]]
-        row, place = row[~hit], place[~hit]
+    filled = np.count_nonzero(full, axis=1)
+    result = made.copy()
+    # Few full places are looked up in a table of ranks, all at once; few empty ones are searched for, step by step.
+    few = np.flatnonzero((filled < places // 2) & (filled > 0))
+    if len(few):
+        result[few] = _few_full(made[few], full[few], filled[few])
+    row, place = np.nonzero(~full & (filled >= places // 2)[:, None])
+    order, values, target = _orders(places).ravel(), made.ravel(), result.ravel()
+    base, look, at = row * places, place * places, row * places + place
+    for step in range(1, places):
+        if not len(at):
+            break
+        found = values[base + order[look + step]]
+        hit = found != _EMPTY
+        target[at[hit]] = found[hit]
+        rest = np.flatnonzero(~hit)
+        base, look, at = base[rest], look[rest], at[rest]
+    return result
+
+
+def _few_full(made: Hashes, full: Bools, filled: Ints) -> Hashes:
+    places = made.shape[1]
+    line = np.argsort(-filled, kind="stable")
+    counts = filled[line]
+    place = np.nonzero(full[line])[1]
+    starts = np.append(0, np.cumsum(counts)[:-1])
+    ranks = _ranks(places)
+    best = ranks[place[starts]]
+    # Documents are in order of how many full places they have, so those that have another one come first.
+    more = np.searchsorted(-counts, -np.arange(1, counts[0]))
+    for step, some in enumerate(more.tolist(), start=1):
+        np.minimum(best[:some], ranks[place[starts[:some] + step]], out=best[:some])
+    source = _orders(places)[np.arange(places), best]
+    result = np.empty_like(made)
+    result[line] = np.take_along_axis(made[line], source, axis=1)
+    return result
 
 
 @functools.cache
-def _orders(places: int) -> npt.NDArray[np.int64]:
-    # For every place the order in which it looks at all: the sorted order of numbers.
-    return np.argsort(_numbers(places * places, places).reshape(places, places), axis=1, kind="stable")
+def _orders(places: int) -> Ints:
+    """For every place the order in which it looks at all: itself, then the others as numbers fall."""
+    numbers = _numbers(places * places, places).reshape(places, places).copy()
+    np.fill_diagonal(numbers, 0)
+    return np.argsort(numbers, axis=1, kind="stable")
+
+
+@functools.cache
+def _ranks(places: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """When each place is looked at, in a row of its own, by every place."""
+    return np.argsort(_orders(places), axis=1).T.astype(np.min_scalar_type(places), order="C")
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from curator_core.across.digests import digests
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.gather import BatchRows
 from curator_core.across.groups import groups_of
+from curator_core.across.inputs import Inputs
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll, first_number
 from curator_core.across.shuffle import finish_partitioned, write_partitioned
@@ -52,9 +53,12 @@ class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupT
 
     def setup(self, worker: Any) -> None:
         self._roll = Roll.read(storage.join(self.keys, ROLL))
+        self._inputs = Inputs.read(self.keys)
         self._copies = BatchRows(self.copies, len(self._roll))
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
+        if self._inputs is not None:
+            self._inputs.require_same(task)
         batch = self._roll.number_of(task.task_id, task.num_rows)
         rows, groups = groups_of(self.groups, batch)
         numbers = first_number(batch) + rows.astype(np.uint64)

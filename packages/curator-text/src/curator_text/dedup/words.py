@@ -40,7 +40,7 @@ Kind = Literal["words", "characters"]
 WORDS_IN_SHINGLE = 3
 CHARACTERS_IN_SHINGLE = 5
 # Text that is worked on at once, so that what is computed of it stays in the cache.
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 18
 
 A, B, C, D, E = (
     np.uint64(number)
@@ -231,26 +231,27 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
         valid[offsets[:-1][short]] = True
         lengths[offsets[:-1][short]] = counts[short]
         # The last of each text runs to its end.
-        last = np.flatnonzero(valid)
-        last = last[np.append(last[1:] >= ends[last[:-1]], True)] if len(last) else last
-        lengths[last] = ends[last] - last
-    chosen = np.flatnonzero(valid)
-    ends_of = chosen + (lengths if isinstance(lengths, int) else lengths[chosen])
-    made = _rolled(hashes, chosen, ends_of)
-    return Shingles(made, np.searchsorted(chosen, offsets), chosen, ends_of)
+        final = np.flatnonzero(valid)
+        final = final[np.append(final[1:] >= ends[final[:-1]], np.ones(min(len(final), 1), np.bool_))]
+        lengths[final] = ends[final] - final
+    first = np.flatnonzero(valid)
+    last = first + (lengths if isinstance(lengths, int) else lengths[first])
+    return Shingles(_rolled(hashes, first, last), np.searchsorted(first, offsets), first, last)
 
 
 def _rolled(hashes: Hashes, first: Ints, last: Ints) -> Hashes:
-    made = hashes[first]
-    longest = int((last - first).max(initial=0))
-    shortest = int((last - first).min(initial=longest))
-    for step in range(1, longest):
-        if step < shortest:
-            made *= D
-            made += hashes[first + step]
-        else:
-            more = np.flatnonzero(last - first > step)
-            made[more] = made[more] * D + hashes[first[more] + step]
+    sizes = last - first
+    longest, shortest = int(sizes.max(initial=0)), int(sizes.min(initial=len(hashes)))
+    # Of all words as many as every shingle has, side by side, and then those that are longer.
+    stop = max(len(hashes) - shortest + 1, 0)
+    made = hashes[:stop].copy()
+    for step in range(1, shortest):
+        made *= D
+        made += hashes[step : stop + step]
+    made = made[first]
+    for step in range(shortest, longest):
+        more = np.flatnonzero(sizes > step)
+        made[more] = made[more] * D + hashes[first[more] + step]
     made ^= made >> _32
     made *= E
     made ^= made >> _29
@@ -269,7 +270,7 @@ def _of_each(block: Block, starts: Ints) -> tuple[Ints, Ints]:
 
 
 def _wide(documents: list[memoryview], block: Block, kind: Kind) -> Spans:
-    at, points = block.wide_points
+    at, points = _wide_points(block)
     table = characters.kinds()
     kinds = table[points]
     sizes = _sizes(block.data[at])
@@ -284,7 +285,7 @@ def _wide(documents: list[memoryview], block: Block, kind: Kind) -> Spans:
         for row in done.tolist():
             pieces[row] = characters.fold(str(pieces[row], "utf-8", "replace")).encode()
         block = Block(pieces)
-        at, points = block.wide_points
+        at, points = _wide_points(block)
         kinds = table[points]
         sizes = _sizes(block.data[at])
     data = np.frombuffer(bytearray(block.raw.translate(_FOLDED)), np.uint8)
@@ -311,6 +312,11 @@ def _wide(documents: list[memoryview], block: Block, kind: Kind) -> Spans:
     cuts = alone[(data[alone] != 0) & (data[alone - 1] != 0)]
     starts, ends = np.sort(np.concatenate((starts, cuts))), np.sort(np.concatenate((ends, cuts)))
     return Spans(data, starts, ends, is_alone[starts], *_of_each(block, starts))
+
+
+def _wide_points(block: Block) -> tuple[Ints, Ints]:
+    at = np.flatnonzero(block.data >= 0xC0)
+    return at, block.code_points(at)
 
 
 def _alone(

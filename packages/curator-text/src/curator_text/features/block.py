@@ -166,7 +166,7 @@ class Block:
     def wide_points(self) -> tuple[Ints, Ints]:
         """Characters beyond ASCII: where they start, and their code points."""
         at = np.flatnonzero(self.classes >= START)  # the highest bit
-        return at, self._code_points(at)
+        return at, self.code_points(at)
 
     @cached_property
     def wide(self) -> tuple[Ints, npt.NDArray[np.uint8]]:
@@ -182,7 +182,8 @@ class Block:
         found: Ints = at[(kinds & np.uint8(bits)) != 0]
         return found
 
-    def _code_points(self, at: Ints) -> Ints:
+    def code_points(self, at: Ints) -> Ints:
+        """The characters beyond ASCII that start at these positions."""
         data = self.data
         first = data[at].astype(np.int64)
         tail = (data[at + 1] & 0x3F).astype(np.int64)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from curator_text.dedup.characters import FOLD, classes, fold, kinds
-from curator_text.dedup.words import Ints, Spans, spans_of
+from curator_text.dedup.words import Ints, Kind, Spans, spans_of
 from curator_text.features.block import Block
 
 _FIRST = int(Block([b""]).starts[0])  # where the first text of a block begins
@@ -38,14 +38,14 @@ class Places:
         return self.folded[self.begins[first] : self.begins[last]]
 
 
-def places_of(text: str) -> Places:
+def places_of(text: str, *, kind: Kind = "words") -> Places:
     """The words of a text and where they stand."""
     raw = text.encode("utf-8", "replace")
     if text.isascii():
-        spans = spans_of([memoryview(raw)])
+        spans = spans_of([memoryview(raw)], kind=kind)
         return Places(spans.starts - _FIRST, spans.ends - _FIRST, *joined_words(spans))
     first, last, folded = _aligned(text, raw)
-    spans = spans_of([memoryview(folded)])
+    spans = spans_of([memoryview(folded)], kind=kind)
     return Places(first[spans.starts - _FIRST], last[spans.ends - _FIRST - 1], *joined_words(spans))
 
 

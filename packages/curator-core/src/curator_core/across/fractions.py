@@ -1,0 +1,160 @@
+"""What becomes of each row, once it is found how good a score must be: the best stay, or each gets its bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.batch_decisions import finish_batch_decisions, write_batch_decisions
+from curator_core.across.decisions import REMOVED
+from curator_core.across.grouping import groups_of
+from curator_core.across.roll import Roll, first_number
+from curator_core.across.selection import ROLL, Requests, Totals, keys_of, read_table, write_table
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.errors import RunRefused, check_free
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch, FileRecord
+
+RULE = "fraction"
+
+
+def write_limits(path: str, answers: Requests) -> FileRecord:
+    """Put what was asked for, and found, into a file that `KeepTop` and `AddBuckets` read."""
+    names = ("column", "group", "high", "low", "endless")
+    return write_table(path, pa.table({name: array(getattr(answers, name)) for name in names}))
+
+
+@dataclass(kw_only=True)
+class _Limited(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Base of stages that read the data again, with the ``limits`` that were found for the ``scores`` measured before."""
+
+    scores: str
+    limits: str
+    by: str | None = None
+    bases: Sequence[str] = ()
+    owner: str = "KeepTop"
+
+    tried_by_plan = False  # the batches of a look at the data are others than those of a run
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._roll = Roll.read(storage.join(self.scores, ROLL))
+        names = Totals.read(self.scores).names
+        self._groups = {name: number for number, name in enumerate(names)}
+        self._limits = read_table(self.limits)
+
+    def _group_numbers(self, task: DocumentBatch) -> NDArray[np.int64]:
+        groups = groups_of(task, self.by, self.bases, f"{self.owner}.by")
+        if groups is None:
+            return np.zeros(task.num_rows, np.int64)
+        own = [self._groups.get(name, -1) for name in groups.dictionary.to_pylist()]
+        if -1 in own:
+            raise RunRefused(
+                f"{self.owner}: the group {groups.dictionary[own.index(-1)].as_py()!r} was not there when the scores were "
+                "measured: the input has changed since; begin again (fresh=True, --fresh)"
+            )
+        numbers: NDArray[np.int64] = np.array(own, np.int64)[to_numpy(groups.indices)]
+        return numbers
+
+
+@dataclass(kw_only=True)
+class KeepTop(_Limited):
+    """Keeps the rows that come before the limit of their group; what goes is in a table of decisions too, in ``decisions``."""
+
+    column: str
+    order: Literal["highest", "lowest"] = "highest"
+    reason: str = "not in the top fraction"
+    decisions: str | None = None
+    id_column: str | None = "id"
+
+    def inputs(self) -> list[str]:
+        return [self.column]
+
+    def output_folder(self) -> str | None:
+        return self.decisions
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        batch = self._roll.number_of(task.task_id, task.num_rows)
+        numbers = first_number(batch) + np.arange(task.num_rows, dtype=np.uint64)
+        table = task.to_pyarrow()
+        keys = keys_of(table, self.column, [self.column] if self.order == "lowest" else [], self.owner)
+        group = self._group_numbers(task)
+        high, low, endless = (to_numpy(self._limits[name])[group] for name in ("high", "low", "endless"))
+        keep = endless | (keys < high) | ((keys == high) & (numbers < low))
+        gone = np.flatnonzero(~keep)
+        self.record_dropped(self.reason, len(gone))
+        if self.decisions is not None:
+            columns = {
+                "decision": array([REMOVED] * len(gone), pa.string()),
+                "rule": array([RULE] * len(gone), pa.string()),
+                "id": _ids(table, self.id_column, gone),
+            }
+            self.record_output(write_batch_decisions(self.decisions, task, gone, columns))
+        return task.filter(array(keep)) if len(gone) else task
+
+    def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
+        if self.decisions is None:
+            return None
+        how = {"rule": RULE, "column": self.column, "order": self.order}
+        records = finish_batch_decisions(self.decisions, outputs, how)
+        # The rows that a run has written are those that its writer has.
+        return [replace(record, rows=0) for record in records]
+
+
+@dataclass(kw_only=True)
+class AddBuckets(_Limited):
+    """Adds the bucket of each row: of one score, or of several, combined."""
+
+    columns: Sequence[str]
+    lowest: Sequence[str] = ()
+    buckets: int = 20
+    combine: Literal["max", "mean"] = "max"
+    bucket_column: str = "bucket"
+    each: bool = False
+
+    def inputs(self) -> list[str]:
+        return list(self.columns)
+
+    def outputs(self) -> list[str]:
+        return [*([f"{name}_bucket" for name in self.columns] if self.each else []), self.bucket_column]
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        super().setup(worker)
+        column, group, high = (to_numpy(self._limits[name]) for name in ("column", "group", "high"))
+        shape = len(self.columns), len(self._groups), self.buckets - 1
+        order = np.lexsort((high, group, column))
+        self._edges = high[order].reshape(shape)
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        check_free(self.owner, task.column_names, self.outputs())
+        self._roll.number_of(task.task_id, task.num_rows)
+        group = self._group_numbers(task)
+        found = np.zeros((len(self.columns), task.num_rows), np.int32)
+        for number, name in enumerate(self.columns):
+            keys = keys_of(task.to_pyarrow(), name, self.lowest, self.owner)
+            for one in np.unique(group).tolist():
+                mine = group == one
+                # Keys put the best first: a row is above as many edges as have a key behind its own.
+                passed = np.searchsorted(self._edges[number, one], keys[mine], side="right")
+                found[number, mine] = self.buckets - 1 - passed
+        if self.each:
+            for name, buckets in zip(self.columns, found, strict=True):
+                task = task.append_column(f"{name}_bucket", array(buckets))
+        combined = found.max(axis=0) if self.combine == "max" else found.sum(axis=0, dtype=np.int64) // len(found)
+        return task.append_column(self.bucket_column, array(combined.astype(np.int32)))
+
+
+def _ids(table: pa.Table, column: str | None, rows: NDArray[np.int64]) -> pa.Array:
+    """The ids of rows as text; null where there are none."""
+    if column is None or column not in table.column_names or pa.types.is_nested(table[column].type):
+        return pa.nulls(len(rows), pa.string())
+    return table[column].take(array(rows)).cast(pa.string())

@@ -1,0 +1,74 @@
+"""What was read when the documents were numbered: files, their state, and how many documents each collection has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.errors import RunRefused
+from curator_core.model.lineage import source_of
+from curator_core.model.task import Task
+
+INPUTS = "_inputs.json"
+# Where a batch's file of keys says what it was made of.
+_NOTE = b"curator.inputs"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """``collections`` has the number of documents of each; ``sources`` the files of each source, by its id, and the state
+    that they were in.
+    """
+
+    collections: Mapping[str, int]
+    sources: Mapping[str, tuple[list[str], str]]
+
+    @classmethod
+    def read(cls, folder: str) -> Inputs | None:
+        """What `write_inputs` has put into a folder; None where there is nothing."""
+        place = storage.join(folder, INPUTS)
+        if not storage.exists(place):
+            return None
+        content = json.loads(storage.read_bytes(place))
+        return cls(
+            content["collections"], {name: (files, state) for name, (files, state) in content["sources"].items()}
+        )
+
+    def require_same(self, task: Task[Any]) -> None:
+        """Refuse a batch of a source whose files are not what they were, where both states are at hand."""
+        files, state = self.sources.get(source_of(task.task_id), ([], ""))
+        if state and task._generation and task._generation != state:
+            raise RunRefused(
+                f"{', '.join(files)} has changed since its documents were compared: what was decided about them need not hold "
+                "any more. Begin the work across rows again (fresh=True, --fresh)"
+            )
+
+
+def noted(table: pa.Table, task: Task[Any], collections: pa.Array) -> pa.Table:
+    """A table of keys with a note of what it was made of."""
+    counts = collections.dictionary_decode().value_counts()
+    note = {
+        "collections": {entry["values"].as_py(): entry["counts"].as_py() for entry in counts},
+        "files": [path for path, _ in task._metadata.get("source_files", ())],
+        "state": task._generation,
+    }
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _NOTE: json.dumps(note).encode()})
+
+
+def write_inputs(paths: Iterable[str], folder: str) -> None:
+    """Sum what the files of keys say, each called after the task whose documents it is about."""
+    collections: dict[str, int] = {}
+    sources: dict[str, tuple[list[str], str]] = {}
+    for path in paths:
+        with storage.open_input(path) as stream, pa.ipc.open_file(stream) as file:
+            note = json.loads((file.schema.metadata or {})[_NOTE])
+        for name, number in note["collections"].items():
+            collections[name] = collections.get(name, 0) + number
+        sources[source_of(storage.file_name(path))] = (note["files"], note["state"])
+    content = {"collections": dict(sorted(collections.items())), "sources": sources}
+    storage.write_bytes_atomic(storage.join(folder, INPUTS), json.dumps(content, indent=1).encode())

@@ -1,0 +1,216 @@
+"""The best fraction of the data by a score, and buckets of several scores by rank."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Literal
+
+from curator_core import storage
+from curator_core.across import selection
+from curator_core.across.fractions import AddBuckets, KeepTop, write_limits
+from curator_core.across.selection import (
+    BATCHES,
+    FOUND,
+    Candidates,
+    CollectScores,
+    Counts,
+    CountScores,
+    MeasureScores,
+    Requests,
+    Totals,
+)
+from curator_core.errors import UsageError, check_whole
+from curator_core.model.stage import ProcessingStage
+from curator_core.pipeline import Pipeline
+from curator_core.stages.files import FilePartitioning
+from curator_core.workflow import Step, Workflow
+from curator_core.workflows.ends import Ends
+
+DECISIONS = "decisions"
+_LATER = (
+    "passes that count scores by their next digits, as many as it takes to find the limits, and one that applies these"
+)
+
+
+@dataclass(kw_only=True)
+class TopFraction(Ends):
+    """Keeps the best ``fraction`` of the data by the score in ``column``: of the rows, or of the sum of a ``weight``.
+
+    ``weight`` is ``rows``, or a column of whole numbers, such as counts of tokens; a null weighs nothing. ``order`` says
+    which scores are best; null and NaN come last, and of equal scores those that come first in the input are kept. What is
+    kept is the longest beginning of that order that weighs at most the fraction, to the row. ``by`` does so in each group by
+    itself: the values of a column, or ``collection``, the first folder below the input.
+
+    What is read and written is said as in `Ends`. What goes is in a table of decisions, in ``decisions/`` of the run
+    directory or in the folder ``decisions``, with the text of ``id_column`` where the data have it.
+    """
+
+    column: str
+    fraction: float
+    weight: str = "rows"
+    by: str | None = None
+    order: Literal["highest", "lowest"] = "highest"
+    decisions: str | None = None
+    id_column: str | None = "id"
+
+    later = _LATER
+
+    def __post_init__(self) -> None:
+        _check_ends(self)
+        _check_columns("TopFraction.column", [self.column])
+        _check_columns("TopFraction.weight", [self.weight])
+        _check_group(self)
+        self._part = _exact("TopFraction.fraction", self.fraction)
+        if self.order not in ("highest", "lowest"):
+            raise UsageError(f"TopFraction.order must be 'highest' or 'lowest', not {self.order!r}")
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        scores = storage.join(work_dir, "scores")
+        lowest = [self.column] if self.order == "lowest" else []
+        how: dict[str, Any] = {"by": self.by, "bases": self._input_folders(), "owner": "TopFraction"}
+        measure = MeasureScores(path=scores, columns=[self.column], lowest=lowest, weight=self.weight, **how)
+        yield Pipeline([self._reader(), measure], name="measure")
+        totals = Totals.read(scores)
+        bounds = (int(self._part * weight) for weight in totals.weight.tolist())
+        requests = Requests.of(((0, group, bound) for group, bound in enumerate(bounds)), totals)
+        answers = yield from _answered(work_dir, scores, requests, keys_alone=False)
+        limits = storage.join(work_dir, "limits.arrow")
+        write_limits(limits, answers)
+        keep = KeepTop(
+            scores=scores,
+            limits=limits,
+            column=self.column,
+            order=self.order,
+            reason=f"not in the top {float(100 * self._part):.10g} %",
+            decisions=self.decisions or storage.join(storage.parent(work_dir), DECISIONS),
+            id_column=self.id_column,
+            **how,
+        )
+        yield _last(self, keep, scores)
+
+
+@dataclass(kw_only=True)
+class QuantileBuckets(Ends):
+    """Gives each row a bucket from 0 to ``buckets`` - 1 by the ranks of its scores over the whole data.
+
+    The bucket of a score is that part of the rows with a worse one, in parts of ``buckets``: 19 of 20 are the best 5 %, where
+    no scores are equal. Equal scores share a bucket. The highest scores are the best, but for the columns that are in
+    ``lowest`` too; null and NaN are worse than any number. Several ``columns`` are combined by the ``max`` of their buckets
+    or by the ``mean``, rounded down, into ``bucket_column``; ``each`` adds ``<column>_bucket`` for each of them too. With
+    ``by`` ranks are those in a group: the values of a column, or ``collection``, the first folder below the input. What is
+    read and written is said as in `Ends`.
+    """
+
+    columns: Sequence[str]
+    buckets: int = 20
+    combine: Literal["max", "mean"] = "max"
+    lowest: Sequence[str] = ()
+    by: str | None = None
+    bucket_column: str = "bucket"
+    each: bool = False
+
+    later = _LATER
+
+    def __post_init__(self) -> None:
+        _check_ends(self)
+        _check_columns("QuantileBuckets.columns", self.columns)
+        _check_columns("QuantileBuckets.bucket_column", [self.bucket_column])
+        _check_group(self)
+        for name in self.lowest:
+            if name not in self.columns:
+                raise UsageError(
+                    f"QuantileBuckets.lowest names {name!r}, which is not among the columns {self.columns!r}"
+                )
+        check_whole("QuantileBuckets.buckets", self.buckets, least=2)
+        if self.combine not in ("max", "mean"):
+            raise UsageError(f"QuantileBuckets.combine must be 'max' or 'mean', not {self.combine!r}")
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        scores = storage.join(work_dir, "scores")
+        how: dict[str, Any] = {"by": self.by, "bases": self._input_folders(), "owner": "QuantileBuckets"}
+        which: dict[str, Any] = {"columns": list(self.columns), "lowest": list(self.lowest)}
+        yield Pipeline([self._reader(), MeasureScores(path=scores, **which, **how)], name="measure")
+        totals = Totals.read(scores)
+        # A row is in bucket b or above if there are b/buckets of all rows worse than it: if it is better than the row at
+        # that place from the worst, which is the one behind the others from the best.
+        asked = (
+            (column, group, rows - -(-edge * rows // self.buckets))
+            for column in range(len(self.columns))
+            for group, rows in enumerate(totals.rows.tolist())
+            for edge in range(1, self.buckets)
+        )
+        answers = yield from _answered(work_dir, scores, Requests.of(asked, totals), keys_alone=True)
+        limits = storage.join(work_dir, "limits.arrow")
+        write_limits(limits, answers)
+        add = AddBuckets(
+            scores=scores,
+            limits=limits,
+            buckets=self.buckets,
+            combine=self.combine,
+            bucket_column=self.bucket_column,
+            each=self.each,
+            **which,
+            **how,
+        )
+        yield _last(self, add, scores)
+
+
+def _answered(
+    work_dir: str, scores: str, requests: Requests, *, keys_alone: bool
+) -> Generator[Pipeline, Any, Requests]:
+    """The steps that answer ``requests``, and then the answers; with ``keys_alone`` only which key it is matters."""
+    for number in itertools.count(1):
+        if keys_alone:
+            requests = requests.whole_keys()
+        if requests.answered:
+            return requests
+        few = requests.candidates() <= selection.MOST_CANDIDATES
+        name = "collect" if few else f"count-{number}"
+        folder, targets = storage.join(work_dir, name), storage.join(work_dir, f"{name}-targets.arrow")
+        requests.targets().write(targets)
+        where = {"path": folder, "scores": scores, "targets": targets}
+        files = FilePartitioning(paths=storage.join(scores, BATCHES), bytes_per_partition="64MiB")
+        bits = requests.digit_bits()
+        look = CollectScores(**where) if few else CountScores(**where, digit_bits=bits)
+        yield Pipeline([files, look], name=name)
+        found = storage.join(folder, FOUND)
+        requests = requests.settled(Candidates.read(found)) if few else requests.advanced(Counts.read(found), bits)
+    raise AssertionError("unreachable")
+
+
+def _last(workflow: Ends, stage: ProcessingStage[Any, Any], scores: str) -> Step:
+    """The step that reads the data again; what was measured is given back, but for what a run that is resumed asks for."""
+    writer = workflow._writer()
+    assert writer is not None
+    pipeline = Pipeline([workflow._reader(), stage, writer], name="apply")
+    return Step(pipeline, frees=[storage.join(scores, BATCHES)], counts=True)
+
+
+def _check_ends(workflow: Ends) -> None:
+    workflow.check_ends()
+    if workflow.path is None and workflow.writer is None:
+        raise UsageError(f"{type(workflow).__name__} needs a path to write to, or a writer")
+
+
+def _check_columns(what: str, names: object) -> None:
+    good = isinstance(names, list | tuple) and names and all(isinstance(name, str) and name for name in names)
+    if not good or len(set(names)) != len(names):  # type: ignore[arg-type, call-overload]
+        raise UsageError(f"{what} must name columns, each once, not {names!r}")
+
+
+def _check_group(workflow: TopFraction | QuantileBuckets) -> None:
+    if workflow.by is not None and not (isinstance(workflow.by, str) and workflow.by):
+        raise UsageError(
+            f"{type(workflow).__name__}.by must be the name of a column or 'collection', not {workflow.by!r}"
+        )
+
+
+def _exact(what: str, value: object) -> Fraction:
+    """A fraction as it is written: 0.1 is a tenth, which no float is."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UsageError(f"{what} must be a number from 0 to 1, not {value!r}")
+    return Fraction(Decimal(repr(value)))

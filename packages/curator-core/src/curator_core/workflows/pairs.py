@@ -1,0 +1,133 @@
+"""A removed document beside the one that stays for it: found by its id, and read again from the sources."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+import yaml
+
+from curator_core.across.decisions import REMOVED, Decisions
+from curator_core.across.inputs import Inputs
+from curator_core.arrow.arrays import scalar
+from curator_core.config.build import build_stage
+from curator_core.config.dump import dump_pipeline
+from curator_core.errors import CuratorError, UsageError
+from curator_core.model.stage import CompositeStage, ProcessingStage
+from curator_core.model.task import DocumentBatch, EmptyTask
+from curator_core.pipeline import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a document stands, as people look for it."""
+
+    id: str | None
+    files: list[str]
+    source: str
+    row: int
+
+    def __str__(self) -> str:
+        name = f"{self.id!r} in " if self.id is not None else ""
+        return f"{name}{', '.join(self.files) or self.source}, row {self.row + 1:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedPair:
+    """What the table says of a removed document, and both documents with where they stand."""
+
+    decision: dict[str, Any]
+    document: dict[str, Any]
+    place: Place
+    witness: dict[str, Any]
+    witness_place: Place
+
+
+def reader_text(reader: ProcessingStage[Any, Any]) -> str | None:
+    """A reader as the table's settings keep it; None for one that only its own process knows."""
+    with contextlib.suppress(CuratorError):
+        return dump_pipeline(Pipeline([reader]))
+    return None
+
+
+def removed_pair(folder: str, wanted: str) -> RemovedPair:
+    """The removed document with the id ``wanted``, or at ``SOURCE:ROW``, and its witness.
+
+    ``folder`` holds the table of decisions. What is read again is the input, where it was when the table was made.
+    """
+    decisions = Decisions.open(folder)
+    row = _decision(decisions, wanted)
+    inputs = Inputs.read(folder)
+    files = {name: list(paths) for name, (paths, _) in (inputs.sources if inputs else {}).items()}
+    reader = _reader(decisions.settings)
+    places = {
+        end: Place(row[f"{end}id"], files.get(row[f"{end}source"], []), row[f"{end}source"], row[f"{end}row"])
+        for end in ("", "witness_")
+    }
+    return RemovedPair(
+        row, _read(reader, places[""]), places[""], _read(reader, places["witness_"]), places["witness_"]
+    )
+
+
+def _decision(decisions: Decisions, wanted: str) -> dict[str, Any]:
+    source, _, row = wanted.rpartition(":")
+    kept = False
+    for table in decisions.tables():
+        chosen = pc.equal(table["id"], scalar(wanted))
+        if source and row.isdigit():
+            stands = pc.and_(pc.equal(table["source"], scalar(source)), pc.equal(table["row"], scalar(int(row) - 1)))
+            chosen = pc.or_(pc.fill_null(chosen, scalar(False)), stands)
+        for found in table.filter(chosen).to_pylist():
+            if found["decision"] == REMOVED and found["witness_source"] is not None:
+                return dict(found)
+            kept = True
+    if kept:
+        raise UsageError(f"{wanted!r} was not removed: it stays, and others went for it")
+    raise UsageError(
+        f"{decisions.folder!r} says nothing of {wanted!r}: it stays and is nobody's witness, or there is no document of this "
+        "id. A document without an id is named SOURCE:ROW, as in the table"
+    )
+
+
+def _reader(settings: Mapping[str, Any]) -> ProcessingStage[Any, Any]:
+    text = settings.get("reader")
+    if not text:
+        raise UsageError("the table does not say how its documents were read: they can be compared by hand only")
+    (entry,) = yaml.safe_load(text)["stages"]
+    name, params = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+    return build_stage(name, params)
+
+
+def _read(reader: ProcessingStage[Any, Any], place: Place) -> dict[str, Any]:
+    for batch, first in _batches(reader, place.source):
+        if first <= place.row < first + batch.num_rows:
+            document: dict[str, Any] = batch.to_pyarrow().slice(place.row - first, 1).to_pylist()[0]
+            return document
+    raise UsageError(f"there is no row {place.row + 1:,} any more in {', '.join(place.files) or place.source}")
+
+
+def _batches(reader: ProcessingStage[Any, Any], source: str) -> Iterator[tuple[DocumentBatch, int]]:
+    """The batches of a source, each with the row at which it begins."""
+    halves = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
+    if len(halves) != 2:
+        raise UsageError(f"{type(reader).__name__} is not a reader of files whose sources can be read one by one")
+    naming, reading = halves
+    task = next((task for task in naming.process(EmptyTask(task_id="sources")) or () if task.task_id == source), None)
+    if task is None:
+        raise UsageError(
+            f"the source {source!r} is not there: run this where the deduplication ran, since its paths may be relative"
+        )
+    first = 0
+    for batch in reading.process(task) or ():
+        assert isinstance(batch, DocumentBatch)
+        yield batch, first
+        first += batch.num_rows
+
+
+def text_of(document: Mapping[str, Any], column: str) -> str:
+    """The compared value of a document as text."""
+    value = document.get(column)
+    return "" if value is None else value if isinstance(value, str) else str(value)

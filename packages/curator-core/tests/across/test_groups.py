@@ -1,0 +1,229 @@
+"""Groups of documents: what edges connect, in one task and in rounds."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curator_core.across import groups
+from curator_core.across.groups import Groups, components, groups_of, stars
+from curator_core.errors import CuratorError, UsageError
+from curator_core.executors.local import LocalExecutor
+from curator_core.testing.faults import ChaoticExecutor
+
+HERE = LocalExecutor(workers=0)
+
+
+def naive(edges: list[tuple[int, int]]) -> dict[int, int]:
+    """The smallest number connected with each, by plain Python."""
+    root: dict[int, int] = {}
+
+    def find(node: int) -> int:
+        while root.setdefault(node, node) != node:
+            node = root[node]
+        return node
+
+    for one, other in edges:
+        low, high = sorted((find(one), find(other)))
+        root[high] = low
+    return {node: find(node) for node in root}
+
+
+NODES = st.sampled_from(
+    [0, 1, 2, 3, 4, 5, 1 << 32, (1 << 32) + 1, 7 << 32, (7 << 32) + 5, (1 << 64) - 1]
+) | st.integers(0, 40)
+EDGES = st.lists(st.tuples(NODES, NODES), max_size=60)
+
+
+def arrays(edges: list[tuple[int, int]]) -> tuple[Any, Any]:
+    return np.array([a for a, _ in edges], np.uint64), np.array([b for _, b in edges], np.uint64)
+
+
+@settings(max_examples=300, deadline=None)
+@given(EDGES)
+def test_components_are_those_of_a_naive_union_find(edges):
+    members, smallest = components(*arrays(edges))
+    assert dict(zip(members.tolist(), smallest.tolist(), strict=True)) == naive(edges)
+    assert members.tolist() == sorted(naive(edges))
+    assert naive(list(zip(*map(np.ndarray.tolist, stars(*arrays(edges))), strict=True))) == {
+        node: group for node, group in naive(edges).items() if list(naive(edges).values()).count(group) > 1
+    }
+
+
+def write_edges(folder: Path, a: Any, b: Any, files: int = 1) -> None:
+    folder.mkdir(parents=True)
+    for number, (one, other) in enumerate(zip(np.array_split(a, files), np.array_split(b, files), strict=True)):
+        table = pa.table({"a": pa.array(one, pa.uint64()), "b": pa.array(other, pa.uint64())})
+        with (
+            pa.OSFile(str(folder / f"s-1.{number:05}.arrow"), "wb") as out,
+            pa.ipc.new_file(out, table.schema) as writer,
+        ):
+            writer.write_table(table)
+
+
+def solved(
+    tmp_path: Path, memory: int | str, executor: LocalExecutor = HERE, name: str = "a", **options: Any
+) -> dict[int, int]:
+    work = Groups(edges=str(tmp_path / "edges"), path=str(tmp_path / name / "out"), memory=memory)
+    work.run(executor, run_dir=str(tmp_path / name / "run"), **options)
+    return found(tmp_path / name / "out", [*range(10)])
+
+
+def found(out: Path, batches: list[int]) -> dict[int, int]:
+    members: dict[int, int] = {}
+    for batch in batches:
+        rows, smallest = groups_of(str(out), batch)
+        assert rows.tolist() == sorted(rows.tolist())
+        members |= zip((rows + (batch << 32)).tolist(), smallest.tolist(), strict=True)
+    return members
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("_SUCCESS")}
+
+
+def some_edges(seed: int, rows: int, nodes: int, batches: int = 10) -> tuple[Any, Any]:
+    ends = numbers(np.random.default_rng(seed).integers(0, nodes, (2, rows)), batches)
+    return ends[0], ends[1]
+
+
+@pytest.mark.parametrize("memory", ["512MiB", 10_000, 20_000])
+def test_in_one_task_and_in_rounds_the_groups_are_the_same(tmp_path, memory):
+    a, b = some_edges(3, 2000, 3000)
+    write_edges(tmp_path / "edges", a, b, files=3)
+    expected = naive([(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True) if x != y])
+    assert solved(tmp_path, memory) == expected
+
+
+def numbers(ids: Any, batches: int = 10) -> Any:
+    """Ids as numbers of documents in ``batches`` batches."""
+    ids = ids.astype(np.uint64)
+    return (ids % np.uint64(batches) << np.uint64(32)) + ids // np.uint64(batches)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("shape", "nodes", "memory"),
+    [("chain", 100_000, 160_000), ("star", 1_000_000, 1_500_000), ("line", 100_000, 160_000)],
+)
+def test_a_long_chain_and_a_large_star_become_one_group_in_rounds(tmp_path, shape, nodes, memory):
+    rng = np.random.default_rng(0)
+    ids = numbers(np.arange(nodes) if shape == "line" else rng.permutation(nodes))
+    a, b = (np.full(nodes - 1, ids[-1]), ids[:-1]) if shape == "star" else (ids[:-1], ids[1:])
+    mixed = rng.permutation(nodes - 1)
+    write_edges(tmp_path / "edges", a[mixed], b[mixed], files=4)
+    members = solved(tmp_path, memory)
+    assert len(members) == nodes
+    assert set(members.values()) == {0}
+    steps = [path.name for path in (tmp_path / "a" / "run" / "steps").iterdir()]
+    assert any("small-02" in name for name in steps), "it must take rounds"
+
+
+def test_the_groups_have_the_same_bytes_for_any_executor_and_order_of_arrival(tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "_PART_ROWS", 300)
+    write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
+    solved(tmp_path, 15_000)
+    expected = files_of(tmp_path / "a" / "out")
+    assert len(expected) > 2
+    for name, executor in {
+        "two": LocalExecutor(workers=2),
+        "chaos": ChaoticExecutor({"seed": 1}),
+    }.items():
+        solved(tmp_path, 15_000, executor, name)
+        assert files_of(tmp_path / name / "out") == expected
+
+
+KILLED = """
+import os, signal, sys
+from curator_core.across import groups
+from curator_core.across.groups import Groups
+from curator_core.executors.local import LocalExecutor
+from curator_core.testing.faults import ChaoticExecutor
+
+def progress(state):
+    if (state.step, state.finished_sources) >= (int(sys.argv[1]), 3):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Groups(edges=os.path.abspath("edges"), path=os.path.abspath("b/out"), memory=15_000).run(
+    LocalExecutor(workers=0), run_dir=os.path.abspath("b/run"), resume=os.path.exists("b/run"), progress=progress
+)
+"""
+
+
+def test_groups_that_were_killed_in_any_step_go_on_and_come_to_the_same(tmp_path):
+    write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
+    solved(tmp_path, 15_000)
+    steps = len(list((tmp_path / "a" / "run" / "steps").iterdir()))
+    assert steps > 5
+    kills = 0
+    for step in (1, 2, 3, steps - 1, steps):
+        ended = subprocess.run(
+            [sys.executable, "-c", KILLED, str(step)], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert ended.returncode in (0, -signal.SIGKILL), ended.stderr.decode()
+        kills += ended.returncode != 0
+    assert kills >= 4
+    Groups(edges=str(tmp_path / "edges"), path=str(tmp_path / "b" / "out"), memory=15_000).run(
+        HERE, run_dir=str(tmp_path / "b" / "run"), resume=True
+    )
+    assert files_of(tmp_path / "b" / "out") == files_of(tmp_path / "a" / "out")
+
+
+def test_folders_between_the_rounds_are_given_back(tmp_path):
+    write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
+    solved(tmp_path, 15_000)
+    assert [path.name for path in (tmp_path / "a" / "run" / "work").iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize("memory", ["1MiB", 15_000])
+def test_a_batch_is_in_one_file_of_several(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(groups, "_PART_ROWS", 300)
+    a, b = some_edges(5, 3000, 1200)
+    write_edges(tmp_path / "edges", a, b)
+    expected = naive([(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True) if x != y])
+    assert solved(tmp_path, memory) == expected
+    parts = groups._parts(str(tmp_path / "a" / "out" / groups.MANIFEST), "")
+    assert len(parts) > 2
+    for batch in range(10):
+        assert sum(first >> 32 <= batch <= last >> 32 for _, first, last in parts) == 1
+
+
+def test_no_edges_are_no_groups(tmp_path):
+    write_edges(tmp_path / "edges", *arrays([]))
+    assert solved(tmp_path, "1MiB") == {}
+    (tmp_path / "none").mkdir()
+    Groups(edges=str(tmp_path / "none"), path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"))
+    assert found(tmp_path / "out", [0]) == {}
+
+
+def test_an_edge_from_a_document_to_itself_makes_no_group(tmp_path):
+    write_edges(tmp_path / "edges", *arrays([(1, 1), (2, 3), (5 << 32, 5 << 32)]))
+    assert solved(tmp_path, "1MiB") == {2: 2, 3: 2}
+
+
+def test_what_is_no_file_of_edges_is_named(tmp_path):
+    (tmp_path / "edges").mkdir()
+    (tmp_path / "edges" / "x.arrow").write_bytes(b"nothing of the kind")
+    with pytest.raises(CuratorError, match=r"x\.arrow' is no whole Arrow file of edges"):
+        solved(tmp_path, "1MiB")
+    table = pa.table({"a": [1], "c": [2]})
+    with pa.OSFile(str(tmp_path / "edges" / "x.arrow"), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(CuratorError, match=r"needs columns 'a' and 'b' of uint64, and has \['a', 'c'\]"):
+        solved(tmp_path, "1MiB", name="b")
+
+
+@pytest.mark.parametrize("wrong", [{"edges": ""}, {"path": 3}, {"memory": "much"}])
+def test_wrong_parameters_are_refused(wrong):
+    with pytest.raises(UsageError, match=rf"Groups\.{next(iter(wrong))}"):
+        Groups(**{"edges": "a", "path": "b", **wrong})

@@ -1,0 +1,93 @@
+"""What do two texts have in common, and where?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from curator_core.arrow.arrays import array
+from curator_text.dedup.compare import Rule
+from curator_text.dedup.places import places_of
+from curator_text.dedup.words import CHARACTERS_IN_SHINGLE, WORDS_IN_SHINGLE, Bools, Kind, shingles_of, words_of
+
+
+class Span(NamedTuple):
+    """A piece of a text, in characters, whose words the other has too, or has not."""
+
+    start: int
+    end: int
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A document beside a witness: whether the rule is met, by which figures, and the pieces of both texts in order.
+
+    ``jaccard`` and ``containment`` are NaN, and ``new_words`` is -1, where one of the texts has no words.
+    """
+
+    meets: bool
+    jaccard: float
+    containment: float
+    new_words: int
+    words: int
+    witness_words: int
+    text: list[Span]
+    witness: list[Span]
+
+
+def compare_pair(
+    text: str,
+    witness: str,
+    rule: Rule | None = None,
+    *,
+    kind: Kind = "words",
+    size: int = WORDS_IN_SHINGLE,
+    characters: int = CHARACTERS_IN_SHINGLE,
+) -> Pair:
+    """Compare a document with a witness, as `compare.decide` does, and find the pieces that are in both."""
+    rule = rule or Rule()
+    words = words_of(array([text, witness], pa.large_string()), kind=kind)
+    shingles = shingles_of(words, size=size, characters=characters)
+    middle, split = int(words.offsets[1]), int(shingles.offsets[1])
+    own, others = shingles.hashes[:split], shingles.hashes[split:]
+    hits = np.append(np.isin(own, others), np.isin(others, own))
+    edges = np.bincount(shingles.first[hits], minlength=len(words.hashes) + 1)
+    edges -= np.bincount(shingles.last[hits], minlength=len(words.hashes) + 1)
+    covered = np.cumsum(edges)[:-1] > 0
+    jaccard, containment, new_words, meets = float("nan"), float("nan"), -1, False
+    if len(own) and len(others):
+        distinct, other = len(np.unique(own)), len(np.unique(others))
+        shared = len(np.unique(own[hits[:split]]))
+        jaccard, containment = shared / (distinct + other - shared), shared / distinct
+        before = np.append(0, np.cumsum(~covered[:middle]))
+        window = min(rule.window, middle)
+        new_words = int((before[window:] - before[: middle - window + 1]).max())
+        meets = rule.met(jaccard, containment, new_words)
+    return Pair(
+        meets=meets,
+        jaccard=jaccard,
+        containment=containment,
+        new_words=new_words,
+        words=middle,
+        witness_words=len(words.hashes) - middle,
+        text=_spans(text, covered[:middle], kind),
+        witness=_spans(witness, covered[middle:], kind),
+    )
+
+
+def _spans(text: str, covered: Bools, kind: Kind) -> list[Span]:
+    """The whole text in pieces; what is between words belongs to the piece before it."""
+    made: list[Span] = []
+    start, shared = 0, None
+    for first, is_covered in zip(places_of(text, kind=kind).starts.tolist(), covered.tolist(), strict=True):
+        if shared is not None and is_covered != shared:
+            made.append(Span(start, first, shared))
+            start = first
+        shared = is_covered
+    if text:
+        made.append(Span(start, len(text), bool(shared)))
+    return made

@@ -1,0 +1,94 @@
+"""`curate dedup`: what it prints, and what it says of input that it cannot work with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from curator_core.cli import run_command
+
+
+def write(folder: Path, texts: dict[str, str], name: str = "a.jsonl") -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(json.dumps({"id": k, "text": v}) + "\n" for k, v in texts.items()))
+    return str(folder)
+
+
+TEXT = " ".join(f"word{number}" for number in range(60))
+
+
+def test_a_folder_is_deduplicated_and_a_removal_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edited = TEXT.replace("word7 ", "changed ")
+    data = write(tmp_path / "in" / "web", {"one": TEXT + " the end", "two": edited, "three": edited, "four": "else"})
+    run, out = str(tmp_path / "run"), str(tmp_path / "out")
+    assert (
+        run_command(["dedup", "fuzzy", str(tmp_path / "in"), out, "--run-dir", run, "--workers", "0", "--quiet"]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "near duplicate" in said
+    assert "web" in said.splitlines()[-1]
+    assert "50.0 %" in said
+    assert run_command(["dedup", "show", run, "two"]) == 0
+    said = capsys.readouterr().out
+    assert f"removed: 'two' in {data}/a.jsonl, row 2" in said
+    assert f"stays:   'one' in {data}/a.jsonl, row 1" in said
+    assert "word6 [changed] word8" in said
+    assert "word6 [word7] word8" in said
+    assert run_command(["dedup", "show", run, "three", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["document"]["id"], shown["witness"]["id"]) == ("three", "one")
+    assert run_command(["dedup", "rethreshold", run, str(tmp_path / "strict"), "--threshold", "0.999"]) == 0
+    # The one that went for the longer text stays now, and its exact copy goes for it.
+    assert "strict: 1 document goes, for 1 that stays" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("one", "it stays, and others went for it"), ("nobody", "says nothing of 'nobody'")]
+)
+def test_what_was_not_removed_cannot_be_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, says: str
+) -> None:
+    write(tmp_path / "in", {"one": TEXT, "two": TEXT})
+    run = str(tmp_path / "run")
+    arguments = ["--run-dir", run, "--workers", "0", "--quiet", "--keep", "first"]
+    assert run_command(["dedup", "exact", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 0
+    assert run_command(["dedup", "show", run, name]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_collection_that_loses_nearly_everything_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "in" / "good", {str(number): f"{TEXT} {number} {'x' * number}" for number in range(40)})
+    write(tmp_path / "in" / "bad", {f"b{number}": "the same" for number in range(40)})
+    arguments = ["--run-dir", str(tmp_path / "run"), "--workers", "0", "--quiet"]
+    assert run_command(["dedup", "exact", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 0
+    assert "warning: collection 'bad' loses 97.5 % of its documents" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{in}", "{out}", "--keep", "best"], "not 'best'"),
+        (["{in}", "{out}", "--keep", "highest:score"], "score"),
+        (["{in}", "{out}", "--column", "body"], "body"),
+        (["{in}", "{out}", "--format", "xml"], "ExactDedup.format must be one of"),
+        (["{mixed}", "{out}"], "hold files of several formats (1 of csv, 1 of jsonl)"),
+        (["{nothing}", "{out}"], "hold no file that an installed reader knows by its name"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    write(tmp_path / "in", {"one": TEXT})
+    write(tmp_path / "mixed", {"one": TEXT})
+    (tmp_path / "mixed" / "b.csv").write_text("id,text\n1,a\n")
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "nothing" / "note.md").write_text("hello")
+    places = {name: str(tmp_path / name) for name in ("in", "out", "mixed", "nothing")}
+    given = [argument.format(**places) for argument in arguments]
+    code = run_command(["dedup", "exact", *given, "--run-dir", str(tmp_path / "run"), "--workers", "0", "--quiet"])
+    assert code in (1, 2)
+    said = capsys.readouterr().err
+    assert says in said
+    assert "Traceback" not in said

@@ -1,0 +1,359 @@
+"""Fuzzy and exact deduplication from files to files: nothing goes without a witness that stays, however it is run."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curator_core import LocalExecutor, RunRefused, UsageError
+from curator_core.across.rethreshold import rethreshold
+from curator_core.workflows.exact import ExactDedup
+from curator_text import JsonlReader, JsonlWriter
+from curator_text.dedup.fuzzy import FuzzyDedup
+
+HERE = LocalExecutor(workers=0)
+WORDS = [f"w{number}" for number in range(900)]
+THAI = "การทดสอบระบบสำหรับภาษาไทยที่ไม่มีช่องว่างระหว่างคำ"
+CHINESE = "今天天气很好我们一起去公园散步然后回家吃饭"
+
+
+def documents(seed: int = 1, count: int = 120) -> list[dict[str, Any]]:
+    """Documents, some of them exact copies, near copies, or of one template, and what is awkward besides."""
+    rng = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+
+    def add(kind: str, text: str | None, **more: Any) -> None:
+        rows.append({"id": f"{kind}-{len(rows)}", "text": text, **more})
+
+    template = [rng.choice(WORDS) for _ in range(90)]
+    for _ in range(count):
+        words = [rng.choice(WORDS) for _ in range(rng.randint(3, 200))]
+        add("base", " ".join(words))
+        chance = rng.random()
+        if chance < 0.15:
+            for _ in range(rng.randint(1, 3)):
+                add("copy", " ".join(words))
+        elif chance < 0.4:
+            edited = [word if rng.random() > 0.03 else rng.choice(WORDS) for word in words]
+            add("near", " ".join(edited).upper() + "!")
+        elif chance < 0.6:
+            own = [rng.choice(WORDS) for _ in range(40)]
+            add("trap", " ".join(template[:45] + own + template[45:]))
+    for text in (
+        None,
+        "",
+        " ",
+        "one",
+        "One!",
+        "caf\u00e9 au lait",
+        "cafe\u0301 au lait",
+        THAI,
+        THAI + "ครับ",
+        CHINESE,
+        CHINESE,
+    ):
+        add("odd", text)
+    rng.shuffle(rows)
+    return rows
+
+
+def write(folder: Path, rows: Sequence[dict[str, Any]], files: int = 4) -> str:
+    for number in range(files):
+        place = folder / f"part{number % 2}" / f"{number:03d}.jsonl"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("".join(json.dumps(row) + "\n" for row in rows[number::files]))
+    return str(folder)
+
+
+def table(run: Path) -> list[dict[str, Any]]:
+    found = [pq.read_table(path) for path in sorted((run / "decisions").glob("*.parquet"))]
+    return pa.concat_tables(found).sort_by("number").to_pylist() if found else []
+
+
+def told(run: Path) -> set[tuple[str, str, str | None]]:
+    return {(row["id"], row["decision"], row["witness_id"]) for row in table(run)}
+
+
+def kept(out: Path) -> list[str]:
+    return [json.loads(line)["id"] for path in sorted(out.rglob("*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def files_of(*folders: Path) -> dict[str, bytes]:
+    """What was written, without the marks that name the folder."""
+    return {
+        f"{folder.name}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(("_SUCCESS", "."))
+    }
+
+
+# An independent reading of the rule, with sets and loops ---------------------------------------------------------------
+
+
+def plain_words(text: str | None) -> list[str]:
+    """Words of texts in scripts with spaces."""
+    folded = unicodedata.normalize("NFC", text or "").casefold()
+    return "".join(letter if letter.isalnum() or unicodedata.combining(letter) else " " for letter in folded).split()
+
+
+def shingles(words: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))] if words else []
+
+
+def nothing_new(text: str, witness: str) -> tuple[float, int]:
+    """The share of the text's distinct shingles that the witness has, and the most new words in a window of 25."""
+    words, theirs = plain_words(text), set(shingles(plain_words(witness)))
+    mine = shingles(words)
+    covered = [False] * len(words)
+    for at, shingle in enumerate(mine):
+        if shingle in theirs:
+            for place in range(at, at + len(shingle)):
+                covered[place] = True
+    new = [0 if known else 1 for known in covered]
+    most = max(sum(new[at : at + 25]) for at in range(max(1, len(new) - 24)))
+    return len(set(mine) & theirs) / len(set(mine)), most
+
+
+def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path) -> None:
+    rows = documents()
+    data = write(tmp_path / "in", rows)
+    result = FuzzyDedup(paths=data, path=str(tmp_path / "out"), removed=str(tmp_path / "gone")).run(
+        HERE, run_dir=str(tmp_path / "run")
+    )
+    texts = {row["id"]: row["text"] for row in rows}
+    removed = {row["id"]: row for row in table(tmp_path / "run") if row["decision"] == "removed"}
+    stays = kept(tmp_path / "out")
+    assert len(removed) > 40
+    assert sorted([*stays, *removed]) == sorted(texts)
+    assert sorted(kept(tmp_path / "gone")) == sorted(removed)
+    for name, row in removed.items():
+        assert row["witness_id"] in stays
+        if any(ord(letter) > 0x0E00 for letter in texts[name]):
+            continue  # of scripts without spaces, which have a test of their own
+        share, most = nothing_new(texts[name], texts[row["witness_id"]])
+        if row["rule"] == "exact":
+            same = [unicodedata.normalize("NFC", texts[one]) for one in (name, row["witness_id"])]
+            assert same[0] == same[1]
+        else:
+            assert row["containment"] == pytest.approx(share)
+            assert row["new_words"] == most <= 12
+            assert share >= 0.8
+    # Copies and near copies go; what has a paragraph of its own stays.
+    kinds = [name.partition("-")[0] for name in removed]
+    assert "trap" not in kinds
+    assert kinds.count("copy") + kinds.count("base") >= sum(row["id"].startswith("copy") for row in rows)
+    counted = {totals.name: dict(totals.dropped) for totals in result.summary.stages}["ApplyDecisions"]
+    assert sum(counted.values()) == len(removed)
+    assert set(counted) == {"exact duplicate", "near duplicate"}
+
+
+def test_what_has_no_words_is_no_near_copy_and_the_empty_text_no_copy(tmp_path: Path) -> None:
+    rows = [
+        {"id": str(number), "text": text}
+        for number, text in enumerate([None, None, "", "", "...", "...", "?!", "a", "A"])
+    ]
+    data = write(tmp_path / "in", rows, files=1)
+    FuzzyDedup(paths=data, path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"))
+    # "..." twice is an exact copy; "a" and "A" are one shingle of one word.
+    assert told(tmp_path / "run") == {
+        ("5", "removed", "4"),
+        ("4", "kept", None),
+        ("8", "removed", "7"),
+        ("7", "kept", None),
+    } or told(tmp_path / "run") == {
+        ("5", "removed", "4"),
+        ("4", "kept", None),
+        ("7", "removed", "8"),
+        ("8", "kept", None),
+    }
+
+
+@pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
+def test_the_same_bytes_with_any_number_of_workers(tmp_path: Path, make: type) -> None:
+    data = write(tmp_path / "in", documents(2, 60))
+    found = []
+    for workers in (0, 1, 2):
+        place = tmp_path / str(workers)
+        make(paths=data, path=str(place / "out")).run(LocalExecutor(workers=workers), run_dir=str(place / "run"))
+        found.append(files_of(place / "out", place / "run" / "decisions"))
+    assert found[0] == found[1] == found[2]
+    assert any(name.startswith("decisions/part") for name in found[0])
+
+
+def test_how_rows_lie_in_files_makes_no_difference_to_an_order_without_first(tmp_path: Path) -> None:
+    rows = [{**row, "score": len(row["text"] or "") % 7} for row in documents(3, 60)]
+    found = []
+    for files in (1, 7, 20):
+        place = tmp_path / str(files)
+        data = write(place / "in", sorted(rows, key=lambda row: hash_of(row["id"], files)), files)
+        FuzzyDedup(paths=data, path=str(place / "out"), keep=[{"highest": "score"}, "longest"]).run(
+            HERE, run_dir=str(place / "run")
+        )
+        found.append(
+            {
+                (texts_of(rows, name), decision, texts_of(rows, witness))
+                for name, decision, witness in told(place / "run")
+            }
+        )
+    assert found[0] == found[1] == found[2]
+
+
+def texts_of(rows: Sequence[dict[str, Any]], name: str | None) -> str | None:
+    """Which of two rows with one text stays is decided by their place alone."""
+    return next((unicodedata.normalize("NFC", row["text"]) for row in rows if row["id"] == name), None)
+
+
+def hash_of(name: str, seed: int) -> float:
+    return random.Random(f"{name}/{seed}").random()
+
+
+KILLED = """
+import os, signal, sys
+from curator_core import LocalExecutor
+from curator_text.dedup.fuzzy import FuzzyDedup
+step, data, place, workers = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+def progress(state):
+    if state.step == step and (state.finished_sources or state.state == "done"):
+        os.kill(os.getpid(), signal.SIGKILL)
+FuzzyDedup(paths=data, path=place + "/out").run(
+    LocalExecutor(workers=workers), run_dir=place + "/run", resume=os.path.exists(place + "/run/run.json"), progress=progress
+)
+"""
+
+
+def test_killed_at_any_step_and_resumed_it_is_the_same(tmp_path: Path) -> None:
+    data = write(tmp_path / "in", documents(4, 40))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    FuzzyDedup(paths=data, path=str(whole / "out")).run(HERE, run_dir=str(whole / "run"))
+    for step in (1, 2, 4, 5, 6, 7):
+        command = [sys.executable, "-c", KILLED, str(step), data, str(cut), "0"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert ended.returncode == -9, ended.stderr
+    result = FuzzyDedup(paths=data, path=str(cut / "out")).run(HERE, run_dir=str(cut / "run"), resume=True)
+    assert result.summary.state == "done"
+    expected = files_of(whole / "out", whole / "run" / "decisions")
+    assert files_of(cut / "out", cut / "run" / "decisions") == expected
+
+
+def test_with_scope_per_collection_only_documents_of_one_are_compared(tmp_path: Path) -> None:
+    text = " ".join(WORDS[:50])
+    rows = [{"id": str(number), "text": text} for number in range(4)]
+    data = write(tmp_path / "in", rows, files=4)  # 0 and 2 in part0, 1 and 3 in part1
+    for make in (FuzzyDedup, ExactDedup):
+        place = tmp_path / make.__name__
+        make(paths=data, path=str(place / "out"), scope="per_collection").run(HERE, run_dir=str(place / "run"))
+        assert {
+            (row["id"], row["witness_id"], row["collection"])
+            for row in table(place / "run")
+            if row["decision"] == "removed"
+        } == {
+            ("2", "0", "part0"),
+            ("3", "1", "part1"),
+        }
+
+
+def test_a_rank_of_collections_decides_which_one_stays(tmp_path: Path) -> None:
+    text = " ".join(WORDS[:50])
+    data = write(tmp_path / "in", [{"id": "0", "text": text + " longer"}, {"id": "1", "text": text}], files=2)
+    FuzzyDedup(paths=data, path=str(tmp_path / "out"), keep=[{"rank": ["part1"]}, "longest"]).run(
+        HERE, run_dir=str(tmp_path / "run")
+    )
+    assert told(tmp_path / "run") == {("0", "removed", "1"), ("1", "kept", None)}
+
+
+def test_all_can_stay_and_say_what_was_found(tmp_path: Path) -> None:
+    rows = documents(5, 30)
+    data = write(tmp_path / "in", rows)
+    FuzzyDedup(paths=data, path=str(tmp_path / "out"), mode="annotate").run(HERE, run_dir=str(tmp_path / "run"))
+    lines = [json.loads(line) for path in (tmp_path / "out").rglob("*.jsonl") for line in path.read_text().splitlines()]
+    assert len(lines) == len(rows)
+    removed = {row["id"]: row for row in table(tmp_path / "run") if row["decision"] == "removed"}
+    assert {line["id"]: line["duplicate_of"] for line in lines if line["duplicate_of"]} == {
+        name: row["witness_id"] for name, row in removed.items()
+    }
+
+
+def test_stricter_limits_take_removals_back_and_leave_the_witnesses(tmp_path: Path) -> None:
+    data = write(tmp_path / "in", documents(6, 60))
+    FuzzyDedup(paths=data, path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"))
+    before = {row["id"]: row for row in table(tmp_path / "run") if row["decision"] == "removed"}
+    made = rethreshold(str(tmp_path / "run" / "decisions"), str(tmp_path / "strict" / "decisions"), threshold=0.95)
+    after = {row["id"]: row for row in table(tmp_path / "strict") if row["decision"] == "removed"}
+    assert made.removed == len(after) < len(before)
+    assert after.keys() == {name for name, row in before.items() if row["containment"] >= 0.95}
+    assert all(row["witness_id"] == before[name]["witness_id"] for name, row in after.items())
+
+
+def test_readers_and_writers_can_be_given(tmp_path: Path) -> None:
+    data = write(tmp_path / "in", documents(7, 20))
+    work = ExactDedup(
+        reader=JsonlReader(paths=data), writer=JsonlWriter(path=str(tmp_path / "out"), compression="gzip")
+    )
+    work.run(HERE, run_dir=str(tmp_path / "run"))
+    assert list((tmp_path / "out").glob("*.jsonl.gz"))
+
+
+def test_exact_deduplication_compares_any_column(tmp_path: Path) -> None:
+    rows = [
+        {"id": str(number), "url": url, "text": str(number)} for number, url in enumerate(["a", "b", "a", None, None])
+    ]
+    data = write(tmp_path / "in", rows, files=1)
+    ExactDedup(paths=data, path=str(tmp_path / "out"), column="url", keep=["first"]).run(
+        HERE, run_dir=str(tmp_path / "run")
+    )
+    assert kept(tmp_path / "out") == ["0", "1", "3", "4"]
+
+
+def test_normalized_texts_are_the_same(tmp_path: Path) -> None:
+    rows = [
+        {"id": str(number), "text": text}
+        for number, text in enumerate(["Hello, World", "hello   world!", "hello worlds"])
+    ]
+    data = write(tmp_path / "in", rows, files=1)
+    ExactDedup(paths=data, path=str(tmp_path / "out"), normalize=True).run(HERE, run_dir=str(tmp_path / "run"))
+    assert kept(tmp_path / "out") == ["1", "2"] or kept(tmp_path / "out") == ["0", "2"]
+
+
+@pytest.mark.parametrize("step", [2, 5])
+@pytest.mark.parametrize("how", ["a row more", "another text"])
+def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path, step: int, how: str) -> None:
+    data = write(tmp_path / "in", documents(8, 20), files=1)
+    path = next(Path(data).rglob("*.jsonl"))
+
+    def change(state: Any) -> None:
+        if state.step == step and state.state == "done":
+            row = json.dumps({"id": "late", "text": "one more"}) + "\n"
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join([*lines, row] if how == "a row more" else [row, *lines[1:]]))
+
+    with pytest.raises(RunRefused, match="has changed since"):
+        FuzzyDedup(paths=data, path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"), progress=change)
+    assert not list((tmp_path / "out").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({}, "reads paths, or what a reader gives"),
+        ({"paths": "in", "keep": "longest"}, "FuzzyDedup.keep must be a list"),
+        ({"paths": "in", "rule": "near"}, "rule 'near' does not exist"),
+        ({"paths": "in", "threshold": 1.5}, "threshold is 1.5"),
+        ({"paths": "in", "normalize": True}, "their case and what stands between them never count"),
+        ({"paths": "in", "scope": "all"}, "scope must be 'global' or 'per_collection'"),
+        ({"paths": "in", "column": ""}, "column must be the name of a column"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(parameters: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        FuzzyDedup(**parameters)
