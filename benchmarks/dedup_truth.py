@@ -456,8 +456,11 @@ def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingl
         others, jaccard = others[fit], jaccard[fit]
         if rule.name == "nothing_new":
             # What all of them together do not cover, none does: most documents of a template end here.
-            together = np.unique(np.concatenate([everyone[other].distinct for other in others]))
-            if new_words(document, members(document.places, together)) > rule.max_new_words:
+            together = np.concatenate([part for part, fits in zip(parts, fit, strict=True) if fits])
+            marked[together] = True
+            hits = marked[np.searchsorted(numbers, document.places)]
+            marked[together] = False
+            if new_words(document, hits) > rule.max_new_words:
                 continue
         for at in np.argsort(-jaccard, kind="stable"):
             witness = everyone[others[at]]
@@ -538,7 +541,8 @@ def by_label(labels: dict[str, dict[str, Any]], removed: set[str]) -> dict[str, 
 def report_kept(corpus: Path, output: Path) -> dict[str, Any]:
     """What the labels say of the documents that another tool wrote."""
     labels = {one["id"]: one for one in pq.read_table(corpus / "labels.parquet").to_pylist()}
-    kept = {json.loads(line)["id"] for path in output.rglob("*.jsonl") for line in path.read_bytes().splitlines()}
+    files = sorted(output.glob("*.jsonl"))  # Data-Juicer keeps logs in folders below
+    kept = {json.loads(line)["id"] for path in files for line in path.read_bytes().splitlines()}
     return {"documents": len(labels), "rows_out": len(kept), **by_label(labels, set(labels) - kept)}
 
 

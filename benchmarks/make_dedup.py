@@ -1,4 +1,4 @@
-"""Make the labelled corpus on which deduplication is proved: 50,000 documents, 170 MB of JSON lines.
+"""Make the labelled corpus on which deduplication is proved: 50,000 documents, 150 MB of JSON lines.
 
     python benchmarks/make_dedup.py FOLDER [--documents 50000] [--base real|recombined] [--words 160]
                                     [--copies N] [--bucket N] [--trap-bucket N]
@@ -6,8 +6,8 @@
 The text is the documentation of `make_text.py`, from exactly the wheels that ``benchmarks/corpus.txt`` names. What is made of
 it is labelled, in a file beside the documents and nowhere in them:
 
-- 56 % `base`: real documents, of 200 to 20,000 characters; at most three in four of the sequences of three words of one
-  stand anywhere in those before it, so none is a copy of another;
+- 56 % `base`: real documents, of 200 to 12,000 characters; at most three in four of the sequences of three words of one
+  stand in all the longer ones together, so none is a copy of another or a part of it;
 - 10 % `exact`: copies of some of these, one to four of each;
 - 10 % `near`: copies with 1, 2, 5, 10 or 20 % of their words replaced, deleted or followed by another (`rate`);
 - 2 % `contained`: pages that hold a base document whole and are 1.25 to 16 times as long (`ratio`);
@@ -56,6 +56,7 @@ import xxhash
 from make_text import ROOT, base_documents, unpacked
 
 FILE_BYTES = 10_000_000
+LONGEST = 12_000
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 RATIOS = (1.25, 1.5, 2.0, 4.0, 8.0, 16.0)
 SHARES = {"exact": 10, "near": 10, "contained": 2, "form": 2, "trap_prose": 14, "trap_code": 3, "trap_dialogue": 3}
@@ -147,13 +148,15 @@ class Met:
 
 
 def distinct(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those pieces that are not largely a repetition of the ones before, word for word."""
+    """Those pieces that are not largely a repetition of longer ones, word for word, in an order of their own."""
     met, chosen = Met(), []
-    for source, text in pieces:
+    short = [piece for piece in pieces if len(piece[1]) <= LONGEST]
+    for source, text in sorted(short, key=lambda piece: (-len(piece[1]), piece)):
         marks = marks_of(text)
         if len(marks) and met.seen[marks].mean() <= 0.75:
             met.seen[marks] = True
             chosen.append((source, text))
+    random.Random(5).shuffle(chosen)
     return chosen
 
 
@@ -209,8 +212,8 @@ class Material:
     """What documents are made of: real documents, and running text, functions and single words that no real one has taken."""
 
     def __init__(self, pieces: list[tuple[str, str]], prose: list[str], code: list[str]) -> None:
-        # The last quarter is for what is put around copies and into templates.
-        self.pieces = pieces[: len(pieces) * 3 // 4]
+        # The last tenth is for what is put around copies and into templates.
+        self.pieces = pieces[: len(pieces) * 9 // 10]
         rest = [text for _, text in pieces[len(self.pieces) :]]
         self.code = code
         self.code_lines = [line for text in code for line in text.split("\n") if line.strip()]
@@ -374,7 +377,7 @@ def edited(text: str, rate: float, rng: random.Random, words: list[str]) -> str:
 
 
 FORMS: dict[str, Callable[[str], str]] = {
-    "lines": lambda text: textwrap.fill(" ".join(text.split()), 50),
+    "lines": lambda text: textwrap.fill(" ".join(text.split()), 50, break_long_words=False, break_on_hyphens=False),
     "upper": lambda text: text.upper(),
     "lower": lambda text: text.lower(),
     "blanks": lambda text: "\u00a0".join(text.split(" ")).replace("\n", "\r\n"),
