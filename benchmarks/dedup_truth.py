@@ -62,7 +62,9 @@ def _class_of(*categories: str) -> str:
 
 ASCII_WORD = re.compile("[a-z0-9]+")
 MARKS = _class_of("M")
-WORD = re.compile(f"[{SPACELESS}][{MARKS}]*|(?:(?![{SPACELESS}])[{_class_of('L', 'M', 'Nd')}])+")
+# A mark that stands alone, such as what is left of an overline, is no word.
+LETTERS = _class_of("L", "Nd")
+WORD = re.compile(f"[{SPACELESS}][{MARKS}]*|(?![{SPACELESS}])[{LETTERS}](?:(?![{SPACELESS}])[{LETTERS}{MARKS}])*")
 IGNORED = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
 )

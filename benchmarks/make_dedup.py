@@ -10,7 +10,7 @@ it is labelled, in a file beside the documents and nowhere in them:
   stand in all the longer ones together, so none is a copy of another or a part of it;
 - 10 % `exact`: copies of some of these, one to four of each;
 - 10 % `near`: copies with 1, 2, 5, 10 or 20 % of their words replaced, deleted or followed by another (`rate`);
-- 2 % `contained`: pages that hold a base document whole and are 1.25 to 16 times as long (`ratio`);
+- 2 % `contained`: pages that hold a base document whole and are 1.25 to 16 times as long (`ratio`, the nearest);
 - 2 % `form`: copies in other lines, other case, another Unicode form or other blanks (`form`);
 - 20 % the template trap: different documents, 60 to 90 % of whose words they share with many others, around 20 to 80 words
   of their own (`own_words`, `template`): `trap_prose` (14 %; a quarter of it in one template), `trap_code` (a licence,
@@ -356,6 +356,8 @@ def copied(
                 added += "\n\n" + rng.choice(material.surroundings)
         middle = rng.randint(0, around)
         page = f"{added[:middle]}\n\n{text}\n\n{added[middle:around]}".strip()
+        # Around a long one there is less, since pages have an end.
+        ratio = min(RATIOS, key=lambda one: abs(math.log(one * len(text) / len(page))))
         copies.append(row("contained", page, rng, of=original, ratio=ratio))
     earlier += later
     return copies
