@@ -427,6 +427,8 @@ resume = os.path.exists({str(run_dir / "run.json")!r})
     assert ended.returncode == (-signal.SIGKILL if when != "False" else 0), ended.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_workflow_that_is_killed_in_every_step_leaves_what_one_in_peace_does(tmp_path: Path, workers: int) -> None:
     write_inputs(tmp_path / "in", range(5))

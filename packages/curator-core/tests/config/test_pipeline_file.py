@@ -158,7 +158,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, wanted: str) -> 
             "max_error_fraction must be a number between 0 and 1, not 2",
         ),
         ("workflow: {Nothing: {}}", 1, "no workflow 'Nothing'"),
-        ("workflow: {curator_core.stages.files.FilePartitioning: {paths: x}}", 1, "is no workflow but"),
+        ("workflow: {curator_core.stages.files.FilePartitioning: {paths: x}}", 1, "is not a workflow but"),
         ("workflow: {ExactDedup: {path: out, reader: {Nothing: {}}}}", 1, "no stage 'Nothing'"),
         ("workflow: {ExactDedup: {path: out, reader: {Sample: {fracton: 1}}}}", 1, "Sample has no parameter 'fracton'"),
         ("workflow: {ExactDedup: {path: out, reader: [Sample]}}", 1, "ExactDedup.reader is a stage, written"),

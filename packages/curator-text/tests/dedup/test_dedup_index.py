@@ -413,3 +413,15 @@ def test_an_index_can_be_made_without_an_output(tmp_path: Path, make: type) -> N
     assert gone
     assert {row["witness_id"] for row in gone.values()} <= stays
     assert left == {row["id"] for row in new} - gone.keys()
+
+
+def test_a_plan_without_a_run_directory_refuses_no_index_for_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write(tmp_path / "a", [{"id": "a", "text": "one"}])
+    monkeypatch.chdir(tmp_path)
+    work = FuzzyDedup(paths=first, path=str(tmp_path / "out"), index="run/index")
+    text = work.plan().describe()
+    assert "adds what stays to the index 'run/index'" in text
+    with pytest.raises(UsageError, match="lies in the run directory"):
+        work.run(HERE, run_dir="run")

@@ -41,7 +41,7 @@ def load_stage(name: str) -> type[ProcessingStage[Any, Any]]:
     found = load(STAGES, name)
     if not (isinstance(found, type) and issubclass(found, ProcessingStage)):
         hint = " (a function: put @stage above it)" if inspect.isfunction(found) else ""
-        raise UsageError(f"{name!r} is no stage but {found!r}{hint}")
+        raise UsageError(f"{name!r} is not a stage but {found!r}{hint}")
     if inspect.isabstract(found):
         raise UsageError(what_is_missing(found))
     return found
@@ -55,7 +55,7 @@ def load_workflow(name: str) -> type[Workflow]:
         raise UsageError(f"{name!r} is a stage, not a workflow: in a file it is one of the `stages:`")
     found = load(WORKFLOWS, name)
     if not (isinstance(found, type) and issubclass(found, Workflow)):
-        raise UsageError(f"{name!r} is no workflow but {found!r}")
+        raise UsageError(f"{name!r} is not a workflow but {found!r}")
     return found
 
 

@@ -121,7 +121,8 @@ class Dedup(DocumentParameters, Ends):
         if self.index is None:
             return None
         owner = type(self).__name__
-        if _within(self.index, storage.parent(work_dir)):
+        # A plan that is made before there is a run directory names a relative one.
+        if work_dir == storage.absolute(work_dir) and _within(self.index, storage.parent(work_dir)):
             raise UsageError(
                 f"{owner}.index {self.index!r} lies in the run directory: give the index a folder of its own"
             )
