@@ -8,8 +8,8 @@ BIN := .venv/bin
 WORKERS ?= 2
 # Extra arguments for pytest or the benchmark runner: make test ARGS="-k fuzzy"
 ARGS ?=
-# What the demo shows: one pipeline of each modality.
-EXAMPLES ?= text images-basic
+# What the demo shows: one pipeline of each modality, and one across rows.
+EXAMPLES ?= text dedup images-basic
 SOURCES := $(wildcard packages/*/src)
 
 # Some shells forbid writing bytecode; every process of a test or worker would then compile pandas anew.
@@ -44,8 +44,12 @@ test: sync-all ## run all tests with all extras
 	@$(BIN)/pytest --require-extras -n $(WORKERS) --dist loadgroup --timeout 600 --durations 15 --reruns 1 -rR \
 		-m "not (ray or xenna)" $(ARGS) || [ $$? -eq 5 ]
 	@# Clusters one after the other and alone: two at a time on two cores starve one another.
-	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 --reruns 1 -rR -m "ray or xenna" $(ARGS) \
-		|| [ $$? -eq 5 ]
+	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 --reruns 1 -rR \
+		-m "(ray or xenna) and not thorough" $(ARGS) || [ $$? -eq 5 ]
+
+.PHONY: test-engines
+test-engines: sync-all ## run every test that needs an engine, those that `make test` leaves out included
+	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 -m "ray or xenna" $(ARGS)
 
 .PHONY: test-fast
 test-fast: sync ## run the tests that need no engine and take no time

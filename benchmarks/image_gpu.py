@@ -11,7 +11,7 @@ The model is CLIP ViT-L/14 in full size with random weights: as fast as the publ
   them). It runs over one tar and over all, and the difference counts, so that start-up does not; ``tars_ratio`` likewise.
 - ``…_busy``: the share of the time that the GPU was busy, from nvidia-smi five times a second.
 
-Where there is no GPU it says so, measures nothing, and ends well.
+Where there is no GPU it says so, measures nothing, and exits with 0.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from curator_core.across import selection
 from curator_core.across.decisions import Decisions, write_removed
 from curator_core.config.pipeline_file import load_pipeline
 from curator_core.executors.base import BaseExecutor
+from curator_core.running.verify import verify
 from curator_core.testing.waiting import wait_for
 from curator_core.workflow import Workflow
 from curator_core.workflows.fractions import QuantileBuckets, TopFraction
@@ -175,6 +176,7 @@ def test_a_run_that_is_complete_gives_back_what_was_measured_and_is_not_done_aga
         again = workflow.run(HERE, run_dir=run_dir, resume=True)
         assert all(step.complete_before for step in again.summary.steps)
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+        assert not list(verify(run_dir))
 
 
 def test_it_runs_by_name_from_a_file(tmp_path):

@@ -48,6 +48,48 @@ def test_a_ready_pipeline_is_planned_runs_and_keeps_some(
     assert all(row["text"] for row in rows)
 
 
+ACROSS_ROWS = {
+    "dedup": [("keys", 600, 600), ("texts", 600, 600), ("apply", 600, 421)],
+    "fineweb-minhash": [("filters", 600, 540), ("FuzzyDedup", 540, 458)],
+    "refinedweb": [("filters", 600, 540), ("by-url", 540, 510), ("by-text", 510, 480)],
+    "dclm": [("filters", 600, 540), ("FuzzyDedup", 540, 420), ("TopFraction", 420, 42)],
+}
+
+
+@pytest.mark.parametrize("name", ACROSS_ROWS)
+def test_a_recipe_across_rows_loses_what_it_says_at_each_step(
+    examples: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = examples / name
+    monkeypatch.setattr(sys, "argv", ["make_data.py", str(folder / "made")])
+    runpy.run_path(str(folder / "make_data.py"), run_name="__main__")
+    workflow = load_pipeline(folder / "pipeline.yaml").workflow
+    assert workflow is not None
+    summary = workflow.run(HERE, run_dir=str(tmp_path / "run")).summary
+    assert summary.state == "done"
+    steps = [(step.name, step.rows_in, step.rows_out) for step in summary.steps]
+    assert [step for step in steps if step[1] >= 100] == ACROSS_ROWS[name]
+
+
+def test_questions_of_tests_are_cut_out_and_a_common_notice_stays(
+    examples: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = examples / "decontaminate"
+    monkeypatch.setattr(sys, "argv", ["make_data.py", str(folder / "made")])
+    runpy.run_path(str(folder / "make_data.py"), run_name="__main__")
+    workflow = load_pipeline(folder / "pipeline.yaml").workflow
+    assert workflow is not None
+    summary = workflow.run(HERE, run_dir=str(tmp_path / "run")).summary
+    assert (summary.state, summary.rows_in, summary.rows_written) == ("done", 200, 200)
+    report = json.loads((tmp_path / "run" / "decontamination" / "decontamination.json").read_text())
+    found = {entry["name"]: (entry["found"], entry["documents"]) for entry in report["test_sets"]}
+    assert found == {"oranges": (6, 6), "capitals": (2, 2)}
+    assert report["test_sets"][0]["frequent_ngrams"] == 5
+    rows = [json.loads(line) for path in (folder / "out").glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    assert not [row for row in rows if "oranges in each" in row["text"].lower()]
+    assert sum("terms of use" in row["text"] for row in rows) == 50
+
+
 @pytest.mark.models
 def test_the_pipeline_with_models_runs_with_models_from_folders(examples: Path, tmp_path: Path) -> None:
     import torch

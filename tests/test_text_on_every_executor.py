@@ -60,10 +60,10 @@ def run(executor: BaseExecutor, data: str, out: Path) -> tuple[dict[str, bytes],
         SplitByHash(parts={"train": 0.9, "test": 0.1}),
         JsonlWriter(path=str(out / "files"), target_size="150kB"),
     ]
-    told = []
+    records = []
     for name, stages in (("scatter", scatter), ("gather", gather)):
         summary = Pipeline(stages, name=name).run(executor, run_dir=str(out / name)).summary
-        told += [
+        records += [
             {
                 "stage": totals.name,
                 "in": totals.rows_in,
@@ -73,14 +73,14 @@ def run(executor: BaseExecutor, data: str, out: Path) -> tuple[dict[str, bytes],
             }
             for totals in summary.stages
         ]
-        told.append({"stage": name, "shares": summary.shares, "rows_written": summary.rows_written})
+        records.append({"stage": name, "shares": summary.shares, "rows_written": summary.rows_written})
     files = {
         path.relative_to(out).as_posix(): path.read_bytes()
         for folder in ("parts", "files")
         for path in sorted((out / folder).iterdir())
         if path.name not in ("_SUCCESS", ".packed.json")
     }
-    return files, told
+    return files, records
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ def local(data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str
 
 
 def test_every_row_is_accounted_for(local: tuple[dict[str, bytes], list[dict[str, Any]]]) -> None:
-    files, told = local
-    stages = [entry for entry in told if "dropped" in entry]
+    files, records = local
+    stages = [entry for entry in records if "dropped" in entry]
     filters = [entry for entry in stages if entry["stage"].partition("#")[0].endswith("Filter")]
     assert len(filters) == 28
     for entry in filters:

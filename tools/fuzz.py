@@ -1,7 +1,7 @@
 """Does damaged input crash, hang, lose a row, or write where it must not? Tries thousands, each made from its number.
 
     tools/fuzz.py --count 1000                       # what the tests do
-    nice tools/fuzz.py --count 100000 --state FOLDER # by hand; the same command goes on where it was cut off
+    nice tools/fuzz.py --count 100000 --state FOLDER # by hand; the same command continues where it was cut off
     tools/fuzz.py --first 4711 --count 1             # one input again, with its traceback
 
 Inputs run in a process of their own, a thousand in each, so that a crash costs one input and memory stays bounded. An
@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="the first of them (default: 0)")
     parser.add_argument("--areas", nargs="+", metavar="AREA", help="only these: jsonl, csv, parquet, warc, html, …")
     parser.add_argument("--limit-s", type=float, default=20.0, help="time for one input (default: %(default)s)")
-    parser.add_argument("--state", type=Path, help="a folder for findings; the run goes on from what it holds")
+    parser.add_argument("--state", type=Path, help="a folder for findings; the run continues from what it holds")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     numbers = range(options.first, options.first + options.count)
@@ -251,7 +251,7 @@ def _alarm(*_: object) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """The kind of an error and the line of ours that it came through last, to tell faults apart."""
+    """The kind of an error and the last line of our code that it passed through, to tell faults apart."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "/curator_" in frame.filename] or frames
     last = ours[-1]

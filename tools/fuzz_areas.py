@@ -171,7 +171,7 @@ def expanded(data: bytes, suffix: str) -> tuple[bytes, bool]:
                 out += piece
                 if len(out) > 64 << 20:
                     return bytes(out), False
-    except Exception:  # each library has errors of its own for the same: it cannot go on
+    except Exception:  # each library has an error of its own for being unable to continue
         return bytes(out), False
     return bytes(out), True
 
@@ -195,7 +195,7 @@ def put(cage: Path, name: str, data: bytes) -> Path:
 
 
 def run(cage: Path, rng: random.Random, *stages: Any) -> RunResult:
-    """Run stages over what is in the cage. Bad input never ends a run, and every row and source is accounted for."""
+    """Run stages over the files in the cage. Bad input never ends a run, and every row and source is accounted for."""
     with_directory = rng.random() < 0.05
     run_dir = str(cage / "run") if with_directory else None
     try:
@@ -226,7 +226,7 @@ def rejected(result: RunResult) -> int:
 
 
 def cut_short(result: RunResult) -> bool:
-    """Whether a file or a part of it could not be read: how many rows that costs nobody knows."""
+    """Whether a file or a part of it could not be read: nobody knows how many rows that costs."""
     return any(reason in FILE_REASONS for stage in result.summary.stages for reason in stage.rejected)
 
 

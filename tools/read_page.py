@@ -34,7 +34,7 @@ MARK = "not run: "
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: where it begins, what it is in, why it is not run (empty: it is), and what it says."""
+    """One fenced block: where it begins, its language, why it is not run (empty if it is), and its text."""
 
     line: int
     language: str

@@ -164,7 +164,7 @@ def _signature(function: Any) -> str:
 
 
 def _joined(parameters: list[inspect.Parameter]) -> str:
-    """Parameters as they stand between the brackets of a call; those with an underscore are nobody's business."""
+    """Parameters as they stand between the brackets of a call; those with an underscore are private and left out."""
     shown: list[str] = []
     keyword_only = False
     for one in parameters:

@@ -28,7 +28,7 @@ def column(results: Any, name: str) -> list[Any]:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process is there; one that has ended and that nobody has waited for is not."""
+    """Whether a process is running; one that has ended but was not yet waited for is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

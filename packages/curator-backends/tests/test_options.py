@@ -1,4 +1,4 @@
-"""Options are typed, and what is not known is refused."""
+"""Options are typed, and unknown ones are refused."""
 
 from __future__ import annotations
 

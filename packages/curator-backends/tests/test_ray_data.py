@@ -1,4 +1,4 @@
-"""What Ray Data is told, and what it makes of it."""
+"""What Ray Data is given, and what it makes of it."""
 
 from __future__ import annotations
 

@@ -85,7 +85,8 @@ from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
 from curator_core import LocalExecutor, Pipeline
 
 
-def outcome(executor):
+def outcome(executor, types):
+    Score, Flatten, Open, Cut, VideoTask = map(types.get, ("Score", "Flatten", "Open", "Cut", "VideoTask"))
     tasks = [DocumentBatch(data=pa.table({"id": [n, n + 1, n + 2]}), task_id=f"t-{n}") for n in range(4)]
     groups = [Score().with_(num_workers=1), Flatten(), Open().with_(num_workers=1), Cut()]
     films = Pipeline(groups).run(executor, initial_tasks=tasks)
@@ -93,20 +94,28 @@ def outcome(executor):
     return [(film.title, film.data) for film in films]
 
 
-expected = outcome(LocalExecutor(workers=0))
-assert expected[3] == ("m", [3, 4]), expected
-assert outcome(LocalExecutor(workers=2)) == expected
 with connect(RayOptions(num_cpus=2), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True):
-    assert outcome(RayDataExecutor()) == expected
-    print("agreed: Ray Data")
-    assert outcome(XennaExecutor()) == expected
-    print("agreed: Xenna")
+    for types in TYPES:
+        expected = outcome(LocalExecutor(workers=0), types)
+        assert expected[3] == ("m", [3, 4]), expected
+        assert outcome(LocalExecutor(workers=2), types) == expected
+        assert outcome(RayDataExecutor(), types) == expected
+        print("agreed: Ray Data")
+        assert outcome(XennaExecutor(), types) == expected
+        print("agreed: Xenna")
 """
 
 
-def run_script(path: Path) -> None:
+@pytest.mark.xenna
+def test_types_of_a_script_and_of_a_module_beside_it(tmp_path: Path) -> None:
+    # In one process, because most of the time goes into the start of the engines.
+    (tmp_path / "video_types_of_a_test.py").write_text(TYPES)
+    script = tmp_path / "script.py"
+    script.write_text(
+        TYPES + "import video_types_of_a_test\n" + RUN.replace("TYPES", "(globals(), vars(video_types_of_a_test))")
+    )
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, str(script)],
         capture_output=True,
         text=True,
         check=False,
@@ -114,23 +123,8 @@ def run_script(path: Path) -> None:
         env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "agreed: Ray Data" in done.stdout
-    assert "agreed: Xenna" in done.stdout
-
-
-@pytest.mark.xenna
-def test_types_of_a_script(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(TYPES + RUN)
-    run_script(script)
-
-
-@pytest.mark.xenna
-def test_types_of_a_module_beside_the_script(tmp_path: Path) -> None:
-    (tmp_path / "video_types_of_a_test.py").write_text(TYPES)
-    script = tmp_path / "script.py"
-    script.write_text("from video_types_of_a_test import *\n" + RUN)
-    run_script(script)
+    assert done.stdout.count("agreed: Ray Data") == 2
+    assert done.stdout.count("agreed: Xenna") == 2
 
 
 @pytest.mark.xenna
@@ -140,7 +134,7 @@ def test_types_of_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     from nbformat.v4 import new_code_cell, new_notebook
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    cells = [new_code_cell(TYPES), *map(new_code_cell, RUN.split("\n\n\n"))]
+    cells = [new_code_cell(TYPES), *map(new_code_cell, RUN.replace("TYPES", "(globals(),)").split("\n\n\n"))]
     notebook = new_notebook(cells=cells)
     client = nbclient.NotebookClient(notebook, timeout=400, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()  # raises what a cell raises

@@ -1,4 +1,4 @@
-"""What Xenna is told. Placement on GPUs needs real ones, so the translation is what is tested."""
+"""What Xenna is given. Placement on GPUs needs real ones, so the translation is what is tested."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def test_a_cluster_without_its_dashboard_is_explained() -> None:
 def test_a_lost_node_is_named_with_the_way_to_go_on() -> None:
     gone = ["0123456789abcdef"]
     for error in (EngineError("Xenna failed: RuntimeError: no actor"), WorkerDied("lost"), Stalled("nothing")):
-        told = _explained(error, gone)
-        assert isinstance(told, WorkerDied)
-        assert "0123456789ab left the cluster" in str(told)
-        assert "--resume" in str(told)
+        explained = _explained(error, gone)
+        assert isinstance(explained, WorkerDied)
+        assert "0123456789ab left the cluster" in str(explained)
+        assert "--resume" in str(explained)
         assert _explained(error) is error
     of_a_stage = StageError("MyStage", "ValueError: bad row", "task-1")
     assert _explained(of_a_stage, gone) is of_a_stage

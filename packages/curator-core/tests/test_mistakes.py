@@ -83,7 +83,7 @@ def test_two_readers_are_named_and_paths_take_a_list() -> None:
         Pipeline(stages).plan()
 
 
-def test_two_writers_are_told_how_to_write_twice() -> None:
+def test_two_writers_are_reported_how_to_write_twice() -> None:
     stages = [FilePartitioning(paths="a"), Read(), Write(), Write("other")]
     with pytest.raises(PlanError, match=r"'Write' and 'Write#2' are writers.*run a second pipeline that reads 'out'"):
         Pipeline(stages).plan()

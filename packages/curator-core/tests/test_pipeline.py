@@ -1,4 +1,4 @@
-"""Pipelines: built from stages, described, run, and told in numbers."""
+"""Pipelines: built from stages, described, run, and reported in numbers."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_options_are_checked_before_anything_runs(options: dict[str, Any], messa
         Pipeline([Upper()]).run(HERE, initial_tasks=[], **options)
 
 
-def test_progress_is_told_at_the_start_and_as_sources_finish(folder: Path) -> None:
+def test_progress_is_reported_at_the_start_and_as_sources_finish(folder: Path) -> None:
     seen: list[tuple[int, int | None, str]] = []
 
     def note(progress: RunProgress) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
+import logging
+import signal
+import subprocess
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +21,7 @@ from curator_core import (
     FilePartitioning,
     LocalExecutor,
     Pipeline,
+    PlanError,
     ProcessingStage,
     RunRefused,
     RunSummary,
@@ -23,11 +29,12 @@ from curator_core import (
     UsageError,
     Workflow,
     stage,
+    storage,
 )
 from curator_core.running.verify import verify
 from curator_core.testing import stages as s
 from curator_core.testing.faults import ReadLines, WriteLines, assert_same, snapshot, write_inputs
-from curator_core.workflow import Step
+from curator_core.workflow import Step, Steps
 
 HERE = LocalExecutor(workers=0)
 BROKEN = [False]
@@ -102,6 +109,7 @@ def test_steps_hand_files_over_and_have_run_directories_of_their_own(flow: TwoSt
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         ".lock",
         "plan.json",
+        "report.html",
         "run.json",
         "steps",
         "work",
@@ -337,3 +345,216 @@ class Sided(Workflow):
         yield Pipeline([FilePartitioning(paths=self.side), ReadLines(), WriteLines(path=aside)], name="aside")
         main: list[ProcessingStage[Any, Any]] = [FilePartitioning(paths=self.paths), ReadLines(), CountIn(path=aside)]
         yield Pipeline([*main, WriteLines(path=self.out)], name="main")
+
+
+@dataclass
+class Around(Workflow):
+    """A workflow in a workflow, whose input goes with the last step."""
+
+    paths: str
+    out: str
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        one, two = f"{work_dir}/one", f"{work_dir}/two"
+        yield Pipeline([FilePartitioning(paths=self.paths), ReadLines(), WriteLines(path=one)], name="read")
+        yield LooksAt(one, two)
+        last: list[ProcessingStage[Any, Any]] = [FilePartitioning(paths=two), ReadLines(), MayFail()]
+        yield Step(Pipeline([*last, WriteLines(path=self.out)], name="write"), frees=[work_dir])
+
+
+@dataclass
+class LooksAt(Workflow):
+    """Has a step for each file that it finds, so it says nothing sensible where there are none."""
+
+    paths: str
+    out: str
+    later = "a step for each file"
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline]:
+        files = sorted(Path(self.paths).glob("*.jsonl"))
+        for number, file in enumerate(files or [Path("nothing")]):
+            place = f"{self.out}/{number}"
+            yield Pipeline(
+                [FilePartitioning(paths=str(file)), ReadLines(), WriteLines(path=place)], name=f"file-{number}"
+            )
+
+
+def test_a_workflow_in_a_workflow_is_not_asked_again_when_its_input_was_given_back(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in", range(3))
+    flow = Around(str(tmp_path / "in"), str(tmp_path / "out"))
+    plan = flow.plan()
+    assert "later  a step for each file" in plan.describe()
+    assert [name for name, _ in plan.pipelines()] == ["read", "LooksAt/file-0", "write"]
+    BROKEN[0] = True
+    try:
+        with pytest.raises(StageError, match="not yet"):
+            flow.run(HERE, run_dir=str(tmp_path / "run"))
+    finally:
+        BROKEN[0] = False
+    result = flow.run(HERE, run_dir=str(tmp_path / "run"), resume=True)
+    assert [step.complete_before for step in result.summary.steps] == [True, True, False]
+    assert [step.name for step in result.summary.steps[1].steps] == ["file-0", "file-1", "file-2"]
+    assert not (tmp_path / "run" / "work").exists()
+    before = snapshot(tmp_path)
+    again = flow.run(HERE, run_dir=str(tmp_path / "run"), resume=True)
+    assert all(step.complete_before for step in again.summary.steps)
+    assert [(step.name, step.complete_before) for step in again.summary.steps[1].steps] == [
+        ("file-0", True),
+        ("file-1", True),
+        ("file-2", True),
+    ]
+    assert snapshot(tmp_path) == before
+
+
+# Killed and resumed
+
+
+def _kill(flow: str, folder: Path, run_dir: Path, when: str, workers: int) -> None:
+    """A driver in a process of its own that dies in the instant in which ``when`` is true of its progress, if ever."""
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_workflow import *
+def progress(state):
+    if {when}:
+        os.kill(os.getpid(), signal.SIGKILL)
+resume = os.path.exists({str(run_dir / "run.json")!r})
+{flow}({str(folder / "in")!r}, {str(folder / "out")!r}).run(
+    LocalExecutor(workers={workers}), run_dir={str(run_dir)!r}, resume=resume, progress=progress
+)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == (-signal.SIGKILL if when != "False" else 0), ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_workflow_that_is_killed_in_every_step_leaves_what_one_in_peace_does(tmp_path: Path, workers: int) -> None:
+    write_inputs(tmp_path / "in", range(5))
+    ThreeSteps(str(tmp_path / "in"), str(tmp_path / "expected")).run(HERE)
+    run_dir = tmp_path / "run"
+    for step in (1, 2, 3):
+        # Before its first source, and after some.
+        _kill("ThreeSteps", tmp_path, run_dir, f"state.step == {step} and not state.finished_sources", workers)
+        _kill("ThreeSteps", tmp_path, run_dir, f"state.step == {step} and state.finished_sources >= 2", workers)
+    _kill("ThreeSteps", tmp_path, run_dir, "state.step == 3 and state.state == 'done'", workers)
+    (run_dir / ".run.json.tmp-1-1").write_text("half")  # killed while it wrote its record
+    _kill("ThreeSteps", tmp_path, run_dir, "False", workers)
+    summary = json.loads((run_dir / "run.json").read_text())["summary"]
+    assert [step["complete_before"] for step in summary["steps"]] == [True, True, False]
+    assert_same(snapshot(tmp_path / "out"), snapshot(tmp_path / "expected"))
+    assert verify(str(run_dir)) == []
+    assert not list((run_dir / "work").iterdir())
+    assert not [path for path in run_dir.rglob("*") if storage.is_temporary(str(path))]
+
+
+def test_a_fresh_start_that_is_killed_still_replaces_what_it_was_to_replace(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in", range(3))
+    flow = ThreeSteps(str(tmp_path / "in"), str(tmp_path / "out"))
+    flow.run(HERE)
+    run_dir = tmp_path / "run"
+    with pytest.raises(RunRefused, match=r"(?s)step 'write'.*finished output"):
+        flow.run(HERE, run_dir=str(run_dir))
+    assert not (run_dir / "steps").exists(), "it is refused before the first step"
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_workflow import *
+def progress(state):
+    if state.step == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+ThreeSteps({flow.paths!r}, {flow.out!r}).run(HERE, run_dir={str(run_dir)!r}, fresh=True, progress=progress)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    result = flow.run(HERE, run_dir=str(run_dir), resume=True)
+    assert result.summary.state == "done"
+    with pytest.raises(RunRefused, match="already holds a run"):
+        flow.run(HERE, run_dir=str(run_dir))
+
+
+# What a run directory is for
+
+
+def test_a_run_directory_belongs_to_a_workflow_or_to_a_pipeline(three: ThreeSteps, tmp_path: Path) -> None:
+    pipeline = Pipeline([FilePartitioning(paths=three.paths), ReadLines()])
+    pipeline.run(HERE, run_dir=str(tmp_path / "p"))
+    with pytest.raises(RunRefused, match="holds the run of a pipeline"):
+        three.run(HERE, run_dir=str(tmp_path / "p"), resume=True)
+    three.run(HERE, run_dir=str(tmp_path / "w"))
+    with pytest.raises(RunRefused, match="holds the run of a workflow"):
+        pipeline.run(HERE, run_dir=str(tmp_path / "w"), fresh=True)
+    mine = tmp_path / "mine" / "work"
+    mine.mkdir(parents=True)
+    (mine / "precious").touch()
+    with pytest.raises(RunRefused, match="no run of a workflow has made it"):
+        three.run(HERE, run_dir=str(tmp_path / "mine"), fresh=True)
+    assert (mine / "precious").exists()
+
+
+def test_a_step_does_not_write_where_an_earlier_one_reads(three: ThreeSteps, tmp_path: Path) -> None:
+    three.out = str(tmp_path / "in" / "out")
+    with pytest.raises(PlanError, match=r"step 'write' writes to .* which 'FilePartitioning' of step 'read' reads"):
+        three.run(HERE, run_dir=str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_limit_is_for_what_lies_outside(three: ThreeSteps, tmp_path: Path) -> None:
+    result = three.run(HERE, run_dir=str(tmp_path / "run"), limit=3)
+    assert [step.sources for step in result.summary.steps] == [3, 3, 3]
+    assert result.summary.rows_written == 36
+
+
+def test_work_set_aside_in_an_inner_step_is_said(three: ThreeSteps, tmp_path: Path) -> None:
+    (tmp_path / "in" / "part-9.jsonl").write_text("no JSON\n")
+    result = three.run(HERE, run_dir=str(tmp_path / "run"))
+    assert (result.summary.state, result.exit_code) == ("quarantined", 3)
+    assert "step 'read' is done with work set aside (1 rows rejected, 0 quarantined)" in result.summary.warnings[0]
+    assert "of step &#x27;read&#x27;" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_progress_says_which_step_it_is(three: ThreeSteps, tmp_path: Path) -> None:
+    titles: list[str] = []
+    three.run(HERE, progress=lambda state: titles.append(state.title))
+    assert list(dict.fromkeys(titles)) == ["step 1 of 3: read", "step 2 of 3: double", "step 3 of 3: write"]
+
+
+def test_what_stages_log_is_in_one_file_with_the_step(three: ThreeSteps, tmp_path: Path) -> None:
+    flow = Steps([Pipeline([FilePartitioning(paths=three.paths), ReadLines(), Says()], name="talk")])
+    flow.run(HERE, run_dir=str(tmp_path / "run"))
+    assert "talk/Says" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@dataclass
+class Says(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Talks."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        logging.getLogger("says").warning("a word")
+        return task
+
+
+def test_what_was_set_aside_is_retried_without_the_steps_before(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    BROKEN[0] = True
+    try:
+        result = three.run(HERE, run_dir=str(run_dir), on_error="quarantine")
+    finally:
+        BROKEN[0] = False
+    assert (result.summary.state, result.summary.sources_failed) == ("quarantined", 4)
+    assert sorted(path.name for path in (run_dir / "work").iterdir()) == ["two"], "it is read again"
+    again = three.run(HERE, run_dir=str(run_dir), retry=True)
+    assert [step.complete_before for step in again.summary.steps] == [True, True, False]
+    assert (again.summary.state, again.summary.rows_written) == ("done", 48)
+    assert not list((run_dir / "work").iterdir())
+
+
+def test_a_run_directory_may_be_a_url(three: ThreeSteps, tmp_path: Path) -> None:
+    run_dir = f"memory://{tmp_path.name}"
+    result = three.run(HERE, run_dir=run_dir)
+    assert result.run_dir == run_dir
+    assert verify(run_dir) == []
+    again = three.run(HERE, run_dir=run_dir, resume=True)
+    assert all(step.complete_before for step in again.summary.steps)
+    assert not storage.exists(storage.join(run_dir, "work", "one"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 import time
+import warnings
 from itertools import product
 from typing import Any
 
@@ -20,6 +22,7 @@ from curator_core.model.engine_facts import WorkerMetadata
 from curator_image.batch import ImageBatch, tensor_to_numpy
 from curator_image.decode import BadImage, CpuDecoder, ImageDecode, Picture, decode_batch, probe
 from curator_image.decode.pictures import draw, fast_resizer, pillow_resize
+from curator_image.decode.probe import exif_orientation
 
 # The largest difference of a level, and the mean one, that decoders of intact images may show.
 MAX_LEVELS, MEAN_LEVELS = 8, 1.0
@@ -256,7 +259,7 @@ def test_the_first_frame_of_an_animation_is_the_picture() -> None:
         assert made[0][:, :, 0].mean() > 150
 
 
-def test_bad_images_are_told_apart() -> None:
+def test_bad_images_are_distinguished() -> None:
     jpeg, png = encode(photo(80, 60)), encode(photo(80, 60), "PNG")
     assert reason(b"") == "empty"
     assert reason(b"<html>") == "not an image"
@@ -461,3 +464,24 @@ def test_wrong_parameters_are_refused_with_their_name() -> None:
     for wrong in ({"size": 0}, {"mode": "stretch"}, {"resample": "cubic"}, {"decoder": "fast"}, {"columns": ["x"]}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             ImageDecode(**wrong)  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 8), st.sampled_from("<>"), st.lists(st.tuples(st.integers(0, 21), st.integers(0, 9)), max_size=2))
+def test_a_damaged_orientation_turns_no_picture_that_pillow_leaves_as_it_is(
+    orientation: int, order: str, changes: list[tuple[int, int]]
+) -> None:
+    tag = struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = bytearray((b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, 1) + tag + bytes(4))
+    for at, value in changes:
+        exif[at] = value
+    image = Image.Exif()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            image.load(b"Exif\0\0" + bytes(exif))
+            expected = image.get(0x0112, 1)
+    except Exception:  # Pillow has many for EXIF that it cannot read
+        expected = 1
+    found = exif_orientation(bytes(exif), 0, len(exif))
+    if not changes:
+        assert found == orientation
+    assert found in (1, expected)

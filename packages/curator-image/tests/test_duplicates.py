@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from curator_core.across.apply import ApplyDecisions
 from curator_core.across.listed import DecisionsFromList
+from curator_core.cli import run_command
 from curator_core.config.build import build_stage
 from curator_core.config.pipeline_file import load_pipeline
 from curator_core.errors import UsageError
@@ -236,3 +237,12 @@ workflow:
     ]
     assert Pipeline(again).run(HERE).summary.rows_dropped == 5 - len(left)
     assert written(tmp_path / "again") == left
+
+
+def test_the_command_knows_tars_of_images_by_their_names(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["dedup", "exact", str(tmp_path / "in"), str(tmp_path / "out"), "--column", "bytes", "--id-column", "key"]
+    assert run_command([*words, "--run-dir", str(tmp_path / "run"), "--workers", "0", "--quiet"]) == 0
+    assert written(tmp_path / "out") == ["0.tar:a", "0.tar:b", "0.tar:c", "1.tar:d"]
+    assert "exact duplicate" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Whole pipelines on the local executor: accounts close, rejects are listed by key, the same whoever works."""
+"""Whole pipelines on the local executor: accounts add up, rejects are listed by key, and the result is the same with any number of workers."""
 
 from __future__ import annotations
 

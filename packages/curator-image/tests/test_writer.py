@@ -1,4 +1,4 @@
-"""Writing: original bytes and every member come back; packing is the same whoever wrote first and however often."""
+"""Writing: original bytes and every member come back; packing is the same whichever worker wrote first and however often."""
 
 from __future__ import annotations
 
@@ -299,7 +299,7 @@ def test_a_schema_that_grows_from_task_to_task_is_one_in_the_index(tmp_path: Pat
     assert pq.read_table(tmp_path / "out/00000.parquet").column("late").to_pylist() == [None, None, None, 1.5, 2.5, 3.5]
 
 
-def test_rows_that_cannot_be_a_sample_are_told(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_a_sample_are_reported(tmp_path: Path) -> None:
     rows = {"key": ["../up", "", None, "a.b", "fine"], "bytes": [picture(n) for n in range(5)]}
     task = ImageBatch(data=pa.table(rows), task_id="t")
     stage = ImageWriter(path=str(tmp_path))
@@ -334,7 +334,7 @@ def test_images_are_encoded_anew_only_when_asked(tmp_path: Path) -> None:
     assert pq.read_table(done.data[1]).column("ext").to_pylist() == ["webp"]
 
 
-def test_wrong_parameters_are_told() -> None:
+def test_wrong_parameters_are_reported() -> None:
     for wrong in (
         {"path": ""},
         {"images_per_tar": 0},

@@ -12,6 +12,8 @@ import pytest
 from curator_core.arrow.json_column import JSON
 from curator_core.errors import StageError
 from curator_core.executors.local import LocalExecutor
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch
 from curator_core.pipeline import Pipeline
 from curator_core.stages.columns import Where
 from curator_core.stages.ids import AddId
@@ -54,6 +56,24 @@ def reasons(result) -> dict[str, dict[str, int]]:
     return {
         totals.name.rpartition("/")[2]: dict(totals.rejected) for totals in result.summary.stages if totals.rejected
     }
+
+
+class ThroughPandas(ProcessingStage[DocumentBatch, DocumentBatch]):
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        frame = task.to_pandas()
+        return task.with_data(frame[frame["score"] >= 0])
+
+
+def test_a_stage_that_uses_pandas_gives_drifting_rows_back_as_they_were(tmp_path, data):
+    result = run(
+        tmp_path / "pandas", JsonlReader(paths=str(data)), ThroughPandas(), JsonlWriter(path=str(tmp_path / "pandas"))
+    )
+    run(tmp_path / "plain", JsonlReader(paths=str(data)), JsonlWriter(path=str(tmp_path / "plain")))
+    assert result.summary.rows_written == len(ROWS)
+    for path in (tmp_path / "plain").glob("*.jsonl"):
+        assert [json.loads(line) for line in (tmp_path / "pandas" / path.name).open()] == [
+            json.loads(line) for line in path.open()
+        ]
 
 
 def test_ten_thousand_rows_of_drifting_types_all_come_out_as_they_went_in(tmp_path, data):

@@ -1,4 +1,4 @@
-"""Writers with a `target_size`: full files in the order of the input, whoever wrote first and however often."""
+"""Writers with a `target_size`: full files in the order of the input, whichever worker wrote first and however often."""
 
 from __future__ import annotations
 

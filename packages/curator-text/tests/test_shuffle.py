@@ -14,6 +14,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curator_core.across.shuffle import Partitions
 from curator_core.config.pipeline_file import load_pipeline
 from curator_core.errors import StageError, UsageError
 from curator_core.executors.local import LocalExecutor
@@ -21,7 +22,7 @@ from curator_core.model.task import DocumentBatch, EmptyTask
 from curator_core.pipeline import Pipeline
 from curator_core.running.verify import verify
 from curator_text.readers import JsonlReader
-from curator_text.shuffle import GlobalShuffle, ShufflePartitions, ShuffleRead, ShuffleReader, ShuffleWriter
+from curator_text.shuffle import GlobalShuffle, ShuffleRead, ShuffleReader, ShuffleWriter
 from curator_text.writers import JsonlWriter
 
 HERE = LocalExecutor(workers=0)
@@ -39,7 +40,7 @@ def shuffled(folder: Path, tables: list[pa.Table], memory: int | str = "1MB", **
     (folder / "_SUCCESS").touch()
     read = ShuffleRead(memory=memory, batch_bytes=500)
     found = []
-    for task in ShufflePartitions(path=str(folder)).process(EmptyTask()):
+    for task in Partitions(path=str(folder), empty_too=True).process(EmptyTask()):
         found += [batch.to_pyarrow() for batch in read.process(task)]
     assert (read.recorder.read or 0) == sum(table.num_rows for table in tables)
     return found
@@ -107,7 +108,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
     limit = 2_000_000
     before, most, seen = pa.total_allocated_bytes(), 0, 0
     read = ShuffleRead(memory=limit, batch_bytes=100_000)
-    for task in ShufflePartitions(path=str(tmp_path)).process(EmptyTask()):
+    for task in Partitions(path=str(tmp_path), empty_too=True).process(EmptyTask()):
         for batch in read.process(task):
             seen += batch.num_rows
             most = max(most, pa.total_allocated_bytes() - before)

@@ -38,7 +38,7 @@ class Standing(NamedTuple):
     """How far the workers are with the sources."""
 
     asked: int = 0  # tables of sources that were asked for
-    through: int = 0  # sources that the first group is through with
+    through: int = 0  # sources that the first group has finished
 
 
 class Begun(NamedTuple):
@@ -170,7 +170,7 @@ class Coordinator:
             suspect.unexplained += 1
 
     def finish(self, worker: str, key: str, facts: Any = None) -> None:
-        """Work ``key`` is through, and these are its facts, where the worker has no run directory."""
+        """Work ``key`` is finished, and these are its facts, where the worker has no run directory."""
         self._open.pop(key, None)
         self._ended.discard(key)
         self._raised.pop(key, None)
@@ -194,7 +194,7 @@ class Coordinator:
         return self.standing()
 
     def standing(self) -> Standing:
-        """How many tables of sources were asked for, and how many sources are through the first group."""
+        """How many tables of sources were asked for, and how many sources have left the first group."""
         return Standing(self._asked, self._through)
 
     def source(self, index: int) -> Any:

@@ -49,7 +49,7 @@ def same_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def driver_path(start: bool) -> Iterator[None]:
-    """Workers of a cluster that we start import from where the driver does; Ray gives them its script's folder only."""
+    """Workers of a cluster that we start import from where the driver does; Ray gives them only the folder of its script."""
     if not start:
         yield
         return

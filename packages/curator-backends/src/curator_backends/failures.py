@@ -38,7 +38,7 @@ def translate(error: BaseException, engine: str) -> BaseException:
 
 
 def clear_frames(error: BaseException) -> None:
-    """Empty the frames that an error holds: through them it keeps the engine's workers alive, and so untorn."""
+    """Empty the frames that an error holds: through them it keeps the engine's workers alive, which are then never torn down."""
     for found in _chain(error):
         if found.__traceback__ is not None:
             traceback.clear_frames(found.__traceback__)

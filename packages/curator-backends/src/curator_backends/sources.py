@@ -120,7 +120,7 @@ class SourceBlocks:
 
 
 class Feeder(threading.Thread):
-    """Lists sources in the driver while the run goes on, a little ahead of what is asked for and of what is done.
+    """Lists sources in the driver while the run proceeds, a little ahead of what is asked for and of what is done.
 
     An engine's reader asks for more before what it has is worked on, so what is asked for alone would be everything.
     But the reader keeps back what does not fill a block yet, so that the work might wait for the listing that waits for

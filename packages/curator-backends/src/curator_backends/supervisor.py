@@ -163,7 +163,7 @@ class Supervisor:
         return None
 
     def conclude(self, failed: bool) -> None:
-        """Wait until every worker has torn down, take the last facts, and tidy up the nodes."""
+        """Wait until every worker is torn down, take the last facts, and tidy up the nodes."""
         deadline = time.monotonic() + (TEARDOWN_SECONDS_AFTER_ERROR if failed else TEARDOWN_SECONDS)
         with self._lock:
             self._concluding = True

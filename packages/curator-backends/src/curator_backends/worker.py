@@ -239,5 +239,5 @@ def node_folder(token: str) -> Path:
 
 
 def clean_node(token: str) -> None:
-    """Take the marks of a run away."""
+    """Remove the marks of a run."""
     shutil.rmtree(node_folder(token), ignore_errors=True)

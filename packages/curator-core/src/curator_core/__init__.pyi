@@ -2,6 +2,7 @@
 
 from curator_core.accounts.accounts import Accounts as Accounts
 from curator_core.across.apply import ApplyDecisions as ApplyDecisions
+from curator_core.across.listed import DecisionsFromList as DecisionsFromList
 from curator_core.across.lookup import Lookup as Lookup
 from curator_core.config.build import build_stage as build_stage
 from curator_core.config.dump import dump_pipeline as dump_pipeline
@@ -59,8 +60,12 @@ from curator_core.stages.sampling import Sample as Sample
 from curator_core.worker.adapter import BaseStageAdapter as BaseStageAdapter
 from curator_core.worker.context import RunContext as RunContext
 from curator_core.worker.group import GroupRunner as GroupRunner
+from curator_core.workflow import Step as Step
+from curator_core.workflow import Steps as Steps
 from curator_core.workflow import Workflow as Workflow
 from curator_core.workflows.exact import ExactDedup as ExactDedup
+from curator_core.workflows.fractions import QuantileBuckets as QuantileBuckets
+from curator_core.workflows.fractions import TopFraction as TopFraction
 
 __all__ = [
     "ANY_COLUMNS",
@@ -75,6 +80,7 @@ __all__ = [
     "ColumnNeed",
     "CompositeStage",
     "CuratorError",
+    "DecisionsFromList",
     "DocumentBatch",
     "DropColumns",
     "EmptyTask",
@@ -99,6 +105,7 @@ __all__ = [
     "PlanError",
     "Preview",
     "ProcessingStage",
+    "QuantileBuckets",
     "RayStageSpecKeys",
     "RenameColumns",
     "Resources",
@@ -111,9 +118,12 @@ __all__ = [
     "SourceStage",
     "StageError",
     "StagePerfStats",
+    "Step",
+    "Steps",
     "Task",
     "TaskTimeout",
     "TooManyErrors",
+    "TopFraction",
     "UsageError",
     "Where",
     "WorkerDied",

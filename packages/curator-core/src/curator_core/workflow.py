@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import GeneratorType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from curator_core import storage
 from curator_core.errors import CuratorError, PlanError, RunRefused, UsageError
@@ -24,6 +24,7 @@ from curator_core.planning.plan import Plan
 from curator_core.running import steps as records
 from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
+from curator_core.running.log import write_log
 from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
@@ -67,6 +68,8 @@ class Workflow(ABC):
     """
 
     later: str = ""
+    # Parameters that hold folders and are not called so: in a pipeline file they are relative to the file.
+    sure_paths: ClassVar[tuple[str, ...]] = ()
 
     _given: dict[str, Any]  # the arguments of the constructor, kept by __new__
     _name: str | None = None
@@ -173,6 +176,20 @@ class Workflow(ABC):
                 result = _run(self, session, replace(options, run_dir=place), report)
                 result.run_dir = None
                 return result
+
+
+class Steps(Workflow):
+    """A workflow that is given its steps."""
+
+    def __init__(self, of: Sequence[Pipeline | Workflow | Step]) -> None:
+        self.of = list(of)
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        yield from self.of
+
+    def call(self, *, brief: bool = False) -> str:
+        names = [step.name for step in self.of]
+        return f"Steps([{', '.join(names)}])"
 
 
 _RUN_DIR = "run"
@@ -322,6 +339,7 @@ class _Run:
         self.records: list[StepRecord] = []
         self.summaries: list[StepSummary] = []
         self.marks = dict(earlier.marks)
+        self.warnings: list[str] = []
         self.freed: list[str] = []  # all folders that were given back
         self.counting: RunSummary | None = None
         self.results_in = ""  # the run directory of the step that counts
@@ -370,20 +388,27 @@ class _Run:
             result = self._pipeline(step.of, record, summary, place)
         found = result.summary
         self._note(summary, found)
+        if found.state == "quarantined" and not step.counts:
+            self.warnings.append(
+                f"step {step.name!r} is done with work set aside ({found.rows_rejected:,} rows rejected, "
+                f"{found.rows_quarantined:,} quarantined): look at it with `curate rejects {place.url}`"
+            )
         if not self.counted:
             self.counting, self.counted = found, step.counts
             self.results_in, self.results = place.url, None if summary.complete_before else result.tasks
         if not record.complete or not summary.complete_before:
             record.state = found.state
             record.left = records.left_by(place)
-            record.freed = [storage.relative(storage.absolute(folder), self.directory.url) for folder in step.frees]
+            # What was set aside is read again when it is retried.
+            given = () if found.sources_failed else step.frees
+            record.freed = [storage.relative(storage.absolute(folder), self.directory.url) for folder in given]
             self.marks |= records.marks_in(place.url)
             if self.begun:
                 self._write_record()
-        for given in record.freed:
+        for folder in record.freed:
             # Recorded before: a run that was killed in between removes it when it is resumed.
-            if storage.exists(self.directory.path(given)):
-                storage.remove(self.directory.path(given))
+            if storage.exists(self.directory.path(folder)):
+                storage.remove(self.directory.path(folder))
         self.freed += record.freed
         return found
 
@@ -424,6 +449,13 @@ class _Run:
         return run_stages(order)
 
     def _nested(self, workflow: Workflow, record: StepRecord, summary: StepSummary, place: RunDirectory) -> RunResult:
+        again = self.options.retry and record.state == "quarantined"
+        if record.complete and not (record.anew or again) and self.earlier.given_back_from(len(self.records)):
+            # What it would be asked about again is not there any more; the steps before it have left the same as before.
+            plan = place.read_json("plan.json")
+            if plan is not None and plan.get("call") == workflow.call():
+                summary.complete_before = True
+                return RunResult([], records.summary_of(place.url), place.url)
         begun = not record.anew and place.read_json("run.json") is not None
         options = replace(
             self.options,
@@ -444,10 +476,14 @@ class _Run:
                 record.anew = False
                 self._write_record()
             self.session.worked(state)
-            state.step_name = f"{record.name}/{state.step_name}" if state.step else record.name
-            state.step = number
-            state.steps = len(self.plan.steps) if self.plan is not None and not self.plan.later else None
-            self.report(state)
+            # A copy: the next call brings the same object, which says nothing of steps.
+            shown = replace(
+                state,
+                step=number,
+                steps=len(self.plan.steps) if self.plan is not None and not self.plan.later else None,
+                step_name=f"{record.name}/{state.step_name}" if state.step else record.name,
+            )
+            self.report(shown)
 
         return progress
 
@@ -475,6 +511,8 @@ class _Run:
         if self.outer is None:
             self._check_outputs()
         self.begun = True
+        if self.attempt > 1:
+            self.directory.sweep(recursive=False)  # each step does that in a folder of its own
         self._write_record()
         if not self.earlier.steps:
             # What is here is of no use: a fresh start, or a run that never did a thing.
@@ -487,6 +525,7 @@ class _Run:
             {
                 "kind": WORKFLOW,
                 "name": self.plan.name,
+                "call": self.workflow.call(),
                 "fingerprint": self.plan.fingerprint(),
                 "steps": self.plan.values(),
                 "text": self.plan.describe(),
@@ -523,7 +562,7 @@ class _Run:
             seconds=round(time.monotonic() - self.started, 3),
             opened_after=self.session.opened_after,
             worked_after=self.session.worked_after,
-            warnings=[*self.earlier.warnings, *found.warnings],
+            warnings=[*self.earlier.warnings, *self.warnings, *found.warnings],
             steps=list(self.summaries),
         )
 
@@ -531,7 +570,9 @@ class _Run:
         states = {summary.state for summary in self.summaries}
         summary = self._summary("quarantined" if "quarantined" in states else "done")
         if self.begun or self.earlier.state != summary.state:
-            self._write_record(summary.state, summary=summary.as_dict())
+            outputs = records.outputs_of(self.results_in)
+            self._write_record(summary.state, summary=summary.as_dict(), outputs=outputs)
+            self._write_report()
         for folder in self.earlier.steps.keys() - {record.folder for record in self.records}:
             storage.remove(self.directory.path(folder))
         results = self.results if self.results is not None else _stored(self.results_in)
@@ -553,6 +594,13 @@ class _Run:
         summary.problems = [*summary.problems, step + text]
         with contextlib.suppress(CuratorError):  # the disk may be what failed; the first error is the one to show
             self._write_record("failed", summary=summary.as_dict())
+            write_log(self.directory.url, records.pipelines_in(self.directory.url))
+
+    def _write_report(self) -> None:
+        from curator_core.running.report import write_report  # deferred: only a run that ends needs it
+
+        write_log(self.directory.url, records.pipelines_in(self.directory.url))
+        write_report(self.directory.url)
 
     def _write_record(self, state: str = "running", **more: Any) -> None:
         machine = self.session.machine or self.session.executor.machine()
@@ -584,6 +632,8 @@ def _stored(run_dir: str) -> list[Task[Any]]:
 class _Asked:
     """The steps of a workflow one by one, each with a name of its own."""
 
+    _steps: Any
+
     def __init__(self, workflow: Workflow, work_dir: str) -> None:
         self._workflow = workflow
         self._steps = iter(workflow.steps(work_dir))
@@ -593,7 +643,7 @@ class _Asked:
     def next(self, outcome: RunSummary | None) -> Step | None:
         """The next step; ``outcome`` is what came of the one before."""
         try:
-            given = self._steps.send(outcome) if isinstance(self._steps, GeneratorType) else next(self._steps)
+            given = self._steps.send(outcome) if self._listens() else next(self._steps)
         except StopIteration:
             return None
         what = f"workflow {self._workflow.name!r}"
@@ -613,3 +663,10 @@ class _Asked:
                 raise UsageError(f"{what}: step {step.name!r} frees {folder!r}, which is not below {self._work_dir!r}")
         self._names.append(step.name)
         return step
+
+    def _listens(self) -> bool:
+        """Whether a ``yield`` waits for what came of the step; a ``yield from`` of a list does not."""
+        inner = self._steps
+        while isinstance(inner, GeneratorType) and inner.gi_yieldfrom is not None:
+            inner = inner.gi_yieldfrom
+        return isinstance(inner, GeneratorType)

@@ -137,7 +137,7 @@ class PoisonJoin(Merge[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Truth:
-    """What must come of a pipeline: rows of the final tasks, and the rest by stage."""
+    """What a pipeline must give: the rows of the final tasks, and the rest by stage."""
 
     tasks: list[list[int]] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -377,13 +377,13 @@ def lineages(draw: Any) -> tuple[list[Event], dict[str, Fraction]]:
 
 
 @given(lineages(), st.randoms(use_true_random=False))
-def test_shares_add_up_to_one_in_any_order_and_however_often_told(
+def test_shares_add_up_to_one_in_any_order_and_however_often_recorded(
     lineage: tuple[list[Event], dict[str, Fraction]], rng: Any
 ) -> None:
     events, ends = lineage
-    told = [*events, *rng.choices(events, k=len(events))]
-    rng.shuffle(told)
-    accounts = Accounts(told)
+    recorded = [*events, *rng.choices(events, k=len(events))]
+    rng.shuffle(recorded)
+    accounts = Accounts(recorded)
     settled = accounts.settle("s")
     assert accounts.is_complete("s")
     assert settled.total == 1
@@ -410,11 +410,11 @@ def test_what_an_earlier_generation_left_does_not_count(
         event.generation, event.attempt = "old", rng.choice((1, 2))
     for event in new[0]:
         event.attempt = 2
-    told = [*old[0], *new[0]]
-    rng.shuffle(told)
+    recorded = [*old[0], *new[0]]
+    rng.shuffle(recorded)
     accounts = Accounts()
     accounts.expect("s", "g")
-    for event in told:
+    for event in recorded:
         accounts.add(event)
     assert accounts.is_complete("s")
     settled = accounts.settle("s")
@@ -426,9 +426,12 @@ def test_a_task_that_was_given_up_ends_there_whatever_its_dead_worker_left(
     lineage: tuple[list[Event], dict[str, Fraction]], rng: Any
 ) -> None:
     events, _ = lineage
-    told = [*rng.sample(events, rng.randint(0, len(events))), Event(FAILED, "s", "s", "g", reason="its workers died")]
-    rng.shuffle(told)
-    accounts = Accounts(told)
+    recorded = [
+        *rng.sample(events, rng.randint(0, len(events))),
+        Event(FAILED, "s", "s", "g", reason="its workers died"),
+    ]
+    rng.shuffle(recorded)
+    accounts = Accounts(recorded)
     assert accounts.is_complete("s")
     assert accounts.settle("s").failed == 1
     assert [event.kind for event in accounts.reachable("s")] == [FAILED]
@@ -441,9 +444,9 @@ def test_law_3_of_two_attempts_at_one_task_the_newer_counts_alone(order: tuple[i
     """
 
     def attempt(number: int, children: int, kind: str) -> list[Event]:
-        told = [Event(FORK, "s", "s", "g", number, children)]
-        told += [Event(kind, "s", child_id("s", index), "g", number) for index in range(children)]
-        return told
+        recorded = [Event(FORK, "s", "s", "g", number, children)]
+        recorded += [Event(kind, "s", child_id("s", index), "g", number) for index in range(children)]
+        return recorded
 
     first, second = attempt(1, 3, DROPPED), attempt(2, 2, DONE)
     pieces = [second, first[:2], first[2:]]
@@ -461,5 +464,5 @@ def test_law_3_of_two_attempts_at_one_task_the_newer_counts_alone(order: tuple[i
 
 @pytest.mark.parametrize("newer_first", [False, True])
 def test_law_3_of_two_attempts_at_one_merge_the_newer_counts(newer_first: bool) -> None:
-    told = [Event(MERGE, "m", "m", "g", number, members=[f"s{number}"]) for number in (1, 2)]
-    assert Accounts(told[::-1] if newer_first else told).merges["m"].members == ["s2"]
+    recorded = [Event(MERGE, "m", "m", "g", number, members=[f"s{number}"]) for number in (1, 2)]
+    assert Accounts(recorded[::-1] if newer_first else recorded).merges["m"].members == ["s2"]

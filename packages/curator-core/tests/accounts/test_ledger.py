@@ -310,7 +310,7 @@ def test_a_run_that_lives_in_an_object_store_is_resumed(s3_bucket: str, tmp_path
     assert verify(f"{place}/run") == []
     again = Pipeline(stages(place)).run(here, run_dir=f"{place}/run", resume=True)
     assert again.summary.sources_skipped == 6
-    # An object that has been replaced is told by its etag.
+    # An object that has been replaced is detected by its etag.
     storage.write_bytes_atomic(f"{place}/in/part-02.jsonl", b'{"id": 1, "text": "other"}\n')
     storage.remove(f"{place}/in/part-04.jsonl")
     changed = Pipeline(stages(place)).run(here, run_dir=f"{place}/run", resume=True)

@@ -1,4 +1,4 @@
-"""Rejects: as many as a file has lines, in bounded memory, each told once, whatever its file is called."""
+"""Rejects: as many as a file has lines, in bounded memory, each recorded once, whatever its file is called."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_where_rejects_cannot_wait_the_run_stops_and_says_why(tmp_path: Path, mo
         pipeline.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"), on_error="quarantine")
 
 
-def test_rejects_that_two_workers_told_of_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_that_two_workers_recorded_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One worker died in the middle, another did all of it; a third has had another task. Files of many pieces."""
     monkeypatch.setattr(spool, "KEPT", 3)
     run_dir = str(tmp_path)
@@ -144,7 +144,7 @@ class Fails(FanOut[FileGroupTask, DocumentBatch]):
 
 @pytest.mark.parametrize("stage", [Lines(), Fails()], ids=lambda stage: type(stage).__name__)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_whose_name_is_no_text_is_told_with_its_name(tmp_path: Path, stage: Any, workers: int) -> None:
+def test_a_file_whose_name_is_no_text_is_reported_with_its_name(tmp_path: Path, stage: Any, workers: int) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     try:

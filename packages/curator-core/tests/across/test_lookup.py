@@ -93,7 +93,7 @@ def test_several_columns_make_one_key_and_numbers_are_equal_whatever_their_type(
     assert text["w"].to_pylist() == [None]
 
 
-def test_keys_that_share_half_of_their_digest_are_told_apart(monkeypatch):
+def test_keys_that_share_half_of_their_digest_are_distinguished(monkeypatch):
     monkeypatch.setattr(
         side_table, "row_digests", lambda table, keys: [b"\7" * 8 + bytes([n] * 8) for n in table["k"].to_pylist()]
     )

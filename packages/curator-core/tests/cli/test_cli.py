@@ -16,6 +16,7 @@ import pytest
 from curator_core import registry, storage
 from curator_core.cli import BAD_USAGE, DONE, FAILED, INTERRUPTED, QUARANTINED, doctor, run_command
 from curator_core.cli.init import template_names, template_text
+from curator_core.config.dump import dump_pipeline
 from curator_core.config.pipeline_file import load_pipeline
 from curator_core.testing.waiting import wait_for
 
@@ -25,6 +26,7 @@ STAGES = '''
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -139,6 +141,18 @@ class Twice(Workflow):
         second = [FilePartitioning(paths=between, extensions=["txt"]), Read(), Write(path=self.path)]
         yield Pipeline(first, name="first")
         yield Pipeline(second, name="second")
+
+
+@dataclass
+class Filtered(Workflow):
+    """What a stage keeps."""
+
+    reader: ProcessingStage[Any, Any]
+    keep: ProcessingStage[Any, Any] | None = None
+    path: str = ""
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline]:
+        yield Pipeline([self.reader, Read(), *([self.keep] if self.keep else []), Write(path=self.path)], name="all")
 '''
 
 PIPELINE = """
@@ -297,7 +311,7 @@ def test_a_stage_that_raises_fails_the_run_and_says_how_to_go_on(curate: Project
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]
 
 
-def test_quarantined_work_is_told_by_the_exit_code_and_can_be_retried(curate: Project) -> None:
+def test_quarantined_work_is_reported_by_the_exit_code_and_can_be_retried(curate: Project) -> None:
     curate.edit("Check: {}", "Check: {poison: 22, fixed_by: fixed}")
     assert curate("run", "p.yaml", "--on-error", "quarantine") == QUARANTINED
     assert "done, with work set aside" in curate.out
@@ -356,7 +370,7 @@ def test_rejects_show_where_a_row_stood_and_cannot_steer_the_terminal(curate: Pr
     assert curate.out == "nothing was set aside for that\n"
 
 
-def test_files_of_which_nothing_can_be_read_are_told(curate: Project) -> None:
+def test_files_of_which_nothing_can_be_read_are_reported(curate: Project) -> None:
     for path in (curate.folder / "in").iterdir():
         path.write_bytes(b"\x00\x01\x02")
     assert curate("run", "p.yaml") == DONE
@@ -422,7 +436,8 @@ def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project)
     )
     (curate.folder / "w.yaml").write_text(text)
     assert curate("plan", "w.yaml") == DONE
-    assert "Twice: 2 steps on this machine" in curate.out
+    assert curate.out.startswith("w: 2 steps on this machine")
+    assert "\n  Twice(paths=" in curate.out
     assert "step 1  first" in curate.out
     assert "step 2  second\n  reads " in curate.out
     assert "which step 'first' leaves" in curate.out
@@ -433,16 +448,129 @@ def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project)
     assert len(curate.written()) == 12
     assert curate("run", "w.yaml", "--run-dir", "both", "--resume") == DONE
     assert curate.out.count("4 of them complete before") == 1
+    assert "1 first   complete before        4" in curate.out
+    assert curate("retry", "both") == DONE
+    assert curate.out.count("complete before        4") == 2
     assert curate("verify", "both") == DONE
     assert curate.out == "8 files are as they were written\n"
     assert curate("rejects", "both") == DONE
-    assert curate.out.startswith("4 rejected by Read")
+    assert curate.out.startswith("4 rejected by Read of step 'first': no number")
+    assert curate("rejects", "both", "--json") == DONE
+    assert {json.loads(line)["step"] for line in curate.out.splitlines()} == {"first"}
     assert curate("report", "both") == DONE
+    page = (curate.folder / "both" / "report.html").read_text()
+    assert '<a href="steps/01-first/report.html">first</a>' in page
+    assert (curate.folder / "both" / "steps" / "01-first" / "report.html").exists()
     text = text.replace("path: out/", "pth: out/")
     (curate.folder / "w.yaml").write_text(text)
     assert curate("plan", "w.yaml") == BAD_USAGE
     assert "w.yaml:1: " in curate.err
     assert "Twice has no parameter 'pth'; did you mean 'path'" in curate.err
+
+
+STEPS = """
+workflow:
+  - stages:
+      - FilePartitioning: {paths: "in/*.txt"}
+      - MODULE.Read
+      - MODULE.Write: {path: between/}
+  - name: inner
+    workflow:
+      - MODULE.Twice: {paths: "between/*.txt", path: again/}
+        name: twice
+  - stages:
+      - FilePartitioning: {paths: again/, extensions: [txt]}
+      - MODULE.Read
+      - Where: {column: n, op: ">=", value: 10}
+      - MODULE.Write: {path: out/}
+    name: last
+executor: {local: {workers: 0}}
+max_reject_fraction: 1
+"""
+
+
+def test_a_list_of_steps_is_a_workflow(curate: Project) -> None:
+    (curate.folder / "steps.yaml").write_text(STEPS.replace("MODULE", curate.module))
+    assert curate("plan", "steps.yaml", "--set", "Where.value=20") == DONE
+    assert curate.out.startswith("steps: 3 steps on this machine")
+    for line in ("step 1  step-1", "step 2  inner", "step 2.1  twice", "step 2.1.2  second", "step 3  last"):
+        assert line in curate.out
+    assert f"reads '{curate.folder}/between/', which step 'step-1' leaves" in curate.out
+    assert curate("plan", "steps.yaml", "--json") == DONE
+    plan = json.loads(curate.out)
+    assert [step["name"] for step in plan["steps"]] == ["step-1", "inner", "last"]
+    assert plan["steps"][2]["takes"] == [["second", f"{curate.folder}/again/"]]
+    assert curate("run", "steps.yaml", "--set", "Where.value=20") == DONE
+    assert sorted(curate.written()) == [20, 21, 22, 23]
+    assert curate("run", "steps.yaml", "--set", "Where.value=20", "--resume") == DONE
+    assert "2.1.2 second" in curate.out
+    assert curate("verify", "runs/steps") == DONE
+    assert curate("report", "runs/steps", "--json") == DONE
+    assert json.loads(curate.out)["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ("name: last", "nam: last", "steps.yaml:15: a step has `stages:` and `name:`, and no 'nam'"),
+        ("name: last", "name: step-1", "steps 1 and 3 are both called 'step-1'"),
+        ("name: last", "name: a/b", "steps.yaml:15: the name of a step is a text without a slash, not 'a/b'"),
+        ("path: again/}", "pth: again/}", "steps.yaml:8: MODULE.Twice has no parameter 'pth'; did you mean 'path'"),
+        ("Where:", "Wher:", "steps.yaml:13: there is no stage 'Wher'"),
+        ("MODULE.Twice", "Where", "steps.yaml:8: 'Where' is a stage, not a workflow"),
+        ("path: out/", "path: in/", "step 'last' writes to"),
+    ],
+)
+def test_what_is_wrong_with_a_step_is_said_with_its_line(curate: Project, old: str, new: str, wanted: str) -> None:
+    text = STEPS.replace(old, new, 1).replace('"in/*.txt"', "in/").replace("MODULE", curate.module).lstrip()
+    (curate.folder / "steps.yaml").write_text(text)
+    assert curate("run", "steps.yaml") == BAD_USAGE
+    assert wanted.replace("MODULE", curate.module) in curate.err
+    assert not (curate.folder / "between").exists()
+
+
+def test_a_parameter_of_a_workflow_may_be_a_stage(curate: Project) -> None:
+    text = """
+workflow:
+  MODULE.Filtered:
+    reader: {FilePartitioning: {paths: "in/*.txt"}}
+    keep: {Where: {column: n, op: ">=", value: 20}, with: {batch_size: 2}}
+    path: out/
+executor: {local: {workers: 0}}
+max_reject_fraction: 1
+""".replace("MODULE", curate.module).lstrip()
+    (curate.folder / "f.yaml").write_text(text)
+    assert curate("plan", "f.yaml") == DONE
+    assert f"FilePartitioning(paths='{curate.folder}/in/*.txt')" in curate.out
+    assert curate("run", "f.yaml") == DONE
+    assert sorted(curate.written()) == [20, 21, 22, 23]
+    assert curate("plan", "f.yaml", "--set", "Where.value=30") == DONE
+    assert "Where(column='n', op='>=', value=30)" in curate.out
+    workflow = load_pipeline("f.yaml").workflow
+    assert workflow is not None
+    dumped = dump_pipeline(workflow)
+    (curate.folder / "g.yaml").write_text(dumped)
+    again = load_pipeline("g.yaml").workflow
+    assert again is not None
+    assert again.params() == workflow.params()
+    for old, new, wanted in (
+        ("{paths:", "{pahs:", "f.yaml:3: FilePartitioning has no parameter 'pahs'"),
+        ("batch_size", "batch_siz", "f.yaml:4: with takes no 'batch_siz'; did you mean 'batch_size'"),
+        ("{Where: {", "{Wher: {", "f.yaml:4: there is no stage 'Wher'"),
+        ('reader: {FilePartitioning: {paths: "in/*.txt"}}', "reader: 3", "f.yaml:3: MODULE.Filtered.reader is a stage"),
+    ):
+        (curate.folder / "f.yaml").write_text(text.replace(old, new))
+        assert curate("plan", "f.yaml") == BAD_USAGE
+        assert wanted.replace("MODULE", curate.module) in curate.err
+
+
+def test_curate_stages_explains_a_workflow(curate: Project) -> None:
+    assert curate("stages", f"{curate.module}.Twice") == DONE
+    assert "Kind       a workflow: several pipelines as one" in curate.out
+    assert "Step       first: FilePartitioning, Read, Write" in curate.out
+    assert "  paths  str, required" in curate.out
+    assert curate("stages", f"{curate.module}.Filtered", "--json") == DONE
+    assert json.loads(curate.out)["parameters"][1]["type"] == "a stage or None"
 
 
 # Bad input
@@ -461,7 +589,7 @@ def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project)
         ("name: numbers", "nme: numbers", "p.yaml:2: unknown key 'nme'; did you mean 'name'"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_runs(curate: Project, old: str, new: str, wanted: str) -> None:
+def test_what_is_wrong_is_reported_before_anything_runs(curate: Project, old: str, new: str, wanted: str) -> None:
     curate.edit(old, new)
     assert curate("run", "p.yaml") == BAD_USAGE
     assert wanted in curate.err
@@ -683,7 +811,7 @@ def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
     os.kill(process.pid, name)
     _, err = process.communicate(timeout=50)  # less than the minute that its task would wait
     assert process.returncode == INTERRUPTED, err
-    go_on = f"curate run p.yaml --run-dir {curate.folder}/run --executor local --set Check.poison=-2 --resume"
+    go_on = f"curate run p.yaml --set Check.poison=-2 --run-dir {curate.folder}/run --executor local --resume"
     assert f"interrupted; resume with: {go_on}" in err
     assert "Traceback" not in err
     wait_for(lambda: not alive_in_group(process.pid), "processes of the run are left")

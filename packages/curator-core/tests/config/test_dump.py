@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curator_core import (
     AddId,
@@ -19,6 +21,13 @@ from curator_core import (
     dump_pipeline,
     load_pipeline,
 )
+from curator_core.config.dump import inline
+from curator_core.config.yaml_file import parse_value
+
+# What YAML may take for something else, and what it needs quotes for.
+WORDS = st.sampled_from(
+    ["yes", "1e-3", "0o7", "null", "~", "a: b", "- a", "a #b", "{x}", "", " a", "on", "text", "é"]
+) | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
 
 
 def round_trip(pipeline: Pipeline, folder: Path) -> Pipeline:
@@ -73,3 +82,16 @@ def test_a_class_of_a_function_or_script_cannot_be_named_by_a_file() -> None:
 
     with pytest.raises(UsageError, match="put Inner into a module beside the file"):
         dump_pipeline(Pipeline([Inner()]))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+        max_leaves=5,
+    )
+)
+def test_a_value_in_one_line_of_yaml_is_read_back_as_it_was(value: object) -> None:
+    text = inline(value)
+    assert "\n" not in text
+    assert parse_value(text) == value

@@ -158,10 +158,10 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, wanted: str) -> 
             "max_error_fraction must be a number between 0 and 1, not 2",
         ),
         ("workflow: {Nothing: {}}", 1, "no workflow 'Nothing'"),
-        ("workflow: {curator_core.stages.files.FilePartitioning: {paths: x}}", 1, "is no workflow but"),
+        ("workflow: {curator_core.stages.files.FilePartitioning: {paths: x}}", 1, "is not a workflow but"),
         ("workflow: {ExactDedup: {path: out, reader: {Nothing: {}}}}", 1, "no stage 'Nothing'"),
         ("workflow: {ExactDedup: {path: out, reader: {Sample: {fracton: 1}}}}", 1, "Sample has no parameter 'fracton'"),
-        ("workflow: {ExactDedup: {path: out, reader: [Sample]}}", 1, "a stage is written"),
+        ("workflow: {ExactDedup: {path: out, reader: [Sample]}}", 1, "ExactDedup.reader is a stage, written"),
         ("name: x\nname: y", 2, "'name' is here twice"),
         ("stages:\n\t- x", 2, "a tab cannot indent YAML"),
         ("stages: [", 1, ""),
@@ -173,27 +173,27 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, wanted: str) -> 
     ],
 )
 def test_what_is_wrong_is_shown_with_its_line(tmp_path: Path, text: str, line: int | None, wanted: str) -> None:
-    told = message(tmp_path, text)
-    assert wanted in told
+    said = message(tmp_path, text)
+    assert wanted in said
     if line is None:
-        assert told.startswith("tidy.yaml: ")
+        assert said.startswith("tidy.yaml: ")
     else:
-        assert told.startswith(f"tidy.yaml:{line}: ")
-        assert f"\n{line:>5} | {text.splitlines()[line - 1]}" in told
+        assert said.startswith(f"tidy.yaml:{line}: ")
+        assert f"\n{line:>5} | {text.splitlines()[line - 1]}" in said
 
 
 def test_the_mark_stands_under_the_offending_key(tmp_path: Path) -> None:
-    told = message(tmp_path, "stages:\n  - Sample: {fraction: 1, sed: 2}")
-    shown, mark = told.splitlines()[-2:]
+    said = message(tmp_path, "stages:\n  - Sample: {fraction: 1, sed: 2}")
+    shown, mark = said.splitlines()[-2:]
     assert shown[mark.index("^") :].startswith("sed")
 
 
-def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
-    told = message(tmp_path, "nmae: x\nstages:\n- Sample: {fractoin: 1}\n- Wher: {}\n")
-    assert [line for line in told.splitlines() if line.startswith("tidy.yaml")] == [
-        line for number in (1, 3, 4) for line in told.splitlines() if line.startswith(f"tidy.yaml:{number}:")
+def test_everything_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
+    said = message(tmp_path, "nmae: x\nstages:\n- Sample: {fractoin: 1}\n- Wher: {}\n")
+    assert [line for line in said.splitlines() if line.startswith("tidy.yaml")] == [
+        line for number in (1, 3, 4) for line in said.splitlines() if line.startswith(f"tidy.yaml:{number}:")
     ]
-    assert len(told.splitlines()) == 9
+    assert len(said.splitlines()) == 9
 
 
 def test_modules_beside_the_file_bring_stages(tmp_path: Path) -> None:
@@ -242,12 +242,12 @@ def test_values_are_those_of_yaml_1_2(text: str, value: Any) -> None:
 
 @given(st.text(alphabet="ab:-{}[]&*!'\"\n \t#|>%@`0.", max_size=40))
 def test_any_text_is_a_value_or_a_file_error(text: str) -> None:
-    told = "x.yaml"
+    said = "x.yaml"
     try:
         read_yaml(text, "x.yaml")
     except FileError as error:
-        told = str(error)
-    assert told.startswith("x.yaml")
+        said = str(error)
+    assert said.startswith("x.yaml")
 
 
 def test_a_small_file_that_grows_without_end_in_memory_is_not_expanded(tmp_path: Path) -> None:

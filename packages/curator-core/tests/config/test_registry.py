@@ -124,7 +124,7 @@ def test_dotted_paths_name_what_is_not_registered() -> None:
         load_stage("nowhere.stages.Thing")
     with pytest.raises(UsageError, match="has no 'FilePartition'; did you mean 'FilePartitioning'"):
         load_stage("curator_core.stages.files.FilePartition")
-    with pytest.raises(UsageError, match="is no stage but"):
+    with pytest.raises(UsageError, match="is not a stage but"):
         load_stage("curator_core.stages.files.parse_bytes")
     with pytest.raises(UsageError, match="put @stage above it"):
         load_stage(f"{HERE}plain_function")

@@ -16,7 +16,7 @@ BODY = bytes(range(256)) * 40
 
 
 class Server(ThreadingHTTPServer):
-    """Answers by a function of the path; keeps what it was asked."""
+    """Answers with a function of the path, and keeps the requests."""
 
     daemon_threads = True
 

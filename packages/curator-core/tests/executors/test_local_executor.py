@@ -75,7 +75,7 @@ class WaitsForOthers(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Die(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Ends its process on the batch that holds ``bad``, so many times."""
+    """Ends its process on the batch that holds ``bad``, that many times."""
 
     how: str = "kill"
     bad: int = 3
@@ -327,7 +327,7 @@ class BrokenTeardown(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_failing_teardown_is_told_and_never_hides_what_came_first(workers: int) -> None:
+def test_a_failing_teardown_is_reported_and_never_hides_what_came_first(workers: int) -> None:
     with pytest.raises(StageError, match="the first trouble"):
         run(workers, BrokenTeardown())
     with pytest.raises(StageError, match=r"failed in teardown\(\).*the second trouble"):

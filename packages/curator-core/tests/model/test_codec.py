@@ -124,7 +124,7 @@ class Trap:
 
 def test_law_9_what_lies_on_a_disk_is_not_unpickled(tmp_path: Path) -> None:
     for data in (b"PKL1" + pickle.dumps(Trap(tmp_path)), pickle.dumps(Trap(tmp_path))):
-        with pytest.raises(UsageError, match="this is no task"):
+        with pytest.raises(UsageError, match="not an encoded task"):
             decode_task(data, pickled=False)
     assert not (tmp_path / "sprung").exists()
 
@@ -149,7 +149,7 @@ def test_law_9_a_pickle_planted_in_a_run_directory_is_not_loaded(tmp_path: Path)
     stored = sorted(run_dir.rglob("*.task"))
     assert len(stored) == 3
     stored[1].write_bytes(b"PKL1" + pickle.dumps(Trap(tmp_path)))
-    with pytest.raises(Exception, match="this is no task"):
+    with pytest.raises(Exception, match="not an encoded task"):
         Pipeline([Together()]).run(
             LocalExecutor(workers=0), initial_tasks=tasks, run_dir=str(run_dir), resume=True, allow_changed=True
         )

@@ -190,7 +190,7 @@ def test_a_source_comes_first() -> None:
     )
 
 
-def test_a_stage_that_yields_is_told_to_be_a_fan_out() -> None:
+def test_a_stage_that_yields_is_asked_to_be_a_fan_out() -> None:
     class Yields(ProcessingStage[DocumentBatch, DocumentBatch]):
         def process(self, task: DocumentBatch) -> Any:
             yield task
@@ -229,7 +229,7 @@ def test_a_composite_is_named_where_it_is_wrong() -> None:
 # Names and copies
 
 
-def test_equal_names_are_told_apart() -> None:
+def test_equal_names_are_distinguished() -> None:
     made = plan(Add(), Add(column="b"), Add(column="c").with_(name="Add#2"), first_task=DocumentBatch)
     assert [planned.name for planned in made.stages] == ["Add", "Add#3", "Add#2"]
     assert [planned.stage.name for planned in made.stages] == ["Add", "Add#3", "Add#2"]
@@ -295,7 +295,7 @@ def test_neighbours_share_a_worker() -> None:
     ],
     ids=["fan-out", "to-gpu", "from-gpu", "environment", "workers", "from-workers", "facts"],
 )
-def test_a_group_ends_for_a_reason_that_is_told(
+def test_a_group_ends_for_a_reason_that_is_reported(
     stages: list[ProcessingStage[Any, Any]], expected: list[str], why: str
 ) -> None:
     made = plan(*stages, machine=ONE_GPU, first_task=DocumentBatch)

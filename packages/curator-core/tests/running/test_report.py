@@ -158,14 +158,14 @@ def test_the_summary_is_a_table_without_empty_columns() -> None:
     assert len(ends) == 1
 
 
-def test_what_a_cluster_takes_to_start_is_told_and_what_takes_no_time_is_not() -> None:
-    told = record()
-    told["summary"] |= {"executor": "RayDataExecutor", "opened_after": 4.12, "worked_after": 9.8}
+def test_what_a_cluster_takes_to_start_is_reported_and_what_takes_no_time_is_not() -> None:
+    recorded = record()
+    recorded["summary"] |= {"executor": "RayDataExecutor", "opened_after": 4.12, "worked_after": 9.8}
     line = "RayDataExecutor was ready after 4.12 s, the first work done after 9.80 s"
-    assert summary_text(told["summary"]).splitlines()[2] == line
-    assert "first work was done after9.8 s" in _Page(report_page(told, {}, [])).text
-    told["summary"]["opened_after"] = 0.01
-    assert "ready after" not in summary_text(told["summary"])
+    assert summary_text(recorded["summary"]).splitlines()[2] == line
+    assert "first work was done after9.8 s" in _Page(report_page(recorded, {}, [])).text
+    recorded["summary"]["opened_after"] = 0.01
+    assert "ready after" not in summary_text(recorded["summary"])
 
 
 def progress(**changes: Any) -> RunProgress:
@@ -198,11 +198,24 @@ def test_progress_does_without_a_known_number_of_sources() -> None:
     assert "part 2 of 3" in line(progress(segment=1, segments=3))
 
 
-def test_a_terminal_gets_a_bar_and_is_left_clean() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+def test_progress_of_a_workflow_says_which_step_it_is_and_of_how_many_where_that_is_clear() -> None:
+    assert line(progress(step=2, steps=3, step_name="groups/round-1")).startswith(
+        "step 2 of 3: groups/round-1: 5 of 10"
+    )
+    assert line(progress(step=2, step_name="groups")).startswith("step 2: groups: 5 of 10 sources")
+    out = Terminal()
+    with ProgressDisplay(stream=out) as display:
+        display(progress(step=1, steps=2, step_name="read"))
+        display(progress(step=2, steps=2, step_name="write", finished_sources=7))
+    assert out.getvalue().index("step 1 of 2: read") < out.getvalue().index("step 2 of 2: write")
 
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_and_is_left_clean() -> None:
     out = Terminal()
     with ProgressDisplay(stream=out) as display:
         display(progress())

@@ -116,7 +116,7 @@ def test_of_a_complete_run_only_what_has_changed_is_run(
     assert again == (0 if change is delete and per_partition == 1 else 1), result.summary.inputs
 
 
-def test_what_happened_to_the_input_is_told_apart(tmp_path: Path) -> None:
+def test_what_happened_to_the_input_is_distinguished(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
     replace(trial)
@@ -148,7 +148,7 @@ def test_a_change_that_is_taken_back_after_another_interruption_leaves_nothing_b
 
 
 def test_the_output_of_a_removed_source_that_was_under_way_leaves_too(tmp_path: Path) -> None:
-    """Its file stands, but the fact that it was written was lost with the process."""
+    """Its file is there, but the record of it was lost with the process."""
     trial = here(tmp_path)
     interrupt(trial, 4)
     shutil.rmtree(tmp_path / "run" / "ledger")
@@ -314,7 +314,7 @@ def test_a_fresh_run_that_is_interrupted_still_knows_what_was_there_before(tmp_p
     trial.check(trial.run(resume=True))
 
 
-def test_files_of_others_in_the_output_stay_and_are_told(tmp_path: Path) -> None:
+def test_files_of_others_in_the_output_stay_and_are_reported(tmp_path: Path) -> None:
     trial = here(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")

@@ -218,7 +218,7 @@ def test_an_undisturbed_run_twice_is_the_same_to_the_byte(tmp_path: Path) -> Non
     assert_same(snapshot(tmp_path / "out"), first)
 
 
-def test_rejects_of_killed_workers_are_told_once(tmp_path: Path) -> None:
+def test_rejects_of_killed_workers_are_reported_once(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 2}, files=40, seconds=0.01)
     for number in range(0, 40, 3):
         with (tmp_path / "in" / f"part-{number:04d}.jsonl").open("a") as file:

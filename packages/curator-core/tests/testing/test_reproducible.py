@@ -38,7 +38,7 @@ class Square(ColumnFilter):
 
 @dataclass
 class Hasty(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Writes something that it must not hang on."""
+    """Writes something that its output must not depend on."""
 
     on: str = "batch"
 

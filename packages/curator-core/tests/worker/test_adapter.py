@@ -1,4 +1,4 @@
-"""The adapter: what a stage returns is checked, counted and told; nothing leaves without a record."""
+"""The adapter: what a stage returns is checked, counted and recorded; nothing leaves without a record."""
 
 from __future__ import annotations
 
@@ -166,9 +166,9 @@ def test_a_table_with_a_column_twice_is_stopped_where_it_was_made() -> None:
 # Several at once
 
 
-@pytest.mark.parametrize(("answer", "told"), [([], "2 tasks and returned 0"), (None, "returned no list but NoneType")])
-def test_process_batch_of_a_wrong_length_names_both_lengths_and_the_stage(answer: Any, told: str) -> None:
-    with pytest.raises(AccountingError, match="stage 'Batched': process_batch.. was given .*" + told):
+@pytest.mark.parametrize(("answer", "said"), [([], "2 tasks and returned 0"), (None, "returned no list but NoneType")])
+def test_process_batch_of_a_wrong_length_names_both_lengths_and_the_stage(answer: Any, said: str) -> None:
+    with pytest.raises(AccountingError, match="stage 'Batched': process_batch.. was given .*" + said):
         run(EachRow(), Batched(lambda _, tasks: answer), tasks=[batch(1, 2)])
 
 
@@ -393,7 +393,7 @@ def test_a_fan_out_of_one_object_gives_each_child_a_body() -> None:
     assert [task.task_id for task in result] == [f"task-00000.0000{n}" for n in range(3)]
 
 
-def test_a_fan_out_that_returns_one_task_or_something_else_is_told_so() -> None:
+def test_a_fan_out_that_returns_one_task_or_something_else_is_reported() -> None:
     with pytest.raises(AccountingError, match=r"returned one DocumentBatch.*yields tasks or returns a list"):
         run(Many(lambda _, task: task))
     with pytest.raises(AccountingError, match=r"yielded int.*a fan-out yields tasks"):
@@ -447,7 +447,7 @@ def test_law_3_a_reader_that_is_asked_again_counts_its_rows_and_rejects_once() -
     assert (stats.rows_in, stats.rows_out, stats.rejected) == (6, 3, {"no JSON": 3})
 
 
-def test_a_fan_out_into_nothing_is_told() -> None:
+def test_a_fan_out_into_nothing_is_reported() -> None:
     result = run(Many(lambda _, task: []))
     assert result.summary.stages[0].dropped == {"nothing came out": 3}
     assert result.summary.shares["dropped"] == "1"
@@ -650,7 +650,7 @@ def test_a_time_limit_counts_what_a_fan_out_works_and_not_what_comes_after_it() 
 # Statistics
 
 
-def test_metrics_and_times_are_told_by_stage_and_by_task() -> None:
+def test_metrics_and_times_are_reported_by_stage_and_by_task() -> None:
     def measured(stage: Map, task: DocumentBatch) -> DocumentBatch:
         stage.record_metric("letters", 10)
         return task
@@ -696,7 +696,7 @@ class Unready(Map):
 TORN_DOWN: list[str] = []
 
 
-def test_all_that_stages_lack_is_told_at_once_and_before_work_begins() -> None:
+def test_all_that_stages_lack_is_reported_at_once_and_before_work_begins() -> None:
     TORN_DOWN.clear()
     torch = 'model stages need torch: pip install "curator-text[models]"'
     with pytest.raises(MissingDependency) as caught:
@@ -714,7 +714,7 @@ def test_all_that_stages_lack_is_told_at_once_and_before_work_begins() -> None:
     assert TORN_DOWN == ["Classify", "Perplexity", "Fine", "Embed"]
 
 
-def test_models_that_no_machine_has_are_told_at_once() -> None:
+def test_models_that_no_machine_has_are_reported_at_once() -> None:
     first, second = CuratorError("the model a/b is not here: hf download a/b"), UsageError("there is no folder 'c'")
     with pytest.raises(
         CuratorError, match=r"(?s)2 stages cannot .*Clip: the model a/b .*\nHead: there is no folder 'c'"

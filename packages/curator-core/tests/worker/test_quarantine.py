@@ -84,7 +84,7 @@ class Write(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 @dataclass
 class Flaky(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Fails so many times, and then works."""
+    """Fails that many times, and then works."""
 
     times: int = 1
 

@@ -89,7 +89,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [PIXELS] if self._drops_pixels else []
 
     def needed_by(self, columns: frozenset[str]) -> ImageEmbedding:
-        """Pixels are by far the largest column: they end here when no later stage reads them."""
+        """Pixels are by far the largest column: they are dropped here when no later stage reads them."""
         twin = self.with_()
         if self.keep_pixels is None:
             twin._drops_pixels = PIXELS not in columns

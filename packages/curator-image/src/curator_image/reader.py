@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from curator_core import storage
 from curator_core.errors import UsageError
@@ -19,7 +19,7 @@ from curator_image.decode.pixel_hash import PixelHash
 from curator_image.decode.stage import DecodeOptions, ImageDecode
 from curator_image.reading.options import ReadOptions
 from curator_image.reading.read import ImageRead
-from curator_image.reading.sources import PICTURES, ImageSources
+from curator_image.reading.sources import PICTURES, TARS, ImageSources
 
 
 @dataclass
@@ -59,6 +59,9 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
     recursive: bool = field(default=True, kw_only=True)
     limit: int | None = field(default=None, kw_only=True)
     dataset_name: str = field(default="", kw_only=True)
+
+    # Files that are images by their names; Parquet may hold anything.
+    suffixes: ClassVar[Sequence[str]] = (*TARS, *PICTURES)
 
     def __post_init__(self) -> None:
         checked_paths("ImageReader.paths", self.paths)

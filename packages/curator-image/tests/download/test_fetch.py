@@ -42,7 +42,7 @@ def fetch(urls: list[str], memory_bytes: int = 512 << 20, **rules: Any) -> list[
         ("cut-off", "cut off", 2),
         ("hang", "timeout", 2),
         ("drip", "timeout", 2),
-        ("reset", "connection", 4),  # aiohttp itself asks once more when a connection breaks
+        ("reset", "connection", 4),  # aiohttp itself retries once when a connection breaks
         ("garbage", "connection", 2),
         ("down", "http 503", 2),
         ("busy", "http 429", 1),

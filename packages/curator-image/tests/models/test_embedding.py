@@ -196,7 +196,7 @@ def test_a_model_of_another_kind_is_refused_with_those_that_work(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "said"),
     [
         ({"model": ""}, "Hugging Face id"),
         ({"precision": "int8"}, "fp32, fp16, bf16"),
@@ -206,6 +206,6 @@ def test_a_model_of_another_kind_is_refused_with_those_that_work(tmp_path: Path)
         ({"modle": "x"}, "did you mean 'model'"),
     ],
 )
-def test_wrong_parameters_are_refused_before_anything_is_loaded(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_wrong_parameters_are_refused_before_anything_is_loaded(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
         ImageEmbedding(**wrong)

@@ -23,7 +23,7 @@ SIZES = [(48, 64), (64, 48), (33, 120), (120, 41), (32, 32), (50, 51), (400, 300
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, pictures: Any) -> Path:
-    """Pictures of many shapes, as files that lose nothing."""
+    """Pictures of many shapes, as lossless files."""
     folder = tmp_path_factory.mktemp("images")
     for number, (height, width) in enumerate(SIZES):
         Image.fromarray(pictures(1, height, width, seed=number)[0]).save(folder / f"{number:03d}.png")

@@ -26,6 +26,7 @@ _HOME = {
     "CsvReader": "readers",
     "DCLM": "presets",
     "Decontaminate": "decontaminate",
+    "Decontamination": "decontaminate",
     "DocumentFilter": "filters.base",
     "DocumentJoiner": "modifiers",
     "DocumentSplitter": "modifiers",

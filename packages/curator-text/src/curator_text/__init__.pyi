@@ -4,6 +4,7 @@ from curator_text.blend import Blend as Blend
 from curator_text.blend import SplitByHash as SplitByHash
 from curator_text.decontaminate import CountTestNgrams as CountTestNgrams
 from curator_text.decontaminate import Decontaminate as Decontaminate
+from curator_text.decontaminate import Decontamination as Decontamination
 from curator_text.dedup.fuzzy import FuzzyDedup as FuzzyDedup
 from curator_text.download import CommonCrawlDownload as CommonCrawlDownload
 from curator_text.download import UrlDownload as UrlDownload
@@ -123,6 +124,7 @@ __all__ = [
     "CsvRead",
     "CsvReader",
     "Decontaminate",
+    "Decontamination",
     "DocumentFilter",
     "DocumentJoiner",
     "DocumentSplitter",

@@ -17,7 +17,7 @@ from curator_core.arrow.json_column import JSON
 from curator_core.arrow.kinds import as_whole, has_floats, is_late, is_whole
 from curator_core.errors import UsageError
 
-# Rows that are Python objects at a time: enough to forget the cost of a slice, few enough to stay in the cache.
+# How many rows become Python objects at a time: enough to hide the cost of a slice, few enough to stay in the cache.
 _SLICE_ROWS = 256
 
 
@@ -75,10 +75,10 @@ def value_text(value: Any) -> str:
 
 
 def _inner_value(value: Any) -> Any:
-    """What `orjson` does not take by itself, and only stands inside of lists and objects: such columns are cast before."""
+    """What `orjson` does not take by itself; it occurs only inside lists and objects, since such columns are cast before."""
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value))
-    if isinstance(value, datetime):  # a subclass of it: that of pandas, for nanoseconds
+    if isinstance(value, datetime):  # a subclass: pandas has one, for nanoseconds
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no JSON spelling")
 

@@ -88,7 +88,7 @@ def _files(
 
 
 def groups(records: Sequence[FileRecord], limit: int) -> Iterator[list[FileRecord]]:
-    """Parts in a row, each group of at most ``limit`` bytes, unless one part alone is more."""
+    """Consecutive parts in groups of at most ``limit`` bytes; a part that is larger is a group of its own."""
     group: list[FileRecord] = []
     size = 0
     for record in records:

@@ -79,7 +79,7 @@ class Gopher(Recipe):
 class C4(Recipe):
     """The filters of C4. It takes lines out of the text; ``bad_words`` is a list or a file, and none without.
 
-    ``language`` keeps what is in it with a probability of at least ``min_language_score`` (C4 itself: English, 0.99)
+    ``language`` keeps documents in that language, with a probability of at least ``min_language_score`` (C4 itself: English, 0.99)
     and needs the extra ``language``.
     """
 

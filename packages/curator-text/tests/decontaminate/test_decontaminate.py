@@ -19,7 +19,7 @@ from curator_core.errors import StageError, UsageError
 from curator_core.executors.local import LocalExecutor
 from curator_core.model.task import DocumentBatch
 from curator_core.pipeline import Pipeline
-from curator_text.decontaminate import CountTestNgrams, Decontaminate
+from curator_text.decontaminate import CountTestNgrams, Decontaminate, Decontamination
 from curator_text.decontaminate.index import Runs
 from curator_text.decontaminate.overlaps import without
 from curator_text.decontaminate.report import REPORT, report_table
@@ -115,6 +115,11 @@ def test_what_is_no_whole_ngram_is_no_overlap(tests: Path, text: str | None) -> 
     assert marked(tests, text) == [{"text": text, "overlap_share": 0.0, "overlaps": []}]
 
 
+def test_a_text_does_not_go_on_in_the_next_document(tests: Path) -> None:
+    begun, rest = PLANET[: PLANET.index("solar")], "solar system? " + FILLER
+    assert [row["overlaps"] for row in marked(tests, begun, rest, FILLER)] == [[], [], []]
+
+
 def test_the_words_decide_and_not_their_numbers(tests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = marked(tests, FILLER, CLIPS, PLANET, KING, FILLER + PLANET)
     # All runs of words have one number.
@@ -193,7 +198,9 @@ def test_what_a_cut_leaves_is_the_rest_of_the_words_in_their_order(words, gaps, 
 
 def counted(path: Path, sets: dict[str, Any], batches: list[DocumentBatch]) -> str:
     stage = CountTestNgrams(test_sets=sets, path=str(path / "counts"))
-    stage.finish([record for task in batches for record in stage.process(task).records])
+    for task in batches:
+        stage.process(task)
+    stage.finish(stage.recorder.outputs)
     return str(path / "counts")
 
 
@@ -339,6 +346,22 @@ def test_parameters_are_checked(options: dict[str, Any], message: str) -> None:
         Decontaminate(test_sets={"a": "a.txt"}, **options)
 
 
+def test_a_report_has_the_largest_shares_and_refuses_parts_about_other_test_sets(tests: Path, tmp_path: Path) -> None:
+    words = CLIPS.split()
+    texts = [f"{' '.join(words[: 14 + number])} {FILLER}" for number in range(14)]
+    stage = Decontaminate(test_sets=school(tests), report_path=str(tmp_path / "report"))
+    for number in range(0, 14, 7):
+        stage.process(batch(*texts[number : number + 7], task_id=f"s-1.{number:05d}"))
+    parts = stage.recorder.outputs
+    stage.finish(parts)
+    (about,) = json.loads((tmp_path / "report" / REPORT).read_text())["test_sets"]
+    assert [round(example["share"] * 40) for example in about["examples"]] == [*range(27, 17, -1)]
+    assert (about["documents"], about["found"], about["examples"][0]["batch"]) == (14, 1, "s-1.00007")
+    tests.write_text(json.dumps(ITEMS[0]))
+    with pytest.raises(UsageError, match="is about other test sets than those that are there now"):
+        Decontaminate(test_sets=school(tests), report_path=str(tmp_path / "report")).finish(parts)
+
+
 # Runs --------------------------------------------------------------------------------------------------------------
 
 
@@ -409,3 +432,77 @@ def test_a_broken_test_file_ends_the_run_with_its_name(tests: Path, tmp_path: Pa
     )
     with pytest.raises((StageError, UsageError), match=r"school.jsonl:1 is not JSON"):
         pipeline.run(HERE)
+
+
+def workflow_file(tmp_path: Path, **more: Any) -> Path:
+    file = tmp_path / "workflow.yaml"
+    given = {
+        "paths": "in/*.jsonl",
+        "path": "out",
+        "test_sets": {"school": {"paths": "tests/school.jsonl", "fields": ["question"]}},
+        "max_documents": 3,
+        **more,
+    }
+    file.write_text(json.dumps({"workflow": {"Decontamination": given}}))
+    return file
+
+
+def test_the_workflow_counts_first_and_gives_the_same_files_whatever_the_workers(tests: Path, tmp_path: Path) -> None:
+    data(tmp_path / "in")
+    start = " ".join(CLIPS.split()[:16])
+    common = [{"id": f"c{number}", "text": f"{start} {FILLER}{number}"} for number in range(5)]
+    (tmp_path / "in" / "3.jsonl").write_text("".join(json.dumps(row) + "\n" for row in common))
+    found = []
+    for workers in (0, 1, 2):
+        run = tmp_path / f"run-{workers}"
+        workflow = load_pipeline(workflow_file(tmp_path)).workflow
+        assert workflow is not None
+        summary = workflow.run(LocalExecutor(workers=workers), run_dir=str(run), fresh=True).summary
+        # The whole items go, though their beginnings are in eight documents; the beginning alone is common.
+        assert (summary.rows_in, summary.rows_dropped) == (20, 9)
+        assert {"test set school": 9} in [stage.dropped for stage in summary.stages]
+        found.append({p.name: p.read_bytes() for p in sorted((tmp_path / "out").glob("*.jsonl"))})
+        found[-1] |= {p.name: p.read_bytes() for p in sorted((run / "decontamination").glob("*.json"))}
+    assert found[0] == found[1] == found[2]
+    about = json.loads(found[0][REPORT])
+    (school_report,) = about["test_sets"]
+    assert (school_report["frequent_ngrams"], school_report["found"], school_report["documents"]) == (4, 3, 9)
+    assert about["max_documents"] == 3
+    (note,) = summary.notes
+    assert note.startswith("test set  items  too short  found  documents  n-grams  too frequent\nschool        4")
+    assert summary.warnings == []
+    # Without the rule for whole items they stay: every n-gram of theirs is in three documents or more.
+    workflow = load_pipeline(workflow_file(tmp_path, certain_share=None, max_documents=2)).workflow
+    assert workflow is not None
+    assert workflow.run(HERE, run_dir=str(tmp_path / "run"), fresh=True).summary.rows_dropped == 0
+
+
+def test_a_workflow_that_is_resumed_does_what_is_left(
+    tests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data(tmp_path / "in")
+    workflow = load_pipeline(workflow_file(tmp_path)).workflow
+    assert workflow is not None
+    whole = workflow.run(HERE, run_dir=str(tmp_path / "whole")).summary
+    wanted = {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.jsonl")}
+    report = (tmp_path / "whole" / "decontamination" / REPORT).read_bytes()
+    process = Decontaminate.process
+
+    def broken(self: Decontaminate, task: DocumentBatch) -> DocumentBatch:
+        if task.task_id.startswith("1-"):
+            raise RuntimeError("cut off here")
+        return process(self, task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Decontaminate, "process", broken)
+        with pytest.raises(StageError, match="cut off here"):
+            workflow.run(HERE, run_dir=str(tmp_path / "run"), fresh=True)
+    summary = workflow.run(HERE, run_dir=str(tmp_path / "run"), resume=True).summary
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.jsonl")} == wanted
+    assert (tmp_path / "run" / "decontamination" / REPORT).read_bytes() == report
+    assert (summary.rows_in, summary.rows_dropped) == (whole.rows_in, whole.rows_dropped)
+
+
+def test_a_workflow_needs_somewhere_to_write(tests: Path) -> None:
+    with pytest.raises(UsageError, match="Decontamination writes to a path, or by a writer"):
+        Decontamination(test_sets=school(tests), paths="in")

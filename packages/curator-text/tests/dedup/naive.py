@@ -78,16 +78,25 @@ def meets(found: tuple[float, float, int], kind: str, threshold: float, max_new_
 
 
 def decide(
-    texts: list[str], group: list[int], order: list[int], kind: str, threshold: float, max_new_words: int, window: int
+    texts: list[str],
+    group: list[int],
+    order: list[int],
+    kind: str,
+    threshold: float,
+    max_new_words: int,
+    window: int,
+    old: list[bool] | None = None,
+    among_new: bool = True,
 ) -> list[tuple[int, tuple[float, float, int] | None]]:
-    """For each text the witness, or -1, and its figures."""
+    """For each text the witness, or -1, and its figures. Old ones come first and stay."""
+    old = old or [False] * len(texts)
     made: list[tuple[int, tuple[float, float, int] | None]] = [(-1, None)] * len(texts)
     staying: list[int] = []
-    for text in sorted(range(len(texts)), key=lambda text: (order[text], text)):
+    for text in sorted(range(len(texts)), key=lambda text: (not old[text], order[text], text)):
         if not words(texts[text]):
             continue
         for witness in staying:
-            if group[witness] == group[text]:
+            if group[witness] == group[text] and not old[text] and (among_new or old[witness]):
                 found = figures(texts[text], texts[witness], window)
                 if meets(found, kind, threshold, max_new_words):
                     made[text] = witness, found

@@ -66,6 +66,43 @@ def test_a_collection_that_loses_nearly_everything_is_named(tmp_path: Path, caps
     assert "warning: collection 'bad' loses 97.5 % of its documents" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["exact", "fuzzy"])
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    for number in range(5):
+        write(tmp_path / "in", {f"{number}-{row}": f"{TEXT} {row}" for row in range(100)}, f"{number}.jsonl")
+    before = sorted(tmp_path.rglob("*"))
+    command = [
+        "dedup",
+        kind,
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--dry-run",
+    ]
+    assert run_command([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sources"] == 5
+    assert found["documents"] == pytest.approx(500, rel=0.05)
+    assert found["seconds"] > 0
+    assert found["disk"] > 500 * 20
+    assert run_command(command) == 0
+    assert "with 2 workers" in (said := capsys.readouterr().out) or "worker" in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_line_that_resumes_a_run_has_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "in", {"one": TEXT})
+    run, out = str(tmp_path / "run"), str(tmp_path / "out")
+    command = ["dedup", "exact", str(tmp_path / "in"), out, "--keep", "shortest", "--normalize", "--workers", "0"]
+    assert run_command([*command, "--run-dir", run, "--quiet"]) == 0
+    capsys.readouterr()
+    assert run_command(["retry", run]) == 2
+    assert f"{out} --keep shortest --workers 0 --normalize --resume" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -39,9 +39,23 @@ def families(draw: st.DrawFn) -> list[str]:
     return made
 
 
-def check(texts: list[str], group: list[int], order: list[int], rule: Rule) -> None:
-    made = decide(words_of(pa.array(texts, pa.string())), np.array(group, np.uint64), np.array(order, np.int64), rule)
-    expected = naive.decide(texts, group, order, rule.kind, rule.threshold, rule.max_new_words, rule.window)
+def check(
+    texts: list[str],
+    group: list[int],
+    order: list[int],
+    rule: Rule,
+    old: list[bool] | None = None,
+    among_new: bool = True,
+) -> None:
+    words, groups, places = (
+        words_of(pa.array(texts, pa.string())),
+        np.array(group, np.uint64),
+        np.array(order, np.int64),
+    )
+    some_old = None if old is None else np.array(old, np.bool_)
+    made = decide(words, groups, places, rule, old=some_old, among_new=among_new)
+    limits = rule.kind, rule.threshold, rule.max_new_words, rule.window
+    expected = naive.decide(texts, group, order, *limits, old, among_new)
     for row, (witness, found) in enumerate(expected):
         assert made.witness[row] == witness, (row, texts)
         if found is None:
@@ -67,6 +81,22 @@ def test_decisions_are_those_of_the_rule(texts: list[str], rule: Rule, data: st.
     order = data.draw(st.lists(st.integers(-5, 5), min_size=len(texts), max_size=len(texts)))
     check(texts, group, order, rule)
     check(texts, [7] * len(texts), list(range(len(texts))), rule)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts=families(), rule=RULES, data=st.data(), large=st.booleans(), among_new=st.booleans())
+def test_old_documents_come_first_and_stay(
+    texts: list[str], rule: Rule, data: st.DataObject, large: bool, among_new: bool
+) -> None:
+    old = data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts)))
+    order = data.draw(st.lists(st.integers(-5, 5), min_size=len(texts), max_size=len(texts)))
+    with pytest.MonkeyPatch.context() as patch:
+        if large:
+            patch.setattr(compare, "ROUNDS", 1)
+            patch.setattr(compare, "FIRST", 1)
+            patch.setattr(compare, "MOST", 2)
+        check(texts, [0] * len(texts), order, rule, old, among_new)
+        check(texts, [number % 2 for number in range(len(texts))], order, rule, old, among_new)
 
 
 @settings(max_examples=400, deadline=None)
@@ -162,3 +192,19 @@ def test_a_rule_that_cannot_be_is_refused(arguments: dict, message: str) -> None
 def test_as_many_groups_as_texts_are_asked_for() -> None:
     with pytest.raises(UsageError, match="2 texts come with 1 groups and 2 places"):
         decide(words_of(pa.array(["a", "b"])), np.zeros(1, np.uint64), np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.98, 1.0, 1 / 3, 0.07])
+def test_the_least_number_that_makes_the_threshold_is_exact(threshold: float) -> None:
+    totals = np.arange(1, 3000)
+    for total, least in zip(totals.tolist(), compare._least(totals, threshold).tolist(), strict=True):
+        assert least / total >= threshold
+        assert (least - 1) / total < threshold
+
+
+def test_shingles_that_differ_in_their_lowest_bits_alone_are_two() -> None:
+    hashes = np.array([7, 6, 7, 6, 2**63, 2**63 + 1, 7, 6], np.uint64)
+    ids, fresh, distinct = compare._numbered(hashes, np.array([0, 0, 0, 1, 1, 1, 1, 2]), 3)
+    assert ids.tolist() == [1, 0, 1, 0, 2, 3, 1, 0]
+    assert fresh.tolist() == [True, True, False, True, True, True, True, True]
+    assert distinct.tolist() == [2, 4, 1]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from curator_text.dedup.sketch import band_keys, curve, probability, sketch
+from curator_text.dedup.sketch import band_keys, curve, near_keys, probability, sketch
 from curator_text.dedup.words import Shingles
 
 
@@ -49,10 +50,9 @@ def test_keys_are_shared_with_the_probability_of_the_curve(union: int, share: fl
     keys = band_keys(texts)
     found = (keys[0::2] == keys[1::2]).any(axis=1).mean()
     expected = float(probability(jaccard))
-    # Of few shingles the bands are less independent of one another than the formula has it.
-    assert abs(found - expected) < 4 * np.sqrt(max(expected * (1 - expected), 1e-3) / count) + (
-        0.05 if union < 100 else 0.02
-    )
+    error = 4 * np.sqrt(max(expected * (1 - expected), 1e-3) / count)
+    # Of few shingles the same one is often in two places of a band: the less similar share a key more often.
+    assert expected - error - 0.02 < found < expected + error + (0.09 if union < 100 else 0.02)
 
 
 def test_the_curve_is_what_was_promised() -> None:
@@ -81,9 +81,15 @@ def test_documents_beside_change_nothing_and_one_without_shingles_has_zeros() ->
     assert band_keys(sets([np.zeros(0, np.uint64)])).tolist() == [[0] * 26]
 
 
+def test_no_documents_have_no_keys() -> None:
+    keys, counts = near_keys(pa.array([], pa.string()))
+    assert keys.shape == (0, 26)
+    assert counts.shape == (0,)
+
+
 def test_keys_never_change() -> None:
     assert [hex(key) for key in band_keys(sets([np.arange(7, dtype=np.uint64)]), bands=3)[0].tolist()] == [
-        "0xf4851b8b7316f0db",
-        "0x5c927f565d172156",
-        "0x51843a551a0ee494",
+        "0x5d0de098544363e6",
+        "0x88ef43d582067250",
+        "0x65a0f11cc43e406e",
     ]

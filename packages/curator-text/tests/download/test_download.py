@@ -137,7 +137,7 @@ def test_a_server_that_misbehaves_is_asked_again_and_the_file_is_right(server, t
     stage, _ = fetch(server, tmp_path, name)
     assert (tmp_path / f"t.{name}").read_bytes() == BODY
     assert [path.name for path in tmp_path.iterdir()] == [f"t.{name}"]
-    # aiohttp itself asks once more when a connection breaks
+    # aiohttp itself retries once when a connection breaks
     assert stage.recorder.metrics["tried_again"] == (1 if name == "reset" else 2)
     if name == "short":
         # Half, then half of the rest, then the rest: never the same bytes twice.

@@ -421,7 +421,7 @@ def test_recipes_count_what_leaves_by_the_limit_it_breaks_first() -> None:
         (lambda: filters.FastTextQualityFilter("m", min_score="x"), "must be a number"),
         (lambda: LanguageFilter([]), "language codes such as 'en'"),
         (lambda: filters.WordCountFilter().score("some text"), "in brackets"),
-        (lambda: filters.WordCountFilter().score([1]), "not all of them text"),
+        (lambda: filters.WordCountFilter().score([1]), "not all of these values are text"),
         (lambda: filters.GeneralCommentToCodeFilter("text/x-cobol"), "text/x-java"),
         (lambda: filters.HistogramFilter(lang="de"), "cache_dir"),
         (lambda: filters.BadWordsFilter([]), "a list, or a file"),

@@ -173,7 +173,7 @@ def test_ngrams_are_what_plain_python_says(texts: list[str], n: int) -> None:
     assert found.per_row(skipped_gram_chars, n).tolist() == [skipped(text, n) for text in texts]
 
 
-def test_words_whose_hashes_collide_are_still_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_whose_hashes_collide_are_still_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["a b a b c d", "a b", "long-word-one x long-word-two x", "p" * 50 + " q " + "r" * 50 + " q"]
     expected = [[top_gram(text, n)[1] for text in texts] for n in (1, 2, 3)]
     # Every hash is nought.

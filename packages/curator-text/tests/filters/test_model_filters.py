@@ -184,7 +184,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
         filters.TokenCountFilter(str(tmp_path)).setup(WorkerMetadata())
 
 
-def test_recipes_ask_for_languages_only_where_they_are_told_to() -> None:
+def test_recipes_ask_for_languages_only_where_they_are_reported_to() -> None:
     def kinds(recipe: presets.Recipe) -> list[str]:
         return [type(stage).__name__ for stage in recipe.decompose()]
 

@@ -84,7 +84,7 @@ def test_values_keep_their_types(tmp_path):
         (b'{"id": "b", "n": 9223372036854775808}', "type conflict"),
     ],
 )
-def test_a_line_that_is_no_row_is_told_with_its_place_and_costs_only_itself(tmp_path, line, reason):
+def test_a_line_that_is_no_row_is_reported_with_its_place_and_costs_only_itself(tmp_path, line, reason):
     path = put(tmp_path / "a.jsonl", {"id": "a", "n": 1}, {"id": "b", "n": 1}, line, b"", b"  ", {"id": "z", "n": 9})
     got = read_files(JsonlRead(schema={"n": "int64"}), [path])
     assert got.reasons == [(reason, "line 3")]
@@ -277,7 +277,7 @@ def test_bytes_behind_a_compressed_stream_cost_no_row_of_it(tmp_path, suffix):
     assert (got.rows, got.reasons) == ([{"a": 1}, {"a": 2}, {"a": 3}], [("truncated file", "line 4")])
 
 
-def test_a_line_over_the_limit_is_told_and_its_neighbours_are_read(tmp_path):
+def test_a_line_over_the_limit_is_reported_and_its_neighbours_are_read(tmp_path):
     path = put(tmp_path / "a.jsonl", {"t": "a"}, {"t": "x" * 5000}, {"t": "b"}, {"t": "y" * 700}, {"t": "c"})
     for batch_bytes in (64, 256, 1024, 100_000):
         got = read_files(JsonlRead(batch_bytes=batch_bytes, max_line_bytes=1000), [path])

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import zlib
+from pathlib import Path
 
 import brotli
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curator_core import LocalExecutor, Pipeline
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_text.readers import (
@@ -123,7 +125,7 @@ def test_what_is_the_same_in_many_rows_does_not_make_a_batch_large(tmp_path):
     assert stage.recorder.read == 20_000
 
 
-def test_a_parquet_file_whose_names_are_damaged_is_told(tmp_path):
+def test_a_parquet_file_whose_names_are_damaged_is_reported(tmp_path):
     parquet(tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole.replace(b"vector", b"\xa2ector"))
@@ -176,7 +178,7 @@ def test_every_cell_of_csv_is_text_as_it_stands(tmp_path):
     ]
 
 
-def test_bad_rows_of_csv_are_told_with_their_number(tmp_path):
+def test_bad_rows_of_csv_are_reported_with_their_number(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"id,score\na,1.5\nb\nc,x\n\xff,2\ne,\nf,1,2\n")
     got = read_files(CsvRead(schema={"score": "float64"}), [path])
@@ -208,7 +210,7 @@ def test_csv_in_every_compression_is_read_and_what_a_cut_leaves_is_reported(tmp_
     assert (got.rows, got.rejects) == (rows, [])
     if not suffix:
         return
-    for length in (len(whole) * 2 // 3, 12):  # the second leaves not even the names
+    for length in (len(whole) * 2 // 3, 12):  # the second does not even leave the names
         path.write_bytes(whole[:length])
         got = read_files(CsvRead(), [path])
         assert got.rows == rows[: len(got.rows)]
@@ -427,7 +429,7 @@ def test_a_declared_column_that_csv_does_not_have_is_an_error(tmp_path):
 # Text files ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_text_file_is_a_document_and_bad_ones_are_told(tmp_path):
+def test_each_text_file_is_a_document_and_bad_ones_are_reported(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\n")
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     (tmp_path / "c.txt.gz").write_bytes(gzip.compress("drei - ü".encode()))
@@ -546,7 +548,7 @@ def test_what_looks_like_a_record_in_a_damaged_one_hides_no_other(tmp_path, text
     assert [reject.reason for reject in got.rejects] == ["damaged WARC"]
 
 
-def test_content_encodings_are_taken_off_and_what_lies_is_told(tmp_path):
+def test_content_encodings_are_taken_off_and_what_lies_is_reported(tmp_path):
     body = b"<p>" + b"hello " * 100
     squeezed = zlib.compressobj(wbits=-15)
     payloads = [
@@ -611,7 +613,7 @@ def test_a_warc_without_such_records_still_tells_its_columns(tmp_path):
         WarcReader(paths="x", path_column="url")
 
 
-def test_a_file_that_is_no_warc_is_told(tmp_path):
+def test_a_file_that_is_no_warc_is_reported(tmp_path):
     path = tmp_path / "a.warc"
     path.write_text(json.dumps({"not": "warc"}) * 100)
     got = read_files(WarcRead(), [path])
@@ -628,3 +630,17 @@ def test_a_parquet_file_of_views_of_text_can_be_filtered(tmp_path):
     (batch,) = ParquetRead().process(FileGroupTask(data=[str(tmp_path / "views.parquet")]))
     kept = batch.filter(pa.array([False, True, True])).to_pyarrow()
     assert kept.to_pydict() == {"text": ["another that is kept", None], "raw": [b"another that is kept", None]}
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_parquet_text_that_is_no_utf8_costs_its_row(tmp_path: Path, dictionary: bool) -> None:
+    """Arrow reads it without a look, and every later stage would fail on it."""
+    path = tmp_path / "a.parquet"
+    texts = ["good", "Zzzzzz", "fine", "good"]
+    pq.write_table(pa.table({"id": [1, 2, 3, 4], "text": texts}), path, compression="none", use_dictionary=dictionary)
+    path.write_bytes(path.read_bytes().replace(b"Zzzzzz", b"Zz\x82zzz"))
+    result = Pipeline([ParquetReader(paths=str(path))]).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    rows = [row for task in result.tasks for row in task.to_pyarrow().to_pylist()]
+    assert [row["id"] for row in rows] == [1, 3, 4]
+    (stage,) = result.summary.stages
+    assert (stage.rows_in, stage.rejected) == (4, {"damaged Parquet": 1})

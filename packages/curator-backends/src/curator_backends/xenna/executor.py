@@ -374,8 +374,8 @@ def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseExce
         # Xenna ties the worker that is to replace a lost one to the same node.
         return WorkerDied(
             f"{', '.join(node[:12] for node in lost_nodes)} left the cluster, and Xenna does not move its work to another "
-            "node. What is complete is kept: go on with what is left with --resume (resume=True) of the same run_dir, or "
-            f"take the ray_data executor, which goes on by itself ({text.partition(chr(10))[0]})"
+            "node. What is complete is kept: continue with --resume (resume=True) and the same run_dir, or "
+            f"use the ray_data executor, which continues by itself ({text.partition(chr(10))[0]})"
         )
     if "ServerUnavailable" in text or "RayStateApiException" in text:
         return UsageError(

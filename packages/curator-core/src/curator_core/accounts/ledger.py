@@ -36,7 +36,7 @@ FLUSH_SECONDS = 1.0
 FLUSH_SHARE = 250
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
-# Counts of so few calls are handed on as they are, more are summed up by stage.
+# Counts of up to this many calls are passed on one by one; more are summed by stage.
 FEW_COUNTS = 32
 PACK_FILES = 32
 PACK_LEVELS = 3

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from curator_core.arrow.arrays import to_numpy
 from curator_core.model.task import StagePerfStats
 
-# So many counts wait to be summed up.
+# Counts are summed once this many have queued up.
 SUM_UP = 1024
 
 

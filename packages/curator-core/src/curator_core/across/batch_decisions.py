@@ -1,13 +1,15 @@
 """How does a stage that decides about one batch at a time write a table of decisions?
 
-In `process` it puts what it decides into a file for the batch, `write_batch_decisions`, and in `finish` the files become the
-table, `finish_batch_decisions`: only then the batches have numbers.
+In `process` it puts what it decides into a file for the batch, `write_batch_decisions`. The files become the table in its
+`finish`, by `finish_batch_decisions`: only then the batches have numbers. Where they have them before, because a step has
+numbered them, and where most documents go, a pipeline of `DecidedBatches` and `PackDecisions` makes the table in parallel.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,10 @@ from curator_core import storage
 from curator_core.across.decisions import SCHEMA, decisions_table, finish_decisions, write_parts
 from curator_core.across.roll import Roll, first_number
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.model.task import DocumentBatch, FileRecord
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import FanOut, SourceStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 
 # Of the batches; they stay, since a run that is resumed with more of them numbers all anew.
 _FOLDER = "_batches"
@@ -38,7 +43,7 @@ def write_batch_decisions(
     chosen = given.select([name for name in SCHEMA.names if name in columns])
     table = chosen.add_column(0, _ROW, given["number"])
     with (
-        storage.write_atomic(storage.join(folder, _FOLDER, f"{task.task_id or 'batch'}.arrow")) as out,
+        storage.write_atomic(_place(folder, task.task_id)) as out,
         pa.ipc.new_file(out, table.schema) as writer,
     ):
         writer.write_table(table)
@@ -50,19 +55,79 @@ def finish_batch_decisions(
 ) -> list[FileRecord]:
     """Make the table of the files of all batches, in lineage order; returns what stands, for `finish` to return."""
     roll = Roll.of(outputs)
-    parts = roll.ranges(-(-roll.documents // _DOCUMENTS_PER_PART) or 1)
+    paths = [record.path for record in outputs]
     records = [
-        write_parts(folder, f"part-{number:05}", _numbered(outputs, first, stop, roll))
-        for number, (first, stop) in enumerate(parts)
+        write_parts(folder, f"part-{number:05}", _numbered(paths[first:stop], first, roll))
+        for number, (first, stop) in enumerate(roll.ranges(_parts(roll)))
     ]
     finish_decisions(folder, records, roll, settings)
     # The rows of the table are those of its parts.
     return [*records, *(replace(record, rows=0) for record in outputs)]
 
 
-def _numbered(outputs: Sequence[FileRecord], first: int, stop: int, roll: Roll) -> Iterator[pa.Table]:
-    for batch in range(first, stop):
-        with storage.open_input(outputs[batch].path) as stream, pa.ipc.open_file(stream) as file:
+@dataclass(kw_only=True)
+class DecidedBatches(SourceStage[FileGroupTask]):
+    """Names ranges of batches about which `write_batch_decisions` has put files into the folder ``path``; each is a source.
+
+    ``roll`` is the file of the roll by which the batches are numbered.
+    """
+
+    path: str
+    roll: str
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        content = storage.read_bytes(self.roll)
+        roll = Roll.read(self.roll)
+        names = roll.task_ids.to_pylist()
+        for number, (first, stop) in enumerate(roll.ranges(_parts(roll))):
+            yield FileGroupTask(
+                data=[_place(self.path, name) for name in names[first:stop]],
+                task_id=source_id(f"part-{number:05}", [str(first), str(stop)]),
+                dataset_name=task.dataset_name,
+                _generation=hashlib.sha256(content).hexdigest()[:16],
+                _metadata={"first": first},
+            )
+
+
+@dataclass(kw_only=True)
+class PackDecisions(FanOut[FileGroupTask, FileGroupTask]):
+    """Makes a part of a table of decisions, in the folder ``path``, of what was decided about a range of batches."""
+
+    path: str
+    roll: str
+    decided_by: Mapping[str, Any] = field(default_factory=dict)
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._roll = Roll.read(self.roll)
+
+    def process(self, task: FileGroupTask) -> Iterator[FileGroupTask]:
+        tables = _numbered(task.data, task._metadata["first"], self._roll)
+        record = write_parts(self.path, task.task_id, tables)
+        self.record_output(record)
+        yield FileGroupTask(data=[record.path], records=[record], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_decisions(self.path, outputs, Roll.read(self.roll), self.decided_by)
+
+
+def _parts(roll: Roll) -> int:
+    return -(-roll.documents // _DOCUMENTS_PER_PART) or 1
+
+
+def _place(folder: str, task_id: str) -> str:
+    return storage.join(folder, _FOLDER, f"{task_id or 'batch'}.arrow")
+
+
+def _numbered(paths: Sequence[str], first: int, roll: Roll) -> Iterator[pa.Table]:
+    """The decisions in the files of batches, of which the first has the number ``first``."""
+    for batch, path in enumerate(paths, first):
+        with storage.open_input(path) as stream, pa.ipc.open_file(stream) as file:
             table = file.read_all()
         numbers = to_numpy(table[_ROW]) + first_number(batch)
         columns = {name: table[name] for name in table.column_names if name != _ROW}

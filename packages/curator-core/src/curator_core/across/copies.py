@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from curator_core.across.decided import ROLL, decided_rows
 from curator_core.across.digests import digests
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.gather import batch_places
+from curator_core.across.index import Against, IndexUse, OldDocuments, described, pin
 from curator_core.across.inputs import noted, write_inputs
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll
@@ -34,6 +35,7 @@ class ExactKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask
 
     path: str
     partitions: int = 32
+    index: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.check_documents()
@@ -49,11 +51,11 @@ class ExactKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table, places = exact_keys(self, task, with_names=True)
-        record = write_keys(self, task, EXACT, table, places)
+        record = write_keys(self, self.path, task, EXACT, table, places)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_keys(self.path, outputs, [EXACT])
+        finish_keys(self.path, outputs, [EXACT], self.index, type(self).__name__)
 
 
 def exact_keys(
@@ -77,27 +79,46 @@ def exact_keys(
         chosen = array(rows.astype(np.int64))
         columns["id"] = stage.ids(table).take(chosen)
         columns["collection"] = collections.take(chosen)
-    return noted(pa.table(columns), task, collections), scoped.high[rows]
+    made = noted(pa.table(columns), task, collections)
+    hashes = (rows, scoped.high[rows], scoped.low[rows], found.lengths[rows])
+    return described(made, column_of(table, stage.column).type, hashes), scoped.high[rows]
 
 
-def write_keys(stage: Any, task: DocumentBatch, kind: str, table: pa.Table, places: NDArray[np.uint64]) -> FileRecord:
+def write_keys(
+    stage: Any,
+    folder: str,
+    task: DocumentBatch,
+    kind: str,
+    table: pa.Table,
+    places: NDArray[np.uint64],
+    *,
+    durable: bool = False,
+) -> FileRecord:
     """Put keys of a batch into its file of the ``kind``; the record counts the rows of the batch, which the roll needs."""
-    path = storage.join(stage.path, kind, f"{task.task_id or 'batch'}.arrow")
-    written = write_partitioned(path, table, places, stage.partitions)
+    path = storage.join(folder, kind, f"{task.task_id or 'batch'}.arrow")
+    written = write_partitioned(path, table, places, stage.partitions, durable=durable)
     record = FileRecord(written.path, task.num_rows, written.bytes, written.sha256)
     stage.record_output(record)
     return record
 
 
-def finish_keys(path: str, outputs: Sequence[FileRecord], kinds: Sequence[str]) -> None:
-    """The manifests of the shuffles of each kind, the roll, and what was read."""
+def finish_keys(
+    path: str, outputs: Sequence[FileRecord], kinds: Sequence[str], index: Mapping[str, Any] | None, owner: str
+) -> None:
+    """The manifests of the shuffles of each kind, the roll, what was read, and which runs of the ``index`` it is compared
+    with.
+    """
     for kind in kinds:
         folder = storage.join(path, kind)
         records = [record for record in outputs if storage.parent(record.path) == folder]
         finish_partitioned(folder, records)
         if kind == EXACT:
-            Roll.of(records).write(storage.join(path, ROLL))
-            write_inputs([record.path for record in records], path)
+            roll = Roll.of(records)
+            roll.write(storage.join(path, ROLL))
+            files = [record.path for record in records]
+            write_inputs(files, path)
+            if index is not None:
+                pin(IndexUse(**index), path, roll, files, owner)
 
 
 def partition_table(task: FileGroupTask) -> pa.Table | None:
@@ -114,21 +135,38 @@ class Copies:
     """The exact copies among documents.
 
     ``order`` sorts the rows by hash and then by preference. In that order ``best`` is where the preferred row of the same
-    hash and length stands, and ``removed`` marks all others.
+    hash and length stands, and ``removed`` marks all others. Documents of an index, ``old``, come first and are never
+    removed; with ``among_new`` false nothing goes for the sake of a new one.
     """
 
-    def __init__(self, table: pa.Table, preference: Preference) -> None:
+    def __init__(
+        self, table: pa.Table, preference: Preference, old: NDArray[np.bool_] | None = None, among_new: bool = True
+    ) -> None:
+        if old is None:
+            old = np.zeros(table.num_rows, np.bool_)
         columns = {name: to_numpy(table[name]) for name in ("place", "hash_low", "length", "number", *preference.names)}
         columns["hash_high"] = columns["place"]
         same = [columns["place"], columns["hash_low"], columns["length"]]
-        self.order = preference.sort(columns, within=same)
+        self.order = preference.sort(columns, within=[*same, (~old).astype(np.uint64)])
         new = np.ones(len(self.order), np.bool_)
         if len(new):
             changes = [values[self.order][1:] != values[self.order][:-1] for values in same]
             new[1:] = np.logical_or.reduce(changes)
         starts = np.flatnonzero(new)
         self.best = np.repeat(starts, np.diff(np.append(starts, len(new))))
-        self.removed = ~new
+        self.removed = ~new & ~old[self.order]
+        if not among_new:
+            self.removed &= old[self.order][self.best]
+
+
+def with_old_copies(table: pa.Table, old: OldDocuments, preference: Preference) -> pa.Table:
+    """A partition of exact keys with those of old documents that have a hash of one of them."""
+    theirs = old.matching(EXACT, np.unique(to_numpy(table["place"])))
+    if theirs is None:
+        return table
+    for name in preference.names:  # they come first whatever is preferred
+        theirs = theirs.append_column(name, array(np.zeros(theirs.num_rows, np.uint64)))
+    return pa.concat_tables([table, theirs.select(table.column_names)]).unify_dictionaries()
 
 
 @dataclass(kw_only=True)
@@ -140,6 +178,7 @@ class DecideCopies(ProcessingStage[FileGroupTask, FileGroupTask]):
     keep: Sequence[Any] = ("longest", "first")
     parts: int = 32
     rule: str = "exact"
+    against: Against = "self"
 
     def output_folder(self) -> str:
         return self.path
@@ -149,12 +188,15 @@ class DecideCopies(ProcessingStage[FileGroupTask, FileGroupTask]):
 
     def setup(self, worker: Any) -> None:
         self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
+        self._old = OldDocuments(self.keys, self._batches, compare=self.against != "self")
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         preference = Preference.of(self.keep, type(self).__name__)
         table = partition_table(task)
         assert table is not None  # only partitions with rows are tasks
-        copies = Copies(table, preference)
+        table = with_old_copies(table, self._old, preference)
+        old = self._old.are_old(to_numpy(table["number"]))
+        copies = Copies(table, preference, old, among_new=self.against != "index")
         lost = copies.order[copies.removed]
         best = copies.order[copies.best[copies.removed]]
         numbers = to_numpy(table["number"])
@@ -167,6 +209,7 @@ class DecideCopies(ProcessingStage[FileGroupTask, FileGroupTask]):
             figures={"jaccard": 1.0, "containment": 1.0, "new_words": 0},
             rules=array([self.rule] * len(lost), pa.string()),
         )
+        decided = self._old.without_old(decided)
         path = storage.join(self.path, f"{task.task_id}.arrow")
         places = batch_places(to_numpy(decided["number"]), self._batches)
         record = write_partitioned(path, decided, places, self.parts)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from curator_core import storage
 from curator_core.across.decisions import KEPT, REMOVED, decisions_table, finish_decisions, write_decisions
+from curator_core.across.index import OldDocuments
 from curator_core.across.inputs import INPUTS
 from curator_core.across.roll import Roll
 from curator_core.across.shuffle import partition_pieces
-from curator_core.arrow.arrays import array, null, scalar
+from curator_core.arrow.arrays import array, null, scalar, to_numpy
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
 
@@ -29,6 +30,8 @@ FIGURES = {
     "shared_bands": pa.int64(),
 }
 
+_AS_THEY_ARE = ("copy_of", "copy_of_id", "component_size")
+
 
 def decided_rows(
     numbers: NDArray[np.uint64],
@@ -39,14 +42,15 @@ def decided_rows(
     witness_at: NDArray[np.int64],
     figures: Mapping[str, Any],
     rules: pa.Array,
-    copy_of: NDArray[np.uint64] | None = None,
+    copy_at: NDArray[np.int64] | None = None,
+    component_sizes: NDArray[np.int64] | None = None,
 ) -> pa.Table:
     """A row for each removed document and one for each witness.
 
     ``numbers`` are those removed and ``witnesses`` the document that each was removed for. ``names`` holds ``id`` and
     ``collection`` of all documents, and ``at`` and ``witness_at`` are the rows there of the two. ``figures`` and ``rules``
-    are of those removed. ``copy_of`` is the document that each is an exact copy of, where that was removed too, and else
-    the document itself.
+    are of those removed. ``copy_at`` is the row of the document that each is an exact copy of, where that was removed too,
+    and else its own row. ``component_sizes`` are of all documents.
     """
     kept, first, sizes = np.unique(witnesses, return_index=True, return_counts=True)
     size_of = sizes[np.searchsorted(kept, witnesses)]
@@ -63,8 +67,14 @@ def decided_rows(
         "collection": collections,
         "cluster_size": array(np.concatenate([size_of, sizes]).astype(np.int64) + 1),
         "rule": pa.concat_arrays([rules, pa.nulls(len(kept), pa.string())]),
-        "copy_of": array(np.concatenate([numbers if copy_of is None else copy_of, kept])),
     }
+    copied = np.concatenate([at if copy_at is None else copy_at, witness_at[first]])
+    is_copy = array(copied != both)
+    columns["copy_of"] = pc.if_else(is_copy, names["number"].combine_chunks().take(array(copied)), null(pa.uint64()))
+    columns["copy_of_id"] = pc.if_else(is_copy, names["id"].combine_chunks().take(array(copied)), null(pa.string()))
+    columns["component_size"] = (
+        pa.nulls(len(both), pa.int64()) if component_sizes is None else array(component_sizes[both])
+    )
     for name, kind in FIGURES.items():
         given = figures.get(name)
         values = (
@@ -92,20 +102,23 @@ class WriteDecisions(ProcessingStage[FileGroupTask, FileGroupTask]):
 
     def setup(self, worker: Any) -> None:
         self._roll = Roll.read(storage.join(self.keys, ROLL))
+        self._old = OldDocuments(self.keys, len(self._roll))
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = pa.concat_tables([piece for _, piece in partition_pieces(task)], promote_options="default")
-        removed, numbers = table["removed"], table["number"]
+        removed = table["removed"]
         none = null(pa.uint64())
+        witnesses, sources, rows = self._old.places_in_table(to_numpy(table["witness_number"]), self._roll)
         collections = table["collection"].cast(pa.string())
         columns = {
-            **{name: table[name] for name in ("number", "id", "cluster_size", "rule", *FIGURES)},
+            **{name: table[name] for name in ("number", "id", "cluster_size", "rule", *_AS_THEY_ARE, *FIGURES)},
             "collection": collections,
             "decision": pc.if_else(removed, scalar(REMOVED), scalar(KEPT)),
-            "witness_number": pc.if_else(removed, table["witness_number"], none),
+            "witness_number": pc.if_else(removed, array(witnesses), none),
+            "witness_source": pc.if_else(removed, sources, null(pa.string())),
+            "witness_row": pc.if_else(removed, array(rows), null(pa.int64())),
             "witness_id": pc.if_else(removed, table["witness_id"], null(pa.string())),
-            "copy_of": pc.if_else(pc.equal(table["copy_of"], numbers), none, table["copy_of"]),
-            "cluster": table["witness_number"],
+            "cluster": array(witnesses),
         }
         record = write_decisions(self.path, task.task_id, decisions_table(columns, self._roll))
         self.record_output(record)

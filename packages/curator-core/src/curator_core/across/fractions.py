@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core import storage
-from curator_core.across.batch_decisions import finish_batch_decisions, write_batch_decisions
+from curator_core.across.batch_decisions import write_batch_decisions
 from curator_core.across.decisions import REMOVED
 from curator_core.across.grouping import groups_of
 from curator_core.across.roll import Roll, first_number
@@ -65,19 +65,21 @@ class _Limited(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class KeepTop(_Limited):
-    """Keeps the rows that come before the limit of their group; what goes is in a table of decisions too, in ``decisions``."""
+    """Keeps the rows that come before the limit of their group. What goes is put into the folder ``decided`` batch by batch,
+    for `PackDecisions`.
+    """
 
     column: str
     order: Literal["highest", "lowest"] = "highest"
     reason: str = "not in the top fraction"
-    decisions: str | None = None
+    decided: str
     id_column: str | None = "id"
 
     def inputs(self) -> list[str]:
         return [self.column]
 
-    def output_folder(self) -> str | None:
-        return self.decisions
+    def output_folder(self) -> str:
+        return self.decided
 
     def repacks(self) -> bool:
         return False
@@ -92,22 +94,14 @@ class KeepTop(_Limited):
         keep = endless | (keys < high) | ((keys == high) & (numbers < low))
         gone = np.flatnonzero(~keep)
         self.record_dropped(self.reason, len(gone))
-        if self.decisions is not None:
-            columns = {
-                "decision": array([REMOVED] * len(gone), pa.string()),
-                "rule": array([RULE] * len(gone), pa.string()),
-                "id": _ids(table, self.id_column, gone),
-            }
-            self.record_output(write_batch_decisions(self.decisions, task, gone, columns))
-        return task.filter(array(keep)) if len(gone) else task
-
-    def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
-        if self.decisions is None:
-            return None
-        how = {"rule": RULE, "column": self.column, "order": self.order}
-        records = finish_batch_decisions(self.decisions, outputs, how)
+        columns = {
+            "decision": pa.repeat(REMOVED, len(gone)),
+            "rule": pa.repeat(RULE, len(gone)),
+            "id": _ids(table, self.id_column, gone),
+        }
         # The rows that a run has written are those that its writer has.
-        return [replace(record, rows=0) for record in records]
+        self.record_output(replace(write_batch_decisions(self.decided, task, gone, columns), rows=0))
+        return task.filter(array(keep)) if len(gone) else task
 
 
 @dataclass(kw_only=True)

@@ -36,6 +36,7 @@ BATCHES = "batches"
 MOST_CANDIDATES = 1 << 21
 MOST_BINS = 1 << 22
 MOST_GROUPS = 100_000
+_COUNTS_AT_ONCE = 1 << 20
 KEY_BITS = 64
 ALL_BITS = 128
 _TOTALS = b"curator.totals"
@@ -61,7 +62,8 @@ class MeasureScores(ProcessingStage[DocumentBatch, FileGroupTask]):
     owner: str = "MeasureScores"
 
     def output_folder(self) -> str:
-        return self.path
+        # By itself, for it is given back whole when the limits are found; what is small stays beside it.
+        return storage.join(self.path, BATCHES)
 
     def repacks(self) -> bool:
         return False
@@ -304,23 +306,31 @@ class Counts:
     rows: NDArray[np.int64]
     weight: NDArray[np.int64]
 
-    def added(self, target: NDArray[np.int64], digit: NDArray[np.int64], rows: Any, weight: Any) -> Counts:
-        """These and more, which may be in any order."""
-        both = [np.concatenate(pair) for pair in zip(self.columns(), (target, digit, rows, weight), strict=True)]
-        order = np.lexsort((both[1], both[0]))
-        target, digit, rows, weight = (values[order] for values in both)
-        new = np.r_[True, (target[1:] != target[:-1]) | (digit[1:] != digit[:-1])] if len(target) else np.zeros(0, bool)
-        starts = np.flatnonzero(new)
-        if not len(starts):
-            return self
-        return Counts(target[starts], digit[starts], np.add.reduceat(rows, starts), np.add.reduceat(weight, starts))
+    @classmethod
+    def of(cls, counted: Iterable[Counts]) -> Counts:
+        """The sum of counts that are in any order, and may hold a digit several times."""
+        held = [cls(*(np.zeros(0, np.int64) for _ in range(4)))]
+        rows = 0
+        for counts in counted:
+            held.append(counts)
+            rows += len(counts.target)
+            # Summed up now and then: each time costs as much as there is.
+            if rows > max(_COUNTS_AT_ONCE, 2 * len(held[0].target)):
+                held, rows = [cls._sum(held)], 0
+        return cls._sum(held)
+
+    @classmethod
+    def _sum(cls, held: Sequence[Counts]) -> Counts:
+        target, digit, rows, weight = (np.concatenate(part) for part in zip(*(c.columns() for c in held), strict=True))
+        order = np.lexsort((digit, target))
+        target, digit, rows, weight = target[order], digit[order], rows[order], weight[order]
+        if not len(target):
+            return held[0]
+        starts = np.flatnonzero(np.r_[True, (target[1:] != target[:-1]) | (digit[1:] != digit[:-1])])
+        return cls(target[starts], digit[starts], np.add.reduceat(rows, starts), np.add.reduceat(weight, starts))
 
     def columns(self) -> tuple[NDArray[np.int64], ...]:
         return self.target, self.digit, self.rows, self.weight
-
-    @classmethod
-    def none(cls) -> Counts:
-        return cls(*(np.zeros(0, np.int64) for _ in range(4)))
 
     @classmethod
     def read(cls, path: str) -> Counts:
@@ -397,18 +407,17 @@ class CountScores(_Pass):
     digit_bits: int = 16
 
     def process(self, task: FileGroupTask) -> Iterator[FileGroupTask]:
-        counts = Counts.none()
+        counts = Counts.of(self._counted(task))
+        yield self._done(task, counts.write(storage.join(self.path, f"{task.task_id or 'task'}.arrow")))
+
+    def _counted(self, task: FileGroupTask) -> Iterator[Counts]:
         for path in task.data:
             for target, key, number, weight in self._hits(path):
                 digits = self._targets.digits(key, number, self.digit_bits)
-                counts = counts.added(target, digits, np.ones(len(target), np.int64), weight)
-        yield self._done(task, counts.write(storage.join(self.path, f"{task.task_id or 'task'}.arrow")))
+                yield Counts(target, digits, np.ones(len(target), np.int64), weight)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        counts = Counts.none()
-        for record in outputs:
-            counts = counts.added(*Counts.read(record.path).columns())
-        counts.write(storage.join(self.path, FOUND))
+        Counts.of(Counts.read(record.path) for record in outputs).write(storage.join(self.path, FOUND))
 
 
 @dataclass(kw_only=True)

@@ -22,7 +22,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -139,8 +139,18 @@ def _starts(partitions: int) -> NDArray[np.uint64]:
     return np.array([first_place(number, partitions) for number in range(partitions)], np.uint64)
 
 
-def _write(out: Any, table: pa.Table, edges: NDArray[np.int64], column: str, notes: Mapping[str, int]) -> None:
-    """Write rows of which ``edges[p]`` to ``edges[p + 1]`` are those of partition *p*."""
+def _write(
+    out: Any,
+    table: pa.Table,
+    edges: NDArray[np.int64],
+    column: str,
+    notes: Mapping[str, int],
+    runs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+) -> None:
+    """Write rows of which ``edges[p]`` to ``edges[p + 1]`` are those of partition *p*.
+
+    ``runs``: of rows that several files held, where each stretch of one file begins, and the number of that file.
+    """
     row_bytes = max(1, table.nbytes // max(1, table.num_rows))
     cuts = _cuts(edges, max(1, _LEAST_BATCH_BYTES // row_bytes), max(1, _MOST_BATCH_BYTES // row_bytes))
     parts = [table.slice(start, stop - start).to_batches() for start, stop in itertools.pairwise(cuts)]
@@ -156,8 +166,17 @@ def _write(out: Any, table: pa.Table, edges: NDArray[np.int64], column: str, not
     }
     schema = table.schema.with_metadata({**(table.schema.metadata or {}), _LAYOUT: json.dumps(layout).encode()})
     with pa.ipc.new_file(out, schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+        for start, batch in zip(starts.tolist(), batches, strict=True):
+            extra = None if runs is None else {_RUNS: _runs_in(runs, start, start + batch.num_rows)}
+            writer.write_batch(batch.replace_schema_metadata(schema.metadata), custom_metadata=extra)
+
+
+def _runs_in(runs: tuple[NDArray[np.int64], NDArray[np.int64]], start: int, stop: int) -> str:
+    """The numbers of files and how many rows of each come in a row, from row ``start`` to ``stop``."""
+    begins, files = runs
+    first, last = np.searchsorted(begins, start, "right") - 1, np.searchsorted(begins, stop)
+    counts = np.diff(np.clip(begins[first:last], start, stop), append=stop)
+    return _packed(np.concatenate([files[first:last], counts]))
 
 
 def _cuts(edges: NDArray[np.int64], least: int, most: int) -> list[int]:
@@ -210,6 +229,7 @@ class Manifest:
     files: list[ShuffleFile]
     names: list[str]
     facts: dict[str, Any]
+    keeps_open: bool = True
     # Files that stay open from one partition to the next, by number, where they are few and small enough: a file that is
     # mapped keeps its place on disk also when it is removed.
     _open: dict[int, tuple[Any, _Layout]] = field(default_factory=dict, repr=False, compare=False)
@@ -217,7 +237,7 @@ class Manifest:
     @functools.cached_property
     def _stays_open(self) -> bool:
         small = len(self.files) <= _MOST_OPEN and sum(file.bytes for file in self.files) <= _MOST_OPEN_BYTES
-        return small and storage.is_local(self.folder)
+        return self.keeps_open and small and storage.is_local(self.folder)
 
     @contextlib.contextmanager
     def opened(self, number: int) -> Iterator[tuple[Any, _Layout]]:
@@ -355,6 +375,57 @@ def _keeps(record: FileRecord, name: str, kind: pa.DataType) -> bool:
         return all(keeps_values(file.get_batch(number).column(name), kind) for number in range(file.num_record_batches))
 
 
+# Fewer files ---------------------------------------------------------------------------------------------------------
+
+
+def write_together(path: str, manifest: Manifest, files: Sequence[ShuffleFile], *, fit: Fit = fitted) -> FileRecord:
+    """Write what several files of a shuffle hold, which follow one another, into one file, without changing any order.
+
+    All of it is in memory at once.
+    """
+    schema = manifest.schema_with_places
+    tables: list[pa.Table] = []
+    partitions: list[NDArray[np.uint16]] = []
+    numbers: list[NDArray[np.int64]] = []
+    each = np.arange(manifest.partitions, dtype=np.uint16)
+    for file in files:
+        source, layout = _open(file.path, file.bytes)
+        with source:
+            for at in range(source.num_record_batches):
+                found, batch = _numbered(file, source, at)
+                tables.append(fit(_unmarked(batch), schema))
+                numbers.append(found)
+            partitions.append(np.repeat(each, np.diff(layout.edges)))
+    table = pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries().combine_chunks()
+    where = np.concatenate(partitions)
+    order = np.argsort(where, kind="stable")  # of 16 bits: a radix sort
+    which = np.concatenate([np.zeros(0, np.int64), *numbers])[order] - files[0].first
+    edges = np.append(0, np.cumsum(np.bincount(where, minlength=manifest.partitions))).astype(np.int64)
+    begins = np.flatnonzero(np.append(True, which[1:] != which[:-1])) if len(which) else np.zeros(0, np.int64)
+    notes = {"first": files[0].first, "count": sum(file.count for file in files)}
+    with storage.write_atomic(path, durable=False) as out:
+        _write(out, table.take(array(order)).combine_chunks(), edges, manifest.column, notes, (begins, which[begins]))
+    return out.record(rows=table.num_rows)
+
+
+def finish_together(folder: str, before: Manifest, records: Sequence[FileRecord]) -> None:
+    """Write the manifest of the files that `write_together` made of all files of another folder."""
+    files = []
+    for record in records:
+        notes = notes_of(record)
+        name = storage.relative(record.path, folder)
+        files.append(ShuffleFile(name, record.rows, record.bytes, record.sha256, notes["first"], notes["count"]))
+    files.sort(key=lambda file: file.first)
+    behind = 0
+    for file in files:
+        if file.first != behind:
+            raise CuratorError(f"{folder!r} lacks the files from number {behind} on: write it again")
+        behind += file.count
+    if behind != len(before.names) or sum(file.rows for file in files) != int(before.rows.sum()):
+        raise CuratorError(f"{folder!r} does not hold all that {before.folder!r} does: write it again")
+    _write_manifest(replace(before, folder=folder, files=files, _open={}))
+
+
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
@@ -374,13 +445,7 @@ class Partitions(SourceStage[FileGroupTask]):
             raise UsageError(f"{type(self).__name__}.path must be the folder of a shuffle, not {self.path!r}")
 
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
-        place = storage.join(self.path, MANIFEST)
-        # A stage that writes several shuffles has one mark above all of them.
-        marks = (storage.join(folder, "_SUCCESS") for folder in (self.path, storage.parent(self.path)))
-        if not storage.exists(place) or not any(map(storage.exists, marks)):
-            raise UsageError(
-                f"{self.path!r} holds no complete shuffle: run the pipeline that writes it to its end first"
-            )
+        place = require_complete(self.path)
         manifest = read_manifest(place)
         generation = hashlib.sha256(storage.read_bytes(place)).hexdigest()[:16]
         numbers: list[int] = np.flatnonzero(manifest.rows).tolist()
@@ -394,6 +459,16 @@ class Partitions(SourceStage[FileGroupTask]):
                 _generation=generation,
                 _metadata={"partition": number},
             )
+
+
+def require_complete(folder: str) -> str:
+    """The place of a folder's manifest; an error where the run that writes the shuffle has not come to its end."""
+    place = storage.join(folder, MANIFEST)
+    # A stage that writes several shuffles has one mark above all of them.
+    marks = (storage.join(above, "_SUCCESS") for above in (folder, storage.parent(folder)))
+    if not storage.exists(place) or not any(map(storage.exists, marks)):
+        raise UsageError(f"{folder!r} holds no complete shuffle: run the pipeline that writes it to its end first")
+    return place
 
 
 def partition_pieces(task: FileGroupTask, *, fit: Fit = fitted) -> Iterator[tuple[int, pa.Table]]:
@@ -424,8 +499,22 @@ def partition_tables(
     The numbers never fall, and rows of one number are in the order of their places.
     """
     (place,) = task.data
-    manifest = read_manifest(place)
-    partition: int = task._metadata["partition"]
+    yield from _tables(read_manifest(place), task._metadata["partition"], low, high, fit)
+
+
+def rows_between(
+    manifest: Manifest, low: int, high: int, *, fit: Fit = fitted
+) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+    """The rows of all partitions with a place in [low, high), as `partition_tables` gives them, by partition."""
+    count = manifest.partitions
+    for partition in range(low * count // _END, (high - 1) * count // _END + 1):
+        if manifest.rows[partition]:
+            yield from _tables(manifest, partition, low, high, fit)
+
+
+def _tables(
+    manifest: Manifest, partition: int, low: int, high: int, fit: Fit
+) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
     whole = low <= first_place(partition, manifest.partitions) and high >= first_place(
         partition + 1, manifest.partitions
     )
@@ -517,14 +606,7 @@ def _batches(manifest: Manifest, number: int, partition: int) -> Iterator[tuple[
             return
         first, last = (np.searchsorted(layout.starts, [low, high - 1], "right") - 1).tolist()
         for at in range(first, last + 1):
-            with _damage(file.path):
-                if file.count == 1:
-                    batch = source.get_batch(at)
-                    numbers = np.full(batch.num_rows, file.first, np.int64)
-                else:
-                    batch, extra = source.get_batch_with_custom_metadata(at)
-                    runs = _unpacked(extra[_RUNS].decode()).reshape(2, -1)
-                    numbers = np.repeat(runs[0] + file.first, runs[1])
+            numbers, batch = _numbered(file, source, at)
             before = int(layout.starts[at])
             start, stop = max(0, low - before), min(batch.num_rows, high - before)
             if (start, stop) != (0, batch.num_rows):
@@ -535,6 +617,17 @@ def _batches(manifest: Manifest, number: int, partition: int) -> Iterator[tuple[
                 else:
                     batch = batch.take(array(np.arange(start, stop)))
             yield numbers, batch
+
+
+def _numbered(file: ShuffleFile, source: Any, at: int) -> tuple[NDArray[np.int64], pa.RecordBatch]:
+    """A record batch of a file, and the number of the file that each of its rows was written to first."""
+    with _damage(file.path):
+        if file.count == 1:
+            batch = source.get_batch(at)
+            return np.full(batch.num_rows, file.first, np.int64), batch
+        batch, extra = source.get_batch_with_custom_metadata(at)
+        runs = _unpacked(extra[_RUNS].decode()).reshape(2, -1)
+        return np.repeat(runs[0] + file.first, runs[1]), batch
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

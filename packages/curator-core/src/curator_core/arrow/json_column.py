@@ -1,7 +1,7 @@
 """What are the values of a column that holds each value as JSON text because their types differ?
 
 Readers of JSON keep such values in a column of Arrow's ``json`` type (`JSON`). Text in it stands in quotation marks, so
-whoever wants the values asks here.
+code that wants the values asks here.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ items, and a null or an empty list goes with anything. What else is mixed become
 text in which each value is written as JSON spells it. The answer depends on the values alone and not on their order, so it is
 the same for a file that is read in one piece and for one that many workers share. Decision 0060 says why.
 
-A float column whose whole numbers stood without a fraction where they came from (``1``, not ``1.0``) is marked so in its
-field, as is a column that came up late in its file and is absent from the rows where it is null.
+A float column whose whole numbers had no fraction in the source (``1``, not ``1.0``) is marked so in its field,
+ as is a column that came up late in its file and is absent from the rows where it is null.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def marked(name: str, kind: pa.DataType, *, whole: bool = False, late: bool = Fa
 
 
 def is_whole(part: pa.Field) -> bool:
-    """Whether whole numbers in a column of floats stood without a fraction."""
+    """Whether the whole numbers in a column of floats were written without a fraction."""
     return _has(part, _WHOLE)
 
 

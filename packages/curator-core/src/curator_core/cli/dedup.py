@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from curator_core.cli import DONE
 from curator_core.errors import CuratorError, UsageError
-from curator_core.formatting import count, percent
+from curator_core.formatting import count, percent, size
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
@@ -45,12 +46,22 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--per-collection", is_flag=True, help="Compare documents of one collection only."),
         click.option("--removed", metavar="DIR", help="Write what goes to this folder, with why."),
         click.option("--annotate", is_flag=True, help="Keep all documents and add columns that say what was found."),
+        click.option("--index", metavar="DIR", help="Compare with the documents of earlier runs, which DIR keeps."),
+        click.option(
+            "--against",
+            type=click.Choice(["self", "index", "both"]),
+            help="What INPUT is compared with: itself, the index, or both. [default: both]",
+        ),
+        click.option(
+            "--index-add/--no-index-add", "index_add", default=None, help="Add what stays to the index. [default: add]"
+        ),
         click.option("--partitions", type=click.IntRange(min=1), help="Pieces of the work between. [default: 32]"),
         click.option(
             "--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-exact|fuzzy]"
         ),
         click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
         click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
+        click.option("--dry-run", is_flag=True, help="Say what it would take, and do nothing."),
         click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
         click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
         click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises."),
@@ -112,8 +123,6 @@ def show_command(run_dir: str, id: str, as_json: bool) -> int:  # noqa: A002 - t
         return DONE
     settings = _settings_of(folder)
     column = settings.get("column", "text")
-    texts = [text_of(document, column) for document in (pair.document, pair.witness)]
-    spans = load(WORKFLOWS, settings["workflow"]).spans(*texts, settings)
     decision = pair.decision
     click.echo(f"removed: {pair.place}")
     click.echo(f"stays:   {pair.witness_place}")
@@ -126,9 +135,35 @@ def show_command(run_dir: str, id: str, as_json: bool) -> int:  # noqa: A002 - t
     if decision["new_words"] is not None:
         figures.append(f"at most {decision['new_words']} new words in 25")
     click.echo(f"rule:    {decision['rule']}: {', '.join(figures)}")
+    if pair.witness is None:
+        click.echo(f"\n--- removed (of the other an index holds no text) ---\n{text_of(pair.document, column)}")
+        return DONE
+    texts = [text_of(document, column) for document in (pair.document, pair.witness)]
+    spans = load(WORKFLOWS, settings["workflow"]).spans(*texts, settings)
     for title, text, pieces in zip(("removed", "stays"), texts, spans, strict=True):
         click.echo(f"\n--- {title} ---")
         click.echo("".join(_piece(text[start:end], shared) for start, end, shared in pieces))
+    return DONE
+
+
+@dedup_command.command("index", short_help="Show what an index holds.")
+@click.argument("folder", metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def index_command(folder: str, as_json: bool) -> int:
+    """Show the runs of the index in DIR, how many documents of each it keeps, and what its keys depend on."""
+    from curator_core.across.index import Index  # imports pyarrow
+
+    index = Index.read(folder)
+    if as_json:
+        click.echo(index.content().decode())
+        return DONE
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(index.parameters.items()) if value is not None)
+    click.echo(f"{folder}: an index of {index.kind} deduplication")
+    click.echo(f"made with {settings}\n")
+    rows = [(run.name, f"{run.documents:,}", size(run.bytes)) for run in index.runs]
+    total = (count(len(index.runs), "run"), f"{index.documents:,}", size(index.size))
+    for line in _aligned([("run", "documents", "size"), *rows, total]):
+        click.echo(line)
     return DONE
 
 
@@ -165,27 +200,53 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any]) 
         "scope": "per_collection" if given["per_collection"] else None,
         "mode": "annotate" if given["annotate"] else None,
         **{key: given[key] for key in ("column", "id_column", "collection_column", "removed", "partitions")},
+        **{key: given[key] for key in ("index", "against")},
         **more,
     }
     parameters = {key: value for key, value in parameters.items() if value is not None and value is not False}
+    if given["index_add"] is not None:
+        parameters["index_add"] = given["index_add"]
 
     def load_it() -> PipelineFile:
         return PipelineFile(
             path="", name=f"dedup-{name}", workflow=build(load(WORKFLOWS, workflow), workflow, parameters)
         )
 
-    words = ["dedup", name, *inputs, output]
+    if given["dry_run"]:
+        found = load_it().workflow.estimate(given["run_dir"] or f"runs/dedup-{name}")  # type: ignore[union-attr]
+        click.echo(json.dumps(asdict(found), indent=1) if given["as_json"] else found.describe())
+        return DONE
+    words = ["dedup", name, *inputs, output, *_flags()]
     keys = ("run_dir", "executor", "workers", "resume", "fresh", "on_error")
     flags = {key: given[key] for key in keys}
     return run_and_report(
         load_it,
         words,
-        {"arguments": words},
+        {"file": "", "settings": [], "folder": "", "arguments": words},
         as_json=given["as_json"],
         quiet=given["quiet"],
         flags=flags,
         after=_show_collections,
     )
+
+
+# Those that a line by which a run is resumed has anyway, or must not have.
+_NOT_AGAIN = ("run_dir", "executor", "resume", "fresh", "as_json", "quiet", "dry_run")
+
+
+def _flags() -> list[str]:
+    """The options of the command as they were given."""
+    context = click.get_current_context()
+    found: list[str] = []
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if not isinstance(option, click.Option) or option.name in _NOT_AGAIN or value in (None, option.default):
+            continue
+        if not option.is_flag:
+            found += [option.opts[0], str(value)]
+        elif value or option.secondary_opts:
+            found.append(option.opts[0] if value else option.secondary_opts[0])
+    return found
 
 
 def _order(text: str | None) -> list[Any] | None:

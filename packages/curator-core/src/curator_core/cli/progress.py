@@ -33,6 +33,7 @@ class ProgressDisplay:
         self._last = clock()
         self._bar: Any = None
         self._task: Any = None
+        self._title = ""
 
     def __enter__(self) -> Self:
         if not self._quiet and self._stream.isatty():
@@ -49,8 +50,11 @@ class ProgressDisplay:
             return
         if self._bar is not None:
             done, total = _done(progress)
-            if self._task is None:
-                self._task = self._bar.add_task(progress.name, total=total, detail="")
+            if self._task is None or self._title != progress.title:  # each step of a workflow has a bar of its own
+                if self._task is not None:
+                    self._bar.remove_task(self._task)
+                self._title = progress.title
+                self._task = self._bar.add_task(progress.title, total=total, detail="")
             self._bar.update(self._task, completed=done, total=total, detail=_detail(progress))
             return
         now = self._clock()
@@ -66,7 +70,7 @@ def line(progress: RunProgress) -> str:
     left = ""
     if total and progress.finished_sources and done < total:
         left = f", about {formatting.duration(progress.seconds / progress.finished_sources * (total - done))} left"
-    return f"{progress.name}: {done:,}{of} sources, {_detail(progress)}, {formatting.duration(progress.seconds)}{left}"
+    return f"{progress.title}: {done:,}{of} sources, {_detail(progress)}, {formatting.duration(progress.seconds)}{left}"
 
 
 def _done(progress: RunProgress) -> tuple[int, int | None]:

@@ -60,7 +60,7 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
     Flags win over what the file says. Paths in the file are relative to the file, those in flags to where you are.
 
     Exit codes: 0 done; 1 failed; 2 wrong usage or a wrong file, nothing has run; 3 finished, with work set aside; 130
-    interrupted. A run that failed or was interrupted goes on with --resume.
+    interrupted. Continue a run that failed or was interrupted with --resume.
     """
     return _run_file(file, settings, os.getcwd(), as_json, quiet, flags)  # noqa: PTH109 - text, as paths are here
 
@@ -91,7 +91,7 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
         if RunDirectory(run_dir).read_json("run.json") is None:
             raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
         raise UsageError(f"{run_dir!r} was not made by `curate run`: retry it where it was started, with retry=True")
-    if "file" not in command:
+    if "arguments" in command:
         again = shlex.join(["curate", *command["arguments"], "--resume"])
         raise UsageError(f"{run_dir!r} was not made from a pipeline file; what is missing is run by: {again}")
     flags = {**command["flags"], **{key: value for key, value in flags.items() if value is not None}}
@@ -203,6 +203,7 @@ _KEPT = ("executor", "workers", *_LIMITS)
 def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     from curator_core.cli.summary import summary_text  # see _run
     from curator_core.running.directory import RunDirectory
+    from curator_core.running.steps import counting_folder
 
     code = int(summary["exit_code"])
     if as_json:
@@ -212,9 +213,11 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     click.echo(f"report: {place}/report.html")
     # A writer may have written no file, where no row was left; it stands in the record all the same.
     if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
+        what, kind = ("the workflow", "Workflow") if summary["steps"] else ("the pipeline", "Pipeline")
         click.echo(
-            f"nothing was written: the pipeline has no writer. {summary['results']:,} results are kept in {place}/results "
-            "for Pipeline.run(…, resume=True) in Python; for files, end the pipeline with a writer"
+            f"nothing was written: {what} has no writer. {summary['results']:,} results are kept in "
+            f"{counting_folder(place) or place}/results for {kind}.run(…, resume=True) in Python; for files, end {what} with "
+            "a writer"
         )
     set_aside = sum(stage["quarantined"] + sum(stage["rejected"].values()) for stage in summary["stages"])
     if set_aside:

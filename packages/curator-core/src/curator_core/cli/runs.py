@@ -21,21 +21,26 @@ def report_command(run_dir: str, as_json: bool) -> None:
     from curator_core.running.directory import RunDirectory
     from curator_core.running.log import write_log
     from curator_core.running.report import write_report
+    from curator_core.running.steps import pipelines_in
 
-    for place in _runs_in(run_dir):
-        record = RunDirectory(place).read_json("run.json")
-        path = write_report(place)
-        write_log(place)  # a run that was killed has put none together
-        if as_json:
-            click.echo(json.dumps(record, indent=1))
-            continue
-        if "summary" in record:
-            click.echo(summary_text(record["summary"]))
-            if record["state"] == "failed":
-                click.echo("what is complete is kept: continue with --resume")
-        else:
-            click.echo(f"the run has not finished: its state is {record['state']!r}; continue with --resume")
-        click.echo(f"report: {path}")
+    path = write_report(run_dir)
+    steps = pipelines_in(run_dir)
+    for place in steps.values():
+        if RunDirectory(place).exists():
+            write_report(place)
+            write_log(place)
+    write_log(run_dir, steps)  # a run that was killed has put none together
+    record = RunDirectory(run_dir).read_json("run.json")
+    if as_json:
+        click.echo(json.dumps(record, indent=1))
+        return
+    if "summary" in record:
+        click.echo(summary_text(record["summary"]))
+        if record["state"] == "failed":
+            click.echo("what is complete is kept: continue with --resume")
+    else:
+        click.echo(f"the run has not finished: its state is {record['state']!r}; continue with --resume")
+    click.echo(f"report: {path}")
 
 
 @click.command("rejects", short_help="Show what a run has set aside, and why.")
@@ -50,21 +55,24 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
 
     places = _runs_in(run_dir)
     if as_json:
-        for place in places:
+        for step, place in places.items():
             for row in rejects_of(place):
+                if step:
+                    row["step"] = step
                 if stage in (None, row["stage"]) and reason in (None, row["reason"]):
                     raw = row.pop("raw")
                     row["raw"] = None if raw is None else raw.decode("utf-8", "backslashreplace")
                     click.echo(json.dumps(row, ensure_ascii=False))
         return
-    groups = [group for place in places for group in group_rejects(place, examples)]
-    groups = [group for group in groups if stage in (None, group.stage) and reason in (None, group.reason)]
+    groups = [(step, group) for step, place in places.items() for group in group_rejects(place, examples)]
+    groups = [(step, g) for step, g in groups if stage in (None, g.stage) and reason in (None, g.reason)]
     if not groups:
         click.echo("nothing was set aside" if stage is reason is None else "nothing was set aside for that")
         return
-    for group in groups:
+    for step, group in groups:
+        of = f" of step {step!r}" if step else ""
         word = "quarantined" if group.kind == "quarantine" else "rejected"
-        click.echo(f"{group.rows:,} {word} by {group.stage}: {group.reason}")
+        click.echo(f"{group.rows:,} {word} by {group.stage}{of}: {group.reason}")
         for example in group.examples:
             click.echo(f"    {example_line(example)}")
 
@@ -112,18 +120,19 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _runs_in(run_dir: str) -> list[str]:
-    """The run directory itself, or those of the steps of a workflow in it."""
+def _runs_in(run_dir: str) -> dict[str, str]:
+    """The run directory itself under no name, or those of the pipelines of a workflow in it by the names of their steps."""
     from curator_core import storage  # imports pyarrow
-    from curator_core.running.steps import step_folders
+    from curator_core.running.steps import pipelines_in
 
     if not storage.exists(storage.join(run_dir, "run.json")):
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
     try:
-        steps = step_folders(run_dir)
-    except RunRefused:  # it is damaged, and the rejects of its steps are in other files
+        return pipelines_in(run_dir) or {"": run_dir}
+    except RunRefused:  # it is damaged, and the rejects are in other files
         place = storage.join(run_dir, "steps")
-        files = storage.list_files(place) if storage.exists(place) else []
-        inside = [storage.relative(path, place) for path in files]
-        steps = [storage.join(place, path.partition("/")[0]) for path in inside if path.endswith("/run.json")]
-    return [place for step in dict.fromkeys(steps) for place in _runs_in(step)] or [run_dir]
+        ledgers = [path for path in storage.list_files(run_dir) if "/rejects/" in path]
+        inside = {storage.parent(storage.parent(path)) for path in ledgers}
+        return {storage.relative(path, place): path for path in sorted(inside) if path.startswith(f"{place}/")} or {
+            "": run_dir
+        }

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from curator_core.model.stage import ProcessingStage
 
 
-@click.command("stages", short_help="List the stages that are installed, or explain one.")
+@click.command("stages", short_help="List the stages and workflows that are installed, or explain one.")
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def stages_command(name: str | None, as_json: bool) -> None:
-    """List all registered stages by package; with NAME (or a dotted path) show its parameters, columns and needs.
+    """List all registered stages and workflows by package; with NAME (or a dotted path) show its parameters, columns and needs.
 
     Modules in the working folder can be named too, as those beside a pipeline file can.
     """
@@ -31,26 +31,70 @@ def stages_command(name: str | None, as_json: bool) -> None:
     here = os.getcwd()  # noqa: PTH109 - text, as paths are there
     if here not in sys.path:
         sys.path.insert(0, here)
-    facts = stage_facts(name)
+    facts = _workflow_facts(name) or stage_facts(name)
     click.echo(json.dumps(facts, indent=1) if as_json else _shown(facts))
 
 
-def stage_facts(name: str) -> dict[str, Any]:
-    """What a stage says of itself."""
-    from curator_core.config.build import load_stage, shown_type
-    from curator_core.model.parameters import constructor_signature
-    from curator_core.model.stage import CompositeStage, FanOut, Merge, SourceStage, accepted_tasks
-    from curator_core.planning.make import expand  # these import pyarrow
+def _workflow_facts(name: str) -> dict[str, Any] | None:
+    """What a workflow says of itself; None where the name is that of something else."""
+    from curator_core.config.build import load_workflow
+    from curator_core.errors import CuratorError
+    from curator_core.registry import STAGES, entries  # only this command needs it
+    from curator_core.workflow import Workflow  # these import pyarrow
 
-    cls = load_stage(name)
+    if name in entries(STAGES):
+        return None
+    try:
+        cls = load_workflow(name)
+    except CuratorError:  # what is wrong with the name is said of a stage
+        return None
+    facts: dict[str, Any] = {
+        "name": name,
+        "class": f"{cls.__module__}.{cls.__qualname__}",
+        "about": inspect.getdoc(cls) or "",
+        "kind": "a workflow: several pipelines as one",
+        "parameters": _parameters(cls),
+    }
+    try:
+        plan = cls(**_required(cls)).plan()
+        facts["steps"] = {step: [planned.name for planned in inner.stages] for step, inner in plan.pipelines()}
+        if plan.later:
+            facts["later"] = plan.later
+    except Exception:  # it is not content with what stands in, so its steps depend on its parameters
+        facts["steps"] = "depend on its parameters"
+    assert issubclass(cls, Workflow)
+    return facts
+
+
+def _parameters(cls: Any) -> list[dict[str, Any]]:
+    from curator_core.config.build import shown_type
+    from curator_core.model.parameters import constructor_signature  # these import pyarrow
+
     parameters = []
-    hints = constructor_signature(cls).parameters
-    for key, parameter in hints.items():
+    for key, parameter in constructor_signature(cls).parameters.items():
         required = parameter.default is inspect.Parameter.empty
         default = None if required else _default(cls, key, parameter.default)
         parameters.append(
             {"name": key, "type": shown_type(parameter.annotation), "required": required, "default": default}
         )
+    return parameters
+
+
+def _required(cls: Any) -> dict[str, Any]:
+    """Where a parameter has no default its name stands for it, so a column that it names is shown as <column>."""
+    from curator_core.model.parameters import constructor_signature  # imports pyarrow
+
+    hints = constructor_signature(cls).parameters
+    return {key: _stand_in(key, p.annotation) for key, p in hints.items() if p.default is inspect.Parameter.empty}
+
+
+def stage_facts(name: str) -> dict[str, Any]:
+    """What a stage says of itself."""
+    from curator_core.config.build import load_stage
+    from curator_core.model.stage import CompositeStage, FanOut, Merge, SourceStage, accepted_tasks
+    from curator_core.planning.make import expand  # these import pyarrow
+
+    cls = load_stage(name)
     kinds = (
         (SourceStage, "lists sources"),
         (Merge, "merges many tasks into one"),
@@ -64,7 +108,7 @@ def stage_facts(name: str) -> dict[str, Any]:
         "kind": next((text for base, text in kinds if issubclass(cls, base)), "one task in, one task out"),
         "takes": cls.task_in.__name__,
         "gives": cls.task_out.__name__,
-        "parameters": parameters,
+        "parameters": _parameters(cls),
         "resources": {
             "cpus": cls.resources.cpus,
             "gpus": cls.resources.gpus,
@@ -72,10 +116,8 @@ def stage_facts(name: str) -> dict[str, Any]:
         },
         "light": cls.light,
     }
-    # Where a parameter has no default its name stands for it, so a column that it names is shown as <column>.
-    given = {key: _stand_in(key, p.annotation) for key, p in hints.items() if p.default is inspect.Parameter.empty}
     try:
-        stage = cls(**given)
+        stage = cls(**_required(cls))
         facts["takes"] = " or ".join(kind.__name__ for kind in accepted_tasks(stage))
         parts = expand([stage], [])
         if isinstance(stage, CompositeStage):
@@ -119,20 +161,27 @@ def _columns(parts: Sequence[ProcessingStage[Any, Any]]) -> dict[str, list[str]]
 
 
 def _list(as_json: bool) -> None:
-    from curator_core.registry import STAGES, entries  # only this command needs it
+    from curator_core.registry import STAGES, WORKFLOWS, entries  # only this command needs it
 
-    found = entries(STAGES)
+    workflows = entries(WORKFLOWS)
+    found = {**workflows, **entries(STAGES)}
     if as_json:
-        listed = [{"name": e.name, "class": e.target, "package": e.owner} for owners in found.values() for e in owners]
+        listed = [
+            {"name": e.name, "class": e.target, "package": e.owner}
+            | ({"kind": "workflow"} if e.name in workflows else {})
+            for owners in found.values()
+            for e in owners
+        ]
         click.echo(json.dumps(listed, indent=1))
         return
     owners = sorted({entry.owner for several in found.values() for entry in several})
     for owner in owners:
         click.echo(click.style(owner, bold=True))
-        for name, several in found.items():
+        for name, several in sorted(found.items()):
             if any(entry.owner == owner for entry in several):
                 others = [entry.owner for entry in several if entry.owner != owner]
-                click.echo(f"  {name}{f'  (also in {others[0]}: use a dotted path)' if others else ''}")
+                kind = "  (workflow)" if name in workflows else ""
+                click.echo(f"  {name}{kind}{f'  (also in {others[0]}: use a dotted path)' if others else ''}")
     click.echo("\nMore about one: curate stages NAME")
 
 
@@ -144,6 +193,13 @@ def _shown(facts: dict[str, Any]) -> str:
         lines.append(f"  {parameter['name']:<{width}}  {parameter['type']}, {end}")
     if not facts["parameters"]:
         lines.append("  none")
+    if "steps" in facts:
+        lines += ["", f"Kind       {facts['kind']}"]
+        steps = facts["steps"]
+        if isinstance(steps, str):
+            return "\n".join([*lines, f"Steps      {steps}"])
+        lines += [f"Step       {step}: {', '.join(_repeated(stages))}" for step, stages in steps.items()]
+        return "\n".join([*lines, *([f"Later      {facts['later']}"] if "later" in facts else [])])
     needs = facts["resources"]
     asked = [f"{needs['cpus']:g} CPU"]
     asked += [f"{needs['gpus']:g} GPU"] if needs["gpus"] else []

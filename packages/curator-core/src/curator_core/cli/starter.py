@@ -6,9 +6,8 @@ registers. Where the package is not installed, the error names the command that 
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from curator_core import formatting, storage
 from curator_core.config.build import build_stage
+from curator_core.config.dump import inline
 from curator_core.errors import UsageError
 from curator_core.pipeline import Pipeline
 from curator_core.stages.files import is_data
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _COMPRESSED = (".gz", ".bgz", ".zst", ".bz2", ".xz")
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
-# The reader for an ending, and the template that its rows suit.
+# By file ending, the reader and the template that suits its rows.
 READERS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("jsonl", "ndjson", "json"), ("JsonlReader", "text")),
     **dict.fromkeys(("csv", "tsv"), ("CsvReader", "text")),
@@ -144,7 +144,7 @@ def _run_name(data: str) -> str:
     base = storage.fixed_base(data) if storage.has_magic(data) else data
     stem = storage.file_name(base.rstrip("/")).partition(".")[0]
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem).strip("-")
-    return name if name and not name.isdigit() and name.lower() not in _YAML_WORDS else f"run-{name}".rstrip("-")
+    return name if name and not name.isdigit() and inline(name) == name else f"run-{name}".rstrip("-")
 
 
 def _found(found: Data, preview: Preview, kind: str) -> str:
@@ -198,7 +198,7 @@ def _text_file(name: str, reader: str, params: Mapping[str, Any], found: Data, p
     lines += [f"  - {reader}:", *_parameters(params)]
     if reader == "WarcReader":
         if found.ending == "wet":
-            lines.append('      record_types: ["conversion"]')
+            lines.append("      record_types: [conversion]")
         lines += ["", "  # The text of each page; menus and footers are left out.", "  - HtmlExtractor: {}"]
         columns, column = {"id": "string", "url": "string"}, "text"
     if column is None:
@@ -212,10 +212,10 @@ def _text_file(name: str, reader: str, params: Mapping[str, Any], found: Data, p
         "",
         "  # A filter scores each document and keeps those whose score is in range; the report says what it dropped.",
         "  # `mode: annotate` keeps all documents and adds the score as a column, to look before you cut.",
-        f"  - WordCountFilter: {_flow({'min_words': 50, 'max_words': 100000, **own})}",
-        f"  - SymbolsToWordsFilter: {_flow(own)}",
-        f"  - GopherRepetitionFilter: {_flow(own)}",
-        f"  - GopherQualityFilter: {_flow(own)}",
+        f"  - WordCountFilter: {inline({'min_words': 50, 'max_words': 100000, **own})}",
+        f"  - SymbolsToWordsFilter: {inline(own)}",
+        f"  - GopherRepetitionFilter: {inline(own)}",
+        f"  - GopherQualityFilter: {inline(own)}",
         "",
     ]
     if "id" in columns:
@@ -224,7 +224,7 @@ def _text_file(name: str, reader: str, params: Mapping[str, Any], found: Data, p
         wanted = {"columns": [column], "prefix": "doc-"}
         lines += [
             "  # An id made of the text: the same text has the same id everywhere.",
-            f"  - AddId: {_flow(wanted)}",
+            f"  - AddId: {inline(wanted)}",
             "",
         ]
     return "\n".join([*lines, "  - JsonlWriter:", "      path: out/", *_tail(name)])
@@ -255,7 +255,7 @@ def _image_file(name: str, params: Mapping[str, Any], found: Data, preview: Prev
         wanted = {"columns": ["bytes"], "prefix": "img-"}
         lines += [
             "  # An id made of the image's bytes: the same file has the same id everywhere.",
-            f"  - AddId: {_flow(wanted)}",
+            f"  - AddId: {inline(wanted)}",
             "",
         ]
     return "\n".join([*lines, "  - ImageWriter:", "      path: out/", *_tail(name)])
@@ -278,26 +278,11 @@ def _tail(name: str) -> list[str]:
     return [
         "",
         "executor: local # every core of this machine; or {local: {workers: 2}}, ray_data, xenna",
-        f"run_dir: runs/{name} # ledger, rejects and report; --resume goes on with what is there",
-        "on_error: fail # when a stage raises; quarantine sets the offending rows aside and goes on (exit code 3)",
+        f"run_dir: runs/{name} # ledger, rejects and report; --resume continues with what is there",
+        "on_error: fail # when a stage raises; quarantine sets the offending rows aside and continues (exit code 3)",
         "",
     ]
 
 
 def _parameters(params: Mapping[str, Any]) -> list[str]:
-    return [f"      {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in params.items()]
-
-
-def _flow(params: Mapping[str, Any]) -> str:
-    """YAML's one-line mapping; what JSON quotes stays a text there."""
-    return f"{{{', '.join(f'{key}: {_value(value)}' for key, value in params.items())}}}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    plain = isinstance(value, str) and value.replace("_", "").replace("-", "").isalpha() and value.isascii()
-    return value if plain and value.lower() not in _YAML_WORDS else json.dumps(value, ensure_ascii=False)
-
-
-_YAML_WORDS: Sequence[str] = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
+    return [f"      {key}: {inline(value)}" for key, value in params.items()]

@@ -9,6 +9,8 @@ from curator_core import formatting
 
 _HEADINGS = ("stage", "rows in", "kept", "dropped", "rejected", "quarantined", "time")
 
+_STEP_HEADINGS = ("step", "", "sources", "rows in", "rows out", "time")
+
 _WORTH_TELLING_S = 0.5
 
 
@@ -23,6 +25,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
             f"{summary['executor']} was ready after {formatting.duration(opened)}, the first work done after "
             f"{formatting.duration(worked)}"
         )
+    if steps := summary.get("steps"):
+        lines += ["", *_aligned([_STEP_HEADINGS, *_step_rows(steps, "")], left=(0, 1))]
     rows: list[Sequence[str]] = [_HEADINGS]
     for stage in summary["stages"]:
         dropped, rejected = stage["dropped"], stage["rejected"]
@@ -42,7 +46,23 @@ def summary_text(summary: Mapping[str, Any]) -> str:
                 rows.append([f"  {reason}", *("" if index != column else f"{count:,}" for index in range(1, 7))])
     if len(rows) > 1:
         lines += ["", *_aligned(rows)]
+    for text in summary.get("notes", ()):
+        lines += ["", text]
     return "\n".join(lines)
+
+
+def _step_rows(steps: Sequence[Mapping[str, Any]], above: str) -> list[Sequence[str]]:
+    """A row for each step of a workflow, those of a step that is a workflow itself below it."""
+    rows: list[Sequence[str]] = []
+    for number, step in enumerate(steps, 1):
+        state = {"quarantined": "done, with work set aside"}.get(step["state"], step["state"])
+        counts = [formatting.number(step[key]) for key in ("sources", "rows_in", "rows_out")]
+        before = step["complete_before"]
+        time = "" if before else formatting.duration(step["seconds"])
+        name = f"{above}{number} {step['name']}"
+        rows.append((name, "complete before" if before else state, *counts, time))
+        rows += _step_rows(step["steps"], f"{above}{number}.")
+    return rows
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -68,13 +88,14 @@ def _or_blank(value: int) -> str:
     return f"{value:,}" if value else ""
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
     # A column that says nothing is left out.
     shown = [column for column in range(len(rows[0])) if column < 3 or any(row[column] for row in rows[1:])]
     widths = {column: max(len(row[column]) for row in rows) for column in shown}
     return [
         "  ".join(
-            row[column].ljust(widths[column]) if column == 0 else row[column].rjust(widths[column]) for column in shown
+            row[column].ljust(widths[column]) if column in left else row[column].rjust(widths[column])
+            for column in shown
         ).rstrip()
         for row in rows
     ]

@@ -1,4 +1,4 @@
-"""Stages and executors from names and plain values, strictly checked."""
+"""Stages, workflows and executors from names and plain values, strictly checked."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeAliasType, Union, get_args, get_origin
 
 from curator_core.errors import CuratorError, UsageError, nearest
+from curator_core.registry import STAGES, WORKFLOWS, entries, load
 
 if TYPE_CHECKING:
     from curator_core.executors.base import BaseExecutor
     from curator_core.model.stage import ProcessingStage
-from curator_core.registry import STAGES, load
+    from curator_core.workflow import Workflow
+
+# What `with:` beside a stage sets, with the type of each.
+SETTINGS: dict[str, Any] = {
+    "name": str,
+    "resources": dict[str, float],
+    "batch_size": int,
+    "num_workers": int,
+    "runtime_env": dict[str, Any],
+    "task_timeout_s": float,
+    "ray_stage_spec": dict[str, Any],
+    "xenna_stage_spec": dict[str, Any],
+}
 
 
 def load_stage(name: str) -> type[ProcessingStage[Any, Any]]:
@@ -23,13 +36,36 @@ def load_stage(name: str) -> type[ProcessingStage[Any, Any]]:
         what_is_missing,
     )
 
+    if name in entries(WORKFLOWS) and name not in entries(STAGES):
+        raise UsageError(f"{name!r} is a workflow, not a stage: in a file it is named under `workflow:`")
     found = load(STAGES, name)
     if not (isinstance(found, type) and issubclass(found, ProcessingStage)):
         hint = " (a function: put @stage above it)" if inspect.isfunction(found) else ""
-        raise UsageError(f"{name!r} is no stage but {found!r}{hint}")
+        raise UsageError(f"{name!r} is not a stage but {found!r}{hint}")
     if inspect.isabstract(found):
         raise UsageError(what_is_missing(found))
     return found
+
+
+def load_workflow(name: str) -> type[Workflow]:
+    """The workflow class of a registered name or a dotted path."""
+    from curator_core.workflow import Workflow  # listing names must not import pyarrow
+
+    if name in entries(STAGES) and name not in entries(WORKFLOWS):
+        raise UsageError(f"{name!r} is a stage, not a workflow: in a file it is one of the `stages:`")
+    found = load(WORKFLOWS, name)
+    if not (isinstance(found, type) and issubclass(found, Workflow)):
+        raise UsageError(f"{name!r} is not a workflow but {found!r}")
+    return found
+
+
+def build_workflow(name: str, params: Mapping[str, Any] | None = None) -> Workflow:
+    """A workflow from its name and parameters as a file holds them; those that are stages as ``{StageName: {…}}``."""
+    from curator_core.model.parameters import constructor_signature  # listing names must not import pyarrow
+
+    cls = load_workflow(name)
+    made: Workflow = build(cls, name, params or {}, constructor_signature(cls))
+    return made
 
 
 def load_executor(name: str) -> type[BaseExecutor]:
@@ -94,6 +130,8 @@ def checked(name: str, key: str, annotation: Any, value: Any) -> Any:
     """``value`` as ``annotation`` wants it: a list may become a tuple and a whole number a float, but never text a number."""
     if _is_exactly(value, annotation):
         return value
+    if is_stage_type(annotation):
+        return _stage_value(name, key, value)
     from pydantic import ValidationError  # takes 0.1 s to import
 
     adapter = _adapter(annotation)
@@ -112,6 +150,51 @@ def checked(name: str, key: str, annotation: Any, value: Any) -> Any:
         ) from None
 
 
+def is_stage_type(annotation: Any) -> bool:
+    """Whether a parameter of this type is a stage, as ``ProcessingStage | None`` says."""
+    if get_origin(annotation) in (Union, UnionType):
+        return any(is_stage_type(part) for part in get_args(annotation))
+    kind = get_origin(annotation) or annotation
+    if not isinstance(kind, type) or kind.__module__ == "builtins":
+        return False
+    from curator_core.model.stage import ProcessingStage  # listing names must not import pyarrow
+
+    return issubclass(kind, ProcessingStage)
+
+
+def _stage_value(name: str, key: str, value: Any) -> Any:
+    """The stage that a value stands for: a name, or ``{StageName: {parameter: value}}`` with or without ``with:``."""
+    from curator_core.model.stage import ProcessingStage  # listing names must not import pyarrow
+
+    if isinstance(value, ProcessingStage):
+        return value
+    item = {value: None} if isinstance(value, str) else value
+    names = [each for each in item if each != "with"] if isinstance(item, Mapping) else []
+    if not isinstance(item, Mapping) or len(names) != 1 or not isinstance(names[0], str):
+        raise ParameterError(
+            name, key, f"{name}.{key} is a stage, written {{StageName: {{parameter: value}}}}, not {value!r}"
+        )
+    params = item[names[0]] or {}
+    try:
+        if not isinstance(params, Mapping):
+            raise UsageError(f"{names[0]} takes a mapping of parameters, {{name: value}}, not {params!r}")
+        stage = build_stage(names[0], params)
+        extra = {each: setting_value(each, given) for each, given in (item.get("with") or {}).items()}
+        return stage.with_(**extra) if extra else stage
+    except UsageError as error:
+        raise ParameterError(name, key, f"{name}.{key}: {error}") from error
+
+
+def setting_value(key: str, value: Any) -> Any:
+    """A value of ``with:``, checked; `UsageError` for one that it does not take."""
+    from curator_core.model.resources import Resources  # listing names must not import pyarrow
+
+    if key not in SETTINGS:
+        raise UsageError(f"with takes no {key!r}{nearest(str(key), SETTINGS) or '.'} It takes: {', '.join(SETTINGS)}")
+    found = checked("with", key, SETTINGS[key], value)
+    return build(Resources, "resources", found) if key == "resources" else found
+
+
 def _is_exactly(value: Any, annotation: Any) -> bool:
     """Whether a single value is of its type as it stands, as most are: pydantic need not be loaded to say so."""
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
@@ -124,6 +207,8 @@ def shown_type(annotation: Any) -> str:
         return "any value"
     if isinstance(annotation, TypeAliasType):
         return shown_type(annotation.__value__)
+    if is_stage_type(annotation):
+        return "a stage or None" if type(None) in get_args(annotation) else "a stage"
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(map(repr, get_args(annotation)))}"
     if get_origin(annotation) is None and isinstance(annotation, type):

@@ -14,24 +14,17 @@ from curator_core.errors import CuratorError, UsageError
 from curator_core.model.resources import Resources
 from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
-from curator_core.registry import STAGES, entries, load
+from curator_core.registry import STAGES, WORKFLOWS, entries, load
+from curator_core.workflow import Step, Steps, Workflow
 
 
-def dump_pipeline(pipeline: Pipeline, *, executor: str = "local", run_dir: str | None = None) -> str:
-    """The YAML of a pipeline: registered names where there are some, dotted paths otherwise, no defaults.
+def dump_pipeline(pipeline: Pipeline | Workflow, *, executor: str = "local", run_dir: str | None = None) -> str:
+    """The YAML of a pipeline or a workflow: registered names where there are some, dotted paths otherwise, no defaults.
 
     Relative paths are written as they are; in a file they are relative to it. A stage that only this process knows (a
     lambda, a class of a notebook) cannot be written, and the error names it.
     """
-    items: list[Any] = []
-    for stage in pipeline.stages:
-        params = {key: _plain(value, f"{stage.name}.{key}") for key, value in _given(stage).items()}
-        item: Any = {_name(stage): params} if params else _name(stage)
-        settings = {key: _setting(value, f"{stage.name}, {key}") for key, value in stage.settings().items()}
-        if settings:
-            item = {**(item if isinstance(item, dict) else {item: {}}), "with": settings}
-        items.append(item)
-    content: dict[str, Any] = {"name": pipeline.name, "stages": items, "executor": executor}
+    content: dict[str, Any] = {"name": pipeline.name, **_work(pipeline), "executor": executor}
     if run_dir is not None:
         content["run_dir"] = run_dir
     return str(
@@ -39,26 +32,60 @@ def dump_pipeline(pipeline: Pipeline, *, executor: str = "local", run_dir: str |
     )
 
 
-def _given(stage: ProcessingStage[Any, Any]) -> dict[str, Any]:
+def inline(value: Any) -> str:
+    """A value as YAML in one line, by the rules of `dump_pipeline`."""
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30, default_flow_style=True)
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
+def _work(work: Pipeline | Workflow) -> dict[str, Any]:
+    if isinstance(work, Pipeline):
+        return {"stages": [_stage(stage) for stage in work.stages]}
+    if isinstance(work, Steps):
+        return {"workflow": [_step(step) for step in work.of]}
+    params = {key: _plain(value, f"{work.name}.{key}") for key, value in _given(work, work._given).items()}
+    name = _name(work, WORKFLOWS, "workflow")
+    return {"workflow": {name: params} if params else name}
+
+
+def _step(step: Pipeline | Workflow | Step) -> dict[str, Any]:
+    if isinstance(step, Step):
+        if step.frees or step.counts:
+            raise UsageError(f"step {step.name!r} says what it frees or that it counts, which a file cannot hold")
+        step = step.of
+    return {"name": step.name, **_work(step)}
+
+
+def _stage(stage: ProcessingStage[Any, Any]) -> Any:
+    params = {key: _plain(value, f"{stage.name}.{key}") for key, value in _given(stage, stage._given).items()}
+    name = _name(stage, STAGES, "stage")
+    item: Any = {name: params} if params else name
+    settings = {key: _setting(value, f"{stage.name}, {key}") for key, value in stage.settings().items()}
+    if settings:
+        item = {**(item if isinstance(item, dict) else {item: {}}), "with": settings}
+    return item
+
+
+def _given(owner: ProcessingStage[Any, Any] | Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that were given and are not the defaults."""
     default = {}
     try:
-        default = type(stage)().params()
+        default = type(owner)().params()
     except (CuratorError, TypeError):  # it needs parameters: all that were given are written
-        return {key: value for key, value in stage.params().items() if key in stage._given}
-    return {key: value for key, value in stage.params().items() if key not in default or default[key] != value}
+        return {key: value for key, value in owner.params().items() if key in given}
+    return {key: value for key, value in owner.params().items() if key not in default or default[key] != value}
 
 
-def _name(stage: ProcessingStage[Any, Any]) -> str:
-    kind = type(stage)
-    known = entries(STAGES)
-    if len(known.get(kind.__name__, [])) == 1 and load(STAGES, kind.__name__) is kind:
+def _name(owner: ProcessingStage[Any, Any] | Workflow, group: str, what: str) -> str:
+    kind = type(owner)
+    known = entries(group)
+    if len(known.get(kind.__name__, [])) == 1 and load(group, kind.__name__) is kind:
         return str(kind.__name__)
     path = f"{kind.__module__}.{kind.__qualname__}"
     if kind.__module__ == "__main__" or "<" in path:
         raise UsageError(
-            f"stage {stage.name!r} is defined in a script or notebook, so a file cannot name it: put {kind.__name__} into "
-            "a module beside the file"
+            f"{what} {owner.name!r} is defined in a script or notebook, so a file cannot name it: put {kind.__name__} "
+            "into a module beside the file"
         )
     return path
 
@@ -72,6 +99,8 @@ def _plain(value: Any, where: str) -> Any:
         return [_plain(item, where) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(_plain(item, where) for item in value)
+    if isinstance(value, ProcessingStage):
+        return _stage(value)
     if hasattr(value, "__fspath__"):
         return str(os.fspath(value))
     raise UsageError(f"{where} is {value!r}, which a file cannot hold: it holds numbers, texts, lists and mappings")

@@ -8,24 +8,35 @@ stages:
   - JsonlWriter: {path: out/}
 executor: local
 run_dir: runs/clean
+
+Instead of `stages:` there may be `workflow:`, which is a registered workflow with its parameters, or a list of steps.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from curator_core import storage
-from curator_core.config.build import ParameterError, build, build_stage, checked, load_executor, load_stage
+from curator_core.config.build import (
+    SETTINGS,
+    ParameterError,
+    build_stage,
+    build_workflow,
+    checked,
+    is_stage_type,
+    load_executor,
+    load_stage,
+    load_workflow,
+    setting_value,
+)
 from curator_core.config.yaml_file import FileError, Where, YamlFile, colon_missing, parse_value, read_yaml
 from curator_core.errors import CuratorError, UsageError, nearest
-from curator_core.registry import WORKFLOWS, load
 from curator_core.running.options import RunOptions
 
 if TYPE_CHECKING:
@@ -48,16 +59,6 @@ _KEYS: dict[str, Any] = {
     "log_level": Literal["debug", "info", "warning", "error"],
 }
 _OPTIONS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
-_WITH = {
-    "name": str,
-    "resources": dict[str, float],
-    "batch_size": int,
-    "num_workers": int,
-    "runtime_env": dict[str, Any],
-    "task_timeout_s": float,
-    "ray_stage_spec": dict[str, Any],
-    "xenna_stage_spec": dict[str, Any],
-}
 _NAME = re.compile(r"(?!\.{1,2}\Z)[^/\\\0]+")
 # Parameters with these names, or names that end in one of them after an underscore, hold paths.
 _PATH_WORDS = frozenset({"path", "paths", "folder", "dir", "file"})
@@ -131,14 +132,15 @@ class _Build:
             self.wrong("name must have no slash: the run directory is called after it", ("name",), at_value=True)
         executor, executor_options = self.executor(content.get("executor", "local"))
         stem = storage.file_name(self.file.path).partition(".")[0]
-        workflow = self.workflow(content["workflow"]) if "workflow" in content else None
+        name = simple.pop("name", None) or stem
+        workflow = self.workflow(content["workflow"], ("workflow",), name) if "workflow" in content else None
         stages = self.stages(content["stages"]) if "stages" in content else ()
         if self.errors:
             raise FileError("\n".join(self.errors))
         run_dir = simple.pop("run_dir", None)
         return PipelineFile(
             self.file.path,
-            simple.pop("name", None) or stem,
+            name,
             stages,
             workflow,
             executor,
@@ -175,12 +177,20 @@ class _Build:
     # Stages ----------------------------------------------------------------------------------------------------------
 
     def stages(self, items: Any) -> tuple[ProcessingStage[Any, Any], ...]:
+        entries = self.entries(items, ("stages",))
+        self.apply_settings(entries)
+        return self.built(entries)
+
+    def entries(self, items: Any, where: Where) -> list[_Entry]:
+        """The items of `stages:`."""
         if not isinstance(items, list) or not items:
-            self.wrong("`stages:` is a list; each item is `- StageName: {parameter: value}`", ("stages",))
-            return ()
-        entries = [self.entry(item, ("stages", number)) for number, item in enumerate(items)]
-        self.apply_settings([entry for entry in entries if entry is not None])
-        return tuple(stage for entry in entries if entry is not None for stage in self.stage(entry))
+            self.wrong("`stages:` is a list; each item is `- StageName: {parameter: value}`", where)
+            return []
+        found = [self.entry(item, (*where, number)) for number, item in enumerate(items)]
+        return [entry for entry in found if entry is not None]
+
+    def built(self, entries: Sequence[_Entry]) -> tuple[ProcessingStage[Any, Any], ...]:
+        return tuple(stage for entry in entries for stage in self.stage(entry))
 
     def entry(self, item: Any, where: Where) -> _Entry | None:
         """A list item as name, parameters and settings."""
@@ -205,9 +215,7 @@ class _Build:
             if not isinstance(part, dict):
                 self.wrong(f"{key} takes a mapping of parameters, {{name: value}}, not {part!r}", (*where, key))
                 return None
-        maybe = _maybe_paths(name)
-        params = {key: _relocated(key, value, self.folder, maybe) for key, value in params.items()}
-        return _Entry(name, params, extra, where)
+        return _Entry(name, _located_params(name, params, self.folder), extra, where)
 
     def lacks_colon(self, name: str, where: Where) -> bool:
         """Whether the name of a stage has parameters in it: in ``- Stage {a: 1}``, YAML takes ``Stage {a`` for the key."""
@@ -235,56 +243,117 @@ class _Build:
         return [self.with_settings(stage, entry)] if entry.extra else [stage]
 
     def with_settings(self, stage: ProcessingStage[Any, Any], entry: _Entry) -> ProcessingStage[Any, Any]:
-        from curator_core.model.resources import Resources  # beside the stage, which has loaded more
-
         values: dict[str, Any] = {}
         for key, value in entry.extra.items():
             where = (*entry.where, "with", key)
-            if key not in _WITH:
-                self.wrong(f"with takes no {key!r}{_hint(key, _WITH)} It takes: {', '.join(_WITH)}", where)
-                continue
             try:
-                value = checked("with", key, _WITH[key], value)  # noqa: PLW2901 - the same value, checked
-                values[key] = build(Resources, "resources", value) if key == "resources" else value
+                values[key] = setting_value(key, value)
             except UsageError as error:
-                self.wrong(str(error), where, at_value=True)
+                self.wrong(str(error), where, at_value=key in SETTINGS)
         try:
             return stage.with_(**values)
         except UsageError as error:
             self.wrong(str(error), (*entry.where, "with"))
             return stage
 
-    def workflow(self, item: Any) -> Workflow | None:
-        from curator_core.workflow import Workflow  # most files have none
+    # Workflows -------------------------------------------------------------------------------------------------------
 
-        entry = self.entry(item, ("workflow",))
-        if entry is None:
+    def workflow(self, item: Any, where: Where, name: str) -> Workflow | None:
+        """A registered workflow, or a list of steps."""
+        make, entries = self.unbuilt(item, where)
+        self.apply_settings(entries)
+        made = make() if make is not None and not self.errors else None
+        return None if made is None else made.named(name)
+
+    def unbuilt(self, item: Any, where: Where) -> tuple[Callable[[], Workflow | None] | None, list[_Entry]]:
+        """What makes the workflow once settings have been applied to its stages, and these."""
+        if not isinstance(item, list):
+            entry = self.entry(item, where)
+            if entry is None:
+                return None, []
+            inner = self.inner_stages(entry)
+            return (lambda: self.registered(entry, inner)), [entry, *inner.values()]
+        if not item:
+            self.wrong("`workflow:` is a workflow, or a list of steps such as `- stages: [...]`", where)
+            return None, []
+        steps = [self.step(given, (*where, number)) for number, given in enumerate(item)]
+        if any(make is None for make, _ in steps):
+            return None, []
+
+        def make_all() -> Workflow | None:
+            from curator_core.workflow import Steps  # most files have none
+
+            made = [make() for make, _ in steps if make is not None]
+            return Steps([step for step in made if step is not None]) if not self.errors else None
+
+        return make_all, [entry for _, entries in steps for entry in entries]
+
+    def step(self, item: Any, where: Where) -> tuple[Callable[[], Pipeline | Workflow | None] | None, list[_Entry]]:
+        """One item of a list of steps: ``{stages: […]}``, ``{workflow: …}`` or a workflow by its name."""
+        number = int(where[-1]) + 1
+        name = item.get("name") if isinstance(item, dict) else None
+        if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+            self.wrong(f"the name of a step is a text without a slash, not {name!r}", (*where, "name"))
+            return None, []
+        if isinstance(item, dict) and "stages" in item:
+            others = [key for key in item if key not in ("stages", "name")]
+            if others:
+                self.wrong(f"a step has `stages:` and `name:`, and no {others[0]!r}", (*where, others[0]))
+                return None, []
+            entries = self.entries(item["stages"], (*where, "stages"))
+
+            def pipeline() -> Pipeline:
+                from curator_core.pipeline import Pipeline  # a syntax check does without pyarrow
+
+                return Pipeline(self.built(entries), name=name or f"step-{number}")
+
+            return (pipeline if entries else None), entries
+        inner = {key: value for key, value in item.items() if key != "name"} if isinstance(item, dict) else item
+        place = where
+        if isinstance(inner, dict) and list(inner) == ["workflow"]:
+            inner, place = inner["workflow"], (*where, "workflow")
+        make, entries = self.unbuilt(inner, place)
+        if make is None:
+            return None, entries
+
+        def workflow() -> Workflow | None:
+            made = make()
+            unnamed = f"step-{number}" if isinstance(inner, list) else None
+            return made if made is None or not (name or unnamed) else made.named(name or str(unnamed))
+
+        return workflow, entries
+
+    def registered(self, entry: _Entry, inner: Mapping[str, _Entry]) -> Workflow | None:
+        """A workflow by its name and parameters, of which those in ``inner`` are stages."""
+        place = (*entry.where, entry.name)
+        for key, part in inner.items():
+            for stage in self.stage(part) if key not in entry.set_by else ():
+                entry.params[key] = stage
+        if self.errors:
             return None
         try:
-            cls = load(WORKFLOWS, entry.name)
-            if not (isinstance(cls, type) and issubclass(cls, Workflow)):
-                raise UsageError(f"{entry.name!r} is no workflow but {cls!r}")
-            inner = self.inner_stages(cls, entry)
-            self.apply_settings([entry, *inner.values()])
-            entry.params |= {key: stage for key, part in inner.items() for stage in self.stage(part)}
-            if self.errors:
-                return None
-            made = build(cls, entry.name, entry.params)
+            return build_workflow(entry.name, entry.params)
         except ParameterError as error:
-            self.wrong(str(error), ("workflow", entry.name, error.parameter or ""))
-            return None
+            if error.parameter in entry.set_by:
+                self.errors.append(f"{entry.set_by[error.parameter]}: {error}")
+            else:
+                self.wrong(str(error), (*place, error.parameter or ""))
         except CuratorError as error:
-            self.wrong(str(error), ("workflow", entry.name))
-            return None
-        assert isinstance(made, Workflow)
-        return made
+            self.wrong(str(error), place)
+        return None
 
-    def inner_stages(self, workflow: type[Workflow], entry: _Entry) -> dict[str, _Entry]:
+    def inner_stages(self, entry: _Entry) -> dict[str, _Entry]:
         """The parameters of a workflow that are stages, such as its reader, written as items of `stages:` are."""
-        found = {}
-        for key, parameter in inspect.signature(workflow).parameters.items():
-            if "ProcessingStage" in str(parameter.annotation) and entry.params.get(key) is not None:
-                part = self.entry(entry.params[key], ("workflow", entry.name, key))
+        from curator_core.model.parameters import constructor_signature  # a syntax check does without pyarrow
+
+        found: dict[str, _Entry] = {}
+        try:
+            hints = constructor_signature(load_workflow(entry.name)).parameters
+        except CuratorError:  # what is wrong with the name is reported when it is built
+            return found
+        for key, value in entry.params.items():
+            if key in hints and is_stage_type(hints[key].annotation) and isinstance(value, str | dict):
+                part = self.entry(value, (*entry.where, entry.name, key))
                 if part is not None:
                     found[key] = part
         return found
@@ -309,8 +378,8 @@ class _Build:
                     f"Its stages are: {', '.join(by_name) or 'none'}"
                 )
             entry = by_name[name]
-            value = _relocated(parameter, parse_value(text), self.settings_folder, _maybe_paths(entry.name))
-            entry.params[parameter] = value
+            value = parse_value(text)
+            entry.params |= _located_params(entry.name, {parameter: value}, self.settings_folder)
             entry.set_by[parameter] = f"--set {setting}"
 
 
@@ -327,16 +396,31 @@ def _hint(word: Any, known: Mapping[str, Any]) -> str:
     return nearest(str(word), known) or "."
 
 
-def _maybe_paths(name: str) -> tuple[str, ...]:
-    with contextlib.suppress(CuratorError):
-        return load_stage(name).maybe_paths
+def _located_params(name: str, params: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """The parameters of a stage or workflow, in which relative paths are joined to ``folder``, also those of stages."""
+    cls: Any = None
     with contextlib.suppress(CuratorError):  # what is wrong with the name is reported when it is built
-        found: tuple[str, ...] = getattr(load(WORKFLOWS, name), "maybe_paths", ())
-        return found
-    return ()
+        cls = load_stage(name)
+    if cls is None:
+        with contextlib.suppress(CuratorError):
+            cls = load_workflow(name)
+    if cls is None:
+        return {key: _relocated(key, value, folder) for key, value in params.items()}
+    from curator_core.model.parameters import constructor_signature  # the class has loaded it
+
+    hints = constructor_signature(cls).parameters
+    found = {}
+    for key, value in params.items():
+        if key in hints and isinstance(value, dict) and is_stage_type(hints[key].annotation):
+            inner = (each for each in value if each != "with" and isinstance(value[each], dict))
+            found[key] = {**value, **{each: _located_params(each, value[each], folder) for each in inner}}
+        else:
+            maybe, sure = (getattr(cls, each, ()) for each in ("maybe_paths", "sure_paths"))
+            found[key] = _relocated(key, value, folder, maybe, sure)
+    return found
 
 
-def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
+def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str] = (), sure: Sequence[str] = ()) -> Any:
     """A value of a parameter that holds paths, with relative paths joined to ``folder``."""
     if key in maybe and isinstance(value, str) and value:
         there = _located(value, folder)
@@ -345,7 +429,7 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
         return value
     if key in maybe and isinstance(value, dict):
         return {name: _relocated_entry(entry, folder) for name, entry in value.items()}
-    if not isinstance(key, str) or key.rpartition("_")[2] not in _PATH_WORDS:
+    if not isinstance(key, str) or (key not in sure and key.rpartition("_")[2] not in _PATH_WORDS):
         return value
     if isinstance(value, str) and value:
         return _located(value, folder)
@@ -357,8 +441,8 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str]) -> Any:
 def _relocated_entry(entry: Any, folder: str) -> Any:
     """A value of a mapping by names: paths, or a mapping that has them among others."""
     if isinstance(entry, dict):
-        return {key: _relocated(key, value, folder, ()) for key, value in entry.items()}
-    return _relocated("paths", entry, folder, ())
+        return {key: _relocated(key, value, folder) for key, value in entry.items()}
+    return _relocated("paths", entry, folder)
 
 
 def _located(path: str, folder: str) -> str:

@@ -17,7 +17,7 @@ from curator_core.download.rules import Reason, Refused
 class MemorySink(Sink):
     """Keeps an answer of at most ``limit`` bytes. Subclasses refuse what they do not want."""
 
-    # `check_start` is called when so many bytes have come, or all.
+    # `check_start` is called when this many bytes have come, or all of them.
     start = 32
 
     def __init__(self, limit: int | None = None, gate: MemoryGate | None = None, number: int = 0) -> None:

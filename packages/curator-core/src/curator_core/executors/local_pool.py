@@ -114,7 +114,7 @@ class Spares:
 
 
 def stop_all(processes: list[_Process]) -> None:
-    """Ask workers that rest to end, and wait a while for it."""
+    """Ask idle workers to end, and wait a while for them."""
     for process in processes:
         with contextlib.suppress(OSError):
             protocol.send(process.connection, protocol.Stop())
@@ -160,7 +160,7 @@ class _Worker:
 
 @dataclass
 class _Suspect:
-    """What is known of a source that a worker has died of, or was too late with."""
+    """What is known of a source on which a worker has died or run out of time."""
 
     # By stage and task; without a stage, of the source itself.
     deaths: dict[tuple[str, str], int] = field(default_factory=dict)

@@ -80,7 +80,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class NodeReady:
-    """What is done once for the machine is done."""
+    """The setup that is done once per machine is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """These sources are through, in so many seconds; ``durable``: with all before them, for good.
+    """These sources are finished, in that many seconds; ``durable``: with all before them, for good.
 
     ``events`` are those that no run directory holds.
     """

@@ -23,7 +23,7 @@ KEEP_BYTES = 1 << 30
 
 
 class Terminated(SystemExit):
-    """SIGTERM: unwinds what is half written. No stage's doing, so no error policy sees it."""
+    """SIGTERM: unwinds what is half written. No stage caused it, so no error policy applies."""
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True)
         assert isinstance(loaded, Task)
         return loaded
     if magic != _MAGIC:
-        raise UsageError(f"this is no task: it starts with {magic!r}")
+        raise UsageError(f"not an encoded task: it starts with {magic!r}")
     (length,) = struct.unpack("<I", view[4:8])
     header = json.loads(bytes(view[8 : 8 + length]))
     kind = _task_class(header.pop("type"), trusted=pickled)

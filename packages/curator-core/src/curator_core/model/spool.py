@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curator_core.errors import OutputError
 
-# What stays in memory: so many things, of so many bytes.
+# What stays in memory: that many things, of that many bytes.
 KEPT = 4096
 KEPT_BYTES = 8 << 20
 

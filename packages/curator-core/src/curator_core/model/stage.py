@@ -233,6 +233,10 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """
         return None
 
+    def conclusion(self) -> str:
+        """What people should read about the run when `finish` is done, such as a table; it is shown below the summary."""
+        return ""
+
     def repacks(self) -> bool:
         """For writers: whether `finish` puts other files in the place of those that tasks wrote."""
         return overrides(self, "finish")
@@ -416,7 +420,7 @@ _OVERRIDES = (
 
 
 def what_is_missing(cls: type[ProcessingStage[Any, Any]]) -> str:
-    """Why an abstract class is not a stage that can be made: the methods that it lacks, and those that may be meant."""
+    """Why an abstract class cannot be made into a stage: the methods that it lacks, and those that may have been meant."""
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if cls.__module__.startswith("curator_") or any(name in vars(cls) for name in missing):
         return f"{cls.__name__} is a base class of stages: name one of its subclasses"

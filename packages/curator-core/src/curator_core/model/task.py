@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array
+from curator_core.arrow.frames import from_frame, to_frame
 from curator_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -183,14 +184,13 @@ class DocumentBatch(Task[Any]):
         """The data as an Arrow table; no copy when it is one."""
         if isinstance(self.data, pa.Table):
             return self.data
-        return pa.Table.from_pandas(self.data, preserve_index=False)
+        return from_frame(self.data)
 
     def to_pandas(self) -> pd.DataFrame:
         """The data as a pandas frame; no copy when it is one, zero copy from Arrow where the types allow."""
         if not isinstance(self.data, pa.Table):
             return self.data
-        frame: pd.DataFrame = self.data.to_pandas(split_blocks=True)
-        return frame
+        return to_frame(self.data)
 
     def with_data(self, data: Any) -> Self:
         twin = super().with_data(data)

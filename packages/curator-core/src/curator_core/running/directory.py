@@ -16,7 +16,7 @@ from curator_core import storage
 from curator_core.errors import OutputError, RunRefused
 from curator_core.planning.plan import fingerprint
 from curator_core.running.locks import LOCK_FILE, HeartbeatLock, KernelLock
-from curator_core.running.shape import COMMAND, PLAN, RUN, misfit
+from curator_core.running.shape import COMMAND, PLAN, RUN, WORKFLOW_PLAN, misfit
 
 _SHAPES = {"run.json": RUN, "plan.json": PLAN, "command.json": COMMAND}
 # Those with a fingerprint of all that is in them. What earlier versions left has none, and is held to its shape alone.
@@ -87,7 +87,10 @@ class RunDirectory:
             found = json.loads(storage.read_bytes(path))
             if not _is_as_written(kind, found):
                 raise ValueError(f"its fingerprint is not that of its {'steps' if kind == 'plan.json' else 'content'}")
-            if kind in _SHAPES and (wrong := misfit(found, _SHAPES[kind])):
+            shape = _SHAPES.get(kind, object)
+            if kind == "plan.json" and isinstance(found, dict) and "kind" in found:
+                shape = WORKFLOW_PLAN
+            if wrong := misfit(found, shape):
                 raise ValueError(wrong)
         except ValueError as error:
             raise RunRefused(
@@ -103,9 +106,9 @@ class RunDirectory:
         text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False)
         storage.write_bytes_atomic(self.path(name), text.encode("utf-8", "surrogatepass"))
 
-    def sweep(self) -> None:
+    def sweep(self, *, recursive: bool = True) -> None:
         """Remove what a killed process had begun to write here."""
-        for path in storage.list_files(self.url, hidden=True):
+        for path in storage.list_files(self.url, recursive, hidden=True):
             if storage.is_temporary(path):
                 storage.remove(path)
 

@@ -81,7 +81,7 @@ class HeartbeatLock:
                 "wait for it, end it, or choose another run directory"
             )
         self._beat()
-        # Two that start together both write; whoever is overwritten sees it and steps back.
+        # Two that start together both write; the one that is overwritten sees it and steps back.
         time.sleep(0.2)
         held = self._read()
         if held is None or held["token"] != self.token:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from curator_core import storage
@@ -14,22 +15,24 @@ MOST_LINES = 200_000
 _LINE: dict[str, Any] = {"time": 0.0, "worker": "", "stage": "", "level": "", "text": ""}
 
 
-def write_log(run_dir: str) -> None:
-    """Write ``log.txt`` from what the workers have published so far; nothing where no stage has said a word."""
-    folder = storage.join(run_dir, FOLDER)
-    if not storage.exists(folder):
-        return
+def write_log(run_dir: str, steps: Mapping[str, str] | None = None) -> None:
+    """Write ``log.txt`` from what the workers have published so far; nothing where no stage has said a word.
+
+    Of a workflow: from what those of its steps have published; ``steps`` are their run directories by name.
+    """
     lines: list[dict[str, Any]] = []
     more = damaged = 0
-    for path in sorted(storage.list_files(folder)):
-        for text in storage.read_bytes(path).splitlines():
-            if len(lines) >= MOST_LINES:
-                more += 1
-                continue
-            try:
-                lines.append(_LINE | json.loads(text))
-            except (ValueError, TypeError):  # a log that something has changed is no reason to fail
-                damaged += 1
+    for step, place in (steps or {"": run_dir}).items():
+        folder = storage.join(place, FOLDER)
+        for path in sorted(storage.list_files(folder)) if storage.exists(folder) else ():
+            for text in storage.read_bytes(path).splitlines():
+                if len(lines) >= MOST_LINES:
+                    more += 1
+                    continue
+                try:
+                    lines.append(_LINE | json.loads(text) | {"step": step})
+                except (ValueError, TypeError):  # a log that something has changed is no reason to fail
+                    damaged += 1
     lines.sort(key=lambda line: (line["time"], line["worker"]))
     shown = [_shown(line) for line in lines]
     if more:
@@ -42,6 +45,5 @@ def write_log(run_dir: str) -> None:
 
 def _shown(line: dict[str, Any]) -> str:
     when = datetime.datetime.fromtimestamp(line["time"], datetime.UTC).isoformat(timespec="milliseconds")
-    return (
-        f"{when.replace('+00:00', 'Z')} {line['worker']} {line['stage'] or '-'} {line['level']} {plain(line['text'])}"
-    )
+    stage = "/".join(filter(None, (line["step"], line["stage"]))) or "-"
+    return f"{when.replace('+00:00', 'Z')} {line['worker']} {stage} {line['level']} {plain(line['text'])}"

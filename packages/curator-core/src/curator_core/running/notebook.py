@@ -60,4 +60,4 @@ def progress_html(progress: RunProgress) -> str:
     parts.append(formatting.duration(progress.seconds))
     bar = f'<progress value="{done}" max="{total}" style="width:100%"></progress>' if total else ""
     state = "" if progress.state == "running" else f" {html.escape(progress.state)}:"
-    return f"<div><b>{html.escape(progress.name)}</b>{state} {html.escape(', '.join(parts))}{bar}</div>"
+    return f"<div><b>{html.escape(progress.title)}</b>{state} {html.escape(', '.join(parts))}{bar}</div>"

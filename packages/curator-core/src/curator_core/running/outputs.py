@@ -39,6 +39,7 @@ class Finished:
     bytes: int = 0
     rows: int = 0
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Outputs:
@@ -122,6 +123,8 @@ class Outputs:
             folder = planned.stage.output_folder()
             if folder:
                 self._finish_folder(planned.name, folder, records, sources, done)
+            if text := planned.stage.conclusion():
+                done.notes.append(text)
         return done
 
     def _finish_folder(

@@ -238,7 +238,7 @@ class _Trial:
         self.captions = any(t[name].null_count < len(t) for t in tables for name in t.column_names if name == "caption")
 
     def _missing(self, planned: PlannedStage) -> str:
-        """A column that the stage reads and the data lack, with what could be meant."""
+        """A column that the stage reads and the data lack, with what may have been meant."""
         batches = [task for task in self.tasks if isinstance(task, DocumentBatch)]
         for batch in batches:
             names = batch.column_names

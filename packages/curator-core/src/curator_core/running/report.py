@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from curator_core import formatting, storage
 from curator_core.accounts.rejects import RejectGroup, group_rejects
 from curator_core.errors import UsageError
 from curator_core.running.directory import RunDirectory
+from curator_core.running.steps import pipelines_in
 
 _EXAMPLES = 3
 _EXAMPLE_CHARACTERS = 300
@@ -27,9 +30,13 @@ def write_report(run_dir: str) -> str:
     record = directory.read_json("run.json")
     if record is None:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
-    page = report_page(record, directory.read_json("plan.json") or {}, group_rejects(directory.url, _EXAMPLES))
+    groups = group_rejects(directory.url, _EXAMPLES)
+    for step, place in pipelines_in(directory.url).items():
+        groups += [replace(group, stage=f"{group.stage} of step {step!r}") for group in group_rejects(place, _EXAMPLES)]
+    page = report_page(record, directory.read_json("plan.json") or {}, groups)
     path = directory.path("report.html")
-    storage.write_bytes_atomic(path, page.encode("utf-8", "surrogatepass"))
+    # Not durable: it is made of records that are, and `curate report` makes it again.
+    storage.write_bytes_atomic(path, page.encode("utf-8", "surrogatepass"), durable=False)
     return path
 
 
@@ -43,8 +50,10 @@ def report_page(record: Mapping[str, Any], plan: Mapping[str, Any], rejects: Seq
         _cards(summary, stages),
         _notes("Problems", "bad", summary.get("problems")),
         _notes("Warnings", "mixed", summary.get("warnings")),
+        _steps(summary),
         _funnel(stages),
         _reasons(stages),
+        _texts(summary.get("notes") or []),
         _rejects(rejects),
         _plans(summary),
         _outputs(record.get("outputs") or {}),
@@ -72,6 +81,11 @@ def report_page(record: Mapping[str, Any], plan: Mapping[str, Any], rejects: Seq
 </body>
 </html>
 """
+
+
+def _texts(notes: Sequence[str]) -> str:
+    """What stages have to say, line by line as they say it."""
+    return "".join(f"<section><pre>{escape(text)}</pre></section>" for text in notes)
 
 
 def _cards(summary: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> str:
@@ -102,6 +116,33 @@ def _cards(summary: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> s
 def _notes(title: str, kind: str, notes: Iterable[str] | None) -> str:
     items = "".join(f"<li>{escape(str(note))}</li>" for note in notes or ())
     return f'<section class="notes {kind}"><h2>{title}</h2><ul>{items}</ul></section>' if items else ""
+
+
+def _steps(summary: Mapping[str, Any]) -> str:
+    """A row for each step of a workflow, with a link to its own page."""
+    rows = "".join(_step_rows(summary.get("steps") or (), "", ""))
+    return (
+        '<section><h2>Step by step</h2><div class="wide"><table class="funnel"><thead><tr><th>step</th>'
+        '<td class="name">state</td><td>sources</td><td>rows in</td><td>rows out</td><td>time</td></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
+        if rows
+        else ""
+    )
+
+
+def _step_rows(steps: Sequence[Mapping[str, Any]], above: str, folder: str) -> Iterable[str]:
+    for number, step in enumerate(steps, 1):
+        state = {"quarantined": "done, with work set aside"}.get(step["state"], step["state"])
+        if step["complete_before"]:
+            state = "complete before"
+        place = f"{folder}{step['folder']}/"
+        time = "" if step["complete_before"] else formatting.duration(step["seconds"])
+        yield (
+            f'<tr><th>{above}{number} <a href="{escape(quote(place))}report.html">{escape(step["name"])}</a></th>'
+            f'<td class="name">{escape(state)}</td><td>{step["sources"]:,}</td><td>{step["rows_in"]:,}</td>'
+            f"<td>{step['rows_out']:,}</td><td>{escape(time)}</td></tr>"
+        )
+        yield from _step_rows(step["steps"], f"{above}{number}.", place)
 
 
 def _funnel(stages: Sequence[Mapping[str, Any]]) -> str:

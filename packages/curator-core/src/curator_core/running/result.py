@@ -39,6 +39,13 @@ class RunProgress:
     steps: int | None = None
     step_name: str = ""
 
+    @property
+    def title(self) -> str:
+        """What runs: the pipeline by its name, or which step of how many."""
+        if not self.step:
+            return self.name
+        return f"step {self.step}{f' of {self.steps}' if self.steps else ''}: {self.step_name}"
+
 
 @dataclass
 class StepSummary:
@@ -93,6 +100,7 @@ class RunSummary:
     inputs: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what stages have to say when all is done
     decisions: list[str] = field(default_factory=list)
     plans: list[PlanShare] = field(default_factory=list)  # empty where everything was made under the present one
     steps: list[StepSummary] = field(

@@ -360,6 +360,7 @@ class _Run:
         summary.sources = len(by_segment[0])
         summary.sources_failed = found.sources_failed
         summary.warnings += finished.warnings
+        summary.notes += finished.notes
         self._judge_rejects(found.rejects)
         self._share_by_plan()
         aside = found.sources_failed or summary.rows_quarantined or summary.sources_rejecting

@@ -24,6 +24,20 @@ _STAGE = {
     "seconds": _NUMBER,
 }
 
+# What a workflow has recorded of a step, and what came of one; yes or no is any object, since a bool is no number here.
+_STEP = {"name": str, "folder": str, "state": str, "before": str, "left": str, "anew": object, "freed": [str]}
+_STEP_SUMMARY: dict[str, Shape] = {
+    "name": str,
+    "state": str,
+    "folder": str,
+    "complete_before": object,
+    "sources": int,
+    "rows_in": int,
+    "rows_out": int,
+    "seconds": _NUMBER,
+}
+_STEP_SUMMARY["steps"] = [_STEP_SUMMARY]
+
 RUN: Shape = {
     "state": str,
     "attempt?": int,
@@ -32,6 +46,11 @@ RUN: Shape = {
     "machine?": {"cpus?": _NUMBER, "gpus?": _NUMBER, "system?": str},
     "options?": {...: object},
     "versions?": {...: str},
+    "kind?": str,
+    "workflow?": str,
+    "replaces?": object,
+    "steps?": [_STEP],
+    "counts?": (str, type(None)),
     "summary?": {
         "name": str,
         "state": str,
@@ -51,8 +70,10 @@ RUN: Shape = {
         "inputs?": {...: int},
         "problems": [str],
         "warnings": [str],
+        "notes?": [str],
         "decisions?": [str],
         "plans?": [{"since": int, "changes": [str], "sources": int, "rows_in": int, "rows_out": int}],
+        "steps?": [_STEP_SUMMARY],
     },
 }
 
@@ -61,6 +82,13 @@ PLAN: Shape = {
     "since?": int,
     "text?": str,
     "steps": [{"name": str, "class": str, "version": (str, int), "params": {...: object}}],
+}
+
+# The plan of a workflow: each step has the stages of its pipeline, or the steps of its workflow.
+WORKFLOW_PLAN: Shape = {
+    "name": str,
+    "text?": str,
+    "steps": [{"name": str, "takes": [[str]], "frees": [str], "counts": object, "steps": [{"name": str}]}],
 }
 
 COMMAND: Shape = {"file": str, "settings": [str], "folder": str, "flags": {...: object}}

@@ -1,6 +1,6 @@
 """The sources of a run on their way in: listed, named, recorded, and skipped where they are complete.
 
-Two laws hang on the order in which these generators run. The first source is listed before the run directory is touched
+Two laws depend on the order in which these generators run. The first source is listed before the run directory is touched
 (`Sources.listed`), so that after a wrong path there is nothing to resume or to replace. A source is noted in the run
 directory before it is handed out (`Sources.incomplete`), with the generation that its events will carry, so that whatever
 a killed attempt leaves can be distinguished from what counts.

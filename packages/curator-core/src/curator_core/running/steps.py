@@ -144,6 +144,16 @@ def step_folders(run_dir: str) -> list[str]:
     return [storage.join(run_dir, step["folder"]) for step in (record or {}).get("steps", ())]
 
 
+def pipelines_in(run_dir: str, above: str = "") -> dict[str, str]:
+    """The run directories of all pipelines of a workflow by the names of their steps; none for the run of a pipeline."""
+    record = RunDirectory(run_dir).read_json("run.json") or {}
+    found: dict[str, str] = {}
+    for step in record.get("steps", ()):
+        place = storage.join(run_dir, step["folder"])
+        found |= pipelines_in(place, f"{above}{step['name']}/") or {f"{above}{step['name']}": place}
+    return found
+
+
 def marks_in(run_dir: str) -> dict[str, str]:
     """By folder, the checksum of the success file that a run has put there, or a step of it."""
     directory = RunDirectory(run_dir)
@@ -233,7 +243,17 @@ def summary_of(run_dir: str) -> RunSummary:
     record = RunDirectory(run_dir).read_json("run.json") or {}
     found = RunSummary.from_dict(record["summary"])
     found.sources_skipped, found.inputs = found.sources, {"unchanged": found.sources}
+    waiting = list(found.steps)
+    while waiting:
+        step = waiting.pop()
+        step.complete_before = True
+        waiting += step.steps
     return found
+
+
+def outputs_of(run_dir: str) -> dict[str, Any]:
+    """What a run has written, by stage: its folder and how many files."""
+    return dict((RunDirectory(run_dir).read_json("run.json") or {}).get("outputs", {})) if run_dir else {}
 
 
 def results_of(run_dir: str) -> list[Task[Any]]:

@@ -38,6 +38,12 @@ def summary_html(summary: Mapping[str, Any], headline: str) -> str:
     notes = "".join(
         f"<p><b>{word[:-1]}:</b> {html.escape(text)}</p>" for word in ("problems", "warnings") for text in summary[word]
     )
+    steps = [
+        (step["name"], step["sources"], step["rows_in"], step["rows_out"], step["state"])
+        for step in summary.get("steps", ())
+    ]
+    if steps:
+        notes += table_html(("step", "sources", "rows in", "rows out", "state"), steps)
     table = table_html(("stage", "rows in", "kept", "dropped", "rejected", "quarantined"), rows) if rows else ""
     return f"<p>{html.escape(headline)}</p>{notes}{table}"
 

@@ -138,7 +138,7 @@ def _any_rejected(counts: pa.ChunkedArray) -> bool:
 
 
 def _counts_by_source(table: pa.Table) -> tuple[list[str], np.ndarray, pa.StructArray]:
-    """The counts of some events one by one, with the names of the sources and the number of its source for each count."""
+    """The counts of some events, one by one, each with the number of its source, and the names of the sources."""
     counts = table["counts"].combine_chunks()
     owners = table["source"].dictionary_encode().combine_chunks()
     codes = np.repeat(to_numpy(owners.indices), to_numpy(counts.value_lengths())).astype(np.int64)

@@ -33,7 +33,8 @@ def files_of(run_dir: str) -> int:
 
 def _verify(directory: RunDirectory, freed: list[str]) -> list[str]:
     record = _record_of(directory)
-    if record.get("state") not in ("done", "quarantined") and (record.get("steps") or "outputs" not in record):
+    complete = record.get("state") in ("done", "quarantined") if record.get("steps") else "outputs" in record
+    if not complete:
         return [f"the run has not finished (its state is {record.get('state')!r}): resume it first"]
     if record.get("steps"):
         freed = [*freed, *_freed(directory, record)]
@@ -87,7 +88,7 @@ def _files_of(directory: RunDirectory, freed: list[str]) -> int:
     record = _record_of(directory)
     freed = [*freed, *_freed(directory, record)]
     inner = (_files_of(RunDirectory(directory.path(step["folder"])), freed) for step in record.get("steps", ()))
-    outputs = record.get("outputs", {}).values()
+    outputs = record.get("outputs", {}).values() if not record.get("steps") else ()  # those are of a step
     own = (int(o["files"]) for o in outputs if not any(is_within(o["folder"], place) for place in freed))
     return sum(inner) + sum(own)
 

@@ -32,7 +32,7 @@ _VERSION_KEYS = (
     "created",
 )
 
-# Reading a file of so many bytes takes less time than mapping it, and the pages that are touched then, do.
+# Up to this many bytes, reading a file takes less time than mapping it and touching its pages.
 _SMALL = 1 << 16
 
 

@@ -38,7 +38,7 @@ ABILITIES = {
     "spread": "the children of one task are worked on by several workers",
     "environments": "a stage may have a runtime environment of its own (env_vars at least)",
     "pools": "a stage with num_workers gets that many workers of its own",
-    "calls": "the worker of a stage with max_calls_per_worker ends after so many calls",
+    "calls": "the worker of a stage with max_calls_per_worker ends after that many calls",
     "nodes": "what ran on a machine that goes away is done again on another",
 }
 
@@ -412,7 +412,7 @@ def a_worker_ends_after_the_calls_it_may_take(subject: Subject) -> None:
     counts = calls(limited)
     assert max(counts) <= 2, f"no worker takes more than two calls, but they took {counts}"
     counts = calls(s.NameProcess(), count=24)
-    assert max(counts) > 2, f"without a limit a worker goes on, but they took {counts}"
+    assert max(counts) > 2, f"without a limit a worker keeps going, but they took {counts}"
 
 
 @_check("nodes")

@@ -231,7 +231,7 @@ class Trial:
     # Workers ------------------------------------------------------------------------------------------------------
 
     def kill_workers(self, seed: int = 0, kills: int = 20, **options: Any) -> int:
-        """One run; whoever works on a task is killed at ``kills`` random instants. Returns how many died."""
+        """One run; the process that works on a task is killed at ``kills`` random instants. Returns how many died."""
         rng = random.Random(seed)
         # Not near the end: a task that has seen two workers die waits for the others, and a third is its last.
         sources = self.files // self.files_per_partition
@@ -487,7 +487,7 @@ def _copies(tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
 
 
 def once(condition: Callable[[int], bool], action: Callable[[], None]) -> Callable[[Any], None]:
-    """A progress callback that acts when so many sources are through, once."""
+    """A progress callback that acts once, when that many sources are finished."""
     done = False
 
     def progress(state: Any) -> None:

@@ -76,7 +76,7 @@ _READ_BY_LIBRARIES = (
 
 @dataclass(frozen=True)
 class Case:
-    """Stages in a row, and what they are given. ``batches`` are the numbers of rows at a time, None for all of them."""
+    """A chain of stages and its input. ``batches`` are the numbers of rows at a time, None for all of them."""
 
     name: str
     stages: Sequence[ProcessingStage[Any, Any]]

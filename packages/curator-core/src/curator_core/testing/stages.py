@@ -341,7 +341,7 @@ class Leave(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Hang(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Never gets through with tasks that hold a row with this id."""
+    """Never finishes tasks that hold a row with this id."""
 
     bad: int = 3
 
@@ -364,7 +364,7 @@ class HoldLock(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Kills its own process on tasks that hold a row with this id, so many times."""
+    """Kills its own process on tasks that hold a row with this id, that many times."""
 
     bad: int = 3
     times: int = 1

@@ -23,24 +23,17 @@ from curator_core.accounts.events import DROPPED, FAILED, FORK, Event
 from curator_core.accounts.ledger import Sink
 from curator_core.accounts.reject_rows import RejectRow
 from curator_core.arrow.arrays import array
-from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, TaskTimeout, UsageError, check_free
+from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, TaskTimeout, UsageError
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import child_id
 from curator_core.model.recorder import CallRecorder, Recorder, Reject
-from curator_core.model.stage import (
-    ANY_COLUMNS,
-    FanOut,
-    Merge,
-    accepted_tasks,
-    added_columns,
-    needed_columns,
-    overrides,
-)
+from curator_core.model.stage import FanOut, Merge, overrides
 from curator_core.model.task import DocumentBatch, FileGroupTask, StagePerfStats, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.worker.balance import ROWS, Amount, Balance, balance
 from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import RunContext
+from curator_core.worker.declared import Declared
 from curator_core.worker.merge import CountingMembers, MergeMembers, MergeTask
 from curator_core.worker.messages import brief, file_of, kind_of, message_of, place_of, reason_of, user_traceback
 from curator_core.worker.poison import find_poison
@@ -62,16 +55,13 @@ class BaseStageAdapter:
         self.name = planned.name
         self.context = context
         self.sink = sink
-        self._accepts = accepted_tasks(self.stage)
-        # By type of task, the columns that the stage reads, and those that it adds and that must not be there before.
-        self._columns: dict[type[Task[Any]], tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._declared = Declared(self.stage, self.name)
         self._batch_size = self.stage.batch_size
         # process_batch of the base class only loops: calling process directly saves a list per task.
         self._batched = overrides(self.stage, "process_batch")
         self._fans_out = isinstance(self.stage, FanOut)
         self._merges = isinstance(self.stage, Merge)
         self._may_create = self.stage.creates_rows or self._fans_out
-        self._inspected = False
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         self._hook("setup_on_node", lambda: self.stage.setup_on_node(node, worker))
@@ -114,7 +104,7 @@ class BaseStageAdapter:
 
     def stream(self, tasks: Iterator[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
         """What the stage makes of ``tasks``, as it is asked for."""
-        # Each `del` lets go of a task before the next is made: they may be large.
+        # Each `del` releases a task before the next is made: they may be large.
         if self._merges or self._fans_out:
             several = self._merge if self._merges else self._fan_out
             for task in tasks:
@@ -139,7 +129,7 @@ class BaseStageAdapter:
         if reason is not None:
             self.set_aside(task, reason)
             return False
-        wrong = None if self._merges else self._wrong_columns(task)
+        wrong = None if self._merges else self._declared.unmet_by(task)
         if wrong is None:
             return True
         if self.context.on_error == "fail":
@@ -271,7 +261,7 @@ class BaseStageAdapter:
             raise AccountingError(f"stage {self.name!r} {verb} {type(made).__name__} for task {task.task_id!r}: {rule}")
 
     def _continue_as(self, parent: Task[Any], result: Task[Any], perf: StagePerfStats, outputs: list[Any]) -> Task[Any]:
-        """One for one: the result goes on under the id of its parent."""
+        """One for one: the result keeps the id of its parent."""
         if result is not parent:
             if result.task_id != parent.task_id:
                 # Not made with with_data(): it may be an object of the stage's own, which may hand it out again.
@@ -282,8 +272,8 @@ class BaseStageAdapter:
             result.dataset_name = result.dataset_name or parent.dataset_name
             if parent._metadata and not result._metadata:
                 result._metadata = dict(parent._metadata)
-        if not self._inspected or result.data is not parent.data:
-            self._inspect(parent, result)
+        if result.data is not parent.data or not self._declared.has_seen_outputs:
+            self._declared.check_made(result, parent)
         result._stage_perf = [*parent._stage_perf, perf]
         result._pending = [*parent._pending, perf]
         result._outputs = [*parent._outputs, *outputs] if outputs or parent._outputs else []
@@ -310,7 +300,7 @@ class BaseStageAdapter:
         return children
 
     def _name_child(self, parent: Task[Any], child: Task[Any], index: int, perf: StagePerfStats) -> None:
-        self._inspect(parent, child)
+        self._declared.check_made(child, parent)
         child.task_id = child_id(parent.task_id, index)
         child._source = parent._source
         child._generation = parent._generation
@@ -586,55 +576,6 @@ class BaseStageAdapter:
             recorders = [self.stage.__dict__.get("_recorder") or _NOTHING]
         self._reset_recorder()
         return recorders
-
-    def _inspect(self, parent: Task[Any], result: Task[Any]) -> None:
-        """What a stage made is well formed, and the first of it has the columns that the stage declares."""
-        if not result.validate():
-            what = type(result).__name__
-            if isinstance(result, DocumentBatch):
-                names = result.column_names
-                twice = sorted({name for name in names if names.count(name) > 1})
-                what += f": column {', '.join(map(repr, twice))} is there twice" if twice else ""
-            raise StageError(self.name, f"the stage made an invalid {what}", parent.task_id)
-        if self._inspected:
-            return
-        self._inspected = True
-        if not isinstance(result, DocumentBatch):
-            return
-        names = result.column_names
-        missing = [name for name in self.stage.outputs() if name != ANY_COLUMNS and name not in names]
-        if missing:
-            raise StageError(
-                self.name,
-                f"the stage declares column {', '.join(map(repr, missing))} in outputs(), but what it made has "
-                f"{', '.join(names) or 'no columns'}",
-                parent.task_id,
-            )
-
-    def _wrong_columns(self, task: Task[Any]) -> str | None:
-        """What is wrong with the columns of a task; a task of a type that the stage does not take is an error."""
-        kind = type(task)
-        columns = self._columns.get(kind)
-        if columns is None:
-            columns = self._columns[kind] = self._columns_of(kind)
-        needs, adds = columns
-        if not (needs or adds) or not isinstance(task, DocumentBatch):
-            return None
-        names = task.column_names
-        missing = [column for column in needs if column not in names]
-        if missing:
-            return f"column {', '.join(map(repr, missing))} is missing; the task has {', '.join(names) or 'no columns'}"
-        try:
-            check_free(self.name, names, adds)
-        except UsageError as error:
-            return str(error)
-        return None
-
-    def _columns_of(self, kind: type[Task[Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if not any(issubclass(kind, accepted) for accepted in self._accepts):
-            wanted = " or ".join(accepted.__name__ for accepted in self._accepts)
-            raise AccountingError(f"stage {self.name!r} takes {wanted}, but was given {kind.__name__}")
-        return tuple(needed_columns(self.stage, kind)), tuple(added_columns(self.stage, kind))
 
 
 @dataclass(slots=True)

@@ -57,7 +57,7 @@ def balance(
         if given.unit != ROWS:
             rows_in = read if read is not None else left
             return Balance(rows_in, 0, created=left - rows_in)
-        # None takes all rows along. An empty list may be a list that rows were lost on the way to: then some are recorded.
+        # None takes all rows along. An empty list may be one from which rows were lost: then some losses are recorded.
         rest = given.items - left if made is None or not left else 0
         return Balance(given.items, 0, max(0, rest), left + max(0, rest) - given.items)
     rows_out = sum(amount.items for amount in made)

@@ -37,7 +37,7 @@ class GroupRunner:
         calls: CallObserver | None = None,
     ) -> None:
         """``calls`` is called around every call of a stage. ``ending``: ``done`` where tasks that leave have reached the end of the pipeline, ``merged`` where they wait
-        for a merge (stored in ``folder`` if there is one), ``pass`` where another group goes on.
+        for a merge (stored in ``folder`` if there is one), ``pass`` where another group continues.
         """
         self.context = context
         self.sink: Sink = sink if sink is not None else context.open_sink()

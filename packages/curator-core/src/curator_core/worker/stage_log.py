@@ -125,7 +125,7 @@ class _Handler(logging.Handler):
             text = f"{record.name}: {record.getMessage()}"
             if record.exc_info and record.exc_info[1] is not None:
                 text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        except Exception as error:  # a wrong format string of the stage's must not end its task
+        except Exception as error:  # a wrong format string in the stage must not end its task
             text = f"{record.name}: {record.msg!r} ({error})"
         for line in text.splitlines():
             self._log.add(record.levelname.lower(), line)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from curator_core import storage
 from curator_core.across.apply import ApplyDecisions
 from curator_core.across.decided import WriteDecisions
 from curator_core.across.documents import DocumentParameters
+from curator_core.across.index import AGAINST, Against, IndexUse, check_index
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
+from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
+from curator_core.running.steps import WORK
 from curator_core.workflow import Step
 from curator_core.workflows.ends import Ends
+from curator_core.workflows.estimate import Costs, Estimate, estimate
 from curator_core.workflows.formats import writer_of
 from curator_core.workflows.pairs import reader_text
 
@@ -31,12 +35,22 @@ class Dedup(DocumentParameters, Ends):
     what was decided) or ``rehydrate`` (survivors get a weight by the size of their cluster).
 
     ``partitions`` is how many pieces the work between the files comes in.
+
+    ``index`` is a folder that holds what is needed of the documents of earlier runs to compare new ones with them. These
+    come first in the order and are never removed. With ``against="both"`` the documents are compared with the index and with
+    one another; with ``index`` only what the index has goes, and duplicates among the documents stay; with ``self``
+    they are compared with one another alone. At the end what stays is added to the index, unless ``index_add`` is false.
     """
+
+    sure_paths: ClassVar[tuple[str, ...]] = ("decisions", "removed", "index")
 
     decisions: str | None = None
     removed: str | None = None
     mode: Literal["remove", "annotate", "rehydrate"] = "remove"
     partitions: int = 32
+    index: str | None = None
+    against: Against = "both"
+    index_add: bool = True
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
@@ -45,6 +59,18 @@ class Dedup(DocumentParameters, Ends):
         self.check_ends()
         if self.path is None and self.writer is None and self.decisions is None and self.mode != "remove":
             raise UsageError(f"{owner}.mode {self.mode!r} needs a path or a writer")
+        self._check_index()
+
+    # Reading, hashing, writing; what is decided is as large as the keys at most.
+    costs: ClassVar[Costs] = Costs(readings=3, keys=1.5, disk_of_keys=2, disk_of_text=0)
+
+    def estimate(self, run_dir: str = "runs/dedup") -> Estimate:
+        """What a run would take, from a look at some of the documents; nothing is written."""
+        alone = replace(self, index=None) if self.index is not None else self
+        first = next(iter(alone.steps(storage.join(run_dir, WORK))))
+        assert isinstance(first, Pipeline)
+        reader, keys = first.stages
+        return estimate(reader, keys, run_dir, costs=self.costs)
 
     @classmethod
     def spans(
@@ -64,10 +90,70 @@ class Dedup(DocumentParameters, Ends):
     def decisions_folder(self, work_dir: str) -> str:
         return self.decisions or storage.join(storage.parent(work_dir), DECISIONS)
 
+    # The index ----------------------------------------------------------------------------------------------------
+
+    def index_parameters(self) -> tuple[str, dict[str, Any]]:
+        """The kind of index, and what its keys depend on."""
+        raise NotImplementedError
+
+    def _check_index(self) -> None:
+        owner = type(self).__name__
+        if self.against not in AGAINST:
+            raise UsageError(f"{owner}.against must be 'self', 'index' or 'both', not {self.against!r}")
+        if self.index is None:
+            if self.against == "index":
+                raise UsageError(f"{owner}.against 'index' needs an index: give the folder of one")
+            return
+        if not isinstance(self.index, str) or not self.index:
+            raise UsageError(f"{owner}.index must be a folder or URL, not {self.index!r}")
+        if self.against == "self" and not self.index_add:
+            raise UsageError(f"{owner}.index is neither compared with (against='self') nor added to (index_add=False)")
+        for name in ("path", "removed", "decisions"):
+            folder = getattr(self, name)
+            if folder is not None and _within(self.index, folder):
+                raise UsageError(
+                    f"{owner}.index {self.index!r} lies in {name} {folder!r}, where the run removes what it does not know: "
+                    "give the index a folder of its own"
+                )
+
+    def _index(self, settings: dict[str, Any], work_dir: str) -> dict[str, Any] | None:
+        """How this run uses the index, as a parameter of stages."""
+        if self.index is None:
+            return None
+        owner = type(self).__name__
+        # A plan that is made before there is a run directory names a relative one.
+        if work_dir == storage.absolute(work_dir) and _within(self.index, storage.parent(work_dir)):
+            raise UsageError(
+                f"{owner}.index {self.index!r} lies in the run directory: give the index a folder of its own"
+            )
+        kind, parameters = self.index_parameters()
+        parameters = {**parameters, "scope": self.scope}
+        check_index(self.index, kind, parameters, owner, required=self.against == "index" or not self.index_add)
+        names = ("column", "id_column", "collection_column", "keep", "against")
+        decided = {**settings, **{name: getattr(self, name) for name in names}}
+        return IndexUse(
+            path=self.index,
+            kind=kind,
+            parameters=parameters,
+            against=self.against,
+            add=self.index_add,
+            settings=decided,
+        ).values()
+
     # The steps ----------------------------------------------------------------------------------------------------
 
-    def _after(self, work_dir: str, keys: str, decided: str, settings: dict[str, Any]) -> Iterator[Step]:
-        """From what was decided to the table, and from there to the documents."""
+    def _after(
+        self,
+        work_dir: str,
+        keys: str,
+        decided: str,
+        settings: dict[str, Any],
+        add: Callable[..., ProcessingStage[Any, Any]] | None = None,
+    ) -> Iterator[Step]:
+        """From what was decided to the table, and from there to the documents, and to the index.
+
+        ``add`` makes the stage that adds to the index, given ``decisions``, the folder of the table.
+        """
         folder = self.decisions_folder(work_dir)
         settings = {
             **settings,
@@ -87,7 +173,14 @@ class Dedup(DocumentParameters, Ends):
         if writer is not None:
             applied = ApplyDecisions(path=folder, mode=self.mode)
             steps.append(Step(Pipeline([self._reader(), applied, writer], name="apply"), counts=True))
+        if add is not None:
+            # At the end: what is in the index is in the output.
+            steps.append(Step(Pipeline([self._reader(), add(decisions=folder)], name="index")))
         # Given back at the end and no sooner: a run that is resumed asks what there was to do by what lies there.
         steps[-1] = replace(steps[-1], frees=[work_dir])
         for step in steps:  # noqa: UP028 - `yield from` a list cannot take what came of a step
             yield step
+
+
+def _within(inner: str, outer: str) -> bool:
+    return f"{storage.absolute(inner).rstrip('/')}/".startswith(f"{storage.absolute(outer).rstrip('/')}/")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from curator_core import storage
+from curator_core.across.additions import AddToIndex
 from curator_core.across.copies import EXACT, DecideCopies, ExactKeys
 from curator_core.across.shuffle import Partitions
 from curator_core.pipeline import Pipeline
@@ -21,11 +24,20 @@ class ExactDedup(Dedup):
     punctuation do not count. Null and the empty text are no copies of one another. ``keep`` says which one stays.
     """
 
+    def index_parameters(self) -> tuple[str, dict[str, Any]]:
+        return "exact", {"normalize": self.normalize}
+
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         keys, decided = (storage.join(work_dir, name) for name in ("keys", "decided"))
-        yield Pipeline(
-            [self._reader(), ExactKeys(**self._documents(), path=keys, partitions=self.partitions)], name="keys"
-        )
-        decide = DecideCopies(path=decided, keys=keys, keep=self.keep, parts=self.partitions)
+        documents = self._documents()
+        settings = {"rule": "exact", "normalize": self.normalize}
+        index = self._index(settings, work_dir)
+        make = ExactKeys(**documents, path=keys, partitions=self.partitions, index=index)
+        yield Pipeline([self._reader(), make], name="keys")
+        against = self.against if index is not None else "self"
+        decide = DecideCopies(path=decided, keys=keys, keep=self.keep, parts=self.partitions, against=against)
         yield Pipeline([Partitions(path=storage.join(keys, EXACT)), decide], name="decide")
-        yield from self._after(work_dir, keys, decided, {"rule": "exact", "normalize": self.normalize})
+        add = None
+        if index is not None and self.index_add:
+            add = partial(AddToIndex, **documents, keys=keys, index=index, partitions=self.partitions)
+        yield from self._after(work_dir, keys, decided, settings, add)

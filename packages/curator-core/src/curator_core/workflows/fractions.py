@@ -7,14 +7,16 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from curator_core import storage
 from curator_core.across import selection
-from curator_core.across.fractions import AddBuckets, KeepTop, write_limits
+from curator_core.across.batch_decisions import DecidedBatches, PackDecisions
+from curator_core.across.fractions import RULE, AddBuckets, KeepTop, write_limits
 from curator_core.across.selection import (
     BATCHES,
     FOUND,
+    ROLL,
     Candidates,
     CollectScores,
     Counts,
@@ -31,6 +33,7 @@ from curator_core.workflow import Step, Workflow
 from curator_core.workflows.ends import Ends
 
 DECISIONS = "decisions"
+DECIDED = "decided"
 _LATER = (
     "passes that count scores by their next digits, as many as it takes to find the limits, and one that applies these"
 )
@@ -48,6 +51,8 @@ class TopFraction(Ends):
     What is read and written is said as in `Ends`. What goes is in a table of decisions, in ``decisions/`` of the run
     directory or in the folder ``decisions``, with the text of ``id_column`` where the data have it.
     """
+
+    sure_paths: ClassVar[tuple[str, ...]] = ("decisions",)
 
     column: str
     fraction: float
@@ -86,11 +91,19 @@ class TopFraction(Ends):
             column=self.column,
             order=self.order,
             reason=f"not in the top {float(100 * self._part):.10g} %",
-            decisions=self.decisions or storage.join(storage.parent(work_dir), DECISIONS),
+            decided=storage.join(work_dir, DECIDED),
             id_column=self.id_column,
             **how,
         )
-        yield _last(self, keep, scores)
+        yield Step(_apply(self, keep), counts=True)
+        roll, decided = storage.join(scores, ROLL), storage.join(work_dir, DECIDED)
+        table = PackDecisions(
+            path=self.decisions or storage.join(storage.parent(work_dir), DECISIONS),
+            roll=roll,
+            decided_by={"rule": RULE, "column": self.column, "order": self.order, "fraction": self.fraction},
+        )
+        pipeline = Pipeline([DecidedBatches(path=decided, roll=roll), table], name="table")
+        yield Step(pipeline, frees=[storage.join(scores, BATCHES), decided])
 
 
 @dataclass(kw_only=True)
@@ -156,7 +169,7 @@ class QuantileBuckets(Ends):
             **which,
             **how,
         )
-        yield _last(self, add, scores)
+        yield Step(_apply(self, add), frees=[storage.join(scores, BATCHES)], counts=True)
 
 
 def _answered(
@@ -182,12 +195,11 @@ def _answered(
     raise AssertionError("unreachable")
 
 
-def _last(workflow: Ends, stage: ProcessingStage[Any, Any], scores: str) -> Step:
-    """The step that reads the data again; what was measured is given back, but for what a run that is resumed asks for."""
+def _apply(workflow: Ends, stage: ProcessingStage[Any, Any]) -> Pipeline:
+    """Read the data again, with what was found."""
     writer = workflow._writer()
     assert writer is not None
-    pipeline = Pipeline([workflow._reader(), stage, writer], name="apply")
-    return Step(pipeline, frees=[storage.join(scores, BATCHES)], counts=True)
+    return Pipeline([workflow._reader(), stage, writer], name="apply")
 
 
 def _check_ends(workflow: Ends) -> None:

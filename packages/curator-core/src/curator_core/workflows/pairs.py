@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import yaml
 
 from curator_core.across.decisions import REMOVED, Decisions
+from curator_core.across.index import INDEX
 from curator_core.across.inputs import Inputs
 from curator_core.arrow.arrays import scalar
 from curator_core.config.build import build_stage
@@ -31,18 +32,23 @@ class Place:
     row: int
 
     def __str__(self) -> str:
+        if self.source.startswith(INDEX):
+            name = repr(self.id) if self.id is not None else f"document {self.row + 1:,}"
+            return f"{name} of the index, from {self.source.removeprefix(INDEX)}"
         name = f"{self.id!r} in " if self.id is not None else ""
         return f"{name}{', '.join(self.files) or self.source}, row {self.row + 1:,}"
 
 
 @dataclass(frozen=True, slots=True)
 class RemovedPair:
-    """What the table says of a removed document, and both documents with where they stand."""
+    """What the table says of a removed document, and both documents with where they stand. A witness in an index is None,
+    since an index holds no texts.
+    """
 
     decision: dict[str, Any]
     document: dict[str, Any]
     place: Place
-    witness: dict[str, Any]
+    witness: dict[str, Any] | None
     witness_place: Place
 
 
@@ -67,9 +73,9 @@ def removed_pair(folder: str, wanted: str) -> RemovedPair:
         end: Place(row[f"{end}id"], files.get(row[f"{end}source"], []), row[f"{end}source"], row[f"{end}row"])
         for end in ("", "witness_")
     }
-    return RemovedPair(
-        row, _read(reader, places[""]), places[""], _read(reader, places["witness_"]), places["witness_"]
-    )
+    of_witness = places["witness_"]
+    witness = None if of_witness.source.startswith(INDEX) else _read(reader, of_witness)
+    return RemovedPair(row, _read(reader, places[""]), places[""], witness, of_witness)
 
 
 def _decision(decisions: Decisions, wanted: str) -> dict[str, Any]:

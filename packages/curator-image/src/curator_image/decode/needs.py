@@ -1,4 +1,4 @@
-"""Which picture do models need, and what if the user set another? Asked when a run is planned, and of the first batch."""
+"""Which picture do models need, and what if the user set another? Checked when a run is planned, and on the first batch."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Shelf:
         self._arrays: list[Pixels] = []
 
     def take(self, shape: tuple[int, ...]) -> Pixels:
-        """An array of this shape with anything in it."""
+        """An array of this shape, not yet filled."""
         size = int(np.prod(shape))
         for index in range(len(self._arrays)):
             # The list and the argument of getrefcount.

@@ -230,7 +230,7 @@ def _jpeg(data: bytes) -> Header:
             scans = _scans(data, at + length, channels, progressive=mark in _PROGRESSIVE)
             return Header("jpeg", width, height, orientation, channels, scans)
         if mark == 0xE1 and orientation == 1 and data[at + 2 : at + 8] == b"Exif\x00\x00":
-            orientation = _exif_orientation(data, at + 8, at + length)
+            orientation = exif_orientation(data, at + 8, at + length)
         at += length
     raise BadImage(TRUNCATED, "the JPEG ends before its frame header")
 
@@ -271,18 +271,23 @@ def _scans(data: bytes, at: int, channels: int, *, progressive: bool) -> int:
     return max(1, scans)
 
 
-def _exif_orientation(data: bytes, start: int, end: int) -> int:
+def exif_orientation(data: bytes, start: int, end: int) -> int:
     """The EXIF orientation, 1 where there is none or it is broken: a wrong tag must not cost the picture."""
     try:
         order = {b"II": "<", b"MM": ">"}[bytes(data[start : start + 2])]
-        (offset,) = struct.unpack_from(f"{order}I", data, start + 4)
+        magic, offset = struct.unpack_from(f"{order}HI", data, start + 2)
+        if magic != 42:
+            return 1
         (count,) = struct.unpack_from(f"{order}H", data, start + offset)
         for entry in range(min(count, 512)):
             at = start + offset + 2 + 12 * entry
             if at + 12 > end:
                 break
-            tag, kind = struct.unpack_from(f"{order}HH", data, at)
+            tag, kind, values = struct.unpack_from(f"{order}HHI", data, at)
             if tag == 0x0112:
+                # A short or long number in the entry itself, as for Pillow; anything else is not the orientation.
+                if not 1 <= values <= {3: 2, 4: 1}.get(kind, 0):
+                    return 1
                 (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, at + 8)
                 return value if 1 <= value <= 8 else 1
     except (KeyError, struct.error):
@@ -306,7 +311,7 @@ def _png(data: bytes) -> Header:
         if name in (b"IDAT", b"IEND"):
             break
         if name == b"eXIf":
-            orientation = _exif_orientation(data, at + 8, at + 8 + length)
+            orientation = exif_orientation(data, at + 8, at + 8 + length)
         at += 12 + length
     if orientation >= 5:
         width, height = height, width
@@ -343,7 +348,7 @@ def _webp_orientation(data: bytes) -> int:
         length = _u32(data, at + 4)
         if data[at : at + 4] == b"EXIF":
             start = at + 8 + (6 if data[at + 8 : at + 14] == b"Exif\x00\x00" else 0)
-            return _exif_orientation(data, start, at + 8 + length)
+            return exif_orientation(data, start, at + 8 + length)
         at += 8 + length + (length & 1)
     return 1
 

@@ -45,8 +45,8 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
     ``mode``, ``resample``), and ``thumb``, the whole image squashed to ``thumb_size``, for measures. With neither
     wanted it does nothing. Tried by hand, outside of a pipeline, it adds what ``columns`` names.
 
-    What is None of ``size``, ``mode`` and ``resample`` is what the model of a later stage needs, by its
-    ``preprocessor_config.json``; where none says, 224, ``crop`` and ``bicubic``. What is given is made, and the plan warns if a
+    Of ``size``, ``mode`` and ``resample``, each that is None is what the model of a later stage needs,
+    by its ``preprocessor_config.json``; without such a model it is 224, ``crop`` or ``bicubic``. What is given is made, and the plan warns if a
     model needs another.
 
     ``decoder``: ``auto`` is DALI where the stage has a GPU and DALI is installed, and libjpeg-turbo otherwise;

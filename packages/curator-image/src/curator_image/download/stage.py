@@ -160,7 +160,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
         return self._batch(task, table, rows, images)
 
     def _renamed(self, table: pa.Table) -> pa.Table:
-        """The list with ``list_`` before the names of columns that would be lost under what a download adds."""
+        """The list, with ``list_`` before the names of columns that a download's own columns would replace."""
         own = {self.url_column, self.caption_column, self.checksum_column}
         added = {*_ADDED, CAPTION} if self.caption_column else set(_ADDED)
         names = [f"list_{name}" if name in added - own else name for name in table.column_names]

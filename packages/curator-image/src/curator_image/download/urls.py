@@ -148,7 +148,7 @@ class UrlListRead(FanOut[FileGroupTask, DocumentBatch]):
             values = [row.get(name) for row in rows]
             try:
                 columns[name] = pa.array(values)
-            except (pa.ArrowInvalid, pa.ArrowTypeError):  # a field that is a number here and a text there
+            except (pa.ArrowInvalid, pa.ArrowTypeError):  # a field that is a number in one row and text in another
                 columns[name] = pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
         try:
             return pa.table(columns)

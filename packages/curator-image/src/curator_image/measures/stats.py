@@ -25,7 +25,7 @@ NEAR_LEVELS = 8
 BLUR_TILES = 4
 # How much the levels of a row of pixels may spread for it to be part of a border.
 BORDER_SPREAD = 16
-# Nobody needs more; sums are of whole numbers, and so exact, and logarithms the same everywhere.
+# More is not needed. Sums are of whole numbers and so exact, and logarithms are the same everywhere.
 _DECIMALS = 6
 
 

@@ -162,7 +162,7 @@ class ImageTower:
         torch.cuda.empty_cache()
         free = torch.cuda.mem_get_info()[0]
         room = min(free, memory_gb * 1e9 - resident) if memory_gb else free
-        # A fifth stays free: the allocator's fragments, and the pixels of the next chunk.
+        # A fifth stays free for the allocator's fragments and the pixels of the next chunk.
         fitting = int(max(room, 0) * 0.8 / each)
         return max(1, min(LARGEST_BATCH, fitting // 8 * 8 or fitting))
 

@@ -109,7 +109,7 @@ def _from_safetensors(data: bytes) -> Weights:
     library = _safetensors()
     try:
         return {name: _float32(value) for name, value in library.load(data).items()}
-    except Exception as error:  # safetensors raises its own kinds, and KeyError for a type that NumPy has not
+    except Exception as error:  # safetensors raises its own kinds, and KeyError for a type that NumPy lacks
         raise UnreadableWeights(f"the safetensors file cannot be read: {error}") from error
 
 

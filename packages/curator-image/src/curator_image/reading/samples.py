@@ -81,7 +81,7 @@ class Limits:
 
 @functools.lru_cache(maxsize=4096)
 def names_picture(ext: str) -> bool:
-    """Whether the last part of an extension is that of a picture, of a format that is read or not."""
+    """Whether the last part of an extension is that of a picture, whether or not the format is one that is read."""
     return ext.lower().rpartition(".")[2] in PICTURE_EXTENSIONS
 
 

@@ -94,14 +94,14 @@ def _stem(path: str, endings: tuple[str, ...]) -> str | None:
 
 
 def _is_about_one(path: str, tars: set[str]) -> bool:
-    """Whether a file is named after a tar beside it: its name goes on with a dot or an underscore."""
+    """Whether a file is named after a tar beside it: its name continues with a dot or an underscore."""
     folder, slash, name = path.rpartition("/")
     ends = (at for at, character in enumerate(name) if character in "._")
     return any(f"{folder}{slash}{name[:end]}" in tars for end in ends)
 
 
 def _sample_of(path: str, stems: set[str]) -> str | None:
-    """The picture's stem that a file's name goes on from with a dot, of several the longest."""
+    """The stem of a picture that a file's name continues with a dot; of several, the longest."""
     folder, slash, name = path.rpartition("/")
     ends = [at for at, character in enumerate(name) if character == "."]
     return next((stem for end in reversed(ends) if (stem := f"{folder}{slash}{name[:end]}") in stems), None)

@@ -2,5 +2,6 @@
 
 from curator_text.decontaminate.counts import CountTestNgrams
 from curator_text.decontaminate.stage import Decontaminate
+from curator_text.decontaminate.workflow import Decontamination
 
-__all__ = ["CountTestNgrams", "Decontaminate"]
+__all__ = ["CountTestNgrams", "Decontaminate", "Decontamination"]

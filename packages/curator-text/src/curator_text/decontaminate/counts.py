@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.arrow.arrays import to_numpy
+from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
@@ -19,7 +19,7 @@ from curator_text.decontaminate.index import TestIndex, counted
 from curator_text.decontaminate.parameters import TestSetParameters
 from curator_text.dedup.words import Ints
 
-COUNTS = "_counts.arrow"
+COUNTS = "counts.arrow"
 _OF = b"test_sets"
 
 
@@ -58,17 +58,17 @@ class CountTestNgrams(TestSetParameters, ProcessingStage[DocumentBatch, FileGrou
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
         record = _write(path, table, index)
         self.record_output(record)
-        return FileGroupTask(data=[path], records=[record], dataset_name=task.dataset_name)
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
-    def finish(self, outputs: Sequence[FileRecord]) -> None:
+    def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord]:
         index = self.index()
         totals = np.zeros(len(index), np.int64)
         for record in outputs:
             grams, documents = _read(record.path, index)
             totals[grams] += documents
         some = np.flatnonzero(totals)
-        table = pa.table({"gram": some, "documents": totals[some]})
-        _write(storage.join(self.path, COUNTS), table, index)
+        table = pa.table({"gram": array(some), "documents": array(totals[some])})
+        return [*outputs, _write(storage.join(self.path, COUNTS), table, index)]
 
 
 def frequent_ngrams(path: str, index: TestIndex, max_documents: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

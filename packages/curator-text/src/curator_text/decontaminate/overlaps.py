@@ -51,7 +51,7 @@ class Overlap:
 
 def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
     """The items in a document that count; None where there is none."""
-    grams = np.unique(hits.grams)
+    grams, at_hit = np.unique(hits.grams, return_inverse=True)
     sizes = index.occurs[grams + 1] - index.occurs[grams]
     which = np.repeat(np.arange(len(grams)), sizes)
     at = index.occurrences[np.repeat(index.occurs[grams] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())]
@@ -71,12 +71,26 @@ def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
     if not counts.any():
         return None
     used = counts[inverse] & (rare | certain[inverse])
+    # Words of an item stand together, so its occurrences do: there may be as many items as a test set has.
+    edges = np.searchsorted(inverse, np.arange(len(items) + 1)).tolist()
+
+    known: dict[bytes, Spans] = {}
+
+    def spans(part: slice) -> Spans:
+        own = which[part][used[part]]
+        key = own.tobytes()  # of items that begin with the same words it is the same
+        if key not in known:
+            chosen = np.zeros(len(grams), np.bool_)
+            chosen[own] = True
+            known[key] = _spans(hits, chosen[at_hit])
+        return known[key]
+
     found = [
-        FoundItem(int(items[k]), float(shares[k]), _spans(hits, grams[which[used & (inverse == k)]]))
+        FoundItem(int(items[k]), float(shares[k]), spans(slice(edges[k], edges[k + 1])))
         for k in np.lexsort((items, -shares)).tolist()
         if counts[k]
     ]
-    return Overlap(hits, found, _spans(hits, grams[which[used]]))
+    return Overlap(hits, found, spans(slice(None)))
 
 
 def _covered(at: Ints, lengths: Ints, groups: Ints, count: int) -> npt.NDArray[np.float64]:
@@ -86,19 +100,12 @@ def _covered(at: Ints, lengths: Ints, groups: Ints, count: int) -> npt.NDArray[n
     return np.bincount(groups, np.maximum(ends - np.maximum(at, reached), 0), minlength=count)
 
 
-def _spans(hits: Hits, grams: Ints) -> Spans:
-    """Where these n-grams are in the document, as spans that neither overlap nor touch."""
-    chosen = np.isin(hits.grams, grams)
-    spans: Spans = []
-    reached = -1
-    for first, last in zip(hits.first[chosen].tolist(), hits.last[chosen].tolist(), strict=True):
-        start, end = int(hits.places.starts[first]), int(hits.places.ends[last - 1])
-        if spans and first <= reached:
-            spans[-1] = spans[-1][0], max(spans[-1][1], end)
-        else:
-            spans.append((start, end))
-        reached = max(reached, last)
-    return spans
+def _spans(hits: Hits, chosen: Bools) -> Spans:
+    """Where these of the hits are in the document, as spans that neither overlap nor touch."""
+    first, last = hits.first[chosen], hits.last[chosen]
+    heads = np.flatnonzero(np.concatenate(([True], first[1:] > np.maximum.accumulate(last)[:-1])))
+    ends = np.maximum.reduceat(hits.places.ends[last - 1], heads)
+    return list(zip(hits.places.starts[first[heads]].tolist(), ends.tolist(), strict=True))
 
 
 def without(text: str, overlap: Overlap, margin: int, replacement: str) -> tuple[str | None, int]:

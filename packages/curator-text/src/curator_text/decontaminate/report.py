@@ -49,16 +49,15 @@ def part_of(overlaps: Sequence[Overlap], index: TestIndex, places: Sequence[dict
     }
 
 
-def write_part(path: str, part: dict[str, Any]) -> FileRecord:
+def write_json(path: str, value: dict[str, Any]) -> FileRecord:
+    """Put a part, or the report, in a file."""
     with storage.write_atomic(path) as out:
-        out.write(json.dumps(part, ensure_ascii=False).encode("utf-8", "replace"))
-    return out.record(rows=0)
+        out.write(json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "replace"))
+    return out.record(rows=0)  # these are no rows of the data
 
 
-def write_report(
-    folder: str, parts: Iterable[str], index: TestIndex, rule: Rule, about: dict[str, Any]
-) -> dict[str, Any]:
-    """Sum up the parts, in the order of the input, in the file `REPORT` of a folder."""
+def make_report(parts: Iterable[str], index: TestIndex, rule: Rule, about: dict[str, Any]) -> dict[str, Any]:
+    """What parts in files, in the order of the input, say together."""
     documents = dict.fromkeys(index.test_sets, 0)
     items = np.zeros(len(index.items), np.int64)
     examples: dict[str, list[dict[str, Any]]] = {name: [] for name in index.test_sets}
@@ -75,16 +74,13 @@ def write_report(
             items[item] += count
         for name, found in part["examples"].items():
             examples[name] = _strongest([*examples[name], *found])
-    report = {
+    return {
         **about,
         "test_sets": [
             _about(index, number, items, rule) | {"documents": documents[name], "examples": examples[name]}
             for number, name in enumerate(index.test_sets)
         ],
     }
-    content = json.dumps(report, ensure_ascii=False, indent=1).encode("utf-8", "replace")
-    storage.write_bytes_atomic(storage.join(folder, REPORT), content)
-    return report
 
 
 def _about(index: TestIndex, test_set: int, documents: np.ndarray[Any, Any], rule: Rule) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from curator_text._columns import with_text
 from curator_text.decontaminate.counts import frequent_ngrams
 from curator_text.decontaminate.overlaps import Overlap, Rule, overlap_of, without
 from curator_text.decontaminate.parameters import TestSetParameters
-from curator_text.decontaminate.report import part_of, write_part, write_report
+from curator_text.decontaminate.report import REPORT, make_report, part_of, report_table, write_json
 
 MODES = ("drop", "cut", "annotate")
 OVERLAPS = pa.list_(
@@ -96,6 +96,8 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
     """
 
     counts_path: str | None = None
+
+    _report: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.check_overlaps()
@@ -211,19 +213,26 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
                 place["id"] = str(table[self.id_column][overlap.row].as_py())
             places.append(place)
         path = storage.join(folder, f"{task.task_id or 'batch'}.json")
-        self.record_output(write_part(path, part_of(overlaps, self.index(), places)))
+        self.record_output(write_json(path, part_of(overlaps, self.index(), places)))
 
-    def finish(self, outputs: Sequence[FileRecord]) -> None:
-        if self.report_path is not None:
-            about = {
-                "words": self.words,
-                "min_words": self.min_words,
-                "max_documents": self.max_documents if self.counts_path is not None else None,
-                "mode": self.mode,
-                "finds": _finds(self.words, self.min_words),
-            }
-            paths = [record.path for record in outputs]
-            write_report(self.report_path, paths, self.index(), self.rule(), about)
+    def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
+        if self.report_path is None:
+            return None
+        about = {
+            "words": self.words,
+            "min_words": self.min_words,
+            "max_documents": self.max_documents if self.counts_path is not None else None,
+            "mode": self.mode,
+            "finds": _finds(self.words, self.min_words),
+        }
+        self._report = make_report([record.path for record in outputs], self.index(), self.rule(), about)
+        return [*outputs, write_json(storage.join(self.report_path, REPORT), self._report)]
+
+    def conclusion(self) -> str:
+        """The report as a table, once `finish` has made it."""
+        if self.report_path is None or self._report is None:
+            return ""
+        return f"{report_table(self._report)}\nexamples with their places: {storage.join(self.report_path, REPORT)}"
 
 
 def _finds(words: int, min_words: int) -> str:

@@ -93,10 +93,13 @@ def decide(
     *,
     size: int = WORDS_IN_SHINGLE,
     characters: int = CHARACTERS_IN_SHINGLE,
+    old: Bools | None = None,
+    among_new: bool = True,
 ) -> Decisions:
     """Decide on documents by the rule, each within its group; the lowest ``order`` comes first, of equals the first given.
 
-    A document without words stays and is no witness.
+    A document without words stays and is no witness. The ``old`` documents of a group come before its others, and stay;
+    with ``among_new`` false they are the only witnesses.
     """
     rule = rule or Rule()
     count = len(words)
@@ -110,7 +113,7 @@ def decide(
         np.zeros(count, np.int64),
     )
     counts = words.counts
-    line = np.lexsort((order, group))
+    line = np.lexsort((order, group) if old is None else (order, ~old, group))
     line = line[counts[line] > 0]
     if not len(line):
         return made
@@ -130,10 +133,11 @@ def decide(
         documents = line[_ranges(heads[chosen], sizes[chosen])]
         parts = _gathered(words, documents)
         chunk = _Chunk(documents, np.repeat(np.arange(len(chosen)), sizes[chosen]), parts, rule, size, characters)
+        old_ones = np.zeros(len(documents), np.bool_) if old is None else old[documents]
         if sizes[chosen[0]] > ROUNDS:
-            _Index(chunk).decide(made)
+            _Index(chunk).decide(made, int(np.count_nonzero(old_ones)), among_new)
         else:
-            chunk.decide(made)
+            chunk.decide(made, old_ones, among_new)
         done += len(chosen)
     return made
 
@@ -154,7 +158,7 @@ class _Chunk:
         self.ids, self.fresh, self.distinct = _numbered(salted, rows, len(documents))
         self.size = int(self.ids.max()) + 1
 
-    def decide(self, made: Decisions) -> None:
+    def decide(self, made: Decisions, old: Bools, among_new: bool) -> None:
         """Round by round: the first of each group that is not decided stays, and is compared with all behind it."""
         mark = np.zeros(self.size, np.bool_)
         rest = np.arange(len(self.documents))
@@ -164,14 +168,23 @@ class _Chunk:
             pivots = rest[head]
             among = np.cumsum(head) - 1
             rest, among = rest[~head], among[~head]
+            if not among_new:
+                asked = old[pivots][among]
+                rest, among = rest[asked], among[asked]
             if not len(rest):
                 return
             marked = self.ids[_ranges(self.bounds[pivots], self.counts[pivots])]
             mark[marked] = True
-            found = self.compare(rest, pivots[among], mark, None)
+            # Old ones stay, and wait for their turn.
+            asked = np.flatnonzero(~old[rest])
+            gone = np.zeros(len(rest), np.bool_)
+            if len(asked):
+                rows, witnesses = rest[asked], pivots[among[asked]]
+                found = self.compare(rows, witnesses, mark, None)
+                self.record(made, rows, witnesses, found)
+                gone[asked] = found.meets
             mark[marked] = False
-            self.record(made, rest, pivots[among], found)
-            rest = rest[~found.meets]
+            rest = rest[~gone]
 
     def compare(self, rows: Ints, witnesses: Ints, mark: Bools, at_mark: Ints | None) -> _Figures:
         """Each row beside its witness, whose shingles are marked, from a place in ``mark`` on where there are several."""
@@ -284,13 +297,20 @@ class _Index:
         self.places = max(1, _MARKS // chunk.size)
         self.mark = np.zeros(self.places * chunk.size, np.bool_)
 
-    def decide(self, made: Decisions) -> None:
-        """A few documents at a time: beside those that stay, then among themselves, and the rest is added to the index."""
+    def decide(self, made: Decisions, old: int, among_new: bool) -> None:
+        """A few documents at a time: beside those that stay, then among themselves, and the rest is added to the index. The
+        first ``old`` ones stay, whatever they are beside.
+        """
         count, done, step = len(self.chunk.documents), 0, FIRST
+        while done < old:
+            self._add(np.arange(done, min(done + MOST, old)))
+            done += MOST
+        done = old
         while done < count:
             rows = np.arange(done, min(done + step, count))
-            rows = self._among(self._against(rows, made), made)
-            self._add(rows)
+            rows = self._against(rows, made)
+            if among_new:
+                self._add(self._among(rows, made))
             done, step = done + step, min(2 * step, MOST)
 
     def _against(self, rows: Ints, made: Decisions) -> Ints:
@@ -363,7 +383,8 @@ class _Index:
         for shingles, owners in lists:
             first, last = np.searchsorted(shingles, ids, "left"), np.searchsorted(shingles, ids, "right")
             pairs.append(np.repeat(row, last - first) * total + owners[_ranges(first, last - first)])
-        joined = np.unique(np.concatenate(pairs))
+        joined = np.sort(np.concatenate(pairs))  # np.unique hashes, which is slower
+        joined = joined[np.flatnonzero(np.diff(joined, prepend=-1))]
         row, other = joined // total, joined % total
         enough = self.chunk.distinct[other] >= self.need[row]
         return row[enough], other[enough]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from curator_core import storage
@@ -13,8 +14,11 @@ from curator_core.errors import UsageError, check_whole
 from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.dedup import Dedup
+from curator_core.workflows.estimate import Costs
+from curator_text.dedup.indexed import AddTexts, IndexBatches, IndexedTexts
 from curator_text.dedup.keys import COPIES, EDGES, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
 from curator_text.dedup.pair import compare_pair
+from curator_text.dedup.sketch import ALGORITHM
 from curator_text.dedup.texts import GroupedTexts
 from curator_text.dedup.verdicts import DecideGroups, RuleParameters
 
@@ -34,6 +38,10 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
     it, and how alike the two are.
     """
 
+    # Read three times and written once; of comparing and gathering texts about as much as of making keys. A word of eight
+    # letters and what is around it is eight bytes where its document is compared.
+    costs = Costs(readings=4, keys=2.2, disk_of_keys=2, disk_of_text=1.4)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.the_rule()
@@ -45,6 +53,10 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
                 f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words, and their case and what "
                 "stands between them never count"
             )
+
+    def index_parameters(self) -> tuple[str, dict[str, Any]]:
+        names = ("ngram", "bands", "rows", "seed")
+        return "fuzzy", {"algorithm": ALGORITHM, **{name: getattr(self, name) for name in names}}
 
     @classmethod
     def spans(
@@ -61,7 +73,11 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
         sketch: dict[str, Any] = {name: getattr(self, name) for name in ("ngram", "bands", "rows", "seed")}
         rule: dict[str, Any] = {name: getattr(self, name) for name in ("rule", "threshold", "max_new_words")}
         pieces: dict[str, Any] = {"keep": self.keep, "parts": self.partitions}
-        make = FuzzyKeys(**documents, **sketch, path=keys, partitions=self.partitions)
+        the_rule = self.the_rule()
+        settings = {**sketch, "rule": self.rule, "threshold": the_rule.threshold, "max_new_words": self.max_new_words}
+        index = self._index(settings, work_dir)
+        pieces["against"] = against = self.against if index is not None else "self"
+        make = FuzzyKeys(**documents, **sketch, path=keys, partitions=self.partitions, index=index)
         yield Pipeline([self._reader(), make], name="keys")
         yield Pipeline([KeyPartitions(keys=keys), FindCandidates(path=pairs, keys=keys, **pieces)], name="candidates")
         yield Groups(edges=storage.join(pairs, EDGES), path=groups)
@@ -74,8 +90,14 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
             partitions=self.partitions,
         )
         yield Pipeline([self._reader(), gather], name="texts")
-        compare = DecideGroups(**sketch, **rule, **pieces, path=decided, keys=keys)
+        old_texts = None
+        if against != "self":
+            old_texts = storage.join(work_dir, "old-texts")
+            theirs = IndexedTexts(path=old_texts, groups=groups, keep=self.keep, partitions=self.partitions)
+            yield Pipeline([IndexBatches(keys=keys), theirs], name="old-texts")
+        compare = DecideGroups(**sketch, **rule, **pieces, path=decided, keys=keys, old_texts=old_texts)
         yield Pipeline([Partitions(path=texts), compare], name="compare")
-        the_rule = self.the_rule()
-        settings = {**sketch, "rule": self.rule, "threshold": the_rule.threshold, "max_new_words": self.max_new_words}
-        yield from self._after(work_dir, keys, decided, settings)
+        add = None
+        if index is not None and self.index_add:
+            add = partial(AddTexts, **documents, **sketch, keys=keys, index=index, partitions=self.partitions)
+        yield from self._after(work_dir, keys, decided, settings, add)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +11,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core import storage
-from curator_core.across.copies import EXACT, Copies, exact_keys, finish_keys, partition_table, write_keys
+from curator_core.across.copies import (
+    EXACT,
+    Copies,
+    exact_keys,
+    finish_keys,
+    partition_table,
+    with_old_copies,
+    write_keys,
+)
 from curator_core.across.decided import ROLL
 from curator_core.across.documents import DocumentParameters, collection_salts
 from curator_core.across.gather import batch_places
+from curator_core.across.index import Against, OldDocuments
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll
 from curator_core.across.shuffle import Partitions, finish_partitioned, write_partitioned
@@ -43,6 +52,7 @@ class FuzzyKeys(SketchParameters, DocumentParameters, ProcessingStage[DocumentBa
 
     path: str
     partitions: int = 32
+    index: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.check_documents()
@@ -58,25 +68,28 @@ class FuzzyKeys(SketchParameters, DocumentParameters, ProcessingStage[DocumentBa
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         exact, exact_places = exact_keys(self, task, with_names=False)
-        near, near_places = self._near(task)
+        near, near_places = document_keys(self, self, task)
         records = [
-            write_keys(self, task, EXACT, exact, exact_places),
-            write_keys(self, task, NEAR, near, near_places),
+            write_keys(self, self.path, task, EXACT, exact, exact_places),
+            write_keys(self, self.path, task, NEAR, near, near_places),
         ]
         return FileGroupTask(data=[records[-1].path], dataset_name=task.dataset_name)
 
-    def _near(self, task: DocumentBatch) -> tuple[pa.Table, NDArray[np.uint64]]:
-        """A row for each band of each document that has words: its row in the batch; and the keys."""
-        texts = column_of(task.to_pyarrow(), self.column)
-        keys, counts = near_keys(texts, bands=self.bands, rows=self.rows, seed=self.seed, size=self.ngram)
-        if self.scope == "per_collection":
-            keys = keys ^ collection_salts(self.collections(task))[:, :1]
-        there = np.flatnonzero(counts)
-        rows = np.repeat(there.astype(np.uint32), self.bands)
-        return pa.table({"row": array(rows)}), keys[there].ravel()
-
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_keys(self.path, outputs, [NEAR, EXACT])
+        finish_keys(self.path, outputs, [NEAR, EXACT], self.index, type(self).__name__)
+
+
+def document_keys(
+    sketch: SketchParameters, stage: DocumentParameters, task: DocumentBatch
+) -> tuple[pa.Table, NDArray[np.uint64]]:
+    """A row for each band of each document that has words: its row in the batch; and the keys."""
+    texts = column_of(task.to_pyarrow(), stage.column)
+    keys, counts = near_keys(texts, bands=sketch.bands, rows=sketch.rows, seed=sketch.seed, size=sketch.ngram)
+    if stage.scope == "per_collection":
+        keys = keys ^ collection_salts(stage.collections(task))[:, :1]
+    there = np.flatnonzero(counts)
+    rows = np.repeat(there.astype(np.uint32), sketch.bands)
+    return pa.table({"row": array(rows)}), keys[there].ravel()
 
 
 @dataclass(kw_only=True)
@@ -99,6 +112,8 @@ class KeyPartitions(SourceStage[FileGroupTask]):
 class FindCandidates(ProcessingStage[FileGroupTask, FileGroupTask]):
     """Ties the documents of one partition that share a key to the first of them, and exact copies to the best of them.
 
+    Documents of an index are tied to the new ones that share a key with them, and exact copies of theirs to them.
+
     The edges are for bringing texts together and decide nothing, so which document of a key is tied to does not matter.
     """
 
@@ -106,6 +121,7 @@ class FindCandidates(ProcessingStage[FileGroupTask, FileGroupTask]):
     keys: str
     keep: Sequence[Any] = ("longest", "first")
     parts: int = 32
+    against: Against = "self"
 
     def output_folder(self) -> str:
         return self.path
@@ -115,16 +131,19 @@ class FindCandidates(ProcessingStage[FileGroupTask, FileGroupTask]):
 
     def setup(self, worker: Any) -> None:
         self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
+        self._old = OldDocuments(self.keys, self._batches, compare=self.against != "self")
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = partition_table(task)
         assert table is not None  # only partitions with rows are tasks
-        numbers = to_numpy(table["number"])
         records = []
         if task._metadata["kind"] == NEAR:
-            first, other = _stars(to_numpy(table["place"]), numbers)
+            first, other = self._near(to_numpy(table["place"]), to_numpy(table["number"]))
         else:
-            copies = Copies(table, Preference.of(self.keep, type(self).__name__))
+            preference = Preference.of(self.keep, type(self).__name__)
+            table = with_old_copies(table, self._old, preference)
+            numbers = to_numpy(table["number"])
+            copies = Copies(table, preference, self._old.are_old(numbers), among_new=self.against != "index")
             other = numbers[copies.order[copies.removed]]
             first = numbers[copies.order[copies.best[copies.removed]]]
             path = storage.join(self.path, COPIES, f"{task.task_id}.arrow")
@@ -139,6 +158,20 @@ class FindCandidates(ProcessingStage[FileGroupTask, FileGroupTask]):
         for record in records:
             self.record_output(record)
         return FileGroupTask(data=[records[-1].path], dataset_name=task.dataset_name)
+
+    def _near(
+        self, keys: NDArray[np.uint64], numbers: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        theirs = self._old.matching(NEAR, np.unique(keys))
+        old_keys = to_numpy(theirs["place"]) if theirs is not None else np.zeros(0, np.uint64)
+        if self.against == "index":  # what shares a key with new documents alone needs no comparison
+            shared = np.isin(keys, old_keys)
+            keys, numbers = keys[shared], numbers[shared]
+        if theirs is not None:
+            keys = np.concatenate([keys, old_keys])
+            numbers = np.concatenate([numbers, to_numpy(theirs["number"])])
+        # Numbers of new documents are the smaller ones, and each key is one of theirs, so old ones are tied to new ones.
+        return _stars(keys, numbers)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         folder = storage.join(self.path, COPIES)

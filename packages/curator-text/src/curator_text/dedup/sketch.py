@@ -4,9 +4,10 @@ A sketch holds `bands` times `rows` numbers of a document's shingles, and two do
 the probability of their Jaccard similarity. The rows of a band are hashed to one 64-bit key, so that documents whose
 similarity is J share at least one key with the probability ``1 - (1 - J**rows)**bands``.
 
-The sketch is one-permutation hashing with optimal densification (Shrivastava, 2017): each shingle falls into one of the
-places, which keeps the smallest; an empty place takes that of the first full one in an order of its own. Every shingle is
-hashed once, whatever the number of places, and the probability is exact for short documents too.
+The sketch is one-permutation hashing with densification: each shingle falls into one of the places, which keeps the
+smallest; an empty place takes that of the first full one at distances that are the same for all places. Every shingle is
+hashed once, whatever the number of places, and the probability of a place is exactly the similarity, for texts of a few
+shingles too: see ``docs/decisions/0064-sketch.md``.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def _smallest(shingles: Shingles, places: int, seed: int) -> Hashes:
 
 
 def _keys(sketches: Hashes, bands: int, seed: int) -> Hashes:
-    places = sketches.reshape(len(sketches), bands, -1)
+    places = sketches.reshape(len(sketches), bands, sketches.shape[1] // bands)
     keys = np.broadcast_to(_numbers(bands, seed + 1), places.shape[:2]).copy()
     for row in range(places.shape[2]):
         keys ^= places[:, :, row]
@@ -185,10 +186,15 @@ def _few_full(made: Hashes, full: Bools, filled: Ints) -> Hashes:
 
 @functools.cache
 def _orders(places: int) -> Ints:
-    """For every place the order in which it looks at all: itself, then the others as numbers fall."""
-    numbers = _numbers(places * places, places).reshape(places, places).copy()
-    np.fill_diagonal(numbers, 0)
-    return np.argsort(numbers, axis=1, kind="stable")
+    """For every place the order in which it looks at all: itself, and then at the same distances as all others.
+
+    So at every step each place is looked at by one other, and the full ones are copied nearly equally often; looking in an
+    order of its own, as in the paper, would be drawing them with replacement.
+    """
+    distances = np.argsort(_numbers(places, places)) + 1
+    distances = np.append(0, distances[distances < places])
+    made: Ints = (np.arange(places)[:, None] + distances) % places
+    return made
 
 
 @functools.cache

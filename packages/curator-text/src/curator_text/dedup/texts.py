@@ -26,7 +26,7 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_text.dedup.words import words_of
 
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that groups and places are one to one
+SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that groups and places are one to one
 
 
 @dataclass(kw_only=True)
@@ -70,7 +70,7 @@ class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupT
         made = self._described(task.with_data(table), numbers, copy_of == numbers)
         made = made.append_column("group", array(groups)).append_column("copy_of", array(copy_of))
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
-        record = write_partitioned(path, made, groups * _SPREAD, self.partitions)
+        record = write_partitioned(path, made, groups * SPREAD, self.partitions)
         self.record_output(record)
         return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
@@ -90,18 +90,22 @@ class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupT
         preference = Preference.of(self.keep, type(self).__name__)
         for name, values in preference.encode(table, found.lengths, collections).items():
             columns[name] = array(values)
-        words = words_of(texts.filter(array(whole)))
-        counts = np.zeros(len(whole), np.int64)
-        counts[whole] = np.diff(words.offsets)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        columns["words"] = pa.LargeListArray.from_arrays(array(offsets), array(words.hashes))
-        # Which words are characters of scripts without spaces; null where there are none, as in most batches.
-        columns["spaceless"] = (
-            pa.nulls(len(whole), pa.large_list(pa.bool_()))
-            if words.spaceless is None
-            else pa.LargeListArray.from_arrays(array(offsets), array(words.spaceless))
-        )
-        return pa.table(columns)
+        return pa.table({**columns, **word_columns(texts, whole)})
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         finish_partitioned(self.path, outputs)
+
+
+def word_columns(texts: pa.ChunkedArray, whole: NDArray[np.bool_]) -> dict[str, pa.Array]:
+    """The words of the texts that are ``whole``, and none of the others, as columns."""
+    words = words_of(texts.filter(array(whole)))
+    counts = np.zeros(len(whole), np.int64)
+    counts[whole] = np.diff(words.offsets)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    # Which words are characters of scripts without spaces; null where there are none, as in most batches.
+    spaceless = (
+        pa.nulls(len(whole), pa.large_list(pa.bool_()))
+        if words.spaceless is None
+        else pa.LargeListArray.from_arrays(array(offsets), array(words.spaceless))
+    )
+    return {"words": pa.LargeListArray.from_arrays(array(offsets), array(words.hashes)), "spaceless": spaceless}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from curator_core import storage
 from curator_core.across.decided import ROLL, decided_rows
 from curator_core.across.gather import batch_places
+from curator_core.across.index import Against, OldDocuments
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll
-from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
+from curator_core.across.shuffle import MANIFEST, finish_partitioned, partition_pieces, write_partitioned
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
-from curator_text.dedup.compare import Rule, RuleKind, decide
+from curator_text.dedup.blocks import decide_in_blocks, taken
+from curator_text.dedup.compare import Rule, RuleKind
 from curator_text.dedup.keys import SketchParameters
 from curator_text.dedup.sketch import band_keys
 from curator_text.dedup.words import Words, shingles_of
@@ -41,12 +43,17 @@ class RuleParameters:
 
 @dataclass(kw_only=True)
 class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTask, FileGroupTask]):
-    """Decides about the groups of one partition of texts; what it decides is laid out by batch."""
+    """Decides about the groups of one partition of texts; what it decides is laid out by batch.
+
+    ``old_texts`` are those of documents of an index. They come first, and stay.
+    """
 
     path: str
     keys: str
     keep: Sequence[Any] = ("longest", "first")
     parts: int = 32
+    old_texts: str | None = None
+    against: Against = "self"
 
     def output_folder(self) -> str:
         return self.path
@@ -56,9 +63,14 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
 
     def setup(self, worker: Any) -> None:
         self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
+        self._old = OldDocuments(self.keys, self._batches, compare=self.against != "self")
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         pieces = [piece for _, piece in partition_pieces(task)]
+        if self.old_texts is not None:
+            # Both are laid out in as many partitions, and each group has new documents.
+            theirs = replace(task, data=[storage.join(self.old_texts, MANIFEST)])
+            pieces += [piece for _, piece in partition_pieces(theirs)]
         table = pa.concat_tables(pieces, promote_options="default").unify_dictionaries()
         decided = self._decided(table)
         path = storage.join(self.path, f"{task.task_id}.arrow")
@@ -74,14 +86,21 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
         preference = Preference.of(self.keep, type(self).__name__)
         names = ("number", "group", "copy_of", "hash_high", "hash_low", *preference.names)
         columns = {name: to_numpy(table[name]) for name in names}
-        order = preference.sort(columns, within=[columns["group"]])
+        old = self._old.are_old(columns["number"])
+        order = preference.sort(columns, within=[columns["group"], (~old).astype(np.uint64)])
         table = table.take(array(order))
         numbers, groups, copy_of = (columns[name][order] for name in ("number", "group", "copy_of"))
         # The documents themselves, which are compared; their exact copies follow them.
         whole = np.flatnonzero(numbers == copy_of)
         words = _words(table.select(["words", "spaceless"]).take(array(whole)))
-        rule = self.the_rule()
-        found = decide(words, groups[whole], np.arange(len(whole)), rule, size=self.ngram)
+        found = decide_in_blocks(
+            words,
+            groups[whole],
+            self.the_rule(),
+            size=self.ngram,
+            old=old[order][whole],
+            among_new=self.against != "index",
+        )
         gone = found.witness >= 0
         witness_of = np.where(gone, found.witness, np.arange(len(whole)))  # of each document, itself where it stays
         # Where the one stands that each row is a copy of, or that it is itself.
@@ -100,7 +119,7 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
             "shared_bands": np.where(near, shared_of[itself[removed]], self.bands),
         }
         rules = pa.DictionaryArray.from_arrays(array(near.astype(np.int32)), array(["exact", self.rule], pa.string()))
-        return decided_rows(
+        decided = decided_rows(
             numbers[removed],
             numbers[witness_at],
             names=table,
@@ -108,15 +127,17 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
             witness_at=witness_at,
             figures=figures,
             rules=rules.dictionary_decode(),
-            copy_of=np.where(near, copy_of[removed], numbers[removed]),
+            copy_at=np.where(near, whole[itself[removed]], removed),
+            component_sizes=_sizes(groups),
         )
+        return self._old.without_old(decided)
 
     def _shared(self, words: Words, documents: NDArray[np.int64], witnesses: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many keys each removed document shares with its witness."""
         if not len(documents):
             return np.zeros(0, np.int64)
         asked, place = np.unique(np.concatenate([documents, witnesses]), return_inverse=True)
-        shingles = shingles_of(_taken(words, asked), size=self.ngram)
+        shingles = shingles_of(taken(words, asked), size=self.ngram)
         keys = band_keys(shingles, bands=self.bands, rows=self.rows, seed=self.seed)
         ours, theirs = place[: len(documents)], place[len(documents) :]
         shared: NDArray[np.int64] = np.count_nonzero(keys[ours] == keys[theirs], axis=1)
@@ -144,8 +165,8 @@ def _flat(lists: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return to_numpy(whole.values)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
-def _taken(words: Words, rows: NDArray[np.int64]) -> Words:
-    counts = words.counts[rows]
-    offsets = np.append(0, np.cumsum(counts))
-    at = np.repeat(words.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-    return Words(words.hashes[at], offsets, None if words.spaceless is None else words.spaceless[at])
+def _sizes(groups: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Of each row, how many rows its group has; the rows of a group stand together."""
+    heads = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(groups) else np.zeros(0, np.int64)
+    counts = np.diff(np.append(heads, len(groups)))
+    return np.repeat(counts, counts)

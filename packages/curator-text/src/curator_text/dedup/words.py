@@ -203,7 +203,8 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
     offsets, hashes = words.offsets, words.hashes
     counts = np.diff(offsets)
     starts = np.arange(len(hashes))
-    if words.spaceless is None or size == characters:
+    if words.spaceless is None or size == characters or words.spaceless.all():
+        size = size if words.spaceless is None else characters
         room = np.minimum(counts, size)
         lengths: int | Ints = size
         valid = np.ones(len(hashes), np.bool_)
@@ -305,12 +306,16 @@ def _wide(documents: list[memoryview], block: Block, kind: Kind) -> Spans:
         gap = ((kinds & MARK) != 0) & (data[at] != 0) & (data[at - 1] == 0)
         if not gap.any():
             break
-    starts, ends = _runs(data)
-    alone, is_alone = _alone(data, at, kinds, sizes, kind)
-    if alone is None:
+    begins, is_alone = _alone(data, at, kinds, sizes, kind)
+    if is_alone is None:
+        starts, ends = _runs(data)
         return Spans(data, starts, ends, None, *_of_each(block, starts))
-    cuts = alone[(data[alone] != 0) & (data[alone - 1] != 0)]
-    starts, ends = np.sort(np.concatenate((starts, cuts))), np.sort(np.concatenate((ends, cuts)))
+    inside = data != 0
+    begins[1:] |= ~inside[:-1]
+    begins &= inside
+    stops = np.zeros(len(data), np.bool_)
+    stops[1:] = inside[:-1] & (begins[1:] | ~inside[1:])
+    starts, ends = np.flatnonzero(begins), np.flatnonzero(stops)
     return Spans(data, starts, ends, is_alone[starts], *_of_each(block, starts))
 
 
@@ -321,28 +326,29 @@ def _wide_points(block: Block) -> tuple[Ints, Ints]:
 
 def _alone(
     data: npt.NDArray[np.uint8], at: Ints, kinds: npt.NDArray[np.uint8], sizes: Ints, kind: Kind
-) -> tuple[Ints | None, Bools]:
-    """Where a word begins though no gap is before it, and which bytes begin a character that is a word of its own."""
+) -> tuple[Bools, Bools | None]:
+    """At which bytes a word begins whatever is before it, and which of them are words of one character, if any are."""
     is_alone = np.zeros(len(data), np.bool_)
     marks = (kinds & MARK) != 0
     if kind == "characters":
         is_alone[:] = (data != 0) & (data < 0x80)
         is_alone[at[~marks]] = True
-        return np.flatnonzero(is_alone), is_alone
+        return is_alone.copy(), is_alone
     single = (kinds & SPACELESS) != 0
     if not single.any():
-        return None, is_alone
+        return is_alone, None
     is_alone[at[single]] = True
-    # A mark is of the kind of what it belongs to: the last character before it that is none.
-    joins = np.zeros(len(at), np.bool_)
-    joins[1:] = marks[1:] & (at[:-1] + sizes[:-1] == at[1:])
-    heads = np.maximum.accumulate(np.where(joins, 0, np.arange(len(at))))
-    single = single[heads]
-    behind = (at + sizes)[single]
-    is_mark = np.zeros(len(data), np.bool_)
-    is_mark[at[marks]] = True
-    behind = behind[~is_mark[behind]]
-    return np.unique(np.concatenate((np.flatnonzero(is_alone), behind))), is_alone
+    begins = is_alone.copy()
+    if marks.any():
+        # A mark is of the kind of what it belongs to: the last character before it that is none.
+        joins = np.zeros(len(at), np.bool_)
+        joins[1:] = marks[1:] & (at[:-1] + sizes[:-1] == at[1:])
+        single = single[np.maximum.accumulate(np.where(joins, 0, np.arange(len(at))))]
+        begins[(at + sizes)[single]] = True
+        begins[at[marks]] = False
+    else:
+        begins[(at + sizes)[single]] = True
+    return begins, is_alone
 
 
 def _sizes(first: npt.NDArray[np.uint8]) -> Ints:

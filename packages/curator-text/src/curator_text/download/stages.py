@@ -178,7 +178,7 @@ class UrlDownload(CompositeStage[EmptyTask, FileGroupTask]):
     """Fetches files into the local folder ``path``, for a reader's stage behind it (``WarcRead``, ``JsonlRead``).
 
     ``urls`` is a list, or the path of a file with one in each line, relative to the current folder. A file that is there
-    is not fetched again; one that broke off is continued, if the server can and still has the same file. A server
+    is not fetched again; one that broke off is continued, if the server can do that and still has the same file. A server
     that is busy or silent for ``timeout_s`` is asked again up to ``retries`` times, after about ``backoff_s`` and then
     twice as long each time, or when it says. Private addresses are refused, after names are resolved and on every
     redirect; ``allow_private`` allows all of them, or the networks that it lists. ``X-Robots-Tag: noai`` and its kin are

@@ -40,7 +40,7 @@ class TextFeatures:
             try:
                 values = array(values, pa.large_string())
             except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
-                raise UsageError(f"text filters score texts, and these are not all of them text: {error}") from error
+                raise UsageError(f"text filters score text, but not all of these values are text: {error}") from error
         chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
         blocks = [block for chunk in chunks for block in _blocks(chunk)]
         return cls(blocks, [None] * len(blocks))

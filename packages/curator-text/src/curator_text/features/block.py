@@ -89,7 +89,7 @@ class Block:
         return np.frombuffer(self.raw.translate(_CLASSES), np.uint8)
 
     def mask(self, bits: int) -> Bools:
-        """Which bytes are of a class."""
+        """Which bytes belong to a class."""
         marked: Bools = (self.classes & np.uint8(bits)) != 0
         return marked
 
@@ -184,16 +184,16 @@ class Block:
 
     def code_points(self, at: Ints) -> Ints:
         """The characters beyond ASCII that start at these positions."""
-        data = self.data
-        first = data[at].astype(np.int64)
-        tail = (data[at + 1] & 0x3F).astype(np.int64)
-        points = (first & 0x1F) << 6 | tail
-        for lead, bits, size in ((0xE0, 0x0F, 3), (0xF0, 0x07, 4)):
-            longer = np.flatnonzero(first >= lead)
-            where, point = at[longer], first[longer] & bits
-            for step in range(1, size):
-                point = point << 6 | (data[where + step] & 0x3F)
-            points[longer] = point
+        fours = np.ndarray((len(self.data) - 4,), "<u4", self.raw, 0, (1,))[at]
+        second = fours >> 8 & 0x3F
+        points = np.where(
+            fours & 0xFF < 0xE0, (fours & 0x1F) << 6 | second, (fours & 0x0F) << 12 | second << 6 | (fours >> 16 & 0x3F)
+        ).astype(np.int64)
+        if len(longer := np.flatnonzero(fours & 0xFF >= 0xF0)):
+            four = fours[longer]
+            points[longer] = (
+                (four & 0x07) << 18 | (four >> 8 & 0x3F) << 12 | (four >> 16 & 0x3F) << 6 | (four >> 24 & 0x3F)
+            )
         # Arrow's strings are valid UTF-8; somebody's unchecked buffer must still not read outside the table.
         np.minimum(points, 0x10FFFF, out=points)
         return points

@@ -85,7 +85,7 @@ def _line_words(block: Block) -> tuple[Ints, Ints]:
 
 @once
 def sentences_of(block: Block) -> Sentences:
-    """Lines with something in them, and where what is in them starts and ends (as str.strip() would leave it)."""
+    """Lines that are not blank, and where their content starts and ends (as str.strip() would leave it)."""
     lines, (first, after) = lines_of(block), _line_words(block)
     some = np.flatnonzero(after > first)
     words = words_of(block)
@@ -140,7 +140,7 @@ def ellipsis_sentences(block: Block) -> Ints:
 
 
 def repeats(block: Block, pieces: Pieces) -> Bools:
-    """Which lines (paragraphs) occurred before in their document."""
+    """Which lines (paragraphs) occurred earlier in their document."""
     starts, ends, rows = pieces.starts, pieces.ends, pieces.rows
     sizes = ends - starts
     eights = block.eights

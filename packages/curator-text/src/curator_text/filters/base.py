@@ -132,7 +132,7 @@ def _exactly(value: float) -> str:
 
 
 def at_most(scores: pa.Array, limit: float) -> pa.Array:
-    """Which scores are no more than ``limit``."""
+    """Which scores are at most ``limit``."""
     return pc.less_equal(scores, scalar(limit))
 
 

@@ -188,7 +188,7 @@ class XMLHeaderFilter(TextFilter):
 
 @dataclass
 class HTMLBoilerplateFilter(DocumentFilter):
-    """Keep HTML in which the text that a reader sees is enough of the source, and long enough at all."""
+    """Keep HTML in which the text that a reader sees is enough of the source, and is long enough."""
 
     min_lang_content_ratio: float = 0.2
     min_lang_content_num_chars: int = 100

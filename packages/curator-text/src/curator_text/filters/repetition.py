@@ -149,7 +149,7 @@ class RepeatingTopNGramsFilter(TextFilter):
 
 @dataclass
 class RepeatingDuplicateNGramsFilter(TextFilter):
-    """Drop documents too much of which is n-grams of words that occurred before.
+    """Drop documents in which too much is n-grams of words that occurred before.
 
     A document of fewer than ``n`` words scores 1.
     """

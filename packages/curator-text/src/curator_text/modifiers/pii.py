@@ -114,7 +114,7 @@ class PiiRedactor(Modifier):
         done = at = 0
         while match := pattern.search(text, at):
             start, found = match.start(), match[0][: size(match[0])]
-            at = start + (len(found) or 1)  # what is none may have one within it
+            at = start + (len(found) or 1)  # what is not one may contain one
             if found:
                 self.record_metric(kind, 1)
                 pieces += text[done:start], self._sign(kind, found)

@@ -33,7 +33,7 @@ from curator_text.widening import fitted
 _PIECES = 16
 _PYTHON = {pa.string(): str, pa.int64(): int, pa.uint64(): int, pa.float64(): float, pa.bool_(): bool}
 _PLAIN = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
-# Lists of which nothing is known but that they are lists, because each is empty or holds nulls.
+# Lists whose elements have no known type, because each is empty or holds nulls alone.
 _EMPTY, _TEXTS = pa.list_(pa.null()), pa.list_(pa.string())
 _OPENS = np.isin(np.arange(256), [ord("["), ord("{")])
 
@@ -300,7 +300,7 @@ def _to_array(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _parsable(kind: pa.DataType) -> bool:
-    """Whether Arrow's parser makes such a column. Lists of nothing (`_EMPTY`) it makes wrongly, so they are lists of text to it."""
+    """Whether Arrow's parser makes such a column. It makes lists of nothing (`_EMPTY`) wrongly, so they are given to it as lists of text."""
     if pa.types.is_list(kind):
         return bool(kind == _EMPTY) or (not pa.types.is_null(kind.value_type) and _parsable(kind.value_type))
     return bool(kind != JSON)

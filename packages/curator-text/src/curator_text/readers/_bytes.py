@@ -84,7 +84,7 @@ def is_compressed(raw: BinaryIO) -> bool:
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
-    """A file's text as UTF-8, from an encoding. What is not valid in the encoding is not valid UTF-8 either."""
+    """A file in some encoding, read as UTF-8. What is not valid in the encoding is not valid UTF-8 either."""
     return file if encoding == "utf-8" else cast(BinaryIO, _Recoded(file, encoding))
 
 
@@ -203,7 +203,7 @@ class _Gzip:
 
 
 class _Lent:
-    """A file to read and not to close: Arrow closes the file that it reads as soon as it lets go of it."""
+    """A file to read and not to close: Arrow closes the file that it reads as soon as it releases it."""
 
     closed = False
 
@@ -290,8 +290,8 @@ def line_blocks(
     """Blocks of complete lines of about ``block_bytes``; the last line may lack its line end.
 
     A line belongs to the ``span`` of bytes that its first byte is in, so that the spans of one file give each line
-    exactly once. A line over ``max_line_bytes`` comes as a `LongLine`. A damaged stream ends with what `Truncated`
-    tells, after all that came before.
+    exactly once. A line over ``max_line_bytes`` comes as a `LongLine`. A damaged stream ends with a `Truncated`, after all
+    that came before.
     """
     start, end = span if span is not None else (0, None)
     if end is not None and end <= start:
@@ -303,69 +303,101 @@ def line_blocks(
         if end is not None and start >= end:
             return
         file.seek(start)
-    buffer = bytearray(block_bytes)
-    filled, offset, line = 0, start, 1
-    long: LongLine | None = None
-    damage: Truncated | None = None
     # With a span: the line that holds byte end - 1 is the last of ours.
-    last = None if end is None else end - 1
-    finished = False
-    while not finished:
-        count = 0
-        try:
-            count = _fill(file, memoryview(buffer), filled)
-        except Truncated as error:
-            damage = error
-            count = error.args[1] if len(error.args) > 1 else 0
-        filled += count
-        at_end = filled < len(buffer) or damage is not None
-        searched_from = filled - count
-        if last is not None and last < offset + filled:
-            close = buffer.find(b"\n", max(last - offset, searched_from, 0), filled)
-            if close >= 0:
-                filled, finished = close + 1, True
-        if long is not None:
-            close = buffer.find(b"\n", 0, filled)
-            if close < 0 and not at_end:
-                long.length += filled
-                offset, filled = offset + filled, 0
-                continue
-            taken = filled if close < 0 else close + 1
-            long.length += taken
-            yield long
-            line += 1
-            offset += taken
-            buffer[: filled - taken] = buffer[taken:filled]
-            filled -= taken
-            long = None
-        if at_end:
-            cut, finished = filled, True
-        else:
-            cut = buffer.rfind(b"\n", 0, filled) + 1
-        if cut and damage is not None:
-            # The last line was cut by the damage: it is reported with it, and not parsed.
-            cut = buffer.rfind(b"\n", 0, filled) + 1
-        if cut:
-            block = Block(memoryview(buffer)[:cut], offset, line if counting else None, last=finished)
+    buffer = _Buffer(file, bytearray(block_bytes), start, None if end is None else end - 1)
+    line = 1
+    while True:
+        buffer.fill()
+        if cut := buffer.complete():
+            number = line if counting else None
+            block = Block(memoryview(buffer.data)[:cut], buffer.offset, number, last=buffer.finished)
             yield block
             if counting:
-                line += block.lines if block.lines is not None else buffer.count(b"\n", 0, cut)
+                line += block.lines if block.lines is not None else buffer.data.count(b"\n", 0, cut)
             block.data.release()
-            buffer[: filled - cut] = buffer[cut:filled]
-            offset += cut
-            filled -= cut
-        if damage is not None:
-            head = bytes(buffer[: min(filled, _RAW_KEPT)])
-            yield Truncated(str(damage.args[0]), head, offset, line if counting else None)
+            buffer.drop(cut)
+        if buffer.damage is not None:
+            yield Truncated(str(buffer.damage.args[0]), buffer.head(), buffer.offset, line if counting else None)
+        if buffer.finished:
             return
-        if filled == len(buffer) and not finished:
-            if len(buffer) >= max_line_bytes:
-                long = LongLine(bytes(buffer[:_RAW_KEPT]), offset, line if counting else None, filled)
-                offset, filled = offset + filled, 0
-            else:
-                grown = bytearray(min(2 * len(buffer), max_line_bytes))
-                grown[:filled] = buffer[:filled]
-                buffer = grown
+        if buffer.is_full() and not buffer.grow(max_line_bytes):
+            yield buffer.long_line(line if counting else None)
+            line += 1
+
+
+class _Buffer:
+    """The bytes at hand: a file fills it up, and lines leave it at the front."""
+
+    def __init__(self, file: BinaryIO, data: bytearray, offset: int, last: int | None) -> None:
+        """``last``: the place in the file of a byte whose line is the last one wanted."""
+        self.data = data
+        self.offset = offset  # of the first byte, in the file
+        self.finished = False  # whether the last wanted line is at hand
+        self.damage: Truncated | None = None
+        self._file = file
+        self._filled = 0
+        self._last = last
+        self._ended = False
+
+    def fill(self) -> None:
+        """Read until the buffer is full, or no more is wanted or to be had."""
+        if self._ended or self.finished:
+            return
+        begun = self._filled
+        try:
+            self._filled += _fill(self._file, memoryview(self.data), begun)
+        except Truncated as error:
+            self.damage = error
+            self._filled += error.args[1]
+        self._ended = self._filled < len(self.data) or self.damage is not None
+        if self._last is not None and self._last < self.offset + self._filled:
+            close = self.data.find(b"\n", max(self._last - self.offset, begun, 0), self._filled)
+            if close >= 0:
+                self._filled, self.finished = close + 1, True
+
+    def complete(self) -> int:
+        """How many bytes at the front are whole lines. The last line of a file needs no line end, but one that damage has
+        cut is reported with the damage, and not parsed.
+        """
+        if self._ended:
+            self.finished = True
+            if self.damage is None:
+                return self._filled
+        return self.data.rfind(b"\n", 0, self._filled) + 1
+
+    def head(self) -> bytes:
+        return bytes(self.data[: min(self._filled, _RAW_KEPT)])
+
+    def is_full(self) -> bool:
+        return self._filled == len(self.data)
+
+    def drop(self, count: int) -> None:
+        """Let these bytes leave at the front."""
+        self.data[: self._filled - count] = self.data[count : self._filled]
+        self.offset += count
+        self._filled -= count
+
+    def grow(self, limit: int) -> bool:
+        """Have more room, up to ``limit`` bytes; false where there is as much already."""
+        if len(self.data) >= limit:
+            return False
+        grown = bytearray(min(2 * len(self.data), limit))
+        grown[: self._filled] = self.data[: self._filled]
+        self.data = grown
+        return True
+
+    def long_line(self, line: int | None) -> LongLine:
+        """The line at the front, which does not fit in: it leaves, however long it is."""
+        long = LongLine(self.head(), self.offset, line, self._filled)
+        self.drop(self._filled)
+        while True:
+            self.fill()
+            close = self.data.find(b"\n", 0, self._filled)
+            taken = self._filled if close < 0 else close + 1
+            long.length += taken
+            self.drop(taken)
+            if close >= 0 or self._ended:
+                return long
 
 
 def check_span(file: BinaryIO, path: str, span: tuple[int, int] | None) -> None:

@@ -113,7 +113,8 @@ class RowCutter:
             returns = np.flatnonzero(bytes_ == _CR)
             after = bytes_[np.minimum(returns + 1, len(bytes_) - 1)]
             alone = returns[(after != _LF) & ((returns + 1 < len(bytes_)) | self._ended)]
-            ends = np.sort(np.concatenate([ends, alone]))
+            if len(alone):  # files of Windows have none: there each is half of a line end
+                ends = np.sort(np.concatenate([ends, alone]))
         quotes = np.flatnonzero(bytes_ == _QUOTE) if self._data.find(b'"') >= 0 else np.empty(0, np.int64)
         wrong = False
         if len(quotes):
@@ -124,7 +125,7 @@ class RowCutter:
                 quotes = quotes[: bad + 1]
             elif len(quotes) % 2 and self._ended:  # nobody closes it any more
                 wrong = True
-            ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
+            ends = ends[np.searchsorted(quotes, ends) & 1 == 0]
             if wrong and bad is not None and bad % 2:  # the cell that the misplaced quote closes began before
                 ends = ends[ends < quotes[bad - 1]]
         ends = ends + 1
@@ -146,7 +147,7 @@ class RowCutter:
         return int(bad[0]) if len(bad) else None
 
     def _one_by_one(self, count: int | None) -> Iterator[Row | BadRow]:
-        """So many rows, or those of what is at hand."""
+        """That many rows, or all of those at hand."""
         at = 0
         left = count
         while at < len(self._data) and left != 0:
@@ -166,7 +167,7 @@ class RowCutter:
         self._data = self._data[at:]
 
     def _row(self, at: int) -> tuple[Row | BadRow, int] | None:
-        """The row that begins at a place, and where the next one does; None where it goes on behind what is at hand."""
+        """The row that begins at a place, and where the next one does; None where it continues beyond the bytes at hand."""
         data, begin = self._data, at
         cells: list[bytes] = []
         while True:

@@ -63,12 +63,12 @@ def levels(text: str) -> int:
 
 
 def first_lines(data: bytes, limit: int) -> Iterator[dict[str, Any]]:
-    """The objects among the first ``limit`` lines, to tell types by; bad lines are reported later, when they are read."""
+    """The objects among the first ``limit`` lines, from which types are inferred; bad lines are reported later, when they are read."""
     for raw in data.split(b"\n", limit)[:limit]:
         if not raw or raw.isspace():
             continue
         try:
-            # orjson makes floats of integers beyond 64 bits.
+            # orjson turns integers beyond 64 bits into floats.
             row = parse_line(raw) if _LONG_NUMBER.search(raw) else orjson.loads(raw)
         except orjson.JSONDecodeError:
             try:

@@ -31,7 +31,7 @@ from curator_text.readers._schema import check_schema, type_name
 
 _HEAD_BYTES = 1 << 16
 _RAW_KEPT = 1 << 16
-# A block with a row that is none is cut into so many, of which those without one are parsed at once.
+# A block with a bad row is cut into this many, of which those without one are parsed at once.
 _PIECES = 16
 SUFFIXES = tuple(base + end for base in (".csv", ".tsv") for end in ("", *COMPRESSED_SUFFIXES))
 
@@ -265,7 +265,7 @@ class CsvReader(CsvParameters, PartitionedReader[DocumentBatch]):
 
     Every cell is text as it stands: ``00123``, ``NA`` and the empty cell too. ``schema`` declares other types, as in
     ``{score: float64}``; there an empty cell is null. ``delimiter`` is a comma, and a tab for files named ``.tsv``, unless
-    it is given. ``header`` is true where the first line names the columns, or the list of their names. ``encoding`` is
+    it is given. ``header`` is True if the first line names the columns, or else the list of their names. ``encoding`` is
     that of the files, such as ``utf-16`` or ``cp1252``. A row that does not fit, or is longer than ``max_row_bytes``, is
     rejected with its number; a quote that nobody closes costs its line.
     """
@@ -306,7 +306,7 @@ class _File:
 
 
 def _gathered(found: Iterable[Rows | Row | BadRow], limit: int) -> Iterator[Rows | list[Row | BadRow]]:
-    """Blocks of rows as they are, and single rows in lists of about ``limit`` bytes."""
+    """Blocks of rows as they come, and single rows gathered into lists of about ``limit`` bytes."""
     single: list[Row | BadRow] = []
     size = 0
     for rows in found:

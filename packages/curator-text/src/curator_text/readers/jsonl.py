@@ -29,7 +29,7 @@ from curator_text.readers._lines import first_lines
 from curator_text.readers._schema import check_schema, checks
 
 SUFFIXES = tuple(base + end for base in (".jsonl", ".ndjson", ".json") for end in ("", *COMPRESSED_SUFFIXES))
-# What the types are taken from: this many lines, as far as they lie within this many bytes.
+# Types are inferred from this many lines, as far as they lie within this many bytes.
 _FIRST_LINES = 200
 _FIRST_BYTES = 1 << 20
 # What they are guessed from: to look at 200 lines takes longer than to see that a block fits.
@@ -193,7 +193,7 @@ class JsonlReader(JsonlParameters, PartitionedReader[DocumentBatch]):
     suffixes = SUFFIXES
 
     def handed_on(self) -> dict[str, Any]:
-        # Where a character begins cannot be told from the middle of every encoding.
+        # Where a character begins cannot be seen from the middle of every encoding.
         whole = checked_encoding(self.encoding, type(self).__name__) != "utf-8"
         return {**super().handed_on(), **({"split_bytes": None} if whole else {})}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array
@@ -121,9 +122,33 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
                     for batch in file.iter_batches(rows, row_groups=[group], columns=names, use_threads=False):
                         done += batch.num_rows
                         self.record_read(batch.num_rows)
-                        yield self._with_parts(pa.Table.from_batches([batch]), path)
+                        table = self._readable(pa.Table.from_batches([batch]), path, group, done - batch.num_rows)
+                        yield self._with_parts(table, path)
                 except _DAMAGE as error:
                     self._broken(path, f"row group {group}, row {done}", error, described.num_rows - done)
+
+    def _readable(self, table: pa.Table, path: str, group: int, first: int) -> pa.Table:
+        """The rows whose values are what their types say: a flipped bit leaves text that is no UTF-8, and Arrow does not
+        look at it when it reads.
+        """
+        try:
+            table.validate(full=True)
+        except pa.ArrowInvalid:
+            plain = _without_dictionaries(table)
+            keep = np.ones(table.num_rows, np.bool_)
+            for row in range(table.num_rows):
+                try:
+                    plain.slice(row, 1).validate(full=True)
+                except pa.ArrowInvalid as error:
+                    keep[row] = False
+                    self.record_rejected(
+                        "damaged Parquet",
+                        source=path,
+                        position=f"row group {group}, row {first + row}",
+                        message=str(error),
+                    )
+            return plain.filter(array(keep))
+        return table
 
     def _with_parts(self, table: pa.Table, path: str) -> pa.Table:
         """The table with what the path tells: the values in the names of its folders, and itself."""
@@ -138,7 +163,7 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
     def _rows_of_a_batch(self, file: Any, group: int, names: list[str] | None) -> int:
         described = file.metadata.row_group(group)
         rows = int(described.num_rows * self._batch_bytes // max(1, described.total_byte_size))
-        # What is the same in many rows takes little room in the file, and in memory as much as there are rows.
+        # A value that many rows share takes little room in the file, but its full size for each row in memory.
         long = [
             part.name for part in file.schema_arrow if (not names or part.name in names) and _may_be_long(part.type)
         ]
@@ -211,6 +236,15 @@ def _start(file: Any, group: int) -> int:
     chunk = described.column(0)
     offsets = [o for o in (chunk.dictionary_page_offset, chunk.data_page_offset) if o]
     return min(offsets, default=0)
+
+
+def _without_dictionaries(table: pa.Table) -> pa.Table:
+    """Each value in its own place: of a dictionary one bad word spoils all rows."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            values = pa.chunked_array([chunk.dictionary_decode() for chunk in table.column(number).chunks])
+            table = table.set_column(number, field.name, values)
+    return table
 
 
 def _without_views(table: pa.Table) -> pa.Table:

@@ -171,7 +171,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
 
     def _damaged(self, path: str, position: int, message: str, *, read: int = 1) -> None:
         self.record_read(read)
-        self._reject("damaged WARC", path, position, f"{message}; reading goes on at the next record that is whole")
+        self._reject("damaged WARC", path, position, f"{message}; reading continues at the next whole record")
 
     def _reject(self, reason: str, path: str, position: int, message: str, raw: bytes | None = None) -> None:
         self.record_rejected(
@@ -189,7 +189,7 @@ class WarcReader(WarcParameters, PartitionedReader[DocumentBatch]):
 
     The columns are ``id``, ``url``, ``date``, ``record_type``, ``status``, ``content_type``, ``charset`` and
     ``content``, the payload's bytes with transfer and content encoding taken off. For WET files ask for
-    ``record_types=["conversion"]``. A damaged or cut record is set aside, and reading goes on behind it.
+    ``record_types=["conversion"]``. A damaged or cut record is set aside, and reading continues after it.
     """
 
     read = WarcRead
@@ -264,7 +264,7 @@ def _next_record(raw: BinaryIO, position: int, packed: bool) -> int | None:
         at = 0
         while True:
             places = [place for mark in marks if (place := window.find(mark, at)) >= 0]
-            # Enough behind it to look at, unless the file ends.
+            # Enough bytes after it to examine, unless the file ends there.
             if not places or (chunk and min(places) > len(window) - 1024):
                 break
             at = min(places)

@@ -1,0 +1,415 @@
+"""What is kept of documents, so that those of a later run can be compared with them, and which runs are there?
+
+An *index* is a folder: a manifest, and a folder for each run that has been added. Nothing changes a run afterwards. It holds,
+of each document that stayed, its hash and its keys, laid out by place as the shuffle lays them out; its id and its
+collection; and whatever else a deduplication compares, but no texts. A run is added by writing its files, each whole or not
+at all, and then the manifest, at once. So an addition that was cut off leaves files that nothing names, and adding again
+puts the same files there.
+
+A run that compares its documents with an index keeps a copy of the manifest beside its keys (`pin`), so that it works with
+the same runs to its end, also when it is resumed. There the documents of the index have numbers behind those of the new
+ones (`OldDocuments`). In the table of decisions they have the highest bit set, followed by where they are in the index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.roll import ROW_BITS, Roll, batches_of, first_number, rows_of
+from curator_core.across.shuffle import PLACE, Manifest, read_manifest, rows_between
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.errors import RunRefused, UsageError
+from curator_core.running.directory import RunDirectory
+
+MANIFEST = "_index.json"
+RUNS = "runs"
+ROLL = "roll.arrow"
+# What the source of a document is called that is in an index begins with it; its run follows.
+INDEX = "index:"
+# Set in the number of a document of the index where it stands in a table of decisions.
+INDEXED = np.uint64(1 << 63)
+# Where a batch's file of keys says what kind of values there were, and which.
+KIND, VALUES = b"curator.kind", b"curator.values"
+
+_VERSION = 1
+
+type Against = Literal["self", "index", "both"]
+AGAINST: tuple[Against, ...] = ("self", "index", "both")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRun:
+    """A run of an index. Its name says which documents were looked at, and ``made_by`` how it was decided about them."""
+
+    name: str
+    documents: int
+    batches: int
+    bytes: int
+    made_by: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the manifest of an index says: the kind of deduplication, what its keys depend on, and its runs in order."""
+
+    path: str
+    kind: str
+    parameters: dict[str, Any]
+    runs: list[IndexRun] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: str) -> Index:
+        """The index in a folder."""
+        place = storage.join(path, MANIFEST)
+        if not storage.exists(place):
+            raise UsageError(
+                f"{path!r} holds no index (there is no {MANIFEST}): give the folder that a deduplication has been given as "
+                "its index"
+            )
+        return cls._from(storage.read_bytes(place), place, path)
+
+    @classmethod
+    def _from(cls, content: bytes, place: str, path: str) -> Index:
+        try:
+            found = json.loads(content)
+            version = found["version"]
+            if version == _VERSION:
+                runs = [IndexRun(**run) for run in found["runs"]]
+                return cls(path, found["kind"], found["parameters"], runs)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{place!r} is damaged ({error}): it is written whole or not at all, so something else changed it"
+            ) from None
+        raise UsageError(f"{place!r} has the form {version!r}, and this version of Curator reads {_VERSION}")
+
+    @property
+    def documents(self) -> int:
+        return sum(run.documents for run in self.runs)
+
+    @property
+    def size(self) -> int:
+        return sum(run.bytes for run in self.runs)
+
+    def folder(self, run: IndexRun) -> str:
+        return run_folder(self.path, run.name)
+
+    def content(self) -> bytes:
+        runs = [
+            {"name": r.name, "documents": r.documents, "batches": r.batches, "bytes": r.bytes, "made_by": r.made_by}
+            for r in self.runs
+        ]
+        values = {"version": _VERSION, "kind": self.kind, "parameters": self.parameters, "runs": runs}
+        return json.dumps(values, indent=1, sort_keys=True).encode()
+
+    def require(self, kind: str, parameters: Mapping[str, Any], owner: str) -> None:
+        """Refuse parameters that the keys of this index were not made with."""
+        if kind != self.kind:
+            raise UsageError(
+                f"{owner}.index {self.path!r} is an index of {self.kind} deduplication, and this one is {kind}: give each "
+                "an index of its own"
+            )
+        for name in sorted(self.parameters.keys() | parameters.keys()):
+            has, given = self.parameters.get(name), parameters.get(name)
+            if has != given and not (name == "values" and None in (has, given)):
+                raise UsageError(
+                    f"{owner}.index {self.path!r} was made with {name} {has!r}, and this run has {given!r}: keys of both "
+                    "cannot be compared. Use the same value, or another index"
+                )
+
+
+def run_folder(path: str, name: str) -> str:
+    """Where in an index the files of a run are."""
+    return storage.join(path, RUNS, name)
+
+
+def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str, *, required: bool) -> None:
+    """Refuse a folder that is no index of this kind; one that is not there yet will be made, unless it is ``required``."""
+    if storage.exists(storage.join(path, MANIFEST)):
+        Index.read(path).require(kind, parameters, owner)
+        return
+    if required:
+        raise UsageError(
+            f"{owner}.index {path!r} holds no index (there is no {MANIFEST}), and this run is to be compared with one "
+            "and would not add to it: correct the path, or make the index before by a run with index_add"
+        )
+    if not storage.exists(path):
+        return
+    # What an addition that was cut off leaves.
+    for file in storage.scan(path, hidden=True):
+        name = storage.relative(file.path, path)
+        if not name.startswith((f"{RUNS}/", ".")) and not storage.is_temporary(file.path):
+            raise UsageError(
+                f"{owner}.index {path!r} holds files and no index (there is no {MANIFEST}; there is {name!r}): give a "
+                "folder of its own"
+            )
+
+
+# What a run says of itself -------------------------------------------------------------------------------------------
+
+
+def kind_of(type_: pa.DataType) -> str:
+    """What the values of a column are to a deduplication; empty where there are none."""
+    if pa.types.is_dictionary(type_):
+        return kind_of(type_.value_type)
+    if pa.types.is_null(type_):
+        return ""
+    if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
+        return "text"
+    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
+        return "bytes"
+    return "other"
+
+
+def described(table: pa.Table, type_: pa.DataType, hashes: Iterable[NDArray[Any]]) -> pa.Table:
+    """A table of keys with a note of the kind of values, and of which ones there are."""
+    digest = hashlib.sha256()
+    for values in hashes:
+        digest.update(np.ascontiguousarray(values).tobytes())
+    notes = {KIND: kind_of(type_).encode(), VALUES: digest.hexdigest().encode()}
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **notes})
+
+
+def _notes(path: str) -> tuple[str, str]:
+    with storage.open_input(path) as stream, pa.ipc.open_file(stream) as file:
+        found = file.schema.metadata or {}
+    return found.get(KIND, b"").decode(), found.get(VALUES, b"").decode()
+
+
+def made_by(settings: Mapping[str, Any]) -> str:
+    """The settings that decide which documents stay, as one short text."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode()).hexdigest()[:16]
+
+
+# The runs that a run works with --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What a run has settled at its beginning: its own name in an index, its values, and the index as it was."""
+
+    name: str
+    values: str | None
+    index: Index | None
+
+    @classmethod
+    def read(cls, keys: str) -> Pinned | None:
+        place = storage.join(keys, MANIFEST)
+        if not storage.exists(place):
+            return None
+        found = json.loads(storage.read_bytes(place))
+        held = found["index"]
+        index = None
+        if held is not None:
+            runs = [IndexRun(**run) for run in held["runs"]]
+            index = Index(held["path"], held["kind"], held["parameters"], runs)
+        return cls(found["name"], found["values"], index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexUse:
+    """How a run uses an index: ``add`` says that what stays is added, ``settings`` how it is decided what that is."""
+
+    path: str
+    kind: str
+    parameters: Mapping[str, Any]
+    against: Against
+    add: bool
+    settings: Mapping[str, Any]
+
+    @property
+    def compares(self) -> bool:
+        return self.against != "self"
+
+    def values(self) -> dict[str, Any]:
+        """As a parameter of a stage."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+def pin(use: IndexUse, keys: str, roll: Roll, files: Sequence[str], owner: str) -> None:
+    """Settle which runs of the index the documents are compared with: those that are there now.
+
+    If these very documents are in it already, those that came before them: a run that is done again finds the same, and
+    does not find itself. ``files`` are the files of exact keys in the order of the roll.
+    """
+    kinds: dict[str, str] = {}
+    digest = hashlib.sha256()
+    for task_id, rows, path in zip(roll.task_ids.to_pylist(), roll.rows.tolist(), files, strict=True):
+        kind, values = _notes(path)
+        if kind:
+            kinds.setdefault(kind, path)
+        digest.update(f"{task_id}\0{rows}\0{values}\n".encode())
+    if len(kinds) > 1:
+        raise UsageError(
+            f"{owner}: an index holds values of one kind, and the column is {' and '.join(sorted(kinds))} in different "
+            "files: give it one type before (Cast)"
+        )
+    values_kind = next(iter(kinds), None)
+    name = f"run-{digest.hexdigest()[:16]}"
+    index = None
+    if storage.exists(storage.join(use.path, MANIFEST)):
+        index = Index.read(use.path)
+        index.require(use.kind, {**use.parameters, "values": values_kind}, owner)
+        if use.add:
+            _require_same(index, name, made_by(use.settings), owner)
+            names = [run.name for run in index.runs]
+            if name in names:
+                index = replace(index, runs=index.runs[: names.index(name)])
+    held = None if index is None else {"path": index.path, **json.loads(index.content())}
+    content = {"name": name, "values": values_kind, "index": held}
+    storage.write_bytes_atomic(storage.join(keys, MANIFEST), json.dumps(content, indent=1).encode())
+
+
+def _require_same(index: Index, name: str, made: str, owner: str) -> bool:
+    """Whether the index has these documents already; refused where it was decided about them in another way."""
+    for run in index.runs:
+        if run.name == name:
+            if run.made_by != made:
+                raise RunRefused(
+                    f"{owner}: the index {index.path!r} holds these documents already, as {name}, and other settings decided "
+                    "which of them stay. Use the settings of then, or another index, or only compare (index_add=False)"
+                )
+            return True
+    return False
+
+
+class OldDocuments:
+    """The documents of an index beside the new ones of a run, whose keys lie in the folder ``keys``."""
+
+    def __init__(self, keys: str, new_batches: int, *, compare: bool = True) -> None:
+        pinned = Pinned.read(keys) if compare else None
+        self.index = pinned.index if pinned is not None else None
+        self.runs = self.index.runs if self.index is not None else []
+        self.new_batches = new_batches
+        self.starts = new_batches + np.cumsum([0, *(run.batches for run in self.runs)])
+        self.first = first_number(new_batches)
+        self._manifests: dict[tuple[int, str], Manifest] = {}
+        self._rolls: dict[int, Roll] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.runs)
+
+    def are_old(self, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        return numbers >= self.first
+
+    def without_old(self, decided: pa.Table) -> pa.Table:
+        """What is decided about new documents: a table of decisions has no rows of those of an index."""
+        return decided.filter(array(~self.are_old(to_numpy(decided["number"])))) if self else decided
+
+    def matching(self, kind: str, places: NDArray[np.uint64]) -> pa.Table | None:
+        """The keys of old documents that have one of these ``places``, which are sorted; with ``number`` in place of ``row``."""
+        if not len(places):
+            return None
+        found = []
+        for at, start in enumerate(self.starts[:-1].tolist()):
+            for files, table in rows_between(self._manifest(at, kind), int(places[0]), int(places[-1]) + 1):
+                theirs = to_numpy(table[PLACE])
+                hit = places[np.minimum(np.searchsorted(places, theirs), len(places) - 1)] == theirs
+                if hit.any():
+                    rows = to_numpy(table["row"])[hit].astype(np.uint64)
+                    numbers = (start + files[hit]).astype(np.uint64) << np.uint64(ROW_BITS) | rows
+                    chosen = table.filter(array(hit)).drop_columns(["row"])
+                    found.append(chosen.append_column("number", array(numbers)))
+        return pa.concat_tables(found, promote_options="default").unify_dictionaries() if found else None
+
+    def batches(self) -> list[tuple[int, int]]:
+        """For each run the numbers of its first batch, and of the one behind its last."""
+        return [(int(start), int(start) + run.batches) for start, run in zip(self.starts[:-1], self.runs, strict=True)]
+
+    def file_of(self, kind: str, batch: int) -> str:
+        """The file of a kind that holds the documents of a batch."""
+        at = int(np.searchsorted(self.starts, batch, "right")) - 1
+        assert self.index is not None
+        name = self._roll(at).task_ids[batch - int(self.starts[at])].as_py()
+        return storage.join(self.index.folder(self.runs[at]), kind, f"{name}.arrow")
+
+    def places_in_table(
+        self, numbers: NDArray[np.uint64], roll: Roll
+    ) -> tuple[NDArray[np.uint64], pa.Array, NDArray[np.int64]]:
+        """Of old and new documents: the numbers that they have in a table of decisions, and the sources and rows where they
+        stand. The source of an old one is its run, and the row its place among those that the run has added.
+        """
+        if not self:
+            return numbers, *roll.places(numbers)
+        old = np.flatnonzero(self.are_old(numbers))
+        plain = numbers.copy()
+        plain[old] = 0
+        if len(old) == len(numbers):
+            sources, rows = np.full(len(numbers), "", object), np.zeros(len(numbers), np.int64)
+        else:
+            # The place of any new document stands in for that of an old one, which is put over it.
+            plain[old] = numbers[~self.are_old(numbers)][0]
+            names, rows = roll.places(plain)
+            sources, rows = names.to_numpy(zero_copy_only=False).astype(object), rows.copy()
+        runs = np.searchsorted(self.starts, batches_of(numbers[old]), "right") - 1
+        for at in np.unique(runs).tolist():
+            chosen = old[runs == at]
+            own = batches_of(numbers[chosen]) - int(self.starts[at])
+            before = np.append(0, np.cumsum(self._roll(at).rows))
+            rows[chosen] = before[own] + rows_of(numbers[chosen])
+            sources[chosen] = f"{INDEX}{self.runs[at].name}"
+        shown = numbers.copy()
+        shown[old] = numbers[old] - self.first | INDEXED
+        return shown, array(sources.tolist(), pa.string()), rows
+
+    def _manifest(self, at: int, kind: str) -> Manifest:
+        if (at, kind) not in self._manifests:
+            assert self.index is not None
+            found = read_manifest(storage.join(self.index.folder(self.runs[at]), kind))
+            # There may be many runs, and only so many files can be open.
+            self._manifests[at, kind] = replace(found, keeps_open=False)
+        return self._manifests[at, kind]
+
+    def _roll(self, at: int) -> Roll:
+        if at not in self._rolls:
+            assert self.index is not None
+            self._rolls[at] = Roll.read(storage.join(self.index.folder(self.runs[at]), ROLL))
+        return self._rolls[at]
+
+
+# Adding --------------------------------------------------------------------------------------------------------------
+
+
+def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
+    """Put a run whose files are all there into the manifest; False if it is there already. Two never do it at once.
+
+    It is refused if another run was added since this one was compared with the index.
+    """
+    lock = RunDirectory(use.path)
+    try:
+        lock.lock()
+    except RunRefused as error:
+        raise RunRefused(
+            f"{owner}: another run is being added to the index {use.path!r} at this moment, or its folder cannot be "
+            f"written to. Nothing was added; resume this run (resume=True, --resume). ({error})"
+        ) from error
+    try:
+        parameters = {**use.parameters, "values": pinned.values}
+        place = storage.join(use.path, MANIFEST)
+        index = Index.read(use.path) if storage.exists(place) else Index(use.path, use.kind, parameters)
+        index.require(use.kind, parameters, owner)
+        if _require_same(index, run.name, run.made_by, owner):
+            return False
+        if not run.documents:
+            return False
+        seen = [each.name for each in pinned.index.runs] if pinned.index is not None else []
+        others = [each.name for each in index.runs[len(seen) :]]
+        if use.compares and others:
+            raise RunRefused(
+                f"{owner}: the index {use.path!r} has got {', '.join(others)} since this run was compared with it, so there "
+                "may be duplicates between the two, and nothing was added. Run it again from the start (fresh=True, --fresh)"
+            )
+        known = {**index.parameters, "values": index.parameters.get("values") or pinned.values}
+        changed = replace(index, parameters=known, runs=[*index.runs, run])
+        storage.write_bytes_atomic(place, changed.content())
+        return True
+    finally:
+        lock.unlock()

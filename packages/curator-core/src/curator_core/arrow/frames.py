@@ -1,0 +1,81 @@
+"""How does a table become a frame of pandas, and a table again, with what pandas cannot express?
+
+A column of JSON is a column of Python values in the frame. Which columns these are, and the marks of fields (`kinds.marked`),
+travel in ``frame.attrs``. pandas keeps them where it selects, copies and adds; a frame that is made anew has none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import JSON, values_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FIELDS = "curator.fields"
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """The table as a frame; no copy where the types allow."""
+    import pandas as pd  # deferred: it takes 0.3 s, and only stages that use it pay for it
+
+    columns_of_json = {part.name: table.column(part.name) for part in table.schema if part.type == JSON}
+    notes: dict[str, Any] = {}
+    for part in table.schema:
+        marks = {key.decode(): value.decode() for key, value in (part.metadata or {}).items()}
+        if marks or part.name in columns_of_json:
+            notes[part.name] = {"json": part.name in columns_of_json, "marks": marks}
+    rest = table.drop_columns(list(columns_of_json))
+    frame = rest.to_pandas(split_blocks=True) if rest.num_columns else pd.DataFrame(index=range(len(table)))
+    for at, name in enumerate(table.column_names):
+        if name in columns_of_json:
+            frame.insert(at, name, pd.Series(values_of(columns_of_json[name]), index=frame.index, dtype=object))
+    if notes:
+        frame.attrs[_FIELDS] = notes
+    return frame
+
+
+def from_frame(frame: pd.DataFrame) -> pa.Table:
+    """The frame as a table, its columns of JSON and the marks of its fields as they were."""
+    notes = frame.attrs.get(_FIELDS)
+    if not notes:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    texts = {name for name, note in notes.items() if note["json"] and name in frame.columns}
+    rest = frame.drop(columns=list(texts))
+    rest.attrs = {}  # they would be written into the table's metadata
+    table = pa.Table.from_pandas(rest, preserve_index=False)
+    columns, fields = [], []
+    for name in map(str, frame.columns):
+        if name in texts:
+            storage = array([_text_of(value) for value in frame[name]], JSON.storage_type)
+            column, part = pa.ExtensionArray.from_storage(JSON, storage), pa.field(name, JSON)
+        else:
+            column, part = table.column(name), table.schema.field(name)
+        columns.append(column)
+        fields.append(part.with_metadata(notes.get(name, {}).get("marks") or None))
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=table.schema.metadata))
+
+
+def _text_of(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas has NaN for what is missing
+        return None
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    # Half of a surrogate pair can only be spelled out.
+    return (
+        text
+        if text.isascii() or text.encode("utf-8", "replace").decode() == text
+        else json.dumps(value, default=_plain)
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value of numpy as Python has it."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a value of type {type(value).__name__} is not one of JSON")

@@ -1,0 +1,144 @@
+"""What would a deduplication take: how many documents there are, how long they take, and how much disk?"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import length_hint
+from pathlib import Path
+from typing import Any
+
+from curator_core import formatting, storage
+from curator_core.errors import UsageError
+from curator_core.model.engine_facts import WorkerMetadata
+from curator_core.model.machine import available_cpus
+from curator_core.model.stage import CompositeStage, ProcessingStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
+
+# Of each of the sources that are looked at no more than this is read.
+SAMPLE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a whole run costs, as it was measured: how often the input is read or written, the time of all other steps in
+    that of making keys, and the disk that is needed at most, in that of the keys and of the input.
+    """
+
+    readings: float
+    keys: float
+    disk_of_keys: float
+    disk_of_text: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run would take, reckoned from a few batches of three sources.
+
+    ``seconds`` is processor time. ``disk`` is what lies in the run's ``work`` folder at most, ``free`` what there is.
+    """
+
+    sources: int
+    bytes: int
+    documents: int
+    exact_count: bool
+    seconds: float
+    disk: int
+    free: int | None
+
+    def describe(self) -> str:
+        """The estimate as text."""
+        about = "" if self.exact_count else "about "
+        workers = max(1, int(available_cpus()))
+        lines = [
+            f"{formatting.count(self.sources, 'source')} ({formatting.size(self.bytes)}), "
+            f"{about}{formatting.count(self.documents, 'document')}",
+            f"about {formatting.duration(self.seconds)} of processor time, {formatting.duration(self.seconds / workers)} "
+            f"with {formatting.count(workers, 'worker')} of this machine, and the start of the workers",
+            f"up to {formatting.size(self.disk)} of disk for what the steps hand to one another, given back at the end"
+            + ("" if self.free is None else f"; {formatting.size(self.free)} are free there"),
+        ]
+        if self.free is not None and self.disk > self.free:
+            lines.append("warning: that is more than there is: choose a run directory on another disk")
+        return "\n".join(lines)
+
+
+def estimate(
+    reader: ProcessingStage[Any, Any],
+    keys: Any,
+    run_dir: str,
+    *,
+    costs: Costs,
+) -> Estimate:
+    """Try ``keys``, the stage that makes keys, on batches of the reader's first, middle and last source."""
+    halves = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
+    if len(halves) != 2:
+        raise UsageError(f"{type(reader).__name__} is not a reader of files: what it would take cannot be told before")
+    naming, reading = halves
+    tasks, sources, size = _survey(naming)
+    rows = read_bytes = kept_bytes = 0
+    read_s = keys_s = 0.0
+    whole = len(tasks) == sources
+    with tempfile.TemporaryDirectory(prefix="curator-estimate-") as place:
+        trial = keys.with_(path=place)
+        trial.setup(WorkerMetadata("estimate"))
+        for task in tasks:
+            total = sum(bytes_ or 0 for _, bytes_ in task._metadata.get("source_files", ()))
+            seen, begun = 0, time.process_time()
+            for number, batch in enumerate(reading.process(task) or ()):
+                assert isinstance(batch, DocumentBatch)
+                read_s += time.process_time() - begun
+                batch.task_id = f"{task.task_id}.{number:05d}"
+                batch._metadata = dict(task._metadata)
+                begun = time.process_time()
+                trial.process(batch)
+                keys_s += time.process_time() - begun
+                rows += batch.num_rows
+                seen += batch.to_pyarrow().nbytes
+                begun = time.process_time()
+                if seen >= SAMPLE_BYTES:
+                    whole = whole and seen >= total
+                    break
+            else:
+                seen = total
+            read_bytes += min(seen, total) if total else seen
+        kept_bytes = sum(path.stat().st_size for path in Path(place).rglob("*.arrow"))
+    share = size / read_bytes if read_bytes else 0.0
+    return Estimate(
+        sources=sources,
+        bytes=size,
+        documents=rows if whole else round(rows * share),
+        exact_count=whole,
+        seconds=(costs.readings * read_s + costs.keys * keys_s) * share,
+        disk=round(kept_bytes * share * costs.disk_of_keys + size * costs.disk_of_text),
+        free=_free(run_dir),
+    )
+
+
+def _survey(naming: ProcessingStage[Any, Any]) -> tuple[list[FileGroupTask], int, int]:
+    """The first, a middle and the last source, how many there are, and their bytes."""
+    found: Iterator[FileGroupTask] = iter(naming.process(EmptyTask(task_id="sources")) or ())
+    middle = length_hint(found, 0) // 2
+    chosen: dict[int, FileGroupTask] = {}
+    count = size = 0
+    for count, task in enumerate(found, 1):
+        if count - 1 in (0, middle):
+            chosen[count - 1] = task
+        last = task
+        size += sum(bytes_ or 0 for _, bytes_ in task._metadata.get("source_files", ()))
+    if count:
+        chosen[count - 1] = last
+    return [chosen[place] for place in sorted(chosen)], count, size
+
+
+def _free(run_dir: str) -> int | None:
+    """The bytes that are free where a run directory is or would be; None where nobody can tell."""
+    if not storage.is_local(run_dir):
+        return None
+    place = Path(storage.absolute(run_dir))
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free

@@ -1,0 +1,41 @@
+"""What a stage has to say when all is done is in the summary of the run, and shown below its table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from curator_core.cli.summary import summary_text
+from curator_core.executors.local import LocalExecutor
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch, FileRecord
+from curator_core.pipeline import Pipeline
+from curator_core.running.report import report_page
+from curator_core.testing.stages import ListFiles, ReadRows
+
+
+@dataclass
+class Talks(ProcessingStage[DocumentBatch, DocumentBatch]):
+    words: str = "a <b> & 3 rows"
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        self._done = True
+
+    def conclusion(self) -> str:
+        return self.words if self._done else ""
+
+
+def test_a_conclusion_is_in_the_summary_the_record_and_the_report(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "one"}\n')
+    stages = [ListFiles([str(tmp_path / "a.jsonl")]), ReadRows(), Talks(), Talks(words="").with_(name="silent")]
+    result = Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    assert result.summary.notes == ["a <b> & 3 rows"]
+    assert summary_text(result.summary.as_dict()).endswith("\n\na <b> & 3 rows")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["summary"]["notes"] == ["a <b> & 3 rows"]
+    assert "a &lt;b&gt; &amp; 3 rows" in report_page(record, {}, [])

@@ -1,0 +1,160 @@
+"""Words of documents in an index: those of the documents that stay are put there, and found again for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.additions import AddToIndex
+from curator_core.across.copies import EXACT, exact_keys, write_keys
+from curator_core.across.decided import ROLL
+from curator_core.across.groups import groups_of
+from curator_core.across.index import OldDocuments
+from curator_core.across.preference import Preference
+from curator_core.across.roll import Roll, first_number
+from curator_core.across.shuffle import finish_partitioned, write_partitioned
+from curator_core.arrow.arrays import array
+from curator_core.arrow.row_hash import column_of
+from curator_core.errors import CuratorError
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import FanOut, SourceStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
+from curator_text.dedup.keys import NEAR, SketchParameters, document_keys
+from curator_text.dedup.texts import SPREAD, word_columns
+
+WORDS = "words"
+# Batches of an index that are one task: most have few documents that are needed, or none.
+_BATCHES = 32
+# Words of as many documents lie together in a file, so that few of a batch do not cost all of them.
+_ROWS = 1 << 10
+
+
+@dataclass(kw_only=True)
+class AddTexts(SketchParameters, AddToIndex):
+    """Writes the keys of each document that stays by the ``decisions`` into a run of the index, and its words.
+
+    It reads the documents once more. ``keys`` is where the run has settled what it is called in the index.
+    """
+
+    placed: ClassVar[tuple[str, ...]] = (NEAR, EXACT)
+    others: ClassVar[tuple[str, ...]] = (WORDS,)
+
+    def write(self, folder: str, documents: DocumentBatch) -> list[FileRecord]:
+        exact, exact_places = exact_keys(self, documents, with_names=False)
+        exact = exact.drop_columns(Preference.of(self.keep, type(self).__name__).names)
+        near, near_places = document_keys(self, self, documents)
+        return [
+            write_keys(self, folder, documents, EXACT, exact, exact_places, durable=True),
+            write_keys(self, folder, documents, NEAR, near, near_places, durable=True),
+            self._write_words(folder, documents),
+        ]
+
+    def _write_words(self, folder: str, documents: DocumentBatch) -> FileRecord:
+        table = documents.to_pyarrow()
+        columns: dict[str, Any] = {
+            "id": self.ids(table),
+            "collection": self.collections(documents).dictionary_decode(),
+            **word_columns(column_of(table, self.column), np.ones(table.num_rows, np.bool_)),
+        }
+        made = pa.table(columns)
+        path = storage.join(folder, WORDS, f"{documents.task_id or 'batch'}.arrow")
+        with storage.write_atomic(path) as out, pa.ipc.new_file(out, made.schema) as writer:
+            writer.write_table(made, max_chunksize=_ROWS)
+        return out.record(rows=documents.num_rows)
+
+
+@dataclass(kw_only=True)
+class IndexBatches(SourceStage[FileGroupTask]):
+    """Names the files of words of the index that the run is compared with, some at a time; each lot is a source."""
+
+    keys: str
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        old = OldDocuments(self.keys, len(Roll.read(storage.join(self.keys, ROLL))))
+        for run, (first, stop) in zip(old.runs, old.batches(), strict=True):
+            for start in range(first, stop, _BATCHES):
+                batches = list(range(start, min(start + _BATCHES, stop)))
+                yield FileGroupTask(
+                    data=[old.file_of(WORDS, batch) for batch in batches],
+                    task_id=source_id(f"{run.name}-{start - first:06d}", [run.name, str(start - first)]),
+                    _metadata={"batches": batches},
+                )
+
+
+@dataclass(kw_only=True)
+class IndexedTexts(FanOut[FileGroupTask, FileGroupTask]):
+    """Writes the words of each document of the index that is in a group, laid out by group as those of new documents."""
+
+    path: str
+    groups: str
+    keep: Sequence[Any] = ("longest", "first")
+    partitions: int = 32
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: FileGroupTask) -> Iterator[FileGroupTask]:
+        found = [
+            table
+            for batch, path in zip(task._metadata["batches"], task.data, strict=True)
+            if (table := self._of_batch(batch, path)) is not None
+        ]
+        if not found:
+            return
+        made = pa.concat_tables(found)
+        groups = made["group"].to_numpy()
+        path = storage.join(self.path, f"{task.task_id}.arrow")
+        record = write_partitioned(path, made, groups * SPREAD, self.partitions)
+        self.record_output(record)
+        yield FileGroupTask(data=[path], records=[record], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_partitioned(self.path, outputs, partitions=self.partitions)
+
+    def _of_batch(self, batch: int, path: str) -> pa.Table | None:
+        rows, groups = groups_of(self.groups, batch)
+        if not len(rows):
+            return None
+        table = _rows(path, rows)
+        zeros = array(np.zeros(len(rows), np.uint64))
+        numbers = array(first_number(batch) + rows.astype(np.uint64))
+        # They come first whatever is preferred, in the order of their numbers.
+        preferred = Preference.of(self.keep, type(self).__name__).names
+        columns = {
+            "number": numbers,
+            "hash_high": zeros,
+            "hash_low": zeros,
+            "id": table["id"],
+            "collection": table["collection"].dictionary_encode(),
+            **dict.fromkeys(preferred, zeros),
+            "words": table["words"],
+            "spaceless": table["spaceless"],
+            "group": array(groups),
+            "copy_of": numbers,
+        }
+        return pa.table(columns)
+
+
+def _rows(path: str, rows: NDArray[np.int64]) -> pa.Table:
+    """Some rows of a file of words, in order."""
+    try:
+        with storage.open_arrow(path) as source, pa.ipc.open_file(source) as file:
+            found = []
+            for part in np.unique(rows // _ROWS).tolist():
+                batch = pa.Table.from_batches([file.get_batch(part)])
+                found.append(batch.take(array(rows[rows // _ROWS == part] - part * _ROWS)))
+            return pa.concat_tables(found)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CuratorError(
+            f"{path!r} of the index cannot be read ({error}): nothing changes a file of an index once it is there, so "
+            "something else did; restore it, or make the index again"
+        ) from error
