@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -63,7 +62,9 @@ def _class_of(*categories: str) -> str:
 
 ASCII_WORD = re.compile("[a-z0-9]+")
 MARKS = _class_of("M")
-WORD = re.compile(f"[{SPACELESS}][{MARKS}]*|(?:(?![{SPACELESS}])[{_class_of('L', 'M', 'Nd')}])+")
+# A mark that stands alone, such as what is left of an overline, is no word.
+LETTERS = _class_of("L", "Nd")
+WORD = re.compile(f"[{SPACELESS}][{MARKS}]*|(?![{SPACELESS}])[{LETTERS}](?:(?![{SPACELESS}])[{LETTERS}{MARKS}])*")
 IGNORED = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
 )
@@ -261,7 +262,7 @@ def read(corpus: Path) -> dict[str, Document]:
         name = path.relative_to(corpus / "jsonl").as_posix()
         with path.open("rb") as file:
             for row, line in enumerate(file):
-                one = orjson.loads(line)
+                one = json.loads(line)
                 documents[one["id"]] = Document(one["id"], name, row, one["text"])
     return documents
 
@@ -281,6 +282,7 @@ def check_table(
     met = Counter(one["id"] for one in table)
     decided = {one["id"]: one["decision"] for one in table}
     sizes = Counter(one["witness_id"] for one in table if one["decision"] == "removed")
+    begin: dict[str, tuple[str, int]] = {}
     for one in table:
         name = one["id"]
         if name not in documents:
@@ -289,7 +291,9 @@ def check_table(
         document = documents[name]
         if met[name] > 1:
             violations.add("a document has several rows", f"{name} has {met[name]}")
-        if not str(one["source"]).endswith(document.file) or one["row"] != document.row:
+        # A source is a range of one file, however it is called, and rows of it are counted from its first.
+        begins = begin.setdefault(one["source"], (document.file, document.row - one["row"]))
+        if begins != (document.file, document.row - one["row"]) or one["row"] < 0:
             violations.add("source and row are another's", f"{name}: {one['source']} row {one['row']}")
         if one.get("collection") is not None and one["collection"] != labels[name]["collection"]:
             violations.add("the collection is wrong", f"{name}: {one['collection']} not {labels[name]['collection']}")
@@ -389,7 +393,7 @@ def check_output(
     for path in sorted(output.rglob("*.jsonl")):
         with path.open("rb") as file:
             for line in file:
-                one = orjson.loads(line)
+                one = json.loads(line)
                 met[one["id"]] += 1
                 if one["id"] not in documents or documents[one["id"]].text != one["text"]:
                     violations.add("a document was written that is not in the input", one["id"])
@@ -454,8 +458,11 @@ def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingl
         others, jaccard = others[fit], jaccard[fit]
         if rule.name == "nothing_new":
             # What all of them together do not cover, none does: most documents of a template end here.
-            together = np.unique(np.concatenate([everyone[other].distinct for other in others]))
-            if new_words(document, members(document.places, together)) > rule.max_new_words:
+            together = np.concatenate([part for part, fits in zip(parts, fit, strict=True) if fits])
+            marked[together] = True
+            hits = marked[np.searchsorted(numbers, document.places)]
+            marked[together] = False
+            if new_words(document, hits) > rule.max_new_words:
                 continue
         for at in np.argsort(-jaccard, kind="stable"):
             witness = everyone[others[at]]
@@ -531,6 +538,14 @@ def by_label(labels: dict[str, dict[str, Any]], removed: set[str]) -> dict[str, 
     shares = {f"label_{kind}": round(sum(hits) / len(hits), 5) for kind, hits in sorted(found.items())}
     trap = {f"count_{kind}": sum(hits) for kind, hits in sorted(found.items()) if kind.startswith("removed_")}
     return shares | trap | {"families_lost": lost}
+
+
+def report_kept(corpus: Path, output: Path) -> dict[str, Any]:
+    """What the labels say of the documents that another tool wrote."""
+    labels = {one["id"]: one for one in pq.read_table(corpus / "labels.parquet").to_pylist()}
+    files = sorted(output.glob("*.jsonl"))  # Data-Juicer keeps logs in folders below
+    kept = {json.loads(line)["id"] for path in files for line in path.read_bytes().splitlines()}
+    return {"documents": len(labels), "rows_out": len(kept), **by_label(labels, set(labels) - kept)}
 
 
 def natural(name: str) -> list[Any]:

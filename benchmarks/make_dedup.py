@@ -1,4 +1,4 @@
-"""Make the labelled corpus on which deduplication is proved: 50,000 documents, 170 MB of JSON lines.
+"""Make the labelled corpus on which deduplication is proved: 50,000 documents, 150 MB of JSON lines.
 
     python benchmarks/make_dedup.py FOLDER [--documents 50000] [--base real|recombined] [--words 160]
                                     [--copies N] [--bucket N] [--trap-bucket N]
@@ -6,11 +6,11 @@
 The text is the documentation of `make_text.py`, from exactly the wheels that ``benchmarks/corpus.txt`` names. What is made of
 it is labelled, in a file beside the documents and nowhere in them:
 
-- 56 % `base`: real documents, of 200 to 20,000 characters; at most three in four of the sequences of three words of one
-  stand anywhere in those before it, so none is a copy of another;
+- 56 % `base`: real documents, of 200 to 12,000 characters; at most three in four of the sequences of three words of one
+  stand in all the longer ones together, so none is a copy of another or a part of it;
 - 10 % `exact`: copies of some of these, one to four of each;
 - 10 % `near`: copies with 1, 2, 5, 10 or 20 % of their words replaced, deleted or followed by another (`rate`);
-- 2 % `contained`: pages that hold a base document whole and are 1.25 to 16 times as long (`ratio`);
+- 2 % `contained`: pages that hold a base document whole and are 1.25 to 16 times as long (`ratio`, the nearest);
 - 2 % `form`: copies in other lines, other case, another Unicode form or other blanks (`form`);
 - 20 % the template trap: different documents, 60 to 90 % of whose words they share with many others, around 20 to 80 words
   of their own (`own_words`, `template`): `trap_prose` (14 %; a quarter of it in one template), `trap_code` (a licence,
@@ -56,6 +56,7 @@ import xxhash
 from make_text import ROOT, base_documents, unpacked
 
 FILE_BYTES = 10_000_000
+LONGEST = 12_000
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 RATIOS = (1.25, 1.5, 2.0, 4.0, 8.0, 16.0)
 SHARES = {"exact": 10, "near": 10, "contained": 2, "form": 2, "trap_prose": 14, "trap_code": 3, "trap_dialogue": 3}
@@ -97,7 +98,8 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, help="a folder of unpacked wheels, instead of downloading them")
     options = parser.parse_args()
     wheels = options.sources or unpacked(options.folder / "sources", options.packages.resolve())
-    material = Material(distinct(base_documents(wheels)), functions(wheels))
+    pieces = base_documents(wheels)
+    material = Material(distinct(pieces), sentences(pieces), functions(wheels))
     blocks = [min(options.block, options.documents - start) for start in range(0, options.documents, options.block)]
     if options.base == "real":
         blocks = [options.documents] if options.documents else []
@@ -146,13 +148,31 @@ class Met:
 
 
 def distinct(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those pieces that are not largely a repetition of the ones before, word for word."""
+    """Those pieces that are not largely a repetition of longer ones, word for word, in an order of their own."""
     met, chosen = Met(), []
-    for source, text in pieces:
+    short = [piece for piece in pieces if len(piece[1]) <= LONGEST]
+    for source, text in sorted(short, key=lambda piece: (-len(piece[1]), piece)):
         marks = marks_of(text)
         if len(marks) and met.seen[marks].mean() <= 0.75:
             met.seen[marks] = True
             chosen.append((source, text))
+    random.Random(5).shuffle(chosen)
+    return chosen
+
+
+def sentences(pieces: list[tuple[str, str]]) -> list[str]:
+    """Sentences that say something of their own: at most one in four of their sequences stands in two others.
+
+    Documentation that programs write is full of "the value to assign to the … property of this …", which is a template too.
+    """
+    every = list(dict.fromkeys(found for _, text in pieces for found in SENTENCE.findall(text)))
+    with multiprocessing.Pool(2) as pool:
+        marks = list(pool.imap(marks_of, every, 2000))
+    count = np.zeros(1 << 28, dtype=np.uint16)
+    for one in marks:
+        count[one] += 1
+    chosen = [text for text, one in zip(every, marks, strict=True) if len(one) > 5 and (count[one] > 2).mean() <= 0.25]
+    random.Random(4).shuffle(chosen)
     return chosen
 
 
@@ -191,15 +211,15 @@ def functions_of(path: str) -> list[str]:
 class Material:
     """What documents are made of: real documents, and running text, functions and single words that no real one has taken."""
 
-    def __init__(self, pieces: list[tuple[str, str]], code: list[str]) -> None:
-        # The last quarter is for what is put around copies and into templates.
-        self.pieces = pieces[: len(pieces) * 3 // 4]
+    def __init__(self, pieces: list[tuple[str, str]], prose: list[str], code: list[str]) -> None:
+        # The last tenth is for what is put around copies and into templates.
+        self.pieces = pieces[: len(pieces) * 9 // 10]
         rest = [text for _, text in pieces[len(self.pieces) :]]
         self.code = code
         self.code_lines = [line for text in code for line in text.split("\n") if line.strip()]
         self.words = [word for text in rest for word in text.split() if word.isalpha() and len(word) > 2]
         self.surroundings = [text for text in rest if len(text) > 2000]
-        self.prose = [word for text in rest for word in " ".join(SENTENCE.findall(text)).split()]
+        self.prose = [word for sentence in prose for word in sentence.split()]
         self.met = Met()
         self.at = {"piece": 0, "code": 0, "prose": 0}
         if min(len(self.pieces), len(code), len(self.words), len(self.surroundings), len(self.prose)) < 2:
@@ -224,7 +244,7 @@ class Material:
         return " ".join(parts)
 
     def paragraph(self, count: int) -> str:
-        """So many words of running text, at most three in ten of whose sequences stand in any other paragraph."""
+        """So many words of running text, at most one in five of whose sequences stands in any other paragraph."""
         while self.at["prose"] + count < len(self.prose):
             start = end = self.at["prose"]
             found = 0
@@ -233,7 +253,7 @@ class Material:
                 end += 1
             self.at["prose"] = end
             text = " ".join(self.prose[start:end])
-            if self.met.share(text) <= 0.3:
+            if self.met.share(text) <= 0.2:
                 self.met.add(text)
                 return text
         sys.exit("error: the packages have too little running text for so many: name fewer, or --base recombined")
@@ -336,6 +356,8 @@ def copied(
                 added += "\n\n" + rng.choice(material.surroundings)
         middle = rng.randint(0, around)
         page = f"{added[:middle]}\n\n{text}\n\n{added[middle:around]}".strip()
+        # Around a long one there is less, since pages have an end.
+        ratio = min(RATIOS, key=lambda one: abs(math.log(one * len(text) / len(page))))
         copies.append(row("contained", page, rng, of=original, ratio=ratio))
     earlier += later
     return copies
@@ -357,7 +379,7 @@ def edited(text: str, rate: float, rng: random.Random, words: list[str]) -> str:
 
 
 FORMS: dict[str, Callable[[str], str]] = {
-    "lines": lambda text: textwrap.fill(" ".join(text.split()), 50),
+    "lines": lambda text: textwrap.fill(" ".join(text.split()), 50, break_long_words=False, break_on_hyphens=False),
     "upper": lambda text: text.upper(),
     "lower": lambda text: text.lower(),
     "blanks": lambda text: "\u00a0".join(text.split(" ")).replace("\n", "\r\n"),
@@ -411,8 +433,7 @@ def templates(material: Material, rng: random.Random, count: int) -> list[Templa
         size = 150 if number == 0 else BOILERPLATE[number % len(BOILERPLATE)]
         words = " ".join(SENTENCE.findall(" ".join(rng.choice(material.surroundings) for _ in range(8)))).split()
         while len(words) < size:
-            start = rng.randrange(len(material.prose) // 2)
-            words += material.prose[start : start + size]
+            words += " ".join(SENTENCE.findall(rng.choice(material.surroundings))).split()
         menu = " ".join(rng.sample(MENU, 4))
         boilerplate = f"{menu}\n{' '.join(words)}".split(" ")
         while len(WORD.findall(" ".join(boilerplate))) > size:

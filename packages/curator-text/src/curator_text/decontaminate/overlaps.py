@@ -71,18 +71,26 @@ def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
     if not counts.any():
         return None
     used = counts[inverse] & (rare | certain[inverse])
+    # Words of an item stand together, so its occurrences do: there may be as many items as a test set has.
+    edges = np.searchsorted(inverse, np.arange(len(items) + 1)).tolist()
 
-    def spans(occurrences: Bools) -> Spans:
-        chosen = np.zeros(len(grams), np.bool_)
-        chosen[which[occurrences]] = True
-        return _spans(hits, chosen[at_hit])
+    known: dict[bytes, Spans] = {}
+
+    def spans(part: slice) -> Spans:
+        own = which[part][used[part]]
+        key = own.tobytes()  # of items that begin with the same words it is the same
+        if key not in known:
+            chosen = np.zeros(len(grams), np.bool_)
+            chosen[own] = True
+            known[key] = _spans(hits, chosen[at_hit])
+        return known[key]
 
     found = [
-        FoundItem(int(items[k]), float(shares[k]), spans(used & (inverse == k)))
+        FoundItem(int(items[k]), float(shares[k]), spans(slice(edges[k], edges[k + 1])))
         for k in np.lexsort((items, -shares)).tolist()
         if counts[k]
     ]
-    return Overlap(hits, found, spans(used))
+    return Overlap(hits, found, spans(slice(None)))
 
 
 def _covered(at: Ints, lengths: Ints, groups: Ints, count: int) -> npt.NDArray[np.float64]:

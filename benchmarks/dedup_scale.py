@@ -1,0 +1,197 @@
+"""What would fuzzy deduplication take of a corpus and a cluster that nobody has at hand?
+
+    python benchmarks/dedup_scale.py measure FOLDER SCRATCH    the constants, from a run over what make_dedup.py made
+    python benchmarks/dedup_scale.py [--constants FILE]        the table of docs/dedup-at-scale.md, by simulation
+
+`measure` runs `curate dedup fuzzy` in one process and looks at its processor time each time a step begins, so the constants
+are those of one core, whatever else the machine does; and at the sizes of what lies between the steps, at their largest.
+
+The simulation gives each step its list of tasks: one for each piece of 128 MB of the input, and one for each partition of a
+shuffle. A task takes what the constants say of its share of the documents, times a spread (log-normal, 20 %; one task in two
+hundred takes five times as long), and no less than what the engine needs for a task. Free workers take the next task of the
+list, and a step begins when the one before is complete. What a step reads and writes may not pass the storage either, which has
+so many bytes a second for each sixteen cores. Everything follows from the seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import math
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# Measured by `measure` over the 50,000 documents of make_dedup.py; seconds of one core.
+CONSTANTS: dict[str, Any] = {
+    "documents": 50000,
+    "bytes": 152692392,
+    "cpu_s": {
+        "start": 1.22,
+        "keys": 3.45,
+        "candidates": 0.76,
+        "groups": 0.09,
+        "texts": 1.81,
+        "compare": 3.03,
+        "table": 0.34,
+        "apply": 1.11,
+    },
+    "between_bytes": {"decided": 2132273, "groups": 477327, "keys": 17570454, "pairs": 3649113, "texts": 74908535},
+    "between_files": {"decided": 34, "groups": 3, "keys": 63, "pairs": 98, "texts": 31},
+    "peak_bytes": 283799552,
+}
+PIECE_BYTES = 128e6
+# A task of an engine: what LocalExecutor, Ray Data and Xenna need at most for one (benchmarks/nightly.yaml, engines).
+TASK_S = 0.015
+STORAGE_PER_16_CORES = 1e9
+DOCUMENT_BYTES = 3050  # as in the measured corpus
+# Steps whose tasks are pieces of the input; those of the others are partitions.
+OF_INPUT = ("keys", "texts", "apply")
+# A worker holds about nine bytes for each byte of words in a partition (75 MB in one: a peak of 885 MB).
+PARTITION_BYTES = 64e6
+# Edges beyond this are made fewer in rounds, each of which reads and writes them twice. Five rounds are
+# assumed; how many there are hangs on the groups.
+IN_MEMORY_BYTES = 1e9
+ROUNDS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["measure", "table"], default="table")
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("scratch", nargs="?", type=Path)
+    parser.add_argument("--constants", type=Path, help="a file that `measure` printed, instead of those written here")
+    options = parser.parse_args()
+    if options.what == "measure":
+        if options.scratch is None:
+            parser.error("measure needs FOLDER and SCRATCH")
+        print(json.dumps(measure(options.folder, options.scratch), indent=4))
+        return
+    constants = json.loads(options.constants.read_text()) if options.constants else CONSTANTS
+    print(table(constants))
+
+
+def measure(folder: Path, scratch: Path) -> dict[str, Any]:
+    """Processor seconds and bytes of each step, for a document and a byte of the input."""
+    facts = json.loads((folder / "corpus.json").read_text())
+    run = scratch.resolve() / "run"
+    curate = Path(sys.executable).with_name("curate")
+    command = [curate, "dedup", "fuzzy", folder.resolve() / "jsonl", scratch.resolve() / "out", "--run-dir", run]
+    command += ["--workers", "0", "--quiet", "--json"]
+    ticks: list[tuple[str, float]] = []
+    largest: dict[str, list[int]] = {}
+    peak = 0
+    with subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            steps = sorted(path.name for path in run.glob("steps/*"))
+            try:
+                used, memory = usage(process.pid)
+            except (FileNotFoundError, ProcessLookupError, KeyError):
+                break
+            peak = max(peak, memory)
+            name = steps[-1].partition("-")[2].lower() if steps else "start"
+            if not ticks or ticks[-1][0] != name:
+                ticks.append((name, used))
+                for part in run.glob("work/*"):
+                    sizes = [path.stat().st_size for path in part.rglob("*") if path.is_file()]
+                    if sum(sizes) >= largest.get(part.name, [0])[0]:
+                        largest[part.name] = [sum(sizes), len(sizes)]
+            end = used
+            time.sleep(0.01)
+    if process.returncode:
+        sys.exit(f"error: deduplication ended in {process.returncode}")
+    ends = [used for _, used in ticks[1:]] + [end]
+    return {
+        "documents": facts["documents"],
+        "bytes": facts["bytes"],
+        "cpu_s": {name: round(after - before, 2) for (name, before), after in zip(ticks, ends, strict=True)},
+        "between_bytes": {name: size for name, (size, _) in sorted(largest.items())},
+        "between_files": {name: count for name, (_, count) in sorted(largest.items())},
+        "peak_bytes": peak,
+    }
+
+
+def usage(pid: int) -> tuple[float, int]:
+    """Processor seconds and resident bytes of a process (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return (int(fields[11]) + int(fields[12])) / 100, int(status["VmHWM"].split()[0]) * 1024
+
+
+def simulate(constants: dict[str, Any], documents: float, cores: int, seed: int = 1) -> dict[str, float]:
+    """Seconds by step, bytes and files between the steps, and the most that one task holds."""
+    rng = random.Random(seed)
+    size = documents * DOCUMENT_BYTES
+    scale_documents, scale_bytes = documents / constants["documents"], size / constants["bytes"]
+    between = {name: value * scale_documents for name, value in constants["between_bytes"].items()}
+    pieces = max(1, math.ceil(size / PIECE_BYTES))
+    partitions = max(1, math.ceil(max(between.values()) / PARTITION_BYTES))
+    found: dict[str, float] = {}
+    for name, seconds in constants["cpu_s"].items():
+        if name == "start":
+            continue
+        work = seconds * (scale_bytes if name in OF_INPUT else scale_documents)
+        count = pieces if name in OF_INPUT else partitions
+        if name == "groups" and between["pairs"] > IN_MEMORY_BYTES:
+            work *= ROUNDS
+        moved = size * 2 if name == "apply" else size if name in OF_INPUT else between.get(SHUFFLE_OF.get(name, ""), 0)
+        found[name] = max(schedule(work, count, cores, rng), moved / (STORAGE_PER_16_CORES * max(1, cores / 16)))
+    found["total"] = sum(found.values())
+    found["shuffle_bytes"] = sum(between.values())
+    found["files"] = 4 * pieces + 4 * partitions
+    return found
+
+
+SHUFFLE_OF = {"candidates": "keys", "groups": "pairs", "compare": "texts", "table": "decided"}
+
+
+def schedule(work: float, count: int, cores: int, rng: random.Random) -> float:
+    """When the last of so many tasks ends, if each free worker takes the next."""
+    mean = work / count
+    if count > 50 * cores and count > 200_000:  # so many that the workers end together
+        return (work * 1.04 + count * TASK_S) / cores + 5 * mean
+    free = [0.0] * min(cores, count)
+    for _ in range(count):
+        spread = math.exp(rng.gauss(-0.02, 0.2)) * (5 if rng.random() < 0.005 else 1)
+        heapq.heappush(free, heapq.heappop(free) + mean * spread + TASK_S)
+    return max(free)
+
+
+def table(constants: dict[str, Any]) -> str:
+    lines = [
+        "| documents | text | cores | keys | candidates | groups | texts | compare | table | apply | total | between | files |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for documents in (1e6, 1e8, 1e9):
+        for cores in (1, 64, 1000):
+            found = simulate(constants, documents, cores)
+            steps = ("keys", "candidates", "groups", "texts", "compare", "table", "apply", "total")
+            cells = [duration(found.get(step, 0.0)) for step in steps]
+            lines.append(
+                f"| 10^{round(math.log10(documents))} | {amount(documents * DOCUMENT_BYTES)} | {cores:,} | "
+                + " | ".join(cells)
+                + f" | {amount(found['shuffle_bytes'])} | {round(found['files']):,} |"
+            )
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (172_800, 3600, "h"), (math.inf, 86_400, "d")):
+        if seconds < limit:
+            return f"{seconds / unit:.2g} {name}" if seconds / unit < 10 else f"{seconds / unit:.0f} {name}"
+    raise AssertionError
+
+
+def amount(size: float) -> str:
+    for unit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB")):
+        if size >= unit:
+            return f"{size / unit:.2g} {name}" if size / unit < 10 else f"{size / unit:.0f} {name}"
+    return f"{size / 1e6:.0f} MB"
+
+
+if __name__ == "__main__":
+    main()
