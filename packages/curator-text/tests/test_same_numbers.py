@@ -22,8 +22,8 @@ from curator_core.testing.reproducible import PROCESSORS, THREADS, Case, differe
 from curator_text._exact import power, power_of_ten
 from curator_text.models.base import TextModel
 
-# What reads and writes files as they are; rows in, the same rows out.
-FILES_ALONE = {"JsonlWriter", "ParquetWriter", "ShuffleWriter", "MegatronWriter"}
+# What reads and writes files as they are, rows in, the same rows out; or counts whole numbers.
+FILES_ALONE = {"JsonlWriter", "ParquetWriter", "ShuffleWriter", "MegatronWriter", "CountTestNgrams"}
 # Whole batches are what they work on, by design: their rows are compared between threads and processors only.
 BY_BATCH = {"DocumentJoiner", "PackTokens"}
 CODE_TABLE = Path(__file__).parent / "filters" / "data" / "code_meta.csv"
@@ -89,9 +89,16 @@ def made(folder: Path) -> dict[str, dict[str, Any]]:
         "added_tokens": [],
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "test.jsonl").write_text(json.dumps({"text": "the quick brown of and that with x the of and"}) + "\n")
     return {
         "BadWordsFilter": {"words": ["quick"], "keep_fraction": 0.5},
         "Blend": {"weights": {"web": 0.3, "books": 1.7}},
+        "Decontaminate": {
+            "test_sets": {"test": str(folder / "test.jsonl")},
+            "words": 3,
+            "min_words": 2,
+            "mode": "annotate",
+        },
         "DocumentJoiner": {"id_column": "part_of"},
         "DocumentSplitter": {"separator": "\n", "segment_column": "number"},
         "FastTextLangId": {"model_path": language},
