@@ -18,7 +18,7 @@ from curator_core.across.gather import batch_places
 from curator_core.across.index import Against, IndexUse, OldDocuments, described, pin
 from curator_core.across.inputs import noted, write_inputs
 from curator_core.across.preference import Preference
-from curator_core.across.roll import Roll
+from curator_core.across.roll import Roll, first_number
 from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
@@ -26,7 +26,6 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 
 EXACT = "exact"
-_ROW = np.uint64(32)
 
 
 @dataclass(kw_only=True)
@@ -125,8 +124,7 @@ def partition_table(task: FileGroupTask) -> pa.Table | None:
     """All rows of a partition of keys with their numbers in place of their rows in the batch."""
     pieces = []
     for file, piece in partition_pieces(task):
-        rows = to_numpy(piece["row"]).astype(np.uint64)
-        numbers = (np.uint64(file) << _ROW) | rows
+        numbers = first_number(file) + to_numpy(piece["row"])
         pieces.append(piece.drop_columns(["row"]).append_column("number", array(numbers)))
     return pa.concat_tables(pieces, promote_options="default").unify_dictionaries() if pieces else None
 

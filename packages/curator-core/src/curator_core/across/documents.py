@@ -18,6 +18,7 @@ from curator_core.arrow.arrays import array, scalar
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch
+from curator_core.stages.files import is_pattern
 
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 
@@ -116,7 +117,7 @@ def bases_of(paths: Sequence[str]) -> list[str]:
     """The folders that a reader's ``paths`` lie in."""
     found = []
     for entry in paths:
-        if storage.has_magic(entry) and not (storage.is_local(entry) and storage.exists(entry)):
+        if is_pattern(entry):
             found.append(storage.fixed_base(entry))
         elif storage.is_folder(entry):
             found.append(entry)

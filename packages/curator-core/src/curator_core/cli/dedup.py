@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from curator_core.cli import DONE
+from curator_core.cli.summary import aligned
 from curator_core.errors import CuratorError, UsageError
 from curator_core.formatting import count, percent, size
 
@@ -162,7 +163,7 @@ def index_command(folder: str, as_json: bool) -> int:
     click.echo(f"made with {settings}\n")
     rows = [(run.name, f"{run.documents:,}", size(run.bytes)) for run in index.runs]
     total = (count(len(index.runs), "run"), f"{index.documents:,}", size(index.size))
-    for line in _aligned([("run", "documents", "size"), *rows, total]):
+    for line in aligned([("run", "documents", "size"), *rows, total]):
         click.echo(line)
     return DONE
 
@@ -303,7 +304,7 @@ def _show_collections(run_dir: str) -> None:
     if not rows:
         return
     click.echo("")
-    for line in _aligned([("collection", "documents", "removed", "share"), *rows]):
+    for line in aligned([("collection", "documents", "removed", "share"), *rows]):
         click.echo(line)
     for loss in found:
         others_removed = sum(other.removed for other in found) - loss.removed
@@ -311,24 +312,9 @@ def _show_collections(run_dir: str) -> None:
         share = loss.removed / max(1, loss.documents)
         peers = others_removed / max(1, others)
         name = repr(loss.collection or ".")
+        look = f"look at some pairs with `curate dedup show {run_dir} ID` before you use the result"
+        loses = f"warning: collection {name} loses {percent(loss.removed, loss.documents)} of its documents"
         if share > _MOST_LOST:
-            click.echo(
-                f"warning: collection {name} loses {percent(loss.removed, loss.documents)} of its documents: look at"
-            )
-            click.echo(f"some pairs with `curate dedup show {run_dir} ID` before you use the result")
+            click.echo(f"{loses}: {look}")
         elif others and share > _TIMES_PEERS * peers and loss.removed >= 100:
-            click.echo(
-                f"warning: collection {name} loses {percent(loss.removed, loss.documents)} of its documents, the others "
-                f"together {percent(others_removed, others)}: look at some pairs with `curate dedup show {run_dir} ID`"
-            )
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            value.ljust(width) if column == 0 else value.rjust(width)
-            for column, (value, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+            click.echo(f"{loses}, the others together {percent(others_removed, others)}: {look}")

@@ -19,7 +19,7 @@ from curator_core.config.build import build_stage
 from curator_core.config.dump import inline
 from curator_core.errors import UsageError
 from curator_core.pipeline import Pipeline
-from curator_core.stages.files import is_data
+from curator_core.stages.files import is_data, is_pattern
 
 if TYPE_CHECKING:
     from curator_core.running.preview import Preview
@@ -55,7 +55,7 @@ class Data:
 
 def look_at(data: str) -> Data:
     """What lies at ``data``: a file, a folder, or a pattern; of several formats the one with the most bytes."""
-    if storage.has_magic(data) and not (storage.is_local(data) and storage.exists(data)):
+    if is_pattern(data):
         files = list(storage.match_files(data))
         pattern = True
     elif storage.is_folder(data):

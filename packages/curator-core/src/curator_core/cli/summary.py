@@ -26,7 +26,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
             f"{formatting.duration(worked)}"
         )
     if steps := summary.get("steps"):
-        lines += ["", *_aligned([_STEP_HEADINGS, *_step_rows(steps, "")], left=(0, 1))]
+        lines += ["", *aligned([_STEP_HEADINGS, *_step_rows(steps, "")], left=(0, 1))]
     rows: list[Sequence[str]] = [_HEADINGS]
     for stage in summary["stages"]:
         dropped, rejected = stage["dropped"], stage["rejected"]
@@ -45,7 +45,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
             for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
                 rows.append([f"  {reason}", *("" if index != column else f"{count:,}" for index in range(1, 7))])
     if len(rows) > 1:
-        lines += ["", *_aligned(rows)]
+        lines += ["", *aligned(rows)]
     for text in summary.get("notes", ()):
         lines += ["", text]
     return "\n".join(lines)
@@ -88,8 +88,10 @@ def _or_blank(value: int) -> str:
     return f"{value:,}" if value else ""
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    # A column that says nothing is left out.
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """Rows of text in columns, ``left`` of which begin at one place and the others end at one; a column behind the third
+    that says nothing is left out.
+    """
     shown = [column for column in range(len(rows[0])) if column < 3 or any(row[column] for row in rows[1:])]
     widths = {column: max(len(row[column]) for row in rows) for column in shown}
     return [

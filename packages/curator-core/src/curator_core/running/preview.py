@@ -133,13 +133,13 @@ def make_preview(plan: Plan, rows: int = ROWS) -> Preview:
         names = tuple(planned.name for planned in plan.stages)
         return Preview(not_tried=names, why_not="asks a server what there is")
     try:
-        found, tasks = _survey(plan.source.stage.process(EmptyTask()) or ())
+        found, tasks = survey(plan.source.stage.process(EmptyTask()) or ())
     except CuratorError as error:
         return Preview(problem=str(error))
     return _Trial(plan, tasks, rows).preview(found) if tasks else found
 
 
-def _survey(sources: Iterable[Task[Any]]) -> tuple[Preview, list[Task[Any]]]:
+def survey(sources: Iterable[Task[Any]]) -> tuple[Preview, list[Task[Any]]]:
     """How many sources and files there are, and the first, a middle and the last source; the others are not kept."""
     middle = length_hint(sources, 0) // 2
     count = files = size = 0

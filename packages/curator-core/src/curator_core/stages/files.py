@@ -86,7 +86,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
     def reads_from(self, folder: str) -> str | None:
         there = storage.resolved(folder)
         for entry in checked_paths("FilePartitioning.paths", self.paths):
-            if _is_pattern(entry):
+            if is_pattern(entry):
                 base = storage.fixed_base(entry)
                 below = storage.relative(entry, base).split("/")[:-1]
             elif storage.is_folder(entry):
@@ -134,8 +134,8 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         return named[: self.limit]
 
     def _matches(self, entry: str) -> tuple[str, list[FileInfo]]:
-        is_pattern = _is_pattern(entry)
-        if is_pattern:
+        pattern = is_pattern(entry)
+        if pattern:
             base = storage.fixed_base(entry)
             found = [file for file in storage.match_files(entry) if is_data(file.path, base)]
         elif storage.is_folder(entry):
@@ -150,12 +150,12 @@ class FilePartitioning(SourceStage[FileGroupTask]):
             base = storage.parent(entry)
             found = [storage.info(entry)]
         if not found:
-            raise UsageError(self._nothing(entry, base, is_pattern=is_pattern))
+            raise UsageError(self._nothing(entry, base, pattern=pattern))
         return base, found
 
-    def _nothing(self, entry: str, base: str, *, is_pattern: bool) -> str:
-        wanted = f"no file matches {entry!r}" if is_pattern else f"the folder {entry!r} holds no file"
-        if not is_pattern and self.extensions:
+    def _nothing(self, entry: str, base: str, *, pattern: bool) -> str:
+        wanted = f"no file matches {entry!r}" if pattern else f"the folder {entry!r} holds no file"
+        if not pattern and self.extensions:
             wanted += f" that ends in {', '.join(self.extensions)}"
         if not storage.is_folder(base):
             return f"{wanted}: there is no folder {base!r}"
@@ -163,8 +163,8 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         if not there:
             return f"{wanted}: {base!r} is empty"
         shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
-        hint = _other_ending(entry, base, there[:1000]) if is_pattern else ""
-        if not hint and is_pattern and base != ".":
+        hint = _other_ending(entry, base, there[:1000]) if pattern else ""
+        if not hint and pattern and base != ".":
             hint = nearest(storage.relative(entry, base), there[:1000])
         return f"{wanted}: {base!r} holds {shown}{hint}"
 
@@ -251,7 +251,7 @@ def checked_paths(what: str, paths: Any) -> list[str]:
     return [os.fspath(entry) for entry in entries]
 
 
-def _is_pattern(entry: str) -> bool:
+def is_pattern(entry: str) -> bool:
     """Whether an entry of ``paths`` is a pattern; a file whose name has a star in it is not."""
     return storage.has_magic(entry) and not (storage.is_local(entry) and storage.exists(entry))
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.machine import available_cpus
 from curator_core.model.stage import CompositeStage, ProcessingStage
-from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
+from curator_core.model.task import DocumentBatch, EmptyTask
+from curator_core.running.preview import survey
 
 # Of each of the sources that are looked at no more than this is read.
 SAMPLE_BYTES = 8 << 20
@@ -78,7 +77,8 @@ def estimate(
     if len(halves) != 2:
         raise UsageError(f"{type(reader).__name__} is not a reader of files: what it would take cannot be told before")
     naming, reading = halves
-    tasks, sources, size = _survey(naming)
+    found, tasks = survey(naming.process(EmptyTask(task_id="sources")) or ())
+    sources, size = found.sources, found.bytes
     rows = read_bytes = kept_bytes = 0
     read_s = keys_s = 0.0
     whole = len(tasks) == sources
@@ -116,22 +116,6 @@ def estimate(
         disk=round(kept_bytes * share * costs.disk_of_keys + size * costs.disk_of_text),
         free=_free(run_dir),
     )
-
-
-def _survey(naming: ProcessingStage[Any, Any]) -> tuple[list[FileGroupTask], int, int]:
-    """The first, a middle and the last source, how many there are, and their bytes."""
-    found: Iterator[FileGroupTask] = iter(naming.process(EmptyTask(task_id="sources")) or ())
-    middle = length_hint(found, 0) // 2
-    chosen: dict[int, FileGroupTask] = {}
-    count = size = 0
-    for count, task in enumerate(found, 1):
-        if count - 1 in (0, middle):
-            chosen[count - 1] = task
-        last = task
-        size += sum(bytes_ or 0 for _, bytes_ in task._metadata.get("source_files", ()))
-    if count:
-        chosen[count - 1] = last
-    return [chosen[place] for place in sorted(chosen)], count, size
 
 
 def _free(run_dir: str) -> int | None:

@@ -8,10 +8,9 @@ from typing import Any
 from curator_core import storage
 from curator_core.config.build import build_stage, load_stage
 from curator_core.errors import CuratorError, UsageError, nearest
-from curator_core.model.parameters import constructor_signature
 from curator_core.model.stage import ProcessingStage
 from curator_core.registry import STAGES, entries
-from curator_core.stages.files import checked_paths
+from curator_core.stages.files import checked_paths, is_pattern
 
 _READER, _WRITER = "Reader", "Writer"
 
@@ -36,7 +35,7 @@ def format_of(paths: str | Sequence[str], owner: str) -> str:
     endings = {f: tuple(kind.suffixes) for f, kind in readers().items()}  # type: ignore[attr-defined]
     counts: dict[str, int] = {}
     for entry in checked_paths(f"{owner}.paths", paths):
-        if storage.has_magic(entry) and not (storage.is_local(entry) and storage.exists(entry)):
+        if is_pattern(entry):
             names = [file.path for file in storage.match_files(entry)]
         elif storage.is_folder(entry):
             names = list(storage.list_files(entry))
@@ -73,8 +72,3 @@ def writer_of(path: str, kind: str) -> ProcessingStage[Any, Any]:
     """The writer of a format, or where it has none that of JSON lines."""
     names = {name.removesuffix(_WRITER).lower(): name for name in entries(STAGES) if name.endswith(_WRITER)}
     return build_stage(names.get(kind, "JsonlWriter"), {"path": path})
-
-
-def reads_columns(reader: ProcessingStage[Any, Any]) -> bool:
-    """Whether a reader can leave out columns that nobody asks for."""
-    return "columns" in constructor_signature(type(reader)).parameters
