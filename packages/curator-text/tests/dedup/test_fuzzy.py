@@ -246,6 +246,27 @@ def test_killed_at_any_step_and_resumed_it_is_the_same(tmp_path: Path) -> None:
     assert files_of(cut / "out", cut / "run" / "decisions") == expected
 
 
+@pytest.mark.parametrize(("size", "pieces"), [(1 << 20, 32), (1 << 30, 64), (1 << 30 | 1, 128), (1 << 38, 16384)])
+def test_a_larger_input_comes_in_more_pieces_and_none_is_larger(tmp_path: Path, size: int, pieces: int) -> None:
+    """What a worker holds is a piece, so this is what bounds its memory."""
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        file.truncate(size)
+    for make in (FuzzyDedup, ExactDedup):
+        assert make(paths=str(tmp_path), path="out").pieces() == pieces
+        assert make(paths=str(tmp_path), path="out", partitions=7).pieces() == 7
+        assert make(paths=str(tmp_path / "not-yet"), format="jsonl", path="out").pieces() == 32
+
+
+def test_the_number_of_pieces_makes_no_difference(tmp_path: Path) -> None:
+    data = write(tmp_path / "in", documents(9, 40))
+    found = []
+    for count in (1, 5, 64):
+        place = tmp_path / str(count)
+        FuzzyDedup(paths=data, path=str(place / "out"), partitions=count).run(HERE, run_dir=str(place / "run"))
+        found.append((files_of(place / "out"), table(place / "run")))
+    assert found[0] == found[1] == found[2]
+
+
 def test_with_scope_per_collection_only_documents_of_one_are_compared(tmp_path: Path) -> None:
     text = " ".join(WORDS[:50])
     rows = [{"id": str(number), "text": text} for number in range(4)]

@@ -56,7 +56,11 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--index-add/--no-index-add", "index_add", default=None, help="Add what stays to the index. [default: add]"
         ),
-        click.option("--partitions", type=click.IntRange(min=1), help="Pieces of the work between. [default: 32]"),
+        click.option(
+            "--partitions",
+            type=click.IntRange(min=1),
+            help="Pieces of the work between. [default: by the size of INPUT]",
+        ),
         click.option(
             "--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-exact|fuzzy]"
         ),

@@ -11,7 +11,7 @@ from curator_core.across.apply import ApplyDecisions
 from curator_core.across.decided import WriteDecisions
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.index import AGAINST, Against, IndexUse, check_index
-from curator_core.across.shuffle import Partitions
+from curator_core.across.shuffle import MOST_PARTITIONS, Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
@@ -23,6 +23,10 @@ from curator_core.workflows.formats import writer_of
 from curator_core.workflows.pairs import reader_text
 
 DECISIONS = "decisions"
+# Of the input for each piece: comparing takes up to nine times what it holds of words, and packed files hold several times
+# their size.
+PIECE_BYTES = 16 << 20
+LEAST_PIECES = 32
 
 
 @dataclass(kw_only=True)
@@ -34,7 +38,8 @@ class Dedup(DocumentParameters, Ends):
     documents that go, with the table's columns beside their own. ``mode`` is ``remove``, ``annotate`` (all stay, and say
     what was decided) or ``rehydrate`` (survivors get a weight by the size of their cluster).
 
-    ``partitions`` is how many pieces the work between the files comes in.
+    ``partitions`` is how many pieces the work between the files comes in; by default so many that a worker holds no more
+    of a larger input. The result does not depend on it.
 
     ``index`` is a folder that holds what is needed of the documents of earlier runs to compare new ones with them. These
     come first in the order and are never removed. With ``against="both"`` the documents are compared with the index and with
@@ -47,7 +52,7 @@ class Dedup(DocumentParameters, Ends):
     decisions: str | None = None
     removed: str | None = None
     mode: Literal["remove", "annotate", "rehydrate"] = "remove"
-    partitions: int = 32
+    partitions: int | None = None
     index: str | None = None
     against: Against = "both"
     index_add: bool = True
@@ -55,7 +60,7 @@ class Dedup(DocumentParameters, Ends):
     def __post_init__(self) -> None:
         owner = type(self).__name__
         self.check_documents()
-        check_whole(f"{owner}.partitions", self.partitions)
+        check_whole(f"{owner}.partitions", self.partitions, optional=True)
         self.check_ends()
         if self.path is None and self.writer is None and self.decisions is None and self.mode != "remove":
             raise UsageError(f"{owner}.mode {self.mode!r} needs a path or a writer")
@@ -86,6 +91,14 @@ class Dedup(DocumentParameters, Ends):
         """The parameters of the stages that look at documents."""
         names = ("column", "id_column", "keep", "collection_column", "scope", "normalize")
         return {**{name: getattr(self, name) for name in names}, "bases": list(self.bases or self._input_folders())}
+
+    def pieces(self) -> int:
+        """How many pieces the work between the files comes in."""
+        if self.partitions is not None:
+            return self.partitions
+        # A power of two, so that a few files more do not change the steps of a run that is resumed.
+        wanted = -(-self._input_bytes() // PIECE_BYTES)
+        return min(MOST_PARTITIONS, max(LEAST_PIECES, 1 << (wanted - 1).bit_length() if wanted else 0))
 
     def decisions_folder(self, work_dir: str) -> str:
         return self.decisions or storage.join(storage.parent(work_dir), DECISIONS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from curator_core.across.documents import bases_of
 from curator_core.errors import UsageError
-from curator_core.model.stage import ProcessingStage
+from curator_core.model.stage import CompositeStage, ProcessingStage, SourceStage
+from curator_core.model.task import EmptyTask
+from curator_core.running.preview import survey
 from curator_core.workflow import Workflow
 from curator_core.workflows.formats import format_of, reader_of, writer_of
 
@@ -26,6 +28,8 @@ class Ends(Workflow):
     format: str = "auto"
     reader: ProcessingStage[Any, Any] | None = None
     writer: ProcessingStage[Any, Any] | None = None
+
+    _found: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def check_ends(self) -> None:
         """Raise `UsageError` unless there is one thing to read and at most one place to write to."""
@@ -55,7 +59,21 @@ class Ends(Workflow):
             return self.format
         if self.paths is None:
             return "jsonl"
-        return format_of(self.paths, type(self).__name__)
+        if self._found is None:  # it lists the input, and each step asks
+            self._found = format_of(self.paths, type(self).__name__)
+        return self._found
+
+    def _input_bytes(self) -> int:
+        """The size of the files that are read; 0 where there are none yet, as when a plan is made before another step ran."""
+        try:
+            reader = self._reader()
+            naming = reader.decompose()[0] if isinstance(reader, CompositeStage) else reader
+            if not isinstance(naming, SourceStage) or not naming.tried_by_plan:
+                return 0
+            found, _ = survey(naming.process(EmptyTask(task_id="sources")) or ())
+        except UsageError:
+            return 0
+        return found.bytes
 
     def _input_folders(self) -> list[str]:
         """The folders that the input lies in, below which the first folder of a file is its collection."""

@@ -29,15 +29,15 @@ class ExactDedup(Dedup):
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         keys, decided = (storage.join(work_dir, name) for name in ("keys", "decided"))
-        documents = self._documents()
+        documents, pieces = self._documents(), self.pieces()
         settings = {"rule": "exact", "normalize": self.normalize}
         index = self._index(settings, work_dir)
-        make = ExactKeys(**documents, path=keys, partitions=self.partitions, index=index)
+        make = ExactKeys(**documents, path=keys, partitions=pieces, index=index)
         yield Pipeline([self._reader(), make], name="keys")
         against = self.against if index is not None else "self"
-        decide = DecideCopies(path=decided, keys=keys, keep=self.keep, parts=self.partitions, against=against)
+        decide = DecideCopies(path=decided, keys=keys, keep=self.keep, parts=pieces, against=against)
         yield Pipeline([Partitions(path=storage.join(keys, EXACT)), decide], name="decide")
         add = None
         if index is not None and self.index_add:
-            add = partial(AddToIndex, **documents, keys=keys, index=index, partitions=self.partitions)
+            add = partial(AddToIndex, **documents, keys=keys, index=index, partitions=pieces)
         yield from self._after(work_dir, keys, decided, settings, add)

@@ -69,15 +69,15 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
         keys, pairs, groups, texts, decided = (
             storage.join(work_dir, name) for name in ("keys", "pairs", "groups", "texts", "decided")
         )
-        documents = self._documents()
+        documents, count = self._documents(), self.pieces()
         sketch: dict[str, Any] = {name: getattr(self, name) for name in ("ngram", "bands", "rows", "seed")}
         rule: dict[str, Any] = {name: getattr(self, name) for name in ("rule", "threshold", "max_new_words")}
-        pieces: dict[str, Any] = {"keep": self.keep, "parts": self.partitions}
+        pieces: dict[str, Any] = {"keep": self.keep, "parts": count}
         the_rule = self.the_rule()
         settings = {**sketch, "rule": self.rule, "threshold": the_rule.threshold, "max_new_words": self.max_new_words}
         index = self._index(settings, work_dir)
         pieces["against"] = against = self.against if index is not None else "self"
-        make = FuzzyKeys(**documents, **sketch, path=keys, partitions=self.partitions, index=index)
+        make = FuzzyKeys(**documents, **sketch, path=keys, partitions=count, index=index)
         yield Pipeline([self._reader(), make], name="keys")
         yield Pipeline([KeyPartitions(keys=keys), FindCandidates(path=pairs, keys=keys, **pieces)], name="candidates")
         yield Groups(edges=storage.join(pairs, EDGES), path=groups)
@@ -87,17 +87,17 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
             keys=keys,
             groups=groups,
             copies=storage.join(pairs, COPIES),
-            partitions=self.partitions,
+            partitions=count,
         )
         yield Pipeline([self._reader(), gather], name="texts")
         old_texts = None
         if against != "self":
             old_texts = storage.join(work_dir, "old-texts")
-            theirs = IndexedTexts(path=old_texts, groups=groups, keep=self.keep, partitions=self.partitions)
+            theirs = IndexedTexts(path=old_texts, groups=groups, keep=self.keep, partitions=count)
             yield Pipeline([IndexBatches(keys=keys), theirs], name="old-texts")
         compare = DecideGroups(**sketch, **rule, **pieces, path=decided, keys=keys, old_texts=old_texts)
         yield Pipeline([Partitions(path=texts), compare], name="compare")
         add = None
         if index is not None and self.index_add:
-            add = partial(AddTexts, **documents, **sketch, keys=keys, index=index, partitions=self.partitions)
+            add = partial(AddTexts, **documents, **sketch, keys=keys, index=index, partitions=count)
         yield from self._after(work_dir, keys, decided, settings, add)
