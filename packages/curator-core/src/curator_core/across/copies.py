@@ -168,14 +168,16 @@ def with_old_copies(table: pa.Table, old: OldDocuments, preference: Preference) 
 
 
 @dataclass(kw_only=True)
-class DecideCopies(ProcessingStage[FileGroupTask, FileGroupTask]):
-    """Decides about the exact copies of one partition of hashes; what it decides is laid out by batch."""
+class PartitionStage(ProcessingStage[FileGroupTask, FileGroupTask]):
+    """Base of stages that look at one partition of all documents, and write what they find laid out by batch.
+
+    ``keys`` is the folder of the step that has numbered the documents, and ``parts`` the number of parts of what is written.
+    """
 
     path: str
     keys: str
     keep: Sequence[Any] = ("longest", "first")
     parts: int = 32
-    rule: str = "exact"
     against: Against = "self"
 
     def output_folder(self) -> str:
@@ -188,8 +190,32 @@ class DecideCopies(ProcessingStage[FileGroupTask, FileGroupTask]):
         self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
         self._old = OldDocuments(self.keys, self._batches, compare=self.against != "self")
 
+    def preference(self) -> Preference:
+        """The order of preference."""
+        return Preference.of(self.keep, type(self).__name__)
+
+    def write_by_batch(self, path: str, table: pa.Table) -> FileRecord:
+        """Put rows about documents into a file, by the batches of these; the record is the caller's to hand in."""
+        return write_partitioned(path, table, batch_places(to_numpy(table["number"]), self._batches), self.parts)
+
+    def write_decided(self, task: FileGroupTask, decided: pa.Table) -> FileGroupTask:
+        """Put what was decided about a partition into its file."""
+        record = self.write_by_batch(storage.join(self.path, f"{task.task_id}.arrow"), self._old.without_old(decided))
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_partitioned(self.path, outputs)
+
+
+@dataclass(kw_only=True)
+class DecideCopies(PartitionStage):
+    """Decides about the exact copies of one partition of hashes; what it decides is laid out by batch."""
+
+    rule: str = "exact"
+
     def process(self, task: FileGroupTask) -> FileGroupTask:
-        preference = Preference.of(self.keep, type(self).__name__)
+        preference = self.preference()
         table = partition_table(task)
         assert table is not None  # only partitions with rows are tasks
         table = with_old_copies(table, self._old, preference)
@@ -207,12 +233,4 @@ class DecideCopies(ProcessingStage[FileGroupTask, FileGroupTask]):
             figures={"jaccard": 1.0, "containment": 1.0, "new_words": 0},
             rules=array([self.rule] * len(lost), pa.string()),
         )
-        decided = self._old.without_old(decided)
-        path = storage.join(self.path, f"{task.task_id}.arrow")
-        places = batch_places(to_numpy(decided["number"]), self._batches)
-        record = write_partitioned(path, decided, places, self.parts)
-        self.record_output(record)
-        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
-
-    def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_partitioned(self.path, outputs)
+        return self.write_decided(task, decided)

@@ -14,19 +14,15 @@ from curator_core import storage
 from curator_core.across.copies import (
     EXACT,
     Copies,
+    PartitionStage,
     exact_keys,
     finish_keys,
     partition_table,
     with_old_copies,
     write_keys,
 )
-from curator_core.across.decided import ROLL
 from curator_core.across.documents import DocumentParameters, collection_salts
-from curator_core.across.gather import batch_places
-from curator_core.across.index import Against, OldDocuments
-from curator_core.across.preference import Preference
-from curator_core.across.roll import Roll
-from curator_core.across.shuffle import Partitions, finish_partitioned, write_partitioned
+from curator_core.across.shuffle import Partitions, finish_partitioned
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.model.stage import ProcessingStage, SourceStage
@@ -109,29 +105,13 @@ class KeyPartitions(SourceStage[FileGroupTask]):
 
 
 @dataclass(kw_only=True)
-class FindCandidates(ProcessingStage[FileGroupTask, FileGroupTask]):
+class FindCandidates(PartitionStage):
     """Ties the documents of one partition that share a key to the first of them, and exact copies to the best of them.
 
     Documents of an index are tied to the new ones that share a key with them, and exact copies of theirs to them.
 
     The edges are for bringing texts together and decide nothing, so which document of a key is tied to does not matter.
     """
-
-    path: str
-    keys: str
-    keep: Sequence[Any] = ("longest", "first")
-    parts: int = 32
-    against: Against = "self"
-
-    def output_folder(self) -> str:
-        return self.path
-
-    def repacks(self) -> bool:
-        return False
-
-    def setup(self, worker: Any) -> None:
-        self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
-        self._old = OldDocuments(self.keys, self._batches, compare=self.against != "self")
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = partition_table(task)
@@ -140,7 +120,7 @@ class FindCandidates(ProcessingStage[FileGroupTask, FileGroupTask]):
         if task._metadata["kind"] == NEAR:
             first, other = self._near(to_numpy(table["place"]), to_numpy(table["number"]))
         else:
-            preference = Preference.of(self.keep, type(self).__name__)
+            preference = self.preference()
             table = with_old_copies(table, self._old, preference)
             numbers = to_numpy(table["number"])
             copies = Copies(table, preference, self._old.are_old(numbers), among_new=self.against != "index")
@@ -148,7 +128,7 @@ class FindCandidates(ProcessingStage[FileGroupTask, FileGroupTask]):
             first = numbers[copies.order[copies.best[copies.removed]]]
             path = storage.join(self.path, COPIES, f"{task.task_id}.arrow")
             made = pa.table({"number": array(other), "copy_of": array(first)})
-            records.append(write_partitioned(path, made, batch_places(other, self._batches), self.parts))
+            records.append(self.write_by_batch(path, made))
         path = storage.join(self.path, EDGES, f"{task.task_id}.arrow")
         with storage.write_atomic(path, durable=False) as out:
             edges = pa.table({"a": array(first), "b": array(other)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,15 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core import storage
-from curator_core.across.decided import ROLL, decided_rows
-from curator_core.across.gather import batch_places
-from curator_core.across.index import Against, OldDocuments
-from curator_core.across.preference import Preference
-from curator_core.across.roll import Roll
-from curator_core.across.shuffle import MANIFEST, finish_partitioned, partition_pieces, write_partitioned
+from curator_core.across.copies import PartitionStage
+from curator_core.across.decided import decided_rows
+from curator_core.across.shuffle import MANIFEST, partition_pieces
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.model.stage import ProcessingStage
-from curator_core.model.task import FileGroupTask, FileRecord
+from curator_core.model.task import FileGroupTask
 from curator_text.dedup.blocks import decide_in_blocks, taken
 from curator_text.dedup.compare import Rule, RuleKind
 from curator_text.dedup.keys import SketchParameters
@@ -42,28 +37,13 @@ class RuleParameters:
 
 
 @dataclass(kw_only=True)
-class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTask, FileGroupTask]):
+class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
     """Decides about the groups of one partition of texts; what it decides is laid out by batch.
 
     ``old_texts`` are those of documents of an index. They come first, and stay.
     """
 
-    path: str
-    keys: str
-    keep: Sequence[Any] = ("longest", "first")
-    parts: int = 32
     old_texts: str | None = None
-    against: Against = "self"
-
-    def output_folder(self) -> str:
-        return self.path
-
-    def repacks(self) -> bool:
-        return False
-
-    def setup(self, worker: Any) -> None:
-        self._batches = len(Roll.read(storage.join(self.keys, ROLL)))
-        self._old = OldDocuments(self.keys, self._batches, compare=self.against != "self")
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         pieces = [piece for _, piece in partition_pieces(task)]
@@ -72,18 +52,10 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
             theirs = replace(task, data=[storage.join(self.old_texts, MANIFEST)])
             pieces += [piece for _, piece in partition_pieces(theirs)]
         table = pa.concat_tables(pieces, promote_options="default").unify_dictionaries()
-        decided = self._decided(table)
-        path = storage.join(self.path, f"{task.task_id}.arrow")
-        places = batch_places(to_numpy(decided["number"]), self._batches)
-        record = write_partitioned(path, decided, places, self.parts)
-        self.record_output(record)
-        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
-
-    def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_partitioned(self.path, outputs)
+        return self.write_decided(task, self._decided(table))
 
     def _decided(self, table: pa.Table) -> pa.Table:
-        preference = Preference.of(self.keep, type(self).__name__)
+        preference = self.preference()
         names = ("number", "group", "copy_of", "hash_high", "hash_low", *preference.names)
         columns = {name: to_numpy(table[name]) for name in names}
         old = self._old.are_old(columns["number"])
@@ -119,7 +91,7 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
             "shared_bands": np.where(near, shared_of[itself[removed]], self.bands),
         }
         rules = pa.DictionaryArray.from_arrays(array(near.astype(np.int32)), array(["exact", self.rule], pa.string()))
-        decided = decided_rows(
+        return decided_rows(
             numbers[removed],
             numbers[witness_at],
             names=table,
@@ -130,7 +102,6 @@ class DecideGroups(RuleParameters, SketchParameters, ProcessingStage[FileGroupTa
             copy_at=np.where(near, whole[itself[removed]], removed),
             component_sizes=_sizes(groups),
         )
-        return self._old.without_old(decided)
 
     def _shared(self, words: Words, documents: NDArray[np.int64], witnesses: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many keys each removed document shares with its witness."""
