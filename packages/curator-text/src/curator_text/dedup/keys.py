@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from curator_core import storage
 from curator_core.across.copies import (
     EXACT,
     Copies,
+    ExactKeys,
     PartitionStage,
     exact_keys,
     finish_keys,
@@ -25,7 +25,7 @@ from curator_core.across.documents import DocumentParameters, collection_salts
 from curator_core.across.shuffle import Partitions, finish_partitioned
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
-from curator_core.model.stage import ProcessingStage, SourceStage
+from curator_core.model.stage import SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 from curator_text.dedup.sketch import near_keys
 
@@ -43,24 +43,8 @@ class SketchParameters:
 
 
 @dataclass(kw_only=True)
-class FuzzyKeys(SketchParameters, DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+class FuzzyKeys(SketchParameters, ExactKeys):
     """Writes the keys of each document, laid out by partition, and at the end the roll of all batches."""
-
-    path: str
-    partitions: int = 32
-    index: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        self.check_documents()
-
-    def inputs(self) -> list[str]:
-        return self.columns_read()
-
-    def output_folder(self) -> str:
-        return self.path
-
-    def repacks(self) -> bool:
-        return False
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         exact, exact_places = exact_keys(self, task, with_names=False)
