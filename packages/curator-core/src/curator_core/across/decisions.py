@@ -15,6 +15,7 @@ document without a row stays, and is nobody's witness. The columns:
 | ``containment`` | how much of its shingles the witness has |
 | ``new_words`` | the most words in a window of 25 that the witness has not |
 | ``shared_bands`` | how many bands of the sketch brought them together |
+| ``similarity`` | the cosine of both vectors, or another measure of how alike the two are, 1 at most |
 | ``rule`` | the rule by which it goes: ``exact``, ``nothing_new``, ``containment``, ``jaccard``, ``fraction``, ``list``, … |
 | ``copy_of``, ``copy_of_id`` | of an exact copy whose representative went too: the number and the id of that one. The figures are then those of the representative |
 | ``cluster`` | the number of the witness that survives, for the witness too |
@@ -64,6 +65,7 @@ SCHEMA = pa.schema(
         ("containment", pa.float64()),
         ("new_words", pa.int32()),
         ("shared_bands", pa.int32()),
+        ("similarity", pa.float64()),
         ("rule", pa.string()),
         ("copy_of", pa.uint64()),
         ("copy_of_id", pa.string()),

@@ -30,7 +30,17 @@ _FIGURES = {"nothing_new": ("containment", True), "containment": ("containment",
 _READ = ["number", "decision", "rule", "jaccard", "containment", "new_words", "copy_of", "cluster"]
 # A row that is nobody's any more: no witness, no figures.
 _WITNESS = ["witness_number", "witness_source", "witness_row", "witness_id"]
-_OF_A_PAIR = [*_WITNESS, "jaccard", "containment", "new_words", "shared_bands", "rule", "copy_of", "copy_of_id"]
+_OF_A_PAIR = [
+    *_WITNESS,
+    "jaccard",
+    "containment",
+    "new_words",
+    "shared_bands",
+    "similarity",
+    "rule",
+    "copy_of",
+    "copy_of_id",
+]
 
 
 def rethreshold(
