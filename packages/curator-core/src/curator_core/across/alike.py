@@ -43,7 +43,8 @@ ORDERS = ("keep", "hard", "easy", "random")
 RULE = "similar"
 # Where the order by the centre or by chance is kept: before what `keep` says.
 ORDER_COLUMN = "prefer_order"
-_BLOCK = 1024
+# Rows and columns of a block of products. Few rows, since half of a block on the diagonal is computed in vain.
+_LEAST_ROWS, _MOST_ROWS, _COLUMNS = 64, 256, 2048
 # To how many preferred ones a vector is tied in each cluster: it goes if any of them stays.
 MOST_TIES = 32
 _TIES = pa.schema(
@@ -257,16 +258,27 @@ class FindPairs(PartitionStage):
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = pa.concat_tables([piece for _, piece in partition_pieces(task)]).unify_dictionaries().combine_chunks()
-        places = to_numpy(table["place"])
-        order = np.argsort(places, kind="stable")
-        begins = np.flatnonzero(np.append(True, places[order][1:] != places[order][:-1]))
+        vectors = from_fixed_list(table[VECTOR])
+        whole = Whole.of(vectors)
+        table = table.drop_columns([VECTOR])
+        preference = self.preference()
+        names = ("number", "hash_high", "hash_low", ORDER_COLUMN, *preference.names)
+        order = sort_by_preference(preference, {name: to_numpy(table[name]) for name in names})
+        places = to_numpy(table["place"])[order]
+        by_cluster = np.argsort(places, kind="stable")
+        order, places = order[by_cluster], places[by_cluster]
+        home = to_numpy(table["home"])
+        groups = to_numpy(table["collection"].combine_chunks().indices) if self.scope == "per_collection" else None
+        begins = np.flatnonzero(np.append(True, places[1:] != places[:-1]))
         found = []
         for rows in np.split(order, begins[1:]):
-            cluster = table.take(array(rows))
-            found.append(self._cluster(cluster))
+            cluster = Cluster(rows, home[rows], whole, vectors, None if groups is None else groups[rows])
+            lost, best, similarity = cluster.preferred_neighbours(self.least)
+            found.append(_ties(table, rows[lost], table, rows[best], similarity, copy=False))
+            self.record_metric("pairs", cluster.pairs)
         made = pa.concat_tables(found).unify_dictionaries().combine_chunks()
-        folder = storage.join(self.path, EDGES, f"{task.task_id}.arrow")
-        with storage.write_atomic(folder, durable=False) as out:
+        path = storage.join(self.path, EDGES, f"{task.task_id}.arrow")
+        with storage.write_atomic(path, durable=False) as out:
             edges = pa.table({"a": made["number"], "b": made["witness"]})
             with pa.ipc.new_file(out, edges.schema) as writer:
                 writer.write_table(edges)
@@ -274,19 +286,6 @@ class FindPairs(PartitionStage):
         record = self.write_by_batch(storage.join(self.path, PAIRS, f"{task.task_id}.arrow"), made)
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
-
-    def _cluster(self, cluster: pa.Table) -> pa.Table:
-        preference = self.preference()
-        names = ("number", "hash_high", "hash_low", ORDER_COLUMN, *preference.names)
-        columns = {name: to_numpy(cluster[name]) for name in names}
-        ranked = cluster.take(array(sort_by_preference(preference, columns)))
-        home = to_numpy(ranked["home"])
-        if not home.any():
-            return _TIES.empty_table()
-        vectors = from_fixed_list(ranked[VECTOR])
-        groups = to_numpy(ranked["collection"].combine_chunks().indices) if self.scope == "per_collection" else None
-        lost, best, similarity = preferred_neighbours(vectors, home, self.least, groups)
-        return _ties(ranked, lost, ranked, best, similarity, copy=False)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         folder = storage.join(self.path, PAIRS)
@@ -299,65 +298,92 @@ def sort_by_preference(preference: Any, columns: dict[str, NDArray[np.uint64]]) 
     return order
 
 
-def preferred_neighbours(
-    vectors: Vectors, home: NDArray[np.bool_], least: float, groups: NDArray[Any] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Of vectors in order of preference, which are how alike: (the one, a preferred one, their cosine) of each pair with a
-    cosine of at least ``least``, up to ``MOST_TIES`` for each, the most preferred first. Two visitors are not compared.
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The vectors of one cluster, in order of preference: ``rows`` of ``vectors`` and of their ``whole`` numbers, and which of
+    them are at ``home``. With ``groups`` only those of one group are compared.
     """
-    whole = Whole.of(vectors)
-    limit = whole.least(least, whole)
-    at_home = np.flatnonzero(home)
-    visiting = np.flatnonzero(~home)
-    everyone = np.arange(len(vectors))
-    made: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
-    for losers, winners in ((at_home, everyone), (visiting, at_home)):
-        columns = whole.numbers if winners is everyone else whole.numbers[winners]
-        for start in range(0, len(losers), _BLOCK):
-            block = losers[start : start + _BLOCK]
+
+    rows: NDArray[np.int64]
+    home: NDArray[np.bool_]
+    whole: Whole
+    vectors: Vectors
+    groups: NDArray[Any] | None = None
+
+    @property
+    def pairs(self) -> float:
+        """How many pairs there are to compare: all but those of two visitors."""
+        at_home = int(self.home.sum())
+        return at_home * (at_home - 1) / 2 + at_home * (len(self.home) - at_home)
+
+    def preferred_neighbours(self, least: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Which are how alike: (the one, a preferred one, their cosine) of each pair with a cosine of at least ``least``, up
+        to ``MOST_TIES`` for each, the most preferred first. Members are named by their place in the order.
+        """
+        at_home = np.flatnonzero(self.home)
+        none = np.zeros(0, np.int64)
+        made = [(none, none, np.zeros(0))]
+        if len(at_home):
+            numbers = self.whole.numbers[self.rows]
+            made += self._compared(numbers, at_home, np.arange(len(self.rows)), numbers, least)
+            made += self._compared(numbers, np.flatnonzero(~self.home), at_home, numbers[at_home], least)
+        lost, best, similarity = (np.concatenate(parts) for parts in zip(*made, strict=True))
+        return lost, best, similarity
+
+    def _compared(
+        self,
+        numbers: Vectors,
+        losers: NDArray[np.int64],
+        winners: NDArray[np.int64],
+        columns: Vectors,
+        least: float,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+        """Each of ``losers`` with those of ``winners`` that come before it, whose whole numbers are ``columns``."""
+        limit = self.whole.least(least, self.whole)
+        rows = min(_MOST_ROWS, max(_LEAST_ROWS, len(losers) // 4))
+        for start in range(0, len(losers), rows):
+            block = losers[start : start + rows]
+            mine = numbers[block]
             wanted = np.full(len(block), MOST_TIES)
-            for first in range(0, int(np.searchsorted(winners, block[-1])), _BLOCK):
+            stop = int(np.searchsorted(winners, block[-1]))
+            for first in range(0, stop, _COLUMNS):
                 open_rows = np.flatnonzero(wanted)
                 if not len(open_rows):
                     break
-                theirs = winners[first : first + _BLOCK]
-                rows = block[open_rows]
-                alike = whole.numbers[rows] @ columns[first : first + _BLOCK].T >= limit
-                if theirs[-1] >= rows[0]:
-                    alike &= theirs[None, :] < rows[:, None]
-                if groups is not None:
-                    alike &= groups[theirs][None, :] == groups[rows][:, None]
-                for one, other, cosine in _certain(alike, rows, theirs, vectors, least, wanted, open_rows):
-                    made.append((one, other, cosine))
-    if not made:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    lost, best, similarity = (np.concatenate(parts) for parts in zip(*made, strict=True))
-    return lost, best, similarity
+                if len(open_rows) < len(mine):
+                    block, mine, wanted = block[open_rows], mine[open_rows], wanted[open_rows]
+                theirs = winners[first : min(first + _COLUMNS, stop)]
+                alike = mine @ columns[first : first + len(theirs)].T >= limit
+                # Only the last ones may come behind some of the block.
+                behind = int(np.searchsorted(theirs, block[0]))
+                if behind < len(theirs):
+                    alike[:, behind:] &= theirs[None, behind:] < block[:, None]
+                if self.groups is not None:
+                    alike &= self.groups[theirs][None, :] == self.groups[block][:, None]
+                yield from self._certain(alike, block, theirs, least, wanted)
 
-
-def _certain(
-    alike: NDArray[np.bool_],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    vectors: Vectors,
-    least: float,
-    wanted: NDArray[np.int64],
-    open_rows: NDArray[np.int64],
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
-    """The pairs marked in ``alike`` that are so for certain: as many as are ``wanted`` of each row, the first ones."""
-    row, column = np.divmod(np.flatnonzero(alike), alike.shape[1])
-    while len(row):
-        begins = np.searchsorted(row, np.arange(len(rows)))
-        turn = np.arange(len(row)) - begins[row] < wanted[open_rows][row]
-        if not turn.any():
-            return
-        one, other = row[turn], column[turn]
-        cosine = cosines(vectors[rows[one]], vectors[columns[other]])
-        sure = cosine >= least
-        one, other, cosine = one[sure], other[sure], cosine[sure]
-        wanted[open_rows] -= np.bincount(one, minlength=len(rows))
-        yield rows[one], columns[other], cosine
-        row, column = row[~turn], column[~turn]
+    def _certain(
+        self,
+        alike: NDArray[np.bool_],
+        block: NDArray[np.int64],
+        theirs: NDArray[np.int64],
+        least: float,
+        wanted: NDArray[np.int64],
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+        """The pairs marked in ``alike`` that are so for certain: as many as are ``wanted`` of each row, the first ones."""
+        row, column = np.divmod(np.flatnonzero(alike), alike.shape[1])
+        while len(row):
+            begins = np.searchsorted(row, np.arange(len(block)))
+            turn = np.arange(len(row)) - begins[row] < wanted[row]
+            if not turn.any():
+                return
+            one, other = row[turn], column[turn]
+            cosine = cosines(self.vectors[self.rows[block[one]]], self.vectors[self.rows[theirs[other]]])
+            sure = cosine >= least
+            one, other, cosine = one[sure], other[sure], cosine[sure]
+            wanted -= np.bincount(one, minlength=len(block))
+            yield block[one], theirs[other], cosine
+            row, column = row[~turn], column[~turn]
 
 
 # Decisions -----------------------------------------------------------------------------------------------------------

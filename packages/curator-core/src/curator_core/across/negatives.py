@@ -272,8 +272,7 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
         for number, place in enumerate(places):
             for vectors, high, low, rows in _blocks(place):
                 passages = Whole.of(vectors)
-                error = whole.errors + passages.errors.max(initial=0.0)
-                limit = (least - 2 * error) * whole.scale * passages.scale
+                limit = (least - 2 * (whole.error + passages.error)) * whole.scale * passages.scale
                 near = whole.numbers @ passages.numbers.T >= limit[:, None]
                 pair, column = np.divmod(np.flatnonzero(near), near.shape[1])
                 keep = ~np.isin(_marks(group[pair], high[column], low[column]), own)

@@ -26,8 +26,13 @@ from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.errors import RunRefused, UsageError, check_whole
 
 # By rule, what `threshold` is compared with, and whether `max_new_words` is a limit of it.
-_FIGURES = {"nothing_new": ("containment", True), "containment": ("containment", False), "jaccard": ("jaccard", False)}
-_READ = ["number", "decision", "rule", "jaccard", "containment", "new_words", "copy_of", "cluster"]
+_FIGURES = {
+    "nothing_new": ("containment", True),
+    "containment": ("containment", False),
+    "jaccard": ("jaccard", False),
+    "similar": ("similarity", False),
+}
+_READ = ["number", "decision", "rule", "jaccard", "containment", "new_words", "similarity", "copy_of", "cluster"]
 # A row that is nobody's any more: no witness, no figures.
 _WITNESS = ["witness_number", "witness_source", "witness_row", "witness_id"]
 _OF_A_PAIR = [
@@ -206,6 +211,7 @@ def _moved(table: pa.Table, decisions: Decisions, changes: _Changes) -> pa.Table
         containment=array(np.ones(rows)),
         new_words=array(np.zeros(rows, np.int32)),
         shared_bands=pa.nulls(rows, pa.int32()),
+        similarity=pa.nulls(rows, pa.float64()),
         rule=array(["exact"] * rows, pa.string()),
         copy_of=pa.nulls(rows, pa.uint64()),
         copy_of_id=pa.nulls(rows, pa.string()),

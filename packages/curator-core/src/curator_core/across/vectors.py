@@ -3,7 +3,7 @@
 BLAS chooses its order of sums by processor, number of threads and shape of the arrays, so the last bits of a product differ
 from machine to machine. Here a vector of length one is rounded to whole numbers, 12 bits of them: then each product and each
 partial sum of products is a whole number below 2²⁴, which float32 holds exactly, and BLAS computes it at full speed with the
-same bits everywhere. How far off such a product may be is known for each vector (`Whole.errors`). Whatever hangs on more
+same bits everywhere. How far off such a product may be is known (`Whole.error`). Whatever hangs on more
 digits is computed again from the vectors themselves, in float64 and in a fixed order (`cosines`).
 """
 
@@ -97,36 +97,31 @@ def cosines(one: Vectors, other: Vectors) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Vectors of length one times ``scale``, rounded to whole numbers; ``errors`` bounds the length of what was rounded off,
-    in units of the vector.
+    """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of what was rounded off, in
+    units of the vector.
 
     The cosine of two vectors lies within the sum of their errors, and their product, of the product of their whole numbers
     over ``scale`` squared.
     """
 
     numbers: Vectors
-    errors: NDArray[np.float64]
     scale: float
+    error: float
 
     @classmethod
     def of(cls, vectors: Vectors) -> Whole:
         """The whole numbers of vectors of length one."""
-        scale = scale_of(vectors.shape[1])
-        numbers = np.empty_like(vectors)
-        errors = np.empty(len(vectors))
-        for start in range(0, len(vectors), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            exact = vectors[part].astype(np.float64) * scale
-            numbers[part] = np.rint(exact)
-            rest = exact - numbers[part]
-            # A little more than it is: vectors are of length one to within 1e-6.
-            errors[part] = np.sqrt(row_sums(rest * rest)) / scale + 2e-6
-        return cls(numbers, errors, scale)
+        size = vectors.shape[1]
+        scale = scale_of(size)
+        numbers = vectors * np.float32(scale)
+        np.rint(numbers, out=numbers)
+        # Half in each place, a little more for what float32 rounds off before, and vectors are of length one to within 1e-6.
+        return cls(numbers, scale, float(0.501 * np.sqrt(size) / scale + 2e-6))
 
     def least(self, cosine: float, other: Whole) -> float:
         """No pair of vectors of these two with a cosine of ``cosine`` or more has a smaller product of whole numbers."""
-        mine, theirs = (float(whole.errors.max(initial=0.0)) for whole in (self, other))
-        return float(np.floor((cosine - mine - theirs - mine * theirs) * self.scale * self.scale))
+        wrong = self.error + other.error + self.error * other.error
+        return float(np.floor((cosine - wrong) * self.scale * other.scale))
 
 
 def scale_of(size: int) -> float:
@@ -146,4 +141,4 @@ def from_fixed_list(column: pa.ChunkedArray) -> Vectors:
     """What `fixed_list` has put into a column."""
     size = column.type.list_size
     chunks = [to_numpy(chunk.flatten()).reshape(-1, size) for chunk in column.chunks]
-    return np.concatenate(chunks) if chunks else np.zeros((0, size), np.float32)
+    return chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros((0, size), np.float32), *chunks])

@@ -29,8 +29,16 @@ from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
+from curator_core.workflows.clusters import Clusters
 from curator_core.workflows.dedup import Dedup
+from curator_core.workflows.ends import Ends
 from curator_core.workflows.estimate import Costs
+from curator_core.workflows.formats import reader_of, writer_of
+from curator_core.workflows.fractions import TopFraction
+
+# What is written between the steps of a workflow of workflows.
+_BETWEEN = "parquet"
+_CLUSTER, _DISTANCE = "cluster", "distance"
 
 
 @dataclass(kw_only=True)
@@ -112,9 +120,64 @@ class SemanticDedup(Dedup):
         settings = {
             "rule": RULE,
             "eps": self.eps,
+            "threshold": 1 - float(self.eps),
             "visits": self.visits,
             "order": self.order,
             "seed": self.seed,
             "clusters": self.clusters,
         }
         yield from self._after(work_dir, keys, decided, settings)
+
+
+@dataclass(kw_only=True)
+class SemDeDup(SemanticDedup):
+    """`SemanticDedup` as it was published (Abbas et al., 2023): within clusters only, and of two that are alike the one farther
+    from the centre stays.
+    """
+
+    visits: int = 0
+    order: Order = "hard"
+
+
+@dataclass(kw_only=True)
+class D4(Ends):
+    """Removes semantic duplicates, and then the most typical documents (Tirumala et al., 2023): ``SemDeDup`` with ``eps``, new
+    clusters of what stays, and of these the ``fraction`` that is farthest from its centre.
+
+    The output has the columns ``cluster`` and ``distance`` besides its own. What is read and written is said as in `Ends`.
+    """
+
+    column: str = "embedding"
+    eps: float = 0.05
+    fraction: float = 0.75
+    clusters: int | None = None
+    id_column: str | None = "id"
+
+    def __post_init__(self) -> None:
+        self.check_ends()
+        if self.path is None and self.writer is None:
+            raise UsageError("D4 writes what stays: give a path or a writer")
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        alike, clustered = (storage.join(work_dir, name) for name in ("without-duplicates", "clustered"))
+        how: dict[str, Any] = {"column": self.column, "clusters": self.clusters}
+        yield SemDeDup(
+            reader=self._reader(), writer=writer_of(alike, _BETWEEN), eps=self.eps, id_column=self.id_column, **how
+        )
+        owner = type(self).__name__
+        cluster = Clusters(
+            reader=reader_of(alike, _BETWEEN, owner),
+            writer=writer_of(clustered, _BETWEEN),
+            cluster_column=_CLUSTER,
+            distance_column=_DISTANCE,
+            **how,
+        )
+        yield Step(cluster, frees=[alike])
+        untypical = TopFraction(
+            reader=reader_of(clustered, _BETWEEN, owner),
+            writer=self._writer(),
+            column=_DISTANCE,
+            fraction=self.fraction,
+            id_column=self.id_column,
+        )
+        yield Step(untypical, frees=[clustered], counts=True)
