@@ -15,7 +15,7 @@ from curator_core import LocalExecutor
 from curator_core.errors import UsageError
 from curator_core.workflows.clusters import Clusters
 from curator_core.workflows.negatives import HardNegatives
-from curator_core.workflows.semantic import SemanticDedup
+from curator_core.workflows.semantic import SemanticDedup, SemDeDup
 
 EPS = 0.1
 
@@ -268,3 +268,21 @@ def test_sentence_transformers_reads_hard_negatives(tmp_path: Path) -> None:
     files = [str(path) for path in sorted((tmp_path / "out").glob("*.parquet"))]
     found = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert found.column_names == ["anchor", "positive", "negative_1", "negative_2"]
+
+
+def test_the_published_recipes_run_from_a_file(tmp_path: Path) -> None:
+    from curator_core.cli import run_command
+
+    made = vectors(300)
+    data = write(tmp_path / "in", embedded(made))
+    file = tmp_path / "d4.yaml"
+    file.write_text(
+        f"workflow: {{D4: {{paths: {data}, path: {tmp_path}/out, eps: 0.1, fraction: 0.5, clusters: 6}}}}\n"
+    )
+    assert run_command(["run", str(file), "--run-dir", str(tmp_path / "run"), "--workers", "0", "--quiet"]) == 0
+    alone = SemDeDup(paths=data, path=str(tmp_path / "alone"), eps=0.1, clusters=6)
+    counts = alone.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run2")).summary
+    stayed = 300 - counts.rows_dropped
+    rows = read(tmp_path / "out")
+    assert len(rows) == stayed // 2
+    assert {row["id"] for row in rows} <= {row["id"] for row in read(tmp_path / "alone")}
