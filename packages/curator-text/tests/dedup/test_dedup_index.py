@@ -234,7 +234,7 @@ def test_what_was_added_meanwhile_was_not_compared_and_is_refused(tmp_path: Path
             between.append(dedup(FuzzyDedup, tmp_path / "first", first, index=index))
 
     work = FuzzyDedup(paths=second, path=str(tmp_path / "second" / "out"), index=index)
-    with pytest.raises(RunRefused, match=r"has got run-.* since this run was compared with it"):
+    with pytest.raises(RunRefused, match=r"gained run-.* since this run was compared with it"):
         work.run(HERE, run_dir=str(tmp_path / "second" / "run"), progress=add_another)
     assert [run.documents for run in Index.read(index).runs] == [len(between[0])]
     work.run(HERE, run_dir=str(tmp_path / "second" / "run"), fresh=True)
