@@ -5,6 +5,7 @@ import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from curator_core.model.places import places_of
 from curator_core.model.task import FileGroupTask
 from curator_text import WordCountFilter
