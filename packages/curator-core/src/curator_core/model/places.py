@@ -47,7 +47,7 @@ class Places:
         return source, f"{self.unit} {place}" if self.unit else str(place)
 
 
-def place_rows(batch: DocumentBatch, places: Places) -> DocumentBatch:
+def place_rows[B: DocumentBatch](batch: B, places: Places) -> B:
     """The batch, which now says where its rows stood."""
     batch._derived[_PLACES] = places
     return batch
