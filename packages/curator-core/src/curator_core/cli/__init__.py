@@ -24,6 +24,9 @@ _COMMANDS = {
     "retry": "run",
     "verify": "runs",
     "dedup": "dedup",
+    "runs": "listing",
+    "head": "data",
+    "show": "data",
 }
 
 
