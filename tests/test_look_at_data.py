@@ -250,3 +250,110 @@ def test_every_row_with_an_id_can_be_shown(tmp_path, curate):
     assert len(answer(curate("show", tmp_path / "a.jsonl", "a", "--json"))["rows"]) == 1
     found = answer(curate("show", tmp_path / "a.jsonl", "a", "--every", "--json"))["rows"]
     assert [row["position"] for row in found] == ["line 1", "line 3"]
+
+
+# inspect -------------------------------------------------------------------------------------------------------------
+
+
+def inspected(curate: Any, *arguments: object) -> Any:
+    found = answer(curate("inspect", *arguments, "--json"))
+    return found | {"columns": {column["name"]: column for column in found["columns"]}}
+
+
+def test_inspect_counts_every_row_exactly(tmp_path, curate):
+    rows = [
+        {
+            "id": f"r{n}",
+            "text": "wörd " * (n % 7),
+            "lang": "de" if n % 3 else None,
+            "score": n / 8,
+            "tags": ["x"] * (n % 4),
+        }
+        for n in range(2000)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows[:1200]), tmp_path / "a.parquet", row_group_size=100)
+    pq.write_table(pa.Table.from_pylist(rows[1200:]), tmp_path / "b.parquet")
+    found = inspected(curate, tmp_path)
+    assert found["read"] == {"rows": 2000, "sources": 2, "of_sources": 2, "all": True}
+    columns = found["columns"]
+    assert columns["lang"]["nulls"] == sum(row["lang"] is None for row in rows)
+    assert columns["lang"]["values"] == {"distinct": 1, "top": [{"value": "de", "rows": columns["lang"]["rows"] - 667}]}
+    assert (columns["score"]["min"], columns["score"]["max"]) == (0.0, 1999 / 8)
+    assert columns["score"]["mean"] == pytest.approx(sum(row["score"] for row in rows) / 2000)
+    assert "values" not in columns["id"]  # more different ones than are counted
+    lengths = [len(row["text"]) for row in rows]
+    assert columns["text"]["empty"] == lengths.count(0)
+    assert columns["text"]["length"]["total"] == sum(lengths)
+    for entry in columns["text"]["length"]["histogram"]:
+        assert entry["rows"] == sum(entry["from"] <= length <= entry["to"] for length in lengths)
+    assert sum(entry["rows"] for entry in columns["text"]["length"]["histogram"]) == 2000
+    tokens = found["text"]["tokens"]
+    assert tokens["counted_by"] == "estimated: bytes / 4"
+    assert tokens["total"] == sum(-(-len(row["text"].encode()) // 4) for row in rows)
+    assert columns["tags"]["length"]["of"] == "items"
+    assert found == inspected(curate, tmp_path, "--all")
+
+
+def test_inspect_of_some_rows_says_so_and_takes_them_from_all_over_the_data(tmp_path, curate):
+    for number in range(10):
+        rows = [{"id": f"{number}-{row}", "text": "x"} for row in range(50)]
+        (tmp_path / f"part-{number}.jsonl").write_text(lines_of(*rows))
+    found = inspected(curate, tmp_path, "--rows", 20, "--samples", 20)
+    assert found["read"] == {"rows": 20, "sources": 10, "of_sources": 10, "all": False}
+    assert {row["columns"]["id"] for row in found["rows"]} == {f"{part}-{row}" for part in range(10) for row in (0, 1)}
+    out = curate("inspect", tmp_path, "--rows", 20)
+    assert "looked at 20 rows, the first of 10 of 10 sources" in out
+    assert "--all looks at every row" in out
+    assert "give one of the two" in curate("inspect", tmp_path, "--rows", 20, "--all", code=BAD_USAGE)
+
+
+def test_inspect_guesses_languages_of_texts_from_all_over_the_data(tmp_path, curate):
+    english = "The house stands behind the old trees, and nobody has lived in it for many years."
+    german = "Das Haus steht hinter den alten Bäumen, und seit vielen Jahren hat niemand darin gewohnt."
+    (tmp_path / "a.jsonl").write_text(lines_of(*[{"text": english}] * 1500))
+    (tmp_path / "b.jsonl").write_text(lines_of(*[{"text": german}] * 1500))
+    languages = inspected(curate, tmp_path)["languages"]
+    assert set(languages) == {"en", "de"}
+    assert sum(languages.values()) == 1000
+    assert 400 < languages["de"] < 600
+
+
+def test_inspect_says_why_no_language_was_guessed(tmp_path, curate, monkeypatch):
+    (tmp_path / "a.csv").write_text("id,text\na,one\n")
+    known = registry.entries
+    monkeypatch.setattr(
+        registry, "entries", lambda group: {k: v for k, v in known(group).items() if k != "LanguageFilter"}
+    )
+    out = curate("inspect", tmp_path / "a.csv")
+    assert 'languages: not guessed, it needs pip install "curator-text[language]"' in out
+
+
+def test_inspect_counts_the_tokens_of_a_tokenizer(tmp_path, curate):
+    tokenizers = pytest.importorskip("tokenizers")
+    model = tokenizers.models.WordLevel({"a": 0, "?": 1}, unk_token="?")
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "a.jsonl").write_text(lines_of({"text": "a b a"}, {"text": "a"}))
+    tokens = inspected(curate, tmp_path / "a.jsonl", "--tokenizer", tmp_path / "tokenizer.json")["text"]["tokens"]
+    assert (tokens["total"], tokens["min"], tokens["max"]) == (4, 1, 3)
+    assert tokens["counted_by"] == str(tmp_path / "tokenizer.json")
+
+
+def test_inspect_takes_columns_whose_types_differ_and_text_that_is_hostile(tmp_path, curate):
+    (tmp_path / "a.jsonl").write_text(lines_of({"a": 1, "b\x1b": "\x1b[2J"}, {"a": "x", "b\x1b": None}) + "broken\n")
+    (tmp_path / "b.jsonl").write_text(lines_of({"a": [1]}))
+    out = curate("inspect", tmp_path, "--html", tmp_path / "page.html")
+    assert "\x1b" not in out
+    assert "broken JSON 1" in out
+    assert "\x1b" not in (tmp_path / "page.html").read_text()
+    found = inspected(curate, tmp_path)
+    assert found["columns"]["b\x1b"]["nulls"] == 1
+    assert found["rejected"] == {"broken JSON": 1}
+    assert "no column 'c'" in curate("inspect", tmp_path, "--text", "c", code=BAD_USAGE)
+
+
+def test_inspect_of_nothing_says_that_there_are_no_rows(tmp_path, curate):
+    (tmp_path / "a.jsonl").write_text("")
+    assert "there are no rows" in curate("inspect", tmp_path / "a.jsonl")
+    assert inspected(curate, tmp_path / "a.jsonl")["read"]["rows"] == 0

@@ -27,6 +27,7 @@ _COMMANDS = {
     "runs": "listing",
     "head": "data",
     "show": "data",
+    "inspect": "data",
 }
 
 

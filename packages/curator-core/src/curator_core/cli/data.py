@@ -14,13 +14,16 @@ from curator_core.cli import DONE, FAILED
 from curator_core.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from curator_core.data.rows import Rows
     from curator_core.model.recorder import Reject
 
 _COLUMN_WIDTH = 24
 _THUMBNAIL_SIDE = 160
+# Up to how many bytes of files `inspect` looks at every row, and how many rows it looks at beyond.
+_ALL_BYTES = 64_000_000
+_SOME_ROWS = 10_000
 
 
 def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -200,6 +203,85 @@ def _refuse_missing(data: str) -> None:
     raise UsageError(f"there is no {path!r}{nearest(storage.file_name(path), beside)}")
 
 
+@click.command("inspect", short_help="Show what the columns of data hold.")
+@click.argument("data")
+@click.option("-n", "--rows", "wanted", type=click.IntRange(min=1), help="Look at about that many rows.")
+@click.option("--all", "everything", is_flag=True, help="Look at every row.")
+@click.option("--text", "text_column", metavar="NAME", help="The column with the text; left out: the likely one.")
+@click.option("--tokenizer", metavar="NAME", help="Count tokens with it: a tokenizer.json, or a name on the hub.")
+@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show; left out: 3, on a page 24.")
+@click.option("--html", metavar="FILE", help="Write it as a page too; images as thumbnails.")
+@_reading
+def inspect_command(
+    data: str,
+    wanted: int | None,
+    everything: bool,
+    text_column: str | None,
+    tokenizer: str | None,
+    samples: int | None,
+    html: str | None,
+    reader: str | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show the schema of DATA, counts, shares of nulls, values, lengths and tokens of the text, languages, and samples.
+
+    Up to 64 MB of files are looked at wholly; of more, 10,000 rows of files that lie evenly in the data, and the answer says
+    so. Tokens are estimated from bytes unless there is a --tokenizer. Languages are guessed where curator-text is installed
+    with its model.
+    """
+    from curator_core.data.profile import make_profile, profile_lines
+    from curator_core.data.rows import open_rows, with_thumbnails  # these import pyarrow
+
+    if everything and wanted is not None:
+        raise UsageError("--all looks at every row, and --rows at some: give one of the two")
+    rows = open_rows(data, reader=reader, settings=settings)
+    if html is not None:
+        with_thumbnails(rows, _THUMBNAIL_SIDE)
+    if wanted is None and not everything and rows.found.bytes > _ALL_BYTES:
+        wanted = _SOME_ROWS
+    if samples is None:
+        samples = 3 if html is None else 24
+    found = make_profile(rows, wanted, samples=samples, text_column=text_column, tokenizer=tokenizer)
+    found.columns.pop("thumbnail" if html is not None else "", None)
+    lines = profile_lines(found, _width())
+    if html is not None:
+        _write_page(html, f"What {data} holds", found.samples, [_heading(data, rows)], "\n".join(lines))
+        for row in found.samples:
+            row["columns"].pop("thumbnail", None)
+    if as_json:
+        text = found.columns.get(found.text_column or "")
+        content = {
+            **_facts(data, rows),
+            "read": {
+                "rows": found.rows,
+                "sources": found.sources,
+                "of_sources": found.all_sources,
+                "all": found.complete,
+            },
+            "columns": [column.as_dict() for column in found.columns.values()],
+            "text": None
+            if text is None
+            else {"column": text.name, "tokens": {"counted_by": found.counted_by, **found.tokens.as_dict()}},
+            "languages": found.languages or None,
+            "no_language": found.no_language,
+            "rows": found.samples,
+        }
+        click.echo(_json(content))
+        return
+    click.echo(_heading(data, rows))
+    for line in lines:
+        click.echo(line)
+    _echo_rejects(rows, "among them")
+    if found.samples:
+        click.echo(f"\n{formatting.count(len(found.samples), 'row')} of them:")
+    for row in found.samples:
+        click.echo("")
+        _echo_row(row)
+    if html is not None:
+        click.echo(f"\npage: {formatting.printable(html)}")
+
+
 # What they print ------------------------------------------------------------------------------------------------------
 
 
@@ -357,8 +439,8 @@ def _json(content: dict[str, Any]) -> str:
     return json.dumps(json_value(content), indent=1, ensure_ascii=False)
 
 
-def _write_page(path: str, title: str, rows: list[dict[str, Any]]) -> None:
+def _write_page(path: str, title: str, rows: list[dict[str, Any]], facts: Sequence[str] = (), text: str = "") -> None:
     from curator_core import storage
     from curator_core.data.page import rows_page
 
-    storage.write_bytes_atomic(path, rows_page(title, rows).encode("utf-8", "surrogatepass"))
+    storage.write_bytes_atomic(path, rows_page(title, rows, facts, text).encode("utf-8", "surrogatepass"))

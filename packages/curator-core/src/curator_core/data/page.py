@@ -15,11 +15,12 @@ THUMBNAIL = "thumbnail"
 _MOST_CHARACTERS = 2000
 
 
-def rows_page(title: str, rows: Sequence[Mapping[str, Any]], facts: Sequence[str] = ()) -> str:
-    """A page of rows, each a mapping of ``source``, ``position`` and ``columns``."""
+def rows_page(title: str, rows: Sequence[Mapping[str, Any]], facts: Sequence[str] = (), text: str = "") -> str:
+    """A page of rows, each a mapping of ``source``, ``position`` and ``columns``; ``facts`` and ``text`` stand above them."""
     pictures = any(row["columns"].get(THUMBNAIL) for row in rows)
     shown = "".join(map(_card if pictures else _article, rows)) or "<p>There are no rows.</p>"
-    said = "".join(f"<p>{escape(_clean(text))}</p>" for text in facts)
+    said = "".join(f"<p>{escape(_clean(fact))}</p>" for fact in facts)
+    above = f"<pre>{escape(_clean(text))}</pre>" if text else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -32,6 +33,7 @@ def rows_page(title: str, rows: Sequence[Mapping[str, Any]], facts: Sequence[str
 </head>
 <body>
 <header><h1>{escape(_clean(title))}</h1>{said}</header>
+{above}
 <main class="{"pictures" if pictures else "texts"}">
 {shown}
 </main>
@@ -92,6 +94,8 @@ body{margin:0 auto;max-width:1080px;padding:24px 16px 48px;background:var(--pape
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 h1{font-size:22px;margin:0;overflow-wrap:anywhere}
 header p{margin:4px 0 0;color:var(--soft)}
+pre{background:var(--wash);border:1px solid var(--line);border-radius:8px;padding:12px 14px;overflow-x:auto;
+font:13px/1.5 ui-monospace,"SF Mono",Menlo,Consolas,monospace}
 h2{font:600 14px/1.5 ui-monospace,Menlo,Consolas,monospace;margin:0 0 6px;overflow-wrap:anywhere}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(168px,1fr));gap:12px;margin-top:20px}
 figure{margin:0;background:var(--wash);border:1px solid var(--line);border-radius:10px;padding:10px;min-width:0}
