@@ -25,6 +25,7 @@ _COMMANDS = {
     "verify": "runs",
     "dedup": "dedup",
     "runs": "listing",
+    "diff": "diff",
     "head": "data",
     "show": "data",
     "inspect": "data",
