@@ -110,7 +110,7 @@ def _by(shared: Sequence[str], columns: Sequence[Mapping[str, Any]], id_column: 
     name = next((name for name in ID_COLUMNS if name in shared), None)
     if name is not None:
         return Sides(name, True)
-    tables = next(iter({**columns[1], **columns[0]}.values()), [])
+    tables: list[pa.Table] = next(iter({**columns[1], **columns[0]}.values()), [])
     text = likely_text([table.select(shared) for table in tables])
     if text is None and (columns[0] or columns[1]):
         raise UsageError(
