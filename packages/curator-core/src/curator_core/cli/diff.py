@@ -21,8 +21,8 @@ _SHOWN_SOURCES = 10
 
 
 @click.command("diff", short_help="Compare two runs.")
-@click.argument("run_a")
-@click.argument("run_b")
+@click.argument("run_a", type=click.Path())
+@click.argument("run_b", type=click.Path())
 @click.option("--no-rows", is_flag=True, help="Do not read the outputs: compare configuration and counts alone.")
 @click.option(
     "--id-column", metavar="NAME", help="The column with the ids; left out: id, key and the like, or the text."

@@ -66,7 +66,7 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
 
 
 @click.command("retry", short_help="Run again what was set aside.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--allow-changed", is_flag=True, help="Although the stages have changed since, as after a fix.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one.")
 @click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises again.")

@@ -13,7 +13,7 @@ from curator_core.formatting import beginning, count, is_binary
 
 
 @click.command("report", short_help="Show and rewrite the report of a run.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON.")
 def report_command(run_dir: str, as_json: bool) -> None:
     """Show the summary of the run in RUN_DIR and write its report.html again."""
@@ -51,7 +51,7 @@ def report_command(run_dir: str, as_json: bool) -> None:
 
 
 @click.command("rejects", short_help="Show what a run has set aside, and why.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--examples", type=click.IntRange(min=0), default=3, show_default=True, help="Examples of each reason.")
 @click.option("--stage", help="Only those of this stage.")
 @click.option("--reason", help="Only those with this reason.")
@@ -85,7 +85,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
 
 
 @click.command("verify", short_help="Compare the files of a run with their checksums.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 def verify_command(run_dir: str) -> int:
     """Recompute size and checksum of every file that the run in RUN_DIR wrote; exit code 1 if one differs."""
     from curator_core.running.verify import files_of, verify  # imports pyarrow
