@@ -10,8 +10,13 @@ starts more, and works.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+# What Ray calls the two agents of a node.
+_AGENTS = ("dashboard_agent", "runtime_env_agent")
 
 
 @contextlib.contextmanager
@@ -35,9 +40,10 @@ def minimal_ray(minimal: bool) -> Iterator[None]:
     if not minimal:
         yield
         return
-    from ray._private import node, utils
+    from ray._private import node, services, utils
 
     with replaced(
+        (services, "_build_python_executable_command_memory_profileable", _agent_command),
         (node.Node, "start_monitor", _nothing),  # the node autoscaler
         (node.Node, "start_log_monitor", _nothing),  # copies the logs of workers to the driver
         (node.Node, "start_api_server", _nothing),  # without a dashboard it sends usage statistics only
@@ -59,6 +65,13 @@ class NullActor:
 
 
 NULL_ACTOR = NullActor()
+
+
+def _agent_command(component: str, *_: Any, **__: Any) -> list[str]:
+    """The start of the command that runs one of Ray's Python processes; a node's two agents get a stand-in."""
+    if component in _AGENTS:
+        return [sys.executable, "-I", "-S", str(Path(__file__).with_name("node_agent.py"))]
+    return [sys.executable, "-u"]
 
 
 def _nothing(*_: Any, **__: Any) -> None:
