@@ -2,8 +2,8 @@
 a run wants them most.
 
 On two CPUs the start of Ray and its workers is nothing but Python processes that import modules, so each one left out
-counts. What is left out here serves the dashboard, the node autoscaler, usage statistics, and the copying of logs to the
-driver's terminal. It is done by Ray's own names, in this process and while Ray starts: a version that has other names
+counts. What is left out here serves the dashboard, the node autoscaler, usage statistics, the copying of logs to the
+driver's terminal, and environments that no stage has asked for yet. It is done by Ray's own names, in this process and while Ray starts: a version that has other names
 starts more, and works.
 """
 
@@ -36,7 +36,7 @@ def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def minimal_ray(minimal: bool) -> Iterator[None]:
-    """Ray started inside has a control store, a raylet and its two helpers, and nothing else until there is work."""
+    """Ray started inside has a control store, a raylet and stand-ins for its two helpers, and nothing else until there is work."""
     if not minimal:
         yield
         return
