@@ -24,6 +24,11 @@ _COMMANDS = {
     "retry": "run",
     "verify": "runs",
     "dedup": "dedup",
+    "runs": "listing",
+    "diff": "diff",
+    "head": "data",
+    "show": "data",
+    "inspect": "data",
 }
 
 

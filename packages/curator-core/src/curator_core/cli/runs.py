@@ -17,10 +17,11 @@ from curator_core.formatting import beginning, count, is_binary
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON.")
 def report_command(run_dir: str, as_json: bool) -> None:
     """Show the summary of the run in RUN_DIR and write its report.html again."""
-    from curator_core.cli.summary import summary_text  # these import pyarrow
+    from curator_core.cli.summary import so_far_text, summary_text  # these import pyarrow
     from curator_core.running.directory import RunDirectory
     from curator_core.running.log import write_log
     from curator_core.running.report import write_report
+    from curator_core.running.so_far import so_far
     from curator_core.running.steps import pipelines_in
 
     path = write_report(run_dir)
@@ -31,15 +32,21 @@ def report_command(run_dir: str, as_json: bool) -> None:
             write_log(place)
     write_log(run_dir, steps)  # a run that was killed has put none together
     record = RunDirectory(run_dir).read_json("run.json")
+    ended = "summary" in record
+    places = {name: place for name, place in (steps or {"": run_dir}).items() if RunDirectory(place).exists()}
+    if not ended:
+        record["so_far"] = {step: so_far(place).as_dict() for step, place in places.items()}
     if as_json:
         click.echo(json.dumps(record, indent=1))
         return
-    if "summary" in record:
+    if ended:
         click.echo(summary_text(record["summary"]))
         if record["state"] == "failed":
             click.echo("what is complete is kept: continue with --resume")
     else:
-        click.echo(f"the run has not finished: its state is {record['state']!r}; continue with --resume")
+        for step, found in record["so_far"].items():
+            click.echo(f"step {step}" if step else "", nl=bool(step))
+            click.echo(so_far_text(found))
     click.echo(f"report: {path}")
 
 
