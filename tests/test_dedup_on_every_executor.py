@@ -103,6 +103,7 @@ def expected_by_vectors(vectors: str, tmp_path_factory: pytest.TempPathFactory) 
     return written_by_vectors(LocalExecutor(workers=0), vectors, tmp_path_factory.mktemp("one-by-vectors"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_by_vectors_ends_the_same(
     vectors: str, expected_by_vectors: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_killed_run_by_vectors_ends_the_same(
     assert written_by_vectors(LocalExecutor(workers=2), vectors, tmp_path, resume=True) == expected_by_vectors
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_the_same(data: str, expected: dict[str, bytes], tmp_path: Path) -> None:
     """On Ray Data and Xenna this is a matter of the run, which is the same code; their workers have tests of their own."""
     code = (

@@ -17,6 +17,7 @@ from curator_core.workflows.clusters import Clusters
 from curator_core.workflows.negatives import HardNegatives
 from curator_core.workflows.semantic import SemanticDedup, SemDeDup
 
+pytestmark = pytest.mark.slow
 EPS = 0.1
 
 

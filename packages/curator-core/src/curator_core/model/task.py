@@ -221,6 +221,8 @@ class DocumentBatch(Task[Any]):
             raise UsageError(f"append_column({name!r}): {len(values)} values for {len(table)} rows")
         if name in table.column_names:
             twin = self.with_data(table.set_column(table.column_names.index(name), name, values))
+            # What is about the rows alone stays true when a column is replaced.
+            twin._derived = {k: value for k, value in self._derived.items() if getattr(value, "of_rows", False)}
             return twin
         twin = self.with_data(table.append_column(name, values))
         twin._derived = dict(self._derived)

@@ -280,6 +280,22 @@ def line_ends(buffer: bytes | bytearray, size: int) -> np.ndarray[Any, Any]:
     return np.concatenate(found)
 
 
+def line_start(file: BinaryIO, number: int) -> int | None:
+    """Where line ``number`` (the first is 1) begins; None where there are not so many."""
+    passed = 1
+    offset = 0
+    while passed < number:
+        chunk = file.read(_CHUNK)
+        if not chunk:
+            return None
+        count = chunk.count(b"\n")
+        if passed + count < number:
+            passed, offset = passed + count, offset + len(chunk)
+            continue
+        return offset + int(line_ends(bytearray(chunk), len(chunk))[number - passed - 1]) + 1
+    return 0
+
+
 def line_blocks(
     file: BinaryIO,
     *,

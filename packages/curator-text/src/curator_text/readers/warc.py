@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from curator_core.errors import UsageError
+from curator_core.model.places import Places, place_rows
 from curator_core.model.stage import FanOut
 from curator_core.model.task import DocumentBatch, FileGroupTask
 from curator_core.stages.partitioned_reader import PartitionedReader
@@ -66,16 +67,18 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
         given = False
         for path in task.data:
             rows: list[tuple[Any, ...]] = []
+            places: list[int] = []
             held = 0
             with open_input(path) as raw:
-                for row in self._rows(raw, path):
+                for place, row in self._rows(raw, path):
                     rows.append(row)
+                    places.append(place)
                     held += len(row[-1]) + 200
                     if held >= self._batch_bytes:
-                        yield self._batch(rows, path, task)
-                        rows, held, given = [], 0, True
+                        yield place_rows(self._batch(rows, path, task), Places(path, "byte", places))
+                        rows, places, held, given = [], [], 0, True
             if rows:
-                yield self._batch(rows, path, task)
+                yield place_rows(self._batch(rows, path, task), Places(path, "byte", places))
                 given = True
         # Files without such records still give the columns, so that what is written from them has a schema.
         if not given and task.data:
@@ -87,7 +90,8 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
         table = with_path(pa.table(arrays, schema=_SCHEMA), self.path_column, path)
         return DocumentBatch(data=table, dataset_name=task.dataset_name)
 
-    def _rows(self, raw: BinaryIO, path: str) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, raw: BinaryIO, path: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """The records that are wanted, each with the byte where it begins."""
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
         wanted = sum(int(getattr(WarcRecordType, kind)) for kind in self.record_types)
@@ -113,7 +117,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
                         raise _CutShort from error
                     passed = row is None
                     if row is not None:
-                        yield row
+                        yield found, row
                 if found < 0 and begin:  # what looked like a record behind the damage was none
                     raise _CutShort
                 if not passed or _is_whole(raw, found):
