@@ -72,6 +72,7 @@ def written(executor: BaseExecutor, data: str, place: Path, *, resume: bool = Fa
     }
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_the_same(data: str, expected: dict[str, bytes], tmp_path: Path) -> None:
     """On Ray Data and Xenna this is a matter of the run, which is the same code; their workers have tests of their own."""
     code = (

@@ -13,6 +13,7 @@ import pytest
 import stages_for_tests as s
 
 from curator_backends.cluster import Cluster, Node
+from curator_backends.links import WorkerLink
 from curator_backends.ray_data import RayDataExecutor
 from curator_backends.ray_data.operators import SPLITTING_TASKS, add_group, split_blocks
 from curator_backends.ray_data.placement import place
@@ -54,7 +55,7 @@ def test_the_plan_of_a_pipeline_reads_like_the_pipeline() -> None:
     dataset = dataset_of(s.tasks(2))
     placements, _ = place(plan.segments[0].groups, Cluster((Node("n", True, 4, 2, 16.0),), True, "a local Ray"))
     for index, group in enumerate(plan.segments[0].groups):
-        dataset = add_group(dataset, Job("", index, group, RunContext()), placements[index])
+        dataset = add_group(dataset, Job("", index, group, RunContext()), placements[index], WorkerLink(""))
     assert operators(dataset) == [
         "Input",
         "MapBatches(Plain+RowsTask)->StreamingRepartition[num_rows_per_block=1,strict=False]",
@@ -88,7 +89,7 @@ def test_a_long_listing_goes_through_lazily_and_whole() -> None:
 
 
 def test_the_task_that_asks_for_sources_splits_them_too() -> None:
-    dataset = split_blocks(source_dataset(None, {}), 64)
+    dataset = split_blocks(source_dataset(WorkerLink(""), {}), 64)
     assert operators(dataset) == [
         "Input",
         "MapBatches(Sources)->StreamingRepartition[num_rows_per_block=64,strict=False]",
@@ -144,7 +145,7 @@ def test_a_run_that_is_queued_behind_another_job_is_not_stalled(caplog: pytest.L
 
         other = threading.Thread(target=leave)
         other.start()
-        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=15.0), initial_tasks=s.tasks(2))
+        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=8.0), initial_tasks=s.tasks(2))
         other.join()
     assert len(result) == 2
 

@@ -94,7 +94,7 @@ def outcome(executor, types):
     return [(film.title, film.data) for film in films]
 
 
-with connect(RayOptions(num_cpus=2), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True):
+with connect(RayOptions(num_cpus=2), extra_environment=CLUSTER_ENVIRONMENT, dashboard=lambda: True):
     for types in TYPES:
         expected = outcome(LocalExecutor(workers=0), types)
         assert expected[3] == ("m", [3, 4]), expected

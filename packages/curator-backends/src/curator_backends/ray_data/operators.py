@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from curator_backends.links import Link
 from curator_backends.ray_data.placement import Placement
 from curator_backends.ray_data.workers import group_actor, group_task
 from curator_backends.worker import Job
@@ -15,14 +16,14 @@ _turns = itertools.count()
 SPLITTING_TASKS = 4
 
 
-def add_group(dataset: Any, job: Job, placement: Placement, coordinator: Any = None) -> Any:
+def add_group(dataset: Any, job: Job, placement: Placement, link: Link) -> Any:
     """The dataset of encoded tasks with a group applied; after a fan-out each task is a block, so that workers share them."""
     if placement.max_calls is not None:
         # A call of a worker is a block: as many tasks to a block as one call takes.
         dataset = split_blocks(dataset, placement.batch_size or 1)
     make = group_actor if placement.mode == "actor" else group_task
     options = {"batch_size": placement.batch_size, "batch_format": "pyarrow", **operator_options(placement)}
-    dataset = dataset.map_batches(make(job, coordinator), zero_copy_batch=True, **options)
+    dataset = dataset.map_batches(make(job, link), zero_copy_batch=True, **options)
     return split_blocks(dataset, 1) if job.group.is_fanout else dataset
 
 

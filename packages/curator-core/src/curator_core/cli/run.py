@@ -66,7 +66,7 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
 
 
 @click.command("retry", short_help="Run again what was set aside.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--allow-changed", is_flag=True, help="Although the stages have changed since, as after a fix.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one.")
 @click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises again.")
@@ -194,6 +194,8 @@ def _carry_out(
     return result.summary.as_dict(), result.run_dir or run_dir
 
 
+# A run that takes less has not waited long for its processes.
+_SLOW_SECONDS = 2.0
 _LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
 _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
 # What a retry of the run takes over.
@@ -202,6 +204,7 @@ _KEPT = ("executor", "workers", *_LIMITS)
 
 def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     from curator_core.cli.summary import summary_text  # see _run
+    from curator_core.model.bytecode import bytecode_hint
     from curator_core.running.directory import RunDirectory
     from curator_core.running.steps import counting_folder
 
@@ -210,6 +213,8 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
         click.echo(json.dumps({**summary, "run_dir": place}, indent=1))
         return code
     click.echo(summary_text(summary))
+    if summary["seconds"] >= _SLOW_SECONDS and (hint := bytecode_hint()):
+        click.echo(f"slow start: {hint}")
     click.echo(f"report: {place}/report.html")
     # A writer may have written no file, where no row was left; it stands in the record all the same.
     if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):

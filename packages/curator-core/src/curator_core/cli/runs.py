@@ -13,14 +13,15 @@ from curator_core.formatting import beginning, count, is_binary
 
 
 @click.command("report", short_help="Show and rewrite the report of a run.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON.")
 def report_command(run_dir: str, as_json: bool) -> None:
     """Show the summary of the run in RUN_DIR and write its report.html again."""
-    from curator_core.cli.summary import summary_text  # these import pyarrow
+    from curator_core.cli.summary import so_far_text, summary_text  # these import pyarrow
     from curator_core.running.directory import RunDirectory
     from curator_core.running.log import write_log
     from curator_core.running.report import write_report
+    from curator_core.running.so_far import so_far
     from curator_core.running.steps import pipelines_in
 
     path = write_report(run_dir)
@@ -31,20 +32,26 @@ def report_command(run_dir: str, as_json: bool) -> None:
             write_log(place)
     write_log(run_dir, steps)  # a run that was killed has put none together
     record = RunDirectory(run_dir).read_json("run.json")
+    ended = "summary" in record
+    places = {name: place for name, place in (steps or {"": run_dir}).items() if RunDirectory(place).exists()}
+    if not ended:
+        record["so_far"] = {step: so_far(place).as_dict() for step, place in places.items()}
     if as_json:
         click.echo(json.dumps(record, indent=1))
         return
-    if "summary" in record:
+    if ended:
         click.echo(summary_text(record["summary"]))
         if record["state"] == "failed":
             click.echo("what is complete is kept: continue with --resume")
     else:
-        click.echo(f"the run has not finished: its state is {record['state']!r}; continue with --resume")
+        for step, found in record["so_far"].items():
+            click.echo(f"step {step}" if step else "", nl=bool(step))
+            click.echo(so_far_text(found))
     click.echo(f"report: {path}")
 
 
 @click.command("rejects", short_help="Show what a run has set aside, and why.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--examples", type=click.IntRange(min=0), default=3, show_default=True, help="Examples of each reason.")
 @click.option("--stage", help="Only those of this stage.")
 @click.option("--reason", help="Only those with this reason.")
@@ -78,7 +85,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
 
 
 @click.command("verify", short_help="Compare the files of a run with their checksums.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 def verify_command(run_dir: str) -> int:
     """Recompute size and checksum of every file that the run in RUN_DIR wrote; exit code 1 if one differs."""
     from curator_core.running.verify import files_of, verify  # imports pyarrow

@@ -1,6 +1,6 @@
 """What an executor must do: run one segment of a plan, and nothing else.
 
-Core calls an executor in this order: `open` once, `machine` once, `run_segment` for each segment, `close` always. In a
+Core calls an executor in this order: `expect` and `open` once, `machine` once, `run_segment` for each segment, `close` always. In a
 worker the executor gives tasks to a `GroupRunner`, which does the rest (see `curator_core.worker.adapter`).
 """
 
@@ -77,6 +77,9 @@ class BaseExecutor(ABC):
     def machine(self) -> Machine:
         """What the plan is to fit on."""
         return this_machine()
+
+    def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:  # noqa: B027 - optional likewise
+        """The stages that `open` is for: what their workers need can be loaded while the executor opens."""
 
     def open(self) -> None:  # noqa: B027 - optional: an executor may have nothing to open
         """Connect or start whatever the executor needs; called before planning."""

@@ -15,6 +15,7 @@ from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.locks import owner_at_work
 from curator_core.running.result import RunSummary, StepSummary
+from curator_core.running.so_far import so_far
 
 # What a run has first, and what it has in any case once it has begun.
 _RECORD = "run.json"
@@ -81,7 +82,12 @@ def read_run(run_dir: str) -> ListedRun:
         run.name, run.seconds = summary.name, summary.seconds
         run.sources, run.rows_in, run.rows_out = summary.sources, summary.rows_in, summary.rows_out
         run.steps = [_step(step, run_dir) for step in summary.steps]
-    elif record.get("kind") == WORKFLOW:
+    elif record.get("kind") != WORKFLOW:
+        reached = so_far(run_dir)
+        run.sources = reached.listed
+        run.rows_in = max((stage.rows_in for stage in reached.stages), default=0)
+        run.rows_out = reached.stages[-1].rows_out if reached.stages else 0
+    else:
         begun = [storage.join(run_dir, step["folder"]) for step in record.get("steps") or () if step["folder"]]
         run.steps = [read_run(place) for place in begun if storage.exists(storage.join(place, _PLAN))]
     return run

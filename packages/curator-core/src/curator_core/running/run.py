@@ -98,6 +98,8 @@ def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResul
     try:
         # An executor may take ten seconds to open: what needs no plan is refused before.
         earlier = attempts.look(directory, order.options)
+        if not order.opened:
+            order.executor.expect(order.stages)
         with contextlib.nullcontext() if order.opened else opened(order.executor):
             run = _prepared(order, directory, earlier, started)
             first_tasks = run.sources.listed()
