@@ -40,7 +40,7 @@ from curator_core.model.parameters import (
     same_value,
     values_of,
 )
-from curator_core.model.recorder import CallRecorder, Recorder, Reject
+from curator_core.model.recorder import CallRecorder, Judged, Recorder, Reject
 from curator_core.model.resources import Resources
 from curator_core.model.task import DocumentBatch, EmptyTask, FileRecord, Task
 
@@ -267,11 +267,21 @@ class ProcessingStage(ABC, Generic[X, Y]):
         finally:
             call.current = before
 
-    def record_dropped(self, reason: str, rows: int = 1, *, task: Task[Any] | None = None) -> None:
-        """``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``."""
+    def record_dropped(self, reason: str, rows: int = 1, *, which: Any = None, task: Task[Any] | None = None) -> None:
+        """``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``.
+
+        ``which``: their places in the table that the stage was given, as numbers from 0, so that the rows can be shown and
+        written down. A stage that does not say which has its dropped rows counted, and no more.
+        """
         if rows:
-            dropped = self._recorder_of(task, "record_dropped").dropped
-            dropped[reason] = dropped.get(reason, 0) + rows
+            recorder = self._recorder_of(task, "record_dropped")
+            recorder.dropped[reason] = recorder.dropped.get(reason, 0) + rows
+            if which is not None:
+                recorder.which.setdefault(reason, []).append(which)
+
+    def record_judged(self, judged: Judged, *, task: Task[Any] | None = None) -> None:
+        """For filters: the score of every row, which stay, and why the others leave; what a run shows of them is made of it."""
+        self._recorder_of(task, "record_judged").judged = judged
 
     def record_rejected(
         self,
