@@ -47,7 +47,7 @@ class Places:
             rows = rows[mask.to_numpy(zero_copy_only=False)]
         chosen = rows.tolist()
         sources = self.sources if isinstance(self.sources, str) else [self.sources[row] for row in chosen]
-        return Places(sources, self.unit, [self.found[row] for row in chosen])
+        return Places(sources, self.unit, [self.found[row] for row in chosen])  # type: ignore[arg-type]
 
     def __reduce__(self) -> tuple[type[Places], tuple[object, ...]]:
         plain = self.resolved()
