@@ -102,7 +102,7 @@ def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True)
         table = pa.ipc.open_stream(body).read_all()
         places = header.pop("places", None)
         task = kind(data=table, _stage_perf=perf, _pending=pending, _outputs=outputs, **header)
-        if places is not None:
+        if places is not None and isinstance(task, DocumentBatch):
             place_rows(task, Places.unpacked(places))
     return task
 
