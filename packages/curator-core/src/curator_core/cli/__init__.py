@@ -31,6 +31,7 @@ _SECTIONS = {
         "retry": "run",
         "verify": "runs",
         "diff": "diff",
+        "whatif": "whatif",
     },
     "Data": {"head": "data", "show": "data", "inspect": "data"},
     "Shell": {"completion": "completion"},

@@ -20,7 +20,7 @@ import cloudpickle
 import pyarrow as pa
 
 from curator_core.errors import UsageError, remember_code
-from curator_core.model.places import place_rows, places_from, places_header
+from curator_core.model.places import Places, place_rows, places_of
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord, StagePerfStats, Task
 
 _MAGIC = b"CTK1"
@@ -47,8 +47,9 @@ def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
     if task._outputs:
         header["_outputs"] = [(stage, dataclasses.astuple(record)) for stage, record in task._outputs]
     if isinstance(task, DocumentBatch) and not extra:
-        if (places := places_header(task)) is not None:
-            header["places"] = places
+        places = places_of(task)
+        if places is not None:
+            header["places"] = places.packed()
         table = task.to_pyarrow()
         sink = pa.BufferOutputStream()
         prefix = _prefix(header)
@@ -91,7 +92,6 @@ def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True)
     perf = [_perf_in(entry) for entry in header.pop("_stage_perf", [])]
     pending = [_perf_in(entry) for entry in header.pop("_pending", [])]
     outputs = [(stage, FileRecord(*record)) for stage, record in header.pop("_outputs", [])]
-    places = header.pop("places", None)
     if issubclass(kind, FileGroupTask):
         ranges = header.pop("ranges")
         header["ranges"] = ranges and [part and (part[0], part[1]) for part in ranges]
@@ -100,9 +100,10 @@ def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True)
     else:
         body = buffer.slice(8 + length)
         table = pa.ipc.open_stream(body).read_all()
+        places = header.pop("places", None)
         task = kind(data=table, _stage_perf=perf, _pending=pending, _outputs=outputs, **header)
         if places is not None and isinstance(task, DocumentBatch):
-            place_rows(task, places_from(places))
+            place_rows(task, Places.unpacked(places))
     return task
 
 

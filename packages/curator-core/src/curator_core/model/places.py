@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,8 @@ _PLACES = "places"
 class Places:
     """The place of each row of a batch, named as the rejects of a run name it.
 
-    A reader attaches them to the batches that it makes, and they follow filters and journeys to other processes. They
-    are gone where a stage makes a new table. ``sources``: one file, or the file of each row. ``unit`` is
+    A reader attaches them to the batches that it makes, and they follow filters and journeys to other processes. They are gone
+    where a stage makes a new table. ``sources``: one file, or the file of each row. ``unit`` is
     ``line``, ``row`` or ``byte``, and empty where ``found`` holds names.
     """
 
@@ -38,20 +39,33 @@ class Places:
     def filter(self, mask: pa.BooleanArray) -> Places:
         return Places(self.sources, self.unit, self.found, (*self.masks, mask))
 
-    def resolved(self) -> Places:
-        """The same with what the filters have dropped left out: what is sent to another process."""
-        if not self.masks:
-            return self
-        rows = np.arange(len(self.found))
-        for mask in self.masks:
-            rows = rows[mask.to_numpy(zero_copy_only=False)]
-        chosen = rows.tolist()
-        sources = self.sources if isinstance(self.sources, str) else [self.sources[row] for row in chosen]
-        return Places(sources, self.unit, [self.found[row] for row in chosen])  # type: ignore[arg-type]
+    def packed(self) -> list[Any]:
+        """The places as JSON can hold them, after all filters."""
+        found, sources = self.found, self.sources
+        if self.masks:
+            rows = np.arange(len(found))
+            for mask in self.masks:
+                rows = rows[mask.to_numpy(zero_copy_only=False)]
+            if not isinstance(sources, str):
+                sources = [sources[row] for row in rows.tolist()]
+            found = [str(found[row]) for row in rows.tolist()] if not self.unit else np.asarray(found, np.int64)[rows]
+        if not isinstance(sources, str):
+            sources = list(sources)
+        if not self.unit:
+            return [sources, self.unit, list(found)]
+        if isinstance(found, range) and found.step == 1:
+            return [sources, self.unit, found.start, found.stop]
+        return [sources, self.unit, base64.b64encode(np.asarray(found, "<i8").tobytes()).decode()]
 
-    def __reduce__(self) -> tuple[type[Places], tuple[object, ...]]:
-        plain = self.resolved()
-        return Places, (plain.sources, plain.unit, plain.found)
+    @classmethod
+    def unpacked(cls, packed: Sequence[Any]) -> Places:
+        """What `packed` made, as it was."""
+        sources, unit, *found = packed
+        if not unit:
+            return cls(sources, unit, found[0])
+        if len(found) == 2:
+            return cls(sources, unit, range(*found))
+        return cls(sources, unit, np.frombuffer(base64.b64decode(found[0]), "<i8"))
 
     def at(self, row: int) -> tuple[str, str]:
         """The file that a row of the batch stood in, and its place there: ``("a.jsonl", "line 12")``."""
@@ -72,28 +86,3 @@ def places_of(batch: DocumentBatch) -> Places | None:
     """Where the rows of a batch stood, if that is still there."""
     found = batch._derived.get(_PLACES)
     return found if isinstance(found, Places) else None
-
-
-def places_header(batch: DocumentBatch) -> list[object] | None:
-    """The places of a batch as plain values, for the header of an encoded task; rows that follow one another as two numbers."""
-    places = places_of(batch)
-    if places is None:
-        return None
-    plain = places.resolved()
-    found = [value if isinstance(value, str) else int(value) for value in plain.found]
-    sources = plain.sources if isinstance(plain.sources, str) else list(plain.sources)
-    if not isinstance(sources, str) and len(set(sources)) == 1:
-        sources = sources[0]
-    numbers = [value for value in found if isinstance(value, int)]
-    if len(numbers) == len(found) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-        return [sources, plain.unit, numbers[0], len(numbers)]
-    return [sources, plain.unit, found]
-
-
-def places_from(header: list[object]) -> Places:
-    """The places in a header made by `places_header`."""
-    sources, unit, found, *more = header
-    if more:
-        assert isinstance(found, int)
-        found = range(found, found + int(str(more[0])))
-    return Places(sources, str(unit), found)  # type: ignore[arg-type]

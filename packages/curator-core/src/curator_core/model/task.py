@@ -147,7 +147,7 @@ class DocumentBatch(Task[Any]):
 
     data: pa.Table | pd.DataFrame
     # What stages computed from columns and want to share in this process, by a key of theirs (say "words:text").
-    # Not sent to other processes but for the places of rows, dropped whenever the data is replaced by other means than `filter` and `append_column`.
+    # Never sent anywhere, dropped whenever the data is replaced by other means than `filter` and `append_column`.
     _derived: dict[str, Derived] = field(default_factory=dict, repr=False, compare=False)
 
     unit: ClassVar[str] = "rows"
@@ -162,9 +162,14 @@ class DocumentBatch(Task[Any]):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        # Where rows stood goes along to another process; what is computed from columns is computed there.
-        places = {key: value for key, value in self._derived.items() if getattr(value, "of_rows", False)}
-        return {**self.__dict__, "_derived": places}
+        return {**self.__dict__, "_derived": {}}
+
+    def __copy__(self) -> Self:
+        # Not by way of __getstate__, which is for other processes: the data are the same, and so is what follows from them.
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._derived = dict(self._derived)
+        return twin
 
     @property
     def num_items(self) -> int:
