@@ -269,6 +269,7 @@ class _Taken:
     ) -> None:
         self._seer, self._key, self._batch, self._values = seer, key, batch, values
         self._known: dict[int, tuple[Any, ...]] = {}
+        self._faults: dict[tuple[int, str], list[tuple[int, int]]] = {}
 
     def all(self, side: str, reason: str, near: str, chosen: list[tuple[int, float, int]], score: str | None) -> None:
         for row, distance, number in chosen:
@@ -276,7 +277,7 @@ class _Taken:
                 self._known[row] = self._of_row(row)
             scores, place, text, columns = self._known[row]
             first = next(iter(scores)) if score is None and len(scores) == 1 else score
-            cut, length, shown, spans = _shown(text, self._spans(side, reason, text))
+            cut, length, shown, spans = _shown(text, self._spans(row, reason, text) if side == "dropped" else [])
             seer = self._seer
             seer._rows.sample(
                 self._key,
@@ -287,7 +288,13 @@ class _Taken:
                 ),
             )  # fmt: skip
 
-    def _spans(self, side: str, reason: str, text: str | None) -> list[tuple[int, int]]:
+    def _spans(self, row: int, reason: str, text: str | None) -> list[tuple[int, int]]:
+        found = self._faults.get((row, reason))
+        if found is None:
+            found = self._faults[row, reason] = self._at_fault(reason, text)
+        return found
+
+    def _at_fault(self, reason: str, text: str | None) -> list[tuple[int, int]]:
         at_fault = getattr(self._seer._stage, "at_fault", None)
         if not text or at_fault is None:
             return []

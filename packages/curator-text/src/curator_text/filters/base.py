@@ -35,6 +35,7 @@ from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
 from curator_text._columns import is_text, not_text, with_text
 from curator_text.features.batch import TextFeatures, features_of
+from curator_text.filters.faults import at_fault
 
 T = TypeVar("T")
 
@@ -74,6 +75,9 @@ class TextFilter(ColumnFilter):
         if not is_text(kind):
             raise not_text(self, self.column, kind)
         return self.scores_of(features_of(batch, self.column))
+
+    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
+        return at_fault(self, text, reason)
 
     def loaded(self, load: Callable[[], T]) -> T:
         """What ``load`` gives, loaded once in a process: by `setup`, or by the first call where there was none."""

@@ -52,6 +52,7 @@ from curator_text.features.words import (
     words_of,
 )
 from curator_text.filters.base import TextFilter, check_number, ratio, share
+from curator_text.filters.faults import at_fault
 from curator_text.filters.heuristic import COMMON_ENGLISH_WORDS
 from curator_text.filters.repetition import MOST_WORDS
 
@@ -355,6 +356,10 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
     def edit(self, text: TextFeatures) -> tuple[list[str | None], list[str]]:
         """What is left of every document, None for one that goes, with a reason for each that does."""
         raise NotImplementedError
+
+    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
+        """Where in a text is what it was dropped for; see `ColumnFilter.at_fault`."""
+        return at_fault(self, text, reason)
 
     def edits(self, lines: str, documents: str) -> str:
         """What `describe` says: the lines that go, and the documents that are dropped."""
