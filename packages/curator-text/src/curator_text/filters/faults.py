@@ -16,6 +16,10 @@ Finder = Callable[[Any, str, str], Iterable[Span]]
 
 # A text is searched so far. What is marked of it is cut to much less.
 _SEARCHED = 20_000
+# Runs of words are counted in so much of it: it takes longer than to look for something.
+_COUNTED = 5_000
+# So many places are marked at most.
+MOST_SPANS = 200
 _DIGITS = re.compile(r"[0-9]+")
 _ODD = re.compile(r"[^a-zA-Z0-9\n?!,. ]+")
 _SYMBOLS = re.compile(r"#+|\.{3,}|…")
@@ -36,13 +40,13 @@ _XML = re.compile(r"<\?xml[^>]*>?")
 _ENDS = (".", "?", "!", '"', "'", "。", "！", "？")  # noqa: RUF001
 
 
-def at_fault(stage: Any, text: str, reason: str) -> list[Span]:
+def at_fault(stage: Any, text: str, reason: str) -> Iterable[Span]:
     """The places that a filter's verdict is about; nothing where the verdict is about the text as a whole."""
     for kind in type(stage).__mro__:
         finder = _FINDERS.get(kind.__name__)
         if finder is not None:
-            return list(finder(stage, text[:_SEARCHED], reason))
-    return []
+            return finder(stage, text[:_SEARCHED], reason)
+    return ()
 
 
 def _all(pattern: re.Pattern[str]) -> Finder:
@@ -73,7 +77,7 @@ def _lines_without_end(text: str, marks: tuple[str, ...] = _ENDS) -> Iterator[Sp
 
 
 def _grams(text: str, size: int) -> Iterator[tuple[tuple[str, ...], Span]]:
-    words = [(match.group(), match.span()) for match in _WORD.finditer(text)]
+    words = [(match.group(), match.span()) for match in _WORD.finditer(text[:_COUNTED])]
     for at in range(len(words) - size + 1):
         run = words[at : at + size]
         yield tuple(word for word, _ in run), (run[0][1][0], run[-1][1][1])
@@ -191,7 +195,7 @@ def _c4(_stage: Any, text: str, reason: str) -> Iterable[Span]:
     return _spans(re.compile(re.escape(word), re.IGNORECASE), text) if word else ()
 
 
-def _clutter(stage: Any, text: str, reason: str) -> Iterable[Span]:
+def _clutter(stage: Any, text: str, _reason: str) -> Iterable[Span]:
     return (
         m.span() for m in _LINE.finditer(text) if (size := len(m.group().split())) and stage.is_clutter(m.group(), size)
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -52,7 +53,7 @@ from curator_text.features.words import (
     words_of,
 )
 from curator_text.filters.base import TextFilter, check_number, ratio, share
-from curator_text.filters.faults import at_fault
+from curator_text.filters.faults import MOST_SPANS, at_fault
 from curator_text.filters.heuristic import COMMON_ENGLISH_WORDS
 from curator_text.filters.repetition import MOST_WORDS
 
@@ -359,7 +360,7 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
         """Where in a text is what it was dropped for; see `ColumnFilter.at_fault`."""
-        return at_fault(self, text, reason)
+        return list(islice(at_fault(self, text, reason), MOST_SPANS))
 
     def edits(self, lines: str, documents: str) -> str:
         """What `describe` says: the lines that go, and the documents that are dropped."""
