@@ -17,7 +17,7 @@ Finder = Callable[[Any, str, str], Iterable[Span]]
 # A text is searched so far. What is marked of it is cut to much less.
 _SEARCHED = 20_000
 # Runs of words are counted in so much of it: it takes longer than to look for something.
-_COUNTED = 5_000
+_COUNTED = 3_000
 # So many places are marked at most.
 MOST_SPANS = 200
 _DIGITS = re.compile(r"[0-9]+")
