@@ -492,7 +492,7 @@ def _by_source(accounts: Accounts, stages: list[str]) -> dict[str, Counted]:
         values = counts.flatten()
         if not len(values):
             continue
-        known = np.array([numbers[text] for text in texts], np.int64)
+        known = np.array([numbers.get(text, -1) for text in texts], np.int64)
         lengths = to_numpy(pc.list_value_length(counts))
         source = np.repeat(known[codes], lengths)
         stage = values.field("stage").dictionary_encode()
