@@ -291,6 +291,9 @@ def _words(column: list[Any], kind: pa.DataType) -> list[Any]:
     return [None if value is None else plain(value) for value in column] if text else column
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode
+
+
 def as_json(value: Any) -> str:
     """Small values as JSON, in one form."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+    return _ENCODE(value)

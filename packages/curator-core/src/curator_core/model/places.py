@@ -70,11 +70,19 @@ class Places:
 
     def at(self, row: int) -> tuple[str, str]:
         """The file that a row of the batch stood in, and its place there: ``("a.jsonl", "line 12")``."""
+        return self.of([row])[0]
+
+    def of(self, rows: Sequence[int]) -> list[tuple[str, str]]:
+        """The file and the place of several rows."""
+        found = np.asarray(rows, np.int64)
         for mask in reversed(self.masks):
-            row = int(np.flatnonzero(to_numpy(mask))[row])
-        source = self.sources if isinstance(self.sources, str) else self.sources[row]
-        place = self.found[row]
-        return source, f"{self.unit} {place}" if self.unit else str(place)
+            found = np.flatnonzero(to_numpy(mask))[found]
+        places = []
+        for row in found.tolist():
+            source = self.sources if isinstance(self.sources, str) else self.sources[row]
+            place = self.found[row]
+            places.append((source, f"{self.unit} {place}" if self.unit else str(place)))
+        return places
 
 
 def place_rows[B: DocumentBatch](batch: B, places: Places) -> B:

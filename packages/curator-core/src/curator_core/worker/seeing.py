@@ -102,7 +102,7 @@ class StageSeer:
         self._rows = rows
         self._best: dict[tuple[str, str, str], _Best] = {}
         self._counter: CountTokens | None = None
-        self._declared: list[tuple[Score, np.ndarray[Any, Any]]] | None = None
+        self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
         self._taken: list[_Taken] = []
         self._waiting = 0
         rows.before_flush.append(self._settle)
@@ -195,10 +195,10 @@ class StageSeer:
         kept = to_numpy(judged.kept).astype(bool)
         parts = stage.score_parts(judged.scores)
         if self._declared is None:
-            self._declared = [(score, np.array(score.edges)) for score in stage.declared_scores()]
+            self._declared = [(score, np.array(score.edges), score.scale) for score in stage.declared_scores()]
         values = {name: _floats(column) for name, column in parts.items()}
         free = self._free(judged.scores, len(kept))
-        for score, edges in self._declared:
+        for score, edges, scale in self._declared:
             if score.name in values:
                 numbers, nulls = values[score.name]
                 others = free.get(score.name)
@@ -206,7 +206,7 @@ class StageSeer:
                     key,
                     self.name,
                     score.name,
-                    score.scale,
+                    scale,
                     edges,
                     numbers,
                     nulls,
@@ -236,7 +236,7 @@ class StageSeer:
         }
         total = np.sum(list(failed.values()), axis=0) if failed else np.zeros(rows, int)
         found = {}
-        for score, _ in self._declared:
+        for score, _, _ in self._declared:
             own = {limit.reason for limit in score.limits}
             mine = sum((failed[reason].astype(int) for reason in own if reason in failed), np.zeros(rows, int))
             found[score.name] = total == mine
@@ -266,7 +266,7 @@ class StageSeer:
         self._choose(take, "kept", "", "", stay, None, numbers, None)
         for reason, rows in groups.items():
             self._choose(take, "dropped", reason, "", rows, None, numbers, self._score_of(reason))
-        for score, _ in self._declared:
+        for score, _, _ in self._declared:
             found = values.get(score.name)
             if found is None:
                 continue
@@ -346,7 +346,7 @@ class StageSeer:
 
     def _score_of(self, reason: str) -> str | None:
         assert self._declared is not None
-        for score, _ in self._declared:
+        for score, _, _ in self._declared:
             if any(limit.reason == reason for limit in score.limits):
                 return score.name
         return self._declared[0][0].name if len(self._declared) == 1 else None
@@ -409,7 +409,8 @@ class _Taken:
         file = _file_of(self._batch)
         seer, shown = self._seer, [name for name in names if name != text_name]
         faults: dict[tuple[int, str], list[tuple[int, int]]] = {}
-        where: dict[int, tuple[str, str]] = {}
+        rows = sorted({found[0] for _, _, found, _ in left})
+        where = dict(zip(rows, places.of(rows), strict=True)) if places is not None else dict.fromkeys(rows, (file, ""))
         at = {row: place for place, row in enumerate(wanted)}
         for _, (side, reason, near), (row, distance, number), score in left:
             place = at[self._rows[row]]
@@ -422,8 +423,6 @@ class _Taken:
             text = columns[text_name][place] if text_name else None
             if (row, reason) not in faults:
                 faults[row, reason] = seer.at_fault(text, reason) if side == "dropped" else []
-            if row not in where:
-                where[row] = places.at(row) if places is not None else (file, "")
             cut, length, part, spans = _shown(text, faults[row, reason] if side == "dropped" else [])
             name = columns[identity][place] if identity else None
             brief = {key: value for key in shown if (value := _brief(columns[key][place])) is not None}

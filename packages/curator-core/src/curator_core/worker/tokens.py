@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 from curator_core.errors import MissingDependency
@@ -24,6 +23,8 @@ def token_counter(options: SeenOptions) -> CountTokens | None:
         return None
     if options.tokens == "words":
         return _words
+    from importlib.metadata import entry_points  # deferred: it costs 20 ms, and few ask for a tokenizer
+
     for point in entry_points(group=COUNTERS):
         load: Any = point.load()
         counter: CountTokens = load(options.tokens)

@@ -76,30 +76,34 @@ def _lines_without_end(text: str, marks: tuple[str, ...] = _ENDS) -> Iterator[Sp
     )
 
 
-def _grams(text: str, size: int) -> Iterator[tuple[tuple[str, ...], Span]]:
-    words = [(match.group(), match.span()) for match in _WORD.finditer(text[:_COUNTED])]
-    for at in range(len(words) - size + 1):
-        run = words[at : at + size]
-        yield tuple(word for word, _ in run), (run[0][1][0], run[-1][1][1])
+def _grams(text: str, size: int) -> tuple[list[tuple[str, ...]], Callable[[int], Span]]:
+    """The runs of words of a text in order, and where each begins and ends."""
+    words = list(_WORD.finditer(text[:_COUNTED]))
+    texts = [match.group() for match in words]
+    runs = list(zip(*(texts[at:] for at in range(size)), strict=False))
+    return runs, lambda at: (words[at].start(), words[at + size - 1].end())
 
 
 def _top_gram(text: str, size: int) -> list[Span]:
     """The most frequent run of words, where it occurs more than once; of several the longest, then the first."""
-    counts = Counter(gram for gram, _ in _grams(text, size))
-    if not counts:
+    runs, place = _grams(text, size)
+    counts = Counter(runs)
+    most = max(counts.values(), default=0)
+    if most < 2:
         return []
-    top = max(counts, key=lambda gram: (counts[gram], sum(map(len, gram))))
-    return _joined(span for gram, span in _grams(text, size) if gram == top) if counts[top] > 1 else []
+    top = max((run for run, found in counts.items() if found == most), key=lambda run: sum(map(len, run)))
+    return _joined(place(at) for at, run in enumerate(runs) if run == top)
 
 
 def _again(text: str, size: int) -> list[Span]:
     """Runs of words that have occurred before."""
+    runs, place = _grams(text, size)
     known: set[tuple[str, ...]] = set()
     found = []
-    for gram, span in _grams(text, size):
-        if gram in known:
-            found.append(span)
-        known.add(gram)
+    for at, run in enumerate(runs):
+        if run in known:
+            found.append(place(at))
+        known.add(run)
     return _joined(found)
 
 
