@@ -49,9 +49,18 @@ def mapped() -> int:
     return sum("memfd:curator" in line for line in Path("/proc/self/maps").read_text().splitlines())
 
 
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def shared_files() -> set[str]:
+    folder = Path("/dev/shm")
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="looks for blocks of Linux in /proc")
 def test_a_block_is_gone_with_the_last_who_looks_at_it(ends: tuple[Channel, Channel]) -> None:
-    before, descriptors = mapped(), len(os.listdir("/proc/self/fd"))
+    before, open_before = mapped(), descriptors()
     data = pa.table({"pixels": [bytes(INLINE_BYTES)] * 4})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, data.schema) as writer:
@@ -65,7 +74,7 @@ def test_a_block_is_gone_with_the_last_who_looks_at_it(ends: tuple[Channel, Chan
     assert mapped() == before + 1, "the table points into the block"
     del table
     assert mapped() == before
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert descriptors() == open_before
 
 
 SENDER = """
@@ -78,9 +87,14 @@ while True:
 """
 
 
+def receive_all(channel: Channel) -> None:
+    while True:
+        channel.receive()
+
+
 def test_who_is_killed_while_it_sends_leaves_nothing(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = socket.socketpair()
-    before = sorted(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else []
+    before = shared_files()
     sender = subprocess.Popen([sys.executable, "-c", SENDER, str(theirs.fileno())], pass_fds=[theirs.fileno()])
     theirs.close()
     channel = Channel(ours)
@@ -89,8 +103,6 @@ def test_who_is_killed_while_it_sends_leaves_nothing(ends: tuple[Channel, Channe
     sender.send_signal(signal.SIGKILL)
     sender.wait()
     with pytest.raises((EOFError, OSError)):
-        while True:
-            channel.receive()
+        receive_all(channel)
     channel.close()
-    if Path("/dev/shm").is_dir():
-        assert not [name for name in set(os.listdir("/dev/shm")) - set(before) if "curator" in name]
+    assert not [name for name in shared_files() - before if "curator" in name]

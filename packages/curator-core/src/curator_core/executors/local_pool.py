@@ -202,6 +202,7 @@ class Pool:
         self.run = run
         self.size = size
         self.owners: list[_Owner] = []
+        self.owners_started = 0
         self.owner_deaths = 0  # in a row that no call explains
         self.owned_groups = [run.groups[index] for index in owned]
         self.owned = _places(run, owned)
@@ -231,8 +232,8 @@ class Pool:
 
     def __enter__(self) -> Pool:
         try:
-            for number, card in enumerate(self.owner_cards):
-                self._start_owner(number, card)
+            for card in self.owner_cards:
+                self._start_owner(card)
             for _ in range(self.size):
                 self._start()
         except BaseException:
@@ -269,9 +270,10 @@ class Pool:
         order = protocol.SetUp(self.packed, first, f"local-{worker.number}", share, self.owned, ahead)
         self._send(worker, order)
 
-    def _start_owner(self, number: int, card: str) -> None:
-        self.owners.append(owner := _Owner(number, _Process.start(card), card))
-        if self.owners_ready or number == 0:
+    def _start_owner(self, card: str) -> None:
+        self.owners.append(owner := _Owner(self.owners_started, _Process.start(card), card))
+        self.owners_started += 1
+        if self.owners_ready or len(self.owners) == 1:
             self._set_up_owner(owner)
 
     def _set_up_owner(self, owner: _Owner) -> None:
@@ -542,7 +544,7 @@ class Pool:
                     f"the process that owns the GPU has died {self.owner_deaths} times while it was at no task ({_how(code)})"
                 )
         lost = [worker for worker in self.workers if worker.owner is owner]
-        self._start_owner(owner.number, owner.card)
+        self._start_owner(owner.card)
         for worker in lost:
             worker.lost_owner = True
             worker.process.popen.kill()
