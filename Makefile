@@ -52,7 +52,8 @@ test-engines: sync-all ## run every test that needs an engine, those that `make 
 	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 -m "ray or xenna" $(ARGS)
 
 .PHONY: test-fast
-test-fast: sync ## run the tests that need no engine and take no time
+test-fast: sync ## under a minute: run the tests without an engine or model that take less than 0.2 seconds each (mark: slow)
+	@# What takes longer has the mark `slow`; a test that lacks it is named at the end of this and of `make test`.
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not (slow or ray or xenna or models or dali)" $(ARGS)
 
 .PHONY: isolation

@@ -145,7 +145,7 @@ def test_a_run_that_is_queued_behind_another_job_is_not_stalled(caplog: pytest.L
 
         other = threading.Thread(target=leave)
         other.start()
-        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=15.0), initial_tasks=s.tasks(2))
+        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=8.0), initial_tasks=s.tasks(2))
         other.join()
     assert len(result) == 2
 

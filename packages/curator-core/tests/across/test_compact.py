@@ -59,6 +59,7 @@ def seen(folder: str, *memories: int) -> list[Any]:
 PLACES = st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     batches=st.lists(st.lists(PLACES, max_size=20), min_size=1, max_size=6),
@@ -92,6 +93,7 @@ def test_a_file_of_large_partitions_says_of_each_row_where_it_comes_from(tmp_pat
     assert seen(str(tmp_path / "few"), 5000, 10**6) == seen(before, 5000, 10**6)
 
 
+@pytest.mark.slow
 def test_files_are_opened_once_for_each_partition_and_lot_and_no_longer_for_each_file(tmp_path, monkeypatch):
     files, partitions = 300, 40
     rng = np.random.default_rng(0)
@@ -130,6 +132,7 @@ def test_at_full_size_there_are_few_files_and_opens():
     assert len(lots) * 4000 == 236_000
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_same_for_any_number_of_workers(tmp_path):
     rng = np.random.default_rng(0)
     before = shuffled(tmp_path / "many", [rng.integers(0, 2**64, 50, dtype=np.uint64).tolist() for _ in range(20)], 8)

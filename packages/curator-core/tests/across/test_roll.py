@@ -26,6 +26,7 @@ def roll_of(sizes: list[list[int]]) -> Roll:
     )
 
 
+@pytest.mark.slow
 @given(sizes=SIZES)
 def test_a_number_says_where_the_document_stands_also_after_a_file(tmp_path_factory, sizes):
     path = str(tmp_path_factory.mktemp("roll") / "roll.arrow")

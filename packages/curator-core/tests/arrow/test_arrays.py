@@ -32,6 +32,7 @@ VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", VALUES, ids=str)
 @given(data=st.data())
 def test_a_list_becomes_what_pyarrow_makes_of_it(kind: pa.DataType, data: st.DataObject) -> None:
@@ -109,6 +110,7 @@ def test_a_value_becomes_the_scalar_that_pyarrow_makes_of_it(value: float | str)
     assert scalar(value).equals(pa.scalar(value))
 
 
+@pytest.mark.slow
 def test_pandas_is_left_alone() -> None:
     pytest.importorskip("pandas")
     code = (

@@ -198,6 +198,7 @@ def test_progress_does_without_a_known_number_of_sources() -> None:
     assert "part 2 of 3" in line(progress(segment=1, segments=3))
 
 
+@pytest.mark.slow
 def test_progress_of_a_workflow_says_which_step_it_is_and_of_how_many_where_that_is_clear() -> None:
     assert line(progress(step=2, steps=3, step_name="groups/round-1")).startswith(
         "step 2 of 3: groups/round-1: 5 of 10"

@@ -96,6 +96,7 @@ def with_others_of_a_character(overlap: Overlap, words: set[int]) -> set[int]:
     return {i for i in range(len(places)) if inside.issuperset(range(places.starts[i], places.ends[i]))}
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     documents=st.lists(st.one_of(TEXTS, st.lists(TEXTS, max_size=3).map("".join), st.none()), max_size=5),

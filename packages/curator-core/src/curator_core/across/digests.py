@@ -1,4 +1,6 @@
-"""When are two values the same? A 128-bit hash and a length of each value of a column; of text in its composed form."""
+"""When are two values the same? The answer is a 128-bit hash and a length of each value of a column; text is taken in
+its composed form.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from numpy.typing import NDArray
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import row_digests
 
-# Letters, marks and numbers stay; what stands between them is one space.
+# Letters, marks and numbers stay; whatever is between them becomes one space.
 _BETWEEN = r"[^\pL\pM\pN]+"
 
 
 class Digests(NamedTuple):
-    """Of each value: both halves of the hash, the length, and whether there is anything to compare."""
+    """For each value, both halves of the hash, the length, and whether there is anything to compare."""
 
     high: NDArray[np.uint64]
     low: NDArray[np.uint64]
@@ -32,8 +34,8 @@ def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
     """The digests of a column.
 
     Text is taken in NFC, so that the two ways to write an accent are one; with ``normalize`` case, white space and
-    punctuation do not count either. Null and the empty text are not present: nothing is a copy of them. The length is
-    in characters of text, in bytes of binary values, and 0 of others.
+    punctuation do not count either. Null and the empty text are not present: nothing is a copy of them. The length
+    counts characters of text and bytes of binary values, and is 0 for others.
     """
     kind = values.type
     if pa.types.is_dictionary(kind):
@@ -54,7 +56,7 @@ def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
 
 
 def composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts in NFC; what is ASCII is so already, and stays where it is."""
+    """Texts in NFC; ASCII text is in NFC already, and is not copied."""
     plain = pc.fill_null(pc.string_is_ascii(texts), array([True], pa.bool_())[0])
     if pc.all(plain).as_py() is not False:
         return texts
@@ -67,7 +69,7 @@ def folded(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _views(values: pa.ChunkedArray) -> Iterable[memoryview]:
-    """The bytes of each value in its own memory; of null none."""
+    """The bytes of each value, in the memory of the column; none for null."""
     for chunk in values.chunks:
         _, offsets, data = chunk.buffers()
         edges = (

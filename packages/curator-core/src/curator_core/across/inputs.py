@@ -15,7 +15,7 @@ from curator_core.model.lineage import source_of
 from curator_core.model.task import Task
 
 INPUTS = "_inputs.json"
-# Where a batch's file of keys says what it was made of.
+# The key under which a batch's file of keys records what it was made from.
 _NOTE = b"curator.inputs"
 
 
@@ -30,7 +30,7 @@ class Inputs:
 
     @classmethod
     def read(cls, folder: str) -> Inputs | None:
-        """What `write_inputs` has put into a folder; None where there is nothing."""
+        """What `write_inputs` wrote into a folder; None where it wrote nothing."""
         place = storage.join(folder, INPUTS)
         if not storage.exists(place):
             return None
@@ -40,7 +40,7 @@ class Inputs:
         )
 
     def require_same(self, task: Task[Any]) -> None:
-        """Refuse a batch of a source whose files are not what they were, where both states are at hand."""
+        """Refuse a batch whose source files have changed, where both states are at hand."""
         files, state = self.sources.get(source_of(task.task_id), ([], ""))
         if state and task._generation and task._generation != state:
             raise RunRefused(
@@ -50,7 +50,7 @@ class Inputs:
 
 
 def noted(table: pa.Table, task: Task[Any], collections: pa.Array) -> pa.Table:
-    """A table of keys with a note of what it was made of."""
+    """A table of keys that notes what it was made from."""
     counts = collections.dictionary_decode().value_counts()
     note = {
         "collections": {entry["values"].as_py(): entry["counts"].as_py() for entry in counts},
@@ -61,7 +61,7 @@ def noted(table: pa.Table, task: Task[Any], collections: pa.Array) -> pa.Table:
 
 
 def write_inputs(paths: Iterable[str], folder: str) -> None:
-    """Sum what the files of keys say, each called after the task whose documents it is about."""
+    """Add up the notes in the files of keys; each file is named after the task whose documents it describes."""
     collections: dict[str, int] = {}
     sources: dict[str, tuple[list[str], str]] = {}
     for path in paths:

@@ -44,10 +44,10 @@ def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("head", short_help="Show the first rows of data.")
-@click.argument("data")
+@click.argument("data", type=click.Path())
 @click.option("-n", "--rows", "wanted", type=click.IntRange(min=1), default=5, show_default=True, help="How many rows.")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
-@click.option("--html", metavar="FILE", help="Write them as a page too; images as thumbnails.")
+@click.option("--html", metavar="FILE", type=click.Path(), help="Write them as a page too; images as thumbnails.")
 @_reading
 def head_command(
     data: str,
@@ -109,7 +109,7 @@ def head_command(
 
 
 @click.command("show", short_help="Show one row of data, whole.")
-@click.argument("data")
+@click.argument("data", type=click.Path())
 @click.argument("row_id", metavar="[ID]", required=False)
 @click.option("--id-column", metavar="NAME", help="The column with the ids; left out: id, key, url and the like.")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
@@ -204,13 +204,13 @@ def _refuse_missing(data: str) -> None:
 
 
 @click.command("inspect", short_help="Show what the columns of data hold.")
-@click.argument("data")
+@click.argument("data", type=click.Path())
 @click.option("-n", "--rows", "wanted", type=click.IntRange(min=1), help="Look at about that many rows.")
 @click.option("--all", "everything", is_flag=True, help="Look at every row.")
 @click.option("--text", "text_column", metavar="NAME", help="The column with the text; left out: the likely one.")
 @click.option("--tokenizer", metavar="NAME", help="Count tokens with it: a tokenizer.json, or a name on the hub.")
 @click.option("--samples", type=click.IntRange(min=0), help="How many rows to show; left out: 3, on a page 24.")
-@click.option("--html", metavar="FILE", help="Write it as a page too; images as thumbnails.")
+@click.option("--html", metavar="FILE", type=click.Path(), help="Write it as a page too; images as thumbnails.")
 @_reading
 def inspect_command(
     data: str,

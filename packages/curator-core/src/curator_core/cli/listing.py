@@ -18,7 +18,7 @@ _STATES = ("running", "interrupted", "done", "quarantined", "failed", "damaged")
 
 
 @click.command("runs", short_help="List the runs below a folder.")
-@click.argument("folder", default=".")
+@click.argument("folder", default=".", type=click.Path())
 @click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def runs_command(folder: str, state: str | None, as_json: bool) -> None:

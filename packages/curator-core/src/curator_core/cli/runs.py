@@ -13,7 +13,7 @@ from curator_core.formatting import beginning, count, is_binary
 
 
 @click.command("report", short_help="Show and rewrite the report of a run.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON.")
 def report_command(run_dir: str, as_json: bool) -> None:
     """Show the summary of the run in RUN_DIR and write its report.html again."""
@@ -51,7 +51,7 @@ def report_command(run_dir: str, as_json: bool) -> None:
 
 
 @click.command("rejects", short_help="Show what a run has set aside, and why.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--examples", type=click.IntRange(min=0), default=3, show_default=True, help="Examples of each reason.")
 @click.option("--stage", help="Only those of this stage.")
 @click.option("--reason", help="Only those with this reason.")
@@ -60,7 +60,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
     """Show the rows that the run in RUN_DIR could not read and those that a stage failed on, by reason."""
     from curator_core.accounts.rejects import group_rejects, rejects_of  # imports pyarrow
 
-    places = _runs_in(run_dir)
+    places = runs_in(run_dir)
     if as_json:
         for step, place in places.items():
             for row in rejects_of(place):
@@ -85,7 +85,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
 
 
 @click.command("verify", short_help="Compare the files of a run with their checksums.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 def verify_command(run_dir: str) -> int:
     """Recompute size and checksum of every file that the run in RUN_DIR wrote; exit code 1 if one differs."""
     from curator_core.running.verify import files_of, verify  # imports pyarrow
@@ -110,9 +110,7 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
         # repr(): bytes from outside must not steer the terminal.
         shown = beginning(example["raw"], width)
         parts.append(shown if is_binary(example["raw"]) else repr(shown))
-    return "  ".join(
-        _printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part
-    )
+    return "  ".join(printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part)
 
 
 def _said(message: str) -> list[str]:
@@ -123,11 +121,11 @@ def _said(message: str) -> list[str]:
     return after[:1] or lines[-1:]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _runs_in(run_dir: str) -> dict[str, str]:
+def runs_in(run_dir: str) -> dict[str, str]:
     """The run directory itself under no name, or those of the pipelines of a workflow in it by the names of their steps."""
     from curator_core import storage  # imports pyarrow
     from curator_core.running.steps import pipelines_in

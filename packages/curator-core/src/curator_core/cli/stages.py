@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from curator_core.model.stage import ProcessingStage
 
 
+def _names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The registered names that begin so, for a shell that completes one."""
+    from curator_core.registry import STAGES, WORKFLOWS, entries
+
+    del ctx, parameter
+    return [name for name in sorted({**entries(STAGES), **entries(WORKFLOWS)}) if name.startswith(incomplete)]
+
+
 @click.command("stages", short_help="List the stages and workflows that are installed, or explain one.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_names)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def stages_command(name: str | None, as_json: bool) -> None:
     """List all registered stages and workflows by package; with NAME (or a dotted path) show its parameters, columns and needs.
