@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from curator_core import DocumentBatch, FanOut, Pipeline, ProcessingStage, Resources, Task, WorkerDied, WorkerMetadata
+from curator_core.executors.local_gpu import AHEAD_BYTES, share_of_memory
 from curator_core.testing import Check, Subject, checks
 from curator_core.testing import stages as s
 from curator_core.testing.executors import OneCardExecutor
@@ -169,6 +170,12 @@ class Reads(FanOut[DocumentBatch, DocumentBatch]):
 def test_the_model_is_loaded_while_the_first_sources_are_read(tmp_path: Path) -> None:
     stages = [Reads(str(tmp_path)), SlowToLoad(str(tmp_path)).with_(resources=ON_THE_CARD)]
     assert len(Pipeline(stages).run(OneCardExecutor(1), initial_tasks=batches(2))) == 2
+
+
+def test_what_is_on_its_way_to_the_gpu_stays_within_a_part_of_memory() -> None:
+    assert share_of_memory(128.0, 4) == AHEAD_BYTES
+    for memory_gb, workers in ((2.0, 3), (1.0, 16), (16.0, 64)):
+        assert workers * share_of_memory(memory_gb, workers) <= memory_gb * 2**30 / 8
 
 
 # Deaths -------------------------------------------------------------------------------------------------------------------

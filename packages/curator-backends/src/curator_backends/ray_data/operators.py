@@ -26,7 +26,11 @@ def add_group(dataset: Any, job: Job, placement: Placement, link: Link, tasks_in
         # A call of a worker is a block: as many tasks to a block as one call takes.
         dataset = split_blocks(dataset, placement.batch_size or 1)
     make = group_actor if placement.mode == "actor" else group_task
-    options = {"batch_size": placement.batch_size, "batch_format": "pyarrow", **operator_options(placement, tasks_in_flight)}
+    options = {
+        "batch_size": placement.batch_size,
+        "batch_format": "pyarrow",
+        **operator_options(placement, tasks_in_flight),
+    }
     dataset = dataset.map_batches(make(job, link), zero_copy_batch=True, **options)
     return split_blocks(dataset, 1) if job.group.is_fanout else dataset
 
