@@ -63,12 +63,18 @@ from curator_core.worker.group import GroupRunner as GroupRunner
 from curator_core.workflow import Step as Step
 from curator_core.workflow import Steps as Steps
 from curator_core.workflow import Workflow as Workflow
+from curator_core.workflows.clusters import Clusters as Clusters
 from curator_core.workflows.exact import ExactDedup as ExactDedup
 from curator_core.workflows.fractions import QuantileBuckets as QuantileBuckets
 from curator_core.workflows.fractions import TopFraction as TopFraction
+from curator_core.workflows.negatives import HardNegatives as HardNegatives
+from curator_core.workflows.semantic import D4 as D4
+from curator_core.workflows.semantic import SemanticDedup as SemanticDedup
+from curator_core.workflows.semantic import SemDeDup as SemDeDup
 
 __all__ = [
     "ANY_COLUMNS",
+    "D4",
     "AccountingError",
     "Accounts",
     "AddId",
@@ -76,6 +82,7 @@ __all__ = [
     "BaseExecutor",
     "BaseStageAdapter",
     "Cast",
+    "Clusters",
     "ColumnFilter",
     "ColumnNeed",
     "CompositeStage",
@@ -90,6 +97,7 @@ __all__ = [
     "FilePartitioning",
     "FileRecord",
     "GroupRunner",
+    "HardNegatives",
     "Limit",
     "LocalExecutor",
     "Lookup",
@@ -115,6 +123,8 @@ __all__ = [
     "RunSummary",
     "Sample",
     "SelectColumns",
+    "SemDeDup",
+    "SemanticDedup",
     "SourceStage",
     "StageError",
     "StagePerfStats",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, Self
 
@@ -11,6 +11,7 @@ from curator_core.executors.base import BaseExecutor, executor_class
 from curator_core.executors.local import LocalExecutor
 from curator_core.formatting import text_html
 from curator_core.model.machine import Machine, this_machine
+from curator_core.model.seen_options import SeenOptions
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import EmptyTask, Task
 from curator_core.planning.make import check_stage_list, make_plan
@@ -86,6 +87,8 @@ class Pipeline:
         max_reject_fraction: float = 0.05,
         log_level: Literal["debug", "info", "warning", "error"] = "warning",
         limit: int | None = None,
+        dropped: str | None = None,
+        seen: SeenOptions | Mapping[str, Any] | bool = True,
         progress: Progress | None = None,
     ) -> RunResult:
         """Run the pipeline and prove that nothing was lost.
@@ -101,6 +104,9 @@ class Pipeline:
         be rejected or quarantined before the run stops. ``max_reject_fraction``: a source that loses more of its rows
         than this to rejects is named in the summary, and the exit code is 3. ``log_level``: from which level on what stages log is kept in
         ``log.txt`` of the run directory, beside what they print. ``limit``: only the first N sources.
+        ``dropped``: a folder or URL to which the rows that stages drop are written, as Parquet, with the reason.
+        ``seen``: what is kept in ``run_dir`` to be seen, such as ``{"samples": 20, "by": ["language"]}`` (see `SeenOptions`), or
+        False for nothing.
         """
         options = RunOptions(
             run_dir=run_dir,
@@ -114,6 +120,8 @@ class Pipeline:
             max_reject_fraction=max_reject_fraction,
             log_level=log_level,
             limit=limit,
+            dropped=dropped,
+            seen=seen,
         )
         return run_stages(self._order(executor, initial_tasks, options, progress))
 

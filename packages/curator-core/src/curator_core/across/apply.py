@@ -31,6 +31,7 @@ REASONS = {
     "nothing_new": "near duplicate",
     "containment": "near duplicate",
     "jaccard": "near duplicate",
+    "similar": "semantic duplicate",
     "fraction": "not in the top fraction",
     "list": "listed",
 }
@@ -42,6 +43,7 @@ NOTES = {
     "jaccard": pa.float64(),
     "containment": pa.float64(),
     "new_words": pa.int32(),
+    "similarity": pa.float64(),
     "cluster": pa.uint64(),
     "cluster_size": pa.int64(),
 }
@@ -57,7 +59,7 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
     - ``remove`` drops what is removed, with the reason in the accounts (``exact duplicate``, ``near duplicate``, …);
     - ``annotate`` keeps all rows and adds ``columns`` to them: any of ``decision``, ``rule``, ``duplicate_of`` (the id of
       the row that stays for it, or its source and row where rows have no ids), ``jaccard``, ``containment``, ``new_words``,
-      ``cluster`` and ``cluster_size``; each is called that with ``prefix`` before it;
+      ``similarity``, ``cluster`` and ``cluster_size``; each is called that with ``prefix`` before it;
     - ``rehydrate`` drops the same rows and gives each survivor a ``weight`` from the size of its cluster: ``size``, its
       square root (``sqrt``), or 1 + log2 of it (``log``); at most ``max_weight``. It is a column, ``weight_column``, or, with
       ``repeat``, each survivor is repeated that often: with a weight of 2.3 two or three times, as ``seed`` and its
@@ -149,9 +151,11 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         keep[rows_of(to_numpy(removed["number"]))] = False
         # A copy of a removed document is still an exact copy, whatever the reason for the removal of that one.
         rules = pc.if_else(removed["copy_of"].is_valid(), scalar("exact"), removed["rule"])
-        for entry in rules.value_counts():
-            rule = entry["values"].as_py() or REMOVED
-            self.record_dropped(REASONS.get(rule, rule), entry["counts"].as_py())
+        places = rows_of(to_numpy(removed["number"]))
+        words = np.array([rule or REMOVED for rule in rules.to_pylist()], object)
+        for rule in dict.fromkeys(words.tolist()):
+            which = places[words == rule]
+            self.record_dropped(REASONS.get(rule, rule), len(which), which=which)
         return keep
 
     def _weights(self, about: pa.Table, rows: int) -> NDArray[np.float64]:
@@ -181,7 +185,7 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
             return task
         removed = np.zeros(task.num_rows, np.bool_)
         removed[rows] = to_numpy(pc.equal(about["decision"], scalar(REMOVED)))
-        self.record_dropped(KEPT, int(len(removed) - removed.sum()))
+        self.record_dropped(KEPT, int(len(removed) - removed.sum()), which=np.flatnonzero(~removed))
         return task.filter(array(removed))
 
 

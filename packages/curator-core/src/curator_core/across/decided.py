@@ -28,6 +28,7 @@ FIGURES = {
     "containment": pa.float64(),
     "new_words": pa.int64(),
     "shared_bands": pa.int64(),
+    "similarity": pa.float64(),
 }
 
 _AS_THEY_ARE = ("copy_of", "copy_of_id", "component_size")

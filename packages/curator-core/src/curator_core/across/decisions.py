@@ -15,6 +15,7 @@ A document without a row stays and is no witness. The columns:
 | ``containment`` | the part of its shingles that the witness has |
 | ``new_words`` | the most words in a window of 25 that the witness does not have |
 | ``shared_bands`` | how many bands of the sketch brought them together |
+| ``similarity`` | the cosine of both vectors, or another measure of how alike the two are, 1 at most |
 | ``rule`` | the rule by which it goes: ``exact``, ``nothing_new``, ``containment``, ``jaccard``, ``fraction``, ``list``, … |
 | ``copy_of``, ``copy_of_id`` | for an exact copy whose representative was removed too: the number and the id of the representative. The figures are then the representative's |
 | ``cluster`` | the number of the witness that survives, for the witness too |
@@ -64,6 +65,7 @@ SCHEMA = pa.schema(
         ("containment", pa.float64()),
         ("new_words", pa.int32()),
         ("shared_bands", pa.int32()),
+        ("similarity", pa.float64()),
         ("rule", pa.string()),
         ("copy_of", pa.uint64()),
         ("copy_of_id", pa.string()),

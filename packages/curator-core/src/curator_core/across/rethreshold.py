@@ -28,11 +28,26 @@ from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.errors import RunRefused, UsageError, check_whole
 
 # For each rule, the figure that `threshold` is compared with, and whether `max_new_words` is one of its limits.
-_FIGURES = {"nothing_new": ("containment", True), "containment": ("containment", False), "jaccard": ("jaccard", False)}
-_READ = ["number", "decision", "rule", "jaccard", "containment", "new_words", "copy_of", "cluster"]
+_FIGURES = {
+    "nothing_new": ("containment", True),
+    "containment": ("containment", False),
+    "jaccard": ("jaccard", False),
+    "similar": ("similarity", False),
+}
+_READ = ["number", "decision", "rule", "jaccard", "containment", "new_words", "similarity", "copy_of", "cluster"]
 # The marks of an undone removal: no witness, no figures.
 _WITNESS = ["witness_number", "witness_source", "witness_row", "witness_id"]
-_OF_A_PAIR = [*_WITNESS, "jaccard", "containment", "new_words", "shared_bands", "rule", "copy_of", "copy_of_id"]
+_OF_A_PAIR = [
+    *_WITNESS,
+    "jaccard",
+    "containment",
+    "new_words",
+    "shared_bands",
+    "similarity",
+    "rule",
+    "copy_of",
+    "copy_of_id",
+]
 
 
 def rethreshold(
@@ -203,6 +218,7 @@ def _moved(table: pa.Table, decisions: Decisions, changes: _Changes) -> pa.Table
         containment=array(np.ones(rows)),
         new_words=array(np.zeros(rows, np.int32)),
         shared_bands=pa.nulls(rows, pa.int32()),
+        similarity=pa.nulls(rows, pa.float64()),
         rule=array(["exact"] * rows, pa.string()),
         copy_of=pa.nulls(rows, pa.uint64()),
         copy_of_id=pa.nulls(rows, pa.string()),

@@ -30,23 +30,9 @@ def dedup_command() -> None:
     """
 
 
-def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+def _indexed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a deduplication that keeps an index of what it has seen."""
     options = [
-        click.argument("input", nargs=-1, required=True),
-        click.argument("output"),
-        click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by their names]"),
-        click.option("--column", help="What is compared. [default: text]"),
-        click.option("--id-column", help="Column that names documents in the table. [default: id]"),
-        click.option(
-            "--keep",
-            metavar="ORDER",
-            help="Which one stays, separated by commas: longest, shortest, first, highest:COLUMN, lowest:COLUMN, rank:A>B>C (of "
-            "collections). [default: longest,first]",
-        ),
-        click.option("--collection-column", help="Names the collection. [default: the first folder below INPUT]"),
-        click.option("--per-collection", is_flag=True, help="Compare documents of one collection only."),
-        click.option("--removed", metavar="DIR", help="Write removed documents to this folder, with the reason."),
-        click.option("--annotate", is_flag=True, help="Keep all documents and add columns with the decisions."),
         click.option("--index", metavar="DIR", help="Compare with the documents of earlier runs, which DIR keeps."),
         click.option(
             "--against",
@@ -56,14 +42,35 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--index-add/--no-index-add", "index_add", default=None, help="Add what stays to the index. [default: add]"
         ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.argument("input", nargs=-1, required=True),
+        click.argument("output"),
+        click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by their names]"),
+        click.option("--column", help="What is compared. [default: text; semantic: embedding]"),
+        click.option("--id-column", help="Column that names documents in the table. [default: id]"),
+        click.option(
+            "--keep",
+            metavar="ORDER",
+            help="Which one stays, separated by commas: longest, shortest, first, highest:COLUMN, lowest:COLUMN, rank:A>B>C (of "
+            "collections). [default: longest,first; semantic: first]",
+        ),
+        click.option("--collection-column", help="Names the collection. [default: the first folder below INPUT]"),
+        click.option("--per-collection", is_flag=True, help="Compare documents of one collection only."),
+        click.option("--removed", metavar="DIR", help="Write removed documents to this folder, with the reason."),
+        click.option("--annotate", is_flag=True, help="Keep all documents and add columns with the decisions."),
         click.option(
             "--partitions",
             type=click.IntRange(min=1),
             help="Number of pieces of the work between. [default: by the size of INPUT]",
         ),
-        click.option(
-            "--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-exact|fuzzy]"
-        ),
+        click.option("--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-NAME]"),
         click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
         click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
         click.option("--dry-run", is_flag=True, help="Estimate what it would take, and stop."),
@@ -80,6 +87,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @dedup_command.command("exact", short_help="Remove documents that equal another.")
 @_common
+@_indexed
 @click.option("--normalize", is_flag=True, help="Case, white space and punctuation do not count.")
 def exact_command(normalize: bool, **given: Any) -> int:
     """Remove documents of INPUT that are the same as one that stays; write the others to OUTPUT.
@@ -91,6 +99,7 @@ def exact_command(normalize: bool, **given: Any) -> int:
 
 @dedup_command.command("fuzzy", short_help="Remove documents whose content is nearly all in another.")
 @_common
+@_indexed
 @click.option(
     "--rule", type=click.Choice(["nothing_new", "containment", "jaccard"]), help="When one goes. [default: nothing_new]"
 )
@@ -110,6 +119,26 @@ def fuzzy_command(**given: Any) -> int:
     """
     names = ("rule", "threshold", "max_new_words", "ngram", "bands", "rows")
     return _run("fuzzy", "FuzzyDedup", given, {name: given.pop(name) for name in names})
+
+
+@dedup_command.command("semantic", short_help="Remove documents whose vectors point the same way.")
+@_common
+@click.option("--eps", type=click.FloatRange(0, 1, max_open=True), help="1 - eps is the least cosine. [default: 0.05]")
+@click.option("--clusters", type=click.IntRange(min=1), help="[default: the square root of the number of documents]")
+@click.option("--visits", type=click.IntRange(min=0), help="Neighbouring clusters that are looked at. [default: 2]")
+@click.option(
+    "--order",
+    type=click.Choice(["keep", "hard", "easy", "random"]),
+    help="Which one stays, before --keep: the one farther from the centre of its cluster (hard), the nearer one (easy), any.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Of --order random. [default: 0]")
+def semantic_command(**given: Any) -> int:
+    """Remove documents of INPUT whose vector is near that of one that stays; write the others to OUTPUT.
+
+    INPUT has a column of vectors, which a stage such as TextEmbedding or ImageEmbedding adds.
+    """
+    names = ("eps", "clusters", "visits", "order", "seed")
+    return _run("semantic", "SemanticDedup", given, {name: given.pop(name) for name in names})
 
 
 @dedup_command.command("show", short_help="Show a removed document beside the one that stays for it.")
@@ -139,10 +168,12 @@ def show_command(run_dir: str, id: str, as_json: bool) -> int:  # noqa: A002 - t
         click.echo(
             f"the removed one is an exact copy of {decision['copy_of_id']!r}, which was removed for the same document"
         )
-    figures = [
-        f"{decision['containment']:.1%} of its shingles are in the other",
-        f"{decision['jaccard']:.1%} of both in both",
-    ]
+    figures = []
+    if decision["containment"] is not None:
+        figures.append(f"{decision['containment']:.1%} of its shingles are in the other")
+        figures.append(f"{decision['jaccard']:.1%} of both in both")
+    if decision["similarity"] is not None:
+        figures.append(f"a likeness of {decision['similarity']:.4f}")
     if decision["new_words"] is not None:
         figures.append(f"at most {decision['new_words']} new words in 25")
     click.echo(f"rule:    {decision['rule']}: {', '.join(figures)}")
@@ -150,6 +181,13 @@ def show_command(run_dir: str, id: str, as_json: bool) -> int:  # noqa: A002 - t
         click.echo(
             f"\n--- removed (the other is in an index, which holds no text) ---\n{text_of(pair.document, column)}"
         )
+        return DONE
+    if not isinstance(pair.document.get(column), str):
+        for title, document in (("removed", pair.document), ("stays", pair.witness)):
+            click.echo(f"\n--- {title} ---")
+            for name, value in document.items():
+                if name != column:
+                    click.echo(f"{name}: {value if isinstance(value, str) else repr(value)[:200]}")
         return DONE
     texts = [text_of(document, column) for document in (pair.document, pair.witness)]
     spans = load(WORKFLOWS, settings["workflow"]).spans(*texts, settings)
@@ -213,11 +251,11 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any]) 
         "scope": "per_collection" if given["per_collection"] else None,
         "mode": "annotate" if given["annotate"] else None,
         **{key: given[key] for key in ("column", "id_column", "collection_column", "removed", "partitions")},
-        **{key: given[key] for key in ("index", "against")},
+        **{key: given.get(key) for key in ("index", "against")},
         **more,
     }
     parameters = {key: value for key, value in parameters.items() if value is not None and value is not False}
-    if given["index_add"] is not None:
+    if given.get("index_add") is not None:
         parameters["index_add"] = given["index_add"]
 
     def load_it() -> PipelineFile:

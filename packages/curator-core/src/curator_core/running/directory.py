@@ -114,7 +114,18 @@ class RunDirectory:
 
     def clear(self, *, keep: str = "") -> None:
         """Forget what ran here; the lock, the list of sources and the file ``keep`` stay."""
-        for folder in ("ledger", "rejects", "results", "spill", "metrics", "plans", "log"):
+        for folder in (
+            "ledger",
+            "rejects",
+            "results",
+            "spill",
+            "metrics",
+            "plans",
+            "log",
+            "seen",
+            "samples",
+            "declared",
+        ):
             self.clear_folder(folder)
         for name in ("plan.json", "run.json", "report.html", "log.txt"):
             with contextlib.suppress(OutputError):

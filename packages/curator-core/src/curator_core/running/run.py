@@ -18,12 +18,14 @@ from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.formatting import count
+from curator_core.model.seen_options import seen_options
 from curator_core.model.stage import ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, StagePerfStats, Task
 from curator_core.planning.make import make_plan
 from curator_core.planning.plan import Plan, Segment
 from curator_core.running import attempt as attempts
 from curator_core.running.attempt import Attempt, Earlier
+from curator_core.running.declared import write_declared
 from curator_core.running.directory import RunDirectory
 from curator_core.running.log import write_log
 from curator_core.running.merges import merge_tasks
@@ -193,7 +195,7 @@ class _Run:
         )
         folders = {storage.absolute(place) for planned in plan.stages if (place := planned.stage.output_folder())}
         own = {folder: mark for folder, mark in order.own.items() if folder in folders}
-        self.outputs = Outputs(plan, own | earlier.success_files, self._write_record)
+        self.outputs = Outputs(plan, own | earlier.success_files, self._write_record, dropped=order.options.dropped)
         self.sources = Sources(
             plan,
             self.outputs,
@@ -211,6 +213,8 @@ class _Run:
             on_error=order.options.on_error,
             retries=order.options.retries,
             log_level=order.options.log_level,
+            dropped=order.options.dropped,
+            seen=seen_options(order.options.seen),
         )
 
     def run(self, first_tasks: Iterator[Task[Any]], *, keep: bool) -> Generator[Task[Any], None, RunResult]:
@@ -246,6 +250,7 @@ class _Run:
                 directory.sweep()
                 self.accounts = open_accounts(directory.url, listing)
             attempts.write_plan(directory, self.plan, self.attempt, self.earlier)
+            write_declared(directory.url, self.plan, self.context.seen, self.attempt.number)
             self._write_record()
         if self.attempt.number == 1:  # a resume does so when it has found something to run
             self.outputs.unmark()

@@ -83,6 +83,8 @@ class GroupRunner:
     def _finish(self, stream: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
         last = self.adapters[-1] if self.adapters else None
         for task in stream:
+            if last is not None and self.ending == "done":
+                last.see_end(task)
             counts, outputs, result = task._pending, task._outputs, ""
             task._pending, task._outputs = [], []
             if self.ending == "merged":

@@ -11,7 +11,7 @@ from curator_core.across.apply import ApplyDecisions
 from curator_core.across.decided import WriteDecisions
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.index import AGAINST, Against, IndexUse, check_index
-from curator_core.across.shuffle import MOST_PARTITIONS, Partitions
+from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
@@ -21,12 +21,9 @@ from curator_core.workflows.ends import Ends
 from curator_core.workflows.estimate import Costs, Estimate, estimate
 from curator_core.workflows.formats import writer_of
 from curator_core.workflows.pairs import reader_text
+from curator_core.workflows.pieces import pieces_of
 
 DECISIONS = "decisions"
-# Of the input for each piece: comparing takes up to nine times what it holds of words, and packed files hold several times
-# their size.
-PIECE_BYTES = 16 << 20
-LEAST_PIECES = 32
 
 
 @dataclass(kw_only=True)
@@ -94,11 +91,7 @@ class Dedup(DocumentParameters, Ends):
 
     def pieces(self) -> int:
         """How many pieces the work between the files comes in."""
-        if self.partitions is not None:
-            return self.partitions
-        # A power of two, so that a few files more do not change the steps of a run that is resumed.
-        wanted = -(-self._input_bytes() // PIECE_BYTES)
-        return min(MOST_PARTITIONS, max(LEAST_PIECES, 1 << (wanted - 1).bit_length() if wanted else 0))
+        return self.partitions if self.partitions is not None else pieces_of(self._input_bytes())
 
     def decisions_folder(self, work_dir: str) -> str:
         return self.decisions or storage.join(storage.parent(work_dir), DECISIONS)

@@ -74,6 +74,18 @@ class RecipeFilter(TextFilter):
         found = self.metrics(text)
         return pa.StructArray.from_arrays([array(values) for values in found.values()], list(found))
 
+    def tests(self, scores: pa.Array) -> dict[str, pa.Array]:
+        return {reason: array(np.asarray(rows, np.bool_)) for reason, rows in self.broken(_columns(scores))}
+
+    def scores_with(self, part: str, values: Sequence[float]) -> pa.Array:
+        # A document of no text tells which measures there are, and their types.
+        measures = {
+            name: np.zeros(len(values), found.dtype) for name, found in self.metrics(TextFeatures.of([""])).items()
+        }
+        if part in measures:
+            measures[part] = np.asarray(values).astype(measures[part].dtype)
+        return pa.StructArray.from_arrays([array(found) for found in measures.values()], list(measures))
+
     def keep_array(self, scores: pa.Array) -> pa.Array:
         return pa.compute.is_null(self._first_broken(scores))
 
@@ -84,14 +96,16 @@ class RecipeFilter(TextFilter):
         which = np.full(len(scores), -1)
         reasons: list[str] = []
         if isinstance(scores, pa.StructArray):
-            names = [field.name for field in scores.type]
-            columns = zip(names, scores.flatten(), strict=True)
-            plain = {name: to_numpy(values) for name, values in columns}
-            for reason, rows in self.broken(plain):
+            for reason, rows in self.broken(_columns(scores)):
                 which[(which < 0) & rows] = len(reasons)
                 reasons.append(reason)
         indices = array([None if at < 0 else at for at in which.tolist()], pa.int32())
         return pa.DictionaryArray.from_arrays(indices, array(reasons, pa.string())).cast(pa.string())
+
+
+def _columns(scores: pa.StructArray) -> dict[str, npt.NDArray[Any]]:
+    names = [field.name for field in scores.type]
+    return {name: to_numpy(values) for name, values in zip(names, scores.flatten(), strict=True)}
 
 
 @dataclass
@@ -350,8 +364,9 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         task = with_text(self, task, self.column)
         texts, reasons = self.edit(features_of(task, self.column))
-        for reason in reasons:
-            self.record_dropped(reason)
+        gone = [row for row, text in enumerate(texts) if text is None]
+        for row, reason in zip(gone, reasons, strict=True):
+            self.record_dropped(reason, which=row, of=task)
         kept = [text for text in texts if text is not None]
         if len(kept) < len(texts):
             task = task.filter(array([text is not None for text in texts], pa.bool_()))
