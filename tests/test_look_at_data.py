@@ -260,7 +260,7 @@ def test_show_says_what_a_filter_makes_of_the_row(tmp_path, curate):
     assert "it would keep it" in inverted  # it has less than 50 words
     for setting, said in (
         ("WordCountFilter.min_word=3", "did you mean 'min_words'"),
-        ("WordCountFilter.column=txt", "'txt'; did you mean 'text'"),
+        ("WordCountFilter.column=txt", "'txt', which the row lacks; did you mean 'text'?"),
     ):
         assert said in curate("show", place, "--by", "WordCountFilter", "--set", setting, code=BAD_USAGE)
     assert "is no filter" in curate("show", place, "--by", "JsonlWriter", "--set", "JsonlWriter.path=x", code=BAD_USAGE)

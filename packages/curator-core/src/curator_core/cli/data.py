@@ -198,10 +198,10 @@ def show_command(
         from curator_core.data.values import json_value, kind_of
 
         schema = {column.name: kind_of(column) for found in all_found for column in found.batch.to_pyarrow().schema}
-        listed = [
-            {**row, "columns": json_value(row["columns"]), "judged": [verdict.as_dict() for verdict in row["judged"]]}
-            for row in shown
-        ]
+        listed = [{**row, "columns": json_value(row["columns"])} for row in shown]
+        for row in listed:
+            judged = [verdict.as_dict() for verdict in row.pop("judged")]
+            row.update({"judged": judged} if filters else {})
         click.echo(_json({**_facts(path, rows), "schema": schema, "rows": listed}))
         return DONE
     for number, row in enumerate(shown):

@@ -43,14 +43,10 @@ def judge(name: str, params: Mapping[str, Any], row: DocumentBatch) -> Judgement
     there = row.column_names
     missing = [column for column in needed_columns(stage, type(row)) if column not in there]
     if missing:
-        hint = (
-            f"; give the one that it is to read, as in --set {name}.column={there[0]}"
-            if stage.column in missing
-            else ""
-        )
+        hint = f" Name the one that it is to read: --set {name}.column=NAME" if stage.column in missing else ""
         raise UsageError(
-            f"{name} reads the column {missing[0]!r}{nearest(missing[0], there) or ''}, which the row lacks: it has "
-            f"{', '.join(there)}{hint}"
+            f"{name} reads the column {missing[0]!r}, which the row lacks{nearest(missing[0], there) or '.'} "
+            f"It has {', '.join(there)}.{hint}"
         )
     stage.setup(WorkerMetadata())
     try:
