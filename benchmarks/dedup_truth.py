@@ -542,7 +542,7 @@ def by_label(labels: dict[str, dict[str, Any]], removed: set[str]) -> dict[str, 
 
 
 def report_kept(corpus: Path, output: Path) -> dict[str, Any]:
-    """What the labels say of the documents that another tool wrote."""
+    """What the labels say about the documents that another tool wrote."""
     labels = {one["id"]: one for one in pq.read_table(corpus / "labels.parquet").to_pylist()}
     files = sorted(output.glob("*.jsonl"))  # Data-Juicer keeps logs in folders below
     kept = {json.loads(line)["id"] for path in files for line in path.read_bytes().splitlines()}

@@ -80,7 +80,7 @@ _STEERING = re.compile(
 def printable(text: str, *, one_line: bool = True) -> str:
     """A text from outside as a terminal may show it: what would steer it stands there as an escape.
 
-    In one line also line ends and tabs are escapes.
+    In one line, line ends and tabs are escaped too.
     """
     text = _STEERING.sub(lambda found: repr(found[0])[1:-1], text)
     return text.replace("\n", "\\n").replace("\t", "\\t") if one_line else text

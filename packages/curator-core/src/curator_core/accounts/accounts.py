@@ -58,7 +58,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """Events of one file: how many, and a way to columns of them that only some questions need."""
+    """The events of one file: how many there are, and access to columns that only some questions need."""
 
     size: int
     load: Callable[[Sequence[str]], pa.Table]

@@ -400,7 +400,9 @@ def _matches(text: str, mark: str | None) -> list[tuple[int, int]]:
 
 
 def _marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """A text as a terminal may show it, some parts between marks: ⟦so⟧, and in colour where there is colour."""
+    """A text as a terminal may show it, some parts between marks, ⟦like this⟧, and in colour where colours are
+    shown.
+    """
     parts: list[str] = []
     end = 0
     for start, stop in sorted(spans):

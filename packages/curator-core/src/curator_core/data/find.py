@@ -44,7 +44,7 @@ class FoundReject:
 
 
 def split_address(data: str) -> tuple[str, str | None]:
-    """``a.jsonl`` and ``12`` of ``a.jsonl:12``; no place where all of it is a name."""
+    """``a.jsonl`` and ``12`` of ``a.jsonl:12``; no place where the whole of it is a file name."""
     if storage.has_magic(data) or _is_there(data):
         return data, None
     at = len(data)

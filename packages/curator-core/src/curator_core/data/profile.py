@@ -93,7 +93,7 @@ class ColumnProfile:
     types: dict[str, int] = field(default_factory=dict)  # rows by type: files may differ
     rows: int = 0
     nulls: int = 0
-    empty: int = 0  # texts, bytes and lists of nothing
+    empty: int = 0  # empty texts, bytes and lists
     nans: int = 0
     lengths: Octaves | None = None
     length_of: str = ""

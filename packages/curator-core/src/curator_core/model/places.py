@@ -59,7 +59,7 @@ class Places:
 
     @classmethod
     def unpacked(cls, packed: Sequence[Any]) -> Places:
-        """What `packed` made, as it was."""
+        """The places that `packed` took."""
         sources, unit, *found = packed
         if not unit:
             return cls(sources, unit, found[0])

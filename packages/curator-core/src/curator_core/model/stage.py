@@ -276,8 +276,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``.
 
         ``which``: their places in the table that the stage was given, as numbers from 0, so that the rows can be shown and
-        written down. ``of`` is the batch that they are places in, if the stage has rejected rows before. A stage that does not
-        say which has its dropped rows counted, and no more.
+        written down. ``of`` is the batch that they are places in, if the stage has rejected rows before. Where a stage
+        does not say which rows it drops, they are only counted.
         """
         if rows:
             recorder = self._recorder_of(task, "record_dropped")

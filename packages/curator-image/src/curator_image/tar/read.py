@@ -97,8 +97,8 @@ def read_tar(stream: BinaryIO, *, max_member_bytes: int = 256 << 20) -> Iterator
 class _Pending:
     """What the headers so far say about the member to come.
 
-    ``at`` is where the newest header stands, ``started`` the first of those that belong to the next member. A global pax
-    header (``every``) holds for all members after it, and outlives what resets the rest.
+    ``at`` is where the newest header stands, ``started`` the first of those that belong to the next member. A global
+    pax header (``every``) applies to all members after it, and outlives what resets the rest.
     """
 
     at: int = 0
