@@ -459,7 +459,7 @@ def _index(
 
 
 def _facts(written: Sequence[_Sample]) -> dict[str, pa.Array]:
-    """The columns that say what stands in the tar: the members, and format and size of images that were made anew."""
+    """The columns that say what is in the tar: the members, and format and size of images that were made anew."""
     members = array([[ext for ext, _ in sample.members] for sample in written], pa.list_(pa.string()))
     headers = [sample.header for sample in written if sample.header is not None]
     if len(headers) < len(written):

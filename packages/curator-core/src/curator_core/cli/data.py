@@ -119,7 +119,7 @@ def head_command(
     "filters",
     multiple=True,
     metavar="FILTER",
-    help="What this filter says of the row; --set gives it parameters.",
+    help="What this filter says about the row; --set gives it parameters.",
 )
 @click.option("--every", is_flag=True, help="Show every row with the id, and not the first alone.")
 @click.option(

@@ -337,7 +337,7 @@ class _Look:
                 source, position = place_text(batch, row)
                 values = {name: _short(value) for name, value in rows_of(table.slice(row, 1))[0].items()}
                 kept = {"source": source, "position": position, "columns": values}
-                # The smallest numbers are kept: the largest of them stands in front.
+                # The smallest numbers are kept: the largest of them is in front.
                 entry = (-number, self.found.rows - table.num_rows + row, kept)
                 if len(self.best) < self.samples:
                     heapq.heappush(self.best, entry)

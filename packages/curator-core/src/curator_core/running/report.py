@@ -25,7 +25,7 @@ _STATES = {
 
 
 def write_report(run_dir: str) -> str:
-    """Write ``report.html`` into a run directory from what stands there; returns its path."""
+    """Write ``report.html`` into a run directory from what is there; returns its path."""
     directory = RunDirectory(run_dir)
     record = directory.read_json("run.json")
     if record is None:
