@@ -245,6 +245,28 @@ def test_show_prints_the_whole_text_with_what_matches_marked(tmp_path, curate):
     assert "--mark takes a regular expression" in curate("show", tmp_path / "a.jsonl", "a", "--mark", "(", code=2)
 
 
+def test_show_says_what_a_filter_makes_of_the_row(tmp_path, curate):
+    (tmp_path / "a.jsonl").write_text(lines_of({"id": "a", "text": "one two three"}))
+    place = f"{tmp_path}/a.jsonl:1"
+    by = ("--by", "WordCountFilter", "--by", "SymbolsToWordsFilter")
+    first, second = answer(curate("show", place, *by, "--set", "WordCountFilter.min_words=4", "--json"))["rows"][0][
+        "judged"
+    ]
+    assert (first["keeps"], first["reason"], first["scores"]) == (False, "word_count", {"word_count": 3})
+    assert second["keeps"]
+    out = curate("show", place, "--by", "WordCountFilter", "--set", "WordCountFilter.min_words=3")
+    assert "WordCountFilter keeps documents of 3 to 100,000 words; it would keep it" in out
+    inverted = curate("show", place, "--by", "WordCountFilter", "--set", "WordCountFilter.mode=invert")
+    assert "it would keep it" in inverted  # it has less than 50 words
+    for setting, said in (
+        ("WordCountFilter.min_word=3", "did you mean 'min_words'"),
+        ("WordCountFilter.column=txt", "'txt', which the row lacks; did you mean 'text'?"),
+    ):
+        assert said in curate("show", place, "--by", "WordCountFilter", "--set", setting, code=BAD_USAGE)
+    assert "is no filter" in curate("show", place, "--by", "JsonlWriter", "--set", "JsonlWriter.path=x", code=BAD_USAGE)
+    assert "did you mean" in curate("show", place, "--by", "WordCuntFilter", code=BAD_USAGE)
+
+
 def test_every_row_with_an_id_can_be_shown(tmp_path, curate):
     (tmp_path / "a.jsonl").write_text(lines_of(ROWS[0], ROWS[1], {**ROWS[0], "text": "again"}))
     assert len(answer(curate("show", tmp_path / "a.jsonl", "a", "--json"))["rows"]) == 1

@@ -7,7 +7,7 @@ import copy
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import GeneratorType
 from typing import Any, ClassVar, Literal, Self
@@ -18,6 +18,7 @@ from curator_core.executors.base import BaseExecutor
 from curator_core.formatting import text_html
 from curator_core.model.machine import Machine
 from curator_core.model.parameters import bound_arguments, call_text, values_of
+from curator_core.model.seen_options import SeenOptions
 from curator_core.model.task import Task
 from curator_core.pipeline import Pipeline, executor_of
 from curator_core.planning.plan import Plan
@@ -146,6 +147,8 @@ class Workflow(ABC):
         max_reject_fraction: float = 0.05,
         log_level: Literal["debug", "info", "warning", "error"] = "warning",
         limit: int | None = None,
+        dropped: str | None = None,
+        seen: SeenOptions | Mapping[str, Any] | bool = True,
         progress: Progress | None = None,
     ) -> RunResult:
         """Run the steps in order on one executor, and prove for each that nothing was lost.
@@ -166,6 +169,8 @@ class Workflow(ABC):
             max_reject_fraction=max_reject_fraction,
             log_level=log_level,
             limit=limit,
+            dropped=dropped,
+            seen=seen,
         )
         session = _Session(executor_of(executor), temporary=run_dir is None)
         report = progress or (CellProgress() if in_notebook() else (lambda _: None))
@@ -417,7 +422,12 @@ class _Run:
         outside = plan.source is not None and not any(
             is_within(text, self.root) for text in texts_of(plan.source.stage.params())
         )
-        options = replace(self.options, run_dir=place.url, limit=self.options.limit if outside else None)
+        options = replace(
+            self.options,
+            run_dir=place.url,
+            limit=self.options.limit if outside else None,
+            dropped=None if self.options.dropped is None else storage.join(self.options.dropped, record.name),
+        )
         later = list(self.earlier.steps.values())[len(self.records) - 1 :]
         freed = [self.directory.path(item) for item in (*self.freed, *(f for other in later for f in other.freed))]
         if (

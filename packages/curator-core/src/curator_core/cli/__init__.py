@@ -27,6 +27,7 @@ _SECTIONS = {
         "runs": "listing",
         "report": "runs",
         "rejects": "runs",
+        "drops": "drops",
         "retry": "run",
         "verify": "runs",
         "diff": "diff",

@@ -35,6 +35,10 @@ _COMMAND_FILE = "command.json"
 )
 @click.option("--set", "settings", multiple=True, metavar="STAGE.PARAM=VALUE", help="Another value for a parameter.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N sources.")
+@click.option("--dropped", metavar="DIR", help="Write the rows that stages drop to this folder, with the reason.")
+@click.option(
+    "--seen/--no-seen", default=None, help="Keep samples and histograms in the run directory. [default: seen]"
+)
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory.")
 @click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over.")
 @click.option("--allow-changed", is_flag=True, help="Resume although the stages have changed since.")
@@ -196,7 +200,7 @@ def _carry_out(
 
 # A run that takes less has not waited long for its processes.
 _SLOW_SECONDS = 2.0
-_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
+_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "dropped", "seen", "log_level")
 _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
 # What a retry of the run takes over.
 _KEPT = ("executor", "workers", *_LIMITS)

@@ -60,7 +60,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
     """Show the rows that the run in RUN_DIR could not read and those that a stage failed on, by reason."""
     from curator_core.accounts.rejects import group_rejects, rejects_of  # imports pyarrow
 
-    places = _runs_in(run_dir)
+    places = runs_in(run_dir)
     if as_json:
         for step, place in places.items():
             for row in rejects_of(place):
@@ -110,9 +110,7 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
         # repr(): bytes from outside must not steer the terminal.
         shown = beginning(example["raw"], width)
         parts.append(shown if is_binary(example["raw"]) else repr(shown))
-    return "  ".join(
-        _printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part
-    )
+    return "  ".join(printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part)
 
 
 def _said(message: str) -> list[str]:
@@ -123,11 +121,11 @@ def _said(message: str) -> list[str]:
     return after[:1] or lines[-1:]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _runs_in(run_dir: str) -> dict[str, str]:
+def runs_in(run_dir: str) -> dict[str, str]:
     """The run directory itself under no name, or those of the pipelines of a workflow in it by the names of their steps."""
     from curator_core import storage  # imports pyarrow
     from curator_core.running.steps import pipelines_in

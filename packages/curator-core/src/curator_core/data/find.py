@@ -33,7 +33,7 @@ class FoundRow:
     source: str
     position: str
     columns: dict[str, Any]
-    schema: pa.Schema
+    batch: DocumentBatch  # the row alone
 
 
 @dataclass(frozen=True)
@@ -159,4 +159,4 @@ def _found(batch: DocumentBatch, row: int, asked: str | None = None) -> FoundRow
     source, position = place_text(batch, row)
     if asked is not None and position.startswith("byte "):
         position = asked if not asked.isdigit() else f"line {asked}"
-    return FoundRow(source, position, rows_of(table)[0], table.schema)
+    return FoundRow(source, position, rows_of(table)[0], batch.with_data(table))

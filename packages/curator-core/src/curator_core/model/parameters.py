@@ -127,6 +127,13 @@ def checked_name(name: str) -> str:
     return name
 
 
+def checked_folder(what: str, value: Any) -> str | None:
+    """The path of a folder, or None."""
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise UsageError(f"{what} must be the path of a folder, not {value!r}")
+    return value
+
+
 def checked_seconds(what: str, value: object) -> float:
     """A number of seconds above 0, or `UsageError`, in which ``what`` names the value as the user wrote it."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):

@@ -50,7 +50,7 @@ class Places:
                 sources = [sources[row] for row in rows.tolist()]
             found = [str(found[row]) for row in rows.tolist()] if not self.unit else np.asarray(found, np.int64)[rows]
         if not isinstance(sources, str):
-            sources = list(sources)
+            sources = sources[0] if len(set(sources)) == 1 else list(sources)
         if not self.unit:
             return [sources, self.unit, list(found)]
         if isinstance(found, range) and found.step == 1:

@@ -33,6 +33,7 @@ from curator_core.model.parameters import (
     UNSET,
     bound_arguments,
     call_text,
+    checked_folder,
     checked_name,
     checked_seconds,
     own_signature,
@@ -91,6 +92,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
     batch_size: int = 1  # how many tasks `process_batch` is given at most
     # Seconds that one task may take; over it the worker is ended and the task goes to the error policy. None: any time.
     task_timeout_s: float | None = None
+    # A folder to write the rows to that the stage drops, with the reason; None: where the run says, or nowhere.
+    dropped: str | None = None
     runtime_env: Mapping[str, Any] | None = None
     # True for a stage that legitimately makes rows out of rows (a splitter); otherwise more rows out than in is an error.
     creates_rows: bool = False
@@ -267,17 +270,21 @@ class ProcessingStage(ABC, Generic[X, Y]):
         finally:
             call.current = before
 
-    def record_dropped(self, reason: str, rows: int = 1, *, which: Any = None, task: Task[Any] | None = None) -> None:
+    def record_dropped(
+        self, reason: str, rows: int = 1, *, which: Any = None, of: Any = None, task: Task[Any] | None = None
+    ) -> None:
         """``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``.
 
         ``which``: their places in the table that the stage was given, as numbers from 0, so that the rows can be shown and
-        written down. A stage that does not say which has its dropped rows counted, and no more.
+        written down. ``of`` is the batch that they are places in, if the stage has rejected rows before. A stage that does not
+        say which has its dropped rows counted, and no more.
         """
         if rows:
             recorder = self._recorder_of(task, "record_dropped")
             recorder.dropped[reason] = recorder.dropped.get(reason, 0) + rows
             if which is not None:
                 recorder.which.setdefault(reason, []).append(which)
+                recorder.of = of if of is not None else recorder.of
 
     def record_judged(self, judged: Judged, *, task: Task[Any] | None = None) -> None:
         """For filters: the score of every row, which stay, and why the others leave; what a run shows of them is made of it."""
@@ -336,6 +343,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         num_workers: int | None = UNSET,
         runtime_env: Mapping[str, Any] | None = UNSET,
         task_timeout_s: float | None = UNSET,
+        dropped: str | None = UNSET,
         ray_stage_spec: Mapping[str, Any] | None = None,
         xenna_stage_spec: Mapping[str, Any] | None = None,
         **params: Any,
@@ -374,6 +382,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
             changes["task_timeout_s"] = (
                 None if task_timeout_s is None else checked_seconds("task_timeout_s", task_timeout_s)
             )
+        if dropped is not UNSET:
+            changes["dropped"] = checked_folder("dropped", dropped)
         if ray_stage_spec is not None:
             changes["_ray_spec"] = {**self.__dict__.get("_ray_spec", {}), **ray_stage_spec}
         if xenna_stage_spec is not None:
@@ -414,6 +424,7 @@ _SETTINGS = (
     "num_workers",
     "runtime_env",
     "task_timeout_s",
+    "dropped",
     "ray_stage_spec",
     "xenna_stage_spec",
 )
@@ -424,6 +435,7 @@ _OVERRIDES = (
     "_num_workers",
     "runtime_env",
     "task_timeout_s",
+    "dropped",
     "_ray_spec",
     "_xenna_spec",
 )

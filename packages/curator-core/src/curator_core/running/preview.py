@@ -198,7 +198,7 @@ class _Trial:
     def _try(self, planned: PlannedStage) -> str:
         """Replace the tasks by what the stage makes of them; returns what it raised, if it did."""
         sink = MemorySink()
-        runner = GroupRunner([planned], RunContext(on_error="fail"), sink=sink)
+        runner = GroupRunner([planned], RunContext(on_error="fail", writes=False), sink=sink)
         reads = not any(isinstance(task, DocumentBatch) for task in self.tasks)
         try:
             runner.setup_on_node(NodeInfo(), WorkerMetadata())

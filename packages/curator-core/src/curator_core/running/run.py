@@ -195,7 +195,7 @@ class _Run:
         )
         folders = {storage.absolute(place) for planned in plan.stages if (place := planned.stage.output_folder())}
         own = {folder: mark for folder, mark in order.own.items() if folder in folders}
-        self.outputs = Outputs(plan, own | earlier.success_files, self._write_record)
+        self.outputs = Outputs(plan, own | earlier.success_files, self._write_record, dropped=order.options.dropped)
         self.sources = Sources(
             plan,
             self.outputs,
@@ -213,6 +213,7 @@ class _Run:
             on_error=order.options.on_error,
             retries=order.options.retries,
             log_level=order.options.log_level,
+            dropped=order.options.dropped,
             seen=seen_options(order.options.seen),
         )
 

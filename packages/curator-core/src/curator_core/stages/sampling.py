@@ -53,7 +53,7 @@ class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
         else:
             numbers = lineage_numbers(task.task_id, task.num_rows, self.seed)
         keep = numbers < np.uint64(threshold)
-        self.record_dropped("not sampled", int(len(keep) - keep.sum()))
+        self.record_dropped("not sampled", int(len(keep) - keep.sum()), which=np.flatnonzero(~keep))
         return task.filter(array(keep))
 
 

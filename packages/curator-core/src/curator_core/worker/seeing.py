@@ -118,7 +118,12 @@ class StageSeer:
         if recorder.judged is not None:
             self._judged(key, task, recorder.judged)
         elif recorder.which and isinstance(task, DocumentBatch):
-            self._named(key, task, recorder.which)
+            self._named(key, task if recorder.of is None else recorder.of, recorder.which)
+
+    def dropped_whole(self, task: Task[Any], reason: str) -> None:
+        """The stage has dropped a task with all its rows."""
+        if isinstance(task, DocumentBatch) and task.num_rows:
+            self._named(TaskKey.of(task, self._attempt), task, {reason: [np.arange(task.num_rows)]})
 
     def _judged(self, key: TaskKey, task: Task[Any], judged: Judged) -> None:
         batch, stage = judged.batch, self._stage
