@@ -584,7 +584,7 @@ def _rate(value: float | None) -> str:
 
 
 def _plans(plans: Sequence[Mapping[str, Any]]) -> str:
-    """Which rows were made under which plan, where that is not the present one alone."""
+    """Which rows were made under which plan, where more than the present one was used."""
     rows = (
         f'<tr><th scope="row">{escape("; ".join(share["changes"]) or "the present plan")}</th>{_cell("since attempt", f"{share['since']:,}")}'
         f"{_cell('sources', f'{share["sources"]:,}')}{_cell('rows in', f'{share["rows_in"]:,}')}{_cell('kept', f'{share["rows_out"]:,}')}</tr>"
