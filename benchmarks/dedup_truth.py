@@ -232,7 +232,7 @@ def main() -> int:
         kept = set(options.kept.read_text().split())
         removed = set(labels) - kept
         if unknown := kept - set(labels):
-            sys.exit(f"error: {options.kept} has ids that the corpus has not, such as {min(unknown)!r}")
+            sys.exit(f"error: {options.kept} has ids that are not in the corpus, such as {min(unknown)!r}")
     else:
         started = time.perf_counter()
         documents = read(options.corpus)
@@ -438,7 +438,8 @@ def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingl
         if not pieces:
             continue
         others = np.unique(np.concatenate(pieces))
-        # A witness comes before: it is longer, and of equals it is the one that the table kept, else the earlier one.
+        # A witness comes first: it is longer, and among equals it is the one that the table kept, or else the earlier
+        # one.
         before = (sizes[others] > sizes[index]) | (
             (sizes[others] == sizes[index]) & ((others < index) | (not stay[index]))
         )

@@ -178,7 +178,7 @@ def read_seen(run_dir: str) -> Seen:
 
 
 class _Sums:
-    """Sums of the rows of counts."""
+    """The sums of counts, row by row."""
 
     def __init__(self) -> None:
         # (stage, score, scale): rows, kept and free by bin; the smallest and the largest value.

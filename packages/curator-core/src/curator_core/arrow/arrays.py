@@ -2,7 +2,7 @@
 
 `pyarrow.array` imports pandas, where it is installed, at its first call in a process, to see whether it was given a
 Series; so do `pyarrow.scalar`, a bare number given to a compute function, and `to_numpy`. That takes a sixth of a second in
-each worker, for something that stages rarely have at hand.
+each worker, for something that stages rarely use.
 """
 
 from __future__ import annotations

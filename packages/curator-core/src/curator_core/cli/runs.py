@@ -114,7 +114,7 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
 
 
 def _said(message: str) -> list[str]:
-    """Of a traceback what was raised in the end, of other messages the last line; --json has the whole."""
+    """The error at the end of a traceback, or the last line of another message; --json has the whole text."""
     lines = message.strip().splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     after = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else []

@@ -229,7 +229,7 @@ def _example(example: Mapping[str, Any]) -> str:
 
 
 def _plans(summary: Mapping[str, Any]) -> str:
-    """Which rows were made under which plan, where that is not the present one alone."""
+    """Which rows were made under which plan, where more than the present one was used."""
     plans = summary.get("plans") or []
     if not plans:
         return ""

@@ -16,7 +16,7 @@ from curator_core.errors import UsageError, nearest
 from curator_core.model.scores import Limit
 from curator_core.stages.column_filter import ColumnFilter
 
-# What a score is called that was judged by the limits of an earlier attempt.
+# The name of a score that was judged by the limits of an earlier attempt.
 EARLIER = " (earlier limits)"
 
 # A stage of a class with parameters, both as a plan has them.

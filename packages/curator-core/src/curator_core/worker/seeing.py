@@ -231,7 +231,7 @@ class StageSeer:
                     )
 
     def _named(self, key: TaskKey, task: DocumentBatch, which: dict[str, list[Any]]) -> None:
-        """A stage that is no filter, and says which rows it drops."""
+        """A stage that is not a filter and says which rows it drops."""
         if not self._options.samples:
             return
         numbers = lineage_numbers(f"{self._name}\0{task.task_id}", task.num_rows, self._options.seed)

@@ -69,6 +69,6 @@ def reader_of(paths: str | Sequence[str], kind: str, owner: str) -> ProcessingSt
 
 
 def writer_of(path: str, kind: str) -> ProcessingStage[Any, Any]:
-    """The writer of a format, or where it has none that of JSON lines."""
+    """The writer of a format, or the writer of JSON lines where the format has none."""
     names = {name.removesuffix(_WRITER).lower(): name for name in entries(STAGES) if name.endswith(_WRITER)}
     return build_stage(names.get(kind, "JsonlWriter"), {"path": path})
