@@ -338,8 +338,10 @@ def _sides(stage: Mapping[str, Any]) -> str:
         mine = [sample for sample in stage["samples"] if sample["side"] == side]
         whole = stage["samples_of"]["kept"] if side == "kept" else sum(stage["samples_of"]["dropped"].values())
         near, far = _some(mine, near=True, most=_NEAR), _some(mine, near=False, most=_FAR)
+        whole = max(whole, stage["rows_out"]) if side == "kept" else whole
         if not near and not far:
-            parts.append(f"<div><h4>{side.capitalize()} <span>no rows</span></h4></div>" if not whole else "")
+            if not whole:
+                parts.append(f"<div><h4>{side.capitalize()} <span>no rows</span></h4></div>")
             continue
         shown_first = near[:2] or far[:2]
         rest = [*near[2:], *far] if near else far[2:]
@@ -382,8 +384,9 @@ def _score(sample: Mapping[str, Any]) -> str:
 
 def _example(sample: Mapping[str, Any]) -> str:
     head = _score(sample)
-    reason = f"{sample['reason']} · " if sample["side"] == "dropped" and sample["reason"] not in head else ""
-    return f'<div class="example"><p>{escape(reason + head)}</p><p class="text" tabindex="0">{_marked(sample)}</p>{_where(sample)}</div>'
+    reason = sample["reason"] if sample["side"] == "dropped" and sample["reason"] not in head else ""
+    head = " · ".join(part for part in (reason, head) if part)
+    return f'<div class="example"><p>{escape(head)}</p><p class="text" tabindex="0">{_marked(sample)}</p>{_where(sample)}</div>'
 
 
 def _marked(sample: Mapping[str, Any]) -> str:
@@ -407,7 +410,8 @@ def _marked(sample: Mapping[str, Any]) -> str:
 def _where(sample: Mapping[str, Any]) -> str:
     source, position, name = sample["source"], sample["position"], sample["id"]
     parts = [f"id {name}"] if name is not None else []
-    parts.append(f"{source}, {position}" if position else source or f"task {sample['task']}, row {sample['row'] + 1}")
+    file = source.rpartition("/")[2] or source
+    parts.append(f"{file}, {position}" if position else file or f"task {sample['task']}, row {sample['row'] + 1}")
     command = ""
     if source and position:
         command = shlex.join(["curate", "show", f"{source}:{position.removeprefix('line ').removeprefix('row ')}"])
