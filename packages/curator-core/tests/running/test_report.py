@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,12 +14,11 @@ from hypothesis import strategies as st
 
 from curator_core import DocumentBatch, FanOut, FileGroupTask, FilePartitioning, Pipeline, UsageError, formatting
 from curator_core.accounts.rejects import RejectGroup, group_rejects, rejects_of
-from curator_core.accounts.tally import StageTotals, Tally
-from curator_core.cli.progress import ProgressDisplay, line
+from curator_core.accounts.tally import StageTotals
 from curator_core.cli.summary import summary_text
 from curator_core.executors.local import LocalExecutor
 from curator_core.running.report import report_page, write_report
-from curator_core.running.result import RunProgress, RunSummary
+from curator_core.running.result import RunSummary
 
 EVIL = "<script>alert('x')</script>&\"<img src=x onerror=alert(1)>"
 
@@ -166,70 +164,6 @@ def test_what_a_cluster_takes_to_start_is_reported_and_what_takes_no_time_is_not
     assert "first work was done after9.8 s" in _Page(report_page(recorded, {}, [])).text
     recorded["summary"]["opened_after"] = 0.01
     assert "ready after" not in summary_text(recorded["summary"])
-
-
-def progress(**changes: Any) -> RunProgress:
-    tally = Tally()
-    tally.stages["Read"] = StageTotals("Read", 1, 1200, 1190, rejected={"broken": 10})
-    state = {
-        "total_sources": 10,
-        "finished_sources": 3,
-        "skipped_sources": 2,
-        "seconds": 6.0,
-        "tally": tally,
-        **changes,
-    }
-    return RunProgress("clean", **state)
-
-
-def test_progress_is_a_line_now_and_then_where_there_is_no_terminal() -> None:
-    now = [0.0]
-    out = io.StringIO()
-    with ProgressDisplay(stream=out, line_seconds=10, clock=lambda: now[0]) as display:
-        for now[0] in (1.0, 9.0, 11.0, 12.0, 22.0):
-            display(progress())
-    lines = out.getvalue().splitlines()
-    assert len(lines) == 2
-    assert lines[0] == ("clean: 5 of 10 sources, 1,200 rows (200/s), 10 set aside, 6.00 s, about 10.0 s left")
-
-
-def test_progress_does_without_a_known_number_of_sources() -> None:
-    assert line(progress(total_sources=None)) == "clean: 5 sources, 1,200 rows (200/s), 10 set aside, 6.00 s"
-    assert "part 2 of 3" in line(progress(segment=1, segments=3))
-
-
-@pytest.mark.slow
-def test_progress_of_a_workflow_says_which_step_it_is_and_of_how_many_where_that_is_clear() -> None:
-    assert line(progress(step=2, steps=3, step_name="groups/round-1")).startswith(
-        "step 2 of 3: groups/round-1: 5 of 10"
-    )
-    assert line(progress(step=2, step_name="groups")).startswith("step 2: groups: 5 of 10 sources")
-    out = Terminal()
-    with ProgressDisplay(stream=out) as display:
-        display(progress(step=1, steps=2, step_name="read"))
-        display(progress(step=2, steps=2, step_name="write", finished_sources=7))
-    assert out.getvalue().index("step 1 of 2: read") < out.getvalue().index("step 2 of 2: write")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_gets_a_bar_and_is_left_clean() -> None:
-    out = Terminal()
-    with ProgressDisplay(stream=out) as display:
-        display(progress())
-    assert "clean" in out.getvalue()
-    assert "5/10" in out.getvalue()
-    assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h")
-
-
-def test_quiet_is_quiet() -> None:
-    out = io.StringIO()
-    with ProgressDisplay(stream=out, quiet=True, line_seconds=0) as display:
-        display(progress())
-    assert out.getvalue() == ""
 
 
 @pytest.mark.parametrize(
