@@ -165,7 +165,8 @@ def show_command(
         )
     names_of_filters = tuple(dict.fromkeys(filters))
     own = [setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] not in names_of_filters]
-    rows = open_rows(path, reader=reader, settings=own, few=place is not None)
+    # Of a file that is read from its start every row has its line.
+    rows = open_rows(path, reader=reader, settings=own, few=place is not None, split_bytes=None)
     if place is not None:
         found = row_at(rows, path, place)
         if isinstance(found, FoundReject):

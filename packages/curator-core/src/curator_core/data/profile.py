@@ -21,6 +21,7 @@ from curator_core import formatting
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.json_column import JSON, values_of
 from curator_core.config.build import build_stage
+from curator_core.data.find import ID_COLUMNS
 from curator_core.data.rows import Rows, place_text
 from curator_core.data.values import kind_of, rows_of, text_of
 from curator_core.errors import CuratorError, UsageError, nearest
@@ -305,7 +306,8 @@ class _Look:
                 f"there is no column {self.given_text!r}{nearest(self.given_text, table.column_names) or ':'} the columns are "
                 f"{', '.join(table.column_names)}"
             )
-        name = found.text_column = found.text_column or likely_text([table])
+        texts_alone = [column for column in table.column_names if column not in ID_COLUMNS]
+        name = found.text_column = found.text_column or likely_text([table.select(texts_alone)])
         if name is None or name not in table.column_names:
             return
         texts = table.column(name)

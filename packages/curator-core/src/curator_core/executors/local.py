@@ -84,6 +84,7 @@ class LocalExecutor(BaseExecutor):
                 most = max((run.groups[index].num_workers or workers for index in owned), default=workers)
                 cards = _one_each(cards)[: min(workers, most)]
             with Pool(run, workers, cards, self._spares, owned) as pool:
+                run.staffed(workers)
                 yield from pool.results()
 
     def _owned_groups(self, run: SegmentRun) -> list[int]:

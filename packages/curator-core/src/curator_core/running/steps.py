@@ -19,7 +19,8 @@ from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import SUCCESS, Outputs, checksum
-from curator_core.running.result import RunProgress, RunSummary
+from curator_core.running.progress import RunProgress
+from curator_core.running.result import RunSummary
 from curator_core.running.sources import Sources
 from curator_core.running.verdict import ordered_results
 from curator_core.running.workflow_plan import is_within

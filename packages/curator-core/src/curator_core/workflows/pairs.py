@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -117,17 +118,20 @@ def _read(reader: ProcessingStage[Any, Any], place: Place) -> dict[str, Any]:
 
 def _batches(reader: ProcessingStage[Any, Any], source: str) -> Iterator[tuple[DocumentBatch, int]]:
     """The batches of a source, each with the row at which it begins."""
-    halves = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
-    if len(halves) != 2:
+    parts = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
+    if len(parts) < 2:
         raise UsageError(f"{type(reader).__name__} is not a reader of files whose sources can be read one by one")
-    naming, reading = halves
+    naming, reading, *more = parts
+    # As in the run, where nothing asked for what they may add; one that drops rows does so here too.
+    more = [stage.needed_by(frozenset()) for stage in more]
     task = next((task for task in naming.process(EmptyTask(task_id="sources")) or () if task.task_id == source), None)
     if task is None:
         raise UsageError(
             f"the source {source!r} is not there: run this where the deduplication ran, since its paths may be relative"
         )
     first = 0
-    for batch in reading.process(task) or ():
+    for made in reading.process(task) or ():
+        batch = functools.reduce(lambda so_far, stage: stage.process(so_far), more, made)
         assert isinstance(batch, DocumentBatch)
         yield batch, first
         first += batch.num_rows
