@@ -85,6 +85,7 @@ class LocalExecutor(BaseExecutor):
                 cards = _one_each(cards)[: min(workers, most)]
             memory_gb = self.machine().memory_gb if owned else 0.0
             with Pool(run, workers, cards, self._spares, owned, memory_gb) as pool:
+                run.staffed(workers)
                 yield from pool.results()
 
     def _owned_groups(self, run: SegmentRun) -> list[int]:
