@@ -1,4 +1,4 @@
-"""One process owns a GPU and runs the stages that use it; the workers, on the CPU, send it tasks and go on with others meanwhile.
+"""One process owns a GPU and runs the stages that use it; the workers, on the CPU, send it tasks and continue with others meanwhile.
 
 A source stays with one worker from its first stage to its last, as where there is no GPU: at a group of stages that use one it
 sends the task on and takes what comes back. What the owner has to say for the accounts either comes with the answer (a run

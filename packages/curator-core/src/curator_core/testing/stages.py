@@ -282,7 +282,7 @@ class Raise(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class RejectAndTell(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Rejects the rows of some ids, and says of each task what it did: by `print`, and to a logger."""
+    """Rejects the rows of some ids, and says about each task what it did: by `print`, and to a logger."""
 
     bad: tuple[int, ...] = (3, 7, 8)
 
@@ -379,7 +379,7 @@ class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class KillDriver(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Kills the driver, whose process id stands in ``pid_file``, when ``after`` tasks have passed; once."""
+    """Kills the driver, whose process id is in ``pid_file``, when ``after`` tasks have passed; once."""
 
     pid_file: str = ""
     after: int = 5
