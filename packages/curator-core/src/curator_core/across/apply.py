@@ -32,6 +32,7 @@ REASONS = {
     "containment": "near duplicate",
     "jaccard": "near duplicate",
     "similar": "semantic duplicate",
+    "perceptual": "duplicate picture",
     "fraction": "not in the top fraction",
     "list": "listed",
 }

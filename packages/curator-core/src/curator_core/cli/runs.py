@@ -101,7 +101,7 @@ def verify_command(run_dir: str) -> int:
 
 
 def example_line(example: dict[str, Any], width: int = 160) -> str:
-    """Where a row stood, what was wrong, and the beginning of its bytes, in one line that a terminal can show."""
+    """Where a row was, what was wrong, and the beginning of its bytes, in one line that a terminal can show."""
     where = example["source"] or example["task"]
     if example["position"]:
         where += f":{example['position']}"
@@ -114,7 +114,7 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
 
 
 def _said(message: str) -> list[str]:
-    """Of a traceback what was raised in the end, of other messages the last line; --json has the whole."""
+    """The error at the end of a traceback, or the last line of another message; --json has the whole text."""
     lines = message.strip().splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     after = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else []

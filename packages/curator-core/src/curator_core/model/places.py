@@ -51,7 +51,7 @@ class Places:
                 sources = [sources[row] for row in rows.tolist()]
             found = [str(found[row]) for row in rows.tolist()] if not self.unit else np.asarray(found, np.int64)[rows]
         if not isinstance(sources, str):
-            sources = list(sources)
+            sources = sources[0] if len(set(sources)) == 1 else list(sources)
         if not self.unit:
             return [sources, self.unit, list(found)]
         if isinstance(found, range) and found.step == 1:
@@ -60,7 +60,7 @@ class Places:
 
     @classmethod
     def unpacked(cls, packed: Sequence[Any]) -> Places:
-        """What `packed` made, as it was."""
+        """The places that `packed` took."""
         sources, unit, *found = packed
         if not unit:
             return cls(sources, unit, found[0])
@@ -86,12 +86,12 @@ class Places:
 
 
 def place_rows[B: DocumentBatch](batch: B, places: Places) -> B:
-    """The batch, which now says where its rows stood."""
+    """The batch, which now says where its rows were."""
     batch._derived[_PLACES] = places
     return batch
 
 
 def places_of(batch: DocumentBatch) -> Places | None:
-    """Where the rows of a batch stood, if that is still there."""
+    """Where the rows of a batch were, if that is still there."""
     found = batch._derived.get(_PLACES)
     return found if isinstance(found, Places) else None

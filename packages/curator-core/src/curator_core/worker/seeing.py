@@ -329,7 +329,7 @@ class StageSeer:
         return sorted((start, end) for start, end in found if 0 <= start < end <= len(text))
 
     def _named(self, key: TaskKey, task: DocumentBatch, which: dict[str, list[Any]]) -> None:
-        """A stage that is no filter, and says which rows it drops."""
+        """A stage that is not a filter and says which rows it drops."""
         if self.options.by:
             every = [np.atleast_1d(np.asarray(piece, np.int64)) for pieces in which.values() for piece in pieces]
             self._by_dropped(key, task.to_pyarrow().take(array(np.concatenate(every))))
@@ -441,7 +441,7 @@ class _Taken:
 
 
 def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, str | None, list[int]]:
-    """Of a text as much as is kept, around what is at fault: what stands before it, its length, itself, and where to mark it."""
+    """Of a text as much as is kept, around what is at fault: what is before it, its length, itself, and where to mark it."""
     if text is None:
         return 0, 0, None, []
     start = 0
@@ -537,14 +537,14 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_shown(kind: pa.DataType) -> bool:
-    """Whether a column may hold what is short enough to stand beside a text."""
+    """Whether a column may hold what is short enough to be shown beside a text."""
     if isinstance(kind, pa.BaseExtensionType) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return False
     return not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _brief(value: Any) -> Any:
-    """A value as it stands beside a text: a number, a word, a date, cut where it is long; None for nothing to show."""
+    """A value as it is shown beside a text: a number, a word, a date, cut where it is long; None for nothing to show."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
