@@ -119,7 +119,7 @@ def head_command(
     "filters",
     multiple=True,
     metavar="FILTER",
-    help="What this filter says of the row; --set gives it parameters.",
+    help="What this filter says about the row; --set gives it parameters.",
 )
 @click.option("--every", is_flag=True, help="Show every row with the id, and not the first alone.")
 @click.option(
@@ -401,7 +401,9 @@ def _matches(text: str, mark: str | None) -> list[tuple[int, int]]:
 
 
 def _marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """A text as a terminal may show it, some parts between marks: ⟦so⟧, and in colour where there is colour."""
+    """A text as a terminal may show it, some parts between marks, ⟦like this⟧, and in colour where colours are
+    shown.
+    """
     parts: list[str] = []
     end = 0
     for start, stop in sorted(spans):

@@ -94,7 +94,7 @@ class ColumnProfile:
     types: dict[str, int] = field(default_factory=dict)  # rows by type: files may differ
     rows: int = 0
     nulls: int = 0
-    empty: int = 0  # texts, bytes and lists of nothing
+    empty: int = 0  # empty texts, bytes and lists
     nans: int = 0
     lengths: Octaves | None = None
     length_of: str = ""
@@ -339,7 +339,7 @@ class _Look:
                 source, position = place_text(batch, row)
                 values = {name: _short(value) for name, value in rows_of(table.slice(row, 1))[0].items()}
                 kept = {"source": source, "position": position, "columns": values}
-                # The smallest numbers are kept: the largest of them stands in front.
+                # The smallest numbers are kept: the largest of them is in front.
                 entry = (-number, self.found.rows - table.num_rows + row, kept)
                 if len(self.best) < self.samples:
                     heapq.heappush(self.best, entry)

@@ -11,7 +11,9 @@ from curator_core.running.page.html import report_page
 
 
 def write_report(run_dir: str) -> str:
-    """Write both into a run directory from what stands there, of a run that goes on or was killed too; returns the page's path."""
+    """Write both into a run directory from its records, even while the run continues or after it was killed; returns
+    the page's path.
+    """
     directory = RunDirectory(run_dir)
     numbers = numbers_of(run_dir)
     # Not durable: they are made of records that are, and `curate report` makes them again.
