@@ -19,7 +19,8 @@ from curator_core.planning.plan import Plan
 from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
 from curator_core.running.preview import ROWS, Preview, make_preview
-from curator_core.running.result import Progress, RunResult, RunStream
+from curator_core.running.progress import Progress
+from curator_core.running.result import RunResult, RunStream
 from curator_core.running.run import Order, iterate_stages, run_stages
 
 

@@ -29,9 +29,10 @@ from curator_core.running.log import write_log
 from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
+from curator_core.running.progress import STARTING, Progress, RunProgress
 from curator_core.running.record import now, run_record
-from curator_core.running.result import Progress, RunProgress, RunResult, RunSummary, StepSummary
-from curator_core.running.run import Order, opened, run_stages
+from curator_core.running.result import RunResult, RunSummary, StepSummary
+from curator_core.running.run import Order, opened, run_stages, starting
 from curator_core.running.steps import STEPS, WORK, EarlierSteps, StepRecord
 from curator_core.running.workflow_plan import (
     PlannedStep,
@@ -46,7 +47,7 @@ from curator_core.running.workflow_plan import (
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a workflow with what the workflow says of it.
+    """A step of a workflow with what the workflow says about it.
 
     ``frees`` are folders below ``work_dir`` that no later step reads: they are removed when this step is complete.
     ``counts``: the rows of the workflow are the rows of this step; without one that counts they are those of the last.
@@ -482,7 +483,7 @@ class _Run:
         number = len(self.records)
 
         def progress(state: RunProgress) -> None:
-            if record.anew:  # it has begun
+            if record.anew and state.state not in (STARTING, "failed"):  # it has begun
                 record.anew = False
                 self._write_record()
             self.session.worked(state)
@@ -516,6 +517,8 @@ class _Run:
         if self.begun:
             self._write_record()
             return
+        if self.session.machine is None and self.session.executor.opening:
+            self.report(starting(self.workflow.name, self.session.executor, self.session.started))
         machine = self.session.open()
         self.plan = self.workflow.plan(self.session.executor, machine=machine, run_dir=self.directory.url)
         if self.outer is None:

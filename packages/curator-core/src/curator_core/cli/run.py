@@ -19,7 +19,7 @@ from curator_core.errors import CuratorError, StageError, UsageError
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
-    from curator_core.running.result import RunProgress
+    from curator_core.running.progress import RunProgress
 
 _COMMAND_FILE = "command.json"
 
@@ -188,7 +188,10 @@ def _carry_out(
 
         def progress(state: RunProgress) -> None:
             nonlocal begun
-            if not begun:  # the run has begun, so the run directory is ours
+            if not begun and state.state not in (
+                "starting",
+                "failed",
+            ):  # the run has begun, so the run directory is ours
                 begun = True
                 RunDirectory(run_dir).write_json(_COMMAND_FILE, command)
             display(state)
@@ -220,7 +223,7 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     if summary["seconds"] >= _SLOW_SECONDS and (hint := bytecode_hint()):
         click.echo(f"slow start: {hint}")
     click.echo(f"report: {place}/report.html")
-    # A writer may have written no file, where no row was left; it stands in the record all the same.
+    # A writer may have written no file, where no row was left; it is in the record all the same.
     if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
         what, kind = ("the workflow", "Workflow") if summary["steps"] else ("the pipeline", "Pipeline")
         click.echo(
