@@ -133,7 +133,8 @@ def test_the_edge_of_a_limit_parts_what_it_keeps_from_what_it_drops(keeps: str, 
 def test_what_a_worker_forgets_is_not_among_the_first_of_all(
     tasks: list[list[int]], most: int, workers: int, draw: Random
 ) -> None:
-    numbers = [np.array([draw.getrandbits(60) for _ in task], np.uint64) for task in tasks]
+    unlike = draw.sample(range(1000), sum(map(len, tasks)))
+    numbers = [np.array([unlike.pop() for _ in task], np.uint64) for task in tasks]
     rows = [np.arange(len(task)) for task in tasks]
     far = [np.array(task, np.float64) for task in tasks]
     every = sorted((float(d), int(n)) for d_, n_ in zip(far, numbers, strict=True) for d, n in zip(d_, n_, strict=True))
