@@ -16,6 +16,7 @@ from PIL import Image
 
 from curator_core import registry
 from curator_core.cli import BAD_USAGE, DONE, FAILED, run_command
+from curator_text import JsonlReader
 
 ROWS = [
     {"id": "a", "text": "one", "n": 1},
@@ -189,6 +190,12 @@ def test_show_finds_a_row_by_its_id_in_every_format(tmp_path, curate):
     found = answer(curate("show", tmp_path / "a.jsonl", "2", "--id-column", "n", "--json"))
     assert found["rows"][0]["columns"]["id"] == "b"
     assert "did you mean 'text'" in curate("show", tmp_path / "a.jsonl", "x", "--id-column", "tex", code=BAD_USAGE)
+
+
+def test_show_names_the_line_of_a_row_in_a_large_file(tmp_path, curate, monkeypatch):
+    (tmp_path / "a.jsonl").write_text(lines_of(*[{"id": f"r{n}", "text": "x" * 900} for n in range(500)]))
+    monkeypatch.setattr(JsonlReader, "split_bytes", "100KB")
+    assert answer(curate("show", tmp_path / "a.jsonl", "r400", "--json"))["rows"][0]["position"] == "line 401"
 
 
 def test_show_takes_every_place_that_head_prints(tmp_path, curate):
@@ -373,6 +380,13 @@ def test_inspect_takes_columns_whose_types_differ_and_text_that_is_hostile(tmp_p
     assert found["columns"]["b\x1b"]["nulls"] == 1
     assert found["rejected"] == {"broken JSON": 1}
     assert "no column 'c'" in curate("inspect", tmp_path, "--text", "c", code=BAD_USAGE)
+
+
+def test_ids_and_urls_are_not_taken_for_the_text(tmp_path, curate):
+    warc(tmp_path / "f.warc", "<p>one</p>")
+    found = inspected(curate, tmp_path / "f.warc")
+    assert found["columns"]["id"]["rows"] == 1
+    assert (found["text"], found["no_language"]) == (None, "there is no text")
 
 
 def test_inspect_of_nothing_says_that_there_are_no_rows(tmp_path, curate):

@@ -114,7 +114,7 @@ def test_of_a_filter_with_several_tests_one_limit_is_exact_too(data, base, tmp_p
     found = answer(capsys, base, *(f"GopherQualityFilter.{key}={value}" for key, value in quality.items()))
     kept = then(found, "GopherQualityFilter")["rows_out"]
     assert (kept["exact"], kept["low"]) == (True, real)
-    assert then(found, "JsonlWriter")["rows_out"] == kept  # a writer drops nothing, so behind it is exact as well
+    assert then(found, "JsonlWriter")["rows_out"] == kept  # a writer drops nothing, so after it is exact as well
 
 
 def test_limits_of_several_scores_together_are_bounds(data, base, tmp_path, capsys):

@@ -48,7 +48,7 @@ from curator_core.running.workflow_plan import (
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a workflow with what the workflow says of it.
+    """A step of a workflow with what the workflow says about it.
 
     ``frees`` are folders below ``work_dir`` that no later step reads: they are removed when this step is complete.
     ``counts``: the rows of the workflow are the rows of this step; without one that counts they are those of the last.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +19,10 @@ from curator_core.accounts.rejects import RejectGroup, group_rejects, rejects_of
 from curator_core.accounts.tally import StageTotals
 from curator_core.cli.summary import summary_text
 from curator_core.executors.local import LocalExecutor
-from curator_core.running.report import report_page, write_report
+from curator_core.running.numbers import make_numbers
+from curator_core.running.page.html import report_page
+from curator_core.running.page.script import SCRIPT
+from curator_core.running.report import write_report
 from curator_core.running.result import RunSummary
 
 EVIL = "<script>alert('x')</script>&\"<img src=x onerror=alert(1)>"
@@ -28,13 +33,21 @@ class _Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.scripts: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if (
+            self.tags
+            and self.tags[-1][0] == "script"
+            and len(self.scripts) < sum(tag == "script" for tag, _ in self.tags)
+        ):
+            self.scripts.append(data)
+        else:
+            self.text += data
 
 
 def record(name: str = "clean", **changes: Any) -> dict[str, Any]:
@@ -48,7 +61,7 @@ def record(name: str = "clean", **changes: Any) -> dict[str, Any]:
 
 
 def test_the_page_shows_the_funnel_and_the_reasons() -> None:
-    page = _Page(report_page(record(), {"text": "the plan"}, []))
+    page = _Page(report_page(make_numbers(record(), {"text": "the plan"}, [])))
     for wanted in (
         "clean",
         "1,000",
@@ -67,26 +80,32 @@ def test_the_page_shows_the_funnel_and_the_reasons() -> None:
 def test_nothing_in_the_page_comes_from_elsewhere_or_runs() -> None:
     example = {"task": EVIL, "source": EVIL, "position": EVIL, "message": EVIL, "raw": EVIL.encode() + b"\xff"}
     rejects = [RejectGroup("reject", EVIL, EVIL, 1, [example])]
-    page = _Page(report_page(record(EVIL, machine={"system": EVIL}), {"text": EVIL}, rejects))
+    page = _Page(report_page(make_numbers(record(EVIL, machine={"system": EVIL}), {"text": EVIL}, rejects)))
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "img", "link", "iframe", "object", "embed", "base", "form"}
+    assert not names & {"img", "link", "iframe", "object", "embed", "base", "form"}
     attributes = {key for _, attributes in page.tags for key in attributes}
     assert not any(key.startswith("on") for key in attributes)
-    assert not attributes & {"src", "href"}
+    assert "src" not in attributes
+    assert all(str(given["href"]).startswith("#") for _, given in page.tags if "href" in given)
+    assert page.scripts == [SCRIPT]
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = next(given["content"] for _, given in page.tags if given.get("http-equiv") == "Content-Security-Policy")
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}';" in str(policy)
     assert page.text.count("alert('x')") >= 8
-    assert "url(" not in report_page(record(), {}, [])
+    assert "url(" not in report_page(make_numbers(record(), {}, []))
 
 
 def test_a_run_that_has_not_finished_has_a_page_too() -> None:
-    page = _Page(report_page({"state": "running", "attempt": 1}, {"name": "x", "text": "plan"}, []))
+    page = _Page(report_page(make_numbers({"state": "running", "attempt": 1}, {"name": "x", "text": "plan"}, [])))
     assert "not finished" in page.text
 
 
+@pytest.mark.slow
 @given(st.text(), st.integers(0, 10**12), st.integers(0, 10**12))
 def test_any_name_and_any_numbers_make_a_page(name: str, rows_in: int, rows_out: int) -> None:
     content = record(name)
     content["summary"]["stages"][0] |= {"rows_in": rows_in, "rows_out": rows_out}
-    page = report_page(content, {}, [])
+    page = report_page(make_numbers(content, {}, []))
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", page)]
     assert all(0 < width <= 100 for width in widths)
 
@@ -104,6 +123,7 @@ class ReadNumbers(FanOut[FileGroupTask, DocumentBatch]):
                 self.record_rejected("no number", position=place, raw=word.encode())
 
 
+@pytest.mark.slow
 def test_a_report_and_the_rejects_come_from_the_run_directory(tmp_path: Path) -> None:
     for number, text in enumerate(["1 a 2", "b b 3", "4"]):
         (tmp_path / f"{number}.txt").write_text(text)
@@ -125,6 +145,7 @@ def test_a_report_and_the_rejects_come_from_the_run_directory(tmp_path: Path) ->
     assert "3 rejected by ReadNumbers: no number" in page.text
 
 
+@pytest.mark.slow
 def test_rejects_of_an_input_that_has_changed_since_no_longer_count(tmp_path: Path) -> None:
     path = tmp_path / "0.txt"
     path.write_text("1 a b")
@@ -161,7 +182,7 @@ def test_what_a_cluster_takes_to_start_is_reported_and_what_takes_no_time_is_not
     recorded["summary"] |= {"executor": "RayDataExecutor", "opened_after": 4.12, "worked_after": 9.8}
     line = "RayDataExecutor was ready after 4.12 s, the first work done after 9.80 s"
     assert summary_text(recorded["summary"]).splitlines()[2] == line
-    assert "first work was done after9.8 s" in _Page(report_page(recorded, {}, [])).text
+    assert "first work was done after9.8 s" in _Page(report_page(make_numbers(recorded, {}, []))).text
     recorded["summary"]["opened_after"] = 0.01
     assert "ready after" not in summary_text(recorded["summary"])
 

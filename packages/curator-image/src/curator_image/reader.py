@@ -39,7 +39,7 @@ class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
 
     ``pixels`` and ``thumb`` are added, by `ImageDecode`, if a later stage reads them. Images are decoded and resized
     in one go: see there for ``size``, ``mode``, ``resample``, ``thumb_size``, ``decoder`` and ``detail``. With
-    ``decode=False`` put an `ImageDecode` where you like, for example behind filters that need only the header.
+    ``decode=False`` put an `ImageDecode` where you like, for example after filters that need only the header.
 
     ``pixel_hash=True`` adds a column of that name, by `PixelHash`, which is equal for images of the same pixels:
     deduplication can compare it.

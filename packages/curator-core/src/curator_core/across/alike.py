@@ -199,7 +199,7 @@ class VisitClusters(PartitionStage):
 
 
 def cluster_places(clusters: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
-    """Places by which the clusters lie in order, spread over all partitions."""
+    """Places that put the clusters in order, spread over all partitions."""
     return clusters.astype(np.uint64) * np.uint64(((1 << 64) - 1) // max(1, count))
 
 
@@ -212,7 +212,7 @@ def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def write_by_witness(stage: PartitionStage, path: str, table: pa.Table) -> FileRecord:
-    """Put ties into a file, by the batches of the witnesses."""
+    """Write ties into a file, by the batches of the witnesses."""
     renamed = table.rename_columns({"number": "member", "witness": "number"})
     return stage.write_by_batch(path, renamed)
 

@@ -24,7 +24,7 @@ _NUMBERS: dict[pa.DataType, tuple[type, type]] = {
 }
 _SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 _WORDS = pa.dictionary(pa.int32(), pa.string())
-# Of text: beyond it the copies that are made here would soon cost more than the import.
+# Bytes of text: for more than this, the copies made here would soon cost more than the import.
 _MOST_BYTES = 1 << 20
 
 

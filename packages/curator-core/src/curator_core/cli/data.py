@@ -119,7 +119,7 @@ def head_command(
     "filters",
     multiple=True,
     metavar="FILTER",
-    help="What this filter says of the row; --set gives it parameters.",
+    help="What this filter says about the row; --set gives it parameters.",
 )
 @click.option("--every", is_flag=True, help="Show every row with the id, and not the first alone.")
 @click.option(
@@ -165,7 +165,8 @@ def show_command(
         )
     names_of_filters = tuple(dict.fromkeys(filters))
     own = [setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] not in names_of_filters]
-    rows = open_rows(path, reader=reader, settings=own, few=place is not None)
+    # Of a file that is read from its start every row has its line.
+    rows = open_rows(path, reader=reader, settings=own, few=place is not None, split_bytes=None)
     if place is not None:
         found = row_at(rows, path, place)
         if isinstance(found, FoundReject):
@@ -400,7 +401,9 @@ def _matches(text: str, mark: str | None) -> list[tuple[int, int]]:
 
 
 def _marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """A text as a terminal may show it, some parts between marks: ⟦so⟧, and in colour where there is colour."""
+    """A text as a terminal may show it, some parts between marks, ⟦like this⟧, and in colour where colours are
+    shown.
+    """
     parts: list[str] = []
     end = 0
     for start, stop in sorted(spans):

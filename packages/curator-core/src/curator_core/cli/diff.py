@@ -295,7 +295,7 @@ def _fate(fates: Fates, run: str) -> str:
 
 
 def _row_line(row: dict[str, Any], by: str) -> str:
-    """The id of a row, where it stands, and the beginning of it."""
+    """The id of a row, where it is, and the beginning of it."""
     columns = row["columns"]
     where = f"{row['source']}:{row['position'].removeprefix('line ').removeprefix('row ')}".strip(":")
     texts = [value for name, value in columns.items() if isinstance(value, str) and name != by]

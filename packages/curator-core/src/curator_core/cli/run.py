@@ -231,7 +231,7 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     if summary["seconds"] >= _SLOW_SECONDS and (hint := bytecode_hint()):
         click.echo(f"slow start: {hint}")
     click.echo(f"report: {place}/report.html")
-    # A writer may have written no file, where no row was left; it stands in the record all the same.
+    # A writer may have written no file, where no row was left; it is in the record all the same.
     if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
         what, kind = ("the workflow", "Workflow") if summary["steps"] else ("the pipeline", "Pipeline")
         click.echo(

@@ -101,7 +101,7 @@ def verify_command(run_dir: str) -> int:
 
 
 def example_line(example: dict[str, Any], width: int = 160) -> str:
-    """Where a row stood, what was wrong, and the beginning of its bytes, in one line that a terminal can show."""
+    """Where a row was, what was wrong, and the beginning of its bytes, in one line that a terminal can show."""
     where = example["source"] or example["task"]
     if example["position"]:
         where += f":{example['position']}"

@@ -1,4 +1,4 @@
-"""What does a filter say of one row: its scores, whether it would keep the row, and what is at fault?"""
+"""What does a filter say about one row: its scores, whether it would keep the row, and what is at fault?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from curator_core.stages.column_filter import ColumnFilter
 
 @dataclass
 class Judgement:
-    """What a filter says of a row. ``spans`` mark in ``column`` what it would be dropped for, where the filter can tell."""
+    """What a filter says about a row. ``spans`` mark in ``column`` what it would be dropped for, where the filter can tell."""
 
     stage: str
     says: str
@@ -34,11 +34,11 @@ class Judgement:
 
 
 def judge(name: str, params: Mapping[str, Any], row: DocumentBatch) -> Judgement:
-    """What the filter of this name and these parameters says of a batch of one row."""
+    """What the filter of this name and these parameters says about a batch of one row."""
     stage = build_stage(name, params)
     if not isinstance(stage, ColumnFilter):
         raise UsageError(
-            f"{name} is no filter of a column, so it has nothing to say of one row; `curate stages` lists filters"
+            f"{name} is no filter of a column, so it has nothing to say about one row; `curate stages` lists filters"
         )
     there = row.column_names
     missing = [column for column in needed_columns(stage, type(row)) if column not in there]

@@ -112,8 +112,9 @@ def open_rows(
         raise
     takes = constructor_signature(cls).parameters
     wanted: dict[str, Any] = {"paths": found.paths, "decode": False, "record_types": _RECORDS.get(found.ending)}
+    wanted = {key: value for key, value in wanted.items() if value is not None}
     wanted |= {**(_SMALL if few else {}), **params}
-    given = {key: value for key, value in wanted.items() if key in takes and value is not None}
+    given = {key: value for key, value in wanted.items() if key in takes}
     stage = build_stage(name, given | settings_for(name, settings, "the reader of these data"))
     naming, *reading = _expanded(stage)
     for each in reading:

@@ -106,7 +106,7 @@ def type_hints(function: Any) -> dict[str, Any]:
 
 def _field_hints(cls: type) -> dict[str, Any]:
     """The types of a dataclass's fields. Each is looked up where it was written, which may be another module, and by
-    itself, so that one that cannot be found (a name for type checkers alone) does not take the others along.
+    itself, so that one that cannot be found (a name for type checkers alone) does not affect the others.
     """
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):

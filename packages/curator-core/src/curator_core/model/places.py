@@ -59,7 +59,7 @@ class Places:
 
     @classmethod
     def unpacked(cls, packed: Sequence[Any]) -> Places:
-        """What `packed` made, as it was."""
+        """The places that `packed` took."""
         sources, unit, *found = packed
         if not unit:
             return cls(sources, unit, found[0])
@@ -77,12 +77,12 @@ class Places:
 
 
 def place_rows[B: DocumentBatch](batch: B, places: Places) -> B:
-    """The batch, which now says where its rows stood."""
+    """The batch, which now says where its rows were."""
     batch._derived[_PLACES] = places
     return batch
 
 
 def places_of(batch: DocumentBatch) -> Places | None:
-    """Where the rows of a batch stood, if that is still there."""
+    """Where the rows of a batch were, if that is still there."""
     found = batch._derived.get(_PLACES)
     return found if isinstance(found, Places) else None

@@ -17,7 +17,7 @@ from curator_core.model.task import FileRecord, Task
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that was set aside: where it stood, why, and its bytes as far as the run keeps them."""
+    """A row that was set aside: where it was, why, and its bytes as far as the run keeps them."""
 
     reason: str
     source: str = ""

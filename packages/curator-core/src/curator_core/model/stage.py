@@ -76,7 +76,7 @@ class ColumnNeed(NamedTuple):
 
 
 class MadeFor(NamedTuple):
-    """A stage that makes its columns as later stages need them, and what the plan says of that."""
+    """A stage that makes its columns as later stages need them, and what the plan says about that."""
 
     stage: ProcessingStage[Any, Any]
     decisions: Sequence[str] = ()
@@ -97,7 +97,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     runtime_env: Mapping[str, Any] | None = None
     # True for a stage that legitimately makes rows out of rows (a splitter); otherwise more rows out than in is an error.
     creates_rows: bool = False
-    # True for a stage with hardly any work of its own (a threshold, a small head): behind a stage that uses a GPU it runs
+    # True for a stage with hardly any work of its own (a threshold, a small head): after a stage that uses a GPU it runs
     # in that stage's worker, so that what it drops is never sent to another.
     light: bool = False
     # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends something, or takes long.
@@ -139,7 +139,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         object.__setattr__(self, "_given", bound_arguments(cls, args, kwargs))
         return self
 
-    # What the stage says of itself --------------------------------------------------------------------------------
+    # What the stage says about itself --------------------------------------------------------------------------------
 
     def inputs(self) -> Sequence[str] | Mapping[type[Task[Any]], Sequence[str]]:
         """Columns the stage reads. A mapping by task type where it accepts several."""
@@ -276,8 +276,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``.
 
         ``which``: their places in the table that the stage was given, as numbers from 0, so that the rows can be shown and
-        written down. ``of`` is the batch that they are places in, if the stage has rejected rows before. A stage that does not
-        say which has its dropped rows counted, and no more.
+        written down. ``of`` is the batch that they are places in, if the stage has rejected rows before. Where a stage
+        does not say which rows it drops, they are only counted.
         """
         if rows:
             recorder = self._recorder_of(task, "record_dropped")
@@ -301,7 +301,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         rows: int = 1,
         task: Task[Any] | None = None,
     ) -> None:
-        """A row could not be read or handled: it goes to the run's rejects, with where it stood and why."""
+        """A row could not be read or handled: it goes to the run's rejects, with where it was and why."""
         reject = Reject(reason, source, str(position), message, raw, rows)
         self._recorder_of(task, "record_rejected").rejects.append(reject)
 

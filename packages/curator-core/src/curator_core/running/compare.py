@@ -28,7 +28,7 @@ _DROPPED = ": dropped rows"
 # What is counted of a stage.
 _COUNTS = ("rows_in", "rows_out", "quarantined")
 _REASONS = ("dropped", "rejected")
-# What stands in the place of a folder that a writer fills: two runs never fill the same one.
+# What takes the place of a folder that a writer fills: two runs never fill the same one.
 _ITS_FOLDER = "(its folder)"
 # Options that say how a run went about its work, and not what came of it.
 _MANNER = ("retries",)
@@ -37,7 +37,7 @@ _SHOWN_SOURCES = 1000
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run directory says of the run of one pipeline; ``step`` is its name in a workflow."""
+    """What a run directory says about the run of one pipeline; ``step`` is its name in a workflow."""
 
     folder: str
     step: str
@@ -340,7 +340,7 @@ def _sources(a: RunRecord, b: RunRecord) -> tuple[list[SourceCounts], int]:
 def _by_source(run: RunRecord) -> pa.Table:
     """For every source, the rows that were read of it and those that the last stage let through.
 
-    Where a stage merges tasks, what is behind it belongs to no source, and counts under the merge.
+    Where a stage merges tasks, what is after it belongs to no source, and counts under the merge.
     """
     names = [step["name"] for step in run.plan.get("steps") or ()]
     sums = _counts(run).group_by(["source", "stage"]).aggregate([("rows_in", "sum"), ("rows_out", "sum")])

@@ -414,7 +414,7 @@ class _Run:
         return RunResult(tasks, summary, run_dir)
 
     def _share_by_plan(self) -> None:
-        """Say what was made under an earlier plan and stands beside what the present one has made."""
+        """Say what was made under an earlier plan and is beside what the present one has made."""
         if self.directory is None:
             return
         plans = attempts.plans_of(self.directory)

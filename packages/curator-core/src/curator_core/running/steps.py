@@ -76,7 +76,7 @@ def step_folder(number: int, name: str) -> str:
 
 
 def look(directory: RunDirectory, options: RunOptions) -> EarlierSteps:
-    """How far a workflow has come here; refused where this run may not go on with it. Writes nothing."""
+    """How far a workflow has come here; refused where this run may not continue with it. Writes nothing."""
     try:
         record = directory.read_json("run.json")
     except RunRefused:

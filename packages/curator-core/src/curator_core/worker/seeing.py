@@ -327,7 +327,7 @@ class _Taken:
 
 
 def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, str | None, list[int]]:
-    """Of a text as much as is kept, around what is at fault: what stands before it, its length, itself, and where to mark it."""
+    """Of a text as much as is kept, around what is at fault: what is before it, its length, itself, and where to mark it."""
     if text is None:
         return 0, 0, None, []
     start = 0
@@ -403,7 +403,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _brief(column: pa.ChunkedArray) -> Any:
-    """A value that is short enough to stand beside a text: a number, a word, a date; None for anything else."""
+    """A value that is short enough to be shown beside a text: a number, a word, a date; None for anything else."""
     kind = column.type
     if (
         pa.types.is_binary(kind)

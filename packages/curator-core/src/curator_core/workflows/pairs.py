@@ -25,7 +25,7 @@ from curator_core.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a document stands, as people look for it."""
+    """Where a document is, in the way people look for it."""
 
     id: str | None
     files: list[str]
@@ -42,7 +42,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class RemovedPair:
-    """What the table says of a removed document, and both documents with where they stand. A witness in an index is None,
+    """The decision about a removed document, and both documents with their places. A witness in an index is None,
     since an index holds no texts.
     """
 
@@ -54,7 +54,7 @@ class RemovedPair:
 
 
 def reader_text(reader: ProcessingStage[Any, Any]) -> str | None:
-    """A reader as the table's settings keep it; None for one that only its own process knows."""
+    """A reader as the table's settings keep it; None for one that exists only in its own process."""
     with contextlib.suppress(CuratorError):
         return dump_pipeline(Pipeline([reader]))
     return None
@@ -63,7 +63,7 @@ def reader_text(reader: ProcessingStage[Any, Any]) -> str | None:
 def removed_pair(folder: str, wanted: str) -> RemovedPair:
     """The removed document with the id ``wanted``, or at ``SOURCE:ROW``, and its witness.
 
-    ``folder`` holds the table of decisions. What is read again is the input, where it was when the table was made.
+    ``folder`` holds the table of decisions. The input is read again, where it was when the table was made.
     """
     decisions = Decisions.open(folder)
     row = _decision(decisions, wanted)
