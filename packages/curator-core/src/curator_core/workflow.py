@@ -106,6 +106,12 @@ class Workflow(ABC):
         back (`Step.frees`) is not there then. Names are unique among the steps of a workflow.
         """
 
+    def check_room(self, work_dir: str) -> None:  # noqa: B027 - most have nothing to say
+        """Raise `UsageError` where there is plainly too little room for what the steps hand to one another.
+
+        It is called once, before the first step of a new run begins.
+        """
+
     def plan(
         self,
         executor: BaseExecutor | None = None,
@@ -506,6 +512,8 @@ class _Run:
         if self.begun:
             self._write_record()
             return
+        if not self.earlier.steps:
+            self.workflow.check_room(self.work_dir)
         machine = self.session.open()
         self.plan = self.workflow.plan(self.session.executor, machine=machine, run_dir=self.directory.url)
         if self.outer is None:

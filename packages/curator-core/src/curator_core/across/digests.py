@@ -65,7 +65,8 @@ def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
 def composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Texts in NFC. Most are in it already, as ASCII is, and are only looked at."""
     chunks = []
-    for chunk in texts.chunks:
+    for part in texts.chunks:
+        chunk = part
         others = to_numpy(pc.indices_nonzero(pc.invert(pc.string_is_ascii(chunk))))
         some = to_numpy(pc.match_substring_regex(chunk.take(array(others)), _MAY_CHANGE))
         if some.any():

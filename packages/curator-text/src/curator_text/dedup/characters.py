@@ -84,9 +84,7 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
     for point, text in folded.items():
         character = chr(point)
         parts = [ord(part) for part in text]
-        if not any(words[part] for part in parts) or (
-            not words[point] and all(no_letters[part] for part in parts)
-        ):
+        if not any(words[part] for part in parts) or (not words[point] and all(no_letters[part] for part in parts)):
             continue  # a gap as it is; so is a mark beside it
         if point in composing:
             kinds[point] |= FOLD
