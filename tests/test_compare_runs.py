@@ -7,11 +7,15 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curator_core import LocalExecutor, Pipeline
+from curator_core.accounts.seen import Seen
 from curator_core.cli import BAD_USAGE, DONE, FAILED, run_command
-from curator_core.data.sides import compare_rows
+from curator_core.data.fates import fates_of
+from curator_core.data.sides import compare_rows, key_numbers
 from curator_text import JsonlReader, JsonlWriter, SymbolsToWordsFilter, WordCountFilter
 
 WORDS = ["the", "a", "house", "tree", "of", "to", "and", "sees", "green", "old", "man", "river"]
@@ -101,6 +105,49 @@ def test_what_is_printed_names_stage_reason_and_rows(runs, capsys):
     assert "only in a" not in capsys.readouterr().out
 
 
+def test_folders_scores_and_what_the_samples_tell_are_compared(runs, capsys):
+    (step,) = differences(capsys, runs["a"], runs["b"])["steps"]
+    (folder,) = step["by"]["collection"]
+    assert (folder["a"]["rows_out"], folder["b"]["rows_out"]) == (len(ids(runs["a"])), len(ids(runs["b"])))
+    assert all(source["source"].endswith(".jsonl") for source in step["sources"])
+    moved = {(score["stage"], score["score"]): score for score in step["scores"]}
+    assert ("WordCountFilter", "word_count") not in moved  # it was given the same rows, whatever its limit
+    symbols = moved["SymbolsToWordsFilter", "symbols_to_words"]
+    assert sum(entry["b"] for entry in symbols["bins"]) == symbols["rows_b"] < symbols["rows_a"]
+    became = step["outputs"]["JsonlWriter"]["became"]["only_a"]
+    lost = ids(runs["a"]) - ids(runs["b"])
+    assert (became["rows"], became["written"]) == (len(lost), False)
+    assert [(entry["stage"], entry["reason"]) for entry in became["dropped"]] == [("WordCountFilter", "word_count")]
+    assert 0 < became["known"] < len(lost)
+
+
+def test_a_run_that_wrote_its_dropped_rows_tells_of_every_row_and_differs_in_nothing_else(data, runs, tmp_path, capsys):
+    run(data, tmp_path, 40, dropped=str(tmp_path / "dropped"))
+    (step,) = differences(capsys, runs["a"], tmp_path / "run")["steps"]
+    became = step["outputs"]["JsonlWriter"]["became"]["only_a"]
+    lost = ids(runs["a"]) - ids(tmp_path / "run")
+    assert became["written"]
+    assert became["dropped"] == [{"stage": "WordCountFilter", "reason": "word_count", "rows": len(lost)}]
+    assert run_command(["diff", str(runs["a"]), str(tmp_path / "run")]) == FAILED
+    assert f"dropped in b by WordCountFilter (word_count) {len(lost)}" in capsys.readouterr().out
+    assert differences(capsys, runs["b"], tmp_path / "run", code=DONE)["differs"] is False
+
+
+def test_dropped_rows_that_were_written_tell_of_every_row(tmp_path):
+    (tmp_path / "drops").mkdir()
+    rows = [{"id": n, "text": "x", "dropped_by": "F", "dropped_for": "odd" if n % 2 else "even"} for n in range(10)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "drops/task.parquet")
+    keys = key_numbers(pa.table({"id": [1, 2, 3, 77]}), "id")
+    found = fates_of(keys, "id", True, {"F: dropped rows": str(tmp_path / "drops")}, Seen())
+    assert found.as_dict() == {
+        "rows": 4,
+        "known": 3,
+        "written": True,
+        "dropped": [{"stage": "F", "reason": "odd", "rows": 2}, {"stage": "F", "reason": "even", "rows": 1}],
+    }
+    assert [found.of.get(int(key)) for key in keys] == [("F", "odd"), ("F", "even"), ("F", "odd"), None]
+
+
 def test_where_an_output_is_gone_the_rows_are_not_known_and_the_rest_is(data, runs, tmp_path, capsys):
     gone = run(data, tmp_path, 40)
     for file in (tmp_path / "out").rglob("*"):
@@ -149,7 +196,7 @@ def test_a_column_that_one_side_has_alone_is_a_difference(tmp_path):
     assert not compare_rows(write(tmp_path / "c"), write(tmp_path / "d")).differs
 
 
-@pytest.mark.parametrize("part_rows", [7, 100, 10_000])
+@pytest.mark.parametrize("part_rows", [60, 10_000])
 def test_comparing_a_part_at_a_time_finds_the_same(tmp_path, part_rows):
     chosen = random.Random(1)
     rows = [{"id": f"{chosen.randint(0, 400)}", "text": chosen.choice("xyz")} for _ in range(500)]

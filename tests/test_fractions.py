@@ -353,7 +353,12 @@ def engine(name: str) -> BaseExecutor:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "name", [pytest.param("ray_data", marks=pytest.mark.ray), pytest.param("xenna", marks=pytest.mark.xenna)]
+    "name",
+    [
+        pytest.param("ray_data", marks=pytest.mark.ray),
+        # Nothing here but steps over a shuffle, which deduplication takes on Xenna too.
+        pytest.param("xenna", marks=[pytest.mark.xenna, pytest.mark.thorough]),
+    ],
 )
 def test_the_engine_does_not_show(tmp_path, cluster, name):
     data = write_files(tmp_path / "in", made_rows(120), 4)

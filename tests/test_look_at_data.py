@@ -16,6 +16,7 @@ from PIL import Image
 
 from curator_core import registry
 from curator_core.cli import BAD_USAGE, DONE, FAILED, run_command
+from curator_text import JsonlReader
 
 ROWS = [
     {"id": "a", "text": "one", "n": 1},
@@ -191,6 +192,12 @@ def test_show_finds_a_row_by_its_id_in_every_format(tmp_path, curate):
     assert "did you mean 'text'" in curate("show", tmp_path / "a.jsonl", "x", "--id-column", "tex", code=BAD_USAGE)
 
 
+def test_show_names_the_line_of_a_row_in_a_large_file(tmp_path, curate, monkeypatch):
+    (tmp_path / "a.jsonl").write_text(lines_of(*[{"id": f"r{n}", "text": "x" * 900} for n in range(500)]))
+    monkeypatch.setattr(JsonlReader, "split_bytes", "100KB")
+    assert answer(curate("show", tmp_path / "a.jsonl", "r400", "--json"))["rows"][0]["position"] == "line 401"
+
+
 def test_show_takes_every_place_that_head_prints(tmp_path, curate):
     lines = lines_of(ROWS[0]) + "\nbroken\n" + lines_of(ROWS[1]) + "\n" + lines_of(ROWS[2])
     (tmp_path / "a.jsonl").write_text(lines)
@@ -243,6 +250,28 @@ def test_show_prints_the_whole_text_with_what_matches_marked(tmp_path, curate):
     out = curate("show", tmp_path / "a.jsonl", "a", "--mark", "the e[n]d")
     assert text.replace("the end", "⟦the end⟧") in out
     assert "--mark takes a regular expression" in curate("show", tmp_path / "a.jsonl", "a", "--mark", "(", code=2)
+
+
+def test_show_says_what_a_filter_makes_of_the_row(tmp_path, curate):
+    (tmp_path / "a.jsonl").write_text(lines_of({"id": "a", "text": "one two three"}))
+    place = f"{tmp_path}/a.jsonl:1"
+    by = ("--by", "WordCountFilter", "--by", "SymbolsToWordsFilter")
+    first, second = answer(curate("show", place, *by, "--set", "WordCountFilter.min_words=4", "--json"))["rows"][0][
+        "judged"
+    ]
+    assert (first["keeps"], first["reason"], first["scores"]) == (False, "word_count", {"word_count": 3})
+    assert second["keeps"]
+    out = curate("show", place, "--by", "WordCountFilter", "--set", "WordCountFilter.min_words=3")
+    assert "WordCountFilter keeps documents of 3 to 100,000 words; it would keep it" in out
+    inverted = curate("show", place, "--by", "WordCountFilter", "--set", "WordCountFilter.mode=invert")
+    assert "it would keep it" in inverted  # it has less than 50 words
+    for setting, said in (
+        ("WordCountFilter.min_word=3", "did you mean 'min_words'"),
+        ("WordCountFilter.column=txt", "'txt', which the row lacks; did you mean 'text'?"),
+    ):
+        assert said in curate("show", place, "--by", "WordCountFilter", "--set", setting, code=BAD_USAGE)
+    assert "is no filter" in curate("show", place, "--by", "JsonlWriter", "--set", "JsonlWriter.path=x", code=BAD_USAGE)
+    assert "did you mean" in curate("show", place, "--by", "WordCuntFilter", code=BAD_USAGE)
 
 
 def test_every_row_with_an_id_can_be_shown(tmp_path, curate):
@@ -351,6 +380,13 @@ def test_inspect_takes_columns_whose_types_differ_and_text_that_is_hostile(tmp_p
     assert found["columns"]["b\x1b"]["nulls"] == 1
     assert found["rejected"] == {"broken JSON": 1}
     assert "no column 'c'" in curate("inspect", tmp_path, "--text", "c", code=BAD_USAGE)
+
+
+def test_ids_and_urls_are_not_taken_for_the_text(tmp_path, curate):
+    warc(tmp_path / "f.warc", "<p>one</p>")
+    found = inspected(curate, tmp_path / "f.warc")
+    assert found["columns"]["id"]["rows"] == 1
+    assert (found["text"], found["no_language"]) == (None, "there is no text")
 
 
 def test_inspect_of_nothing_says_that_there_are_no_rows(tmp_path, curate):

@@ -247,7 +247,7 @@ def test_hard_negatives_come_from_a_corpus_too_and_as_triplets(tmp_path: Path) -
     near = queries[:20] + 0.05
     more = pa.table({"passage": [f"far {n}" for n in range(20)], "passage_embedding": list(near)})
     corpus = write(tmp_path / "more", more, files=1)
-    # What stands in both counts once.
+    # What is in both counts once.
     write(tmp_path / "more" / "again", table.select(["passage", "passage_embedding"]), files=1)
     work = HardNegatives(
         paths=data, corpus=corpus, path=str(tmp_path / "out"), form="triplet", negatives=3, margin=-2.0, eps=0.0,

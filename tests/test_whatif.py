@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from curator_core import LocalExecutor, Pipeline, RunSummary
+from curator_core.accounts.seen import read_seen
 from curator_core.cli import BAD_USAGE, DONE, run_command
 from curator_text import GopherQualityFilter, JsonlReader, JsonlWriter, SymbolsToWordsFilter, WordCountFilter
 
@@ -113,7 +114,7 @@ def test_of_a_filter_with_several_tests_one_limit_is_exact_too(data, base, tmp_p
     found = answer(capsys, base, *(f"GopherQualityFilter.{key}={value}" for key, value in quality.items()))
     kept = then(found, "GopherQualityFilter")["rows_out"]
     assert (kept["exact"], kept["low"]) == (True, real)
-    assert then(found, "JsonlWriter")["rows_out"] == kept  # a writer drops nothing, so behind it is exact as well
+    assert then(found, "JsonlWriter")["rows_out"] == kept  # a writer drops nothing, so after it is exact as well
 
 
 def test_limits_of_several_scores_together_are_bounds(data, base, tmp_path, capsys):
@@ -155,6 +156,18 @@ def test_the_samples_that_would_change_side_are_shown_and_are_on_that_side_in_a_
     out = capsys.readouterr().out
     assert "WordCountFilter.min_words=50 in place of 40" in out
     assert "would change side" in out
+
+
+def test_every_sample_says_where_it_stands_and_show_finds_it_there(data, tmp_path, capsys):
+    run(data, tmp_path)
+    samples = [sample for stage in read_seen(str(tmp_path / "run")).stages.values() for sample in stage.samples]
+    assert {sample.side for sample in samples} == {"kept", "dropped"}
+    for sample in samples:
+        line = int(sample.position.removeprefix("line "))
+        assert json.loads(Path(sample.source).read_text().splitlines()[line - 1])["id"] == sample.id
+    one = samples[0]
+    assert run_command(["show", f"{one.source}:{one.position}", "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)["rows"][0]["columns"]["id"] == one.id
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""What a local Ray does without is put back afterwards, and what another version does not have is left alone."""
+"""The parts that a local Ray leaves out are put back afterwards, and a part that another version lacks is left
+alone."""
 
 from __future__ import annotations
 

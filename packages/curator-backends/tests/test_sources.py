@@ -80,7 +80,7 @@ def test_a_long_listing_is_read_no_further_than_the_survey() -> None:
 
 
 class Reader:
-    """Takes what is offered; ``standing`` is what it says of itself."""
+    """Takes what is offered; ``standing`` is what it says about itself."""
 
     def __init__(self, standing: Standing, enough: int) -> None:
         self.standing = standing

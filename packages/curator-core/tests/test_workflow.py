@@ -110,6 +110,7 @@ def test_steps_hand_files_over_and_have_run_directories_of_their_own(flow: TwoSt
         ".lock",
         "plan.json",
         "report.html",
+        "report.json",
         "run.json",
         "steps",
         "work",

@@ -325,7 +325,7 @@ def test_a_jpeg_that_is_not_progressive_but_in_many_scans_is_counted_too() -> No
 @pytest.mark.parametrize("stray", [b"\x00", b"\xff", b"\x11\xff\x00", b"\xff\xd0"])
 def test_stray_bytes_in_front_of_a_picture_are_not_walked_in_python(stray: bytes) -> None:
     data = encode(photo(60, 40))
-    first = 4 + int.from_bytes(data[4:6], "big")  # behind the first segment, which tells what the file is
+    first = 4 + int.from_bytes(data[4:6], "big")  # after the first segment, which tells what the file is
     padded = data[:first] + stray * (50_000_000 // len(stray)) + data[first:]
     started = time.process_time()
     try:

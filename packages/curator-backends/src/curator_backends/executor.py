@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import os
 import threading
 import uuid
 from abc import ABC, abstractmethod
@@ -79,6 +80,12 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
             stack.callback(loading.join)
             self._cluster = stack.enter_context(self.connect())
             self._stack = stack.pop_all()
+
+    @property
+    def opening(self) -> str:
+        """Ray takes seconds to start, and a cluster may be far away."""
+        address = self.settings.address or os.environ.get("RAY_ADDRESS")
+        return f"connecting to Ray at {address}" if address else "Ray is starting"
 
     def close(self) -> None:
         """Leave Ray, and stop it if `open` started it."""

@@ -53,7 +53,7 @@ def minimal_ray(minimal: bool) -> Iterator[None]:
 
 
 class NullActor:
-    """Stands in for an actor that is not started: calls are sent to it, and nothing comes of them."""
+    """Stands in for an actor that is not started: it takes calls and ignores them."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # pickle asks for these

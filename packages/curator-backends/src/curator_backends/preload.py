@@ -1,7 +1,7 @@
 """Imported by each worker of a local Ray of ours before its first task, while the driver plans: what every worker needs.
 
-Ray starts workers when the driver connects. Without this they would wait, and import when work is there. Which engine and which
-stages it is for stands in the environment in which Ray was started.
+Ray starts workers when the driver connects. Without this they would wait, and import when work is there. The
+environment in which Ray was started says for which engine and which stages it is.
 """
 
 from __future__ import annotations

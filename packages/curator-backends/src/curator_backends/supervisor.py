@@ -151,6 +151,7 @@ class Supervisor:
         with self._lock:
             if not self._concluding:
                 self._look()
+        self._run.staffed(sum(self._pools.values()))
         while self._facts:
             fact = self._facts.popleft()
             if fact.events:

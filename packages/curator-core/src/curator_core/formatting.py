@@ -69,7 +69,7 @@ def plain(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-# What steers a terminal or hides what stands in a text: control characters, marks of direction, tags, halves of surrogate
+# What steers a terminal or hides what is in a text: control characters, marks of direction, tags, halves of surrogate
 # pairs. Joiners stay, without which some scripts are not written.
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
@@ -80,7 +80,7 @@ _STEERING = re.compile(
 def printable(text: str, *, one_line: bool = True) -> str:
     """A text from outside as a terminal may show it: what would steer it stands there as an escape.
 
-    In one line also line ends and tabs are escapes.
+    In one line, line ends and tabs are escaped too.
     """
     text = _STEERING.sub(lambda found: repr(found[0])[1:-1], text)
     return text.replace("\n", "\\n").replace("\t", "\\t") if one_line else text

@@ -19,7 +19,8 @@ from curator_core.planning.plan import Plan
 from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
 from curator_core.running.preview import ROWS, Preview, make_preview
-from curator_core.running.result import Progress, RunResult, RunStream
+from curator_core.running.progress import Progress
+from curator_core.running.result import RunResult, RunStream
 from curator_core.running.run import Order, iterate_stages, run_stages
 
 
@@ -87,6 +88,7 @@ class Pipeline:
         max_reject_fraction: float = 0.05,
         log_level: Literal["debug", "info", "warning", "error"] = "warning",
         limit: int | None = None,
+        dropped: str | None = None,
         seen: SeenOptions | Mapping[str, Any] | bool = True,
         progress: Progress | None = None,
     ) -> RunResult:
@@ -103,6 +105,7 @@ class Pipeline:
         be rejected or quarantined before the run stops. ``max_reject_fraction``: a source that loses more of its rows
         than this to rejects is named in the summary, and the exit code is 3. ``log_level``: from which level on what stages log is kept in
         ``log.txt`` of the run directory, beside what they print. ``limit``: only the first N sources.
+        ``dropped``: a folder or URL to which the rows that stages drop are written, as Parquet, with the reason.
         ``seen``: what is kept in ``run_dir`` to be seen, such as ``{"samples": 20, "by": ["language"]}`` (see `SeenOptions`), or
         False for nothing.
         """
@@ -118,6 +121,7 @@ class Pipeline:
             max_reject_fraction=max_reject_fraction,
             log_level=log_level,
             limit=limit,
+            dropped=dropped,
             seen=seen,
         )
         return run_stages(self._order(executor, initial_tasks, options, progress))

@@ -116,7 +116,7 @@ def numbers(ids: Any, batches: int = 10) -> Any:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("shape", "nodes", "memory"),
-    [("chain", 15_000, 24_000), ("star", 150_000, 225_000), ("line", 15_000, 24_000)],
+    [("chain", 1_000, 3_000), ("star", 20_000, 30_000), ("line", 1_000, 3_000)],
 )
 def test_a_long_chain_and_a_large_star_become_one_group_in_rounds(tmp_path, shape, nodes, memory):
     rng = np.random.default_rng(0)

@@ -130,7 +130,7 @@ class Talkative(LocalExecutor):
 
 @dataclass
 class Twice(Workflow):
-    """Read and write, and then once more from what was written."""
+    """Read and write, and then again from what was written."""
 
     paths: str
     path: str

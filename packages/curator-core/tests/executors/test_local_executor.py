@@ -362,10 +362,10 @@ class SeesCards(ProcessingStage[DocumentBatch, DocumentBatch]):
         leave_trace(self.folder, "cards", f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {worker.gpu_ids}")
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        if self.dies and self._worker == "local-1":
+        if self.dies and self._worker == "local-gpu-1":
             leave_trace(self.folder, "death")
             os._exit(1)
-        if self.dies and self._worker == "local-0":
+        if self.dies and self._worker == "local-gpu-0":
             wait_for(lambda: len(traces(Path(self.folder), "death")) == 1, "no other worker has died")
         s.spin()
         return task.with_data(task.data)
@@ -382,13 +382,13 @@ class FourCards(LocalExecutor):
     [
         (Resources(gpus=1), 3, ["0 (0,)", "1 (1,)", "2 (2,)"]),
         (Resources(gpus=2), 8, ["0,1 (0, 1)", "2,3 (2, 3)"]),
-        (Resources(gpus=0.5), 5, ["0 (0,)", "0 (0,)", "1 (1,)", "2 (2,)", "3 (3,)"]),
+        (Resources(gpus=0.5), 5, ["0 (0,)", "1 (1,)", "2 (2,)", "3 (3,)"]),
         (Resources(gpu_memory_gb=60), 2, ["0 (0,)", "1 (1,)"]),
         (Resources(), 2, ["None ()", "None ()"]),
     ],
     ids=["one", "several", "half", "memory", "none"],
 )
-def test_each_worker_sees_its_own_gpus(
+def test_each_gpu_has_one_process_that_sees_it_alone(
     tmp_path: Path, needs: Resources, workers: int, seen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

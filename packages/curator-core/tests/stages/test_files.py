@@ -1,4 +1,4 @@
-"""Every file is a source once, under an id of its own, whatever stands beside it."""
+"""Every file is a source once, under an id of its own, whatever is beside it."""
 
 from __future__ import annotations
 

@@ -489,3 +489,10 @@ assert [f.size for f in storage.match_files({str(tmp_path / "*")!r})] == [1]
 assert not {{"fsspec", "pandas"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_entry_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")  # links that lead nowhere but to one another
+    with pytest.raises(CuratorError, match="cannot look at"):
+        list(storage.scan(tmp_path))

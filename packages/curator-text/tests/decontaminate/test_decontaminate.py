@@ -189,7 +189,7 @@ def test_what_a_cut_leaves_is_the_rest_of_the_words_in_their_order(words, gaps, 
         assert len(rest) < len(spelt)
         pieces = (left or "").split(" | ")
         at = 0
-        for piece in pieces:  # each stands in the text, behind the one before
+        for piece in pieces:  # each is in the text, behind the one before
             at = text.index(piece, at) + len(piece)
         # Nothing is left that is closer than the margin to an overlap.
         removed = len(text) - sum(map(len, pieces)) if left is not None else len(text)

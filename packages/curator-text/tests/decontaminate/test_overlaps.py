@@ -40,7 +40,7 @@ def index_of(items: list[list[str]], words: int, min_words: int) -> TestIndex:
 
 
 def ngrams(text: str, words: int, min_words: int) -> list[tuple[int, int]]:
-    """First word and word behind the last of the n-grams of a text, by loops."""
+    """First word and word after the last of the n-grams of a text, by loops."""
     spelt = naive.words(text)
     weights = [3 if alone else 5 for _, alone in spelt]
     found = []

@@ -1,4 +1,4 @@
-"""Documents of earlier runs in an index: they stay, and new ones go for them as they would for a document beside them."""
+"""Documents of earlier runs in an index: they stay, and new ones are removed for them as for any other document."""
 
 from __future__ import annotations
 

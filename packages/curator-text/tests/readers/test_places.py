@@ -6,6 +6,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curator_core.model.codec import decode_task, encode_task
 from curator_core.model.places import places_of
 from curator_core.model.task import FileGroupTask
 from curator_text import WordCountFilter
@@ -74,6 +75,24 @@ def test_places_follow_filters_and_replaced_columns(tmp_path):
     assert kept.to_pyarrow()["id"].to_pylist() == ["d"]
     assert places_of(kept).at(0) == (str(path), "line 7")
     assert places_of(kept.with_data(pa.table({"x": [1]}))) is None
+
+
+def test_places_travel_to_other_processes(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(LINES))
+    (batch,) = JsonlRead().process(FileGroupTask(data=[str(path)]))
+    for task, lines in ((batch, [1, 3, 6, 7]), (batch.filter(pa.array([False, True, False, True])), [3, 7])):
+        there = decode_task(encode_task(task))
+        assert [places_of(there).at(row) for row in range(len(lines))] == [(str(path), f"line {n}") for n in lines]
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    (batch,) = TextFilesRead().process(FileGroupTask(data=[str(tmp_path / "one.txt"), str(tmp_path / "two.txt")]))
+    there = decode_task(encode_task(batch.filter(pa.array([False, True]))))
+    assert places_of(there).at(0) == (str(tmp_path / "two.txt"), "")
+    clean = tmp_path / "clean.jsonl"
+    clean.write_text("\n".join(LINES[2:3] * 3))
+    (batch,) = JsonlRead().process(FileGroupTask(data=[str(clean)]))
+    assert len(encode_task(batch)) - len(encode_task(batch.with_data(batch.data))) < 200
 
 
 def test_the_place_of_a_row_of_csv_is_its_number_below_the_header(tmp_path):

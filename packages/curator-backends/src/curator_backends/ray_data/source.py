@@ -20,7 +20,7 @@ def source_dataset(link: Link, remote_args: dict[str, Any]) -> Any:
     """A dataset of all sources, from a task that holds no CPU.
 
     Sources are asked for by number, so that a task that died is replaced by one that gives the same again. It is a map
-    over one row and no datasource of its own, because Ray Data splits blocks within a map, and behind a reader with
+    over one row and no datasource of its own, because Ray Data splits blocks within a map, and after a reader with
     tasks of their own: a process for each of them, where they hold no CPU.
     """
     from ray import data

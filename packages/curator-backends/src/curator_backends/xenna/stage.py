@@ -97,7 +97,7 @@ class GroupStage(xenna.Stage):
             worker.close()
 
 
-@attrs.define  # as its base is: Xenna copies environments, and attrs copies only what it knows of
+@attrs.define  # as its base is: Xenna copies environments, and attrs copies only declared fields
 class StageEnvironment(xenna.RuntimeEnv):
     """A runtime environment of Ray's, in the form that Xenna takes."""
 

@@ -58,7 +58,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """Events of one file: how many, and a way to columns of them that only some questions need."""
+    """The events of one file: how many there are, and access to columns that only some questions need."""
 
     size: int
     load: Callable[[Sequence[str]], pa.Table]
@@ -230,7 +230,7 @@ class Accounts:
     def counting(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """Which rows of a table belong to a task that counts, at the attempt that does, and a number for each one's task.
 
-        The table says of each row its ``run_source``, ``generation``, ``attempt`` and ``path``, all but the attempt as dictionaries.
+        The table says about each row its ``run_source``, ``generation``, ``attempt`` and ``path``, all but the attempt as dictionaries.
         """
         verdict = self._verdict()
         sources = _looked_up(table["run_source"], lambda text: self._sources.codes.get(text, -1))

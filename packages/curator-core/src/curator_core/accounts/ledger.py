@@ -176,7 +176,7 @@ class LedgerWriter:
 
 
 def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
-    """The accounts of a run directory: what its ledger says of the sources as they were listed last."""
+    """The accounts of a run directory: what its ledger says about the sources as they were listed last."""
     accounts = Accounts()
     for row in (listing or SourceList(run_dir)).rows.values():
         accounts.expect(row.source, row.generation)

@@ -86,7 +86,7 @@ class Sample:
 
     @property
     def marked(self) -> str:
-        """What is at fault, as it stands in the text."""
+        """What is at fault, as it is in the text."""
         return " … ".join((self.text or "")[start:end] for start, end in self.spans)
 
 
@@ -178,7 +178,7 @@ def read_seen(run_dir: str) -> Seen:
 
 
 class _Sums:
-    """Sums of the rows of counts."""
+    """The sums of counts, row by row."""
 
     def __init__(self) -> None:
         # (stage, score, scale): rows, kept and free by bin; the smallest and the largest value.
@@ -271,7 +271,7 @@ def _add_lists(found: dict[str, list[int]], part: pa.Table) -> None:
 
 
 def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
-    """The rows of counts that count, a file at a time; what stands in the files of two workers is taken once."""
+    """The rows of counts that count, a file at a time; what is in the files of two workers is taken once."""
     keys: list[np.ndarray] = []
     words: dict[str, int] = {}
     paths: list[str] = []

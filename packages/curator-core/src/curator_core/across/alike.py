@@ -47,7 +47,7 @@ ORDER_COLUMN = "prefer_order"
 _LEAST_ROWS, _MOST_ROWS, _COLUMNS = 64, 256, 2048
 # To how many preferred ones a vector is tied in each cluster: it goes if any of them stays.
 MOST_TIES = 32
-_TIES = pa.schema(
+TIES = pa.schema(
     [
         ("number", pa.uint64()),
         ("witness", pa.uint64()),
@@ -189,7 +189,7 @@ class VisitClusters(PartitionStage):
     def _write_copies(self, task: FileGroupTask, table: pa.Table, copies: Copies) -> None:
         lost = copies.order[copies.removed]
         best = copies.order[copies.best[copies.removed]]
-        made = _ties(table, lost, table, best, np.ones(len(lost)), copy=True)
+        made = ties_of(table, lost, table, best, np.ones(len(lost)), copy=True)
         self.record_output(write_by_witness(self, storage.join(self.path, COPIES, f"{task.task_id}.arrow"), made))
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
@@ -199,7 +199,7 @@ class VisitClusters(PartitionStage):
 
 
 def cluster_places(clusters: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
-    """Places by which the clusters lie in order, spread over all partitions."""
+    """Places that put the clusters in order, spread over all partitions."""
     return clusters.astype(np.uint64) * np.uint64(((1 << 64) - 1) // max(1, count))
 
 
@@ -212,12 +212,12 @@ def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def write_by_witness(stage: PartitionStage, path: str, table: pa.Table) -> FileRecord:
-    """Put ties into a file, by the batches of the witnesses."""
+    """Write ties into a file, by the batches of the witnesses."""
     renamed = table.rename_columns({"number": "member", "witness": "number"})
     return stage.write_by_batch(path, renamed)
 
 
-def _ties(
+def ties_of(
     table: pa.Table,
     lost: NDArray[np.int64],
     others: pa.Table,
@@ -239,7 +239,7 @@ def _ties(
         table["collection"].take(mine),
         others["collection"].take(theirs),
     ]
-    return pa.table(columns, names=_TIES.names).cast(_TIES)
+    return pa.table(columns, names=TIES.names).cast(TIES)
 
 
 # Pairs ---------------------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ class FindPairs(PartitionStage):
         for rows in np.split(order, begins[1:]):
             cluster = Cluster(rows, home[rows], whole, vectors, None if groups is None else groups[rows])
             lost, best, similarity = cluster.preferred_neighbours(self.least)
-            found.append(_ties(table, rows[lost], table, rows[best], similarity, copy=False))
+            found.append(ties_of(table, rows[lost], table, rows[best], similarity, copy=False))
             self.record_metric("pairs", cluster.pairs)
         made = pa.concat_tables(found).unify_dictionaries().combine_chunks()
         path = storage.join(self.path, EDGES, f"{task.task_id}.arrow")
@@ -411,24 +411,29 @@ class RouteTies(PartitionStage):
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = pa.concat_tables([piece for _, piece in partition_pieces(task)]).unify_dictionaries()
-        numbers = to_numpy(table["number"])
-        group = numbers.copy()  # what nothing else is tied to is a group of its own
-        batches = batches_of(numbers)
-        for batch in np.unique(batches):
-            here = np.flatnonzero(batches == batch)
-            rows, found = groups_of(self.groups, int(batch))
-            if not len(rows):
-                continue
-            mine = rows_of(numbers[here])
-            at = np.minimum(np.searchsorted(rows, mine), len(rows) - 1)
-            there = rows[at] == mine
-            group[here[there]] = found[at[there]]
+        group = groups_of_numbers(self.groups, to_numpy(table["number"]))
         if task._metadata["kind"] == COPIES:
             table = table.rename_columns({"number": "witness", "member": "number"})
-        made = table.select(_TIES.names).append_column("group", array(group))
+        made = table.select(TIES.names).append_column("group", array(group))
         record = write_partitioned(storage.join(self.path, f"{task.task_id}.arrow"), made, mixed(group), self.parts)
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+
+def groups_of_numbers(folder: str, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The group of each document; one that nothing is tied to is a group of its own."""
+    group = numbers.copy()
+    batches = batches_of(numbers)
+    for batch in np.unique(batches):
+        rows, found = groups_of(folder, int(batch))
+        if not len(rows):
+            continue
+        here = np.flatnonzero(batches == batch)
+        mine = rows_of(numbers[here])
+        at = np.minimum(np.searchsorted(rows, mine), len(rows) - 1)
+        there = rows[at] == mine
+        group[here[there]] = found[at[there]]
+    return group
 
 
 @dataclass(kw_only=True)
@@ -440,40 +445,45 @@ class DecideTies(PartitionStage):
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = pa.concat_tables([piece for _, piece in partition_pieces(task)]).unify_dictionaries().combine_chunks()
-        names = _documents(table)
-        numbers = to_numpy(names["number"])
-        is_copy = to_numpy(table["is_copy"])
-        loser = np.searchsorted(numbers, to_numpy(table["number"]))
-        winner = np.searchsorted(numbers, to_numpy(table["witness"]))
-        similarity, tie = to_numpy(table["similarity"]), to_numpy(table["witness_hash"])
-        pairs = np.flatnonzero(~is_copy)
-        stays = independent(len(numbers), loser[pairs], winner[pairs])
-        witness = np.arange(len(numbers))
-        figure = np.ones(len(numbers))
-        valid = pairs[stays[winner[pairs]] & ~stays[loser[pairs]]]
-        # The most alike of those that stay; of equally alike ones the one with the smaller hash, whatever its number.
-        valid = valid[np.lexsort((tie[valid], -similarity[valid], loser[valid]))]
-        best = valid[np.flatnonzero(np.append(True, loser[valid][1:] != loser[valid][:-1]))] if len(valid) else valid
-        witness[loser[best]], figure[loser[best]] = winner[best], similarity[best]
-        copies = np.flatnonzero(is_copy)
-        witness[loser[copies]], figure[loser[copies]] = witness[winner[copies]], figure[winner[copies]]
-        stays[loser[copies]] = False
-        lost = np.flatnonzero(~stays)
-        group = np.zeros(len(numbers), np.uint64)
-        for side in (loser, winner):
-            group[side] = to_numpy(table["group"])
-        _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
-        decided = decided_rows(
-            numbers[lost],
-            numbers[witness[lost]],
-            names=names,
-            at=lost,
-            witness_at=witness[lost],
-            figures={"similarity": figure[lost]},
-            rules=array([RULE] * len(lost), pa.string()),
-            component_sizes=sizes[inverse].astype(np.int64),
-        )
-        return self.write_decided(task, decided)
+        return self.write_decided(task, decided_by_ties(table, RULE))
+
+
+def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
+    """What is decided about all documents of some groups, given the ties and copies among them, with the ``group`` of each."""
+    names = _documents(table)
+    numbers = to_numpy(names["number"])
+    is_copy = to_numpy(table["is_copy"])
+    loser = np.searchsorted(numbers, to_numpy(table["number"]))
+    winner = np.searchsorted(numbers, to_numpy(table["witness"]))
+    similarity, tie = to_numpy(table["similarity"]), to_numpy(table["witness_hash"])
+    pairs = np.flatnonzero(~is_copy)
+    stays = independent(len(numbers), loser[pairs], winner[pairs])
+    witness = np.arange(len(numbers))
+    figure = np.ones(len(numbers))
+    valid = pairs[stays[winner[pairs]] & ~stays[loser[pairs]]]
+    # The most alike of those that stay; of equally alike ones the one with the smaller hash, whatever its number.
+    valid = valid[np.lexsort((tie[valid], -similarity[valid], loser[valid]))]
+    best = valid[np.flatnonzero(np.append(True, loser[valid][1:] != loser[valid][:-1]))] if len(valid) else valid
+    witness[loser[best]], figure[loser[best]] = winner[best], similarity[best]
+    copies = np.flatnonzero(is_copy)
+    witness[loser[copies]], figure[loser[copies]] = witness[winner[copies]], figure[winner[copies]]
+    stays[loser[copies]] = False
+    lost = np.flatnonzero(~stays)
+    group = np.zeros(len(numbers), np.uint64)
+    for side in (loser, winner):
+        group[side] = to_numpy(table["group"])
+    _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    decided = decided_rows(
+        numbers[lost],
+        numbers[witness[lost]],
+        names=names,
+        at=lost,
+        witness_at=witness[lost],
+        figures={"similarity": figure[lost]},
+        rules=array([rule] * len(lost), pa.string()),
+        component_sizes=sizes[inverse].astype(np.int64),
+    )
+    return decided
 
 
 def _documents(table: pa.Table) -> pa.Table:

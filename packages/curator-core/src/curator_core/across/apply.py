@@ -32,6 +32,7 @@ REASONS = {
     "containment": "near duplicate",
     "jaccard": "near duplicate",
     "similar": "semantic duplicate",
+    "perceptual": "duplicate picture",
     "fraction": "not in the top fraction",
     "list": "listed",
 }
@@ -151,9 +152,11 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         keep[rows_of(to_numpy(removed["number"]))] = False
         # A copy of a removed document is still an exact copy, whatever the reason for the removal of that one.
         rules = pc.if_else(removed["copy_of"].is_valid(), scalar("exact"), removed["rule"])
-        for entry in rules.value_counts():
-            rule = entry["values"].as_py() or REMOVED
-            self.record_dropped(REASONS.get(rule, rule), entry["counts"].as_py())
+        places = rows_of(to_numpy(removed["number"]))
+        words = np.array([rule or REMOVED for rule in rules.to_pylist()], object)
+        for rule in dict.fromkeys(words.tolist()):
+            which = places[words == rule]
+            self.record_dropped(REASONS.get(rule, rule), len(which), which=which)
         return keep
 
     def _weights(self, about: pa.Table, rows: int) -> NDArray[np.float64]:
@@ -183,7 +186,7 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
             return task
         removed = np.zeros(task.num_rows, np.bool_)
         removed[rows] = to_numpy(pc.equal(about["decision"], scalar(REMOVED)))
-        self.record_dropped(KEPT, int(len(removed) - removed.sum()))
+        self.record_dropped(KEPT, int(len(removed) - removed.sum()), which=np.flatnonzero(~removed))
         return task.filter(array(removed))
 
 

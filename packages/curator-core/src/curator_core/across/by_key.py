@@ -260,7 +260,7 @@ class GroupByKey(FanOut[FileGroupTask, DocumentBatch]):
 
 
 def _groups(table: pa.Table, keys: Sequence[str]) -> Iterator[pa.Table]:
-    """The groups of a table in which rows of one hash stand together; two keys of one hash are two groups."""
+    """The groups of a table in which rows of one hash are together; two keys of one hash are two groups."""
     digests = np.frombuffer(b"".join(row_digests(table, keys)), "<u8").reshape(-1, 2)
     apart = (digests[1:] != digests[:-1]).any(axis=1)
     starts = np.flatnonzero(np.append(True, apart)).tolist() if table.num_rows else []

@@ -100,7 +100,7 @@ class RankClusters(PartitionStage):
 
 @dataclass(kw_only=True)
 class AddClusters(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds to each row its cluster and its distance from the centre, null where it has no vector; it stands behind the reader.
+    """Adds to each row its cluster and its distance from the centre, null where it has no vector; it comes after the reader.
 
     With ``most`` only that many of each cluster stay, those that come first in its ranking; rows without a vector stay.
     """

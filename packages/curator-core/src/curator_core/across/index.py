@@ -158,7 +158,7 @@ def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str,
             )
 
 
-# What a run says of itself -------------------------------------------------------------------------------------------
+# What a run says about itself -------------------------------------------------------------------------------------------
 
 
 def kind_of(type_: pa.DataType) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -102,10 +103,10 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
         found = rows >= 0
         missing = int(len(found) - found.sum())
         if self.how == "anti":
-            self.record_dropped("listed", len(found) - missing)
+            self.record_dropped("listed", len(found) - missing, which=np.flatnonzero(found))
             return task.filter(array(~found))
         if self.how == "inner":
-            self.record_dropped("no match", missing)
+            self.record_dropped("no match", missing, which=np.flatnonzero(~found))
             if missing:
                 task, rows, found = task.filter(array(found)), rows[found], found[found]
         elif missing:

@@ -331,7 +331,7 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
 
 
 def _groups(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """A number for each of the equal queries, which stand together."""
+    """A number for each of the equal queries, which are together."""
     changes = np.append(False, (high[1:] != high[:-1]) | (low[1:] != low[:-1])) if len(high) else np.zeros(0, np.bool_)
     return np.cumsum(changes)
 
@@ -342,7 +342,7 @@ def _marks(group: NDArray[np.int64], high: NDArray[np.uint64], low: NDArray[np.u
 
 
 def _ranks(pair: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of each within its pair, from 0; those of a pair stand together."""
+    """The place of each within its pair, from 0; those of a pair are together."""
     if not len(pair):
         return np.zeros(0, np.int64)
     begins = np.flatnonzero(np.append(True, pair[1:] != pair[:-1]))

@@ -33,6 +33,7 @@ _FIGURES = {
     "containment": ("containment", False),
     "jaccard": ("jaccard", False),
     "similar": ("similarity", False),
+    "perceptual": ("similarity", False),
 }
 _READ = ["number", "decision", "rule", "jaccard", "containment", "new_words", "similarity", "copy_of", "cluster"]
 # The marks of an undone removal: no witness, no figures.

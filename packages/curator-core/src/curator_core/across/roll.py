@@ -66,7 +66,7 @@ class Roll:
         # The batches of a source are consecutive; where the source changes, another begins.
         begins = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]) if len(codes) else np.zeros(0, np.int64)
         if len(begins) != len(sources.dictionary):
-            raise ValueError("the batches of a source do not stand together: they are not in lineage order")
+            raise ValueError("the batches of a source are not together: they are not in lineage order")
         starts = np.repeat(before[begins], np.diff(np.r_[begins, len(codes)]))
         order = to_numpy(pc.sort_indices(ids)).astype(np.int64)
         sorted_ids = ids.take(array(order))
@@ -163,7 +163,7 @@ class Roll:
         return self.sources.take(array(batches)).dictionary_decode(), self.first_row[batches] + rows
 
     def ranges(self, parts: int) -> list[tuple[int, int]]:
-        """Ranges of batches ``(first, behind the last)`` with about equally many documents: ``parts`` of them, or fewer."""
+        """Ranges of batches ``(first, after the last)`` with about equally many documents: ``parts`` of them, or fewer."""
         if not len(self):
             return []
         ends = np.cumsum(np.maximum(self.rows, 1))

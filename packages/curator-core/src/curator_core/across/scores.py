@@ -13,7 +13,7 @@ from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 
 ROWS = "rows"
-# The key of a score that is missing, behind those of all others.
+# The key of a score that is missing, after those of all others.
 MISSING = np.uint64((1 << 64) - 1)
 _SIGN = np.uint64(1 << 63)
 

@@ -292,7 +292,7 @@ class Targets:
         return np.where(is_high & is_low & is_own, first + at, -1)
 
     def digits(self, key: NDArray[np.uint64], number: NDArray[np.uint64], digit_bits: int) -> NDArray[np.int64]:
-        """The bits behind the first ``bits``."""
+        """The bits after the first ``bits``."""
         values, done = (key, self.bits) if self.bits < KEY_BITS else (number, self.bits - KEY_BITS)
         shifted = values >> np.uint64(KEY_BITS - done - digit_bits)
         return (shifted & np.uint64((1 << digit_bits) - 1)).astype(np.int64)

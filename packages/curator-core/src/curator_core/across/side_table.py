@@ -107,7 +107,7 @@ class KeyIndex:
 
 
 def _digests(table: pa.Table, keys: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    # Digests are objects of 50 bytes until they stand side by side.
+    # Digests are objects of 50 bytes until they are side by side.
     pieces = (table.slice(start, _ROWS_AT_ONCE) for start in range(0, table.num_rows, _ROWS_AT_ONCE))
     digests = b"".join(b"".join(row_digests(piece, keys)) for piece in pieces)
     valid = np.ones(table.num_rows, np.bool_)

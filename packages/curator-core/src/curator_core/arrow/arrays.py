@@ -2,7 +2,7 @@
 
 `pyarrow.array` imports pandas, where it is installed, at its first call in a process, to see whether it was given a
 Series; so do `pyarrow.scalar`, a bare number given to a compute function, and `to_numpy`. That takes a sixth of a second in
-each worker, for something that stages rarely have at hand.
+each worker, for something that stages rarely use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NUMBERS: dict[pa.DataType, tuple[type, type]] = {
 }
 _SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 _WORDS = pa.dictionary(pa.int32(), pa.string())
-# Of text: beyond it the copies that are made here would soon cost more than the import.
+# Bytes of text: for more than this, the copies made here would soon cost more than the import.
 _MOST_BYTES = 1 << 20
 
 

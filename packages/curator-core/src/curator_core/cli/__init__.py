@@ -27,6 +27,7 @@ _SECTIONS = {
         "runs": "listing",
         "report": "runs",
         "rejects": "runs",
+        "drops": "drops",
         "retry": "run",
         "verify": "runs",
         "diff": "diff",
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if sys.stdout is not None:  # None where the caller has closed it: `curate run FILE >&-`
             sys.stdout.flush()
     except BrokenPipeError:
-        # `curate stages | head`: the reader has what it wanted. The interpreter must not flush once more.
+        # `curate stages | head`: the reader has what it wanted. The interpreter must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 

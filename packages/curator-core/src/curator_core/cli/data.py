@@ -114,6 +114,13 @@ def head_command(
 @click.option("--id-column", metavar="NAME", help="The column with the ids; left out: id, key, url and the like.")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
 @click.option("--mark", metavar="REGEX", help="Mark what matches in the text.")
+@click.option(
+    "--by",
+    "filters",
+    multiple=True,
+    metavar="FILTER",
+    help="What this filter says about the row; --set gives it parameters.",
+)
 @click.option("--every", is_flag=True, help="Show every row with the id, and not the first alone.")
 @click.option(
     "--bytes", "raw", metavar="COLUMN", help="Write the bytes of a column to standard output, and nothing else."
@@ -125,6 +132,7 @@ def show_command(
     id_column: str | None,
     columns: str | None,
     mark: str | None,
+    filters: tuple[str, ...],
     every: bool,
     raw: str | None,
     reader: str | None,
@@ -139,12 +147,14 @@ def show_command(
     \b
     curate show crawl/ doc-17
     curate show crawl/part-0.jsonl:12
+    curate show crawl/ doc-17 --by WordCountFilter --set WordCountFilter.min_words=80
     curate show photos.tar:cat.jpg --bytes bytes > cat.jpg
     """  # noqa: D301 - click takes this character to leave lines as they are
     from itertools import islice
 
     from curator_core.data.find import FoundReject, row_at, rows_with_id, split_address
-    from curator_core.data.rows import open_rows  # these import pyarrow
+    from curator_core.data.judge import judge
+    from curator_core.data.rows import open_rows, settings_for  # these import pyarrow
 
     path, place = (data, None) if row_id is not None else split_address(data)
     if row_id is None and place is None:
@@ -153,7 +163,10 @@ def show_command(
             f"which row of {data!r}? Name its id, as in `curate show {data} ID`, or its place, as in `curate show FILE:12`; "
             f"`curate head {data}` shows the first rows with theirs"
         )
-    rows = open_rows(path, reader=reader, settings=settings, few=place is not None)
+    names_of_filters = tuple(dict.fromkeys(filters))
+    own = [setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] not in names_of_filters]
+    # Of a file that is read from its start every row has its line.
+    rows = open_rows(path, reader=reader, settings=own, few=place is not None, split_bytes=None)
     if place is not None:
         found = row_at(rows, path, place)
         if isinstance(found, FoundReject):
@@ -168,6 +181,15 @@ def show_command(
     ]
     if raw is not None:
         return _write_bytes(shown[0], raw)
+    for row, found_row in zip(shown, all_found, strict=True):
+        row["judged"] = [
+            judge(
+                name,
+                settings_for(name, [s for s in settings if s not in own], "a filter", names_of_filters),
+                found_row.batch,
+            )
+            for name in names_of_filters
+        ]
     names = [name.strip() for name in columns.split(",")] if columns else None
     for row in shown:
         if names is not None:
@@ -176,8 +198,11 @@ def show_command(
     if as_json:
         from curator_core.data.values import json_value, kind_of
 
-        schema = {column.name: kind_of(column) for found in all_found for column in found.schema}
+        schema = {column.name: kind_of(column) for found in all_found for column in found.batch.to_pyarrow().schema}
         listed = [{**row, "columns": json_value(row["columns"])} for row in shown]
+        for row in listed:
+            judged = [verdict.as_dict() for verdict in row.pop("judged")]
+            row.update({"judged": judged} if filters else {})
         click.echo(_json({**_facts(path, rows), "schema": schema, "rows": listed}))
         return DONE
     for number, row in enumerate(shown):
@@ -336,39 +361,59 @@ def _echo_row(row: dict[str, Any]) -> None:
 
 
 def _echo_whole(row: dict[str, Any], mark: str | None) -> None:
-    """Every column of a row: short values first in a line each, long texts below."""
+    """Every column of a row: short values first in a line each, long texts below; what is marked stands between ⟦ and ⟧."""
     from curator_core.data.values import text_of
 
     if row["source"]:
         click.secho(_place(row), bold=True)
     texts = {name: text_of(value) for name, value in row["columns"].items()}
+    spans = {name: _matches(text, mark) for name, text in texts.items()}
+    for verdict in row["judged"]:
+        if verdict.column in spans:
+            spans[verdict.column] += verdict.spans
     long = [name for name, text in texts.items() if len(text) > 100 or "\n" in text]
     width = max((len(formatting.printable(name)) for name in texts if name not in long), default=0)
     for name, text in texts.items():
         if name not in long:
-            click.echo(f"{click.style(f'{formatting.printable(name):<{width}}', fg='cyan')}  {_marked(text, mark)}")
+            label = click.style(f"{formatting.printable(name):<{width}}", fg="cyan")
+            click.echo(f"{label}  {_marked(text, spans[name])}")
     for name in long:
         said = formatting.count(len(texts[name]), "character")
-        click.echo(f"\n{click.style(formatting.printable(name), fg='cyan')}  ({said})\n{_marked(texts[name], mark)}")
+        label = click.style(formatting.printable(name), fg="cyan")
+        click.echo(f"\n{label}  ({said})\n{_marked(texts[name], spans[name])}")
+    for verdict in row["judged"]:
+        end = "would keep it" if verdict.keeps else f"would drop it: {formatting.printable(verdict.reason)}"
+        marked = ", what is at fault is marked" if verdict.spans else ""
+        click.echo(f"\n{click.style(verdict.stage, bold=True)} {formatting.printable(verdict.says)}; it {end}{marked}")
+        for name, value in verdict.scores.items():
+            click.echo(f"  {formatting.printable(name)}  {'null' if value is None else formatting.number(value)}")
 
 
-def _marked(text: str, mark: str | None) -> str:
-    """A text as a terminal may show it, what matches between marks: ⟦so⟧, and in colour where there is colour."""
+def _matches(text: str, mark: str | None) -> list[tuple[int, int]]:
     if mark is None:
-        return formatting.printable(text, one_line=False)
+        return []
     import re
 
     try:
-        pattern = re.compile(mark)
+        return [found.span() for found in re.finditer(mark, text) if found[0]]
     except re.error as error:
         raise UsageError(f"--mark takes a regular expression, and {mark!r} is none: {error}") from error
+
+
+def _marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """A text as a terminal may show it, some parts between marks, ⟦like this⟧, and in colour where colours are
+    shown.
+    """
     parts: list[str] = []
     end = 0
-    for found in pattern.finditer(text):
-        if found[0]:
-            parts += [formatting.printable(text[end : found.start()], one_line=False)]
-            parts += [click.style(f"⟦{formatting.printable(found[0], one_line=False)}⟧", fg="black", bg="yellow")]
-            end = found.end()
+    for start, stop in sorted(spans):
+        start = max(start, end)  # noqa: PLW2901 - what another mark has covered is not marked twice
+        if start < stop:
+            parts.append(formatting.printable(text[end:start], one_line=False))
+            parts.append(
+                click.style(f"⟦{formatting.printable(text[start:stop], one_line=False)}⟧", fg="black", bg="yellow")
+            )
+            end = stop
     return "".join([*parts, formatting.printable(text[end:], one_line=False)])
 
 

@@ -53,8 +53,8 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("input", nargs=-1, required=True),
         click.argument("output"),
         click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by their names]"),
-        click.option("--column", help="What is compared. [default: text; semantic: embedding]"),
-        click.option("--id-column", help="Column that names documents in the table. [default: id]"),
+        click.option("--column", help="What is compared. [default: text; semantic: embedding; image: bytes]"),
+        click.option("--id-column", help="Column that names documents in the table. [default: id; image: key]"),
         click.option(
             "--keep",
             metavar="ORDER",
@@ -141,16 +141,34 @@ def semantic_command(**given: Any) -> int:
     return _run("semantic", "SemanticDedup", given, {name: given.pop(name) for name in names})
 
 
+@dedup_command.command("image", short_help="Remove images that show the same picture.")
+@_common
+@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="The least correlation. [default: 0.9]")
+@click.option("--radius", type=click.IntRange(0, 11), help="The most bits in which hashes differ. [default: 10]")
+@click.option("--crops/--no-crops", default=None, help="Look for what a crop of 5 to 15 % has left. [default: crops]")
+@click.option("--mirror", is_flag=True, help="Look for mirrored copies too.")
+def image_command(crops: bool | None, mirror: bool, **given: Any) -> int:
+    """Remove images of INPUT that show the same picture as one that stays; write the others to OUTPUT.
+
+    INPUT is one or more tars, folders of images, or Parquet files with encoded images.
+    """
+    more = {**{name: given.pop(name) for name in ("threshold", "radius")}, "mirror": mirror}
+    return _run("image", "ImageDedup", given, more, crops=crops)
+
+
 @dedup_command.command("show", short_help="Show a removed document beside the one that stays for it.")
 @click.argument("run_dir")
 @click.argument("id")
+@click.option("--html", metavar="FILE", help="Write both side by side as a page: images as they are.")
 @click.option("--json", "as_json", is_flag=True, help="Print the decision and both documents as JSON.")
-def show_command(run_dir: str, id: str, as_json: bool) -> int:  # noqa: A002 - the name in the usage line
+def show_command(run_dir: str, id: str, html: str | None, as_json: bool) -> int:  # noqa: A002 - the name in the usage line
     """Show the removed document ID of RUN_DIR beside its witness: what both have, and what only one has.
 
     What only one of them has is in [brackets]. A document without an id is named SOURCE:ROW, as in the table.
     """
-    from curator_core.registry import WORKFLOWS, load  # these import pyarrow
+    from curator_core import storage  # these import pyarrow
+    from curator_core.registry import WORKFLOWS, load
+    from curator_core.workflows.pair_page import marked_text, pair_page
     from curator_core.workflows.pairs import removed_pair, text_of
 
     folder = _table_of(run_dir)
@@ -161,13 +179,42 @@ def show_command(run_dir: str, id: str, as_json: bool) -> int:  # noqa: A002 - t
         return DONE
     settings = _settings_of(folder)
     column = settings.get("column", "text")
-    decision = pair.decision
+    figures = _figures(pair.decision)
+    texts = pieces = None
+    if pair.witness is not None and isinstance(pair.document.get(column), str):
+        texts = [text_of(document, column) for document in (pair.document, pair.witness)]
+        pieces = load(WORKFLOWS, settings["workflow"]).spans(*texts, settings)
+    if html is not None:
+        marked = texts and pieces and [marked_text(*both) for both in zip(texts, pieces, strict=True)]
+        storage.write_bytes_atomic(html, pair_page(pair, figures, marked or None).encode("utf-8", "surrogatepass"))
+        click.echo(html)
+        return DONE
     click.echo(f"removed: {pair.place}")
     click.echo(f"stays:   {pair.witness_place}")
-    if decision["copy_of"] is not None:
+    if pair.decision["copy_of"] is not None:
+        copy_of = pair.decision["copy_of_id"]
+        click.echo(f"the removed one is an exact copy of {copy_of!r}, which was removed for the same document")
+    click.echo(f"rule:    {figures}")
+    if pair.witness is None:
         click.echo(
-            f"the removed one is an exact copy of {decision['copy_of_id']!r}, which was removed for the same document"
+            f"\n--- removed (the other is in an index, which holds no text) ---\n{text_of(pair.document, column)}"
         )
+    elif texts is not None and pieces is not None:
+        for title, text, spans in zip(("removed", "stays"), texts, pieces, strict=True):
+            click.echo(f"\n--- {title} ---")
+            click.echo("".join(_piece(text[start:end], shared) for start, end, shared in spans))
+    else:
+        for title, document in (("removed", pair.document), ("stays", pair.witness)):
+            click.echo(f"\n--- {title} ---")
+            for name, value in document.items():
+                if name != column and value is not None and not isinstance(value, bytes):
+                    click.echo(f"{name}: {value if isinstance(value, str) else repr(value)[:200]}")
+        click.echo("\n--html FILE shows both side by side")
+    return DONE
+
+
+def _figures(decision: dict[str, Any]) -> str:
+    """The rule by which a document went, with the figures of it and its witness."""
     figures = []
     if decision["containment"] is not None:
         figures.append(f"{decision['containment']:.1%} of its shingles are in the other")
@@ -176,25 +223,7 @@ def show_command(run_dir: str, id: str, as_json: bool) -> int:  # noqa: A002 - t
         figures.append(f"a likeness of {decision['similarity']:.4f}")
     if decision["new_words"] is not None:
         figures.append(f"at most {decision['new_words']} new words in 25")
-    click.echo(f"rule:    {decision['rule']}: {', '.join(figures)}")
-    if pair.witness is None:
-        click.echo(
-            f"\n--- removed (the other is in an index, which holds no text) ---\n{text_of(pair.document, column)}"
-        )
-        return DONE
-    if not isinstance(pair.document.get(column), str):
-        for title, document in (("removed", pair.document), ("stays", pair.witness)):
-            click.echo(f"\n--- {title} ---")
-            for name, value in document.items():
-                if name != column:
-                    click.echo(f"{name}: {value if isinstance(value, str) else repr(value)[:200]}")
-        return DONE
-    texts = [text_of(document, column) for document in (pair.document, pair.witness)]
-    spans = load(WORKFLOWS, settings["workflow"]).spans(*texts, settings)
-    for title, text, pieces in zip(("removed", "stays"), texts, spans, strict=True):
-        click.echo(f"\n--- {title} ---")
-        click.echo("".join(_piece(text[start:end], shared) for start, end, shared in pieces))
-    return DONE
+    return f"{decision['rule']}: {', '.join(figures)}"
 
 
 @dedup_command.command("index", short_help="Show what an index holds.")
@@ -236,7 +265,7 @@ def rethreshold_command(run_dir: str, out: str, threshold: float | None, max_new
     return DONE
 
 
-def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any]) -> int:
+def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], **switches: bool | None) -> int:
     from curator_core.cli.run import run_and_report  # these import pyarrow
     from curator_core.config.build import build
     from curator_core.config.pipeline_file import PipelineFile
@@ -255,8 +284,8 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any]) 
         **more,
     }
     parameters = {key: value for key, value in parameters.items() if value is not None and value is not False}
-    if given.get("index_add") is not None:
-        parameters["index_add"] = given["index_add"]
+    switches["index_add"] = given.get("index_add")
+    parameters |= {name: value for name, value in switches.items() if value is not None}
 
     def load_it() -> PipelineFile:
         return PipelineFile(

@@ -11,13 +11,18 @@ from curator_core import formatting
 from curator_core.cli import DONE, FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from curator_core.data.fates import Fates
     from curator_core.data.sides import Sides
-    from curator_core.running.compare import Comparison, RunRecord
+    from curator_core.running.compare import Comparison, RunRecord, SourceCounts
+
+    # The rows of an output, and what became of those that are on one side alone.
+    Compared = tuple[Sides, Mapping[str, Fates]]
 
 _HEADINGS = ("stage", "rows in", "", "kept", "", "dropped", "", "set aside", "")
 _SHOWN_SOURCES = 10
+_SHOWN_SCORES = 8
 
 
 @click.command("diff", short_help="Compare two runs.")
@@ -44,9 +49,9 @@ def diff_command(run_a: str, run_b: str, no_rows: bool, id_column: str | None, e
     for a, b in pairs:
         found = compare(a, b)
         sides = {} if no_rows else _sides(a, b, found, id_column, examples)
-        parts.append((a, b, found, sides))
+        parts.append((found, sides))
     differs = bool(lines) or any(
-        found.differs or any(s.differs for s in sides.values()) for _, _, found, sides in parts
+        found.differs or any(side.differs for side, _ in sides.values()) for found, sides in parts
     )
     if as_json:
         click.echo(json.dumps(_content(run_a, run_b, parts, lines, differs), indent=1, ensure_ascii=False))
@@ -54,19 +59,20 @@ def diff_command(run_a: str, run_b: str, no_rows: bool, id_column: str | None, e
     click.echo(f"a: {formatting.printable(run_a)}\nb: {formatting.printable(run_b)}")
     for line in lines:
         click.echo(formatting.printable(line))
-    for _, _, found, sides in parts:
+    for found, sides in parts:
         _echo(found, sides)
     click.echo("\nthe runs differ" if differs else "\nthe runs are equal")
     return FAILED if differs else DONE
 
 
-def _sides(a: RunRecord, b: RunRecord, found: Comparison, id_column: str | None, examples: int) -> dict[str, Sides]:
+def _sides(a: RunRecord, b: RunRecord, found: Comparison, id_column: str | None, examples: int) -> dict[str, Compared]:
     """The rows of each output that both runs have; what cannot be read is noted as unknown."""
     from curator_core import storage
+    from curator_core.data.fates import fates_of
     from curator_core.data.sides import compare_rows
     from curator_core.errors import CuratorError
 
-    sides = {}
+    sides: dict[str, Compared] = {}
     for stage, folder in a.outputs.items():
         other = b.outputs.get(stage)
         if other is None:
@@ -78,9 +84,23 @@ def _sides(a: RunRecord, b: RunRecord, found: Comparison, id_column: str | None,
             continue
         rows = max(run.summary.rows_written if run.summary else 0 for run in (a, b))
         try:
-            sides[stage] = compare_rows(folder, other, rows=rows, id_column=id_column, examples=examples)
+            side = compare_rows(folder, other, rows=rows, id_column=id_column, examples=examples)
         except CuratorError as error:
             found.unknown.append(f"the rows of {stage}: {error}")
+            continue
+        # What is in a alone, b has dropped; and the other way round.
+        sides[stage] = (
+            side,
+            {
+                name: fates_of(side.keys[name], side.by, side.named, run.dropped, run.seen)
+                for name, run in (("a", b), ("b", a))
+                if name in side.keys and len(side.keys[name])
+            },
+        )
+        for row in side.examples:
+            fate = sides[stage][1][row["side"]].of.get(row["key"]) if row["side"] in sides[stage][1] else None
+            if fate is not None:
+                row["dropped"] = {"stage": fate[0], "reason": fate[1]}
     found.unknown += [f"only b has an output of {stage}" for stage in b.outputs if stage not in a.outputs]
     return sides
 
@@ -88,19 +108,19 @@ def _sides(a: RunRecord, b: RunRecord, found: Comparison, id_column: str | None,
 def _content(
     run_a: str,
     run_b: str,
-    parts: Sequence[tuple[RunRecord, RunRecord, Comparison, dict[str, Sides]]],
+    parts: Sequence[tuple[Comparison, dict[str, Compared]]],
     lines: Sequence[str],
     differs: bool,
 ) -> dict[str, Any]:
     from curator_core.data.values import json_value
 
     rows, stages, steps = [], [], []
-    for _, _, found, sides in parts:
+    for found, sides in parts:
         content = found.as_dict()
         stages += [{"step": found.step, **stage} for stage in content.pop("stages")]
-        for stage, side in sides.items():
+        for stage, (side, _) in sides.items():
             rows += [{"step": found.step, "output": stage, **json_value(row)} for row in side.examples]
-        steps.append({**content, "outputs": {stage: side.as_dict() for stage, side in sides.items()}})
+        steps.append({**content, "outputs": {stage: _outputs_json(*side) for stage, side in sides.items()}})
     for row in rows:
         row.pop("key", None)
     return {
@@ -114,10 +134,14 @@ def _content(
     }
 
 
+def _outputs_json(side: Sides, fates: Mapping[str, Fates]) -> dict[str, Any]:
+    return {**side.as_dict(), "became": {f"only_{name}": fate.as_dict() for name, fate in fates.items()}}
+
+
 # What it prints -------------------------------------------------------------------------------------------------------
 
 
-def _echo(found: Comparison, sides: dict[str, Sides]) -> None:
+def _echo(found: Comparison, sides: dict[str, Compared]) -> None:
     if found.step:
         click.secho(f"\nstep {formatting.printable(found.step)}", bold=True)
     if found.configuration:
@@ -125,19 +149,12 @@ def _echo(found: Comparison, sides: dict[str, Sides]) -> None:
         for line in found.configuration:
             click.echo(f"  {formatting.printable(line)}")
     _echo_stages(found)
-    if found.sources:
-        from curator_core.cli.summary import aligned
-
-        of = formatting.count(found.differing_sources, "source")
-        click.echo(f"\n{of} with other counts" + (", those that differ most:" if len(found.sources) > 1 else ":"))
-        table: list[Sequence[str]] = [("source", "rows in", "", "kept", "")]
-        for source in found.sources[:_SHOWN_SOURCES]:
-            cells = [_pair(source.a, source.b, key) for key in ("rows_in", "rows_out")]
-            table.append((formatting.printable(source.source), *cells[0], *cells[1]))
-        for line in aligned(table, left=(0, 2, 4)):
-            click.echo(f"  {line}")
-    for stage, side in sides.items():
-        _echo_side(stage, side)
+    _echo_values("source", found.differing_sources, found.sources)
+    for column, values in found.by.items():
+        _echo_values("folder" if column == "collection" else f"value of {column}", len(values), values)
+    _echo_scores(found)
+    for stage, (side, fates) in sides.items():
+        _echo_side(stage, side, fates)
     if found.manner:
         click.echo("\nhow they ran, which makes no difference")
         for line in found.manner:
@@ -173,6 +190,36 @@ def _echo_stages(found: Comparison) -> None:
         click.echo(f"  {line}")
 
 
+def _echo_values(what: str, number: int, values: Sequence[SourceCounts]) -> None:
+    from curator_core.cli.summary import aligned
+
+    if not values:
+        return
+    of = formatting.count(number, what, f"{what}s" if " " not in what else what.replace("value", "values", 1))
+    click.echo(f"\n{of} with other counts" + (", those that differ most:" if number > _SHOWN_SOURCES else ":"))
+    table: list[Sequence[str]] = [(what.partition(" of ")[2] or what, "rows in", "", "kept", "")]
+    for value in values[:_SHOWN_SOURCES]:
+        cells = [_pair(value.a, value.b, key) for key in ("rows_in", "rows_out")]
+        table.append((formatting.printable(value.source), *cells[0], *cells[1]))
+    for line in aligned(table, left=(0, 2, 4)):
+        click.echo(f"  {line}")
+
+
+def _echo_scores(found: Comparison) -> None:
+    if not found.scores:
+        return
+    moved = sorted(found.scores, key=lambda score: (-score.share, score.stage, score.score))
+    click.echo("\nscores that lie otherwise, and the share of rows in other bins")
+    for score in moved[:_SHOWN_SCORES]:
+        rows = f"{score.rows_a:,}" if score.rows_a == score.rows_b else f"{score.rows_a:,} → {score.rows_b:,}"
+        share = formatting.percent(score.share, 1) if score.share else "0 %"
+        click.echo(
+            f"  {formatting.printable(score.stage)}  {formatting.printable(score.score)}  {share} of {rows} rows"
+        )
+    if len(moved) > _SHOWN_SCORES:
+        click.echo(f"  and {len(moved) - _SHOWN_SCORES:,} more, see --json")
+
+
 def _flat(stage: dict[str, Any] | None) -> dict[str, int] | None:
     if stage is None:
         return None
@@ -189,7 +236,7 @@ def _pair(a: dict[str, int] | None, b: dict[str, int] | None, key: str) -> tuple
     return ("none" if was is None else f"{was:,}", f"→ {'none' if now is None else f'{now:,}'}")
 
 
-def _echo_side(stage: str, side: Sides) -> None:
+def _echo_side(stage: str, side: Sides, fates: Mapping[str, Fates]) -> None:
     by = f"by their {side.by!r}" if side.named else f"by their text, {side.by!r}, as they have no ids"
     click.echo(f"\nrows of {formatting.printable(stage)}, compared {formatting.printable(by)}")
     if not side.differs:
@@ -206,6 +253,9 @@ def _echo_side(stage: str, side: Sides) -> None:
         shown = [row for row in side.examples if row["side"] == label]
         if shown:
             number = side.only_a if label == "a" else side.only_b
+            other = "b" if label == "a" else "a"
+            if label in fates:
+                click.echo(f"  {text}: {_fate(fates[label], other)}")
             click.echo(f"  {text}, {len(shown):,} of {number:,}:")
         for row in shown:
             click.echo(f"    {_row_line(row, side.by)}")
@@ -222,14 +272,41 @@ def _echo_side(stage: str, side: Sides) -> None:
                 click.echo(f"      {formatting.printable(name)}: {_short(was[name])} → {_short(now[name])}")
 
 
+def _fate(fates: Fates, run: str) -> str:
+    """What a run did with rows that its output lacks, in words."""
+    listed = sorted(fates.counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(
+        f"{formatting.printable(stage)} ({formatting.printable(why)}) {n:,}" for (stage, why), n in listed[:6]
+    )
+    more = f", and {len(listed) - 6} other reasons" if len(listed) > 6 else ""
+    if fates.written:
+        rest = fates.rows - fates.known
+        return (
+            f"dropped in {run} by {shown}{more}" + (f"; {rest:,} of them it never had" if rest > 0 else "")
+            if shown
+            else (f"{run} never had them")
+        )
+    if not shown:
+        return f"what became of them in {run} is not known: it has written no dropped rows (`dropped:`), and none is in its samples"
+    return (
+        f"of {fates.known:,} that are in the samples of {run} it is known: dropped by {shown}{more}; of the others it is not, as "
+        f"{run} has written no dropped rows (`dropped:`)"
+    )
+
+
 def _row_line(row: dict[str, Any], by: str) -> str:
-    """The id of a row, where it stands, and the beginning of it."""
+    """The id of a row, where it is, and the beginning of it."""
     columns = row["columns"]
     where = f"{row['source']}:{row['position'].removeprefix('line ').removeprefix('row ')}".strip(":")
     texts = [value for name, value in columns.items() if isinstance(value, str) and name != by]
     begins = max(texts, key=len, default="")
     named = "" if isinstance(columns.get(by), str) and len(columns[by]) > 80 else _short(columns.get(by))
-    more = f"  dropped by {formatting.printable(row['fate'])}" if row.get("fate") else ""
+    gone = row.get("dropped")
+    more = (
+        ""
+        if gone is None
+        else f"  dropped by {formatting.printable(gone['stage'])} ({formatting.printable(gone['reason'])})"
+    )
     return f"{named}  {formatting.printable(where)}{more}  {_short(begins)}"
 
 

@@ -19,7 +19,7 @@ from curator_core.errors import CuratorError, StageError, UsageError
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
-    from curator_core.running.result import RunProgress
+    from curator_core.running.progress import RunProgress
 
 _COMMAND_FILE = "command.json"
 
@@ -35,6 +35,10 @@ _COMMAND_FILE = "command.json"
 )
 @click.option("--set", "settings", multiple=True, metavar="STAGE.PARAM=VALUE", help="Another value for a parameter.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N sources.")
+@click.option("--dropped", metavar="DIR", help="Write the rows that stages drop to this folder, with the reason.")
+@click.option(
+    "--seen/--no-seen", default=None, help="Keep samples and histograms in the run directory. [default: seen]"
+)
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory.")
 @click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over.")
 @click.option("--allow-changed", is_flag=True, help="Resume although the stages have changed since.")
@@ -184,7 +188,10 @@ def _carry_out(
 
         def progress(state: RunProgress) -> None:
             nonlocal begun
-            if not begun:  # the run has begun, so the run directory is ours
+            if not begun and state.state not in (
+                "starting",
+                "failed",
+            ):  # the run has begun, so the run directory is ours
                 begun = True
                 RunDirectory(run_dir).write_json(_COMMAND_FILE, command)
             display(state)
@@ -196,7 +203,7 @@ def _carry_out(
 
 # A run that takes less has not waited long for its processes.
 _SLOW_SECONDS = 2.0
-_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
+_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "dropped", "seen", "log_level")
 _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
 # What a retry of the run takes over.
 _KEPT = ("executor", "workers", *_LIMITS)
@@ -216,7 +223,7 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     if summary["seconds"] >= _SLOW_SECONDS and (hint := bytecode_hint()):
         click.echo(f"slow start: {hint}")
     click.echo(f"report: {place}/report.html")
-    # A writer may have written no file, where no row was left; it stands in the record all the same.
+    # A writer may have written no file, where no row was left; it is in the record all the same.
     if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
         what, kind = ("the workflow", "Workflow") if summary["steps"] else ("the pipeline", "Pipeline")
         click.echo(

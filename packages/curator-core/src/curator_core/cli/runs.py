@@ -60,7 +60,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
     """Show the rows that the run in RUN_DIR could not read and those that a stage failed on, by reason."""
     from curator_core.accounts.rejects import group_rejects, rejects_of  # imports pyarrow
 
-    places = _runs_in(run_dir)
+    places = runs_in(run_dir)
     if as_json:
         for step, place in places.items():
             for row in rejects_of(place):
@@ -101,7 +101,7 @@ def verify_command(run_dir: str) -> int:
 
 
 def example_line(example: dict[str, Any], width: int = 160) -> str:
-    """Where a row stood, what was wrong, and the beginning of its bytes, in one line that a terminal can show."""
+    """Where a row was, what was wrong, and the beginning of its bytes, in one line that a terminal can show."""
     where = example["source"] or example["task"]
     if example["position"]:
         where += f":{example['position']}"
@@ -110,24 +110,22 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
         # repr(): bytes from outside must not steer the terminal.
         shown = beginning(example["raw"], width)
         parts.append(shown if is_binary(example["raw"]) else repr(shown))
-    return "  ".join(
-        _printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part
-    )
+    return "  ".join(printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part)
 
 
 def _said(message: str) -> list[str]:
-    """Of a traceback what was raised in the end, of other messages the last line; --json has the whole."""
+    """The error at the end of a traceback, or the last line of another message; --json has the whole text."""
     lines = message.strip().splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     after = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else []
     return after[:1] or lines[-1:]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _runs_in(run_dir: str) -> dict[str, str]:
+def runs_in(run_dir: str) -> dict[str, str]:
     """The run directory itself under no name, or those of the pipelines of a workflow in it by the names of their steps."""
     from curator_core import storage  # imports pyarrow
     from curator_core.running.steps import pipelines_in

@@ -35,7 +35,7 @@ def whatif_command(run_dir: str, settings: tuple[str, ...], step: str | None, ex
     """Recompute the funnel of the run in RUN_DIR with other limits, from the histograms of scores that it has kept.
 
     Nothing is read or run again. How many rows the filter itself would keep is exact where the limit lies on the edge of a bin,
-    and between two numbers otherwise; behind it, stages would see other rows than they did, and what they would make of these
+    and between two numbers otherwise; after it, stages would see other rows than they did, and what they would make of these
     is bounded and estimated. What cannot be known is said.
     """
     from curator_core.accounts.seen import read_seen  # these import pyarrow

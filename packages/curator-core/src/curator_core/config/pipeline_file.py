@@ -56,9 +56,11 @@ _KEYS: dict[str, Any] = {
     "max_error_fraction": float,
     "max_reject_fraction": float,
     "limit": int,
+    "dropped": str,
+    "seen": dict[str, Any] | bool,
     "log_level": Literal["debug", "info", "warning", "error"],
 }
-_OPTIONS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
+_OPTIONS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "dropped", "seen", "log_level")
 _NAME = re.compile(r"(?!\.{1,2}\Z)[^/\\\0]+")
 # Parameters with these names, or names that end in one of them after an underscore, hold paths.
 _PATH_WORDS = frozenset({"path", "paths", "folder", "dir", "file"})
@@ -146,7 +148,11 @@ class _Build:
             executor,
             executor_options,
             None if run_dir is None else _located(run_dir, self.folder),
-            {key: value for key, value in simple.items() if value is not None},
+            {
+                key: _located(value, self.folder) if key == "dropped" else value
+                for key, value in simple.items()
+                if value is not None
+            },
         )
 
     def wrong(self, message: str, where: Where, *, at_value: bool = False) -> None:
@@ -248,6 +254,8 @@ class _Build:
             where = (*entry.where, "with", key)
             try:
                 values[key] = setting_value(key, value)
+                if key == "dropped" and isinstance(value, str):
+                    values[key] = _located(value, self.folder)
             except UsageError as error:
                 self.wrong(str(error), where, at_value=key in SETTINGS)
         try:

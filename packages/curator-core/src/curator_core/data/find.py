@@ -28,23 +28,23 @@ _PLACE = re.compile(r"(?:(line|row|byte) )?(\d+)")
 
 @dataclass(frozen=True)
 class FoundRow:
-    """A row, and where it stands."""
+    """A row, and where it is."""
 
     source: str
     position: str
     columns: dict[str, Any]
-    schema: pa.Schema
+    batch: DocumentBatch  # the row alone
 
 
 @dataclass(frozen=True)
 class FoundReject:
-    """What stands at a place and is no row, and why."""
+    """What is at a place and is no row, and why."""
 
     reject: Reject
 
 
 def split_address(data: str) -> tuple[str, str | None]:
-    """``a.jsonl`` and ``12`` of ``a.jsonl:12``; no place where all of it is a name."""
+    """``a.jsonl`` and ``12`` of ``a.jsonl:12``; no place where the whole of it is a file name."""
     if storage.has_magic(data) or _is_there(data):
         return data, None
     at = len(data)
@@ -76,9 +76,7 @@ def row_at(rows: Rows, path: str, place: str) -> FoundRow | FoundReject:
             continue
         places = places_of(batch)
         if places is None:
-            raise UsageError(
-                f"{rows.reader} does not say where its rows stand: show one by its id, or see `curate head`"
-            )
+            raise UsageError(f"{rows.reader} does not say where its rows are: show one by its id, or see `curate head`")
         row = _row_of(places, place, asked)
         if row is None and span is not None and batch.num_rows == 1:
             row = 0  # the range holds this row alone, and counts what it begins with by bytes
@@ -159,4 +157,4 @@ def _found(batch: DocumentBatch, row: int, asked: str | None = None) -> FoundRow
     source, position = place_text(batch, row)
     if asked is not None and position.startswith("byte "):
         position = asked if not asked.isdigit() else f"line {asked}"
-    return FoundRow(source, position, rows_of(table)[0], table.schema)
+    return FoundRow(source, position, rows_of(table)[0], batch.with_data(table))

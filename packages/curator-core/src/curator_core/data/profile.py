@@ -21,6 +21,7 @@ from curator_core import formatting
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.json_column import JSON, values_of
 from curator_core.config.build import build_stage
+from curator_core.data.find import ID_COLUMNS
 from curator_core.data.rows import Rows, place_text
 from curator_core.data.values import kind_of, rows_of, text_of
 from curator_core.errors import CuratorError, UsageError, nearest
@@ -93,7 +94,7 @@ class ColumnProfile:
     types: dict[str, int] = field(default_factory=dict)  # rows by type: files may differ
     rows: int = 0
     nulls: int = 0
-    empty: int = 0  # texts, bytes and lists of nothing
+    empty: int = 0  # empty texts, bytes and lists
     nans: int = 0
     lengths: Octaves | None = None
     length_of: str = ""
@@ -305,7 +306,8 @@ class _Look:
                 f"there is no column {self.given_text!r}{nearest(self.given_text, table.column_names) or ':'} the columns are "
                 f"{', '.join(table.column_names)}"
             )
-        name = found.text_column = found.text_column or likely_text([table])
+        texts_alone = [column for column in table.column_names if column not in ID_COLUMNS]
+        name = found.text_column = found.text_column or likely_text([table.select(texts_alone)])
         if name is None or name not in table.column_names:
             return
         texts = table.column(name)
@@ -337,7 +339,7 @@ class _Look:
                 source, position = place_text(batch, row)
                 values = {name: _short(value) for name, value in rows_of(table.slice(row, 1))[0].items()}
                 kept = {"source": source, "position": position, "columns": values}
-                # The smallest numbers are kept: the largest of them stands in front.
+                # The smallest numbers are kept: the largest of them is in front.
                 entry = (-number, self.found.rows - table.num_rows + row, kept)
                 if len(self.best) < self.samples:
                     heapq.heappush(self.best, entry)

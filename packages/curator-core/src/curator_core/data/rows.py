@@ -112,9 +112,10 @@ def open_rows(
         raise
     takes = constructor_signature(cls).parameters
     wanted: dict[str, Any] = {"paths": found.paths, "decode": False, "record_types": _RECORDS.get(found.ending)}
+    wanted = {key: value for key, value in wanted.items() if value is not None}
     wanted |= {**(_SMALL if few else {}), **params}
-    given = {key: value for key, value in wanted.items() if key in takes and value is not None}
-    stage = build_stage(name, given | _settings_for(name, settings))
+    given = {key: value for key, value in wanted.items() if key in takes}
+    stage = build_stage(name, given | settings_for(name, settings, "the reader of these data"))
     naming, *reading = _expanded(stage)
     for each in reading:
         each.setup(WorkerMetadata())
@@ -139,13 +140,16 @@ def _expanded(stage: Stage) -> list[Stage]:
     return [stage]
 
 
-def _settings_for(name: str, settings: Sequence[str]) -> dict[str, Any]:
+def settings_for(name: str, settings: Sequence[str], what: str, others: Sequence[str] = ()) -> dict[str, Any]:
+    """The parameters of a stage among ``NAME.PARAMETER=VALUE``; settings of ``others`` are for these."""
     found = {}
     for setting in settings:
         target, equals, text = setting.partition("=")
         stage, dot, parameter = target.rpartition(".")
+        if dot and stage != name and stage in others:
+            continue
         if not equals or not parameter or (dot and stage != name):
-            raise UsageError(f"--set takes {name}.PARAMETER=VALUE here, for the reader of these data, not {setting!r}")
+            raise UsageError(f"--set takes {name}.PARAMETER=VALUE here, for {what}, not {setting!r}")
         found[parameter] = parse_value(text)
     return found
 

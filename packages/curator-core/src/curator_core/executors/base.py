@@ -26,7 +26,8 @@ class SegmentRun:
     """One segment with everything that running it takes.
 
     ``tasks`` are its sources, lazily; consume it as workers become free. Facts that workers did not write themselves
-    (a run with no run directory) go to ``collect``; sources and counts as they finish to ``progress``.
+    (a run with no run directory) go to ``collect``; sources and counts as they finish to ``progress``. How many workers are
+    set up goes to ``staffed`` when it changes.
     """
 
     segment: Segment
@@ -36,6 +37,7 @@ class SegmentRun:
     folder: str = ""
     collect: Callable[[Iterable[Event]], None] = field(default=lambda _events: None)
     progress: Callable[[int, Iterable[StagePerfStats]], None] = field(default=lambda _sources, _counts: None)
+    staffed: Callable[[int], None] = field(default=lambda _workers: None)
 
     @property
     def groups(self) -> list[Group]:
@@ -83,6 +85,11 @@ class BaseExecutor(ABC):
 
     def open(self) -> None:  # noqa: B027 - optional: an executor may have nothing to open
         """Connect or start whatever the executor needs; called before planning."""
+
+    @property
+    def opening(self) -> str:
+        """What `open` waits for, in words that a display shows meanwhile; nothing where it takes no time."""
+        return ""
 
     def close(self) -> None:  # noqa: B027 - optional likewise
         """Stop what `open` started; called on success, failure and interruption."""

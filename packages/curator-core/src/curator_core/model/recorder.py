@@ -17,7 +17,7 @@ from curator_core.model.task import FileRecord, Task
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that was set aside: where it stood, why, and its bytes as far as the run keeps them."""
+    """A row that was set aside: where it was, why, and its bytes as far as the run keeps them."""
 
     reason: str
     source: str = ""
@@ -82,6 +82,7 @@ class Recorder:
     dropped: dict[str, int] = field(default_factory=dict)
     # The rows that were dropped, by their places in the task as it was given, where the stage says which.
     which: dict[str, list[Any]] = field(default_factory=dict)
+    of: Any = None  # the batch that these places are in, where it is not the task itself
     judged: Judged | None = None
     rejects: Rejects = field(default_factory=Rejects)
     read: int | None = None

@@ -1,4 +1,4 @@
-"""What does a filter say of its scores: which limits they are held to, and into which bins they are counted?
+"""What does a filter say about its scores: which limits apply to them, and which bins count them?
 
 The bins of a score depend on the filter's parameters alone, never on the data, so that the counts of any two workers add up.
 Each limit has an edge of its own, at which the rows that it keeps and those that it drops part exactly, and so have values
@@ -30,7 +30,7 @@ _SMALLEST = -20
 class Limit:
     """A bound of a score: ``parameter`` of the filter, its value, and what is kept.
 
-    ``reason``: what a row is dropped as that breaks it; empty where the filter has one reason for all.
+    ``reason``: the reason for dropping a row that breaks it; empty where the filter has one reason for all.
     """
 
     parameter: str

@@ -14,7 +14,7 @@ MOST_SAMPLES = 1000
 @dataclass(frozen=True)
 class SeenOptions:
     """``samples``: how many rows are kept for each stage, reason and side, near the limit and anywhere. ``by``: columns whose
-    values rows are counted by. ``tokens``: ``bytes`` (a token is taken for 4 bytes), ``words``, or a tokenizer.
+    values rows are counted by. ``tokens``: ``bytes`` (a token counts as 4 bytes), ``words``, or a tokenizer.
     ``text``: the column that bytes and tokens are counted in. ``overlap``: measure what each filter would drop by itself.
     ``seed`` decides which rows are kept.
     """

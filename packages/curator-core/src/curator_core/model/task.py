@@ -164,6 +164,13 @@ class DocumentBatch(Task[Any]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_derived": {}}
 
+    def __copy__(self) -> Self:
+        # Not by way of __getstate__, which is for other processes: the data are the same, and so is what follows from them.
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._derived = dict(self._derived)
+        return twin
+
     @property
     def num_items(self) -> int:
         return len(self.data)

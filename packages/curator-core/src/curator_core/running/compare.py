@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +13,7 @@ import pyarrow.compute as pc
 
 from curator_core import storage
 from curator_core.accounts.ledger import open_accounts
+from curator_core.accounts.seen import OTHERS, Counted, ScoreSeen, Seen, read_seen
 from curator_core.accounts.source_list import GONE, SourceList
 from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError
@@ -20,10 +23,12 @@ from curator_core.running.directory import RunDirectory
 from curator_core.running.result import RunSummary
 from curator_core.running.steps import pipelines_in
 
+# What the output of a stage is called that holds the rows which it has dropped.
+_DROPPED = ": dropped rows"
 # What is counted of a stage.
 _COUNTS = ("rows_in", "rows_out", "quarantined")
 _REASONS = ("dropped", "rejected")
-# What stands in the place of a folder that a writer fills: two runs never fill the same one.
+# What takes the place of a folder that a writer fills: two runs never fill the same one.
 _ITS_FOLDER = "(its folder)"
 # Options that say how a run went about its work, and not what came of it.
 _MANNER = ("retries",)
@@ -32,7 +37,7 @@ _SHOWN_SOURCES = 1000
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run directory says of the run of one pipeline; ``step`` is its name in a workflow."""
+    """What a run directory says about the run of one pipeline; ``step`` is its name in a workflow."""
 
     folder: str
     step: str
@@ -40,22 +45,55 @@ class RunRecord:
     plan: dict[str, Any]
     summary: RunSummary | None
 
+    @functools.cached_property
+    def seen(self) -> Seen:
+        """What the run has kept to be seen."""
+        return read_seen(self.folder)
+
     @property
     def outputs(self) -> dict[str, str]:
         """The folders that the run has filled, by stage."""
+        return {name: folder for name, folder in self.folders.items() if not name.endswith(_DROPPED)}
+
+    @property
+    def dropped(self) -> dict[str, str]:
+        """The folders with the rows that stages have dropped, where the run was asked to write them."""
+        return {name: folder for name, folder in self.folders.items() if name.endswith(_DROPPED)}
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """All folders that the run has filled, those with dropped rows too."""
         return {stage: str(output["folder"]) for stage, output in (self.record.get("outputs") or {}).items()}
 
 
 @dataclass
 class SourceCounts:
-    """A source of which two runs have different counts, or one that only one of them has (None)."""
+    """A source, or a folder or a value of a column, of which two runs have different counts; None for a run without it."""
 
     source: str
     a: dict[str, int] | None
     b: dict[str, int] | None
 
+    def as_dict(self, name: str = "source") -> dict[str, Any]:
+        return {name: self.source, "a": self.a, "b": self.b}
+
+
+@dataclass
+class ScoreMoved:
+    """A score whose values lie in other bins in two runs: ``share`` of the rows would have to move for them to be the same.
+
+    ``bins``: the rows of both from one edge that both have to the next.
+    """
+
+    stage: str
+    score: str
+    rows_a: int
+    rows_b: int
+    share: float
+    bins: list[dict[str, Any]]
+
     def as_dict(self) -> dict[str, Any]:
-        return {"source": self.source, "a": self.a, "b": self.b}
+        return dict(vars(self))
 
 
 @dataclass
@@ -71,11 +109,19 @@ class Comparison:
     stages: list[dict[str, Any]] = field(default_factory=list)  # all of them; ``differs`` says which differ
     sources: list[SourceCounts] = field(default_factory=list)
     differing_sources: int = 0
+    by: dict[str, list[SourceCounts]] = field(default_factory=dict)  # folders, and values of columns, that differ
+    scores: list[ScoreMoved] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
     @property
     def differs(self) -> bool:
-        return bool(self.configuration or self.differing_sources or any(stage["differs"] for stage in self.stages))
+        return bool(
+            self.configuration
+            or self.differing_sources
+            or self.scores
+            or any(self.by.values())
+            or any(stage["differs"] for stage in self.stages)
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -86,6 +132,8 @@ class Comparison:
             "stages": self.stages,
             "differing_sources": self.differing_sources,
             "sources": [source.as_dict() for source in self.sources],
+            "by": {column: [value.as_dict("value") for value in values] for column, values in self.by.items()},
+            "scores": [score.as_dict() for score in self.scores],
             "unknown": self.unknown,
         }
 
@@ -134,12 +182,80 @@ def compare(a: RunRecord, b: RunRecord) -> Comparison:
             )
     found.stages = _stages(a, b)
     found.sources, found.differing_sources = _sources(a, b)
+    _compare_seen(found, a.seen, b.seen)
     return found
+
+
+def _compare_seen(found: Comparison, a: Seen, b: Seen) -> None:
+    """Compare what the runs have kept to be seen: counts by folder and column, files of sources, histograms of scores."""
+    for name, run in (("a", a), ("b", b)):
+        if not run.stages:
+            found.unknown.append(f"{name} has kept nothing to be seen (`seen: false`): no scores, no counts by folder")
+    if not a.stages or not b.stages:
+        return
+    for column in [*b.by, *(column for column in a.by if column not in b.by)]:
+        values = _differing_values(a.by.get(column, []), b.by.get(column, []))
+        if column != "source":
+            if values:
+                found.by[column] = values
+        elif values and all(value.source != OTHERS for value in values) and len(values) == found.differing_sources:
+            found.sources = values  # the same, by the names of their files
+    for stage in b.stages.values():
+        earlier = a.stages.get(stage.name)
+        before = {score.name: score for score in (earlier.scores if earlier else ())}
+        moved = [_moved(stage.name, before[score.name], score) for score in stage.scores if score.name in before]
+        found.scores += [score for score in moved if score is not None]
+
+
+def _differing_values(a: Sequence[Counted], b: Sequence[Counted]) -> list[SourceCounts]:
+    ours, theirs = ({entry.value: entry for entry in side} for side in (a, b))
+    found = []
+    for value in [*theirs, *(value for value in ours if value not in theirs)]:
+        was, now = (
+            None if (entry := side.get(value)) is None else {"rows_in": entry.rows_in, "rows_out": entry.rows_out}
+            for side in (ours, theirs)
+        )
+        if was != now:
+            found.append(SourceCounts(value, was, now))
+    return sorted(found, key=lambda entry: (-_change(entry), entry.source))
+
+
+def _change(entry: SourceCounts) -> int:
+    none = {"rows_in": 0, "rows_out": 0}
+    a, b = entry.a or none, entry.b or none
+    return max(abs(a[key] - b[key]) for key in none)
+
+
+def _moved(stage: str, a: ScoreSeen, b: ScoreSeen) -> ScoreMoved | None:
+    """How the rows lie between the edges that both have, as each limit has edges of its own; None where they lie the same."""
+    shared = sorted(set(a.edges) & set(b.edges))
+    rows = [_between(score, shared) for score in (a, b)]
+    if rows[0] == rows[1]:
+        return None
+    totals = [sum(counts) for counts in rows]
+    shares = [[count / total if total else 0.0 for count in counts] for counts, total in zip(rows, totals, strict=True)]
+    edges: list[float | None] = [None, *shared, None]
+    bins = [
+        {"from": edges[at], "to": edges[at + 1], "a": was, "b": now}
+        for at, (was, now) in enumerate(zip(*rows, strict=True))
+        if was or now
+    ]
+    share = sum(abs(was - now) for was, now in zip(*shares, strict=True)) / 2
+    return ScoreMoved(stage, b.name, totals[0], totals[1], share, bins)
+
+
+def _between(score: ScoreSeen, shared: Sequence[float]) -> list[int]:
+    counts = [0] * (len(shared) + 1)
+    counts[0] += score.below
+    counts[bisect.bisect_right(shared, score.edges[-1]) if score.edges else 0] += score.above
+    for edge, rows in zip(score.edges, score.counts, strict=False):
+        counts[bisect.bisect_right(shared, edge)] += rows
+    return counts
 
 
 def _steps_of(run: RunRecord) -> list[dict[str, Any]]:
     """The stages of a plan, the folder of each writer replaced by words."""
-    folders = {storage.absolute(folder).rstrip("/") for folder in run.outputs.values()}
+    folders = {storage.absolute(folder).rstrip("/") for folder in run.folders.values()}
 
     def place(value: Any) -> Any:
         return _ITS_FOLDER if isinstance(value, str) and storage.absolute(value).rstrip("/") in folders else value
@@ -224,7 +340,7 @@ def _sources(a: RunRecord, b: RunRecord) -> tuple[list[SourceCounts], int]:
 def _by_source(run: RunRecord) -> pa.Table:
     """For every source, the rows that were read of it and those that the last stage let through.
 
-    Where a stage merges tasks, what is behind it belongs to no source, and counts under the merge.
+    Where a stage merges tasks, what is after it belongs to no source, and counts under the merge.
     """
     names = [step["name"] for step in run.plan.get("steps") or ()]
     sums = _counts(run).group_by(["source", "stage"]).aggregate([("rows_in", "sum"), ("rows_out", "sum")])

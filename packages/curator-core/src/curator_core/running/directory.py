@@ -127,7 +127,7 @@ class RunDirectory:
             "declared",
         ):
             self.clear_folder(folder)
-        for name in ("plan.json", "run.json", "report.html", "log.txt"):
+        for name in ("plan.json", "run.json", "report.html", "report.json", "log.txt"):
             with contextlib.suppress(OutputError):
                 if name != keep and storage.exists(self.path(name)):
                     storage.remove(self.path(name))

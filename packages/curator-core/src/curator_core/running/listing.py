@@ -47,7 +47,7 @@ class ListedRun:
 
 
 def runs_below(folder: str) -> list[ListedRun]:
-    """The runs in a folder and in the folders inside it, those that began first in front; steps stand in their workflow."""
+    """The runs in a folder and in the folders inside it, those that began first in front; steps are in their workflow."""
     if not storage.is_folder(folder):
         raise UsageError(f"there is no folder {folder!r}")
     found = [read_run(place) for place in _run_directories(folder)]

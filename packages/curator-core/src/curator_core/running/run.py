@@ -31,8 +31,9 @@ from curator_core.running.log import write_log
 from curator_core.running.merges import merge_tasks
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
+from curator_core.running.progress import STARTING, Progress, RunProgress
 from curator_core.running.record import now, run_record
-from curator_core.running.result import Progress, RunProgress, RunResult, RunStream, RunSummary
+from curator_core.running.result import RunResult, RunStream, RunSummary
 from curator_core.running.sources import Sources
 from curator_core.running.verdict import (
     SourceRejects,
@@ -100,6 +101,8 @@ def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResul
         earlier = attempts.look(directory, order.options)
         if not order.opened:
             order.executor.expect(order.stages)
+            if order.progress is not None and order.executor.opening:
+                order.progress(starting(order.name, order.executor, started))
         with contextlib.nullcontext() if order.opened else opened(order.executor):
             run = _prepared(order, directory, earlier, started)
             first_tasks = run.sources.listed()
@@ -108,6 +111,11 @@ def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResul
     finally:
         if directory is not None:
             directory.unlock(leave_no_trace=not begun)
+
+
+def starting(name: str, executor: BaseExecutor, begun: float) -> RunProgress:
+    """A run whose executor is being opened."""
+    return RunProgress(name, state=STARTING, waiting_for=executor.opening, begun=begun)
 
 
 @contextlib.contextmanager
@@ -185,7 +193,12 @@ class _Run:
         self.started = started
         self.started_at = now()
         self.accounts = Accounts()
-        self.progress = RunProgress(order.name, segments=len(plan.segments))
+        self.progress = RunProgress(
+            order.name,
+            segments=len(plan.segments),
+            stages=tuple(planned.name for planned in plan.stages if planned is not plan.source),
+            begun=started,
+        )
         self.summary = RunSummary(
             order.name,
             executor=type(order.executor).__name__,
@@ -195,7 +208,7 @@ class _Run:
         )
         folders = {storage.absolute(place) for planned in plan.stages if (place := planned.stage.output_folder())}
         own = {folder: mark for folder, mark in order.own.items() if folder in folders}
-        self.outputs = Outputs(plan, own | earlier.success_files, self._write_record)
+        self.outputs = Outputs(plan, own | earlier.success_files, self._write_record, dropped=order.options.dropped)
         self.sources = Sources(
             plan,
             self.outputs,
@@ -213,6 +226,7 @@ class _Run:
             on_error=order.options.on_error,
             retries=order.options.retries,
             log_level=order.options.log_level,
+            dropped=order.options.dropped,
             seen=seen_options(order.options.seen),
         )
 
@@ -285,6 +299,7 @@ class _Run:
             folder,
             self._collect,
             self._advance,
+            self._staffed,
         )
         stream = self.executor.run_segment(run) if segment.groups or segment.merge else self._pass_through(run)
         # Closed here and now: on an error or Ctrl-C no worker outlives this line.
@@ -303,6 +318,9 @@ class _Run:
         """
         for task in tasks:
             self.outputs.unmark()
+            self.progress.taken_sources += 1
+            if self.progress.working_since is None:
+                self.progress.working_since = time.monotonic()
             yield task
 
     def _pass_through(self, run: SegmentRun) -> Iterator[Task[Any]]:
@@ -334,6 +352,11 @@ class _Run:
             self.summary.worked_after = round(progress.seconds, 3)
         self.report(progress)
         self._check_errors(progress.tally, final=False)
+
+    def _staffed(self, workers: int) -> None:
+        if workers != self.progress.workers:
+            self.progress.workers = workers
+            self.report(self.progress)
 
     def _check_errors(self, tally: Tally, final: bool) -> None:
         allowed = self.options.max_error_fraction
@@ -384,7 +407,7 @@ class _Run:
         return RunResult(tasks, summary, run_dir)
 
     def _share_by_plan(self) -> None:
-        """Say what was made under an earlier plan and stands beside what the present one has made."""
+        """Say what was made under an earlier plan and is beside what the present one has made."""
         if self.directory is None:
             return
         plans = attempts.plans_of(self.directory)
@@ -436,6 +459,9 @@ class _Run:
         summary.state = "failed"
         summary.seconds = round(time.monotonic() - self.started, 3)
         self.progress.state = "failed"
+        self.progress.seconds = summary.seconds
+        with contextlib.suppress(Exception):  # the first error is the one to show, and it may be the display's
+            self.report(self.progress)
         if self.directory is None or isinstance(error, (RunRefused, PlanError)):
             return
         if isinstance(error, KeyboardInterrupt):

@@ -16,7 +16,7 @@ from curator_core.errors import UsageError, nearest
 from curator_core.model.scores import Limit
 from curator_core.stages.column_filter import ColumnFilter
 
-# What a score is called that was judged by the limits of an earlier attempt.
+# The name of a score that was judged by the limits of an earlier attempt.
 EARLIER = " (earlier limits)"
 
 # A stage of a class with parameters, both as a plan has them.
@@ -200,7 +200,7 @@ def _moved(
         _tell_bins(stage.name, bins, declared[name], was[name], found)
     if len(moved) > 1:
         found.unknown.append(
-            f"{stage.name}: {', '.join(moved)} change together, and the run says of each score alone how many rows it decides"
+            f"{stage.name}: {', '.join(moved)} change together, and the run says about each score alone how many rows it decides"
         )
     if any(score["name"].endswith(EARLIER) for score in seen["scores"]):
         found.unknown.append(
@@ -349,7 +349,7 @@ def _holds(value: float, limit: Limit) -> bool:
     return value >= edge if limit.keeps == "at least" else value < edge
 
 
-# The stages behind it -------------------------------------------------------------------------------------------------
+# The stages after it -------------------------------------------------------------------------------------------------
 
 
 def _behind(
@@ -362,11 +362,11 @@ def _behind(
     gained: Span,
     found: WhatIf,
 ) -> tuple[Span | None, Span | None]:
-    """Of the rows that a stage let through: how many would be missing behind it, and how many would be there besides."""
+    """Of the rows that a stage let through: how many would be missing after it, and how many would be there besides."""
     if not (removed.high or added.high):
         return lost, gained
     if stage.was_out > stage.was_in:
-        found.unknown.append(f"{stage.name} makes rows of rows: what is behind it is not known")
+        found.unknown.append(f"{stage.name} makes rows of rows: what is after it is not known")
         return None, None
     filters = bool(seen.get("scores")) or any(counts.get(kind) for kind in ("dropped", "rejected", "quarantined"))
     if not filters and stage.was_in == stage.was_out:

@@ -422,7 +422,7 @@ class Crash(RuntimeError):
 
 
 class ChaoticExecutor(BaseExecutor):
-    """Runs tasks in random order, many of them more than once, on several workers with a hand each in the ledger.
+    """Runs tasks in random order, many of them more than once, on several workers, each of which writes to the ledger.
 
     ``seed`` decides; with ``crash_after`` it dies after that many task runs, and loses what is not durable.
     """

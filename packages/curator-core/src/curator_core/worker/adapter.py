@@ -28,12 +28,13 @@ from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import child_id
 from curator_core.model.recorder import CallRecorder, Recorder, Reject
 from curator_core.model.stage import FanOut, Merge, overrides
-from curator_core.model.task import DocumentBatch, FileGroupTask, StagePerfStats, Task
+from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord, StagePerfStats, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.worker.balance import ROWS, Amount, Balance, balance
 from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import RunContext
 from curator_core.worker.declared import Declared
+from curator_core.worker.dropped_rows import dropped_folder, output_name, write_dropped
 from curator_core.worker.merge import CountingMembers, MergeMembers, MergeTask
 from curator_core.worker.messages import brief, file_of, kind_of, message_of, place_of, reason_of, user_traceback
 from curator_core.worker.poison import find_poison
@@ -63,6 +64,7 @@ class BaseStageAdapter:
         self._fans_out = isinstance(self.stage, FanOut)
         self._merges = isinstance(self.stage, Merge)
         self._may_create = self.stage.creates_rows or self._fans_out
+        self._dropped = dropped_folder(planned, context.dropped) if context.writes else None
         # Without a run directory there is no place to keep what would be seen.
         seen = context.seen if isinstance(sink, LedgerWriter) else None
         self._seer = (
@@ -213,7 +215,7 @@ class BaseStageAdapter:
             reason = "nothing came out" if several else next(iter(recorder.dropped), "dropped by the stage")
             amounts = None if result is None else [amount_of(child) for child in made]
             self._balance(task, perf, amount, amounts, recorder.read, quarantined, reason)
-            outputs = [(self.name, record) for record in recorder.outputs]
+            outputs = self._outputs_of(task, recorder, whole=reason if result is None else "")
             if isinstance(result, Task):
                 survivors.append(self._continue_as(task, result, perf, outputs))
             elif several:
@@ -231,6 +233,22 @@ class BaseStageAdapter:
         if self._seer is not None and (recorder.judged is not None or recorder.which):
             self._seer.saw(task, recorder)
         return perf
+
+    def _outputs_of(self, task: Task[Any], recorder: Recorder, *, whole: str = "") -> list[tuple[str, FileRecord]]:
+        """The files that the stage has written for a task, and the one of the rows that it has dropped.
+
+        ``whole``: what the task was dropped for as a whole. Its rows are all dropped where the stage has not said otherwise.
+        """
+        outputs = [(self.name, record) for record in recorder.outputs]
+        recorded = recorder.which or recorder.dropped or recorder.rejects or recorder.judged is not None
+        whole = "" if recorded else whole
+        if self._seer is not None and whole:
+            self._seer.dropped_whole(task, whole)
+        if self._dropped is not None and (recorder.judged is not None or recorder.which or whole):
+            record = write_dropped(self.planned, self._dropped, task, recorder, whole=whole)
+            if record is not None:
+                outputs.append((output_name(self.name), record))
+        return outputs
 
     def _balance(
         self,
@@ -352,7 +370,7 @@ class BaseStageAdapter:
         read = recorder.read if failure is None else None
         rest = given._replace(items=given.items - lost)
         self._balance(task, perf, rest, list(made.amounts.values()), read, lost, "nothing came out")
-        outputs = [*task._outputs, *((self.name, record) for record in recorder.outputs)]
+        outputs = [*task._outputs, *self._outputs_of(task, recorder)]
         children = made.count + (failure is not None)
         self.emit(FORK, task, children=children, counts=[*task._pending, perf], outputs=outputs)
         if failure is not None:

@@ -115,7 +115,7 @@ class GroupRunner:
         if type(task) is FileGroupTask:
             records = [record for _, record in outputs]
             if records == task.records and task.data == [record.path for record in records]:
-                return "outputs"  # the usual case of a writer: they stand in the event already
+                return "outputs"  # the usual case of a writer: they are in the event already
             return json.dumps([task.data, [[r.path, r.rows, r.bytes, r.sha256] for r in task.records]])
         if isinstance(task, DocumentBatch) and isinstance(self.sink, LedgerWriter):
             self.sink.keep(task.task_id, encode_task(task, pickled=False))

@@ -118,7 +118,12 @@ class StageSeer:
         if recorder.judged is not None:
             self._judged(key, task, recorder.judged)
         elif recorder.which and isinstance(task, DocumentBatch):
-            self._named(key, task, recorder.which)
+            self._named(key, task if recorder.of is None else recorder.of, recorder.which)
+
+    def dropped_whole(self, task: Task[Any], reason: str) -> None:
+        """The stage has dropped a task with all its rows."""
+        if isinstance(task, DocumentBatch) and task.num_rows:
+            self._named(TaskKey.of(task, self._attempt), task, {reason: [np.arange(task.num_rows)]})
 
     def _judged(self, key: TaskKey, task: Task[Any], judged: Judged) -> None:
         batch, stage = judged.batch, self._stage
@@ -226,7 +231,7 @@ class StageSeer:
                     )
 
     def _named(self, key: TaskKey, task: DocumentBatch, which: dict[str, list[Any]]) -> None:
-        """A stage that is no filter, and says which rows it drops."""
+        """A stage that is not a filter and says which rows it drops."""
         if not self._options.samples:
             return
         numbers = lineage_numbers(f"{self._name}\0{task.task_id}", task.num_rows, self._options.seed)
@@ -322,7 +327,7 @@ class _Taken:
 
 
 def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, str | None, list[int]]:
-    """Of a text as much as is kept, around what is at fault: what stands before it, its length, itself, and where to mark it."""
+    """Of a text as much as is kept, around what is at fault: what is before it, its length, itself, and where to mark it."""
     if text is None:
         return 0, 0, None, []
     start = 0
@@ -398,7 +403,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _brief(column: pa.ChunkedArray) -> Any:
-    """A value that is short enough to stand beside a text: a number, a word, a date; None for anything else."""
+    """A value that is short enough to be shown beside a text: a number, a word, a date; None for anything else."""
     kind = column.type
     if (
         pa.types.is_binary(kind)

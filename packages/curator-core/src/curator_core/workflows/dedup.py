@@ -31,7 +31,7 @@ DECISIONS = "decisions"
 class Dedup(DocumentParameters, Ends):
     """Base of workflows that remove documents for which another one stays.
 
-    What is read and written is said as in `Ends`. Without a ``path`` and a ``writer`` nothing is written but the table of
+    Input and output are given as in `Ends`. Without a ``path`` and a ``writer`` nothing is written but the table of
     decisions, in ``decisions/`` of the run directory, or in the folder ``decisions``. ``removed`` is a folder for the
     documents that go, with the table's columns beside their own. ``mode`` is ``remove``, ``annotate`` (all stay, and say
     what was decided) or ``rehydrate`` (survivors get a weight by the size of their cluster).
@@ -64,7 +64,7 @@ class Dedup(DocumentParameters, Ends):
             raise UsageError(f"{owner}.mode {self.mode!r} needs a path or a writer")
         self._check_index()
 
-    # Reading, hashing, writing; what is decided is as large as the keys at most.
+    # Reading, hashing, writing; the decisions are at most as large as the keys.
     costs: ClassVar[Costs] = Costs(readings=3, keys=1.5, disk_of_keys=2, disk_of_text=0)
 
     def estimate(self, run_dir: str = "runs/dedup") -> Estimate:
@@ -128,7 +128,7 @@ class Dedup(DocumentParameters, Ends):
         if self.index is None:
             return None
         owner = type(self).__name__
-        # A plan that is made before there is a run directory names a relative one.
+        # A plan that is made before there is a run directory uses a relative name.
         if work_dir == storage.absolute(work_dir) and _within(self.index, storage.parent(work_dir)):
             raise UsageError(
                 f"{owner}.index {self.index!r} lies in the run directory: give the index a folder of its own"
@@ -157,7 +157,7 @@ class Dedup(DocumentParameters, Ends):
         settings: dict[str, Any],
         add: Callable[..., ProcessingStage[Any, Any]] | None = None,
     ) -> Generator[Pipeline | Step, Any, None]:
-        """From what was decided to the table, and from there to the documents, and to the index.
+        """The steps from the decisions to the table, and from there to the documents and to the index.
 
         ``add`` makes the stage that adds to the index, given ``decisions``, the folder of the table.
         """
@@ -184,7 +184,7 @@ class Dedup(DocumentParameters, Ends):
         if add is not None:
             # At the end: what is in the index is in the output.
             steps.append(Step(Pipeline([self._reader(), add(decisions=folder)], name="index")))
-        # Given back at the end and no sooner: a run that is resumed asks what there was to do by what lies there.
+        # Freed at the end and no sooner: a resumed run finds out from it what there was to do.
         steps[-1] = replace(steps[-1], frees=[work_dir])
         inputs = Inputs.read(keys)
         for step in steps:

@@ -45,7 +45,7 @@ class Ends(Workflow):
     _found: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def check_ends(self) -> None:
-        """Raise `UsageError` unless there is one thing to read and at most one place to write to."""
+        """Raise `UsageError` unless there is one input and at most one output."""
         owner = type(self).__name__
         if (self.paths is None) == (self.reader is None):
             raise UsageError(f"{owner} reads paths, or what a reader gives: give one of the two")
@@ -115,7 +115,7 @@ class Ends(Workflow):
         return found
 
     def _input_folders(self) -> list[str]:
-        """The folders that the input lies in, below which the first folder of a file is its collection."""
+        """The folders that contain the input; a file's first folder below them is its collection."""
         paths = self.paths if self.reader is None else self.reader.params().get("paths")
         if not paths:
             return []

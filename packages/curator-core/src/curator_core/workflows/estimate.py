@@ -1,4 +1,4 @@
-"""What would a deduplication take: how many documents there are, how long they take, and how much disk?"""
+"""What would a deduplication take: how many documents, how much time, and how much disk?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import DocumentBatch, EmptyTask
 from curator_core.running.preview import survey
 
-# Of each of the sources that are looked at no more than this is read.
+# No more than this is read of each source that is looked at.
 SAMPLE_BYTES = 8 << 20
 
 
@@ -35,9 +35,10 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run would take, reckoned from a few batches of three sources.
+    """What a run would take, estimated from a few batches of three sources.
 
-    ``seconds`` is processor time. ``disk`` is what lies in the run's ``work`` folder at most, ``free`` what there is.
+    ``seconds`` is processor time. ``disk`` is the most that the run's ``work`` folder will hold, ``free`` what the disk
+    has.
     """
 
     sources: int

@@ -1,4 +1,4 @@
-"""Exact deduplication: of documents with the same value one stays."""
+"""Exact deduplication: one of the documents with the same value stays."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
             yield from group_members(members, grouping=self.grouping, limits=limits)
 
     def _file(self, path: str) -> Iterator[Sample | Bad]:
-        """An image file, and the files that stand beside it under the same name."""
+        """An image file, and the files that are beside it under the same name."""
         key, ext = split_last(self._relative(path))
         if not names_picture(ext):
             kind = sniff(_head(path))

@@ -167,7 +167,8 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
     def _dropped(self, task: DocumentBatch, overlaps: Sequence[Overlap]) -> DocumentBatch:
         index = self.index()
         for overlap in overlaps:
-            self.record_dropped(f"test set {index.test_sets[index.set_of[overlap.found[0].item]]}")
+            test_set = index.test_sets[index.set_of[overlap.found[0].item]]
+            self.record_dropped(f"test set {test_set}", which=overlap.row, of=task)
         return task.filter(_all_but(task, [overlap.row for overlap in overlaps]))
 
     def _cut(self, task: DocumentBatch, overlaps: Sequence[Overlap]) -> DocumentBatch:
@@ -178,7 +179,9 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
         for overlap in overlaps:
             left, cuts = without(overlap.hits.text, overlap, self.margin, self.replacement)
             if left is None or (self.max_cuts is not None and cuts > self.max_cuts):
-                self.record_dropped("nothing left of it" if left is None else "too many cuts")
+                self.record_dropped(
+                    "nothing left of it" if left is None else "too many cuts", which=overlap.row, of=task
+                )
                 gone.append(overlap.row)
             else:
                 values[overlap.row] = left

@@ -56,7 +56,7 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
         if self.normalize:
             raise UsageError(
                 f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words, and their case and what "
-                "stands between them never count"
+                "is between them never count"
             )
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ In a text that mixes both, a word counts a third and a character a fifth, and a 
 as it takes to make a whole; the last one runs to the end of the text. A text too short for a whole is one shingle, and
 a text without words has none. So every word is in at least one shingle.
 
-The number of a word is computed from its UTF-8, folded, eight bytes at a time, the first lowest and zeros behind the end:
+The number of a word is computed from its UTF-8, folded, eight bytes at a time, the first lowest and zeros after the end:
 ``h = part * A``, ``h ^= h >> 32``, and for each further part ``h = (h ^ part) * B``, ``h ^= h >> 29``, then ``h *= C`` and
 ``h ^= h >> 32``. Different words of eight bytes or fewer never share a number. For more than 40 bytes it is XXH3-64 of
 the bytes. The number of a shingle is ``h = h * D + word`` over its words, beginning at 0, then ``h ^= h >> 32``, ``h *=

@@ -364,8 +364,9 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
     def process(self, task: DocumentBatch) -> DocumentBatch:
         task = with_text(self, task, self.column)
         texts, reasons = self.edit(features_of(task, self.column))
-        for reason in reasons:
-            self.record_dropped(reason)
+        gone = [row for row, text in enumerate(texts) if text is None]
+        for row, reason in zip(gone, reasons, strict=True):
+            self.record_dropped(reason, which=row, of=task)
         kept = [text for text in texts if text is not None]
         if len(kept) < len(texts):
             task = task.filter(array([text is not None for text in texts], pa.bool_()))

@@ -437,7 +437,7 @@ def _fill(file: BinaryIO, view: memoryview, filled: int) -> int:
 
 
 def _to_next_line(file: BinaryIO) -> int:
-    """How many bytes from here to behind the next line end, or to the end of the file."""
+    """How many bytes there are up to and including the next line end, or to the end of the file."""
     passed = 0
     while chunk := file.read(_CHUNK):
         close = chunk.find(b"\n")

@@ -229,7 +229,7 @@ def _holds_head(block: Block, span: tuple[int, int] | None) -> bool:
 
 
 def _places(path: str, block: Block, ends: npt.NDArray[np.int64], parsed: Parsed) -> Places:
-    """Where the rows of a block stood: by their lines, and by their bytes where the lines before are not known."""
+    """Where the rows of a block were: by their lines, and by their bytes where the lines before are not known."""
     starts = np.concatenate((np.zeros(1, np.int64), ends + 1))
     if starts[-1] >= len(block.data):
         starts = starts[:-1]

@@ -118,14 +118,14 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
                     passed = row is None
                     if row is not None:
                         yield found, row
-                if found < 0 and begin:  # what looked like a record behind the damage was none
+                if found < 0 and begin:  # what looked like a record after the damage was none
                     raise _CutShort
                 if not passed or _is_whole(raw, found):
                     rest = _bytes_behind(raw, max(found, begin))
                     if rest:
                         at_end = "the file ends in a record's first bytes"
                         self._damaged(path, rest, at_end if found >= 0 else "no record begins here")
-                        if found < 0:  # the first member of a file may be an empty one, with records behind it
+                        if found < 0:  # the first member of a file may be an empty one, with records after it
                             raise _CutShort
                     return
                 # With a length that lies, all the rest of the file was taken for its content.
@@ -204,7 +204,7 @@ class WarcReader(WarcParameters, PartitionedReader[DocumentBatch]):
 
 
 class _CutShort(Exception):
-    """A record of which something is missing: what its header says of its length may be wrong."""
+    """A record of which something is missing: what its header says about its length may be wrong."""
 
 
 class _Offset:
@@ -238,7 +238,7 @@ def _is_whole(raw: BinaryIO, position: int) -> bool:
 
 
 def _bytes_behind(raw: BinaryIO, position: int) -> int:
-    """Where there is something behind the compressed record at ``position``, or 0. FastWARC passes over what is too
+    """Where there is something after the compressed record at ``position``, or 0. FastWARC passes over what is too
     short to be a record.
     """
     raw.seek(position)
@@ -314,7 +314,7 @@ def _decoded(content: bytes, headers: Any, limit: int) -> bytes:
 
 
 def _gunzipped(content: bytes, limit: int) -> bytes:
-    """The content of all members; what stands behind the last one and is none is passed over, as browsers do."""
+    """The content of all members; what is after the last one and is none is passed over, as browsers do."""
     result, content = _inflated(content, 31, limit)
     pieces = [result]
     while content.startswith(b"\x1f\x8b\x08"):
@@ -325,7 +325,7 @@ def _gunzipped(content: bytes, limit: int) -> bytes:
 
 
 def _inflated(content: bytes, wbits: int, limit: int) -> tuple[bytes, bytes]:
-    """What was compressed, and what stands behind it."""
+    """What was compressed, and what is after it."""
     inflater = zlib.decompressobj(wbits=wbits)
     result = inflater.decompress(content, max(limit, 1))
     if inflater.unconsumed_tail:
