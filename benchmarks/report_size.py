@@ -113,7 +113,10 @@ def main() -> None:
         Path(folder, "declared").mkdir()
         Path(folder, "declared", "0001.json").write_text(json.dumps(content))
         directory = RunDirectory(folder)
-        steps = [{"name": entry["name"], "params": {}} for entry in content["stages"]]  # type: ignore[attr-defined]
+        steps = [
+            {"name": entry["name"], "class": f"bench.{entry['name']}", "version": "1", "params": {}}
+            for entry in content["stages"]
+        ]  # type: ignore[attr-defined]
         plan = {"name": "large", "fingerprint": fingerprint(steps), "since": 0, "steps": steps, "text": ""}
         directory.write_json("plan.json", plan)
         directory.write_json("run.json", {"state": "running", "attempt": 1, "started": "2026-01-31T12:00:00.000Z"})
