@@ -157,6 +157,18 @@ def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path
     counted = {totals.name: dict(totals.dropped) for totals in result.summary.stages}["ApplyDecisions"]
     assert sum(counted.values()) == len(removed)
     assert set(counted) == {"exact duplicate", "near duplicate"}
+    shown = json.loads((tmp_path / "run" / "report.json").read_text())["duplicates"]
+    assert shown["removed"] == len(removed)
+    assert sum((int(size) - 1) * clusters for size, clusters in shown["sizes"].items()) == len(removed)
+    by_size = sorted(
+        (row["cluster_size"] for row in table(tmp_path / "run") if row["decision"] == "kept"), reverse=True
+    )
+    assert [entry["cluster_size"] for entry in shown["largest"]] == by_size[:10]
+    alike = sorted(row["containment"] for row in removed.values() if row["containment"] is not None)
+    assert [entry["alike"] for entry in shown["least_alike"]] == alike[:10]
+    for pair in shown["least_alike"][:3]:
+        assert pair["text"] == texts[pair["id"]][:2000]
+        assert pair["witness_text"] == texts[pair["witness_id"]][:2000]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from curator_core.workflow import Step
 from curator_core.workflows.ends import Ends
 from curator_core.workflows.estimate import Costs, Estimate, estimate
 from curator_core.workflows.formats import writer_of
-from curator_core.workflows.pairs import reader_text
+from curator_core.workflows.pairs import reader_text, removed_pair, text_of
 from curator_core.workflows.pieces import pieces_of
 
 DECISIONS = "decisions"
@@ -84,6 +84,20 @@ class Dedup(DocumentParameters, Ends):
     ) -> tuple[Sequence[tuple[int, int, bool]], Sequence[tuple[int, int, bool]]]:
         """The pieces of a removed document and of its witness: from where to where, and whether the other has it too."""
         return [(0, len(text), True)], [(0, len(witness), True)]
+
+    @classmethod
+    def shown_pair(cls, folder: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """A removed document and its witness as a page shows them: both texts, and the pieces that only one of them has."""
+        column = settings.get("column", "text")
+        pair = removed_pair(folder, name)
+        if pair.witness is None or not isinstance(pair.document.get(column), str):
+            return {}
+        texts = text_of(pair.document, column), text_of(pair.witness, column)
+        found: dict[str, Any] = {}
+        for end, text, pieces in zip(("", "witness_"), texts, cls.spans(*texts, settings), strict=True):
+            found[f"{end}text"] = text
+            found[f"{end}only"] = [[start, stop] for start, stop, shared in pieces if not shared]
+        return found
 
     def _documents(self) -> dict[str, Any]:
         """The parameters of the stages that look at documents."""
