@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+from collections import defaultdict
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,12 +20,24 @@ ENGINES = {
     "dali": ("nvidia.dali", "curator-image[dali]"),
 }
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+# A test that takes longer than this has the mark `slow`, so that the others together take less than a minute.
+SLOW_SECONDS = 0.2
+# A test without the mark is named when it takes twice that: a busy machine makes every test a little slower.
+NAMED_SECONDS = 2 * SLOW_SECONDS
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-extras",
         action="store_true",
         help="run tests marked ray, xenna, models and dali even if what they need is missing, so that they fail",
+    )
+    parser.addoption(
+        "--require-browser",
+        action="store_true",
+        help="run tests marked browser even without a Chromium, so that they fail",
     )
 
 
@@ -40,10 +55,13 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     missing = {} if config.getoption("--require-extras") else _missing_engines()
     has_gpu = Path("/dev/nvidiactl").exists()
+    has_browser = config.getoption("--require-browser") or any(map(shutil.which, BROWSERS))
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
         for name in sorted(marks & missing.keys()):
             item.add_marker(pytest.mark.skip(reason=missing[name]))
+        if "browser" in marks and not has_browser:
+            item.add_marker(pytest.mark.skip(reason=f"needs a Chromium on PATH: one of {', '.join(BROWSERS)}"))
         if "gpu" in marks and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         if "xdist_group" not in marks:
@@ -54,12 +72,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Why a test failed that passed at its second go: such a thing is a fault that shows itself rarely."""
+    """Name tests that lack the mark `slow`, and show why a test failed that passed at its second go."""
+    unmarked = slow_without_mark(report for reports in terminalreporter.stats.values() for report in reports)
+    if unmarked:
+        terminalreporter.write_sep("_", f"mark these as slow: they took more than {NAMED_SECONDS} s")
+        for name, seconds in unmarked:
+            terminalreporter.write_line(f"{seconds:.2f} s {name}")
     for report in terminalreporter.stats.get("rerun", []):
         terminalreporter.write_sep("_", f"first go of {report.nodeid}")
         terminalreporter.write_line(report.longreprtext)
         for name, content in report.sections:
             terminalreporter.write_line(f"{name}:\n{content[-4000:]}")
+
+
+def slow_without_mark(reports: Iterable[object]) -> list[tuple[str, float]]:
+    """The tests without the mark `slow` whose set-up and call took longer than ``NAMED_SECONDS``, the longest first."""
+    took: defaultdict[str, float] = defaultdict(float)
+    for report in reports:
+        if (
+            isinstance(report, pytest.TestReport)
+            and report.when != "teardown"
+            and not report.keywords.keys() & {"slow", *ENGINES}
+        ):
+            took[report.nodeid] += report.duration
+    return sorted(
+        ((name, seconds) for name, seconds in took.items() if seconds > NAMED_SECONDS), key=lambda one: -one[1]
+    )
 
 
 def _missing_engines() -> dict[str, str]:

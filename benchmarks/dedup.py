@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--truth", action="store_true", help="judge the decisions by brute force")
     parser.add_argument("--no-copy", action="store_true", help="time deduplication alone")
-    parser.add_argument("--watch", action="store_true", help="run once more and look at the files between the steps")
+    parser.add_argument("--watch", action="store_true", help="run again and look at the files between the steps")
     options = parser.parse_args()
     source, scratch = options.folder.resolve() / "jsonl", options.scratch.resolve()
     scratch.mkdir(parents=True, exist_ok=True)

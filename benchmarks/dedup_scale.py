@@ -7,7 +7,7 @@
 are those of one core, whatever else the machine does; and at the sizes of what lies between the steps, at their largest.
 
 The simulation gives each step its list of tasks: one for each piece of 128 MB of the input, and one for each partition of a
-shuffle. A task takes what the constants say of its share of the documents, times a spread (log-normal, 20 %; one task in two
+shuffle. A task takes what the constants say about its share of the documents, times a spread (log-normal, 20 %; one task in two
 hundred takes five times as long), and no less than what the engine needs for a task. Free workers take the next task of the
 list, and a step begins when the one before is complete. What a step reads and writes may not pass the storage either, which has
 so many bytes a second for each sixteen cores. Everything follows from the seed.

@@ -165,7 +165,7 @@ def members(numbers: np.ndarray[Any, Any], of: np.ndarray[Any, Any]) -> np.ndarr
 
 
 def new_words(document: Document, hits: np.ndarray[Any, Any]) -> int:
-    """The most words in a window that stand in none of the shingles that are hit."""
+    """The most words in a window that are in none of the shingles that are hit."""
     count = document.word_count
     change = np.zeros(count + 1, dtype=np.int64)
     if document.bounds is None:
@@ -232,7 +232,7 @@ def main() -> int:
         kept = set(options.kept.read_text().split())
         removed = set(labels) - kept
         if unknown := kept - set(labels):
-            sys.exit(f"error: {options.kept} has ids that the corpus has not, such as {min(unknown)!r}")
+            sys.exit(f"error: {options.kept} has ids that are not in the corpus, such as {min(unknown)!r}")
     else:
         started = time.perf_counter()
         documents = read(options.corpus)
@@ -438,7 +438,8 @@ def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingl
         if not pieces:
             continue
         others = np.unique(np.concatenate(pieces))
-        # A witness comes before: it is longer, and of equals it is the one that the table kept, else the earlier one.
+        # A witness comes first: it is longer, and among equals it is the one that the table kept, or else the earlier
+        # one.
         before = (sizes[others] > sizes[index]) | (
             (sizes[others] == sizes[index]) & ((others < index) | (not stay[index]))
         )
@@ -501,7 +502,7 @@ def share(hits: list[bool]) -> dict[str, Any]:
 
 
 def by_label(labels: dict[str, dict[str, Any]], removed: set[str]) -> dict[str, Any]:
-    """What the labels say of it: copies found by kind, and different documents removed."""
+    """What the labels say about it: copies found by kind, and different documents removed."""
     families: defaultdict[str, list[str]] = defaultdict(list)
     for name, one in labels.items():
         if one["original"] is not None:
@@ -541,7 +542,7 @@ def by_label(labels: dict[str, dict[str, Any]], removed: set[str]) -> dict[str, 
 
 
 def report_kept(corpus: Path, output: Path) -> dict[str, Any]:
-    """What the labels say of the documents that another tool wrote."""
+    """What the labels say about the documents that another tool wrote."""
     labels = {one["id"]: one for one in pq.read_table(corpus / "labels.parquet").to_pylist()}
     files = sorted(output.glob("*.jsonl"))  # Data-Juicer keeps logs in folders below
     kept = {json.loads(line)["id"] for path in files for line in path.read_bytes().splitlines()}

@@ -204,7 +204,7 @@ def few_of_each(tars: list[Path], folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the chain: what it says of itself, and seconds and images by the clock of this process."""
+    """One run of the chain: what it says about itself, and seconds and images by the clock of this process."""
 
     summary: Any
     seconds: float

@@ -151,7 +151,7 @@ def read_python(data: bytes) -> str:
 
 
 def read_json(data: bytes) -> str:
-    """What the description of an interface says of each of its parts, behind the part's name."""
+    """What the description of an interface says about each of its parts, after the part's name."""
     texts: list[str] = []
 
     def walk(name: str, value: Any) -> None:

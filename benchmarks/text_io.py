@@ -11,10 +11,10 @@ line, a hash of every file, files that appear whole; for pages a process of thei
 language and share of links) is in their time. `…_with_sha256` compares with bare calls that hash what they write, as
 `sha256sum` would afterwards.
 
-For pages the bare loop tells the encoding, decodes, and calls `extract_plain_text`: no check of what the page is, no limits,
-no table. `…_with_details` compares with a bare loop that finds title, language and share of links too, on one tree, with the
-language from as many characters and the links by the same expression as the stage (asking the tree for its links takes it
-a hundred times as long as all the rest). Time in the guarded process counts.
+For pages the bare loop detects the encoding, decodes, and calls `extract_plain_text`: no check of what the page is, no
+limits, no table. `…_with_details` compares with a bare loop that finds title, language and share of links too, on one
+tree, with the language from as many characters and the links by the same expression as the stage (asking the tree for
+its links takes it a hundred times as long as all the rest). Time in the guarded process counts.
 """
 
 from __future__ import annotations

@@ -104,6 +104,7 @@ def test_the_walk_meets_stages_of_every_package_that_adds_columns() -> None:
     assert len(CASES) >= 80, "every filter adds its score, others more"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "column"), CASES)
 def test_a_column_of_the_data_is_not_overwritten(stage: ProcessingStage[Any, Any], column: str) -> None:
     if column in stage.replaces():

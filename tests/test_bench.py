@@ -47,6 +47,7 @@ def toy(tmp_path: Path) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_gates_that_hold_end_in_zero_and_a_complete_record(tmp_path: Path, toy: Path) -> None:
     code, printed, entries = bench(
         tmp_path,
@@ -69,6 +70,7 @@ def test_gates_that_hold_end_in_zero_and_a_complete_record(tmp_path: Path, toy: 
     assert {"commit", "started", "machine", "python"} <= record.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gate", ["exact: {rows_out: 11}", "min: {rows_per_s: 101}", "max: {rows_per_s: 99}", "exact: {never_printed: 1}"]
 )
@@ -86,6 +88,7 @@ def test_a_missed_gate_is_named_and_ends_in_one(tmp_path: Path, toy: Path, gate:
     assert "MISSED" in printed
 
 
+@pytest.mark.slow
 def test_a_count_that_is_wrong_in_one_repeat_only_misses_its_gate(tmp_path: Path) -> None:
     counter = script(
         tmp_path,
@@ -109,6 +112,7 @@ def test_a_count_that_is_wrong_in_one_repeat_only_misses_its_gate(tmp_path: Path
     assert "11, 12" in printed
 
 
+@pytest.mark.slow
 def test_a_ratio_compares_two_entries_and_brings_the_other_along(tmp_path: Path, toy: Path) -> None:
     entries = f"""
         - name: theirs
@@ -127,6 +131,7 @@ def test_a_ratio_compares_two_entries_and_brings_the_other_along(tmp_path: Path,
     assert code == 1
 
 
+@pytest.mark.slow
 def test_a_ratio_to_a_skipped_entry_is_not_judged(tmp_path: Path, toy: Path) -> None:
     code, printed, entries = bench(
         tmp_path,
@@ -145,6 +150,7 @@ def test_a_ratio_to_a_skipped_entry_is_not_judged(tmp_path: Path, toy: Path) -> 
     assert "not judged" in printed
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_shows_the_end_of_its_output(tmp_path: Path) -> None:
     broken = script(tmp_path, "broken.py", "sys.exit('no such shard')")
     code, printed, _ = bench(
@@ -159,6 +165,7 @@ def test_a_command_that_fails_shows_the_end_of_its_output(tmp_path: Path) -> Non
     assert "no such shard" in printed
 
 
+@pytest.mark.slow
 def test_data_is_made_once_and_again_when_its_maker_changes(tmp_path: Path) -> None:
     maker = script(tmp_path, "maker.py", "open(sys.argv[1] + '/rows', 'w').write('x' * 7)")
     reader = script(
@@ -195,6 +202,7 @@ def running(pid: int) -> bool:
 linux = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads /proc")
 
 
+@pytest.mark.slow
 @linux
 def test_memory_of_a_process_that_left_the_tree_is_counted_and_the_process_is_ended(tmp_path: Path) -> None:
     # The middle process ends at once, so that init adopts the one that holds the memory.
@@ -225,6 +233,7 @@ def test_memory_of_a_process_that_left_the_tree_is_counted_and_the_process_is_en
     assert not running(int(pid_file.read_text()))
 
 
+@pytest.mark.slow
 @linux
 def test_what_runs_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
@@ -244,6 +253,7 @@ def test_what_runs_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None
     assert not running(int(pid_file.read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "word"),
     [
@@ -259,17 +269,20 @@ def test_a_mistake_in_the_file_is_named_and_ends_in_two(tmp_path: Path, entry: s
     assert word in printed
 
 
+@pytest.mark.slow
 def test_an_unknown_tag_or_entry_is_an_error(tmp_path: Path, toy: Path) -> None:
     entry = f"- {{name: a, command: python {toy} 1 1, tags: [quick]}}"
     assert bench(tmp_path, entry, "--tag", "quik")[0] == 2
     assert bench(tmp_path, entry, "b")[0] == 2
 
 
+@pytest.mark.slow
 def test_the_entries_of_this_repository_are_valid() -> None:
     command = [sys.executable, str(ROOT / "tools" / "bench.py"), "--list"]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_data_is_verified_before_an_entry_uses_it(tmp_path: Path, toy: Path) -> None:
     maker = script(
         tmp_path,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import check_siblings
 import check_text
 import pytest
-from workspace import packages
+from workspace import ROOT, packages
 
 
 def workspace(folder: Path, core: str, requires: str, *, source: bool = True) -> Path:
@@ -62,3 +64,35 @@ def test_a_machine_path_or_a_registry_host_is_found(line: str) -> None:
 )
 def test_ordinary_text_is_left_alone(line: str) -> None:
     assert check_text.findings(line) == []
+
+
+@pytest.fixture(scope="module")
+def shared() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("conftest_of_the_workspace", ROOT / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("parts", "marks", "named"),
+    [
+        ({"setup": 0.1, "call": 0.2}, [], False),
+        ({"setup": 0.3, "call": 0.2}, [], True),
+        ({"call": 60}, ["slow"], False),
+        ({"call": 60}, ["ray"], False),
+        ({"call": 0.1, "teardown": 60}, [], False),
+    ],
+)
+def test_a_slow_test_without_the_mark_is_named(
+    shared: ModuleType, parts: dict[str, float], marks: list[str], named: bool
+) -> None:
+    reports = [
+        pytest.TestReport(
+            "test_one", ("f.py", 1, "test_one"), dict.fromkeys(marks, 1), "passed", None, when, duration=took
+        )
+        for when, took in parts.items()
+    ]
+    assert [name for name, _ in shared.slow_without_mark(reports)] == ["test_one"] * named

@@ -22,6 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+# All of them look at what one long set-up makes.
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 DOCUMENTS = 200
 

@@ -86,6 +86,7 @@ def make_image_parquet(folder: Path) -> str:
     return "images"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "rows"),
     [
@@ -151,6 +152,7 @@ def test_a_plan_of_a_missing_path_says_so_as_a_run_would(here: Path, capfd: pyte
     assert "nothing.jsonl" in out
 
 
+@pytest.mark.slow
 def test_a_preview_counts_what_a_run_of_the_same_rows_counts(here: Path) -> None:
     write_jsonl(here / "in" / "a.jsonl", [{"text": text} for text in documents(50)])
     pipeline = Pipeline([JsonlReader(paths="in"), WordCountFilter(min_words=60), JsonlWriter(path="out")])

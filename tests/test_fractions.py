@@ -107,6 +107,7 @@ def top(data: str, out: Path, **how: Any) -> TopFraction:
 # One machine ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [0, 1 << 21])
 @pytest.mark.parametrize(
     ("fraction", "how"),
@@ -133,6 +134,7 @@ def test_what_is_kept_is_what_sorting_keeps(tmp_path, monkeypatch, fraction, how
     assert decisions.settings["rule"] == "fraction"
 
 
+@pytest.mark.slow
 def test_a_tenth_of_thirty_rows_are_three_though_no_float_is_a_tenth(tmp_path):
     rows = made_rows(30, ties=False)
     result = top(write_files(tmp_path / "in", rows, 1), tmp_path / "out", fraction=0.1).run(HERE)
@@ -141,6 +143,7 @@ def test_a_tenth_of_thirty_rows_are_three_though_no_float_is_a_tenth(tmp_path):
     assert dropped == [{"not in the top 10 %": 27}]
 
 
+@pytest.mark.slow
 def test_scores_that_are_integers_in_one_file_and_floats_in_another_are_of_one_order(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jsonl").write_text('{"id": 1, "score": 3}\n{"id": 2, "score": 1}\n{"id": 3, "score": null}\n')
@@ -153,6 +156,7 @@ def test_scores_that_are_integers_in_one_file_and_floats_in_another_are_of_one_o
     assert kept == {1, 4, 6}
 
 
+@pytest.mark.slow
 def test_collections_are_taken_by_themselves(tmp_path):
     (tmp_path / "in").mkdir()
     rows = made_rows(200, ties=False)
@@ -166,6 +170,7 @@ def test_collections_are_taken_by_themselves(tmp_path):
     assert len((tmp_path / "removed.txt").read_text().split()) == 120
 
 
+@pytest.mark.slow
 def test_a_run_that_is_complete_gives_back_what_was_measured_and_is_not_done_again(tmp_path):
     data = write_files(tmp_path / "in", made_rows(), 3)
     for workflow in both(tmp_path, data):
@@ -179,6 +184,7 @@ def test_a_run_that_is_complete_gives_back_what_was_measured_and_is_not_done_aga
         assert not list(verify(run_dir))
 
 
+@pytest.mark.slow
 def test_it_runs_by_name_from_a_file(tmp_path):
     data = write_files(tmp_path / "in", made_rows(), 3)
     text = f"workflow:\n  TopFraction: {{paths: {data}, path: {tmp_path}/out, column: score, fraction: 0.5, by: language}}\n"
@@ -193,6 +199,7 @@ def test_it_runs_by_name_from_a_file(tmp_path):
     assert set(pq.read_table(tmp_path / "b")["bucket"].to_pylist()) <= set(range(20))
 
 
+@pytest.mark.slow
 def test_input_without_rows_is_none(tmp_path):
     result = top(write_files(tmp_path / "in", [], 2), tmp_path / "out", fraction=0.5, by="language").run(HERE)
     assert result.summary.rows_written == 0
@@ -209,6 +216,7 @@ def bucket(rows: list[Row], column: str, row: Row, buckets: int, order: str = "h
     return below * buckets // len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("buckets", "few"), [(2, 0), (7, 1 << 21), (20, 0), (1000, 1 << 21)])
 def test_a_bucket_is_the_rank_in_parts_of_the_whole_and_ties_share_it(tmp_path, monkeypatch, buckets, few):
     monkeypatch.setattr(selection, "MOST_CANDIDATES", few)
@@ -223,6 +231,7 @@ def test_a_bucket_is_the_rank_in_parts_of_the_whole_and_ties_share_it(tmp_path, 
         assert (found["score_bucket"], found["other_bucket"], found["bucket"]) == (one, two, (one + two) // 2)
 
 
+@pytest.mark.slow
 def test_several_scores_are_combined_by_the_best_bucket(tmp_path):
     rows = made_rows(ties=False)
     reader = ParquetReader(paths=write_files(tmp_path / "in", rows, 3))
@@ -237,6 +246,7 @@ def test_several_scores_are_combined_by_the_best_bucket(tmp_path):
 # The same whatever the files, the workers, the kills -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [1, 7, 64])
 def test_without_ties_the_files_do_not_show(tmp_path, files):
     rows = made_rows(ties=False)
@@ -274,6 +284,7 @@ def run_both(folder: Path, data: str, executor: BaseExecutor) -> dict[str, bytes
     return contents(folder / "out")
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_show(tmp_path, monkeypatch):
     monkeypatch.setattr(selection, "MOST_CANDIDATES", 50)
     data = write_files(tmp_path / "in", made_rows(), 6)
@@ -342,7 +353,12 @@ def engine(name: str) -> BaseExecutor:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "name", [pytest.param("ray_data", marks=pytest.mark.ray), pytest.param("xenna", marks=pytest.mark.xenna)]
+    "name",
+    [
+        pytest.param("ray_data", marks=pytest.mark.ray),
+        # Nothing here but steps over a shuffle, which deduplication takes on Xenna too.
+        pytest.param("xenna", marks=[pytest.mark.xenna, pytest.mark.thorough]),
+    ],
 )
 def test_the_engine_does_not_show(tmp_path, cluster, name):
     data = write_files(tmp_path / "in", made_rows(120), 4)

@@ -1,4 +1,4 @@
-"""A thousand damaged inputs, and what the fuzzer says of an area that is at fault. By hand: ``tools/fuzz.py``."""
+"""A thousand damaged inputs, and what the fuzzer says about an area that is at fault. By hand: ``tools/fuzz.py``."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ AREAS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("area", "what"),
     [
@@ -82,6 +83,7 @@ def test_each_kind_of_fault_is_found_and_the_next_input_is_tried(
     assert all(what is not None and one.startswith(what) for one in found)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_where_it_was(tmp_path: Path) -> None:
     state = tmp_path / "state"
     first = fuzz.fuzz(range(3), state, ["yaml"])

@@ -18,6 +18,7 @@ from curator_core.config.pipeline_file import load_pipeline
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+@pytest.mark.slow
 def test_pictures_with_the_same_pixels_are_removed_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "images-dedup"
     shutil.copytree(EXAMPLES / "images-dedup", folder, ignore=shutil.ignore_patterns("out", "made", "runs"))

@@ -10,6 +10,9 @@ import nbclient
 import nbformat
 import pytest
 
+# All of them look at what one long set-up makes.
+pytestmark = pytest.mark.slow
+
 CELLS = [
     """
 from dataclasses import dataclass

@@ -10,6 +10,7 @@ import surface
 from workspace import Package, packages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", packages(), ids=lambda package: package.name)
 def test_the_public_surface_of_each_package_is_as_recorded(package: Package) -> None:
     assert surface.differences(package) == "", "if the change is meant, `make generate` records it"

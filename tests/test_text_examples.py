@@ -30,6 +30,7 @@ def examples(tmp_path: Path) -> Path:
     return tmp_path / "examples"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["web-english", "gopher", "c4", "fineweb", "code", "html-to-text"])
 def test_a_ready_pipeline_is_planned_runs_and_keeps_some(
     examples: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -56,6 +57,7 @@ ACROSS_ROWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACROSS_ROWS)
 def test_a_recipe_across_rows_loses_what_it_says_at_each_step(
     examples: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -90,6 +92,7 @@ def test_questions_of_tests_are_cut_out_and_a_common_notice_stays(
     assert sum("terms of use" in row["text"] for row in rows) == 50
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_the_pipeline_with_models_runs_with_models_from_folders(examples: Path, tmp_path: Path) -> None:
     import torch

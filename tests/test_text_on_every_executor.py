@@ -89,6 +89,7 @@ def local(data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str
     return run(LocalExecutor(workers=0), data, tmp_path_factory.mktemp("local"))
 
 
+@pytest.mark.slow
 def test_every_row_is_accounted_for(local: tuple[dict[str, bytes], list[dict[str, Any]]]) -> None:
     files, records = local
     stages = [entry for entry in records if "dropped" in entry]
@@ -106,6 +107,7 @@ def test_every_row_is_accounted_for(local: tuple[dict[str, bytes], list[dict[str
     assert {row["split"] for row in rows} == {"train", "test"}
 
 
+@pytest.mark.slow
 def test_several_processes_give_what_one_does(
     data: str, local: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path
 ) -> None:

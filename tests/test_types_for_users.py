@@ -87,6 +87,7 @@ def test_basedpyright_knows_the_types_of_a_users_pipeline(tmp_path: Path) -> Non
     assert (types, mistakes) == expected(), done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_editor_completes_names_and_parameters() -> None:
     assert completed("from curator_text import WordC") == ["WordCountFilter"]
     assert completed("import curator_text\ncurator_text.readers.ParquetR") == ["ParquetRead", "ParquetReader"]
@@ -100,6 +101,7 @@ def test_an_editor_completes_names_and_parameters() -> None:
     assert completed(made) == ["min_words"]
 
 
+@pytest.mark.slow
 def test_an_editor_shows_documentation_and_signature_on_hover() -> None:
     script = opened("from curator_text import WordCountFilter\nWordCountFilter(")
     (hover,) = script.help(2, 3)

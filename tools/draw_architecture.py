@@ -40,7 +40,7 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Package:
-    """A package with its layers from the top; the modules of a layer stand side by side."""
+    """A package with its layers from the top; the modules of a layer are side by side."""
 
     name: str
     layers: tuple[tuple[str, ...], ...]

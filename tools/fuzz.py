@@ -94,7 +94,7 @@ def fuzz(numbers: range, state: Path, areas: list[str] | None = None, limit_s: f
 
 
 def _run_chunk(chunk: range, state: Path, areas: list[str] | None, limit_s: float, report: Report) -> int:
-    """Run a chunk in a process of its own; the number to go on with, behind the input that ended the process if one did."""
+    """Run a chunk in a process of its own; the number to continue with, after the input that ended the process if one did."""
     command = [sys.executable, __file__, "--child", f"--first={chunk.start}", f"--count={len(chunk)}"]
     command += [f"--state={state}", f"--limit-s={limit_s}", *(["--areas", *areas] if areas else [])]
     # A session of its own: what it leaves running ends with it.

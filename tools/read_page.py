@@ -1,12 +1,12 @@
 """Does a page of documentation work for its reader? Runs its blocks in order, in one folder, as a reader would.
 
-A block is what stands between fences. The word behind the fence says what becomes of it:
+A block is what is between fences. The word after the fence says what becomes of it:
 
 - ``sh`` is run by bash, ``python`` in one interpreter for the whole page, ``sql`` by DuckDB;
 - ``yaml`` with stages is a pipeline file and is run, other YAML is put into one and checked; ``toml`` is parsed;
 - a block whose first line is ``# name.yaml`` or ``# name.py`` is saved under that name instead, for later blocks;
 - ``text`` behind a block is what that block prints: ``…`` stands for anything, and times may differ;
-- ``not run: REASON`` behind the language, for what needs a cluster, a network or a GPU: it is parsed all the same.
+- ``not run: REASON`` after the language, for what needs a cluster, a network or a GPU: it is parsed all the same.
 
 Needs nothing but Python: it is run by the one that the packages are installed for.
 """
@@ -68,7 +68,7 @@ def blocks_of(text: str) -> list[Block]:
                 raise WrongPageError(f"line {opened[0]}: a block is one of {', '.join(LANGUAGES)}, not {language!r}")
             if rest and (not rest.startswith(MARK) or not rest.removeprefix(MARK).strip()):
                 raise WrongPageError(
-                    f"line {opened[0]}: behind the language stands `{MARK}REASON` or nothing, not {rest!r}"
+                    f"line {opened[0]}: after the language comes `{MARK}REASON` or nothing, not {rest!r}"
                 )
             found.append(Block(opened[0], language, rest.removeprefix(MARK), "\n".join(lines) + "\n"))
             opened = None

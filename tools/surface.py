@@ -117,7 +117,7 @@ def _members(cls: type) -> Iterator[str]:
 
 
 def _member(cls: type, name: str) -> str | None:
-    """What ``cls`` itself says of an attribute; None if it says nothing."""
+    """What ``cls`` itself says about an attribute; None if it says nothing."""
     annotation = inspect.get_annotations(cls).get(name)
     if name not in vars(cls):
         return None if annotation is None else f"{name}: {_type(annotation)}"

@@ -1,4 +1,4 @@
-"""Record what datatrove's filters say of the parity corpus: decisions and reasons, once, into a committed file.
+"""Record what datatrove's filters say about the parity corpus: decisions and reasons, once, into a committed file.
 
     sh benchmarks/peers/datatrove.sh
     benchmarks/peers/envs/datatrove/bin/python benchmarks/peers/datatrove_filter_scores.py \

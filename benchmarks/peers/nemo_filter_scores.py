@@ -1,4 +1,4 @@
-"""Record what NeMo Curator's filters say of the parity corpus: scores and decisions, once, into a committed file.
+"""Record what NeMo Curator's filters say about the parity corpus: scores and decisions, once, into a committed file.
 
     sh benchmarks/peers/nemo.sh
     PYTHONHASHSEED=0 benchmarks/peers/envs/nemo/bin/python benchmarks/peers/nemo_filter_scores.py \

@@ -21,6 +21,8 @@ def local_ray() -> Iterator[None]:
     from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
 
     with connect(
-        RayOptions(num_cpus=2, num_gpus=2, start_timeout_s=300.0), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True
+        RayOptions(num_cpus=2, num_gpus=2, start_timeout_s=300.0),
+        extra_environment=CLUSTER_ENVIRONMENT,
+        dashboard=lambda: True,
     ):
         yield

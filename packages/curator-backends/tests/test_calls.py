@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pyarrow as pa
+import pytest
 
 from curator_backends.calls import WorkerCalls
 from curator_core import DocumentBatch, TaskTimeout
@@ -35,12 +36,14 @@ def run_worker(begin: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_late_call_is_reported_and_its_process_ends() -> None:
     done = run_worker("1:2")
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert done.stdout == f"Slow ['t-1'] {TaskTimeout('Slow', 't-1', 0.2)}\n"
 
 
+@pytest.mark.slow
 def test_of_a_late_call_with_several_tasks_all_are_reported() -> None:
     done = run_worker(":")
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -59,7 +59,9 @@ from curator_core.model.resources import Resources
 from curator_core.testing import Subject, checks
 
 folder = Path(sys.argv[1])
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
+# A node that is gone is missed after five checks in vain: of half a second, where Ray takes three.
+checked = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "_system_config": checked})
 workers = [cluster.add_node(num_cpus=1, num_gpus=int(n == 1)) for n in range(3)]
 cluster.wait_for_nodes()
 head = cluster.head_node.node_id
@@ -71,16 +73,17 @@ result = Pipeline([s.Plain(), s.Rows(), s.Where(folder=str(quiet)).with_(num_wor
 )
 report["nodes"] = sorted(set(s.column(result, "node")))
 report["setups"] = {path.name: len(path.read_text().split()) for path in quiet.glob("node-*")}
+# Runs that follow use this connection, and the workers of the one before.
+ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
 mixed = folder / "mixed"
 mixed.mkdir()
 stage = s.Where(folder=str(mixed)).with_(resources=Resources(cpus=0.5, gpus=1))
 result = Pipeline([s.Plain(), stage]).run(
-    RayDataExecutor(address=cluster.address, ignore_head_node=True), initial_tasks=s.tasks(6)
+    RayDataExecutor(ignore_head_node=True), initial_tasks=s.tasks(6)
 )
 report["gpu_node"] = workers[1].node_id
 report["on_gpus"] = sorted(set(s.column(result, "node")))
 report["set_up"] = [path.name for path in mixed.glob("node-*")]
-ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
 mine = ray.get_runtime_context().get_node_id()  # on one machine any node may be the driver's
 
 def lose_node() -> None:

@@ -20,13 +20,9 @@ XENNA_BATCH = Subject("xenna", {"mode": "batch"}, OF_XENNA, "xenna-batch")
 # runs them too.
 OF_THE_MODE = {
     "one_hundred_documents_go_all_the_way",
-    "none_an_empty_list_and_a_list_are_answers",
     "a_fan_out_and_a_merge_follow_one_another",
-    "all_rows_filtered_is_a_result",
-    "no_initial_tasks_is_a_run",
     "an_error_stops_the_run_and_names_stage_task_and_line",
     "quarantine_sets_the_bad_row_aside_and_goes_on",
-    "a_task_that_takes_too_long_is_set_aside_by_name",
     "a_killed_worker_costs_nothing_but_time",
     "a_task_that_kills_its_workers_is_set_aside",
     "eight_stages_of_one_cpu_run_on_a_small_machine",

@@ -1,9 +1,11 @@
-"""What a local Ray does without is put back afterwards, and what another version does not have is left alone."""
+"""The parts that a local Ray leaves out are put back afterwards, and a part that another version lacks is left
+alone."""
 
 from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -41,13 +43,18 @@ def test_what_there_is_not_is_not_put_there() -> None:
 @pytest.mark.ray
 def test_the_names_that_are_left_out_are_those_of_the_ray_that_is_installed() -> None:
     pytest.importorskip("ray")
-    from ray._private import node, utils
+    from ray._private import node, services, utils
 
+    agents = services.ray_constants.PROCESS_TYPE_DASHBOARD_AGENT, services.ray_constants.PROCESS_TYPE_RUNTIME_ENV_AGENT
     before = dict(vars(node.Node))
     with minimal_ray(True):
         changed = {name for name, value in vars(node.Node).items() if value is not before[name]}
         assert changed == {"start_monitor", "start_log_monitor", "start_api_server"}
         assert utils.get_dashboard_dependency_error() is not None
+        commands = [
+            services._build_python_executable_command_memory_profileable(name, "") for name in (*agents, "dashboard")
+        ]
+        assert [Path(command[-1]).name for command in commands] == ["node_agent.py", "node_agent.py", "-u"]
     assert dict(vars(node.Node)) == before
     assert utils.get_dashboard_dependency_error() is None
     with minimal_ray(False):
@@ -78,6 +85,19 @@ def test_the_actors_that_are_left_out_are_those_of_the_ray_data_that_is_installe
         assert stats._StatsManager.gen_dataset_id_from_stats_actor()
     assert [vars(owner)[name] for owner, name in names] == before
     assert "RAY_DATA_USAGE_DISABLED" not in os.environ
+
+
+@pytest.mark.xenna
+def test_what_xenna_does_without_is_what_the_xenna_that_is_installed_has() -> None:
+    monitoring = pytest.importorskip("cosmos_xenna.pipelines.private.monitoring")
+    from curator_backends.xenna.services import needs_dashboard, no_services
+
+    before = monitoring.RayResourceMonitor, monitoring.get_ray_actors
+    assert not needs_dashboard()
+    with no_services(True):
+        assert monitoring.RayResourceMonitor().update() == {}
+        assert monitoring.get_ray_actors("ALIVE") == []
+    assert (monitoring.RayResourceMonitor, monitoring.get_ray_actors) == before
 
 
 def test_an_actor_that_is_not_started_takes_every_call_and_can_be_sent() -> None:

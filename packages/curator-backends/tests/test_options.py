@@ -93,6 +93,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
         assert time.monotonic() - began < 45  # where Ray itself takes a minute and a half
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 def test_what_outlives_its_cluster_is_gone_when_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_GONE_SECONDS", 1.0)

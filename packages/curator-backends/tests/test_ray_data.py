@@ -8,11 +8,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import stages_for_tests as s
 
 from curator_backends.cluster import Cluster, Node
+from curator_backends.links import WorkerLink
 from curator_backends.ray_data import RayDataExecutor
 from curator_backends.ray_data.operators import SPLITTING_TASKS, add_group, split_blocks
 from curator_backends.ray_data.placement import place
@@ -54,7 +56,7 @@ def test_the_plan_of_a_pipeline_reads_like_the_pipeline() -> None:
     dataset = dataset_of(s.tasks(2))
     placements, _ = place(plan.segments[0].groups, Cluster((Node("n", True, 4, 2, 16.0),), True, "a local Ray"))
     for index, group in enumerate(plan.segments[0].groups):
-        dataset = add_group(dataset, Job("", index, group, RunContext()), placements[index])
+        dataset = add_group(dataset, Job("", index, group, RunContext()), placements[index], WorkerLink(""))
     assert operators(dataset) == [
         "Input",
         "MapBatches(Plain+RowsTask)->StreamingRepartition[num_rows_per_block=1,strict=False]",
@@ -88,7 +90,7 @@ def test_a_long_listing_goes_through_lazily_and_whole() -> None:
 
 
 def test_the_task_that_asks_for_sources_splits_them_too() -> None:
-    dataset = split_blocks(source_dataset(None, {}), 64)
+    dataset = split_blocks(source_dataset(WorkerLink(""), {}), 64)
     assert operators(dataset) == [
         "Input",
         "MapBatches(Sources)->StreamingRepartition[num_rows_per_block=64,strict=False]",
@@ -144,7 +146,7 @@ def test_a_run_that_is_queued_behind_another_job_is_not_stalled(caplog: pytest.L
 
         other = threading.Thread(target=leave)
         other.start()
-        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=15.0), initial_tasks=s.tasks(2))
+        result = Pipeline([s.Where()]).run(RayDataExecutor(stall_timeout_s=8.0), initial_tasks=s.tasks(2))
         other.join()
     assert len(result) == 2
 
@@ -164,3 +166,31 @@ def test_no_mark_is_left_on_the_node_after_a_run(tmp_path: Path) -> None:
     Pipeline([s.Where(folder=str(tmp_path))]).run(RayDataExecutor(), initial_tasks=s.tasks(2))
     assert list(tmp_path.glob("node-*")), "the node was to be set up"
     assert marks() <= before
+
+
+def test_the_numbers_of_a_run_are_among_the_metrics_of_ray() -> None:
+    states: list[tuple[str, int]] = []
+
+    def note(state: Any) -> None:
+        states.append((state.state, state.workers or 0))
+
+    pipeline = Pipeline([s.Plain(), s.Plain()], name="seen-by-ray")
+    pipeline.run(RayDataExecutor(), initial_tasks=s.tasks(8), metrics=True, progress=note)
+    assert states[0] == ("starting", 0)
+    assert max(workers for _, workers in states) >= 1
+    port = next(node["MetricsExportPort"] for node in ray.nodes() if node["Alive"])
+
+    def rows() -> set[str]:
+        text = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+        return {
+            f"{stage} {line.rpartition(' ')[2]}"
+            for line in text.splitlines()
+            for stage in ("Plain", "Plain#2")
+            if line.startswith("ray_curator_stage_rows_in_total{")
+            and f'stage="{stage}"' in line
+            and "seen-by-ray" in line
+        }
+
+    wait_for(lambda: len(rows()) == 2, "Ray's agent to report", seconds=60)
+    given = sum(task.num_items for task in s.tasks(8))
+    assert rows() == {f"Plain {given:.1f}", f"Plain#2 {given:.1f}"}

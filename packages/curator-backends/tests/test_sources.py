@@ -41,6 +41,7 @@ def sources(count: int, seen: list[int] | None = None, size: int = 1) -> Iterato
         yield FileGroupTask(data=[f"{number:07d}" * size], task_id=f"s-{number}")
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(count=st.integers(0, 3000), workers=st.integers(1, 64), per_block=st.none() | st.integers(1, 50))
 def test_every_source_is_in_one_block_in_order(count: int, workers: int, per_block: int | None) -> None:
@@ -79,7 +80,7 @@ def test_a_long_listing_is_read_no_further_than_the_survey() -> None:
 
 
 class Reader:
-    """Takes what is offered; ``standing`` is what it says of itself."""
+    """Takes what is offered; ``standing`` is what it says about itself."""
 
     def __init__(self, standing: Standing, enough: int) -> None:
         self.standing = standing

@@ -3,7 +3,6 @@ notebook."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,16 @@ import pytest
 
 pytest.importorskip("ray")
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("address")]
+
+
+@pytest.fixture
+def address(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster of all tests, for the processes that these start: two more clusters would show nothing more."""
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+
 
 TYPES = """
 from dataclasses import dataclass
@@ -79,9 +87,6 @@ class Cut(ProcessingStage[VideoTask, VideoTask]):
 
 RUN = """
 from curator_backends import RayDataExecutor, XennaExecutor
-from curator_backends.cluster import connect
-from curator_backends.options import RayOptions
-from curator_backends.xenna.executor import CLUSTER_ENVIRONMENT
 from curator_core import LocalExecutor, Pipeline
 
 
@@ -94,21 +99,20 @@ def outcome(executor, types):
     return [(film.title, film.data) for film in films]
 
 
-with connect(RayOptions(num_cpus=2), extra_environment=CLUSTER_ENVIRONMENT, dashboard=True):
-    for types in TYPES:
-        expected = outcome(LocalExecutor(workers=0), types)
-        assert expected[3] == ("m", [3, 4]), expected
-        assert outcome(LocalExecutor(workers=2), types) == expected
-        assert outcome(RayDataExecutor(), types) == expected
-        print("agreed: Ray Data")
-        assert outcome(XennaExecutor(), types) == expected
-        print("agreed: Xenna")
+for types in TYPES:
+    expected = outcome(LocalExecutor(workers=0), types)
+    assert expected[3] == ("m", [3, 4]), expected
+    assert outcome(LocalExecutor(workers=2), types) == expected
+    assert outcome(RayDataExecutor(), types) == expected
+    print("agreed: Ray Data")
+    assert outcome(XennaExecutor(), types) == expected
+    print("agreed: Xenna")
 """
 
 
 @pytest.mark.xenna
 def test_types_of_a_script_and_of_a_module_beside_it(tmp_path: Path) -> None:
-    # In one process, because most of the time goes into the start of the engines.
+    # In one process, because most of the time goes into the start of it.
     (tmp_path / "video_types_of_a_test.py").write_text(TYPES)
     script = tmp_path / "script.py"
     script.write_text(
@@ -120,7 +124,6 @@ def test_types_of_a_script_and_of_a_module_beside_it(tmp_path: Path) -> None:
         text=True,
         check=False,
         timeout=400,
-        env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("agreed: Ray Data") == 2
@@ -128,12 +131,11 @@ def test_types_of_a_script_and_of_a_module_beside_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.xenna
-def test_types_of_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_types_of_a_notebook(tmp_path: Path) -> None:
     pytest.importorskip("ipykernel")
     nbclient = pytest.importorskip("nbclient")
     from nbformat.v4 import new_code_cell, new_notebook
 
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     cells = [new_code_cell(TYPES), *map(new_code_cell, RUN.replace("TYPES", "(globals(),)").split("\n\n\n"))]
     notebook = new_notebook(cells=cells)
     client = nbclient.NotebookClient(notebook, timeout=400, resources={"metadata": {"path": str(tmp_path)}})

@@ -89,7 +89,7 @@ def test_a_group_is_a_stage_that_survives_what_xenna_does_with_it() -> None:
     stage: Any = named_stage(
         "SplitRows",
         job=Job("token", 0, group_of_two(), RunContext()),
-        coordinator=None,
+        link=None,
         cpus=0.5,
         gpus=0.25,
         environment={"env_vars": {"A": "1"}, "config": {"setup_timeout_seconds": 7}},

@@ -13,6 +13,7 @@ HERE = Path(__file__).resolve().parents[1]
 DOCUMENTS = [HERE / "README.md", HERE.parents[1] / "docs" / "writing-a-stage.md"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_python_snippet_runs_one_after_the_other(document: Path, tmp_path: Path) -> None:
     if not document.exists():

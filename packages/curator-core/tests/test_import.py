@@ -11,11 +11,13 @@ import curator_core
 from curator_core.testing import ImportCheck, import_checks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", import_checks("curator_core"), ids=lambda check: check.name)
 def test_importing(check: ImportCheck) -> None:
     check.run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "failing", "complaint"),
     [
@@ -47,6 +49,7 @@ def test_an_import_that_is_not_light_is_found(
         check.run()
 
 
+@pytest.mark.slow
 def test_no_module_takes_a_private_name_from_another() -> None:
     folder = Path(curator_core.__file__).parent
     taken = [

@@ -30,7 +30,7 @@ from curator_core import (
 )
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.model.lineage import source_id
-from curator_core.running.result import RunProgress
+from curator_core.running.progress import RunProgress
 
 
 @dataclass

@@ -110,6 +110,7 @@ def test_steps_hand_files_over_and_have_run_directories_of_their_own(flow: TwoSt
         ".lock",
         "plan.json",
         "report.html",
+        "report.json",
         "run.json",
         "steps",
         "work",
@@ -281,6 +282,7 @@ def test_a_removal_that_was_interrupted_is_made_up_for(three: ThreeSteps, tmp_pa
     assert not list((run_dir / "work").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frees", [True, False])
 def test_input_that_is_new_goes_through_all_steps(three: ThreeSteps, tmp_path: Path, frees: bool) -> None:
     three.frees = frees
@@ -299,6 +301,7 @@ def test_input_that_is_new_goes_through_all_steps(three: ThreeSteps, tmp_path: P
     assert_same(snapshot(tmp_path / "out"), snapshot(expected))
 
 
+@pytest.mark.slow
 def test_a_step_that_has_changed_is_refused_or_run_again(three: ThreeSteps, tmp_path: Path) -> None:
     run_dir = str(tmp_path / "run")
     three.run(HERE, run_dir=run_dir)
@@ -379,6 +382,7 @@ class LooksAt(Workflow):
             )
 
 
+@pytest.mark.slow
 def test_a_workflow_in_a_workflow_is_not_asked_again_when_its_input_was_given_back(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", range(3))
     flow = Around(str(tmp_path / "in"), str(tmp_path / "out"))
@@ -449,6 +453,7 @@ def test_a_workflow_that_is_killed_in_every_step_leaves_what_one_in_peace_does(t
     assert not [path for path in run_dir.rglob("*") if storage.is_temporary(str(path))]
 
 
+@pytest.mark.slow
 def test_a_fresh_start_that_is_killed_still_replaces_what_it_was_to_replace(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", range(3))
     flow = ThreeSteps(str(tmp_path / "in"), str(tmp_path / "out"))
@@ -550,6 +555,7 @@ def test_what_was_set_aside_is_retried_without_the_steps_before(three: ThreeStep
     assert not list((run_dir / "work").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_directory_may_be_a_url(three: ThreeSteps, tmp_path: Path) -> None:
     run_dir = f"memory://{tmp_path.name}"
     result = three.run(HERE, run_dir=run_dir)

@@ -82,6 +82,7 @@ def test_turbo_and_pillow_agree(mode: Any, resample: Any) -> None:
     assert difference.mean() <= 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.dali
 @pytest.mark.parametrize(("mode", "resample"), list(product(["crop", "squash", "pad"], ["bilinear", "bicubic"])))
 def test_dali_and_turbo_agree(mode: Any, resample: Any) -> None:
@@ -203,6 +204,7 @@ def test_heic_is_read_where_its_extra_is_installed(decoder: CpuDecoder, size: tu
     assert np.array_equal(made[0], np.asarray(heif.open_heif(out.getvalue()).to_pillow().convert("RGB")))
 
 
+@pytest.mark.slow
 def test_what_is_missing_for_a_format_is_named_with_the_command_that_installs_it() -> None:
     code = (
         "import sys; sys.modules['pillow_heif'] = None\nfrom curator_image import probe\nprobe(sys.stdin.buffer.read())"
@@ -297,6 +299,7 @@ def progressive(side: int, scans: int) -> bytes:
     return data[:-2] + data[last:-2] * (scans - data.count(b"\xff\xda")) + data[-2:]
 
 
+@pytest.mark.slow
 def test_scans_are_counted_before_they_are_decoded() -> None:
     assert probe(progressive(64, 10)).scans == 10
     assert reason(progressive(64, 300)) == ""  # a small picture costs little however often it is gone over
@@ -318,10 +321,11 @@ def test_a_jpeg_that_is_not_progressive_but_in_many_scans_is_counted_too() -> No
     assert reason(many, max_pixels=300 * 300) == "too many scans"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stray", [b"\x00", b"\xff", b"\x11\xff\x00", b"\xff\xd0"])
 def test_stray_bytes_in_front_of_a_picture_are_not_walked_in_python(stray: bytes) -> None:
     data = encode(photo(60, 40))
-    first = 4 + int.from_bytes(data[4:6], "big")  # behind the first segment, which tells what the file is
+    first = 4 + int.from_bytes(data[4:6], "big")  # after the first segment, which tells what the file is
     padded = data[:first] + stray * (50_000_000 // len(stray)) + data[first:]
     started = time.process_time()
     try:
@@ -397,6 +401,7 @@ def test_every_fit_covers_the_picture_and_stays_small(width: int, height: int, m
     assert picture.dct_scale(width, height) in (1, 2, 4, 8)
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 3000),
     st.integers(1, 3000),

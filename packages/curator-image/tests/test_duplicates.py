@@ -198,6 +198,7 @@ def test_a_removal_needs_a_table_or_a_list() -> None:
 # Deduplication -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "left", "removed"),
     [
@@ -239,6 +240,7 @@ workflow:
     assert written(tmp_path / "again") == left
 
 
+@pytest.mark.slow
 def test_the_command_knows_tars_of_images_by_their_names(
     shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

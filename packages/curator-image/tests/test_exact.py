@@ -26,6 +26,7 @@ def rounded(row: np.ndarray[Any, Any], bits: int) -> list[Fraction]:
     return [round(Fraction(float(value)) / unit) * unit for value in row]
 
 
+@pytest.mark.slow
 @given(arrays(np.float32, (3, 5), elements=NUMBERS), arrays(np.float32, (2, 5), elements=NUMBERS))
 def test_a_product_is_the_exact_product_of_the_rounded_numbers(values: Any, weight: Any) -> None:
     bits = (53 - 3) // 2

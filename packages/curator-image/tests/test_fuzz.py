@@ -111,6 +111,7 @@ def archives() -> dict[int, bytes]:
     return made
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(pictures())), edits)
 @QUIET
 def test_a_mutated_image_is_a_picture_or_a_reason(name: str, changes: list[Edit]) -> None:
@@ -124,6 +125,7 @@ def test_a_mutated_image_is_a_picture_or_a_reason(name: str, changes: list[Edit]
         assert not made[0].any()
 
 
+@pytest.mark.slow
 @pytest.mark.dali
 @given(st.sampled_from(sorted(pictures())), edits)
 @settings(QUIET, max_examples=400)
@@ -137,6 +139,7 @@ def test_a_mutated_image_costs_dali_nobody_elses_picture(name: str, changes: lis
     assert (first == last).all()
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(pictures())), edits)
 @QUIET
 def test_a_mutated_header_is_read_or_refused(name: str, changes: list[Edit]) -> None:
@@ -152,6 +155,7 @@ def test_a_mutated_header_is_read_or_refused(name: str, changes: list[Edit]) -> 
     assert reason
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(archives())), edits, st.booleans())
 @QUIET
 def test_a_mutated_tar_gives_safe_members_or_problems(kind: int, changes: list[Edit], zipped: bool) -> None:
@@ -174,6 +178,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(archives())), edits)
 @settings(QUIET, max_examples=300)
 def test_a_mutated_tar_goes_through_the_stages_and_everything_is_accounted_for(

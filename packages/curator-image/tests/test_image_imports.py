@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 
+@pytest.mark.slow
 def test_reading_measuring_and_writing_images_load_no_pandas(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     out = io.BytesIO()

@@ -283,6 +283,7 @@ def cut_out(image: Image.Image, share: float, tone: int) -> Image.Image:
     return ground
 
 
+@pytest.mark.slow
 def test_photographs_pass_whole_or_cut_out_and_blurred_ones_do_not() -> None:
     images = photographs()
     good = [*images, *(cut_out(image, share, tone) for image in images for share in (0.5, 0.1) for tone in (255, 20))]
@@ -291,6 +292,7 @@ def test_photographs_pass_whole_or_cut_out_and_blurred_ones_do_not() -> None:
     assert kept(BlurFilter(), thumbs(*map(thumb, blurred))) == []
 
 
+@pytest.mark.slow
 def test_a_plain_ground_is_no_border_and_a_bar_or_a_frame_is() -> None:
     images = photographs()
     grounds = [cut_out(image, share, tone) for image in images for share in (0.7, 0.25) for tone in (255, 128, 20)]

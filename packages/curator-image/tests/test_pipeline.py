@@ -84,6 +84,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "_SUCCESS"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_input_is_kept_plus_dropped_by_reason_plus_rejected_by_key(
     corpus: tuple[str, dict[str, bytes], set[str]], tmp_path: Path, workers: int
@@ -116,6 +117,7 @@ def test_input_is_kept_plus_dropped_by_reason_plus_rejected_by_key(
     assert not {"bytes", "pixels", "thumb"} & set(index.column_names)
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_writes_the_same_bytes(
     corpus: tuple[str, dict[str, bytes], set[str]], tmp_path: Path
 ) -> None:
@@ -124,6 +126,7 @@ def test_any_number_of_workers_writes_the_same_bytes(
     assert files(tmp_path / "0") == files(tmp_path / "2")
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_resumed_changes_nothing(
     corpus: tuple[str, dict[str, bytes], set[str]], tmp_path: Path
 ) -> None:
@@ -216,7 +219,7 @@ print(rows, len(reader.recorder.rejects), (resource.getrusage(resource.RUSAGE_SE
 
 @pytest.mark.slow
 def test_a_tar_twenty_times_larger_than_what_the_worker_may_use_streams_through(tmp_path: Path) -> None:
-    """The process may grow by 32 MiB over where it stands when it begins; the tar has 640 MiB."""
+    """The process may grow by 32 MiB over where it is when it begins; the tar has 640 MiB."""
     data = picture(0, 300, 300)
     filler = np.random.default_rng(0).bytes((1 << 20) - len(data) - 2048)
     path = tmp_path / "large.tar"

@@ -399,6 +399,7 @@ def test_json_fields_are_filled_from_parquet_too(tmp_path: Path) -> None:
     assert rows[0]["members"] == ["jpg", "json"]
 
 
+@pytest.mark.slow
 def test_parquet_with_a_broken_footer_is_a_record(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"bytes": [picture()], "a column with a long name": [1]}), path)

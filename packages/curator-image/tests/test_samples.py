@@ -111,6 +111,7 @@ endings = st.sampled_from(["jpg", "png", "JPG", "txt", "json", "npy", "svg", "bi
 names = st.builds(lambda parts, end: ".".join([*parts, end]), st.lists(words, min_size=1, max_size=3), endings)
 
 
+@pytest.mark.slow
 @given(st.lists(names, max_size=12), st.integers(1, 4))
 @settings(max_examples=500, deadline=None)
 def test_every_member_is_in_one_sample_or_one_record_and_no_picture_is_a_sidecar(given: list[str], most: int) -> None:

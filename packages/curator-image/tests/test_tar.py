@@ -180,6 +180,7 @@ def test_a_size_that_the_archive_does_not_have_costs_no_memory() -> None:
 names = st.text(st.characters(codec="utf-8", exclude_characters="\\/\0", exclude_categories=["Cc", "Cs"]), min_size=1)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(names, st.binary(max_size=2000)), max_size=6))
 @settings(deadline=None, max_examples=100)
 def test_what_is_written_here_is_read_by_us_and_by_python(entries: list[tuple[str, bytes]]) -> None:

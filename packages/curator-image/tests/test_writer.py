@@ -189,6 +189,7 @@ def test_limits_by_bytes_close_a_tar_before_they_are_passed(tmp_path: Path) -> N
     assert sum(record.rows for record in standing) == 9
 
 
+@pytest.mark.slow
 def test_packing_depends_on_lineage_alone_and_can_be_repeated(tmp_path: Path) -> None:
     paths = [source(tmp_path / "in", f"{name}.tar", [f"{name}{n}" for n in range(7)], ord(name)) for name in "ab"]
     trees = []
@@ -204,6 +205,7 @@ def test_packing_depends_on_lineage_alone_and_can_be_repeated(tmp_path: Path) ->
     assert trees[0] == trees[1]
 
 
+@pytest.mark.slow
 def test_a_pass_that_was_cut_off_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from curator_core import storage
 

@@ -145,6 +145,7 @@ def test_megatron_reads_what_was_written(tmp_path, vocab_size, kind):
         MegatronWriter(path=str(tmp_path), vocab_size=100).process(batch(tokens=[[-1, 2]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_shards_of_tokens_are_packed_in_the_order_of_the_input(tmp_path, workers):
     # A batch without a token in the middle, and a document that is longer than a shard.

@@ -64,6 +64,7 @@ class ThroughPandas(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.with_data(frame[frame["score"] >= 0])
 
 
+@pytest.mark.slow
 def test_a_stage_that_uses_pandas_gives_drifting_rows_back_as_they_were(tmp_path, data):
     result = run(
         tmp_path / "pandas", JsonlReader(paths=str(data)), ThroughPandas(), JsonlWriter(path=str(tmp_path / "pandas"))
@@ -76,6 +77,7 @@ def test_a_stage_that_uses_pandas_gives_drifting_rows_back_as_they_were(tmp_path
         ]
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_of_drifting_types_all_come_out_as_they_went_in(tmp_path, data):
     packed = []
     for number, cut in enumerate(({}, {"split_bytes": 40_000, "batch_bytes": 5000})):
@@ -92,6 +94,7 @@ def test_ten_thousand_rows_of_drifting_types_all_come_out_as_they_went_in(tmp_pa
     assert [json.loads(line) for line in packed[0].splitlines()] == ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target_size", [None, "100MB"])
 def test_parquet_of_drifting_types_has_one_schema_and_loses_no_value(tmp_path, data, target_size):
     found = []
@@ -115,6 +118,7 @@ def test_parquet_of_drifting_types_has_one_schema_and_loses_no_value(tmp_path, d
         assert cut_up.to_pydict() == whole.to_pydict()
 
 
+@pytest.mark.slow
 def test_only_a_stage_that_needs_text_rejects_what_is_none_and_says_so(tmp_path, data):
     objects = sum(isinstance(row["text"], dict) for row in ROWS)
     for number, cut in enumerate(({}, {"split_bytes": 40_000, "batch_bytes": 5000})):
@@ -126,6 +130,7 @@ def test_only_a_stage_that_needs_text_rejects_what_is_none_and_says_so(tmp_path,
         assert reasons(result) == {"WordCountFilter": {"not text": objects}}
 
 
+@pytest.mark.slow
 def test_what_stages_make_of_a_value_does_not_depend_on_its_neighbours(tmp_path, data):
     found = []
     for number, cut in enumerate(({}, {"split_bytes": 40_000, "batch_bytes": 5000})):

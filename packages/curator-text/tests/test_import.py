@@ -7,6 +7,7 @@ import pytest
 from curator_core.testing import ImportCheck, import_checks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", import_checks("curator_text"), ids=lambda check: check.name)
 def test_importing(check: ImportCheck) -> None:
     check.run()

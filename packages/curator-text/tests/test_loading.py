@@ -48,6 +48,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_folder_of_ours_is_loaded_as_it_is(tmp_path, data, kind):
     out = tmp_path / "out"
@@ -82,6 +83,7 @@ def test_a_folder_of_ours_is_loaded_as_it_is(tmp_path, data, kind):
             assert polars.concat(lines).sort("id")["text"].to_list() == [row["text"] for row in ROWS[20:]]
 
 
+@pytest.mark.slow
 def test_a_folder_of_partitions_is_loaded_with_its_column(tmp_path, data):
     out = tmp_path / "out"
     writer = ParquetWriter(path=str(out), partition_by=["text"], columns=["id"])

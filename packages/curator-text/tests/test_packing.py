@@ -56,6 +56,7 @@ def ids_of(folder: Path, reader: type = JsonlReader) -> list[str]:
     return [row for task in result for row in task.to_pyarrow()["id"].to_pylist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [None, "gzip", "zstd", "xz"])
 def test_lines_are_packed_in_the_order_of_the_input_by_any_number_of_workers(tmp_path, data, compression):
     limit = 20_000 if compression is None else 3000
@@ -77,6 +78,7 @@ def test_lines_are_packed_in_the_order_of_the_input_by_any_number_of_workers(tmp
     assert ids_of(tmp_path / "out0") == IDS
 
 
+@pytest.mark.slow
 def test_packed_zstd_is_one_frame(tmp_path, data):
     stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), compression="zstd", target_size="1GB")]
     Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"))
@@ -84,6 +86,7 @@ def test_packed_zstd_is_one_frame(tmp_path, data):
         assert [json.loads(line)["id"] for line in stream.read().splitlines()] == IDS
 
 
+@pytest.mark.slow
 def test_parquet_is_packed_in_each_folder_by_itself(tmp_path, data):
     writer = ParquetWriter(path=str(tmp_path / "out"), partition_by=["lang"], target_size=6000)
     result = Pipeline([read(data), writer]).run(HERE, run_dir=str(tmp_path / "run"))
@@ -100,6 +103,7 @@ def test_parquet_is_packed_in_each_folder_by_itself(tmp_path, data):
     ]
 
 
+@pytest.mark.slow
 def test_row_groups_of_small_batches_are_put_together(tmp_path, data):
     stages = [read(data), ParquetWriter(path=str(tmp_path / "out"), target_size="1GB", row_group_bytes=20_000)]
     Pipeline(stages).run(HERE, run_dir=str(tmp_path / "run"))
@@ -111,6 +115,7 @@ def test_row_groups_of_small_batches_are_put_together(tmp_path, data):
     assert ids_of(tmp_path / "out", ParquetReader) == IDS
 
 
+@pytest.mark.slow
 def test_when_every_row_was_dropped_one_file_has_the_columns(tmp_path, data):
     drop = WordCountFilter(min_words=1000)
     lines, columns = tmp_path / "lines", tmp_path / "columns"
@@ -146,6 +151,7 @@ def test_columns_that_only_some_batches_have_are_in_every_file(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_pass_that_was_cut_off_anywhere_is_repeated_to_the_same_end(tmp_path, monkeypatch):
     from curator_core import storage
 
@@ -188,6 +194,7 @@ def test_a_pass_that_was_cut_off_anywhere_is_repeated_to_the_same_end(tmp_path, 
         assert files(tmp_path / f"cut{stop}") == whole
 
 
+@pytest.mark.slow
 def test_new_sources_of_a_resumed_run_come_behind_what_stands(tmp_path, data):
     def run(**options):
         stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), target_size="1MB")]
@@ -206,6 +213,7 @@ def test_new_sources_of_a_resumed_run_come_behind_what_stands(tmp_path, data):
     assert ids_of(tmp_path / "out") == ["0-000", *IDS[200:], "5-000"]
 
 
+@pytest.mark.slow
 def test_another_size_over_the_same_folder_leaves_nothing_of_the_one_before(tmp_path, data):
     for number, limit in enumerate((20_000, "1MB")):
         stages = [read(data), JsonlWriter(path=str(tmp_path / "out"), target_size=limit)]
@@ -214,6 +222,7 @@ def test_another_size_over_the_same_folder_leaves_nothing_of_the_one_before(tmp_
     assert ids_of(tmp_path / "out") == IDS
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_is_written_again_when_files_are_not_packed(tmp_path, data):
     def run(**options):
         stages = [read(data), JsonlWriter(path=str(tmp_path / "out"))]

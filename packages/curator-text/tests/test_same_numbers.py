@@ -128,6 +128,7 @@ def computes(cls: type[Any]) -> bool:
     return not issubclass(cls, CompositeStage | FanOut | SourceStage | TextModel) and cls.__name__ not in FILES_ALONE
 
 
+@pytest.mark.slow
 def test_stages_that_are_not_run_here_are_readers_writers_recipes_and_models() -> None:
     stages = registered()
     assert stages.keys() >= FILES_ALONE | BY_BATCH
@@ -163,6 +164,7 @@ class Powers(ProcessingStage[DocumentBatch, DocumentBatch]):
         )
 
 
+@pytest.mark.slow
 def test_powers_are_the_same_on_every_processor_and_right_to_the_last_bit(tmp_path: Path) -> None:
     random_ = random.Random(1)
     exponents = [random_.random() * 6 for _ in range(3000)]

@@ -46,6 +46,7 @@ def shuffled(folder: Path, tables: list[pa.Table], memory: int | str = "1MB", **
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     keys=st.lists(st.sampled_from("abcdefgh") | st.text(st.characters(codec="utf-8"), max_size=3), max_size=60),
@@ -94,6 +95,7 @@ def test_rows_of_one_key_that_do_not_fit_the_memory_stay_in_their_order(tmp_path
     assert found["n"].to_pylist() == list(range(3000))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path):
     rows = 40_000
     table = pa.table({"id": [str(n) for n in range(rows)], "t": ["x" * 1000] * rows})
@@ -142,6 +144,7 @@ def flow(data: Path, out: Path, **options: object) -> GlobalShuffle:
     return GlobalShuffle(paths=str(data), path=str(out), seed=7, **options)
 
 
+@pytest.mark.slow
 def test_files_are_shuffled_to_the_same_files_by_any_number_of_workers(tmp_path, data):
     found = []
     for workers in (0, 2):
@@ -159,6 +162,7 @@ def test_files_are_shuffled_to_the_same_files_by_any_number_of_workers(tmp_path,
     assert moved == pytest.approx(len(IDS) / 3, rel=0.1)  # what chance gives
 
 
+@pytest.mark.slow
 def test_a_shuffle_that_failed_half_way_is_gone_on_with(tmp_path, data, monkeypatch):
     flow(data, tmp_path / "whole", partitions=6).run(HERE, run_dir=str(tmp_path / "r1"))
     real, calls = ShuffleRead.process, []
@@ -178,6 +182,7 @@ def test_a_shuffle_that_failed_half_way_is_gone_on_with(tmp_path, data, monkeypa
     assert lines(tmp_path / "out") == lines(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_file_names_the_workflow(tmp_path, data):
     (tmp_path / "shuffle.yaml").write_text(
         "workflow:\n  GlobalShuffle: {paths: in/, path: out/, seed: 7, target_size: 1MB, compression: none}\n"
@@ -188,6 +193,7 @@ def test_a_file_names_the_workflow(tmp_path, data):
     assert ids(tmp_path / "out") == SHUFFLED
 
 
+@pytest.mark.slow
 def test_parquet_is_shuffled_as_well_and_no_rows_keep_their_columns(tmp_path):
     table = pa.table({"key": pa.array(np.arange(100), pa.int32())})
     for name, rows in (("some", 100), ("none", 0)):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 def test_reading_filtering_and_writing_load_no_pandas(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     rows = [{"id": str(row), "text": "some words of a document\n" * row} for row in range(40)]

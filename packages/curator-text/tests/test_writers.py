@@ -69,6 +69,7 @@ def test_json_lines_spell_every_type():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("compression", "suffix", "unpack"),
     [
@@ -234,6 +235,7 @@ VALUES = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.fixed_dictionaries({name: st.none() | values for name, (_, values) in VALUES.items()})))
 def test_any_parquet_row_comes_out_as_it_went_in(tmp_path_factory, rows):
@@ -270,6 +272,7 @@ def test_wrong_parameters_are_refused_when_the_writer_is_made(make):
         make()
 
 
+@pytest.mark.slow
 def test_a_pipeline_reads_and_writes_every_row_but_the_broken_ones(tmp_path):
     (tmp_path / "in").mkdir()
     for number in range(3):
@@ -296,6 +299,7 @@ def test_a_pipeline_reads_and_writes_every_row_but_the_broken_ones(tmp_path):
     assert sorted(rows, key=lambda row: row["id"]) == sorted(expected, key=lambda row: row["id"])
 
 
+@pytest.mark.slow
 def test_files_go_to_and_come_from_an_s3_store(monkeypatch):
     pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server")

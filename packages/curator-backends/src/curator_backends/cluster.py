@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,12 @@ def import_ray(extra: str = "ray") -> Any:
 
 @contextlib.contextmanager
 def connect(
-    options: RayOptions, *, extra_environment: Mapping[str, str] | None = None, dashboard: bool = False
+    options: RayOptions,
+    *,
+    extra_environment: Mapping[str, str] | None = None,
+    dashboard: Callable[[], bool] = lambda: False,
 ) -> Iterator[Cluster]:
-    """A cluster for the length of a ``with`` block.
+    """A cluster for the length of a ``with`` block. ``dashboard`` says whether one that is started here must have one.
 
     An existing connection is used as it is. An address is connected to and disconnected from. Otherwise a local cluster
     is started, with ``extra_environment`` set while it starts, and stopped at the end, whatever happens in between.
@@ -97,7 +100,7 @@ def connect(
         return
     address = options.address or os.environ.get("RAY_ADDRESS")
     ours = address is None or address == "local"
-    minimal = ours and not (dashboard or options.dashboard or options.verbose)
+    minimal = ours and not (options.dashboard or options.verbose or dashboard())
     with own_sigterm(), _stopped_at_the_end(ray):
         with (
             silence_logs(ours and not options.verbose, options.verbose),
@@ -106,7 +109,7 @@ def connect(
             minimal_ray(minimal),
         ):
             if ours or address is None:
-                _start(ray, options, dashboard or options.dashboard)
+                _start(ray, options, not minimal and (options.dashboard or dashboard()))
             else:
                 _join(ray, options, address)
         yield describe_cluster(options, ours=ours, minimal=minimal)

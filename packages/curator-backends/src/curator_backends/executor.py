@@ -5,24 +5,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
+import os
+import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from curator_backends.cluster import Cluster, connect, import_ray
-from curator_backends.coordinator import start_coordinator
 from curator_backends.environment import uninterrupted
 from curator_backends.failures import clear_frames, translate
+from curator_backends.links import ActorLink, DriverLink, Link
+from curator_backends.metrics import RayMetrics
 from curator_backends.options import RayOptions, parse_options
+from curator_backends.preload import environment_for, importable
 from curator_backends.supervisor import Need, Supervisor
-from curator_backends.worker import Job
+from curator_backends.worker import Job, node_folder
+from curator_core.accounts.metrics import MetricSample
 from curator_core.errors import UsageError
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.model.machine import Machine, this_machine
+from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import Task
 
 
@@ -33,6 +41,10 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
     # The options that ``config`` may hold.
     options_type: ClassVar[type[RayOptions]]
 
+    # What the driver imports while Ray starts, and every worker before its first task.
+    driver_modules: ClassVar[tuple[str, ...]] = ()
+    worker_modules: ClassVar[tuple[str, ...]] = ()
+
     settings: Options
 
     def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
@@ -40,6 +52,8 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         self.settings = parse_options(self.options_type, type(self).__name__, self.config)  # type: ignore[assignment]
         self._stack: ExitStack | None = None
         self._cluster: Cluster | None = None
+        self._modules: list[str] = []  # of the stages of the run
+        self._metrics: RayMetrics | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
@@ -48,18 +62,45 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         """Let Ray and the engine write to the terminal, as ``verbose`` does."""
         self.settings = replace(self.settings, verbose=True)
 
+    def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:
+        """Workers of a local Ray import the modules of the stages before their first task."""
+        found = list(stages)
+        for stage in found:
+            if isinstance(stage, CompositeStage):
+                with contextlib.suppress(Exception):  # the plan says what is wrong with it
+                    found += stage.decompose()
+        self._modules = importable(type(stage).__module__ for stage in found)
+
     def open(self) -> None:
         """Connect to Ray, or start it."""
         if self._stack is not None:
             raise UsageError(f"this {type(self).__name__} is running already: make another for another run")
         self.require_engine()
         with ExitStack() as stack:
+            # Beside the start of Ray, which waits for its processes most of the time.
+            loading = threading.Thread(target=self._load_engine, name="curator-imports", daemon=True)
+            loading.start()
+            stack.callback(loading.join)
             self._cluster = stack.enter_context(self.connect())
             self._stack = stack.pop_all()
 
+    @property
+    def opening(self) -> str:
+        """Ray takes seconds to start, and a cluster may be far away."""
+        address = self.settings.address or os.environ.get("RAY_ADDRESS")
+        return f"connecting to Ray at {address}" if address else "Ray is starting"
+
+    def publish(self, samples: Sequence[MetricSample]) -> None:
+        """As metrics of Ray: its dashboard and the Prometheus that it is set up with have them, as ``ray_curator_…``."""
+        if self._cluster is None:
+            return
+        if self._metrics is None:
+            self._metrics = RayMetrics()
+        self._metrics.publish(samples)
+
     def close(self) -> None:
         """Leave Ray, and stop it if `open` started it."""
-        stack, self._stack, self._cluster = self._stack, None, None
+        stack, self._stack, self._cluster, self._metrics = self._stack, None, None, None
         if stack is not None:
             stack.close()
 
@@ -91,7 +132,12 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
 
     def connect(self) -> AbstractContextManager[Cluster]:
         """The cluster to run on."""
-        return connect(self.settings)
+        return connect(self.settings, extra_environment=environment_for([*self.worker_modules, *self._modules]))
+
+    def _load_engine(self) -> None:
+        for module in self.driver_modules:
+            with contextlib.suppress(Exception):  # raised where it is needed
+                importlib.import_module(module)
 
     @abstractmethod
     def segment(self, run: SegmentRun, cluster: Cluster) -> RaySegment[Options] | None:
@@ -103,7 +149,8 @@ class RaySegment[Options: RayOptions](ABC):
 
     engine: ClassVar[str]  # as its users call it
 
-    def __init__(self, run: SegmentRun, cluster: Cluster, settings: Options) -> None:
+    def __init__(self, run: SegmentRun, cluster: Cluster, settings: Options, *, lists_sources: bool = False) -> None:
+        """``lists_sources``: the coordinator hands out sources, as references to what the object store holds."""
         self.run = run
         self.cluster = cluster
         self.settings = settings
@@ -112,8 +159,14 @@ class RaySegment[Options: RayOptions](ABC):
         for job in self.jobs:
             _ = job.packed  # a stage that cannot be sent is found here, before anything starts
         self.ray = import_ray()
-        self.coordinator = start_coordinator(self.ray)
-        self.supervisor = Supervisor(self.ray, self.coordinator, run, settings, self.token)
+        self.link = self._link(lists_sources)
+        self.supervisor = Supervisor(self.ray, self.link, run, settings, self.token)
+
+    def _link(self, lists_sources: bool) -> Link:
+        folder = node_folder(self.token)
+        if self.cluster.ours and not lists_sources and DriverLink.fits(folder):
+            return DriverLink(folder)
+        return ActorLink.start(self.ray)
 
     def _job(self, index: int) -> Job:
         return Job(
@@ -145,7 +198,7 @@ class RaySegment[Options: RayOptions](ABC):
                 try:
                     self.supervisor.conclude(failed)
                 finally:
-                    self.ray.kill(self.coordinator)
+                    self.link.close()
 
     def _explained(self, error: BaseException) -> BaseException:
         if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):

@@ -1,8 +1,8 @@
 """What an engine raises, in the run's words: a worker's own error first, without the engine's frames.
 
-A worker reports its error to the coordinator before it raises it (see `curator_backends.worker`), so what ends a run is
-that error, of the class and with the text that it had there. The engine's own error is read only where no worker has
-reported one.
+A worker reports its error to the coordinator before it raises it (see `curator_backends.worker`), so a run ends with
+that error, its class and its text as they were there. The engine's own error is read only where no worker has reported
+one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class EngineError(CuratorError):
 
 
 def translate(error: BaseException, engine: str) -> BaseException:
-    """The error to raise instead of ``error``: the first of ours in its chain, or one that says what the engine said."""
+    """The error to raise instead of ``error``: the first of our own errors in its chain, or one with the engine's
+    message.
+    """
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
         return error
     for found in _chain(error):

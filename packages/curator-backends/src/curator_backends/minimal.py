@@ -2,16 +2,21 @@
 a run wants them most.
 
 On two CPUs the start of Ray and its workers is nothing but Python processes that import modules, so each one left out
-counts. What is left out here serves the dashboard, the node autoscaler, usage statistics, and the copying of logs to the
-driver's terminal. It is done by Ray's own names, in this process and while Ray starts: a version that has other names
+counts. What is left out here serves the dashboard, the node autoscaler, usage statistics, the copying of logs to the
+driver's terminal, and environments that no stage has asked for yet. It is done by Ray's own names, in this process and while Ray starts: a version that has other names
 starts more, and works.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+# What Ray calls the two agents of a node.
+_AGENTS = ("dashboard_agent", "runtime_env_agent")
 
 
 @contextlib.contextmanager
@@ -31,13 +36,14 @@ def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def minimal_ray(minimal: bool) -> Iterator[None]:
-    """Ray started inside has a control store, a raylet and its two helpers, and nothing else until there is work."""
+    """Ray started inside has a control store, a raylet and stand-ins for its two helpers, and nothing else until there is work."""
     if not minimal:
         yield
         return
-    from ray._private import node, utils
+    from ray._private import node, services, utils
 
     with replaced(
+        (services, "_build_python_executable_command_memory_profileable", _agent_command),
         (node.Node, "start_monitor", _nothing),  # the node autoscaler
         (node.Node, "start_log_monitor", _nothing),  # copies the logs of workers to the driver
         (node.Node, "start_api_server", _nothing),  # without a dashboard it sends usage statistics only
@@ -47,7 +53,7 @@ def minimal_ray(minimal: bool) -> Iterator[None]:
 
 
 class NullActor:
-    """Stands in for an actor that is not started: calls are sent to it, and nothing comes of them."""
+    """Stands in for an actor that is not started: it takes calls and ignores them."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # pickle asks for these
@@ -59,6 +65,13 @@ class NullActor:
 
 
 NULL_ACTOR = NullActor()
+
+
+def _agent_command(component: str, *_: Any, **__: Any) -> list[str]:
+    """The start of the command that runs one of Ray's Python processes; a node's two agents get a stand-in."""
+    if component in _AGENTS:
+        return [sys.executable, "-I", "-S", str(Path(__file__).with_name("node_agent.py"))]
+    return [sys.executable, "-u"]
 
 
 def _nothing(*_: Any, **__: Any) -> None:

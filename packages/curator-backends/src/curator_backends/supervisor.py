@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from curator_backends.cluster import Cluster
 from curator_backends.coordinator import Status
+from curator_backends.links import Link
 from curator_backends.options import RayOptions
 from curator_backends.worker import Facts, clean_node
 from curator_core.errors import CuratorError
@@ -88,9 +89,9 @@ class Standstill(NamedTuple):
 class Supervisor:
     """Asks the coordinator what is going on; one per segment. `poll` runs in one thread, `hand_over` in another."""
 
-    def __init__(self, ray: Any, coordinator: Any, run: SegmentRun, options: RayOptions, token: str) -> None:
+    def __init__(self, ray: Any, link: Link, run: SegmentRun, options: RayOptions, token: str) -> None:
         self._ray = ray
-        self._coordinator = coordinator
+        self._link = link
         self._run = run
         self._stall_timeout = options.stall_timeout_s
         self._wait = options.wait_for_resources_s
@@ -98,7 +99,6 @@ class Supervisor:
         self._said_so = False  # that it does
         self._pools: dict[int, int] = {}  # workers that are set up, by group
         self._token = token
-        self._pending: Any = None
         self._facts: deque[Facts] = deque()  # filled and emptied by different threads
         self._received = 0  # how many facts have come in
         self._progress = -1
@@ -115,13 +115,7 @@ class Supervisor:
         with self._lock:
             if self._concluding:
                 return
-            if self._pending is None:
-                self._pending = self._coordinator.status.remote(self._received)
-            ready, _ = self._ray.wait([self._pending], timeout=0)
-            if ready:
-                status: Status = self._ray.get(ready[0])
-                self._pending = None
-                self._take(status)
+            self._look()
         now = time.monotonic()
         if now - self._moved > self._stall_timeout:
             self._judge(now, Standstill.of(self._ray, needs, cluster, self._pools))
@@ -143,12 +137,21 @@ class Supervisor:
             self._said_so = True
             logger.warning(f"waiting for resources that other jobs hold: {standstill}")
 
+    def _look(self) -> None:
+        status = self._link.status_now(self._received)
+        if status is not None:
+            self._take(status)
+
     def moved(self) -> None:
         """A result has come: the run is alive."""
         self._moved = time.monotonic()
 
     def hand_over(self) -> None:
-        """Pass received facts on to the run."""
+        """Pass received facts on to the run, those that have come since the last poll included."""
+        with self._lock:
+            if not self._concluding:
+                self._look()
+        self._run.staffed(sum(self._pools.values()))
         while self._facts:
             fact = self._facts.popleft()
             if fact.events:
@@ -158,7 +161,7 @@ class Supervisor:
     def reported_failure(self) -> BaseException | None:
         """The first error that a worker reported before it raised it, if the work has not been done since."""
         with contextlib.suppress(self._ray.exceptions.RayError):
-            packed = self._ray.get(self._coordinator.failure.remote(), timeout=TEARDOWN_SECONDS)
+            packed = self._link.call("failure", timeout=TEARDOWN_SECONDS)
             return None if packed is None else unpacked_error(packed)
         return None
 
@@ -170,14 +173,11 @@ class Supervisor:
         # A run that has failed may do without the last facts; one that is to be judged by them may not.
         lenient = contextlib.suppress(self._ray.exceptions.RayError) if failed else contextlib.nullcontext()
         with lenient:
-            if self._pending is not None:
-                # An answer that is under way carries facts that no other answer will.
-                self._take(self._ray.get(self._pending, timeout=TEARDOWN_SECONDS))
-                self._pending = None
+            last = self._link.last_status(TEARDOWN_SECONDS)
+            if last is not None:
+                self._take(last)
             while True:
-                status: Status = self._ray.get(
-                    self._coordinator.status.remote(self._received), timeout=TEARDOWN_SECONDS
-                )
+                status: Status = self._link.call("status", self._received, timeout=TEARDOWN_SECONDS)
                 self._take(status)
                 if not status.up or time.monotonic() > deadline:
                     break

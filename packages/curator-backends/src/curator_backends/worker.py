@@ -23,6 +23,7 @@ import cloudpickle
 
 from curator_backends.calls import WorkerCalls
 from curator_backends.coordinator import BEAT_SECONDS, Suspect
+from curator_backends.links import Link
 from curator_core.accounts.events import Event
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
 from curator_core.errors import CuratorError, TaskTimeout, WorkerDied
@@ -89,7 +90,7 @@ class GroupWorker:
     def __init__(
         self,
         job: Job,
-        coordinator: Any,
+        link: Link,
         node: NodeInfo,
         worker: WorkerMetadata,
         *,
@@ -98,7 +99,7 @@ class GroupWorker:
         """``closes`` says that `close` will be called, so that the run waits for it."""
         self.job = job
         self.worker_id = f"{job.index}:{worker.worker_id}"
-        self._coordinator = coordinator
+        self._link = link
         self._calls = WorkerCalls(functools.partial(self._report, "calling"), self._report_late)
         self._runner = GroupRunner(job.group, job.context, ending=job.ending, folder=job.folder, calls=self._calls)
         self._busy = threading.Event()
@@ -174,9 +175,7 @@ class GroupWorker:
         return Facts(sources, [count for event in events for count in event.counts], events)
 
     def _report(self, method: str, *arguments: Any) -> Any:
-        import ray  # in a worker it is there
-
-        return ray.get(getattr(self._coordinator, method).remote(*arguments))
+        return self._link.call(method, *arguments)
 
     @contextlib.contextmanager
     def _reporting(self, key: str) -> Iterator[None]:
@@ -199,7 +198,7 @@ class GroupWorker:
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_SECONDS):
             if self._busy.is_set():
-                self._coordinator.beat.remote(self.worker_id)
+                self._link.tell("beat", self.worker_id)
 
 
 def judge(suspect: Suspect, died: bool, alone: bool, most: int) -> tuple[Care, int]:

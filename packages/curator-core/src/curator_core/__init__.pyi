@@ -2,8 +2,13 @@
 
 from curator_core.accounts.accounts import Accounts as Accounts
 from curator_core.across.apply import ApplyDecisions as ApplyDecisions
+from curator_core.across.by_key import GroupByKey as GroupByKey
+from curator_core.across.by_key import ShuffleReader as ShuffleReader
+from curator_core.across.by_key import ShuffleWriter as ShuffleWriter
+from curator_core.across.groups import Groups as Groups
 from curator_core.across.listed import DecisionsFromList as DecisionsFromList
 from curator_core.across.lookup import Lookup as Lookup
+from curator_core.across.shuffle import Partitions as Partitions
 from curator_core.config.build import build_stage as build_stage
 from curator_core.config.dump import dump_pipeline as dump_pipeline
 from curator_core.config.pipeline_file import load_pipeline as load_pipeline
@@ -63,12 +68,19 @@ from curator_core.worker.group import GroupRunner as GroupRunner
 from curator_core.workflow import Step as Step
 from curator_core.workflow import Steps as Steps
 from curator_core.workflow import Workflow as Workflow
+from curator_core.workflows.clusters import Clusters as Clusters
 from curator_core.workflows.exact import ExactDedup as ExactDedup
 from curator_core.workflows.fractions import QuantileBuckets as QuantileBuckets
 from curator_core.workflows.fractions import TopFraction as TopFraction
+from curator_core.workflows.negatives import HardNegatives as HardNegatives
+from curator_core.workflows.semantic import D4 as D4
+from curator_core.workflows.semantic import SemanticDedup as SemanticDedup
+from curator_core.workflows.semantic import SemDeDup as SemDeDup
+from curator_core.workflows.sort import Sort as Sort
 
 __all__ = [
     "ANY_COLUMNS",
+    "D4",
     "AccountingError",
     "Accounts",
     "AddId",
@@ -76,6 +88,7 @@ __all__ = [
     "BaseExecutor",
     "BaseStageAdapter",
     "Cast",
+    "Clusters",
     "ColumnFilter",
     "ColumnNeed",
     "CompositeStage",
@@ -89,7 +102,10 @@ __all__ = [
     "FileGroupTask",
     "FilePartitioning",
     "FileRecord",
+    "GroupByKey",
     "GroupRunner",
+    "Groups",
+    "HardNegatives",
     "Limit",
     "LocalExecutor",
     "Lookup",
@@ -100,6 +116,7 @@ __all__ = [
     "NodeInfo",
     "OutputError",
     "PartitionedReader",
+    "Partitions",
     "Pipeline",
     "Plan",
     "PlanError",
@@ -115,6 +132,11 @@ __all__ = [
     "RunSummary",
     "Sample",
     "SelectColumns",
+    "SemDeDup",
+    "SemanticDedup",
+    "ShuffleReader",
+    "ShuffleWriter",
+    "Sort",
     "SourceStage",
     "StageError",
     "StagePerfStats",

@@ -119,7 +119,7 @@ FATAL = (AccountingError, MissingDependency, OutputError, PlanError, RunRefused,
 
 
 def remember_code(kind: type) -> None:
-    """Remember where the functions of a class stand: sent to a worker by value, they lose the name of their file there."""
+    """Remember where the functions of a class are: sent to a worker by value, they lose the name of their file there."""
     for value in vars(kind).values():
         function = getattr(value, "__func__", getattr(value, "fget", value))
         code = getattr(function, "__code__", None)

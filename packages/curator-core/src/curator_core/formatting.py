@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import re
+import unicodedata
 
 
 def number(value: float) -> str:
@@ -65,6 +67,35 @@ def percent(part: float, whole: float) -> str:
 def plain(text: str) -> str:
     """A text as it can be written: what is no character, as in a file name that is no UTF-8, as an escape."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+# What steers a terminal or hides what is in a text: control characters, marks of direction, tags, halves of surrogate
+# pairs. Joiners stay, without which some scripts are not written.
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str, *, one_line: bool = True) -> str:
+    """A text from outside as a terminal may show it: what would steer it stands there as an escape.
+
+    In one line, line ends and tabs are escaped too.
+    """
+    text = _STEERING.sub(lambda found: repr(found[0])[1:-1], text)
+    return text.replace("\n", "\\n").replace("\t", "\\t") if one_line else text
+
+
+def cut(text: str, cells: int) -> str:
+    """The beginning of a text that takes this many cells of a terminal; an ellipsis where it is longer."""
+    if len(text) * 2 <= cells:
+        return text
+    taken = 0
+    for at, character in enumerate(text):
+        taken += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if taken > cells:
+            return text[: max(0, at - 1)] + "…"
+    return text
 
 
 def text_html(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, Self
 
@@ -11,6 +11,7 @@ from curator_core.executors.base import BaseExecutor, executor_class
 from curator_core.executors.local import LocalExecutor
 from curator_core.formatting import text_html
 from curator_core.model.machine import Machine, this_machine
+from curator_core.model.seen_options import SeenOptions
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import EmptyTask, Task
 from curator_core.planning.make import check_stage_list, make_plan
@@ -18,8 +19,10 @@ from curator_core.planning.plan import Plan
 from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
 from curator_core.running.preview import ROWS, Preview, make_preview
-from curator_core.running.result import Progress, RunResult, RunStream
+from curator_core.running.progress import Progress
+from curator_core.running.result import RunResult, RunStream
 from curator_core.running.run import Order, iterate_stages, run_stages
+from curator_core.running.telemetry import MetricsOptions, metrics_options
 
 
 class Pipeline:
@@ -86,6 +89,9 @@ class Pipeline:
         max_reject_fraction: float = 0.05,
         log_level: Literal["debug", "info", "warning", "error"] = "warning",
         limit: int | None = None,
+        dropped: str | None = None,
+        seen: SeenOptions | Mapping[str, Any] | bool = True,
+        metrics: MetricsOptions | Mapping[str, Any] | bool | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
         """Run the pipeline and prove that nothing was lost.
@@ -101,6 +107,10 @@ class Pipeline:
         be rejected or quarantined before the run stops. ``max_reject_fraction``: a source that loses more of its rows
         than this to rejects is named in the summary, and the exit code is 3. ``log_level``: from which level on what stages log is kept in
         ``log.txt`` of the run directory, beside what they print. ``limit``: only the first N sources.
+        ``dropped``: a folder or URL to which the rows that stages drop are written, as Parquet, with the reason.
+        ``seen``: what is kept in ``run_dir`` to be seen, such as ``{"samples": 20, "by": ["language"]}`` (see `SeenOptions`), or
+        False for nothing. ``metrics``: where numbers go while it runs, such as ``{"file": "run.prom"}`` or ``{"port": 9109}`` (see
+        `MetricsOptions`); nowhere by default.
         """
         options = RunOptions(
             run_dir=run_dir,
@@ -114,14 +124,17 @@ class Pipeline:
             max_reject_fraction=max_reject_fraction,
             log_level=log_level,
             limit=limit,
+            dropped=dropped,
+            seen=seen,
         )
-        return run_stages(self._order(executor, initial_tasks, options, progress))
+        return run_stages(self._order(executor, initial_tasks, options, progress, metrics))
 
     def iterate(
         self,
         executor: BaseExecutor | str | None = None,
         *,
         initial_tasks: Sequence[Task[Any]] | None = None,
+        metrics: MetricsOptions | Mapping[str, Any] | bool | None = None,
         progress: Progress | None = None,
         **options: Any,
     ) -> RunStream:
@@ -139,7 +152,7 @@ class Pipeline:
         for name in options:
             if name not in known:
                 raise UsageError(f"iterate() has no option {name!r}{nearest(name, known)}")
-        return iterate_stages(self._order(executor, initial_tasks, RunOptions(**options), progress))
+        return iterate_stages(self._order(executor, initial_tasks, RunOptions(**options), progress, metrics))
 
     def _order(
         self,
@@ -147,10 +160,13 @@ class Pipeline:
         initial_tasks: Sequence[Task[Any]] | None,
         options: RunOptions,
         progress: Progress | None,
+        metrics: MetricsOptions | Mapping[str, Any] | bool | None,
     ) -> Order:
         tasks = checked_tasks(initial_tasks)
         shown = progress or (CellProgress() if in_notebook() else None)
-        return Order(self.stages, executor_of(executor), self.name, tasks, options, shown)
+        return Order(
+            self.stages, executor_of(executor), self.name, tasks, options, shown, metrics=metrics_options(metrics)
+        )
 
     def __repr__(self) -> str:
         return f"Pipeline({self.stages!r}, name={self.name!r})"

@@ -7,7 +7,7 @@ import copy
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import GeneratorType
 from typing import Any, ClassVar, Literal, Self
@@ -18,6 +18,7 @@ from curator_core.executors.base import BaseExecutor
 from curator_core.formatting import text_html
 from curator_core.model.machine import Machine
 from curator_core.model.parameters import bound_arguments, call_text, values_of
+from curator_core.model.seen_options import SeenOptions
 from curator_core.model.task import Task
 from curator_core.pipeline import Pipeline, executor_of
 from curator_core.planning.plan import Plan
@@ -28,10 +29,12 @@ from curator_core.running.log import write_log
 from curator_core.running.notebook import CellProgress, in_notebook
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
+from curator_core.running.progress import STARTING, Progress, RunProgress
 from curator_core.running.record import now, run_record
-from curator_core.running.result import Progress, RunProgress, RunResult, RunSummary, StepSummary
-from curator_core.running.run import Order, opened, run_stages
+from curator_core.running.result import RunResult, RunSummary, StepSummary
+from curator_core.running.run import Order, opened, run_stages, starting
 from curator_core.running.steps import STEPS, WORK, EarlierSteps, StepRecord
+from curator_core.running.telemetry import MetricsOptions, metrics_options, observed
 from curator_core.running.workflow_plan import (
     PlannedStep,
     WorkflowPlan,
@@ -45,7 +48,7 @@ from curator_core.running.workflow_plan import (
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a workflow with what the workflow says of it.
+    """A step of a workflow with what the workflow says about it.
 
     ``frees`` are folders below ``work_dir`` that no later step reads: they are removed when this step is complete.
     ``counts``: the rows of the workflow are the rows of this step; without one that counts they are those of the last.
@@ -106,6 +109,12 @@ class Workflow(ABC):
         back (`Step.frees`) is not there then. Names are unique among the steps of a workflow.
         """
 
+    def check_room(self, work_dir: str) -> None:  # noqa: B027 - most have nothing to say
+        """Raise `UsageError` where there is plainly too little room for what the steps hand to one another.
+
+        It is called once, before the first step of a new run begins.
+        """
+
     def plan(
         self,
         executor: BaseExecutor | None = None,
@@ -146,6 +155,9 @@ class Workflow(ABC):
         max_reject_fraction: float = 0.05,
         log_level: Literal["debug", "info", "warning", "error"] = "warning",
         limit: int | None = None,
+        dropped: str | None = None,
+        seen: SeenOptions | Mapping[str, Any] | bool = True,
+        metrics: MetricsOptions | Mapping[str, Any] | bool | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
         """Run the steps in order on one executor, and prove for each that nothing was lost.
@@ -166,10 +178,14 @@ class Workflow(ABC):
             max_reject_fraction=max_reject_fraction,
             log_level=log_level,
             limit=limit,
+            dropped=dropped,
+            seen=seen,
         )
         session = _Session(executor_of(executor), temporary=run_dir is None)
         report = progress or (CellProgress() if in_notebook() else (lambda _: None))
-        with contextlib.closing(session):
+        chosen = metrics_options(metrics)
+        with observed(chosen, report, self.name, session.executor, run_dir) as shown, contextlib.closing(session):
+            report = shown or report
             if run_dir is not None:
                 return _run(self, session, options, report)
             with tempfile.TemporaryDirectory(prefix="curator-workflow-") as place:
@@ -417,7 +433,12 @@ class _Run:
         outside = plan.source is not None and not any(
             is_within(text, self.root) for text in texts_of(plan.source.stage.params())
         )
-        options = replace(self.options, run_dir=place.url, limit=self.options.limit if outside else None)
+        options = replace(
+            self.options,
+            run_dir=place.url,
+            limit=self.options.limit if outside else None,
+            dropped=None if self.options.dropped is None else storage.join(self.options.dropped, record.name),
+        )
         later = list(self.earlier.steps.values())[len(self.records) - 1 :]
         freed = [self.directory.path(item) for item in (*self.freed, *(f for other in later for f in other.freed))]
         if (
@@ -472,7 +493,7 @@ class _Run:
         number = len(self.records)
 
         def progress(state: RunProgress) -> None:
-            if record.anew:  # it has begun
+            if record.anew and state.state not in (STARTING, "failed"):  # it has begun
                 record.anew = False
                 self._write_record()
             self.session.worked(state)
@@ -506,6 +527,10 @@ class _Run:
         if self.begun:
             self._write_record()
             return
+        if not self.earlier.steps:
+            self.workflow.check_room(self.work_dir)
+        if self.session.machine is None and self.session.executor.opening:
+            self.report(starting(self.workflow.name, self.session.executor, self.session.started))
         machine = self.session.open()
         self.plan = self.workflow.plan(self.session.executor, machine=machine, run_dir=self.directory.url)
         if self.outer is None:

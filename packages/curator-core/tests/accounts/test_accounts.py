@@ -291,6 +291,7 @@ def test_whatever_is_run_twice_or_out_of_order_the_verdict_is_the_truth(
     assert_true(result, truth, sources)
 
 
+@pytest.mark.slow
 @quick
 @given(pipelines(), inputs(), st.integers(0, 10**6), st.lists(st.integers(0, 12), max_size=3))
 def test_a_ledger_of_several_crashed_attempts_gives_the_same_verdict(
@@ -316,6 +317,7 @@ def test_a_ledger_of_several_crashed_attempts_gives_the_same_verdict(
         assert again.summary.sources_skipped == len(sources)
 
 
+@pytest.mark.slow
 @quick
 @given(pipelines(), inputs(), st.integers(0, 10**6), st.booleans())
 def test_a_run_that_fails_goes_on_after_the_fix(
@@ -337,6 +339,7 @@ def test_a_run_that_fails_goes_on_after_the_fix(
         assert_true(result, whole, sources)
 
 
+@pytest.mark.slow
 @quick
 @given(pipelines(), inputs(), st.integers(0, 10**6))
 def test_a_retry_after_the_fix_makes_up_for_what_was_quarantined(
@@ -376,6 +379,7 @@ def lineages(draw: Any) -> tuple[list[Event], dict[str, Fraction]]:
     return events, ends
 
 
+@pytest.mark.slow
 @given(lineages(), st.randoms(use_true_random=False))
 def test_shares_add_up_to_one_in_any_order_and_however_often_recorded(
     lineage: tuple[list[Event], dict[str, Fraction]], rng: Any
@@ -390,6 +394,7 @@ def test_shares_add_up_to_one_in_any_order_and_however_often_recorded(
     assert {kind: getattr(settled, kind) for kind in ends} == ends
 
 
+@pytest.mark.slow
 @given(lineages(), st.data())
 def test_one_event_that_is_missing_is_missed(lineage: tuple[list[Event], dict[str, Fraction]], data: Any) -> None:
     events, _ = lineage
@@ -402,6 +407,7 @@ def test_one_event_that_is_missing_is_missed(lineage: tuple[list[Event], dict[st
     assert settled.missing_task == lost.task
 
 
+@pytest.mark.slow
 @given(lineages(), lineages(), st.randoms(use_true_random=False))
 def test_what_an_earlier_generation_left_does_not_count(
     old: tuple[list[Event], dict[str, Fraction]], new: tuple[list[Event], dict[str, Fraction]], rng: Any
@@ -421,6 +427,7 @@ def test_what_an_earlier_generation_left_does_not_count(
     assert {kind: getattr(settled, kind) for kind in new[1]} == new[1]
 
 
+@pytest.mark.slow
 @given(lineages(), st.randoms(use_true_random=False))
 def test_a_task_that_was_given_up_ends_there_whatever_its_dead_worker_left(
     lineage: tuple[list[Event], dict[str, Fraction]], rng: Any

@@ -70,6 +70,7 @@ def events(draw: Any) -> Event:
 patient = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.slow
 @patient
 @given(st.lists(events(), max_size=5))
 def test_events_come_back_as_they_were_written(given_events: list[Event]) -> None:
@@ -91,6 +92,7 @@ def counted(totals: StageTotals) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.slow
 @patient
 @given(st.lists(events(), max_size=6))
 def test_totals_of_a_table_are_those_of_its_events(given_events: list[Event]) -> None:
@@ -106,6 +108,7 @@ def test_totals_of_a_table_are_those_of_its_events(given_events: list[Event]) ->
         assert found.metrics == pytest.approx(totals.metrics)
 
 
+@pytest.mark.slow
 @patient
 @given(st.lists(events(), max_size=12), st.integers(0, 20), st.integers(1, 4))
 def test_counts_that_are_handed_on_in_pieces_add_up_to_all(given_events: list[Event], few: int, every: int) -> None:
@@ -170,6 +173,7 @@ def test_of_a_result_that_two_attempts_stored_the_newer_is_read(tmp_path: Path) 
     }
 
 
+@pytest.mark.slow
 def test_many_flushes_leave_few_files_and_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "PACK_FILES", 4)
     writers = [LedgerWriter(str(tmp_path)) for _ in range(2)]
@@ -230,6 +234,7 @@ def test_the_list_of_sources_remembers_the_last_word_on_each(tmp_path: Path) -> 
     assert SourceList(str(tmp_path)).members() == {}
 
 
+@pytest.mark.slow
 def test_leaves_beyond_a_hundred_thousand_stay_in_order(tmp_path: Path) -> None:
     writer = LedgerWriter(str(tmp_path))
     for index in (100_001, 2, 99_999, 100_000):

@@ -30,6 +30,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 REJECT = st.builds(Reject, TEXT, TEXT, TEXT, TEXT, st.none() | st.binary(max_size=9), st.integers(0, 1 << 62))
 
 
+@pytest.mark.slow
 @given(st.lists(REJECT, max_size=30), st.integers(1, 8), st.integers(1, 40))
 def test_what_is_spooled_comes_back_in_order(given_: list[Reject], kept: int, kept_bytes: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -49,6 +50,7 @@ def test_what_is_spooled_comes_back_in_order(given_: list[Reject], kept: int, ke
         assert (list(rejects), len(rejects)) == ([], 0)
 
 
+@pytest.mark.slow
 def test_a_file_of_nothing_but_bad_rows_does_not_fill_memory(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("x")
     (tmp_path / "run.py").write_text(
@@ -142,6 +144,7 @@ class Fails(FanOut[FileGroupTask, DocumentBatch]):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [Lines(), Fails()], ids=lambda stage: type(stage).__name__)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_whose_name_is_no_text_is_reported_with_its_name(tmp_path: Path, stage: Any, workers: int) -> None:

@@ -154,6 +154,7 @@ def test_a_survivor_stands_as_often_as_its_cluster_was_large(files, decided):
     assert table.column_names == ["id", "text"]
 
 
+@pytest.mark.slow
 def test_part_of_a_weight_is_a_chance_that_depends_on_the_seed_and_the_place_alone(tmp_path, files):
     columns = {
         "number": [at(batch, row) for batch in range(BATCHES) for row in range(ROWS)],

@@ -39,6 +39,7 @@ def order(folder: str, memory: int = 10**6) -> list[dict[str, Any]]:
 ROWS = st.lists(st.tuples(st.sampled_from(["a", "b", None, "ü"]), st.integers(0, 3)), max_size=40)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(rows=ROWS, cut=st.integers(0, 40), partitions=st.sampled_from([1, 2, 64]), seed=st.integers(0, 2))
 def test_the_order_depends_on_keys_and_seed_alone_and_rows_of_a_key_stay_in_order(
@@ -88,6 +89,7 @@ def some_rows() -> list[pa.Table]:
     return [table.slice(at, 50) for at in range(0, 310, 50)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [HERE, LocalExecutor(workers=2), ChaoticExecutor({"seed": 2})])
 def test_a_group_is_all_rows_of_a_key_and_what_does_not_come_back_is_counted(tmp_path, executor):
     folder = written(tmp_path, some_rows(), key_column="k", partitions=4)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from curator_core import storage
 from curator_core.across import compact as module
-from curator_core.across.compact import compact, worth_compacting
+from curator_core.across.compact import compact
 from curator_core.across.shuffle import (
     Partitions,
     finish_partitioned,
@@ -59,6 +59,7 @@ def seen(folder: str, *memories: int) -> list[Any]:
 PLACES = st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     batches=st.lists(st.lists(PLACES, max_size=20), min_size=1, max_size=6),
@@ -92,14 +93,13 @@ def test_a_file_of_large_partitions_says_of_each_row_where_it_comes_from(tmp_pat
     assert seen(str(tmp_path / "few"), 5000, 10**6) == seen(before, 5000, 10**6)
 
 
+@pytest.mark.slow
 def test_files_are_opened_once_for_each_partition_and_lot_and_no_longer_for_each_file(tmp_path, monkeypatch):
     files, partitions = 300, 40
     rng = np.random.default_rng(0)
     before = shuffled(
         tmp_path / "many", [rng.integers(0, 2**64, 50, dtype=np.uint64).tolist() for _ in range(files)], partitions
     )
-    monkeypatch.setattr(module, "_MANY_PIECES", 10_000)
-    assert worth_compacting(before)
     size = sum(file.bytes for file in read_manifest(before).files) // 5
     compact(before, str(tmp_path / "few"), size=size).run(HERE)
     opened: Counter[str] = Counter()
@@ -116,7 +116,6 @@ def test_files_are_opened_once_for_each_partition_and_lot_and_no_longer_for_each
     lots = len(read_manifest(str(tmp_path / "few")).files)
     assert lots in (5, 6)
     assert opens(str(tmp_path / "few")) == lots  # few enough to stay open
-    assert not worth_compacting(str(tmp_path / "few"))
 
 
 def test_at_full_size_there_are_few_files_and_opens():
@@ -130,6 +129,7 @@ def test_at_full_size_there_are_few_files_and_opens():
     assert len(lots) * 4000 == 236_000
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_same_for_any_number_of_workers(tmp_path):
     rng = np.random.default_rng(0)
     before = shuffled(tmp_path / "many", [rng.integers(0, 2**64, 50, dtype=np.uint64).tolist() for _ in range(20)], 8)

@@ -65,6 +65,7 @@ def at(batch: int, row: int) -> int:
     return batch << 32 | row
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     chosen=st.sets(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60),
@@ -192,6 +193,7 @@ def sizes_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "cluster_size": size[row["cluster"]]} for row in rows]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), parts=st.integers(1, 6))
 def test_stricter_limits_undo_what_does_not_meet_them_and_nothing_else(tmp_path_factory, data, parts):

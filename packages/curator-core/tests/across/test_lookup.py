@@ -40,6 +40,7 @@ def side(folder: Path, table: pa.Table, name: str = "side.parquet") -> str:
 KEYS = st.none() | st.sampled_from(["a", "b", "c", "d", "", "é"])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.lists(KEYS, max_size=12),

@@ -164,6 +164,7 @@ def by_sorting(batches: list[dict[str, Any]], column: int, group: str, bound: in
     return None
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     data=st.data(),
@@ -201,6 +202,7 @@ def test_it_finds_what_sorting_finds_in_every_group(tmp_path_factory, data, few,
                 assert found.low[number] == expected[1]
 
 
+@pytest.mark.slow
 def test_a_million_equal_scores_are_told_apart_by_number_without_gathering_them(tmp_path, monkeypatch):
     monkeypatch.setattr(selection, "MOST_CANDIDATES", 1000)
     rows = 250_000

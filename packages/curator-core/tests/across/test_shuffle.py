@@ -41,6 +41,7 @@ PLACES = st.sampled_from([0, 1, 2, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64
 BATCHES = st.lists(st.lists(PLACES, max_size=30), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(batches=BATCHES, partitions=st.sampled_from([1, 2, 3, 64, 1000]), memory=st.sampled_from([1, 200, 10**6]))
 def test_rows_come_in_the_order_of_place_file_and_row(tmp_path_factory, batches, partitions, memory):

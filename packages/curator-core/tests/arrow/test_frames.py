@@ -36,6 +36,7 @@ def batch_of(values: list[object], *more: str) -> DocumentBatch:
     return DocumentBatch(data=table, task_id="a")
 
 
+@pytest.mark.slow
 @given(st.lists(VALUES, max_size=6), st.sampled_from([(), ("any",), ("n",)]))
 def test_a_batch_through_pandas_is_as_it_was(values: list[object], columns: tuple[str, ...]) -> None:
     batch = batch_of(values, *columns)

@@ -130,7 +130,7 @@ class Talkative(LocalExecutor):
 
 @dataclass
 class Twice(Workflow):
-    """Read and write, and then once more from what was written."""
+    """Read and write, and then again from what was written."""
 
     paths: str
     path: str
@@ -209,6 +209,7 @@ def curate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 # Running
 
 
+@pytest.mark.slow
 def test_a_run_ends_in_a_table_and_a_report(curate: Project) -> None:
     assert curate("run", "p.yaml", "--quiet") == DONE
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]
@@ -265,6 +266,7 @@ def test_without_a_run_directory_the_run_is_kept_under_its_name(curate: Project)
     assert (curate.folder / "runs/numbers/run.json").exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_resumed_or_started_over(curate: Project) -> None:
     assert curate("run", "p.yaml") == DONE
     assert curate("run", "p.yaml") == BAD_USAGE
@@ -278,6 +280,7 @@ def test_a_second_run_is_refused_resumed_or_started_over(curate: Project) -> Non
     assert curate.written() == [20, 21, 22, 23]
 
 
+@pytest.mark.slow
 def test_files_that_come_and_go_between_runs_cost_no_more_than_they_must(curate: Project) -> None:
     curate.edit('"in/*.txt"', '"in/*.txt", files_per_partition: 2')
     assert curate("run", "p.yaml") == DONE
@@ -311,6 +314,7 @@ def test_a_stage_that_raises_fails_the_run_and_says_how_to_go_on(curate: Project
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]
 
 
+@pytest.mark.slow
 def test_quarantined_work_is_reported_by_the_exit_code_and_can_be_retried(curate: Project) -> None:
     curate.edit("Check: {}", "Check: {poison: 22, fixed_by: fixed}")
     assert curate("run", "p.yaml", "--on-error", "quarantine") == QUARANTINED
@@ -328,6 +332,7 @@ def test_quarantined_work_is_reported_by_the_exit_code_and_can_be_retried(curate
     assert "quarantined by" not in curate.out
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_on_its_first_source_can_be_retried(curate: Project) -> None:
     curate.edit("Check: {}", "Check: {poison: 10, fixed_by: fixed}")
     assert curate("run", "p.yaml") == FAILED
@@ -336,6 +341,7 @@ def test_a_run_that_failed_on_its_first_source_can_be_retried(curate: Project) -
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]
 
 
+@pytest.mark.slow
 def test_a_retry_finds_everything_from_wherever_it_is_asked_for(
     curate: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,6 +395,7 @@ def test_verify_finds_what_has_changed(curate: Project) -> None:
     assert path.name in curate.err
 
 
+@pytest.mark.slow
 def test_a_report_can_be_written_again(curate: Project) -> None:
     assert curate("run", "p.yaml") == DONE
     (curate.folder / "run/report.html").unlink()
@@ -429,6 +436,7 @@ def test_input_output_and_the_run_itself_may_be_in_an_object_store(curate: Proje
     assert not (curate.folder / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_workflow_runs_its_pipelines_and_goes_on_where_it_was(curate: Project) -> None:
     text = (
         f"workflow: {{{curate.module}.Twice: {{paths: 'in/*.txt', path: out/}}}}\nexecutor: {{local: {{workers: 0}}}}\n"
@@ -489,6 +497,7 @@ max_reject_fraction: 1
 """
 
 
+@pytest.mark.slow
 def test_a_list_of_steps_is_a_workflow(curate: Project) -> None:
     (curate.folder / "steps.yaml").write_text(STEPS.replace("MODULE", curate.module))
     assert curate("plan", "steps.yaml", "--set", "Where.value=20") == DONE
@@ -576,6 +585,7 @@ def test_curate_stages_explains_a_workflow(curate: Project) -> None:
 # Bad input
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "wanted"),
     [
@@ -615,6 +625,7 @@ def test_an_unreadable_input_is_one_clear_error(curate: Project) -> None:
     assert "Traceback" not in curate.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
@@ -765,6 +776,7 @@ def test_every_template_is_a_good_pipeline_file_where_its_stages_are_installed(
 # As a process
 
 
+@pytest.mark.slow
 def test_help_takes_less_than_half_a_second_of_a_core_and_loads_nothing_big() -> None:
     code = (
         "import sys, time; t = time.process_time()\nfrom curator_core.cli import run_command\n"

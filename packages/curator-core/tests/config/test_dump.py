@@ -84,6 +84,7 @@ def test_a_class_of_a_function_or_script_cannot_be_named_by_a_file() -> None:
         dump_pipeline(Pipeline([Inner()]))
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS,

@@ -250,6 +250,7 @@ def test_any_text_is_a_value_or_a_file_error(text: str) -> None:
     assert said.startswith("x.yaml")
 
 
+@pytest.mark.slow
 def test_a_small_file_that_grows_without_end_in_memory_is_not_expanded(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]

@@ -79,6 +79,7 @@ def install(folder: Path, package: str, *lines: str) -> None:
     (info / "entry_points.txt").write_text("\n".join(["[curator.stages]", *lines]))
 
 
+@pytest.mark.slow
 def test_single_values_of_the_right_type_need_no_pydantic() -> None:
     code = """
 import sys

@@ -24,7 +24,7 @@ class Server(ThreadingHTTPServer):
         self.answer = answer
         self.asked: list[str] = []
         super().__init__((host, port), _Handler)
-        self._thread = threading.Thread(target=self.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:

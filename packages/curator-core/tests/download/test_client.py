@@ -152,6 +152,7 @@ def silent(serve: Callable[..., Any]) -> Iterator[tuple[Any, threading.Event, th
     over.set()
 
 
+@pytest.mark.slow
 def test_an_answer_that_stops_coming_is_a_timeout(silent: Any) -> None:
     server, _, _ = silent
     outcome = fetch(server.url("a"), timeout_s=None, idle_timeout_s=0.2)

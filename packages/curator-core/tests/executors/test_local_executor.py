@@ -158,12 +158,14 @@ def test_without_workers_everything_is_in_this_process_where_a_breakpoint_works(
     assert set(column(run(0, AddPid()), "pid")) == {os.getpid()}
 
 
+@pytest.mark.slow
 def test_with_workers_everything_is_in_theirs(tmp_path: Path) -> None:
     pids = set(column(run(2, s.AddProcess(meet=str(tmp_path)), tasks=batches(40)), "pid"))
     assert os.getpid() not in pids
     assert len(pids) == 2
 
 
+@pytest.mark.slow
 def test_the_default_is_a_worker_for_each_core_and_no_more_than_there_are_sources() -> None:
     assert len(set(column(run(None, AddPid(), tasks=batches(1)), "pid"))) == 1
 
@@ -179,6 +181,7 @@ def test_an_unknown_option_names_the_nearest() -> None:
         LocalExecutor(config={"wokers": 2})
 
 
+@pytest.mark.slow
 def test_ids_rows_and_order_are_the_same_with_and_without_workers() -> None:
     stages = [s.SplitRows(), s.Choose(), s.SplitRows()]
     tasks = [DocumentBatch(data=pa.table({"id": range(n, n + 5), "text": ["x"] * 5})) for n in range(0, 60, 5)]
@@ -193,12 +196,14 @@ def test_ids_rows_and_order_are_the_same_with_and_without_workers() -> None:
 # Large, small, and what cannot travel
 
 
+@pytest.mark.slow
 def test_large_tasks_do_not_block_driver_and_workers_on_one_another() -> None:
     tasks: list[Task[Any]] = [DocumentBatch(data=pa.table({"id": np.arange(400_000) + n})) for n in range(8)]
     result = run(2, s.Same(), tasks=tasks)
     assert [task.data["id"][0].as_py() for task in result] == list(range(8))
 
 
+@pytest.mark.slow
 def test_many_small_tasks_share_a_message() -> None:
     result = run(2, s.Same(), tasks=batches(2000, 1))
     assert column(result, "id") == list(range(2000))
@@ -262,6 +267,7 @@ def count_up(task: OwnTask) -> OwnTask:
     return task.with_data(task.data + 1)
 
 
+@pytest.mark.slow
 def test_tasks_and_stages_of_a_module_that_workers_cannot_import_travel_with_their_code() -> None:
     result = run(2, count_up(), tasks=[OwnTask(data=n) for n in range(5)])
     assert [task.data for task in result] == [1, 2, 3, 4, 5]
@@ -271,6 +277,7 @@ def test_tasks_and_stages_of_a_module_that_workers_cannot_import_travel_with_the
 # Setup and teardown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_setup_is_once_a_worker_on_node_once_and_teardown_once_a_worker(workers: int, tmp_path: Path) -> None:
     run(workers, Traced(folder=str(tmp_path)), tasks=batches(30))
@@ -302,10 +309,12 @@ class MeetsInSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.with_data(task.data)
 
 
+@pytest.mark.slow
 def test_workers_wait_for_what_is_done_once_a_machine_and_not_for_the_setup_of_the_first(tmp_path: Path) -> None:
     assert len(run(2, MeetsInSetup(folder=str(tmp_path)), tasks=batches(8))) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("where", ["setup", "process"])
 def test_teardown_follows_a_failure(workers: int, where: str, tmp_path: Path) -> None:
@@ -326,6 +335,7 @@ class BrokenTeardown(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.with_data(task.data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_failing_teardown_is_reported_and_never_hides_what_came_first(workers: int) -> None:
     with pytest.raises(StageError, match="the first trouble"):
@@ -352,10 +362,10 @@ class SeesCards(ProcessingStage[DocumentBatch, DocumentBatch]):
         leave_trace(self.folder, "cards", f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {worker.gpu_ids}")
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        if self.dies and self._worker == "local-1":
+        if self.dies and self._worker == "local-gpu-1":
             leave_trace(self.folder, "death")
             os._exit(1)
-        if self.dies and self._worker == "local-0":
+        if self.dies and self._worker == "local-gpu-0":
             wait_for(lambda: len(traces(Path(self.folder), "death")) == 1, "no other worker has died")
         s.spin()
         return task.with_data(task.data)
@@ -366,18 +376,19 @@ class FourCards(LocalExecutor):
         return Machine(cpus=8, memory_gb=64, gpus=4, gpu_memory_gb=80, gpu_memories=(80.0,) * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("needs", "workers", "seen"),
     [
         (Resources(gpus=1), 3, ["0 (0,)", "1 (1,)", "2 (2,)"]),
         (Resources(gpus=2), 8, ["0,1 (0, 1)", "2,3 (2, 3)"]),
-        (Resources(gpus=0.5), 5, ["0 (0,)", "0 (0,)", "1 (1,)", "2 (2,)", "3 (3,)"]),
+        (Resources(gpus=0.5), 5, ["0 (0,)", "1 (1,)", "2 (2,)", "3 (3,)"]),
         (Resources(gpu_memory_gb=60), 2, ["0 (0,)", "1 (1,)"]),
         (Resources(), 2, ["None ()", "None ()"]),
     ],
     ids=["one", "several", "half", "memory", "none"],
 )
-def test_each_worker_sees_its_own_gpus(
+def test_each_gpu_has_one_process_that_sees_it_alone(
     tmp_path: Path, needs: Resources, workers: int, seen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -386,6 +397,7 @@ def test_each_worker_sees_its_own_gpus(
     assert sorted(traces(tmp_path, "cards")) == seen
 
 
+@pytest.mark.slow
 def test_what_takes_the_place_of_a_dead_worker_gets_its_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     stage = SeesCards(folder=str(tmp_path), dies=True).with_(resources=Resources(gpus=1))
@@ -396,6 +408,7 @@ def test_what_takes_the_place_of_a_dead_worker_gets_its_gpu(tmp_path: Path, monk
 # Who does what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", [0, 5, 19])
 @pytest.mark.parametrize("workers", [2, 3])
 def test_what_waits_behind_a_long_source_is_done_by_the_others(tmp_path: Path, workers: int, slow: int) -> None:
@@ -404,6 +417,7 @@ def test_what_waits_behind_a_long_source_is_done_by_the_others(tmp_path: Path, w
     assert column(run(workers, stage, tasks=batches(20, rows=1)), "id") == list(range(20))
 
 
+@pytest.mark.slow
 def test_two_sources_and_two_workers_are_a_source_for_each(tmp_path: Path) -> None:
     result = run(2, s.AddProcess(meet=str(tmp_path)), tasks=batches(2))
     assert len(set(column(result, "pid"))) == 2
@@ -412,6 +426,7 @@ def test_two_sources_and_two_workers_are_a_source_for_each(tmp_path: Path) -> No
 # Deaths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "exit", "segfault"])
 def test_a_worker_that_dies_costs_a_retry(how: str, tmp_path: Path) -> None:
     result = run(2, Die(how=how, folder=str(tmp_path)), run_dir=str(tmp_path / "run"))
@@ -420,6 +435,7 @@ def test_a_worker_that_dies_costs_a_retry(how: str, tmp_path: Path) -> None:
     assert result.summary.shares["done"] == "8"
 
 
+@pytest.mark.slow
 def test_three_deaths_stop_a_run_that_is_to_fail(tmp_path: Path) -> None:
     with pytest.raises(
         WorkerDied,
@@ -429,12 +445,14 @@ def test_three_deaths_stop_a_run_that_is_to_fail(tmp_path: Path) -> None:
     assert len(traces(tmp_path, "death")) == 3
 
 
+@pytest.mark.slow
 def test_three_deaths_set_the_source_aside_where_the_run_goes_on(tmp_path: Path) -> None:
     result = run(2, Die(times=9, folder=str(tmp_path)), on_error="quarantine")
     assert column(result, "id") == [n for n in range(24) if n not in (3, 4, 5)]
     assert (result.exit_code, result.summary.sources_failed, result.summary.shares["failed"]) == (3, 1, "1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_of_a_source_whose_parts_kill_workers_only_these_are_set_aside(tmp_path: Path, workers: int) -> None:
     """Each by the name of its stage and its own id, though a source is what travels: the other parts are not to blame."""
@@ -448,6 +466,7 @@ def test_of_a_source_whose_parts_kill_workers_only_these_are_set_aside(tmp_path:
     assert len(traces(tmp_path, "death")) == 3 * 2
 
 
+@pytest.mark.slow
 def test_of_tasks_that_share_a_call_the_one_that_kills_is_found(tmp_path: Path) -> None:
     stage = DieTogether(bad=4, times=99, folder=str(tmp_path)).with_(batch_size=3)
     result = run(2, s.SplitRows(), stage, tasks=batches(3), on_error="quarantine", run_dir=str(tmp_path / "run"))
@@ -456,6 +475,7 @@ def test_of_tasks_that_share_a_call_the_one_that_kills_is_found(tmp_path: Path) 
     assert len(traces(tmp_path, "death")) == 4, "once with the others, and then three times alone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("native", [False, True], ids=["python", "native"])
 def test_a_worker_that_takes_too_long_is_ended_and_its_task_named(tmp_path: Path, native: bool) -> None:
     stage = Hangs(native=native, bad=4).with_(task_timeout_s=2)
@@ -481,6 +501,7 @@ class Refuses(ProcessingStage[DocumentBatch, DocumentBatch]):
         raise ValueError("refused") from Odd(1, 2)
 
 
+@pytest.mark.slow
 def test_an_error_has_the_same_causes_from_a_worker_as_in_this_process() -> None:
     def causes(workers: int) -> list[tuple[str, str]]:
         with pytest.raises(StageError, match="ValueError: refused") as caught:
@@ -505,6 +526,7 @@ class DiesInSetup(ProcessingStage[DocumentBatch, DocumentBatch]):
         raise NotImplementedError
 
 
+@pytest.mark.slow
 def test_a_crash_in_set_up_is_not_tried_for_ever() -> None:
     with pytest.raises(WorkerDied, match=r"being set up \(exit code 9\).*workers=0 to see where"):
         run(2, DiesInSetup())
@@ -550,6 +572,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_ends_promptly_and_leaves_no_process_and_no_half_file(
@@ -574,6 +597,7 @@ def test_ctrl_c_ends_promptly_and_leaves_no_process_and_no_half_file(
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "slow.py"
@@ -616,6 +640,7 @@ NO_GUARD = """
 SAID = " ".join(f"task-0000{n}.0000{m}{'ab'[m]}?!Special" for n in range(3) for m in range(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", [False, True], ids=["script", "notebook"])
 def test_a_script_needs_no_main_guard_and_a_notebook_works(notebook: bool, tmp_path: Path) -> None:
     code = textwrap.dedent(NO_GUARD)
@@ -633,6 +658,7 @@ def test_a_script_needs_no_main_guard_and_a_notebook_works(notebook: bool, tmp_p
 # For those who drive segments themselves
 
 
+@pytest.mark.slow
 def test_sources_are_taken_as_workers_become_free() -> None:
     """Law 6: the driver runs ahead of the workers by little, however many sources there are."""
     taken = 0
@@ -660,6 +686,7 @@ class Slow(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.with_data(task.data)
 
 
+@pytest.mark.slow
 def test_files_written_by_workers_are_the_same_bytes_twice(tmp_path: Path) -> None:
     """Law 8, and law 1: neither the time nor the number of workers is in what is written."""
     contents = []
@@ -689,6 +716,7 @@ def held() -> Iterator[LocalExecutor]:
     executor.close()
 
 
+@pytest.mark.slow
 def test_workers_are_kept_for_the_next_segment_while_the_executor_is_open(tmp_path: Path) -> None:
     executor = LocalExecutor(workers=1)
     executor.open()
@@ -704,12 +732,14 @@ def test_workers_are_kept_for_the_next_segment_while_the_executor_is_open(tmp_pa
     assert not alive(worker)
 
 
+@pytest.mark.slow
 def test_the_segments_of_a_run_share_their_workers(tmp_path: Path) -> None:
     _over(tmp_path, LocalExecutor(workers=1), s.Together(), s.AddProcess(column="again", teardowns=str(tmp_path)))
     assert len(traces(tmp_path, "setup")) == 2
     assert len(set(traces(tmp_path, "setup"))) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_of_other_surroundings_is_not_used_again(
     held: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -721,6 +751,7 @@ def test_a_worker_of_other_surroundings_is_not_used_again(
     assert len(set(traces(tmp_path, "setup"))) == 3
 
 
+@pytest.mark.slow
 def test_a_worker_that_died_while_it_had_nothing_to_do_is_replaced(held: LocalExecutor, tmp_path: Path) -> None:
     _over(tmp_path, held)
     (worker,) = traces(tmp_path, "setup")
@@ -729,6 +760,7 @@ def test_a_worker_that_died_while_it_had_nothing_to_do_is_replaced(held: LocalEx
     assert len(set(traces(tmp_path, "setup"))) == 2
 
 
+@pytest.mark.slow
 def test_no_worker_of_a_segment_that_failed_is_kept(held: LocalExecutor, tmp_path: Path) -> None:
     with pytest.raises(StageError):
         _over(tmp_path, held, s.FailIn("process"))
@@ -738,6 +770,7 @@ def test_no_worker_of_a_segment_that_failed_is_kept(held: LocalExecutor, tmp_pat
     assert len(set(traces(tmp_path, "setup"))) == 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_holds_much_memory_does_no_other_segment(held: LocalExecutor, tmp_path: Path) -> None:
     _over(tmp_path, held, Hold(gigabytes=1.2))
     _over(tmp_path, held)

@@ -36,6 +36,7 @@ def Halves(task: DocumentBatch, stage) -> Iterator[DocumentBatch]:  # type: igno
             yield row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_function_records_what_it_drops(workers: int) -> None:
     result = Pipeline([LongTexts(chars=4)]).run(

@@ -12,7 +12,8 @@ from curator_core.executors.local import LocalExecutor
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileRecord
 from curator_core.pipeline import Pipeline
-from curator_core.running.report import report_page
+from curator_core.running.numbers import make_numbers
+from curator_core.running.page.html import report_page
 from curator_core.testing.stages import ListFiles, ReadRows
 
 
@@ -38,4 +39,4 @@ def test_a_conclusion_is_in_the_summary_the_record_and_the_report(tmp_path: Path
     assert summary_text(result.summary.as_dict()).endswith("\n\na <b> & 3 rows")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["summary"]["notes"] == ["a <b> & 3 rows"]
-    assert "a &lt;b&gt; &amp; 3 rows" in report_page(record, {}, [])
+    assert "a &lt;b&gt; &amp; 3 rows" in report_page(make_numbers(record, {}, []))

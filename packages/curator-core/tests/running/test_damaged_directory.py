@@ -84,6 +84,7 @@ def test_every_command_names_the_damaged_file_and_what_can_be_saved(
     assert run_command(["rejects", str(run_dir)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["ledger", "sources", "rejects", "results"])
 def test_a_flipped_bit_is_found_wherever_it_is(run_dir: Path, folder: str, tmp_path: Path) -> None:
     def read() -> object:
@@ -220,6 +221,7 @@ def changed(record: object, path: tuple[str | int, ...], value: object) -> str:
     return json.dumps(twin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run.json", "command.json"])
 def test_a_record_without_a_fingerprint_is_held_to_what_its_readers_need(
     run_dir: Path, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]

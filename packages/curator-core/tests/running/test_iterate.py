@@ -53,6 +53,7 @@ def numbers(tasks: Iterator[object]) -> list[int]:
     return sorted(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_iterating_gives_what_a_run_gives_with_the_same_accounts(pipeline: Pipeline, workers: int) -> None:
     ran = pipeline.run(LocalExecutor(workers=workers))
@@ -97,6 +98,7 @@ def test_an_error_comes_where_the_task_would_have(pipeline: Pipeline) -> None:
         list(broken.iterate(LocalExecutor(workers=0)))
 
 
+@pytest.mark.slow
 def test_executors_are_named(pipeline: Pipeline) -> None:
     assert len(numbers(pipeline.iterate("local"))) == 19
     assert pipeline.run("local").summary.executor == "LocalExecutor"

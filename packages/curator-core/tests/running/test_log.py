@@ -66,6 +66,7 @@ def inputs(folder: Path) -> str:
     return str(folder / "in")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_a_stage_prints_and_logs_is_kept(tmp_path: Path, workers: int, capfd: pytest.CaptureFixture[str]) -> None:
     stages = [FilePartitioning(paths=inputs(tmp_path)), Read(), Talk()]

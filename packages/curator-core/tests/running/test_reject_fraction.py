@@ -39,6 +39,7 @@ def run(folder: Path, files: Mapping[str, str], run_dir: bool, workers: int = 0,
     return pipeline.run(LocalExecutor(workers=workers), run_dir=place, **options).summary  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("run_dir", [False, True])
 def test_a_source_above_the_limit_makes_the_exit_code_3_and_is_named(

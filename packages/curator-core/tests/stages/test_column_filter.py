@@ -107,6 +107,7 @@ def test_parameters_are_checked(params: dict[str, Any], message: str) -> None:
         LengthFilter(**params)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.text(max_size=6)), max_size=30), st.sampled_from(["filter", "invert"]))
 def test_rows_in_are_rows_kept_and_rows_dropped(texts: list[str | None], mode: Any) -> None:

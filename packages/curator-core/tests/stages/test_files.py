@@ -1,4 +1,4 @@
-"""Every file is a source once, under an id of its own, whatever stands beside it."""
+"""Every file is a source once, under an id of its own, whatever is beside it."""
 
 from __future__ import annotations
 
@@ -157,6 +157,7 @@ def test_the_limit_takes_the_first_files(tmp_path: Path) -> None:
     assert names(partition(paths=str(tmp_path), limit=2), tmp_path) == [["f1"], ["f2"]]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 50), min_size=1, max_size=12),

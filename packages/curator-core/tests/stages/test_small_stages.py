@@ -234,6 +234,7 @@ def test_where_can_annotate_and_invert() -> None:
     assert run(Where(column="n", value=1, mode="invert"), rows) == {"n": [2]}
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(-3, 3) | st.none()), st.integers(-3, 3))
 def test_where_and_its_opposite_share_out_all_rows_that_are_not_null(values: list[int | None], value: int) -> None:
     rows = batch(n=pa.array(values, pa.int64()))

@@ -19,7 +19,7 @@ def part(folder: Path, name: str, text: str) -> FileRecord:
 
 
 def packed(folder: Path, parts: Sequence[FileRecord]) -> str:
-    """All parts that have rows in one file more; what stands then, end to end."""
+    """All parts that have rows in one file more; the files that remain, end to end."""
 
     def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
         text = "".join(Path(record.path).read_text() for record in fresh)

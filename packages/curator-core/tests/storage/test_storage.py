@@ -31,7 +31,7 @@ from curator_core.storage import write_atomic, write_bytes_atomic
 from curator_core.storage.write import _temporary_name
 
 
-@pytest.fixture(params=["local", "file_url", "memory", "s3"])
+@pytest.fixture(params=["local", "file_url", "memory", pytest.param("s3", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new folder on each kind of store."""
     match request.param:
@@ -55,6 +55,7 @@ def fail_while_writing(path: str, data: bytes) -> None:
         raise ZeroDivisionError
 
 
+@pytest.mark.slow
 def test_what_is_written_is_read_and_recorded(folder: str) -> None:
     path = storage.join(folder, "deep", "er", "part.bin")
     with write_atomic(path) as out:
@@ -76,6 +77,7 @@ def test_a_file_is_replaced_whole(folder: str) -> None:
     assert storage.fingerprint(path) != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [10, 26 << 20], ids=["small", "of several parts"])
 def test_nothing_appears_when_the_writer_raises(folder: str, size: int) -> None:
     write_bytes_atomic(storage.join(folder, "kept"), b"1")
@@ -86,6 +88,7 @@ def test_nothing_appears_when_the_writer_raises(folder: str, size: int) -> None:
     assert not storage.exists(path)
 
 
+@pytest.mark.slow
 def test_a_discarded_upload_leaves_no_parts_that_cost_money(s3_bucket: str) -> None:
     import s3fs
 
@@ -214,6 +217,7 @@ def test_a_file_takes_the_mode_that_the_user_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.slow
 def test_many_writers_may_be_the_first_in_a_new_folder(tmp_path: Path) -> None:
     writers, rounds = 8, 200
     gate = threading.Barrier(writers)
@@ -330,12 +334,13 @@ def test_a_folder_can_be_made_and_seen(tmp_path: Path) -> None:
     assert not storage.is_folder(tmp_path / "z")
 
 
+@pytest.mark.slow
 def test_files_of_a_web_server_can_be_read(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
     (tmp_path / "a.txt").write_bytes(b"from the web")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/a.txt"
         found = list(FilePartitioning(paths=url).process(EmptyTask()))
         assert [task.data for task in found] == [[url]]
@@ -473,6 +478,7 @@ def test_a_folder_without_permission_is_one_clear_error(tmp_path: Path) -> None:
         write_bytes_atomic(tmp_path / "x", b"1")
 
 
+@pytest.mark.slow
 def test_local_files_do_without_fsspec(tmp_path: Path) -> None:
     code = f"""
 import sys
@@ -483,3 +489,10 @@ assert [f.size for f in storage.match_files({str(tmp_path / "*")!r})] == [1]
 assert not {{"fsspec", "pandas"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_entry_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")  # links that lead nowhere but to one another
+    with pytest.raises(CuratorError, match="cannot look at"):
+        list(storage.scan(tmp_path))

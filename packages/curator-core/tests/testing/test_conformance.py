@@ -19,6 +19,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("subject", "check"), CASES, ids=str)
 def test_the_executor_conforms(subject: Subject, check: Check, tmp_path: Path) -> None:

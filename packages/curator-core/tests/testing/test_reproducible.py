@@ -49,11 +49,13 @@ class Hasty(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.append_column("m", array(values))
 
 
+@pytest.mark.slow
 def test_a_stage_that_depends_on_nothing_passes(tmp_path: Path) -> None:
     cases = [Case("square", [Square(mode="annotate")], TASK), Case("kept", [Square(), Square(mode="annotate")], TASK)]
     assert differences(cases, tmp_path, {"plain": {}, **PROCESSORS}) == []
 
 
+@pytest.mark.slow
 def test_a_stage_that_depends_on_threads_or_on_its_batch_is_reported_with_column_and_size(tmp_path: Path) -> None:
     cases = [Case(on, [Hasty(on)], TASK) for on in ("batch", "threads")]
     tables = run_cases(cases, tmp_path, THREADS)
@@ -72,6 +74,7 @@ def test_a_stage_that_depends_on_threads_or_on_its_batch_is_reported_with_column
     assert largest_difference(one, one) == 0
 
 
+@pytest.mark.slow
 def test_no_rows_and_a_failing_stage_are_no_success(tmp_path: Path) -> None:
     nothing = Case("nothing", [Square()], TASK.filter(pa.array([False] * 20)), batches=(None,))
     assert differences([nothing], tmp_path / "a", {"plain": {}}) == [

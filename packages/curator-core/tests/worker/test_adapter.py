@@ -346,6 +346,7 @@ def test_law_6_children_stream_and_one_is_alive_at_a_time() -> None:
     assert result.summary.stages[0].rows_out == 50_000
 
 
+@pytest.mark.slow
 def test_law_6_memory_stays_bounded_however_much_passes() -> None:
     before = pa.total_allocated_bytes()
     most = 0
@@ -597,6 +598,7 @@ def test_sys_exit_in_a_stage_follows_the_policy_like_any_error() -> None:
     assert result.summary.rows_quarantined == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thread", [False, True], ids=["main thread", "other thread"])
 def test_a_task_over_its_time_is_set_aside_whole_and_named(thread: bool) -> None:
     """Interrupted in the main thread; judged when it comes back in another, which nothing can interrupt."""
@@ -630,6 +632,7 @@ def test_a_task_over_its_time_is_set_aside_whole_and_named(thread: bool) -> None
     assert signal.getsignal(signal.SIGALRM) == handler, "what the caller had there is put back"
 
 
+@pytest.mark.slow
 def test_a_time_limit_counts_what_a_fan_out_works_and_not_what_comes_after_it() -> None:
     def rows_one_by_one(_: Any, task: DocumentBatch) -> Iterator[DocumentBatch]:
         for number in range(task.num_rows):

@@ -37,9 +37,11 @@ _HOME = {
     "Picture": "decode.picture",
     "PixelHash": "decode.pixel_hash",
     "ResolutionFilter": "measures.header",
+    "Thumbnail": "thumbnail",
     "UniformFilter": "measures.pixels",
     "UrlListRead": "download.urls",
     "decode_batch": "decode.pictures",
+    "jpeg_thumbnail": "thumbnail",
     "probe": "decode.probe",
 }
 

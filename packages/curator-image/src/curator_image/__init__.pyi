@@ -32,6 +32,8 @@ from curator_image.measures.pixels import UniformFilter as UniformFilter
 from curator_image.nsfw import NSFWFilter as NSFWFilter
 from curator_image.reader import ImageReader as ImageReader
 from curator_image.reading.read import ImageRead as ImageRead
+from curator_image.thumbnail import Thumbnail as Thumbnail
+from curator_image.thumbnail import jpeg_thumbnail as jpeg_thumbnail
 from curator_image.writer import ImageWriter as ImageWriter
 
 __all__ = [
@@ -64,9 +66,11 @@ __all__ = [
     "Picture",
     "PixelHash",
     "ResolutionFilter",
+    "Thumbnail",
     "UniformFilter",
     "UrlListRead",
     "decode_batch",
+    "jpeg_thumbnail",
     "probe",
 ]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.model.task import DocumentBatch
 
-# What a reader makes of every image; sidecar members of the sample (caption, json) and later scores stand beside these.
+# What a reader makes of every image; sidecar members of the sample (caption, json) and later scores are beside these.
 KEY = "key"
 SHARD = "shard"
 EXT = "ext"

@@ -22,7 +22,7 @@ class ImageDuplicateRemoval(CompositeStage[ImageBatch, ImageBatch]):
     """Drops the images that a deduplication removes, or that a list names.
 
     ``decisions_path`` is the folder of a table of decisions, such as ``decisions/`` in the run directory of `ExactDedup`.
-    It knows an image by its batch and its place there, so this stage stands directly behind the reader that the decisions
+    It knows an image by its batch and its place there, so this stage comes directly after the reader that the decisions
     were made with. ``ids_path`` is a list of ids instead, from anywhere: a text file of one id a line, JSON lines or
     Parquet with a column ``ids_column``; ``id_column`` is the column here. With ``keep=True`` these images stay and all
     others go.

@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 
 # Whole numbers of a float64 are exact up to here.
 _EXACT_BITS = 53
+# Rows that are multiplied at once: what is computed of them stays in the cache.
+_ROWS = 64
 # ln 2 in two parts: the first has so few digits that a multiple of it by an exponent is exact.
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _LOG2_E = 1.4426950408889634
@@ -72,21 +74,32 @@ class Matrix:
 
     def times(self, rows: NDArray[Any]) -> Floats:
         """The product of each row with each row of weights; NaN for a row with infinities or NaN."""
-        wide = np.asarray(rows, np.float64)
-        finite = np.isfinite(wide).all(axis=1)
+        found = np.empty((len(rows), len(self.whole)))
+        for begin in range(0, len(rows), _ROWS):
+            self._times(np.asarray(rows[begin : begin + _ROWS], np.float64), found[begin : begin + _ROWS])
+        return found
+
+    def _times(self, rows: Floats, found: Floats) -> None:
+        # The largest is not finite where one of the row is not.
+        finite = np.isfinite(_largest(rows))
         if not finite.all():
-            wide = np.where(finite[:, None], wide, 0.0)
-        whole, scales = _whole_rows(wide, self.bits)
-        found: Floats = whole @ self.whole.T
+            rows = np.where(finite[:, None], rows, 0.0)
+        whole, scales = _whole_rows(rows, self.bits)
+        np.matmul(whole, self.whole.T, out=found)
         found *= scales[:, None]
         found *= self.scales
         found[~finite] = np.nan
-        return found
+
+
+def _largest(rows: Floats) -> Floats:
+    """The largest amount in each row; NaN where one is."""
+    largest: Floats = np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0))
+    return largest
 
 
 def _whole_rows(rows: Floats, bits: int) -> tuple[Floats, Floats]:
     """Rows as whole numbers of at most ``bits`` bits, and the power of two that each is to be multiplied with."""
-    exponents = np.frexp(np.abs(rows).max(axis=1, initial=0.0))[1] - bits
+    exponents = np.frexp(_largest(rows))[1] - bits
     # Powers of two that a float64 has, as has every one that float32 and products of a few of them lead to.
     exponents = np.maximum(exponents, -900)
     whole = rows * np.ldexp(1.0, -exponents)[:, None]

@@ -10,10 +10,8 @@ from curator_core import storage
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import RayStageSpecKeys
 from curator_core.model.resources import Resources
-from curator_core.model.stage import CompositeStage, ProcessingStage
-from curator_core.model.task import EmptyTask
-from curator_core.stages.files import checked_paths
-from curator_core.stages.partitioned_reader import made_from
+from curator_core.model.stage import ProcessingStage
+from curator_core.stages.partitioned_reader import PartitionedReader, made_from
 from curator_image.batch import ImageBatch
 from curator_image.decode.pixel_hash import PixelHash
 from curator_image.decode.stage import DecodeOptions, ImageDecode
@@ -23,7 +21,7 @@ from curator_image.reading.sources import PICTURES, TARS, ImageSources
 
 
 @dataclass
-class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBatch]):
+class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
     """Reads images and everything that belongs to them, one row each.
 
     ``paths``: WebDataset tars (plain or gzipped), image files and folders of them, Parquet with a column of encoded
@@ -41,7 +39,7 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
 
     ``pixels`` and ``thumb`` are added, by `ImageDecode`, if a later stage reads them. Images are decoded and resized
     in one go: see there for ``size``, ``mode``, ``resample``, ``thumb_size``, ``decoder`` and ``detail``. With
-    ``decode=False`` put an `ImageDecode` where you like, for example behind filters that need only the header.
+    ``decode=False`` put an `ImageDecode` where you like, for example after filters that need only the header.
 
     ``pixel_hash=True`` adds a column of that name, by `PixelHash`, which is equal for images of the same pixels:
     deduplication can compare it.
@@ -54,22 +52,20 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
     paths: str | Sequence[str]
     decode: bool = field(default=True, kw_only=True)
     pixel_hash: bool = field(default=False, kw_only=True)
-    files_per_partition: int = field(default=1, kw_only=True)
-    bytes_per_partition: int | str | None = field(default=None, kw_only=True)
     recursive: bool = field(default=True, kw_only=True)
-    limit: int | None = field(default=None, kw_only=True)
     dataset_name: str = field(default="", kw_only=True)
 
+    partitioning = ImageSources
+    read = ImageRead
     # Files that are images by their names; Parquet may hold anything.
     suffixes: ClassVar[Sequence[str]] = (*TARS, *PICTURES)
 
     def __post_init__(self) -> None:
-        checked_paths("ImageReader.paths", self.paths)
         for name in ("decode", "pixel_hash"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"ImageReader.{name} must be true or false, not {getattr(self, name)!r}")
         self._check_read_options()
-        self.decompose()
+        super().__post_init__()
 
     def ray_stage_spec(self) -> dict[str, Any]:
         return {RayStageSpecKeys.IS_FANOUT_STAGE: True, **super().ray_stage_spec()}
@@ -79,9 +75,7 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
 
     def decompose(self) -> list[ProcessingStage[Any, Any]]:
         given = self.params()
-        sources = made_from(given, ImageSources)
-        roots = [_root(entry) for entry in ([self.paths] if isinstance(self.paths, str) else self.paths)]
-        reading: list[ProcessingStage[Any, Any]] = [made_from({**given, "roots": roots}, ImageRead)]
+        sources, *reading = super().decompose()
         if self.pixel_hash:
             # DALI decodes to given sizes only.
             given_here = {**given, "decoder": "auto" if self.decoder == "dali" else self.decoder}
@@ -93,6 +87,11 @@ class ImageReader(ReadOptions, DecodeOptions, CompositeStage[EmptyTask, ImageBat
             reading = [stage.with_(resources=Resources()) for stage in reading]
             decode = decode.with_(resources=self.resources)
         return [sources, *reading, decode]
+
+    def handed_on(self) -> dict[str, Any]:
+        roots = [_root(entry) for entry in ([self.paths] if isinstance(self.paths, str) else self.paths)]
+        # No extensions: of a folder it takes what is beside a picture too, which its sources decide.
+        return {**super().handed_on(), "extensions": None, "roots": roots}
 
 
 def _root(entry: str) -> str:

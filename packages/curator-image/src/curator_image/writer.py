@@ -142,7 +142,9 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
     # The finishing pass -----------------------------------------------------------------------------------------
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord]:
-        """Pack the small tars of all tasks into full ones, in the order of ``outputs``; returns what stands then."""
+        """Pack the small tars of all tasks into full ones, in the order of ``outputs``; returns the files that
+        remain.
+        """
 
         def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
             return self._pack([tar.path for tar in fresh], first=sum(r.path.endswith(".tar") for r in standing))
@@ -457,7 +459,7 @@ def _index(
 
 
 def _facts(written: Sequence[_Sample]) -> dict[str, pa.Array]:
-    """The columns that say what stands in the tar: the members, and format and size of images that were made anew."""
+    """The columns that say what is in the tar: the members, and format and size of images that were made anew."""
     members = array([[ext for ext, _ in sample.members] for sample in written], pa.list_(pa.string()))
     headers = [sample.header for sample in written if sample.header is not None]
     if len(headers) < len(written):

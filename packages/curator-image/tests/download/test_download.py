@@ -231,6 +231,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
         list(UrlListRead().process(FileGroupTask(data=[str(path)])))
 
 
+@pytest.mark.slow
 def test_a_whole_download_runs_resumes_and_sums_up(server: Any, quick: dict[str, Any], tmp_path: Path) -> None:
     rows = [{"url": server.url(MIXED[i % 8] + (f"?{i}" if MIXED[i % 8].startswith("ok") else ""))} for i in range(24)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "list.parquet")

@@ -29,6 +29,7 @@ def fetch(urls: list[str], memory_bytes: int = 512 << 20, **rules: Any) -> list[
         client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "reason", "requests"),
     [
@@ -65,6 +66,7 @@ def test_trouble_has_a_word_and_passing_trouble_a_second_try(
     assert server.seen[f"/{path}"] == requests
 
 
+@pytest.mark.slow
 def test_good_images_come_whole_and_in_order_among_all_the_bad_ones(server: Any, quick: dict[str, Any]) -> None:
     paths = [f"ok{i}" if i % 3 else ["hang", "missing", "reset", "html", "drip"][i // 3 % 5] for i in range(45)]
     outcomes = fetch([server.url(path) for path in paths], **{**quick, "timeout_s": 3.0}, per_host=16)
@@ -136,6 +138,7 @@ def test_a_redirect_to_a_name_is_judged_when_the_name_is_resolved(server: Any, q
     assert outcome.reason == "private address"
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_and_no_download_waits_forever(server: Any, quick: dict[str, Any]) -> None:
     urls = [server.url("drip" if i == 0 else f"ok{i}") for i in range(60)]
     outcomes = fetch(urls, memory_bytes=2000, **{**quick, "timeout_s": 3.0}, per_host=16)

@@ -41,6 +41,7 @@ def embed(batch: ImageBatch, **parameters: Any) -> np.ndarray[Any, Any]:
     return np.asarray(embedding_matrix(table, "embedding")[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
 def test_pixels_of_the_models_size_give_the_references_vectors(
     name: str, request: pytest.FixtureRequest, image_batch: MakeBatch, pictures: Any
@@ -49,6 +50,7 @@ def test_pixels_of_the_models_size_give_the_references_vectors(
     np.testing.assert_allclose(embed(image_batch(images), model=str(folder)), reference(folder, images), atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(48, 64), (64, 48), (33, 200), (32, 50), (20, 24)])
 @pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
 def test_pixels_of_another_size_are_resized_and_cropped_as_the_reference_does(
@@ -92,6 +94,7 @@ def test_an_empty_batch_and_one_in_several_chunks_are_batches_too(clip: Path, im
     np.testing.assert_array_equal(embed(split, model=str(clip)), embed(batch, model=str(clip)))
 
 
+@pytest.mark.slow
 def test_how_many_threads_torch_has_outside_does_not_change_a_bit(clip: Path, image_batch: MakeBatch) -> None:
     import torch
 

@@ -64,6 +64,7 @@ def torch_scores(path: Path, vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, A
     )
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_scores_are_those_of_the_published_networks(heads: tuple[Path, Path]) -> None:
     vectors = unit_vectors(40)
@@ -74,6 +75,7 @@ def test_scores_are_those_of_the_published_networks(heads: tuple[Path, Path]) ->
         assert scores.std() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_the_aesthetic_filter_keeps_what_is_above_and_the_nsfw_filter_what_is_below(heads: tuple[Path, Path]) -> None:
     batch = batch_of(unit_vectors(60))
@@ -174,6 +176,7 @@ def test_wrong_thresholds_are_refused() -> None:
 CAPTIONS = ["a dog", "", None, "  ", "a cat in a hat on a mat, seen from far away", "a dog"]
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_caption_scores_are_cosines_of_the_reference_model(clip: Path, image_batch: MakeBatch, pictures: Any) -> None:
     import torch

@@ -52,6 +52,7 @@ def embedded(images: Path, reader: dict[str, Any], *stages: Any) -> tuple[Any, n
     return result, np.asarray(embedding_matrix(table, "embedding")[0])
 
 
+@pytest.mark.slow
 @pytest.mark.models
 @pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
 def test_vectors_are_those_of_the_models_own_processor(name: str, request: pytest.FixtureRequest, images: Path) -> None:
@@ -61,6 +62,7 @@ def test_vectors_are_those_of_the_models_own_processor(name: str, request: pytes
     assert result.summary.warnings == []
 
 
+@pytest.mark.slow
 @pytest.mark.models
 @pytest.mark.parametrize(
     ("name", "reader", "words"),
@@ -89,6 +91,7 @@ def test_pixels_that_the_user_chose_are_made_with_a_warning(
     assert (ours * reference(folder, images)).sum(axis=1).min() < 0.9999
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_models_that_need_other_pixels_are_refused_together_and_work_with_a_decode_each(
     clip: Path, siglip: Path, images: Path

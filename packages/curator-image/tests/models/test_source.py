@@ -73,6 +73,7 @@ def test_a_file_name_is_looked_up_in_a_local_folder(tmp_path: Path) -> None:
     assert locate_file(HubFile(str(tmp_path), "model.safetensors")) == tmp_path / "model.safetensors"
 
 
+@pytest.mark.slow
 def test_an_address_is_kept_in_the_cache_and_not_fetched_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("CURATOR_MODEL_CACHE", str(tmp_path))

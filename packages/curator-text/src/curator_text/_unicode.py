@@ -1,6 +1,6 @@
 """Classes of Unicode characters: which code points are letters, white space, punctuation, ends of sentences.
 
-They are written down, not asked of the interpreter, so that a run gives the same result on every version of Python.
+They are written out, not taken from the interpreter, so that a run gives the same result on every version of Python.
 Letters are those of Unicode 17. Ranges are hexadecimal and inclusive.
 """
 

@@ -83,7 +83,7 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
         if self.keep is None:
             return task.append_column(self.split_column, array([names[at] for at in places], pa.string()))
         kept = places == names.index(self.keep)
-        self.record_dropped("in another part", int(len(kept) - kept.sum()))
+        self.record_dropped("in another part", int(len(kept) - kept.sum()), which=np.flatnonzero(~kept))
         return task.filter(array(kept))
 
 
@@ -128,8 +128,8 @@ class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
         times = np.floor(weights).astype(np.int64) + (numbers < weights % 1)
         gone = times == 0
         for name in dict.fromkeys(name for name, none in zip(names, gone, strict=True) if none):
-            count = sum(1 for other, none in zip(names, gone, strict=True) if none and other == name)
-            self.record_dropped(f"weight of {name}", count)
+            rows = [at for at, (other, none) in enumerate(zip(names, gone, strict=True)) if none and other == name]
+            self.record_dropped(f"weight of {name}", len(rows), which=rows)
         self.record_metric("copies", int(np.maximum(times - 1, 0).sum()))
         return task.with_data(table.take(array(np.repeat(np.arange(len(names)), times))))
 

@@ -75,7 +75,9 @@ def value_text(value: Any) -> str:
 
 
 def _inner_value(value: Any) -> Any:
-    """What `orjson` does not take by itself; it occurs only inside lists and objects, since such columns are cast before."""
+    """What `orjson` cannot convert by itself; it occurs only inside lists and objects, since such columns are cast
+    before.
+    """
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value))
     if isinstance(value, datetime):  # a subclass: pandas has one, for nanoseconds

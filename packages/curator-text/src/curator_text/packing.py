@@ -38,10 +38,10 @@ def pack(
     write: Callable[[Sequence[str], storage.AtomicFile], None],
     prepare: Callable[[Sequence[FileRecord], Sequence[FileRecord]], list[FileRecord]] | None = None,
 ) -> list[FileRecord]:
-    """Make files of at most ``limit`` bytes of ``outputs``, folder by folder; returns what stands then.
+    """Make files of at most ``limit`` bytes of ``outputs``, folder by folder; returns the files that remain.
 
     ``prepare`` is given the parts and the files that stand before ``write`` makes a file of some parts, and returns the
-    records of what stands then; ``settings`` are what else decides how the files come out. A part is never divided: one that is larger than the limit is a file by itself.
+    records of the files that remain; ``settings`` are what else decides how the files come out. A part is never divided: one that is larger than the limit is a file by itself.
     """
 
     def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:

@@ -70,6 +70,7 @@ def marked(path: Path, *texts: str | None, **options: Any) -> list[dict[str, Any
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "item", "share"),
     [
@@ -98,6 +99,7 @@ def test_an_item_is_found_with_other_case_and_punctuation_and_stands_where_it_is
     assert naive.folded(text[start:end]).endswith(there[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -164,6 +166,7 @@ def test_a_cut_at_an_end_leaves_no_replacement_and_many_cuts_drop_the_document(t
     assert Decontaminate(**options, max_cuts=None).process(batch(f"{PLANET}{FILLER}" * 3)).num_rows == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     words=st.lists(st.sampled_from(["red", "Zürich", "fi\ufb01", "中", "国", "e\u0301", "a", "กำ"]), max_size=25),
@@ -186,7 +189,7 @@ def test_what_a_cut_leaves_is_the_rest_of_the_words_in_their_order(words, gaps, 
         assert len(rest) < len(spelt)
         pieces = (left or "").split(" | ")
         at = 0
-        for piece in pieces:  # each stands in the text, behind the one before
+        for piece in pieces:  # each is in the text, behind the one before
             at = text.index(piece, at) + len(piece)
         # Nothing is left that is closer than the margin to an overlap.
         removed = len(text) - sum(map(len, pieces)) if left is not None else len(text)
@@ -358,7 +361,7 @@ def test_a_report_has_the_largest_shares_and_refuses_parts_about_other_test_sets
     assert [round(example["share"] * 40) for example in about["examples"]] == [*range(27, 17, -1)]
     assert (about["documents"], about["found"], about["examples"][0]["batch"]) == (14, 1, "s-1.00007")
     tests.write_text(json.dumps(ITEMS[0]))
-    with pytest.raises(UsageError, match="is about other test sets than those that are there now"):
+    with pytest.raises(UsageError, match="describes other test sets than those that are there now"):
         Decontaminate(test_sets=school(tests), report_path=str(tmp_path / "report")).finish(parts)
 
 
@@ -375,6 +378,7 @@ def data(folder: Path, files: int = 3) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["drop", "cut", "annotate"])
 def test_a_pipeline_file_gives_the_same_files_and_report_with_one_worker_and_with_two(
     tests: Path, tmp_path: Path, mode: str
@@ -447,6 +451,7 @@ def workflow_file(tmp_path: Path, **more: Any) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_the_workflow_counts_first_and_gives_the_same_files_whatever_the_workers(tests: Path, tmp_path: Path) -> None:
     data(tmp_path / "in")
     start = " ".join(CLIPS.split()[:16])
@@ -477,6 +482,7 @@ def test_the_workflow_counts_first_and_gives_the_same_files_whatever_the_workers
     assert workflow.run(HERE, run_dir=str(tmp_path / "run"), fresh=True).summary.rows_dropped == 0
 
 
+@pytest.mark.slow
 def test_a_workflow_that_is_resumed_does_what_is_left(
     tests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

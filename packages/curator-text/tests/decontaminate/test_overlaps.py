@@ -40,7 +40,7 @@ def index_of(items: list[list[str]], words: int, min_words: int) -> TestIndex:
 
 
 def ngrams(text: str, words: int, min_words: int) -> list[tuple[int, int]]:
-    """First word and word behind the last of the n-grams of a text, by loops."""
+    """First word and word after the last of the n-grams of a text, by loops."""
     spelt = naive.words(text)
     weights = [3 if alone else 5 for _, alone in spelt]
     found = []
@@ -96,6 +96,7 @@ def with_others_of_a_character(overlap: Overlap, words: set[int]) -> set[int]:
     return {i for i in range(len(places)) if inside.issuperset(range(places.starts[i], places.ends[i]))}
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     documents=st.lists(st.one_of(TEXTS, st.lists(TEXTS, max_size=3).map("".join), st.none()), max_size=5),

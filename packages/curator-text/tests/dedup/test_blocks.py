@@ -16,6 +16,7 @@ WORDS = ["a", "b", "c", "d", "e", "f", "g"]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.booleans(), TEXTS), max_size=25),

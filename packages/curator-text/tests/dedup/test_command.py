@@ -19,6 +19,7 @@ def write(folder: Path, texts: dict[str, str], name: str = "a.jsonl") -> str:
 TEXT = " ".join(f"word{number}" for number in range(60))
 
 
+@pytest.mark.slow
 def test_a_folder_is_deduplicated_and_a_removal_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edited = TEXT.replace("word7 ", "changed ")
     data = write(tmp_path / "in" / "web", {"one": TEXT + " the end", "two": edited, "three": edited, "four": "else"})
@@ -58,6 +59,7 @@ def test_what_was_not_removed_cannot_be_shown(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_collection_that_loses_nearly_everything_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "in" / "good", {str(number): f"{TEXT} {number} {'x' * number}" for number in range(40)})
     write(tmp_path / "in" / "bad", {f"b{number}": "the same" for number in range(40)})

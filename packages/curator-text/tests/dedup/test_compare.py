@@ -74,6 +74,7 @@ RULES = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(texts=families(), rule=RULES, data=st.data())
 def test_decisions_are_those_of_the_rule(texts: list[str], rule: Rule, data: st.DataObject) -> None:
@@ -83,6 +84,7 @@ def test_decisions_are_those_of_the_rule(texts: list[str], rule: Rule, data: st.
     check(texts, [7] * len(texts), list(range(len(texts))), rule)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(texts=families(), rule=RULES, data=st.data(), large=st.booleans(), among_new=st.booleans())
 def test_old_documents_come_first_and_stay(
@@ -99,6 +101,7 @@ def test_old_documents_come_first_and_stay(
         check(texts, [number % 2 for number in range(len(texts))], order, rule, old, among_new)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(texts=families(), rule=RULES, most=st.integers(1, 4))
 def test_decisions_of_a_large_group_are_those_of_the_rule(texts: list[str], rule: Rule, most: int) -> None:
@@ -129,6 +132,7 @@ def test_pages_of_one_template_are_compared_with_almost_nothing() -> None:
     assert made.compared.sum() < 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nothing_new", "containment", "jaccard"])
 def test_a_large_group_is_decided_as_in_rounds(kind: str) -> None:
     chance = random.Random(6)
@@ -150,6 +154,7 @@ def test_a_large_group_is_decided_as_in_rounds(kind: str) -> None:
     assert one.compared.sum() < other.compared.sum() / 10
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(texts=families(), data=st.data())
 def test_decisions_do_not_depend_on_what_is_decided_beside(texts: list[str], data: st.DataObject) -> None:

@@ -1,4 +1,4 @@
-"""Documents of earlier runs in an index: they stay, and new ones go for them as they would for a document beside them."""
+"""Documents of earlier runs in an index: they stay, and new ones are removed for them as for any other document."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_two_halves_one_after_the_other_are_as_one_run_that_prefers_the_first(
@@ -122,6 +123,7 @@ def test_two_halves_one_after_the_other_are_as_one_run_that_prefers_the_first(
         assert [gone[name][figure] for figure in figures] == [whole[name][figure] for figure in figures]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
 def test_against_the_index_alone_duplicates_among_the_new_ones_stay(tmp_path: Path, make: type) -> None:
     text, other = " ".join(WORDS[:50]), " ".join(WORDS[100:150])
@@ -147,6 +149,7 @@ def test_against_the_index_alone_duplicates_among_the_new_ones_stay(tmp_path: Pa
     assert removed(tmp_path / "again" / "run")["c"]["witness_id"] == "a0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
 def test_the_same_bytes_of_index_and_output_with_any_number_of_workers(tmp_path: Path, make: type) -> None:
     old, new = documents(4, 25)
@@ -185,6 +188,7 @@ fuzzy.FuzzyDedup(paths=data, path=place + "/out", index=folder).run(
 """
 
 
+@pytest.mark.slow
 def test_killed_while_it_adds_and_resumed_it_has_added_once(tmp_path: Path) -> None:
     old, new = documents(5, 20)
     first, second = write(tmp_path / "a", old), write(tmp_path / "b", new)
@@ -202,6 +206,7 @@ def test_killed_while_it_adds_and_resumed_it_has_added_once(tmp_path: Path) -> N
     assert bytes_of(cut / "index") == bytes_of(whole / "index")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
 def test_a_run_that_is_done_again_does_not_find_itself_and_is_not_added_twice(tmp_path: Path, make: type) -> None:
     old, new = documents(6, 20)
@@ -223,6 +228,7 @@ def test_a_run_that_is_done_again_does_not_find_itself_and_is_not_added_twice(tm
     }
 
 
+@pytest.mark.slow
 def test_what_was_added_meanwhile_was_not_compared_and_is_refused(tmp_path: Path) -> None:
     old, new = documents(7, 20)
     first, second = write(tmp_path / "a", old), write(tmp_path / "b", new)
@@ -234,13 +240,14 @@ def test_what_was_added_meanwhile_was_not_compared_and_is_refused(tmp_path: Path
             between.append(dedup(FuzzyDedup, tmp_path / "first", first, index=index))
 
     work = FuzzyDedup(paths=second, path=str(tmp_path / "second" / "out"), index=index)
-    with pytest.raises(RunRefused, match=r"has got run-.* since this run was compared with it"):
+    with pytest.raises(RunRefused, match=r"gained run-.* since this run was compared with it"):
         work.run(HERE, run_dir=str(tmp_path / "second" / "run"), progress=add_another)
     assert [run.documents for run in Index.read(index).runs] == [len(between[0])]
     work.run(HERE, run_dir=str(tmp_path / "second" / "run"), fresh=True)
     assert len(Index.read(index).runs) == 2
 
 
+@pytest.mark.slow
 def test_an_addition_waits_for_nobody_and_says_so(tmp_path: Path) -> None:
     from curator_core.running.directory import RunDirectory
 
@@ -259,6 +266,7 @@ def test_an_addition_waits_for_nobody_and_says_so(tmp_path: Path) -> None:
     assert Index.read(str(index)).documents == len(stays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "says"),
     [
@@ -280,6 +288,7 @@ def test_keys_of_other_parameters_are_not_compared(tmp_path: Path, other: dict[s
         dedup(ExactDedup, tmp_path / "second", first, index=index)
 
 
+@pytest.mark.slow
 def test_an_exact_index_holds_values_of_one_kind_and_folded_or_not(tmp_path: Path) -> None:
     first = write(tmp_path / "a", [{"id": "a", "text": "one", "number": 1}])
     index = str(tmp_path / "index")
@@ -334,6 +343,7 @@ def curate(*arguments: str) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_the_command_compares_with_an_index_adds_to_it_and_shows_it(tmp_path: Path) -> None:
     text, other = " ".join(WORDS[:50]), " ".join(WORDS[100:150])
     first = write(tmp_path / "a", [{"id": "a0", "text": text}], files=1)
@@ -374,6 +384,7 @@ def test_in_a_pipeline_file_the_folders_are_relative_to_the_file(tmp_path: Path)
         assert value == str(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_files_that_changed_before_they_are_added_are_refused(tmp_path: Path) -> None:
     old, _ = documents(10, 10)
     data = write(tmp_path / "a", old, files=1)
@@ -389,6 +400,7 @@ def test_files_that_changed_before_they_are_added_are_refused(tmp_path: Path) ->
     assert not (tmp_path / "index" / "_index.json").exists()
 
 
+@pytest.mark.slow
 def test_nothing_that_stays_adds_no_run_and_an_empty_input_is_none(tmp_path: Path) -> None:
     text = " ".join(WORDS[:50])
     first = write(tmp_path / "a", [{"id": "a0", "text": text}], files=1)
@@ -401,6 +413,7 @@ def test_nothing_that_stays_adds_no_run_and_an_empty_input_is_none(tmp_path: Pat
         assert len(Index.read(index).runs) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
 def test_an_index_can_be_made_without_an_output(tmp_path: Path, make: type) -> None:
     old, new = documents(11, 15)

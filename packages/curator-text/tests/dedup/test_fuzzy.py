@@ -125,6 +125,7 @@ def nothing_new(text: str, witness: str) -> tuple[float, int]:
     return len(set(mine) & theirs) / len(set(mine)), most
 
 
+@pytest.mark.slow
 def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path) -> None:
     rows = documents()
     data = write(tmp_path / "in", rows)
@@ -156,8 +157,21 @@ def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path
     counted = {totals.name: dict(totals.dropped) for totals in result.summary.stages}["ApplyDecisions"]
     assert sum(counted.values()) == len(removed)
     assert set(counted) == {"exact duplicate", "near duplicate"}
+    shown = json.loads((tmp_path / "run" / "report.json").read_text())["duplicates"]
+    assert shown["removed"] == len(removed)
+    assert sum((int(size) - 1) * clusters for size, clusters in shown["sizes"].items()) == len(removed)
+    by_size = sorted(
+        (row["cluster_size"] for row in table(tmp_path / "run") if row["decision"] == "kept"), reverse=True
+    )
+    assert [entry["cluster_size"] for entry in shown["largest"]] == by_size[:10]
+    alike = sorted(row["containment"] for row in removed.values() if row["containment"] is not None)
+    assert [entry["alike"] for entry in shown["least_alike"]] == alike[:10]
+    for pair in shown["least_alike"][:3]:
+        assert pair["text"] == texts[pair["id"]][:2000]
+        assert pair["witness_text"] == texts[pair["witness_id"]][:2000]
 
 
+@pytest.mark.slow
 def test_what_has_no_words_is_no_near_copy_and_the_empty_text_no_copy(tmp_path: Path) -> None:
     rows = [
         {"id": str(number), "text": text}
@@ -179,6 +193,7 @@ def test_what_has_no_words_is_no_near_copy_and_the_empty_text_no_copy(tmp_path: 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
 def test_the_same_bytes_with_any_number_of_workers(tmp_path: Path, make: type) -> None:
     data = write(tmp_path / "in", documents(2, 60))
@@ -191,6 +206,7 @@ def test_the_same_bytes_with_any_number_of_workers(tmp_path: Path, make: type) -
     assert any(name.startswith("decisions/part") for name in found[0])
 
 
+@pytest.mark.slow
 def test_how_rows_lie_in_files_makes_no_difference_to_an_order_without_first(tmp_path: Path) -> None:
     rows = [{**row, "score": len(row["text"] or "") % 7} for row in documents(3, 60)]
     found = []
@@ -232,6 +248,7 @@ FuzzyDedup(paths=data, path=place + "/out").run(
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_and_resumed_it_is_the_same(tmp_path: Path) -> None:
     data = write(tmp_path / "in", documents(4, 40))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -257,6 +274,7 @@ def test_a_larger_input_comes_in_more_pieces_and_none_is_larger(tmp_path: Path, 
         assert make(paths=str(tmp_path / "not-yet"), format="jsonl", path="out").pieces() == 32
 
 
+@pytest.mark.slow
 def test_the_number_of_pieces_makes_no_difference(tmp_path: Path) -> None:
     data = write(tmp_path / "in", documents(9, 40))
     found = []
@@ -267,6 +285,7 @@ def test_the_number_of_pieces_makes_no_difference(tmp_path: Path) -> None:
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 def test_with_scope_per_collection_only_documents_of_one_are_compared(tmp_path: Path) -> None:
     text = " ".join(WORDS[:50])
     rows = [{"id": str(number), "text": text} for number in range(4)]
@@ -284,6 +303,7 @@ def test_with_scope_per_collection_only_documents_of_one_are_compared(tmp_path: 
         }
 
 
+@pytest.mark.slow
 def test_a_rank_of_collections_decides_which_one_stays(tmp_path: Path) -> None:
     text = " ".join(WORDS[:50])
     data = write(tmp_path / "in", [{"id": "0", "text": text + " longer"}, {"id": "1", "text": text}], files=2)
@@ -293,6 +313,7 @@ def test_a_rank_of_collections_decides_which_one_stays(tmp_path: Path) -> None:
     assert told(tmp_path / "run") == {("0", "removed", "1"), ("1", "kept", None)}
 
 
+@pytest.mark.slow
 def test_all_can_stay_and_say_what_was_found(tmp_path: Path) -> None:
     rows = documents(5, 30)
     data = write(tmp_path / "in", rows)
@@ -305,6 +326,7 @@ def test_all_can_stay_and_say_what_was_found(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_stricter_limits_take_removals_back_and_leave_the_witnesses(tmp_path: Path) -> None:
     data = write(tmp_path / "in", documents(6, 60))
     FuzzyDedup(paths=data, path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"))
@@ -316,6 +338,7 @@ def test_stricter_limits_take_removals_back_and_leave_the_witnesses(tmp_path: Pa
     assert all(row["witness_id"] == before[name]["witness_id"] for name, row in after.items())
 
 
+@pytest.mark.slow
 def test_readers_and_writers_can_be_given(tmp_path: Path) -> None:
     data = write(tmp_path / "in", documents(7, 20))
     work = ExactDedup(
@@ -325,6 +348,7 @@ def test_readers_and_writers_can_be_given(tmp_path: Path) -> None:
     assert list((tmp_path / "out").glob("*.jsonl.gz"))
 
 
+@pytest.mark.slow
 def test_exact_deduplication_compares_any_column(tmp_path: Path) -> None:
     rows = [
         {"id": str(number), "url": url, "text": str(number)} for number, url in enumerate(["a", "b", "a", None, None])
@@ -346,6 +370,7 @@ def test_normalized_texts_are_the_same(tmp_path: Path) -> None:
     assert kept(tmp_path / "out") == ["1", "2"] or kept(tmp_path / "out") == ["0", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 5])
 @pytest.mark.parametrize("how", ["a row more", "another text"])
 def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path, step: int, how: str) -> None:
@@ -370,7 +395,7 @@ def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path, step: 
         ({"paths": "in", "keep": "longest"}, "FuzzyDedup.keep must be a list"),
         ({"paths": "in", "rule": "near"}, "rule 'near' does not exist"),
         ({"paths": "in", "threshold": 1.5}, "threshold is 1.5"),
-        ({"paths": "in", "normalize": True}, "their case and what stands between them never count"),
+        ({"paths": "in", "normalize": True}, "their case and what is between them never count"),
         ({"paths": "in", "scope": "all"}, "scope must be 'global' or 'per_collection'"),
         ({"paths": "in", "column": ""}, "column must be the name of a column"),
     ],
@@ -378,3 +403,23 @@ def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path, step: 
 def test_parameters_that_make_no_sense_are_refused(parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         FuzzyDedup(**parameters)
+
+
+@pytest.mark.parametrize("kind", [ExactDedup, FuzzyDedup])
+def test_a_source_that_goes_while_it_is_deduplicated_is_noticed(tmp_path: Path, kind: type[ExactDedup]) -> None:
+    """Documents of other files may have been removed for one of its own."""
+    source = write(tmp_path / "in", documents(count=10))
+    lost = sorted((tmp_path / "in").rglob("*.jsonl"))[1]
+
+    class Losing(kind):  # type: ignore[misc, valid-type]
+        def steps(self, work_dir: str) -> Any:
+            for step in super().steps(work_dir):
+                if getattr(step, "of", step).name == "table" and (Path(work_dir) / "decided").exists():
+                    lost.unlink(missing_ok=True)
+                yield step
+
+    with pytest.raises(
+        RunRefused, match=rf"{lost.name}'? is not there any more, and its documents were compared.*--fresh"
+    ):
+        Losing(paths=source, path=str(tmp_path / "out")).run(HERE, run_dir=tmp_path / "run")
+    assert not list((tmp_path / "out").rglob("*.jsonl"))

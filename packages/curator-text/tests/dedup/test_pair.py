@@ -25,6 +25,7 @@ TEXTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(text=TEXTS, kind=st.sampled_from(["words", "characters"]))
 @example(text="ｶﾞ\u3099x", kind="words")
@@ -40,6 +41,7 @@ def test_every_word_is_found_where_it_stands(text: str, kind: str) -> None:
         assert word in [found for found, _ in naive.words(text[start:end], kind)]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(text=TEXTS, other=TEXTS, same=st.booleans(), kind=st.sampled_from(["nothing_new", "containment", "jaccard"]))
 def test_figures_are_those_of_decide(text: str, other: str, same: bool, kind: str) -> None:

@@ -27,6 +27,7 @@ def pairs(chance: np.random.Generator, count: int, union: int, shared: int) -> t
     return sets(parts), shared / union
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("union", "shared"), [(6, 4), (10, 7), (12, 6), (30, 27), (30, 12), (100, 70), (400, 280), (1500, 1200)]
 )
@@ -42,6 +43,7 @@ def test_places_agree_with_the_probability_of_the_similarity(union: int, shared:
     assert np.abs(by_place - jaccard).max() < 5 * np.sqrt(jaccard * (1 - jaccard) / count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("union", [10, 20, 40, 100, 600])
 @pytest.mark.parametrize("share", [0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 def test_keys_are_shared_with_the_probability_of_the_curve(union: int, share: float) -> None:

@@ -43,6 +43,7 @@ def spelt(texts: list[str | None], kind: str = "words") -> list[list[tuple[str, 
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(texts=st.lists(TEXTS, max_size=6), kind=st.sampled_from(["words", "characters"]))
 @example(texts=["e\u0302\u0323 e\u0323\u0302", "ệ"], kind="words")
@@ -59,6 +60,7 @@ def test_folding_again_changes_nothing(text: str) -> None:
     assert characters.fold(folded) == folded
 
 
+@pytest.mark.slow
 def test_every_character_alone_and_between_letters_is_as_the_definition_has_it() -> None:
     points = (
         [p for p in range(0x3400) if not 0xD800 <= p < 0xE000]
@@ -101,6 +103,7 @@ def test_numbers_of_words_and_shingles_never_change() -> None:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(texts=st.lists(TEXTS, max_size=6), size=st.integers(1, 4), characters=st.integers(1, 6))
 def test_shingles_are_those_of_the_definition(texts: list[str], size: int, characters: int) -> None:
@@ -120,6 +123,7 @@ def test_shingles_are_those_of_the_definition(texts: list[str], size: int, chara
             assert number == rolled ^ rolled >> 29
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(texts=st.lists(st.one_of(st.none(), TEXTS), max_size=8), cut=st.integers(0, 8))
 def test_chunks_slices_and_types_of_the_array_change_nothing(texts: list[str | None], cut: int) -> None:

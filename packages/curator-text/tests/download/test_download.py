@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     made = Server()
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread = threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield made
     made.shutdown()

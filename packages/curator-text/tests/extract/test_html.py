@@ -44,6 +44,7 @@ def extract():
         stage.teardown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["resiliparse", "trafilatura", "justext"])
 def test_a_page_becomes_text_title_language_and_link_ratio(extract, engine):
     pytest.importorskip(engine)
@@ -58,6 +59,7 @@ def test_a_page_becomes_text_title_language_and_link_ratio(extract, engine):
     assert null == {"id": 1, "text": None, "title": None, "language": None, "link_ratio": None}
 
 
+@pytest.mark.slow
 def test_the_encoding_is_detected_from_the_page_or_from_a_column(extract):
     text = "Grüße aus München: die Bücherei öffnet im Frühjahr wieder für alle. " * 5
     page = f"<html><body><p>{text}</p></body></html>"
@@ -74,6 +76,7 @@ def test_the_encoding_is_detected_from_the_page_or_from_a_column(extract):
     assert second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
 def test_a_page_in_utf8_is_that_however_few_of_its_characters_show_it(extract, start):
     text = "Some words in English. " * 30 + "caf\u00e9"
@@ -81,6 +84,7 @@ def test_a_page_in_utf8_is_that_however_few_of_its_characters_show_it(extract, s
     assert out["text"][0].as_py().strip() == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["iso2022_jp", "utf-16"])
 def test_an_encoding_of_plain_bytes_is_not_taken_for_utf8(extract, encoding):
     text = "\u56f3\u66f8\u9928\u306f\u6625\u306b\u958b\u304d\u307e\u3059\u3002" * 20
@@ -88,12 +92,14 @@ def test_an_encoding_of_plain_bytes_is_not_taken_for_utf8(extract, encoding):
     assert out["text"][0].as_py().strip() == text
 
 
+@pytest.mark.slow
 def test_a_page_of_frames_has_no_text_and_no_link_ratio(extract):
     out, stage = extract([b"<html><frameset cols='50%,*'><frame src='a.html'><frame src='b.html'></frameset></html>"])
     assert not stage.recorder.rejects
     assert out.to_pylist() == [{"id": 0, "text": "", "title": None, "language": None, "link_ratio": None}]
 
 
+@pytest.mark.slow
 def test_a_slow_page_is_set_aside_and_its_neighbours_are_not(extract):
     slow = b"<div>" * 400_000 + b"x"  # time that grows with the square of the depth
     pages = [PAGE.encode()] * 6
@@ -103,6 +109,7 @@ def test_a_slow_page_is_set_aside_and_its_neighbours_are_not(extract):
     assert [(r.reason, r.position) for r in stage.recorder.rejects] == [("extraction timed out", "row 2, id 2")]
 
 
+@pytest.mark.slow
 def test_a_page_that_needs_too_much_memory_is_set_aside(extract):
     huge = b"<p>" + b"<b>x</b>" * 4_000_000
     out, stage = extract([PAGE.encode(), huge, PAGE.encode()], memory_mb=64, timeout_s=60)
@@ -114,6 +121,7 @@ def test_a_page_that_needs_too_much_memory_is_set_aside(extract):
     )
 
 
+@pytest.mark.slow
 def test_a_limit_of_address_space_that_the_process_was_given_stays():
     program = """
 import resource
@@ -139,6 +147,7 @@ def test_what_is_no_page_is_dropped_and_plain_text_stays(extract):
     assert stage.recorder.dropped == {"not HTML": 2}
 
 
+@pytest.mark.slow
 def test_the_page_stays_where_it_is_asked_for(extract):
     out, stage = extract([PAGE], keep_content=True, title_column=None, language_column=None, link_ratio_column=None)
     assert out.column_names == ["id", "content", "text"]
@@ -152,18 +161,21 @@ def test_no_rows_keep_the_columns(extract):
     assert out.schema.field("link_ratio").type == pa.float64()
 
 
+@pytest.mark.slow
 def test_many_large_pages_do_not_block_each_other(extract):
     pages = [PAGE.replace("Opening", f"No {i} " + "word " * 40_000).encode() for i in range(20)]
     out, _ = extract(pages)
     assert [f"No {i} " in text for i, text in enumerate(out["text"].to_pylist())] == [True] * 20
 
 
+@pytest.mark.slow
 def test_many_small_pages_come_back_in_order(extract):
     out, _ = extract([f"<html><title>No {i}</title><p>{'word ' * i}</html>".encode() for i in range(500)])
     assert out["title"].to_pylist() == [f"No {i}" for i in range(500)]
     assert [text.count("word") for text in out["text"].to_pylist()] == list(range(500))
 
 
+@pytest.mark.slow
 def test_answers_that_nobody_waited_for_are_not_given_to_other_pages():
     guard = GuardedProcess(["resiliparse", "1", "title", str(1 << 30)], 60.0)
 
@@ -180,6 +192,7 @@ def test_answers_that_nobody_waited_for_are_not_given_to_other_pages():
         guard.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_between_two_batches_costs_no_page(extract):
     _, stage = extract([PAGE])
     process = stage._guard._process

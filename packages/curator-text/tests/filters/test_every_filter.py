@@ -173,6 +173,7 @@ def test_every_text_has_a_score_and_a_verdict(stage: Any) -> None:
     assert kept.null_count == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", FILTERS, ids=names)
 def test_a_text_scores_the_same_alone_and_among_others_twice(stage: Any) -> None:
     together = plain(stage.score(AWKWARD))
@@ -192,6 +193,7 @@ def test_no_documents_have_no_scores(stage: Any) -> None:
     assert stage.process(batch([])).num_rows == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", FILTERS, ids=names)
 def test_what_leaves_is_counted_and_what_stays_is_untouched(stage: Any) -> None:
     stage = stage.with_()
@@ -203,6 +205,7 @@ def test_what_leaves_is_counted_and_what_stays_is_untouched(stage: Any) -> None:
     assert before.num_rows == len(AWKWARD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", FILTERS, ids=names)
 def test_annotate_keeps_all_and_invert_keeps_the_others(stage: Any) -> None:
     annotated = stage.with_(mode="annotate").process(batch(AWKWARD)).to_pyarrow()
@@ -214,6 +217,7 @@ def test_annotate_keeps_all_and_invert_keeps_the_others(stage: Any) -> None:
     assert others.column("id").to_pylist() == dropped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [*FILTERS, *LINE_STAGES], ids=names)
 def test_a_stage_travels_to_a_worker_after_it_was_used_by_hand(stage: Any) -> None:
     stage.process(batch(AWKWARD[:3]))
@@ -309,6 +313,7 @@ def test_every_registered_filter_and_modifier_is_tested_here() -> None:
     assert len(registered) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [*FILTERS, *LINE_STAGES, *MODIFIERS], ids=names)
 def test_what_happens_to_a_document_does_not_depend_on_its_batch(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     random_ = random.Random(7)
@@ -455,6 +460,7 @@ def test_comments_are_those_of_the_tokenizer_also_where_a_line_is_long() -> None
     assert stage.score([table + "'''''a'b''c'''" + '"a\\\n# b"']).to_pylist() == [0.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "visible"),
     [("<!--", True), ("</", True), ("<a ", True), ("<a b='", True), ("<?", True), ("<![", False), ("<script>", False)],

@@ -129,6 +129,7 @@ def measure(name: str) -> Any:
     return next(getattr(home, name) for home in homes if hasattr(home, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ORACLES)
 @settings(deadline=None)
 @given(texts=TEXTS)
@@ -137,6 +138,7 @@ def test_a_measure_is_what_plain_python_says(name: str, texts: list[str]) -> Non
     assert TextFeatures.of(texts).per_row(measure(name), *args).tolist() == [oracle(text) for text in texts]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(texts=TEXTS)
 def test_classes_of_characters_are_counted(texts: list[str]) -> None:
@@ -150,6 +152,7 @@ def test_classes_of_characters_are_counted(texts: list[str]) -> None:
         assert found.per_row(Block.class_counts, bits).tolist() == [len(re.findall(pattern, text)) for text in texts]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(texts=TEXTS)
 def test_known_words_are_counted_each_and_once(texts: list[str]) -> None:
@@ -160,6 +163,7 @@ def test_known_words_are_counted_each_and_once(texts: list[str]) -> None:
     assert found.per_row(distinct_known_words, known).tolist() == [len(set(some)) for some in words]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(texts=TEXTS, n=st.integers(1, 4))
 def test_ngrams_are_what_plain_python_says(texts: list[str], n: int) -> None:
@@ -188,6 +192,7 @@ def test_words_whose_hashes_collide_are_still_distinguished(monkeypatch: pytest.
     assert TextFeatures.of(texts).per_row(top_gram_counts, 2).tolist() == expected[1]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(texts=TEXTS)
 def test_lines_and_paragraphs_of_the_recipes_are_what_plain_python_says(texts: list[str]) -> None:
@@ -205,6 +210,7 @@ def test_lines_and_paragraphs_of_the_recipes_are_what_plain_python_says(texts: l
     assert pieces(paragraphs_of(block)) == [text.split("\n\n") for text in texts]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(texts=TEXTS, needle=st.text(alphabet=ALPHABET, min_size=1, max_size=3).filter(lambda t: len(t.encode()) > 1))
 def test_a_needle_is_found_wherever_it_is(texts: list[str], needle: str) -> None:
@@ -217,6 +223,7 @@ def test_a_needle_is_found_wherever_it_is(texts: list[str], needle: str) -> None
         assert found == sum(data.startswith(encoded, at) for at in range(len(text.encode())))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(texts=TEXTS, data=st.data())
 def test_features_follow_a_filter_whatever_was_computed_before_it(texts: list[str], data: st.DataObject) -> None:

@@ -71,6 +71,7 @@ def test_a_language_without_a_script_matches_every_script() -> None:
     assert stage.with_(lang="ENG_latn").keep(scores).to_pylist() == [True, False, False, False]
 
 
+@pytest.mark.slow
 def test_quality_draws_come_from_the_text_and_the_seed_alone(language_model: str) -> None:
     stage = filters.FastTextQualityFilter(language_model, label="__label__en")
     texts = [f"{TEXTS['en']} {index}" for index in range(50)] + [f"{TEXTS['fr']} {index}" for index in range(400)]
@@ -221,6 +222,7 @@ EDGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extra", "make"),
     [

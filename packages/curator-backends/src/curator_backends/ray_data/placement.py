@@ -127,7 +127,7 @@ def place(groups: Sequence[Group], cluster: Cluster) -> tuple[list[Placement], l
 def start_no_more(places: Sequence[Placement], groups: Sequence[Group], sources: int) -> list[Placement]:
     """The same pools, with no more workers at the start than there are sources.
 
-    Pools behind a fan-out are left as they are, because how many tasks it makes shows only as it runs, and so is a
+    Pools after a fan-out are left as they are, because how many tasks it makes shows only as it runs, and so is a
     number that was asked for.
     """
     fewer = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curator_backends.links import Link
 from curator_backends.transport import decode, encode_stream
 from curator_backends.worker import GroupWorker, Job
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
@@ -16,11 +17,11 @@ from curator_core.model.stage import overrides
 _kept: dict[tuple[str, int], GroupWorker] = {}
 
 
-def group_actor(job: Job, coordinator: Any) -> type:
+def group_actor(job: Job, link: Link) -> type:
     """A class for `map_batches` that keeps the group set up."""
 
     def __init__(self: Any) -> None:  # noqa: N807
-        self._worker = _start_worker(job, coordinator)
+        self._worker = _start_worker(job, link)
 
     def __call__(self: Any, batch: pa.Table) -> Iterator[pa.Table]:  # noqa: N807
         try:
@@ -40,13 +41,13 @@ def group_actor(job: Job, coordinator: Any) -> type:
     return type(name, (), {"__init__": __init__, "__call__": __call__, "__del__": __del__, "__module__": __name__})
 
 
-def group_task(job: Job, coordinator: Any) -> Callable[[pa.Table], Iterator[pa.Table]]:
+def group_task(job: Job, link: Link) -> Callable[[pa.Table], Iterator[pa.Table]]:
     """A function for `map_batches`."""
     # Where a stage with a setup is made to run as tasks, every call sets up and tears down.
     stateful = any(overrides(planned.stage, hook) for planned in job.group.stages for hook in ("setup", "teardown"))
 
     def work(batch: pa.Table) -> Iterator[pa.Table]:
-        worker = _start_worker(job, coordinator) if stateful else _kept_worker(job, coordinator)
+        worker = _start_worker(job, link) if stateful else _kept_worker(job, link)
         try:
             yield from encode_stream(worker.run(decode(batch)))
         finally:
@@ -71,16 +72,16 @@ def this_worker() -> tuple[NodeInfo, WorkerMetadata]:
     return NodeInfo(context.get_node_id()), WorkerMetadata(worker_id=worker_id, gpu_ids=numbers)
 
 
-def _kept_worker(job: Job, coordinator: Any) -> GroupWorker:
+def _kept_worker(job: Job, link: Link) -> GroupWorker:
     """The worker of a stateless group in this process; made once, since a process serves many calls."""
     worker = _kept.get((job.token, job.index))
     if worker is None:
         for key in [key for key in _kept if key[0] != job.token]:
             _kept.pop(key).close()
-        worker = _kept[job.token, job.index] = _start_worker(job, coordinator, closes=False)
+        worker = _kept[job.token, job.index] = _start_worker(job, link, closes=False)
     return worker
 
 
-def _start_worker(job: Job, coordinator: Any, closes: bool = True) -> GroupWorker:
+def _start_worker(job: Job, link: Link, closes: bool = True) -> GroupWorker:
     node, worker = this_worker()
-    return GroupWorker(job, coordinator, node, worker, closes=closes)
+    return GroupWorker(job, link, node, worker, closes=closes)

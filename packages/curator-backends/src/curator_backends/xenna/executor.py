@@ -17,6 +17,7 @@ from curator_backends.environment import same_environment
 from curator_backends.executor import RayExecutor, RaySegment
 from curator_backends.failures import EngineError
 from curator_backends.options import RayOptions, parse_spec
+from curator_backends.preload import environment_for
 from curator_backends.sources import SourceBlocks
 from curator_backends.supervisor import Need, Stalled
 from curator_backends.transport import unpack
@@ -102,6 +103,8 @@ class XennaExecutor(RayExecutor[XennaOptions]):
     """Runs pipelines on Cosmos-Xenna; see `XennaOptions` for what ``config`` takes."""
 
     options_type = XennaOptions
+    driver_modules = ("curator_backends.xenna.stage", "curator_backends.xenna.services")
+    worker_modules = ("cosmos_xenna.pipelines.v1", "curator_backends.xenna.stage")
 
     def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(config, **options)
@@ -115,8 +118,11 @@ class XennaExecutor(RayExecutor[XennaOptions]):
         _require_real_gpus(self.settings.num_gpus, len(visible_gpus()))
 
     def connect(self) -> AbstractContextManager[Cluster]:
-        """A local Ray is started with what Xenna needs of it: its dashboard, and higher limits."""
-        return connect(self.settings, extra_environment=CLUSTER_ENVIRONMENT, dashboard=True)
+        """A local Ray is started with what Xenna needs of it: higher limits, and its dashboard where Xenna is not to do without."""
+        return connect(self.settings, extra_environment=self._environment(), dashboard=needs_dashboard)
+
+    def _environment(self) -> Mapping[str, str]:
+        return {**CLUSTER_ENVIRONMENT, **environment_for([*self.worker_modules, *self._modules])}
 
     def machine(self) -> Machine:
         """What Xenna may use of the cluster; before `open`, what a local one would have."""
@@ -145,7 +151,9 @@ class XennaSegment(RaySegment[XennaOptions]):
 
     def stream(self) -> Iterator[Task[Any]]:
         """Xenna gives the driver back when the pipeline is through: until then results are gathered."""
-        with _silence_logs(self.settings.verbose), same_environment():
+        from curator_backends.xenna.services import no_services
+
+        with _silence_logs(self.settings.verbose), same_environment(), no_services(self.cluster.minimal):
             # Xenna asks for the state of its workers at the address that this machine's last cluster has left in a file,
             # which need not be ours.
             os.environ["RAY_ADDRESS"] = self.ray.get_runtime_context().gcs_address
@@ -192,7 +200,7 @@ class XennaSegment(RaySegment[XennaOptions]):
             stage = named_stage(
                 job.label,
                 job=job,
-                coordinator=self.coordinator,
+                link=self.link,
                 cpus=cpus,
                 gpus=gpus,
                 environment=job.group.runtime_env,
@@ -221,6 +229,8 @@ class XennaSegment(RaySegment[XennaOptions]):
             worker_restart_interval_m=settings.worker_restart_interval_m,
             logging_interval_s=settings.logging_interval_s,
             cpu_allocation_percentage=settings.cpu_allocation,
+            # Hiding GPUs takes an environment of its own, for which Ray starts a worker anew: not where there are none.
+            clear_cuda_visible_devices_on_cpu_actors=bool(self.cluster.gpus),
             actor_pool_verbosity_level=level,
             monitoring_verbosity_level=level,
             mode_specific=xenna.StreamingSpecificSpec(
@@ -276,6 +286,13 @@ class _Sink:
 
     def put(self, item: pa.Table, block: bool = True, timeout: float | None = None) -> None:
         self._segment.take(item)
+
+
+def needs_dashboard() -> bool:
+    """Whether Xenna cannot run without Ray's dashboard; imports Xenna, so it is asked only where a Ray is to be started."""
+    from curator_backends.xenna.services import needs_dashboard
+
+    return needs_dashboard()
 
 
 def import_xenna() -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from cosmos_xenna.pipelines import v1 as xenna
 from ray import runtime_env as ray_runtime_env
 
+from curator_backends.links import Link
 from curator_backends.transport import decode, encode_stream, pack
 from curator_backends.worker import GroupWorker, Job
 from curator_core.model.codec import encode_task
@@ -27,7 +28,7 @@ class GroupStage(xenna.Stage):
     def __init__(
         self,
         job: Job,
-        coordinator: Any,
+        link: Link,
         cpus: float,
         gpus: float,
         *,
@@ -35,7 +36,7 @@ class GroupStage(xenna.Stage):
         poll: Callable[[], None] | None = None,
     ) -> None:
         self._job = job
-        self._coordinator = coordinator
+        self._link = link
         self._cpus = cpus
         self._gpus = gpus
         self._environment = environment
@@ -47,7 +48,7 @@ class GroupStage(xenna.Stage):
         return {**self.__dict__, "_poll": None, "_worker": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GroupStage:
-        # Xenna copies what it is given. Nothing here changes in the driver, and an actor's handle is best left whole.
+        # Xenna copies what it is given. Nothing here changes in the driver, and the end of a link is best left whole.
         return self
 
     @property
@@ -74,7 +75,7 @@ class GroupStage(xenna.Stage):
         allocation = worker_metadata.allocation
         self._worker = GroupWorker(
             self._job,
-            self._coordinator,
+            self._link,
             NodeInfo(context.get_node_id()),
             WorkerMetadata(worker_metadata.worker_id, tuple(sorted({gpu.index for gpu in allocation.gpus}))),
         )
@@ -96,7 +97,7 @@ class GroupStage(xenna.Stage):
             worker.close()
 
 
-@attrs.define  # as its base is: Xenna copies environments, and attrs copies only what it knows of
+@attrs.define  # as its base is: Xenna copies environments, and attrs copies only declared fields
 class StageEnvironment(xenna.RuntimeEnv):
     """A runtime environment of Ray's, in the form that Xenna takes."""
 

@@ -58,7 +58,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """Events of one file: how many, and a way to columns of them that only some questions need."""
+    """The events of one file: how many there are, and access to columns that only some questions need."""
 
     size: int
     load: Callable[[Sequence[str]], pa.Table]
@@ -226,6 +226,26 @@ class Accounts:
         if place == len(verdict.key) or verdict.key[place] != key or not verdict.valid[place]:
             return None
         return int(self._all().attempt[verdict.number[place]])
+
+    def counting(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows of a table belong to a task that counts, at the attempt that does, and a number for each one's task.
+
+        The table says about each row its ``run_source``, ``generation``, ``attempt`` and ``path``, all but the attempt as dictionaries.
+        """
+        verdict = self._verdict()
+        sources = _looked_up(table["run_source"], lambda text: self._sources.codes.get(text, -1))
+        paths = _looked_up(table["path"], lambda text: self._paths.codes.get(text, -1))
+        texts = list(dict.fromkeys(self._expected.values()))
+        numbers = {text: number for number, text in enumerate(texts)}
+        wanted = _looked_up(table["run_source"], lambda text: numbers.get(self._expected.get(text, ""), -2))
+        given = _looked_up(table["generation"], lambda text: numbers.get(text, -1))
+        if not len(verdict.key):
+            return np.zeros(len(table), bool), np.zeros(len(table), np.int64)
+        key = sources << 32 | np.maximum(paths, 0)
+        place = np.minimum(np.searchsorted(verdict.key, key), len(verdict.key) - 1)
+        found = (sources >= 0) & (paths >= 0) & (verdict.key[place] == key) & verdict.valid[place] & (wanted == given)
+        found &= self._all().attempt[verdict.number[place]] == to_numpy(table["attempt"])
+        return found, place
 
     def generation(self, source: str) -> str:
         """The generation (see `SourceStage`) that the events of a source belong to; empty where none is expected."""
@@ -469,6 +489,17 @@ class Accounts:
                     parts = parts.astype(object)
             parts[at] = parts[place] * children[place]
         return valid, parts
+
+
+def _looked_up(column: pa.ChunkedArray, code: Callable[[str], int]) -> np.ndarray:
+    """A number for each text of a dictionary column."""
+    parts = [np.zeros(0, np.int64)]
+    for chunk in column.chunks:
+        if len(chunk):
+            parts.append(
+                np.array([code(text) for text in chunk.dictionary.to_pylist()], np.int64)[to_numpy(chunk.indices)]
+            )
+    return np.concatenate(parts)
 
 
 def _newest(events: _Columns, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.events import EVENT_SCHEMA, INDEX, Event, events_from, events_table
 from curator_core.accounts.parquet import read_file, read_folder, read_pieces, read_tables, write_parquet
 from curator_core.accounts.reject_rows import REJECT_SCHEMA, RejectRow, RejectRows
+from curator_core.accounts.seen_rows import SAMPLE_SCHEMA, SEEN_SCHEMA, SeenRows
 from curator_core.accounts.source_list import SourceList
 from curator_core.accounts.tally import Tally
 from curator_core.arrow.arrays import array
@@ -85,8 +86,10 @@ class LedgerWriter:
         self.name = f"{attempt:04d}-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._events: list[Event] = []
         self._rejects = RejectRows()
+        self.seen = SeenRows()
         self._number = 0
-        self._levels: list[list[str]] = []  # files of this writer by how often they were packed
+        # Files of this writer by folder and by how often they were packed.
+        self._levels: dict[str, list[list[str]]] = {}
         self._flushed = time.monotonic()
         self._flush_seconds = 0.002
         self._tally = Tally()  # what `take_counts` has not reported yet
@@ -138,10 +141,14 @@ class LedgerWriter:
         if self._rejects:
             self._write("rejects", self._rejects.tables())
             self._rejects.clear()
+        if (seen := self.seen.take()) is not None:
+            self._pack("seen", self._write("seen", seen), SEEN_SCHEMA)
+        if (samples := self.seen.take_samples()) is not None:
+            self._pack("samples", self._write("samples", samples), SAMPLE_SCHEMA)
         if self._events:
             path = self._write("ledger", events_table(self._events))
             self._events = []
-            self._pack(path)
+            self._pack("ledger", path, EVENT_SCHEMA)
         self._flushed = time.monotonic()
         self._flush_seconds = (self._flush_seconds + self._flushed - started) / 2
 
@@ -151,24 +158,25 @@ class LedgerWriter:
         write_parquet(path, tables)
         return path
 
-    def _pack(self, path: str, level: int = 0) -> None:
+    def _pack(self, folder: str, path: str, schema: pa.Schema, level: int = 0) -> None:
         """Put files of one level into one of the next when there are enough: n writes leave about log n files."""
-        while len(self._levels) <= level:
-            self._levels.append([])
-        files = self._levels[level]
+        levels = self._levels.setdefault(folder, [])
+        while len(levels) <= level:
+            levels.append([])
+        files = levels[level]
         files.append(path)
         if len(files) < PACK_FILES or level >= PACK_LEVELS:
             return
-        tables = [read_file(small, EVENT_SCHEMA, verify=False) for small in files]
-        packed = self._write("ledger", pa.concat_tables(tables).unify_dictionaries())
+        tables = [read_file(small, schema, verify=False) for small in files]
+        packed = self._write(folder, pa.concat_tables(tables).unify_dictionaries())
         for small in files:
             storage.remove(small)
-        self._levels[level] = []
-        self._pack(packed, level + 1)
+        levels[level] = []
+        self._pack(folder, packed, schema, level + 1)
 
 
 def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
-    """The accounts of a run directory: what its ledger says of the sources as they were listed last."""
+    """The accounts of a run directory: what its ledger says about the sources as they were listed last."""
     accounts = Accounts()
     for row in (listing or SourceList(run_dir)).rows.values():
         accounts.expect(row.source, row.generation)

@@ -14,7 +14,7 @@ from curator_core import storage
 from curator_core.errors import RunRefused, UsageError
 
 _MARK = b"crc32 of the rest:"
-_END = 8  # bytes behind the footer: its length, and four letters
+_END = 8  # bytes after the footer: its length, and four letters
 
 
 def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:

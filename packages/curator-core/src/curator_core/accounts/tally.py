@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -62,8 +63,9 @@ class Tally:
     def __init__(self) -> None:
         self._stages: dict[str, StageTotals] = {}
         # What is added after each task is summed up when somebody asks, or much at a time: that is several times as quick.
-        # A progress display may ask from a thread of its own.
+        # A progress display may ask from a thread of its own, beside the one that adds: sums are made by one at a time.
         self._new: deque[StagePerfStats] = deque()
+        self._summing = threading.Lock()
 
     @property
     def stages(self) -> dict[str, StageTotals]:
@@ -77,7 +79,7 @@ class Tally:
             self._sum_up()
 
     def _sum_up(self) -> None:
-        with contextlib.suppress(IndexError):
+        with self._summing, contextlib.suppress(IndexError):
             while True:
                 count = self._new.popleft()
                 self._of(count.stage_name).add(count)

@@ -1,4 +1,4 @@
-"""Adds the documents that stay to an index, as one more run: the last step of a deduplication."""
+"""Adds the documents that stay to an index, as a new run: the last step of a deduplication."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 class AddToIndex(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes the hash, the id and the collection of each document that stays by the ``decisions`` into a run of the index.
 
-    It reads the documents once more. ``keys`` is where the run has settled what it is called in the index.
+    It reads the documents again. ``keys`` is where the run has settled what it is called in the index.
     """
 
     keys: str
@@ -68,7 +68,7 @@ class AddToIndex(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTas
         return FileGroupTask(data=[record.path for record in records], dataset_name=task.dataset_name)
 
     def write(self, folder: str, documents: DocumentBatch) -> list[FileRecord]:
-        """Put what is kept of documents into files of the run, one of each kind."""
+        """Write what the index keeps of the documents into files of the run, one of each kind."""
         table, places = exact_keys(self, documents, with_names=True)
         table = table.drop_columns(Preference.of(self.keep, type(self).__name__).names)
         return [write_keys(self, folder, documents, EXACT, table, places, durable=True)]

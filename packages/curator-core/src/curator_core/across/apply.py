@@ -1,4 +1,4 @@
-"""What a table of decisions does to the rows that it is about: they go, are marked, are weighted, or are shown."""
+"""Applies a table of decisions to the rows that it describes: drops, marks, weights or shows them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ from curator_core.model.task import DocumentBatch
 
 MODES = ("remove", "annotate", "rehydrate", "removed")
 WEIGHTS = ("size", "sqrt", "log")
-# Why a row went, in the accounts, by the rule that removed it; a rule that is not here speaks for itself.
+# The reason in the accounts, by the rule that removed the row; a rule that is missing here is its own reason.
 REASONS = {
     "exact": "exact duplicate",
     "normalized": "exact duplicate",
     "nothing_new": "near duplicate",
     "containment": "near duplicate",
     "jaccard": "near duplicate",
+    "similar": "semantic duplicate",
+    "perceptual": "duplicate picture",
     "fraction": "not in the top fraction",
     "list": "listed",
 }
-# What `annotate` can add, and the types.
+# The columns that `annotate` can add, and their types.
 NOTES = {
     "decision": pa.string(),
     "rule": pa.string(),
@@ -42,6 +44,7 @@ NOTES = {
     "jaccard": pa.float64(),
     "containment": pa.float64(),
     "new_words": pa.int32(),
+    "similarity": pa.float64(),
     "cluster": pa.uint64(),
     "cluster_size": pa.int64(),
 }
@@ -49,18 +52,19 @@ NOTES = {
 
 @dataclass(kw_only=True)
 class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Does to the rows of the sources what the table of decisions in the folder ``path`` says.
+    """Applies the table of decisions in the folder ``path`` to the rows of the sources.
 
-    It stands directly behind the reader that the decisions were made with, since it knows a row by its batch and its place
-    in it; a batch that the decisions do not know, or that has another number of rows, is refused. ``mode``:
+    It must come directly after the reader that the decisions were made with, since it identifies a row by its batch and
+    its place there; a batch that is missing in the decisions, or has a different number of rows, is refused. ``mode``:
 
     - ``remove`` drops what is removed, with the reason in the accounts (``exact duplicate``, ``near duplicate``, …);
     - ``annotate`` keeps all rows and adds ``columns`` to them: any of ``decision``, ``rule``, ``duplicate_of`` (the id of
       the row that stays for it, or its source and row where rows have no ids), ``jaccard``, ``containment``, ``new_words``,
-      ``cluster`` and ``cluster_size``; each is called that with ``prefix`` before it;
+      ``similarity``, ``cluster`` and ``cluster_size``; each is called that with ``prefix`` before it;
     - ``rehydrate`` drops the same rows and gives each survivor a ``weight`` from the size of its cluster: ``size``, its
       square root (``sqrt``), or 1 + log2 of it (``log``); at most ``max_weight``. It is a column, ``weight_column``, or, with
-      ``repeat``, each survivor stands that often: of a weight of 2.3, twice or three times, as ``seed`` and its place have it;
+      ``repeat``, each survivor is repeated that often: with a weight of 2.3 two or three times, as ``seed`` and its
+      place decide;
     - ``removed`` keeps the removed rows only, with ``columns``, so that a pipeline can write them out.
     """
 
@@ -110,7 +114,7 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def describe(self) -> str:
         if self.mode == "annotate":
-            return f"drops nothing; marks rows by the decisions in {self.path!r}"
+            return f"drops nothing; marks rows according to the decisions in {self.path!r}"
         if self.mode == "removed":
             return f"keeps only the rows that the decisions in {self.path!r} remove"
         rest = "" if self.mode == "remove" else "; repeats survivors" if self.repeat else "; weighs survivors"
@@ -142,15 +146,17 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.with_data(task.to_pyarrow().take(array(np.repeat(np.arange(task.num_rows), times))))
 
     def _without_removed(self, about: pa.Table, rows: int) -> NDArray[np.bool_]:
-        """Which rows stay; why the others go is recorded."""
+        """Which rows stay; the reason is recorded for each of the others."""
         keep = np.ones(rows, np.bool_)
         removed = about.filter(pc.equal(about["decision"], scalar(REMOVED)))
         keep[rows_of(to_numpy(removed["number"]))] = False
-        # A copy of a document that went too is one, whatever became of that.
+        # A copy of a removed document is still an exact copy, whatever the reason for the removal of that one.
         rules = pc.if_else(removed["copy_of"].is_valid(), scalar("exact"), removed["rule"])
-        for entry in rules.value_counts():
-            rule = entry["values"].as_py() or REMOVED
-            self.record_dropped(REASONS.get(rule, rule), entry["counts"].as_py())
+        places = rows_of(to_numpy(removed["number"]))
+        words = np.array([rule or REMOVED for rule in rules.to_pylist()], object)
+        for rule in dict.fromkeys(words.tolist()):
+            which = places[words == rule]
+            self.record_dropped(REASONS.get(rule, rule), len(which), which=which)
         return keep
 
     def _weights(self, about: pa.Table, rows: int) -> NDArray[np.float64]:
@@ -160,7 +166,7 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         if self.weight == "sqrt":
             sizes = np.sqrt(sizes)
         elif self.weight == "log":
-            # Rounded, since the last digit of a logarithm depends on the C library; that of a root does not.
+            # Rounded, since the last digit of a logarithm depends on the C library; the last digit of a root does not.
             sizes = np.array([round(1 + math.log2(size), 9) for size in sizes.tolist()])
         return sizes if self.max_weight is None else np.minimum(sizes, self.max_weight)
 
@@ -180,12 +186,12 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
             return task
         removed = np.zeros(task.num_rows, np.bool_)
         removed[rows] = to_numpy(pc.equal(about["decision"], scalar(REMOVED)))
-        self.record_dropped(KEPT, int(len(removed) - removed.sum()))
+        self.record_dropped(KEPT, int(len(removed) - removed.sum()), which=np.flatnonzero(~removed))
         return task.filter(array(removed))
 
 
 def _note(about: pa.Table, name: str, place: pa.Array) -> pa.ChunkedArray:
-    """What is said of each row; of one that there is no decision about, that it is kept, and a cluster of its own."""
+    """The notes on each row; a row without a decision is kept, and is a cluster of its own."""
     if name == "duplicate_of":
         stands = pc.binary_join_element_wise(about["witness_source"], about["witness_row"].cast(pa.string()), "#")
         return pc.coalesce(about["witness_id"], stands).take(place)

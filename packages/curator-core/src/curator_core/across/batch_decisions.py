@@ -1,8 +1,8 @@
 """How does a stage that decides about one batch at a time write a table of decisions?
 
-In `process` it puts what it decides into a file for the batch, `write_batch_decisions`. The files become the table in its
-`finish`, by `finish_batch_decisions`: only then the batches have numbers. Where they have them before, because a step has
-numbered them, and where most documents go, a pipeline of `DecidedBatches` and `PackDecisions` makes the table in parallel.
+In `process` it writes what it decides into a file for the batch (`write_batch_decisions`). In `finish` the files become
+the table (`finish_batch_decisions`): the batches have no numbers before that. Where an earlier step has numbered them,
+and most documents go, a pipeline of `DecidedBatches` and `PackDecisions` makes the table in parallel.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from curator_core.model.lineage import source_id
 from curator_core.model.stage import FanOut, SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 
-# Of the batches; they stay, since a run that is resumed with more of them numbers all anew.
+# The files of the batches stay: a run that is resumed with more batches numbers all of them anew.
 _FOLDER = "_batches"
 _ROW = "row_in_batch"
-# A part is read a row group at a time, and there should not be a hundred thousand parts.
+# A part is read one row group at a time, and there should not be a hundred thousand parts.
 _DOCUMENTS_PER_PART = 1 << 20
 
 
 def write_batch_decisions(
     folder: str, task: DocumentBatch, rows: NDArray[np.int64], columns: Mapping[str, Any]
 ) -> FileRecord:
-    """Put decisions about ``rows`` of a batch into a file of the batch; ``columns`` are some of those of the table.
+    """Write decisions about ``rows`` of a batch into a file of the batch; ``columns`` are some of the table's.
 
     The record is to be handed on, by `record_output` or with the task that is returned; it counts all rows of the batch.
     """
@@ -53,7 +53,7 @@ def write_batch_decisions(
 def finish_batch_decisions(
     folder: str, outputs: Sequence[FileRecord], settings: Mapping[str, Any] | None = None
 ) -> list[FileRecord]:
-    """Make the table of the files of all batches, in lineage order; returns what stands, for `finish` to return."""
+    """Make the table from the files of all batches, in lineage order; returns what stays, for `finish` to return."""
     roll = Roll.of(outputs)
     paths = [record.path for record in outputs]
     records = [
@@ -67,9 +67,10 @@ def finish_batch_decisions(
 
 @dataclass(kw_only=True)
 class DecidedBatches(SourceStage[FileGroupTask]):
-    """Names ranges of batches about which `write_batch_decisions` has put files into the folder ``path``; each is a source.
+    """Lists ranges of batches whose decisions `write_batch_decisions` has written into the folder ``path``; each range
+    is a source.
 
-    ``roll`` is the file of the roll by which the batches are numbered.
+    ``roll`` is the file of the roll that numbers the batches.
     """
 
     path: str
@@ -91,7 +92,7 @@ class DecidedBatches(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class PackDecisions(FanOut[FileGroupTask, FileGroupTask]):
-    """Makes a part of a table of decisions, in the folder ``path``, of what was decided about a range of batches."""
+    """Makes a part of a table of decisions, in the folder ``path``, from what was decided about a range of batches."""
 
     path: str
     roll: str
@@ -125,7 +126,7 @@ def _place(folder: str, task_id: str) -> str:
 
 
 def _numbered(paths: Sequence[str], first: int, roll: Roll) -> Iterator[pa.Table]:
-    """The decisions in the files of batches, of which the first has the number ``first``."""
+    """The decisions in the files of batches; the first batch has the number ``first``."""
     for batch, path in enumerate(paths, first):
         with storage.open_input(path) as stream, pa.ipc.open_file(stream) as file:
             table = file.read_all()

@@ -1,7 +1,7 @@
 """How does a pipeline hand its rows to the next one by key: in a random order, or all rows of a key together?
 
-`ShuffleWriter` ends a pipeline and `ShuffleReader` begins the next, with all rows in the order of a seeded hash of their key. A
-subclass of `GroupByKey` stands in the place of the reader where rows of one key are wanted together.
+`ShuffleWriter` ends a pipeline and `ShuffleReader` begins the next, with all rows in the order of a seeded hash of
+their key. Where rows of one key are wanted together, a subclass of `GroupByKey` takes the place of the reader.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from curator_core.model.stage import ANY_COLUMNS, CompositeStage, FanOut, Proces
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 from curator_core.stages.files import parse_bytes
 
-# The column of places in the files between: no column of users is called so.
+# The column of places in the files between the two pipelines; no user's column has this name.
 HASH = "__shuffle_hash__"
 
 
 @dataclass(kw_only=True)
 class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes each batch to ``path`` with its rows laid out by partition, for `ShuffleReader` to go on from.
+    """Writes each batch to ``path`` with its rows laid out by partition, for `ShuffleReader` to read.
 
-    A row's place in the order comes from ``key_column``, a column or a list of them, and ``seed``. ``partitions`` is how many
-    pieces the reader's work comes in; the order does not depend on it. The files are for the reader alone and can be removed
-    after it.
+    A row's place in the order comes from ``key_column``, a column or a list of them, and ``seed``. ``partitions`` is
+    the number of pieces that the reader's work is cut into; the order does not depend on it. The files are for the
+    reader alone and can be removed after it.
     """
 
     path: str
@@ -52,7 +52,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
     seed: int = 0
     partitions: int = 64
 
-    # Whether the reader can spell as JSON what no other type holds beside the values of other files.
+    # Whether the reader can write values as JSON where no other type holds the values of all files.
     json_allowed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return FileGroupTask(data=[path], records=[record], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        """Write down which files there are, in the order of the input, and what they have in common."""
+        """Write the manifest: which files there are, in the order of the input, and what they have in common."""
         finish_partitioned(
             self.path,
             outputs,
@@ -167,7 +167,7 @@ class ShuffleRead(FanOut[FileGroupTask, DocumentBatch]):
 
 
 def batches_of(table: pa.Table, batch_bytes: int) -> Iterator[pa.Table]:
-    """A table in pieces of about so many bytes."""
+    """A table in pieces of about ``batch_bytes``."""
     per_batch = max(1, table.num_rows * batch_bytes // max(1, table.nbytes))
     for start in range(0, table.num_rows, per_batch):
         yield table.slice(start, per_batch)
@@ -176,8 +176,8 @@ def batches_of(table: pa.Table, batch_bytes: int) -> Iterator[pa.Table]:
 class GroupByKey(FanOut[FileGroupTask, DocumentBatch]):
     """Base of stages that see all rows of a key at once. It follows `Partitions`, in the pipeline after a `ShuffleWriter`.
 
-    Write `process_group`. Groups come in the order of the hash of their key, and the rows of one in the order of the input,
-    whatever the number of partitions, files and workers::
+    Write `process_group`. Groups come in the order of the hash of their key, and the rows of a group in the order of
+    the input, whatever the number of partitions, files and workers::
 
         class Newest(GroupByKey):
             def process_group(self, rows):
@@ -203,10 +203,10 @@ class GroupByKey(FanOut[FileGroupTask, DocumentBatch]):
 
     @abstractmethod
     def process_group(self, rows: pa.Table) -> pa.Table | None:
-        """What becomes of the rows of one key; None where nothing does."""
+        """What becomes of the rows of one key; None to drop them."""
 
     def process_large_group(self, pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """What becomes of the rows of a key that do not fit the memory; they come piece by piece, in order."""
+        """What becomes of the rows of a key that do not fit in memory; they come piece by piece, in order."""
         first = next(pieces)
         raise UsageError(
             f"the rows of one key are more than {type(self).__name__}.memory ({size(self._memory)}): those of "
@@ -260,7 +260,7 @@ class GroupByKey(FanOut[FileGroupTask, DocumentBatch]):
 
 
 def _groups(table: pa.Table, keys: Sequence[str]) -> Iterator[pa.Table]:
-    """The groups of a table in which rows of one hash stand together; two keys of one hash are two groups."""
+    """The groups of a table in which rows of one hash are together; two keys of one hash are two groups."""
     digests = np.frombuffer(b"".join(row_digests(table, keys)), "<u8").reshape(-1, 2)
     apart = (digests[1:] != digests[:-1]).any(axis=1)
     starts = np.flatnonzero(np.append(True, apart)).tolist() if table.num_rows else []

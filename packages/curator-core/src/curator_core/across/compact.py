@@ -1,8 +1,8 @@
 """How does a shuffle of very many files become one of few, so that its partitions can be read?
 
-Each partition is in each file: 10,000 files and 4,000 partitions are 40 million pieces, and as many times a file is opened. A
-pipeline of `FileLots` and `CompactFiles` makes one file of as many as fit ``size``, partition by partition, and leaves
-the order of rows and their numbers as they are, so the reader finds the same.
+Each partition has a piece in each file: 10,000 files and 4,000 partitions are 40 million pieces, and a file is opened
+as many times. A pipeline of `FileLots` and `CompactFiles` merges as many files into one as fit ``size``, partition by
+partition, and keeps the order of rows and their numbers, so the reader finds the same.
 """
 
 from __future__ import annotations
@@ -29,16 +29,9 @@ from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
 from curator_core.pipeline import Pipeline
 from curator_core.stages.files import parse_bytes
 
-SIZE = "256MiB"
-# Pieces from which on it takes longer to open files than to write them once more.
-_MANY_PIECES = 1_000_000
-
-
-def worth_compacting(path: str) -> bool:
-    """Whether the shuffle in a folder has so many files that `compact` saves time."""
-    manifest = read_manifest(path)
-    pieces = len(manifest.files) * manifest.partitions
-    return pieces > _MANY_PIECES and len(_lots(manifest.files, parse_bytes(SIZE))) * 2 <= len(manifest.files)
+SIZE = "128MiB"
+# With more pieces than this it takes longer to open the files than to write them again.
+MANY_PIECES = 100_000
 
 
 def compact(path: str, into: str, *, size: int | str = SIZE, name: str = "compact") -> Pipeline:
@@ -48,7 +41,7 @@ def compact(path: str, into: str, *, size: int | str = SIZE, name: str = "compac
 
 @dataclass(kw_only=True)
 class FileLots(SourceStage[FileGroupTask]):
-    """Names the files of a shuffle, as many at a time as have ``size`` bytes together; each lot is a source."""
+    """Lists the files of a shuffle in lots of ``size`` bytes; each lot is a source."""
 
     path: str
     size: int | str = SIZE

@@ -30,7 +30,7 @@ EXACT = "exact"
 
 @dataclass(kw_only=True)
 class ExactKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes the hash of each document, laid out by partition, and at the end the roll of all batches."""
+    """Writes the hash of each document, laid out by partition, and finally the roll of all batches."""
 
     path: str
     partitions: int = 32
@@ -93,7 +93,9 @@ def write_keys(
     *,
     durable: bool = False,
 ) -> FileRecord:
-    """Put keys of a batch into its file of the ``kind``; the record counts the rows of the batch, which the roll needs."""
+    """Write the keys of a batch into its file of this ``kind``; the record counts the rows of the batch, which the roll
+    needs.
+    """
     path = storage.join(folder, kind, f"{task.task_id or 'batch'}.arrow")
     written = write_partitioned(path, table, places, stage.partitions, durable=durable)
     record = FileRecord(written.path, task.num_rows, written.bytes, written.sha256)
@@ -121,7 +123,7 @@ def finish_keys(
 
 
 def partition_table(task: FileGroupTask) -> pa.Table | None:
-    """All rows of a partition of keys with their numbers in place of their rows in the batch."""
+    """All rows of a partition of keys, with document numbers in place of rows in the batch."""
     pieces = []
     for file, piece in partition_pieces(task):
         numbers = first_number(file) + to_numpy(piece["row"])
@@ -132,9 +134,9 @@ def partition_table(task: FileGroupTask) -> pa.Table | None:
 class Copies:
     """The exact copies among documents.
 
-    ``order`` sorts the rows by hash and then by preference. In that order ``best`` is where the preferred row of the same
-    hash and length stands, and ``removed`` marks all others. Documents of an index, ``old``, come first and are never
-    removed; with ``among_new`` false nothing goes for the sake of a new one.
+    ``order`` sorts the rows by hash and then by preference. In that order ``best`` is the place of the preferred row of
+    the same hash and length, and ``removed`` marks all others. Documents of an index, ``old``, come first and are never
+    removed; with ``among_new`` false no document is removed as a copy of a new one.
     """
 
     def __init__(
@@ -158,20 +160,20 @@ class Copies:
 
 
 def with_old_copies(table: pa.Table, old: OldDocuments, preference: Preference) -> pa.Table:
-    """A partition of exact keys with those of old documents that have a hash of one of them."""
+    """A partition of exact keys, with the keys of old documents that share a hash with one of them."""
     theirs = old.matching(EXACT, np.unique(to_numpy(table["place"])))
     if theirs is None:
         return table
-    for name in preference.names:  # they come first whatever is preferred
+    for name in preference.names:  # they come first whatever the order of preference
         theirs = theirs.append_column(name, array(np.zeros(theirs.num_rows, np.uint64)))
     return pa.concat_tables([table, theirs.select(table.column_names)]).unify_dictionaries()
 
 
 @dataclass(kw_only=True)
 class PartitionStage(ProcessingStage[FileGroupTask, FileGroupTask]):
-    """Base of stages that look at one partition of all documents, and write what they find laid out by batch.
+    """Base of stages that examine one partition of all documents and write what they find, laid out by batch.
 
-    ``keys`` is the folder of the step that has numbered the documents, and ``parts`` the number of parts of what is written.
+    ``keys`` is the folder of the step that numbered the documents, and ``parts`` the number of parts to write.
     """
 
     path: str
@@ -195,11 +197,11 @@ class PartitionStage(ProcessingStage[FileGroupTask, FileGroupTask]):
         return Preference.of(self.keep, type(self).__name__)
 
     def write_by_batch(self, path: str, table: pa.Table) -> FileRecord:
-        """Put rows about documents into a file, by the batches of these; the record is the caller's to hand in."""
+        """Write rows about documents into a file, by the documents' batches; the caller records the file."""
         return write_partitioned(path, table, batch_places(to_numpy(table["number"]), self._batches), self.parts)
 
     def write_decided(self, task: FileGroupTask, decided: pa.Table) -> FileGroupTask:
-        """Put what was decided about a partition into its file."""
+        """Write what was decided about a partition into its file."""
         record = self.write_by_batch(storage.join(self.path, f"{task.task_id}.arrow"), self._old.without_old(decided))
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
@@ -210,7 +212,7 @@ class PartitionStage(ProcessingStage[FileGroupTask, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class DecideCopies(PartitionStage):
-    """Decides about the exact copies of one partition of hashes; what it decides is laid out by batch."""
+    """Decides about the exact copies in one partition of hashes; the decisions are laid out by batch."""
 
     rule: str = "exact"
 

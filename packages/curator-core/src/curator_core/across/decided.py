@@ -1,4 +1,4 @@
-"""What was decided about documents, on its way from the partitions that decide to the table of decisions."""
+"""Decisions about documents, on their way from the partitions that decide to the table of decisions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import FileGroupTask, FileRecord
 
 ROLL = "roll.arrow"
-# Figures that a rule may give, and their types; what a rule does not give is null.
+# The figures that a rule may give, and their types; a figure that it does not give is null.
 FIGURES = {
     "jaccard": pa.float64(),
     "containment": pa.float64(),
     "new_words": pa.int64(),
     "shared_bands": pa.int64(),
+    "similarity": pa.float64(),
 }
 
 _AS_THEY_ARE = ("copy_of", "copy_of_id", "component_size")
@@ -47,10 +48,10 @@ def decided_rows(
 ) -> pa.Table:
     """A row for each removed document and one for each witness.
 
-    ``numbers`` are those removed and ``witnesses`` the document that each was removed for. ``names`` holds ``id`` and
-    ``collection`` of all documents, and ``at`` and ``witness_at`` are the rows there of the two. ``figures`` and ``rules``
-    are of those removed. ``copy_at`` is the row of the document that each is an exact copy of, where that was removed too,
-    and else its own row. ``component_sizes`` are of all documents.
+    ``numbers`` are the removed documents and ``witnesses`` the document that each was removed for. ``names`` holds
+    ``id`` and ``collection`` of all documents; ``at`` and ``witness_at`` are the rows of the two in it. ``figures`` and
+    ``rules`` describe the removed documents. ``copy_at`` is the row of the document that each is an exact copy of,
+    where that one was removed too, and otherwise its own row. ``component_sizes`` covers all documents.
     """
     kept, first, sizes = np.unique(witnesses, return_index=True, return_counts=True)
     size_of = sizes[np.searchsorted(kept, witnesses)]

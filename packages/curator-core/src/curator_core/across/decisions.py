@@ -1,28 +1,29 @@
 """The table of decisions: which documents go, which stays for each of them, and why.
 
-One row for each document that is removed and one for each *witness*, the document that stays and was compared with it. A
-document without a row stays, and is nobody's witness. The columns:
+One row for each document that is removed and one for each *witness*, the document that stays and was compared with it.
+A document without a row stays and is no witness. The columns:
 
 | column | what it says |
 |---|---|
 | ``number`` | the document (see `curator_core.across.roll`); the table is sorted by it |
-| ``source``, ``row`` | where the document stands: the id of its source, and its row there |
+| ``source``, ``row`` | where the document is: the id of its source, and its row there |
 | ``id`` | its id as text, where documents have one |
 | ``collection`` | the collection that it belongs to |
 | ``decision`` | ``removed`` or ``kept`` |
-| ``witness_number``, ``witness_source``, ``witness_row``, ``witness_id`` | the same of the document that stays for it; null for one that is kept, and where a rule needs no witness |
-| ``jaccard`` | how much of the union of their shingles both have |
-| ``containment`` | how much of its shingles the witness has |
-| ``new_words`` | the most words in a window of 25 that the witness has not |
+| ``witness_number``, ``witness_source``, ``witness_row``, ``witness_id`` | the same for the document that stays in its place; null for one that is kept, and where a rule needs no witness |
+| ``jaccard`` | the part of the union of their shingles that both have |
+| ``containment`` | the part of its shingles that the witness has |
+| ``new_words`` | the most words in a window of 25 that the witness does not have |
 | ``shared_bands`` | how many bands of the sketch brought them together |
+| ``similarity`` | the cosine of both vectors, or another measure of how alike the two are, 1 at most |
 | ``rule`` | the rule by which it goes: ``exact``, ``nothing_new``, ``containment``, ``jaccard``, ``fraction``, ``list``, … |
-| ``copy_of``, ``copy_of_id`` | of an exact copy whose representative went too: the number and the id of that one. The figures are then those of the representative |
+| ``copy_of``, ``copy_of_id`` | for an exact copy whose representative was removed too: the number and the id of the representative. The figures are then the representative's |
 | ``cluster`` | the number of the witness that survives, for the witness too |
-| ``cluster_size`` | 1 and those that were removed for it |
+| ``cluster_size`` | the witness and the documents that were removed for it |
 | ``component_size`` | how many documents were brought together; it decides nothing |
 
-It lies in a folder: Parquet files, each of a range of batches, with a manifest and the roll of the batches. So a step that
-reads the sources again needs the part of its batch only.
+It lies in a folder: Parquet files, each of a range of batches, with a manifest and the roll of the batches. So a step
+that reads the sources again needs only the part of its batch.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ SCHEMA = pa.schema(
         ("containment", pa.float64()),
         ("new_words", pa.int32()),
         ("shared_bands", pa.int32()),
+        ("similarity", pa.float64()),
         ("rule", pa.string()),
         ("copy_of", pa.uint64()),
         ("copy_of_id", pa.string()),
@@ -72,7 +74,7 @@ SCHEMA = pa.schema(
         ("component_size", pa.int64()),
     ]
 )
-# A batch holds some thousands of rows: of larger groups most would be read in vain.
+# A batch holds some thousands of rows: most of a larger group would be read in vain.
 _GROUP_ROWS = 1 << 14
 # Row groups of the part that batches are being read from; the next batch is in the same one most of the time.
 _HELD_GROUPS = 4
@@ -85,7 +87,7 @@ def decisions_table(columns: Mapping[str, Any], roll: Roll | None = None) -> pa.
     """
     unknown = [name for name in columns if name not in SCHEMA.names]
     if unknown:
-        raise ValueError(f"a table of decisions has no column {unknown[0]!r}")
+        raise ValueError(f"a table of decisions cannot have a column {unknown[0]!r}")
     given = {name: _column(name, values) for name, values in columns.items()}
     rows = len(given["number"])
     if roll is not None:
@@ -97,12 +99,14 @@ def decisions_table(columns: Mapping[str, Any], roll: Roll | None = None) -> pa.
 
 
 def write_decisions(folder: str, part: str, table: pa.Table) -> FileRecord:
-    """Put the decisions about a range of batches into ``<part>.parquet``: ``part`` is the id of the task that made them."""
+    """Write the decisions about a range of batches into ``<part>.parquet``: ``part`` is the id of the task that made
+    them.
+    """
     return write_parts(folder, part, iter([_sorted(table.select(SCHEMA.names).cast(SCHEMA))]))
 
 
 def write_parts(folder: str, part: str, tables: Iterator[pa.Table]) -> FileRecord:
-    """The same of tables that come one after the other, in order."""
+    """The same for tables that come one after another, in order."""
     import pyarrow.parquet as pq  # deferred: it costs 30 ms, and not every process writes one
 
     rows = 0
@@ -128,8 +132,8 @@ def finish_decisions(
 ) -> None:
     """Complete a table of decisions: its manifest, and the roll, beside the files that ``records`` name.
 
-    ``settings`` say how it was decided: ``rule``, ``threshold``, ``max_new_words``, and whatever else is of interest.
-    Called from a stage's ``finish``; it can be cut off anywhere and done again.
+    ``settings`` say how the decisions were made: ``rule``, ``threshold``, ``max_new_words``, and whatever else is of
+    interest. Called from a stage's ``finish``; it can be cut off anywhere and done again.
     """
     import pyarrow.parquet as pq
 
@@ -165,7 +169,7 @@ class _File:
 
 @dataclass(slots=True, eq=False)
 class Decisions:
-    """A complete table of decisions, to read from."""
+    """A complete table of decisions, for reading."""
 
     folder: str
     settings: dict[str, Any]
@@ -183,7 +187,7 @@ class Decisions:
         if not storage.exists(place):
             raise UsageError(
                 f"{folder!r} holds no complete table of decisions (there is no {MANIFEST}): give the folder that a "
-                "deduplication, or another work across rows, has written, such as RUN/decisions"
+                "deduplication, or other work across rows, has written, such as RUN/decisions"
             )
         manifest = json.loads(storage.read_bytes(place))
         files = [
@@ -215,7 +219,7 @@ class Decisions:
         return pa.concat_tables(found).combine_chunks()
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The whole table, in order, a piece at a time."""
+        """The whole table, in order, one piece at a time."""
         for part in self.parts():
             yield from self.part(part, columns)
 
@@ -224,7 +228,7 @@ class Decisions:
         return [storage.file_name(entry.path).removesuffix(".parquet") for entry in self._files]
 
     def part(self, part: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """One part, in order, a piece at a time."""
+        """One part, in order, one piece at a time."""
         path = storage.join(self.folder, f"{part}.parquet")
         with _opened(path) as file:
             for group in range(file.num_row_groups):
@@ -258,8 +262,8 @@ def decisions_of(folder: str, batch: int, columns: Sequence[str] | None = None) 
 def write_removed(folder: str, path: str) -> FileRecord:
     """A list of the documents that a table of decisions removes, for other tools.
 
-    ``path`` says how by its ending: ``.txt`` holds an id a line; ``.jsonl`` and ``.parquet`` also say where the document
-    stands, by which rule it goes, and which stays for it.
+    The ending of ``path`` chooses the form: ``.txt`` holds one id a line; ``.jsonl`` and ``.parquet`` also say where
+    the document is, which rule removes it, and which document stays for it.
     """
     put = _LISTS.get(path.rpartition(".")[2])
     if put is None:
@@ -280,7 +284,7 @@ def _put_text(out: storage.AtomicFile, tables: Iterator[pa.Table]) -> None:
         if table["id"].null_count:
             raise UsageError(
                 f"documents have no ids, and {out.path!r} would hold nothing else: a list that ends in .jsonl or .parquet "
-                "says where they stand"
+                "says where they are"
             )
         out.writelines(_lines(table["id"].to_pylist(), out.path))
 
@@ -356,7 +360,7 @@ def _bounds(metadata: Any) -> NDArray[np.uint64]:
 
 @contextlib.contextmanager
 def _opened(path: str, metadata: Any = None) -> Iterator[Any]:
-    """An open part; what is wrong with its content, here or in the block, is an error that names the file."""
+    """An open part; damage to its content, found here or in the block, raises an error that names the file."""
     import pyarrow.parquet as pq
 
     try:

@@ -1,4 +1,6 @@
-"""When are two values the same? A 128-bit hash and a length of each value of a column; of text in its composed form."""
+"""When are two values the same? The answer is a 128-bit hash and a length of each value of a column; text is taken in
+its composed form.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,19 @@ from numpy.typing import NDArray
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import row_digests
 
-# Letters, marks and numbers stay; what stands between them is one space.
+# Letters, marks and numbers stay; whatever is between them becomes one space.
 _BETWEEN = r"[^\pL\pM\pN]+"
+# A text without any of these is in NFC: all others stand for themselves, and change nothing beside them. Signs, ideographs and
+# letters of Europe are among the others.
+_MAY_CHANGE = (
+    r"[^\x00-\x{2FF}\x{2002}-\x{20CF}\x{2100}-\x{2125}\x{2127}-\x{2129}\x{212C}-\x{2328}\x{232B}-\x{2ADB}"
+    r"\x{2ADD}-\x{2BFF}\x{3001}-\x{3029}\x{3041}-\x{3096}\x{30A1}-\x{30FF}\x{4E00}-\x{9FFF}\x{AC00}-\x{D7A3}"
+    r"\x{FF01}-\x{FF9D}\x{1F300}-\x{1F6FF}]"
+)
 
 
 class Digests(NamedTuple):
-    """Of each value: both halves of the hash, the length, and whether there is anything to compare."""
+    """For each value, both halves of the hash, the length, and whether there is anything to compare."""
 
     high: NDArray[np.uint64]
     low: NDArray[np.uint64]
@@ -32,8 +41,8 @@ def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
     """The digests of a column.
 
     Text is taken in NFC, so that the two ways to write an accent are one; with ``normalize`` case, white space and
-    punctuation do not count either. Null and the empty text are not present: nothing is a copy of them. The length is
-    in characters of text, in bytes of binary values, and 0 of others.
+    punctuation do not count either. Null and the empty text are not present: nothing is a copy of them. The length
+    counts characters of text and bytes of binary values, and is 0 for others.
     """
     kind = values.type
     if pa.types.is_dictionary(kind):
@@ -54,11 +63,19 @@ def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
 
 
 def composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts in NFC; what is ASCII is so already, and stays where it is."""
-    plain = pc.fill_null(pc.string_is_ascii(texts), array([True], pa.bool_())[0])
-    if pc.all(plain).as_py() is not False:
-        return texts
-    return pc.if_else(plain, texts, pc.utf8_normalize(texts, form="NFC"))
+    """Texts in NFC. Most are in it already, as ASCII is, and are only looked at."""
+    chunks = []
+    for part in texts.chunks:
+        chunk = part
+        others = to_numpy(pc.indices_nonzero(pc.invert(pc.string_is_ascii(chunk))))
+        some = to_numpy(pc.match_substring_regex(chunk.take(array(others)), _MAY_CHANGE))
+        if some.any():
+            mask = np.zeros(len(chunk), np.bool_)
+            mask[others[some]] = True
+            changed = pc.utf8_normalize(chunk.filter(array(mask)), form="NFC")
+            chunk = pc.replace_with_mask(chunk, array(mask), changed)
+        chunks.append(chunk)
+    return pa.chunked_array(chunks, texts.type)
 
 
 def folded(texts: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -67,7 +84,7 @@ def folded(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _views(values: pa.ChunkedArray) -> Iterable[memoryview]:
-    """The bytes of each value in its own memory; of null none."""
+    """The bytes of each value, in the memory of the column; none for null."""
     for chunk in values.chunks:
         _, offsets, data = chunk.buffers()
         edges = (

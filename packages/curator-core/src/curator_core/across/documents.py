@@ -25,11 +25,11 @@ _NAMES = pa.dictionary(pa.int32(), pa.string())
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DocumentParameters:
-    """What makes documents the same, which of them is kept, and what they are called.
+    """What makes documents the same, which one is kept, and how they are named.
 
     ``column`` is compared. ``keep`` is the order of preference. A collection is the value of ``collection_column``, by
     default the first folder below one of ``bases``; with ``scope="per_collection"`` only documents of one collection are
-    compared. ``id_column`` is named in the table where the data have it.
+    compared. The table holds ``id_column`` where the data have it.
     """
 
     column: str = "text"
@@ -41,7 +41,7 @@ class DocumentParameters:
     bases: Sequence[str] = ()
 
     def check_documents(self) -> Preference:
-        """The order of preference, once the parameters have been found sensible."""
+        """The order of preference, after a check of the parameters."""
         owner = type(self).__name__
         for name in ("column", "id_column", "collection_column"):
             value = getattr(self, name)
@@ -52,7 +52,7 @@ class DocumentParameters:
         return Preference.of(self.keep, owner)
 
     def columns_read(self) -> list[str]:
-        """The columns that must be there."""
+        """The required columns."""
         return list(dict.fromkeys([self.column, *self._scores(), *filter(None, [self.collection_column])]))
 
     def _scores(self) -> list[str]:
@@ -114,7 +114,7 @@ def collection_of(path: str, bases: Sequence[str]) -> str:
 
 
 def bases_of(paths: Sequence[str]) -> list[str]:
-    """The folders that a reader's ``paths`` lie in."""
+    """The folders that contain a reader's ``paths``."""
     found = []
     for entry in paths:
         if is_pattern(entry):

@@ -1,4 +1,4 @@
-"""What becomes of each row, once it is found how good a score must be: the best stay, or each gets its bucket."""
+"""What becomes of each row once the limits of the score are found: the best stay, or each gets its bucket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RULE = "fraction"
 
 
 def write_limits(path: str, answers: Requests) -> FileRecord:
-    """Put what was asked for, and found, into a file that `KeepTop` and `AddBuckets` read."""
+    """Write the requests and their answers into a file that `KeepTop` and `AddBuckets` read."""
     names = ("column", "group", "high", "low", "endless")
     return write_table(path, pa.table({name: array(getattr(answers, name)) for name in names}))
 
@@ -65,8 +65,8 @@ class _Limited(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class KeepTop(_Limited):
-    """Keeps the rows that come before the limit of their group. What goes is put into the folder ``decided`` batch by batch,
-    for `PackDecisions`.
+    """Keeps the rows that come before the limit of their group. The others are written into the folder ``decided``
+    batch by batch, for `PackDecisions`.
     """
 
     column: str
@@ -99,7 +99,7 @@ class KeepTop(_Limited):
             "rule": pa.repeat(RULE, len(gone)),
             "id": _ids(table, self.id_column, gone),
         }
-        # The rows that a run has written are those that its writer has.
+        # The run counts the rows that its writer wrote.
         self.record_output(replace(write_batch_decisions(self.decided, task, gone, columns), rows=0))
         return task.filter(array(keep)) if len(gone) else task
 

@@ -1,4 +1,4 @@
-"""Brings what partitions have found out back to the batches that it is about."""
+"""Brings the findings of partitions back to the batches that they are about."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _END = 1 << 64
 
 
 def batch_places(numbers: NDArray[np.uint64], batches: int) -> NDArray[np.uint64]:
-    """Places of documents by which partitions are ranges of batches, in the order of the roll."""
+    """Places of documents, chosen so that a partition is a range of batches in the order of the roll."""
     return (numbers >> np.uint64(ROW_BITS)) * np.uint64(_END // max(batches, 1) - 1)
 
 
 class BatchRows:
-    """The rows of a shuffle laid out by `batch_places` of its column ``number``, batch by batch.
+    """The rows, batch by batch, of a shuffle that is laid out by `batch_places` of its column ``number``.
 
     The partition of the batch asked for last is kept, since the batches of a source come one after the other.
     """
@@ -42,7 +42,7 @@ class BatchRows:
             tables = [piece for _, piece in partition_tables(task)] if manifest.rows[partition] else []
             if tables:
                 table = pa.concat_tables(tables).unify_dictionaries()
-            if "number" not in table.column_names:  # a shuffle of no file knows no column
+            if "number" not in table.column_names:  # the manifest of a shuffle without files names no columns
                 table = table.append_column("number", array([], pa.uint64()))
             order = np.argsort(to_numpy(table["number"]), kind="stable")
             table = table.take(array(order))

@@ -1,20 +1,21 @@
 """Which documents are connected by edges, also where no memory holds the edges?
 
-The input is a folder of Arrow files whose rows are edges: ``a`` and ``b``, two numbers of documents. A *group* is what edges
-connect, and is called after the smallest number in it. The output gives the members of the groups by batch, so that a step
-that reads the sources again opens what its batch needs and no more (`groups_of`).
+The input is a folder of Arrow files whose rows are edges: ``a`` and ``b``, two numbers of documents. A *group* is a set
+of documents that edges connect, and is named after the smallest number in it. The output gives the members of the
+groups by batch, so that a step that reads the sources again opens what its batch needs and no more (`groups_of`).
 
-Edges that fit the memory are solved by one task (`components`). More are made fewer in rounds, each two pipelines over a
-shuffle of the edges (large star and small star, Kiveris et al., *Connected Components in MapReduce and Beyond*, 2014):
+Edges that fit the memory are solved by one task (`components`). More edges are reduced in rounds of two pipelines each
+over a shuffle of the edges (large star and small star, Kiveris et al., *Connected Components in MapReduce and Beyond*,
+2014):
 
 - *large star*: each node with its neighbours; the larger ones are tied to the smallest of all instead;
 - *small star*: each node with its smaller neighbours; all of them are tied to the smallest instead.
 
-Neither parts what was connected, and each change brings an edge to a smaller number, so it comes to an end. Whatever a task
-writes is first contracted: edges that connect the same documents within the task become a star around the smallest. As soon
-as the edges fit the memory, one task solves the rest. Otherwise the rounds end when one of them has changed nothing. Then each
-document has either larger neighbours only (it is the smallest of its group), or one neighbour, its smallest; the step that
-writes the members checks that of each document once more, and stops the run if it is not so.
+Neither separates what was connected, and each change moves an edge to a smaller number, so the rounds end. What a task
+writes is contracted first: edges that connect the same documents within the task become a star around the smallest. As
+soon as the edges fit the memory, one task solves the rest. Otherwise the rounds end when one of them has changed
+nothing. Then each document has either larger neighbours only (it is the smallest of its group), or one neighbour, its
+smallest; the step that writes the members checks this again for each document, and stops the run if it does not hold.
 
 **Memory.** A task holds edges of 16 bytes: the shares of a partition that fit ``memory``/4, and their stars. A document with more
 neighbours than that is read twice, once for the smallest neighbour and once to tie the others to it. Solving in one task
@@ -70,9 +71,10 @@ type Numbers = NDArray[np.uint64]
 
 
 def components(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
-    """Every number that stands in an edge (``a[i]``, ``b[i]``), sorted, and the smallest number connected with each.
+    """Every number in an edge (``a[i]``, ``b[i]``), sorted, and the smallest number connected with each.
 
-    Before it returns, it is checked over all edges that both ends have the same, and that it is no larger than they are.
+    Before it returns, it checks over all edges that both ends have the same smallest number, and that it is not larger
+    than either.
     """
     if len(a) != len(b):
         raise UsageError(f"components: {len(a)} numbers in a and {len(b)} in b")
@@ -87,8 +89,8 @@ def components(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
         if not len(one):
             break
         low, high = np.minimum(one, other), np.maximum(one, other)
-        # Each root with a smaller neighbour is tied to the smallest. One that has none sees its neighbours tied to it, or
-        # itself to a smaller one in the next turn: with every two turns at most half of the roots are left.
+        # Each root with a smaller neighbour is tied to the smallest. A root without one has neighbours tied to it, or
+        # is itself tied to a smaller one in the next turn: every two turns leave at most half of the roots.
         np.minimum.at(root, high, low)
         _follow(root, high)
         one, other = root[one], root[other]
@@ -108,7 +110,7 @@ def _follow(root: NDArray[np.int64], nodes: NDArray[np.int64]) -> None:
 
 
 def stars(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
-    """The fewest edges that connect the same: from each number to the smallest one that it is connected with."""
+    """The fewest edges that connect the same numbers: from each number to the smallest one connected with it."""
     members, groups = components(a, b)
     others = members != groups
     return members[others], groups[others]
@@ -119,10 +121,10 @@ def stars(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
 
 @dataclass(kw_only=True)
 class Groups(Workflow):
-    """Writes into ``path`` which documents the edges in the folder ``edges`` connect.
+    """Writes into ``path`` the groups of documents that the edges in the folder ``edges`` connect.
 
-    Edges of up to ``memory`` bytes, 16 for each, are solved by one task; more in rounds. An edge from a document to itself
-    says nothing and is left out. The result is that of the edges alone, whatever the memory and the number of workers.
+    Edges of up to ``memory`` bytes, 16 for each, are solved by one task; more in rounds. An edge from a document to
+    itself is left out. The result depends on the edges alone, whatever the memory and the number of workers.
     """
 
     edges: str
@@ -139,7 +141,7 @@ class Groups(Workflow):
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         memory = parse_bytes(self.memory, "Groups.memory")
-        # A plan is made before there are any.
+        # A plan is made before there are any edges.
         size = sum(file.size for file in _edge_files(self.edges)) if storage.exists(self.edges) else 0
         if size <= memory:
             yield Pipeline([AllEdges(path=self.edges), SolveGroups(path=self.path)], name="groups")
@@ -153,7 +155,7 @@ class Groups(Workflow):
             report = storage.join(notes, f"{name}.json")
             return WriteEdges(path=storage.join(work_dir, name), partitions=partitions, both_ways=both, notes=report)
 
-        # What lies in `notes` stays when folders are given back, so that the steps are the same when a run is resumed.
+        # The files in `notes` stay when folders are freed, so that a resumed run has the same steps.
         yield Pipeline(
             [EdgeFiles(path=before, memory=share), ReadEdges(memory=share), written("edges", True)], name="edges"
         )
@@ -240,7 +242,7 @@ def _edge_files(folder: str) -> list[storage.FileInfo]:
 
 
 def _edges_in(path: str) -> Iterator[tuple[Numbers, Numbers]]:
-    """The edges of a file, some at a time; of edges that stand there both ways, each once."""
+    """The edges of a file, some at a time; an edge that is there in both directions comes once."""
     with storage.open_arrow(path) as source:
         try:
             file = pa.ipc.open_file(source)
@@ -267,7 +269,7 @@ def _table(a: Numbers, b: Numbers) -> pa.Table:
 
 @dataclass(kw_only=True)
 class AllEdges(SourceStage[FileGroupTask]):
-    """Names all files of edges in a folder, as one source."""
+    """Lists all files of edges in a folder, as one source."""
 
     path: str
 
@@ -277,7 +279,7 @@ class AllEdges(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class EdgeFiles(SourceStage[FileGroupTask]):
-    """Names the files of edges in a folder, as many at a time as fit ``memory``; each lot is a source."""
+    """Lists the files of edges in a folder in lots that fit ``memory``; each lot is a source."""
 
     path: str
     memory: int
@@ -364,10 +366,10 @@ def _node(places: Numbers) -> Numbers:
 
 @dataclass(kw_only=True)
 class WriteEdges(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes edges for the next star: by their larger end, or ``both_ways``, by each of their ends.
+    """Writes edges for the next star: by their larger end, or, with ``both_ways``, by each of their ends.
 
-    ``notes`` is the file that says afterwards how many edges there are, how many of them this round has changed, and the
-    highest number.
+    ``notes`` is the file that will hold the number of edges, how many of them this round has changed, and the highest
+    number.
     """
 
     path: str
@@ -391,7 +393,7 @@ class WriteEdges(ProcessingStage[DocumentBatch, FileGroupTask]):
         low, high = np.minimum(a, b), np.maximum(a, b)
         changed = int(task._metadata.get("changed", 0))
         members, groups = components(high, low)
-        # An edge stays if it is one of the star.
+        # An edge counts as unchanged if it is part of the star.
         changed += int(np.count_nonzero(groups[np.searchsorted(members, high)] != low))
         others = members != groups
         high, low = members[others], groups[others]
@@ -417,7 +419,7 @@ def _notes(folder: str, name: str) -> dict[str, int]:
 
 
 class _Star(FanOut[FileGroupTask, DocumentBatch]):
-    """One star at each node of a partition; children are edges, with how many of them were others before."""
+    """One star at each node of a partition; children are edges, with a count of those that the star has changed."""
 
     memory: int
 
@@ -449,7 +451,7 @@ class _Star(FanOut[FileGroupTask, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class LargeStar(_Star):
-    """Ties the larger neighbours of each node to the smallest of them all and itself."""
+    """Ties the larger neighbours of each node to the smallest of the node and all its neighbours."""
 
     memory: int
 
@@ -461,7 +463,7 @@ class LargeStar(_Star):
 
 @dataclass(kw_only=True)
 class SmallStar(_Star):
-    """Ties each node and its smaller neighbours to the smallest of these."""
+    """Ties each node and its smaller neighbours to the smallest of them."""
 
     memory: int
 
@@ -494,7 +496,7 @@ def _starts(u: Numbers) -> NDArray[np.int64]:
 
 @dataclass(kw_only=True)
 class StarMembers(FanOut[FileGroupTask, DocumentBatch]):
-    """Each document with its group, from edges that are stars; checks at each that they are."""
+    """Each document with its group, from edges that form stars, which is checked for each document."""
 
     memory: int
 
@@ -558,7 +560,7 @@ class WriteMembers(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 
 class _GroupsWriter(FanOut[FileGroupTask, FileGroupTask]):
-    """Writes files of members in order, and what is in which."""
+    """Writes files of members in order, and which batches each file holds."""
 
     path: str
 
@@ -630,7 +632,7 @@ class WriteGroups(_GroupsWriter):
 
     def _sorted(self, task: FileGroupTask) -> Iterator[pa.Table]:
         for span in partition_spans(task, self.memory):
-            # A batch is a place; as a task of its own it was in memory once already.
+            # A batch is one place; it has been in memory before, as a task of its own.
             tables = span.tables if span.tables is not None else [table for _, table in span.read()]
             table = pa.concat_tables(tables).drop_columns([PLACE])
             tables.clear()

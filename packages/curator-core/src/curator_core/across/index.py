@@ -1,14 +1,15 @@
-"""What is kept of documents, so that those of a later run can be compared with them, and which runs are there?
+"""What is kept of documents for later runs to compare with, and which runs are there?
 
-An *index* is a folder: a manifest, and a folder for each run that has been added. Nothing changes a run afterwards. It holds,
-of each document that stayed, its hash and its keys, laid out by place as the shuffle lays them out; its id and its
-collection; and whatever else a deduplication compares, but no texts. A run is added by writing its files, each whole or not
-at all, and then the manifest, at once. So an addition that was cut off leaves files that nothing names, and adding again
-puts the same files there.
+An *index* is a folder: a manifest, and a folder for each run that has been added. Nothing changes a run afterwards. For
+each document that stayed it holds the hash and the keys, laid out by place as in a shuffle; the id and the collection;
+and whatever else a deduplication compares, but no texts. A run is added by writing its files, each whole or not at all,
+and then the manifest in one step. So an interrupted addition leaves files that no manifest names, and adding again
+writes the same files.
 
-A run that compares its documents with an index keeps a copy of the manifest beside its keys (`pin`), so that it works with
-the same runs to its end, also when it is resumed. There the documents of the index have numbers behind those of the new
-ones (`OldDocuments`). In the table of decisions they have the highest bit set, followed by where they are in the index.
+A run that compares its documents with an index keeps a copy of the manifest beside its keys (`pin`), so that it works
+with the same runs to its end, even when it is resumed. There the documents of the index have numbers after those of the
+new ones (`OldDocuments`). In the table of decisions they have the highest bit set, followed by where they are in the
+index.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from curator_core.running.directory import RunDirectory
 MANIFEST = "_index.json"
 RUNS = "runs"
 ROLL = "roll.arrow"
-# What the source of a document is called that is in an index begins with it; its run follows.
+# The name of a source in an index begins with this; the run follows.
 INDEX = "index:"
-# Set in the number of a document of the index where it stands in a table of decisions.
+# This bit is set in the number of a document of the index, where it appears in a table of decisions.
 INDEXED = np.uint64(1 << 63)
-# Where a batch's file of keys says what kind of values there were, and which.
+# The keys of a batch's file under which it records the kind of its values, and the values.
 KIND, VALUES = b"curator.kind", b"curator.values"
 
 _VERSION = 1
@@ -48,7 +49,9 @@ AGAINST: tuple[Against, ...] = ("self", "index", "both")
 
 @dataclass(frozen=True, slots=True)
 class IndexRun:
-    """A run of an index. Its name says which documents were looked at, and ``made_by`` how it was decided about them."""
+    """A run of an index. Its name identifies the documents that it examined, and ``made_by`` says how it decided about
+    them.
+    """
 
     name: str
     documents: int
@@ -111,7 +114,7 @@ class Index:
         return json.dumps(values, indent=1, sort_keys=True).encode()
 
     def require(self, kind: str, parameters: Mapping[str, Any], owner: str) -> None:
-        """Refuse parameters that the keys of this index were not made with."""
+        """Refuse parameters other than those that the keys of this index were made with."""
         if kind != self.kind:
             raise UsageError(
                 f"{owner}.index {self.path!r} is an index of {self.kind} deduplication, and this one is {kind}: give each "
@@ -121,7 +124,7 @@ class Index:
             has, given = self.parameters.get(name), parameters.get(name)
             if has != given and not (name == "values" and None in (has, given)):
                 raise UsageError(
-                    f"{owner}.index {self.path!r} was made with {name} {has!r}, and this run has {given!r}: keys of both "
+                    f"{owner}.index {self.path!r} was made with {name} {has!r}, and this run has {given!r}: their keys "
                     "cannot be compared. Use the same value, or another index"
                 )
 
@@ -132,18 +135,20 @@ def run_folder(path: str, name: str) -> str:
 
 
 def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str, *, required: bool) -> None:
-    """Refuse a folder that is no index of this kind; one that is not there yet will be made, unless it is ``required``."""
+    """Refuse a folder that is not an index of this kind; one that is not there yet will be made, unless it is
+    ``required``.
+    """
     if storage.exists(storage.join(path, MANIFEST)):
         Index.read(path).require(kind, parameters, owner)
         return
     if required:
         raise UsageError(
-            f"{owner}.index {path!r} holds no index (there is no {MANIFEST}), and this run is to be compared with one "
+            f"{owner}.index {path!r} holds no index (there is no {MANIFEST}), and this run compares with one "
             "and would not add to it: correct the path, or make the index before by a run with index_add"
         )
     if not storage.exists(path):
         return
-    # What an addition that was cut off leaves.
+    # What an interrupted addition leaves behind.
     for file in storage.scan(path, hidden=True):
         name = storage.relative(file.path, path)
         if not name.startswith((f"{RUNS}/", ".")) and not storage.is_temporary(file.path):
@@ -153,11 +158,11 @@ def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str,
             )
 
 
-# What a run says of itself -------------------------------------------------------------------------------------------
+# What a run says about itself -------------------------------------------------------------------------------------------
 
 
 def kind_of(type_: pa.DataType) -> str:
-    """What the values of a column are to a deduplication; empty where there are none."""
+    """The kind of a column's values, for a deduplication; empty where there are none."""
     if pa.types.is_dictionary(type_):
         return kind_of(type_.value_type)
     if pa.types.is_null(type_):
@@ -170,7 +175,7 @@ def kind_of(type_: pa.DataType) -> str:
 
 
 def described(table: pa.Table, type_: pa.DataType, hashes: Iterable[NDArray[Any]]) -> pa.Table:
-    """A table of keys with a note of the kind of values, and of which ones there are."""
+    """A table of keys that notes the kind of values, and which values there are."""
     digest = hashlib.sha256()
     for values in hashes:
         digest.update(np.ascontiguousarray(values).tobytes())
@@ -194,7 +199,9 @@ def made_by(settings: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Pinned:
-    """What a run has settled at its beginning: its own name in an index, its values, and the index as it was."""
+    """What a run settles at its beginning: its own name in an index, the kind of its values, and the index as it
+    was.
+    """
 
     name: str
     values: str | None
@@ -216,7 +223,9 @@ class Pinned:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexUse:
-    """How a run uses an index: ``add`` says that what stays is added, ``settings`` how it is decided what that is."""
+    """How a run uses an index: ``add`` says whether the documents that stay are added; ``settings`` are those that
+    decide which stay.
+    """
 
     path: str
     kind: str
@@ -230,14 +239,14 @@ class IndexUse:
         return self.against != "self"
 
     def values(self) -> dict[str, Any]:
-        """As a parameter of a stage."""
+        """These settings as a parameter of a stage."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def pin(use: IndexUse, keys: str, roll: Roll, files: Sequence[str], owner: str) -> None:
-    """Settle which runs of the index the documents are compared with: those that are there now.
+    """Settle which runs of the index the documents are compared with: those in it now.
 
-    If these very documents are in it already, those that came before them: a run that is done again finds the same, and
+    If these very documents are in it already, only the runs that came before them: a repeated run finds the same, and
     does not find itself. ``files`` are the files of exact keys in the order of the roll.
     """
     kinds: dict[str, str] = {}
@@ -269,13 +278,13 @@ def pin(use: IndexUse, keys: str, roll: Roll, files: Sequence[str], owner: str) 
 
 
 def _require_same(index: Index, name: str, made: str, owner: str) -> bool:
-    """Whether the index has these documents already; refused where it was decided about them in another way."""
+    """Whether the index has these documents already; refused where other settings decided about them."""
     for run in index.runs:
         if run.name == name:
             if run.made_by != made:
                 raise RunRefused(
                     f"{owner}: the index {index.path!r} holds these documents already, as {name}, and other settings decided "
-                    "which of them stay. Use the settings of then, or another index, or only compare (index_add=False)"
+                    "which of them stay. Use those settings, or another index, or only compare (index_add=False)"
                 )
             return True
     return False
@@ -301,7 +310,7 @@ class OldDocuments:
         return numbers >= self.first
 
     def without_old(self, decided: pa.Table) -> pa.Table:
-        """What is decided about new documents: a table of decisions has no rows of those of an index."""
+        """The decisions about new documents: a table of decisions has no rows for documents of an index."""
         return decided.filter(array(~self.are_old(to_numpy(decided["number"])))) if self else decided
 
     def matching(self, kind: str, places: NDArray[np.uint64]) -> pa.Table | None:
@@ -321,7 +330,7 @@ class OldDocuments:
         return pa.concat_tables(found, promote_options="default").unify_dictionaries() if found else None
 
     def batches(self) -> list[tuple[int, int]]:
-        """For each run the numbers of its first batch, and of the one behind its last."""
+        """For each run the numbers of its first batch and of the batch after its last."""
         return [(int(start), int(start) + run.batches) for start, run in zip(self.starts[:-1], self.runs, strict=True)]
 
     def file_of(self, kind: str, batch: int) -> str:
@@ -334,8 +343,8 @@ class OldDocuments:
     def places_in_table(
         self, numbers: NDArray[np.uint64], roll: Roll
     ) -> tuple[NDArray[np.uint64], pa.Array, NDArray[np.int64]]:
-        """Of old and new documents: the numbers that they have in a table of decisions, and the sources and rows where they
-        stand. The source of an old one is its run, and the row its place among those that the run has added.
+        """For old and new documents, their numbers in a table of decisions, and their sources and rows. The source of
+        an old one is its run, and its row is its place among those that the run added.
         """
         if not self:
             return numbers, *roll.places(numbers)
@@ -345,7 +354,7 @@ class OldDocuments:
         if len(old) == len(numbers):
             sources, rows = np.full(len(numbers), "", object), np.zeros(len(numbers), np.int64)
         else:
-            # The place of any new document stands in for that of an old one, which is put over it.
+            # The place of any new document stands in for the place of an old one, which overwrites it below.
             plain[old] = numbers[~self.are_old(numbers)][0]
             names, rows = roll.places(plain)
             sources, rows = names.to_numpy(zero_copy_only=False).astype(object), rows.copy()
@@ -379,7 +388,8 @@ class OldDocuments:
 
 
 def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
-    """Put a run whose files are all there into the manifest; False if it is there already. Two never do it at once.
+    """Enter a run whose files are all there into the manifest; False if it is there already. No two runs do this at
+    once.
 
     It is refused if another run was added since this one was compared with the index.
     """
@@ -404,7 +414,7 @@ def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
         others = [each.name for each in index.runs[len(seen) :]]
         if use.compares and others:
             raise RunRefused(
-                f"{owner}: the index {use.path!r} has got {', '.join(others)} since this run was compared with it, so there "
+                f"{owner}: the index {use.path!r} gained {', '.join(others)} since this run was compared with it, so there "
                 "may be duplicates between the two, and nothing was added. Run it again from the start (fresh=True, --fresh)"
             )
         known = {**index.parameters, "values": index.parameters.get("values") or pinned.values}

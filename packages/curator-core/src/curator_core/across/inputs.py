@@ -15,7 +15,7 @@ from curator_core.model.lineage import source_of
 from curator_core.model.task import Task
 
 INPUTS = "_inputs.json"
-# Where a batch's file of keys says what it was made of.
+# The key under which a batch's file of keys records what it was made from.
 _NOTE = b"curator.inputs"
 
 
@@ -30,7 +30,7 @@ class Inputs:
 
     @classmethod
     def read(cls, folder: str) -> Inputs | None:
-        """What `write_inputs` has put into a folder; None where there is nothing."""
+        """What `write_inputs` wrote into a folder; None where it wrote nothing."""
         place = storage.join(folder, INPUTS)
         if not storage.exists(place):
             return None
@@ -40,7 +40,7 @@ class Inputs:
         )
 
     def require_same(self, task: Task[Any]) -> None:
-        """Refuse a batch of a source whose files are not what they were, where both states are at hand."""
+        """Refuse a batch whose source files have changed, where both states are at hand."""
         files, state = self.sources.get(source_of(task.task_id), ([], ""))
         if state and task._generation and task._generation != state:
             raise RunRefused(
@@ -48,9 +48,19 @@ class Inputs:
                 "any more. Begin the work across rows again (fresh=True, --fresh)"
             )
 
+    def require_there(self) -> None:
+        """Refuse to go on where a file is gone that documents were compared of: another may have been removed for one of them."""
+        gone = [path for files, _ in self.sources.values() for path in files if not storage.exists(path)]
+        if gone:
+            more = f" and {len(gone) - 1:,} more" if len(gone) > 1 else ""
+            raise RunRefused(
+                f"{gone[0]!r}{more} is not there any more, and its documents were compared: others may go for one of them. Put it "
+                "back and resume, or begin again without it (fresh=True, --fresh)"
+            )
+
 
 def noted(table: pa.Table, task: Task[Any], collections: pa.Array) -> pa.Table:
-    """A table of keys with a note of what it was made of."""
+    """A table of keys that notes what it was made from."""
     counts = collections.dictionary_decode().value_counts()
     note = {
         "collections": {entry["values"].as_py(): entry["counts"].as_py() for entry in counts},
@@ -61,7 +71,7 @@ def noted(table: pa.Table, task: Task[Any], collections: pa.Array) -> pa.Table:
 
 
 def write_inputs(paths: Iterable[str], folder: str) -> None:
-    """Sum what the files of keys say, each called after the task whose documents it is about."""
+    """Add up the notes in the files of keys; each file is named after the task whose documents it describes."""
     collections: dict[str, int] = {}
     sources: dict[str, tuple[list[str], str]] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""Decisions out of a list: the rows whose ids are in it go."""
+"""Decisions from a list: the rows whose ids are in it are removed."""
 
 from __future__ import annotations
 

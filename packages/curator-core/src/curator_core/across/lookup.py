@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,8 +34,8 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
     - ``anti`` keeps the rows that have none, and drops the others as ``listed``; it adds nothing.
 
     ``columns`` are the columns of the table to add, each called that with ``prefix`` before it; all but the key by default,
-    and with ``[]`` none. Rows stay in order. A key stands in one row of the table at most, unless nothing is added. A null is
-    no key, and equals none. A number is equal to the same number of another type, and not to the text of it.
+    and with ``[]`` none. Rows stay in order. A key may be in one row of the table at most, unless no columns are added.
+    A null is no key, and equals none. A number is equal to the same number of another type, and not to the text of it.
     """
 
     table: str | Sequence[str]
@@ -102,10 +103,10 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
         found = rows >= 0
         missing = int(len(found) - found.sum())
         if self.how == "anti":
-            self.record_dropped("listed", len(found) - missing)
+            self.record_dropped("listed", len(found) - missing, which=np.flatnonzero(found))
             return task.filter(array(~found))
         if self.how == "inner":
-            self.record_dropped("no match", missing)
+            self.record_dropped("no match", missing, which=np.flatnonzero(~found))
             if missing:
                 task, rows, found = task.filter(array(found)), rows[found], found[found]
         elif missing:

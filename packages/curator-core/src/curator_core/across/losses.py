@@ -21,8 +21,8 @@ class Loss:
 
 
 def losses(folder: str) -> list[Loss]:
-    """The losses by the table in ``folder``, of the collection that loses most first; nothing where it does not say how many
-    documents there are.
+    """The losses according to the table in ``folder``, largest first; none where it does not say how many documents
+    there are.
     """
     inputs = Inputs.read(folder)
     if inputs is None:

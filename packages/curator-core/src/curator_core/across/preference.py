@@ -1,4 +1,4 @@
-"""Which of two documents is rather kept: an order of preference as numbers that sort, smaller first."""
+"""Which of two documents is kept: an order of preference as numbers that sort, smaller first."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Rule:
 class Preference:
     """An order of preference: the first rule decides, the next where it ties, and so on.
 
-    Where all rules tie, the smaller 128-bit hash of the text goes first, and then the smaller number; so the order is total.
-    ``first`` is the number itself, after which nothing can tie.
+    Where all rules tie, the smaller 128-bit hash of the text comes first, and then the smaller number; so the order is
+    total. ``first`` is the number itself, after which nothing can tie.
     """
 
     rules: tuple[Rule, ...]
@@ -65,26 +65,28 @@ class Preference:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of the data that are read."""
+        """The columns of the data that it reads."""
         return [rule.column for rule in self.rules if rule.column]
 
     @property
     def names(self) -> list[str]:
-        """The names of the columns that `encode` gives, one for each rule but ``first``."""
+        """The names of the columns that `encode` returns, one for each rule except ``first``."""
         return [f"prefer{number}" for number, rule in enumerate(self.rules) if rule.kind != "first"]
 
     def encode(
         self, table: pa.Table, lengths: NDArray[np.uint64], collections: pa.Array | pa.ChunkedArray
     ) -> dict[str, NDArray[np.uint64]]:
-        """For each rule but ``first`` a number for each row of ``table``; of two rows the one with the smaller is preferred."""
+        """A number for each row of ``table`` and each rule except ``first``; of two rows, the one with the smaller
+        number is preferred.
+        """
         found = (self._encode(rule, table, lengths, collections) for rule in self.rules if rule.kind != "first")
         return dict(zip(self.names, found, strict=True))
 
     def sort(
         self, columns: Mapping[str, NDArray[np.uint64]], within: Sequence[NDArray[np.uint64]] = ()
     ) -> NDArray[np.int64]:
-        """The rows in order of preference, in groups of equal values of ``within``; ``columns`` holds what `encode`
-        gave, and ``number``, ``hash_high`` and ``hash_low`` beside it.
+        """The rows in order of preference, in groups of equal values of ``within``; ``columns`` holds the result of
+        `encode`, and also ``number``, ``hash_high`` and ``hash_low``.
         """
         ties = ["number"] if self.first else ["hash_high", "hash_low", "number"]
         keys = [*within, *(columns[name] for name in (*self.names, *ties))]

@@ -1,4 +1,6 @@
-"""What would a stricter limit have removed? The same decisions, without those whose figures do not meet it."""
+"""What would a stricter limit have removed? The answer is the same decisions, without those whose figures do not meet
+it.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,28 @@ from curator_core.across.decisions import (
 from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.errors import RunRefused, UsageError, check_whole
 
-# By rule, what `threshold` is compared with, and whether `max_new_words` is a limit of it.
-_FIGURES = {"nothing_new": ("containment", True), "containment": ("containment", False), "jaccard": ("jaccard", False)}
-_READ = ["number", "decision", "rule", "jaccard", "containment", "new_words", "copy_of", "cluster"]
-# A row that is nobody's any more: no witness, no figures.
+# For each rule, the figure that `threshold` is compared with, and whether `max_new_words` is one of its limits.
+_FIGURES = {
+    "nothing_new": ("containment", True),
+    "containment": ("containment", False),
+    "jaccard": ("jaccard", False),
+    "similar": ("similarity", False),
+    "perceptual": ("similarity", False),
+}
+_READ = ["number", "decision", "rule", "jaccard", "containment", "new_words", "similarity", "copy_of", "cluster"]
+# The marks of an undone removal: no witness, no figures.
 _WITNESS = ["witness_number", "witness_source", "witness_row", "witness_id"]
-_OF_A_PAIR = [*_WITNESS, "jaccard", "containment", "new_words", "shared_bands", "rule", "copy_of", "copy_of_id"]
+_OF_A_PAIR = [
+    *_WITNESS,
+    "jaccard",
+    "containment",
+    "new_words",
+    "shared_bands",
+    "similarity",
+    "rule",
+    "copy_of",
+    "copy_of_id",
+]
 
 
 def rethreshold(
@@ -38,9 +56,10 @@ def rethreshold(
 ) -> Decisions:
     """Write to the folder ``out`` the decisions of ``folder`` under stricter limits; returns them, to read.
 
-    Removals whose figures do not meet the limits are undone; each that stands keeps its witness, which stays in any case. An
-    exact copy of a document that is kept again goes for that one. So more may stay than a run with these limits would keep,
-    since that might find other witnesses. Looser limits are refused: what they would remove was never recorded.
+    Removals whose figures do not meet the limits are undone; each other removal keeps its witness, which stays in any
+    case. An exact copy of a document that is kept again is then removed as a copy of that one. So more may stay than a
+    run with these limits would keep, since that might find other witnesses. Looser limits are refused: what they would
+    remove was never recorded.
 
     It reads the table twice, a piece at a time, and holds 16 bytes for each removal that is undone.
     """
@@ -84,7 +103,9 @@ class _Counted:
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
-    """By cluster, how many leave it; by document that is kept again, how many exact copies go for it now."""
+    """For each cluster, how many documents leave it; for each document that is kept again, how many exact copies it now
+    has.
+    """
 
     leaving: _Counted
     copies: _Counted
@@ -123,7 +144,7 @@ def _not_looser(name: str, value: float, decisions: Decisions, *, looser: bool) 
 
 
 def _failing(table: pa.Table, limits: _Limits) -> NDArray[np.bool_]:
-    """Which removals do not meet the limits."""
+    """Which removals miss the limits."""
     removed = to_numpy(pc.equal(table["decision"], scalar(REMOVED)))
     fails = np.zeros(table.num_rows, np.bool_)
     for rule, (figure, counts_words) in _FIGURES.items():
@@ -164,7 +185,9 @@ def _changed(decisions: Decisions, part: str, limits: _Limits, changes: _Changes
 
 
 def _rest(table: pa.Table, changes: _Changes) -> pa.Table:
-    """What stands, with the sizes of its clusters; a witness for which nothing goes any more is none."""
+    """The remaining removals, with the sizes of their clusters; a witness without removed documents is no longer
+    one.
+    """
     cluster = to_numpy(pc.fill_null(table["cluster"], pa.scalar(0, pa.uint64())))
     fewer = np.where(to_numpy(table["cluster"].is_valid()), changes.leaving.of_each(cluster), 0)
     table = _with(table, cluster_size=pc.subtract(table["cluster_size"], array(fewer)))
@@ -173,7 +196,7 @@ def _rest(table: pa.Table, changes: _Changes) -> pa.Table:
 
 
 def _witnesses(table: pa.Table, changes: _Changes) -> pa.Table:
-    """Of the documents that are kept again, those for which exact copies go."""
+    """Of the documents that are kept again, those that have exact copies."""
     copies = changes.copies.of_each(to_numpy(table["number"]))
     table, copies = table.filter(array(copies > 0)), copies[copies > 0]
     empty = {name: pa.nulls(table.num_rows, SCHEMA.field(name).type) for name in _OF_A_PAIR}
@@ -196,6 +219,7 @@ def _moved(table: pa.Table, decisions: Decisions, changes: _Changes) -> pa.Table
         containment=array(np.ones(rows)),
         new_words=array(np.zeros(rows, np.int32)),
         shared_bands=pa.nulls(rows, pa.int32()),
+        similarity=pa.nulls(rows, pa.float64()),
         rule=array(["exact"] * rows, pa.string()),
         copy_of=pa.nulls(rows, pa.uint64()),
         copy_of_id=pa.nulls(rows, pa.string()),

@@ -1,4 +1,4 @@
-"""Which batches does an input have, in what order, and which number does each of its documents have?
+"""Which batches does an input have, in what order, and what is the number of each document?
 
 A document is one row of a batch that a reader gives. Batches are numbered in lineage order, and the **number of a document**
 is its batch's number, shifted left by 32 bits, plus its row in the batch. Reading the same input again gives the same
@@ -21,7 +21,7 @@ from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import RunRefused, UsageError
 from curator_core.model.task import DocumentBatch, FileRecord
 
-# How far the number of a batch is shifted in the number of a document.
+# The number of bits by which a batch's number is shifted in a document's number.
 ROW_BITS = 32
 _END = 1 << ROW_BITS
 _SUFFIX = ".arrow"
@@ -38,9 +38,9 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Roll:
-    """All batches of an input, in lineage order: whose place in it is their number.
+    """All batches of an input, in lineage order: a batch's place in it is its number.
 
-    ``first_row`` is the row of its source at which a batch begins.
+    ``first_row`` is the row of the source at which each batch begins.
     """
 
     task_ids: pa.Array
@@ -63,10 +63,10 @@ class Roll:
         sources = pc.replace_substring_regex(ids, r"\..*", "").dictionary_encode()
         codes = to_numpy(sources.indices)
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.rows)])[:-1]
-        # A source's batches stand together; where one does not go on, another begins.
+        # The batches of a source are consecutive; where the source changes, another begins.
         begins = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]) if len(codes) else np.zeros(0, np.int64)
         if len(begins) != len(sources.dictionary):
-            raise ValueError("the batches of a source do not stand together: they are not in lineage order")
+            raise ValueError("the batches of a source are not together: they are not in lineage order")
         starts = np.repeat(before[begins], np.diff(np.r_[begins, len(codes)]))
         order = to_numpy(pc.sort_indices(ids)).astype(np.int64)
         sorted_ids = ids.take(array(order))
@@ -79,7 +79,7 @@ class Roll:
 
     @classmethod
     def of(cls, outputs: Sequence[FileRecord]) -> Roll:
-        """The roll of the batches for which a stage has written a file each, called ``<task_id>.arrow``.
+        """The roll of the batches for which a stage has written one file each, named ``<task_id>.arrow``.
 
         ``outputs`` are what `ProcessingStage.finish` is given, so they are in lineage order.
         """
@@ -92,7 +92,7 @@ class Roll:
 
     @classmethod
     def read(cls, path: str) -> Roll:
-        """The roll that `write` has put there."""
+        """The roll in a file that `write` made."""
         with storage.open_input(path) as stream, pa.ipc.open_file(stream) as file:
             table = file.read_all().combine_chunks()
         ids = table["task_id"].combine_chunks()
@@ -101,7 +101,7 @@ class Roll:
         return cls(ids, to_numpy(table["rows"]).copy(), path)
 
     def write(self, path: str) -> FileRecord:
-        """Put the roll into a file, whole or not at all."""
+        """Write the roll into a file, whole or not at all."""
         columns = [self.task_ids, self.sources, array(self.rows), array(self.first_row)]
         options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
         table = pa.Table.from_arrays([pa.chunked_array([column]) for column in columns], schema=SCHEMA)
@@ -121,7 +121,9 @@ class Roll:
         return int(self.rows.sum())
 
     def number_of(self, task_id: str, rows: int | None = None) -> int:
-        """The number of a batch; `RunRefused` where there is none of this id, or where it had not as many ``rows``."""
+        """The number of a batch; `RunRefused` where no batch has this id, or where it had a different number of
+        ``rows``.
+        """
         low, high = 0, len(self._order)
         while low < high:
             middle = (low + high) // 2
@@ -134,7 +136,7 @@ class Roll:
             at = "" if not self._path else f" in {self._path!r}"
             raise RunRefused(
                 f"the batch {task_id!r} was not there when the batches of the input were numbered{at}: the files, or the "
-                "options of the reader, have changed since, or another stage stands before this one. Read the same files in "
+                "options of the reader, have changed since, or there is another stage before this one. Read the same files in "
                 "the same way, or begin the work across rows again (fresh=True, --fresh)"
             )
         if rows is not None and rows != self.rows[batch]:
@@ -161,7 +163,7 @@ class Roll:
         return self.sources.take(array(batches)).dictionary_decode(), self.first_row[batches] + rows
 
     def ranges(self, parts: int) -> list[tuple[int, int]]:
-        """Ranges of batches ``(first, behind the last)`` with about equally many documents: ``parts`` of them, or fewer."""
+        """Ranges of batches ``(first, after the last)`` with about equally many documents: ``parts`` of them, or fewer."""
         if not len(self):
             return []
         ends = np.cumsum(np.maximum(self.rows, 1))

@@ -1,4 +1,4 @@
-"""In what order does a score put documents, and what does each weigh?"""
+"""In what order does a score put documents, and how much does each weigh?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 
 ROWS = "rows"
-# The key of a score that is missing, behind those of all others.
+# The key of a score that is missing, after those of all others.
 MISSING = np.uint64((1 << 64) - 1)
 _SIGN = np.uint64(1 << 63)
 
@@ -21,8 +21,8 @@ _SIGN = np.uint64(1 << 63)
 def score_keys(values: pa.ChunkedArray, what: str, *, highest: bool = True) -> NDArray[np.uint64]:
     """Numbers in whose order the best score comes first: the ``highest``, or the lowest. Null and NaN come last.
 
-    Scores of one column may be integers in some files and floats in others, so all are compared as 64-bit floats: of
-    integers beyond 2**53 some are equal. ``what`` names the column in errors.
+    Scores of one column may be integers in some files and floats in others, so all are compared as 64-bit floats: some
+    integers beyond 2**53 are then equal. ``what`` names the column in errors.
     """
     kind = values.type
     if pa.types.is_null(kind):
@@ -35,7 +35,7 @@ def score_keys(values: pa.ChunkedArray, what: str, *, highest: bool = True) -> N
     real = to_numpy(pc.fill_null(values.cast(pa.float64(), safe=False), scalar(float("nan"))))
     bits = (real + 0.0).view(np.uint64)  # + 0.0 makes one of the two zeros
     ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN)
-    # No number has the first or the last place, which the bits of NaN have.
+    # No number takes the first or the last place: those belong to bits of NaN.
     return np.where(np.isnan(real), MISSING, ~ordered if highest else ordered)
 
 

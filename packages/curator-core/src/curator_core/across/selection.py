@@ -1,9 +1,9 @@
-"""Which is the first document beyond a weight, in the order of a score, without sorting the data?
+"""Which document is the first beyond a weight, in the order of a score, without sorting the data?
 
 `MeasureScores` writes what matters of each batch: the key of each score, the weight, the group. A request asks, in one group
 and for one score, for the first document, in the order of (key, number), at which the weight of it and all before it exceeds
 a bound. It is answered digit by digit, as in a radix sort: a pass counts the weight by the next digits of those documents
-that can still be it, `CountScores`, and so on until so few are left that they can be looked at, `CollectScores`. All of it
+that can still be it, `CountScores`, and so on until few enough are left to be examined, `CollectScores`. All of it
 is exact, and no task or driver holds more than ``MOST_CANDIDATES`` documents or ``MOST_BINS`` counts.
 """
 
@@ -50,7 +50,7 @@ _GROUP = pa.dictionary(pa.int32(), pa.string())
 class MeasureScores(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes the key of each score, the weight and the group of each row to a file for the batch, below ``path``.
 
-    ``columns`` are scores of which the highest is best, but for those that are in ``lowest`` too.
+    ``columns`` are scores of which the highest is best, except for those that are in ``lowest`` too.
     """
 
     path: str
@@ -62,7 +62,8 @@ class MeasureScores(ProcessingStage[DocumentBatch, FileGroupTask]):
     owner: str = "MeasureScores"
 
     def output_folder(self) -> str:
-        # By itself, for it is given back whole when the limits are found; what is small stays beside it.
+        # In a folder of its own, since it is freed as a whole when the limits are found; the small files stay beside
+        # it.
         return storage.join(self.path, BATCHES)
 
     def repacks(self) -> bool:
@@ -91,7 +92,7 @@ class MeasureScores(ProcessingStage[DocumentBatch, FileGroupTask]):
         return FileGroupTask(data=[path], records=[record], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        """Write the roll of the batches, and what each group holds in all."""
+        """Write the roll of the batches, and the total of each group."""
         rows: dict[str | None, int] = {}
         weights: dict[str | None, int] = {}
         for record in outputs:
@@ -151,14 +152,14 @@ class Totals:
 
     @classmethod
     def read(cls, path: str) -> Totals:
-        """What `MeasureScores` has left in the folder ``path``."""
+        """What `MeasureScores` wrote into the folder ``path``."""
         table = read_table(storage.join(path, TOTALS))
         return cls(table["group"].to_pylist(), to_numpy(table["rows"]), to_numpy(table["weight"]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Requests:
-    """What is asked for, and how far the answers are. Each attribute holds a value for each request.
+    """Requests, and how far each one is answered. Each attribute holds a value for each request.
 
     ``high`` and ``low`` are the first ``bits`` bits of the key and of the number of the document asked for, and ``bound``
     is the weight that is left for documents which share them. ``rows`` documents do. A request whose bound is never
@@ -186,19 +187,19 @@ class Requests:
         return bool(self.endless.all()) or self.bits == ALL_BITS
 
     def candidates(self) -> int:
-        """How many documents can still be what is asked for."""
+        """How many documents can still be an answer."""
         targets = self.targets()
         rows = np.zeros(len(targets.group), np.int64)
         rows[targets.places(self)[~self.endless]] = self.rows[~self.endless]
         return int(rows.sum())
 
     def digit_bits(self) -> int:
-        """How many bits the next pass can look at, so that its counts fit the memory."""
+        """How many bits the next pass can examine, so that its counts fit in memory."""
         targets = len(self.targets().group)
         return next((bits for bits in (16, 8, 4) if targets << bits <= MOST_BINS), 2)
 
     def targets(self) -> Targets:
-        """Where the open requests look, each place once."""
+        """Where the open requests look, without repeats."""
         asked = np.stack([self.column.astype(np.uint64), self.group.astype(np.uint64), self.high, self.low])
         found = np.unique(asked[:, ~self.endless], axis=1)
         return Targets(found[0].astype(np.int64), found[1].astype(np.int64), found[2], found[3], self.bits)
@@ -216,7 +217,7 @@ class Requests:
         return replace(self, bound=bound, rows=rows, high=high, low=low, bits=self.bits + digit_bits)
 
     def settled(self, found: Candidates) -> Requests:
-        """The answers, once all documents that can be them are there."""
+        """The answers, from all documents that can be an answer."""
         high, low = self.high.copy(), self.low.copy()
         for request, first, before in self._in_order(found.target, found.weight):
             at = first + int(np.searchsorted(before, self.bound[request], side="right"))
@@ -224,13 +225,13 @@ class Requests:
         return replace(self, high=high, low=low, bits=ALL_BITS)
 
     def whole_keys(self) -> Requests:
-        """The same for one who asks for a key alone: once it is found, whose it is does not matter."""
+        """The same for requests that need only the key: which document has it does not matter."""
         return replace(self, bits=ALL_BITS) if self.bits == KEY_BITS else self
 
     def _in_order(
         self, target: NDArray[np.int64], weight: NDArray[np.int64]
     ) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """Each open request, where its target begins, and the weight up to and with each entry of the target."""
+        """Each open request, where its target begins, and the weight up to and including each entry of the target."""
         places = self.targets().places(self)
         starts = np.searchsorted(target, np.arange(places.max(initial=-1) + 2))
         sums = np.cumsum(weight)
@@ -291,7 +292,7 @@ class Targets:
         return np.where(is_high & is_low & is_own, first + at, -1)
 
     def digits(self, key: NDArray[np.uint64], number: NDArray[np.uint64], digit_bits: int) -> NDArray[np.int64]:
-        """The bits behind the first ``bits``."""
+        """The bits after the first ``bits``."""
         values, done = (key, self.bits) if self.bits < KEY_BITS else (number, self.bits - KEY_BITS)
         shifted = values >> np.uint64(KEY_BITS - done - digit_bits)
         return (shifted & np.uint64((1 << digit_bits) - 1)).astype(np.int64)
@@ -314,7 +315,7 @@ class Counts:
         for counts in counted:
             held.append(counts)
             rows += len(counts.target)
-            # Summed up now and then: each time costs as much as there is.
+            # Summed up now and then, since each time costs as much as there is to sum.
             if rows > max(_COUNTS_AT_ONCE, 2 * len(held[0].target)):
                 held, rows = [cls._sum(held)], 0
         return cls._sum(held)
@@ -343,7 +344,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Documents that may be what is asked for, by target and in order."""
+    """Documents that may be the answers, by target and in order."""
 
     target: NDArray[np.int64]
     key: NDArray[np.uint64]
@@ -402,7 +403,7 @@ class _Pass(FanOut[FileGroupTask, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class CountScores(_Pass):
-    """Counts documents and weight by the next ``digit_bits`` bits of those that can still be what is asked for."""
+    """Counts documents and weight by the next ``digit_bits`` bits, among the documents that can still be an answer."""
 
     digit_bits: int = 16
 
@@ -422,7 +423,7 @@ class CountScores(_Pass):
 
 @dataclass(kw_only=True)
 class CollectScores(_Pass):
-    """Gathers the documents that can still be what is asked for."""
+    """Gathers the documents that can still be an answer."""
 
     def process(self, task: FileGroupTask) -> Iterator[FileGroupTask]:
         found = [_candidates(*hit) for path in task.data for hit in self._hits(path)]
@@ -443,12 +444,12 @@ _NO_HIT = tuple(np.zeros(0, kind) for kind in (np.int64, np.uint64, np.uint64, n
 
 
 def _first_bits(values: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
-    """The first ``bits`` bits; none for 0 or fewer, by which an integer cannot be shifted."""
+    """The first ``bits`` bits; none for 0 or fewer, since numpy cannot shift an integer by 64."""
     return np.zeros_like(values) if bits <= 0 else values >> np.uint64(max(0, KEY_BITS - bits))
 
 
 def _search(known: NDArray[Any], asked: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Where each value is among sorted ones, and whether it is there at all."""
+    """The place of each value among sorted ones, and whether it is there at all."""
     if not len(known):
         return np.zeros(len(asked), np.int64), np.zeros(len(asked), np.bool_)
     at = np.minimum(np.searchsorted(known, asked), len(known) - 1)

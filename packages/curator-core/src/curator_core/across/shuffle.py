@@ -8,8 +8,8 @@ partitions or workers shows in the result.
 
 A file is Arrow IPC, uncompressed: rows by partition, in record batches of 64 KiB or more where there is as much, which end
 where a partition does. So a partition is read from a file with one look at its footer and one read of what it holds. A
-file may also hold what several files held, one behind the other within each partition; then each record batch says how
-many rows came from which.
+file may also hold the content of several files, one after the other within each partition; then each record batch says
+how many rows came from which file.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ MOST_PARTITIONS = 1 << 16
 _LAYOUT = b"curator.shuffle"
 _RUNS = b"curator.runs"
 _END = 1 << 64
-# A record batch costs some hundred bytes and as many microseconds: fewer rows than this are not worth one of their own.
+# A record batch costs some hundred bytes and as many microseconds: fewer rows than this are not worth a batch of their
+# own.
 _LEAST_BATCH_BYTES = 1 << 16
 _MOST_BATCH_BYTES = 1 << 22
 _MOST_OPEN = 128
 _MOST_OPEN_BYTES = 1 << 30
 
-# Gives a table the columns and types of a schema.
+# Returns a table with the columns and types of a schema.
 type Fit = Callable[[pa.Table, pa.Schema], pa.Table]
 
 
@@ -74,8 +75,8 @@ def write_partitioned(
     Partition *p* of ``partitions`` holds the places in [p·2⁶⁴/partitions, (p+1)·2⁶⁴/partitions). A column of that name in
     the table must hold these same places. ``notes`` are numbers about the file that `notes_of` finds again.
 
-    Without ``durable`` nothing waits until the file is on disk. After a crash of the whole machine it may be damaged; its
-    reader detects that.
+    Without ``durable`` it does not wait until the file is on disk. After a crash of the whole machine it may be
+    damaged; its reader detects that.
     """
     check_partitions("write_partitioned: partitions", partitions)
     if table.num_rows != len(places):
@@ -104,7 +105,7 @@ def notes_of(record: FileRecord) -> dict[str, int]:
 
 
 def sorted_order(values: NDArray[Any]) -> NDArray[np.int64]:
-    """What ``np.argsort(values, kind="stable")`` gives, several times as fast where few values are equal."""
+    """The result of ``np.argsort(values, kind="stable")``, several times as fast where few values are equal."""
     order = np.argsort(values)
     ranked = values[order]
     same = ranked[1:] == ranked[:-1]
@@ -123,14 +124,14 @@ def sorted_order(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def check_partitions(what: str, partitions: int) -> None:
-    """Raise `UsageError` unless there may be as many partitions."""
+    """Raise `UsageError` unless this is a possible number of partitions."""
     check_whole(what, partitions)
     if partitions > MOST_PARTITIONS:
         raise UsageError(f"{what} must be {MOST_PARTITIONS} at most, not {partitions!r}")
 
 
 def first_place(partition: int, partitions: int) -> int:
-    """The lowest place of a partition; of the one behind the last, 2⁶⁴."""
+    """The lowest place of a partition; 2⁶⁴ for the one after the last."""
     return -(-partition * _END // partitions)
 
 
@@ -149,7 +150,7 @@ def _write(
 ) -> None:
     """Write rows of which ``edges[p]`` to ``edges[p + 1]`` are those of partition *p*.
 
-    ``runs``: of rows that several files held, where each stretch of one file begins, and the number of that file.
+    ``runs``, for rows from several files: where each stretch of one file begins, and the number of that file.
     """
     row_bytes = max(1, table.nbytes // max(1, table.num_rows))
     cuts = _cuts(edges, max(1, _LEAST_BATCH_BYTES // row_bytes), max(1, _MOST_BATCH_BYTES // row_bytes))
@@ -215,9 +216,9 @@ class ShuffleFile:
 class Manifest:
     """What a folder of partitioned rows holds.
 
-    ``schema`` is that of the rows without ``column``, which holds their places. ``rows`` and ``bytes`` are those of each
-    partition; the bytes are an estimate, from the share of each file's rows. ``names`` are those of the files that stages
-    wrote, in lineage order; `partition_pieces` numbers pieces by their place among them.
+    ``schema`` is the schema of the rows without ``column``, which holds their places. ``rows`` and ``bytes`` are given
+    for each partition; the bytes are an estimate from its part of each file's rows. ``names`` are the names of the
+    files that stages wrote, in lineage order; `partition_pieces` numbers pieces by their place among them.
     """
 
     folder: str
@@ -230,8 +231,8 @@ class Manifest:
     names: list[str]
     facts: dict[str, Any]
     keeps_open: bool = True
-    # Files that stay open from one partition to the next, by number, where they are few and small enough: a file that is
-    # mapped keeps its place on disk also when it is removed.
+    # Files that stay open from one partition to the next, by number, where they are few and small enough: a mapped file
+    # occupies disk even after it is removed.
     _open: dict[int, tuple[Any, _Layout]] = field(default_factory=dict, repr=False, compare=False)
 
     @functools.cached_property
@@ -241,7 +242,7 @@ class Manifest:
 
     @contextlib.contextmanager
     def opened(self, number: int) -> Iterator[tuple[Any, _Layout]]:
-        """The reader of a file, and where in it what is."""
+        """The reader of a file, and where its partitions are."""
         if number in self._open:
             yield self._open[number]
             return
@@ -269,7 +270,7 @@ def finish_partitioned(
 ) -> None:
     """Write the manifest of the files that `write_partitioned` left in ``folder``; ``records`` are in lineage order.
 
-    It is what a stage's `finish` calls. ``partitions`` is only looked at where there is no file. ``facts`` are kept in the
+    It is what a stage's `finish` calls. ``partitions`` is used only where there is no file. ``facts`` are kept in the
     manifest for the reader. Where the files have columns of different types, the manifest has one that holds all of their
     values; if only JSON does, that is an error, unless ``json_allowed``: then the reader must say how to spell values.
     """
@@ -379,7 +380,7 @@ def _keeps(record: FileRecord, name: str, kind: pa.DataType) -> bool:
 
 
 def write_together(path: str, manifest: Manifest, files: Sequence[ShuffleFile], *, fit: Fit = fitted) -> FileRecord:
-    """Write what several files of a shuffle hold, which follow one another, into one file, without changing any order.
+    """Write the content of several consecutive files of a shuffle into one file, without changing any order.
 
     All of it is in memory at once.
     """
@@ -431,7 +432,8 @@ def finish_together(folder: str, before: Manifest, records: Sequence[FileRecord]
 
 @dataclass(kw_only=True)
 class Partitions(SourceStage[FileGroupTask]):
-    """Names the partitions of a shuffle that have rows; each is a source, with its number in ``_metadata["partition"]``.
+    """Lists the partitions of a shuffle that have rows; each is a source, with its number in
+    ``_metadata["partition"]``.
 
     With ``empty_too`` a shuffle of no rows at all gives its first partition, so that a reader can say which columns there
     are.
@@ -474,7 +476,7 @@ def require_complete(folder: str) -> str:
 def partition_pieces(task: FileGroupTask, *, fit: Fit = fitted) -> Iterator[tuple[int, pa.Table]]:
     """The rows of a partition, file by file: the number of the file in the manifest, and its rows in order of place.
 
-    The places are in the manifest's ``column``. A table holds on to the memory of its own file's part alone.
+    The places are in the manifest's ``column``. A table keeps only the memory of its own file's part.
     """
     held: list[pa.Table] = []
     current = -1
@@ -533,7 +535,7 @@ def _tables(
 def partition_sorted(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> Iterator[pa.Table]:
     """The rows of a partition in the order of place, file, and order in the file, in tables of about ``memory`` or less.
 
-    About three times ``memory`` is held. Rows of one place stand in one table, unless they are more than ``memory``.
+    About three times ``memory`` is held. Rows of one place are in one table, unless they are more than ``memory``.
     """
     column = read_manifest(task.data[0]).column
     for span in partition_spans(task, memory, fit=fit):
@@ -551,7 +553,7 @@ def partition_sorted(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> 
 class Span:
     """A range of places [low, high) of a partition, with its rows where they fit the memory, in the order of files.
 
-    Where the rows of a single place do not fit, ``tables`` is None, and `read` gives them as often as they are wanted.
+    Where the rows of a single place do not fit, ``tables`` is None, and `read` reads them again at each call.
     """
 
     task: FileGroupTask
@@ -611,7 +613,7 @@ def _batches(manifest: Manifest, number: int, partition: int) -> Iterator[tuple[
             start, stop = max(0, low - before), min(batch.num_rows, high - before)
             if (start, stop) != (0, batch.num_rows):
                 numbers = numbers[start:stop]
-                # A slice holds on to the whole, which is memory of this process unless the file is mapped.
+                # A slice keeps the whole alive, which is memory of this process unless the file is mapped.
                 if storage.is_local(file.path):
                     batch = batch.slice(start, stop - start)
                 else:
@@ -685,6 +687,6 @@ def _plain(schema: pa.Schema, column: str) -> pa.Schema:
 
 
 def _unmarked(batch: pa.RecordBatch) -> pa.Table:
-    """A batch as a table, without what only the file needs to know."""
+    """A batch as a table, without what only the file needs."""
     metadata = {key: value for key, value in (batch.schema.metadata or {}).items() if key != _LAYOUT}
     return pa.Table.from_batches([batch]).replace_schema_metadata(metadata or None)

@@ -1,6 +1,7 @@
 """What is in a small table beside the data, and which of its rows has a key?
 
-A side table is Parquet, JSON lines, or a text file of one value a line. It is held in memory, whole, up to a bound.
+A side table is Parquet, JSON lines, or a text file with one value a line. It is held in memory as a whole, up to a
+bound.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from curator_core.stages.files import FilePartitioning
 
 _ENDINGS = (".parquet", ".jsonl", ".ndjson", ".txt")
 _CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-# Of the index: 16 bytes of a digest and 8 of a place.
+# An entry of the index: 16 bytes of a digest and 8 of a place.
 _BYTES_PER_KEY = 24
 _LINES_AT_ONCE = 10_000
 _ROWS_AT_ONCE = 100_000
@@ -37,7 +38,7 @@ def read_side_table(
 ) -> pa.Table:
     """The columns ``keys`` and ``columns`` (None: all) of a side table; refused where it takes more than ``memory`` bytes.
 
-    ``what`` names it in errors, and ``way_out`` says what to do where it is too large.
+    ``what`` names it in errors, and ``way_out`` says what to do if it is too large.
     """
     wanted = None if columns is None else list(dict.fromkeys([*keys, *columns]))
     held: list[pa.Table] = []
@@ -55,7 +56,7 @@ def read_side_table(
         table = pa.concat_tables(held, promote_options="permissive").combine_chunks() if held else pa.table({})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UsageError(f"{what}: the files of {paths!r} have columns of different types ({error})") from None
-    if not table.num_rows:  # of empty JSON lines no column is known
+    if not table.num_rows:  # empty JSON lines have no columns
         for name in dict.fromkeys(wanted or keys):
             table = table if name in table.column_names else table.append_column(name, pa.nulls(0))
     _check_columns(what, paths, table.column_names, wanted or keys)
@@ -64,7 +65,9 @@ def read_side_table(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyIndex:
-    """Finds the row of a key. A null, or a key with one in it, is in no row; numbers are equal whatever their type."""
+    """Finds the row of a key. A null, or a key with one in it, matches no row; numbers are equal whatever their
+    type.
+    """
 
     _high: NDArray[np.uint64]
     _low: NDArray[np.uint64]
@@ -73,7 +76,7 @@ class KeyIndex:
 
     @classmethod
     def of(cls, table: pa.Table, keys: Sequence[str]) -> KeyIndex:
-        """The index of a table; of rows that share a key it knows the first, and `twice` names one."""
+        """The index of a table; of rows that share a key it holds the first, and `twice` names one such pair."""
         digests, valid = _digests(table, keys)
         rows = np.flatnonzero(valid)
         digests = digests[rows]
@@ -95,7 +98,7 @@ class KeyIndex:
         if not len(self._high):
             return found
         start = np.searchsorted(self._high, digests[:, 0])
-        # Half of a digest alone is shared by two keys of a hundred million once in some thousand tables.
+        # Among a hundred million keys, two share half a digest in one of some thousand tables.
         for step in range(self._longest):
             at = np.minimum(start + step, len(self._high) - 1)
             hit = valid & (found < 0) & (self._high[at] == digests[:, 0]) & (self._low[at] == digests[:, 1])
@@ -104,7 +107,7 @@ class KeyIndex:
 
 
 def _digests(table: pa.Table, keys: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    # Digests are objects of 50 bytes until they stand side by side.
+    # Digests are objects of 50 bytes until they are side by side.
     pieces = (table.slice(start, _ROWS_AT_ONCE) for start in range(0, table.num_rows, _ROWS_AT_ONCE))
     digests = b"".join(b"".join(row_digests(piece, keys)) for piece in pieces)
     valid = np.ones(table.num_rows, np.bool_)

@@ -2,7 +2,7 @@
 
 `pyarrow.array` imports pandas, where it is installed, at its first call in a process, to see whether it was given a
 Series; so do `pyarrow.scalar`, a bare number given to a compute function, and `to_numpy`. That takes a sixth of a second in
-each worker, for something that stages rarely have at hand.
+each worker, for something that stages rarely use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NUMBERS: dict[pa.DataType, tuple[type, type]] = {
 }
 _SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 _WORDS = pa.dictionary(pa.int32(), pa.string())
-# Of text: beyond it the copies that are made here would soon cost more than the import.
+# Bytes of text: for more than this, the copies made here would soon cost more than the import.
 _MOST_BYTES = 1 << 20
 
 
@@ -80,7 +80,7 @@ def _from_list(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array | No
     if pa.types.is_dictionary(kind):
         return array(values, kind.value_type).dictionary_encode() if kind == _WORDS else None
     types = set(map(type, values))
-    if pa.types.is_list(kind) and types <= {list}:
+    if pa.types.is_list(kind) and types <= {list, _NONE}:
         return _lists(kind, values)
     nulls = _NONE in types
     types.discard(_NONE)
@@ -100,11 +100,12 @@ def _from_list(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array | No
     return _whole(kind, numbers, _valid(values, nulls))
 
 
-def _lists(kind: pa.ListType, values: Sequence[list[Any]]) -> pa.Array:
+def _lists(kind: pa.ListType, values: Sequence[list[Any] | None]) -> pa.Array:
     offsets = np.zeros(len(values) + 1, np.int32)
-    np.cumsum([len(value) for value in values], out=offsets[1:])
-    flat = [item for value in values for item in value]
-    return pa.ListArray.from_arrays(array(offsets), array(flat, kind.value_type), type=kind)
+    np.cumsum([len(value or ()) for value in values], out=offsets[1:])
+    flat = array([item for value in values for item in value or ()], kind.value_type)
+    bits = _bits(_valid(values, None in values))
+    return pa.Array.from_buffers(kind, len(values), [bits, pa.py_buffer(offsets)], children=[flat])
 
 
 def _whole(kind: pa.DataType, values: np.ndarray[Any, Any], valid: np.ndarray[Any, Any] | None) -> pa.Array:

@@ -1,6 +1,6 @@
 """What are the values of a column that holds each value as JSON text because their types differ?
 
-Readers of JSON keep such values in a column of Arrow's ``json`` type (`JSON`). Text in it stands in quotation marks, so
+Readers of JSON keep such values in a column of Arrow's ``json`` type (`JSON`). Text in it is in quotation marks, so
 code that wants the values asks here.
 """
 

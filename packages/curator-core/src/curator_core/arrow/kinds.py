@@ -195,7 +195,7 @@ def one_schema(schemas: Sequence[pa.Schema], fits: Callable[[int, str, pa.DataTy
     """The schema that holds the rows of all of these.
 
     ``fits(number, name, kind)`` says whether each value of a column keeps its value in that type; it is asked where the
-    types alone do not tell. Columns come in the order in which they first stand, those that came up late behind them, by
+    types alone do not tell. Columns come in the order in which they first stand, those that came up late after them, by
     name; what some have is null in the others. Words that are numbered in some and spelled out in others are spelled out.
     """
     places: dict[str, list[int]] = {}

@@ -13,18 +13,30 @@ import click
 from curator_core.errors import CuratorError, MissingDependency, PlanError, RunRefused, UsageError
 
 DONE, FAILED, BAD_USAGE, QUARANTINED, INTERRUPTED = 0, 1, 2, 3, 130
-_COMMANDS = {
-    "run": "run",
-    "plan": "plan",
-    "stages": "stages",
-    "init": "init",
-    "doctor": "doctor",
-    "report": "runs",
-    "rejects": "runs",
-    "retry": "run",
-    "verify": "runs",
-    "dedup": "dedup",
+# The commands by what they are about, each with the module that it stands in.
+_SECTIONS = {
+    "Pipelines": {
+        "init": "init",
+        "plan": "plan",
+        "run": "run",
+        "stages": "stages",
+        "dedup": "dedup",
+        "doctor": "doctor",
+    },
+    "Runs": {
+        "runs": "listing",
+        "report": "runs",
+        "rejects": "runs",
+        "drops": "drops",
+        "retry": "run",
+        "verify": "runs",
+        "diff": "diff",
+        "whatif": "whatif",
+    },
+    "Data": {"head": "data", "show": "data", "inspect": "data"},
+    "Shell": {"completion": "completion"},
 }
+_COMMANDS = {name: module for section in _SECTIONS.values() for name, module in section.items()}
 
 
 class _Commands(click.Group):
@@ -40,6 +52,14 @@ class _Commands(click.Group):
         command = getattr(importlib.import_module(f"curator_core.cli.{module}"), f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, _COMMANDS))
+        for title, names in _SECTIONS.items():
+            commands = {name: self.get_command(ctx, name) for name in names}
+            shown = [(name.ljust(width), command.get_short_help_str()) for name, command in commands.items() if command]
+            with formatter.section(title):
+                formatter.write_dl(shown)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -74,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if sys.stdout is not None:  # None where the caller has closed it: `curate run FILE >&-`
             sys.stdout.flush()
     except BrokenPipeError:
-        # `curate stages | head`: the reader has what it wanted. The interpreter must not flush once more.
+        # `curate stages | head`: the reader has what it wanted. The interpreter must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 

@@ -17,36 +17,22 @@ from curator_core.formatting import count, percent, size
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
 
-# A collection that loses more than this is named, and one that loses so many times what the others do.
+# A collection is named if it loses more than this, or this many times as much as the others.
 _MOST_LOST = 0.95
 _TIMES_PEERS = 3
 
 
-@click.group("dedup", short_help="Remove duplicates, and show what went for what.")
+@click.group("dedup", short_help="Remove duplicates, and show what was removed for which document.")
 def dedup_command() -> None:
-    """Remove duplicates from a folder of files, and see what was removed for what.
+    """Remove duplicates from a folder of files, and see what was removed, and for which document.
 
-    No document goes without one that stays and was compared with it; RUN/decisions says which, and how alike they are.
+    Each document that is removed was compared with one that stays; RUN/decisions says which, and how alike they are.
     """
 
 
-def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+def _indexed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a deduplication that keeps an index of what it has seen."""
     options = [
-        click.argument("input", nargs=-1, required=True),
-        click.argument("output"),
-        click.option("--format", "kind", help="Of the files: jsonl, parquet, csv, … [default: by their names]"),
-        click.option("--column", help="What is compared. [default: text]"),
-        click.option("--id-column", help="Names documents in the table. [default: id]"),
-        click.option(
-            "--keep",
-            metavar="ORDER",
-            help="Which one stays, by commas: longest, shortest, first, highest:COLUMN, lowest:COLUMN, rank:A>B>C (of "
-            "collections). [default: longest,first]",
-        ),
-        click.option("--collection-column", help="Names the collection. [default: the first folder below INPUT]"),
-        click.option("--per-collection", is_flag=True, help="Compare documents of one collection only."),
-        click.option("--removed", metavar="DIR", help="Write what goes to this folder, with why."),
-        click.option("--annotate", is_flag=True, help="Keep all documents and add columns that say what was found."),
         click.option("--index", metavar="DIR", help="Compare with the documents of earlier runs, which DIR keeps."),
         click.option(
             "--against",
@@ -56,17 +42,38 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--index-add/--no-index-add", "index_add", default=None, help="Add what stays to the index. [default: add]"
         ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.argument("input", nargs=-1, required=True),
+        click.argument("output"),
+        click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by their names]"),
+        click.option("--column", help="What is compared. [default: text; semantic: embedding; image: bytes]"),
+        click.option("--id-column", help="Column that names documents in the table. [default: id; image: key]"),
+        click.option(
+            "--keep",
+            metavar="ORDER",
+            help="Which one stays, separated by commas: longest, shortest, first, highest:COLUMN, lowest:COLUMN, rank:A>B>C (of "
+            "collections). [default: longest,first; semantic: first]",
+        ),
+        click.option("--collection-column", help="Names the collection. [default: the first folder below INPUT]"),
+        click.option("--per-collection", is_flag=True, help="Compare documents of one collection only."),
+        click.option("--removed", metavar="DIR", help="Write removed documents to this folder, with the reason."),
+        click.option("--annotate", is_flag=True, help="Keep all documents and add columns with the decisions."),
         click.option(
             "--partitions",
             type=click.IntRange(min=1),
-            help="Pieces of the work between. [default: by the size of INPUT]",
+            help="Number of pieces of the work between. [default: by the size of INPUT]",
         ),
-        click.option(
-            "--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-exact|fuzzy]"
-        ),
+        click.option("--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-NAME]"),
         click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
         click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
-        click.option("--dry-run", is_flag=True, help="Say what it would take, and do nothing."),
+        click.option("--dry-run", is_flag=True, help="Estimate what it would take, and stop."),
         click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
         click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
         click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises."),
@@ -78,8 +85,9 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@dedup_command.command("exact", short_help="Remove documents that are the same as another.")
+@dedup_command.command("exact", short_help="Remove documents that equal another.")
 @_common
+@_indexed
 @click.option("--normalize", is_flag=True, help="Case, white space and punctuation do not count.")
 def exact_command(normalize: bool, **given: Any) -> int:
     """Remove documents of INPUT that are the same as one that stays; write the others to OUTPUT.
@@ -89,18 +97,23 @@ def exact_command(normalize: bool, **given: Any) -> int:
     return _run("exact", "ExactDedup", given, {"normalize": normalize})
 
 
-@dedup_command.command("fuzzy", short_help="Remove documents of which another has nearly everything.")
+@dedup_command.command("fuzzy", short_help="Remove documents whose content is nearly all in another.")
 @_common
+@_indexed
 @click.option(
     "--rule", type=click.Choice(["nothing_new", "containment", "jaccard"]), help="When one goes. [default: nothing_new]"
 )
-@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="How much must be shared. [default: 0.8]")
-@click.option("--max-new-words", type=click.IntRange(min=0), help="Of 25 in a row, by nothing_new. [default: 12]")
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1, min_open=True), help="The part that must be shared. [default: 0.8]"
+)
+@click.option(
+    "--max-new-words", type=click.IntRange(min=0), help="New words among 25 in a row (nothing_new). [default: 12]"
+)
 @click.option("--ngram", type=click.IntRange(min=1), help="Words of a shingle. [default: 3]")
 @click.option("--bands", type=click.IntRange(min=1), help="Keys of a document. [default: 26]")
 @click.option("--rows", type=click.IntRange(min=1), help="Hashes of a key. [default: 5]")
 def fuzzy_command(**given: Any) -> int:
-    """Remove documents of INPUT of which one that stays has nearly everything; write the others to OUTPUT.
+    """Remove documents of INPUT whose content is nearly all in one that stays; write the others to OUTPUT.
 
     INPUT is one or more files, folders or patterns of any format that an installed reader knows.
     """
@@ -108,16 +121,98 @@ def fuzzy_command(**given: Any) -> int:
     return _run("fuzzy", "FuzzyDedup", given, {name: given.pop(name) for name in names})
 
 
+@dedup_command.command("semantic", short_help="Remove documents whose vectors point the same way.")
+@_common
+@click.option("--eps", type=click.FloatRange(0, 1, max_open=True), help="1 - eps is the least cosine. [default: 0.05]")
+@click.option("--clusters", type=click.IntRange(min=1), help="[default: the square root of the number of documents]")
+@click.option("--visits", type=click.IntRange(min=0), help="Neighbouring clusters that are looked at. [default: 2]")
+@click.option(
+    "--order",
+    type=click.Choice(["keep", "hard", "easy", "random"]),
+    help="Which one stays, before --keep: the one farther from the centre of its cluster (hard), the nearer one (easy), any.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Of --order random. [default: 0]")
+def semantic_command(**given: Any) -> int:
+    """Remove documents of INPUT whose vector is near that of one that stays; write the others to OUTPUT.
+
+    INPUT has a column of vectors, which a stage such as TextEmbedding or ImageEmbedding adds.
+    """
+    names = ("eps", "clusters", "visits", "order", "seed")
+    return _run("semantic", "SemanticDedup", given, {name: given.pop(name) for name in names})
+
+
+@dedup_command.command("image", short_help="Remove images that show the same picture.")
+@_common
+@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="The least correlation. [default: 0.9]")
+@click.option("--radius", type=click.IntRange(0, 11), help="The most bits in which hashes differ. [default: 10]")
+@click.option("--crops/--no-crops", default=None, help="Look for what a crop of 5 to 15 % has left. [default: crops]")
+@click.option("--mirror", is_flag=True, help="Look for mirrored copies too.")
+def image_command(crops: bool | None, mirror: bool, **given: Any) -> int:
+    """Remove images of INPUT that show the same picture as one that stays; write the others to OUTPUT.
+
+    INPUT is one or more tars, folders of images, or Parquet files with encoded images.
+    """
+    more = {**{name: given.pop(name) for name in ("threshold", "radius")}, "mirror": mirror}
+    return _run("image", "ImageDedup", given, more, crops=crops)
+
+
+def _cuts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a deduplication of parts of documents."""
+    options = [
+        click.argument("input", nargs=-1, required=True),
+        click.argument("output"),
+        click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by their names]"),
+        click.option("--column", help="The text. [default: text]"),
+        click.option("--id-column", help="Column that names documents in the table. [default: id]"),
+        click.option("--keep", metavar="ORDER", help="Whose part stays, as in `curate dedup exact`."),
+        click.option("--mode", type=click.Choice(["cut", "annotate", "drop"]), help="[default: cut]"),
+        click.option("--max-share", type=click.FloatRange(0, 1), help="Drop a document that repeats more than this."),
+        click.option("--partitions", type=click.IntRange(min=1), help="Number of pieces of the work between."),
+        click.option("--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-NAME]"),
+        click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
+        click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
+        click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
+        click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
+        click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises."),
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dedup_command.command("substring", short_help="Cut runs of words that occur more than once.")
+@_cuts
+@click.option("--words", type=click.IntRange(min=1), help="The fewest words of a run. [default: 50]")
+def substring_command(**given: Any) -> int:
+    """Cut runs of words out of INPUT that stand elsewhere in it too; write what stays to OUTPUT. One of each stays."""
+    return _run("substring", "SubstringDedup", given, {"words": given.pop("words")})
+
+
+@dedup_command.command("lines", short_help="Cut lines or paragraphs that occur more than once.")
+@_cuts
+@click.option("--unit", type=click.Choice(["line", "paragraph", "three_sentences"]), help="[default: line]")
+@click.option("--least", type=click.IntRange(min=1), help="The fewest characters of a unit. [default: 20]")
+@click.option("--normalize", is_flag=True, help="Case, white space and punctuation do not count.")
+def lines_command(**given: Any) -> int:
+    """Cut lines out of INPUT that stand elsewhere in it too; write what stays to OUTPUT. One of each stays."""
+    return _run("lines", "LineDedup", given, {name: given.pop(name) for name in ("unit", "least", "normalize")})
+
+
 @dedup_command.command("show", short_help="Show a removed document beside the one that stays for it.")
 @click.argument("run_dir")
 @click.argument("id")
-@click.option("--json", "as_json", is_flag=True, help="Print what the table says and both documents as JSON.")
-def show_command(run_dir: str, id: str, as_json: bool) -> int:  # noqa: A002 - the name in the usage line
-    """Show the document ID of RUN_DIR, which was removed, and its witness: what both have, and what only one has.
+@click.option("--html", metavar="FILE", help="Write both side by side as a page: images as they are.")
+@click.option("--json", "as_json", is_flag=True, help="Print the decision and both documents as JSON.")
+def show_command(run_dir: str, id: str, html: str | None, as_json: bool) -> int:  # noqa: A002 - the name in the usage line
+    """Show the removed document ID of RUN_DIR beside its witness: what both have, and what only one has.
 
-    What only one of them has stands in [brackets]. A document without an id is named SOURCE:ROW, as in the table.
+    What only one of them has is in [brackets]. A document without an id is named SOURCE:ROW, as in the table.
     """
-    from curator_core.registry import WORKFLOWS, load  # these import pyarrow
+    from curator_core import storage  # these import pyarrow
+    from curator_core.registry import WORKFLOWS, load
+    from curator_core.workflows.pair_page import marked_text, pair_page
     from curator_core.workflows.pairs import removed_pair, text_of
 
     folder = _table_of(run_dir)
@@ -128,34 +223,58 @@ def show_command(run_dir: str, id: str, as_json: bool) -> int:  # noqa: A002 - t
         return DONE
     settings = _settings_of(folder)
     column = settings.get("column", "text")
-    decision = pair.decision
+    figures = _figures(pair.decision)
+    texts = pieces = None
+    if pair.witness is not None and isinstance(pair.document.get(column), str):
+        texts = [text_of(document, column) for document in (pair.document, pair.witness)]
+        pieces = load(WORKFLOWS, settings["workflow"]).spans(*texts, settings)
+    if html is not None:
+        marked = texts and pieces and [marked_text(*both) for both in zip(texts, pieces, strict=True)]
+        storage.write_bytes_atomic(html, pair_page(pair, figures, marked or None).encode("utf-8", "surrogatepass"))
+        click.echo(html)
+        return DONE
     click.echo(f"removed: {pair.place}")
     click.echo(f"stays:   {pair.witness_place}")
-    if decision["copy_of"] is not None:
-        click.echo(f"the removed one is an exact copy of {decision['copy_of_id']!r}, which went for the same document")
-    figures = [
-        f"{decision['containment']:.1%} of its shingles are in the other",
-        f"{decision['jaccard']:.1%} of both in both",
-    ]
+    if pair.decision["copy_of"] is not None:
+        copy_of = pair.decision["copy_of_id"]
+        click.echo(f"the removed one is an exact copy of {copy_of!r}, which was removed for the same document")
+    click.echo(f"rule:    {figures}")
+    if pair.witness is None:
+        click.echo(
+            f"\n--- removed (the other is in an index, which holds no text) ---\n{text_of(pair.document, column)}"
+        )
+    elif texts is not None and pieces is not None:
+        for title, text, spans in zip(("removed", "stays"), texts, pieces, strict=True):
+            click.echo(f"\n--- {title} ---")
+            click.echo("".join(_piece(text[start:end], shared) for start, end, shared in spans))
+    else:
+        for title, document in (("removed", pair.document), ("stays", pair.witness)):
+            click.echo(f"\n--- {title} ---")
+            for name, value in document.items():
+                if name != column and value is not None and not isinstance(value, bytes):
+                    click.echo(f"{name}: {value if isinstance(value, str) else repr(value)[:200]}")
+        click.echo("\n--html FILE shows both side by side")
+    return DONE
+
+
+def _figures(decision: dict[str, Any]) -> str:
+    """The rule by which a document went, with the figures of it and its witness."""
+    figures = []
+    if decision["containment"] is not None:
+        figures.append(f"{decision['containment']:.1%} of its shingles are in the other")
+        figures.append(f"{decision['jaccard']:.1%} of both in both")
+    if decision["similarity"] is not None:
+        figures.append(f"a likeness of {decision['similarity']:.4f}")
     if decision["new_words"] is not None:
         figures.append(f"at most {decision['new_words']} new words in 25")
-    click.echo(f"rule:    {decision['rule']}: {', '.join(figures)}")
-    if pair.witness is None:
-        click.echo(f"\n--- removed (of the other an index holds no text) ---\n{text_of(pair.document, column)}")
-        return DONE
-    texts = [text_of(document, column) for document in (pair.document, pair.witness)]
-    spans = load(WORKFLOWS, settings["workflow"]).spans(*texts, settings)
-    for title, text, pieces in zip(("removed", "stays"), texts, spans, strict=True):
-        click.echo(f"\n--- {title} ---")
-        click.echo("".join(_piece(text[start:end], shared) for start, end, shared in pieces))
-    return DONE
+    return f"{decision['rule']}: {', '.join(figures)}"
 
 
 @dedup_command.command("index", short_help="Show what an index holds.")
 @click.argument("folder", metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def index_command(folder: str, as_json: bool) -> int:
-    """Show the runs of the index in DIR, how many documents of each it keeps, and what its keys depend on."""
+    """Show the runs of the index in DIR, how many documents it keeps of each, and what its keys depend on."""
     from curator_core.across.index import Index  # imports pyarrow
 
     index = Index.read(folder)
@@ -172,13 +291,13 @@ def index_command(folder: str, as_json: bool) -> int:
     return DONE
 
 
-@dedup_command.command("rethreshold", short_help="Decide again by stricter limits, without comparing again.")
+@dedup_command.command("rethreshold", short_help="Apply stricter limits without comparing again.")
 @click.argument("run_dir")
 @click.argument("out")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="How much must be shared.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="The part that must be shared.")
 @click.option("--max-new-words", type=click.IntRange(min=0), help="Of 25 words in a row.")
 def rethreshold_command(run_dir: str, out: str, threshold: float | None, max_new_words: int | None) -> int:
-    """Write a table of decisions to OUT in which removals of RUN_DIR that fail the stricter limits are taken back.
+    """Write a table of decisions to OUT in which removals of RUN_DIR that miss stricter limits are undone.
 
     Each removal that remains keeps its witness. Apply the table with the stage ApplyDecisions.
     """
@@ -190,7 +309,7 @@ def rethreshold_command(run_dir: str, out: str, threshold: float | None, max_new
     return DONE
 
 
-def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any]) -> int:
+def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], **switches: bool | None) -> int:
     from curator_core.cli.run import run_and_report  # these import pyarrow
     from curator_core.config.build import build
     from curator_core.config.pipeline_file import PipelineFile
@@ -202,22 +321,23 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any]) 
         "path": output,
         "format": given["kind"],
         "keep": _order(given["keep"]),
-        "scope": "per_collection" if given["per_collection"] else None,
-        "mode": "annotate" if given["annotate"] else None,
-        **{key: given[key] for key in ("column", "id_column", "collection_column", "removed", "partitions")},
-        **{key: given[key] for key in ("index", "against")},
+        "scope": "per_collection" if given.get("per_collection") else None,
+        "mode": "annotate" if given.get("annotate") else given.get("mode"),
+        **{key: given.get(key) for key in ("column", "id_column", "collection_column", "removed", "partitions")},
+        "max_share": given.get("max_share"),
+        **{key: given.get(key) for key in ("index", "against")},
         **more,
     }
     parameters = {key: value for key, value in parameters.items() if value is not None and value is not False}
-    if given["index_add"] is not None:
-        parameters["index_add"] = given["index_add"]
+    switches["index_add"] = given.get("index_add")
+    parameters |= {name: value for name, value in switches.items() if value is not None}
 
     def load_it() -> PipelineFile:
         return PipelineFile(
             path="", name=f"dedup-{name}", workflow=build(load(WORKFLOWS, workflow), workflow, parameters)
         )
 
-    if given["dry_run"]:
+    if given.get("dry_run"):
         found = load_it().workflow.estimate(given["run_dir"] or f"runs/dedup-{name}")  # type: ignore[union-attr]
         click.echo(json.dumps(asdict(found), indent=1) if given["as_json"] else found.describe())
         return DONE
@@ -235,7 +355,7 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any]) 
     )
 
 
-# Those that a line by which a run is resumed has anyway, or must not have.
+# Options that the command for resuming has anyway, or must not have.
 _NOT_AGAIN = ("run_dir", "executor", "resume", "fresh", "as_json", "quiet", "dry_run")
 
 
@@ -255,7 +375,7 @@ def _flags() -> list[str]:
 
 
 def _order(text: str | None) -> list[Any] | None:
-    """An order of preference as it is written in a flag."""
+    """An order of preference, as a flag spells it."""
     if text is None:
         return None
     found: list[Any] = []
@@ -287,7 +407,7 @@ def _settings_of(folder: str) -> dict[str, Any]:
 
 
 def _piece(text: str, shared: bool) -> str:
-    """A piece of a text; what the other has not in brackets, and in colour where there is one."""
+    """A piece of a text; what the other text lacks is in brackets, and in colour where colours are shown."""
     if shared or not text.strip():
         return text
     inner = text.rstrip()

@@ -75,8 +75,18 @@ def examine() -> dict[str, Any]:
         "extras": {name: _extras(name) for name, version in packages.items() if version},
         "stores": {name: {"for": url, "version": _version(name)} for name, url in _STORES.items()},
         "registered": registered,
+        "bytecode": _bytecode(),
         "broken": broken,
     }
+
+
+def _bytecode() -> str:
+    """What to do where packages were installed without bytecode; empty where they were installed with it."""
+    import pyarrow.parquet  # noqa: F401 - every run and worker loads it, and with it most of what a run needs
+
+    from curator_core.model.bytecode import bytecode_hint
+
+    return bytecode_hint()
 
 
 def _version(name: str) -> str | None:
@@ -166,6 +176,8 @@ def _show(facts: dict[str, Any]) -> None:
     groups = [(group.removeprefix("curator.").removesuffix("s"), n) for group, n in facts["registered"].items()]
     counts = ", ".join(count(n, kind) for kind, n in groups)
     click.echo(f"\nregistered: {counts}")
+    if facts["bytecode"]:
+        click.echo(f"{click.style('slow', fg='yellow', bold=True)}: {facts['bytecode']}")
     for text in facts["broken"]:
         click.echo(f"{click.style('broken', fg='red', bold=True)}: {text}")
 

@@ -19,7 +19,7 @@ from curator_core.errors import CuratorError, StageError, UsageError
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
-    from curator_core.running.result import RunProgress
+    from curator_core.running.progress import RunProgress
 
 _COMMAND_FILE = "command.json"
 
@@ -35,6 +35,10 @@ _COMMAND_FILE = "command.json"
 )
 @click.option("--set", "settings", multiple=True, metavar="STAGE.PARAM=VALUE", help="Another value for a parameter.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N sources.")
+@click.option("--dropped", metavar="DIR", help="Write the rows that stages drop to this folder, with the reason.")
+@click.option(
+    "--seen/--no-seen", default=None, help="Keep samples and histograms in the run directory. [default: seen]"
+)
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory.")
 @click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over.")
 @click.option("--allow-changed", is_flag=True, help="Resume although the stages have changed since.")
@@ -51,6 +55,9 @@ _COMMAND_FILE = "command.json"
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Keep in log.txt what stages log from this level on. [default: warning]",
 )
+@click.option("--metrics-file", metavar="FILE.prom", help="Keep the numbers of the run in a file for Prometheus.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve them at 127.0.0.1:PORT/metrics.")
+@click.option("--spans", is_flag=True, default=None, help="OpenTelemetry spans of the run, its steps and stages.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Let the engine say what it does.")
@@ -66,7 +73,7 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
 
 
 @click.command("retry", short_help="Run again what was set aside.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--allow-changed", is_flag=True, help="Although the stages have changed since, as after a fix.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one.")
 @click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises again.")
@@ -177,6 +184,10 @@ def _carry_out(
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         executor.set_verbose()
     options = {**file.options, **{key: flags[key] for key in _OPTIONS if flags.get(key) is not None}}
+    metrics = {key: flags[flag] for flag, key in _METRICS.items() if flags.get(flag) is not None}
+    if metrics:
+        given = options.get("metrics")
+        options["metrics"] = {**(given if isinstance(given, dict) else {}), **metrics}
     kept = {key: value for key, value in flags.items() if key in _KEPT}
     command = {**command, "flags": kept}
     with ProgressDisplay(quiet=quiet) as display:
@@ -184,7 +195,10 @@ def _carry_out(
 
         def progress(state: RunProgress) -> None:
             nonlocal begun
-            if not begun:  # the run has begun, so the run directory is ours
+            if not begun and state.state not in (
+                "starting",
+                "failed",
+            ):  # the run has begun, so the run directory is ours
                 begun = True
                 RunDirectory(run_dir).write_json(_COMMAND_FILE, command)
             display(state)
@@ -194,14 +208,18 @@ def _carry_out(
     return result.summary.as_dict(), result.run_dir or run_dir
 
 
-_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
+# A run that takes less has not waited long for its processes.
+_SLOW_SECONDS = 2.0
+_LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "dropped", "seen", "log_level")
 _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
+_METRICS = {"metrics_file": "file", "metrics_port": "port", "spans": "spans"}
 # What a retry of the run takes over.
 _KEPT = ("executor", "workers", *_LIMITS)
 
 
 def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     from curator_core.cli.summary import summary_text  # see _run
+    from curator_core.model.bytecode import bytecode_hint
     from curator_core.running.directory import RunDirectory
     from curator_core.running.steps import counting_folder
 
@@ -210,8 +228,10 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
         click.echo(json.dumps({**summary, "run_dir": place}, indent=1))
         return code
     click.echo(summary_text(summary))
+    if summary["seconds"] >= _SLOW_SECONDS and (hint := bytecode_hint()):
+        click.echo(f"slow start: {hint}")
     click.echo(f"report: {place}/report.html")
-    # A writer may have written no file, where no row was left; it stands in the record all the same.
+    # A writer may have written no file, where no row was left; it is in the record all the same.
     if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
         what, kind = ("the workflow", "Workflow") if summary["steps"] else ("the pipeline", "Pipeline")
         click.echo(

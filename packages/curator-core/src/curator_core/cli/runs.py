@@ -13,14 +13,15 @@ from curator_core.formatting import beginning, count, is_binary
 
 
 @click.command("report", short_help="Show and rewrite the report of a run.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON.")
 def report_command(run_dir: str, as_json: bool) -> None:
     """Show the summary of the run in RUN_DIR and write its report.html again."""
-    from curator_core.cli.summary import summary_text  # these import pyarrow
+    from curator_core.cli.summary import so_far_text, summary_text  # these import pyarrow
     from curator_core.running.directory import RunDirectory
     from curator_core.running.log import write_log
     from curator_core.running.report import write_report
+    from curator_core.running.so_far import so_far
     from curator_core.running.steps import pipelines_in
 
     path = write_report(run_dir)
@@ -31,20 +32,27 @@ def report_command(run_dir: str, as_json: bool) -> None:
             write_log(place)
     write_log(run_dir, steps)  # a run that was killed has put none together
     record = RunDirectory(run_dir).read_json("run.json")
+    ended = "summary" in record
+    places = {name: place for name, place in (steps or {"": run_dir}).items() if RunDirectory(place).exists()}
+    if not ended:
+        record["so_far"] = {step: so_far(place).as_dict() for step, place in places.items()}
     if as_json:
         click.echo(json.dumps(record, indent=1))
         return
-    if "summary" in record:
+    if ended:
         click.echo(summary_text(record["summary"]))
         if record["state"] == "failed":
             click.echo("what is complete is kept: continue with --resume")
     else:
-        click.echo(f"the run has not finished: its state is {record['state']!r}; continue with --resume")
+        for step, found in record["so_far"].items():
+            if step:
+                click.echo(f"step {step}")
+            click.echo(so_far_text(found))
     click.echo(f"report: {path}")
 
 
 @click.command("rejects", short_help="Show what a run has set aside, and why.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 @click.option("--examples", type=click.IntRange(min=0), default=3, show_default=True, help="Examples of each reason.")
 @click.option("--stage", help="Only those of this stage.")
 @click.option("--reason", help="Only those with this reason.")
@@ -53,7 +61,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
     """Show the rows that the run in RUN_DIR could not read and those that a stage failed on, by reason."""
     from curator_core.accounts.rejects import group_rejects, rejects_of  # imports pyarrow
 
-    places = _runs_in(run_dir)
+    places = runs_in(run_dir)
     if as_json:
         for step, place in places.items():
             for row in rejects_of(place):
@@ -78,7 +86,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
 
 
 @click.command("verify", short_help="Compare the files of a run with their checksums.")
-@click.argument("run_dir")
+@click.argument("run_dir", type=click.Path())
 def verify_command(run_dir: str) -> int:
     """Recompute size and checksum of every file that the run in RUN_DIR wrote; exit code 1 if one differs."""
     from curator_core.running.verify import files_of, verify  # imports pyarrow
@@ -94,7 +102,7 @@ def verify_command(run_dir: str) -> int:
 
 
 def example_line(example: dict[str, Any], width: int = 160) -> str:
-    """Where a row stood, what was wrong, and the beginning of its bytes, in one line that a terminal can show."""
+    """Where a row was, what was wrong, and the beginning of its bytes, in one line that a terminal can show."""
     where = example["source"] or example["task"]
     if example["position"]:
         where += f":{example['position']}"
@@ -103,24 +111,22 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
         # repr(): bytes from outside must not steer the terminal.
         shown = beginning(example["raw"], width)
         parts.append(shown if is_binary(example["raw"]) else repr(shown))
-    return "  ".join(
-        _printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part
-    )
+    return "  ".join(printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part)
 
 
 def _said(message: str) -> list[str]:
-    """Of a traceback what was raised in the end, of other messages the last line; --json has the whole."""
+    """The error at the end of a traceback, or the last line of another message; --json has the whole text."""
     lines = message.strip().splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     after = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else []
     return after[:1] or lines[-1:]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _runs_in(run_dir: str) -> dict[str, str]:
+def runs_in(run_dir: str) -> dict[str, str]:
     """The run directory itself under no name, or those of the pipelines of a workflow in it by the names of their steps."""
     from curator_core import storage  # imports pyarrow
     from curator_core.running.steps import pipelines_in

@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from curator_core.model.stage import ProcessingStage
 
 
+def _names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The registered names that begin so, for a shell that completes one."""
+    from curator_core.registry import STAGES, WORKFLOWS, entries
+
+    del ctx, parameter
+    return [name for name in sorted({**entries(STAGES), **entries(WORKFLOWS)}) if name.startswith(incomplete)]
+
+
 @click.command("stages", short_help="List the stages and workflows that are installed, or explain one.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_names)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def stages_command(name: str | None, as_json: bool) -> None:
     """List all registered stages and workflows by package; with NAME (or a dotted path) show its parameters, columns and needs.
@@ -36,7 +44,7 @@ def stages_command(name: str | None, as_json: bool) -> None:
 
 
 def _workflow_facts(name: str) -> dict[str, Any] | None:
-    """What a workflow says of itself; None where the name is that of something else."""
+    """What a workflow says about itself; None where the name is that of something else."""
     from curator_core.config.build import load_workflow
     from curator_core.errors import CuratorError
     from curator_core.registry import STAGES, entries  # only this command needs it
@@ -46,7 +54,7 @@ def _workflow_facts(name: str) -> dict[str, Any] | None:
         return None
     try:
         cls = load_workflow(name)
-    except CuratorError:  # what is wrong with the name is said of a stage
+    except CuratorError:  # what is wrong with the name is said about a stage
         return None
     facts: dict[str, Any] = {
         "name": name,
@@ -60,7 +68,7 @@ def _workflow_facts(name: str) -> dict[str, Any] | None:
         facts["steps"] = {step: [planned.name for planned in inner.stages] for step, inner in plan.pipelines()}
         if plan.later:
             facts["later"] = plan.later
-    except Exception:  # it is not content with what stands in, so its steps depend on its parameters
+    except Exception:  # it refuses the values that stand in, so its steps depend on its parameters
         facts["steps"] = "depend on its parameters"
     assert issubclass(cls, Workflow)
     return facts
@@ -89,7 +97,7 @@ def _required(cls: Any) -> dict[str, Any]:
 
 
 def stage_facts(name: str) -> dict[str, Any]:
-    """What a stage says of itself."""
+    """What a stage says about itself."""
     from curator_core.config.build import load_stage
     from curator_core.model.stage import CompositeStage, FanOut, Merge, SourceStage, accepted_tasks
     from curator_core.planning.make import expand  # these import pyarrow
@@ -123,7 +131,7 @@ def stage_facts(name: str) -> dict[str, Any]:
         if isinstance(stage, CompositeStage):
             facts["stands for"] = [part.name for part in parts]
         facts |= _columns(parts)
-    except Exception:  # it is not content with what stands in, so what it reads and adds depends on its parameters
+    except Exception:  # it refuses the values that stand in, so what it reads and adds depends on its parameters
         facts["columns"] = "depend on its parameters"
     return facts
 
@@ -210,7 +218,7 @@ def _shown(facts: dict[str, Any]) -> str:
             lines.append(f"{label:<10} {', '.join(_repeated(facts[key]))}")
     if "columns" in facts:
         lines.append(f"Columns    {facts['columns']}")
-    light = "; light: behind a GPU stage it runs in the worker of that" if facts["light"] else ""
+    light = "; light: after a GPU stage it runs in the worker of that" if facts["light"] else ""
     lines.append(f"Resources  {', '.join(asked)} a worker{light}")
     return "\n".join(lines)
 

@@ -8,100 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curator_core import formatting, storage
 from curator_core.config.build import build_stage
 from curator_core.config.dump import inline
+from curator_core.data.files import PACKAGE, Data, look_at, reader_of
 from curator_core.errors import UsageError
 from curator_core.pipeline import Pipeline
-from curator_core.stages.files import is_data, is_pattern
 
 if TYPE_CHECKING:
     from curator_core.running.preview import Preview
 
-_COMPRESSED = (".gz", ".bgz", ".zst", ".bz2", ".xz")
-_IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
-# By file ending, the reader and the template that suits its rows.
-READERS: Mapping[str, tuple[str, str]] = {
-    **dict.fromkeys(("jsonl", "ndjson", "json"), ("JsonlReader", "text")),
-    **dict.fromkeys(("csv", "tsv"), ("CsvReader", "text")),
-    **dict.fromkeys(("txt", "md", "text"), ("TextFilesReader", "text")),
-    **dict.fromkeys(("warc", "wet"), ("WarcReader", "text")),
-    "parquet": ("ParquetReader", "text"),
-    "tar": ("ImageReader", "image"),
-    "tgz": ("ImageReader", "image"),
-    **dict.fromkeys(sorted(_IMAGES), ("ImageReader", "image")),
-}
-_PACKAGE = {"text": "curator-text", "image": "curator-image"}
 # How many rows are read to learn the columns.
 _ROWS = 200
-
-
-@dataclass(frozen=True)
-class Data:
-    """Files of one format, as a reader names them."""
-
-    paths: str
-    ending: str
-    files: int
-    bytes: int
-    others: Mapping[str, int]  # files of other formats that lie beside them, by ending
-
-
-def look_at(data: str) -> Data:
-    """What lies at ``data``: a file, a folder, or a pattern; of several formats the one with the most bytes."""
-    if is_pattern(data):
-        files = list(storage.match_files(data))
-        pattern = True
-    elif storage.is_folder(data):
-        files = [file for file in storage.scan(data, recursive=True) if is_data(file.path, data)]
-        pattern = False
-    else:
-        files, pattern = [storage.info(data)], True  # an error that names the path, if there is none
-    if not files:
-        raise UsageError(f"{data!r} holds no file to read")
-    sizes: dict[str, int] = {}
-    counts: dict[str, int] = {}
-    spellings: dict[str, set[str]] = {}
-    for file in files:
-        ending, full = _ending(file.path)
-        sizes[ending] = sizes.get(ending, 0) + file.size
-        counts[ending] = counts.get(ending, 0) + 1
-        spellings.setdefault(ending, set()).add(full)
-    known = [ending for ending in sizes if ending in READERS]
-    if not known:
-        raise UsageError(
-            f"{data!r} holds files of {', '.join(repr(ending) for ending in sorted(counts)[:5])}, which no reader of "
-            f"Curator takes; it reads {', '.join(sorted(READERS))}"
-        )
-    # Image files beside their captions are one thing: a text file is one of several then.
-    best = max(known, key=lambda ending: (sizes[ending], ending))
-    images = [ending for ending in known if ending in _IMAGES]
-    group = images if best in _IMAGES else [best]
-    paths = data
-    # A caption beside its picture has no reader of its own; other formats beside the chosen one are kept out by a pattern.
-    beside = {e: n for e, n in counts.items() if e not in group and not (best in _IMAGES and e in ("txt", "json"))}
-    if beside and not pattern and best not in _IMAGES:
-        spelled = sorted(spellings[best])
-        paths = storage.join(data, f"**/*{spelled[0] if len(spelled) == 1 else f'.{best}*'}")
-    return Data(paths, best, sum(counts[e] for e in group), sum(sizes[e] for e in group), beside)
-
-
-def _ending(path: str) -> tuple[str, str]:
-    """``jsonl`` and ``.jsonl.gz`` of ``part-1.jsonl.gz``."""
-    name = storage.file_name(path)
-    base, compression = name, ""
-    for suffix in _COMPRESSED:
-        if name.lower().endswith(suffix):
-            base, compression = name[: -len(suffix)], name[-len(suffix) :]
-            break
-    stem, dot, ending = base.rpartition(".")
-    return (ending.lower(), f".{ending}{compression}") if dot and stem else ("", "")
 
 
 def starter(data: str, template: str | None, folder: str) -> tuple[str, str]:
@@ -110,9 +30,7 @@ def starter(data: str, template: str | None, folder: str) -> tuple[str, str]:
     ``folder`` is where the file will lie: its paths are relative to it.
     """
     found = look_at(data)
-    reader, kind = READERS[found.ending]
-    if found.ending == "parquet" and _holds_images(found.paths):
-        reader, kind = "ImageReader", "image"
+    reader, kind = reader_of(found)
     if template not in (None, kind):
         raise UsageError(
             f"{data!r} holds {_named(found)}: that is for `curate init {kind}`, not for {template!r}; leave the "
@@ -125,7 +43,7 @@ def starter(data: str, template: str | None, folder: str) -> tuple[str, str]:
         preview = Pipeline([build_stage(reader, params)]).preview(rows=_ROWS)
     except UsageError as error:
         if "there is no stage" in str(error):
-            raise UsageError(f'reading {_named(found)} needs: pip install "{_PACKAGE[kind]}"') from error
+            raise UsageError(f'reading {_named(found)} needs: pip install "{PACKAGE[kind]}"') from error
         raise
     if preview.problem:
         raise UsageError(preview.problem)
@@ -161,23 +79,6 @@ def _found(found: Data, preview: Preview, kind: str) -> str:
 
 def _named(found: Data) -> str:
     return f"{formatting.count(found.files, 'file')} of {found.ending}"
-
-
-def _holds_images(paths: str) -> bool:
-    """Whether the first Parquet file has a column of encoded images: binary, or Hugging Face's struct with bytes."""
-    first = paths
-    if storage.is_folder(paths):
-        first = next(path for path in storage.list_files(paths) if path.lower().endswith(".parquet"))
-    elif storage.has_magic(paths):
-        first = next(iter(storage.match_files(paths))).path
-    with storage.open_input(first) as file:
-        schema = pq.read_schema(file)
-    for column in schema:
-        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
-            return True
-        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            return True
-    return False
 
 
 def _relative(paths: str, folder: str) -> str:

@@ -27,8 +27,17 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         )
     if steps := summary.get("steps"):
         lines += ["", *aligned([_STEP_HEADINGS, *_step_rows(steps, "")], left=(0, 1))]
+    table = stage_lines(summary["stages"])
+    lines += ["", *table] if table else []
+    for text in summary.get("notes", ()):
+        lines += ["", text]
+    return "\n".join(lines)
+
+
+def stage_lines(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each stage and one for each reason that rows left it for; none where there is no stage."""
     rows: list[Sequence[str]] = [_HEADINGS]
-    for stage in summary["stages"]:
+    for stage in stages:
         dropped, rejected = stage["dropped"], stage["rejected"]
         rows.append(
             (
@@ -44,11 +53,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         for column, reasons in ((3, dropped), (4, rejected)):
             for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
                 rows.append([f"  {reason}", *("" if index != column else f"{count:,}" for index in range(1, 7))])
-    if len(rows) > 1:
-        lines += ["", *aligned(rows)]
-    for text in summary.get("notes", ()):
-        lines += ["", text]
-    return "\n".join(lines)
+    return aligned(rows) if len(rows) > 1 else []
 
 
 def _step_rows(steps: Sequence[Mapping[str, Any]], above: str) -> list[Sequence[str]]:
@@ -63,6 +68,23 @@ def _step_rows(steps: Sequence[Mapping[str, Any]], above: str) -> list[Sequence[
         rows.append((name, "complete before" if before else state, *counts, time))
         rows += _step_rows(step["steps"], f"{above}{number}.")
     return rows
+
+
+def so_far_text(found: Mapping[str, Any]) -> str:
+    """How far a run has come that has not ended (`SoFar.as_dict`): a headline, and a line for each stage."""
+    name, complete, listed = found["name"], found["complete"], found["listed"]
+    state = "running"
+    if found["state"] != "running":
+        state = f"{found['state']}, nobody works on it; continue it with --resume"
+    elif found["seconds"] is not None:
+        state += f" for {formatting.duration(found['seconds'])} ({found['owner']})"
+    failed = f", {found['failed']:,} with work set aside" if found["failed"] else ""
+    lines = [
+        f"{name}: {state}",
+        f"complete so far: {complete:,} of the {formatting.count(listed, 'source')} that it has met{failed}",
+    ]
+    table = stage_lines(found["stages"])
+    return "\n".join([*lines, "", *table] if table else lines)
 
 
 def headline(summary: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ SETTINGS: dict[str, Any] = {
     "num_workers": int,
     "runtime_env": dict[str, Any],
     "task_timeout_s": float,
+    "dropped": str,
     "ray_stage_spec": dict[str, Any],
     "xenna_stage_spec": dict[str, Any],
 }

@@ -56,9 +56,12 @@ _KEYS: dict[str, Any] = {
     "max_error_fraction": float,
     "max_reject_fraction": float,
     "limit": int,
+    "dropped": str,
+    "seen": dict[str, Any] | bool,
+    "metrics": dict[str, Any] | bool,
     "log_level": Literal["debug", "info", "warning", "error"],
 }
-_OPTIONS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "log_level")
+_OPTIONS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "dropped", "seen", "log_level")
 _NAME = re.compile(r"(?!\.{1,2}\Z)[^/\\\0]+")
 # Parameters with these names, or names that end in one of them after an underscore, hold paths.
 _PATH_WORDS = frozenset({"path", "paths", "folder", "dir", "file"})
@@ -146,8 +149,15 @@ class _Build:
             executor,
             executor_options,
             None if run_dir is None else _located(run_dir, self.folder),
-            {key: value for key, value in simple.items() if value is not None},
+            {key: self.located_option(key, value) for key, value in simple.items() if value is not None},
         )
+
+    def located_option(self, key: str, value: Any) -> Any:
+        if key == "dropped":
+            return _located(value, self.folder)
+        if key == "metrics" and isinstance(value, dict) and value.get("file"):
+            return {**value, "file": _located(value["file"], self.folder)}
+        return value
 
     def wrong(self, message: str, where: Where, *, at_value: bool = False) -> None:
         self.errors.append(str(self.file.error(message, where, at_value=at_value)))
@@ -157,7 +167,11 @@ class _Build:
             return None
         try:
             found = checked("", key, _KEYS[key], value)
-            if key in _OPTIONS:
+            if key == "metrics":
+                from curator_core.running.telemetry import metrics_options  # only a file that has some needs it
+
+                metrics_options(found)
+            elif key in _OPTIONS:
                 RunOptions(**{key: found})
         except UsageError as error:
             self.wrong(str(error).lstrip("."), (key,), at_value=True)
@@ -248,6 +262,8 @@ class _Build:
             where = (*entry.where, "with", key)
             try:
                 values[key] = setting_value(key, value)
+                if key == "dropped" and isinstance(value, str):
+                    values[key] = _located(value, self.folder)
             except UsageError as error:
                 self.wrong(str(error), where, at_value=key in SETTINGS)
         try:

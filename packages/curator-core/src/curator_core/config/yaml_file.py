@@ -111,7 +111,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 class _Reader:
-    """Turns nodes into values and notes where they stand."""
+    """Turns nodes into values and notes where they are."""
 
     def __init__(self, loader: _Loader, file: YamlFile) -> None:
         self.loader = loader

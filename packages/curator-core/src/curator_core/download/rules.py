@@ -16,7 +16,7 @@ OPT_OUT_IMAGES = frozenset({"noimageai", "noimageindex"})
 
 
 class Reason:
-    """How a download ended. The words stand in status rows, rejects and reports, so they are part of the interface."""
+    """How a download ended. The words are in status rows, rejects and reports, so they are part of the interface."""
 
     OK = "ok"
     BAD_URL = "bad url"

@@ -1,6 +1,6 @@
 """What an executor must do: run one segment of a plan, and nothing else.
 
-Core calls an executor in this order: `open` once, `machine` once, `run_segment` for each segment, `close` always. In a
+Core calls an executor in this order: `expect` and `open` once, `machine` once, `run_segment` for each segment, `close` always. In a
 worker the executor gives tasks to a `GroupRunner`, which does the rest (see `curator_core.worker.adapter`).
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from curator_core.accounts.events import Event
+from curator_core.accounts.metrics import MetricSample
 from curator_core.errors import UsageError, nearest
 from curator_core.model.machine import Machine, this_machine
 from curator_core.model.stage import ProcessingStage
@@ -26,7 +27,8 @@ class SegmentRun:
     """One segment with everything that running it takes.
 
     ``tasks`` are its sources, lazily; consume it as workers become free. Facts that workers did not write themselves
-    (a run with no run directory) go to ``collect``; sources and counts as they finish to ``progress``.
+    (a run with no run directory) go to ``collect``; sources and counts as they finish to ``progress``. How many workers are
+    set up goes to ``staffed`` when it changes.
     """
 
     segment: Segment
@@ -36,6 +38,7 @@ class SegmentRun:
     folder: str = ""
     collect: Callable[[Iterable[Event]], None] = field(default=lambda _events: None)
     progress: Callable[[int, Iterable[StagePerfStats]], None] = field(default=lambda _sources, _counts: None)
+    staffed: Callable[[int], None] = field(default=lambda _workers: None)
 
     @property
     def groups(self) -> list[Group]:
@@ -78,11 +81,22 @@ class BaseExecutor(ABC):
         """What the plan is to fit on."""
         return this_machine()
 
+    def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:  # noqa: B027 - optional likewise
+        """The stages that `open` is for: what their workers need can be loaded while the executor opens."""
+
     def open(self) -> None:  # noqa: B027 - optional: an executor may have nothing to open
         """Connect or start whatever the executor needs; called before planning."""
 
+    @property
+    def opening(self) -> str:
+        """What `open` waits for, in words that a display shows meanwhile; nothing where it takes no time."""
+        return ""
+
     def close(self) -> None:  # noqa: B027 - optional likewise
         """Stop what `open` started; called on success, failure and interruption."""
+
+    def publish(self, samples: Sequence[MetricSample]) -> None:  # noqa: B027 - optional likewise
+        """Give the numbers of a run to the engine's own metrics, if it has some; called now and then while it is open."""
 
     def set_verbose(self) -> None:  # noqa: B027 - optional likewise
         """Let the engine write to the terminal what it does; `curate run -v` asks for it, before `open`."""

@@ -2,7 +2,8 @@
 
 Each source goes through the whole segment in one worker, depth first. Workers are fresh interpreters, not forks: they
 import nothing of the caller's script, so a script needs no ``if __name__ == "__main__"`` and a notebook works. A
-worker that dies costs its source a retry; one that kills three workers goes to the error policy.
+worker that dies costs its source a retry; one that kills three workers goes to the error policy. Where stages use a GPU, one
+process owns it and runs them for all workers, which are on the CPU (see `curator_core.executors.local_gpu`).
 """
 
 from __future__ import annotations
@@ -53,13 +54,17 @@ class LocalExecutor(BaseExecutor):
         return f"LocalExecutor(workers={self.workers!r})"
 
     def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
-        workers = int(available_cpus()) if self.workers is None else self.workers
-        wanted = [group.num_workers for group in run.groups if group.num_workers]
+        owned = self._owned_groups(run)
+        # Beside an owner of a GPU one more than there are cores: each waits for it at times.
+        workers = int(available_cpus()) + bool(owned) if self.workers is None else self.workers
+        wanted = [
+            group.num_workers for index, group in enumerate(run.groups) if group.num_workers and index not in owned
+        ]
         if wanted and self.workers is None:
             workers = min(workers, max(wanted))
         cards = self._gpu_slots(run) if workers else None
         if workers:
-            if cards is not None:
+            if cards is not None and not owned:
                 workers = max(1, min(workers, len(cards)))
             # No more workers than sources: look ahead that far.
             ahead: list[Task[Any]] = []
@@ -75,13 +80,24 @@ class LocalExecutor(BaseExecutor):
         if workers == 0:
             yield from _run_here(run)
         else:
-            with Pool(run, workers, cards, self._spares) as pool:
+            if cards is not None and owned:
+                most = max((run.groups[index].num_workers or workers for index in owned), default=workers)
+                cards = _one_each(cards)[: min(workers, most)]
+            memory_gb = self.machine().memory_gb if owned else 0.0
+            with Pool(run, workers, cards, self._spares, owned, memory_gb) as pool:
+                run.staffed(workers)
                 yield from pool.results()
 
-    def _gpu_slots(self, run: SegmentRun) -> list[str] | None:
-        """For each worker that the GPUs have room for, those it gets; None where no stage asks for one.
+    def _owned_groups(self, run: SegmentRun) -> list[int]:
+        """The groups that the owner of a GPU runs for all workers, by number. A merge is none: it waits for all of its tasks."""
+        first = 1 if run.segment.merge is not None else 0
+        found = [index for index, group in enumerate(run.groups) if group.resources.requires_gpu]
+        return found if all(index >= first for index in found) else []
 
-        The stages of all groups live in one worker, so what they need adds up.
+    def _gpu_slots(self, run: SegmentRun) -> list[str] | None:
+        """For each process that the GPUs have room for, those it gets; None where no stage asks for one.
+
+        The stages of all groups that use one live in the same process, so what they need adds up.
         """
         memory = sum(group.resources.gpu_memory_gb for group in run.groups)
         gpus = max((group.resources.gpus for group in run.groups), default=0.0)
@@ -90,6 +106,11 @@ class LocalExecutor(BaseExecutor):
         machine = self.machine()
         names = visible_gpus() or [str(index) for index in range(int(machine.gpus))]
         return gpu_slots(names, machine.gpu_memories, memory_gb=memory, gpus=gpus)
+
+
+def _one_each(cards: list[str]) -> list[str]:
+    """One process for each GPU, or each set of GPUs, whatever else it has room for."""
+    return list(dict.fromkeys(cards))
 
 
 def _chain(first: list[Task[Any]], rest: Iterator[Task[Any]]) -> Iterator[Task[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -12,15 +13,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import send_handle
 from typing import Any
 
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
 from curator_core.errors import CuratorError, TaskTimeout, UsageError, WorkerDied
 from curator_core.executors import local_protocol as protocol
 from curator_core.executors.base import SegmentRun
+from curator_core.executors.local_gpu import share_of_memory
 from curator_core.model.codec import decode_task, encode_task
 from curator_core.model.machine import available_cpus, device_order
 from curator_core.model.stage import overrides
@@ -48,7 +51,8 @@ class _Process:
     made_for: object
 
     @classmethod
-    def start(cls, card: str | None) -> _Process:
+    def start(cls, card: str | None, owner: socket.socket | None = None) -> _Process:
+        """``card``: the GPUs that it is to see. ``owner``: its end of a socket to the process that owns one."""
         ours, theirs = socket.socketpair()
         call_file = protocol.new_call_file()
         environment = dict(os.environ)
@@ -64,14 +68,14 @@ class _Process:
             str(os.getpid()),
         ]
         try:
-            popen = subprocess.Popen(
-                command, pass_fds=(theirs.fileno(), call_file), stdin=subprocess.DEVNULL, env=environment
-            )
+            descriptors = [theirs.fileno(), call_file, *([owner.fileno()] if owner is not None else [])]
+            popen = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment)
         finally:
             theirs.close()
         process = cls(popen, Connection(ours.detach()), call_file, made_for)
         with contextlib.suppress(OSError):  # it died, which the next wait shows
-            process.connection.send_bytes(json.dumps({"path": sys.path, "card": card}).encode())
+            start = {"path": sys.path, "card": card, "owner": None if owner is None else owner.fileno()}
+            process.connection.send_bytes(json.dumps(start).encode())
         return process
 
     def close(self) -> None:
@@ -152,10 +156,23 @@ class _Worker:
     late: protocol.CurrentCall | None = None  # the call for which it was ended
     spare: bool = False  # it has done another segment before
     setting_up: bool = False
+    owner: _Owner | None = None  # that runs the stages that use a GPU
+    lost_owner: bool = False  # what it worked on is not what it dies of
 
     @property
     def connection(self) -> Connection:
         return self.process.connection
+
+
+@dataclass(eq=False)
+class _Owner:
+    """The process that owns a GPU, or several."""
+
+    number: int
+    process: _Process
+    card: str
+    ready: bool = False
+    late: protocol.CurrentCall | None = None  # the call for which it was ended
 
 
 @dataclass
@@ -174,10 +191,29 @@ class Pool:
     """
 
     def __init__(
-        self, run: SegmentRun, size: int, cards: list[str] | None = None, spares: Spares | None = None
+        self,
+        run: SegmentRun,
+        size: int,
+        cards: list[str] | None = None,
+        spares: Spares | None = None,
+        owned: Sequence[int] = (),
+        memory_gb: float = 0.0,
     ) -> None:
+        """``cards`` are the GPUs of each worker; where some groups are ``owned``, of each process that runs these for the workers.
+
+        What is on its way to these takes no more than a part of ``memory_gb``.
+        """
+        self.ahead_bytes = share_of_memory(memory_gb, size) if owned else 0
         self.run = run
         self.size = size
+        self.owners: list[_Owner] = []
+        self.owners_started = 0
+        self.owner_deaths = 0  # in a row that no call explains
+        self.owned_groups = [run.groups[index] for index in owned]
+        self.owned = _places(run, owned)
+        self.owner_cards = (cards or []) if owned else []
+        if owned:
+            cards = spares = None
         self.cards = cards[:size] if cards else None  # GPUs that no worker has
         self.spares = None if cards else spares  # a worker keeps the GPUs that it began with
         self.workers: list[_Worker] = []
@@ -190,13 +226,19 @@ class Pool:
         self.started = 0
         self.seconds_per_source = 0.0
         # Where nothing is to be done once for the machine, no worker waits for the first.
-        self.node_ready = not any(overrides(planned.stage, "setup_on_node") for planned in run.stages)
+        here = [p for number, group in enumerate(run.groups) if number not in owned for p in group.stages]
+        self.node_ready = not any(overrides(planned.stage, "setup_on_node") for planned in here)
+        there = [planned for group in self.owned_groups for planned in group.stages]
+        self.owners_ready = not any(overrides(planned.stage, "setup_on_node") for planned in there)
+        self.packed_owned = packed_stages(there, (self.owned_groups, run.context)) if owned else b""
         self.limits = {p.name: p.stage.task_timeout_s for p in run.stages if p.stage.task_timeout_s is not None}
         self.packed = packed_stages(run.stages, (run.stages, run.context, run.ending, run.folder))
         self.sink: LedgerWriter | MemorySink | None = None
 
     def __enter__(self) -> Pool:
         try:
+            for card in self.owner_cards:
+                self._start_owner(card)
             for _ in range(self.size):
                 self._start()
         except BaseException:
@@ -218,8 +260,9 @@ class Pool:
     def _start(self) -> None:
         card = self.cards.pop(0) if self.cards else None
         spare = self.spares.take() if self.spares is not None else None
-        process = spare or _Process.start(card)
-        self.workers.append(worker := _Worker(self.started, process, card, spare=spare is not None))
+        owner = self._least_used_owner()
+        process = spare or (_Process.start(card) if owner is None else self._start_client(owner))
+        self.workers.append(worker := _Worker(self.started, process, card, spare=spare is not None, owner=owner))
         self.started += 1
         if self.node_ready or not any(other.setting_up for other in self.workers):
             self._set_up(worker)
@@ -228,7 +271,33 @@ class Pool:
         worker.setting_up = True
         first = not self.node_ready  # the others come when it is ready
         share = max(1, int(available_cpus()) // self.size)
-        self._send(worker, protocol.SetUp(self.packed, first, f"local-{worker.number}", share))
+        order = protocol.SetUp(self.packed, first, f"local-{worker.number}", share, self.owned, self.ahead_bytes)
+        self._send(worker, order)
+
+    def _start_owner(self, card: str) -> None:
+        self.owners.append(owner := _Owner(self.owners_started, _Process.start(card), card))
+        self.owners_started += 1
+        if self.owners_ready or len(self.owners) == 1:
+            self._set_up_owner(owner)
+
+    def _set_up_owner(self, owner: _Owner) -> None:
+        first = not self.owners_ready  # the others come when it is ready
+        share = max(1, int(available_cpus()) // self.size)
+        order = protocol.SetUpOwner(self.packed_owned, first, f"local-gpu-{owner.number}", share)
+        with contextlib.suppress(OSError):  # it died, which the next wait shows
+            protocol.send(owner.process.connection, order)
+
+    def _least_used_owner(self) -> _Owner | None:
+        return min(self.owners, key=lambda owner: sum(w.owner is owner for w in self.workers), default=None)
+
+    def _start_client(self, owner: _Owner) -> _Process:
+        """A worker, with a socket between it and the owner."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            with contextlib.suppress(OSError):  # the owner died, which the next wait shows
+                protocol.send(owner.process.connection, protocol.Client())
+                send_handle(owner.process.connection, theirs.fileno(), owner.process.popen.pid)
+            return _Process.start(None, ours)
 
     def _send(self, worker: _Worker, message: Any) -> None:
         with contextlib.suppress(OSError):  # it died, which the next wait shows
@@ -247,6 +316,8 @@ class Pool:
                     if isinstance(message, protocol.Failed):
                         failure = failure or unpacked_error(message.error)
                 (large if message.large or self.spares is None else rested).append(worker)
+        if failure is None:
+            failure = self._rest_owners()
         if failure is not None:
             raise failure
         if self.spares is not None:
@@ -254,9 +325,25 @@ class Pool:
             self.workers = [worker for worker in self.workers if worker not in rested]
         stop_all([worker.process for worker in large])
 
+    def _rest_owners(self) -> BaseException | None:
+        """Let the owners tear down, now that no worker needs them; what went wrong at it."""
+        failure: BaseException | None = None
+        for owner in self.owners:
+            with contextlib.suppress(OSError):
+                protocol.send(owner.process.connection, protocol.Rest())
+        for owner in self.owners:
+            with contextlib.suppress(EOFError, OSError):
+                while not isinstance(message := protocol.receive(owner.process.connection), protocol.Resting):
+                    if isinstance(message, protocol.Failed):
+                        failure = failure or unpacked_error(message.error)
+                    elif isinstance(message, protocol.Done):
+                        self.run.progress(0, message.counts)
+        stop_all([owner.process for owner in self.owners])
+        return failure
+
     def _kill_all(self) -> None:
-        kill_all([worker.process for worker in self.workers])
-        self.workers = []
+        kill_all([worker.process for worker in self.workers] + [owner.process for owner in self.owners])
+        self.workers, self.owners = [], []
 
     # Sources -----------------------------------------------------------------------------------------------------
 
@@ -266,8 +353,15 @@ class Pool:
             self._feed()
             if self.exhausted and not self.queue and not self.source:
                 return
-            for ready in wait([worker.connection for worker in self.workers], wake):
-                worker = next(w for w in self.workers if w.connection is ready)
+            connections = [worker.connection for worker in self.workers]
+            for ready in wait([*connections, *(owner.process.connection for owner in self.owners)], wake):
+                owner = next((o for o in self.owners if o.process.connection is ready), None)
+                if owner is not None:
+                    self._listen_to(owner)
+                    continue
+                worker = next((w for w in self.workers if w.connection is ready), None)
+                if worker is None:  # it was ended with its owner
+                    continue
                 try:
                     message = protocol.receive(worker.connection)
                 except (EOFError, OSError):
@@ -373,6 +467,30 @@ class Pool:
                         self._set_up(other)
             case protocol.Ready():
                 worker.ready = True
+            case protocol.OwnerLost():
+                # Should the owner live, it is of no use to the worker any more. Its end is the next that is heard of it.
+                if worker.owner in self.owners and worker.owner is not None:
+                    worker.owner.process.popen.kill()
+            case protocol.Failed(error):
+                raise unpacked_error(error)
+
+    def _listen_to(self, owner: _Owner) -> None:
+        try:
+            message = protocol.receive(owner.process.connection)
+        except (EOFError, OSError):
+            self._replace_dead_owner(owner)
+            return
+        match message:
+            case protocol.NodeReady():
+                self.owners_ready = True
+                for other in self.owners:
+                    if other is not owner:
+                        self._set_up_owner(other)
+            case protocol.Ready():
+                owner.ready = True
+            case protocol.Done():
+                self.owner_deaths = 0
+                self.run.progress(0, message.counts)
             case protocol.Failed(error):
                 raise unpacked_error(error)
 
@@ -406,6 +524,35 @@ class Pool:
                 if call.deadline and time.monotonic() > call.deadline:
                     worker.late = call
                     worker.process.popen.kill()
+        for owner in self.owners:
+            call = protocol.read_call(owner.process.call_file)
+            if owner.late is None and call.deadline and time.monotonic() > call.deadline:
+                owner.late = call
+                owner.process.popen.kill()
+
+    def _replace_dead_owner(self, owner: _Owner) -> None:
+        """Start another owner, and with it all workers anew that have sent it tasks: what was on its way is done again."""
+        code = owner.process.popen.wait()
+        call = owner.late or protocol.read_call(owner.process.call_file)
+        owner.process.close()
+        self.owners.remove(owner)
+        if not owner.ready:
+            raise _dead_at_set_up(code)
+        if call.index in self.source:
+            self.owner_deaths = 0
+            self._blame(call, code, late=owner.late is not None)
+        else:
+            self.owner_deaths += 1
+            if self.owner_deaths >= MAX_DEATHS:
+                raise WorkerDied(
+                    f"the process that owns the GPU has died {self.owner_deaths} times while it was at no task ({_how(code)})"
+                )
+        lost = [worker for worker in self.workers if worker.owner is owner]
+        self._start_owner(owner.card)
+        for worker in lost:
+            worker.lost_owner = True
+            worker.process.popen.kill()
+            self._replace_dead_worker(worker)
 
     def _replace_dead_worker(self, worker: _Worker) -> None:
         """Start a replacement and requeue what was not durable; give what killed too many to the error policy."""
@@ -415,12 +562,10 @@ class Pool:
         self.workers.remove(worker)
         if self.cards is not None and worker.card is not None:
             self.cards.append(worker.card)
-        if not worker.ready and not worker.spare:  # a spare one may have died while it had nothing to do
-            raise WorkerDied(
-                f"a worker ended while its stages were being set up ({_how(code)}): set-up itself crashes or needs more "
-                "memory than there is; run with workers=0 to see where"
-            )
-        if call.index in worker.outstanding and call.index in self.source:
+        # A spare one may have died while it had nothing to do.
+        if not worker.ready and not worker.spare and not worker.lost_owner:
+            raise _dead_at_set_up(code)
+        if not worker.lost_owner and call.index in worker.outstanding and call.index in self.source:
             self._blame(call, code, late=worker.late is not None)
         lost = [index for index in (*worker.outstanding, *sorted(worker.undurable)) if index in self.source]
         for index in reversed(lost):
@@ -471,6 +616,19 @@ class Pool:
             self.run.collect(events)
         self.finished.add(index)
         self.run.progress(1, counts)
+
+
+def _places(run: SegmentRun, owned: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Where the stages of these groups begin and end among all of the segment."""
+    ends = list(itertools.accumulate(len(group.stages) for group in run.groups))
+    return tuple((ends[index] - len(run.groups[index].stages), ends[index]) for index in owned)
+
+
+def _dead_at_set_up(code: int) -> WorkerDied:
+    return WorkerDied(
+        f"a worker ended while its stages were being set up ({_how(code)}): set-up itself crashes or needs more "
+        "memory than there is; run with workers=0 to see where"
+    )
 
 
 def _how(code: int) -> str:

@@ -35,6 +35,24 @@ class SetUp:
     node_first: bool
     worker_id: str
     threads: int
+    # Which of the stages another process runs, because they use a GPU: the first of each group, and the one after its last.
+    owned: tuple[tuple[int, int], ...] = ()
+    ahead_bytes: int = 0  # how much may be on its way to that process
+
+
+@dataclass(frozen=True, slots=True)
+class SetUpOwner:
+    """The groups that use a GPU, for the process that owns it; answered by `Ready`, as `SetUp` is."""
+
+    packed: bytes
+    node_first: bool
+    worker_id: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """To the owner of a GPU: the socket of another worker follows (`multiprocessing.reduction.send_handle`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +137,11 @@ class GivenBack:
 @dataclass(frozen=True, slots=True)
 class Durable:
     """The answer to `Flush`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerLost:
+    """The owner of the GPU does not answer any more; the worker waits for its own end."""
 
 
 @dataclass(frozen=True, slots=True)

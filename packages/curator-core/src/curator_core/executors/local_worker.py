@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curator_core.executors import local_gpu, shared_blocks
     from curator_core.executors import local_protocol as protocol
     from curator_core.worker.group import GroupRunner
 
@@ -36,7 +37,7 @@ def main() -> None:
     try:
         start = json.loads(connection.recv_bytes())
         sys.path[:] = start["path"]  # before anything is imported that the driver's path decides
-        _Worker(connection, call_file, start["card"]).work()
+        _Worker(connection, call_file, start["card"], start["owner"]).work()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
@@ -48,13 +49,17 @@ def _terminate(*_: object) -> None:
 class _Worker:
     """One worker, through the set-up and teardown of one segment after the other."""
 
-    def __init__(self, connection: Connection, call_file: int, card: str | None) -> None:
+    def __init__(self, connection: Connection, call_file: int, card: str | None, owner: int | None) -> None:
+        """``owner`` is the descriptor of the socket to the process that owns the GPU."""
         from curator_core.executors.local_protocol import CallFile
 
         self._connection = connection
         self._sending = threading.Lock()
         self._calls = CallFile(call_file)
         self._card = card
+        self._owner_socket = owner
+        self._owner: local_gpu.Owner | None = None
+        self._server: local_gpu.Server | None = None
         self._runner: GroupRunner | None = None
         self._inbox: _Inbox | None = None
         # What is through and not yet reported.
@@ -62,16 +67,25 @@ class _Worker:
         self._began = time.perf_counter()
 
     def work(self) -> None:
+        from curator_core.executors import local_gpu
         from curator_core.executors import local_protocol as protocol
 
+        self._inbox = _Inbox(self._connection, self._answer)
         try:
-            self._inbox = _Inbox(self._connection, self._answer)
             while not isinstance(message := self._inbox.take(wait=True), protocol.Stop):
                 # A worker that has waited for another to prepare the machine may get nothing else to do.
                 if isinstance(message, protocol.SetUp):
                     self._set_up(message)
                     self._work_segment()
+                elif isinstance(message, protocol.SetUpOwner):
+                    self._serve(message)
+                    self._tear_down()
                 self._answer(protocol.Resting(_is_large()))
+        except local_gpu.OwnerGone:
+            # The driver sees the same, and ends this process when it knows who is to blame.
+            self._runner = None
+            self._answer(protocol.OwnerLost())
+            self._inbox.take_end()
         except Exception as error:
             self._fail(error)
         finally:
@@ -87,6 +101,7 @@ class _Worker:
             else:
                 assert isinstance(message, protocol.Flush)
                 self._group().flush()
+                self._make_owner_durable()
                 self._answer(protocol.Durable())
         self._tear_down()
         signal.signal(signal.SIGTERM, _terminate)
@@ -104,11 +119,54 @@ class _Worker:
         stages, context, ending, folder = cloudpickle.loads(order.packed)
         worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
         runner = self._runner = GroupRunner(stages, context, ending=ending, folder=folder, calls=self._calls)
+        if order.owned:
+            self._leave_to_owner(runner, order)
         if order.node_first:
             runner.setup_on_node(NodeInfo(), worker)
             self._answer(NodeReady())
         runner.setup(worker)
         self._answer(Ready())
+
+    def _leave_to_owner(self, runner: GroupRunner, order: protocol.SetUp) -> None:
+        """Put what hands tasks to the owner of the GPU in the place of the stages that it runs."""
+        import socket
+
+        from curator_core.executors.local_gpu import OwnedGroup, Owner
+        from curator_core.executors.shared_blocks import Channel
+
+        owner = self._owner = Owner(Channel(socket.socket(fileno=self._owner_socket)), order.ahead_bytes)
+        adapters: list[Any] = list(runner.adapters)
+        for group, (first, last) in reversed(list(enumerate(order.owned))):
+            adapters[first:last] = [OwnedGroup(runner, first, last, group, owner)]
+        runner.adapters = adapters
+
+    def _serve(self, order: protocol.SetUpOwner) -> None:
+        """Own the GPU: run what the other workers send, until the driver has something else to say."""
+        import cloudpickle
+        import pyarrow as pa
+
+        from curator_core.executors.local_gpu import Server
+        from curator_core.executors.local_protocol import NodeReady, Ready
+        from curator_core.model.engine_facts import WorkerMetadata
+        from curator_core.model.machine import gpu_numbers
+
+        assert self._inbox is not None
+        pa.set_cpu_count(order.threads)
+        groups, context = cloudpickle.loads(order.packed)
+        worker = WorkerMetadata(order.worker_id, gpu_numbers((self._card or "").split(",")))
+        server = self._server = Server(groups, context, self._calls, self._answer)
+        if order.node_first:
+            server.setup_on_node(worker)
+            self._answer(NodeReady())
+        server.setup(worker)
+        self._inbox.hand_clients_to(server)
+        self._answer(Ready())
+        server.serve()
+        self._inbox.take(wait=True)  # what has ended it: Rest
+
+    def _make_owner_durable(self) -> None:
+        if self._owner is not None:
+            self._owner.make_durable()
 
     def _next(self) -> Any:
         """The next thing to do; what is done is reported before the worker waits, and now and then before that."""
@@ -129,6 +187,8 @@ class _Worker:
         from curator_core.worker.calls import NO_CARE
 
         self._calls.source(source.index)
+        if self._owner is not None:
+            self._owner.source = source.index
         try:
             for result in self._group().run([decode_task(source.data)], source.care or NO_CARE):
                 result._pending, result._outputs = [], []
@@ -155,6 +215,7 @@ class _Worker:
             durable = sink.due()
             if durable:
                 sink.flush()
+                self._make_owner_durable()
             self._answer(Done(done, seconds, sink.take_counts(), [], durable))
 
     def _fail(self, error: BaseException) -> None:
@@ -167,6 +228,13 @@ class _Worker:
     def _tear_down(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that hangs here is killed after a few seconds
         runner, self._runner = self._runner, None
+        server, self._server = self._server, None
+        self._owner = None
+        if server is not None:
+            try:
+                server.teardown()
+            except Exception as error:
+                self._fail(error)
         if runner is None:
             return
         try:
@@ -197,6 +265,8 @@ class _Inbox:
         self._waiting: deque[Any] = deque()
         self._changed = threading.Condition()
         self._ended: BaseException | None = None
+        self._server: local_gpu.Server | None = None
+        self._clients: list[shared_blocks.Channel] = []  # that came before there was a server for them
         threading.Thread(target=self._read, name="curator-inbox", daemon=True).start()
 
     def take(self, wait: bool) -> Any:
@@ -210,24 +280,59 @@ class _Inbox:
                 raise self._ended
             return None
 
+    def take_end(self) -> None:
+        """Wait until the driver is gone or has ended this process; nothing else is of use any more."""
+        with self._changed:
+            while self._ended is None:
+                self._changed.wait()
+
+    def hand_clients_to(self, server: local_gpu.Server) -> None:
+        """From now on a new worker's socket goes to ``server``, and any other message ends it."""
+        with self._changed:
+            self._server = server
+            for client in self._clients:
+                server.connect(client)
+            if self._waiting or self._ended is not None:
+                server.end()
+
+    def _add_client(self) -> None:
+        import socket
+        from multiprocessing.reduction import recv_handle
+
+        from curator_core.executors.shared_blocks import Channel
+
+        client = Channel(socket.socket(fileno=recv_handle(self._connection)))
+        with self._changed:
+            if self._server is None:
+                self._clients.append(client)
+            else:
+                self._server.connect(client)
+
     def _read(self) -> None:
         from curator_core.executors import local_protocol as protocol
 
         try:
             while True:
                 message = protocol.receive(self._connection)
+                if isinstance(message, protocol.Client):
+                    self._add_client()
+                    continue
                 with self._changed:
                     if isinstance(message, protocol.TakeBack):
                         back = self._give_back(message.parts)
                     else:
                         self._waiting.extend(message.sources if isinstance(message, protocol.Work) else [message])
-                        self._changed.notify()
+                        if self._server is not None:
+                            self._server.end()
+                        self._changed.notify_all()
                         continue
                 self._answer(protocol.GivenBack(back))
         except (EOFError, OSError) as error:
             with self._changed:
                 self._ended = error if isinstance(error, EOFError) else EOFError()
-                self._changed.notify()
+                if self._server is not None:
+                    self._server.end()
+                self._changed.notify_all()
 
     def _give_back(self, parts: int) -> list[int]:
         """The last of the sources that wait; this worker keeps its share, rounded down."""

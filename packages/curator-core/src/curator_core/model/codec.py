@@ -20,6 +20,7 @@ import cloudpickle
 import pyarrow as pa
 
 from curator_core.errors import UsageError, remember_code
+from curator_core.model.places import Places, place_rows, places_of
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord, StagePerfStats, Task
 
 _MAGIC = b"CTK1"
@@ -46,6 +47,9 @@ def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
     if task._outputs:
         header["_outputs"] = [(stage, dataclasses.astuple(record)) for stage, record in task._outputs]
     if isinstance(task, DocumentBatch) and not extra:
+        places = places_of(task)
+        if places is not None:
+            header["places"] = places.packed()
         table = task.to_pyarrow()
         sink = pa.BufferOutputStream()
         prefix = _prefix(header)
@@ -96,7 +100,10 @@ def decode_task(buffer: pa.Buffer | bytes | memoryview, *, pickled: bool = True)
     else:
         body = buffer.slice(8 + length)
         table = pa.ipc.open_stream(body).read_all()
+        places = header.pop("places", None)
         task = kind(data=table, _stage_perf=perf, _pending=pending, _outputs=outputs, **header)
+        if places is not None and isinstance(task, DocumentBatch):
+            place_rows(task, Places.unpacked(places))
     return task
 
 

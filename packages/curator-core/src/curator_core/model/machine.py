@@ -54,7 +54,7 @@ def system_name() -> str:
 def available_cpus() -> float:
     """CPUs this process may run on; a container's quota counts."""
     cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    quota = _first_line("/sys/fs/cgroup/cpu.max").split()
+    quota = first_line_of("/sys/fs/cgroup/cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
         cpus = min(cpus, max(1.0, int(quota[0]) / int(quota[1])))
     return cpus
@@ -62,10 +62,10 @@ def available_cpus() -> float:
 
 def _memory_gb() -> float:
     total = 0.0
-    for line in _lines("/proc/meminfo"):
+    for line in lines_of("/proc/meminfo"):
         if line.startswith("MemTotal:"):
             total = int(line.split()[1]) / 2**20
-    limit = _first_line("/sys/fs/cgroup/memory.max").strip()
+    limit = first_line_of("/sys/fs/cgroup/memory.max").strip()
     if limit.isdigit():
         total = min(total or float("inf"), int(limit) / 2**30)
     return round(total, 2)
@@ -125,12 +125,14 @@ def device_order() -> dict[str, str]:
     return {} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def _lines(path: str) -> list[str]:
+def lines_of(path: str) -> list[str]:
+    """The lines of a file of the system; none where it is not there."""
     try:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
 
 
-def _first_line(path: str) -> str:
-    return next(iter(_lines(path)), "")
+def first_line_of(path: str) -> str:
+    """The first line of a file of the system, or nothing."""
+    return next(iter(lines_of(path)), "")

@@ -106,7 +106,7 @@ def type_hints(function: Any) -> dict[str, Any]:
 
 def _field_hints(cls: type) -> dict[str, Any]:
     """The types of a dataclass's fields. Each is looked up where it was written, which may be another module, and by
-    itself, so that one that cannot be found (a name for type checkers alone) does not take the others along.
+    itself, so that one that cannot be found (a name for type checkers alone) does not affect the others.
     """
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
@@ -125,6 +125,13 @@ def checked_name(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError(f"a stage's name is a non-empty string with no slash, because files carry it; got {name!r}")
     return name
+
+
+def checked_folder(what: str, value: Any) -> str | None:
+    """The path of a folder, or None."""
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise UsageError(f"{what} must be the path of a folder, not {value!r}")
+    return value
 
 
 def checked_seconds(what: str, value: object) -> float:

@@ -17,7 +17,7 @@ from curator_core.model.task import FileRecord, Task
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that was set aside: where it stood, why, and its bytes as far as the run keeps them."""
+    """A row that was set aside: where it was, why, and its bytes as far as the run keeps them."""
 
     reason: str
     source: str = ""
@@ -62,18 +62,36 @@ class Rejects(Spool[Reject]):
         return len(thing.raw or b"") + len(thing.message)
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a filter found of each row that it was given: its score, and whether it stays.
+
+    ``reasons``: one word for all that leave, or an array of words with one for each of them, in order.
+    """
+
+    batch: Any  # the rows in question: what the stage was given, less what it has rejected
+    scores: pa.Array
+    kept: pa.BooleanArray
+    reasons: pa.Array | str
+
+
 @dataclass(slots=True)
 class Recorder:
     """What was reported of one task, or of a whole call where a stage is tried by hand."""
 
     dropped: dict[str, int] = field(default_factory=dict)
+    # The rows that were dropped, by their places in the task as it was given, where the stage says which.
+    which: dict[str, list[Any]] = field(default_factory=dict)
+    of: Any = None  # the batch that these places are in, where it is not the task itself
+    judged: Judged | None = None
     rejects: Rejects = field(default_factory=Rejects)
     read: int | None = None
     outputs: list[FileRecord] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.dropped or self.rejects or self.outputs or self.metrics or self.read is not None)
+        left = self.dropped or self.rejects or self.outputs or self.metrics or self.read is not None
+        return bool(left or self.judged is not None)
 
 
 class CallRecorder:

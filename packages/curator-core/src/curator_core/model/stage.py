@@ -33,6 +33,7 @@ from curator_core.model.parameters import (
     UNSET,
     bound_arguments,
     call_text,
+    checked_folder,
     checked_name,
     checked_seconds,
     own_signature,
@@ -40,7 +41,7 @@ from curator_core.model.parameters import (
     same_value,
     values_of,
 )
-from curator_core.model.recorder import CallRecorder, Recorder, Reject
+from curator_core.model.recorder import CallRecorder, Judged, Recorder, Reject
 from curator_core.model.resources import Resources
 from curator_core.model.task import DocumentBatch, EmptyTask, FileRecord, Task
 
@@ -75,7 +76,7 @@ class ColumnNeed(NamedTuple):
 
 
 class MadeFor(NamedTuple):
-    """A stage that makes its columns as later stages need them, and what the plan says of that."""
+    """A stage that makes its columns as later stages need them, and what the plan says about that."""
 
     stage: ProcessingStage[Any, Any]
     decisions: Sequence[str] = ()
@@ -91,10 +92,12 @@ class ProcessingStage(ABC, Generic[X, Y]):
     batch_size: int = 1  # how many tasks `process_batch` is given at most
     # Seconds that one task may take; over it the worker is ended and the task goes to the error policy. None: any time.
     task_timeout_s: float | None = None
+    # A folder to write the rows to that the stage drops, with the reason; None: where the run says, or nowhere.
+    dropped: str | None = None
     runtime_env: Mapping[str, Any] | None = None
     # True for a stage that legitimately makes rows out of rows (a splitter); otherwise more rows out than in is an error.
     creates_rows: bool = False
-    # True for a stage with hardly any work of its own (a threshold, a small head): behind a stage that uses a GPU it runs
+    # True for a stage with hardly any work of its own (a threshold, a small head): after a stage that uses a GPU it runs
     # in that stage's worker, so that what it drops is never sent to another.
     light: bool = False
     # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends something, or takes long.
@@ -136,7 +139,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         object.__setattr__(self, "_given", bound_arguments(cls, args, kwargs))
         return self
 
-    # What the stage says of itself --------------------------------------------------------------------------------
+    # What the stage says about itself --------------------------------------------------------------------------------
 
     def inputs(self) -> Sequence[str] | Mapping[type[Task[Any]], Sequence[str]]:
         """Columns the stage reads. A mapping by task type where it accepts several."""
@@ -267,11 +270,25 @@ class ProcessingStage(ABC, Generic[X, Y]):
         finally:
             call.current = before
 
-    def record_dropped(self, reason: str, rows: int = 1, *, task: Task[Any] | None = None) -> None:
-        """``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``."""
+    def record_dropped(
+        self, reason: str, rows: int = 1, *, which: Any = None, of: Any = None, task: Task[Any] | None = None
+    ) -> None:
+        """``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``.
+
+        ``which``: their places in the table that the stage was given, as numbers from 0, so that the rows can be shown and
+        written down. ``of`` is the batch that they are places in, if the stage has rejected rows before. Where a stage
+        does not say which rows it drops, they are only counted.
+        """
         if rows:
-            dropped = self._recorder_of(task, "record_dropped").dropped
-            dropped[reason] = dropped.get(reason, 0) + rows
+            recorder = self._recorder_of(task, "record_dropped")
+            recorder.dropped[reason] = recorder.dropped.get(reason, 0) + rows
+            if which is not None:
+                recorder.which.setdefault(reason, []).append(which)
+                recorder.of = of if of is not None else recorder.of
+
+    def record_judged(self, judged: Judged, *, task: Task[Any] | None = None) -> None:
+        """For filters: the score of every row, which stay, and why the others leave; what a run shows of them is made of it."""
+        self._recorder_of(task, "record_judged").judged = judged
 
     def record_rejected(
         self,
@@ -284,7 +301,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         rows: int = 1,
         task: Task[Any] | None = None,
     ) -> None:
-        """A row could not be read or handled: it goes to the run's rejects, with where it stood and why."""
+        """A row could not be read or handled: it goes to the run's rejects, with where it was and why."""
         reject = Reject(reason, source, str(position), message, raw, rows)
         self._recorder_of(task, "record_rejected").rejects.append(reject)
 
@@ -326,6 +343,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         num_workers: int | None = UNSET,
         runtime_env: Mapping[str, Any] | None = UNSET,
         task_timeout_s: float | None = UNSET,
+        dropped: str | None = UNSET,
         ray_stage_spec: Mapping[str, Any] | None = None,
         xenna_stage_spec: Mapping[str, Any] | None = None,
         **params: Any,
@@ -364,6 +382,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
             changes["task_timeout_s"] = (
                 None if task_timeout_s is None else checked_seconds("task_timeout_s", task_timeout_s)
             )
+        if dropped is not UNSET:
+            changes["dropped"] = checked_folder("dropped", dropped)
         if ray_stage_spec is not None:
             changes["_ray_spec"] = {**self.__dict__.get("_ray_spec", {}), **ray_stage_spec}
         if xenna_stage_spec is not None:
@@ -404,6 +424,7 @@ _SETTINGS = (
     "num_workers",
     "runtime_env",
     "task_timeout_s",
+    "dropped",
     "ray_stage_spec",
     "xenna_stage_spec",
 )
@@ -414,6 +435,7 @@ _OVERRIDES = (
     "_num_workers",
     "runtime_env",
     "task_timeout_s",
+    "dropped",
     "_ray_spec",
     "_xenna_spec",
 )

@@ -164,6 +164,13 @@ class DocumentBatch(Task[Any]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_derived": {}}
 
+    def __copy__(self) -> Self:
+        # Not by way of __getstate__, which is for other processes: the data are the same, and so is what follows from them.
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._derived = dict(self._derived)
+        return twin
+
     @property
     def num_items(self) -> int:
         return len(self.data)
@@ -221,6 +228,8 @@ class DocumentBatch(Task[Any]):
             raise UsageError(f"append_column({name!r}): {len(values)} values for {len(table)} rows")
         if name in table.column_names:
             twin = self.with_data(table.set_column(table.column_names.index(name), name, values))
+            # What is about the rows alone stays true when a column is replaced.
+            twin._derived = {k: value for k, value in self._derived.items() if getattr(value, "of_rows", False)}
             return twin
         twin = self.with_data(table.append_column(name, values))
         twin._derived = dict(self._derived)

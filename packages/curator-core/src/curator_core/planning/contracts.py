@@ -163,7 +163,7 @@ def _column_message(
 
 
 def _may_have_had(named: Sequence[PlannedStage], remover: PlannedStage) -> bool:
-    """Whether the columns in front of a stage are known by the data alone, as behind a reader without a schema."""
+    """Whether the columns in front of a stage are known by the data alone, as after a reader without a schema."""
     return any(ANY_COLUMNS in p.stage.outputs() for p in named[: named.index(remover)])
 
 

@@ -77,7 +77,9 @@ def make_plan(
 
 
 def expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> list[Stage]:
-    """The stages that do the work: those of composites in their place; what became of these is added to ``decisions``."""
+    """The stages that do the work, with each composite replaced by its stages; the replacements are added to
+    ``decisions``.
+    """
     flat: list[Stage] = []
     for stage in stages:
         if not isinstance(stage, CompositeStage):

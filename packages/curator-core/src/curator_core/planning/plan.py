@@ -135,6 +135,8 @@ class Plan:
                     lines.append(f"  {planned.name}  {_shown(planned)}")
                     if said := planned.stage.describe():
                         lines += textwrap.wrap(said, 112, initial_indent="      ", subsequent_indent="        ")
+                    if planned.stage.dropped:
+                        lines.append(f"      writes the rows that it drops to {planned.stage.dropped}")
                     reads, adds = needed_columns(planned.stage), list(planned.stage.outputs())
                     if reads or adds:
                         lines.append(

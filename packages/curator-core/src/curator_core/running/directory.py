@@ -114,9 +114,20 @@ class RunDirectory:
 
     def clear(self, *, keep: str = "") -> None:
         """Forget what ran here; the lock, the list of sources and the file ``keep`` stay."""
-        for folder in ("ledger", "rejects", "results", "spill", "metrics", "plans", "log"):
+        for folder in (
+            "ledger",
+            "rejects",
+            "results",
+            "spill",
+            "metrics",
+            "plans",
+            "log",
+            "seen",
+            "samples",
+            "declared",
+        ):
             self.clear_folder(folder)
-        for name in ("plan.json", "run.json", "report.html", "log.txt"):
+        for name in ("plan.json", "run.json", "report.html", "report.json", "log.txt"):
             with contextlib.suppress(OutputError):
                 if name != keep and storage.exists(self.path(name)):
                     storage.remove(self.path(name))

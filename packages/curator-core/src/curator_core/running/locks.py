@@ -120,6 +120,30 @@ class HeartbeatLock:
             storage.remove(self.path)
 
 
+def owner_at_work(run_dir: str) -> str | None:
+    """Which process works in a run directory, as far as its lock says; None where nobody does.
+
+    Nothing is locked to find out: a run that begins at the same moment must not be refused for that.
+    """
+    path = storage.join(run_dir, LOCK_FILE)
+    if not storage.exists(path):
+        return None
+    try:
+        text = storage.read_bytes(path).decode(errors="replace").strip()
+    except UsageError:
+        return None  # who had it has just let go
+    beat = None
+    if text.startswith("{"):
+        try:
+            held = json.loads(text)
+            text, beat = str(held["owner"]), float(held["beat"])
+        except (ValueError, KeyError, TypeError):
+            return None
+    if not text or _died_here(text) or (beat is not None and time.time() - beat >= STALE_SECONDS):
+        return None
+    return text
+
+
 def _owner() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from curator_core import formatting
+from curator_core.running.progress import STARTING, line, rows_text, sources_text, time_left
 
 if TYPE_CHECKING:
-    from curator_core.running.result import RunProgress
+    from curator_core.running.progress import RunProgress
 
 # A cell is redrawn this often at most: each time costs a message to the browser.
 REDRAW_SECONDS = 0.5
@@ -28,18 +29,21 @@ def in_notebook() -> bool:
 
 
 class CellProgress:
-    """The progress of a run in the cell that runs it: one line and a bar, redrawn in place."""
+    """The progress of a run in the cell that runs it: a bar and a row for each stage, redrawn in place."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._drawn = float("-inf")
+        self._shown: tuple[str, str] | None = None
         self._handle: Any = None
 
     def __call__(self, progress: RunProgress) -> None:
         now = self._clock()
-        if progress.state == "running" and now - self._drawn < REDRAW_SECONDS:
+        # What it waits for is shown at once, and so are the first state of a step and the last one.
+        shown = (progress.state, progress.title)
+        if shown == self._shown and now - self._drawn < REDRAW_SECONDS:
             return
-        self._drawn = now
+        self._drawn, self._shown = now, shown
         ipython = sys.modules["IPython"].display  # in a kernel it is there
         page = ipython.HTML(progress_html(progress))
         if self._handle is None:
@@ -49,15 +53,41 @@ class CellProgress:
 
 
 def progress_html(progress: RunProgress) -> str:
-    """One line and a bar."""
-    done = progress.finished_sources + progress.skipped_sources
-    total = progress.total_sources
-    of = f" of {total:,}" if total else ""
-    rows = progress.tally.rows_read
-    parts = [f"{done:,}{of} sources", formatting.count(rows, "row")]
-    if progress.tally.rows_bad:
-        parts.append(f"{progress.tally.rows_bad:,} set aside")
-    parts.append(formatting.duration(progress.seconds))
+    """What runs, a bar, and a row for each stage."""
+    title = f"<b>{html.escape(progress.title)}</b>"
+    if progress.state == STARTING:
+        text = line(progress).removeprefix(f"{progress.title}: ").rpartition(", ")[0]
+        # The browser moves the bar: no news comes from here until the executor is there.
+        return f'<div>{title} {html.escape(text)} …<progress style="width:100%"></progress></div>'
+    parts = [sources_text(progress), rows_text(progress), formatting.duration(progress.elapsed)]
+    if progress.workers:
+        parts.append(formatting.count(progress.workers, "worker"))
+    total, done = progress.total_sources, progress.done
     bar = f'<progress value="{done}" max="{total}" style="width:100%"></progress>' if total else ""
-    state = "" if progress.state == "running" else f" {html.escape(progress.state)}:"
-    return f"<div><b>{html.escape(progress.title)}</b>{state} {html.escape(', '.join(parts))}{bar}</div>"
+    state = "" if progress.going else f" {html.escape(progress.state)}:"
+    left = time_left(progress)
+    more = f"<div>{html.escape(left)}</div>" if left else ""
+    return f"<div>{title}{state} {html.escape(', '.join(parts))}{bar}{_stages_html(progress)}{more}</div>"
+
+
+def _stages_html(progress: RunProgress) -> str:
+    states = progress.stage_states()
+    if not states or not progress.going:  # what came of a run has a table of its own, the result
+        return ""
+    rows = "".join(
+        f"<tr><td style='text-align:left'>{html.escape(state.totals.name)}</td>"
+        + "".join(
+            f"<td>{value:,}</td>"
+            for value in (
+                state.totals.rows_in,
+                state.totals.rows_out,
+                state.totals.rows_dropped,
+                state.failed,
+                state.waiting,
+            )
+        )
+        + "</tr>"
+        for state in states
+    )
+    head = "".join(f"<th>{name}</th>" for name in ("stage", "in", "kept", "dropped", "failed", "waiting"))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from curator_core.errors import UsageError, check_whole
+from curator_core.model.parameters import checked_folder
+from curator_core.model.seen_options import SeenOptions, seen_options
 from curator_core.worker.stage_log import LEVELS
 
 
@@ -24,6 +27,8 @@ class RunOptions:
     max_reject_fraction: float = 0.05
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     limit: int | None = None
+    dropped: str | None = None
+    seen: SeenOptions | Mapping[str, Any] | bool = True
 
     def __post_init__(self) -> None:
         if self.on_error not in ("fail", "quarantine"):
@@ -32,6 +37,8 @@ class RunOptions:
             raise UsageError(f"log_level must be one of {', '.join(LEVELS)}, not {self.log_level!r}")
         check_whole("retries", self.retries, least=0)
         check_whole("limit", self.limit, optional=True)
+        checked_folder("dropped", self.dropped)
+        object.__setattr__(self, "seen", seen_options(self.seen) or False)
         for name in ("max_error_fraction", "max_reject_fraction"):
             fraction = getattr(self, name)
             if name == "max_error_fraction" and fraction is None:

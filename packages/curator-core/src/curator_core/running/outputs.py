@@ -12,22 +12,24 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.accounts.events import Event
-from curator_core.errors import RunRefused
+from curator_core.errors import PlanError, RunRefused
 from curator_core.model.lineage import source_of
-from curator_core.model.stage import ProcessingStage, overrides
+from curator_core.model.stage import overrides
 from curator_core.model.task import FileRecord
 from curator_core.planning.plan import Plan
+from curator_core.worker.dropped_rows import dropped_folder, output_name
 
 SUCCESS = "_SUCCESS"
+_ROWS = output_name("")
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A stage that fills a folder."""
+    """A stage that fills a folder: with what it writes, or with the rows that it drops."""
 
     name: str
-    stage: ProcessingStage[Any, Any]
     folder: str
+    repacks: bool = False
 
 
 @dataclass(slots=True)
@@ -51,17 +53,30 @@ class Outputs:
     """
 
     def __init__(
-        self, plan: Plan, success_files: Mapping[str, str] | None = None, note: Callable[[], None] = lambda: None
+        self,
+        plan: Plan,
+        success_files: Mapping[str, str] | None = None,
+        note: Callable[[], None] = lambda: None,
+        *,
+        dropped: str | None = None,
     ) -> None:
+        """``dropped``: the folder for the rows that stages drop."""
         self.plan = plan
         self.success_files = dict(success_files or {})
         self.note = note
         self._unmarked = False
         self.writers = [
-            Writer(planned.name, planned.stage, folder)
+            Writer(planned.name, folder, planned.stage.repacks())
             for planned in plan.stages
             if (folder := planned.stage.output_folder())
         ]
+        self.dropped = [
+            Writer(output_name(planned.name), folder)
+            for planned in plan.stages
+            if (folder := dropped_folder(planned, dropped))
+        ]
+        _check_apart([*self.writers, *self.dropped])
+        self.writers += self.dropped
 
     def require_own(self, *, recorded: bool) -> None:
         """Refuse to write over what another run has finished: files are named after their sources in every run.
@@ -125,6 +140,14 @@ class Outputs:
                 self._finish_folder(planned.name, folder, records, sources, done)
             if text := planned.stage.conclusion():
                 done.notes.append(text)
+        # Counted by themselves: what a run has written is what its writers have.
+        beside = Finished()
+        for writer in self.dropped:
+            records = _once(outputs.get(writer.name, []))
+            if records or storage.exists(writer.folder):
+                self._finish_folder(writer.name, writer.folder, records, sources, beside)
+        done.written |= beside.written
+        done.warnings += beside.warnings
         return done
 
     def _finish_folder(
@@ -160,10 +183,22 @@ class Outputs:
         """Each writer that leaves its files as they are: its folder, and what is in it; listed once."""
         found: dict[str, tuple[str, set[str]]] = {}
         for writer in self.writers:
-            if not writer.stage.repacks():
+            if not writer.repacks:
                 paths = storage.list_files(writer.folder) if storage.exists(writer.folder) else []
                 found[writer.name] = (writer.folder, {storage.relative(path, writer.folder) for path in paths})
         return found
+
+
+def _check_apart(writers: Sequence[Writer]) -> None:
+    """Dropped rows have a folder of their own: what is in a folder is taken for the output of one stage."""
+    found: dict[str, Writer] = {}
+    for writer in writers:
+        place = storage.absolute(writer.folder).rstrip("/")
+        other = found.setdefault(place, writer)
+        if other is not writer and (other.name.endswith(_ROWS) or writer.name.endswith(_ROWS)):
+            raise PlanError(
+                f"{writer.folder!r} is the folder of {other.name!r} and of {writer.name!r}: give each its own"
+            )
 
 
 def checksum(data: bytes) -> str:

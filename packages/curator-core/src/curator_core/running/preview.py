@@ -46,7 +46,7 @@ class Preview:
     text_column: str | None = None
     captions: bool = False  # whether there is a caption among the rows
     stages: tuple[StageTotals, ...] = ()
-    not_tried: tuple[str, ...] = ()  # the first stage that was not tried, and those behind it
+    not_tried: tuple[str, ...] = ()  # the first stage that was not tried, and those after it
     why_not: str = ""
     problem: str = ""  # what a run would fail with
 
@@ -61,7 +61,7 @@ class Preview:
             for stage in self.stages:
                 lines.append(f"  {stage.name:<{width}}  {stage_text(stage)}")
         if self.not_tried:
-            rest = f", and {', '.join(self.not_tried[1:])} behind it" if len(self.not_tried) > 1 else ""
+            rest = f", and {', '.join(self.not_tried[1:])} after it" if len(self.not_tried) > 1 else ""
             lines.append(f"not tried: {self.not_tried[0]}, which {self.why_not}{rest}")
         if self.problem:
             lines.append(f"problem: {self.problem}")
@@ -198,7 +198,7 @@ class _Trial:
     def _try(self, planned: PlannedStage) -> str:
         """Replace the tasks by what the stage makes of them; returns what it raised, if it did."""
         sink = MemorySink()
-        runner = GroupRunner([planned], RunContext(on_error="fail"), sink=sink)
+        runner = GroupRunner([planned], RunContext(on_error="fail", writes=False), sink=sink)
         reads = not any(isinstance(task, DocumentBatch) for task in self.tasks)
         try:
             runner.setup_on_node(NodeInfo(), WorkerMetadata())
@@ -248,7 +248,7 @@ class _Trial:
                 if self.text_column and self.text_column in names and self.text_column not in missing:
                     hint = (
                         f"; {self.text_column!r} looks like the text: give the stage column={self.text_column!r}, or put "
-                        f"RenameColumns(columns={{{self.text_column!r}: {missing[0]!r}}}) behind the reader"
+                        f"RenameColumns(columns={{{self.text_column!r}: {missing[0]!r}}}) after the reader"
                     )
                 return (
                     f"stage {planned.name!r} reads column {', '.join(map(repr, missing))}, which the data lack: they have "

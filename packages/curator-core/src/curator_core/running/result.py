@@ -1,8 +1,8 @@
-"""The outcome of a run: progress, summary, result."""
+"""The outcome of a run: summary, result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -10,41 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import pyarrow as pa
 
 from curator_core import storage
-from curator_core.accounts.tally import StageTotals, Tally
+from curator_core.accounts.tally import StageTotals
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch, FileGroupTask, Task
 from curator_core.running.summary_html import summary_html
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Progress = Callable[["RunProgress"], None]
-
-
-@dataclass
-class RunProgress:
-    """What a progress display may show; one object, updated as the run goes."""
-
-    name: str
-    total_sources: int | None = None
-    skipped_sources: int = 0
-    finished_sources: int = 0
-    segment: int = 0
-    segments: int = 1
-    seconds: float = 0.0
-    tally: Tally = field(default_factory=Tally)
-    state: str = "running"
-    # Of a workflow: which step this is, of how many where that is clear from the start, and what the step is called.
-    step: int = 0
-    steps: int | None = None
-    step_name: str = ""
-
-    @property
-    def title(self) -> str:
-        """What runs: the pipeline by its name, or which step of how many."""
-        if not self.step:
-            return self.name
-        return f"step {self.step}{f' of {self.steps}' if self.steps else ''}: {self.step_name}"
 
 
 @dataclass

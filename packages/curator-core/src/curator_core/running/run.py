@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import batched
 from typing import Any
 
@@ -18,20 +18,24 @@ from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.formatting import count
+from curator_core.model.seen_options import seen_options
 from curator_core.model.stage import ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, StagePerfStats, Task
 from curator_core.planning.make import make_plan
 from curator_core.planning.plan import Plan, Segment
 from curator_core.running import attempt as attempts
 from curator_core.running.attempt import Attempt, Earlier
+from curator_core.running.declared import write_declared
 from curator_core.running.directory import RunDirectory
 from curator_core.running.log import write_log
 from curator_core.running.merges import merge_tasks
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
+from curator_core.running.progress import STARTING, Progress, RunProgress
 from curator_core.running.record import now, run_record
-from curator_core.running.result import Progress, RunProgress, RunResult, RunStream, RunSummary
+from curator_core.running.result import RunResult, RunStream, RunSummary
 from curator_core.running.sources import Sources
+from curator_core.running.telemetry import MetricsOptions, observed
 from curator_core.running.verdict import (
     SourceRejects,
     count_results,
@@ -43,6 +47,7 @@ from curator_core.running.verdict import (
 )
 from curator_core.worker.context import RunContext
 from curator_core.worker.merge import store_task
+from curator_core.worker.tokens import token_counter
 
 # A run is not judged by max_error_fraction before it has seen this many rows.
 ERROR_SAMPLE_ROWS = 100
@@ -68,6 +73,7 @@ class Order:
     opened: bool = False
     replaces: bool = False
     own: Mapping[str, str] = field(default_factory=dict)
+    metrics: MetricsOptions | None = None
 
 
 def run_stages(order: Order) -> RunResult:
@@ -88,6 +94,11 @@ def iterate_stages(order: Order) -> RunStream:
 
 def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResult]:
     """The run as a generator of its results; with ``keep`` they are in the `RunResult` instead."""
+    with observed(order.metrics, order.progress, order.name, order.executor, order.options.run_dir) as progress:
+        return (yield from _in_its_directory(replace(order, progress=progress), keep=keep))
+
+
+def _in_its_directory(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResult]:
     directory = RunDirectory(order.options.run_dir) if order.options.run_dir else None
     started = time.monotonic()
     begun = False  # whether the run directory is this run's: a failure before leaves it as it was
@@ -96,6 +107,10 @@ def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResul
     try:
         # An executor may take ten seconds to open: what needs no plan is refused before.
         earlier = attempts.look(directory, order.options)
+        if not order.opened:
+            order.executor.expect(order.stages)
+            if order.progress is not None and order.executor.opening:
+                order.progress(starting(order.name, order.executor, started))
         with contextlib.nullcontext() if order.opened else opened(order.executor):
             run = _prepared(order, directory, earlier, started)
             first_tasks = run.sources.listed()
@@ -104,6 +119,11 @@ def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResul
     finally:
         if directory is not None:
             directory.unlock(leave_no_trace=not begun)
+
+
+def starting(name: str, executor: BaseExecutor, begun: float) -> RunProgress:
+    """A run whose executor is being opened."""
+    return RunProgress(name, state=STARTING, waiting_for=executor.opening, begun=begun)
 
 
 @contextlib.contextmanager
@@ -118,6 +138,8 @@ def opened(executor: BaseExecutor) -> Iterator[None]:
 
 def _prepared(order: Order, directory: RunDirectory | None, earlier: Earlier, started: float) -> _Run:
     """The run, planned and not refused; nothing has been written."""
+    if (seen := seen_options(order.options.seen)) is not None and directory is not None:
+        token_counter(seen)  # one that cannot be loaded is refused before anything runs
     opened_after = round(time.monotonic() - started, 3)
     plan = _plan(order)
     _check_run_dir(plan, directory)
@@ -181,7 +203,12 @@ class _Run:
         self.started = started
         self.started_at = now()
         self.accounts = Accounts()
-        self.progress = RunProgress(order.name, segments=len(plan.segments))
+        self.progress = RunProgress(
+            order.name,
+            segments=len(plan.segments),
+            stages=tuple(planned.name for planned in plan.stages if planned is not plan.source),
+            begun=started,
+        )
         self.summary = RunSummary(
             order.name,
             executor=type(order.executor).__name__,
@@ -191,7 +218,7 @@ class _Run:
         )
         folders = {storage.absolute(place) for planned in plan.stages if (place := planned.stage.output_folder())}
         own = {folder: mark for folder, mark in order.own.items() if folder in folders}
-        self.outputs = Outputs(plan, own | earlier.success_files, self._write_record)
+        self.outputs = Outputs(plan, own | earlier.success_files, self._write_record, dropped=order.options.dropped)
         self.sources = Sources(
             plan,
             self.outputs,
@@ -209,6 +236,8 @@ class _Run:
             on_error=order.options.on_error,
             retries=order.options.retries,
             log_level=order.options.log_level,
+            dropped=order.options.dropped,
+            seen=seen_options(order.options.seen),
         )
 
     def run(self, first_tasks: Iterator[Task[Any]], *, keep: bool) -> Generator[Task[Any], None, RunResult]:
@@ -244,6 +273,7 @@ class _Run:
                 directory.sweep()
                 self.accounts = open_accounts(directory.url, listing)
             attempts.write_plan(directory, self.plan, self.attempt, self.earlier)
+            write_declared(directory.url, self.plan, self.context.seen, self.attempt.number)
             self._write_record()
         if self.attempt.number == 1:  # a resume does so when it has found something to run
             self.outputs.unmark()
@@ -279,6 +309,7 @@ class _Run:
             folder,
             self._collect,
             self._advance,
+            self._staffed,
         )
         stream = self.executor.run_segment(run) if segment.groups or segment.merge else self._pass_through(run)
         # Closed here and now: on an error or Ctrl-C no worker outlives this line.
@@ -297,6 +328,9 @@ class _Run:
         """
         for task in tasks:
             self.outputs.unmark()
+            self.progress.taken_sources += 1
+            if self.progress.working_since is None:
+                self.progress.working_since = time.monotonic()
             yield task
 
     def _pass_through(self, run: SegmentRun) -> Iterator[Task[Any]]:
@@ -328,6 +362,11 @@ class _Run:
             self.summary.worked_after = round(progress.seconds, 3)
         self.report(progress)
         self._check_errors(progress.tally, final=False)
+
+    def _staffed(self, workers: int) -> None:
+        if workers != self.progress.workers:
+            self.progress.workers = workers
+            self.report(self.progress)
 
     def _check_errors(self, tally: Tally, final: bool) -> None:
         allowed = self.options.max_error_fraction
@@ -378,7 +417,7 @@ class _Run:
         return RunResult(tasks, summary, run_dir)
 
     def _share_by_plan(self) -> None:
-        """Say what was made under an earlier plan and stands beside what the present one has made."""
+        """Say what was made under an earlier plan and is beside what the present one has made."""
         if self.directory is None:
             return
         plans = attempts.plans_of(self.directory)
@@ -430,6 +469,9 @@ class _Run:
         summary.state = "failed"
         summary.seconds = round(time.monotonic() - self.started, 3)
         self.progress.state = "failed"
+        self.progress.seconds = summary.seconds
+        with contextlib.suppress(Exception):  # the first error is the one to show, and it may be the display's
+            self.report(self.progress)
         if self.directory is None or isinstance(error, (RunRefused, PlanError)):
             return
         if isinstance(error, KeyboardInterrupt):

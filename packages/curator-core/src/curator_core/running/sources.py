@@ -24,7 +24,8 @@ from curator_core.model.task import EmptyTask, FileGroupTask, Task
 from curator_core.planning.plan import Plan
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import Outputs
-from curator_core.running.result import RunProgress, RunSummary
+from curator_core.running.progress import RunProgress
+from curator_core.running.result import RunSummary
 
 # Sources are noted in the run directory before they are handed out: as many at once as come in this time.
 NOTE_SECONDS = 0.05

@@ -19,7 +19,8 @@ from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.options import RunOptions
 from curator_core.running.outputs import SUCCESS, Outputs, checksum
-from curator_core.running.result import RunProgress, RunSummary
+from curator_core.running.progress import RunProgress
+from curator_core.running.result import RunSummary
 from curator_core.running.sources import Sources
 from curator_core.running.verdict import ordered_results
 from curator_core.running.workflow_plan import is_within
@@ -75,7 +76,7 @@ def step_folder(number: int, name: str) -> str:
 
 
 def look(directory: RunDirectory, options: RunOptions) -> EarlierSteps:
-    """How far a workflow has come here; refused where this run may not go on with it. Writes nothing."""
+    """How far a workflow has come here; refused where this run may not continue with it. Writes nothing."""
     try:
         record = directory.read_json("run.json")
     except RunRefused:

@@ -28,11 +28,14 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.arrow.arrays import array, scalar
+from curator_core.arrow.arrays import array, null, scalar
 from curator_core.arrow.json_column import values_of
 from curator_core.errors import UsageError, check_free
+from curator_core.model.recorder import Judged
+from curator_core.model.scores import Score
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
+from curator_core.stages.found_limits import found_scores
 
 FILTER_MODES = ("filter", "annotate", "invert")
 
@@ -90,6 +93,49 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         shown = [f"{name}={value!r}" for name, value in self.params().items() if name not in common]
         return f"rows by {', '.join(shown)}" if shown else "rows"
 
+    # What a run shows of the filter --------------------------------------------------------------------------------
+
+    def score_parts(self, scores: pa.Array) -> dict[str, pa.Array]:
+        """The numbers in the scores, by name: the scores themselves, or the fields of a struct; nothing where they are no numbers."""
+        if pa.types.is_struct(scores.type):
+            fields = zip((field.name for field in scores.type), scores.flatten(), strict=True)
+            return {
+                name: values
+                for name, values in fields
+                if _is_number(values.type) and not pa.types.is_boolean(values.type)
+            }
+        return {self.short_name(): scores} if _is_number(scores.type) else {}
+
+    def tests(self, scores: pa.Array) -> dict[str, pa.Array]:
+        """Which rows fail each test of the filter, by the reason that they are dropped for; one test for most filters."""
+        return {"": pc.invert(self.keep(scores))}
+
+    def scores_with(self, part: str, values: Sequence[float]) -> pa.Array:
+        """Scores that have these values in one of their parts; with them the limits are found. See `declared_scores`."""
+        if not pa.types.is_struct(self.score_type):
+            return array([_as_type(value, self.score_type) for value in values], self.score_type)
+        columns = []
+        for field in self.score_type:
+            shown = values if field.name == part else [0.5] * len(values)
+            text = pa.types.is_string(field.type)
+            columns.append(array(["" if text else _as_type(value, field.type) for value in shown], field.type))
+        return pa.StructArray.from_arrays(columns, fields=list(self.score_type))
+
+    def declared_scores(self) -> list[Score]:
+        """The scores that are counted in bins, each with the limits that it is held to.
+
+        The default finds the limits by trying what the filter makes of scores at, below and above each number among its
+        parameters, so that what is shown is what the filter does. Override it to choose the bins.
+        """
+        return found_scores(self)
+
+    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
+        """Where in a text that was dropped for ``reason`` is what it was dropped for: starts and ends, in characters.
+
+        It is asked only for the few rows that a run keeps to be seen.
+        """
+        return []
+
     # For users -----------------------------------------------------------------------------------------------------
 
     def score(self, values: Sequence[Any] | pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -135,24 +181,34 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         if score_name:
             task = task.append_column(score_name, scores)
         if verdict_name:
+            why = self._reasons(scores, passed) if passed.true_count < len(passed) else ""
+            self.record_judged(Judged(task, scores, passed, why))
             return task.append_column(verdict_name, passed)
         kept = pc.invert(passed) if self.mode == "invert" else passed
         lost = len(kept) - kept.true_count
         if not lost:
+            self.record_judged(Judged(task, scores, kept, ""))
             return task
-        if self.mode == "invert":
-            self.record_dropped(f"not {self.short_name()}", lost)
-        else:
-            self._record_reasons(scores.filter(pc.invert(kept)), lost)
-        return task.filter(kept)
-
-    def _record_reasons(self, scores: pa.Array, lost: int) -> None:
-        reasons = self.reasons(scores)
+        reasons = self._reasons(scores, kept)
+        self.record_judged(Judged(task, scores, kept, reasons))
         if isinstance(reasons, str):
             self.record_dropped(reasons, lost)
-            return
-        for entry in _as_array(reasons).value_counts():
-            self.record_dropped(entry["values"].as_py() or self.short_name(), entry["counts"].as_py())
+        else:
+            for entry in reasons.value_counts():
+                self.record_dropped(entry["values"].as_py(), entry["counts"].as_py())
+        return task.filter(kept)
+
+    def _reasons(self, scores: pa.Array, kept: pa.BooleanArray) -> pa.Array | str:
+        """Why the rows leave that are not kept: a word for all of them, or one for each."""
+        if self.mode == "invert":
+            return f"not {self.short_name()}"
+        found = self.reasons(scores.filter(pc.invert(kept)))
+        if isinstance(found, str):
+            return found
+        found = _as_array(found)
+        if pa.types.is_dictionary(found.type):
+            found = found.cast(pa.string())
+        return pc.fill_null(pc.if_else(pc.equal(found, scalar("")), null(found.type), found), scalar(self.short_name()))
 
 
 def _as_array(values: Any, kind: pa.DataType | None = None) -> pa.Array:
@@ -161,3 +217,13 @@ def _as_array(values: Any, kind: pa.DataType | None = None) -> pa.Array:
     if isinstance(values, pa.Array):
         return values
     return array(values, kind) if kind is not None and len(values) == 0 else array(values)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _as_type(value: float, kind: pa.DataType) -> Any:
+    if pa.types.is_boolean(kind):
+        return value >= 1
+    return int(value) if pa.types.is_integer(kind) else value

@@ -21,7 +21,7 @@ from curator_core.storage.packing import PACKED, PARTS
 
 type ByteRange = tuple[int, int] | None
 
-# Marks, notes and side files that stand beside data and are none.
+# Marks, notes and side files that are beside data and are none.
 NOT_DATA = frozenset({"_SUCCESS", "_metadata", "_common_metadata", PACKED})
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", start=1):

@@ -19,7 +19,7 @@ class PartitionedReader(CompositeStage[EmptyTask, Y]):
     """Base of readers of files: ``partitioning`` names them, ``read`` reads them.
 
     Each half is given the reader's parameters of the same name. A reader shares those of its reading half by a base class
-    for both, so that they stand in one place::
+    for both, so that they are in one place::
 
         @dataclass(kw_only=True, eq=False, repr=False)
         class LineParameters:

@@ -20,7 +20,7 @@ from curator_core.model.task import DocumentBatch
 class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Keeps about ``fraction`` of the rows, the same ones on every executor and in every run.
 
-    Whether a row stays depends on ``seed`` and on where the row stands (its task and its number there), or, with
+    Whether a row stays depends on ``seed`` and on where the row is (its task and its number there), or, with
     ``columns``, on what is in these: then equal rows stay or go together, wherever they are, and a sample of 1 % is part
     of a sample of 10 % with the same seed.
     """
@@ -53,7 +53,7 @@ class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
         else:
             numbers = lineage_numbers(task.task_id, task.num_rows, self.seed)
         keep = numbers < np.uint64(threshold)
-        self.record_dropped("not sampled", int(len(keep) - keep.sum()))
+        self.record_dropped("not sampled", int(len(keep) - keep.sum()), which=np.flatnonzero(~keep))
         return task.filter(array(keep))
 
 

@@ -35,9 +35,9 @@ def pack(
     make: Callable[[Sequence[FileRecord], Sequence[FileRecord]], Sequence[FileRecord]],
     settings: Mapping[str, Any] | None = None,
 ) -> list[FileRecord]:
-    """Have ``make`` put ``parts`` into full files, and let them go; returns what stands then, in order.
+    """Have ``make`` put ``parts`` into full files, and let them go; returns the files that remain, in order.
 
-    ``make`` is given the parts that no file holds yet, and the files that stand: new sources go behind those. It returns
+    ``make`` is given the parts that no file holds yet, and the files that stand: new sources go after those. It returns
     the records of the files that it has written, which may be some that stood before. It is
     called again for all where something that was packed is different now or gone, or with other ``settings``.
     """

@@ -173,11 +173,14 @@ def _scan_local(folder: str, *, recursive: bool, hidden: bool, above: frozenset[
             continue
         path = join(folder, entry.name)
         try:
-            if not entry.is_dir():
-                yield _local_info(path, entry.stat())
-                continue
-            inner = entry.stat()
+            inside, inner = entry.is_dir(), entry.stat()
         except FileNotFoundError:  # removed since the folder was read, or a link to nothing
+            continue
+        except OSError:
+            with explained("look at", path):
+                raise
+        if not inside:
+            yield _local_info(path, inner)
             continue
         if recursive and (inner.st_dev, inner.st_ino) not in here:
             yield from _scan_local(path, recursive=True, hidden=hidden, above=here)

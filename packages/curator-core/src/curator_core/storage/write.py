@@ -167,7 +167,7 @@ class AtomicFile(io.BufferedWriter):
         return self._sink.digest.hexdigest()
 
     def record(self, rows: int = 0) -> FileRecord:
-        """What stands under the name now; only after the ``with`` block."""
+        """What is under the name now; only after the ``with`` block."""
         if not self._finished:
             raise UsageError(f"{self.path!r} is not committed yet: take record() after the with block")
         return FileRecord(self.path, rows, self.bytes, self.sha256)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 
 from curator_core.accounts.events import DROPPED, FAILED, FORK, Event
-from curator_core.accounts.ledger import Sink
+from curator_core.accounts.ledger import LedgerWriter, Sink
 from curator_core.accounts.reject_rows import RejectRow
 from curator_core.arrow.arrays import array
 from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, TaskTimeout, UsageError
@@ -28,15 +28,18 @@ from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import child_id
 from curator_core.model.recorder import CallRecorder, Recorder, Reject
 from curator_core.model.stage import FanOut, Merge, overrides
-from curator_core.model.task import DocumentBatch, FileGroupTask, StagePerfStats, Task
+from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord, StagePerfStats, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.worker.balance import ROWS, Amount, Balance, balance
 from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import RunContext
 from curator_core.worker.declared import Declared
+from curator_core.worker.dropped_rows import dropped_folder, output_name, write_dropped
 from curator_core.worker.merge import CountingMembers, MergeMembers, MergeTask
 from curator_core.worker.messages import brief, file_of, kind_of, message_of, place_of, reason_of, user_traceback
+from curator_core.worker.overlap import Overlap
 from curator_core.worker.poison import find_poison
+from curator_core.worker.seeing import StageSeer
 from curator_core.worker.stage_log import AT_WORK
 
 R = TypeVar("R")
@@ -62,6 +65,13 @@ class BaseStageAdapter:
         self._fans_out = isinstance(self.stage, FanOut)
         self._merges = isinstance(self.stage, Merge)
         self._may_create = self.stage.creates_rows or self._fans_out
+        self._dropped = dropped_folder(planned, context.dropped) if context.writes else None
+        self.overlap: Overlap | None = None  # of this and the filters behind it; set by the group
+        # Without a run directory there is no place to keep what would be seen.
+        seen = context.seen if isinstance(sink, LedgerWriter) else None
+        self._seer = (
+            StageSeer(planned, seen, context.attempt, sink.seen) if seen and isinstance(sink, LedgerWriter) else None
+        )
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         self._hook("setup_on_node", lambda: self.stage.setup_on_node(node, worker))
@@ -131,6 +141,8 @@ class BaseStageAdapter:
             return False
         wrong = None if self._merges else self._declared.unmet_by(task)
         if wrong is None:
+            if self._seer is not None and not task._stage_perf and task.unit == ROWS:
+                self._seer.entered(task)  # no stage has read them: the run was given them
             return True
         if self.context.on_error == "fail":
             raise StageError(self.name, wrong, task.task_id, source=place_of(task))
@@ -205,7 +217,7 @@ class BaseStageAdapter:
             reason = "nothing came out" if several else next(iter(recorder.dropped), "dropped by the stage")
             amounts = None if result is None else [amount_of(child) for child in made]
             self._balance(task, perf, amount, amounts, recorder.read, quarantined, reason)
-            outputs = [(self.name, record) for record in recorder.outputs]
+            outputs = self._outputs_of(task, recorder, whole=reason if result is None else "")
             if isinstance(result, Task):
                 survivors.append(self._continue_as(task, result, perf, outputs))
             elif several:
@@ -220,7 +232,27 @@ class BaseStageAdapter:
         perf.dropped, perf.custom_metrics = recorder.dropped, recorder.metrics
         if recorder.rejects:
             perf.rejected = self._reject(task, recorder.rejects)
+        if self._seer is not None and (recorder.judged is not None or recorder.which):
+            self._seer.saw(task, recorder)
+        if self.overlap is not None:
+            self.overlap.measure(task)
         return perf
+
+    def _outputs_of(self, task: Task[Any], recorder: Recorder, *, whole: str = "") -> list[tuple[str, FileRecord]]:
+        """The files that the stage has written for a task, and the one of the rows that it has dropped.
+
+        ``whole``: what the task was dropped for as a whole. Its rows are all dropped where the stage has not said otherwise.
+        """
+        outputs = [(self.name, record) for record in recorder.outputs]
+        recorded = recorder.which or recorder.dropped or recorder.rejects or recorder.judged is not None
+        whole = "" if recorded else whole
+        if self._seer is not None and whole:
+            self._seer.dropped_whole(task, whole)
+        if self._dropped is not None and (recorder.judged is not None or recorder.which or whole):
+            record = write_dropped(self.planned, self._dropped, task, recorder, whole=whole)
+            if record is not None:
+                outputs.append((output_name(self.name), record))
+        return outputs
 
     def _balance(
         self,
@@ -274,6 +306,11 @@ class BaseStageAdapter:
                 result._metadata = dict(parent._metadata)
         if result.data is not parent.data or not self._declared.has_seen_outputs:
             self._declared.check_made(result, parent)
+        if self._seer is not None:
+            if parent.unit != result.unit:
+                self._see_change(parent, result)
+            elif result is not parent:
+                self._seer.changed(parent, result)
         result._stage_perf = [*parent._stage_perf, perf]
         result._pending = [*parent._pending, perf]
         result._outputs = [*parent._outputs, *outputs] if outputs or parent._outputs else []
@@ -307,9 +344,19 @@ class BaseStageAdapter:
         child.dataset_name = child.dataset_name or parent.dataset_name
         if parent._metadata and not child._metadata:
             child._metadata = dict(parent._metadata)
+        if self._seer is not None and parent.unit != child.unit:
+            self._see_change(parent, child)
         child._stage_perf = [*parent._stage_perf, perf]
         child._pending = []
         child._outputs = []
+
+    def _see_change(self, parent: Task[Any], made: Task[Any]) -> None:
+        """A reader has made rows, or a writer has put them into a file."""
+        assert self._seer is not None
+        if made.unit == ROWS:
+            self._seer.entered(made)
+        elif parent.unit == ROWS:
+            self._seer.left(parent)
 
     # Fan-out and merge -------------------------------------------------------------------------------------------
 
@@ -330,7 +377,7 @@ class BaseStageAdapter:
         read = recorder.read if failure is None else None
         rest = given._replace(items=given.items - lost)
         self._balance(task, perf, rest, list(made.amounts.values()), read, lost, "nothing came out")
-        outputs = [*task._outputs, *((self.name, record) for record in recorder.outputs)]
+        outputs = [*task._outputs, *self._outputs_of(task, recorder)]
         children = made.count + (failure is not None)
         self.emit(FORK, task, children=children, counts=[*task._pending, perf], outputs=outputs)
         if failure is not None:
@@ -523,6 +570,11 @@ class BaseStageAdapter:
         except Exception:  # a value that cannot be shown must not hide the error that brought us here
             text = repr(table.schema)
         return text.encode("utf-8", "replace")[: self.context.max_raw_bytes]
+
+    def see_end(self, task: Task[Any]) -> None:
+        """A task has come to the end of the pipeline; one of rows has had no writer."""
+        if self._seer is not None and task.unit == ROWS:
+            self._seer.left(task)
 
     # Facts for the ledger ----------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
+from curator_core.model.seen_options import SeenOptions
 
 Ending = Literal["pass", "done", "merged"]
 
@@ -23,6 +24,12 @@ class RunContext:
     retries: int = 0
     max_raw_bytes: int = MAX_RAW_BYTES
     log_level: str = "warning"
+    # A folder for the rows that stages drop; None where they are not written down.
+    dropped: str | None = None
+    # False where stages are tried and nothing may be written, not even for a stage with a folder of its own.
+    writes: bool = True
+    # What is kept of the rows to be seen; None for nothing.
+    seen: SeenOptions | None = None
     # Options of the executor's own, for its workers.
     options: tuple[tuple[str, Any], ...] = ()
 

@@ -19,6 +19,7 @@ from curator_core.worker.adapter import BaseStageAdapter
 from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import Ending, RunContext
 from curator_core.worker.merge import store_task
+from curator_core.worker.overlap import Overlap, overlaps
 from curator_core.worker.stage_log import StageLog
 
 
@@ -43,6 +44,9 @@ class GroupRunner:
         self.sink: Sink = sink if sink is not None else context.open_sink()
         members = stages.stages if isinstance(stages, Group) else stages
         self.adapters = [adapter(planned, context, self.sink, calls) for planned in members]
+        if context.seen is not None and context.seen.overlap and isinstance(self.sink, LedgerWriter):
+            for place, filters in overlaps(members):
+                self.adapters[place].overlap = Overlap(filters, context.attempt, self.sink.seen)
         self.ending = ending
         self.folder = folder
         self._ready: list[BaseStageAdapter] = []
@@ -83,6 +87,8 @@ class GroupRunner:
     def _finish(self, stream: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
         last = self.adapters[-1] if self.adapters else None
         for task in stream:
+            if last is not None and self.ending == "done":
+                last.see_end(task)
             counts, outputs, result = task._pending, task._outputs, ""
             task._pending, task._outputs = [], []
             if self.ending == "merged":
@@ -113,7 +119,7 @@ class GroupRunner:
         if type(task) is FileGroupTask:
             records = [record for _, record in outputs]
             if records == task.records and task.data == [record.path for record in records]:
-                return "outputs"  # the usual case of a writer: they stand in the event already
+                return "outputs"  # the usual case of a writer: they are in the event already
             return json.dumps([task.data, [[r.path, r.rows, r.bytes, r.sha256] for r in task.records]])
         if isinstance(task, DocumentBatch) and isinstance(self.sink, LedgerWriter):
             self.sink.keep(task.task_id, encode_task(task, pickled=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,8 @@ from curator_core.across.apply import ApplyDecisions
 from curator_core.across.decided import WriteDecisions
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.index import AGAINST, Against, IndexUse, check_index
-from curator_core.across.shuffle import MOST_PARTITIONS, Partitions
+from curator_core.across.inputs import Inputs
+from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.stage import ProcessingStage
 from curator_core.pipeline import Pipeline
@@ -20,20 +21,17 @@ from curator_core.workflow import Step
 from curator_core.workflows.ends import Ends
 from curator_core.workflows.estimate import Costs, Estimate, estimate
 from curator_core.workflows.formats import writer_of
-from curator_core.workflows.pairs import reader_text
+from curator_core.workflows.pairs import reader_text, removed_pair, text_of
+from curator_core.workflows.pieces import pieces_of
 
 DECISIONS = "decisions"
-# Of the input for each piece: comparing takes up to nine times what it holds of words, and packed files hold several times
-# their size.
-PIECE_BYTES = 16 << 20
-LEAST_PIECES = 32
 
 
 @dataclass(kw_only=True)
 class Dedup(DocumentParameters, Ends):
     """Base of workflows that remove documents for which another one stays.
 
-    What is read and written is said as in `Ends`. Without a ``path`` and a ``writer`` nothing is written but the table of
+    Input and output are given as in `Ends`. Without a ``path`` and a ``writer`` nothing is written but the table of
     decisions, in ``decisions/`` of the run directory, or in the folder ``decisions``. ``removed`` is a folder for the
     documents that go, with the table's columns beside their own. ``mode`` is ``remove``, ``annotate`` (all stay, and say
     what was decided) or ``rehydrate`` (survivors get a weight by the size of their cluster).
@@ -66,7 +64,7 @@ class Dedup(DocumentParameters, Ends):
             raise UsageError(f"{owner}.mode {self.mode!r} needs a path or a writer")
         self._check_index()
 
-    # Reading, hashing, writing; what is decided is as large as the keys at most.
+    # Reading, hashing, writing; the decisions are at most as large as the keys.
     costs: ClassVar[Costs] = Costs(readings=3, keys=1.5, disk_of_keys=2, disk_of_text=0)
 
     def estimate(self, run_dir: str = "runs/dedup") -> Estimate:
@@ -87,6 +85,20 @@ class Dedup(DocumentParameters, Ends):
         """The pieces of a removed document and of its witness: from where to where, and whether the other has it too."""
         return [(0, len(text), True)], [(0, len(witness), True)]
 
+    @classmethod
+    def shown_pair(cls, folder: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """A removed document and its witness as a page shows them: both texts, and the pieces that only one of them has."""
+        column = settings.get("column", "text")
+        pair = removed_pair(folder, name)
+        if pair.witness is None or not isinstance(pair.document.get(column), str):
+            return {}
+        texts = text_of(pair.document, column), text_of(pair.witness, column)
+        found: dict[str, Any] = {}
+        for end, text, pieces in zip(("", "witness_"), texts, cls.spans(*texts, settings), strict=True):
+            found[f"{end}text"] = text
+            found[f"{end}only"] = [[start, stop] for start, stop, shared in pieces if not shared]
+        return found
+
     def _documents(self) -> dict[str, Any]:
         """The parameters of the stages that look at documents."""
         names = ("column", "id_column", "keep", "collection_column", "scope", "normalize")
@@ -94,11 +106,7 @@ class Dedup(DocumentParameters, Ends):
 
     def pieces(self) -> int:
         """How many pieces the work between the files comes in."""
-        if self.partitions is not None:
-            return self.partitions
-        # A power of two, so that a few files more do not change the steps of a run that is resumed.
-        wanted = -(-self._input_bytes() // PIECE_BYTES)
-        return min(MOST_PARTITIONS, max(LEAST_PIECES, 1 << (wanted - 1).bit_length() if wanted else 0))
+        return self.partitions if self.partitions is not None else pieces_of(self._input_bytes())
 
     def decisions_folder(self, work_dir: str) -> str:
         return self.decisions or storage.join(storage.parent(work_dir), DECISIONS)
@@ -134,7 +142,7 @@ class Dedup(DocumentParameters, Ends):
         if self.index is None:
             return None
         owner = type(self).__name__
-        # A plan that is made before there is a run directory names a relative one.
+        # A plan that is made before there is a run directory uses a relative name.
         if work_dir == storage.absolute(work_dir) and _within(self.index, storage.parent(work_dir)):
             raise UsageError(
                 f"{owner}.index {self.index!r} lies in the run directory: give the index a folder of its own"
@@ -162,8 +170,8 @@ class Dedup(DocumentParameters, Ends):
         decided: str,
         settings: dict[str, Any],
         add: Callable[..., ProcessingStage[Any, Any]] | None = None,
-    ) -> Iterator[Step]:
-        """From what was decided to the table, and from there to the documents, and to the index.
+    ) -> Generator[Pipeline | Step, Any, None]:
+        """The steps from the decisions to the table, and from there to the documents and to the index.
 
         ``add`` makes the stage that adds to the index, given ``decisions``, the folder of the table.
         """
@@ -176,6 +184,7 @@ class Dedup(DocumentParameters, Ends):
             "reader": reader_text(self._reader()),
         }
         table = WriteDecisions(path=folder, keys=keys, decided_by=settings)
+        decided = yield from self._together(decided, self.pieces())
         steps = [Step(Pipeline([Partitions(path=decided), table], name="table"))]
         if self.removed is not None:
             gone = ApplyDecisions(path=folder, mode="removed")
@@ -189,10 +198,13 @@ class Dedup(DocumentParameters, Ends):
         if add is not None:
             # At the end: what is in the index is in the output.
             steps.append(Step(Pipeline([self._reader(), add(decisions=folder)], name="index")))
-        # Given back at the end and no sooner: a run that is resumed asks what there was to do by what lies there.
+        # Freed at the end and no sooner: a resumed run finds out from it what there was to do.
         steps[-1] = replace(steps[-1], frees=[work_dir])
-        for step in steps:  # noqa: UP028 - `yield from` a list cannot take what came of a step
+        inputs = Inputs.read(keys)
+        for step in steps:
             yield step
+            if inputs is not None:  # each of the next ones reads the documents again, and the last has read them
+                inputs.require_there()
 
 
 def _within(inner: str, outer: str) -> bool:

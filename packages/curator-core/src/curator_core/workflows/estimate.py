@@ -1,4 +1,4 @@
-"""What would a deduplication take: how many documents there are, how long they take, and how much disk?"""
+"""What would a deduplication take: how many documents, how much time, and how much disk?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import DocumentBatch, EmptyTask
 from curator_core.running.preview import survey
 
-# Of each of the sources that are looked at no more than this is read.
+# No more than this is read of each source that is looked at.
 SAMPLE_BYTES = 8 << 20
 
 
@@ -35,9 +35,10 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run would take, reckoned from a few batches of three sources.
+    """What a run would take, estimated from a few batches of three sources.
 
-    ``seconds`` is processor time. ``disk`` is what lies in the run's ``work`` folder at most, ``free`` what there is.
+    ``seconds`` is processor time. ``disk`` is the most that the run's ``work`` folder will hold, ``free`` what the disk
+    has.
     """
 
     sources: int
@@ -114,15 +115,15 @@ def estimate(
         exact_count=whole,
         seconds=(costs.readings * read_s + costs.keys * keys_s) * share,
         disk=round(kept_bytes * share * costs.disk_of_keys + size * costs.disk_of_text),
-        free=_free(run_dir),
+        free=free_bytes(run_dir),
     )
 
 
-def _free(run_dir: str) -> int | None:
-    """The bytes that are free where a run directory is or would be; None where nobody can tell."""
-    if not storage.is_local(run_dir):
+def free_bytes(folder: str) -> int | None:
+    """The bytes that are free where a folder is or would be; None where that cannot be found out."""
+    if not storage.is_local(folder):
         return None
-    place = Path(storage.absolute(run_dir))
+    place = Path(storage.absolute(folder))
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free

@@ -1,4 +1,4 @@
-"""Exact deduplication: of documents with the same value one stays."""
+"""Exact deduplication: one of the documents with the same value stays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class ExactDedup(Dedup):
         yield Pipeline([self._reader(), make], name="keys")
         against = self.against if index is not None else "self"
         decide = DecideCopies(path=decided, keys=keys, keep=self.keep, parts=pieces, against=against)
-        yield Pipeline([Partitions(path=storage.join(keys, EXACT)), decide], name="decide")
+        exact = yield from self._together(storage.join(keys, EXACT), pieces)
+        yield Pipeline([Partitions(path=exact), decide], name="decide")
         add = None
         if index is not None and self.index_add:
             add = partial(AddToIndex, **documents, keys=keys, index=index, partitions=pieces)

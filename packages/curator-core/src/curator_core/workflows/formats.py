@@ -16,7 +16,7 @@ _READER, _WRITER = "Reader", "Writer"
 
 
 def readers() -> dict[str, type[ProcessingStage[Any, Any]]]:
-    """The readers of files that are installed, by the name of their format: ``JsonlReader`` is that of ``jsonl``."""
+    """The installed readers of files, by the name of their format: ``JsonlReader`` is that of ``jsonl``."""
     found: dict[str, type[ProcessingStage[Any, Any]]] = {}
     for name in entries(STAGES):
         if not name.endswith(_READER):
@@ -31,7 +31,7 @@ def readers() -> dict[str, type[ProcessingStage[Any, Any]]]:
 
 
 def format_of(paths: str | Sequence[str], owner: str) -> str:
-    """The format of the files that ``paths`` name, by how their names end."""
+    """The format of the files that ``paths`` name, by their endings."""
     endings = {f: tuple(kind.suffixes) for f, kind in readers().items()}  # type: ignore[attr-defined]
     counts: dict[str, int] = {}
     for entry in checked_paths(f"{owner}.paths", paths):
@@ -69,6 +69,6 @@ def reader_of(paths: str | Sequence[str], kind: str, owner: str) -> ProcessingSt
 
 
 def writer_of(path: str, kind: str) -> ProcessingStage[Any, Any]:
-    """The writer of a format, or where it has none that of JSON lines."""
+    """The writer of a format, or the writer of JSON lines where the format has none."""
     names = {name.removesuffix(_WRITER).lower(): name for name in entries(STAGES) if name.endswith(_WRITER)}
     return build_stage(names.get(kind, "JsonlWriter"), {"path": path})

@@ -45,11 +45,11 @@ class TopFraction(Ends):
 
     ``weight`` is ``rows``, or a column of whole numbers, such as counts of tokens; a null weighs nothing. ``order`` says
     which scores are best; null and NaN come last, and of equal scores those that come first in the input are kept. What is
-    kept is the longest beginning of that order that weighs at most the fraction, to the row. ``by`` does so in each group by
-    itself: the values of a column, or ``collection``, the first folder below the input.
+    kept is the longest beginning of that order that weighs at most the fraction, to the row. ``by`` does so in each
+    group separately: the values of a column, or ``collection``, the first folder below the input.
 
-    What is read and written is said as in `Ends`. What goes is in a table of decisions, in ``decisions/`` of the run
-    directory or in the folder ``decisions``, with the text of ``id_column`` where the data have it.
+    What is read and written is said as in `Ends`. What is removed is in a table of decisions, in ``decisions/`` of the
+    run directory or in the folder ``decisions``, with the text of ``id_column`` where the data have it.
     """
 
     sure_paths: ClassVar[tuple[str, ...]] = ("decisions",)
@@ -110,12 +110,12 @@ class TopFraction(Ends):
 class QuantileBuckets(Ends):
     """Gives each row a bucket from 0 to ``buckets`` - 1 by the ranks of its scores over the whole data.
 
-    The bucket of a score is that part of the rows with a worse one, in parts of ``buckets``: 19 of 20 are the best 5 %, where
-    no scores are equal. Equal scores share a bucket. The highest scores are the best, but for the columns that are in
-    ``lowest`` too; null and NaN are worse than any number. Several ``columns`` are combined by the ``max`` of their buckets
-    or by the ``mean``, rounded down, into ``bucket_column``; ``each`` adds ``<column>_bucket`` for each of them too. With
-    ``by`` ranks are those in a group: the values of a column, or ``collection``, the first folder below the input. What is
-    read and written is said as in `Ends`.
+    The bucket of a score is the part of the rows with a worse one, in units of 1/``buckets``: bucket 19 of 20 is the
+    best 5 %, where no scores are equal. Equal scores share a bucket. The highest scores are the best, except for
+    columns that are also in ``lowest``; null and NaN are worse than any number. Several ``columns`` are combined by the
+    ``max`` of their buckets or by the ``mean``, rounded down, into ``bucket_column``; ``each`` adds ``<column>_bucket``
+    for each of them too. With ``by`` ranks are those in a group: the values of a column, or ``collection``, the first
+    folder below the input. What is read and written is said as in `Ends`.
     """
 
     columns: Sequence[str]
@@ -148,8 +148,8 @@ class QuantileBuckets(Ends):
         which: dict[str, Any] = {"columns": list(self.columns), "lowest": list(self.lowest)}
         yield Pipeline([self._reader(), MeasureScores(path=scores, **which, **how)], name="measure")
         totals = Totals.read(scores)
-        # A row is in bucket b or above if there are b/buckets of all rows worse than it: if it is better than the row at
-        # that place from the worst, which is the one behind the others from the best.
+        # A row is in bucket b or above if b/buckets of all rows are worse: if it is better than the row at that place,
+        # counted from the worst.
         asked = (
             (column, group, rows - -(-edge * rows // self.buckets))
             for column in range(len(self.columns))
@@ -175,7 +175,7 @@ class QuantileBuckets(Ends):
 def _answered(
     work_dir: str, scores: str, requests: Requests, *, keys_alone: bool
 ) -> Generator[Pipeline, Any, Requests]:
-    """The steps that answer ``requests``, and then the answers; with ``keys_alone`` only which key it is matters."""
+    """The steps that answer ``requests``, and then the answers; with ``keys_alone`` only the keys are needed."""
     for number in itertools.count(1):
         if keys_alone:
             requests = requests.whole_keys()
@@ -196,7 +196,7 @@ def _answered(
 
 
 def _apply(workflow: Ends, stage: ProcessingStage[Any, Any]) -> Pipeline:
-    """Read the data again, with what was found."""
+    """Read the data again, with the limits found."""
     writer = workflow._writer()
     assert writer is not None
     return Pipeline([workflow._reader(), stage, writer], name="apply")
@@ -222,7 +222,7 @@ def _check_group(workflow: TopFraction | QuantileBuckets) -> None:
 
 
 def _exact(what: str, value: object) -> Fraction:
-    """A fraction as it is written: 0.1 is a tenth, which no float is."""
+    """A fraction as it is written: 0.1 is exactly a tenth, which no float is."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise UsageError(f"{what} must be a number from 0 to 1, not {value!r}")
     return Fraction(Decimal(repr(value)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from curator_core.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a document stands, as people look for it."""
+    """Where a document is, in the way people look for it."""
 
     id: str | None
     files: list[str]
@@ -41,7 +42,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class RemovedPair:
-    """What the table says of a removed document, and both documents with where they stand. A witness in an index is None,
+    """The decision about a removed document, and both documents with their places. A witness in an index is None,
     since an index holds no texts.
     """
 
@@ -53,7 +54,7 @@ class RemovedPair:
 
 
 def reader_text(reader: ProcessingStage[Any, Any]) -> str | None:
-    """A reader as the table's settings keep it; None for one that only its own process knows."""
+    """A reader as the table's settings keep it; None for one that exists only in its own process."""
     with contextlib.suppress(CuratorError):
         return dump_pipeline(Pipeline([reader]))
     return None
@@ -62,7 +63,7 @@ def reader_text(reader: ProcessingStage[Any, Any]) -> str | None:
 def removed_pair(folder: str, wanted: str) -> RemovedPair:
     """The removed document with the id ``wanted``, or at ``SOURCE:ROW``, and its witness.
 
-    ``folder`` holds the table of decisions. What is read again is the input, where it was when the table was made.
+    ``folder`` holds the table of decisions. The input is read again, where it was when the table was made.
     """
     decisions = Decisions.open(folder)
     row = _decision(decisions, wanted)
@@ -117,17 +118,20 @@ def _read(reader: ProcessingStage[Any, Any], place: Place) -> dict[str, Any]:
 
 def _batches(reader: ProcessingStage[Any, Any], source: str) -> Iterator[tuple[DocumentBatch, int]]:
     """The batches of a source, each with the row at which it begins."""
-    halves = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
-    if len(halves) != 2:
+    parts = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
+    if len(parts) < 2:
         raise UsageError(f"{type(reader).__name__} is not a reader of files whose sources can be read one by one")
-    naming, reading = halves
+    naming, reading, *more = parts
+    # As in the run, where nothing asked for what they may add; one that drops rows does so here too.
+    more = [stage.needed_by(frozenset()) for stage in more]
     task = next((task for task in naming.process(EmptyTask(task_id="sources")) or () if task.task_id == source), None)
     if task is None:
         raise UsageError(
             f"the source {source!r} is not there: run this where the deduplication ran, since its paths may be relative"
         )
     first = 0
-    for batch in reading.process(task) or ():
+    for made in reading.process(task) or ():
+        batch = functools.reduce(lambda so_far, stage: stage.process(so_far), more, made)
         assert isinstance(batch, DocumentBatch)
         yield batch, first
         first += batch.num_rows

@@ -17,7 +17,7 @@ MADE_AS = b"curator.picture"
 
 
 class Derived(NamedTuple):
-    """The picture to make, and what the plan says of it."""
+    """The picture to make, and what the plan says about it."""
 
     picture: Picture
     decisions: list[str]

@@ -1,4 +1,4 @@
-"""What an encoded image says of itself in its header: format, size, orientation. Nothing is decoded."""
+"""What an encoded image says about itself in its header: format, size, orientation. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def _scans(data: bytes, at: int, channels: int, *, progressive: bool) -> int:
         return 1
     scans = data.count(_SCAN, first)
     if scans > _MOST_VISITS:
-        # An end mark cannot stand within a scan, and what comes behind it (a second picture, a film) is not decoded.
+        # An end mark cannot stand within a scan, and what comes after it (a second picture, a film) is not decoded.
         end = data.find(b"\xff\xd9", first)
         scans = data.count(_SCAN, first, end) if end >= 0 else scans
     return max(1, scans)

@@ -31,7 +31,7 @@ _DECIMALS = 6
 
 @dataclass
 class _Shared:
-    """The pictures of a batch and the numbers computed of them, also of those that have been filtered away since."""
+    """The pictures of a batch and the numbers computed from them, including those that have been dropped since."""
 
     pictures: Pixels
     grey: Pixels | None = None

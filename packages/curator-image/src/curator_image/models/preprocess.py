@@ -24,7 +24,7 @@ PUBLISHED = {"openai/clip-vit-large-patch14": Picture(224, 224, "crop", "bicubic
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop, rescale, normalise: what ``preprocessor_config.json`` says of a model."""
+    """Resize, crop, rescale, normalise: what ``preprocessor_config.json`` says about a model."""
 
     shortest_edge: int | None = None
     size: tuple[int, int] | None = None  # height, width

@@ -242,7 +242,7 @@ def _fetch(file: HubFile) -> Path:
     if not url.startswith("https://"):
         raise UsageError(f"a model is fetched over https only, not from {url!r}: download it and give its path")
     by_hand = f"put it at {str(target)!r}, or anywhere else and give that path as the model"
-    # The user has named this file, so what a site says of training does not count.
+    # The user has named this file, so what a site says about training does not count.
     rules = FetchRules(
         timeout_s=None, idle_timeout_s=60.0, max_bytes=_MAX_DOWNLOAD, https_only=True, respect_opt_out=False
     )

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from curator_core import storage
+from curator_core.model.places import Places, place_rows
 from curator_core.model.stage import ANY_COLUMNS, FanOut
 from curator_core.model.task import FileGroupTask
-from curator_image.batch import CAPTION, ODD, ImageBatch
+from curator_image.batch import CAPTION, KEY, ODD, ImageBatch
 from curator_image.decode.probe import UNSUPPORTED, BadImage, Header, probe, sniff
 from curator_image.reading.options import ReadOptions, named_fields
 from curator_image.reading.parquet import parquet_tables
@@ -51,6 +52,7 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
 
     def process(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         self._raw_left = _RAW_TOTAL
+        self._places: list[tuple[str, str]] = []
         rows = Rows(self._fields, reject_odd=self.reject_odd)
         for path in task.data:
             kind = _kind(path)
@@ -61,7 +63,8 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
                     if isinstance(made, Bad):
                         self._reject(made, path)
                     else:
-                        yield ImageBatch(data=made, dataset_name=task.dataset_name)
+                        batch = ImageBatch(data=made, dataset_name=task.dataset_name)
+                        yield place_rows(batch, Places(path, "", made.column(KEY).to_pylist()))
                 continue
             for item in self._tar(path) if kind == "tar" else self._file(path):
                 if isinstance(item, Bad):
@@ -69,7 +72,8 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
                     self._reject(item, path)
                     continue
                 self.record_read(1)
-                self._add(rows, item, path if kind == "tar" else storage.parent(path), path)
+                if self._add(rows, item, path if kind == "tar" else storage.parent(path), path):
+                    self._places.append((path, item.key if kind == "tar" else ""))
                 if (
                     len(rows) >= self.images_per_batch
                     or rows.bytes >= self.bytes_per_batch
@@ -82,19 +86,23 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
         if len(rows):
             table = rows.table()
             rows.clear()
-            yield ImageBatch(data=table, dataset_name=task.dataset_name)
+            (sources, keys), self._places = zip(*self._places, strict=True), []
+            yield place_rows(ImageBatch(data=table, dataset_name=task.dataset_name), Places(sources, "", keys))
 
-    def _add(self, rows: Rows, sample: Sample, shard: str, source: str) -> None:
+    def _add(self, rows: Rows, sample: Sample, shard: str, source: str) -> bool:
+        """Add a sample to the rows, or to the rejects; whether it became a row."""
         ext = sample.image()
         if ext is None:
             text = f"the sample has only {', '.join(sample.members)}"
             self._reject(Bad(NO_IMAGE, sample.key, text, next(iter(sample.members.values()))), source)
-            return
+            return False
         data = sample.members[ext]
         try:
             rows.add(sample.key, shard, ext, self._probe(data), sample.members)
         except (BadImage, Odd) as error:
             self._reject(Bad(error.reason, sample.key, error.message, data), source)
+            return False
+        return True
 
     def _probe(self, data: bytes) -> Header:
         return probe(data, max_pixels=self.max_pixels, max_side=self.max_side)
@@ -118,7 +126,7 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
             yield from group_members(members, grouping=self.grouping, limits=limits)
 
     def _file(self, path: str) -> Iterator[Sample | Bad]:
-        """An image file, and the files that stand beside it under the same name."""
+        """An image file, and the files that are beside it under the same name."""
         key, ext = split_last(self._relative(path))
         if not names_picture(ext):
             kind = sniff(_head(path))

@@ -14,7 +14,7 @@ from curator_core.arrow.arrays import array
 from curator_image.batch import BYTES, CAPTION, EXT, FORMAT, HEIGHT, KEY, MEMBERS, ODD, PICTURES, SHARD, WIDTH
 from curator_image.decode.probe import WRONG_EXTENSION, Header, misnamed
 
-# What may be odd about a sample that is read all the same; the words stand in the column `odd`, or in rejects.
+# What may be odd about a sample that is read all the same; the words are in the column `odd`, or in rejects.
 NOT_UTF8 = "text not UTF-8"
 BYTE_ORDER_MARK = "byte order mark"
 BROKEN_JSON = "broken json"

@@ -16,7 +16,7 @@ from typing import Literal
 from curator_image.decode.probe import PICTURE_EXTENSIONS, sniff
 from curator_image.tar.read import Member, Problem
 
-# Reasons, as they stand in rejects.
+# Reasons, as they are in rejects.
 NO_KEY = "missing key"
 NO_IMAGE = "no image"
 DUPLICATE_KEY = "duplicate key"
@@ -102,7 +102,7 @@ def split_last(name: str) -> tuple[str, str]:
 def group_members(
     found: Iterable[Member | Problem], *, grouping: Grouping = "picture", limits: Limits = Limits()
 ) -> Iterator[Sample | Bad]:
-    """Samples, from members that stand together; what is wrong comes as it is met."""
+    """Samples, from members that are together; what is wrong comes as it is met."""
     once = _Once()
     group: _Group | None = None
     for item in found:

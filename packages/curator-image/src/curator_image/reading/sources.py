@@ -23,7 +23,7 @@ _GROUP_BYTES = 64 << 20
 class ImageSources(FilePartitioning):
     """The sources of images: tars and Parquet files one by one, other files many together.
 
-    In a folder, files that stand beside a picture under its name (``a.jpg``, ``a.txt``, ``a.seg.npy``) are its sidecars, and
+    In a folder, files that are beside a picture under its name (``a.jpg``, ``a.txt``, ``a.seg.npy``) are its sidecars, and
     files named after a tar (``00000.parquet``, ``00000_stats.json``), as writers and downloaders leave them, are about the
     tar. Neither is a source. Everything else is, so that what is no picture is in the accounts.
     """

@@ -1,7 +1,7 @@
 """The members of a tar, one after the other: hostile and broken ones are set aside, and memory is bounded.
 
 Read are ustar, old v7, GNU long names and pax, also several archives put together, plain or gzipped. Whatever is no
-plain file with a safe name comes as a `Problem`, with where it stood; after a damaged header the stream looks for the
+plain file with a safe name comes as a `Problem`, with where it was; after a damaged header the stream looks for the
 next good one.
 """
 
@@ -21,7 +21,7 @@ _ZEROS = bytes(BLOCK)
 MAX_HEADER_BYTES = 1 << 20
 _SKIP_BYTES = 1 << 20
 
-# Reasons, as they stand in rejects.
+# Reasons, as they are in rejects.
 BAD_HEADER = "bad tar header"
 TRUNCATED_TAR = "truncated tar"
 UNSAFE_NAME = "unsafe name"
@@ -44,7 +44,7 @@ _FILES = (b"0", b"\0", b"7")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A plain file of an archive. ``header_at`` is where its first header stands, ``data_at`` where its bytes do."""
+    """A plain file of an archive. ``header_at`` is where its first header is, ``data_at`` where its bytes are."""
 
     name: str
     data: bytes
@@ -97,8 +97,8 @@ def read_tar(stream: BinaryIO, *, max_member_bytes: int = 256 << 20) -> Iterator
 class _Pending:
     """What the headers so far say about the member to come.
 
-    ``at`` is where the newest header stands, ``started`` the first of those that belong to the next member. A global pax
-    header (``every``) holds for all members after it, and outlives what resets the rest.
+    ``at`` is where the newest header is, ``started`` the first of those that belong to the next member. A global
+    pax header (``every``) applies to all members after it, and outlives what resets the rest.
     """
 
     at: int = 0
@@ -141,7 +141,7 @@ def _next_header(source: _Source, pending: _Pending) -> Generator[Problem, None,
 
 
 def _extended(source: _Source, block: bytes, size: int, pending: _Pending) -> Iterator[Problem]:
-    """Keep what an extended header says of the next member, or of all."""
+    """Keep what an extended header says about the next member, or of all."""
     if size > MAX_HEADER_BYTES:
         source.skip(size)
         yield Problem(BAD_HEADER, _raw_name(block), pending.at, f"an extended header of {size:,} bytes")

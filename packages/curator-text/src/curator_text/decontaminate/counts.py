@@ -1,4 +1,4 @@
-"""In how many documents is each n-gram of the test sets? What is in many is boilerplate or common speech."""
+"""In how many documents is each n-gram of the test sets? One that is in many is boilerplate or common speech."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _OF = b"test_sets"
 class CountTestNgrams(TestSetParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
     """Counts for each n-gram of the test sets how many documents hold it, in the folder ``path``.
 
-    `Decontaminate` reads it there (``counts_path``), for which test sets, ``words`` and ``min_words`` must be the same. The
-    workflow `Decontamination` runs both.
+    `Decontaminate` reads the counts there (``counts_path``); its test sets, ``words`` and ``min_words`` must be the
+    same. The workflow `Decontamination` runs both.
     """
 
     path: str
@@ -72,7 +72,7 @@ class CountTestNgrams(TestSetParameters, ProcessingStage[DocumentBatch, FileGrou
 
 
 def frequent_ngrams(path: str, index: TestIndex, max_documents: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which n-grams more documents hold than these; by the counts in a folder."""
+    """Which n-grams are in more documents than this, according to the counts in a folder."""
     place = storage.join(path, COUNTS)
     if not storage.exists(place):
         raise UsageError(
@@ -89,7 +89,7 @@ def _write(path: str, table: pa.Table, index: TestIndex) -> FileRecord:
     schema = table.schema.with_metadata({_OF: index.fingerprint.encode()})
     with storage.write_atomic(path) as out, pa.ipc.new_file(out, schema) as writer:
         writer.write_table(table.cast(schema))
-    return out.record(rows=0)  # these are no rows of the data
+    return out.record(rows=0)  # these are not rows of the data
 
 
 def _read(path: str, index: TestIndex) -> tuple[Ints, Ints]:

@@ -2,7 +2,7 @@
 
 A text of a test set is cut into all of its n-grams: runs of ``words`` words, where a character of a script without spaces
 counts three fifths of a word. A shorter text is one n-gram as a whole, if it has ``min_words``; a text below that is not
-looked for. A number of 64 bits for each run of words brings candidates, and the words themselves decide.
+looked for. A 64-bit number for each run of words finds candidates, and the words themselves decide.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from curator_text.decontaminate.test_sets import Item, TestSet, items_of
 from curator_text.dedup.places import Places, joined_words, places_of
 from curator_text.dedup.words import Bools, Hashes, Ints, Words, blocks_of, spans_of, word_numbers
 
-# What a word counts, and a character of a script without spaces.
+# The weight of a word, and of a character of a script without spaces.
 WORD, CHARACTER = 5, 3
-# What a word of a test set costs while the index is made: its text, its n-gram's number and place, and what sorts them.
+# The bytes that a word of a test set takes while the index is made: its text, its n-gram's number and place, and the
+# sorting of them.
 _BYTES_PER_WORD = 120
 _CHUNK_BYTES = 1 << 19
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _POWERS_KEPT = 1 << 20
-# Places in the filter for each key of the index, and the most there are of them.
+# Places in the filter for each key of the index, and the most places it may have.
 _FILTER_ROOM, _FILTER_BITS = 16, 26
 
 
@@ -51,7 +52,7 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """Numbers by which n-grams are found: sorted, with their n-grams, and a table of what their highest bits are."""
+    """The numbers that n-grams are found by: sorted, with their n-grams and a table of their highest bits."""
 
     numbers: Hashes
     grams: Ints
@@ -79,9 +80,9 @@ class _Keys:
 class TestIndex:
     """The n-grams of test sets; `index_of` makes it.
 
-    The words of all texts stand side by side. N-gram g is ``lengths[g]`` of them, and stands where a word is in
-    ``occurrences[occurs[g]:occurs[g + 1]]``. N-grams have numbers in the order in which they first occur, so that the same
-    test sets give the same numbers.
+    The words of all texts are side by side. N-gram g is ``lengths[g]`` of them, and begins at each word in
+    ``occurrences[occurs[g]:occurs[g + 1]]``. N-grams have numbers in the order in which they first occur, so that the
+    same test sets give the same numbers.
     """
 
     __test__ = False  # no class of tests
@@ -108,7 +109,7 @@ class TestIndex:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Differs where the test sets or the n-grams do."""
+        """A text that differs where the test sets or the n-grams do."""
         names = repr((self.words, self.min_words, self.test_sets, self.items))
         digest = hashlib.sha256(names.encode("utf-8", "replace"))
         for part in (self.folded, self.text_starts, self.text_items, self.set_of):
@@ -160,7 +161,7 @@ class TestIndex:
         return at[order], grams[order]
 
     def _verified(self, row: int, text: str, first: Ints, last: Ints, grams: Ints) -> Hits:
-        """Of these candidates those whose words are the same."""
+        """The candidates whose words are the same."""
         places = places_of(text)
         begins = self.occurrences[self.occurs[grams]]
         spans = zip(first.tolist(), last.tolist(), begins.tolist(), strict=True)
@@ -181,12 +182,14 @@ class Runs:
         self._ends = np.repeat(words.offsets[1:], words.counts)
 
     def of(self, length: int) -> tuple[Ints, Ints]:
-        """Where each run of as much as ``length`` words begins and ends; those that a text is too short for are left out."""
+        """Where each run of the weight of ``length`` words begins and ends; runs that a text is too short for are left
+        out.
+        """
         count = len(self._words.hashes)
         if self._words.spaceless is None:
             last = np.arange(length, count + length)
         else:
-            # Each run is as long as it takes to make the whole.
+            # Each run is as long as needed to make up the whole weight.
             before = np.concatenate(([0], np.cumsum(np.where(self._words.spaceless, CHARACTER, WORD))))
             last = np.searchsorted(before, before[:-1] + length * WORD)
         first = np.flatnonzero(last <= self._ends)
@@ -225,7 +228,7 @@ def _raised(base: int, count: int) -> Hashes:
 
 
 def _ranges(starts: Ints, sizes: Ints) -> Ints:
-    """The numbers from each start on, as many as its size says."""
+    """Consecutive numbers from each start, as many as its size."""
     return np.repeat(starts - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
 
 
@@ -241,14 +244,14 @@ def index_of(test_sets: Sequence[TestSet], words: int, min_words: int, memory: i
             if building.word_count * _BYTES_PER_WORD > memory:
                 raise UsageError(
                     f"the test sets are too large: an index of their first {building.word_count:,} words takes "
-                    f"{size(memory)}, with which test set {test_set.name!r} is not complete. Name fewer fields, or raise memory"
+                    f"{size(memory)}, and test set {test_set.name!r} is not complete then. Name fewer fields, or raise memory"
                 )
     return building.index(tuple(test_set.name for test_set in test_sets))
 
 
 @dataclass
 class _Building:
-    """An index that texts are added to."""
+    """An index in the making, to which texts are added."""
 
     words: int
     min_words: int
@@ -259,7 +262,8 @@ class _Building:
     text_starts: list[Ints] = field(default_factory=list)
     folded: list[bytes] = field(default_factory=list)
     begins: list[Ints] = field(default_factory=list)
-    # Of all n-grams: number to find it by, number of all its words, first word, length; whole ones, and shorter ones.
+    # For each n-gram: the number it is found by, the number of all its words, its first word and its length; whole
+    # ones, then shorter ones.
     whole: list[tuple[Hashes, Hashes, Ints, Ints]] = field(default_factory=list)
     short: list[tuple[Hashes, Hashes, Ints, Ints]] = field(default_factory=list)
     _waiting: list[bytes] = field(default_factory=list)
@@ -277,7 +281,7 @@ class _Building:
             self._digest()
 
     def _digest(self) -> None:
-        """The words and n-grams of the texts that wait."""
+        """The words and n-grams of the waiting texts."""
         spans = spans_of([memoryview(text) for text in self._waiting])
         words = word_numbers(spans)
         folded, begins = joined_words(spans)
@@ -288,7 +292,7 @@ class _Building:
         first, last = runs.of(self.words)
         numbers = runs.numbers(first, last)
         self.whole.append((numbers, numbers, first + self.word_count, last - first))
-        # A text without a whole one is one itself, if it has the beginning of one.
+        # A text too short for a whole n-gram is one itself, if it is long enough for the beginning of one.
         starts, ends = runs.of(self.min_words)
         heads = words.offsets[:-1]
         has_whole = np.isin(heads, first)
@@ -352,7 +356,7 @@ class _Building:
 
 @dataclass(frozen=True, slots=True)
 class _Grouped:
-    """N-grams with the same words in one group; ``heads`` are the first of each."""
+    """N-grams grouped by their words; ``heads`` are the first of each group."""
 
     key: Hashes
     first: Ints
@@ -379,7 +383,7 @@ def _joined(parts: list[tuple[Hashes, Hashes, Ints, Ints]]) -> tuple[Hashes, Has
 
 
 def _word_ids(folded: bytes, begins: Ints) -> npt.NDArray[np.int32]:
-    """A number for each word, equal where words are."""
+    """A number for each word; equal words have equal numbers."""
     buffers = [None, pa.py_buffer(np.ascontiguousarray(begins, np.int64)), pa.py_buffer(folded)]
     words = pa.Array.from_buffers(pa.large_binary(), len(begins) - 1, buffers)
     ids: npt.NDArray[np.int32] = to_numpy(words.dictionary_encode().indices)

@@ -11,7 +11,8 @@ from curator_text.decontaminate.index import Hits, TestIndex
 from curator_text.dedup.words import Bools, Ints
 
 Spans = list[tuple[int, int]]
-# An item that is there almost wholly counts though its n-grams are frequent, if it is as long as this many n-grams.
+# An item that is almost wholly there counts even if its n-grams are frequent, provided it is as long as this many
+# n-grams.
 _LONG = 2
 
 
@@ -50,7 +51,7 @@ class Overlap:
 
 
 def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
-    """The items in a document that count; None where there is none."""
+    """The items that count in a document; None where there are none."""
     grams, at_hit = np.unique(hits.grams, return_inverse=True)
     sizes = index.occurs[grams + 1] - index.occurs[grams]
     which = np.repeat(np.arange(len(grams)), sizes)
@@ -71,14 +72,14 @@ def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
     if not counts.any():
         return None
     used = counts[inverse] & (rare | certain[inverse])
-    # Words of an item stand together, so its occurrences do: there may be as many items as a test set has.
+    # The words of an item are together, and so are its occurrences: there may be as many items as a test set has.
     edges = np.searchsorted(inverse, np.arange(len(items) + 1)).tolist()
 
     known: dict[bytes, Spans] = {}
 
     def spans(part: slice) -> Spans:
         own = which[part][used[part]]
-        key = own.tobytes()  # of items that begin with the same words it is the same
+        key = own.tobytes()  # items that begin with the same words share it
         if key not in known:
             chosen = np.zeros(len(grams), np.bool_)
             chosen[own] = True
@@ -94,14 +95,14 @@ def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
 
 
 def _covered(at: Ints, lengths: Ints, groups: Ints, count: int) -> npt.NDArray[np.float64]:
-    """How many words runs cover together, by group; runs are in order, and groups do not overlap."""
+    """How many words the runs of each group cover together; runs are in order, and groups do not overlap."""
     ends = at + lengths
     reached = np.concatenate((np.zeros(1, np.int64), np.maximum.accumulate(ends)))[: len(ends)]
     return np.bincount(groups, np.maximum(ends - np.maximum(at, reached), 0), minlength=count)
 
 
 def _spans(hits: Hits, chosen: Bools) -> Spans:
-    """Where these of the hits are in the document, as spans that neither overlap nor touch."""
+    """Where these hits are in the document, as spans that neither overlap nor touch."""
     first, last = hits.first[chosen], hits.last[chosen]
     heads = np.flatnonzero(np.concatenate(([True], first[1:] > np.maximum.accumulate(last)[:-1])))
     ends = np.maximum.reduceat(hits.places.ends[last - 1], heads)
@@ -109,8 +110,8 @@ def _spans(hits: Hits, chosen: Bools) -> Spans:
 
 
 def without(text: str, overlap: Overlap, margin: int, replacement: str) -> tuple[str | None, int]:
-    """The text without what overlaps and ``margin`` characters on both sides, and how many cuts that took; None for a text
-    of which no word is left. No word is cut: one in which a cut would begin or end goes with it.
+    """The text without what overlaps and ``margin`` characters on both sides, and the number of cuts; None for a text
+    of which no word is left. No word is split: a word in which a cut would begin or end is cut out as a whole.
     """
     starts, ends = overlap.hits.places.starts, overlap.hits.places.ends
     cuts: Spans = []

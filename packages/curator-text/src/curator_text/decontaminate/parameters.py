@@ -44,7 +44,7 @@ class TestSetParameters:
         parse_bytes(self.memory, f"{owner}.memory")
 
     def index(self) -> TestIndex:
-        """The index of the test sets, made from their files once in a process."""
+        """The index of the test sets, made from their files once per process."""
         if "_index" not in self.__dict__:
             sets = checked_test_sets(type(self).__name__, self.test_sets)
             memory = parse_bytes(self.memory, f"{type(self).__name__}.memory")

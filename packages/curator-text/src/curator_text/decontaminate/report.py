@@ -20,7 +20,7 @@ _EXCERPT = 300
 
 
 def part_of(overlaps: Sequence[Overlap], index: TestIndex, places: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What one batch has in common with test sets; ``places`` say for each overlap which document it is in."""
+    """What one batch has in common with test sets; ``places`` names the document of each overlap."""
     documents = dict.fromkeys(index.test_sets, 0)
     items: dict[int, int] = {}
     examples: dict[str, list[dict[str, Any]]] = {name: [] for name in index.test_sets}
@@ -50,14 +50,14 @@ def part_of(overlaps: Sequence[Overlap], index: TestIndex, places: Sequence[dict
 
 
 def write_json(path: str, value: dict[str, Any]) -> FileRecord:
-    """Put a part, or the report, in a file."""
+    """Write a part, or the report, into a file."""
     with storage.write_atomic(path) as out:
         out.write(json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "replace"))
     return out.record(rows=0)  # these are no rows of the data
 
 
 def make_report(parts: Iterable[str], index: TestIndex, rule: Rule, about: dict[str, Any]) -> dict[str, Any]:
-    """What parts in files, in the order of the input, say together."""
+    """The sum of the parts in files, in the order of the input."""
     documents = dict.fromkeys(index.test_sets, 0)
     items = np.zeros(len(index.items), np.int64)
     examples: dict[str, list[dict[str, Any]]] = {name: [] for name in index.test_sets}
@@ -65,7 +65,7 @@ def make_report(parts: Iterable[str], index: TestIndex, rule: Rule, about: dict[
         part = json.loads(storage.read_bytes(path))
         if part["of"] != index.fingerprint:
             raise UsageError(
-                f"{path!r} is about other test sets than those that are there now: their files have changed since. Run it "
+                f"{path!r} describes other test sets than those that are there now: their files have changed since. Run it "
                 "all again with fresh=True (--fresh)"
             )
         for name, count in part["documents"].items():

@@ -1,4 +1,4 @@
-"""The stage that takes out of documents what test sets have in them."""
+"""The stage that removes from documents what they share with test sets."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ class OverlapParameters(TestSetParameters):
 
 @dataclass(kw_only=True)
 class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Drops documents that hold a part of an item of a test set, cuts it out, or marks it.
+    """Drops documents that hold part of a test set's item, or cuts the part out, or marks it.
 
     ``test_sets`` are files by the name of each test set: JSON lines, Parquet, or text with an item in each line; a path, a
     pattern, a list of these, or ``{paths: …, fields: [question, choices], id: question_id}`` (``fields``: those to look
     for, by default ``text``). Words are compared without case and punctuation. A document overlaps with an item if it has a
-    run of ``words`` words in common with one of its texts; a text with fewer has to be there as a whole, and one with
-    fewer than ``min_words`` is not looked for. ``min_share`` is the share of the item's words that have to be there.
+    run of ``words`` words in common with one of its texts; a shorter text has to be there as a whole, and one of fewer
+    than ``min_words`` is not looked for. ``min_share`` is the share of the item's words that have to be there.
 
     ``mode``: ``drop`` drops the document, with the test set in the reason; ``cut`` takes out what overlaps, with ``margin``
     characters on both sides and never a part of a word, puts ``replacement`` between what stays, and drops a document that
@@ -91,8 +91,9 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
     the first character and that after the last).
 
     With ``counts_path``, where `CountTestNgrams` has counted them, n-grams that more than ``max_documents`` documents hold
-    do not count, unless a document has ``certain_share`` of a longer item. ``report_path`` is a folder for a report by test
-    set, in which ``id_column`` names documents where they have it. The index of the test sets must fit ``memory``.
+    do not count, unless a document has ``certain_share`` of a longer item. ``report_path`` is a folder for a report by
+    test set, which names documents by their ``id_column`` where they have one. The index of the test sets must fit
+    ``memory``.
     """
 
     counts_path: str | None = None
@@ -116,7 +117,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
 
     def describe(self) -> str:
         what = {
-            "drop": "drops documents with a part of",
+            "drop": "drops documents that hold a part of",
             "cut": "cuts out of documents what overlaps with",
             "annotate": "drops nothing; marks documents that overlap with",
         }
@@ -132,7 +133,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
         self.rule()
 
     def rule(self) -> Rule:
-        """What counts as an overlap, with the n-grams that are frequent."""
+        """What counts as an overlap, including which n-grams are frequent."""
         if "_rule" not in self.__dict__:
             frequent = None
             if self.counts_path is not None:
@@ -143,7 +144,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
         return made
 
     def overlaps(self, texts: pa.Array | pa.ChunkedArray) -> list[Overlap]:
-        """The overlaps of an Arrow array of texts with the test sets, by row."""
+        """The overlaps between the texts of an Arrow array and the test sets, by row."""
         rule, index = self.rule(), self.index()
         found = (overlap_of(hits, index, rule) for hits in index.find(texts))
         return [overlap for overlap in found if overlap is not None]
@@ -166,7 +167,8 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
     def _dropped(self, task: DocumentBatch, overlaps: Sequence[Overlap]) -> DocumentBatch:
         index = self.index()
         for overlap in overlaps:
-            self.record_dropped(f"test set {index.test_sets[index.set_of[overlap.found[0].item]]}")
+            test_set = index.test_sets[index.set_of[overlap.found[0].item]]
+            self.record_dropped(f"test set {test_set}", which=overlap.row, of=task)
         return task.filter(_all_but(task, [overlap.row for overlap in overlaps]))
 
     def _cut(self, task: DocumentBatch, overlaps: Sequence[Overlap]) -> DocumentBatch:
@@ -177,7 +179,9 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
         for overlap in overlaps:
             left, cuts = without(overlap.hits.text, overlap, self.margin, self.replacement)
             if left is None or (self.max_cuts is not None and cuts > self.max_cuts):
-                self.record_dropped("nothing left of it" if left is None else "too many cuts")
+                self.record_dropped(
+                    "nothing left of it" if left is None else "too many cuts", which=overlap.row, of=task
+                )
                 gone.append(overlap.row)
             else:
                 values[overlap.row] = left
@@ -236,7 +240,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
 
 
 def _finds(words: int, min_words: int) -> str:
-    """What such n-grams can find and what they cannot, for readers of the report."""
+    """What these n-grams can find and what they cannot, for readers of the report."""
     return (
         f"Runs of {words} words that a document and a text of an item have in common, whatever the case and punctuation, and "
         f"texts of {min_words} to {words - 1} words as a whole. Not found: texts of fewer than {min_words} words (items "

@@ -1,7 +1,7 @@
 """What is in the files of test sets: items with ids, and the texts of each.
 
-A test set is files of JSON lines, of Parquet, or of text with an item in each line. A test file that cannot be used is an
-error and never passed over: what is not looked for is not found.
+A test set is files of JSON lines, of Parquet, or of text with an item in each line. A test file that cannot be used is
+an error and is never skipped: what is not looked for is not found.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHOWN_FIELDS = 100
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """Where a test set is and what of it is looked for."""
+    """Where a test set is and which of its fields are looked for."""
 
     __test__ = False  # no class of tests
 
@@ -104,7 +104,7 @@ def items_of(test_set: TestSet) -> Iterator[Item]:
 
 
 def files_of(test_set: TestSet) -> list[str]:
-    """The files of a test set; an error where there is none, or one of another kind than can be read."""
+    """The files of a test set; an error where there is none, or one of a kind that cannot be read."""
     try:
         tasks = list(FilePartitioning(paths=test_set.paths).process(EmptyTask()))
         found = [path for task in tasks for path in task.data]
@@ -178,7 +178,7 @@ def _value(row: Mapping[str, Any], field: str) -> tuple[bool, Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a value: itself, or those of a list or an object."""
+    """All texts in a value: the value itself, or those in a list or an object."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Decontamination in two passes: what is common in the data is no sign of a test set."""
+"""Decontamination in two passes: what is common in the data does not indicate a test set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from curator_text.decontaminate.stage import Decontaminate, OverlapParameters
 
 @dataclass(kw_only=True)
 class Decontamination(OverlapParameters, Ends):
-    """Takes out of documents what test sets have in them, but for what is common in the data.
+    """Removes from documents what they share with test sets, except for what is common in the data.
 
     It reads the data twice: `CountTestNgrams` counts how many documents hold each n-gram of the test sets, and
     `Decontaminate`, whose parameters these are, does not count those that more than ``max_documents`` hold. What is read and

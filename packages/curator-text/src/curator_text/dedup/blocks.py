@@ -12,7 +12,7 @@ from curator_text.dedup.words import Words
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-# Words that are compared at once: about fifty bytes are needed for each.
+# Words that are compared at once: each takes about fifty bytes.
 BLOCK_WORDS = 1 << 22
 
 
@@ -20,6 +20,9 @@ def taken(words: Words, rows: Ints) -> Words:
     """The words of some of the texts."""
     counts = words.counts[rows]
     offsets = np.append(0, np.cumsum(counts))
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and np.all(rows[1:] > rows[:-1]):  # no copy
+        part = slice(words.offsets[rows[0]], words.offsets[rows[-1] + 1])
+        return Words(words.hashes[part], offsets, None if words.spaceless is None else words.spaceless[part])
     at = np.repeat(words.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
     return Words(words.hashes[at], offsets, None if words.spaceless is None else words.spaceless[at])
 
@@ -34,12 +37,12 @@ def decide_in_blocks(
     among_new: bool = True,
     block_words: int = BLOCK_WORDS,
 ) -> Decisions:
-    """What `compare.decide` decides about documents that stand group by group and in order of preference.
+    """The decisions of `compare.decide` about documents that come group by group and in order of preference.
 
-    Groups that fit are decided about together. Of a larger one the documents are taken a block at a time: first each
-    block of those before it that stay, in their order, says which of them it is a witness for, then those that are left
-    decide among themselves. So the first that meets the rule is the witness, as it is where all are compared at once.
-    ``old`` documents stand first in their group; see `compare.decide`.
+    Groups that fit are decided together. The documents of a larger group are taken one block at a time: first each
+    earlier block of documents that stay, in order, decides which of them it is a witness for, then the rest decide
+    among themselves. So the first that meets the rule is the witness, as if all were compared at once. ``old``
+    documents come first in their group; see `compare.decide`.
     """
     count = len(words)
     work = _Work(words, np.zeros(count, np.bool_) if old is None else old, among_new, rule, size, block_words)
@@ -89,7 +92,7 @@ class _Work:
 
 
 def _put(made: Decisions, rows: Ints, found: Decisions, among: Ints) -> None:
-    """Enter what was found about ``rows``; a witness is a place in ``among``."""
+    """Enter the decisions about ``rows``; a witness is a place in ``among``."""
     gone = found.witness >= 0
     made.witness[rows] = np.where(gone, among[found.witness], -1)
     for name in ("jaccard", "containment", "new_words"):
@@ -106,7 +109,7 @@ def _decide_large(made: Decisions, rows: Ints, work: _Work) -> None:
             both = np.concatenate([before, left])
             found = work.decide(both, np.zeros(len(both), np.uint64))
             made.compared[left] += found.compared[len(before) :]
-            # A witness among those that are left may yet go itself.
+            # A witness among the rest may yet be removed itself.
             certain = np.flatnonzero((found.witness >= 0) & (found.witness < len(before)))
             made.witness[both[certain]] = both[found.witness[certain]]
             for name in ("jaccard", "containment", "new_words"):
@@ -123,7 +126,7 @@ def _decide_large(made: Decisions, rows: Ints, work: _Work) -> None:
             kept = kept[work.old[kept]]  # no other is a witness
         if not len(kept):
             continue
-        # Few documents of many blocks are one block: what has been settled is compared as seldom as possible.
+        # A few documents from many blocks form one block: settled ones are compared as seldom as possible.
         if stay and words.counts[stay[-1]].sum() + words.counts[kept].sum() <= most:
             stay[-1] = np.concatenate([stay[-1], kept])
         else:

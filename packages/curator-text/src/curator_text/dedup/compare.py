@@ -1,8 +1,8 @@
-"""Which documents of a group go, and for which that stays?
+"""Which documents of a group are removed, and for which one that stays?
 
-Documents are taken in the order of preference. One goes if a document of its group that stays, and comes before it, was
-compared with it and meets the rule; the witness is the first that does. So nothing goes for the sake of a document that
-went itself, and two texts are all that is needed to check a removal. What documents have in common is counted, not
+Documents are taken in the order of preference. A document is removed if one of its group that stays, and comes before
+it, was compared with it and meets the rule; the witness is the first that does. So no document is removed for one that
+was removed itself, and two texts are enough to check a removal. What documents have in common is counted, not
 estimated, and nothing is capped.
 """
 
@@ -27,7 +27,7 @@ from curator_text.dedup.words import (
 
 Floats = npt.NDArray[np.float64]
 RuleKind = Literal["nothing_new", "containment", "jaccard"]
-# Words that are worked on at once, so that what is computed of them stays in the cache.
+# Words that are processed at once, so that intermediate results stay in the cache.
 CHUNK = 1 << 16
 # Documents of a group that are compared in rounds; in a larger group witnesses are looked up in an index.
 ROUNDS = 256
@@ -40,11 +40,11 @@ _NEVER = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When a document may go for a witness.
+    """When a document may be removed for a witness.
 
     - `nothing_new`: at least ``threshold`` of its distinct shingles are in the witness, and no ``window`` words in a row
-      hold more than ``max_new_words`` that are not covered; a shorter text is one window. A word is covered if it stands
-      in a shingle that the witness has too.
+      hold more than ``max_new_words`` that are not covered; a shorter text is one window. A word is covered if it is in
+      a shingle that the witness has too.
     - `containment`: at least ``threshold`` of its distinct shingles are in the witness.
     - `jaccard`: at least ``threshold`` of the distinct shingles of both are in both.
     """
@@ -71,11 +71,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """For every document what was decided.
+    """The decision about every document.
 
-    ``witness`` is the index of the document for which it goes, -1 if it stays. ``jaccard``, ``containment`` and
-    ``new_words`` (most words in a window that are not covered) are those of the document and its witness, NaN and -1
-    where there is none. ``compared`` says with how many documents before it was compared.
+    ``witness`` is the index of the document that it is removed for, -1 if it stays. ``jaccard``, ``containment`` and
+    ``new_words`` (most words in a window that are not covered) compare the document with its witness; they are NaN and
+    -1 where there is none. ``compared`` is the number of earlier documents that it was compared with.
     """
 
     witness: Ints
@@ -96,9 +96,10 @@ def decide(
     old: Bools | None = None,
     among_new: bool = True,
 ) -> Decisions:
-    """Decide on documents by the rule, each within its group; the lowest ``order`` comes first, of equals the first given.
+    """Decide about documents by the rule, each within its group; the lowest ``order`` comes first, and of equals the
+    first given.
 
-    A document without words stays and is no witness. The ``old`` documents of a group come before its others, and stay;
+    A document without words stays and is no witness. The ``old`` documents of a group come before the others and stay;
     with ``among_new`` false they are the only witnesses.
     """
     rule = rule or Rule()
@@ -124,7 +125,7 @@ def decide(
     stops = before[(heads + sizes)[several]]
     done = 0
     while done < len(several):
-        # Whole groups, each large one by itself; a document that is alone is left out.
+        # Whole groups, each large one by itself; a document that is alone in its group is left out.
         stop = max(int(np.searchsorted(stops, before[heads[several[done]]] + CHUNK, "right")), done + 1)
         chosen = several[done:stop]
         large = np.flatnonzero(sizes[chosen] > ROUNDS)
@@ -153,13 +154,13 @@ class _Chunk:
         self.longest = int((shingles.last - shingles.first).max())
         self.sizes = shingles.last - shingles.first
         rows = np.repeat(np.arange(len(documents)), self.counts)
-        # Another group's shingle is another shingle.
+        # The same shingle in another group is a different shingle.
         salted = shingles.hashes ^ (groups.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))[rows]
         self.ids, self.fresh, self.distinct = _numbered(salted, rows, len(documents))
         self.size = int(self.ids.max()) + 1
 
     def decide(self, made: Decisions, old: Bools, among_new: bool) -> None:
-        """Round by round: the first of each group that is not decided stays, and is compared with all behind it."""
+        """Round by round: the first undecided document of each group stays, and is compared with all after it."""
         mark = np.zeros(self.size, np.bool_)
         rest = np.arange(len(self.documents))
         while len(rest):
@@ -175,7 +176,7 @@ class _Chunk:
                 return
             marked = self.ids[_ranges(self.bounds[pivots], self.counts[pivots])]
             mark[marked] = True
-            # Old ones stay, and wait for their turn.
+            # Old ones stay and wait for their turn.
             asked = np.flatnonzero(~old[rest])
             gone = np.zeros(len(rest), np.bool_)
             if len(asked):
@@ -187,7 +188,9 @@ class _Chunk:
             rest = rest[~gone]
 
     def compare(self, rows: Ints, witnesses: Ints, mark: Bools, at_mark: Ints | None) -> _Figures:
-        """Each row beside its witness, whose shingles are marked, from a place in ``mark`` on where there are several."""
+        """Compare each row with its witness, whose shingles are marked, from a place in ``mark`` on where there are
+        several.
+        """
         rule, counts = self.rule, self.counts[rows]
         at = _ranges(self.bounds[rows], counts)
         ids = self.ids[at]
@@ -214,7 +217,7 @@ class _Chunk:
         return most
 
     def record(self, made: Decisions, rows: Ints, witnesses: Ints, found: _Figures) -> None:
-        """Write down comparisons, and what goes: no row meets the rule more than once."""
+        """Record comparisons and removals: no row meets the rule more than once."""
         np.add.at(made.compared, self.documents[rows], 1)
         some = np.flatnonzero(found.meets)
         to = self.documents[rows[some]]
@@ -233,21 +236,21 @@ class _Figures:
 
 
 class _Layout:
-    """Words of texts side by side, with a gap behind each that no window and no shingle reaches across."""
+    """The words of texts side by side, with a gap after each text that no window and no shingle crosses."""
 
     def __init__(self, chunk: _Chunk, rows: Ints, at: Ints) -> None:
         self.longest, self.window, self.sizes = chunk.longest, chunk.rule.window, chunk.sizes[at]
         words, gap = chunk.word_counts[rows], max(chunk.rule.window, chunk.longest)
         self.starts = np.append(0, np.cumsum(words + gap)[:-1])
         self.total = int(self.starts[-1] + words[-1] + gap)
-        # A window that begins behind a text's last word is not its own.
+        # A window that begins after a text's last word is not its own.
         self.bounds = np.stack((self.starts, self.starts + words), 1).ravel()
         # A text's shingles begin at one word after another.
         self.where = _ranges(self.starts, chunk.counts[rows])
         self.outside = _ranges(self.bounds[1::2], np.full(len(rows), gap))
 
     def covered(self, hits: Bools) -> Bools:
-        """Which words stand in such a shingle; a gap counts as covered."""
+        """Which words are in such a shingle; a gap counts as covered."""
         begins = np.zeros(self.total, np.bool_)
         begins[self.where] = hits
         covered = begins.copy()
@@ -260,7 +263,7 @@ class _Layout:
         return covered
 
     def in_window(self, chosen: Bools) -> npt.NDArray[np.int32]:
-        """How many chosen words the window has that begins at each."""
+        """How many chosen words are in the window that begins at each word."""
         before = np.zeros(self.total + self.window, np.int32)
         np.cumsum(chosen, dtype=np.int32, out=before[1 : self.total + 1])
         before[self.total + 1 :] = before[self.total]
@@ -268,7 +271,7 @@ class _Layout:
         return inside
 
     def touching(self, weights: Ints) -> Ints:
-        """The sum over the shingles that have a word of the window that begins at each."""
+        """The sum over the shingles that have a word in the window that begins at each word."""
         reach = self.longest - 1
         before = np.zeros(reach + self.total + self.window, np.int64)
         placed = np.zeros(self.total, np.int64)
@@ -280,26 +283,26 @@ class _Layout:
 
 
 class _Index:
-    """A large group, whose documents look for witnesses by their rare shingles instead of asking all.
+    """A large group, whose documents find witnesses by their rare shingles instead of comparing with all.
 
-    A witness has at least ``need`` of a document's n distinct shingles, so it has one of any ``n - need + 1`` of them. And
-    it covers at least ``window - max_new_words`` words of every window: where so many words of one stand in rare shingles
-    alone, it has one of these. Both are exact; whichever finds fewer is used. A page that shares a template, and has a
-    paragraph that nothing else has, is compared with nothing.
+    A witness has at least ``need`` of a document's n distinct shingles, so it has one of any ``n - need + 1`` of them.
+    And it covers at least ``window - max_new_words`` words of every window: where that many words of a window are only
+    in rare shingles, it has one of these. Both are exact; whichever finds fewer is used. A page that shares only a
+    template with the others, and has a paragraph of its own, is compared with nothing.
     """
 
     def __init__(self, chunk: _Chunk) -> None:
         self.chunk = chunk
         self.need = _least(chunk.distinct, chunk.rule.threshold)
-        # Of the documents that stay: how many have a shingle; and shingles with documents, in lists sorted by shingle.
+        # For the documents that stay: how many have each shingle, and lists of (shingle, document) sorted by shingle.
         self.having = np.zeros(chunk.size, np.int64)
         self.lists: list[tuple[Ints, Ints]] = []
         self.places = max(1, _MARKS // chunk.size)
         self.mark = np.zeros(self.places * chunk.size, np.bool_)
 
     def decide(self, made: Decisions, old: int, among_new: bool) -> None:
-        """A few documents at a time: beside those that stay, then among themselves, and the rest is added to the index. The
-        first ``old`` ones stay, whatever they are beside.
+        """A few documents at a time: compare them with those that stay, then with one another, and add the rest to the
+        index. The first ``old`` ones stay, whatever they are compared with.
         """
         count, done, step = len(self.chunk.documents), 0, FIRST
         while done < old:
@@ -390,7 +393,9 @@ class _Index:
         return row[enough], other[enough]
 
     def _probes(self, rows: Ints, having: Ints) -> tuple[Ints, Ints]:
-        """Rows with shingles: a witness of the row has at least one of them. Those that nothing has are left out."""
+        """Rows with shingles, at least one of which every witness of the row has. Shingles that no document has are
+        left out.
+        """
         chunk = self.chunk
         ids, owners = self._distinct(rows)
         cost = having[ids]
@@ -411,7 +416,7 @@ class _Index:
         return row, found
 
     def _window_probes(self, rows: Ints, price: Ints, having: Ints) -> tuple[Ints, Ints, Ints]:
-        """The rows for which the shingles of one window find fewer documents; and these, as `_probes` does."""
+        """The rows for which the shingles of one window find fewer documents, and these shingles, as in `_probes`."""
         chunk = self.chunk
         counts = chunk.counts[rows]
         at = _ranges(chunk.bounds[rows], counts)
@@ -439,7 +444,7 @@ class _Index:
         return rows[some], np.repeat(rows[some], number)[rare], ids[rare]
 
     def _compared(self, row: Ints, other: Ints) -> _Figures:
-        # As many witnesses at once as there is room to mark.
+        # As many witnesses at once as there is room for their marks.
         chunk, made = self.chunk, []
         order = np.argsort(other, kind="stable")
         ordered = other[order]
@@ -489,9 +494,11 @@ def _gathered(words: Words, documents: Ints) -> Words:
 
 
 def _numbered(hashes: Hashes, rows: Ints, documents: int) -> tuple[Ints, Bools, Ints]:
-    """A small number for each shingle; which are the first of their kind in a document; how many of these it has."""
+    """A small number for each shingle, which shingles are the first of their kind in a document, and how many of these
+    it has.
+    """
     count = len(hashes)
-    # Sorting numbers is much cheaper than finding their order, so the place of each stands in its lowest bits.
+    # Sorting numbers is much cheaper than finding their order, so each has its place in the lowest bits.
     bits = np.uint64(max(count - 1, 1).bit_length())
     places = np.uint64((1 << int(bits)) - 1)
     packed = (hashes & ~places) | np.arange(count, dtype=np.uint64)
@@ -503,7 +510,7 @@ def _numbered(hashes: Hashes, rows: Ints, documents: int) -> tuple[Ints, Bools, 
     np.not_equal(packed[1:], packed[:-1], out=new[1:])
     ordered = hashes[line]
     if np.any((ordered[1:] != ordered[:-1]) & ~new[1:]):
-        # Two shingles that differ in the lowest bits alone.
+        # Two shingles that differ only in the lowest bits.
         line = np.argsort(hashes, kind="stable")
         ordered = hashes[line]
         np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
@@ -517,7 +524,7 @@ def _numbered(hashes: Hashes, rows: Ints, documents: int) -> tuple[Ints, Bools, 
 
 
 def _ranges(starts: Ints, counts: Ints) -> Ints:
-    """The numbers from each start, so many, one after another."""
+    """Consecutive numbers from each start, as many as its size, one run after another."""
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
     numbers: Ints = np.arange(total) + np.repeat(starts - (ends - counts), counts)

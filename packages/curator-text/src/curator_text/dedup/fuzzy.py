@@ -1,4 +1,4 @@
-"""Fuzzy deduplication: a document goes if one that stays was compared with it and has nearly all of it."""
+"""Fuzzy deduplication: a document is removed if one that stays was compared with it and has nearly all of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 from curator_core import storage
+from curator_core.across.copies import EXACT
 from curator_core.across.groups import Groups
+from curator_core.across.inputs import Inputs
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.pipeline import Pipeline
@@ -16,7 +18,7 @@ from curator_core.workflow import Step, Workflow
 from curator_core.workflows.dedup import Dedup
 from curator_core.workflows.estimate import Costs
 from curator_text.dedup.indexed import AddTexts, IndexBatches, IndexedTexts
-from curator_text.dedup.keys import COPIES, EDGES, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
+from curator_text.dedup.keys import COPIES, EDGES, NEAR, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
 from curator_text.dedup.pair import compare_pair
 from curator_text.dedup.sketch import ALGORITHM
 from curator_text.dedup.texts import GroupedTexts
@@ -25,21 +27,24 @@ from curator_text.dedup.verdicts import DecideGroups, RuleParameters
 
 @dataclass(kw_only=True)
 class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
-    """Removes documents of which a document that stays has nearly everything.
+    """Removes documents whose content is nearly all in a document that stays.
 
-    No document goes without a *witness*: a document that stays, comes before it in the order of preference ``keep``, and was
-    compared with it word by word. By the rule ``nothing_new`` a document goes if the witness has at least ``threshold`` (0.8)
-    of its distinct shingles, and no 25 words in a row hold more than ``max_new_words`` that the witness lacks; by
-    ``containment``, if it has 0.98 of them; by ``jaccard``, if 0.8 of the union are shared. Shingles are runs of ``ngram``
-    words. Exact copies go first, and name the same witness as what they are a copy of.
+    No document is removed without a *witness*: a document that stays, comes before it in the order of preference
+    ``keep``, and was compared with it word by word. By the rule ``nothing_new`` a document is removed if the witness
+    has at least ``threshold`` (0.8) of its distinct shingles, and no 25 words in a row hold more than ``max_new_words``
+    that the witness lacks; by ``containment``, if it has 0.98 of them; by ``jaccard``, if 0.8 of the union are shared.
+    Shingles are runs of ``ngram`` words. Exact copies are removed first, and have the same witness as the document that
+    they are a copy of.
 
-    Which documents are compared is decided by ``bands`` of ``rows`` over a sketch: with 26 of 5, two documents with a Jaccard
-    of 0.7 are compared with a probability of 0.99. The table of decisions says of each document that goes which one stays for
-    it, and how alike the two are.
+    A sketch of ``bands`` of ``rows`` decides which documents are compared: with 26 of 5, two documents with a Jaccard
+    of 0.7 are compared with a probability of 0.99. The table of decisions says for each removed document which one
+    stays for it, and how alike the two are.
     """
 
-    # Read three times and written once; of comparing and gathering texts about as much as of making keys. A word of eight
-    # letters and what is around it is eight bytes where its document is compared.
+    # Reads the input three times and writes it once; comparing and gathering texts takes about as long as making keys.
+    # A word of eight letters and the space around it become eight bytes where its document is compared.
+    # Keys, and the words of some of the documents.
+    disk_of_input = 0.25
     costs = Costs(readings=4, keys=2.2, disk_of_keys=2, disk_of_text=1.4)
 
     def __post_init__(self) -> None:
@@ -51,7 +56,7 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
         if self.normalize:
             raise UsageError(
                 f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words, and their case and what "
-                "stands between them never count"
+                "is between them never count"
             )
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:
@@ -79,7 +84,10 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
         pieces["against"] = against = self.against if index is not None else "self"
         make = FuzzyKeys(**documents, **sketch, path=keys, partitions=count, index=index)
         yield Pipeline([self._reader(), make], name="keys")
-        yield Pipeline([KeyPartitions(keys=keys), FindCandidates(path=pairs, keys=keys, **pieces)], name="candidates")
+        near = yield from self._together(storage.join(keys, NEAR), count)
+        exact = yield from self._together(storage.join(keys, EXACT), count)
+        find = FindCandidates(path=pairs, keys=keys, **pieces)
+        yield Pipeline([KeyPartitions(near=near, exact=exact), find], name="candidates")
         yield Groups(edges=storage.join(pairs, EDGES), path=groups)
         gather = GroupedTexts(
             **documents,
@@ -89,7 +97,11 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
             copies=storage.join(pairs, COPIES),
             partitions=count,
         )
+        inputs = Inputs.read(keys)
+        if inputs is not None:
+            inputs.require_there()
         yield Pipeline([self._reader(), gather], name="texts")
+        texts = yield from self._together(texts, count)
         old_texts = None
         if against != "self":
             old_texts = storage.join(work_dir, "old-texts")

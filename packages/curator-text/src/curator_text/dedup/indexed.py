@@ -1,4 +1,6 @@
-"""Words of documents in an index: those of the documents that stay are put there, and found again for comparison."""
+"""The words of documents in an index: how those of the documents that stay get there, and are found again to
+compare.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,17 @@ from curator_text.dedup.keys import NEAR, SketchParameters, document_keys
 from curator_text.dedup.texts import SPREAD, word_columns
 
 WORDS = "words"
-# Batches of an index that are one task: most have few documents that are needed, or none.
+# Batches of an index per task: most have few documents that are needed, or none.
 _BATCHES = 32
-# Words of as many documents lie together in a file, so that few of a batch do not cost all of them.
+# The words of this many documents lie together in a file, so that reading a few of a batch does not cost reading all.
 _ROWS = 1 << 10
 
 
 @dataclass(kw_only=True)
 class AddTexts(SketchParameters, AddToIndex):
-    """Writes the keys of each document that stays by the ``decisions`` into a run of the index, and its words.
+    """Writes the keys and the words of each document that stays by the ``decisions`` into a run of the index.
 
-    It reads the documents once more. ``keys`` is where the run has settled what it is called in the index.
+    It reads the documents again. ``keys`` is where the run has settled what it is called in the index.
     """
 
     placed: ClassVar[tuple[str, ...]] = (NEAR, EXACT)
@@ -71,7 +73,7 @@ class AddTexts(SketchParameters, AddToIndex):
 
 @dataclass(kw_only=True)
 class IndexBatches(SourceStage[FileGroupTask]):
-    """Names the files of words of the index that the run is compared with, some at a time; each lot is a source."""
+    """Lists the files of words of the index that the run is compared with, in lots; each lot is a source."""
 
     keys: str
 
@@ -89,7 +91,9 @@ class IndexBatches(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class IndexedTexts(FanOut[FileGroupTask, FileGroupTask]):
-    """Writes the words of each document of the index that is in a group, laid out by group as those of new documents."""
+    """Writes the words of each document of the index that is in a group, laid out by group like those of new
+    documents.
+    """
 
     path: str
     groups: str
@@ -127,7 +131,7 @@ class IndexedTexts(FanOut[FileGroupTask, FileGroupTask]):
         table = _rows(path, rows)
         zeros = array(np.zeros(len(rows), np.uint64))
         numbers = array(first_number(batch) + rows.astype(np.uint64))
-        # They come first whatever is preferred, in the order of their numbers.
+        # They come first whatever the order of preference, in the order of their numbers.
         preferred = Preference.of(self.keep, type(self).__name__).names
         columns = {
             "number": numbers,

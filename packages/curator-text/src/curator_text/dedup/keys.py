@@ -34,7 +34,7 @@ NEAR, EDGES, COPIES = "near", "edges", "copies"
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SketchParameters:
-    """How likely two documents share a key: with ``bands`` of ``rows`` over shingles of ``ngram`` words."""
+    """How likely two documents are to share a key: ``bands`` of ``rows`` over shingles of ``ngram`` words."""
 
     ngram: int = 3
     bands: int = 26
@@ -44,7 +44,7 @@ class SketchParameters:
 
 @dataclass(kw_only=True)
 class FuzzyKeys(SketchParameters, ExactKeys):
-    """Writes the keys of each document, laid out by partition, and at the end the roll of all batches."""
+    """Writes the keys of each document, laid out by partition, and finally the roll of all batches."""
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         exact, exact_places = exact_keys(self, task, with_names=False)
@@ -62,7 +62,7 @@ class FuzzyKeys(SketchParameters, ExactKeys):
 def document_keys(
     sketch: SketchParameters, stage: DocumentParameters, task: DocumentBatch
 ) -> tuple[pa.Table, NDArray[np.uint64]]:
-    """A row for each band of each document that has words: its row in the batch; and the keys."""
+    """One entry for each band of each document that has words: its row in the batch, and the key."""
     texts = column_of(task.to_pyarrow(), stage.column)
     keys, counts = near_keys(texts, bands=sketch.bands, rows=sketch.rows, seed=sketch.seed, size=sketch.ngram)
     if stage.scope == "per_collection":
@@ -74,13 +74,14 @@ def document_keys(
 
 @dataclass(kw_only=True)
 class KeyPartitions(SourceStage[FileGroupTask]):
-    """Names the partitions of keys of both kinds; each is a source."""
+    """Lists the partitions of keys of both kinds; each is a source."""
 
-    keys: str
+    near: str
+    exact: str
 
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
-        for kind in (NEAR, EXACT):
-            for partition in Partitions(path=storage.join(self.keys, kind)).process(task):
+        for kind, folder in ((NEAR, self.near), (EXACT, self.exact)):
+            for partition in Partitions(path=folder).process(task):
                 yield replace(
                     partition,
                     task_id=f"{kind}-{partition.task_id}",
@@ -94,7 +95,8 @@ class FindCandidates(PartitionStage):
 
     Documents of an index are tied to the new ones that share a key with them, and exact copies of theirs to them.
 
-    The edges are for bringing texts together and decide nothing, so which document of a key is tied to does not matter.
+    The edges only bring texts together and decide nothing, so it does not matter which document of a key the others are
+    tied to.
     """
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
@@ -128,13 +130,13 @@ class FindCandidates(PartitionStage):
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         theirs = self._old.matching(NEAR, np.unique(keys))
         old_keys = to_numpy(theirs["place"]) if theirs is not None else np.zeros(0, np.uint64)
-        if self.against == "index":  # what shares a key with new documents alone needs no comparison
+        if self.against == "index":  # a key that new documents alone share needs no look at the index
             shared = np.isin(keys, old_keys)
             keys, numbers = keys[shared], numbers[shared]
         if theirs is not None:
             keys = np.concatenate([keys, old_keys])
             numbers = np.concatenate([numbers, to_numpy(theirs["number"])])
-        # Numbers of new documents are the smaller ones, and each key is one of theirs, so old ones are tied to new ones.
+        # New documents have the smaller numbers, and each key here is one of theirs, so old ones are tied to new ones.
         return _stars(keys, numbers)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:

@@ -15,7 +15,7 @@ from curator_text.dedup.words import CHARACTERS_IN_SHINGLE, WORDS_IN_SHINGLE, Bo
 
 
 class Span(NamedTuple):
-    """A piece of a text, in characters, whose words the other has too, or has not."""
+    """A piece of a text, in characters, whose words the other has too, or lacks."""
 
     start: int
     end: int
@@ -24,7 +24,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A document beside a witness: whether the rule is met, by which figures, and the pieces of both texts in order.
+    """A document beside a witness: whether the rule is met, the figures, and the pieces of both texts in order.
 
     ``jaccard`` and ``containment`` are NaN, and ``new_words`` is -1, where one of the texts has no words.
     """

@@ -1,8 +1,8 @@
-"""Where in a text does each of its words stand?
+"""Where in a text is each of its words?
 
-`words_of` compares texts in a folded form, in which characters can be more or fewer than in the text itself. Here the words
-of one text come with their places in it, in code points. It is asked about the few texts in which something was found, so
-it may take longer than finding it.
+`words_of` compares texts in a folded form, which can have more or fewer characters than the text itself. Here the words
+of one text come with their places in it, in code points. It is needed only for the few texts in which something was
+found, so it may take longer than finding it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _FIRST = int(Block([b""]).starts[0])  # where the first text of a block begins
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The words of a text: word i is ``text[starts[i]:ends[i]]``, and ``folded`` holds their folded UTF-8, each with a NUL
-    behind it, word i from ``begins[i]`` on.
+    """The words of a text: word i is ``text[starts[i]:ends[i]]``, and ``folded`` holds their folded UTF-8, each
+    followed by a NUL, word i from ``begins[i]`` on.
     """
 
     starts: Ints
@@ -39,7 +39,7 @@ class Places:
 
 
 def places_of(text: str, *, kind: Kind = "words") -> Places:
-    """The words of a text and where they stand."""
+    """The words of a text and where they are."""
     raw = text.encode("utf-8", "replace")
     if text.isascii():
         spans = spans_of([memoryview(raw)], kind=kind)
@@ -50,7 +50,7 @@ def places_of(text: str, *, kind: Kind = "words") -> Places:
 
 
 def joined_words(spans: Spans) -> tuple[bytes, Ints]:
-    """All words, each with a NUL behind it, and where each begins; and at the end where the next one would."""
+    """All words, each followed by a NUL, and where each begins; the last entry is where the next one would begin."""
     sizes = spans.ends - spans.starts
     begins = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(sizes + 1, out=begins[1:])
@@ -63,7 +63,7 @@ def joined_words(spans: Spans) -> tuple[bytes, Ints]:
 
 
 def _aligned(text: str, raw: bytes) -> tuple[Ints, Ints, bytes]:
-    """For each byte of the folded text, where what it comes from begins and ends in the text; and the folded text."""
+    """The folded text, and for each of its bytes where the part of the text that it comes from begins and ends."""
     points = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
     order = classes()[points]
     if not (kinds()[points] & FOLD).any() and not ((order[1:] != 0) & (order[:-1] > order[1:])).any():
@@ -90,7 +90,7 @@ def _stands_alone(character: str) -> bool:
     """Whether folding never joins a character with what is before it."""
     folded = fold(character)
     if not folded:
-        return False  # nobody sees it: it must not come between a letter and its mark
+        return False  # it is invisible: it must not come between a letter and its mark
     first = ord(folded[0])
     return not classes()[first] and not kinds()[first] & FOLD
 

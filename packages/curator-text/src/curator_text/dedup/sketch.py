@@ -5,9 +5,9 @@ the probability of their Jaccard similarity. The rows of a band are hashed to on
 similarity is J share at least one key with the probability ``1 - (1 - J**rows)**bands``.
 
 The sketch is one-permutation hashing with densification: each shingle falls into one of the places, which keeps the
-smallest; an empty place takes that of the first full one at distances that are the same for all places. Every shingle is
-hashed once, whatever the number of places, and the probability of a place is exactly the similarity, for texts of a few
-shingles too: see ``docs/decisions/0064-sketch.md``.
+smallest; an empty place takes the number of the first full one, at distances that are the same for all places. Every
+shingle is hashed once, whatever the number of places, and the probability that a place agrees is exactly the
+similarity, even for texts of a few shingles: see ``docs/decisions/0064-sketch.md``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from curator_text.dedup.words import (
 ALGORITHM = "oph-1"
 BANDS = 26
 ROWS = 5
-# Documents whose sketches are completed at once: enough that what a call costs does not matter.
+# Documents whose sketches are completed at once: enough that the cost of a call does not matter.
 _TOGETHER = 500
 
 _MIX, _FINISH, _SEED = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), 0x9E3779B97F4A7C15
@@ -47,7 +47,7 @@ _29, _32 = np.uint64(29), np.uint64(32)
 
 
 def band_keys(shingles: Shingles, *, bands: int = BANDS, rows: int = ROWS, seed: int = 0) -> Hashes:
-    """One key a band for every document; a document without shingles has zeros, which say nothing."""
+    """One key per band for every document; a document without shingles has zeros, which mean nothing."""
     check_whole("bands", bands, least=1)
     check_whole("rows", rows, least=1)
     keys = _keys(sketch(shingles, bands * rows, seed=seed), bands, seed)
@@ -65,7 +65,7 @@ def near_keys(
     size: int = WORDS_IN_SHINGLE,
     characters: int = CHARACTERS_IN_SHINGLE,
 ) -> tuple[Hashes, Ints]:
-    """The keys of every text, and how many words it has; without words there are no keys, and zeros stand for them."""
+    """The keys of every text, and how many words it has; a text without words has no keys, and zeros in their place."""
     check_whole("bands", bands, least=1)
     check_whole("rows", rows, least=1)
     keys, counts, waiting = (
@@ -88,7 +88,7 @@ def near_keys(
 
 
 def sketch(shingles: Shingles, places: int = BANDS * ROWS, *, seed: int = 0) -> Hashes:
-    """The sketch of every document: one number a place, all ones where a document has no shingle."""
+    """The sketch of every document: one number per place, all ones where a document has no shingle."""
     check_whole("places", places, least=1)
     return _filled(_smallest(shingles, places, seed))
 
@@ -106,7 +106,7 @@ def _smallest(shingles: Shingles, places: int, seed: int) -> Hashes:
     where >>= _32
     at = np.repeat(np.arange(0, documents * places, places), shingles.counts)
     at += where.view(np.int64)
-    # The place is made of the highest bits; what is compared begins with the others.
+    # The highest bits choose the place; the comparison begins with the others.
     numbers = numbers << _32 | numbers >> _32
     made = np.full(documents * places, _EMPTY, np.uint64)
     np.minimum.at(made, at, numbers)
@@ -128,7 +128,7 @@ def _keys(sketches: Hashes, bands: int, seed: int) -> Hashes:
 def probability(
     jaccard: float | npt.NDArray[np.float64], bands: int = BANDS, rows: int = ROWS
 ) -> npt.NDArray[np.float64]:
-    """How probably two documents of this similarity share a key."""
+    """The probability that two documents of this similarity share a key."""
     found: npt.NDArray[np.float64] = 1 - (1 - np.asarray(jaccard, np.float64) ** rows) ** bands
     return found
 
@@ -143,12 +143,12 @@ def curve(bands: int = BANDS, rows: int = ROWS) -> str:
 
 
 def _filled(made: Hashes) -> Hashes:
-    """Every place of every document, of those that have a full one, is that of the first full one in its order."""
+    """Every place of every document that has a full one takes the number of the first full one in its order."""
     places = made.shape[1]
     full = made != _EMPTY
     filled = np.count_nonzero(full, axis=1)
     result = made.copy()
-    # Few full places are looked up in a table of ranks, all at once; few empty ones are searched for, step by step.
+    # Where few places are full, a table of ranks answers all at once; where few are empty, each searches step by step.
     few = np.flatnonzero((filled < places // 2) & (filled > 0))
     if len(few):
         result[few] = _few_full(made[few], full[few], filled[few])
@@ -174,7 +174,7 @@ def _few_full(made: Hashes, full: Bools, filled: Ints) -> Hashes:
     starts = np.append(0, np.cumsum(counts)[:-1])
     ranks = _ranks(places)
     best = ranks[place[starts]]
-    # Documents are in order of how many full places they have, so those that have another one come first.
+    # Documents are sorted by how many full places they have, so those that have another one come first.
     more = np.searchsorted(-counts, -np.arange(1, counts[0]))
     for step, some in enumerate(more.tolist(), start=1):
         np.minimum(best[:some], ranks[place[starts[:some] + step]], out=best[:some])
@@ -186,10 +186,11 @@ def _few_full(made: Hashes, full: Bools, filled: Ints) -> Hashes:
 
 @functools.cache
 def _orders(places: int) -> Ints:
-    """For every place the order in which it looks at all: itself, and then at the same distances as all others.
+    """For every place, the order in which it looks at all places: itself first, then at the same distances as all
+    others.
 
-    So at every step each place is looked at by one other, and the full ones are copied nearly equally often; looking in an
-    order of its own, as in the paper, would be drawing them with replacement.
+    So at every step each place is looked at by one other, and the full ones are copied nearly equally often; an order
+    of its own for each place, as in the paper, would mean drawing them with replacement.
     """
     distances = np.argsort(_numbers(places, places)) + 1
     distances = np.append(0, distances[distances < places])
@@ -199,7 +200,7 @@ def _orders(places: int) -> Ints:
 
 @functools.cache
 def _ranks(places: int) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """When each place is looked at, in a row of its own, by every place."""
+    """For each place, in a row of its own, the step at which every place looks at it."""
     return np.argsort(_orders(places), axis=1).T.astype(np.min_scalar_type(places), order="C")
 
 

@@ -31,7 +31,9 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that groups and places are one
 
 @dataclass(kw_only=True)
 class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes the words of each document that is in a group, laid out by group; of an exact copy only that it is one."""
+    """Writes the words of each document that is in a group, laid out by group; for an exact copy only that it is
+    one.
+    """
 
     path: str
     keys: str
@@ -75,7 +77,7 @@ class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupT
         return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def _described(self, task: DocumentBatch, numbers: NDArray[np.uint64], whole: NDArray[np.bool_]) -> pa.Table:
-        """What comparing and naming the documents takes; the words only of those that are ``whole``."""
+        """What is needed to compare and name the documents; words only for those that are ``whole``."""
         table = task.to_pyarrow()
         collections = self.collections(task)
         texts = column_of(table, self.column)
@@ -97,12 +99,12 @@ class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupT
 
 
 def word_columns(texts: pa.ChunkedArray, whole: NDArray[np.bool_]) -> dict[str, pa.Array]:
-    """The words of the texts that are ``whole``, and none of the others, as columns."""
+    """The words of the ``whole`` texts, and none for the others, as columns."""
     words = words_of(texts.filter(array(whole)))
     counts = np.zeros(len(whole), np.int64)
     counts[whole] = np.diff(words.offsets)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    # Which words are characters of scripts without spaces; null where there are none, as in most batches.
+    # Which words are characters of scripts without spaces; null where no words are, as in most batches.
     spaceless = (
         pa.nulls(len(whole), pa.large_list(pa.bool_()))
         if words.spaceless is None

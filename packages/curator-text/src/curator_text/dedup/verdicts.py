@@ -24,7 +24,7 @@ from curator_text.dedup.words import Words, shingles_of
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RuleParameters:
-    """What a surviving witness must have of a document for the document to go."""
+    """What a witness must share with a document for the document to be removed."""
 
     rule: RuleKind = "nothing_new"
     threshold: float | None = None
@@ -38,9 +38,9 @@ class RuleParameters:
 
 @dataclass(kw_only=True)
 class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
-    """Decides about the groups of one partition of texts; what it decides is laid out by batch.
+    """Decides about the groups in one partition of texts; the decisions are laid out by batch.
 
-    ``old_texts`` are those of documents of an index. They come first, and stay.
+    ``old_texts`` are the texts of an index. They come first and stay.
     """
 
     old_texts: str | None = None
@@ -60,11 +60,14 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         columns = {name: to_numpy(table[name]) for name in names}
         old = self._old.are_old(columns["number"])
         order = preference.sort(columns, within=[columns["group"], (~old).astype(np.uint64)])
-        table = table.take(array(order))
+        lists, table = (
+            table.select(["words", "spaceless"]),
+            table.drop_columns(["words", "spaceless"]).take(array(order)),
+        )
         numbers, groups, copy_of = (columns[name][order] for name in ("number", "group", "copy_of"))
         # The documents themselves, which are compared; their exact copies follow them.
         whole = np.flatnonzero(numbers == copy_of)
-        words = _words(table.select(["words", "spaceless"]).take(array(whole)))
+        words = taken(_words(lists), order[whole])
         found = decide_in_blocks(
             words,
             groups[whole],
@@ -74,8 +77,8 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             among_new=self.against != "index",
         )
         gone = found.witness >= 0
-        witness_of = np.where(gone, found.witness, np.arange(len(whole)))  # of each document, itself where it stays
-        # Where the one stands that each row is a copy of, or that it is itself.
+        witness_of = np.where(gone, found.witness, np.arange(len(whole)))  # for each document; itself where it stays
+        # The place of the document that each row is a copy of; its own where it is none.
         by_number = np.argsort(numbers[whole])
         itself = by_number[np.searchsorted(numbers[whole][by_number], copy_of)]
         removed = np.flatnonzero((numbers != copy_of) | gone[itself])
@@ -116,7 +119,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
 
 
 def _words(lists: pa.Table) -> Words:
-    """The words of all rows; which of them are of scripts without spaces is null for rows where none is."""
+    """The words of all rows; the mark of scripts without spaces is null for rows that have none."""
     hashes, offsets = _flat(lists["words"])
     marks = lists["spaceless"]
     if marks.null_count == len(marks):
@@ -137,7 +140,7 @@ def _flat(lists: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def _sizes(groups: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Of each row, how many rows its group has; the rows of a group stand together."""
+    """For each row, how many rows its group has; the rows of a group are together."""
     heads = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(groups) else np.zeros(0, np.int64)
     counts = np.diff(np.append(heads, len(groups)))
     return np.repeat(counts, counts)

@@ -2,17 +2,17 @@
 
 Both are 64-bit numbers that depend on nothing but the text, so that they can be kept and compared for years.
 
-A *word* is a run of letters, their marks, and digits of the folded text (`characters.fold`). In scripts that put no spaces
-between words, every character is one, with its marks. A *shingle* is a run of three words; of five where they are such
-characters. In a text that mixes both, a word counts a third and a character a fifth, and a shingle runs from its first
-word as far as it takes to make a whole; the last one runs to the end of the text. A text that does not make a whole is one
-shingle, and a text without words has none. So every word stands in at least one shingle.
+A *word* is a run of letters, their marks, and digits of the folded text (`characters.fold`). In scripts without spaces
+between words, every character is one, with its marks. A *shingle* is a run of three words, or of five such characters.
+In a text that mixes both, a word counts a third and a character a fifth, and a shingle runs from its first word as far
+as it takes to make a whole; the last one runs to the end of the text. A text too short for a whole is one shingle, and
+a text without words has none. So every word is in at least one shingle.
 
-The number of a word is computed from its UTF-8, folded, eight bytes at a time, the first lowest and zeros behind the end:
+The number of a word is computed from its UTF-8, folded, eight bytes at a time, the first lowest and zeros after the end:
 ``h = part * A``, ``h ^= h >> 32``, and for each further part ``h = (h ^ part) * B``, ``h ^= h >> 29``, then ``h *= C`` and
-``h ^= h >> 32``. Words of eight bytes or fewer never share one. Of more than 40 bytes it is XXH3-64 of the bytes. The
-number of a shingle is ``h = h * D + word`` over its words, beginning at 0, then ``h ^= h >> 32``, ``h *= E``,
-``h ^= h >> 29``. All is modulo 2^64.
+``h ^= h >> 32``. Different words of eight bytes or fewer never share a number. For more than 40 bytes it is XXH3-64 of
+the bytes. The number of a shingle is ``h = h * D + word`` over its words, beginning at 0, then ``h ^= h >> 32``, ``h *=
+E``, ``h ^= h >> 29``. All is modulo 2^64.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Kind = Literal["words", "characters"]
 
 WORDS_IN_SHINGLE = 3
 CHARACTERS_IN_SHINGLE = 5
-# Text that is worked on at once, so that what is computed of it stays in the cache.
+# Text that is processed at once, so that intermediate results stay in the cache.
 BLOCK_BYTES = 1 << 18
 
 A, B, C, D, E = (
@@ -48,11 +48,11 @@ A, B, C, D, E = (
 )
 _8, _29, _32 = np.uint64(8), np.uint64(29), np.uint64(32)
 _LONGEST = 40
-# ASCII: letters in lower case and digits are themselves, all else is a gap. Bytes of other characters are left to `_wide`.
+# ASCII: lower-case letters and digits are themselves, all else is a gap. Bytes of other characters are left to `_wide`.
 _FOLDED = bytes(ord(chr(byte).lower()) if byte >= 0x80 or chr(byte).isalnum() else 0 for byte in range(0x80)) + bytes(
     range(0x80, 0x100)
 )
-# The bytes of a word's eight that are its own.
+# Which of the eight bytes belong to the word.
 _OWN = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
 
 
@@ -110,7 +110,7 @@ class Spans:
 def words_of(texts: pa.Array | pa.ChunkedArray, *, kind: Kind = "words") -> Words:
     """The words of every text of an Arrow array of strings; null has none.
 
-    ``kind="characters"`` takes every letter, with its marks, and every digit for a word, in all scripts.
+    ``kind="characters"`` takes every letter, with its marks, and every digit as a word, in all scripts.
     """
     parts = [word_numbers(spans_of(documents, kind=kind)) for documents in blocks_of(texts)]
     return joined(parts)
@@ -197,7 +197,7 @@ def word_numbers(spans: Spans) -> Words:
 
 
 def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int = CHARACTERS_IN_SHINGLE) -> Shingles:
-    """The shingles of every text: of so many words, or of so many characters of scripts without spaces."""
+    """The shingles of every text: runs of this many words, or of this many characters of scripts without spaces."""
     check_whole("size", size, least=1)
     check_whole("characters", characters, least=1)
     offsets, hashes = words.offsets, words.hashes
@@ -243,7 +243,7 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
 def _rolled(hashes: Hashes, first: Ints, last: Ints) -> Hashes:
     sizes = last - first
     longest, shortest = int(sizes.max(initial=0)), int(sizes.min(initial=len(hashes)))
-    # Of all words as many as every shingle has, side by side, and then those that are longer.
+    # As many words as every shingle has, side by side, and then the longer ones.
     stop = max(len(hashes) - shortest + 1, 0)
     made = hashes[:stop].copy()
     for step in range(1, shortest):
@@ -260,7 +260,7 @@ def _rolled(hashes: Hashes, first: Ints, last: Ints) -> Hashes:
 
 
 def _runs(data: npt.NDArray[np.uint8]) -> tuple[Ints, Ints]:
-    # Data begins and ends with a gap.
+    # The data begin and end with a gap.
     inside = data != 0
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     return edges[0::2], edges[1::2]
@@ -302,7 +302,7 @@ def _wide(documents: list[memoryview], block: Block, kind: Kind) -> Spans:
         where, size = at[gap], sizes[gap]
         for step in range(4):
             data[where[size > step] + step] = 0
-        # A mark belongs to a letter: after a gap it is one.
+        # A mark belongs to a letter; after a gap it counts as one.
         gap = ((kinds & MARK) != 0) & (data[at] != 0) & (data[at - 1] == 0)
         if not gap.any():
             break
@@ -327,7 +327,9 @@ def _wide_points(block: Block) -> tuple[Ints, Ints]:
 def _alone(
     data: npt.NDArray[np.uint8], at: Ints, kinds: npt.NDArray[np.uint8], sizes: Ints, kind: Kind
 ) -> tuple[Bools, Bools | None]:
-    """At which bytes a word begins whatever is before it, and which of them are words of one character, if any are."""
+    """The bytes at which a word begins whatever is before it, and which of these words are single characters, if
+    any.
+    """
     is_alone = np.zeros(len(data), np.bool_)
     marks = (kinds & MARK) != 0
     if kind == "characters":
@@ -340,7 +342,7 @@ def _alone(
     is_alone[at[single]] = True
     begins = is_alone.copy()
     if marks.any():
-        # A mark is of the kind of what it belongs to: the last character before it that is none.
+        # A mark has the kind of the character it belongs to: the last one before it that is not a mark.
         joins = np.zeros(len(at), np.bool_)
         joins[1:] = marks[1:] & (at[:-1] + sizes[:-1] == at[1:])
         single = single[np.maximum.accumulate(np.where(joins, 0, np.arange(len(at))))]

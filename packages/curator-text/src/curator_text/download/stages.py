@@ -175,7 +175,7 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
 
 @dataclass(kw_only=True)
 class UrlDownload(CompositeStage[EmptyTask, FileGroupTask]):
-    """Fetches files into the local folder ``path``, for a reader's stage behind it (``WarcRead``, ``JsonlRead``).
+    """Fetches files into the local folder ``path``, for a reader's stage after it (``WarcRead``, ``JsonlRead``).
 
     ``urls`` is a list, or the path of a file with one in each line, relative to the current folder. A file that is there
     is not fetched again; one that broke off is continued, if the server can do that and still has the same file. A server

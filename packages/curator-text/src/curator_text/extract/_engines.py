@@ -131,7 +131,7 @@ def _link_ratio(page: str, tree: Any) -> float | None:
     total = len(tree.body.text or "") if tree.body is not None else 0
     if not total:
         return None
-    # From the source: asking the tree for its links takes time that grows with their square.
+    # Taken from the source: asking the tree for its links takes time that grows with the square of their number.
     return min(1.0, len("".join(_LINK.findall(page))) / total)
 
 

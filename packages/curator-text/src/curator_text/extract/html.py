@@ -103,7 +103,7 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
                 continue
             kept[row] = False
             if answer.reason == b"not HTML":
-                self.record_dropped("not HTML")
+                self.record_dropped("not HTML", which=row)
                 continue
             self.record_rejected(
                 answer.reason.decode(),

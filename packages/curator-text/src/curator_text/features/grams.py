@@ -193,7 +193,7 @@ def top_gram_removed(block: Block, n: int) -> Ints:
     some = np.flatnonzero(top >= 0)
     head, tail = top[some], top[some] + (n - 1)
     removed = np.zeros(block.rows, np.int64)
-    # As bytes the words stand side by side already, unless something but one space is between them.
+    # As bytes the words are side by side already, unless something but one space is between them.
     plain = np.ones(len(some), np.bool_)
     for step in range(n - 1):
         plain &= (starts[head + step + 1] - ends[head + step] == 1) & (block.data[ends[head + step]] == ord(" "))
@@ -223,7 +223,7 @@ def covered_gram_chars(block: Block, n: int) -> Ints:
 
 
 def skipped_gram_chars(block: Block, n: int) -> Ints:
-    """Code points in repeated n-grams, reading on behind each one found: the way of the Gopher recipe."""
+    """Code points in repeated n-grams, reading on after each one found: the way of the Gopher recipe."""
     grams, sums = repeated_grams(block, n), word_char_sums(block)
     total = np.zeros(block.rows, np.int64)
     if not len(grams.at):

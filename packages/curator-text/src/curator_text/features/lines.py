@@ -197,7 +197,7 @@ def distinct_sentence_chars(block: Block) -> Ints:
 @once
 def paragraphs_of(block: Block) -> Pieces:
     """The paragraphs, which two newlines in a row separate, empty ones too."""
-    ends = lines_of(block).ends  # newlines, each document's last being the one behind it
+    ends = lines_of(block).ends  # newlines, each document's last being the one after it
     foreign = np.zeros(len(ends), np.bool_)
     if len(ends):
         foreign[np.cumsum(line_counts(block)) - 1] = True

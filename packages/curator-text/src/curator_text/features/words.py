@@ -12,7 +12,7 @@ from curator_text import _unicode
 from curator_text.features.block import SPACE, Block, Bools, Ints, once
 
 ELLIPSES = ("...", "[...]", "…", "(...)", "[…]", "-»")
-# Bytes of a word's eight that lie behind its end are set to 0xFF, which UTF-8 never uses: words differ when keys do.
+# Bytes of a word's eight that lie after its end are set to 0xFF, which UTF-8 never uses: words differ when keys do.
 BEYOND = np.array([~((1 << 8 * length) - 1) & (2**64 - 1) for length in range(8)] + [0], np.uint64)
 
 

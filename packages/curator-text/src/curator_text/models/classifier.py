@@ -95,9 +95,9 @@ class TextClassifier(TextModel):
             task = task.append_column(self.scores_column, vectors(rows, self._width()))
         if self.keep is None:
             return task
-        for label in labels:
+        for row, label in enumerate(labels):
             if label not in self.keep:
-                self.record_dropped(f"label {label}")
+                self.record_dropped(f"label {label}", which=row, of=task)
         return task.filter(array([label in self.keep for label in labels], pa.bool_()))
 
     def _width(self) -> int:

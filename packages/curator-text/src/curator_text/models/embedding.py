@@ -88,7 +88,7 @@ class TextEmbedding(TextModel):
 
 
 def _sentence_settings(folder: Path) -> dict[str, Any]:
-    """What a sentence-transformers model says of itself; empty for another one."""
+    """What a sentence-transformers model says about itself; empty for another one."""
     if not (folder / "modules.json").exists():
         return {}
     settings: dict[str, Any] = {"normalize": False}
@@ -111,7 +111,7 @@ def _sentence_settings(folder: Path) -> dict[str, Any]:
         elif kind == "Normalize":
             settings["normalize"] = True
         elif kind != "Transformer":
-            raise UsageError(f"{str(folder)!r} has a module {kind} behind its encoder, which is not supported")
+            raise UsageError(f"{str(folder)!r} has a module {kind} after its encoder, which is not supported")
     limits = folder / "sentence_bert_config.json"
     if limits.exists():
         settings["max_tokens"] = json.loads(limits.read_text("utf-8")).get("max_seq_length")

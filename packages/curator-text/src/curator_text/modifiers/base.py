@@ -46,7 +46,7 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
         raise NotImplementedError(f"{type(self).__name__} needs modify(text)")
 
     def may_change(self, values: pa.Array) -> Any:
-        """A boolean array of the texts that are worth asking `modify` about, where that is quick to tell; None for all."""
+        """A boolean array of the texts that `modify` may change, where that is quick to find out; None for all."""
         return None
 
     def apply(self, values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> pa.Array:

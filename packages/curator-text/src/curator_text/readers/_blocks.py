@@ -78,7 +78,7 @@ def infer_types(rows: Iterable[dict[str, Any]]) -> dict[str, pa.DataType]:
 def guessed_types(
     rows: Iterable[dict[str, Any]], declared: Mapping[str, pa.DataType], only: tuple[str, ...] | None
 ) -> dict[str, pa.DataType] | None:
-    """What `infer_types` will say of the rows of a block that begins with these, if all of it fits; None if unsure.
+    """What `infer_types` will say about the rows of a block that begins with these, if all of it fits; None if unsure.
 
     A block that Arrow parses by a schema has no other keys than these and, for these types, no other kinds of values.
     So every kind of value but one has a count of 0 (whole numbers count as fractions where there is a fraction), and

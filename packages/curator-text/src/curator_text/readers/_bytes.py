@@ -280,6 +280,22 @@ def line_ends(buffer: bytes | bytearray, size: int) -> np.ndarray[Any, Any]:
     return np.concatenate(found)
 
 
+def line_start(file: BinaryIO, number: int) -> int | None:
+    """Where line ``number`` (the first is 1) begins; None where there are not so many."""
+    passed = 1
+    offset = 0
+    while passed < number:
+        chunk = file.read(_CHUNK)
+        if not chunk:
+            return None
+        count = chunk.count(b"\n")
+        if passed + count < number:
+            passed, offset = passed + count, offset + len(chunk)
+            continue
+        return offset + int(line_ends(bytearray(chunk), len(chunk))[number - passed - 1]) + 1
+    return 0
+
+
 def line_blocks(
     file: BinaryIO,
     *,
@@ -421,7 +437,7 @@ def _fill(file: BinaryIO, view: memoryview, filled: int) -> int:
 
 
 def _to_next_line(file: BinaryIO) -> int:
-    """How many bytes from here to behind the next line end, or to the end of the file."""
+    """How many bytes there are up to and including the next line end, or to the end of the file."""
     passed = 0
     while chunk := file.read(_CHUNK):
         close = chunk.find(b"\n")

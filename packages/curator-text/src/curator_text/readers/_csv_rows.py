@@ -142,7 +142,7 @@ class RowCutter:
         opens = edges[before] | (quotes == 0)
         closes = edges[after] | (quotes == len(bytes_) - 1)
         fine = np.where(np.arange(len(quotes)) % 2 == 0, opens, closes)
-        # One of two in a quoted cell is beside its twin: a quote that opens right behind a quote must follow a closing one.
+        # One of two in a quoted cell is beside its twin: a quote that opens right after a quote must follow a closing one.
         bad = np.flatnonzero(~fine)
         return int(bad[0]) if len(bad) else None
 

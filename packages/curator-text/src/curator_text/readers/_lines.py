@@ -1,4 +1,4 @@
-"""Which object stands in a line of JSON, or what is wrong with the line?"""
+"""Which object is in a line of JSON, or what is wrong with the line?"""
 
 from __future__ import annotations
 

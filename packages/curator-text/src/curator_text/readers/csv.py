@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError, nearest
+from curator_core.model.places import Places, place_rows
 from curator_core.model.stage import ANY_COLUMNS, FanOut
 from curator_core.model.task import DocumentBatch, FileGroupTask
 from curator_core.stages.partitioned_reader import PartitionedReader
@@ -29,6 +30,8 @@ from curator_text.readers._bytes import COMPRESSED_SUFFIXES, Truncated, as_utf8,
 from curator_text.readers._csv_rows import BadRow, Row, RowCutter, Rows
 from curator_text.readers._schema import check_schema, type_name
 
+# Cells, and the number of the row that each stood in.
+_Numbered = tuple[pa.Table, Sequence[int]]
 _HEAD_BYTES = 1 << 16
 _RAW_KEPT = 1 << 16
 # A block with a bad row is cut into this many, of which those without one are parsed at once.
@@ -83,18 +86,19 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
         empty: pa.Table | None = None
         given = False
         for path in task.data:
-            for cells in self._tables(path):
+            for cells, numbers in self._tables(path):
                 table = with_path(cells, self.path_column, path)
                 if table.num_rows:
                     given = True
-                    yield DocumentBatch(data=table, dataset_name=task.dataset_name)
+                    batch = DocumentBatch(data=table, dataset_name=task.dataset_name)
+                    yield place_rows(batch, Places(path, "row", numbers))
                 elif empty is None:
                     empty = table
         # Files that gave no row still give their columns, so that what is written from them has a schema.
         if not given and empty is not None:
             yield DocumentBatch(data=empty, dataset_name=task.dataset_name)
 
-    def _tables(self, path: str) -> Iterator[pa.Table]:
+    def _tables(self, path: str) -> Iterator[_Numbered]:
         with open_input(path) as raw:
             hint = _Hint(raw, self.encoding)
             cutter = self._cutter(raw, path)
@@ -177,7 +181,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
 
     # Rows ------------------------------------------------------------------------------------------------------------
 
-    def _parsed(self, rows: Rows, file: _File, first: int, pieces: int = _PIECES) -> Iterator[pa.Table]:
+    def _parsed(self, rows: Rows, file: _File, first: int, pieces: int = _PIECES) -> Iterator[_Numbered]:
         """The tables of rows whose quotes are in order, of which some may have a wrong number of cells."""
         filled = _filled(rows)
         count = int(filled.sum())
@@ -204,7 +208,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
             yield from self._parsed(piece, file, first, 1)
             first += int(filled[at : at + step].sum())
 
-    def _one_by_one(self, rows: Sequence[Row | BadRow], file: _File, first: int) -> Iterator[pa.Table]:
+    def _one_by_one(self, rows: Sequence[Row | BadRow], file: _File, first: int) -> Iterator[_Numbered]:
         good: list[Row] = []
         numbers: list[int] = []
         self.record_read(len(rows))
@@ -221,8 +225,10 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
             columns = [array([row.cells[at] for row in good], pa.binary()) for at in range(len(file.names))]
             yield self._typed(pa.Table.from_arrays(columns, names=file.names), file, numbers)
 
-    def _typed(self, table: pa.Table, file: _File, numbers: Sequence[int]) -> pa.Table:
-        """The cells as text or as their declared types; rows with a cell that is neither are rejected."""
+    def _typed(self, table: pa.Table, file: _File, numbers: Sequence[int]) -> _Numbered:
+        """The cells as text or as their declared types, with the numbers of their rows; a row with a cell that is neither
+        is rejected.
+        """
         good: pa.ChunkedArray | None = None
         columns = []
         names = [name for name in file.names if self._columns is None or name in self._columns]
@@ -253,7 +259,9 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
             good = fine if good is None else pc.and_(good, fine)
             columns.append(pa.chunked_array([array(cells, kind)]))
         result = pa.table(columns, names=names)
-        return result if good is None else result.filter(good)
+        if good is None:
+            return result, numbers
+        return result.filter(good), [number for number, fine in zip(numbers, good.to_pylist(), strict=True) if fine]
 
     def _reject(self, file: _File, reason: str, number: int, message: str, raw: bytes) -> None:
         self.record_rejected(reason, source=file.path, position=f"row {number}", message=message, raw=raw[:_RAW_KEPT])

@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from curator_core.model.places import Places, place_rows
 from curator_core.model.stage import ANY_COLUMNS, FanOut
 from curator_core.model.task import DocumentBatch, FileGroupTask
 from curator_core.stages.partitioned_reader import PartitionedReader
 from curator_core.storage import open_input
 from curator_text.readers._arguments import bounded_bytes, checked_columns, checked_encoding, with_path
-from curator_text.readers._blocks import LineParser, guessed_types, infer_types
+from curator_text.readers._blocks import LineParser, Parsed, guessed_types, infer_types
 from curator_text.readers._bytes import (
     COMPRESSED_SUFFIXES,
     Block,
@@ -22,7 +25,9 @@ from curator_text.readers._bytes import (
     as_utf8,
     check_span,
     decompressed,
+    is_compressed,
     line_blocks,
+    line_start,
     seems_to_be,
 )
 from curator_text.readers._lines import first_lines
@@ -73,10 +78,10 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
     def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
         empty: pa.Table | None = None
         for path, span in task.parts:
-            for table in self._tables(path, span):
+            for table, places in self._tables(path, span):
                 if table.num_rows:
                     empty = pa.table({})
-                    yield DocumentBatch(data=table, dataset_name=task.dataset_name)
+                    yield place_rows(DocumentBatch(data=table, dataset_name=task.dataset_name), places)
                 elif empty is None:
                     empty = table
         # Files that gave no row still give their columns, so that what is written from them has a schema.
@@ -86,7 +91,17 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
             if any(name != self.path_column for name in schema.names):
                 yield DocumentBatch(data=schema.empty_table(), dataset_name=task.dataset_name)
 
-    def _tables(self, path: str, span: tuple[int, int] | None) -> Iterator[pa.Table]:
+    def range_of(self, path: str, unit: str, number: int) -> tuple[int, int] | None:
+        """The bytes of a file that hold the row at a place such as line 12; None where the file must be read to find it."""
+        with open_input(path) as raw:
+            if self._encoding != "utf-8" or is_compressed(raw):
+                return None
+            if unit == "byte":
+                return number, number + 1
+            start = line_start(raw, number)
+        return None if start is None else (start, start + 1)
+
+    def _tables(self, path: str, span: tuple[int, int] | None) -> Iterator[tuple[pa.Table, Places]]:
         parser: LineParser | None = None
         with open_input(path) as raw:
             check_span(raw, path, span)
@@ -114,7 +129,9 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
                     return
                 if parser is None:
                     parser = self._parser(block, path, span)
-                parsed = parser.parse(block.data, block.line_ends())
+                ends = block.line_ends()
+                parsed = parser.parse(block.data, ends)
+                places = _places(path, block, ends, parsed)
                 block.lines = parsed.lines
                 self.record_read(parsed.rows)
                 for bad in parsed.bad:
@@ -127,7 +144,7 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
                         + (f"; the file looks like {hint}: give encoding={hint!r}" if hint is not None else ""),
                         raw=bad.raw[:_RAW_KEPT],
                     )
-                yield with_path(parsed.table, self.path_column, path)
+                yield with_path(parsed.table, self.path_column, path), places
 
     def _parser(self, block: Block, path: str, span: tuple[int, int] | None) -> LineParser:
         wanted = {n: c for n, c in self._checks.items() if self._columns is None or n in self._columns}
@@ -209,6 +226,25 @@ def _holds_head(block: Block, span: tuple[int, int] | None) -> bool:
     if (block.last and span is None) or len(block.data) >= _FIRST_BYTES:
         return True
     return bytes(block.data).count(b"\n") >= _FIRST_LINES
+
+
+def _places(path: str, block: Block, ends: npt.NDArray[np.int64], parsed: Parsed) -> Places:
+    """Where the rows of a block were: by their lines, and by their bytes where the lines before are not known."""
+    starts = np.concatenate((np.zeros(1, np.int64), ends + 1))
+    if starts[-1] >= len(block.data):
+        starts = starts[:-1]
+    lines: range | npt.NDArray[np.int64] = range(len(starts))
+    if parsed.rows != len(starts) or parsed.bad:
+        bad = {row.line for row in parsed.bad}
+        bounds = [*starts.tolist(), len(block.data)]
+        filled = (bytes(block.data[bounds[at] : bounds[at + 1]]).strip() for at in range(len(starts)))
+        lines = np.array([at for at, raw in enumerate(filled) if raw and at not in bad], np.int64)
+    if block.line is None:
+        return Places(
+            path, "byte", starts[lines] + block.offset if isinstance(lines, np.ndarray) else starts + block.offset
+        )
+    first = block.line
+    return Places(path, "line", lines + first if isinstance(lines, np.ndarray) else range(first, first + len(lines)))
 
 
 def _position(line: int | None, offset: int) -> str:

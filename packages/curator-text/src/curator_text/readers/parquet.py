@@ -8,11 +8,13 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError, nearest
 from curator_core.model.lineage import source_id
+from curator_core.model.places import Places, place_rows
 from curator_core.model.stage import ANY_COLUMNS, FanOut
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_core.stages.files import FilePartitioning, parse_bytes
@@ -85,15 +87,34 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
         schema: pa.Schema | None = None
         given = False
         for path, span in task.parts:
-            for table in self._tables(path, span):
+            for table, numbers in self._tables(path, span):
                 schema = schema or table.schema
                 if table.num_rows:
                     given = True
-                    yield DocumentBatch(data=table, dataset_name=task.dataset_name)
+                    batch = DocumentBatch(data=table, dataset_name=task.dataset_name)
+                    yield place_rows(batch, Places(path, "row", numbers))
         if not given and schema is not None:
             yield DocumentBatch(data=schema.empty_table(), dataset_name=task.dataset_name)
 
-    def _tables(self, path: str, span: tuple[int, int] | None) -> Iterator[pa.Table]:
+    def range_of(self, path: str, unit: str, number: int) -> tuple[int, int] | None:
+        """The bytes of a file that hold the row group with row ``number``; None where there is none that can be read."""
+        import pyarrow.parquet as pq
+
+        with open_input(path) as raw:
+            try:
+                file = pq.ParquetFile(raw, pre_buffer=False)
+            except _DAMAGE:
+                return None  # reported when it is read
+            for group in range(file.num_row_groups):
+                number -= file.metadata.row_group(group).num_rows
+                if number <= 0:
+                    return _start(file, group), _start(file, group) + 1
+        return None
+
+    def _tables(
+        self, path: str, span: tuple[int, int] | None
+    ) -> Iterator[tuple[pa.Table, range | npt.NDArray[np.int64]]]:
+        """The rows of a file, batch by batch, with the number of each in the file; the first is 1."""
         import pyarrow.parquet as pq
 
         with open_input(path) as raw:
@@ -113,7 +134,8 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
             if twice is not None:
                 self._give_up(file, groups, path, twice)
                 return
-            yield self._with_parts(_chosen(pa.Table.from_batches([], file.schema_arrow), names), path)
+            yield self._with_parts(_chosen(pa.Table.from_batches([], file.schema_arrow), names), path), range(0)
+            before = np.cumsum([1, *(file.metadata.row_group(g).num_rows for g in range(file.num_row_groups))])
             for group in groups:
                 described = file.metadata.row_group(group)
                 done = 0
@@ -122,14 +144,20 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
                     for batch in file.iter_batches(rows, row_groups=[group], columns=names, use_threads=False):
                         done += batch.num_rows
                         self.record_read(batch.num_rows)
-                        table = self._readable(pa.Table.from_batches([batch]), path, group, done - batch.num_rows)
-                        yield self._with_parts(table, path)
+                        begin = int(before[group]) + done - batch.num_rows
+                        numbers: range | npt.NDArray[np.int64] = range(begin, begin + batch.num_rows)
+                        table, keep = self._readable(pa.Table.from_batches([batch]), path, group, done - batch.num_rows)
+                        if keep is not None:
+                            numbers = begin + np.flatnonzero(keep)
+                        yield self._with_parts(table, path), numbers
                 except _DAMAGE as error:
                     self._broken(path, f"row group {group}, row {done}", error, described.num_rows - done)
 
-    def _readable(self, table: pa.Table, path: str, group: int, first: int) -> pa.Table:
-        """The rows whose values are what their types say: a flipped bit leaves text that is no UTF-8, and Arrow does not
-        look at it when it reads.
+    def _readable(
+        self, table: pa.Table, path: str, group: int, first: int
+    ) -> tuple[pa.Table, npt.NDArray[np.bool_] | None]:
+        """The rows whose values are what their types say, and which these are, None for all: a flipped bit leaves text that
+        is no UTF-8, and Arrow does not look at it when it reads.
         """
         try:
             table.validate(full=True)
@@ -147,8 +175,8 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
                         position=f"row group {group}, row {first + row}",
                         message=str(error),
                     )
-            return plain.filter(array(keep))
-        return table
+            return plain.filter(array(keep)), keep
+        return table, None
 
     def _with_parts(self, table: pa.Table, path: str) -> pa.Table:
         """The table with what the path tells: the values in the names of its folders, and itself."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError
+from curator_core.model.places import Places, place_rows
 from curator_core.model.stage import FanOut
 from curator_core.model.task import DocumentBatch, FileGroupTask
 from curator_core.stages.partitioned_reader import PartitionedReader
@@ -98,7 +99,8 @@ class TextFilesRead(TextFilesParameters, FanOut[FileGroupTask, DocumentBatch]):
 
     def _batch(self, paths: list[str], texts: list[str], task: FileGroupTask) -> DocumentBatch:
         columns = {self.path_column: array(paths, pa.string()), self.text_column: array(texts, pa.string())}
-        return DocumentBatch(data=pa.table(columns), dataset_name=task.dataset_name)
+        batch = DocumentBatch(data=pa.table(columns), dataset_name=task.dataset_name)
+        return place_rows(batch, Places(paths, "", [""] * len(paths)))
 
 
 @dataclass(kw_only=True)

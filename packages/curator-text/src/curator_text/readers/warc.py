@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from curator_core.errors import UsageError
+from curator_core.model.places import Places, place_rows
 from curator_core.model.stage import FanOut
 from curator_core.model.task import DocumentBatch, FileGroupTask
 from curator_core.stages.partitioned_reader import PartitionedReader
@@ -66,16 +67,18 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
         given = False
         for path in task.data:
             rows: list[tuple[Any, ...]] = []
+            places: list[int] = []
             held = 0
             with open_input(path) as raw:
-                for row in self._rows(raw, path):
+                for place, row in self._rows(raw, path):
                     rows.append(row)
+                    places.append(place)
                     held += len(row[-1]) + 200
                     if held >= self._batch_bytes:
-                        yield self._batch(rows, path, task)
-                        rows, held, given = [], 0, True
+                        yield place_rows(self._batch(rows, path, task), Places(path, "byte", places))
+                        rows, places, held, given = [], [], 0, True
             if rows:
-                yield self._batch(rows, path, task)
+                yield place_rows(self._batch(rows, path, task), Places(path, "byte", places))
                 given = True
         # Files without such records still give the columns, so that what is written from them has a schema.
         if not given and task.data:
@@ -87,7 +90,8 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
         table = with_path(pa.table(arrays, schema=_SCHEMA), self.path_column, path)
         return DocumentBatch(data=table, dataset_name=task.dataset_name)
 
-    def _rows(self, raw: BinaryIO, path: str) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, raw: BinaryIO, path: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """The records that are wanted, each with the byte where it begins."""
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
         wanted = sum(int(getattr(WarcRecordType, kind)) for kind in self.record_types)
@@ -113,15 +117,15 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
                         raise _CutShort from error
                     passed = row is None
                     if row is not None:
-                        yield row
-                if found < 0 and begin:  # what looked like a record behind the damage was none
+                        yield found, row
+                if found < 0 and begin:  # what looked like a record after the damage was none
                     raise _CutShort
                 if not passed or _is_whole(raw, found):
                     rest = _bytes_behind(raw, max(found, begin))
                     if rest:
                         at_end = "the file ends in a record's first bytes"
                         self._damaged(path, rest, at_end if found >= 0 else "no record begins here")
-                        if found < 0:  # the first member of a file may be an empty one, with records behind it
+                        if found < 0:  # the first member of a file may be an empty one, with records after it
                             raise _CutShort
                     return
                 # With a length that lies, all the rest of the file was taken for its content.
@@ -200,7 +204,7 @@ class WarcReader(WarcParameters, PartitionedReader[DocumentBatch]):
 
 
 class _CutShort(Exception):
-    """A record of which something is missing: what its header says of its length may be wrong."""
+    """A record of which something is missing: what its header says about its length may be wrong."""
 
 
 class _Offset:
@@ -234,7 +238,7 @@ def _is_whole(raw: BinaryIO, position: int) -> bool:
 
 
 def _bytes_behind(raw: BinaryIO, position: int) -> int:
-    """Where there is something behind the compressed record at ``position``, or 0. FastWARC passes over what is too
+    """Where there is something after the compressed record at ``position``, or 0. FastWARC passes over what is too
     short to be a record.
     """
     raw.seek(position)
@@ -310,7 +314,7 @@ def _decoded(content: bytes, headers: Any, limit: int) -> bytes:
 
 
 def _gunzipped(content: bytes, limit: int) -> bytes:
-    """The content of all members; what stands behind the last one and is none is passed over, as browsers do."""
+    """The content of all members; what is after the last one and is none is passed over, as browsers do."""
     result, content = _inflated(content, 31, limit)
     pieces = [result]
     while content.startswith(b"\x1f\x8b\x08"):
@@ -321,7 +325,7 @@ def _gunzipped(content: bytes, limit: int) -> bytes:
 
 
 def _inflated(content: bytes, wbits: int, limit: int) -> tuple[bytes, bytes]:
-    """What was compressed, and what stands behind it."""
+    """What was compressed, and what is after it."""
     inflater = zlib.decompressobj(wbits=wbits)
     result = inflater.decompress(content, max(limit, 1))
     if inflater.unconsumed_tail:

@@ -1,0 +1,79 @@
+"""The coordinator in the driver, which workers of a local Ray ask through a socket."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from curator_backends.coordinator import Begun, Suspect
+from curator_backends.links import DriverLink, WorkerLink
+from curator_core.testing.waiting import wait_for
+
+
+def test_a_worker_asks_the_coordinator_of_the_driver(tmp_path: Path) -> None:
+    link = DriverLink(tmp_path / "run")
+    try:
+        worker = pickle.loads(pickle.dumps(link))
+        assert isinstance(worker, WorkerLink)
+        worker.call("up", "0:one", True)
+        assert worker.call("begin", "0:one", "0:a:1") == Begun(again=False, died=False)
+        worker.tell("beat", "0:one")
+        assert isinstance(worker.call("begin_suspect", "0:a"), Suspect)
+        status = link.status_now(0)
+        assert status is not None
+        assert (status.up, status.busy) == (1, 1)
+        assert pickle.loads(pickle.dumps(worker)).call("begin", "0:two", "0:a:1") == Begun(again=True, died=True)
+    finally:
+        link.close()
+
+
+def test_only_this_user_reaches_the_coordinator(tmp_path: Path) -> None:
+    link = DriverLink(tmp_path / "run")
+    link.close()
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+    with pytest.raises(FileExistsError):  # a folder that somebody else has put there is not used
+        DriverLink(tmp_path / "run")
+
+
+ASKING_WORKER = """
+import pickle, sys
+link = pickle.loads(bytes.fromhex(sys.argv[1]))
+link.call("up", "0:one", True)
+while True:
+    link.call("begin", "0:one", "0:a:1")
+"""
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_its_calls_leaves_the_coordinator_to_the_others(
+    tmp_path: Path,
+) -> None:
+    link = DriverLink(tmp_path / "run")
+    try:
+        worker = subprocess.Popen([sys.executable, "-c", ASKING_WORKER, pickle.dumps(link).hex()])
+        wait_for(lambda: link.call("status", 0).progress > 50, "the worker to ask")
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        assert pickle.loads(pickle.dumps(link)).call("begin", "0:two", "0:a:1").died
+    finally:
+        link.close()
+
+
+def test_a_worker_whose_driver_is_gone_is_not_left_waiting(tmp_path: Path) -> None:
+    link = DriverLink(tmp_path / "run")
+    worker = WorkerLink(str(tmp_path / "run" / "coordinator"))
+    worker.call("up", "0:one", True)
+    link.close()
+    with pytest.raises((EOFError, OSError)):
+        worker.call("begin", "0:one", "0:a:1")
+
+
+def test_a_folder_whose_name_is_too_long_for_a_socket_is_known_before(tmp_path: Path) -> None:
+    assert DriverLink.fits(tmp_path / "run") is (len(os.fsencode(tmp_path)) + len("/run/coordinator") <= 107)
+    assert not DriverLink.fits(Path("/" + "x" * 100))

@@ -1,0 +1,96 @@
+"""Which rows has a stage dropped? Those that a run has written down, or the samples that it has kept."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from curator_core import storage
+from curator_core.accounts.seen import Sample, StageSeen, read_seen
+
+STAGE, REASON, SCORE = "dropped_by", "dropped_for", "dropped_score"
+
+
+@dataclass
+class Drops:
+    """Rows that one stage has dropped for one reason, those near the limit first. ``of``: how many there are in all;
+    ``complete``: whether every one of them was there to choose from.
+    """
+
+    stage: str
+    describe: str
+    reason: str
+    of: int
+    complete: bool
+    rows: list[Sample] = field(default_factory=list)
+
+
+def drops_of(run_dir: str, *, stage: str | None = None, reason: str | None = None, near: int = 20) -> list[Drops]:
+    """By stage and reason up to ``near`` of the rows that were dropped, those with a score nearest to the limit first."""
+    seen = read_seen(run_dir)
+    found = []
+    for entry in seen.stages.values():
+        if stage not in (None, entry.name) or entry.mode == "annotate":
+            continue
+        for why, rows in entry.of["dropped"].items():
+            if reason in (None, why):
+                found.append(_drops(entry, why, rows, near))
+    return found
+
+
+def _drops(entry: StageSeen, reason: str, rows: int, near: int) -> Drops:
+    samples = [sample for sample in entry.samples if sample.side == "dropped" and sample.reason == reason]
+    drops = Drops(entry.name, entry.describe, reason, rows, complete=False)
+    chosen: dict[tuple[str, int], Sample] = {}
+    for sample in sorted(samples, key=lambda sample: not sample.near):
+        chosen.setdefault((sample.task, sample.row), sample)
+    ordered = list(chosen.values())
+    if any(sample.near for sample in ordered):
+        ordered.sort(key=lambda sample: (_distance(entry, sample), sample.task, sample.row))
+    drops.rows = ordered[:near]
+    return drops
+
+
+def _distance(entry: StageSeen, sample: Sample) -> float:
+    limits = [
+        abs(sample.scores[score.name] - limit.value)
+        for score in entry.scores
+        for limit in score.limits
+        if score.name in sample.scores and limit.reason in ("", sample.reason)
+    ]
+    return min(limits, default=float("inf"))
+
+
+def written_drops(folder: str, entry: StageSeen, reason: str, near: int) -> Iterator[dict[str, Any]]:
+    """Of the rows in a folder of dropped rows those of a reason, the ones nearest to the limit first."""
+    import pyarrow.parquet as pq  # deferred: it costs 30 ms
+
+    limits = [
+        (score.name, limit.value) for score in entry.scores for limit in score.limits if limit.reason in ("", reason)
+    ]
+    best: list[tuple[float, int, dict[str, Any]]] = []
+    number = 0
+    for path in storage.list_files(folder):
+        if not path.endswith(".parquet"):
+            continue
+        with storage.open_input(path) as file, pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=1000):
+                for row in batch.to_pylist():
+                    if row[REASON] != reason:
+                        continue
+                    number -= 1
+                    # The farthest is the smallest of the heap, and of two alike the later one.
+                    key = (-_nearest(row[SCORE], limits), number, row)
+                    if len(best) < near:
+                        heapq.heappush(best, key)
+                    elif best and key[:2] > best[0][:2]:
+                        heapq.heapreplace(best, key)
+    for _, _, row in sorted(best, key=lambda item: item[:2], reverse=True):
+        yield row
+
+
+def _nearest(score: Any, limits: list[tuple[str, float]]) -> float:
+    values = [(score.get(name) if isinstance(score, dict) else score, limit) for name, limit in limits]
+    return min((abs(value - limit) for value, limit in values if value is not None), default=float("inf"))

@@ -1,0 +1,566 @@
+"""What can be seen of a run: scores in bins, samples of rows, and counts by source, folder and column; all of what counts.
+
+`read_seen` reads what the workers have kept. Of a task that was run again or interrupted only what counts is taken, by the rule of
+the ledger, so the numbers are those of the report.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core import storage
+from curator_core.accounts.accounts import Accounts
+from curator_core.accounts.ledger import open_accounts
+from curator_core.accounts.parquet import read_folder
+from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, SAMPLE_SCHEMA, SEEN_SCHEMA
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.errors import RunRefused
+from curator_core.model.scores import Limit
+
+_INDEX = ["run_source", "generation", "attempt", "path", "stage", "kind", "name", "scale"]
+BYTES_PER_TOKEN = 4
+
+
+@dataclass
+class ScoreSeen:
+    """A score over all rows. ``counts[i]`` rows lie from ``edges[i]`` up to below ``edges[i + 1]``, ``below`` and ``above`` beside
+    them. ``kept`` are those that stayed; ``free`` those that pass all tests of the filter but the limits of this score, so that a
+    limit moved to an edge leaves exactly the free rows on its side.
+    """
+
+    name: str
+    column: str
+    limits: list[Limit]
+    edges: list[float]
+    integers: bool
+    counts: list[int]
+    kept: list[int]
+    free: list[int]
+    below: int = 0
+    above: int = 0
+    kept_below: int = 0
+    kept_above: int = 0
+    free_below: int = 0
+    free_above: int = 0
+    nulls: int = 0
+    nans: int = 0
+    rows: int = 0
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass
+class Sample:
+    """A row that was kept to be seen. ``spans`` mark in ``text`` what it was dropped for; ``cut`` characters of the whole text, which
+    has ``length``, stand before it. ``near``: whether it was chosen for its score close to ``limit``.
+    """
+
+    side: str
+    reason: str
+    near: bool
+    limit: str
+    score_name: str
+    score: float | None
+    scores: dict[str, float]
+    id: str | None
+    source: str
+    position: str
+    task: str
+    row: int
+    text: str | None
+    cut: int
+    length: int
+    spans: list[list[int]]
+    columns: dict[str, Any]
+
+    @property
+    def marked(self) -> str:
+        """What is at fault, as it is in the text."""
+        return " … ".join((self.text or "")[start:end] for start, end in self.spans)
+
+
+@dataclass
+class StageSeen:
+    """What is seen of one stage. ``of``: how many rows were dropped by reason, and how many kept, that the samples are of.
+
+    Where the overlap of filters was measured: how many rows the filter would drop ``alone`` of those that come to the first of its
+    neighbours, how many it drops ``first``, and how many of these would have gone ``anyway``, for a later one drops them too.
+    """
+
+    name: str
+    describe: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    mode: str = "filter"
+    scores: list[ScoreSeen] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    of: dict[str, Any] = field(default_factory=lambda: {"dropped": {}, "kept": 0})
+    alone: int | None = None
+    first: int | None = None
+    anyway: int | None = None
+
+
+@dataclass
+class Counted:
+    """The rows of one source, folder, or value of a column."""
+
+    value: str
+    rows_in: int = 0
+    rows_out: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    rejected: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def add(self, other: Counted) -> None:
+        for name in ("rows_in", "rows_out", "rejected", "bytes_in", "bytes_out", "tokens_in", "tokens_out"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for stage, rows in other.dropped.items():
+            self.dropped[stage] = self.dropped.get(stage, 0) + rows
+
+
+@dataclass
+class Seen:
+    """All that was kept of a run. ``tokens``: how they were counted. ``overlap``: for each filter, how many rows it and each of its
+    neighbours would both drop.
+    """
+
+    stages: dict[str, StageSeen] = field(default_factory=dict)
+    by: dict[str, list[Counted]] = field(default_factory=dict)
+    overlap: dict[str, dict[str, int]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    tokens: str = ""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values; a limit is a mapping."""
+        found = asdict(self)
+        for stage, plain in zip(self.stages.values(), found["stages"].values(), strict=True):
+            for sample, entry in zip(stage.samples, plain["samples"], strict=True):
+                entry["marked"] = sample.marked
+        return found
+
+
+def read_seen(run_dir: str) -> Seen:
+    """What a run directory holds to be seen; nothing where the run kept nothing. A workflow's steps are run directories of their own."""
+    declared = _declared(run_dir)
+    if not declared:
+        return Seen()
+    seen = Seen(options=declared[-1]["options"], tokens=_said_tokens(declared[-1]["options"]))
+    for entry in declared[-1]["stages"]:
+        seen.stages[entry["name"]] = StageSeen(
+            entry["name"], entry["describe"], entry["settings"], entry.get("mode", "filter")
+        )
+    accounts = open_accounts(run_dir)
+    sums = _Sums()
+    for table in _counting(run_dir, accounts):
+        sums.add(table)
+    _put_scores(seen, declared, sums)
+    for (stage, side), reasons in sums.sides.items():
+        entry = seen.stages.setdefault(stage, StageSeen(stage))
+        if side == "kept":
+            entry.of["kept"] += sum(reasons.values())
+        else:
+            for reason, rows in sorted(reasons.items()):
+                entry.of["dropped"][reason] = entry.of["dropped"].get(reason, 0) + rows
+    for (stage, what), numbers in sums.overlaps.items():
+        if what == "with":
+            seen.overlap[stage] = numbers
+        elif what == "":
+            entry = seen.stages.setdefault(stage, StageSeen(stage))
+            entry.alone, entry.first, entry.anyway = (numbers[name] for name in ("alone", "first", "anyway"))
+    _put_samples(seen, run_dir, accounts)
+    _put_counts(seen, accounts, sums, [entry["name"] for entry in declared[-1]["stages"]])
+    return seen
+
+
+# Counts ---------------------------------------------------------------------------------------------------------------
+
+
+class _Sums:
+    """The sums of counts, row by row."""
+
+    def __init__(self) -> None:
+        # (stage, score, scale): rows, kept and free by bin; the smallest and the largest value.
+        self.scores: dict[tuple[str, str, str], list[np.ndarray]] = {}
+        self.ends: dict[tuple[str, str, str], tuple[float, float]] = {}
+        self.sides: dict[tuple[str, str], dict[str, int]] = {}
+        self.overlaps: dict[tuple[str, str], dict[str, int]] = {}
+        # kind: source: rows, bytes, tokens
+        self.sizes: dict[str, dict[str, list[int]]] = {"in": {}, "out": {}}
+        self.files: dict[str, str] = {}
+        # (kind, stage, column): value: rows, bytes, tokens
+        self.values: dict[tuple[str, str, str], dict[str, list[int]]] = {}
+
+    def add(self, table: pa.Table) -> None:
+        if not len(table):
+            return
+        table = table.combine_chunks()
+        kinds, stages, names, scales = (_texts(table[name]) for name in ("kind", "stage", "name", "scale"))
+        codes = np.zeros(len(table), np.int64)
+        for found, codes_of in (kinds, stages, names, scales):
+            codes = codes * (len(found) + 1) + codes_of
+        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        order = np.argsort(inverse, kind="stable")
+        bounds = np.r_[0, np.cumsum(np.bincount(inverse))]
+        for number, at in enumerate(first.tolist()):
+            kind, stage, name, scale = (found[codes_of[at]] for found, codes_of in (kinds, stages, names, scales))
+            rows = order[bounds[number] : bounds[number + 1]]
+            part = table.take(array(rows))
+            if kind == "score":
+                self._score((stage, name, scale), part)
+            elif kind == "side":
+                _add_values(self.sides.setdefault((stage, name), {}), part)
+            elif kind in ("in", "out"):
+                self._size(kind, name, part)
+            elif kind == "overlap":
+                _add_values(self.overlaps.setdefault((stage, name), {}), part)
+            elif kind.startswith("by "):
+                _add_lists(self.values.setdefault((kind, stage, name), {}), part)
+
+    def _score(self, key: tuple[str, str, str], part: pa.Table) -> None:
+        bins = to_numpy(part["keys"].combine_chunks().flatten())
+        most = int(bins.max(initial=0)) + 1
+        sums = self.scores.setdefault(key, [np.zeros(0, np.int64)] * 3)
+        for place, name in enumerate(("rows", "kept", "free")):
+            found = np.bincount(bins, weights=to_numpy(part[name].combine_chunks().flatten()), minlength=most).astype(
+                np.int64
+            )
+            before = sums[place]
+            if len(before) < len(found):
+                before = np.pad(before, (0, len(found) - len(before)))
+            before = before.copy()
+            before[: len(found)] += found
+            sums[place] = before
+        low, high = self.ends.get(key, (np.inf, -np.inf))
+        self.ends[key] = (
+            min(low, float(np.min(to_numpy(part["low"])))),
+            max(high, float(np.max(to_numpy(part["high"])))),
+        )
+
+    def _size(self, kind: str, name: str, part: pa.Table) -> None:
+        sources, codes = _texts(part["run_source"])
+        columns = [to_numpy(part[column].combine_chunks().flatten()) for column in ("rows", "kept")]
+        tokens = part["free"].combine_chunks().flatten()
+        columns.append(to_numpy(tokens) if len(tokens) == len(part) else np.zeros(len(part)))
+        sums = [np.bincount(codes, weights=column, minlength=len(sources)).astype(np.int64) for column in columns]
+        used = np.bincount(codes, minlength=len(sources))
+        for code, source in enumerate(sources):
+            if used[code]:
+                mine = self.sizes[kind].setdefault(source, [0, 0, 0])
+                for place, column in enumerate(sums):
+                    mine[place] += int(column[code])
+                if kind == "in" and name and not self.files.get(source):
+                    self.files[source] = name
+
+
+def _add_values(found: dict[str, int], part: pa.Table) -> None:
+    names = part["names"].combine_chunks().flatten().dictionary_encode()
+    sums = np.bincount(to_numpy(names.indices), weights=to_numpy(part["rows"].combine_chunks().flatten()))
+    for name, rows in zip(names.dictionary.to_pylist(), sums.tolist(), strict=True):
+        found[name] = found.get(name, 0) + int(rows)
+
+
+def _add_lists(found: dict[str, list[int]], part: pa.Table) -> None:
+    names = part["names"].combine_chunks().flatten().dictionary_encode()
+    codes = to_numpy(names.indices)
+    for place, column in enumerate(("rows", "kept", "free")):
+        values = part[column].combine_chunks().flatten()
+        if len(values) != len(codes):
+            continue
+        sums = np.bincount(codes, weights=to_numpy(values), minlength=len(names.dictionary))
+        for name, total in zip(names.dictionary.to_pylist(), sums.tolist(), strict=True):
+            found.setdefault(name, [0, 0, 0])[place] += int(total)
+
+
+def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
+    """The rows of counts that count, a file at a time; what is in the files of two workers is taken once."""
+    keys: list[np.ndarray] = []
+    words: dict[str, int] = {}
+    paths: list[str] = []
+    for path, table in read_folder(run_dir, "seen", SEEN_SCHEMA, _INDEX):
+        found, tasks = accounts.counting(table)
+        what = np.zeros(len(table), np.int64)
+        for name in ("stage", "kind", "name", "scale"):
+            texts, codes = _texts(table[name])
+            known = np.array([words.setdefault(f"{name}\0{text}", len(words)) for text in texts], np.int64)
+            what = what * 1_000_003 + (known[codes] if len(texts) else 0)
+        # The task in the upper half; two kinds of counts of one task hardly share a number, and no two tasks do.
+        keys.append(np.where(found, (tasks << 24) | (what % (1 << 24)), -1))
+        paths.append(path)
+    if not paths:
+        return
+    every = np.concatenate(keys)
+    _, first = np.unique(every, return_index=True)
+    chosen = np.zeros(len(every), bool)
+    chosen[first] = True
+    chosen &= every >= 0
+    start = 0
+    pieces = {}
+    for path, mine in zip(paths, keys, strict=True):
+        pieces[path] = chosen[start : start + len(mine)]
+        start += len(mine)
+    for path, table in read_folder(run_dir, "seen", SEEN_SCHEMA):
+        mask = pieces.get(path)
+        if mask is not None and mask.any():
+            yield table if mask.all() else table.filter(array(mask))
+
+
+def _texts(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    """The texts of a dictionary column, and the number of each row's."""
+    plain = column.unify_dictionaries().combine_chunks()
+    if isinstance(plain, pa.ChunkedArray):
+        plain = plain.chunk(0) if plain.num_chunks else pa.array([], column.type)
+    return plain.dictionary.to_pylist(), to_numpy(plain.indices).astype(np.int64)
+
+
+def _put_scores(seen: Seen, declared: list[dict[str, Any]], sums: _Sums) -> None:
+    for number, content in enumerate(reversed(declared)):
+        for entry in content["stages"]:
+            for score in entry.get("scores", ()):
+                key = (entry["name"], score["name"], score["scale"])
+                found = sums.scores.pop(key, None)
+                stage = seen.stages.setdefault(entry["name"], StageSeen(entry["name"], entry["describe"]))
+                if found is None:
+                    if number == 0:
+                        stage.scores.append(_score_seen(entry, score, [np.zeros(0, np.int64)] * 3, (np.inf, -np.inf)))
+                    continue
+                ends = sums.ends[key]
+                made = _score_seen(entry, score, found, ends)
+                if number:
+                    made.name = f"{made.name} (earlier limits)"
+                stage.scores.append(made)
+
+
+def _score_seen(
+    entry: dict[str, Any], score: dict[str, Any], sums: list[np.ndarray], ends: tuple[float, float]
+) -> ScoreSeen:
+    edges = score["edges"]
+    size = len(edges) + 3
+    rows, kept, free = (np.pad(column, (0, size - len(column))) for column in sums)
+    last = len(edges)
+    low, high = ends
+    return ScoreSeen(
+        name=score["name"],
+        column=entry.get("column", ""),
+        limits=[Limit(**limit) for limit in score["limits"]],
+        edges=edges,
+        integers=score["integers"],
+        counts=rows[1:last].tolist(),
+        kept=kept[1:last].tolist(),
+        free=free[1:last].tolist(),
+        below=int(rows[0]),
+        above=int(rows[last]),
+        kept_below=int(kept[0]),
+        kept_above=int(kept[last]),
+        free_below=int(free[0]),
+        free_above=int(free[last]),
+        nulls=int(rows[last + 1]),
+        nans=int(rows[last + 2]),
+        rows=int(rows.sum()),
+        min=low if np.isfinite(low) else None,
+        max=high if np.isfinite(high) else None,
+    )
+
+
+# Samples --------------------------------------------------------------------------------------------------------------
+
+
+def _put_samples(seen: Seen, run_dir: str, accounts: Accounts) -> None:
+    most = int(seen.options.get("samples", 0))
+    groups: dict[tuple[str, str, str, str], dict[tuple[float, int, str, int], dict[str, Any]]] = {}
+    for _, table in read_folder(run_dir, "samples", SAMPLE_SCHEMA):
+        found, _ = accounts.counting(table)
+        for row in (table if found.all() else table.filter(array(found))).to_pylist():
+            group = groups.setdefault((row["stage"], row["side"], row["reason"], row["near"]), {})
+            task = row["run_source"] + row["path"]
+            group.setdefault((row["distance"], row["order"], task, row["row"]), row)
+            if len(group) > 8 * most + 64:
+                for key in sorted(group)[most:]:
+                    del group[key]
+    # By stage as the pipeline has them, what was dropped first, near before far.
+    for stage, side, reason, near in sorted(groups, key=lambda key: (key[0], key[1], key[2], not key[3], key[3])):
+        group = groups[stage, side, reason, near]
+        entry = seen.stages.setdefault(stage, StageSeen(stage))
+        entry.samples += [_sample(group[key]) for key in sorted(group)[:most]]
+
+
+def _sample(row: dict[str, Any]) -> Sample:
+    score_name, _, limit = row["near"].partition("\0")
+    spans = row["spans"] or []
+    return Sample(
+        side=row["side"],
+        reason=row["reason"],
+        near=bool(row["near"]),
+        limit=limit,
+        score_name=score_name,
+        score=row["score"],
+        scores=json.loads(row["scores"]),
+        id=row["id"],
+        source=row["source"],
+        position=row["position"],
+        task=row["run_source"] + row["path"],
+        row=row["row"],
+        text=row["text"],
+        cut=row["cut"],
+        length=row["length"],
+        spans=[spans[at : at + 2] for at in range(0, len(spans), 2)],
+        columns=json.loads(row["columns"]),
+    )
+
+
+# By source, by folder, by column --------------------------------------------------------------------------------------
+
+
+def _put_counts(seen: Seen, accounts: Accounts, sums: _Sums, stages: list[str]) -> None:
+    by_source = _by_source(accounts, stages)
+    estimated = seen.options.get("tokens", "bytes") == "bytes"
+    for kind, size_name, tokens_name in (("in", "bytes_in", "tokens_in"), ("out", "bytes_out", "tokens_out")):
+        for source, amounts in sums.sizes[kind].items():
+            entry = by_source.setdefault(source, Counted(source))
+            setattr(entry, size_name, getattr(entry, size_name) + amounts[1])
+            setattr(entry, tokens_name, getattr(entry, tokens_name) + amounts[2])
+    merged = {source for source in by_source if source in accounts.merges}
+    files = {source: sums.files.get(source, "") for source in by_source if source not in merged}
+    root = _common_root([file for file in files.values() if file])
+    places: dict[str, Counted] = {}
+    folders: dict[str, Counted] = {}
+    for source in sorted(by_source):
+        entry = by_source[source]
+        file = files.get(source, "")
+        place = "(merged)" if source in merged else file or source
+        folder = "(merged)" if source in merged else _collection(file, root) if file else "(no file)"
+        for into, value in ((places, place), (folders, folder)):
+            into.setdefault(value, Counted(value)).add(entry)
+    seen.by = {"collection": _largest(folders), "source": _largest(places)}
+    for (kind, stage, column), values in sums.values.items():
+        by_value = {entry.value: entry for entry in seen.by.get(column, ())}
+        for value, (rows, bytes_of, tokens_of) in values.items():
+            entry = by_value.setdefault(value, Counted(value))
+            if kind == "by dropped":
+                entry.dropped[stage] = entry.dropped.get(stage, 0) + rows
+                continue
+            suffix = kind.removeprefix("by ")
+            for unit, number in (("rows", rows), ("bytes", bytes_of), ("tokens", tokens_of)):
+                setattr(entry, f"{unit}_{suffix}", getattr(entry, f"{unit}_{suffix}") + number)
+        seen.by[column] = list(by_value.values())
+    for column in list(seen.by):
+        if column not in ("collection", "source"):
+            seen.by[column] = _largest({entry.value: entry for entry in seen.by[column]})
+    for name in ("bytes_in", "bytes_out", "tokens_in", "tokens_out"):
+        setattr(seen, name, sum(getattr(entry, name) for entry in places.values()))
+    if estimated:
+        everything: list[Any] = [seen, *(entry for listed in seen.by.values() for entry in listed)]
+        for one in everything:
+            one.tokens_in, one.tokens_out = one.bytes_in // BYTES_PER_TOKEN, one.bytes_out // BYTES_PER_TOKEN
+
+
+def _largest(found: dict[str, Counted]) -> list[Counted]:
+    ordered = sorted(found.values(), key=lambda entry: (-entry.rows_in, entry.value))
+    for entry in ordered:
+        entry.dropped = {stage: rows for stage, rows in entry.dropped.items() if rows}
+    if len(ordered) <= MOST_VALUES:
+        return ordered
+    others = Counted(OTHERS)
+    for entry in ordered[MOST_VALUES:]:
+        others.add(entry)
+    return [*ordered[:MOST_VALUES], others]
+
+
+def _by_source(accounts: Accounts, stages: list[str]) -> dict[str, Counted]:
+    """Rows in and out of each source, and what each stage has dropped of it, from the events that count."""
+    names = accounts.sources()
+    numbers = {name: number for number, name in enumerate(names)}
+    order = {stage: number for number, stage in enumerate(stages)}
+    shape = (len(names), len(stages) + 1)
+    rows_in, rows_out, dropped, rejected = (np.zeros(shape, np.int64) for _ in range(4))
+    for _, table in accounts.tables(accounts.event_numbers(names), ["source", "counts"]):
+        texts, codes = _texts(table["source"])
+        counts = table["counts"].combine_chunks()
+        values = counts.flatten()
+        if not len(values):
+            continue
+        known = np.array([numbers.get(text, -1) for text in texts], np.int64)
+        lengths = to_numpy(pc.list_value_length(counts))
+        source = np.repeat(known[codes], lengths)
+        stage = values.field("stage").dictionary_encode()
+        place = np.array([order.get(name, len(stages)) for name in stage.dictionary.to_pylist()], np.int64)[
+            to_numpy(stage.indices)
+        ]
+        np.add.at(rows_in, (source, place), to_numpy(values.field("rows_in")))
+        np.add.at(rows_out, (source, place), to_numpy(values.field("rows_out")))
+        for name, into in (("dropped", dropped), ("rejected", rejected)):
+            column = values.field(name)
+            there = to_numpy(pc.indices_nonzero(column.is_valid()))
+            if len(there):
+                said = column.drop_null().dictionary_encode()
+                lost = np.array([sum(json.loads(text).values()) for text in said.dictionary.to_pylist()], np.int64)
+                np.add.at(into, (source[there], place[there]), lost[to_numpy(said.indices)])
+    found = {}
+    for name, number in numbers.items():
+        busy = np.flatnonzero(rows_in[number])
+        first = busy[0] if len(busy) else 0
+        lost = np.flatnonzero(dropped[number][: len(stages)])
+        found[name] = Counted(
+            name,
+            rows_in=int(rows_in[number, first]),
+            # A source whose rows went into a merge, or none of which came through, has nothing at the last stage.
+            rows_out=int(rows_out[number, len(stages) - 1]) if stages else 0,
+            dropped={stages[place]: int(dropped[number, place]) for place in lost},
+            rejected=int(rejected[number].sum()),
+        )
+    return found
+
+
+def _common_root(files: list[str]) -> str:
+    folders = [posixpath.dirname(file) for file in files]
+    if not folders:
+        return ""
+    first, last = min(folders).split("/"), max(folders).split("/")
+    shared = 0
+    while shared < min(len(first), len(last)) and first[shared] == last[shared]:
+        shared += 1
+    return "/".join(first[:shared])
+
+
+def _collection(file: str, root: str) -> str:
+    """The folder below the root that a file is in; a dot where it lies in the root itself."""
+    rest = posixpath.dirname(file)[len(root) :].strip("/")
+    return rest.partition("/")[0] or "."
+
+
+def _declared(run_dir: str) -> list[dict[str, Any]]:
+    """What the attempts of a run have declared, the last one last."""
+    folder = storage.join(run_dir, "declared")
+    if not storage.exists(folder):
+        return []
+    found = []
+    for path in sorted(storage.list_files(folder)):
+        try:
+            content = json.loads(storage.read_bytes(path))
+            if not {"attempt", "options", "stages"} <= content.keys():
+                raise ValueError("it does not say what the stages are")
+        except (ValueError, AttributeError) as error:
+            raise RunRefused(
+                f"{path!r} is damaged ({type(error).__name__}: {error}): it is written whole or not at all, so something else "
+                "changed it; remove it to do without the scores that it describes, or start over with fresh=True (--fresh)"
+            ) from None
+        found.append(content)
+    return found
+
+
+def _said_tokens(options: dict[str, Any]) -> str:
+    tokens = options.get("tokens", "bytes")
+    return f"estimated: bytes / {BYTES_PER_TOKEN}" if tokens == "bytes" else str(tokens)

@@ -1,0 +1,299 @@
+"""What a worker hands in to be seen, as rows of two tables: counts by task, and rows of the data that are kept as samples.
+
+A row of counts belongs to one task, so that it counts as often as its task does: once, however often it was repeated. Counts of
+scores wait as plain arrays and are put into bins for many tasks at a time, because a call on a small array costs as much as one
+on a thousand numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curator_core.accounts.events import WORD
+from curator_core.arrow.arrays import array
+from curator_core.formatting import plain
+from curator_core.model.scores import bins_of
+from curator_core.model.task import Task
+
+# kind: "score" (keys: bins, see `bin_codes`), "side" (names: reasons; name: kept or dropped), "in" and "out" (rows, their
+# bytes in `kept`, their tokens in `free`; name: the file), "by in", "by out" and "by dropped" (the same for values of the column
+# `name`), "overlap" (name: "": how much the filter would drop alone, drops first, and would have gone anyway; "with": how much it
+# shares with others; "unmeasured").
+SEEN_SCHEMA = pa.schema(
+    [
+        ("run_source", WORD),
+        ("generation", WORD),
+        ("attempt", pa.int32()),
+        ("path", WORD),  # what the task's id has behind its source
+        ("stage", WORD),
+        ("kind", WORD),
+        ("name", WORD),
+        ("scale", WORD),
+        ("keys", pa.list_(pa.int32())),
+        ("names", pa.list_(pa.string())),
+        ("rows", pa.list_(pa.int64())),
+        ("kept", pa.list_(pa.int64())),
+        ("free", pa.list_(pa.int64())),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+    ]
+)
+SAMPLE_SCHEMA = pa.schema(
+    [
+        ("run_source", WORD),
+        ("generation", WORD),
+        ("attempt", pa.int32()),
+        ("path", WORD),
+        ("stage", WORD),
+        ("side", WORD),
+        ("reason", WORD),
+        ("near", WORD),  # the limit that the row is near to; empty for one that was taken from anywhere
+        ("distance", pa.float64()),
+        ("order", pa.uint64()),
+        ("row", pa.int64()),
+        ("score", pa.float64()),
+        ("scores", pa.string()),  # JSON
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("position", pa.string()),
+        ("text", pa.string()),
+        ("cut", pa.int64()),  # how many characters of the text stand before what is kept
+        ("length", pa.int64()),
+        ("spans", pa.list_(pa.int32())),  # starts and ends in `text`, in turn
+        ("columns", pa.string()),  # JSON
+    ]
+)
+# Values of a column, sources and folders are listed up to so many; the others are one entry.
+MOST_VALUES = 1_000
+OTHERS = "(others)"
+# Scores of so many rows wait at most before they are put into bins.
+WAITING = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKey:
+    """The task that a row of counts belongs to."""
+
+    source: str
+    generation: str
+    attempt: int
+    path: str
+
+    @classmethod
+    def of(cls, task: Task[Any], attempt: int) -> TaskKey:
+        return cls(task._source, task._generation, attempt, task.task_id[len(task._source) :])
+
+
+@dataclass(slots=True)
+class _Waiting:
+    edges: np.ndarray[Any, Any]
+    scale: str
+    tasks: list[TaskKey] = field(default_factory=list)
+    codes: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    values: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    kept: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    free: list[np.ndarray[Any, Any]] = field(default_factory=list)
+
+
+class SeenRows:
+    """What waits for the next flush."""
+
+    def __init__(self) -> None:
+        self._scores: dict[tuple[str, str], _Waiting] = {}
+        self._waiting = 0
+        self._made: list[pa.Table] = []
+        self._others: list[tuple[Any, ...]] = []
+        self._samples: list[tuple[Any, ...]] = []
+        # What hands over samples that wait elsewhere.
+        self.before_flush: list[Callable[[], None]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._scores or self._made or self._others)
+
+    def score(
+        self,
+        task: TaskKey,
+        stage: str,
+        name: str,
+        scale: str,
+        edges: np.ndarray[Any, Any],
+        values: np.ndarray[Any, Any],
+        nulls: np.ndarray[Any, Any] | None,
+        kept: np.ndarray[Any, Any],
+        free: np.ndarray[Any, Any],
+    ) -> None:
+        """The scores of a task's rows: floats, which of them are null, which rows stay, and which pass all other tests."""
+        if not len(values):
+            return
+        waiting = self._scores.get((stage, name))
+        if waiting is None:
+            waiting = self._scores[stage, name] = _Waiting(edges, scale)
+        waiting.tasks.append(task)
+        waiting.values.append(values)
+        waiting.codes.append(np.zeros(0, bool) if nulls is None else nulls)
+        waiting.kept.append(kept)
+        waiting.free.append(free)
+        self._waiting += len(values)
+        if self._waiting >= WAITING:
+            self._condense()
+
+    def count(
+        self,
+        task: TaskKey,
+        stage: str,
+        kind: str,
+        name: str,
+        names: list[str],
+        rows: list[int],
+        sizes: list[int] | None = None,
+        tokens: list[int] | None = None,
+    ) -> None:
+        """Other counts of a task; see `SEEN_SCHEMA`."""
+        self._others.append((task, stage, kind, name, names, rows, sizes, tokens))
+
+    def sample(self, task: TaskKey, values: tuple[Any, ...]) -> None:
+        """A row of the data: the columns of `SAMPLE_SCHEMA` from ``stage`` on."""
+        self._samples.append((task, values))
+
+    def take(self) -> pa.Table | None:
+        """The counts that wait, as a table."""
+        self._condense()
+        if self._others:
+            self._made.append(_others_table(self._others))
+            self._others = []
+        made, self._made = self._made, []
+        return pa.concat_tables(made).unify_dictionaries() if made else None
+
+    def take_samples(self) -> pa.Table | None:
+        """The samples that wait, as a table."""
+        for hand_over in self.before_flush:
+            hand_over()
+        samples, self._samples = self._samples, []
+        if not samples:
+            return None
+        columns: list[list[Any]] = [*_task_columns([task for task, _ in samples])]
+        columns += [list(column) for column in zip(*(values for _, values in samples), strict=True)]
+        return _table(columns, SAMPLE_SCHEMA)
+
+    def _condense(self) -> None:
+        for (stage, name), waiting in self._scores.items():
+            self._made.append(_score_table(stage, name, waiting))
+        self._scores, self._waiting = {}, 0
+
+
+def bin_codes(
+    values: np.ndarray[Any, Any], nulls: np.ndarray[Any, Any], edges: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """The bin of each number (see `bins_of`); ``len(edges) + 1`` for a null, and one more for what is no number."""
+    codes = bins_of(values, edges)
+    codes[np.isnan(values)] = len(edges) + 2
+    codes[nulls] = len(edges) + 1
+    return codes
+
+
+def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
+    lengths = np.array([len(values) for values in waiting.values], np.int64)
+    values = np.concatenate(waiting.values)
+    pieces = [given if len(given) else np.zeros(size, bool) for given, size in zip(waiting.codes, lengths, strict=True)]
+    nulls = np.concatenate(pieces)
+    codes = bin_codes(values, nulls, waiting.edges)
+    width = len(waiting.edges) + 3
+    cells = np.repeat(np.arange(len(lengths)) * width, lengths) + codes
+    found, place = np.unique(cells, return_inverse=True)
+    rows = np.bincount(place, minlength=len(found))
+    kept = np.bincount(place[np.concatenate(waiting.kept)], minlength=len(found))
+    free = np.bincount(place[np.concatenate(waiting.free)], minlength=len(found))
+    starts = np.cumsum(lengths) - lengths
+    known = ~(nulls | np.isnan(values))
+    low = np.minimum.reduceat(np.where(known, values, np.inf), starts)
+    high = np.maximum.reduceat(np.where(known, values, -np.inf), starts)
+    offsets = np.searchsorted(found, np.arange(len(lengths) + 1) * width).astype(np.int32)
+    lists = [
+        pa.ListArray.from_arrays(array(offsets), array(column))
+        for column in (
+            (found % width).astype(np.int32),
+            rows.astype(np.int64),
+            kept.astype(np.int64),
+            free.astype(np.int64),
+        )
+    ]
+    size = len(lengths)
+    columns = [
+        *_task_columns(waiting.tasks),
+        [stage] * size,
+        ["score"] * size,
+        [name] * size,
+        [waiting.scale] * size,
+        lists[0],
+        pa.nulls(size, pa.list_(pa.string())),
+        *lists[1:],
+        array(low),
+        array(high),
+    ]
+    return _table(columns, SEEN_SCHEMA)
+
+
+def _others_table(others: list[tuple[Any, ...]]) -> pa.Table:
+    tasks, stages, kinds, names, keys, rows, sizes, tokens = (list(column) for column in zip(*others, strict=True))
+    size = len(others)
+    columns = [
+        *_task_columns(tasks),
+        stages,
+        kinds,
+        names,
+        [""] * size,
+        pa.nulls(size, pa.list_(pa.int32())),
+        [[plain(key) for key in found] for found in keys],
+        rows,
+        sizes,
+        tokens,
+        pa.nulls(size, pa.float64()),
+        pa.nulls(size, pa.float64()),
+    ]
+    return _table(columns, SEEN_SCHEMA)
+
+
+def _task_columns(tasks: list[TaskKey]) -> list[list[Any]]:
+    return [
+        [task.source for task in tasks],
+        [task.generation for task in tasks],
+        [task.attempt for task in tasks],
+        [task.path for task in tasks],
+    ]
+
+
+def _table(columns: list[Any], schema: pa.Schema) -> pa.Table:
+    arrays = [
+        column if isinstance(column, pa.Array) else _array(_words(column, kind.type), kind.type)
+        for column, kind in zip(columns, schema, strict=True)
+    ]
+    return pa.table(arrays, schema=schema)
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """An array, of lists too; where there is no list, an empty one. `pa.array` would load pandas for a list of lists."""
+    if not pa.types.is_list(kind):
+        return array(values, kind)
+    lists = [value or [] for value in values]
+    offsets = np.zeros(len(lists) + 1, np.int32)
+    np.cumsum([len(value) for value in lists], out=offsets[1:])
+    return pa.ListArray.from_arrays(array(offsets), array([item for value in lists for item in value], kind.value_type))
+
+
+def _words(column: list[Any], kind: pa.DataType) -> list[Any]:
+    text = pa.types.is_dictionary(kind) or pa.types.is_string(kind)
+    return [None if value is None else plain(value) for value in column] if text else column
+
+
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode
+
+
+def as_json(value: Any) -> str:
+    """Small values as JSON, in one form."""
+    return _ENCODE(value)

@@ -1,0 +1,518 @@
+"""Which vectors are alike, and which of those go? Keys, clusters, pairs within clusters, and decisions about groups of pairs.
+
+A vector has a *home*, the cluster of the nearest centre, and *visits* those of the next nearest ones. Two vectors are compared
+where one is at home and the other is at home or visits. What products of whole numbers cannot tell for certain is computed
+again in float64 in a fixed order, so every decision is the same on every machine. Of equal vectors only the preferred one takes
+part, and the others inherit what becomes of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.centres import VECTOR, nearest, read_centres
+from curator_core.across.copies import EXACT, Copies, PartitionStage, finish_keys, partition_table, write_keys
+from curator_core.across.decided import decided_rows
+from curator_core.across.documents import DocumentParameters, collection_salts
+from curator_core.across.groups import groups_of
+from curator_core.across.inputs import noted
+from curator_core.across.roll import batches_of, rows_of
+from curator_core.across.shuffle import (
+    Partitions,
+    finish_partitioned,
+    partition_pieces,
+    write_partitioned,
+)
+from curator_core.across.vectors import Vectors, Whole, cosines, fixed_list, from_fixed_list, vectors_of
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.row_hash import column_of
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
+
+COPIES, EDGES, PAIRS, HOMES = "copies", "edges", "pairs", "homes"
+Order = Literal["keep", "hard", "easy", "random"]
+ORDERS = ("keep", "hard", "easy", "random")
+RULE = "similar"
+# Where the order by the centre or by chance is kept: before what `keep` says.
+ORDER_COLUMN = "prefer_order"
+# Rows and columns of a block of products. Few rows, since half of a block on the diagonal is computed in vain.
+_LEAST_ROWS, _MOST_ROWS, _COLUMNS = 64, 256, 2048
+# To how many preferred ones a vector is tied in each cluster: it goes if any of them stays.
+MOST_TIES = 32
+TIES = pa.schema(
+    [
+        ("number", pa.uint64()),
+        ("witness", pa.uint64()),
+        ("similarity", pa.float64()),
+        ("witness_hash", pa.uint64()),
+        ("is_copy", pa.bool_()),
+        ("id", pa.string()),
+        ("witness_id", pa.string()),
+        ("collection", pa.dictionary(pa.int32(), pa.string())),
+        ("witness_collection", pa.dictionary(pa.int32(), pa.string())),
+    ]
+)
+
+
+# Keys ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class VectorKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes the vector of each row at length one, laid out by its hash, and at the end the roll of all batches.
+
+    A row without a vector, or whose vector has no direction, takes no part.
+    """
+
+    path: str
+    partitions: int = 32
+
+    def __post_init__(self) -> None:
+        self.check_documents()
+
+    def inputs(self) -> list[str]:
+        return self.columns_read()
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        table = task.to_pyarrow()
+        vectors, rows = vectors_of(column_of(table, self.column), f"{type(self).__name__}.column {self.column!r}")
+        high, low = _hashes(vectors)
+        collections = self.collections(task)
+        if self.scope == "per_collection":
+            salts = collection_salts(collections)[rows]
+            high, low = high ^ salts[:, 0], low ^ salts[:, 1]
+        lengths = np.full(task.num_rows, vectors.shape[1], np.uint64)
+        columns: dict[str, Any] = {
+            "hash_low": array(low),
+            "length": array(lengths[rows]),
+            "row": array(rows.astype(np.uint32)),
+        }
+        for name, values in self.check_documents().encode(table, lengths, collections).items():
+            columns[name] = array(values[rows])
+        chosen = array(rows)
+        columns["id"] = self.ids(table).take(chosen)
+        columns["collection"] = collections.take(chosen)
+        columns[VECTOR] = fixed_list(vectors)
+        made = noted(pa.table(columns), task, collections)
+        record = write_keys(self, self.path, task, EXACT, made, high)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_keys(self.path, outputs, [EXACT], None, type(self).__name__)
+
+
+def _hashes(vectors: Vectors) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Both halves of a hash of the bytes of each vector."""
+    size = vectors.shape[1] * vectors.itemsize
+    view = memoryview(np.ascontiguousarray(vectors, "<f4")).cast("B") if vectors.size else memoryview(b"")
+    found = b"".join(
+        hashlib.blake2b(view[start : start + size], digest_size=16).digest()
+        for start in range(0, len(vectors) * size, size or 1)
+    )
+    halves = np.frombuffer(found, "<u8").astype(np.uint64).reshape(-1, 2)
+    return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])
+
+
+# Clusters ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class VisitClusters(PartitionStage):
+    """Lays the vectors of a partition out by cluster: each at its home, and as a visitor in the ``visits`` next nearest ones.
+
+    Of equal vectors only the preferred one is laid out; the others are written by the batch of that one. ``order`` decides
+    before ``keep`` which of two vectors is preferred: ``hard`` the one farther from the centre of its home, ``easy`` the
+    nearer one, ``random`` either, by ``seed``. Without ``with_vectors`` the vectors stay behind.
+    """
+
+    centres: str
+    visits: int = 0
+    order: Order = "keep"
+    seed: int = 0
+    collapse: bool = True
+    with_vectors: bool = True
+
+    def setup(self, worker: Any) -> None:
+        super().setup(worker)
+        self._centres = read_centres(self.centres)
+        self._whole = Whole.of(self._centres)
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        preference = self.preference()
+        table = partition_table(task)
+        assert table is not None  # only partitions with rows are tasks
+        vectors = from_fixed_list(table[VECTOR])
+        found, _ = nearest(Whole.of(vectors), self._whole, self.visits + 1)
+        towards = cosines(vectors, self._centres[found[:, 0]])
+        if self.collapse:
+            copies = Copies(table, preference)
+            stay = np.sort(copies.order[~copies.removed])
+            self._write_copies(task, table, copies)
+        else:
+            stay = np.arange(table.num_rows)
+        places = cluster_places(found[stay], len(self._centres))
+        visits = places.shape[1]
+        rows = np.repeat(stay, visits)
+        kept = table if self.with_vectors else table.drop_columns([VECTOR])
+        made = kept.rename_columns(["hash_high" if name == "place" else name for name in kept.column_names])
+        made = made.append_column(ORDER_COLUMN, array(self._order(table, towards)))
+        made = made.append_column("towards", array(towards)).take(array(rows))
+        made = made.append_column("home", array(np.tile(np.arange(visits) == 0, len(stay))))
+        made = made.append_column("cluster", array(found[stay].ravel()))
+        path = storage.join(self.path, HOMES, f"{task.task_id}.arrow")
+        record = write_partitioned(path, made, places.ravel(), self.parts)
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def _order(self, table: pa.Table, towards: NDArray[np.float64]) -> NDArray[np.uint64]:
+        if self.order == "keep":
+            return np.zeros(table.num_rows, np.uint64)
+        if self.order == "random":
+            return mixed(to_numpy(table["place"]) ^ np.uint64(mixed(np.array([self.seed], np.uint64))[0]))
+        whole = np.rint((towards + 2) * 2.0**48).astype(np.uint64)
+        return whole if self.order == "hard" else np.uint64(1 << 50) - whole
+
+    def _write_copies(self, task: FileGroupTask, table: pa.Table, copies: Copies) -> None:
+        lost = copies.order[copies.removed]
+        best = copies.order[copies.best[copies.removed]]
+        made = ties_of(table, lost, table, best, np.ones(len(lost)), copy=True)
+        self.record_output(write_by_witness(self, storage.join(self.path, COPIES, f"{task.task_id}.arrow"), made))
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        for kind in (COPIES, HOMES):
+            folder = storage.join(self.path, kind)
+            finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
+
+
+def cluster_places(clusters: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
+    """Places that put the clusters in order, spread over all partitions."""
+    return clusters.astype(np.uint64) * np.uint64(((1 << 64) - 1) // max(1, count))
+
+
+def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's bijection."""
+    with np.errstate(over="ignore"):
+        mixed = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return mixed ^ (mixed >> np.uint64(31))
+
+
+def write_by_witness(stage: PartitionStage, path: str, table: pa.Table) -> FileRecord:
+    """Write ties into a file, by the batches of the witnesses."""
+    renamed = table.rename_columns({"number": "member", "witness": "number"})
+    return stage.write_by_batch(path, renamed)
+
+
+def ties_of(
+    table: pa.Table,
+    lost: NDArray[np.int64],
+    others: pa.Table,
+    best: NDArray[np.int64],
+    similarity: NDArray[np.float64],
+    *,
+    copy: bool,
+) -> pa.Table:
+    mine, theirs = array(lost), array(best)
+    place = "place" if "hash_high" not in others.column_names else "hash_high"
+    columns = [
+        table["number"].take(mine),
+        others["number"].take(theirs),
+        array(similarity),
+        others[place].take(theirs),
+        array(np.full(len(lost), copy)),
+        table["id"].take(mine),
+        others["id"].take(theirs),
+        table["collection"].take(mine),
+        others["collection"].take(theirs),
+    ]
+    return pa.table(columns, names=TIES.names).cast(TIES)
+
+
+# Pairs ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class FindPairs(PartitionStage):
+    """Compares the vectors of each cluster, and ties each to preferred ones whose cosine with it is ``least`` or more.
+
+    In one cluster a vector is tied to the ``MOST_TIES`` most preferred ones at most, so that what is alike in masses costs no
+    more than its number.
+    """
+
+    least: float
+    scope: str = "global"
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        table = pa.concat_tables([piece for _, piece in partition_pieces(task)]).unify_dictionaries().combine_chunks()
+        vectors = from_fixed_list(table[VECTOR])
+        whole = Whole.of(vectors)
+        table = table.drop_columns([VECTOR])
+        preference = self.preference()
+        names = ("number", "hash_high", "hash_low", ORDER_COLUMN, *preference.names)
+        order = sort_by_preference(preference, {name: to_numpy(table[name]) for name in names})
+        places = to_numpy(table["place"])[order]
+        by_cluster = np.argsort(places, kind="stable")
+        order, places = order[by_cluster], places[by_cluster]
+        home = to_numpy(table["home"])
+        groups = to_numpy(table["collection"].combine_chunks().indices) if self.scope == "per_collection" else None
+        begins = np.flatnonzero(np.append(True, places[1:] != places[:-1]))
+        found = []
+        for rows in np.split(order, begins[1:]):
+            cluster = Cluster(rows, home[rows], whole, vectors, None if groups is None else groups[rows])
+            lost, best, similarity = cluster.preferred_neighbours(self.least)
+            found.append(ties_of(table, rows[lost], table, rows[best], similarity, copy=False))
+            self.record_metric("pairs", cluster.pairs)
+        made = pa.concat_tables(found).unify_dictionaries().combine_chunks()
+        path = storage.join(self.path, EDGES, f"{task.task_id}.arrow")
+        with storage.write_atomic(path, durable=False) as out:
+            edges = pa.table({"a": made["number"], "b": made["witness"]})
+            with pa.ipc.new_file(out, edges.schema) as writer:
+                writer.write_table(edges)
+        self.record_output(out.record(rows=edges.num_rows))
+        record = self.write_by_batch(storage.join(self.path, PAIRS, f"{task.task_id}.arrow"), made)
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        folder = storage.join(self.path, PAIRS)
+        finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
+
+
+def sort_by_preference(preference: Any, columns: dict[str, NDArray[np.uint64]]) -> NDArray[np.int64]:
+    """The rows in order of preference: by the centre or by chance where that is asked for, and then by the rules."""
+    order: NDArray[np.int64] = preference.sort(columns, within=[columns[ORDER_COLUMN]])
+    return order
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The vectors of one cluster, in order of preference: ``rows`` of ``vectors`` and of their ``whole`` numbers, and which of
+    them are at ``home``. With ``groups`` only those of one group are compared.
+    """
+
+    rows: NDArray[np.int64]
+    home: NDArray[np.bool_]
+    whole: Whole
+    vectors: Vectors
+    groups: NDArray[Any] | None = None
+
+    @property
+    def pairs(self) -> float:
+        """How many pairs there are to compare: all but those of two visitors."""
+        at_home = int(self.home.sum())
+        return at_home * (at_home - 1) / 2 + at_home * (len(self.home) - at_home)
+
+    def preferred_neighbours(self, least: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Which are how alike: (the one, a preferred one, their cosine) of each pair with a cosine of at least ``least``, up
+        to ``MOST_TIES`` for each, the most preferred first. Members are named by their place in the order.
+        """
+        at_home = np.flatnonzero(self.home)
+        none = np.zeros(0, np.int64)
+        made = [(none, none, np.zeros(0))]
+        if len(at_home):
+            numbers = self.whole.numbers[self.rows]
+            made += self._compared(numbers, at_home, np.arange(len(self.rows)), numbers, least)
+            made += self._compared(numbers, np.flatnonzero(~self.home), at_home, numbers[at_home], least)
+        lost, best, similarity = (np.concatenate(parts) for parts in zip(*made, strict=True))
+        return lost, best, similarity
+
+    def _compared(
+        self,
+        numbers: Vectors,
+        losers: NDArray[np.int64],
+        winners: NDArray[np.int64],
+        columns: Vectors,
+        least: float,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+        """Each of ``losers`` with those of ``winners`` that come before it, whose whole numbers are ``columns``."""
+        limit = self.whole.least(least, self.whole)
+        rows = min(_MOST_ROWS, max(_LEAST_ROWS, len(losers) // 4))
+        for start in range(0, len(losers), rows):
+            block = losers[start : start + rows]
+            mine = numbers[block]
+            wanted = np.full(len(block), MOST_TIES)
+            stop = int(np.searchsorted(winners, block[-1]))
+            for first in range(0, stop, _COLUMNS):
+                open_rows = np.flatnonzero(wanted)
+                if not len(open_rows):
+                    break
+                if len(open_rows) < len(mine):
+                    block, mine, wanted = block[open_rows], mine[open_rows], wanted[open_rows]
+                theirs = winners[first : min(first + _COLUMNS, stop)]
+                alike = mine @ columns[first : first + len(theirs)].T >= limit
+                # Only the last ones may come behind some of the block.
+                behind = int(np.searchsorted(theirs, block[0]))
+                if behind < len(theirs):
+                    alike[:, behind:] &= theirs[None, behind:] < block[:, None]
+                if self.groups is not None:
+                    alike &= self.groups[theirs][None, :] == self.groups[block][:, None]
+                yield from self._certain(alike, block, theirs, least, wanted)
+
+    def _certain(
+        self,
+        alike: NDArray[np.bool_],
+        block: NDArray[np.int64],
+        theirs: NDArray[np.int64],
+        least: float,
+        wanted: NDArray[np.int64],
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+        """The pairs marked in ``alike`` that are so for certain: as many as are ``wanted`` of each row, the first ones."""
+        row, column = np.divmod(np.flatnonzero(alike), alike.shape[1])
+        while len(row):
+            begins = np.searchsorted(row, np.arange(len(block)))
+            turn = np.arange(len(row)) - begins[row] < wanted[row]
+            if not turn.any():
+                return
+            one, other = row[turn], column[turn]
+            cosine = cosines(self.vectors[self.rows[block[one]]], self.vectors[self.rows[theirs[other]]])
+            sure = cosine >= least
+            one, other, cosine = one[sure], other[sure], cosine[sure]
+            wanted -= np.bincount(one, minlength=len(block))
+            yield block[one], theirs[other], cosine
+            row, column = row[~turn], column[~turn]
+
+
+# Decisions -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class TiePartitions(Partitions):
+    """Names the partitions of pairs, in ``path``, and those of ``copies``; each is a source."""
+
+    copies: str
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        for kind, folder in ((PAIRS, self.path), (COPIES, self.copies)):
+            for found in Partitions(path=folder).process(task):
+                found._metadata["kind"] = kind
+                found.task_id = f"{kind}-{found.task_id}"
+                yield found
+
+
+@dataclass(kw_only=True)
+class RouteTies(PartitionStage):
+    """Lays ties out by the group that they belong to, so that a partition holds all ties of each of its groups."""
+
+    groups: str
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        table = pa.concat_tables([piece for _, piece in partition_pieces(task)]).unify_dictionaries()
+        group = groups_of_numbers(self.groups, to_numpy(table["number"]))
+        if task._metadata["kind"] == COPIES:
+            table = table.rename_columns({"number": "witness", "member": "number"})
+        made = table.select(TIES.names).append_column("group", array(group))
+        record = write_partitioned(storage.join(self.path, f"{task.task_id}.arrow"), made, mixed(group), self.parts)
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+
+def groups_of_numbers(folder: str, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The group of each document; one that nothing is tied to is a group of its own."""
+    group = numbers.copy()
+    batches = batches_of(numbers)
+    for batch in np.unique(batches):
+        rows, found = groups_of(folder, int(batch))
+        if not len(rows):
+            continue
+        here = np.flatnonzero(batches == batch)
+        mine = rows_of(numbers[here])
+        at = np.minimum(np.searchsorted(rows, mine), len(rows) - 1)
+        there = rows[at] == mine
+        group[here[there]] = found[at[there]]
+    return group
+
+
+@dataclass(kw_only=True)
+class DecideTies(PartitionStage):
+    """Decides about all documents of the groups of a partition; what it decides is laid out by batch.
+
+    In order of preference a document stays unless one that stays is tied to it. It goes for the most alike of those.
+    """
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        table = pa.concat_tables([piece for _, piece in partition_pieces(task)]).unify_dictionaries().combine_chunks()
+        return self.write_decided(task, decided_by_ties(table, RULE))
+
+
+def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
+    """What is decided about all documents of some groups, given the ties and copies among them, with the ``group`` of each."""
+    names = _documents(table)
+    numbers = to_numpy(names["number"])
+    is_copy = to_numpy(table["is_copy"])
+    loser = np.searchsorted(numbers, to_numpy(table["number"]))
+    winner = np.searchsorted(numbers, to_numpy(table["witness"]))
+    similarity, tie = to_numpy(table["similarity"]), to_numpy(table["witness_hash"])
+    pairs = np.flatnonzero(~is_copy)
+    stays = independent(len(numbers), loser[pairs], winner[pairs])
+    witness = np.arange(len(numbers))
+    figure = np.ones(len(numbers))
+    valid = pairs[stays[winner[pairs]] & ~stays[loser[pairs]]]
+    # The most alike of those that stay; of equally alike ones the one with the smaller hash, whatever its number.
+    valid = valid[np.lexsort((tie[valid], -similarity[valid], loser[valid]))]
+    best = valid[np.flatnonzero(np.append(True, loser[valid][1:] != loser[valid][:-1]))] if len(valid) else valid
+    witness[loser[best]], figure[loser[best]] = winner[best], similarity[best]
+    copies = np.flatnonzero(is_copy)
+    witness[loser[copies]], figure[loser[copies]] = witness[winner[copies]], figure[winner[copies]]
+    stays[loser[copies]] = False
+    lost = np.flatnonzero(~stays)
+    group = np.zeros(len(numbers), np.uint64)
+    for side in (loser, winner):
+        group[side] = to_numpy(table["group"])
+    _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    decided = decided_rows(
+        numbers[lost],
+        numbers[witness[lost]],
+        names=names,
+        at=lost,
+        witness_at=witness[lost],
+        figures={"similarity": figure[lost]},
+        rules=array([rule] * len(lost), pa.string()),
+        component_sizes=sizes[inverse].astype(np.int64),
+    )
+    return decided
+
+
+def _documents(table: pa.Table) -> pa.Table:
+    """Number, id and collection of each document in ties, by number."""
+    sides = [
+        table.select(["number", "id", "collection"]),
+        table.select(["witness", "witness_id", "witness_collection"]).rename_columns(["number", "id", "collection"]),
+    ]
+    both = pa.concat_tables(sides).unify_dictionaries().combine_chunks()
+    _, first = np.unique(to_numpy(both["number"]), return_index=True)
+    return both.take(array(first)).combine_chunks()
+
+
+def independent(count: int, loser: NDArray[np.int64], winner: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of ``count`` documents stay, if one goes as soon as a preferred one that stays is tied to it.
+
+    ``winner[i]`` is preferred to ``loser[i]``. In each turn all are decided whose preferred ones are.
+    """
+    unknown, stays, goes = 0, 1, 2
+    state = np.zeros(count, np.int8)
+    while True:
+        waits = np.zeros(count, np.bool_)
+        waits[loser] = True
+        state[(state == unknown) & ~waits] = stays
+        state[loser[state[winner] == stays]] = goes
+        # A tie says nothing any more once its loser goes, or its winner does.
+        rest = (state[loser] == unknown) & (state[winner] != goes)
+        if not rest.any():
+            state[state == unknown] = stays
+            kept: NDArray[np.bool_] = state == stays
+            return kept
+        loser, winner = loser[rest], winner[rest]

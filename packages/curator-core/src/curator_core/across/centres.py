@@ -1,0 +1,180 @@
+"""Where are the centres of the clusters of many vectors? k-means by cosine, with the same centres on every machine.
+
+A sample of the vectors is chosen by the hash of each, so it is the same however they lie in files. All products are of whole
+numbers (see `curator_core.across.vectors`), and so are the sums that new centres are made of: neither threads nor blocks
+decide which centre is nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.shuffle import Manifest, read_manifest, require_complete, rows_between
+from curator_core.across.vectors import Vectors, Whole, fixed_list, from_fixed_list, vectors_of
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.errors import check_whole
+from curator_core.model.lineage import source_id
+from curator_core.model.stage import ProcessingStage, SourceStage
+from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
+
+CENTRES = "centres.arrow"
+VECTOR = "vector"
+_END = 1 << 64
+_BLOCK_PRODUCTS = 1 << 22
+# Clusters of about as many vectors as there are clusters cost the least to find and to compare; of more than this nobody
+# has been seen to gain.
+_MOST_CLUSTERS = 50_000
+_SAMPLE_EACH = 128
+
+
+def default_clusters(vectors: int) -> int:
+    """How many clusters that many vectors come in by default: the square root."""
+    return max(1, min(_MOST_CLUSTERS, round(float(np.sqrt(vectors)))))
+
+
+def nearest(vectors: Whole, centres: Whole, count: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The ``count`` centres nearest to each vector, the nearest first, and the product of whole numbers with each.
+
+    Of equally near ones the first comes first.
+    """
+    count = min(count, len(centres.numbers))
+    found = np.empty((len(vectors.numbers), count), np.int64)
+    products = np.empty((len(vectors.numbers), count), np.float32)
+    across = np.ascontiguousarray(centres.numbers.T)
+    rows = max(1, _BLOCK_PRODUCTS // max(1, len(centres.numbers)))
+    for start in range(0, len(vectors.numbers), rows):
+        part = slice(start, start + rows)
+        made = vectors.numbers[part] @ across
+        at = np.arange(len(made))
+        for turn in range(count):
+            best = made.argmax(axis=1)
+            found[part, turn], products[part, turn] = best, made[at, best]
+            if turn + 1 < count:
+                made[at, best] = -np.inf
+    return found, products
+
+
+def train(sample: Vectors, clusters: int, iterations: int) -> tuple[Vectors, NDArray[np.int64]]:
+    """Centres of length one for a sample, and how many of it are nearest to each. The sample begins with the first centres,
+    so it must be in random order.
+    """
+    whole = Whole.of(sample)
+    centres = sample[: min(clusters, len(sample))].copy()
+    labels = np.full(len(sample), -1, np.int64)
+    for _ in range(iterations):
+        found, products = nearest(whole, Whole.of(centres))
+        if np.array_equal(found[:, 0], labels):
+            break
+        labels = found[:, 0]
+        centres = _means(whole, labels, products[:, 0], centres)
+    return centres, np.bincount(labels, minlength=len(centres))
+
+
+def _means(whole: Whole, labels: NDArray[np.int64], products: NDArray[np.float32], before: Vectors) -> Vectors:
+    """The direction of the sum of each cluster; one that has become empty begins again at a vector far from its centre."""
+    sums = np.zeros(before.shape, np.float64)
+    rows = 1 << 14
+    for start in range(0, len(labels), rows):
+        part = labels[start : start + rows]
+        order = np.argsort(part, kind="stable")
+        ordered = part[order]
+        begins = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        # Sums of whole numbers below 2⁵³: no order can round them.
+        sums[ordered[begins]] += np.add.reduceat(whole.numbers[start + order].astype(np.float64), begins, axis=0)
+    empty = np.setdiff1d(np.arange(len(before)), labels)
+    if len(empty):
+        far = np.lexsort((np.arange(len(products)), products))[: len(empty)]
+        sums[empty[: len(far)]] = whole.numbers[far]
+    unit, there = vectors_of(pa.chunked_array([fixed_list(sums.astype(np.float32))]), "centres")
+    centres = before.copy()
+    centres[there] = unit
+    return centres
+
+
+@dataclass(kw_only=True)
+class AllVectors(SourceStage[FileGroupTask]):
+    """Names a complete shuffle of vectors as one source."""
+
+    path: str
+
+    def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
+        place = require_complete(self.path)
+        yield FileGroupTask(
+            data=[place],
+            task_id=source_id("vectors", []),
+            dataset_name=task.dataset_name,
+            _generation=storage.fingerprint(place),
+        )
+
+
+@dataclass(kw_only=True)
+class TrainCentres(ProcessingStage[FileGroupTask, FileGroupTask]):
+    """Finds the centres of ``clusters`` clusters from a sample of the vectors of a shuffle, and writes them into ``path``.
+
+    The sample holds 128 vectors for each cluster, or ``sample`` in all; those with the smallest hashes.
+    """
+
+    path: str
+    clusters: int | None = None
+    sample: int | None = None
+    iterations: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("clusters", "sample"):
+            check_whole(f"TrainCentres.{name}", getattr(self, name), optional=True)
+        check_whole("TrainCentres.iterations", self.iterations)
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        manifest = read_manifest(task.data[0])
+        count = int(manifest.rows.sum())
+        clusters = min(self.clusters or default_clusters(count), max(1, count))
+        sample = first_vectors(manifest, self.sample or clusters * _SAMPLE_EACH)
+        centres, sizes = train(sample, clusters, self.iterations)
+        table = pa.table({VECTOR: fixed_list(centres), "in_sample": array(sizes)})
+        with (
+            storage.write_atomic(storage.join(self.path, CENTRES)) as out,
+            pa.ipc.new_file(out, table.schema) as writer,
+        ):
+            writer.write_table(table)
+        record = out.record(rows=len(centres))
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        """Nothing more: the file is whole."""
+
+
+def first_vectors(manifest: Manifest, count: int) -> Vectors:
+    """The ``count`` vectors of a shuffle with the smallest places, in the order of these."""
+    rows = int(manifest.rows.sum())
+    # Places are hashes, evenly spread: a range of them holds about as many as are wanted, and a wider one is read if not.
+    share = min(1.0, 1.1 * count / max(1, rows) + 1e-6)
+    while True:
+        high = min(_END, int(_END * share) + 1)
+        pieces = [table for _, table in rows_between(manifest, 0, high)] if rows else []
+        places = np.concatenate([to_numpy(piece[manifest.column]) for piece in pieces] or [np.zeros(0, np.uint64)])
+        if len(places) >= min(count, rows) or high == _END:
+            break
+        share *= 2
+    if not len(places):
+        return np.zeros((0, 1), np.float32)
+    vectors = np.concatenate([from_fixed_list(piece[VECTOR]) for piece in pieces])
+    return vectors[np.argsort(places, kind="stable")[:count]]
+
+
+def read_centres(folder: str) -> Vectors:
+    """The centres that `TrainCentres` has written."""
+    with storage.open_input(storage.join(folder, CENTRES)) as stream, pa.ipc.open_file(stream) as file:
+        return from_fixed_list(file.read_all()[VECTOR])

@@ -1,0 +1,397 @@
+"""Which passages are near to a query and are not what it asks for? Search in blocks, exact, with the same result on every machine.
+
+Products of whole numbers (see `curator_core.across.vectors`) say which passages may be among the nearest ones; of these the
+cosine is computed in float64 in a fixed order, and that decides. Passages lie by the hash of their text, so the same text counts
+once, and the result does not depend on the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.alike import mixed
+from curator_core.across.digests import digests
+from curator_core.across.shuffle import (
+    MANIFEST,
+    PLACE,
+    Manifest,
+    finish_partitioned,
+    partition_pieces,
+    partition_tables,
+    read_manifest,
+    require_complete,
+    write_partitioned,
+)
+from curator_core.across.vectors import Vectors, Whole, cosines, fixed_list, from_fixed_list, vectors_of
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.row_hash import column_of
+from curator_core.errors import UsageError, check_whole
+from curator_core.model.stage import FanOut, ProcessingStage
+from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
+
+Sampling = Literal["top", "random"]
+Form = Literal["tuple", "triplet"]
+_VECTOR, _PASSAGE_VECTOR = "vector", "passage_vector"
+type _Places = Sequence[tuple[Manifest, int]]
+type _Block = tuple[Vectors, NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]
+
+# Queries at a time, and passages of a block: their products take 16 MiB.
+_QUERIES, _PASSAGES = 1024, 4096
+
+
+@dataclass(kw_only=True)
+class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes each passage of a batch with its vector, laid out by the hash of its text."""
+
+    path: str
+    column: str
+    vector_column: str
+    partitions: int = 32
+
+    def inputs(self) -> list[str]:
+        return [self.column, self.vector_column]
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        table = task.to_pyarrow()
+        texts = column_of(table, self.column)
+        found = digests(texts)
+        vectors, rows = vectors_of(column_of(table, self.vector_column), f"the column {self.vector_column!r}")
+        present = found.present[rows]
+        rows, vectors = rows[present], vectors[present]
+        made = pa.table(
+            {
+                "low": array(found.low[rows]),
+                "text": texts.cast(pa.large_string()).take(array(rows)),
+                _VECTOR: fixed_list(vectors),
+            }
+        )
+        path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
+        self.record_output(write_partitioned(path, made, found.high[rows], self.partitions))
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_partitioned(self.path, outputs)
+
+
+@dataclass(kw_only=True)
+class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes each pair of a query and its passage with both vectors, laid out by the hash of the query.
+
+    A pair that lacks a text or a vector is dropped.
+    """
+
+    path: str
+    query_column: str
+    passage_column: str
+    query_vector: str
+    passage_vector: str
+    partitions: int = 32
+
+    def inputs(self) -> list[str]:
+        return [self.query_column, self.passage_column, self.query_vector, self.passage_vector]
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        table = task.to_pyarrow()
+        queries, passages = (column_of(table, name) for name in (self.query_column, self.passage_column))
+        asked, given = digests(queries), digests(passages)
+        vectors, rows = vectors_of(column_of(table, self.query_vector), f"the column {self.query_vector!r}")
+        theirs, their_rows = vectors_of(column_of(table, self.passage_vector), f"the column {self.passage_vector!r}")
+        if len(rows) and len(their_rows) and vectors.shape[1] != theirs.shape[1]:
+            raise UsageError(
+                f"the vectors of {self.query_vector!r} have {vectors.shape[1]} numbers and those of "
+                f"{self.passage_vector!r} {theirs.shape[1]}: both must be of one model"
+            )
+        whole = np.intersect1d(np.intersect1d(rows, their_rows), np.flatnonzero(asked.present & given.present))
+        self.record_dropped("no vector or no text", task.num_rows - len(whole))
+        chosen = array(whole)
+        made = pa.table(
+            {
+                "low": array(asked.low[whole]),
+                "query": queries.cast(pa.large_string()).take(chosen),
+                "passage": passages.cast(pa.large_string()).take(chosen),
+                "passage_high": array(given.high[whole]),
+                "passage_low": array(given.low[whole]),
+                _VECTOR: fixed_list(vectors[np.searchsorted(rows, whole)]),
+                _PASSAGE_VECTOR: fixed_list(theirs[np.searchsorted(their_rows, whole)]),
+            }
+        )
+        path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
+        self.record_output(write_partitioned(path, made, asked.high[whole], self.partitions))
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_partitioned(self.path, outputs)
+
+
+@dataclass(kw_only=True)
+class MineParameters:
+    """Which passages are hard negatives of a query.
+
+    Ranks count the passages that are not what the query asks for, from 1, the nearest; those from ``first_rank`` to
+    ``last_rank`` are looked at. ``margin``: how much lower than the cosine of query and positive that of query and negative must
+    be; ``ratio``: at most so much of it. One with a cosine of 1 - ``eps`` or more with a positive says the same, and is none.
+    Of what is left ``negatives`` are taken: the nearest ones (``top``), or ``random`` ones by ``seed``.
+    """
+
+    negatives: int = 5
+    first_rank: int = 1
+    last_rank: int = 100
+    margin: float = 0.0
+    ratio: float | None = None
+    eps: float = 0.05
+    sampling: Sampling = "top"
+    seed: int = 0
+    form: Form = "tuple"
+    scores: bool = False
+
+    def check_mining(self) -> None:
+        """Raise `UsageError` where a value makes no sense."""
+        owner = type(self).__name__
+        for name in ("negatives", "first_rank", "last_rank"):
+            check_whole(f"{owner}.{name}", getattr(self, name))
+        check_whole(f"{owner}.seed", self.seed, least=0)
+        if self.last_rank - self.first_rank + 1 < self.negatives:
+            raise UsageError(
+                f"{owner}: between first_rank {self.first_rank} and last_rank {self.last_rank} there are fewer than "
+                f"{self.negatives} negatives: raise last_rank"
+            )
+        for name, allowed in (("margin", (-2, 2)), ("ratio", (0, 1)), ("eps", (0, 2))):
+            value = getattr(self, name)
+            if value is None and name == "ratio":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not allowed[0] <= value <= allowed[1]:
+                raise UsageError(f"{owner}.{name} must be a number from {allowed[0]} to {allowed[1]}, not {value!r}")
+        if self.sampling not in ("top", "random"):
+            raise UsageError(f"{owner}.sampling must be 'top' or 'random', not {self.sampling!r}")
+        if self.form not in ("tuple", "triplet"):
+            raise UsageError(f"{owner}.form must be 'tuple' or 'triplet', not {self.form!r}")
+
+
+@dataclass(slots=True)
+class _Found:
+    """Candidates: the pair that each is for, its passage as a place and a row there, the cosine with the query, and with the
+    nearest positive of it.
+    """
+
+    pair: NDArray[np.int64]
+    place: NDArray[np.int64]
+    row: NDArray[np.int64]
+    high: NDArray[np.uint64]
+    cosine: NDArray[np.float64]
+    to_positive: NDArray[np.float64]
+
+    def take(self, at: NDArray[np.int64]) -> _Found:
+        return _Found(*(getattr(self, name)[at] for name in self.__slots__))
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Found]) -> _Found:
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
+
+
+@dataclass(kw_only=True)
+class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
+    """Finds hard negatives for the pairs of a partition among all in the folder ``passages``."""
+
+    passages: str
+
+    def __post_init__(self) -> None:
+        self.check_mining()
+
+    def outputs(self) -> list[str]:
+        return list(self._schema().names)
+
+    def setup(self, worker: Any) -> None:
+        self._manifest = read_manifest(require_complete(self.passages))
+
+    def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+        table = pa.concat_tables([piece for _, piece in partition_pieces(task)]).combine_chunks()
+        names = ("place", "low", "passage_high", "passage_low")
+        order = np.lexsort([to_numpy(table[name]) for name in names][::-1])
+        table = table.take(array(order)).combine_chunks()
+        manifest = self._manifest
+        places = [(manifest, partition) for partition in np.flatnonzero(manifest.rows).tolist()]
+        for start in range(0, table.num_rows, _QUERIES):
+            yield self._mined(task, table.slice(start, _QUERIES), places)
+
+    def _mined(self, task: FileGroupTask, pairs: pa.Table, places: _Places) -> DocumentBatch:
+        queries = from_fixed_list(pairs[_VECTOR])
+        positives = from_fixed_list(pairs[_PASSAGE_VECTOR])
+        group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
+        found = self._nearest(queries, positives, group, pairs, places)
+        asked = cosines(queries, positives)
+        rank = _ranks(found.pair) + 1
+        hard = rank >= self.first_rank
+        hard &= found.cosine <= asked[found.pair] - self.margin
+        if self.ratio is not None:
+            hard &= found.cosine <= asked[found.pair] * self.ratio
+        hard &= found.to_positive < 1 - self.eps
+        found = found.take(np.flatnonzero(hard))
+        if self.sampling == "random":
+            lots = mixed(found.high ^ mixed(to_numpy(pairs["low"])[found.pair] ^ np.uint64(self.seed)))
+            found = found.take(np.lexsort((lots, found.pair)))
+        found = found.take(np.flatnonzero(_ranks(found.pair) < self.negatives))
+        if self.sampling == "random":
+            found = found.take(np.lexsort((found.high, -found.cosine, found.pair)))
+        table = self._table(pairs, asked, found, _texts(places, found))
+        return DocumentBatch(data=table, dataset_name=task.dataset_name)
+
+    def _nearest(
+        self,
+        queries: Vectors,
+        positives: Vectors,
+        group: NDArray[np.int64],
+        pairs: pa.Table,
+        places: _Places,
+    ) -> _Found:
+        """The ``last_rank`` nearest passages of each pair that are not positives of its query, the nearest first."""
+        whole = Whole.of(queries)
+        own = np.unique(_marks(group, to_numpy(pairs["passage_high"]), to_numpy(pairs["passage_low"])))
+        begins = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+        ends = np.append(begins[1:], len(group))
+        best: _Found | None = None
+        least = np.full(len(queries), -np.inf)  # what is further off is not among the nearest
+        for number, place in enumerate(places):
+            for vectors, high, low, rows in _blocks(place):
+                passages = Whole.of(vectors)
+                limit = (least - 2 * (whole.error + passages.error)) * whole.scale * passages.scale
+                near = whole.numbers @ passages.numbers.T >= limit[:, None]
+                pair, column = np.divmod(np.flatnonzero(near), near.shape[1])
+                keep = ~np.isin(_marks(group[pair], high[column], low[column]), own)
+                pair, column = pair[keep], column[keep]
+                cosine = cosines(queries[pair], vectors[column])
+                keep = cosine >= least[pair]
+                pair, column, cosine = pair[keep], column[keep], cosine[keep]
+                # Only the best of the block so far are compared with positives.
+                order = np.lexsort((high[column], -cosine, pair))
+                pair, column, cosine = pair[order], column[order], cosine[order]
+                few = _ranks(pair) < self.last_rank
+                pair, column, cosine = pair[few], column[few], cosine[few]
+                new = _Found(
+                    pair,
+                    np.full(len(pair), number),
+                    rows[column],
+                    high[column],
+                    cosine,
+                    _nearest_positive(group[pair], vectors[column], positives, begins, ends),
+                )
+                best = new if best is None else _Found.joined([best, new])
+                best = best.take(np.lexsort((best.high, -best.cosine, best.pair)))
+                ranks = _ranks(best.pair)
+                best = best.take(np.flatnonzero(ranks < self.last_rank))
+                full = np.flatnonzero(_ranks(best.pair) == self.last_rank - 1)
+                least[best.pair[full]] = best.cosine[full]
+        if best is None:
+            none = np.zeros(0, np.int64)
+            return _Found(none, none, none, np.zeros(0, np.uint64), np.zeros(0), np.zeros(0))
+        return best
+
+    def _schema(self) -> pa.Schema:
+        one = self.form == "triplet"
+        names = ["anchor", "positive", *(["negative"] if one else [f"negative_{n + 1}" for n in range(self.negatives)])]
+        fields = [pa.field(name, pa.large_string()) for name in names]
+        if self.scores:
+            fields += [pa.field(f"{name}_score", pa.float64()) for name in names[1:]]
+        return pa.schema(fields)
+
+    def _table(self, pairs: pa.Table, asked: NDArray[np.float64], found: _Found, texts: pa.Array) -> pa.Table:
+        counts = np.bincount(found.pair, minlength=pairs.num_rows)
+        if self.form == "triplet":
+            self.record_dropped("no hard negative", int((counts == 0).sum()))
+            rows = found.pair
+            columns = [pairs["query"].take(array(rows)), pairs["passage"].take(array(rows)), texts]
+            scores = [array(asked[rows]), array(found.cosine)]
+        else:
+            enough = counts == self.negatives
+            self.record_dropped(f"fewer than {self.negatives} hard negatives", int((~enough).sum()))
+            at = np.flatnonzero(enough[found.pair]).reshape(-1, self.negatives)
+            rows = np.flatnonzero(enough)
+            columns = [pairs["query"].take(array(rows)), pairs["passage"].take(array(rows))]
+            columns += [texts.take(array(at[:, number])) for number in range(self.negatives)]
+            scores = [array(asked[rows]), *(array(found.cosine[at[:, number]]) for number in range(self.negatives))]
+        return pa.table([*columns, *(scores if self.scores else [])], schema=self._schema())
+
+
+def _groups(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """A number for each of the equal queries, which are together."""
+    changes = np.append(False, (high[1:] != high[:-1]) | (low[1:] != low[:-1])) if len(high) else np.zeros(0, np.bool_)
+    return np.cumsum(changes)
+
+
+def _marks(group: NDArray[np.int64], high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One number for a query and a passage."""
+    return mixed(mixed(group.astype(np.uint64)) ^ high) ^ low
+
+
+def _ranks(pair: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place of each within its pair, from 0; those of a pair are together."""
+    if not len(pair):
+        return np.zeros(0, np.int64)
+    begins = np.flatnonzero(np.append(True, pair[1:] != pair[:-1]))
+    return np.arange(len(pair)) - np.repeat(begins, np.diff(np.append(begins, len(pair))))
+
+
+def _nearest_positive(
+    group: NDArray[np.int64],
+    vectors: Vectors,
+    positives: Vectors,
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """The highest cosine of each vector with a positive of its query."""
+    each = (ends - begins)[group]
+    at = np.repeat(np.arange(len(group)), each)
+    first = np.cumsum(each) - each
+    which = begins[group][at] + np.arange(len(at)) - first[at]
+    found = cosines(vectors[at], positives[which])
+    return np.maximum.reduceat(found, first) if len(at) else np.zeros(0)
+
+
+def _blocks(place: tuple[Manifest, int]) -> Iterator[_Block]:
+    """The different passages of a partition, some at a time: vector, both halves of the hash, row in the partition."""
+    tables = _tables(place)
+    high, low = (np.concatenate([to_numpy(table[name]) for table in tables]) for name in (PLACE, "low"))
+    order = np.lexsort((low, high))
+    same = np.append(False, (np.diff(high[order]) == 0) & (np.diff(low[order]) == 0))
+    rows = order[~same]
+    vectors = np.concatenate([from_fixed_list(table[_VECTOR]) for table in tables])
+    for start in range(0, len(rows), _PASSAGES):
+        chosen = rows[start : start + _PASSAGES]
+        yield vectors[chosen], high[chosen], low[chosen], chosen
+
+
+def _tables(place: tuple[Manifest, int]) -> list[pa.Table]:
+    manifest, partition = place
+    task = FileGroupTask(data=[storage.join(manifest.folder, MANIFEST)], _metadata={"partition": partition})
+    return [table for _, table in partition_tables(task)]
+
+
+def _texts(places: _Places, found: _Found) -> pa.Array:
+    """The texts of the passages that were found."""
+    order = np.argsort(found.place, kind="stable")
+    pieces: list[pa.Array] = [array([], pa.large_string())]
+    for number in np.unique(found.place):
+        here = order[found.place[order] == number]
+        texts = pa.concat_tables([table.select(["text"]) for table in _tables(places[number])])["text"]
+        pieces.append(texts.combine_chunks().take(array(found.row[here])))
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
+    return pa.concat_arrays(pieces).take(array(back))

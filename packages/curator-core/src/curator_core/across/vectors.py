@@ -1,0 +1,144 @@
+"""Vectors of a column: which rows have one, at length one, and as whole numbers whose products no order of sums can round.
+
+BLAS chooses its order of sums by processor, number of threads and shape of the arrays, so the last bits of a product differ
+from machine to machine. Here a vector of length one is rounded to whole numbers, 12 bits of them: then each product and each
+partial sum of products is a whole number below 2²⁴, which float32 holds exactly, and BLAS computes it at full speed with the
+same bits everywhere. How far off such a product may be is known (`Whole.error`). Whatever hangs on more
+digits is computed again from the vectors themselves, in float64 and in a fixed order (`cosines`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.errors import UsageError
+
+type Vectors = NDArray[np.float32]
+
+_EXACT = 1 << 12  # products of two vectors of this length stay below 2²⁴
+_BLOCK = 512  # rows at a time that stay in the cache
+
+
+def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.int64]]:
+    """The vectors of a column at length one, and the rows that have one.
+
+    Null, a vector of zeros, and one with a null, NaN or infinity have no direction: such rows have none.
+    """
+    kind = values.type
+    listed = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not listed or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise UsageError(f"{what} must hold vectors, lists of as many numbers each, and holds {kind}")
+    wide = values.cast(pa.large_list(kind.value_type)).combine_chunks()
+    if isinstance(wide, pa.ChunkedArray):
+        wide = wide.chunk(0) if wide.num_chunks else pa.array([], wide.type)
+    offsets = to_numpy(wide.offsets)
+    lengths = np.diff(offsets)
+    there = np.flatnonzero(to_numpy(wide.is_valid()) & (lengths > 0))
+    sizes = np.unique(lengths[there])
+    if len(sizes) > 1:
+        raise UsageError(
+            f"{what} must hold vectors of one length, and holds some of {sizes[0]} and some of {sizes[-1]} numbers: they are "
+            "of two models; keep those of one"
+        )
+    if not len(sizes):
+        return np.zeros((0, 0), np.float32), there
+    size = int(sizes[0])
+    flat = wide.values
+    numbers = to_numpy(flat.cast(pa.float32(), safe=False).fill_null(float("nan")))
+    if len(there) == len(lengths):
+        found = numbers[offsets[0] : offsets[-1]].reshape(-1, size)
+    else:
+        found = numbers[(offsets[there][:, None] + np.arange(size)).ravel()].reshape(-1, size)
+    made = np.empty(found.shape, np.float32)
+    good = np.ones(len(found), np.bool_)
+    for start in range(0, len(found), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        made[part], good[part] = _unit(found[part])
+    return (made, there) if good.all() else (made[good], there[good])
+
+
+def _unit(block: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        wide = block.astype(np.float64)
+        # By the largest first: squares of numbers beyond 1e154 would be infinite, and those below 1e-154 nothing.
+        most = np.abs(wide).max(axis=1)
+        wide /= most[:, None]
+        lengths = np.sqrt(row_sums(wide * wide))
+        # 0 is added so that -0 becomes 0: vectors that are equal have the same bytes.
+        return (wide / lengths[:, None] + 0.0).astype(np.float32), np.isfinite(most) & (most > 0)
+
+
+def row_sums(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The sum of every row of a matrix, in float64 and in a fixed order: halves are added until one number is left."""
+    rest = np.asarray(values, np.float64)
+    if not rest.shape[1]:
+        return np.zeros(len(rest))
+    while (width := rest.shape[1]) > 1:
+        half = width // 2
+        added = rest[:, :half] + rest[:, half : 2 * half]
+        rest = np.concatenate([added, rest[:, 2 * half :]], axis=1) if width % 2 else added
+    return np.array(rest[:, 0])
+
+
+def cosines(one: Vectors, other: Vectors) -> NDArray[np.float64]:
+    """The cosine of each row of ``one`` with the same row of ``other``, with the same bits everywhere."""
+    found = np.empty(len(one))
+    for start in range(0, len(one), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        found[part] = row_sums(one[part].astype(np.float64) * other[part])
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of what was rounded off, in
+    units of the vector.
+
+    The cosine of two vectors lies within the sum of their errors, and their product, of the product of their whole numbers
+    over ``scale`` squared.
+    """
+
+    numbers: Vectors
+    scale: float
+    error: float
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> Whole:
+        """The whole numbers of vectors of length one."""
+        size = vectors.shape[1]
+        scale = scale_of(size)
+        numbers = vectors * np.float32(scale)
+        np.rint(numbers, out=numbers)
+        # Half in each place, a little more for what float32 rounds off before, and vectors are of length one to within 1e-6.
+        return cls(numbers, scale, float(0.501 * np.sqrt(size) / scale + 2e-6))
+
+    def least(self, cosine: float, other: Whole) -> float:
+        """No pair of vectors of these two with a cosine of ``cosine`` or more has a smaller product of whole numbers."""
+        wrong = self.error + other.error + self.error * other.error
+        return float(np.floor((cosine - wrong) * self.scale * other.scale))
+
+
+def scale_of(size: int) -> float:
+    """The length at which vectors of ``size`` numbers have exact products: rounding may make them a little longer."""
+    scale = _EXACT - np.ceil(np.sqrt(size) / 2) - 1
+    if scale < _EXACT // 4:
+        raise UsageError(f"vectors of {size:,} numbers are too long: their products would not be exact")
+    return float(scale)
+
+
+def fixed_list(vectors: Vectors) -> pa.FixedSizeListArray:
+    """Vectors as an Arrow column."""
+    return pa.FixedSizeListArray.from_arrays(array(np.ascontiguousarray(vectors).ravel()), max(1, vectors.shape[1]))
+
+
+def from_fixed_list(column: pa.ChunkedArray) -> Vectors:
+    """What `fixed_list` has put into a column."""
+    size = column.type.list_size
+    chunks = [to_numpy(chunk.flatten()).reshape(-1, size) for chunk in column.chunks]
+    return chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros((0, size), np.float32), *chunks])

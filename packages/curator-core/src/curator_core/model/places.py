@@ -1,0 +1,97 @@
+"""Where did each row of a batch stand: which file, and which line, row, byte or key in it?"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from curator_core.arrow.arrays import to_numpy
+from curator_core.model.task import DocumentBatch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# The key under which a batch has them among what is derived from it.
+_PLACES = "places"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The place of each row of a batch, named as the rejects of a run name it.
+
+    A reader attaches them to the batches that it makes, and they follow filters and journeys to other processes. They are gone
+    where a stage makes a new table. ``sources``: one file, or the file of each row. ``unit`` is
+    ``line``, ``row`` or ``byte``, and empty where ``found`` holds names.
+    """
+
+    of_rows: ClassVar[bool] = True  # they stay true when a column is replaced
+
+    sources: str | Sequence[str]
+    unit: str
+    found: Sequence[int] | Sequence[str] | npt.NDArray[np.int64]
+    # What filters have kept, the newest last: they are applied when a place is asked for.
+    masks: tuple[pa.BooleanArray, ...] = ()
+
+    def filter(self, mask: pa.BooleanArray) -> Places:
+        return Places(self.sources, self.unit, self.found, (*self.masks, mask))
+
+    def packed(self) -> list[Any]:
+        """The places as JSON can hold them, after all filters."""
+        found, sources = self.found, self.sources
+        if self.masks:
+            rows = np.arange(len(found))
+            for mask in self.masks:
+                rows = rows[to_numpy(mask)]
+            if not isinstance(sources, str):
+                sources = [sources[row] for row in rows.tolist()]
+            found = [str(found[row]) for row in rows.tolist()] if not self.unit else np.asarray(found, np.int64)[rows]
+        if not isinstance(sources, str):
+            sources = sources[0] if len(set(sources)) == 1 else list(sources)
+        if not self.unit:
+            return [sources, self.unit, list(found)]
+        if isinstance(found, range) and found.step == 1:
+            return [sources, self.unit, found.start, found.stop]
+        return [sources, self.unit, base64.b64encode(np.asarray(found, "<i8").tobytes()).decode()]
+
+    @classmethod
+    def unpacked(cls, packed: Sequence[Any]) -> Places:
+        """The places that `packed` took."""
+        sources, unit, *found = packed
+        if not unit:
+            return cls(sources, unit, found[0])
+        if len(found) == 2:
+            return cls(sources, unit, range(*found))
+        return cls(sources, unit, np.frombuffer(base64.b64decode(found[0]), "<i8"))
+
+    def at(self, row: int) -> tuple[str, str]:
+        """The file that a row of the batch stood in, and its place there: ``("a.jsonl", "line 12")``."""
+        return self.of([row])[0]
+
+    def of(self, rows: Sequence[int]) -> list[tuple[str, str]]:
+        """The file and the place of several rows."""
+        found = np.asarray(rows, np.int64)
+        for mask in reversed(self.masks):
+            found = np.flatnonzero(to_numpy(mask))[found]
+        places = []
+        for row in found.tolist():
+            source = self.sources if isinstance(self.sources, str) else self.sources[row]
+            place = self.found[row]
+            places.append((source, f"{self.unit} {place}" if self.unit else str(place)))
+        return places
+
+
+def place_rows[B: DocumentBatch](batch: B, places: Places) -> B:
+    """The batch, which now says where its rows were."""
+    batch._derived[_PLACES] = places
+    return batch
+
+
+def places_of(batch: DocumentBatch) -> Places | None:
+    """Where the rows of a batch were, if that is still there."""
+    found = batch._derived.get(_PLACES)
+    return found if isinstance(found, Places) else None

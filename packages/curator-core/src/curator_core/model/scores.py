@@ -1,0 +1,151 @@
+"""What does a filter say about its scores: which limits apply to them, and which bins count them?
+
+The bins of a score depend on the filter's parameters alone, never on the data, so that the counts of any two workers add up.
+Each limit has an edge of its own, at which the rows that it keeps and those that it drops part exactly, and so have values
+around it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+Keeps = Literal["at least", "at most"]
+
+# Beside a limit, counts are exact where it is moved by these parts of it.
+_AROUND = (0.5, 0.75, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.25, 1.5, 2.0)
+_PER_OCTAVE = 8
+_LARGEST = 40  # octaves: scores are counted one by one up to 2**40 and no further
+_SMALLEST = -20
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A bound of a score: ``parameter`` of the filter, its value, and what is kept.
+
+    ``reason``: the reason for dropping a row that breaks it; empty where the filter has one reason for all.
+    """
+
+    parameter: str
+    value: float
+    keeps: Keeps
+    inclusive: bool = True
+    reason: str = ""
+
+    def edge(self, value: float | None = None) -> float:
+        """Where scores part with the limit at ``value``: those from there on lie on one side, all less on the other."""
+        value = self.value if value is None else float(value)
+        # A bin holds its lower edge. What has to lie below together with the limit ends at the next number.
+        above = self.inclusive == (self.keeps == "at least")
+        return value if above else math.nextafter(value, math.inf)
+
+    def value_at(self, edge: float) -> float:
+        """The value of the parameter with which scores part at ``edge``; the inverse of `edge`."""
+        above = self.inclusive == (self.keeps == "at least")
+        return edge if above else math.nextafter(edge, -math.inf)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "parameter": self.parameter,
+            "value": self.value,
+            "keeps": self.keeps,
+            "inclusive": self.inclusive,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A score of a filter: its name, the edges of its bins, and its limits."""
+
+    name: str
+    edges: tuple[float, ...]
+    limits: tuple[Limit, ...] = ()
+    integers: bool = False
+
+    @property
+    def scale(self) -> str:
+        """A short name of the edges: counts of the same scale add up."""
+        return hashlib.sha256(json.dumps(self.edges).encode()).hexdigest()[:8]
+
+    def with_limits(self, limits: Iterable[Limit]) -> Score:
+        """The same score with these limits, and an edge at each of them and around it."""
+        limits = tuple(limits)
+        more = (limit.edge(value) for limit in limits for value in _around(limit.value, self.integers))
+        return replace(self, edges=merged(self.edges, more), limits=limits)
+
+
+def linear(low: float, high: float, bins: int) -> tuple[float, ...]:
+    """The edges of ``bins`` bins of one width."""
+    return tuple(low + (high - low) * place / bins for place in range(bins + 1))
+
+
+def fractions() -> tuple[float, ...]:
+    """Edges for shares: a hundred bins from 0 to 1, with 1 in the last."""
+    return (*(place / 100 for place in range(101)), math.nextafter(1.0, 2.0))
+
+
+def whole_numbers() -> tuple[float, ...]:
+    """Edges for counts: one by one up to 64, and eight bins an octave from there on."""
+    found = {float(value) for value in range(65)}
+    for step in range(6 * _PER_OCTAVE, _LARGEST * _PER_OCTAVE + 1):
+        found.add(float(math.ceil(_power(step))))
+    return tuple(sorted(found))
+
+
+def magnitudes() -> tuple[float, ...]:
+    """Edges for any number: eight bins an octave on either side of 0, and 0 in the middle."""
+    positive = [_power(step) for step in range(_SMALLEST * _PER_OCTAVE, _LARGEST * _PER_OCTAVE + 1)]
+    return (*(-value for value in reversed(positive)), 0.0, *positive)
+
+
+def merged(edges: Iterable[float], more: Iterable[float]) -> tuple[float, ...]:
+    """Both together, in order, each finite one once."""
+    return tuple(sorted({float(edge) + 0.0 for edge in (*edges, *more) if math.isfinite(edge)}))
+
+
+def default_edges(integers: bool, limits: Sequence[float]) -> tuple[float, ...]:
+    """Edges for a score of which nothing is declared: by its type, and by where its limits lie."""
+    if integers:
+        return whole_numbers()
+    if limits and all(0 <= value <= 1 for value in limits):
+        outside = (edge for edge in magnitudes() if edge < 0 or edge > 1)
+        return merged(fractions(), (edge for edge in outside if abs(edge) >= 2**-4))
+    return magnitudes()
+
+
+def bins_of(values: np.ndarray[Any, Any], edges: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The bin of each number: 0 below the first edge, ``len(edges)`` from the last on; bin ``i`` begins with edge ``i - 1``."""
+    found: np.ndarray[Any, Any] = np.searchsorted(edges, values, side="right")
+    return found
+
+
+def bin_at(edges: Sequence[float], edge: float) -> int | None:
+    """The number of bins below ``edge``, or None if it is no edge."""
+    place = bisect.bisect_left(edges, edge)
+    return place if place < len(edges) and edges[place] == edge else None
+
+
+def _power(step: int) -> float:
+    # By squares of exact powers and one table, the same on every machine: pow() may differ in the last bit.
+    return math.ldexp(_EIGHTHS[step % _PER_OCTAVE], step // _PER_OCTAVE)
+
+
+_EIGHTHS = (1.0, 1.09, 1.19, 1.297, 1.414, 1.542, 1.682, 1.834)
+
+
+def _around(value: float, integers: bool) -> list[float]:
+    if not math.isfinite(value):
+        return []
+    if not integers:
+        # As people write them: 0.15 and a tenth more is 0.165, not the number next to it.
+        return [value, *(float(f"{value * part:.12g}") for part in _AROUND)]
+    near = {value - 2, value - 1, value, value + 1, value + 2, *(float(round(value * part)) for part in _AROUND)}
+    return sorted(near)

@@ -1,0 +1,43 @@
+"""What do the stages of a run say about themselves: in words, in settings, and which scores are held to which limits?
+
+It is written beside the counts when a run begins, so that they can be read without the code of the stages. Attempts with another
+pipeline leave a file of their own: counts in bins of an earlier one are read by it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from curator_core import storage
+from curator_core.model.seen_options import SeenOptions
+from curator_core.planning.plan import Plan
+from curator_core.stages.column_filter import ColumnFilter
+
+
+def write_declared(run_dir: str, plan: Plan, options: SeenOptions | None, attempt: int) -> None:
+    """Write down what the stages of a plan declare; nothing where nothing is to be seen."""
+    if options is None:
+        return
+    stages: list[dict[str, Any]] = []
+    for planned in plan.stages:
+        stage = planned.stage
+        entry: dict[str, Any] = {"name": planned.name, "describe": stage.describe(), "settings": stage.params()}
+        if isinstance(stage, ColumnFilter):
+            entry["mode"] = stage.mode
+            entry["column"] = stage.column
+            entry["scores"] = [
+                {
+                    "name": score.name,
+                    "scale": score.scale,
+                    "integers": score.integers,
+                    "edges": list(score.edges),
+                    "limits": [limit.as_dict() for limit in score.limits],
+                }
+                for score in stage.declared_scores()
+            ]
+        stages.append(entry)
+    content = {"attempt": attempt, "options": options.as_dict(), "stages": stages}
+    text = json.dumps(content, ensure_ascii=False, default=repr)
+    path = storage.join(run_dir, "declared", f"{attempt:04d}.json")
+    storage.write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,297 @@
+"""What are the numbers of a run? All that its page shows, as plain values: the content of ``report.json``.
+
+They come from the run directory alone, so that they can be had while a run goes on, after it was killed, and on another machine.
+docs/report-json.md describes the form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from fractions import Fraction
+from typing import Any
+
+from curator_core.accounts.rejects import RejectGroup, group_rejects
+from curator_core.accounts.seen import Seen, read_seen
+from curator_core.errors import CuratorError, UsageError
+from curator_core.formatting import duration, percent, printable
+from curator_core.running.alarms import alarms_of
+from curator_core.running.directory import RunDirectory
+from curator_core.running.duplicates import duplicates_of
+from curator_core.running.so_far import so_far
+from curator_core.running.steps import pipelines_in
+
+FORMAT = 1
+# Examples of rejects of one kind, stage and reason.
+_EXAMPLES = 3
+# A page holds at most so many characters of one example.
+_MESSAGE_CHARACTERS = 2_000
+_RAW_BYTES = 1_000
+_VERDICTS = {
+    "done": "Every source is complete and every row is accounted for.",
+    "quarantined": "Every row is accounted for; some were set aside.",
+    "failed": "The run stopped before its end. What is complete is kept: fix the cause and continue with --resume.",
+    "running": "The run is still going on; these are the numbers of the sources that are complete until now.",
+    "interrupted": "The run was interrupted and nobody works on it. What is complete is kept: continue with --resume.",
+}
+
+
+def numbers_of(run_dir: str) -> dict[str, Any]:
+    """The numbers of the run in a run directory, finished or not."""
+    directory = RunDirectory(run_dir)
+    record = directory.read_json("run.json")
+    if record is None:
+        raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
+    plan = directory.read_json("plan.json") or {}
+    steps = {name: place for name, place in pipelines_in(directory.url).items() if RunDirectory(place).exists()}
+    groups = group_rejects(directory.url, _EXAMPLES)
+    for step, place in steps.items():
+        groups += [replace(group, stage=f"{group.stage} of step {step!r}") for group in group_rejects(place, _EXAMPLES)]
+    seen, problem = _seen(list(steps.values())[-1] if steps else directory.url)
+    unfinished = {}
+    if "summary" not in record:
+        unfinished = {name: so_far(place).as_dict() for name, place in (steps or {"": directory.url}).items()}
+    command = directory.read_json("command.json") or {}
+    return make_numbers(
+        record,
+        plan,
+        groups,
+        seen,
+        unfinished,
+        configuration=str(command.get("file") or ""),
+        run_dir=directory.url,
+        duplicates=duplicates_of(directory.url),
+        problems=[problem] if problem else [],
+    )
+
+
+def make_numbers(
+    record: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    rejects: Sequence[RejectGroup] = (),
+    seen: Seen | None = None,
+    unfinished: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    configuration: str = "",
+    run_dir: str = "",
+    duplicates: Mapping[str, Any] | None = None,
+    problems: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The same from what was read of the directory."""
+    seen = seen or Seen()
+    summary = record.get("summary") or {}
+    state = str(record.get("state"))
+    unfinished = unfinished or {}
+    last: Mapping[str, Any] = list(unfinished.values())[-1] if unfinished else {}
+    if state == "running" and last:
+        state = "running" if any(part["state"] == "running" for part in unfinished.values()) else "interrupted"
+    stages = _stages(summary.get("stages") or last.get("stages") or [], seen, record.get("outputs") or {})
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "name": str(summary.get("name") or plan.get("name") or "run"),
+        "run_dir": run_dir,
+        "state": state,
+        "verdict": _VERDICTS.get(state, state),
+        "closed": _closed(state, summary),
+        "shares": summary.get("shares") or {},
+        **{name: record.get(name) for name in ("started", "ended", "command", "host", "executor", "attempt", "python")},
+        **{name: record.get(name) or {} for name in ("options", "versions", "machine")},
+        "models": _models(plan),
+        "configuration": {"file": configuration, "steps": plan.get("steps") or []},
+        "rows": _rows(stages),
+        "bytes": {"in": seen.bytes_in, "out": seen.bytes_out, "written": summary.get("bytes", 0)},
+        "tokens": {"counted_by": seen.tokens, "in": seen.tokens_in, "out": seen.tokens_out},
+        "sources": {
+            "total": summary.get("sources", last.get("listed", 0)),
+            "complete": last.get("complete", summary.get("sources", 0) - summary.get("sources_failed", 0)),
+            "skipped": summary.get("sources_skipped", 0),
+            "failed": summary.get("sources_failed", last.get("failed", 0)),
+            "rejecting": summary.get("sources_rejecting", 0),
+        },
+        "files": summary.get("files", 0),
+        "problems": [*(summary.get("problems") or []), *problems],
+        "warnings": summary.get("warnings") or [],
+        "notes": summary.get("notes") or [],
+        "stages": stages,
+        "collections": [asdict(entry) for entry in seen.by.get("collection", ())],
+        "by": {
+            column: [asdict(entry) for entry in found] for column, found in seen.by.items() if column != "collection"
+        },
+        "overlap": seen.overlap,
+        "seen": seen.options,
+        "rejects": [_reject(group) for group in rejects],
+        "duplicates": dict(duplicates or {}),
+        "plan": {"text": str(plan.get("text") or "\n".join(summary.get("decisions") or ())), "groups": _groups(plan)},
+        "plans": summary.get("plans") or [],
+        "outputs": record.get("outputs") or {},
+        "steps": summary.get("steps") or [],
+    }
+    found["time"] = _time(found, summary, last)
+    found["alarms"] = alarms_of(found)
+    plain: dict[str, Any] = _plain(found)
+    return plain
+
+
+def _seen(place: str) -> tuple[Seen, str]:
+    """What was kept to be seen, of a workflow that of its last step; what cannot be read costs the samples, not the page."""
+    try:
+        return read_seen(place), ""
+    except (CuratorError, OSError) as error:
+        return Seen(), f"what the run has kept to be seen cannot be read: {error}"
+
+
+def _closed(state: str, summary: Mapping[str, Any]) -> bool:
+    """Whether the shares of all sources add up."""
+    shares = summary.get("shares") or {}
+    if state not in ("done", "quarantined"):
+        return False
+    return not shares or sum(map(Fraction, shares.values())) == summary.get("sources", 0)
+
+
+def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for place, stage in enumerate(counted):
+        entry = seen.stages.get(stage["name"])
+        part: dict[str, Any] = {**stage, "says": entry.describe if entry else "", "scores": [], "samples": []}
+        part["settings"] = entry.settings if entry else {}
+        part["mode"] = entry.mode if entry else "filter"
+        part["samples_of"] = entry.of if entry else {"dropped": {}, "kept": 0}
+        if entry is not None:
+            part["scores"] = [_trimmed(asdict(score)) for score in entry.scores]
+            part["samples"] = [{**asdict(sample), "marked": sample.marked} for sample in entry.samples]
+        filters = bool(part["scores"] or part["samples"] or stage["dropped"])
+        part["kind"] = (
+            "writer" if stage["name"] in outputs else "filter" if filters else "reader" if not place else "map"
+        )
+        if stage["name"] in seen.overlap:
+            part["overlap"] = seen.overlap[stage["name"]]
+        found.append(part)
+    return found
+
+
+def _trimmed(score: dict[str, Any]) -> dict[str, Any]:
+    """A score without the empty bins at its ends that no limit lies near."""
+    edges, counts = score["edges"], score["counts"]
+    busy = [place for place, rows in enumerate(counts) if rows]
+    wanted = [value for limit in score["limits"] for value in (limit["value"] * 0.5, limit["value"] * 2)]
+    low = min([edges[busy[0]]] if busy else [], default=0.0)
+    high = max([edges[busy[-1] + 1]] if busy else [], default=0.0)
+    low, high = min([low, *wanted]), max([high, *wanted])
+    first = max(0, sum(edge <= low for edge in edges) - 1)
+    last = min(len(edges) - 1, sum(edge < high for edge in edges))
+    last = max(last, first)
+    score["edges"] = edges[first : last + 1]
+    for name in ("counts", "kept", "free"):
+        score[name] = score[name][first:last]
+    return score
+
+
+def _rows(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return {
+        "in": max((stage["rows_in"] for stage in stages), default=0),
+        "out": stages[-1]["rows_out"] if stages else 0,
+        "dropped": sum(sum(stage["dropped"].values()) for stage in stages),
+        "rejected": sum(sum(stage["rejected"].values()) for stage in stages),
+        "quarantined": sum(stage["quarantined"] for stage in stages),
+    }
+
+
+def _reject(group: RejectGroup) -> dict[str, Any]:
+    examples = []
+    for example in group.examples:
+        raw = example.get("raw")
+        examples.append(
+            {
+                **{name: example.get(name) for name in ("task", "source", "position")},
+                "message": str(example.get("message") or "")[:_MESSAGE_CHARACTERS],
+                "raw": None if raw is None else raw[:_RAW_BYTES].decode("utf-8", "backslashreplace"),
+                "raw_bytes": None if raw is None else len(raw),
+            }
+        )
+    return {"kind": group.kind, "stage": group.stage, "reason": group.reason, "rows": group.rows, "examples": examples}
+
+
+def _models(plan: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The parameters that name a model, a revision or the hash of weights, by stage."""
+    found = []
+    for step in plan.get("steps") or ():
+        given = step.get("params") or {} if isinstance(step, Mapping) else {}
+        named = {
+            name: str(value)
+            for name, value in given.items()
+            if value is not None
+            and any(word in name for word in ("model", "weights", "revision", "sha256", "checkpoint"))
+        }
+        if named:
+            found.append({"stage": str(step.get("name")), **named})
+    return found
+
+
+def _groups(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups of the plan with the names of their stages, as the text of the plan has them."""
+    groups: list[dict[str, Any]] = []
+    names = {step.get("name") for step in plan.get("steps") or () if isinstance(step, Mapping)}
+    for line in str(plan.get("text") or "").splitlines():
+        words = line.split()
+        if line.startswith(("group ", "sources")):
+            groups.append({"title": " ".join(words), "stages": []})
+        elif line.startswith("decisions"):
+            break
+        elif groups and line.startswith("  ") and not line.startswith("   ") and words and words[0] in names:
+            groups[-1]["stages"].append(words[0])
+    return groups
+
+
+def _time(numbers: Mapping[str, Any], summary: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+    stages = numbers["stages"]
+    whole = sum(stage["seconds"] for stage in stages)
+    wall = summary.get("seconds", last.get("seconds"))
+    each = [
+        {
+            "name": stage["name"],
+            "seconds": stage["seconds"],
+            "share": stage["seconds"] / whole if whole else 0.0,
+            "calls": stage["calls"],
+            "rows_a_second": stage["rows_in"] / stage["seconds"] if stage["seconds"] else None,
+        }
+        for stage in stages
+    ]
+    return {
+        "wall": wall,
+        "opened_after": summary.get("opened_after"),
+        "worked_after": summary.get("worked_after"),
+        "of_all_workers": whole,
+        "bytes_a_second": numbers["bytes"]["in"] / wall if wall else None,
+        "stages": each,
+        "bottleneck": _bottleneck(each, whole, wall, summary.get("worked_after")),
+    }
+
+
+def _bottleneck(each: Sequence[Mapping[str, Any]], whole: float, wall: float | None, began: float | None) -> str:
+    if not whole:
+        return ""
+    slowest = max(each, key=lambda stage: (stage["seconds"], stage["name"]))
+    said = (
+        f"{printable(slowest['name'])} takes most of the time of the workers: {duration(slowest['seconds'])} of "
+        f"{duration(whole)} ({percent(slowest['seconds'], whole)})."
+    )
+    if wall and began and began > wall / 2:
+        said += (
+            f" {percent(began, wall)} of the run went by before the first work was done ({duration(began)}): more input costs "
+            "that only once."
+        )
+    return said
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON has: no NaN, no infinity, no tuples, every key a string."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return str(value)

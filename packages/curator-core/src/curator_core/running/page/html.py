@@ -1,0 +1,695 @@
+"""What is on the page of a run, in which order? Everything that comes from data is escaped; nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+from curator_core import formatting
+from curator_core.running.page.histogram import histogram, shown
+from curator_core.running.page.script import SCRIPT
+from curator_core.running.page.style import STYLE
+
+# Of each side of a filter, and of each collection and file: more stand in report.json.
+_NEAR, _FAR = 8, 4
+_ROWS = 50
+_EXAMPLE_CHARACTERS = 360
+_BEFORE = 60
+_STATES = {
+    "done": ("good", "done"),
+    "quarantined": ("mixed", "done, with work set aside"),
+    "failed": ("bad", "failed"),
+    "running": ("mixed", "not finished"),
+    "interrupted": ("bad", "interrupted"),
+}
+
+
+def report_page(numbers: Mapping[str, Any]) -> str:
+    """The page as text, from the content of ``report.json``."""
+    kind, state = _STATES.get(numbers["state"], ("mixed", numbers["state"]))
+    sections = [
+        ("numbers", "", _cards(numbers)),
+        ("written", "", _written(numbers)),
+        ("problems", "Problems", _notes("bad", numbers["problems"])),
+        ("alarms", "Worth a look", _alarms(numbers["alarms"])),
+        ("warnings", "Warnings", _notes("mixed", numbers["warnings"])),
+        ("steps", "Step by step", _steps(numbers["steps"])),
+        ("funnel", "Stage by stage", _funnel(numbers["stages"])),
+        ("reasons", "Why rows left", _reasons(numbers["stages"])),
+        ("filters", "Filters", _filters(numbers)),
+        ("collections", "By collection", _collections(numbers)),
+        ("texts", "", _texts(numbers["notes"])),
+        ("aside", "Set aside", _rejects(numbers["rejects"])),
+        ("duplicates", "Duplicates", _duplicates(numbers)),
+        ("time", "Time", _time(numbers["time"])),
+        ("plans", "Rows by plan", _plans(numbers["plans"])),
+        ("plan", "The plan", _plan(numbers["plan"])),
+        ("run", "The run", _facts(numbers)),
+    ]
+    body = "".join(
+        f'<section id="{name}">{f"<h2>{title}</h2>" if title else ""}{content}</section>'
+        for name, title, content in sections
+        if content
+    )
+    links = " ".join(f'<a href="#{name}">{title}</a>' for name, title, content in sections if title and content)
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    name = escape(numbers["name"])
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'">
+<meta name="referrer" content="no-referrer">
+<title>{name}: {escape(state)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header>
+<h1>{name} <span class="state {kind}">{escape(state)}</span></h1>
+<p>{escape(numbers["verdict"])}{_shares(numbers)}</p>
+<p>{_when(numbers)}</p>
+<nav aria-label="Sections">{links}</nav>
+</header>
+<main>
+{body}
+</main>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _shares(numbers: Mapping[str, Any]) -> str:
+    shares = numbers["shares"]
+    if not numbers["closed"] or not shares:
+        return ""
+    parts = ", ".join(f"{share} {kind}" for kind, share in shares.items() if share != "0")
+    return escape(f" Shares of {formatting.count(numbers['sources']['total'], 'source')}: {parts}.")
+
+
+def _when(numbers: Mapping[str, Any]) -> str:
+    parts = []
+    if numbers["started"]:
+        ended = f" to {escape(_clock(numbers['ended']))}" if numbers["ended"] else ""
+        parts.append(f"{escape(_clock(numbers['started']))}{ended}")
+    if numbers["command"]:
+        parts.append(f"<code>{escape(numbers['command'])}</code>")
+    return " · ".join(parts)
+
+
+def _clock(text: str) -> str:
+    return str(text).replace("T", " ")[:19] + " UTC"
+
+
+def _texts(notes: Sequence[str]) -> str:
+    """What stages have to say, line by line as they say it."""
+    return "".join(f"<pre>{escape(text)}</pre>" for text in notes)
+
+
+def _cards(numbers: Mapping[str, Any]) -> str:
+    rows, sources, size = numbers["rows"], numbers["sources"], numbers["bytes"]
+    aside = rows["rejected"] + rows["quarantined"]
+    whole = rows["in"]
+    complete = "" if sources["complete"] == sources["total"] else f"{sources['complete']:,} complete"
+    skipped = f"{sources['skipped']:,} complete before" if sources["skipped"] else complete
+    tokens = numbers["tokens"]
+    facts = [
+        ("sources", formatting.number(sources["total"]), skipped),
+        ("rows in", formatting.number(whole), formatting.size(size["in"]) if size["in"] else ""),
+        ("rows kept", formatting.number(rows["out"]), formatting.percent(rows["out"], whole)),
+        ("rows dropped", formatting.number(rows["dropped"]), formatting.percent(rows["dropped"], whole)),
+        ("rows set aside", formatting.number(aside), formatting.percent(aside, whole)),
+        ("files written", formatting.number(numbers["files"]), formatting.size(size["written"])),
+    ]
+    if tokens["in"]:
+        estimated = "estimated, " if tokens["counted_by"].startswith("estimated") else ""
+        kept = formatting.percent(tokens["out"], tokens["in"])
+        facts.insert(3, ("tokens kept", formatting.number(tokens["out"]), f"{estimated}{kept}"))
+    if numbers["time"]["wall"] is not None:
+        facts.append(("time", formatting.duration(numbers["time"]["wall"]), ""))
+    cards = "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span><i>{escape(more)}</i></div>'
+        for label, value, more in facts
+    )
+    return f'<div class="cards">{cards}</div>'
+
+
+def _written(numbers: Mapping[str, Any]) -> str:
+    """The folders that the run has filled, with their numbers of files; a link to each on this machine."""
+    parts = []
+    for stage, output in numbers["outputs"].items():
+        folder = str(output.get("folder"))
+        name = f"<code>{escape(folder)}</code>"
+        if folder.startswith("/"):
+            name = f'<a href="{escape("file://" + quote(folder))}">{name}</a>'
+        files = formatting.count(int(output.get("files", 0)), "file")
+        parts.append(f"<p>{escape(stage)} wrote {escape(files)} to {name}</p>")
+    return "".join(parts)
+
+
+def _notes(kind: str, notes: Iterable[str]) -> str:
+    items = "".join(f"<li>{escape(str(note))}</li>" for note in notes)
+    return f'<div class="notes {kind}"><ul>{items}</ul></div>' if items else ""
+
+
+def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
+    items = "".join(
+        f"<li><b>{escape(alarm['sentence'])}</b><span>{escape(alarm['advice'])}</span></li>" for alarm in alarms
+    )
+    return f'<div class="alarms"><ul>{items}</ul></div>' if items else ""
+
+
+def _table(columns: Sequence[tuple[str, str]], rows: Iterable[str]) -> str:
+    """A table whose first column names the row; a column is its title and a class."""
+    body = "".join(rows)
+    if not body:
+        return ""
+    head = "".join(
+        f'<th scope="col">{escape(title)}</th>'
+        if not place
+        else f'<td class="{kind}">{escape(title)}</td>'
+        if kind
+        else f"<td>{escape(title)}</td>"
+        for place, (title, kind) in enumerate(columns)
+    )
+    return f'<div class="wide" tabindex="0" role="group" aria-label="Table"><table class="funnel"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(title: str, text: str, kind: str = "") -> str:
+    """A number with the title of its column, which a phone shows beside it."""
+    named = f' data-name="{escape(title)}"' if title and text else ""
+    return f"<td{named}{f' class="{kind}"' if kind else ''}>{escape(text)}</td>"
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each step of a workflow, with a link to its own page."""
+    columns = [("step", ""), ("state", "name"), ("sources", ""), ("rows in", ""), ("rows out", ""), ("time", "")]
+    return _table(columns, _step_rows(steps, "", ""))
+
+
+def _step_rows(steps: Sequence[Mapping[str, Any]], above: str, folder: str) -> Iterator[str]:
+    for number, step in enumerate(steps, 1):
+        state = {"quarantined": "done, with work set aside"}.get(step["state"], step["state"])
+        if step["complete_before"]:
+            state = "complete before"
+        place = f"{folder}{step['folder']}/"
+        time = "" if step["complete_before"] else formatting.duration(step["seconds"])
+        link = f'<a href="{escape(quote(place))}report.html">{escape(step["name"])}</a>'
+        yield (
+            f'<tr><th scope="row">{above}{number} {link}</th>{_cell("", state, "name")}'
+            f"{_cell('sources', f'{step["sources"]:,}')}{_cell('rows in', f'{step["rows_in"]:,}')}"
+            f"{_cell('rows out', f'{step["rows_out"]:,}')}{_cell('time', time)}</tr>"
+        )
+        yield from _step_rows(step["steps"], f"{above}{number}.", place)
+
+
+def _funnel(stages: Sequence[Mapping[str, Any]]) -> str:
+    most = max((max(stage["rows_in"], stage["rows_out"]) for stage in stages), default=0)
+    slowest = max((stage["seconds"] for stage in stages), default=0.0)
+    rows = []
+    for number, stage in enumerate(stages):
+        dropped, rejected = sum(stage["dropped"].values()), sum(stage["rejected"].values()) + stage["quarantined"]
+        bars = "".join(
+            f'<span class="{kind}" style="width:{_width(value, most)}" title="{title} {value:,}"></span>'
+            for kind, title, value in (
+                ("kept", "kept", stage["rows_out"]),
+                ("dropped", "dropped", dropped),
+                ("aside", "set aside", rejected),
+            )
+            if value
+        )
+        clock = f'<span class="clock" style="width:{_width(stage["seconds"], slowest)}"></span>' if slowest else ""
+        name = escape(stage["name"])
+        if stage["scores"] or stage["samples"]:
+            name = f'<a href="#filter-{number}">{name}</a>'
+        rows.append(
+            f'<tr><th scope="row">{name}</th>{_cell("rows in", f"{stage['rows_in']:,}")}'
+            f'<td class="bars"><div>{bars}</div></td>{_cell("kept", f"{stage['rows_out']:,}")}'
+            f"{_cell('dropped', _blank(dropped))}{_cell('set aside', _blank(rejected))}"
+            f'<td class="time"><div>{clock}</div></td>{_cell("time", formatting.duration(stage["seconds"]))}</tr>'
+        )
+    key = (
+        '<p class="key"><span class="kept"></span>kept <span class="dropped"></span>dropped '
+        '<span class="aside"></span>set aside</p>'
+    )
+    columns = [("stage", ""), ("rows in", ""), ("", ""), ("kept", ""), ("dropped", ""), ("set aside", ""), ("", "")]
+    return key + _table([*columns, ("time of all workers", "")], rows) if rows else ""
+
+
+def _reasons(stages: Sequence[Mapping[str, Any]]) -> str:
+    found = [
+        (count, stage["name"], reason, kind, stage["rows_in"])
+        for stage in stages
+        for kind, reasons in (("dropped", stage["dropped"]), ("rejected", stage["rejected"]))
+        for reason, count in reasons.items()
+    ]
+    found.sort(key=lambda item: (-item[0], item[1], item[2]))
+    most = found[0][0] if found else 0
+    rows = (
+        f'<tr><th scope="row">{escape(reason)}</th>{_cell("", stage, "name")}<td class="bars"><div>'
+        f'<span class="{"dropped" if kind == "dropped" else "aside"}" style="width:{_width(count, most)}"></span></div>'
+        f"</td>{_cell('rows', f'{count:,}')}{_cell('of the stage', formatting.percent(count, rows_in))}</tr>"
+        for count, stage, reason, kind, rows_in in found
+    )
+    return _table([("reason", ""), ("stage", "name"), ("", ""), ("rows", ""), ("of the stage", "")], rows)
+
+
+# Filters --------------------------------------------------------------------------------------------------------------
+
+
+def _filters(numbers: Mapping[str, Any]) -> str:
+    cards = [
+        _filter(number, stage) for number, stage in enumerate(numbers["stages"]) if stage["scores"] or stage["samples"]
+    ]
+    if not cards:
+        return ""
+    key = (
+        '<p class="key"><span class="kept"></span>kept <span class="dropped"></span>dropped. Every row is counted; the area of a '
+        "bar is a number of rows. Drag a handle, or move it with the arrow keys, to see how many rows would stay: it stops where "
+        "the number is exact.</p>"
+    )
+    return key + "".join(cards)
+
+
+def _filter(number: int, stage: Mapping[str, Any]) -> str:
+    dropped = sum(stage["dropped"].values())
+    share = formatting.percent(dropped, stage["rows_in"])
+    says = escape(_sentence(stage["says"])) if stage["says"] else ""
+    charts = "".join(
+        histogram(score, f"handle-{number}-{place}", stage["mode"] == "invert")
+        for place, score in enumerate(stage["scores"])
+    )
+    lost = f"dropped {dropped:,} of {stage['rows_in']:,} rows ({share})" if share else f"dropped {dropped:,} rows"
+    return (
+        f'<article class="filter" id="filter-{number}"><header><h3>{escape(stage["name"])}</h3><p>{escape(lost)}</p></header>'
+        f'<p>{says}</p><div class="top"><div>{charts}</div>{_unsure(stage)}</div>{_sides(stage)}{_overlap(stage)}</article>'
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _overlap(stage: Mapping[str, Any]) -> str:
+    found = stage.get("overlap")
+    if not found:
+        return ""
+    said = ", ".join(
+        f"{rows:,} with {name}" for name, rows in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+    )
+    return f'<p class="soft">Would also have been dropped by others: {escape(said)}.</p>'
+
+
+def _limits(stage: Mapping[str, Any]) -> dict[str, float]:
+    return {limit["parameter"]: limit["value"] for score in stage["scores"] for limit in score["limits"]}
+
+
+def _unsure(stage: Mapping[str, Any]) -> str:
+    """The three rows whose score is closest to a limit, on whichever side they are."""
+    limits = _limits(stage)
+    found: dict[tuple[str, int], tuple[float, Mapping[str, Any]]] = {}
+    for sample in stage["samples"]:
+        far, key = _far(sample, limits), (sample["task"], sample["row"])
+        if sample["near"] and far < math.inf and (key not in found or far < found[key][0]):
+            found[key] = (far, sample)
+    if not found:
+        return ""
+    first = sorted(found.values(), key=lambda pair: (pair[0], pair[1]["task"], pair[1]["row"]))[:3]
+    items = "".join(
+        f"<li>{escape(sample['side'])}, {escape(_score(sample))}{_where(sample)}</li>" for _, sample in first
+    )
+    return f'<div class="unsure"><h4>Least sure about</h4><ol>{items}</ol></div>'
+
+
+def _far(sample: Mapping[str, Any], limits: Mapping[str, float]) -> float:
+    """How far the score of a row is from the limit that it is near to, in parts of the limit."""
+    value = limits.get(sample["limit"])
+    score = sample["scores"].get(sample["score_name"], sample["score"])
+    return math.inf if value is None or score is None else abs(score - value) / (abs(value) or 1)
+
+
+def _sides(stage: Mapping[str, Any]) -> str:
+    parts = []
+    limits = _limits(stage)
+    for side in ("dropped", "kept"):
+        mine = [sample for sample in stage["samples"] if sample["side"] == side]
+        whole = stage["samples_of"]["kept"] if side == "kept" else sum(stage["samples_of"]["dropped"].values())
+        near, far = _some(mine, limits, near=True, most=_NEAR), _some(mine, limits, near=False, most=_FAR)
+        whole = max(whole, stage["rows_out"]) if side == "kept" else whole
+        if not near and not far:
+            if not whole:
+                parts.append(f"<div><h4>{side.capitalize()} <span>no rows</span></h4></div>")
+            continue
+        shown_first = near[:2] or far[:2]
+        rest = [*near[2:], *far] if near else far[2:]
+        more = "".join(map(_example, rest))
+        title = "nearest to the limit" if near else "chosen evenly"
+        said = f"{len(shown_first) + len(rest):,} of {whole:,}, {title} first"
+        more = f"<details><summary>{len(rest):,} more{' and from elsewhere' if near and far else ''}</summary>{more}</details>"
+        parts.append(
+            f"<div><h4>{side.capitalize()} <span>{escape(said)}</span></h4>{''.join(map(_example, shown_first))}"
+            f"{more if rest else ''}</div>"
+        )
+    return f'<div class="sides">{"".join(parts)}</div>' if any(parts) else ""
+
+
+def _some(
+    samples: Sequence[Mapping[str, Any]], limits: Mapping[str, float], *, near: bool, most: int
+) -> list[Mapping[str, Any]]:
+    """The first of each reason and limit in turn, so that none of several tests is left out."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for sample in sorted(samples, key=lambda sample: _far(sample, limits)) if near else samples:
+        if sample["near"] == near:
+            groups.setdefault((sample["reason"], sample["limit"]), []).append(sample)
+    found: list[Mapping[str, Any]] = []
+    seen = set()
+    for place in range(most):
+        for group in groups.values():
+            if place < len(group) and len(found) < max(most, len(groups)):
+                key = (group[place]["task"], group[place]["row"])
+                if key not in seen:
+                    seen.add(key)
+                    found.append(group[place])
+    return found
+
+
+def _score(sample: Mapping[str, Any]) -> str:
+    if sample["score"] is None:
+        return ", ".join(
+            f"{name} {shown(value)}" for name, value in list(sample["scores"].items())[:3] if value is not None
+        )
+    return f"{sample['score_name'] or 'score'} {shown(sample['score'])}"
+
+
+def _example(sample: Mapping[str, Any]) -> str:
+    head = _score(sample)
+    reason = sample["reason"] if sample["side"] == "dropped" and sample["reason"] not in head else ""
+    head = " · ".join(part for part in (reason, head) if part)
+    return f'<div class="example"><p>{escape(head)}</p><p class="text">{_marked(sample)}</p>{_where(sample)}</div>'
+
+
+def _marked(sample: Mapping[str, Any]) -> str:
+    """A part of the text around the first place at fault, with what is at fault marked."""
+    text, spans = sample["text"] or "", sample["spans"]
+    start = max(0, spans[0][0] - _BEFORE) if spans else 0
+    end = min(len(text), start + _EXAMPLE_CHARACTERS)
+    parts = ["… " if start or sample["cut"] else ""]
+    at = start
+    for span in spans:
+        first, last = max(span[0], at), min(span[1], end)
+        if first < last:
+            parts += [escape(text[at:first]), f"<mark>{escape(text[first:last])}</mark>"]
+            at = last
+    parts.append(escape(text[at:end]))
+    if end + sample["cut"] < sample["length"]:
+        parts.append(f" … ({sample['length']:,} characters)")
+    return "".join(parts)
+
+
+def _where(sample: Mapping[str, Any]) -> str:
+    source, position, name = sample["source"], sample["position"], sample["id"]
+    parts = [f"id {name}"] if name is not None else []
+    file = source.rpartition("/")[2] or source
+    parts.append(f"{file}, {position}" if position else file or f"task {sample['task']}, row {sample['row'] + 1}")
+    command = ""
+    if source and position:
+        command = shlex.join(["curate", "show", f"{source}:{position.removeprefix('line ').removeprefix('row ')}"])
+    elif source and name is not None:
+        command = shlex.join(["curate", "show", source, name])
+    copy = f'<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>' if command else ""
+    return f'<div class="where">{escape(", ".join(part for part in parts if part))}{copy}</div>'
+
+
+# Sources, rejects, duplicates -----------------------------------------------------------------------------------------
+
+
+def _collections(numbers: Mapping[str, Any]) -> str:
+    parts: list[str] = []
+    tables = {"collection": numbers["collections"], **numbers["by"]}
+    for column, entries in tables.items():
+        if not entries or (column == "collection" and len(entries) == 1 and len(tables) > 1):
+            continue
+        title = {"collection": "collection", "source": "file"}.get(column, column)
+        ordered = sorted(entries, key=lambda entry: (-_lost(entry), -entry["rows_in"], entry["value"]))
+        body = _table(
+            [
+                (title, ""),
+                ("rows in", ""),
+                ("", ""),
+                ("kept", ""),
+                ("lost", ""),
+                ("most of it to", "name"),
+                ("bytes kept", ""),
+            ],
+            map(_counted, ordered[:_ROWS]),
+        )
+        first = ordered[0]
+        lost = first["rows_in"] - first["rows_out"]
+        said = f"{first['value']} lost most: {formatting.percent(lost, first['rows_in'])} of {first['rows_in']:,} rows."
+        more = (
+            f" The {_ROWS} that lost most of {len(entries):,}; report.json has the others."
+            if len(entries) > _ROWS
+            else ""
+        )
+        said = said if lost and len(entries) > 1 else ""
+        lead = f'<p class="soft">{escape(said + more)}</p>' if said + more else ""
+        inner = lead + body
+        if parts:
+            inner = f"<details><summary>By {escape(title)}: {len(entries):,}</summary>{inner}</details>"
+        parts.append(inner)
+    return "".join(parts)
+
+
+def _lost(entry: Mapping[str, Any]) -> float:
+    return (entry["rows_in"] - entry["rows_out"]) / entry["rows_in"] if entry["rows_in"] else 0.0
+
+
+def _counted(entry: Mapping[str, Any]) -> str:
+    rows_in, rows_out = entry["rows_in"], entry["rows_out"]
+    lost = max(0, rows_in - rows_out)
+    blame = max(entry["dropped"], key=lambda stage: (entry["dropped"][stage], stage), default="")
+    bars = "".join(
+        f'<span class="{kind}" style="width:{_width(value, max(rows_in, rows_out))}"></span>'
+        for kind, value in (("kept", rows_out), ("dropped", lost))
+        if value
+    )
+    blamed = f"{blame} ({entry['dropped'][blame]:,})" if blame else ""
+    size = formatting.size(entry["bytes_out"]) if entry["bytes_in"] else ""
+    return (
+        f'<tr><th scope="row">{escape(entry["value"])}</th>{_cell("rows in", f"{rows_in:,}")}<td class="bars"><div>{bars}</div></td>'
+        f"{_cell('kept', f'{rows_out:,}')}{_cell('lost', formatting.percent(lost, rows_in))}{_cell('', blamed, 'name')}"
+        f"{_cell('bytes kept', size)}</tr>"
+    )
+
+
+def _rejects(groups: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    for group in groups:
+        word = "quarantined" if group["kind"] == "quarantine" else "rejected"
+        examples = "".join(f"<li>{_reject(example)}</li>" for example in group["examples"])
+        said = f"{len(group['examples']):,} of {group['rows']:,}"
+        parts.append(
+            f"<details><summary><b>{group['rows']:,}</b> {word} by {escape(group['stage'])}: {escape(group['reason'])}</summary>"
+            f'<p class="soft">{said}</p><ul>{examples}</ul></details>'
+        )
+    return "".join(parts)
+
+
+def _reject(example: Mapping[str, Any]) -> str:
+    where = str(example.get("source") or example.get("task") or "")
+    if example.get("position"):
+        where += f":{example['position']}"
+    raw = example.get("raw")
+    text = formatting.beginning(raw.encode("utf-8", "surrogatepass"), _EXAMPLE_CHARACTERS) if raw else ""
+    shown_raw = f"<pre>{escape(text)}</pre>" if text else ""
+    message = escape(str(example.get("message") or "").strip())
+    if "\n" in message:  # a traceback
+        message = f"<pre>{message}</pre>"
+    return f"<code>{escape(where)}</code> {message}{shown_raw}"
+
+
+def _duplicates(numbers: Mapping[str, Any]) -> str:
+    found = numbers["duplicates"]
+    if not found:
+        return ""
+    rules = ", ".join(f"{rows:,} by the rule {rule}" for rule, rows in found["rules"].items())
+    lead = f"<p>{found['removed']:,} documents are removed ({escape(rules)}), each for one that stays and was compared with it.</p>"
+    most = max(found["sizes"].values(), default=0)
+    sizes = _table(
+        [("documents that are one", ""), ("", ""), ("clusters", "")],
+        (
+            f'<tr><th scope="row">{escape(size)}</th><td class="bars"><div><span class="kept" style="width:{_width(rows, most)}">'
+            f"</span></div></td>{_cell('clusters', f'{rows:,}')}</tr>"
+            for size, rows in list(found["sizes"].items())[:20]
+        ),
+    )
+    run = numbers["run_dir"]
+    largest = "".join(
+        f"<details><summary><b>{entry['cluster_size']:,}</b> documents: {escape(_document(entry))} stays</summary>"
+        f'<p class="soft">{len(entry["removed"]):,} of the {entry["cluster_size"] - 1:,} that are removed for it</p>'
+        f"<ul>{''.join(f'<li>{_removed(member, run)}</li>' for member in entry['removed'])}</ul></details>"
+        for entry in found["largest"]
+    )
+    least = "".join(f"<li>{_removed(entry, run)}</li>" for entry in found["least_alike"])
+    least = f"<h3>Removed, though least alike</h3><ul>{least}</ul>" if least else ""
+    return f"{lead}{sizes}<h3>Largest clusters</h3>{largest}{least}"
+
+
+def _document(entry: Mapping[str, Any], of: str = "") -> str:
+    name = entry[f"{of}id"]
+    return str(name) if name is not None else f"{entry[f'{of}source']}:{(entry[f'{of}row'] or 0) + 1}"
+
+
+def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
+    name = _document(entry)
+    command = shlex.join(["curate", "dedup", "show", run_dir, name])
+    figures = [
+        said
+        for key, said in (
+            ("containment", f"{(entry['containment'] or 0):.1%} of its shingles are in the other"),
+            ("similarity", f"a likeness of {(entry['similarity'] or 0):.4f}"),
+            ("new_words", f"at most {entry['new_words']} new words in 25"),
+        )
+        if entry[key] is not None
+    ]
+    witness = _document(entry, "witness_")
+    said = f"{name} for {witness}: {entry['rule']}{', ' if figures else ''}{', '.join(figures)}"
+    texts = "".join(
+        f'<div class="example"><h4>{title}</h4><p class="text">{_alone(entry[f"{end}text"], entry[f"{end}only"])}</p></div>'
+        for end, title in (("", "Removed"), ("witness_", "Stays"))
+        if f"{end}text" in entry
+    )
+    texts = f'<div class="sides">{texts}</div>' if texts else ""
+    return f'{escape(said)}<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>{texts}'
+
+
+def _alone(text: str, only: Sequence[Sequence[int]]) -> str:
+    """The beginning of a text, with what the other one lacks marked."""
+    parts, at, end = [], 0, min(len(text), 2 * _EXAMPLE_CHARACTERS)
+    for span in only:
+        first, last = max(span[0], at), min(span[1], end)
+        if first < last:
+            parts += [escape(text[at:first]), f"<mark>{escape(text[first:last])}</mark>"]
+            at = last
+    return "".join([*parts, escape(text[at:end]), " …" if end < len(text) else ""])
+
+
+# Time, plan, facts ----------------------------------------------------------------------------------------------------
+
+
+def _time(time: Mapping[str, Any]) -> str:
+    if not time["stages"]:
+        return ""
+    lead = f"<p>{escape(time['bottleneck'])}</p>" if time["bottleneck"] else ""
+    most = max(stage["seconds"] for stage in time["stages"])
+    rows = (
+        f'<tr><th scope="row">{escape(stage["name"])}</th><td class="bars"><div><span class="clock" style="width:'
+        f'{_width(stage["seconds"], most)}"></span></div></td>{_cell("time", formatting.duration(stage["seconds"]))}'
+        f"{_cell('share', formatting.percent(stage['share'], 1))}{_cell('rows a second', _rate(stage['rows_a_second']))}"
+        f"{_cell('calls', f'{stage["calls"]:,}')}</tr>"
+        for stage in time["stages"]
+    )
+    columns = [
+        ("stage", ""),
+        ("", ""),
+        ("time of all workers", ""),
+        ("share", ""),
+        ("rows a second", ""),
+        ("calls", ""),
+    ]
+    return lead + _table(columns, rows)
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _plans(plans: Sequence[Mapping[str, Any]]) -> str:
+    """Which rows were made under which plan, where more than the present one was used."""
+    rows = (
+        f'<tr><th scope="row">{escape("; ".join(share["changes"]) or "the present plan")}</th>{_cell("since attempt", f"{share['since']:,}")}'
+        f"{_cell('sources', f'{share["sources"]:,}')}{_cell('rows in', f'{share["rows_in"]:,}')}{_cell('kept', f'{share["rows_out"]:,}')}</tr>"
+        for share in plans
+    )
+    columns = [
+        ("how the plan differs from the present one", ""),
+        ("since attempt", ""),
+        ("sources", ""),
+        ("rows in", ""),
+    ]
+    return _table([*columns, ("rows kept", "")], rows)
+
+
+def _plan(plan: Mapping[str, Any]) -> str:
+    boxes = "".join(
+        f"<li><div><small>{escape(group['title'])}</small>{''.join(f'<b>{escape(name)}</b>' for name in group['stages'])}</div></li>"
+        for group in plan["groups"]
+        if group["stages"]
+    )
+    picture = f'<ol class="flow">{boxes}</ol>' if boxes else ""
+    text = f"<pre>{escape(plan['text'])}</pre>" if plan["text"] else ""
+    if picture and text:
+        text = f"<details><summary>In words</summary>{text}</details>"
+    return picture + text
+
+
+def _facts(numbers: Mapping[str, Any]) -> str:
+    machine, time = numbers["machine"], numbers["time"]
+    facts: dict[str, Any] = {
+        "started": numbers["started"],
+        "ended": numbers["ended"],
+        "command": numbers["command"],
+        "pipeline file": numbers["configuration"]["file"],
+        "run directory": numbers["run_dir"],
+        "host": numbers["host"],
+        "executor": numbers["executor"],
+        "attempt": numbers["attempt"],
+        "machine": f"{machine.get('cpus') or 0:g} CPUs, {machine.get('gpus') or 0:g} GPUs, {machine.get('system', '')}",
+        "executor was ready after": _seconds(time["opened_after"]),
+        "first work was done after": _seconds(time["worked_after"]),
+        "tokens": numbers["tokens"]["counted_by"],
+        "python": numbers["python"],
+        **numbers["versions"],
+        **{key: value for key, value in numbers["options"].items() if value is not None},
+        **{f"model of {model['stage']}": _pairs(model) for model in numbers["models"]},
+    }
+    rows = "".join(
+        f'<tr><th scope="row">{escape(str(key))}</th><td>{escape(str(value))}</td></tr>'
+        for key, value in facts.items()
+        if value not in (None, "")
+    )
+    configured = [
+        step for step in numbers["configuration"]["steps"] if isinstance(step, Mapping) and step.get("params")
+    ]
+    settings = "".join(
+        f"<pre>{escape(str(step.get('name')))}: {escape(json.dumps(step['params'], ensure_ascii=False))}</pre>"
+        for step in configured
+    )
+    if settings:
+        settings = f"<details><summary>Parameters of {formatting.count(len(configured), 'stage')}</summary>{settings}</details>"
+    return f'<table class="facts"><tbody>{rows}</tbody></table>{settings}'
+
+
+def _pairs(model: Mapping[str, str]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in model.items() if key != "stage")
+
+
+def _seconds(value: Any) -> str:
+    return "" if value is None else f"{value:.1f} s"
+
+
+def _width(part: float, whole: float) -> str:
+    # Never nothing: a single row of a million should still be seen.
+    return f"{max(100 * part / whole, 0.4):.2f}%" if whole and part else "0"
+
+
+def _blank(value: int) -> str:
+    return f"{value:,}" if value else ""

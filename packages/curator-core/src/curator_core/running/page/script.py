@@ -1,0 +1,69 @@
+"""What moves in the page: handles of histograms, and buttons that copy a command. The only script that the page runs."""
+
+SCRIPT = """
+'use strict';
+(function(){
+const whole=new Intl.NumberFormat('en-US');
+for(const figure of document.querySelectorAll('.histogram')){
+  const score=JSON.parse(figure.dataset.score),svg=figure.querySelector('svg'),output=figure.querySelector('output');
+  if(!output)continue;
+  const at=score.limits.map(l=>l.at),line=figure.querySelector('.stays b');
+  const rest=document.createElement('span');
+  line.after(rest);
+  const stay=()=>{
+    let low=score.all[0],high=score.all[1];
+    score.limits.forEach((l,i)=>{const b=l.below[at[i]];if(l.least)low=Math.max(low,b);else high=Math.min(high,b)});
+    const n=Math.max(0,high-low);
+    return score.invert?score.rows-n:n;
+  };
+  const before=stay();
+  const put=(handle,i,to)=>{
+    const l=score.limits[i];
+    at[i]=Math.min(Math.max(to,0),l.values.length-1);
+    const n=stay(),d=n-before;
+    handle.setAttribute('transform','translate('+l.x[at[i]]+' 0)');
+    handle.setAttribute('aria-valuenow',at[i]);
+    handle.setAttribute('aria-valuetext',l.name+' '+l.texts[at[i]]+': '+whole.format(n)+' of '+whole.format(score.rows)+' rows stay');
+    handle.dataset.value=l.values[at[i]];
+    const text=handle.querySelector('text'),right=l.x[at[i]]>300;
+    text.querySelector('tspan').textContent=l.texts[at[i]];
+    text.setAttribute('text-anchor',right?'end':'start');
+    text.setAttribute('x',right?-18:18);
+    output.textContent=whole.format(n);
+    const moved=score.limits.filter((l,k)=>at[k]!==l.at).map((l)=>l.name+' '+l.texts[at[score.limits.indexOf(l)]]);
+    rest.textContent=moved.length?' with '+moved.join(', ')+' ('+(d>0?'+':'')+whole.format(d)+' against this run)':'';
+  };
+  for(const handle of figure.querySelectorAll('.handle')){
+    const i=+handle.dataset.limit,l=score.limits[i];
+    handle.addEventListener('keydown',e=>{
+      const last=l.values.length-1,big=Math.max(1,Math.round(last/10));
+      const to={ArrowLeft:at[i]-1,ArrowDown:at[i]-1,ArrowRight:at[i]+1,ArrowUp:at[i]+1,PageDown:at[i]-big,PageUp:at[i]+big,
+        Home:0,End:last,Escape:l.at}[e.key];
+      if(to===undefined)return;
+      e.preventDefault();put(handle,i,to);
+    });
+    const drag=e=>{
+      const box=svg.getBoundingClientRect(),x=(e.clientX-box.left)*600/box.width;
+      let best=0;
+      l.x.forEach((p,k)=>{if(Math.abs(p-x)<Math.abs(l.x[best]-x))best=k});
+      put(handle,i,best);
+    };
+    handle.addEventListener('pointerdown',e=>{
+      handle.setPointerCapture(e.pointerId);handle.focus();
+      handle.addEventListener('pointermove',drag);
+    });
+    for(const end of ['pointerup','pointercancel'])handle.addEventListener(end,()=>handle.removeEventListener('pointermove',drag));
+    handle.addEventListener('dblclick',()=>put(handle,i,l.at));
+  }
+}
+document.addEventListener('click',e=>{
+  const button=e.target.closest('button.copy');
+  if(!button)return;
+  const code=button.previousElementSibling,say=()=>{button.textContent='copied';setTimeout(()=>button.textContent='copy',1500)};
+  const select=()=>{const r=document.createRange();r.selectNodeContents(code);const s=getSelection();s.removeAllRanges();s.addRange(r);
+    document.execCommand('copy');say()};
+  if(navigator.clipboard)navigator.clipboard.writeText(code.textContent).then(say,select);else select();
+});
+addEventListener('beforeprint',()=>{for(const d of document.querySelectorAll('details'))d.open=true});
+})();
+"""

@@ -1,0 +1,173 @@
+"""What is there to say of a run while it runs? The same numbers for a terminal, a notebook and metrics, on every executor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from curator_core import formatting
+from curator_core.accounts.tally import StageTotals, Tally
+
+STARTING, RUNNING = "starting", "running"
+
+
+@dataclass
+class RunProgress:
+    """What a progress display may show; one object, updated as the run goes."""
+
+    name: str
+    total_sources: int | None = None
+    skipped_sources: int = 0
+    finished_sources: int = 0
+    segment: int = 0
+    segments: int = 1
+    seconds: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+    state: str = RUNNING
+    # Of a workflow: which step this is, of how many where that is clear from the start, and what the step is called.
+    step: int = 0
+    steps: int | None = None
+    step_name: str = ""
+    stages: tuple[str, ...] = ()  # of the plan, in its order
+    taken_sources: int = 0  # given to the executor; those that are not finished are in flight
+    workers: int | None = None  # that are set up; None where the executor does not say
+    waiting_for: str = ""  # in words, before there is work: "Ray is starting"
+    begun: float | None = None  # by the monotonic clock
+    working_since: float | None = None  # when the first source was given to the executor, by the same clock
+
+    @property
+    def title(self) -> str:
+        """What runs: the pipeline by its name, or which step of how many."""
+        if not self.step:
+            return self.name
+        return f"step {self.step}{f' of {self.steps}' if self.steps else ''}: {self.step_name}"
+
+    @property
+    def going(self) -> bool:
+        """Whether it has not come to its end."""
+        return self.state in (STARTING, RUNNING)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, those since the last news included."""
+        if self.begun is None or not self.going:
+            return self.seconds
+        return time.monotonic() - self.begun
+
+    @property
+    def done(self) -> int:
+        """Sources that need no more work, those of earlier attempts included."""
+        return self.finished_sources + self.skipped_sources
+
+    @property
+    def in_flight(self) -> int:
+        """Sources that the executor has been given and not finished."""
+        return max(0, self.taken_sources - self.finished_sources)
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds since there was work: what an executor takes to start says nothing of the speed."""
+        if self.working_since is None or self.begun is None:
+            return self.elapsed
+        return max(0.0, self.elapsed - (self.working_since - self.begun))
+
+    def stage_states(self) -> list[StageState]:
+        """Each stage of the plan with its numbers, in the order of the plan; those with no news yet too."""
+        totals = dict(self.tally.stages)
+        names = self.stages or tuple(totals)
+        states: list[StageState] = []
+        before: StageTotals | None = None
+        for name in names:
+            mine = totals.get(name) or StageTotals(name)
+            waiting = max(0, before.rows_out - mine.rows_in) if before is not None else 0
+            states.append(StageState(mine, waiting))
+            before = mine
+        return states
+
+
+Progress = Callable[[RunProgress], None]
+
+
+@dataclass(frozen=True)
+class StageState:
+    """One stage so far, and the rows that the stage before it has handed over and this one has not reported."""
+
+    totals: StageTotals
+    waiting: int
+
+    @property
+    def failed(self) -> int:
+        """Rows that were rejected or quarantined."""
+        return self.totals.rows_rejected + self.totals.quarantined
+
+
+def time_left(progress: RunProgress) -> str:
+    """How long it takes from here, by the sources that are done; where that cannot be said, why."""
+    done, total = progress.done, progress.total_sources
+    if not progress.going or progress.state == STARTING:
+        return ""
+    if not total:
+        return "time left unknown: it is not clear how many sources there are"
+    if progress.segment:
+        return "time left unknown: what is merged has no count of its own"
+    if not progress.finished_sources:
+        return "time left unknown until a source is done"
+    if done >= total:
+        return ""
+    seconds = progress.busy_seconds / progress.finished_sources * (total - done)
+    part = ""
+    if progress.segments > 1:
+        part = " in this part"
+    elif progress.step:
+        part = " in this step"
+    judged = f", judged by {formatting.count(progress.finished_sources, 'source')}"
+    return f"about {formatting.duration(seconds)} left{part}{judged}"
+
+
+def sources_text(progress: RunProgress) -> str:
+    """``5 of 10 sources, 2 in flight``."""
+    of = f" of {progress.total_sources:,}" if progress.total_sources else ""
+    text = f"{progress.done:,}{of} sources"
+    return f"{text}, {progress.in_flight:,} in flight" if progress.going and progress.in_flight else text
+
+
+def rows_text(progress: RunProgress) -> str:
+    """``1,200 rows (200/s), 30 dropped, 10 set aside, part 2 of 3``."""
+    tally = progress.tally
+    rows, bad, seconds = tally.rows_read, tally.rows_bad, progress.busy_seconds
+    dropped = sum(totals.rows_dropped for totals in list(tally.stages.values()))
+    text = formatting.count(rows, "row")
+    if seconds > 0 and rows:
+        text += f" ({rows / seconds:,.0f}/s)"
+    if dropped:
+        text += f", {dropped:,} dropped"
+    if bad:
+        text += f", {bad:,} set aside"
+    if progress.segments > 1:
+        text += f", part {progress.segment + 1} of {progress.segments}"
+    return text
+
+
+def line(progress: RunProgress) -> str:
+    """The state of a run as one line."""
+    title, passed = progress.title, formatting.duration(progress.elapsed)
+    if progress.state == STARTING:
+        return f"{title}: {progress.waiting_for or 'starting'}, {passed}"
+    parts = [sources_text(progress), rows_text(progress), passed]
+    if progress.workers:
+        parts.insert(2, formatting.count(progress.workers, "worker"))
+    state = "" if progress.going else f"{progress.state}, "
+    left = time_left(progress)
+    return f"{title}: {state}{', '.join(parts)}{f'; {left}' if left else ''}"
+
+
+def machine_text(use: Any) -> str:
+    """What this machine has in use: ``this machine: memory 5.2 of 16.0 GiB, GPU 97 % busy``."""
+    parts = []
+    if use.memory_gb:
+        parts.append(f"memory {use.memory_used_gb:.1f} of {use.memory_gb:.1f} GiB")
+    if use.gpus:
+        parts.append(f"GPU {', '.join(f'{busy:.0%}' for busy in use.gpus).replace('%', ' %')} busy")
+    return f"this machine: {', '.join(parts)}" if parts else ""

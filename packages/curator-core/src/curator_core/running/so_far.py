@@ -1,0 +1,86 @@
+"""How far has a run come that is at work, or was cut off? By what its workers have recorded as complete."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from curator_core.accounts.ledger import open_accounts
+from curator_core.accounts.source_list import GONE, SourceList
+from curator_core.accounts.tally import StageTotals, Tally
+from curator_core.errors import CuratorError
+from curator_core.running.directory import RunDirectory
+from curator_core.running.locks import owner_at_work
+
+# A writer puts its small files together while a run goes on: what was listed may be gone when it is read.
+_TRIES = 5
+
+
+@dataclass
+class SoFar:
+    """What is complete of a run. ``listed``: the sources that it has met until now, which need not be all that there are."""
+
+    name: str
+    state: str  # ``running``, ``interrupted``, or what its record says
+    owner: str | None
+    seconds: float | None  # since it began; None where nobody works on it
+    listed: int = 0
+    complete: int = 0
+    failed: int = 0
+    stages: list[StageTotals] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def so_far(run_dir: str) -> SoFar:
+    """How far the run in a run directory has come; for one that has ended its record says more."""
+    directory = RunDirectory(run_dir)
+    record = directory.read_json("run.json") or {}
+    plan = directory.read_json("plan.json") or {}
+    owner = owner_at_work(directory.url)
+    found = SoFar(
+        name=str(plan.get("name") or "run"),
+        state="running"
+        if owner is not None
+        else "interrupted"
+        if record.get("state") == "running"
+        else str(record.get("state")),
+        owner=owner,
+        seconds=_since(record.get("started")) if owner is not None else None,
+    )
+    names = [step["name"] for step in plan.get("steps") or ()]
+    for left in range(_TRIES - 1, -1, -1):
+        try:
+            _read(found, directory.url, names)
+            break
+        except (CuratorError, OSError):
+            if not left or owner is None:
+                raise
+    return found
+
+
+def _read(found: SoFar, run_dir: str, names: Sequence[str]) -> None:
+    listing = SourceList(run_dir)
+    known = [row.source for row in listing.rows.values() if row.generation != GONE]
+    accounts = open_accounts(run_dir, listing)
+    tally = Tally()
+    for _, table in accounts.tables(accounts.event_numbers(known), ["counts"]):
+        tally.add_table(table["counts"])
+    sources = [source for source in known if source not in accounts.merges]
+    found.listed = len(sources)
+    found.complete = sum(map(accounts.is_complete, sources))
+    found.failed = sum(map(accounts.has_failures, sources))
+    found.stages = [tally.stages[name] for name in names if name in tally.stages]
+
+
+def _since(started: str | None) -> float | None:
+    if not started:
+        return None
+    try:
+        began = datetime.datetime.fromisoformat(started)
+    except ValueError:
+        return None
+    return max(0.0, (datetime.datetime.now(datetime.UTC) - began).total_seconds())

@@ -1,0 +1,412 @@
+"""What would other limits of a filter have kept? From the histograms that a run has kept of its scores, without reading data.
+
+What is counted in bins is exact where a limit moves from one edge of them to another, and lies between two numbers where it
+moves to somewhere inside of one. Behind the filter, later stages see other rows than they did. How many rows reach them follows
+from the counts; which of these they would have dropped does not, so it is given as bounds, with an estimate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from curator_core.errors import UsageError, nearest
+from curator_core.model.scores import Limit
+from curator_core.stages.column_filter import ColumnFilter
+
+# The name of a score that was judged by the limits of an earlier attempt.
+EARLIER = " (earlier limits)"
+
+# A stage of a class with parameters, both as a plan has them.
+Build = Callable[[str, Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A number of rows that is known to lie between two, with an estimate where they differ."""
+
+    low: int
+    high: int
+    about: int
+
+    @classmethod
+    def of(cls, value: int) -> Span:
+        return cls(value, value, value)
+
+    @property
+    def exact(self) -> bool:
+        return self.low == self.high
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high, "about": self.about, "exact": self.exact}
+
+
+NOTHING = Span(0, 0, 0)
+
+
+@dataclass
+class StageThen:
+    """A stage as it was, and as it would have been; ``rows_in`` and ``rows_out`` are None where that is not known."""
+
+    name: str
+    was_in: int
+    was_out: int
+    rows_in: Span | None = None
+    rows_out: Span | None = None
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "rows_in": self.was_in,
+            "rows_out": self.was_out,
+            "changed": {key: {"was": was, "then": then} for key, (was, then) in self.changed.items()},
+            "then": {
+                "rows_in": None if self.rows_in is None else self.rows_in.as_dict(),
+                "rows_out": None if self.rows_out is None else self.rows_out.as_dict(),
+            },
+        }
+
+
+@dataclass
+class WhatIf:
+    """The funnel with other limits, rows of the samples that would change side, and what cannot be known."""
+
+    stages: list[StageThen] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Bin:
+    """The rows whose score lies from ``low`` to less than ``high``: how many there were, how many were kept, and how many pass
+    all other tests of their filter (``free``).
+    """
+
+    low: float
+    high: float
+    rows: int
+    kept: int
+    free: int
+
+
+def what_if(
+    steps: Sequence[Mapping[str, Any]],
+    counts: Mapping[str, Mapping[str, Any]],
+    seen: Mapping[str, Mapping[str, Any]],
+    changes: Mapping[str, Mapping[str, Any]],
+    build: Build,
+) -> WhatIf:
+    """The funnel with other parameters of filters.
+
+    ``steps`` are the stages of the plan, ``counts`` and ``seen`` what each did and what was kept of it, as in ``report.json``,
+    by name. ``changes``: the parameters that change, by stage.
+    """
+    found = WhatIf()
+    _check_changes(steps, changes)
+    # Of the rows that a stage was given: those that would be missing, and those that would be there besides.
+    removed: Span | None = NOTHING
+    added: Span | None = NOTHING
+    for step in steps:
+        name = step["name"]
+        if name not in counts:
+            continue
+        stage = StageThen(name, int(counts[name]["rows_in"]), int(counts[name]["rows_out"]))
+        found.stages.append(stage)
+        lost = gained = NOTHING
+        if name in changes:
+            lost, gained = _moved(step, stage, seen.get(name) or {}, changes[name], build, found)
+        if removed is None or added is None:
+            continue
+        stage.rows_in = _total(stage.was_in, removed, added)
+        removed, added = _behind(stage, counts[name], seen.get(name) or {}, removed, added, lost, gained, found)
+        if removed is not None and added is not None:
+            stage.rows_out = _total(stage.was_out, removed, added)
+    return found
+
+
+def _check_changes(steps: Sequence[Mapping[str, Any]], changes: Mapping[str, Mapping[str, Any]]) -> None:
+    params = {step["name"]: step["params"] for step in steps}
+    for name, given in changes.items():
+        if name not in params:
+            raise UsageError(
+                f"the run has no stage {name!r}{nearest(name, params) or '.'} Its stages are: {', '.join(params) or 'none'}"
+            )
+        for parameter in given:
+            if parameter not in params[name]:
+                raise UsageError(
+                    f"{name} has no parameter {parameter!r}{nearest(parameter, params[name]) or '.'} "
+                    f"It has: {', '.join(params[name])}"
+                )
+
+
+# One filter -----------------------------------------------------------------------------------------------------------
+
+
+def _moved(
+    step: Mapping[str, Any],
+    stage: StageThen,
+    seen: Mapping[str, Any],
+    given: Mapping[str, Any],
+    build: Build,
+    found: WhatIf,
+) -> tuple[Span, Span]:
+    """Of the rows that a filter was given: how many that it kept it would drop, and how many that it dropped it would keep."""
+    stage.changed = {key: (step["params"][key], value) for key, value in given.items()}
+    made = build(step["class"], {**step["params"], **given})
+    if not isinstance(made, ColumnFilter):
+        raise UsageError(f"{stage.name} is no filter of one score: what it would do with other parameters is not known")
+    if "mode" in given or "column" in given or "score_column" in given:
+        raise UsageError(
+            f"{stage.name}: what changes with {', '.join(given)} is not in its scores; run the pipeline with it"
+        )
+    scores = {score["name"]: score for score in seen.get("scores") or () if not score["name"].endswith(EARLIER)}
+    if not scores:
+        raise UsageError(
+            f"the run has kept no scores of {stage.name}: it ran with `seen: false`, or the filter has no scores that are "
+            "numbers; run the pipeline with the other value"
+        )
+    declared = {score.name: score.limits for score in made.declared_scores()}
+    was = {name: [_limit(limit) for limit in score.get("limits") or ()] for name, score in scores.items()}
+    moved = [name for name in scores if name in declared and set(was[name]) != set(declared[name])]
+    unmoved = [
+        key for key in given if not any(limit.parameter.partition("[")[0] == key for limit in _all(was, declared))
+    ]
+    if unmoved:
+        limits = sorted({limit.parameter for limit in _all(was, declared)})
+        raise UsageError(
+            f"{stage.name}.{unmoved[0]} is no limit of its scores, so what it would change is not in them: the limits are "
+            f"{', '.join(limits) or 'none'}; run the pipeline with the other value"
+        )
+    if made.mode == "annotate":
+        found.unknown.append(f"{stage.name} marks rows and drops none: the marks would be others, the rows the same")
+        return NOTHING, NOTHING
+    invert = made.mode == "invert"
+    lost, gained = [], []
+    for name in moved:
+        bins = _bins(scores[name])
+        several = len(moved) > 1
+        if not _tells_others(bins, was[name], invert):
+            several = True
+            found.unknown.append(
+                f"{stage.name} has tests of other things than numbers: of rows that it dropped the run does not say which would "
+                "pass these"
+            )
+        one_lost, one_gained = _changes(bins, was[name], declared[name], invert, several=several)
+        lost.append(one_lost)
+        gained.append(one_gained)
+        _tell_bins(stage.name, bins, declared[name], was[name], found)
+    if len(moved) > 1:
+        found.unknown.append(
+            f"{stage.name}: {', '.join(moved)} change together, and the run says about each score alone how many rows it decides"
+        )
+    if any(score["name"].endswith(EARLIER) for score in seen["scores"]):
+        found.unknown.append(
+            f"{stage.name}: some rows were judged by earlier limits, and are taken as they were judged"
+        )
+    found.rows += _changing(stage.name, seen.get("samples") or (), was, declared, invert)
+    kept, dropped = stage.was_out, stage.was_in - stage.was_out
+    return _union(lost, kept, mixed=any(span.high for span in gained)), _union(
+        gained, dropped, mixed=any(span.high for span in lost)
+    )
+
+
+def _all(*sides: Mapping[str, Sequence[Limit]]) -> list[Limit]:
+    return [limit for side in sides for limits in side.values() for limit in limits]
+
+
+def _limit(content: Mapping[str, Any]) -> Limit:
+    names = ("parameter", "value", "keeps", "inclusive", "reason")
+    return Limit(**{name: content[name] for name in names if name in content})
+
+
+def _bins(score: Mapping[str, Any]) -> list[_Bin]:
+    edges = [-math.inf, *score["edges"], math.inf]
+    columns = [
+        [score["below"], *score["counts"], score["above"]],
+        [score["kept_below"], *score["kept"], score["kept_above"]],
+        [score["free_below"], *score["free"], score["free_above"]],
+    ]
+    return [_Bin(edges[at], edges[at + 1], *values) for at, values in enumerate(zip(*columns, strict=True))]
+
+
+def _share(each: _Bin, limits: Sequence[Limit]) -> float:
+    """The part of a bin that keeps all limits: 1 or 0, and something between for a bin that a limit parts."""
+    low, high = each.low, each.high
+    for limit in limits:
+        edge = limit.edge()
+        low, high = (max(low, edge), high) if limit.keeps == "at least" else (low, min(high, edge))
+    if (low, high) == (each.low, each.high):
+        return 1.0
+    if low >= high:
+        return 0.0
+    width = each.high - each.low
+    return min(0.99, max(0.01, (high - low) / width)) if math.isfinite(width) else 0.5
+
+
+def _tells_others(bins: Sequence[_Bin], was: Sequence[Limit], invert: bool) -> bool:
+    """Whether the rows that pass all other tests are known: of those that keep the limits, they are the ones that passed."""
+    return all(
+        each.free == (each.rows - each.kept if invert else each.kept) for each in bins if _share(each, was) == 1.0
+    )
+
+
+def _changes(
+    bins: Sequence[_Bin], was: Sequence[Limit], then: Sequence[Limit], invert: bool, *, several: bool
+) -> tuple[Span, Span]:
+    """How many kept rows would go and how many dropped rows would stay if the limits of one score moved.
+
+    ``several``: what is known of other tests does not hold, since they move too.
+    """
+    fails, passes = _Ends(), _Ends()  # rows that passed the filter and would fail it, and the other way round
+    for each in bins:
+        before, after = _share(each, was), _share(each, then)
+        passed = each.rows - each.kept if invert else each.kept
+        if before > after:
+            fails.add(passed, (before - after) / before, sure=after == 0.0 and before == 1.0)
+        elif after > before:
+            most = each.rows - passed if several else each.free
+            passes.add(most, (after - before) / (1 - before), sure=not several and after == 1.0 and before == 0.0)
+    lost, gained = (passes, fails) if invert else (fails, passes)
+    return lost.span(), gained.span()
+
+
+@dataclass
+class _Ends:
+    """A sum of rows of which some are sure and others are not."""
+
+    low: int = 0
+    high: int = 0
+    about: float = 0.0
+
+    def add(self, rows: int, share: float, *, sure: bool) -> None:
+        self.low += rows if sure else 0
+        self.high += rows
+        self.about += rows * share
+
+    def span(self) -> Span:
+        return Span(self.low, self.high, max(self.low, min(self.high, round(self.about))))
+
+
+def _union(spans: Sequence[Span], most: int, *, mixed: bool) -> Span:
+    """How many rows are in one of several sets at least; ``mixed``: of several changes another may move them back."""
+    if not spans:
+        return NOTHING
+    low = 0 if mixed and len(spans) > 1 else max(span.low for span in spans)
+    high = min(most, sum(span.high for span in spans))
+    return Span(min(low, high), high, max(min(low, high), min(high, sum(span.about for span in spans))))
+
+
+def _tell_bins(stage: str, bins: Sequence[_Bin], then: Sequence[Limit], was: Sequence[Limit], found: WhatIf) -> None:
+    """Note a limit that lies inside of a bin, with the values beside it at which the numbers are exact."""
+    for limit in then:
+        edge = limit.edge()
+        inside = next((each for each in bins if each.low < edge < each.high), None)
+        if limit in was or inside is None or not inside.rows:
+            continue
+        exact = [_shown(limit.value_at(value)) for value in (inside.low, inside.high) if math.isfinite(value)]
+        found.unknown.append(
+            f"{stage}.{limit.parameter}={_shown(limit.value)} lies inside of a bin with {inside.rows:,} rows; the numbers are "
+            f"exact at {' and at '.join(exact)}"
+        )
+
+
+def _shown(value: float) -> str:
+    """As people write it, and every digit where that is another number."""
+    short = f"{value:.12g}"
+    return short if float(short) == value else repr(value)
+
+
+def _changing(
+    stage: str,
+    samples: Sequence[Mapping[str, Any]],
+    was: Mapping[str, Sequence[Limit]],
+    then: Mapping[str, Sequence[Limit]],
+    invert: bool,
+) -> list[dict[str, Any]]:
+    """Rows of the samples that would be on the other side."""
+    found = []
+    for sample in samples:
+        values = sample.get("scores") or {}
+        if not values or any(values.get(name) is None for name, limits in then.items() if limits):
+            continue
+        before, after = (
+            all(_holds(values[name], limit) for name, limits in side.items() for limit in limits)
+            for side in (was, then)
+        )
+        kept = sample["side"] == "kept"
+        # Where the limits do not say what happened to the row, another test has decided.
+        if before == after or (before != invert) != kept:
+            continue
+        found.append({"stage": stage, "was": sample["side"], "then": "dropped" if kept else "kept", **sample})
+    return found
+
+
+def _holds(value: float, limit: Limit) -> bool:
+    edge = limit.edge()
+    return value >= edge if limit.keeps == "at least" else value < edge
+
+
+# The stages after it -------------------------------------------------------------------------------------------------
+
+
+def _behind(
+    stage: StageThen,
+    counts: Mapping[str, Any],
+    seen: Mapping[str, Any],
+    removed: Span,
+    added: Span,
+    lost: Span,
+    gained: Span,
+    found: WhatIf,
+) -> tuple[Span | None, Span | None]:
+    """Of the rows that a stage let through: how many would be missing after it, and how many would be there besides."""
+    if not (removed.high or added.high):
+        return lost, gained
+    if stage.was_out > stage.was_in:
+        found.unknown.append(f"{stage.name} makes rows of rows: what is after it is not known")
+        return None, None
+    filters = bool(seen.get("scores")) or any(counts.get(kind) for kind in ("dropped", "rejected", "quarantined"))
+    if not filters and stage.was_in == stage.was_out:
+        return _sum(removed, lost), _sum(added, gained)
+    kept, dropped = stage.was_out, stage.was_in - stage.was_out
+    share = kept / stage.was_in if stage.was_in else 1.0
+    found.unknown.append(
+        f"{stage.name} would see other rows than it did: which of them it drops is not known, and estimated from the share that "
+        "it kept"
+    )
+    most = min(kept, lost.high + removed.high)
+    gone = _clipped(max(lost.low, removed.low - dropped), most, lost.about + share * removed.about)
+    come = _clipped(max(0, gained.low - removed.high), gained.high + added.high, gained.about + share * added.about)
+    return gone, come
+
+
+def _clipped(low: int, high: int, about: float) -> Span:
+    low = max(0, min(low, high))
+    return Span(low, high, max(low, min(high, round(about))))
+
+
+def _sum(one: Span, other: Span) -> Span:
+    return Span(one.low + other.low, one.high + other.high, one.about + other.about)
+
+
+def _total(rows: int, removed: Span, added: Span) -> Span:
+    return Span(
+        max(0, rows - removed.high + added.low),
+        rows - removed.low + added.high,
+        max(0, rows - removed.about + added.about),
+    )
+
+
+def set_changes(settings: Sequence[str], parse: Callable[[str], Any]) -> dict[str, dict[str, Any]]:
+    """``STAGE.PARAM=VALUE`` as parameters by stage."""
+    found: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        target, equals, text = setting.partition("=")
+        stage, _, parameter = target.rpartition(".")
+        if not equals or not stage or not parameter:
+            raise UsageError(f"--set takes STAGE.PARAM=VALUE, such as WordCountFilter.min_words=80, not {setting!r}")
+        found.setdefault(stage, {})[parameter] = parse(text)
+    return found

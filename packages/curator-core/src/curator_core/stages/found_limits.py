@@ -1,0 +1,128 @@
+"""Which of a filter's parameters are limits of which score? Found by trying the filter at, below and above each of them.
+
+What a filter's author would have to write down beside the predicate, and could get wrong, the predicate says by itself: a
+parameter is a limit of a score where what passes on one side of its value fails on the other, and passes on both once the
+parameter is out of the way.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from curator_core.arrow.arrays import to_numpy
+from curator_core.model.scores import Limit, Score, default_edges
+
+_COMMON = ("column", "mode", "score_column")
+
+
+class Judge(Protocol):
+    """What is asked of a filter here."""
+
+    def params(self) -> dict[str, Any]: ...
+
+    def tests(self, scores: pa.Array) -> dict[str, pa.Array]: ...
+
+    def scores_with(self, part: str, values: Sequence[float]) -> pa.Array: ...
+
+    def score_parts(self, scores: pa.Array) -> dict[str, pa.Array]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parameter:
+    name: str
+    value: float
+    moved: Callable[[float], Judge]  # the filter with another value of the parameter
+
+
+def found_scores(judge: Judge) -> list[Score]:
+    """The scores of a filter with their limits. A filter that cannot be tried so has its scores without limits."""
+    try:
+        parts = judge.score_parts(judge.scores_with("", [0.0]))
+    except Exception:  # code of the filter's author; what it cannot say is not shown
+        return []
+    found = []
+    for name, values in parts.items():
+        integers = pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)
+        single = pa.types.is_float32(values.type)
+        limits = list(_limits(judge, name, integers, single))
+        # An edge where the number lies that the filter compares with: scores of 32 bits are held to a limit of 64.
+        edges = default_edges(integers, [limit.value for limit in limits])
+        found.append(Score(name, edges, integers=integers).with_limits(limits))
+    return found
+
+
+def _limits(judge: Judge, part: str, integers: bool, single: bool) -> Iterator[Limit]:
+    # All values in one call: a recipe has a dozen scores and as many limits.
+    parameters = [parameter for parameter in _numbers(judge) if not integers or parameter.value.is_integer()]
+    tried = [_beside(parameter.value, integers, single) for parameter in parameters]
+    passing = _passing(judge, part, [value for values in tried for value in values])
+    for place, (parameter, values) in enumerate(zip(parameters, tried, strict=True)):
+        changes = [
+            (reason, side, found[3 * place + side], found[3 * place + side + 1])
+            for reason, found in passing.items()
+            for side in (0, 1)
+            if found[3 * place + side] != found[3 * place + side + 1]
+        ]
+        if not changes:
+            continue
+        freed = [_passing(parameter.moved(far), part, values) for far in (-math.inf, math.inf)]
+        for reason, side, _, right in changes:
+            if any(other and all(other.get(reason, [True] * 3)[side : side + 2]) for other in freed):
+                inclusive = passing[reason][3 * place + 1] or values[1] != parameter.value
+                yield Limit(parameter.name, parameter.value, "at least" if right else "at most", inclusive, reason)
+
+
+def _beside(value: float, integers: bool, single: bool) -> list[float]:
+    """The score before a value, at it, and after it, as far as the type of scores can tell them apart."""
+    if integers:
+        return [value - 1, value, value + 1]
+    if single:
+        near, far = np.float32(value), np.float32(np.inf)
+        return [float(np.nextafter(near, -far)), float(near), float(np.nextafter(near, far))]
+    return [math.nextafter(value, -math.inf), value, math.nextafter(value, math.inf)]
+
+
+def _passing(judge: Judge, part: str, values: list[float]) -> dict[str, list[bool]]:
+    """Which of the values pass each test; nothing where the filter cannot say."""
+    try:
+        failed = judge.tests(judge.scores_with(part, values))
+        return {reason: (~to_numpy(rows).astype(bool)).tolist() for reason, rows in failed.items()}
+    except Exception:  # code of the filter's author, given what it may not be made for
+        return {}
+
+
+def _numbers(judge: Any) -> Iterator[_Parameter]:
+    """The numbers among the parameters, those in pairs of a list included."""
+    for name, value in judge.params().items():
+        if name in _COMMON:
+            continue
+        if _is_number(value):
+            yield _Parameter(name, float(value), lambda other, name=name: _with(judge, name, other))  # type: ignore[misc]
+        elif isinstance(value, list | tuple):
+            for place, item in enumerate(value):
+                if isinstance(item, list | tuple) and len(item) == 2 and all(map(_is_number, item)):
+                    yield _Parameter(
+                        f"{name}[{item[0]}]",
+                        float(item[1]),
+                        lambda other, name=name, value=value, place=place, n=item[0]: _with(  # type: ignore[misc]
+                            judge, name, [*value[:place], (n, other), *value[place + 1 :]]
+                        ),
+                    )
+
+
+def _with(judge: Any, name: str, value: Any) -> Judge:
+    # Not made anew: its constructor would refuse a value out of range.
+    twin = copy.copy(judge)
+    object.__setattr__(twin, name, value)
+    return twin  # type: ignore[no-any-return]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

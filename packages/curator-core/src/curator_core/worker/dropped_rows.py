@@ -1,0 +1,107 @@
+"""Where do dropped rows go that a run is asked to write down?
+
+Into a folder for each stage, a Parquet file for each task, named by its lineage and there whole or not at all: an output like
+those of a writer, so a run accounts for it, resumes it, and clears away what an interrupted attempt has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator_core import storage
+from curator_core.arrow.arrays import array
+from curator_core.errors import check_free
+from curator_core.model.recorder import Judged, Recorder
+from curator_core.model.task import DocumentBatch, FileRecord, Task
+from curator_core.planning.plan import PlannedStage
+from curator_core.stages.column_filter import ColumnFilter
+
+# What the files have beside the columns of the rows.
+STAGE, REASON, SCORE = "dropped_by", "dropped_for", "dropped_score"
+
+
+def write_dropped(
+    planned: PlannedStage, folder: str, task: Task[Any], recorder: Recorder, *, whole: str = ""
+) -> FileRecord | None:
+    """Write down the rows of a task that a stage has dropped; all of them, for the reason ``whole``, where that is given."""
+    if not isinstance(task, DocumentBatch):
+        return None
+    judged = recorder.judged
+    if judged is not None:
+        if getattr(planned.stage, "mode", "") == "annotate":
+            return None
+        table = _of_judged(planned, judged)
+    else:
+        which = {whole: [np.arange(task.num_rows)]} if whole else recorder.which
+        table = _of_places((task if recorder.of is None else recorder.of).to_pyarrow(), which)
+    if not table.num_rows:
+        return None
+    stage = pa.DictionaryArray.from_arrays(
+        array(np.zeros(table.num_rows, np.int32)), array([planned.name], pa.string())
+    )
+    table = table.append_column(STAGE, stage.cast(pa.string()))
+    return _write(storage.join(folder, f"{task.task_id}.parquet"), table)
+
+
+def _of_judged(planned: PlannedStage, judged: Judged) -> pa.Table:
+    lost = pc.invert(judged.kept)
+    table = judged.batch.to_pyarrow()
+    _check(planned.name, table)
+    table = table.filter(lost)
+    reasons = judged.reasons
+    words = array([reasons] * table.num_rows, pa.string()) if isinstance(reasons, str) else reasons.cast(pa.string())
+    assert isinstance(planned.stage, ColumnFilter)
+    parts = planned.stage.score_parts(judged.scores)
+    # Of several scores none is the one: they are all in a struct.
+    if len(parts) == 1:
+        scores: pa.Array = next(iter(parts.values())).filter(lost).cast(pa.float64())
+    elif parts:
+        scores = pa.StructArray.from_arrays(
+            [part.filter(lost).cast(pa.float64()) for part in parts.values()], list(parts)
+        )
+    else:
+        scores = pa.nulls(table.num_rows, pa.float64())
+    return table.append_column(REASON, words).append_column(SCORE, scores)
+
+
+def _of_places(table: pa.Table, which: Mapping[str, Sequence[Any]]) -> pa.Table:
+    _check("", table)
+    rows, words = [np.zeros(0, np.int64)], []
+    for reason, pieces in which.items():
+        found = np.concatenate([np.atleast_1d(np.asarray(piece, np.int64)) for piece in pieces])
+        rows.append(found)
+        words += [reason] * len(found)
+    places = np.concatenate(rows)
+    order = np.argsort(places, kind="stable")
+    table = table.take(array(places[order]))
+    table = table.append_column(REASON, array([words[at] for at in order.tolist()], pa.string()))
+    return table.append_column(SCORE, pa.nulls(table.num_rows, pa.float64()))
+
+
+def _check(stage: str, table: pa.Table) -> None:
+    check_free(f"the file of dropped rows of {stage}", table.column_names, (STAGE, REASON, SCORE))
+
+
+def _write(path: str, table: pa.Table) -> FileRecord:
+    import pyarrow.parquet as pq  # deferred: it costs 30 ms
+
+    with storage.write_atomic(path) as out, pq.ParquetWriter(out, table.schema, compression="zstd") as writer:
+        writer.write_table(table)
+    return out.record(rows=table.num_rows)
+
+
+def dropped_folder(planned: PlannedStage, root: str | None) -> str | None:
+    """The folder for what a stage drops: its own, or one below that of the run."""
+    if planned.stage.dropped:
+        return planned.stage.dropped
+    return storage.join(root, planned.name.replace("#", "-")) if root else None
+
+
+def output_name(stage: str) -> str:
+    """What the ledger calls these files: they are outputs beside those of the stage itself."""
+    return f"{stage}: dropped rows"

@@ -1,0 +1,67 @@
+"""A removed document beside the one that stays for it, as a page: texts with what only one has marked, images as they are."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from curator_core.workflows.pairs import RemovedPair
+
+_KINDS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
+_LONGEST_VALUE = 2000
+
+
+def pair_page(pair: RemovedPair, figures: str, marked: Sequence[str] | None = None) -> str:
+    """The page. ``marked`` are both texts as HTML, where texts were compared."""
+    columns = []
+    for number, (title, place, document) in enumerate(
+        (("removed", pair.place, pair.document), ("stays", pair.witness_place, pair.witness))
+    ):
+        body = f"<pre>{marked[number]}</pre>" if marked is not None else _values(document)
+        columns.append(f"<section><h2>{title}</h2><p>{escape(str(place))}</p>{body}</section>")
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>removed beside what stays</title><style>{_STYLE}</style></head>
+<body><h1>{escape(figures)}</h1><main>{"".join(columns)}</main></body></html>
+"""
+
+
+def marked_text(text: str, spans: Sequence[tuple[int, int, bool]]) -> str:
+    """A text as HTML, with what the other one lacks marked."""
+    pieces = (
+        escape(text[start:end]) if shared else f"<mark>{escape(text[start:end])}</mark>" for start, end, shared in spans
+    )
+    return "".join(pieces)
+
+
+def _values(document: Mapping[str, Any] | None) -> str:
+    if document is None:
+        return "<p>an index holds no document</p>"
+    images, rows = [], []
+    for name, value in document.items():
+        kind = (
+            next((kind for start, kind in _KINDS.items() if value.startswith(start)), "")
+            if isinstance(value, bytes)
+            else ""
+        )
+        if kind:
+            data = base64.b64encode(value).decode()
+            images.append(f'<img alt="{escape(name, quote=True)}" src="data:image/{kind};base64,{data}">')
+        elif value is not None:
+            text = value if isinstance(value, str) else repr(value)
+            rows.append(f"<tr><th>{escape(name)}</th><td>{escape(text[:_LONGEST_VALUE])}</td></tr>")
+    return f"{''.join(images)}<table>{''.join(rows)}</table>"
+
+
+_STYLE = """
+:root{color-scheme:light dark}
+body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1200px;padding:24px}
+h1{font-size:18px}h2{font-size:16px;margin:0}p{color:GrayText;margin:2px 0 12px;overflow-wrap:anywhere}
+main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:24px}
+section{min-width:0}img{max-width:100%;border:1px solid GrayText}
+pre{white-space:pre-wrap;overflow-wrap:anywhere}mark{background:#f5c542;color:#111}
+th{text-align:left;vertical-align:top;padding-right:12px;font-weight:600}td{overflow-wrap:anywhere}
+"""

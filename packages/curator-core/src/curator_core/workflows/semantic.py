@@ -1,0 +1,183 @@
+"""Semantic deduplication: of documents whose vectors point the same way one stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from curator_core import storage
+from curator_core.across.alike import (
+    COPIES,
+    EDGES,
+    HOMES,
+    ORDERS,
+    PAIRS,
+    RULE,
+    DecideTies,
+    FindPairs,
+    Order,
+    RouteTies,
+    TiePartitions,
+    VectorKeys,
+    VisitClusters,
+)
+from curator_core.across.centres import AllVectors, TrainCentres
+from curator_core.across.copies import EXACT
+from curator_core.across.groups import Groups
+from curator_core.across.shuffle import Partitions
+from curator_core.errors import UsageError, check_whole
+from curator_core.pipeline import Pipeline
+from curator_core.workflow import Step, Workflow
+from curator_core.workflows.clusters import Clusters
+from curator_core.workflows.dedup import Dedup
+from curator_core.workflows.ends import Ends
+from curator_core.workflows.estimate import Costs
+from curator_core.workflows.formats import reader_of, writer_of
+from curator_core.workflows.fractions import TopFraction
+
+# What is written between the steps of a workflow of workflows.
+_BETWEEN = "parquet"
+_CLUSTER, _DISTANCE = "cluster", "distance"
+
+
+@dataclass(kw_only=True)
+class SemanticDedup(Dedup):
+    """Removes documents whose vector in ``column`` has a cosine of 1 - ``eps`` or more with that of one that stays.
+
+    Vectors are brought together by k-means: ``clusters`` of them, by default as many as the square root of the number of
+    documents, found from a ``sample``. A vector is compared with those of its own cluster, and with those of the ``visits``
+    next nearest ones. No document goes without a witness that stays, comes before it in the order of preference, and was
+    compared with it; the table of decisions names it and how alike the two are.
+
+    ``order`` decides first which of two is preferred: ``hard`` the one farther from the centre of its cluster, as SemDeDup
+    has it, ``easy`` the nearer one, ``random`` either, by ``seed``; ``keep`` leaves it to ``keep``, and decides ties.
+    Documents without a vector, or with one of zeros, stay. The result is the same on every machine: what is as near to the
+    limit as products of BLAS may be wrong is computed again in a fixed order.
+    """
+
+    column: str = "embedding"
+    keep: Any = ("first",)
+    eps: float = 0.05
+    clusters: int | None = None
+    visits: int = 2
+    order: Literal["keep", "hard", "easy", "random"] = "keep"
+    seed: int = 0
+    sample: int | None = None
+    iterations: int = 20
+
+    # Read twice and written once; of products about as much as of reading, which depends on their length most of all.
+    costs = Costs(readings=2, keys=2, disk_of_keys=4, disk_of_text=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        owner = type(self).__name__
+        if isinstance(self.eps, bool) or not isinstance(self.eps, int | float) or not 0 <= self.eps < 1:
+            raise UsageError(
+                f"{owner}.eps must be a number from 0 to below 1, not {self.eps!r}: 1 - eps is the least cosine"
+            )
+        if self.order not in ORDERS:
+            raise UsageError(f"{owner}.order must be one of {', '.join(ORDERS)}, not {self.order!r}")
+        for name in ("clusters", "sample"):
+            check_whole(f"{owner}.{name}", getattr(self, name), optional=True)
+        check_whole(f"{owner}.visits", self.visits, least=0)
+        check_whole(f"{owner}.iterations", self.iterations)
+        check_whole(f"{owner}.seed", self.seed, least=0)
+        if self.normalize:
+            raise UsageError(f"{owner}.normalize is for text: vectors are taken at length one anyway")
+        if self.index is not None:
+            raise UsageError(
+                f"{owner} keeps no index: give the earlier vectors as input, first in the order of preference"
+            )
+
+    def index_parameters(self) -> tuple[str, dict[str, Any]]:
+        raise UsageError(f"{type(self).__name__} keeps no index")
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        keys, centres, homes, pairs, groups, ties, decided = (
+            storage.join(work_dir, name) for name in ("keys", "centres", "homes", "pairs", "groups", "ties", "decided")
+        )
+        documents, count = self._documents(), self.pieces()
+        del documents["normalize"]
+        pieces: dict[str, Any] = {"keys": keys, "keep": self.keep, "parts": count}
+        yield Pipeline([self._reader(), VectorKeys(**documents, path=keys, partitions=count)], name="vectors")
+        vectors = storage.join(keys, EXACT)
+        how: dict[str, Any] = {"clusters": self.clusters, "sample": self.sample, "iterations": self.iterations}
+        yield Pipeline([AllVectors(path=vectors), TrainCentres(path=centres, **how)], name="centres")
+        order: Order = self.order
+        visit = VisitClusters(**pieces, path=homes, centres=centres, visits=self.visits, order=order, seed=self.seed)
+        yield Step(Pipeline([Partitions(path=vectors), visit], name="clusters"), frees=[vectors])
+        compare = FindPairs(**pieces, path=pairs, least=1 - float(self.eps), scope=self.scope)
+        yield Step(
+            Pipeline([Partitions(path=storage.join(homes, HOMES)), compare], name="compare"),
+            frees=[storage.join(homes, HOMES)],
+        )
+        yield Groups(edges=storage.join(pairs, EDGES), path=groups)
+        route = RouteTies(**pieces, path=ties, groups=groups)
+        named = TiePartitions(path=storage.join(pairs, PAIRS), copies=storage.join(homes, COPIES))
+        yield Pipeline([named, route], name="groups-of-pairs")
+        yield Pipeline([Partitions(path=ties), DecideTies(**pieces, path=decided)], name="decide")
+        settings = {
+            "rule": RULE,
+            "eps": self.eps,
+            "threshold": 1 - float(self.eps),
+            "visits": self.visits,
+            "order": self.order,
+            "seed": self.seed,
+            "clusters": self.clusters,
+        }
+        yield from self._after(work_dir, keys, decided, settings)
+
+
+@dataclass(kw_only=True)
+class SemDeDup(SemanticDedup):
+    """`SemanticDedup` as it was published (Abbas et al., 2023): within clusters only, and of two that are alike the one farther
+    from the centre stays.
+    """
+
+    visits: int = 0
+    order: Order = "hard"
+
+
+@dataclass(kw_only=True)
+class D4(Ends):
+    """Removes semantic duplicates, and then the most typical documents (Tirumala et al., 2023): ``SemDeDup`` with ``eps``, new
+    clusters of what stays, and of these the ``fraction`` that is farthest from its centre.
+
+    The output has the columns ``cluster`` and ``distance`` besides its own. What is read and written is said as in `Ends`.
+    """
+
+    column: str = "embedding"
+    eps: float = 0.05
+    fraction: float = 0.75
+    clusters: int | None = None
+    id_column: str | None = "id"
+
+    def __post_init__(self) -> None:
+        self.check_ends()
+        if self.path is None and self.writer is None:
+            raise UsageError("D4 writes what stays: give a path or a writer")
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        alike, clustered = (storage.join(work_dir, name) for name in ("without-duplicates", "clustered"))
+        how: dict[str, Any] = {"column": self.column, "clusters": self.clusters}
+        yield SemDeDup(
+            reader=self._reader(), writer=writer_of(alike, _BETWEEN), eps=self.eps, id_column=self.id_column, **how
+        )
+        owner = type(self).__name__
+        cluster = Clusters(
+            reader=reader_of(alike, _BETWEEN, owner),
+            writer=writer_of(clustered, _BETWEEN),
+            cluster_column=_CLUSTER,
+            distance_column=_DISTANCE,
+            **how,
+        )
+        yield Step(cluster, frees=[alike])
+        untypical = TopFraction(
+            reader=reader_of(clustered, _BETWEEN, owner),
+            writer=self._writer(),
+            column=_DISTANCE,
+            fraction=self.fraction,
+            id_column=self.id_column,
+        )
+        yield Step(untypical, frees=[clustered], counts=True)

@@ -1,0 +1,122 @@
+"""What does a picture look like in 63 bits? The signs of its lowest frequencies, of the whole picture and of windows in it.
+
+A small grey picture of 64 x 64 is taken apart into 8 x 8 cosines; each but the first is 1 if it is above their median. Scaling,
+compression and brightness change few bits. A crop moves everything, so windows of the picture are hashed too: what was cut out
+of it looks like one of them. All sums are of whole numbers that float64 holds exactly, so no processor rounds them otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIDE = 64
+BITS = 63
+# Two different pictures have about half of their bits alike; copies differ in less than this.
+RADIUS = 10
+# A window is the whole without this share of its width and of its height.
+CUT = 0.08
+# Where a window lies in the whole, by how much of what is cut is cut at the left and at the top.
+WINDOWS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+MIRRORED = len(WINDOWS)
+
+type Grey = NDArray[np.uint8]
+type Boxes = NDArray[np.float64]
+
+_FREQUENCIES = 8
+_SCALE = 1 << 12
+# What is as grey as this all over has no picture in it.
+_LEAST_CONTRAST = 6.0
+_EVEN = 12
+_MOST_BORDER = 0.4
+
+
+def grey(pixels: NDArray[np.uint8]) -> Grey:
+    """The luminance of RGB pictures, rounded."""
+    wide = pixels.astype(np.uint32)
+    return ((wide[..., 0] * 299 + wide[..., 1] * 587 + wide[..., 2] * 114 + 500) // 1000).astype(np.uint8)
+
+
+def boxes_of(pictures: Grey) -> Boxes:
+    """Left, top, right and bottom of each picture without an even border, in pixels."""
+    made = np.empty((len(pictures), 4))
+    for first, axis in ((0, 2), (1, 1)):
+        lows, highs = pictures.min(axis=3 - axis).astype(np.int64), pictures.max(axis=3 - axis).astype(np.int64)
+        made[:, first] = _border(lows, highs)
+        made[:, first + 2] = SIDE - _border(lows[:, ::-1], highs[:, ::-1])
+    return made
+
+
+def _border(lows: NDArray[np.int64], highs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many lines from the first on are even and as light as the first; 0 if that is most of a picture."""
+    even = highs - lows <= _EVEN
+    even &= (np.abs(lows - lows[:, :1]) <= _EVEN) & (np.abs(highs - highs[:, :1]) <= _EVEN)
+    count = np.where(even.all(axis=1), 0, even.argmin(axis=1))
+    return np.where(count > _MOST_BORDER * SIDE, 0, count)
+
+
+def is_plain(pictures: Grey) -> NDArray[np.bool_]:
+    """Which pictures have hardly any contrast: their hashes would say nothing."""
+    wide = pictures.reshape(len(pictures), -1).astype(np.int64)
+    count = wide.shape[1]
+    spread = count * (wide * wide).sum(axis=1) - wide.sum(axis=1) ** 2
+    return spread < (_LEAST_CONTRAST * count) ** 2
+
+
+def hashes_of(pictures: Grey, boxes: Boxes, *, crops: bool = True, mirror: bool = False) -> NDArray[np.uint64]:
+    """The hash of each picture, of its windows, and of its mirror image, in columns; 0 where one is not asked for."""
+    made = np.zeros((len(pictures), 2 + len(WINDOWS)), np.uint64)
+    for row in range(len(pictures)):
+        picture = pictures[row].astype(np.float64)
+        whole = _spectrum(picture, tuple(boxes[row].tolist()))
+        made[row, 0] = _signs(whole)
+        if mirror:
+            turned = whole.copy()
+            turned[:, 1::2] *= -1
+            made[row, 1 + MIRRORED] = _signs(turned)
+        if crops:
+            for number in range(len(WINDOWS)):
+                made[row, 1 + number] = _signs(_spectrum(picture, window(tuple(boxes[row].tolist()), number)))
+    return made
+
+
+def window(box: tuple[float, ...], number: int) -> tuple[float, float, float, float]:
+    """A window of a box."""
+    left, top, right, bottom = box
+    across, down = WINDOWS[number]
+    width, height = right - left, bottom - top
+    return (
+        left + CUT * across * width,
+        top + CUT * down * height,
+        right - CUT * (1 - across) * width,
+        bottom - CUT * (1 - down) * height,
+    )
+
+
+def _spectrum(picture: NDArray[np.float64], box: tuple[float, ...]) -> NDArray[np.float64]:
+    left, top, right, bottom = box
+    found: NDArray[np.float64] = _cosines(top, bottom) @ picture @ _cosines(left, right).T
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _cosines(low: float, high: float) -> NDArray[np.float64]:
+    """The lowest cosines over a range of pixels, as whole numbers; a pixel that lies in it in part counts in part."""
+    at = np.arange(SIDE)
+    first, last = np.maximum(at, low), np.minimum(at + 1, high)
+    weight = np.clip(last - first, 0, 1)
+    middle = (first + last) / 2 - low
+    frequency = np.arange(_FREQUENCIES)[:, None]
+    # Rounded: the last bit of a cosine depends on the C library.
+    waves = np.cos(np.pi * frequency * middle / (high - low)) * weight
+    whole: NDArray[np.float64] = np.rint(waves * (SIDE / (high - low)) * _SCALE)
+    return whole
+
+
+def _signs(spectrum: NDArray[np.float64]) -> np.uint64:
+    values = spectrum.ravel()[1:]
+    middle = np.partition(values, BITS // 2)[BITS // 2]
+    bits = np.append(values > middle, False)
+    return np.uint64(int.from_bytes(np.packbits(bits).tobytes(), "big"))

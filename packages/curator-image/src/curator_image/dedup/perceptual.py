@@ -1,0 +1,105 @@
+"""Perceptual deduplication: of images that show the same picture one stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from curator_core import storage
+from curator_core.across.alike import EDGES
+from curator_core.across.copies import EXACT
+from curator_core.across.groups import Groups
+from curator_core.across.shuffle import Partitions
+from curator_core.errors import UsageError, check_whole
+from curator_core.pipeline import Pipeline
+from curator_core.workflow import Step, Workflow
+from curator_core.workflows.dedup import Dedup
+from curator_core.workflows.estimate import Costs
+from curator_image.batch import BYTES, KEY
+from curator_image.decode.pictures import DecoderName
+from curator_image.dedup.hashes import RADIUS
+from curator_image.dedup.keys import PictureKeys, SetCopiesAside
+from curator_image.dedup.pairs import (
+    RULE,
+    ComparePictures,
+    GroupParts,
+    PictureParts,
+    RoutePictures,
+    Searches,
+    SearchPictures,
+)
+from curator_image.dedup.search import MOST_RADIUS
+
+
+@dataclass(kw_only=True)
+class ImageDedup(Dedup):
+    """Removes images that show the same picture as one that stays: resized, compressed again, brightened, bordered or cropped a
+    little, with ``mirror`` also mirrored.
+
+    A hash of the lowest frequencies, and with ``crops`` of windows that a crop may have left, brings images together that
+    differ in at most ``radius`` bits. No image goes without a witness that stays, comes before it in the order of preference,
+    and was laid over it: small grey pictures of both must correlate by ``threshold`` or more. The table of decisions names the
+    witness and the figure. Copies of the same bytes go first. Images that do not decode, and those with hardly any contrast,
+    go as exact copies only.
+
+    It needs no model and no GPU. ``keep`` is by default the larger file, and then the first.
+    """
+
+    column: str = BYTES
+    id_column: str | None = KEY
+    crops: bool = True
+    mirror: bool = False
+    radius: int = RADIUS
+    threshold: float = 0.9
+    decoder: DecoderName = "auto"
+
+    costs = Costs(readings=2, keys=2, disk_of_keys=0.2, disk_of_text=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        owner = type(self).__name__
+        check_whole(f"{owner}.radius", self.radius, least=0)
+        if self.radius > MOST_RADIUS:
+            raise UsageError(
+                f"{owner}.radius must be {MOST_RADIUS} at most, not {self.radius!r}: the search is exact up to it"
+            )
+        if (
+            isinstance(self.threshold, bool)
+            or not isinstance(self.threshold, int | float)
+            or not 0 < self.threshold <= 1
+        ):
+            raise UsageError(f"{owner}.threshold must be a number above 0 and at most 1, not {self.threshold!r}")
+        if self.normalize:
+            raise UsageError(f"{owner}.normalize is for text")
+        if self.index is not None:
+            raise UsageError(
+                f"{owner} keeps no index: give the earlier images as input, first in the order of preference"
+            )
+
+    def index_parameters(self) -> tuple[str, dict[str, Any]]:
+        raise UsageError(f"{type(self).__name__} keeps no index")
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        keys, aside, pairs, groups, routed, decided = (
+            storage.join(work_dir, name) for name in ("keys", "aside", "pairs", "groups", "routed", "decided")
+        )
+        documents, count = self._documents(), self.pieces()
+        pieces: dict[str, Any] = {"keys": keys, "keep": self.keep, "parts": count}
+        how: dict[str, Any] = {"crops": self.crops, "mirror": self.mirror}
+        make = PictureKeys(**documents, **how, path=keys, partitions=count, decoder=self.decoder)
+        yield Pipeline([self._reader(), make], name="pictures")
+        exact = storage.join(keys, EXACT)
+        yield Step(
+            Pipeline([Partitions(path=exact), SetCopiesAside(**pieces, path=aside)], name="copies"), frees=[exact]
+        )
+        named = Searches(path=storage.join(aside, "pictures"), **how)
+        search = SearchPictures(**pieces, path=pairs, radius=self.radius, scope=self.scope)
+        yield Pipeline([named, search], name="search")
+        yield Groups(edges=storage.join(pairs, EDGES), path=groups)
+        route = RoutePictures(**pieces, path=routed, groups=groups)
+        yield Pipeline([PictureParts(pairs=pairs, aside=aside), route], name="groups-of-pictures")
+        compare = ComparePictures(**pieces, path=decided, least=float(self.threshold), scope=self.scope)
+        yield Pipeline([GroupParts(path=routed), compare], name="compare")
+        settings = {"rule": RULE, "threshold": self.threshold, "radius": self.radius, **how}
+        yield from self._after(work_dir, keys, decided, settings)

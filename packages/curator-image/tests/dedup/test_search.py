@@ -1,0 +1,36 @@
+"""The search by hash finds exactly the pairs within the radius, each once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from curator_image.dedup.search import near_pairs
+
+
+def hashes(seed: int, count: int) -> np.ndarray:
+    """Random hashes, many of them near others, some equal."""
+    rng = np.random.default_rng(seed)
+    made = rng.integers(0, 1 << 63, count, dtype=np.uint64)
+    for _ in range(count // 2):
+        value = made[rng.integers(0, count)]
+        for bit in rng.choice(63, rng.integers(0, 15), replace=False):
+            value ^= np.uint64(1) << np.uint64(bit)
+        made[rng.integers(0, count)] = value
+    return made
+
+
+@pytest.mark.parametrize("radius", [0, 6, 10, 11])
+def test_all_pairs_within_the_radius_are_found_once(radius: int) -> None:
+    made = hashes(radius, 300)
+    near = np.bitwise_count(made[:, None] ^ made[None]) <= radius
+    found = [pair for i, j in near_pairs(made, None, radius) for pair in zip(i.tolist(), j.tolist(), strict=True)]
+    assert sorted(found) == [(i, j) for i, j in zip(*np.nonzero(near), strict=True) if i < j]
+    left = made[:100]
+    found = [pair for i, j in near_pairs(left, made, radius) for pair in zip(i.tolist(), j.tolist(), strict=True)]
+    assert sorted(found) == list(zip(*np.nonzero(near[:100]), strict=True))
+
+
+def test_a_radius_beyond_what_is_exact_is_refused() -> None:
+    with pytest.raises(ValueError, match="12 is more than 11"):
+        list(near_pairs(hashes(0, 10), None, 12))

@@ -1,0 +1,289 @@
+"""Deduplication by vectors, clusters and hard negatives: what brute force says, and the same whoever computes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("curator_text")
+
+from curator_core import LocalExecutor
+from curator_core.errors import UsageError
+from curator_core.workflows.clusters import Clusters
+from curator_core.workflows.negatives import HardNegatives
+from curator_core.workflows.semantic import SemanticDedup, SemDeDup
+
+pytestmark = pytest.mark.slow
+EPS = 0.1
+
+
+def vectors(count: int, size: int = 24, seed: int = 0) -> np.ndarray:
+    """Vectors around some centres, a fifth of them near copies of others, some equal ones."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(12, size))
+    made = centres[rng.integers(0, 12, count)] + 0.7 * rng.normal(size=(count, size))
+    copies, of = rng.choice(count, count // 4, replace=False), rng.integers(0, count, count // 4)
+    made[copies] = made[of] + rng.choice([0, 0.1, 0.25, 0.4], len(of))[:, None] * rng.normal(size=(len(of), size))
+    return made.astype(np.float32)
+
+
+def write(folder: Path, table: pa.Table, files: int = 3) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    edges = np.linspace(0, table.num_rows, files + 1).astype(int)
+    for number in range(files):
+        pq.write_table(table.slice(edges[number], edges[number + 1] - edges[number]), folder / f"{number}.parquet")
+    return str(folder)
+
+
+def embedded(made: np.ndarray, **more: object) -> pa.Table:
+    return pa.table({"id": [f"d{n}" for n in range(len(made))], "embedding": list(made), **more})
+
+
+def read(folder: Path) -> list[dict]:
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def removals(run: Path) -> dict[str, tuple[str, float]]:
+    rows = read(run / "decisions")
+    return {row["id"]: (row["witness_id"], row["similarity"]) for row in rows if row["decision"] == "removed"}
+
+
+def unit(made: np.ndarray) -> np.ndarray:
+    wide = made.astype(np.float64)
+    return wide / np.linalg.norm(wide, axis=1)[:, None]
+
+
+def by_brute_force(made: np.ndarray, order: np.ndarray, eps: float) -> set[int]:
+    """Who stays, if in an order of preference each one goes that is near one that stays."""
+    alike = unit(made) @ unit(made).T >= 1 - eps
+    stay: list[int] = []
+    for one in order.tolist():
+        if not alike[one, stay].any():
+            stay.append(one)
+    return set(stay)
+
+
+def test_with_all_clusters_visited_it_decides_as_brute_force_does(tmp_path: Path) -> None:
+    made = vectors(700)
+    data = write(tmp_path / "in", embedded(made))
+    work = SemanticDedup(paths=data, path=str(tmp_path / "out"), eps=EPS, clusters=10, visits=9, partitions=5)
+    work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    kept = {int(row["id"][1:]) for row in read(tmp_path / "out")}
+    assert kept == by_brute_force(made, np.arange(700), EPS)
+    assert 300 < len(kept) < 650
+    near = unit(made) @ unit(made).T
+    for lost, (witness, similarity) in removals(tmp_path / "run").items():
+        one, other = int(lost[1:]), int(witness[1:])
+        assert other in kept
+        assert other < one
+        assert similarity == pytest.approx(near[one, other], abs=1e-6)
+        assert similarity >= 1 - EPS
+
+
+def test_visits_find_most_of_what_lies_across_borders(tmp_path: Path) -> None:
+    made = vectors(1500, size=48)
+    data = write(tmp_path / "in", embedded(made))
+    found = {}
+    for visits in (0, 3):
+        work = SemanticDedup(paths=data, eps=0.3, clusters=40, visits=visits)
+        work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / f"run{visits}"))
+        gone = {int(name[1:]) for name in removals(tmp_path / f"run{visits}")}
+        near = unit(made) @ unit(made).T >= 1 - 0.3
+        stay = np.array([one not in gone for one in range(1500)])
+        missed = sum(1 for one in np.flatnonzero(stay) if near[one, :one][stay[:one]].any())
+        found[visits] = len(gone) / (len(gone) + missed)
+    assert found[3] >= 0.97
+    assert found[3] > found[0]
+
+
+def test_the_decisions_hang_on_no_file_partition_or_worker(tmp_path: Path) -> None:
+    made = vectors(400)
+    score = np.random.default_rng(1).permutation(400).astype(float)
+    table = embedded(made, score=score)
+    shuffled = table.take(pa.array(np.random.default_rng(2).permutation(400)))
+    found = []
+    for number, (rows, files, partitions, workers) in enumerate(
+        [(table, 1, 1, 0), (table, 7, 5, 2), (shuffled, 3, 16, 0)]
+    ):
+        data = write(tmp_path / f"in{number}", rows, files)
+        work = SemanticDedup(paths=data, eps=EPS, keep=[{"highest": "score"}], partitions=partitions, order="hard")
+        work.run(LocalExecutor(workers=workers), run_dir=str(tmp_path / f"run{number}"))
+        found.append(removals(tmp_path / f"run{number}"))
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) > 40
+
+
+def test_the_order_says_which_stays(tmp_path: Path) -> None:
+    made = vectors(300)
+    data = write(tmp_path / "in", embedded(made))
+    distances: dict[str, float] = {}
+    for order in ("hard", "easy", "random"):
+        run = tmp_path / order
+        SemanticDedup(paths=data, path=str(tmp_path / f"out-{order}"), eps=0.2, clusters=6, order=order).run(
+            LocalExecutor(workers=0), run_dir=str(run)
+        )
+        kept = tmp_path / f"out-{order}"
+        Clusters(paths=str(kept), path=str(tmp_path / f"c-{order}"), clusters=1).run(
+            LocalExecutor(workers=0), run_dir=str(tmp_path / f"r-{order}")
+        )
+        distances[order] = float(np.mean([row["distance"] for row in read(tmp_path / f"c-{order}")]))
+    gone = {order: set(removals(tmp_path / order)) for order in distances}
+    assert gone["hard"] != gone["easy"]
+    assert gone["random"] not in (gone["hard"], gone["easy"])
+    assert distances["hard"] > distances["easy"]
+
+
+def test_rows_without_a_direction_stay(tmp_path: Path) -> None:
+    rows = [[1.0, 0.0], None, [0.0, 0.0], [float("nan"), 1.0], [2.0, 0.0], [0.0, 0.0], [1.0, None]]
+    table = pa.table({"id": [f"d{n}" for n in range(7)], "embedding": rows})
+    data = write(tmp_path / "in", table, files=1)
+    work = SemanticDedup(paths=data, path=str(tmp_path / "out"))
+    work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    assert removals(tmp_path / "run") == {"d4": ("d0", 1.0)}
+
+
+def test_collections_stay_apart_where_they_are_to(tmp_path: Path) -> None:
+    made = np.repeat(vectors(40), 2, axis=0) + np.tile([[0.0], [1e-3]], (40, 24)).reshape(80, 24)
+    table = embedded(made.astype(np.float32), kind=["a", "b"] * 40)
+    data = write(tmp_path / "in", table)
+    apart = SemanticDedup(paths=data, eps=0.001, collection_column="kind", scope="per_collection")
+    apart.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "apart"))
+    together = SemanticDedup(paths=data, eps=0.001, collection_column="kind")
+    together.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "together"))
+    one, all_ = removals(tmp_path / "apart"), removals(tmp_path / "together")
+    assert len(all_) >= 40 > len(one)
+    assert all(int(lost[1:]) % 2 == int(witness[1:]) % 2 for lost, (witness, _) in one.items())
+
+
+def test_what_is_alike_in_masses_is_linear_and_leaves_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = np.ones((6000, 16)) + 1e-3 * rng.normal(size=(6000, 16))
+    data = write(tmp_path / "in", embedded(made.astype(np.float32)))
+    work = SemanticDedup(paths=data, path=str(tmp_path / "out"), clusters=1)
+    work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    assert [row["id"] for row in read(tmp_path / "out")] == ["d0"]
+
+
+def test_vectors_of_two_models_are_refused(tmp_path: Path) -> None:
+    table = pa.table({"id": ["a", "b"], "embedding": pa.array([[1.0, 0.0], [1.0, 0.0, 0.0]])})
+    data = write(tmp_path / "in", table, files=1)
+    with pytest.raises(Exception, match="vectors of one length"):
+        SemanticDedup(paths=data).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    with pytest.raises(UsageError, match=r"eps must be a number from 0 to below 1, not 1\.5"):
+        SemanticDedup(paths=data, eps=1.5)
+
+
+def test_clusters_are_those_of_the_nearest_centres_and_can_be_capped(tmp_path: Path) -> None:
+    made = vectors(500)
+    data = write(tmp_path / "in", embedded(made))
+    work = Clusters(paths=data, path=str(tmp_path / "out"), clusters=8, partitions=3)
+    work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    rows = read(tmp_path / "out")
+    summary = pq.read_table(tmp_path / "run/clusters/clusters.parquet").to_pylist()
+    centres = unit(np.array([row["vector"] for row in summary]))
+    towards = unit(made) @ centres.T
+    assert [row["size"] for row in summary] == np.bincount([row["cluster"] for row in rows], minlength=8).tolist()
+    for number, row in enumerate(rows):
+        assert row["distance"] == pytest.approx(1 - towards[number, row["cluster"]], abs=1e-6)
+        assert towards[number].max() - towards[number, row["cluster"]] < 5e-3  # of whole numbers it is the nearest
+    capped = Clusters(paths=data, path=str(tmp_path / "few"), clusters=8, most=10, prefer="untypical")
+    counts = capped.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run2")).summary
+    few = read(tmp_path / "few")
+    assert counts.rows_dropped == 500 - len(few)
+    for cluster in range(8):
+        all_of_it = sorted((row["distance"] for row in rows if row["cluster"] == cluster), reverse=True)
+        assert sorted((row["distance"] for row in few if row["cluster"] == cluster), reverse=True) == all_of_it[:10]
+
+
+def pairs(count: int) -> tuple[pa.Table, np.ndarray, np.ndarray, list[int]]:
+    """Pairs of 40 queries, of which some have several passages, with their vectors."""
+    rng = np.random.default_rng(4)
+    # No two are equal: of those as near the hash of the text decides.
+    passages = vectors(count, seed=5) + 0.01 * rng.normal(size=(count, 24)).astype(np.float32)
+    which = rng.integers(0, 40, count).tolist()
+    asked = vectors(40, seed=5) + 0.3 * rng.normal(size=(40, 24)).astype(np.float32)
+    queries = asked[which]
+    table = pa.table(
+        {
+            "query": [f"question {n}" for n in which],
+            "passage": [f"passage {n}" for n in range(count)],
+            "query_embedding": list(queries),
+            "passage_embedding": list(passages),
+        }
+    )
+    return table, queries, passages, which
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2])
+def test_hard_negatives_are_those_of_brute_force(tmp_path: Path, margin: float) -> None:
+    table, queries, passages, which = pairs(300)
+    data = write(tmp_path / "in", table)
+    work = HardNegatives(
+        paths=data, path=str(tmp_path / "out"), negatives=4, first_rank=3, last_rank=60, margin=margin, eps=0.1,
+        partitions=4, scores=True,
+    )  # fmt: skip
+    counts = work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run")).summary
+    found = {(row["anchor"], row["positive"]): row for row in read(tmp_path / "out")}
+    near, alike = unit(queries) @ unit(passages).T, unit(passages) @ unit(passages).T
+    expected = {}
+    for pair in range(300):
+        own = [n for n in range(300) if which[n] == which[pair]]
+        others = [n for n in np.argsort(-near[pair], kind="stable").tolist() if n not in own][2:60]
+        hard = [n for n in others if near[pair, n] <= near[pair, pair] - margin and alike[n, own].max() < 0.9][:4]
+        if len(hard) == 4:
+            expected[f"question {which[pair]}", f"passage {pair}"] = [f"passage {n}" for n in hard]
+    assert {key: [row[f"negative_{n}"] for n in range(1, 5)] for key, row in found.items()} == expected
+    assert 20 < len(expected) < 300
+    assert counts.rows_dropped == 300 - len(expected)
+
+
+def test_hard_negatives_come_from_a_corpus_too_and_as_triplets(tmp_path: Path) -> None:
+    table, queries, _, _ = pairs(60)
+    data = write(tmp_path / "in", table)
+    near = queries[:20] + 0.05
+    more = pa.table({"passage": [f"far {n}" for n in range(20)], "passage_embedding": list(near)})
+    corpus = write(tmp_path / "more", more, files=1)
+    # What is in both counts once.
+    write(tmp_path / "more" / "again", table.select(["passage", "passage_embedding"]), files=1)
+    work = HardNegatives(
+        paths=data, corpus=corpus, path=str(tmp_path / "out"), form="triplet", negatives=3, margin=-2.0, eps=0.0,
+        sampling="random", last_rank=40, seed=3,
+    )  # fmt: skip
+    work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    rows = read(tmp_path / "out")
+    assert list(rows[0]) == ["anchor", "positive", "negative"]
+    assert len(rows) == 180
+    assert len({tuple(row.values()) for row in rows}) == 180
+    assert any(row["negative"].startswith("far ") for row in rows)
+
+
+def test_sentence_transformers_reads_hard_negatives(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    table, *_ = pairs(60)
+    work = HardNegatives(paths=write(tmp_path / "in", table), path=str(tmp_path / "out"), negatives=2)
+    work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    files = [str(path) for path in sorted((tmp_path / "out").glob("*.parquet"))]
+    found = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert found.column_names == ["anchor", "positive", "negative_1", "negative_2"]
+
+
+def test_the_published_recipes_run_from_a_file(tmp_path: Path) -> None:
+    from curator_core.cli import run_command
+
+    made = vectors(300)
+    data = write(tmp_path / "in", embedded(made))
+    file = tmp_path / "d4.yaml"
+    file.write_text(
+        f"workflow: {{D4: {{paths: {data}, path: {tmp_path}/out, eps: 0.1, fraction: 0.5, clusters: 6}}}}\n"
+    )
+    assert run_command(["run", str(file), "--run-dir", str(tmp_path / "run"), "--workers", "0", "--quiet"]) == 0
+    alone = SemDeDup(paths=data, path=str(tmp_path / "alone"), eps=0.1, clusters=6)
+    counts = alone.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run2")).summary
+    stayed = 300 - counts.rows_dropped
+    rows = read(tmp_path / "out")
+    assert len(rows) == stayed // 2
+    assert {row["id"] for row in rows} <= {row["id"] for row in read(tmp_path / "alone")}
