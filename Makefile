@@ -14,6 +14,9 @@ SOURCES := $(wildcard packages/*/src)
 
 # Some shells forbid writing bytecode; every process of a test or worker would then compile pandas anew.
 unexport PYTHONDONTWRITEBYTECODE
+# And in such a shell every run that is started by hand, so an environment is compiled when it has changed. COMPILE=no leaves that to
+# the first import, which is enough where nothing runs outside of make.
+COMPILE ?= yes
 
 .PHONY: help
 help: ## list the targets
@@ -32,10 +35,12 @@ examples: ## run every example that needs no extras
 sync: ## the light environment in .venv: all packages and the tools, no torch, no ray
 	@# inexact: what `make sync-all` added stays
 	@$(UV) sync --quiet --inexact --all-packages
+	@[ "$(COMPILE)" = no ] || $(BIN)/python tools/compile_bytecode.py
 
 .PHONY: sync-all
 sync-all: ## .venv with every extra (6.6 GB, mostly torch with CUDA)
 	@$(UV) sync --quiet --all-packages --all-extras --all-groups
+	@[ "$(COMPILE)" = no ] || $(BIN)/python tools/compile_bytecode.py
 
 .PHONY: test
 test: sync-all ## run all tests with all extras

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator_backends.cluster import Cluster, Node
-from curator_backends.ray_data.placement import FIRST_WORKERS, describe_group, place, start_no_more
+from curator_backends.ray_data.placement import FIRST_WORKERS, Placement, describe_group, place, start_no_more
 from curator_core.errors import PlanError, UsageError
 from curator_core.model.engine_facts import RayStageSpecKeys, WorkerMetadata
 from curator_core.model.resources import Resources
@@ -276,3 +276,17 @@ def test_a_gpu_stage_with_no_batch_size_gets_one_and_a_warning() -> None:
 def test_the_head_node_is_avoided_by_every_worker() -> None:
     (placement,), _ = place([group(Plain())], nodes((4, 0), avoid="head-id"))
     assert placement.remote_args == {"label_selector": {"ray.io/node-id": "!head-id"}}
+
+
+@pytest.mark.ray
+def test_a_worker_on_a_gpu_has_blocks_on_their_way_to_it() -> None:
+    pytest.importorskip("ray.data")
+    from curator_backends.ray_data.operators import operator_options
+
+    def in_flight(gpus: float, asked: int | None = None, most: int | None = None) -> int | None:
+        placement = Placement(mode="actor", num_cpus=1, num_gpus=gpus, min_workers=most, max_workers=most)
+        number: int | None = operator_options(placement, asked)["compute"].max_tasks_in_flight_per_actor
+        return number
+
+    assert (in_flight(1.0), in_flight(1.0, most=2), in_flight(1.0, asked=7)) == (4, 4, 7)
+    assert (in_flight(0.0), in_flight(0.0, asked=7)) == (None, 7), "Ray Data's own number where there is no GPU"

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pytest
 
 from curator_core import DocumentBatch, FanOut, Pipeline, ProcessingStage, Resources, Task, WorkerDied, WorkerMetadata
+from curator_core.executors.local_gpu import AHEAD_BYTES, share_of_memory
 from curator_core.testing import Check, Subject, checks
 from curator_core.testing import stages as s
 from curator_core.testing.executors import OneCardExecutor
 from curator_core.testing.stages import leave_trace, traces
 from curator_core.testing.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 ON_THE_CARD = Resources(gpus=1)
 
@@ -136,31 +137,10 @@ def test_two_groups_on_the_gpu_share_its_process_and_what_one_drops_is_accounted
 # The GPU and the workers work at the same time -----------------------------------------------------------------------------
 
 
-@dataclass
-class Begins(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Waits, instead of computing, until a task that the other stage has in hand shows that both are at work."""
-
-    folder: str = ""
-    mine: str = ""
-    other: str = ""
-    ahead: int = 0
-
-    def setup(self, worker: WorkerMetadata) -> None:
-        self._ready = True
-
-    def process(self, task: DocumentBatch) -> DocumentBatch:
-        number = int(task.task_id.rpartition(".")[2])
-        leave_trace(self.folder, f"{self.mine}-{number}")
-        wanted = number + self.ahead
-        if 0 <= wanted < 6:
-            wait_for(lambda: traces(Path(self.folder), f"{self.other}-{wanted}"), f"{self.other} of task {wanted}", 30)
-        return task.with_data(task.data)
-
-
 def test_one_worker_decodes_the_next_task_while_the_gpu_computes_one(tmp_path: Path) -> None:
     """Decoding task n ends when embedding n-1 has begun, embedding n ends when decoding n+1 has: in turns neither could."""
-    decode = Begins(str(tmp_path), "decode", "embed", -1).with_(name="decode")
-    embedding = Begins(str(tmp_path), "embed", "decode", +1).with_(name="embed", resources=ON_THE_CARD)
+    decode = s.BeginsBeside(str(tmp_path), "decode", "embed", -1).with_(name="decode")
+    embedding = s.BeginsBeside(str(tmp_path), "embed", "decode", +1).with_(name="embed", resources=ON_THE_CARD)
     result = Pipeline([s.SplitRows(), decode, embedding]).run(OneCardExecutor(1), initial_tasks=batches(1, rows=6))
     assert len(result) == 6
 
@@ -190,6 +170,12 @@ class Reads(FanOut[DocumentBatch, DocumentBatch]):
 def test_the_model_is_loaded_while_the_first_sources_are_read(tmp_path: Path) -> None:
     stages = [Reads(str(tmp_path)), SlowToLoad(str(tmp_path)).with_(resources=ON_THE_CARD)]
     assert len(Pipeline(stages).run(OneCardExecutor(1), initial_tasks=batches(2))) == 2
+
+
+def test_what_is_on_its_way_to_the_gpu_stays_within_a_part_of_memory() -> None:
+    assert share_of_memory(128.0, 4) == AHEAD_BYTES
+    for memory_gb, workers in ((2.0, 3), (1.0, 16), (16.0, 64)):
+        assert workers * share_of_memory(memory_gb, workers) <= memory_gb * 2**30 / 8
 
 
 # Deaths -------------------------------------------------------------------------------------------------------------------
@@ -274,7 +260,6 @@ CHOSEN = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("check", [check for check in checks(OWNER) if str(check) in CHOSEN], ids=str)
 def test_every_stage_may_run_in_the_process_that_owns_the_gpu(check: Check, tmp_path: Path) -> None:
     check.run(OWNER, tmp_path)

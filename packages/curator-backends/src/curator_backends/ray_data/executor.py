@@ -38,7 +38,8 @@ class RayDataOptions(RayOptions):
     """Options of `RayDataExecutor`, beside those that say which cluster.
 
     ``tasks_per_block``: how many sources travel together; by default as many as leaves each worker some eight blocks.
-    ``tasks_in_flight``: how many blocks wait at an actor; Ray Data's own number by default.
+    ``tasks_in_flight``: how many blocks are at an actor or on their way to it; by default four where it uses a GPU, and
+    Ray Data's own number elsewhere.
     ``poll_interval_s``: how long Ray Data waits at most before it looks at its running tasks and hands out more; its
     own 0.1 s is a long time for small tasks, less costs the driver CPU.
     """
@@ -139,7 +140,7 @@ class RayDataSegment(RaySegment[RayDataOptions]):
         """The dataset, not yet running."""
         dataset = self._sources()
         for job, placement in zip(self.jobs, self.placements, strict=True):
-            dataset = add_group(dataset, job, placement, self.link)
+            dataset = add_group(dataset, job, placement, self.link, self.settings.tasks_in_flight)
         return dataset
 
     def _sources(self) -> Any:
@@ -174,7 +175,6 @@ class RayDataSegment(RaySegment[RayDataOptions]):
             # A task may take as long as it takes: our supervisor sees whether a worker is busy, Ray Data's does not.
             "execution_no_progress_timeout_s": -1,
             "enable_fallback_to_arrow_object_ext_type": False,
-            "max_tasks_in_flight_per_actor": self.settings.tasks_in_flight,
         }
         for name, value in wanted.items():
             if hasattr(context, name):

@@ -12,23 +12,31 @@ from curator_backends.worker import Job
 
 _turns = itertools.count()
 
+# Blocks that are at a worker on a GPU or on their way to it. Ray Data's own two are the one that is computed and one more, and the
+# driver may take longer to send another than a small one takes. How many bytes wait before all workers Ray Data limits itself.
+IN_FLIGHT_ON_GPU = 4
+
 # Tasks that split blocks at the same time, where no CPU is held for them.
 SPLITTING_TASKS = 4
 
 
-def add_group(dataset: Any, job: Job, placement: Placement, link: Link) -> Any:
+def add_group(dataset: Any, job: Job, placement: Placement, link: Link, tasks_in_flight: int | None = None) -> Any:
     """The dataset of encoded tasks with a group applied; after a fan-out each task is a block, so that workers share them."""
     if placement.max_calls is not None:
         # A call of a worker is a block: as many tasks to a block as one call takes.
         dataset = split_blocks(dataset, placement.batch_size or 1)
     make = group_actor if placement.mode == "actor" else group_task
-    options = {"batch_size": placement.batch_size, "batch_format": "pyarrow", **operator_options(placement)}
+    options = {
+        "batch_size": placement.batch_size,
+        "batch_format": "pyarrow",
+        **operator_options(placement, tasks_in_flight),
+    }
     dataset = dataset.map_batches(make(job, link), zero_copy_batch=True, **options)
     return split_blocks(dataset, 1) if job.group.is_fanout else dataset
 
 
-def operator_options(placement: Placement) -> dict[str, Any]:
-    """What `map_batches` takes for a placement, the batches apart."""
+def operator_options(placement: Placement, tasks_in_flight: int | None = None) -> dict[str, Any]:
+    """What `map_batches` takes for a placement, the batches apart. ``tasks_in_flight`` is for each actor."""
     options: dict[str, Any] = {"num_cpus": placement.num_cpus, **placement.remote_args}
     if placement.num_gpus:
         options["num_gpus"] = placement.num_gpus
@@ -37,7 +45,7 @@ def operator_options(placement: Placement) -> dict[str, Any]:
     # same, though they mean it: both numbers are Ray Data's own.
     if placement.mode == "actor":
         options.setdefault("max_restarts", -1)
-        options["compute"] = _actor_pool(placement)
+        options["compute"] = _actor_pool(placement, tasks_in_flight)
         return options
     if next(_turns) % 2:
         options.setdefault("max_retries", -1)
@@ -69,14 +77,18 @@ def split_blocks(dataset: Any, rows: int) -> Any:
     return dataset
 
 
-def _actor_pool(placement: Placement) -> Any:
+def _actor_pool(placement: Placement, tasks_in_flight: int | None) -> Any:
     from ray.data import ActorPoolStrategy
 
+    in_flight = IN_FLIGHT_ON_GPU if placement.num_gpus and not tasks_in_flight else tasks_in_flight
     if placement.fixed:
-        return ActorPoolStrategy(size=placement.max_workers)
+        return ActorPoolStrategy(size=placement.max_workers, max_tasks_in_flight_per_actor=in_flight)
     low = placement.min_workers or 1
     return ActorPoolStrategy(
-        min_size=low, max_size=placement.max_workers, initial_size=max(low, placement.initial_workers or low)
+        min_size=low,
+        max_size=placement.max_workers,
+        initial_size=max(low, placement.initial_workers or low),
+        max_tasks_in_flight_per_actor=in_flight,
     )
 
 

@@ -83,7 +83,8 @@ class LocalExecutor(BaseExecutor):
             if cards is not None and owned:
                 most = max((run.groups[index].num_workers or workers for index in owned), default=workers)
                 cards = _one_each(cards)[: min(workers, most)]
-            with Pool(run, workers, cards, self._spares, owned) as pool:
+            memory_gb = self.machine().memory_gb if owned else 0.0
+            with Pool(run, workers, cards, self._spares, owned, memory_gb) as pool:
                 run.staffed(workers)
                 yield from pool.results()
 

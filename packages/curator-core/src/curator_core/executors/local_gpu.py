@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -318,7 +317,6 @@ def _unsendable(error: Exception) -> CuratorError:
     )
 
 
-def share_of_memory(workers: int) -> int:
+def share_of_memory(memory_gb: float, workers: int) -> int:
     """How many bytes each of some workers may have on their way to the GPU, so that all together stay within a part of memory."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 8 << 30
-    return max(1 << 20, min(AHEAD_BYTES, pages // 8 // max(1, workers)))
+    return max(1 << 20, min(AHEAD_BYTES, int(memory_gb * 2**30) // 8 // max(1, workers)))

@@ -197,8 +197,13 @@ class Pool:
         cards: list[str] | None = None,
         spares: Spares | None = None,
         owned: Sequence[int] = (),
+        memory_gb: float = 0.0,
     ) -> None:
-        """``cards`` are the GPUs of each worker; where some groups are ``owned``, of each process that runs these for the workers."""
+        """``cards`` are the GPUs of each worker; where some groups are ``owned``, of each process that runs these for the workers.
+
+        What is on its way to these takes no more than a part of ``memory_gb``.
+        """
+        self.ahead_bytes = share_of_memory(memory_gb, size) if owned else 0
         self.run = run
         self.size = size
         self.owners: list[_Owner] = []
@@ -266,8 +271,7 @@ class Pool:
         worker.setting_up = True
         first = not self.node_ready  # the others come when it is ready
         share = max(1, int(available_cpus()) // self.size)
-        ahead = share_of_memory(self.size) if self.owned else 0
-        order = protocol.SetUp(self.packed, first, f"local-{worker.number}", share, self.owned, ahead)
+        order = protocol.SetUp(self.packed, first, f"local-{worker.number}", share, self.owned, self.ahead_bytes)
         self._send(worker, order)
 
     def _start_owner(self, card: str) -> None:

@@ -222,6 +222,29 @@ class WaitFor(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @dataclass
+class BeginsBeside(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Waits, instead of computing, until another stage has begun a task ``ahead`` of this one (or behind it): both are at work."""
+
+    folder: str = ""
+    mine: str = ""
+    other: str = ""
+    ahead: int = 0
+    tasks: int = 6
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._ready = True
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        number = int(task.task_id.rpartition(".")[2])
+        leave_trace(self.folder, f"{self.mine}-{number}")
+        wanted = number + self.ahead
+        if 0 <= wanted < self.tasks:
+            name = f"{self.other}-{wanted}"
+            wait_for(lambda: traces(Path(self.folder), name), f"{name}, which is to begin beside this", 30.0)
+        return task.with_data(task.data)
+
+
+@dataclass
 class Choose(ProcessingStage[DocumentBatch, DocumentBatch]):
     """By its id, drops a task, makes nothing of it, makes two of it, or passes it on."""
 
