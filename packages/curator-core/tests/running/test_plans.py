@@ -37,7 +37,7 @@ def trial(tmp_path: Path) -> Trial:
 
 def plans(trial: Trial) -> dict[str, Any]:
     return {
-        path.name: json.loads(path.read_text())["steps"][-2]["params"]
+        path.name: {"of": json.loads(path.read_text())["steps"][-2]["params"]["of"]}
         for path in sorted((trial.folder / "run" / "plans").iterdir())
     }
 

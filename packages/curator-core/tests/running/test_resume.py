@@ -133,9 +133,9 @@ def test_a_file_that_comes_back_as_it_was_is_read_again(tmp_path: Path) -> None:
     trial.run()
     path = inputs(trial)[2]
     path.rename(tmp_path / "aside")
-    trial.check(trial.run(resume=True))
+    trial.check(trial.run(resume=True), samples=False)
     (tmp_path / "aside").rename(path)  # with its old size and time
-    trial.check(trial.run(resume=True))
+    trial.check(trial.run(resume=True), samples=False)
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from curator_core import storage
 from curator_core.accounts.ledger import open_accounts
-from curator_core.accounts.seen import OTHERS, Counted, ScoreSeen, Seen, read_seen
+from curator_core.accounts.seen import Counted, ScoreSeen, Seen, read_seen
+from curator_core.accounts.seen_rows import OTHERS
 from curator_core.accounts.source_list import GONE, SourceList
 from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError

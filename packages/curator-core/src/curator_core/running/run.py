@@ -46,6 +46,7 @@ from curator_core.running.verdict import (
 )
 from curator_core.worker.context import RunContext
 from curator_core.worker.merge import store_task
+from curator_core.worker.tokens import token_counter
 
 # A run is not judged by max_error_fraction before it has seen this many rows.
 ERROR_SAMPLE_ROWS = 100
@@ -130,6 +131,8 @@ def opened(executor: BaseExecutor) -> Iterator[None]:
 
 def _prepared(order: Order, directory: RunDirectory | None, earlier: Earlier, started: float) -> _Run:
     """The run, planned and not refused; nothing has been written."""
+    if (seen := seen_options(order.options.seen)) is not None and directory is not None:
+        token_counter(seen)  # one that cannot be loaded is refused before anything runs
     opened_after = round(time.monotonic() - started, 3)
     plan = _plan(order)
     _check_run_dir(plan, directory)
