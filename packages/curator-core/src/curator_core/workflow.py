@@ -34,6 +34,7 @@ from curator_core.running.record import now, run_record
 from curator_core.running.result import RunResult, RunSummary, StepSummary
 from curator_core.running.run import Order, opened, run_stages, starting
 from curator_core.running.steps import STEPS, WORK, EarlierSteps, StepRecord
+from curator_core.running.telemetry import MetricsOptions, metrics_options, observed
 from curator_core.running.workflow_plan import (
     PlannedStep,
     WorkflowPlan,
@@ -150,6 +151,7 @@ class Workflow(ABC):
         limit: int | None = None,
         dropped: str | None = None,
         seen: SeenOptions | Mapping[str, Any] | bool = True,
+        metrics: MetricsOptions | Mapping[str, Any] | bool | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
         """Run the steps in order on one executor, and prove for each that nothing was lost.
@@ -175,7 +177,9 @@ class Workflow(ABC):
         )
         session = _Session(executor_of(executor), temporary=run_dir is None)
         report = progress or (CellProgress() if in_notebook() else (lambda _: None))
-        with contextlib.closing(session):
+        chosen = metrics_options(metrics)
+        with observed(chosen, report, self.name, session.executor, run_dir) as shown, contextlib.closing(session):
+            report = shown or report
             if run_dir is not None:
                 return _run(self, session, options, report)
             with tempfile.TemporaryDirectory(prefix="curator-workflow-") as place:
