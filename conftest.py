@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections import defaultdict
 from collections.abc import Iterable
@@ -19,6 +20,8 @@ ENGINES = {
     "dali": ("nvidia.dali", "curator-image[dali]"),
 }
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
 # A test that takes longer than this has the mark `slow`, so that the others together take less than a minute.
 SLOW_SECONDS = 0.2
 # A test without the mark is named when it takes twice that: a busy machine makes every test a little slower.
@@ -30,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require-extras",
         action="store_true",
         help="run tests marked ray, xenna, models and dali even if what they need is missing, so that they fail",
+    )
+    parser.addoption(
+        "--require-browser",
+        action="store_true",
+        help="run tests marked browser even without a Chromium, so that they fail",
     )
 
 
@@ -47,10 +55,13 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     missing = {} if config.getoption("--require-extras") else _missing_engines()
     has_gpu = Path("/dev/nvidiactl").exists()
+    has_browser = config.getoption("--require-browser") or any(map(shutil.which, BROWSERS))
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
         for name in sorted(marks & missing.keys()):
             item.add_marker(pytest.mark.skip(reason=missing[name]))
+        if "browser" in marks and not has_browser:
+            item.add_marker(pytest.mark.skip(reason=f"needs a Chromium on PATH: one of {', '.join(BROWSERS)}"))
         if "gpu" in marks and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
         if "xdist_group" not in marks:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator_core import LocalExecutor, Pipeline
+from curator_core import LocalExecutor, Pipeline, Workflow
 from curator_core.accounts.seen import Seen
 from curator_core.cli import BAD_USAGE, DONE, FAILED, run_command
 from curator_core.data.fates import fates_of
@@ -64,6 +66,7 @@ def differences(capsys: pytest.CaptureFixture[str], *arguments: object, code: in
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_runs_that_did_the_same_are_equal_wherever_they_wrote(runs, capsys):
     found = differences(capsys, runs["a"], runs["same"], code=DONE)
     assert found["differs"] is False
@@ -73,6 +76,7 @@ def test_runs_that_did_the_same_are_equal_wherever_they_wrote(runs, capsys):
     assert "the runs are equal" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_configuration_counts_and_rows_that_changed_side_are_exact(runs, capsys):
     found = differences(capsys, runs["a"], runs["b"], "--examples", 1000)
     (step,) = found["steps"]
@@ -131,6 +135,34 @@ def test_a_run_that_wrote_its_dropped_rows_tells_of_every_row_and_differs_in_not
     assert run_command(["diff", str(runs["a"]), str(tmp_path / "run")]) == FAILED
     assert f"dropped in b by WordCountFilter (word_count) {len(lost)}" in capsys.readouterr().out
     assert differences(capsys, runs["b"], tmp_path / "run", code=DONE)["differs"] is False
+
+
+@dataclass
+class TwoSteps(Workflow):
+    """Filters in two pipelines."""
+
+    data: str
+    out: str
+    min_words: int = 20
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline]:
+        between = f"{work_dir}/between"
+        yield Pipeline([JsonlReader(paths=self.data), JsonlWriter(path=between)], name="copy")
+        stages = [JsonlReader(paths=between), WordCountFilter(min_words=self.min_words), JsonlWriter(path=self.out)]
+        yield Pipeline(stages, name="clean")
+
+
+def test_workflows_are_compared_step_by_step_and_their_own_folders_make_no_difference(data, tmp_path, capsys):
+    for name, words in (("a", 20), ("same", 20), ("b", 40)):
+        flow = TwoSteps(str(data), str(tmp_path / name / "out"), words)
+        flow.run(LocalExecutor(workers=0), run_dir=str(tmp_path / name / "run"))
+    places = {name: tmp_path / name / "run" for name in ("a", "same", "b")}
+    found = differences(capsys, places["a"], places["same"], code=DONE)
+    assert [step["step"] for step in found["steps"]] == ["copy", "clean"]
+    copy, clean = differences(capsys, places["a"], places["b"])["steps"]
+    assert not copy["differs"]
+    assert clean["configuration"] == ["stage 'WordCountFilter': min_words was 20, is 40"]
+    assert clean["outputs"]["JsonlWriter"]["only_a"] == len(ids(places["a"]) - ids(places["b"]))
 
 
 def test_dropped_rows_that_were_written_tell_of_every_row(tmp_path):
@@ -196,6 +228,7 @@ def test_a_column_that_one_side_has_alone_is_a_difference(tmp_path):
     assert not compare_rows(write(tmp_path / "c"), write(tmp_path / "d")).differs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part_rows", [60, 10_000])
 def test_comparing_a_part_at_a_time_finds_the_same(tmp_path, part_rows):
     chosen = random.Random(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from curator_backends import RayDataExecutor, XennaExecutor
 from curator_core import FilePartitioning, LocalExecutor, Pipeline, Workflow
+from curator_core.accounts.seen import read_seen
+from curator_core.running.steps import pipelines_in
 from curator_core.testing.faults import NoMultiples, ReadLines, WriteLines, assert_same, snapshot, write_inputs
 from curator_core.workflow import Step
 
@@ -29,10 +32,17 @@ class Twice(Workflow):
     def steps(self, work_dir: str) -> Iterator[Pipeline | Step]:
         between = f"{work_dir}/between"
         yield Pipeline([FilePartitioning(paths=self.paths), ReadLines(), WriteLines(path=between)], name="read")
-        last = Pipeline(
-            [FilePartitioning(paths=between), ReadLines(), NoMultiples(), WriteLines(path=self.out)], name="write"
-        )
+        read = [FilePartitioning(paths=between), ReadLines()]
+        last = Pipeline([*read, NoMultiples(), NoMultiples(of=3), WriteLines(path=self.out)], name="write")
         yield Step(last, frees=[between])
+
+
+def seen_of(folder: Path) -> dict[str, str]:
+    """What each step has kept to be seen, as text."""
+    steps = {name: json.dumps(read_seen(place).to_json()) for name, place in pipelines_in(str(folder / "run")).items()}
+    assert '"alone": 8' in steps["write"]
+    assert '"counts"' in steps["write"]
+    return steps
 
 
 @pytest.mark.parametrize("engine", [RayDataExecutor, pytest.param(XennaExecutor, marks=pytest.mark.xenna)])
@@ -49,11 +59,21 @@ def test_the_engine_is_opened_once_for_all_steps(
 
         monkeypatch.setattr(engine, name, counted)
     write_inputs(tmp_path / "in", range(4))
-    Twice(str(tmp_path / "in"), str(tmp_path / "expected")).run(LocalExecutor(workers=0))
     flow = Twice(str(tmp_path / "in"), str(tmp_path / "out"))
-    result = flow.run(engine(), run_dir=str(tmp_path / "run"))
+    options = {
+        "run_dir": str(tmp_path / "run"),
+        "dropped": str(tmp_path / "gone"),
+        "seen": {"samples": 3, "overlap": True},
+    }
+    flow.run(LocalExecutor(workers=0), **options)
+    expected = seen_of(tmp_path)
+    for name in ("out", "gone", "run"):
+        (tmp_path / name).rename(tmp_path / f"expected-{name}")
+    result = flow.run(engine(), **options)
     assert calls == ["open", "connect", "close"]
     assert [step.state for step in result.summary.steps] == ["done", "done"]
-    assert_same(snapshot(tmp_path / "out"), snapshot(tmp_path / "expected"))
-    flow.run(engine(), run_dir=str(tmp_path / "run"), resume=True)
+    for name in ("out", "gone"):
+        assert_same(snapshot(tmp_path / name), snapshot(tmp_path / f"expected-{name}"))
+    assert seen_of(tmp_path) == expected, "samples, histograms, and counts by source are those of LocalExecutor"
+    flow.run(engine(), resume=True, **options)
     assert calls == ["open", "connect", "close"], "there was nothing to do"

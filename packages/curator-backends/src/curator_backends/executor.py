@@ -21,10 +21,12 @@ from curator_backends.cluster import Cluster, connect, import_ray
 from curator_backends.environment import uninterrupted
 from curator_backends.failures import clear_frames, translate
 from curator_backends.links import ActorLink, DriverLink, Link
+from curator_backends.metrics import RayMetrics
 from curator_backends.options import RayOptions, parse_options
 from curator_backends.preload import environment_for, importable
 from curator_backends.supervisor import Need, Supervisor
 from curator_backends.worker import Job, node_folder
+from curator_core.accounts.metrics import MetricSample
 from curator_core.errors import UsageError
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.model.machine import Machine, this_machine
@@ -51,6 +53,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         self._stack: ExitStack | None = None
         self._cluster: Cluster | None = None
         self._modules: list[str] = []  # of the stages of the run
+        self._metrics: RayMetrics | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
@@ -87,9 +90,17 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         address = self.settings.address or os.environ.get("RAY_ADDRESS")
         return f"connecting to Ray at {address}" if address else "Ray is starting"
 
+    def publish(self, samples: Sequence[MetricSample]) -> None:
+        """As metrics of Ray: its dashboard and the Prometheus that it is set up with have them, as ``ray_curator_…``."""
+        if self._cluster is None:
+            return
+        if self._metrics is None:
+            self._metrics = RayMetrics()
+        self._metrics.publish(samples)
+
     def close(self) -> None:
         """Leave Ray, and stop it if `open` started it."""
-        stack, self._stack, self._cluster = self._stack, None, None
+        stack, self._stack, self._cluster, self._metrics = self._stack, None, None, None
         if stack is not None:
             stack.close()
 

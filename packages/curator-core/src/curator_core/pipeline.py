@@ -22,6 +22,7 @@ from curator_core.running.preview import ROWS, Preview, make_preview
 from curator_core.running.progress import Progress
 from curator_core.running.result import RunResult, RunStream
 from curator_core.running.run import Order, iterate_stages, run_stages
+from curator_core.running.telemetry import MetricsOptions, metrics_options
 
 
 class Pipeline:
@@ -90,6 +91,7 @@ class Pipeline:
         limit: int | None = None,
         dropped: str | None = None,
         seen: SeenOptions | Mapping[str, Any] | bool = True,
+        metrics: MetricsOptions | Mapping[str, Any] | bool | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
         """Run the pipeline and prove that nothing was lost.
@@ -107,7 +109,8 @@ class Pipeline:
         ``log.txt`` of the run directory, beside what they print. ``limit``: only the first N sources.
         ``dropped``: a folder or URL to which the rows that stages drop are written, as Parquet, with the reason.
         ``seen``: what is kept in ``run_dir`` to be seen, such as ``{"samples": 20, "by": ["language"]}`` (see `SeenOptions`), or
-        False for nothing.
+        False for nothing. ``metrics``: where numbers go while it runs, such as ``{"file": "run.prom"}`` or ``{"port": 9109}`` (see
+        `MetricsOptions`); nowhere by default.
         """
         options = RunOptions(
             run_dir=run_dir,
@@ -124,13 +127,14 @@ class Pipeline:
             dropped=dropped,
             seen=seen,
         )
-        return run_stages(self._order(executor, initial_tasks, options, progress))
+        return run_stages(self._order(executor, initial_tasks, options, progress, metrics))
 
     def iterate(
         self,
         executor: BaseExecutor | str | None = None,
         *,
         initial_tasks: Sequence[Task[Any]] | None = None,
+        metrics: MetricsOptions | Mapping[str, Any] | bool | None = None,
         progress: Progress | None = None,
         **options: Any,
     ) -> RunStream:
@@ -148,7 +152,7 @@ class Pipeline:
         for name in options:
             if name not in known:
                 raise UsageError(f"iterate() has no option {name!r}{nearest(name, known)}")
-        return iterate_stages(self._order(executor, initial_tasks, RunOptions(**options), progress))
+        return iterate_stages(self._order(executor, initial_tasks, RunOptions(**options), progress, metrics))
 
     def _order(
         self,
@@ -156,10 +160,13 @@ class Pipeline:
         initial_tasks: Sequence[Task[Any]] | None,
         options: RunOptions,
         progress: Progress | None,
+        metrics: MetricsOptions | Mapping[str, Any] | bool | None,
     ) -> Order:
         tasks = checked_tasks(initial_tasks)
         shown = progress or (CellProgress() if in_notebook() else None)
-        return Order(self.stages, executor_of(executor), self.name, tasks, options, shown)
+        return Order(
+            self.stages, executor_of(executor), self.name, tasks, options, shown, metrics=metrics_options(metrics)
+        )
 
     def __repr__(self) -> str:
         return f"Pipeline({self.stages!r}, name={self.name!r})"

@@ -34,6 +34,7 @@ from curator_core.running.record import now, run_record
 from curator_core.running.result import RunResult, RunSummary, StepSummary
 from curator_core.running.run import Order, opened, run_stages, starting
 from curator_core.running.steps import STEPS, WORK, EarlierSteps, StepRecord
+from curator_core.running.telemetry import MetricsOptions, metrics_options, observed
 from curator_core.running.workflow_plan import (
     PlannedStep,
     WorkflowPlan,
@@ -108,6 +109,12 @@ class Workflow(ABC):
         back (`Step.frees`) is not there then. Names are unique among the steps of a workflow.
         """
 
+    def check_room(self, work_dir: str) -> None:  # noqa: B027 - most have nothing to say
+        """Raise `UsageError` where there is plainly too little room for what the steps hand to one another.
+
+        It is called once, before the first step of a new run begins.
+        """
+
     def plan(
         self,
         executor: BaseExecutor | None = None,
@@ -150,6 +157,7 @@ class Workflow(ABC):
         limit: int | None = None,
         dropped: str | None = None,
         seen: SeenOptions | Mapping[str, Any] | bool = True,
+        metrics: MetricsOptions | Mapping[str, Any] | bool | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
         """Run the steps in order on one executor, and prove for each that nothing was lost.
@@ -175,7 +183,9 @@ class Workflow(ABC):
         )
         session = _Session(executor_of(executor), temporary=run_dir is None)
         report = progress or (CellProgress() if in_notebook() else (lambda _: None))
-        with contextlib.closing(session):
+        chosen = metrics_options(metrics)
+        with observed(chosen, report, self.name, session.executor, run_dir) as shown, contextlib.closing(session):
+            report = shown or report
             if run_dir is not None:
                 return _run(self, session, options, report)
             with tempfile.TemporaryDirectory(prefix="curator-workflow-") as place:
@@ -517,6 +527,8 @@ class _Run:
         if self.begun:
             self._write_record()
             return
+        if not self.earlier.steps:
+            self.workflow.check_room(self.work_dir)
         if self.session.machine is None and self.session.executor.opening:
             self.report(starting(self.workflow.name, self.session.executor, self.session.started))
         machine = self.session.open()

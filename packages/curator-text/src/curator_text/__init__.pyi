@@ -96,6 +96,8 @@ from curator_text.readers import TextFilesRead as TextFilesRead
 from curator_text.readers import TextFilesReader as TextFilesReader
 from curator_text.readers import WarcRead as WarcRead
 from curator_text.readers import WarcReader as WarcReader
+from curator_text.repeats.workflows import LineDedup as LineDedup
+from curator_text.repeats.workflows import SubstringDedup as SubstringDedup
 from curator_text.shuffle import GlobalShuffle as GlobalShuffle
 from curator_text.shuffle import ShuffleReader as ShuffleReader
 from curator_text.shuffle import ShuffleWriter as ShuffleWriter
@@ -149,6 +151,7 @@ __all__ = [
     "JsonlWriter",
     "KenLMPerplexityFilter",
     "LanguageFilter",
+    "LineDedup",
     "LineRemover",
     "LongWordFilter",
     "MarkdownRemover",
@@ -184,6 +187,7 @@ __all__ = [
     "ShuffleWriter",
     "Slicer",
     "SplitByHash",
+    "SubstringDedup",
     "SubstringFilter",
     "SymbolsToWordsFilter",
     "TextClassifier",

@@ -70,6 +70,13 @@ class LanguageFilter(TextFilter):
         among = pc.is_in(pc.struct_field(scores, "language"), value_set=array(self.languages, pa.string()))
         return pc.and_(keep, among)
 
+    def tests(self, scores: pa.Array) -> dict[str, pa.Array]:
+        unsure = pc.less(pc.struct_field(scores, "score"), scalar(self.min_score))
+        if self.languages is None:
+            return {"language unsure": unsure}
+        among = pc.is_in(pc.struct_field(scores, "language"), value_set=array(self.languages, pa.string()))
+        return {"language": pc.invert(among), "language unsure": unsure}
+
     def reasons(self, scores: pa.Array) -> pa.Array | str:
         if self.languages is None:
             return "language unsure"

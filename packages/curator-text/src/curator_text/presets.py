@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from curator_core.errors import UsageError
 from curator_core.model.stage import CompositeStage, ProcessingStage
@@ -21,11 +21,25 @@ Stages = list[ProcessingStage[Any, Any]]
 
 @dataclass(kw_only=True)
 class Recipe(CompositeStage[DocumentBatch, DocumentBatch]):
-    """Base of the recipes: the column they read."""
+    """Base of the recipes: the column they read, and what they do with what does not pass.
+
+    ``mode="annotate"`` drops nothing and changes no text: each filter adds its score and its verdict as columns.
+    """
 
     column: str = "text"
+    mode: Literal["filter", "annotate"] = "filter"
+
+    def filters(self) -> Stages:
+        """The filters of the recipe, in its order."""
+        raise NotImplementedError(f"{type(self).__name__} needs filters()")
+
+    def decompose(self) -> Stages:
+        found = self.filters()
+        return found if self.mode == "filter" else [stage.with_(mode=self.mode) for stage in found]
 
     def __post_init__(self) -> None:
+        if self.mode not in ("filter", "annotate"):
+            raise UsageError(f"{type(self).__name__}.mode must be 'filter' or 'annotate', not {self.mode!r}")
         if not isinstance(self.column, str) or not self.column:
             raise UsageError(f"{type(self).__name__}.column must be the name of a column, not {self.column!r}")
 
@@ -34,7 +48,7 @@ class Recipe(CompositeStage[DocumentBatch, DocumentBatch]):
 class WebEnglish(Recipe):
     """The 28 heuristics for English web text, as NeMo Curator's configuration has them."""
 
-    def decompose(self) -> Stages:
+    def filters(self) -> Stages:
         here: dict[str, Any] = {"column": self.column}
         return [
             heuristic.NonAlphaNumericFilter(**here),
@@ -71,7 +85,7 @@ class WebEnglish(Recipe):
 class Gopher(Recipe):
     """The filters of Gopher's MassiveText: repetition, then quality."""
 
-    def decompose(self) -> Stages:
+    def filters(self) -> Stages:
         return [recipes.GopherRepetitionFilter(column=self.column), recipes.GopherQualityFilter(column=self.column)]
 
 
@@ -90,7 +104,7 @@ class C4(Recipe):
     min_language_score: float = 0.99
     min_paragraphs: int | None = None
 
-    def decompose(self) -> Stages:
+    def filters(self) -> Stages:
         found: Stages = _language(self.language, self.min_language_score, self.column)
         found.append(recipes.C4QualityFilter(column=self.column))
         if self.min_paragraphs:
@@ -116,7 +130,7 @@ class FineWeb(Recipe):
     blocked_words: str | Sequence[str] | None = None
     url_column: str = "url"
 
-    def decompose(self) -> Stages:
+    def filters(self) -> Stages:
         return [
             *_addresses(self.blocked_domains, self.blocked_words, self.url_column),
             *_language(self.language, self.min_language_score, self.column),
@@ -139,7 +153,7 @@ class RefinedWeb(Recipe):
     blocked_words: str | Sequence[str] | None = None
     url_column: str = "url"
 
-    def decompose(self) -> Stages:
+    def filters(self) -> Stages:
         return [
             *_addresses(self.blocked_domains, self.blocked_words, self.url_column),
             *_language(self.language, self.min_language_score, self.column),
@@ -161,7 +175,7 @@ class DCLM(Recipe):
     blocked_words: str | Sequence[str] | None = None
     url_column: str = "url"
 
-    def decompose(self) -> Stages:
+    def filters(self) -> Stages:
         return [
             *_addresses(self.blocked_domains, self.blocked_words, self.url_column),
             *_language(self.language, self.min_language_score, self.column),
@@ -175,7 +189,7 @@ class DCLM(Recipe):
 class PythonCode(Recipe):
     """Filters for Python files: comments, lines, letters, and files that are XML in truth."""
 
-    def decompose(self) -> Stages:
+    def filters(self) -> Stages:
         here: dict[str, Any] = {"column": self.column}
         return [
             code.NumberOfLinesOfCodeFilter(**here),

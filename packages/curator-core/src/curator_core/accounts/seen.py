@@ -20,14 +20,11 @@ from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.ledger import open_accounts
 from curator_core.accounts.parquet import read_folder
-from curator_core.accounts.seen_rows import SAMPLE_SCHEMA, SEEN_SCHEMA
+from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, SAMPLE_SCHEMA, SEEN_SCHEMA
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import RunRefused
 from curator_core.model.scores import Limit
 
-# Values of a column, sources and folders are listed up to so many; the others are one entry.
-MOST_VALUES = 1_000
-OTHERS = "(others)"
 _INDEX = ["run_source", "generation", "attempt", "path", "stage", "kind", "name", "scale"]
 BYTES_PER_TOKEN = 4
 
@@ -92,7 +89,11 @@ class Sample:
 
 @dataclass
 class StageSeen:
-    """What is seen of one stage. ``of``: how many rows were dropped by reason, and how many kept, that the samples are of."""
+    """What is seen of one stage. ``of``: how many rows were dropped by reason, and how many kept, that the samples are of.
+
+    Where the overlap of filters was measured: how many rows the filter would drop ``alone`` of those that come to the first of its
+    neighbours, how many it drops ``first``, and how many of these would have gone ``anyway``, for a later one drops them too.
+    """
 
     name: str
     describe: str = ""
@@ -101,6 +102,9 @@ class StageSeen:
     scores: list[ScoreSeen] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     of: dict[str, Any] = field(default_factory=lambda: {"dropped": {}, "kept": 0})
+    alone: int | None = None
+    first: int | None = None
+    anyway: int | None = None
 
 
 @dataclass
@@ -126,7 +130,9 @@ class Counted:
 
 @dataclass
 class Seen:
-    """All that was kept of a run. ``tokens``: how they were counted."""
+    """All that was kept of a run. ``tokens``: how they were counted. ``overlap``: for each filter, how many rows it and each of its
+    neighbours would both drop.
+    """
 
     stages: dict[str, StageSeen] = field(default_factory=dict)
     by: dict[str, list[Counted]] = field(default_factory=dict)
@@ -169,6 +175,12 @@ def read_seen(run_dir: str) -> Seen:
         else:
             for reason, rows in sorted(reasons.items()):
                 entry.of["dropped"][reason] = entry.of["dropped"].get(reason, 0) + rows
+    for (stage, what), numbers in sums.overlaps.items():
+        if what == "with":
+            seen.overlap[stage] = numbers
+        elif what == "":
+            entry = seen.stages.setdefault(stage, StageSeen(stage))
+            entry.alone, entry.first, entry.anyway = (numbers[name] for name in ("alone", "first", "anyway"))
     _put_samples(seen, run_dir, accounts)
     _put_counts(seen, accounts, sums, [entry["name"] for entry in declared[-1]["stages"]])
     return seen
@@ -185,6 +197,7 @@ class _Sums:
         self.scores: dict[tuple[str, str, str], list[np.ndarray]] = {}
         self.ends: dict[tuple[str, str, str], tuple[float, float]] = {}
         self.sides: dict[tuple[str, str], dict[str, int]] = {}
+        self.overlaps: dict[tuple[str, str], dict[str, int]] = {}
         # kind: source: rows, bytes, tokens
         self.sizes: dict[str, dict[str, list[int]]] = {"in": {}, "out": {}}
         self.files: dict[str, str] = {}
@@ -212,6 +225,8 @@ class _Sums:
                 _add_values(self.sides.setdefault((stage, name), {}), part)
             elif kind in ("in", "out"):
                 self._size(kind, name, part)
+            elif kind == "overlap":
+                _add_values(self.overlaps.setdefault((stage, name), {}), part)
             elif kind.startswith("by "):
                 _add_lists(self.values.setdefault((kind, stage, name), {}), part)
 
@@ -477,7 +492,7 @@ def _by_source(accounts: Accounts, stages: list[str]) -> dict[str, Counted]:
         values = counts.flatten()
         if not len(values):
             continue
-        known = np.array([numbers[text] for text in texts], np.int64)
+        known = np.array([numbers.get(text, -1) for text in texts], np.int64)
         lengths = to_numpy(pc.list_value_length(counts))
         source = np.repeat(known[codes], lengths)
         stage = values.field("stage").dictionary_encode()

@@ -8,6 +8,7 @@ on a thousand numbers.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,8 @@ from curator_core.model.task import Task
 
 # kind: "score" (keys: bins, see `bin_codes`), "side" (names: reasons; name: kept or dropped), "in" and "out" (rows, their
 # bytes in `kept`, their tokens in `free`; name: the file), "by in", "by out" and "by dropped" (the same for values of the column
-# `name`), "alone", "first" and "anyway" (names: filters).
+# `name`), "overlap" (name: "": how much the filter would drop alone, drops first, and would have gone anyway; "with": how much it
+# shares with others; "unmeasured").
 SEEN_SCHEMA = pa.schema(
     [
         ("run_source", WORD),
@@ -51,7 +53,7 @@ SAMPLE_SCHEMA = pa.schema(
         ("stage", WORD),
         ("side", WORD),
         ("reason", WORD),
-        ("near", WORD),  # the limit that the row is near to; empty for one that was taken from anywhere
+        ("near", WORD),  # the limit that the row is near; empty for one that was taken from anywhere
         ("distance", pa.float64()),
         ("order", pa.uint64()),
         ("row", pa.int64()),
@@ -67,6 +69,9 @@ SAMPLE_SCHEMA = pa.schema(
         ("columns", pa.string()),  # JSON
     ]
 )
+# Values of a column, sources and folders are listed up to so many; the others are one entry.
+MOST_VALUES = 1_000
+OTHERS = "(others)"
 # Scores of so many rows wait at most before they are put into bins.
 WAITING = 200_000
 
@@ -105,6 +110,8 @@ class SeenRows:
         self._made: list[pa.Table] = []
         self._others: list[tuple[Any, ...]] = []
         self._samples: list[tuple[Any, ...]] = []
+        # What hands over samples that wait elsewhere.
+        self.before_flush: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
         return bool(self._scores or self._made or self._others)
@@ -165,6 +172,8 @@ class SeenRows:
 
     def take_samples(self) -> pa.Table | None:
         """The samples that wait, as a table."""
+        for hand_over in self.before_flush:
+            hand_over()
         samples, self._samples = self._samples, []
         if not samples:
             return None
@@ -261,10 +270,20 @@ def _task_columns(tasks: list[TaskKey]) -> list[list[Any]]:
 
 def _table(columns: list[Any], schema: pa.Schema) -> pa.Table:
     arrays = [
-        column if isinstance(column, pa.Array) else array(_words(column, kind.type), kind.type)
+        column if isinstance(column, pa.Array) else _array(_words(column, kind.type), kind.type)
         for column, kind in zip(columns, schema, strict=True)
     ]
     return pa.table(arrays, schema=schema)
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """An array, of lists too; where there is no list, an empty one. `pa.array` would load pandas for a list of lists."""
+    if not pa.types.is_list(kind):
+        return array(values, kind)
+    lists = [value or [] for value in values]
+    offsets = np.zeros(len(lists) + 1, np.int32)
+    np.cumsum([len(value) for value in lists], out=offsets[1:])
+    return pa.ListArray.from_arrays(array(offsets), array([item for value in lists for item in value], kind.value_type))
 
 
 def _words(column: list[Any], kind: pa.DataType) -> list[Any]:
@@ -272,6 +291,9 @@ def _words(column: list[Any], kind: pa.DataType) -> list[Any]:
     return [None if value is None else plain(value) for value in column] if text else column
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode
+
+
 def as_json(value: Any) -> str:
     """Small values as JSON, in one form."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+    return _ENCODE(value)

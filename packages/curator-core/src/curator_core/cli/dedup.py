@@ -156,6 +156,50 @@ def image_command(crops: bool | None, mirror: bool, **given: Any) -> int:
     return _run("image", "ImageDedup", given, more, crops=crops)
 
 
+def _cuts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a deduplication of parts of documents."""
+    options = [
+        click.argument("input", nargs=-1, required=True),
+        click.argument("output"),
+        click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by their names]"),
+        click.option("--column", help="The text. [default: text]"),
+        click.option("--id-column", help="Column that names documents in the table. [default: id]"),
+        click.option("--keep", metavar="ORDER", help="Whose part stays, as in `curate dedup exact`."),
+        click.option("--mode", type=click.Choice(["cut", "annotate", "drop"]), help="[default: cut]"),
+        click.option("--max-share", type=click.FloatRange(0, 1), help="Drop a document that repeats more than this."),
+        click.option("--partitions", type=click.IntRange(min=1), help="Number of pieces of the work between."),
+        click.option("--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-NAME]"),
+        click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
+        click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
+        click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
+        click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
+        click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises."),
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dedup_command.command("substring", short_help="Cut runs of words that occur more than once.")
+@_cuts
+@click.option("--words", type=click.IntRange(min=1), help="The fewest words of a run. [default: 50]")
+def substring_command(**given: Any) -> int:
+    """Cut runs of words out of INPUT that stand elsewhere in it too; write what stays to OUTPUT. One of each stays."""
+    return _run("substring", "SubstringDedup", given, {"words": given.pop("words")})
+
+
+@dedup_command.command("lines", short_help="Cut lines or paragraphs that occur more than once.")
+@_cuts
+@click.option("--unit", type=click.Choice(["line", "paragraph", "three_sentences"]), help="[default: line]")
+@click.option("--least", type=click.IntRange(min=1), help="The fewest characters of a unit. [default: 20]")
+@click.option("--normalize", is_flag=True, help="Case, white space and punctuation do not count.")
+def lines_command(**given: Any) -> int:
+    """Cut lines out of INPUT that stand elsewhere in it too; write what stays to OUTPUT. One of each stays."""
+    return _run("lines", "LineDedup", given, {name: given.pop(name) for name in ("unit", "least", "normalize")})
+
+
 @dedup_command.command("show", short_help="Show a removed document beside the one that stays for it.")
 @click.argument("run_dir")
 @click.argument("id")
@@ -277,9 +321,10 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
         "path": output,
         "format": given["kind"],
         "keep": _order(given["keep"]),
-        "scope": "per_collection" if given["per_collection"] else None,
-        "mode": "annotate" if given["annotate"] else None,
-        **{key: given[key] for key in ("column", "id_column", "collection_column", "removed", "partitions")},
+        "scope": "per_collection" if given.get("per_collection") else None,
+        "mode": "annotate" if given.get("annotate") else given.get("mode"),
+        **{key: given.get(key) for key in ("column", "id_column", "collection_column", "removed", "partitions")},
+        "max_share": given.get("max_share"),
         **{key: given.get(key) for key in ("index", "against")},
         **more,
     }
@@ -292,7 +337,7 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
             path="", name=f"dedup-{name}", workflow=build(load(WORKFLOWS, workflow), workflow, parameters)
         )
 
-    if given["dry_run"]:
+    if given.get("dry_run"):
         found = load_it().workflow.estimate(given["run_dir"] or f"runs/dedup-{name}")  # type: ignore[union-attr]
         click.echo(json.dumps(asdict(found), indent=1) if given["as_json"] else found.describe())
         return DONE

@@ -55,6 +55,9 @@ _COMMAND_FILE = "command.json"
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Keep in log.txt what stages log from this level on. [default: warning]",
 )
+@click.option("--metrics-file", metavar="FILE.prom", help="Keep the numbers of the run in a file for Prometheus.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve them at 127.0.0.1:PORT/metrics.")
+@click.option("--spans", is_flag=True, default=None, help="OpenTelemetry spans of the run, its steps and stages.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Let the engine say what it does.")
@@ -181,6 +184,10 @@ def _carry_out(
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         executor.set_verbose()
     options = {**file.options, **{key: flags[key] for key in _OPTIONS if flags.get(key) is not None}}
+    metrics = {key: flags[flag] for flag, key in _METRICS.items() if flags.get(flag) is not None}
+    if metrics:
+        given = options.get("metrics")
+        options["metrics"] = {**(given if isinstance(given, dict) else {}), **metrics}
     kept = {key: value for key, value in flags.items() if key in _KEPT}
     command = {**command, "flags": kept}
     with ProgressDisplay(quiet=quiet) as display:
@@ -205,6 +212,7 @@ def _carry_out(
 _SLOW_SECONDS = 2.0
 _LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "dropped", "seen", "log_level")
 _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
+_METRICS = {"metrics_file": "file", "metrics_port": "port", "spans": "spans"}
 # What a retry of the run takes over.
 _KEPT = ("executor", "workers", *_LIMITS)
 

@@ -58,6 +58,7 @@ _KEYS: dict[str, Any] = {
     "limit": int,
     "dropped": str,
     "seen": dict[str, Any] | bool,
+    "metrics": dict[str, Any] | bool,
     "log_level": Literal["debug", "info", "warning", "error"],
 }
 _OPTIONS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "dropped", "seen", "log_level")
@@ -148,12 +149,15 @@ class _Build:
             executor,
             executor_options,
             None if run_dir is None else _located(run_dir, self.folder),
-            {
-                key: _located(value, self.folder) if key == "dropped" else value
-                for key, value in simple.items()
-                if value is not None
-            },
+            {key: self.located_option(key, value) for key, value in simple.items() if value is not None},
         )
+
+    def located_option(self, key: str, value: Any) -> Any:
+        if key == "dropped":
+            return _located(value, self.folder)
+        if key == "metrics" and isinstance(value, dict) and value.get("file"):
+            return {**value, "file": _located(value["file"], self.folder)}
+        return value
 
     def wrong(self, message: str, where: Where, *, at_value: bool = False) -> None:
         self.errors.append(str(self.file.error(message, where, at_value=at_value)))
@@ -163,7 +167,11 @@ class _Build:
             return None
         try:
             found = checked("", key, _KEYS[key], value)
-            if key in _OPTIONS:
+            if key == "metrics":
+                from curator_core.running.telemetry import metrics_options  # only a file that has some needs it
+
+                metrics_options(found)
+            elif key in _OPTIONS:
                 RunOptions(**{key: found})
         except UsageError as error:
             self.wrong(str(error).lstrip("."), (key,), at_value=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from curator_core.accounts.events import Event
+from curator_core.accounts.metrics import MetricSample
 from curator_core.errors import UsageError, nearest
 from curator_core.model.machine import Machine, this_machine
 from curator_core.model.stage import ProcessingStage
@@ -94,12 +95,15 @@ class BaseExecutor(ABC):
     def close(self) -> None:  # noqa: B027 - optional likewise
         """Stop what `open` started; called on success, failure and interruption."""
 
+    def publish(self, samples: Sequence[MetricSample]) -> None:  # noqa: B027 - optional likewise
+        """Give the numbers of a run to the engine's own metrics, if it has some; called now and then while it is open."""
+
     def set_verbose(self) -> None:  # noqa: B027 - optional likewise
         """Let the engine write to the terminal what it does; `curate run -v` asks for it, before `open`."""
 
     @abstractmethod
     def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
-        """Run a segment; yield each task that leaves it, as small as it is and in any order."""
+        """Run a segment; yield each task that leaves it, in any order."""
 
     def execute(
         self, stages: Sequence[ProcessingStage[Any, Any]], initial_tasks: Sequence[Task[Any]] | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from curator_core.arrow.arrays import to_numpy
 from curator_core.model.task import DocumentBatch
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Places:
         if self.masks:
             rows = np.arange(len(found))
             for mask in self.masks:
-                rows = rows[mask.to_numpy(zero_copy_only=False)]
+                rows = rows[to_numpy(mask)]
             if not isinstance(sources, str):
                 sources = [sources[row] for row in rows.tolist()]
             found = [str(found[row]) for row in rows.tolist()] if not self.unit else np.asarray(found, np.int64)[rows]
@@ -69,11 +70,19 @@ class Places:
 
     def at(self, row: int) -> tuple[str, str]:
         """The file that a row of the batch stood in, and its place there: ``("a.jsonl", "line 12")``."""
+        return self.of([row])[0]
+
+    def of(self, rows: Sequence[int]) -> list[tuple[str, str]]:
+        """The file and the place of several rows."""
+        found = np.asarray(rows, np.int64)
         for mask in reversed(self.masks):
-            row = int(np.flatnonzero(mask.to_numpy(zero_copy_only=False))[row])
-        source = self.sources if isinstance(self.sources, str) else self.sources[row]
-        place = self.found[row]
-        return source, f"{self.unit} {place}" if self.unit else str(place)
+            found = np.flatnonzero(to_numpy(mask))[found]
+        places = []
+        for row in found.tolist():
+            source = self.sources if isinstance(self.sources, str) else self.sources[row]
+            place = self.found[row]
+            places.append((source, f"{self.unit} {place}" if self.unit else str(place)))
+        return places
 
 
 def place_rows[B: DocumentBatch](batch: B, places: Places) -> B:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import batched
 from typing import Any
 
@@ -35,6 +35,7 @@ from curator_core.running.progress import STARTING, Progress, RunProgress
 from curator_core.running.record import now, run_record
 from curator_core.running.result import RunResult, RunStream, RunSummary
 from curator_core.running.sources import Sources
+from curator_core.running.telemetry import MetricsOptions, observed
 from curator_core.running.verdict import (
     SourceRejects,
     count_results,
@@ -46,6 +47,7 @@ from curator_core.running.verdict import (
 )
 from curator_core.worker.context import RunContext
 from curator_core.worker.merge import store_task
+from curator_core.worker.tokens import token_counter
 
 # A run is not judged by max_error_fraction before it has seen this many rows.
 ERROR_SAMPLE_ROWS = 100
@@ -71,6 +73,7 @@ class Order:
     opened: bool = False
     replaces: bool = False
     own: Mapping[str, str] = field(default_factory=dict)
+    metrics: MetricsOptions | None = None
 
 
 def run_stages(order: Order) -> RunResult:
@@ -91,6 +94,11 @@ def iterate_stages(order: Order) -> RunStream:
 
 def _running(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResult]:
     """The run as a generator of its results; with ``keep`` they are in the `RunResult` instead."""
+    with observed(order.metrics, order.progress, order.name, order.executor, order.options.run_dir) as progress:
+        return (yield from _in_its_directory(replace(order, progress=progress), keep=keep))
+
+
+def _in_its_directory(order: Order, *, keep: bool) -> Generator[Task[Any], None, RunResult]:
     directory = RunDirectory(order.options.run_dir) if order.options.run_dir else None
     started = time.monotonic()
     begun = False  # whether the run directory is this run's: a failure before leaves it as it was
@@ -130,6 +138,8 @@ def opened(executor: BaseExecutor) -> Iterator[None]:
 
 def _prepared(order: Order, directory: RunDirectory | None, earlier: Earlier, started: float) -> _Run:
     """The run, planned and not refused; nothing has been written."""
+    if (seen := seen_options(order.options.seen)) is not None and directory is not None:
+        token_counter(seen)  # one that cannot be loaded is refused before anything runs
     opened_after = round(time.monotonic() - started, 3)
     plan = _plan(order)
     _check_run_dir(plan, directory)

@@ -29,9 +29,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curator_core import storage
 from curator_core.accounts.ledger import FLUSH_SECONDS, LedgerWriter, MemorySink, open_accounts
+from curator_core.accounts.seen import read_seen
 from curator_core.config.build import load_executor
 from curator_core.executors.base import BaseExecutor, SegmentRun
 from curator_core.executors.local import LocalExecutor
@@ -43,6 +45,7 @@ from curator_core.model.task import DocumentBatch, FileGroupTask, Task
 from curator_core.pipeline import Pipeline
 from curator_core.running.result import RunResult
 from curator_core.running.verify import verify
+from curator_core.stages.column_filter import ColumnFilter
 from curator_core.stages.files import FilePartitioning
 from curator_core.testing.waiting import wait_for
 from curator_core.worker.group import GroupRunner
@@ -118,15 +121,22 @@ class Halves(FanOut[DocumentBatch, DocumentBatch]):
 
 
 @dataclass
-class NoMultiples(ProcessingStage[DocumentBatch, DocumentBatch]):
+class NoMultiples(ColumnFilter):
     """Drops rows whose id is a multiple of ``of``."""
 
     of: int = 7
+    column: str = field(default="id", kw_only=True)
 
-    def process(self, task: DocumentBatch) -> DocumentBatch:
-        keep = [value % self.of != 0 for value in task.to_pyarrow()["id"].to_pylist()]
-        self.record_dropped("multiple", keep.count(False))
-        return task.filter(pa.array(keep, pa.bool_()))
+    score_type = pa.int64()
+
+    def score_array(self, values: pa.Array) -> pa.Array:
+        return pa.array([value % self.of for value in values.to_pylist()], pa.int64())
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        return pc.greater_equal(scores, 1)
+
+    def reasons(self, scores: pa.Array) -> str:
+        return "multiple"
 
 
 @dataclass
@@ -196,10 +206,20 @@ class Trial:
 
     def expected(self) -> dict[str, bytes]:
         """The output of a run that nothing disturbs, over the input as it is now."""
-        place = self.folder / "expected"
-        shutil.rmtree(place, ignore_errors=True)
-        Pipeline(self.stages("expected", traces="")).run(LocalExecutor(workers=0))
+        place, run = self.folder / "expected", self.folder / "expected-run"
+        for folder in (place, run):
+            shutil.rmtree(folder, ignore_errors=True)
+        Pipeline(self.stages("expected", traces="")).run(LocalExecutor(workers=0), run_dir=str(run))
         return snapshot(place)
+
+    def seen(self, run: str = "run", *, samples: bool = True) -> str:
+        """What a run has kept to be seen, without the names of folders."""
+        found = read_seen(str(self.folder / run)).to_json()
+        for stage in found["stages"].values():
+            del stage["settings"]
+            if not samples:
+                del stage["samples"]
+        return json.dumps(found, sort_keys=True)
 
     def traced(self) -> list[tuple[float, int, str]]:
         """What has been worked on: when, by which process, which task."""
@@ -213,12 +233,17 @@ class Trial:
 
     def clear(self) -> None:
         """Forget every run; the input stays."""
-        for name in ("run", "out", "traces", "expected"):
+        for name in ("run", "out", "traces", "expected", "expected-run"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def check(self, result: RunResult | None = None) -> None:
-        """The output is that of an undisturbed run, `_SUCCESS` included, and nothing else lies about."""
+    def check(self, result: RunResult | None = None, *, samples: bool = True) -> None:
+        """The output is that of an undisturbed run, `_SUCCESS` included, and nothing else lies about.
+
+        ``samples``: so are the rows that are kept to be seen. Of an input that has changed since, there may be fewer.
+        """
         assert_same(snapshot(self.folder / "out"), self.expected())
+        seen, expected = (self.seen(run, samples=samples) for run in ("run", "expected-run"))
+        assert seen == expected, "what is to be seen is not what an undisturbed run keeps"
         problems = verify(str(self.folder / "run"))
         assert not problems, problems
         left = [path for path in (self.folder / "run").rglob("*") if storage.is_temporary(str(path))]

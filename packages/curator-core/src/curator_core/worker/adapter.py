@@ -37,6 +37,7 @@ from curator_core.worker.declared import Declared
 from curator_core.worker.dropped_rows import dropped_folder, output_name, write_dropped
 from curator_core.worker.merge import CountingMembers, MergeMembers, MergeTask
 from curator_core.worker.messages import brief, file_of, kind_of, message_of, place_of, reason_of, user_traceback
+from curator_core.worker.overlap import Overlap
 from curator_core.worker.poison import find_poison
 from curator_core.worker.seeing import StageSeer
 from curator_core.worker.stage_log import AT_WORK
@@ -65,6 +66,7 @@ class BaseStageAdapter:
         self._merges = isinstance(self.stage, Merge)
         self._may_create = self.stage.creates_rows or self._fans_out
         self._dropped = dropped_folder(planned, context.dropped) if context.writes else None
+        self.overlap: Overlap | None = None  # of this and the filters behind it; set by the group
         # Without a run directory there is no place to keep what would be seen.
         seen = context.seen if isinstance(sink, LedgerWriter) else None
         self._seer = (
@@ -232,6 +234,8 @@ class BaseStageAdapter:
             perf.rejected = self._reject(task, recorder.rejects)
         if self._seer is not None and (recorder.judged is not None or recorder.which):
             self._seer.saw(task, recorder)
+        if self.overlap is not None:
+            self.overlap.measure(task)
         return perf
 
     def _outputs_of(self, task: Task[Any], recorder: Recorder, *, whole: str = "") -> list[tuple[str, FileRecord]]:
@@ -302,8 +306,11 @@ class BaseStageAdapter:
                 result._metadata = dict(parent._metadata)
         if result.data is not parent.data or not self._declared.has_seen_outputs:
             self._declared.check_made(result, parent)
-        if self._seer is not None and parent.unit != result.unit:
-            self._see_change(parent, result)
+        if self._seer is not None:
+            if parent.unit != result.unit:
+                self._see_change(parent, result)
+            elif result is not parent:
+                self._seer.changed(parent, result)
         result._stage_perf = [*parent._stage_perf, perf]
         result._pending = [*parent._pending, perf]
         result._outputs = [*parent._outputs, *outputs] if outputs or parent._outputs else []

@@ -19,6 +19,7 @@ from curator_core.worker.adapter import BaseStageAdapter
 from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import Ending, RunContext
 from curator_core.worker.merge import store_task
+from curator_core.worker.overlap import Overlap, overlaps
 from curator_core.worker.stage_log import StageLog
 
 
@@ -43,6 +44,9 @@ class GroupRunner:
         self.sink: Sink = sink if sink is not None else context.open_sink()
         members = stages.stages if isinstance(stages, Group) else stages
         self.adapters = [adapter(planned, context, self.sink, calls) for planned in members]
+        if context.seen is not None and context.seen.overlap and isinstance(self.sink, LedgerWriter):
+            for place, filters in overlaps(members):
+                self.adapters[place].overlap = Overlap(filters, context.attempt, self.sink.seen)
         self.ending = ending
         self.folder = folder
         self._ready: list[BaseStageAdapter] = []

@@ -10,15 +10,16 @@ from __future__ import annotations
 import bisect
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.accounts.seen_rows import SeenRows, TaskKey, as_json
-from curator_core.arrow.arrays import to_numpy
+from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, SeenRows, TaskKey, as_json
+from curator_core.arrow.arrays import array, scalar, to_numpy
 from curator_core.arrow.row_hash import lineage_numbers
 from curator_core.model.places import places_of
 from curator_core.model.recorder import Judged, Recorder
@@ -27,18 +28,24 @@ from curator_core.model.seen_options import SeenOptions
 from curator_core.model.task import DocumentBatch, FileGroupTask, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.stages.column_filter import ColumnFilter
+from curator_core.worker.tokens import CountTokens, token_counter
 
 TEXT_KEPT = 2_000
 VALUE_KEPT = 200
 COLUMNS_KEPT = 16
+SPANS_KEPT = 200
+# So many chosen rows wait for the next flush at most.
+ROWS_WAITING = 4_000
 _IDS = ("id", "key")
 _TEXTS = ("text", "caption", "content", "url")
 _SIZED = ("text", "bytes", "caption")
 
-CountTokens = Callable[[Sequence[str]], Sequence[int]]
+
+# Scores as floats, and which of them are null, if any are.
+_Numbers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 
 
-class _Best:
+class Best:
     """The first rows of one kind that a worker has seen, by distance and number."""
 
     __slots__ = ("keys", "most")
@@ -46,6 +53,11 @@ class _Best:
     def __init__(self, most: int) -> None:
         self.most = most
         self.keys: list[tuple[float, int]] = []
+
+    def has(self, distance: float, number: int) -> bool:
+        """Whether a row is still among the first."""
+        place = bisect.bisect_left(self.keys, (distance, number))
+        return place < len(self.keys) and self.keys[place] == (distance, number)
 
     def choose(
         self, rows: np.ndarray[Any, Any], distances: np.ndarray[Any, Any] | None, numbers: np.ndarray[Any, Any]
@@ -71,8 +83,8 @@ class _Best:
         chosen = []
         for row, distance, number in zip(rows.tolist(), far.tolist(), mine.tolist(), strict=True):
             key = (distance, number)
-            if len(self.keys) == self.most and key >= self.keys[-1]:
-                continue
+            if (len(self.keys) == self.most and key >= self.keys[-1]) or self.has(distance, number):
+                continue  # the latter where a task is worked on again
             bisect.insort(self.keys, key)
             del self.keys[self.most :]
             chosen.append((row, distance, number))
@@ -83,13 +95,17 @@ class StageSeer:
     """Looks at the work of one stage in one worker."""
 
     def __init__(self, planned: PlannedStage, options: SeenOptions, attempt: int, rows: SeenRows) -> None:
-        self._name = planned.name
-        self._stage = planned.stage
-        self._options = options
+        self.name = planned.name
+        self.stage = planned.stage
+        self.options = options
         self._attempt = attempt
         self._rows = rows
-        self._best: dict[tuple[str, str, str], _Best] = {}
-        self._declared: list[tuple[Score, np.ndarray[Any, Any]]] | None = None
+        self._best: dict[tuple[str, str, str], Best] = {}
+        self._counter: CountTokens | None = None
+        self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
+        self._taken: list[_Taken] = []
+        self._waiting = 0
+        rows.before_flush.append(self._settle)
 
     # Rows that come and go ----------------------------------------------------------------------------------------
 
@@ -101,14 +117,62 @@ class StageSeer:
         """The rows of a task that have come to the end."""
         self._size("out", task)
 
+    def changed(self, parent: Task[Any], made: Task[Any]) -> None:
+        """A stage has made one batch of another: columns that rows are counted by may have come with it."""
+        if self.options.by and isinstance(made, DocumentBatch) and isinstance(parent, DocumentBatch):
+            new = [name for name in self.options.by if name in made.column_names and name not in parent.column_names]
+            self._by(TaskKey.of(parent, self._attempt), "by in", made.to_pyarrow(), new)
+
     def _size(self, kind: str, task: Task[Any]) -> None:
         if not isinstance(task, DocumentBatch):
             return
         key, table = TaskKey.of(task, self._attempt), task.to_pyarrow()
-        sizes = _sizes(table, self._options.text)
-        tokens = None
-        total = int(sizes.sum()) if isinstance(sizes, np.ndarray) else sizes
-        self._rows.count(key, "", kind, _file_of(task), [], [table.num_rows], [total], tokens)
+        name = sized_column(table, self.options.text)
+        size = 0 if name is None else sum(_bytes_of(chunk) for chunk in table[name].chunks)
+        tokens = self._tokens(table, name)
+        total = None if tokens is None else [int(tokens.sum())]
+        self._rows.count(key, "", kind, _file_of(task), [""], [table.num_rows], [size], total)
+        self._by(key, f"by {kind}", table, [name for name in self.options.by if name in table.column_names], tokens)
+
+    def _by(
+        self,
+        key: TaskKey,
+        kind: str,
+        table: pa.Table,
+        names: Sequence[str],
+        tokens: np.ndarray[Any, Any] | None = None,
+        stage: str = "",
+    ) -> None:
+        """Rows, bytes and tokens by the values of columns; the values that many rows have, and the others as one."""
+        if not names or not table.num_rows:
+            return
+        sized = sized_column(table, self.options.text)
+        sizes = np.zeros(table.num_rows, np.int64) if sized is None else _row_bytes(table[sized])
+        if tokens is None:
+            tokens = self._tokens(table, sized)
+        for name in names:
+            values = _as_words(table[name])
+            words, codes = values.dictionary.to_pylist(), to_numpy(values.indices)
+            sums = [np.bincount(codes, weights=weights, minlength=len(words)).astype(np.int64) for weights in
+                    (np.ones(len(codes)), sizes, np.zeros(len(codes)) if tokens is None else tokens)]  # fmt: skip
+            order = sorted(range(len(words)), key=lambda at: (-int(sums[0][at]), words[at]))
+            rows = [[words[at], *(int(column[at]) for column in sums)] for at in order[:MOST_VALUES]]
+            rest = order[MOST_VALUES:]
+            if rest:
+                rows.append([OTHERS, *(int(column[rest].sum()) for column in sums)])
+            shown = [list(column) for column in zip(*rows, strict=True)]
+            self._rows.count(key, stage, kind, name, *shown)
+
+    def _tokens(self, table: pa.Table, name: str | None) -> np.ndarray[Any, Any] | None:
+        """How many tokens each row has; None where they are estimated."""
+        if self.options.tokens == "bytes":
+            return None
+        if name is None or not _is_text(table.schema.field(name).type):
+            return np.zeros(table.num_rows, np.int64)
+        if self._counter is None:
+            self._counter = token_counter(self.options)
+        assert self._counter is not None
+        return np.array(self._counter([text or "" for text in table[name].to_pylist()]), np.int64)
 
     # Rows that a filter judges ------------------------------------------------------------------------------------
 
@@ -126,23 +190,23 @@ class StageSeer:
             self._named(TaskKey.of(task, self._attempt), task, {reason: [np.arange(task.num_rows)]})
 
     def _judged(self, key: TaskKey, task: Task[Any], judged: Judged) -> None:
-        batch, stage = judged.batch, self._stage
+        batch, stage = judged.batch, self.stage
         assert isinstance(stage, ColumnFilter)
         kept = to_numpy(judged.kept).astype(bool)
         parts = stage.score_parts(judged.scores)
         if self._declared is None:
-            self._declared = [(score, np.array(score.edges)) for score in stage.declared_scores()]
+            self._declared = [(score, np.array(score.edges), score.scale) for score in stage.declared_scores()]
         values = {name: _floats(column) for name, column in parts.items()}
         free = self._free(judged.scores, len(kept))
-        for score, edges in self._declared:
+        for score, edges, scale in self._declared:
             if score.name in values:
                 numbers, nulls = values[score.name]
                 others = free.get(score.name)
                 self._rows.score(
                     key,
-                    self._name,
+                    self.name,
                     score.name,
-                    score.scale,
+                    scale,
                     edges,
                     numbers,
                     nulls,
@@ -150,23 +214,29 @@ class StageSeer:
                     np.ones(len(kept), bool) if others is None else others,
                 )
         lost = np.flatnonzero(~kept)
+        if self.options.by and len(lost) and stage.mode != "annotate":
+            self._by_dropped(key, batch.to_pyarrow().take(array(lost)))
         self._sides(key, int(kept.sum()), _counted(judged.reasons, len(lost)))
-        if self._options.samples and len(kept):
+        if self.options.samples and len(kept):
             self._sample(key, task, batch, kept, lost, judged.reasons, values)
+
+    def _by_dropped(self, key: TaskKey, table: pa.Table) -> None:
+        names = [name for name in self.options.by if name in table.column_names]
+        self._by(key, "by dropped", table, names, np.zeros(table.num_rows, np.int64), self.name)
 
     def _free(self, scores: pa.Array, rows: int) -> dict[str, np.ndarray[Any, Any]]:
         """For each score of several, which rows pass all tests but those of its own limits."""
         assert self._declared is not None
-        assert isinstance(self._stage, ColumnFilter)
+        assert isinstance(self.stage, ColumnFilter)
         if len(self._declared) < 2:
             return {}
         failed = {
             reason: to_numpy(pc.fill_null(found, True)).astype(bool)
-            for reason, found in self._stage.tests(scores).items()
+            for reason, found in self.stage.tests(scores).items()
         }
         total = np.sum(list(failed.values()), axis=0) if failed else np.zeros(rows, int)
         found = {}
-        for score, _ in self._declared:
+        for score, _, _ in self._declared:
             own = {limit.reason for limit in score.limits}
             mine = sum((failed[reason].astype(int) for reason in own if reason in failed), np.zeros(rows, int))
             found[score.name] = total == mine
@@ -174,9 +244,9 @@ class StageSeer:
 
     def _sides(self, key: TaskKey, kept: int, dropped: dict[str, int]) -> None:
         if kept:
-            self._rows.count(key, self._name, "side", "kept", [""], [kept])
+            self._rows.count(key, self.name, "side", "kept", [""], [kept])
         if dropped:
-            self._rows.count(key, self._name, "side", "dropped", list(dropped), list(dropped.values()))
+            self._rows.count(key, self.name, "side", "dropped", list(dropped), list(dropped.values()))
 
     def _sample(
         self,
@@ -186,23 +256,17 @@ class StageSeer:
         kept: np.ndarray[Any, Any],
         lost: np.ndarray[Any, Any],
         reasons: pa.Array | str,
-        values: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]],
+        values: dict[str, _Numbers],
     ) -> None:
         assert self._declared is not None
-        numbers = lineage_numbers(f"{self._name}\0{task.task_id}", len(kept), self._options.seed)
+        numbers = lineage_numbers(f"{self.name}\0{task.task_id}", len(kept), self.options.seed)
         stay = np.flatnonzero(kept)
         groups = _grouped(lost, reasons)
         take = _Taken(self, key, batch, values)
-        take.all("kept", "", "", self._of("kept", "", "").choose(stay, None, numbers), None)
+        self._choose(take, "kept", "", "", stay, None, numbers, None)
         for reason, rows in groups.items():
-            take.all(
-                "dropped",
-                reason,
-                "",
-                self._of("dropped", reason, "").choose(rows, None, numbers),
-                self._score_of(reason),
-            )
-        for score, _ in self._declared:
+            self._choose(take, "dropped", reason, "", rows, None, numbers, self._score_of(reason))
+        for score, _, _ in self._declared:
             found = values.get(score.name)
             if found is None:
                 continue
@@ -212,116 +276,166 @@ class StageSeer:
                 usable = np.isfinite(distances)
                 with np.errstate(invalid="ignore"):
                     above = found[0] >= limit.edge()
-                passes = above if limit.keeps == "at least" else ~above
-                close = stay[usable[stay]]
-                take.all("kept", "", near, self._of("kept", "", near).choose(close, distances, numbers), score.name)
+                # On the other side of this limit: a row that broke another one is not near to this.
+                broken = usable & (~above if limit.keeps == "at least" else above)
+                if getattr(self.stage, "mode", "") == "invert":
+                    broken = usable
+                self._choose(take, "kept", "", near, stay[usable[stay]], distances, numbers, score.name)
                 for reason, rows in groups.items():
-                    if limit.reason and reason != limit.reason:
-                        continue
-                    # On the other side of this limit: a row that broke another one is not near to this.
-                    close = rows[
-                        usable[rows] & (~passes[rows] if getattr(self._stage, "mode", "") != "invert" else True)
-                    ]
-                    take.all(
-                        "dropped",
-                        reason,
-                        near,
-                        self._of("dropped", reason, near).choose(close, distances, numbers),
-                        score.name,
-                    )
+                    if limit.reason in ("", reason):
+                        self._choose(take, "dropped", reason, near, rows[broken[rows]], distances, numbers, score.name)
+        self._keep(take)
+
+    def _choose(
+        self,
+        take: _Taken,
+        side: str,
+        reason: str,
+        near: str,
+        rows: np.ndarray[Any, Any],
+        distances: np.ndarray[Any, Any] | None,
+        numbers: np.ndarray[Any, Any],
+        score: str | None,
+    ) -> None:
+        best = self._best.get((side, reason, near))
+        if best is None:
+            best = self._best[side, reason, near] = Best(self.options.samples)
+        take.add(best, (side, reason, near), rows, distances, numbers, score)
+
+    def _keep(self, take: _Taken) -> None:
+        rows = take.close()
+        if rows:
+            self._taken.append(take)
+            self._waiting += rows
+            if self._waiting > ROWS_WAITING:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Hand over the rows that wait and are still among the first."""
+        taken, self._taken, self._waiting = self._taken, [], 0
+        for take in taken:
+            for key, values in take.settle():
+                self._rows.sample(key, values)
+
+    def at_fault(self, text: str | None, reason: str) -> list[tuple[int, int]]:
+        """Where in a text is what the stage has dropped it for, as far as the stage can say."""
+        find = getattr(self.stage, "at_fault", None)
+        if not text or find is None:
+            return []
+        try:
+            found = [(int(start), int(end)) for start, end in islice(find(text, reason), SPANS_KEPT)]
+        except Exception:  # code of the stage's author, asked for an ornament: a run does not fail for it
+            return []
+        return sorted((start, end) for start, end in found if 0 <= start < end <= len(text))
 
     def _named(self, key: TaskKey, task: DocumentBatch, which: dict[str, list[Any]]) -> None:
         """A stage that is not a filter and says which rows it drops."""
-        if not self._options.samples:
-            return
-        numbers = lineage_numbers(f"{self._name}\0{task.task_id}", task.num_rows, self._options.seed)
+        if self.options.by:
+            every = [np.atleast_1d(np.asarray(piece, np.int64)) for pieces in which.values() for piece in pieces]
+            self._by_dropped(key, task.to_pyarrow().take(array(np.concatenate(every))))
+        numbers = lineage_numbers(f"{self.name}\0{task.task_id}", task.num_rows, self.options.seed)
         take = _Taken(self, key, task, {})
         counts = {}
         for reason, pieces in which.items():
             rows = np.concatenate([np.atleast_1d(np.asarray(piece, np.int64)) for piece in pieces])
             counts[reason] = len(rows)
-            take.all("dropped", reason, "", self._of("dropped", reason, "").choose(rows, None, numbers), None)
+            if self.options.samples:
+                self._choose(take, "dropped", reason, "", rows, None, numbers, None)
+        self._keep(take)
         self._sides(key, 0, counts)
-
-    def _of(self, side: str, reason: str, near: str) -> _Best:
-        best = self._best.get((side, reason, near))
-        if best is None:
-            best = self._best[side, reason, near] = _Best(self._options.samples)
-        return best
 
     def _score_of(self, reason: str) -> str | None:
         assert self._declared is not None
-        for score, _ in self._declared:
+        for score, _, _ in self._declared:
             if any(limit.reason == reason for limit in score.limits):
                 return score.name
         return self._declared[0][0].name if len(self._declared) == 1 else None
 
 
 class _Taken:
-    """Puts chosen rows of one batch into the samples; what they share is computed once."""
+    """Rows of one batch that were chosen: copies of those alone, which wait until they are written down.
 
-    def __init__(
-        self,
-        seer: StageSeer,
-        key: TaskKey,
-        batch: DocumentBatch,
-        values: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]],
-    ) -> None:
+    Most are chosen while a worker has seen little, and give way to others before the next flush. So what costs time, to bring a
+    row into its form and to look for what is at fault, is done for those that are left by then.
+    """
+
+    __slots__ = ("_batch", "_chosen", "_key", "_rows", "_seer", "_table", "_values")
+
+    def __init__(self, seer: StageSeer, key: TaskKey, batch: DocumentBatch, values: dict[str, _Numbers]) -> None:
         self._seer, self._key, self._batch, self._values = seer, key, batch, values
-        self._known: dict[int, tuple[Any, ...]] = {}
+        self._chosen: list[tuple[Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
+        self._rows: dict[int, int] = {}
+        self._table: pa.Table | None = None
 
-    def all(self, side: str, reason: str, near: str, chosen: list[tuple[int, float, int]], score: str | None) -> None:
-        for row, distance, number in chosen:
-            if row not in self._known:
-                self._known[row] = self._of_row(row)
-            scores, place, text, columns = self._known[row]
-            first = next(iter(scores)) if score is None and len(scores) == 1 else score
-            cut, length, shown, spans = _shown(text, self._spans(side, reason, text))
-            seer = self._seer
-            seer._rows.sample(
-                self._key,
-                (
-                    seer._name, side, reason, near, distance, number, row,
-                    scores.get(first) if first else None, as_json({name: value for name, value in scores.items() if value is not None}),
-                    *place, shown, cut, length, spans, columns,
-                ),
+    def add(
+        self,
+        best: Best,
+        of: tuple[str, str, str],
+        rows: np.ndarray[Any, Any],
+        distances: np.ndarray[Any, Any] | None,
+        numbers: np.ndarray[Any, Any],
+        score: str | None,
+    ) -> None:
+        """Rows among which the first are chosen: side, reason and limit that they are of, and the score that it is about."""
+        self._chosen += [(best, of, found, score) for found in best.choose(rows, distances, numbers)]
+
+    def close(self) -> int:
+        """Copy what was chosen of the batch, and let the rest of it go; how many rows there are."""
+        rows = sorted({row for _, _, (row, _, _), _ in self._chosen})
+        if rows:
+            table = self._batch.to_pyarrow()
+            names = [name for name in table.column_names if _is_shown(table.schema.field(name).type)]
+            text = self._text_column(names)
+            kept = [name for name in names[:COLUMNS_KEPT] if name != text]
+            identity = next((name for name in _IDS if name in names), None)
+            wanted = list(dict.fromkeys([*kept, *(name for name in (text, identity) if name)]))
+            self._table = table.select(wanted).take(array(np.array(rows, np.int64)))
+            self._values = {name: (found[0][rows], None) for name, found in self._values.items()}
+            self._rows = {row: place for place, row in enumerate(rows)}
+        return len(rows)
+
+    def settle(self) -> Iterator[tuple[TaskKey, tuple[Any, ...]]]:
+        """What of it is still among the first, as samples."""
+        left = [entry for entry in self._chosen if entry[0].has(entry[2][1], entry[2][2])]
+        if not left or self._table is None:
+            return
+        names = self._table.column_names
+        text_name = self._text_column(names)
+        identity = next((name for name in _IDS if name in names), None)
+        wanted = sorted({self._rows[found[0]] for _, _, found, _ in left})
+        table = self._table.take(array(np.array(wanted, np.int64)))
+        columns = {name: table[name].to_pylist() for name in names}
+        places = places_of(self._batch)
+        file = _file_of(self._batch)
+        seer, shown = self._seer, [name for name in names if name != text_name]
+        faults: dict[tuple[int, str], list[tuple[int, int]]] = {}
+        rows = sorted({found[0] for _, _, found, _ in left})
+        where = dict(zip(rows, places.of(rows), strict=True)) if places is not None else dict.fromkeys(rows, (file, ""))
+        at = {row: place for place, row in enumerate(wanted)}
+        for _, (side, reason, near), (row, distance, number), score in left:
+            place = at[self._rows[row]]
+            scores = {
+                name: value
+                for name, found in self._values.items()
+                if (value := _number(found, self._rows[row])) is not None
+            }
+            first = next(iter(scores), None) if score is None and len(self._values) == 1 else score
+            text = columns[text_name][place] if text_name else None
+            if (row, reason) not in faults:
+                faults[row, reason] = seer.at_fault(text, reason) if side == "dropped" else []
+            cut, length, part, spans = _shown(text, faults[row, reason] if side == "dropped" else [])
+            name = columns[identity][place] if identity else None
+            brief = {key: value for key in shown if (value := _brief(columns[key][place])) is not None}
+            yield self._key, (
+                seer.name, side, reason, near, distance, number, row, scores.get(first) if first else None, as_json(scores),
+                None if name is None else str(name), *where[row], part, cut, length, spans, as_json(brief),
             )  # fmt: skip
 
-    def _spans(self, side: str, reason: str, text: str | None) -> list[tuple[int, int]]:
-        at_fault = getattr(self._seer._stage, "at_fault", None)
-        if not text or at_fault is None:
-            return []
-        try:
-            return sorted(
-                (int(start), int(end)) for start, end in at_fault(text, reason) if 0 <= start < end <= len(text)
-            )
-        except Exception:  # code of the stage's author, asked for an ornament: a run does not fail for it
-            return []
-
-    def _of_row(self, row: int) -> tuple[Any, ...]:
-        table = self._batch.to_pyarrow()
-        scores = {name: _number(found, row) for name, found in self._values.items()}
-        one = table.slice(row, 1)
-        names = table.column_names
-        identity = next((one[name][0].as_py() for name in _IDS if name in names), None)
-        places = places_of(self._batch)
-        source, position = places.at(row) if places is not None else (_file_of(self._batch), "")
-        text_column = self._text_column(names)
-        text = None
-        if text_column is not None:
-            value = one[text_column][0].as_py()
-            text = value if isinstance(value, str) else None
-        columns = {}
-        for name in names[:COLUMNS_KEPT]:
-            if name != text_column and (value := _brief(one[name])) is not None:
-                columns[name] = value
-        place = (None if identity is None else str(identity), source, position)
-        return scores, place, text, as_json(columns)
-
     def _text_column(self, names: Sequence[str]) -> str | None:
-        own = getattr(self._seer._stage, "column", None)
-        for name in (own, self._seer._options.text, *_TEXTS):
-            if isinstance(name, str) and name in names and _is_text(self._batch.to_pyarrow().schema.field(name).type):
+        own = getattr(self._seer.stage, "column", None)
+        schema = self._batch.to_pyarrow().schema
+        for name in (own, self._seer.options.text, *_TEXTS):
+            if isinstance(name, str) and name in names and _is_text(schema.field(name).type):
                 return name
         return None
 
@@ -334,7 +448,7 @@ def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, st
     if len(text) > TEXT_KEPT and spans:
         start = max(0, min(spans[0][0] - TEXT_KEPT // 4, len(text) - TEXT_KEPT))
     shown = text[start : start + TEXT_KEPT]
-    inside = [(max(a - start, 0), min(b - start, len(shown))) for a, b in spans[:200]]
+    inside = [(max(a - start, 0), min(b - start, len(shown))) for a, b in spans]
     return start, len(text), shown, [edge for a, b in inside if a < b for edge in (a, b)]
 
 
@@ -380,10 +494,30 @@ def _file_of(task: Task[Any]) -> str:
     return str(first[0] if isinstance(first, list | tuple) and first else first)
 
 
-def _sizes(table: pa.Table, text: str) -> int:
-    """How many bytes the values of the column have that stands for the rows' content."""
-    name = next((name for name in (text, *_SIZED) if name in table.column_names), None)
-    return 0 if name is None else sum(_bytes_of(chunk) for chunk in table[name].chunks)
+def sized_column(table: pa.Table, text: str) -> str | None:
+    """The column that stands for the rows' content, by which they are measured."""
+    return next((name for name in (text, *_SIZED) if name in table.column_names), None)
+
+
+def _row_bytes(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    kind = column.type
+    if _is_text(kind):
+        column = column.cast(pa.large_string())
+    elif not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        return np.zeros(len(column), np.int64)
+    return to_numpy(pc.fill_null(pc.binary_length(column), scalar(0))).astype(np.int64)
+
+
+def _as_words(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """The values of a column as text, and where there is none as ``(none)``."""
+    if isinstance(column.type, pa.BaseExtensionType) or pa.types.is_nested(column.type):
+        texts = array([None if v is None else as_json(v) for v in column.to_pylist()], pa.string())
+    else:
+        texts = column.cast(pa.string())
+    texts = pc.fill_null(texts, scalar("(none)"))
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    return texts.dictionary_encode()
 
 
 def _bytes_of(chunk: pa.Array) -> int:
@@ -402,19 +536,15 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _brief(column: pa.ChunkedArray) -> Any:
-    """A value that is short enough to be shown beside a text: a number, a word, a date; None for anything else."""
-    kind = column.type
-    if (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_list(kind)
-        or pa.types.is_fixed_size_list(kind)
-    ):
-        return None
-    if isinstance(kind, pa.BaseExtensionType):
-        return None
-    value = column[0].as_py()
+def _is_shown(kind: pa.DataType) -> bool:
+    """Whether a column may hold what is short enough to be shown beside a text."""
+    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return False
+    return not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _brief(value: Any) -> Any:
+    """A value as it is shown beside a text: a number, a word, a date, cut where it is long; None for nothing to show."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):

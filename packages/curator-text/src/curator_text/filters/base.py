@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +36,7 @@ from curator_core.model.task import DocumentBatch
 from curator_core.stages.column_filter import ColumnFilter
 from curator_text._columns import is_text, not_text, with_text
 from curator_text.features.batch import TextFeatures, features_of
+from curator_text.filters.faults import MOST_SPANS, at_fault
 
 T = TypeVar("T")
 
@@ -74,6 +76,9 @@ class TextFilter(ColumnFilter):
         if not is_text(kind):
             raise not_text(self, self.column, kind)
         return self.scores_of(features_of(batch, self.column))
+
+    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
+        return list(islice(at_fault(self, text, reason), MOST_SPANS))
 
     def loaded(self, load: Callable[[], T]) -> T:
         """What ``load`` gives, loaded once in a process: by `setup`, or by the first call where there was none."""

@@ -109,13 +109,20 @@ class FastTextLangId(TextFilter):
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
         keep = pc.greater_equal(pc.struct_field(scores, "score"), scalar(self.min_langid_score))
-        if not self.lang:
-            return keep
+        return pc.and_(keep, self._of_language(scores)) if self.lang else keep
+
+    def tests(self, scores: pa.Array) -> dict[str, pa.Array]:
+        unsure = pc.less(pc.struct_field(scores, "score"), scalar(self.min_langid_score))
+        other = {"another language": pc.invert(self._of_language(scores))} if self.lang else {}
+        return {"lang_id": unsure, **other}
+
+    def _of_language(self, scores: pa.Array) -> pa.Array:
+        assert self.lang
         wanted = self.lang.casefold()
         languages = pc.utf8_lower(pc.struct_field(scores, "language"))
         if "_" not in wanted:
             languages = pc.replace_substring_regex(languages, "_.*", "")
-        return pc.and_(keep, pc.equal(languages, wanted))
+        return pc.equal(languages, wanted)
 
     def short_name(self) -> str:
         return "lang_id"

@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from itertools import islice
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.errors import UsageError, check_whole
+from curator_core.errors import UsageError, check_free, check_whole
 from curator_core.formatting import count, number
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
@@ -52,6 +53,7 @@ from curator_text.features.words import (
     words_of,
 )
 from curator_text.filters.base import TextFilter, check_number, ratio, share
+from curator_text.filters.faults import MOST_SPANS, at_fault
 from curator_text.filters.heuristic import COMMON_ENGLISH_WORDS
 from curator_text.filters.repetition import MOST_WORDS
 
@@ -338,13 +340,17 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Base of recipes that take lines out of documents and drop the documents of which too little is left.
 
     They change the text of their column, as they are asked to; ``rewrite=False`` drops the same documents and leaves
-    the text of the others as it was.
+    the text of the others as it was. ``mode="annotate"`` drops and changes nothing, and adds a column that says whether the
+    document would have stayed, such as ``c4_quality_keep``.
     """
 
     column: str = "text"
     rewrite: bool = True
+    mode: Literal["filter", "annotate"] = "filter"
 
     def __post_init__(self) -> None:
+        if self.mode not in ("filter", "annotate"):
+            raise UsageError(f"{type(self).__name__}.mode must be 'filter' or 'annotate', not {self.mode!r}")
         if not isinstance(self.column, str) or not self.column:
             raise UsageError(f"{type(self).__name__}.column must be the name of a column, not {self.column!r}")
         _check_limits(self)
@@ -352,18 +358,34 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
     def inputs(self) -> list[str]:
         return [self.column]
 
+    def outputs(self) -> list[str]:
+        if self.mode != "annotate":
+            return []
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__.removesuffix("Filter")).lower()
+        return [f"{name}_keep"]
+
     def edit(self, text: TextFeatures) -> tuple[list[str | None], list[str]]:
         """What is left of every document, None for one that goes, with a reason for each that does."""
         raise NotImplementedError
 
+    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
+        """Where in a text is what it was dropped for; see `ColumnFilter.at_fault`."""
+        return list(islice(at_fault(self, text, reason), MOST_SPANS))
+
     def edits(self, lines: str, documents: str) -> str:
         """What `describe` says: the lines that go, and the documents that are dropped."""
+        if self.mode == "annotate":
+            return f"drops nothing; marks documents {documents or 'as kept'}"
         removes = f"removes {lines}" if self.rewrite else f"finds {lines}, leaving the text as it is"
         return f"{removes}; drops documents {documents}" if documents else removes
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         task = with_text(self, task, self.column)
         texts, reasons = self.edit(features_of(task, self.column))
+        if self.mode == "annotate":
+            (verdict,) = self.outputs()
+            check_free(type(self).__name__, task.column_names, [verdict])
+            return task.append_column(verdict, array([text is not None for text in texts], pa.bool_()))
         gone = [row for row, text in enumerate(texts) if text is None]
         for row, reason in zip(gone, reasons, strict=True):
             self.record_dropped(reason, which=row, of=task)

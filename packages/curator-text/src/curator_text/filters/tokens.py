@@ -122,6 +122,11 @@ def load_counter(name: str, *, special: bool) -> TokenCounter:
     return count
 
 
+def plain_counter(name: str) -> TokenCounter:
+    """A function that counts the tokens of texts, without those that a model puts around a text."""
+    return load_counter(name, special=False)
+
+
 def _sentencepiece_counter(path: Path) -> TokenCounter:
     sentencepiece = optional("sentencepiece", "tokenizers")
     if not path.is_file():

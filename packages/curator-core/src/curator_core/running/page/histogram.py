@@ -197,13 +197,13 @@ def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> 
         name = escape(str(limit["parameter"]))
         said = f"{limit['parameter']} {shown(limit['value'])}: {stays:,} of {rows:,} rows stay"
         x = scale(limit["value"])
-        side, anchor = (6, "start") if x < WIDTH / 2 else (-6, "end")
+        side, anchor = (18, "start") if x < WIDTH / 2 else (-18, "end")
         parts.append(
             f'<g class="handle" role="slider" tabindex="0" id="{key}-{number}" data-limit="{len(limits)}" aria-label="{name}" '
             f'aria-valuemin="0" aria-valuemax="{len(places) - 1}" aria-valuenow="{places.index(here)}" aria-valuetext="{escape(said)}" '
             f'transform="translate({x:.1f} 0)"><rect class="grip" x="-14" y="0" width="28" height="{HEIGHT - _BOTTOM}"/>'
             f'<line y1="8" y2="{HEIGHT - _BOTTOM}"/><circle cy="11" r="7"/>'
-            f'<text x="{side * 2}" y="15" text-anchor="{anchor}">{name} <tspan>{escape(shown(limit["value"]))}</tspan></text></g>'
+            f'<text x="{side}" y="15" text-anchor="{anchor}">{name} <tspan>{escape(shown(limit["value"]))}</tspan></text></g>'
         )
         limits.append(
             {
@@ -252,7 +252,8 @@ def _near(value: float, part: float) -> str:
 
 def _around(score: Mapping[str, Any], limit: Mapping[str, Any], stays: int, invert: bool) -> str:
     """What a limit ten per cent lower and higher would keep, where the bins say it exactly."""
-    said = []
+    said: list[str] = []
+    changed = False
     for part in (0.9, 1.1):
         value = limit["value"] * part
         if score["integers"]:
@@ -265,7 +266,10 @@ def _around(score: Mapping[str, Any], limit: Mapping[str, Any], stays: int, inve
         if moved is None:
             continue
         moved = score["rows"] - moved if invert else moved
+        changed = changed or moved != stays
         change = f"{moved - stays:+,}" if moved != stays else "no change"
         said.append(f"at {shown(value)}: {moved:,} ({change})")
     name = escape(str(limit["parameter"]))
+    if said and not changed:
+        return f"{name} moved by 10 % either way: no change."
     return f"{name} moved by 10 %: {escape('; '.join(said))}." if said else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
@@ -316,28 +317,32 @@ def _unsure(stage: Mapping[str, Any]) -> str:
     limits = _limits(stage)
     found: dict[tuple[str, int], tuple[float, Mapping[str, Any]]] = {}
     for sample in stage["samples"]:
-        value = limits.get(sample["limit"])
-        score = sample["scores"].get(sample["score_name"], sample["score"])
-        if not sample["near"] or value is None or score is None:
-            continue
-        key, far = (sample["task"], sample["row"]), abs(score - value) / (abs(value) or 1)
-        if key not in found or far < found[key][0]:
+        far, key = _far(sample, limits), (sample["task"], sample["row"])
+        if sample["near"] and far < math.inf and (key not in found or far < found[key][0]):
             found[key] = (far, sample)
     if not found:
         return ""
     first = sorted(found.values(), key=lambda pair: (pair[0], pair[1]["task"], pair[1]["row"]))[:3]
     items = "".join(
-        f"<li>{escape(sample['side'])}, {escape(_score(sample))}: {_where(sample)}</li>" for _, sample in first
+        f"<li>{escape(sample['side'])}, {escape(_score(sample))}{_where(sample)}</li>" for _, sample in first
     )
     return f'<div class="unsure"><h4>Least sure about</h4><ol>{items}</ol></div>'
 
 
+def _far(sample: Mapping[str, Any], limits: Mapping[str, float]) -> float:
+    """How far the score of a row is from the limit that it is near to, in parts of the limit."""
+    value = limits.get(sample["limit"])
+    score = sample["scores"].get(sample["score_name"], sample["score"])
+    return math.inf if value is None or score is None else abs(score - value) / (abs(value) or 1)
+
+
 def _sides(stage: Mapping[str, Any]) -> str:
     parts = []
+    limits = _limits(stage)
     for side in ("dropped", "kept"):
         mine = [sample for sample in stage["samples"] if sample["side"] == side]
         whole = stage["samples_of"]["kept"] if side == "kept" else sum(stage["samples_of"]["dropped"].values())
-        near, far = _some(mine, near=True, most=_NEAR), _some(mine, near=False, most=_FAR)
+        near, far = _some(mine, limits, near=True, most=_NEAR), _some(mine, limits, near=False, most=_FAR)
         whole = max(whole, stage["rows_out"]) if side == "kept" else whole
         if not near and not far:
             if not whole:
@@ -356,10 +361,12 @@ def _sides(stage: Mapping[str, Any]) -> str:
     return f'<div class="sides">{"".join(parts)}</div>' if any(parts) else ""
 
 
-def _some(samples: Sequence[Mapping[str, Any]], *, near: bool, most: int) -> list[Mapping[str, Any]]:
+def _some(
+    samples: Sequence[Mapping[str, Any]], limits: Mapping[str, float], *, near: bool, most: int
+) -> list[Mapping[str, Any]]:
     """The first of each reason and limit in turn, so that none of several tests is left out."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for sample in samples:
+    for sample in sorted(samples, key=lambda sample: _far(sample, limits)) if near else samples:
         if sample["near"] == near:
             groups.setdefault((sample["reason"], sample["limit"]), []).append(sample)
     found: list[Mapping[str, Any]] = []
@@ -386,7 +393,7 @@ def _example(sample: Mapping[str, Any]) -> str:
     head = _score(sample)
     reason = sample["reason"] if sample["side"] == "dropped" and sample["reason"] not in head else ""
     head = " · ".join(part for part in (reason, head) if part)
-    return f'<div class="example"><p>{escape(head)}</p><p class="text" tabindex="0">{_marked(sample)}</p>{_where(sample)}</div>'
+    return f'<div class="example"><p>{escape(head)}</p><p class="text">{_marked(sample)}</p>{_where(sample)}</div>'
 
 
 def _marked(sample: Mapping[str, Any]) -> str:
@@ -527,6 +534,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     run = numbers["run_dir"]
     largest = "".join(
         f"<details><summary><b>{entry['cluster_size']:,}</b> documents: {escape(_document(entry))} stays</summary>"
+        f'<p class="soft">{len(entry["removed"]):,} of the {entry["cluster_size"] - 1:,} that are removed for it</p>'
         f"<ul>{''.join(f'<li>{_removed(member, run)}</li>' for member in entry['removed'])}</ul></details>"
         for entry in found["largest"]
     )
@@ -537,7 +545,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
 
 def _document(entry: Mapping[str, Any], of: str = "") -> str:
     name = entry[f"{of}id"]
-    return str(name) if name is not None else f"{entry[f'{of}source']}:{entry[f'{of}row']}"
+    return str(name) if name is not None else f"{entry[f'{of}source']}:{(entry[f'{of}row'] or 0) + 1}"
 
 
 def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
@@ -554,7 +562,24 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
     ]
     witness = _document(entry, "witness_")
     said = f"{name} for {witness}: {entry['rule']}{', ' if figures else ''}{', '.join(figures)}"
-    return f'{escape(said)}<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>'
+    texts = "".join(
+        f'<div class="example"><h4>{title}</h4><p class="text">{_alone(entry[f"{end}text"], entry[f"{end}only"])}</p></div>'
+        for end, title in (("", "Removed"), ("witness_", "Stays"))
+        if f"{end}text" in entry
+    )
+    texts = f'<div class="sides">{texts}</div>' if texts else ""
+    return f'{escape(said)}<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>{texts}'
+
+
+def _alone(text: str, only: Sequence[Sequence[int]]) -> str:
+    """The beginning of a text, with what the other one lacks marked."""
+    parts, at, end = [], 0, min(len(text), 2 * _EXAMPLE_CHARACTERS)
+    for span in only:
+        first, last = max(span[0], at), min(span[1], end)
+        if first < last:
+            parts += [escape(text[at:first]), f"<mark>{escape(text[first:last])}</mark>"]
+            at = last
+    return "".join([*parts, escape(text[at:end]), " …" if end < len(text) else ""])
 
 
 # Time, plan, facts ----------------------------------------------------------------------------------------------------

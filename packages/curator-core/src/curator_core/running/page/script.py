@@ -28,7 +28,7 @@ for(const figure of document.querySelectorAll('.histogram')){
     const text=handle.querySelector('text'),right=l.x[at[i]]>300;
     text.querySelector('tspan').textContent=l.texts[at[i]];
     text.setAttribute('text-anchor',right?'end':'start');
-    text.setAttribute('x',right?-12:12);
+    text.setAttribute('x',right?-18:18);
     output.textContent=whole.format(n);
     const moved=score.limits.filter((l,k)=>at[k]!==l.at).map((l)=>l.name+' '+l.texts[at[score.limits.indexOf(l)]]);
     rest.textContent=moved.length?' with '+moved.join(', ')+' ('+(d>0?'+':'')+whole.format(d)+' against this run)':'';

@@ -1,7 +1,7 @@
 """How the page looks: one calm design for a desktop, a phone, the dark and paper."""
 
 STYLE = """
-:root{--paper:#fff;--ink:#1c2330;--soft:#566073;--line:#e3e7ee;--wash:#f5f7fa;--kept:#2f6fde;--dropped:#f0a43a;
+:root{color-scheme:light dark;--paper:#fff;--ink:#1c2330;--soft:#566073;--line:#e3e7ee;--wash:#f5f7fa;--kept:#2f6fde;--dropped:#f0a43a;
 --aside:#d8432f;--clock:#9aa7bd;--good:#1d7f46;--mixed:#8a5a00;--bad:#b3261e;--mark:#fde7c2;--link:#1f5bc4}
 @media(prefers-color-scheme:dark){:root{--paper:#141821;--ink:#e6e9f0;--soft:#a3adc0;--line:#2b3242;--wash:#1c2230;
 --kept:#5b93f5;--dropped:#d99333;--aside:#ec6a58;--clock:#5d6a82;--good:#58c287;--mixed:#dfae52;--bad:#f08076;--mark:#5a4314;
@@ -61,7 +61,7 @@ svg text{font-size:12px;fill:var(--soft)}
 .sides{display:grid;grid-template-columns:1fr 1fr;gap:6px 22px;margin-top:10px}
 .sides h4 span{font-weight:400;color:var(--soft)}
 .example{border-top:1px solid var(--line);padding:7px 0;font-size:14px}
-.example p{margin:0}.example .text{white-space:pre-wrap;max-height:7.5em;overflow:auto;font-size:13px;color:var(--soft)}
+.example p{margin:0}.example .text{white-space:pre-wrap;font-size:13px;color:var(--soft)}
 .example .where{font-size:12.5px;color:var(--soft)}
 mark{background:var(--mark);color:var(--ink);border-radius:2px}
 details{border-bottom:1px solid var(--line);padding:7px 0}summary{cursor:pointer}
@@ -76,6 +76,7 @@ button.copy{font:12px system-ui,sans-serif;color:var(--link);background:none;bor
 .flow div{border:1px solid var(--line);border-radius:10px;background:var(--wash);padding:8px 12px}
 .flow small{display:block;color:var(--soft)}.flow b{display:block;font-weight:500}
 .facts th{width:12em;color:var(--soft)}
+@media(max-width:900px){.top{grid-template-columns:minmax(0,1fr)}}
 @media(max-width:640px){body{padding:20px 14px 48px}.sides,.top{grid-template-columns:minmax(0,1fr)}.filter{padding:12px}
 .cards{grid-template-columns:1fr 1fr}.card b{white-space:normal;font-size:17px}
 .funnel,.funnel tbody,.funnel tr{display:block}.funnel thead{display:none}
@@ -86,6 +87,6 @@ button.copy{font:12px system-ui,sans-serif;color:var(--link);background:none;bor
 .facts th,.facts td{display:block;width:auto}.facts th{border:0;padding-bottom:0}
 svg text{font-size:20px}.handle circle{r:11px}}
 @media print{body{max-width:none;padding:0}nav,button.copy{display:none}.filter,.card,li{break-inside:avoid}
-.example .text{max-height:none}*{print-color-adjust:exact}}
+*{print-color-adjust:exact}}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 """

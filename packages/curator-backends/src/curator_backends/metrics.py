@@ -1,0 +1,34 @@
+"""The numbers of a run as metrics of Ray, from the driver: each node's agent gives them to whoever scrapes Ray."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from curator_core.accounts.metrics import COMMON, METRICS, MetricSample
+
+
+class RayMetrics:
+    """Gauges, also for what only grows: the numbers are sums already, and a counter of Ray takes differences."""
+
+    def __init__(self) -> None:
+        self._gauges: dict[str, Any] = {}
+        self._lock = threading.Lock()  # the clock's thread and the run's may come at the same time
+
+    def publish(self, samples: Sequence[MetricSample]) -> None:
+        """Set each gauge to its value."""
+        with self._lock:
+            for sample in samples:
+                gauge = self._gauges.get(sample.name)
+                if gauge is None:
+                    gauge = self._gauges[sample.name] = _gauge(sample.name)
+                # Ray takes no tag without a value.
+                gauge.set(sample.value, tags={name: value or "-" for name, value in sample.labels.items()})
+
+
+def _gauge(name: str) -> Any:
+    from ray.util.metrics import Gauge  # loaded: the executor is connected to Ray
+
+    metric = METRICS[name]
+    return Gauge(name, description=metric.says, tag_keys=(*COMMON, *metric.labels))

@@ -1,0 +1,150 @@
+"""The spans of a run for OpenTelemetry: the run, its steps, and their stages with what they did.
+
+They go to the tracer provider that the program has set up. Where it has none they go to the OTLP endpoint that the environment
+names, if its exporter is installed; otherwise they are written to ``spans.jsonl`` in the run directory, so that no collector is
+needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from curator_core import storage
+from curator_core.errors import MissingDependency, UsageError
+from curator_core.running.progress import RunProgress
+
+SPANS = "spans.jsonl"
+_LOOK_SECONDS = 0.25
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+class Spans:
+    """One run. Stages work at the same time, so the span of one is from its first count to its last."""
+
+    def __init__(self, name: str, run_dir: str | None) -> None:
+        try:
+            from opentelemetry import trace
+        except ImportError as error:
+            raise MissingDependency("metrics.spans needs OpenTelemetry: pip install 'curator-core[otel]'") from error
+        self._trace = trace
+        self._own: Any = None  # a provider that ends with the run
+        self._kept: Any = None  # finished spans, where they are written to a file
+        self._run_dir = run_dir
+        provider = trace.get_tracer_provider()
+        if isinstance(provider, trace.ProxyTracerProvider):
+            provider = self._own = self._provider()
+        self._tracer = provider.get_tracer("curator")
+        self._run = self._tracer.start_span(f"run {name}", attributes={"curator.run": name})
+        self._steps: dict[str, Any] = {}
+        self._seen: dict[tuple[str, str], list[int]] = {}  # first and last time and calls, by step and stage
+        self._looked = float("-inf")
+
+    def _provider(self) -> Any:
+        try:
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+            from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        except ImportError as error:
+            raise MissingDependency("metrics.spans needs OpenTelemetry: pip install 'curator-core[otel]'") from error
+        provider = TracerProvider(resource=Resource.create({"service.name": "curator"}), shutdown_on_exit=False)
+        exporter = _otlp()
+        if exporter is not None:
+            provider.add_span_processor(BatchSpanProcessor(exporter))
+            return provider
+        if self._run_dir is None:
+            raise UsageError(
+                "metrics.spans have nowhere to go: give the run a run_dir, where they are written to spans.jsonl, or set up "
+                "an OpenTelemetry SDK"
+            )
+        self._kept = InMemorySpanExporter()
+        provider.add_span_processor(SimpleSpanProcessor(self._kept))
+        return provider
+
+    def look(self, progress: RunProgress) -> None:
+        """Take in what has happened; that a stage has worked is looked for now and then, and at the end of a step."""
+        if progress.step and progress.step_name not in self._steps:
+            self._steps[progress.step_name] = self._tracer.start_span(
+                f"step {progress.step_name}",
+                context=self._trace.set_span_in_context(self._run),
+                attributes={"curator.step": progress.step_name},
+            )
+        now = time.monotonic()
+        if progress.going and now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        at = time.time_ns()
+        states = progress.stage_states()
+        for state in states:
+            calls = state.totals.calls
+            seen = self._seen.get((progress.step_name, state.totals.name))
+            if calls and seen is None:
+                # It was at work before its first count came.
+                begun = max(0, at - int(state.totals.seconds / max(1, progress.workers or 1) * 1e9))
+                self._seen[progress.step_name, state.totals.name] = [begun, at, calls]
+            elif seen is not None and seen[2] != calls:
+                seen[1:] = [at, calls]
+        if not progress.going:
+            self._end_step(progress, states, at)
+
+    def _end_step(self, progress: RunProgress, states: Any, at: int) -> None:
+        around = self._steps.get(progress.step_name, self._run)
+        context = self._trace.set_span_in_context(around)
+        earliest = around.start_time if hasattr(around, "start_time") else 0
+        for state in states:
+            totals = state.totals
+            begun, ended, _ = self._seen.pop((progress.step_name, totals.name), [at, at, 0])
+            span = self._tracer.start_span(
+                f"stage {totals.name}",
+                context=context,
+                start_time=max(begun, earliest),
+                attributes={
+                    "curator.stage": totals.name,
+                    "curator.rows_in": totals.rows_in,
+                    "curator.rows_out": totals.rows_out,
+                    "curator.rows_dropped": totals.rows_dropped,
+                    "curator.rows_rejected": totals.rows_rejected,
+                    "curator.rows_quarantined": totals.quarantined,
+                    "curator.calls": totals.calls,
+                    "curator.worker_seconds": totals.seconds,
+                },
+            )
+            span.end(max(ended, earliest))
+        if progress.step:
+            self._finish(around, progress.state, None)
+
+    def _finish(self, span: Any, state: str, error: BaseException | None) -> None:
+        span.set_attribute("curator.state", state)
+        if state == "failed":
+            said = "" if error is None else f"{type(error).__name__}: {error}"[:1000]
+            span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, said))
+        span.end()
+
+    def end(self, state: str, error: BaseException | None) -> None:
+        """The run is over: end what is open, and let the spans reach where they go."""
+        for span in self._steps.values():
+            if span.is_recording():
+                self._finish(span, state, None)
+        self._finish(self._run, state, error)
+        if self._own is not None:
+            self._own.shutdown()
+        if self._kept is not None and self._run_dir is not None and storage.is_folder(self._run_dir):
+            spans = [json.loads(span.to_json()) for span in self._kept.get_finished_spans()]
+            text = "".join(json.dumps(span, ensure_ascii=False) + "\n" for span in spans)
+            storage.write_bytes_atomic(storage.join(self._run_dir, SPANS), text.encode("utf-8", "backslashreplace"))
+
+
+def _otlp() -> Any:
+    """The exporter to the endpoint that the environment names, or None."""
+    if not any(os.environ.get(name) for name in _ENDPOINTS):
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ImportError as error:
+        raise MissingDependency(
+            "the environment names an OTLP endpoint for spans: pip install opentelemetry-exporter-otlp-proto-http"
+        ) from error
+    return OTLPSpanExporter()

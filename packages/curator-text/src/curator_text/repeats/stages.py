@@ -1,0 +1,423 @@
+"""From units that occur more than once (runs of words, lines) to what is cut out of which document, and where it stands otherwise.
+
+A *unit* of a document has a 128-bit hash and a place in it. Of equal units the first in the order of preference of their
+documents, and in a document the first one, stays; all others are repeats of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from curator_core import storage
+from curator_core.across.copies import PartitionStage, finish_keys, write_keys
+from curator_core.across.decided import ROLL
+from curator_core.across.digests import digests
+from curator_core.across.documents import DocumentParameters
+from curator_core.across.gather import BatchRows
+from curator_core.across.inputs import Inputs, noted
+from curator_core.across.roll import Roll, batches_of, first_number, rows_of
+from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
+from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.row_hash import column_of
+from curator_core.errors import UsageError, check_free
+from curator_core.model.stage import ProcessingStage
+from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
+from curator_text.dedup.words import words_of
+from curator_text.repeats.units import Unit, line_units, spans_of_lines, spans_of_windows
+from curator_text.repeats.windows import anchors, starts_around, window_hashes
+
+ANCHORS = "exact"  # what the roll is made from
+Mode = Literal["cut", "annotate", "drop"]
+MODES = ("cut", "annotate", "drop")
+SPANS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("row", pa.int64()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("witness_id", pa.string()),
+        ("witness_source", pa.string()),
+        ("witness_row", pa.int64()),
+        ("text", pa.string()),
+    ]
+)
+_NOTE = pa.list_(pa.list_(pa.int64(), 2))
+_SHOWN = 200
+
+
+@dataclass(kw_only=True)
+class WriteAnchors(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Writes the anchors of each document's runs of ``words`` words, laid out by hash, and at the end the roll of all batches."""
+
+    path: str
+    words: int
+    partitions: int = 32
+
+    def __post_init__(self) -> None:
+        self.check_documents()
+
+    def inputs(self) -> list[str]:
+        return self.columns_read()
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        words = words_of(column_of(task.to_pyarrow(), self.column))
+        hashes, at = anchors(words, self.words)
+        row = np.searchsorted(words.offsets, at, "right") - 1
+        made = pa.table({"row": array(row.astype(np.uint32)), "at": array((at - words.offsets[row]).astype(np.uint32))})
+        record = write_keys(self, self.path, task, ANCHORS, noted(made, task, self.collections(task)), hashes)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_keys(self.path, outputs, [ANCHORS], None, type(self).__name__)
+
+
+@dataclass(kw_only=True)
+class FindRepeatedAnchors(PartitionStage):
+    """Writes which anchors of a partition occur more than once, by batch."""
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        numbers, places, at = [], [], []
+        for file, piece in partition_pieces(task):
+            numbers.append(first_number(file) + to_numpy(piece["row"]))
+            places.append(to_numpy(piece["place"]))
+            at.append(to_numpy(piece["at"]))
+        number, place, where = (np.concatenate(parts) for parts in (numbers, places, at))
+        order = np.argsort(place, kind="stable")
+        same = place[order][1:] == place[order][:-1]
+        often = np.zeros(len(order), np.bool_)
+        often[1:] |= same
+        often[:-1] |= same
+        chosen = order[often]
+        made = pa.table({"number": array(number[chosen]), "at": array(where[chosen])})
+        record = self.write_by_batch(storage.join(self.path, f"{task.task_id}.arrow"), made)
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+
+@dataclass(kw_only=True)
+class _Units(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Base of stages that write units of documents, laid out by hash, with what says whose stays."""
+
+    path: str
+    partitions: int = 32
+
+    def output_folder(self) -> str:
+        return self.path
+
+    def repacks(self) -> bool:
+        return False
+
+    def inputs(self) -> list[str]:
+        return self.columns_read()
+
+    def units_table(
+        self, task: DocumentBatch, row: NDArray[np.int64], at: NDArray[np.int64], low: NDArray[np.uint64]
+    ) -> pa.Table:
+        """A row for each unit, with the order of preference and the names of its document."""
+        table = task.to_pyarrow()
+        rows, inverse = np.unique(row, return_inverse=True)
+        some = table.take(array(rows))
+        found = digests(column_of(some, self.column))
+        collections = self.collections(task)
+        mine = collections.take(array(rows))
+        columns: dict[str, Any] = {
+            "row": array(row.astype(np.uint32)),
+            "at": array(at.astype(np.uint32)),
+            "low": array(low),
+        }
+        for name, values in self.check_documents().encode(some, found.lengths, mine).items():
+            columns[name] = array(values[inverse])
+        columns["hash_high"], columns["hash_low"] = array(found.high[inverse]), array(found.low[inverse])
+        columns["id"] = self.ids(some).take(array(inverse))
+        return noted(pa.table(columns), task, collections)
+
+
+@dataclass(kw_only=True)
+class WriteWindows(_Units):
+    """Writes each run of ``words`` words that holds a repeated anchor."""
+
+    keys: str
+    repeated: str
+    words: int
+
+    def __post_init__(self) -> None:
+        self.check_documents()
+
+    def setup(self, worker: Any) -> None:
+        self._roll = Roll.read(storage.join(self.keys, ROLL))
+        self._repeated = BatchRows(self.repeated, len(self._roll))
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        numbers = self._roll.numbers_of(task)
+        none = np.zeros(0, np.int64)
+        row, at, high, low = none, none, np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+        if len(numbers):
+            about = self._repeated.of(int(batches_of(numbers[:1])[0]))
+            rows, inverse = np.unique(rows_of(to_numpy(about["number"])), return_inverse=True)
+            words = words_of(column_of(task.to_pyarrow(), self.column).take(array(rows)))
+            first, counts = words.offsets[:-1][inverse], words.counts[inverse]
+            starts = starts_around(first + to_numpy(about["at"]).astype(np.int64), first, counts, self.words)
+            high, places = window_hashes(words, self.words)
+            low, _ = window_hashes(words, self.words, 1)
+            chosen = np.searchsorted(places, starts)
+            high, low = high[chosen], low[chosen]
+            which = np.searchsorted(words.offsets, starts, "right") - 1
+            row, at = rows[which], starts - words.offsets[which]
+        made = self.units_table(task, row, at, low)
+        record = write_partitioned(storage.join(self.path, f"{task.task_id}.arrow"), made, high, self.partitions)
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_partitioned(self.path, outputs)
+
+
+@dataclass(kw_only=True)
+class WriteLines(_Units):
+    """Writes each ``unit`` of the documents that has ``least`` characters or more, and at the end the roll of all batches."""
+
+    unit: Unit = "line"
+    least: int = 1
+
+    def __post_init__(self) -> None:
+        self.check_documents()
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        texts = column_of(task.to_pyarrow(), self.column)
+        row, at, high, low = line_units(texts, self.unit, self.least, normalize=self.normalize)
+        made = self.units_table(task, row, at, low)
+        record = write_keys(self, self.path, task, ANCHORS, made, high)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_keys(self.path, outputs, [ANCHORS], None, type(self).__name__)
+
+
+@dataclass(kw_only=True)
+class FindRepeats(PartitionStage):
+    """Writes which units of a partition are repeats, and of which unit each, by batch."""
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        pieces = []
+        for file, piece in partition_pieces(task):
+            numbers = first_number(file) + to_numpy(piece["row"])
+            pieces.append(piece.drop_columns(["row"]).append_column("number", array(numbers)))
+        table = pa.concat_tables(pieces, promote_options="default").combine_chunks()
+        preference = self.preference()
+        names = ("place", "low", "number", "hash_high", "hash_low", *preference.names)
+        columns = {name: to_numpy(table[name]) for name in names}
+        at = to_numpy(table["at"])
+        order = np.argsort(at, kind="stable")
+        chosen = {name: values[order] for name, values in columns.items()}
+        order = order[preference.sort(chosen, within=[chosen["place"], chosen["low"]])]
+        new = np.ones(len(order), np.bool_)
+        for name in ("place", "low"):
+            values = columns[name][order]
+            if len(order):
+                changed = values[1:] != values[:-1]
+                new[1:] = changed if name == "place" else new[1:] | changed
+        heads = np.flatnonzero(new)
+        best = order[np.repeat(heads, np.diff(np.append(heads, len(order))))][~new]
+        lost = order[~new]
+        made = pa.table(
+            {
+                "number": array(columns["number"][lost]),
+                "at": array(at[lost]),
+                "witness": array(columns["number"][best]),
+                "witness_id": table["id"].take(array(best)),
+            }
+        )
+        record = self.write_by_batch(storage.join(self.path, f"{task.task_id}.arrow"), made)
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class RepeatParameters:
+    """What becomes of a document that repeats what another one has.
+
+    ``mode``: ``cut`` takes the repeats out; ``annotate`` adds the share of characters in ``share_column`` and the places in
+    ``spans_column``; ``drop`` drops the document if the share is above ``max_share``, which ``cut`` does too where it is given.
+    """
+
+    mode: Mode = "cut"
+    max_share: float | None = None
+    replacement: str = ""
+    share_column: str = "repeated_share"
+    spans_column: str = "repeated_spans"
+
+    def check_repeats(self) -> None:
+        """Raise `UsageError` where a value makes no sense."""
+        owner = type(self).__name__
+        if self.mode not in MODES:
+            raise UsageError(f"{owner}.mode must be one of {', '.join(MODES)}, not {self.mode!r}")
+        share = self.max_share
+        if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1):
+            raise UsageError(f"{owner}.max_share must be a number from 0 to 1, not {share!r}")
+        if self.mode == "drop" and share is None:
+            raise UsageError(f"{owner}.mode 'drop' needs max_share: the share of a document above which it is dropped")
+        if not isinstance(self.replacement, str):
+            raise UsageError(f"{owner}.replacement must be a text, not {self.replacement!r}")
+        for name in ("share_column", "spans_column"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise UsageError(f"{owner}.{name} must be the name of a column, not {getattr(self, name)!r}")
+
+
+@dataclass(kw_only=True)
+class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Does with the repeats of each document what `RepeatParameters` say; it stands behind the reader.
+
+    ``spans`` is a folder for a table of them.
+    """
+
+    path: str
+    keys: str
+    spans: str
+    column: str = "text"
+    words: int | None = None
+    unit: Unit = "line"
+    least: int = 1
+    id_column: str | None = "id"
+
+    tried_by_plan = False  # the batches of a look at the data are others than those of a run
+
+    def __post_init__(self) -> None:
+        self.check_repeats()
+
+    def inputs(self) -> list[str]:
+        return [self.column]
+
+    def outputs(self) -> list[str]:
+        return {"annotate": [self.share_column, self.spans_column], "cut": [self.column]}.get(self.mode, [])
+
+    def output_folder(self) -> str:
+        return self.spans
+
+    def repacks(self) -> bool:
+        return False
+
+    def setup(self, worker: Any) -> None:
+        self._roll = Roll.read(storage.join(self.keys, ROLL))
+        self._inputs = Inputs.read(self.keys)
+        self._repeats = BatchRows(self.path, len(self._roll))
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        if self.mode == "annotate":
+            check_free(type(self).__name__, task.column_names, self.outputs())
+        if self._inputs is not None:
+            self._inputs.require_same(task)
+        numbers = self._roll.numbers_of(task)
+        about = self._repeats.of(int(batches_of(numbers[:1])[0])) if task.num_rows else None
+        texts: list[str | None] = column_of(task.to_pyarrow(), self.column).to_pylist()
+        shares = np.zeros(task.num_rows)
+        found: dict[int, list[tuple[int, int]]] = {}
+        if about is not None and about.num_rows:
+            found = self._spans_of(texts, about)
+            self._write(task, numbers, texts, found, about)
+        for row, spans in found.items():
+            shares[row] = sum(end - start for start, end in spans) / max(1, len(texts[row] or ""))
+        if self.mode == "annotate":
+            places = array([[list(span) for span in found.get(row, [])] for row in range(task.num_rows)], _NOTE)
+            return task.append_column(self.share_column, array(shares)).append_column(self.spans_column, places)
+        keep = np.ones(task.num_rows, np.bool_)
+        if self.max_share is not None:
+            beyond = shares > self.max_share
+            self.record_dropped("repeats too much", int(beyond.sum()))
+            keep &= ~beyond
+        if self.mode == "cut" and found:
+            empty = 0
+            for row, spans in found.items():
+                left = without(texts[row] or "", spans, self.replacement)
+                if keep[row] and not left.strip():
+                    keep[row] = False
+                    empty += 1
+                texts[row] = left
+            self.record_dropped("nothing new in it", empty)
+            kind = column_of(task.to_pyarrow(), self.column).type
+            task = task.append_column(self.column, array(texts, kind))
+        return task if keep.all() else task.filter(array(keep))
+
+    def _spans_of(self, texts: Sequence[str | None], about: pa.Table) -> dict[int, list[tuple[int, int]]]:
+        rows = rows_of(to_numpy(about["number"]))
+        at = to_numpy(about["at"]).astype(np.int64)
+        order = np.lexsort((at, rows))
+        rows, at = rows[order], at[order]
+        begins = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+        found = {}
+        for row, units in zip(rows[begins].tolist(), np.split(at, begins[1:]), strict=True):
+            text = texts[row] or ""
+            if self.words is not None:
+                found[row] = spans_of_windows(text, units, self.words)
+            else:
+                found[row] = spans_of_lines(text, units, self.unit, self.least)
+        return found
+
+    def _write(
+        self,
+        task: DocumentBatch,
+        numbers: NDArray[np.uint64],
+        texts: Sequence[str | None],
+        found: Mapping[int, Sequence[tuple[int, int]]],
+        about: pa.Table,
+    ) -> None:
+        """Put the spans of a batch into its part of the table; each with the document that its first unit stands in."""
+        rows, places = [], []
+        rows_about = rows_of(to_numpy(about["number"]))
+        first = np.lexsort((to_numpy(about["at"]), rows_about))
+        _, head = np.unique(rows_about[first], return_index=True)
+        witness = dict(zip(rows_about[first][head].tolist(), first[head].tolist(), strict=True))
+        for row, spans in found.items():
+            for start, end in spans:
+                rows.append(row)
+                places.append((start, end, (texts[row] or "")[start:end][:_SHOWN], witness[row]))
+        table = task.to_pyarrow()
+        ids = (
+            table.column(self.id_column).cast(pa.string()).combine_chunks()
+            if self.id_column in table.column_names
+            else pa.nulls(task.num_rows, pa.string())
+        )
+        at = array(np.array(rows, np.int64))
+        sources, source_rows = self._roll.places(numbers[rows])
+        which = np.array([place[3] for place in places], np.int64)
+        witness_sources, witness_rows = self._roll.places(to_numpy(about["witness"])[which])
+        made = pa.table(
+            [
+                ids.take(at),
+                sources,
+                array(source_rows),
+                array([place[0] for place in places], pa.int64()),
+                array([place[1] for place in places], pa.int64()),
+                about["witness_id"].take(array(which)),
+                witness_sources,
+                array(witness_rows),
+                array([place[2] for place in places], pa.string()),
+            ],
+            schema=SPANS,
+        )
+        with storage.write_atomic(storage.join(self.spans, f"{task.task_id or 'batch'}.parquet")) as out:
+            pq.write_table(made, out)
+        self.record_output(out.record(rows=0))  # its rows are no documents
+
+
+def without(text: str, spans: Sequence[tuple[int, int]], replacement: str) -> str:
+    """A text without some of it."""
+    pieces, done = [], 0
+    for start, end in spans:
+        pieces.append(text[done:start])
+        done = end
+    pieces.append(text[done:])
+    return replacement.join(pieces)

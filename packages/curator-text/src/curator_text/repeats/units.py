@@ -1,0 +1,91 @@
+"""What are the lines, paragraphs or sentences of a text, and where in it are they? And where are runs of its words?"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curator_text.dedup.places import places_of
+from curator_text.dedup.words import Ints
+from curator_text.repeats.windows import merged
+
+Unit = Literal["line", "paragraph", "three_sentences"]
+UNITS = ("line", "paragraph", "three_sentences")
+_LINE = re.compile(r"[^\r\n]+")
+_PARAGRAPH = re.compile(r"\S(?:.*?\S)?(?=\s*(?:\n[^\S\n]*\n|\Z))", re.S)
+_SENTENCE = re.compile(r"\S.*?(?:[.!?。！？]+(?=\s|$|[^\s\x00-\x7f])|(?=\n)|\Z)", re.S)  # noqa: RUF001
+# What goes with a unit that is cut out, so that no empty line is left.
+_AFTER: dict[Unit, re.Pattern[str]] = {
+    "line": re.compile(r"[^\S\n]*\n?"),
+    "paragraph": re.compile(r"\s*"),
+    "three_sentences": re.compile(r"\s?"),
+}
+_BETWEEN = re.compile(r"[\W_]+")
+_SENTENCES = 3
+
+
+def units_of(text: str, unit: Unit, least: int) -> Iterator[tuple[int, int]]:
+    """Where the units of a text begin and end, without the white space around them; shorter ones are no units."""
+    if unit == "three_sentences":
+        found = [match.span() for match in _SENTENCE.finditer(text)]
+        spans = ((found[at][0], found[at + _SENTENCES - 1][1]) for at in range(len(found) - _SENTENCES + 1))
+    else:
+        pattern = _LINE if unit == "line" else _PARAGRAPH
+        spans = (_stripped(text, *match.span()) for match in pattern.finditer(text))
+    yield from ((start, end) for start, end in spans if end - start >= max(1, least))
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
+
+
+def line_units(
+    texts: pa.ChunkedArray, unit: Unit, least: int, *, normalize: bool
+) -> tuple[Ints, Ints, NDArray[np.uint64], NDArray[np.uint64]]:
+    """Of each unit the row of its text, its number in it, and both halves of its hash."""
+    rows, numbers, found = [], [], []
+    for row, text in enumerate(texts.to_pylist()):
+        for number, (start, end) in enumerate(units_of(text or "", unit, least)):
+            piece = text[start:end]
+            if normalize:
+                piece = _BETWEEN.sub(" ", piece.lower()).strip()
+            rows.append(row)
+            numbers.append(number)
+            found.append(hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=16).digest())
+    halves = np.frombuffer(b"".join(found), "<u8").astype(np.uint64).reshape(-1, 2)
+    high, low = np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])
+    return np.array(rows, np.int64), np.array(numbers, np.int64), high, low
+
+
+def spans_of_lines(text: str, numbers: Ints, unit: Unit, least: int) -> list[tuple[int, int]]:
+    """Where the units with these numbers are, as ranges that do not overlap; a line goes with the end of it."""
+    wanted = set(numbers.tolist())
+    found: list[tuple[int, int]] = []
+    for number, (start, stop) in enumerate(units_of(text, unit, least)):
+        if number not in wanted:
+            continue
+        after = _AFTER[unit].match(text, stop)
+        end = stop if after is None else after.end()
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return found
+
+
+def spans_of_windows(text: str, starts: Ints, words: int) -> list[tuple[int, int]]:
+    """Where runs of ``words`` words are that begin at these words: no word is cut, and what follows the last goes with it."""
+    places = places_of(text)
+    first, last = merged(starts, words)
+    found = []
+    for one, other in zip(first.tolist(), last.tolist(), strict=True):
+        end = int(places.starts[other]) if other < len(places) else len(text)
+        found.append((int(places.starts[one]), end))
+    return found

@@ -1,0 +1,136 @@
+"""Repeated spans and lines: of what occurs more than once in a corpus one stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from curator_core import storage
+from curator_core.across.documents import DocumentParameters
+from curator_core.across.shuffle import Partitions
+from curator_core.errors import UsageError, check_whole
+from curator_core.pipeline import Pipeline
+from curator_core.workflow import Step, Workflow
+from curator_core.workflows.ends import Ends
+from curator_core.workflows.pieces import pieces_of
+from curator_text.repeats.stages import (
+    ANCHORS,
+    ApplyRepeats,
+    FindRepeatedAnchors,
+    FindRepeats,
+    RepeatParameters,
+    WriteAnchors,
+    WriteLines,
+    WriteWindows,
+)
+from curator_text.repeats.units import UNITS, Unit
+
+_SPANS = "spans"
+
+
+@dataclass(kw_only=True)
+class _Repeats(RepeatParameters, DocumentParameters, Ends):
+    """Base of workflows that cut what is repeated."""
+
+    sure_paths: ClassVar[tuple[str, ...]] = ("spans",)
+
+    spans: str | None = None
+    partitions: int | None = None
+
+    def __post_init__(self) -> None:
+        self.check_ends()
+        self.check_repeats()
+        self.check_documents()
+        owner = type(self).__name__
+        check_whole(f"{owner}.partitions", self.partitions, optional=True)
+        if self.path is None and self.writer is None:
+            raise UsageError(f"{owner} writes what stays: give a path or a writer")
+
+    def _documents(self) -> dict[str, Any]:
+        names = ("column", "id_column", "keep", "collection_column", "scope", "normalize")
+        return {**{name: getattr(self, name) for name in names}, "bases": list(self.bases or self._input_folders())}
+
+    def _apply(self, work_dir: str, keys: str, repeats: str, **units: Any) -> Step:
+        names = ("mode", "max_share", "replacement", "share_column", "spans_column", "column", "id_column")
+        spans = self.spans or storage.join(storage.parent(work_dir), _SPANS)
+        how = {name: getattr(self, name) for name in names}
+        apply = ApplyRepeats(**how, **units, path=repeats, keys=keys, spans=spans)
+        writer = self._writer()
+        assert writer is not None  # checked at the beginning
+        return Step(Pipeline([self._reader(), apply, writer], name="apply"), frees=[work_dir], counts=True)
+
+
+@dataclass(kw_only=True)
+class SubstringDedup(_Repeats):
+    """Finds all runs of ``words`` words or more that occur more than once in the corpus, and leaves one of each.
+
+    Words are compared without case and punctuation. Of equal runs the one in the first document in the order of preference
+    ``keep`` stays, and in a document the first one; the others are cut out, marked, or counted against their documents, as
+    ``mode`` has it. Runs that overlap are cut as one, and no word is ever split. A run that stays may itself overlap with
+    another that goes; then what it shares with it stands in a third document.
+
+    The table of spans, ``spans/`` in the run directory or the folder ``spans``, has the place of each in characters, and the
+    document that its beginning stands in.
+    """
+
+    words: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("SubstringDedup.words", self.words)
+        if self.normalize:
+            raise UsageError("SubstringDedup.normalize is not needed: words are compared without case and punctuation")
+        if self.scope != "global":
+            raise UsageError("SubstringDedup compares all documents: scope must be 'global'")
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        keys, repeated, windows, repeats = (
+            storage.join(work_dir, name) for name in ("keys", "repeated", "windows", "repeats")
+        )
+        documents, count = self._documents(), self.partitions or pieces_of(self._input_bytes())
+        pieces: dict[str, Any] = {"keys": keys, "keep": self.keep, "parts": count}
+        write = WriteAnchors(**documents, path=keys, words=self.words, partitions=count)
+        yield Pipeline([self._reader(), write], name="anchors")
+        anchors = storage.join(keys, ANCHORS)
+        find = FindRepeatedAnchors(**pieces, path=repeated)
+        yield Step(Pipeline([Partitions(path=anchors), find], name="repeated-anchors"), frees=[anchors])
+        runs = WriteWindows(**documents, path=windows, keys=keys, repeated=repeated, words=self.words, partitions=count)
+        yield Step(Pipeline([self._reader(), runs], name="runs"), frees=[repeated])
+        decide = FindRepeats(**pieces, path=repeats)
+        yield Step(Pipeline([Partitions(path=windows), decide], name="repeats"), frees=[windows])
+        step = self._apply(work_dir, keys, repeats, words=self.words)
+        yield step
+
+
+@dataclass(kw_only=True)
+class LineDedup(_Repeats):
+    """Finds lines, paragraphs or spans of three sentences that occur more than once in the corpus, and leaves one of each.
+
+    ``unit`` is ``line``, ``paragraph`` (between blank lines, as CCNet has it) or ``three_sentences`` (as C4 has it). Units of
+    fewer than ``least`` characters are left alone. With ``normalize`` case, white space and punctuation do not count. Of
+    equal units the one in the first document in the order of preference ``keep`` stays, and in a document the first one; what
+    becomes of the others is said by ``mode``. The table of spans is that of `SubstringDedup`.
+    """
+
+    unit: Unit = "line"
+    least: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unit not in UNITS:
+            raise UsageError(f"LineDedup.unit must be one of {', '.join(UNITS)}, not {self.unit!r}")
+        check_whole("LineDedup.least", self.least)
+        if self.scope != "global":
+            raise UsageError("LineDedup compares all documents: scope must be 'global'")
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
+        keys, repeats = (storage.join(work_dir, name) for name in ("keys", "repeats"))
+        documents, count = self._documents(), self.partitions or pieces_of(self._input_bytes())
+        units: dict[str, Any] = {"unit": self.unit, "least": self.least}
+        yield Pipeline([self._reader(), WriteLines(**documents, **units, path=keys, partitions=count)], name="units")
+        lines = storage.join(keys, ANCHORS)
+        decide = FindRepeats(keys=keys, keep=self.keep, parts=count, path=repeats)
+        yield Step(Pipeline([Partitions(path=lines), decide], name="repeats"), frees=[lines])
+        step = self._apply(work_dir, keys, repeats, **units)
+        yield step

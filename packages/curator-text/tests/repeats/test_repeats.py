@@ -1,0 +1,200 @@
+"""Repeated spans and lines: what a naive script finds, nothing cut that occurs once, and the same however it is computed."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curator_core.errors import UsageError
+from curator_core.executors.local import LocalExecutor
+from curator_text.dedup.words import words_of
+from curator_text.repeats.units import spans_of_lines, units_of
+from curator_text.repeats.windows import anchor_size, anchors, window_hashes
+from curator_text.repeats.workflows import LineDedup, SubstringDedup
+
+HERE = LocalExecutor(workers=0)
+
+
+def documents(seed: int, count: int = 60) -> list[str]:
+    """Texts of few words, made of passages some of which others have too."""
+    rng = random.Random(seed)
+    vocabulary = [f"w{n}" for n in range(400)]
+    passages = [[rng.choice(vocabulary) for _ in range(rng.randint(5, 40))] for _ in range(12)]
+    made = []
+    for _ in range(count):
+        words: list[str] = []
+        for _ in range(rng.randint(0, 6)):
+            words += rng.choice(passages) if rng.random() < 0.4 else [rng.choice(vocabulary) for _ in range(25)]
+        made.append("".join(word + rng.choice([" ", ", ", ".\n", " "]) for word in words))
+    return made
+
+
+def write(folder: Path, texts: Sequence[str], files: int = 2, first: int = 0) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{"id": f"d{number + first}", "text": text} for number, text in enumerate(texts)]
+    edges = np.linspace(0, len(rows), files + 1).astype(int)
+    for number in range(files):
+        lines = [json.dumps(row) + "\n" for row in rows[edges[number] : edges[number + 1]]]
+        (folder / f"{number}.jsonl").write_text("".join(lines))
+    return str(folder)
+
+
+def read(folder: Path) -> dict[str, str]:
+    rows = [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    return {row["id"]: row["text"] for row in rows}
+
+
+def naive(texts: Sequence[str], size: int) -> dict[str, str]:
+    """Every run of ``size`` words that occurred before is cut, as a loop over all of them finds it."""
+    words = [[match.span() for match in re.finditer(r"\w+", text)] for text in texts]
+    seen: set[tuple[str, ...]] = set()
+    left = {}
+    for number, (text, spans) in enumerate(zip(texts, words, strict=True)):
+        gone = np.zeros(len(spans), np.bool_)
+        tokens = [text[start:end].lower() for start, end in spans]
+        for at in range(len(spans) - size + 1):
+            run = tuple(tokens[at : at + size])
+            if run in seen:
+                gone[at : at + size] = True
+            seen.add(run)
+        pieces, done = [], 0
+        for at in np.flatnonzero(gone).tolist():
+            pieces.append(text[done : spans[at][0]] if not (at and gone[at - 1]) else "")
+            done = spans[at + 1][0] if at + 1 < len(spans) else len(text)
+        rest = "".join([*pieces, text[done:]])
+        if rest.strip() or not text.strip():
+            left[f"d{number}"] = rest
+    return left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [3, 8, 20])
+def test_what_a_naive_script_cuts_is_cut(tmp_path: Path, size: int) -> None:
+    texts = documents(size)
+    work = SubstringDedup(
+        paths=write(tmp_path / "in", texts), path=str(tmp_path / "out"), words=size, keep=["first"], partitions=3
+    )
+    work.run(HERE, run_dir=str(tmp_path / "run"))
+    expected = naive(texts, size)
+    assert read(tmp_path / "out") == expected
+    assert expected != {f"d{n}": text for n, text in enumerate(texts)}
+
+
+@pytest.mark.slow
+def test_the_table_says_what_was_cut_and_where_it_stands(tmp_path: Path) -> None:
+    passage = " ".join(f"p{n}" for n in range(12))
+    texts = [f"one two {passage} three", f"Other, words: {passage.upper()}! And more.", "nothing of it"]
+    work = SubstringDedup(paths=write(tmp_path / "in", texts), path=str(tmp_path / "out"), words=10, keep=["first"])
+    work.run(HERE, run_dir=str(tmp_path / "run"))
+    assert read(tmp_path / "out")["d1"] == "Other, words: And more."
+    (row,) = [row for path in (tmp_path / "run/spans").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert (row["id"], row["witness_id"]) == ("d1", "d0")
+    assert texts[1][row["start"] : row["end"]] == f"{passage.upper()}! " == row["text"]
+
+
+@pytest.mark.slow
+def test_the_result_hangs_on_no_file_piece_or_worker(tmp_path: Path) -> None:
+    texts = documents(3, 40)
+    found = []
+    for number, (files, pieces, workers) in enumerate([(1, 1, 0), (5, 7, 2)]):
+        place = tmp_path / str(number)
+        work = SubstringDedup(
+            paths=write(place / "in", texts, files), path=str(place / "out"), words=8, partitions=pieces
+        )
+        work.run(LocalExecutor(workers=workers), run_dir=str(place / "run"))
+        found.append(read(place / "out"))
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_documents_are_dropped_or_marked_by_their_share(tmp_path: Path) -> None:
+    passage = " ".join(f"p{n}" for n in range(20))
+    texts = [passage, f"{passage} and a few words of its own", "a b c " * 3 + passage, "x y z"]
+    data = write(tmp_path / "in", texts)
+    drop = SubstringDedup(paths=data, path=str(tmp_path / "a"), words=10, mode="drop", max_share=0.7, keep=["first"])
+    assert drop.run(HERE, run_dir=str(tmp_path / "ra")).summary.rows_dropped == 2
+    assert set(read(tmp_path / "a")) == {"d0", "d3"}
+    mark = SubstringDedup(paths=data, path=str(tmp_path / "b"), words=10, mode="annotate", keep=["first"])
+    mark.run(HERE, run_dir=str(tmp_path / "rb"))
+    rows = [json.loads(line) for path in (tmp_path / "b").glob("*.jsonl") for line in path.read_text().splitlines()]
+    shares = {row["id"]: row["repeated_share"] for row in rows}
+    assert shares["d0"] == shares["d3"] == 0
+    assert shares["d1"] == pytest.approx((len(passage) + 1) / len(texts[1]))
+    assert next(row["repeated_spans"] for row in rows if row["id"] == "d1") == [[0, len(passage) + 1]]
+
+
+def test_equal_runs_choose_an_equal_anchor() -> None:
+    texts = pa.array(documents(1) + documents(1, 20) + ["a b a b a b a b a b", ""])
+    words = words_of(texts)
+    for size in (1, 2, 7, 16):
+        chosen = set(anchors(words, size)[1].tolist())
+        hashes, at = window_hashes(words, size)
+        offsets: dict[int, set[int]] = {}
+        for key, place in zip(hashes.tolist(), at.tolist(), strict=True):
+            mine = {other - place for other in range(place, place + size - anchor_size(size) + 1) if other in chosen}
+            offsets[key] = offsets[key] & mine if key in offsets else mine
+        assert all(offsets.values())
+
+
+TEXT = "First line here.\nSecond line there.\n\n  Third line, indented.  \nLast. And more! Then this? End"
+
+
+def test_units_of_a_text() -> None:
+    def pieces(unit: str) -> list[str]:
+        return [TEXT[start:end] for start, end in units_of(TEXT, unit, 1)]  # type: ignore[arg-type]
+
+    assert pieces("line") == [
+        "First line here.", "Second line there.", "Third line, indented.", "Last. And more! Then this? End",
+    ]  # fmt: skip
+    assert pieces("paragraph") == [
+        "First line here.\nSecond line there.",
+        "Third line, indented.  \nLast. And more! Then this? End",
+    ]
+    sentences = pieces("three_sentences")
+    assert sentences[0] == "First line here.\nSecond line there.\n\n  Third line, indented."
+    assert sentences[-1] == "And more! Then this? End"
+    assert [TEXT[a:b] for a, b in spans_of_lines(TEXT, np.array([0, 2]), "line", 1)] == [
+        "First line here.\n", "Third line, indented.  \n",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_lines_that_stand_elsewhere_are_cut(tmp_path: Path) -> None:
+    footer = "All rights reserved by the publisher of this page."
+    texts = [f"Page {n} says this and that, at some length.\n{footer}\nshort\n" for n in range(4)]
+    texts.append(footer)
+    work = LineDedup(paths=write(tmp_path / "in", texts), path=str(tmp_path / "out"), keep=["first"])
+    counts = work.run(HERE, run_dir=str(tmp_path / "run")).summary
+    left = read(tmp_path / "out")
+    assert left["d0"] == texts[0]
+    assert left["d2"] == "Page 2 says this and that, at some length.\nshort\n"
+    assert "d4" not in left
+    assert counts.stages[-2].dropped == {"nothing new in it": 1}
+
+
+@pytest.mark.slow
+def test_spans_of_three_sentences_are_cut_as_one(tmp_path: Path) -> None:
+    shared = "It rained all day. Nobody went out. The river rose."
+    texts = [f"Before it. {shared} After it.", f"Something else here. {shared} Another end."]
+    work = LineDedup(
+        paths=write(tmp_path / "in", texts), path=str(tmp_path / "out"), unit="three_sentences", keep=["first"]
+    )
+    work.run(HERE, run_dir=str(tmp_path / "run"))
+    assert read(tmp_path / "out") == {"d0": texts[0], "d1": "Something else here. Another end."}
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    with pytest.raises(UsageError, match="mode 'drop' needs max_share"):
+        SubstringDedup(paths="x", path="y", mode="drop")
+    with pytest.raises(UsageError, match="unit must be one of line, paragraph, three_sentences, not 'word'"):
+        LineDedup(paths="x", path="y", unit="word")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="give a path or a writer"):
+        LineDedup(paths="x")

@@ -1,0 +1,207 @@
+"""The page of a run in a real Chromium: it shows what was counted, moves as it says, and nothing from the data runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curator_core.config.pipeline_file import load_pipeline
+from curator_core.executors.local import LocalExecutor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from browser import Browser, chromium
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+EXAMPLE = Path(__file__).parent.parent / "examples" / "text"
+HOSTILE = "\"><img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
+NAME = "x'><img src=x onerror=hacked=1>.jsonl"
+
+
+@dataclass
+class Demo:
+    folder: Path
+    numbers: dict[str, Any]
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "run" / "report.html"
+
+
+def run(folder: Path, name: str = "run", *settings: str) -> dict[str, Any]:
+    """Run the demo's pipeline on the data in a folder, with other parameters; the numbers of the run."""
+    file = folder / "pipeline.yaml"
+    file.write_text((EXAMPLE / "pipeline.yaml").read_text())
+    given = [f"JsonlWriter.path={folder}/out-{name}", *settings]
+    load_pipeline(str(file), given).pipeline().run(LocalExecutor(workers=0), run_dir=str(folder / name))
+    found: dict[str, Any] = json.loads((folder / name / "report.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    folder = tmp_path_factory.mktemp("demo")
+    made = folder / "made"
+    old = sys.argv
+    sys.argv = ["make_data.py", str(made)]
+    try:
+        runpy.run_path(str(EXAMPLE / "make_data.py"), run_name="__main__")
+    finally:
+        sys.argv = old
+    rows = [
+        {"id": HOSTILE, "text": HOSTILE},
+        {"id": "long", "text": f"{HOSTILE} " + "the cat and the dog have to be " * 40},
+    ]
+    (made / NAME).write_text("".join(json.dumps(row) + "\n" for row in rows) + f"{{{HOSTILE}\n")
+    return Demo(folder, run(folder))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+def test_the_page_opens_at_once_without_an_error_and_fetches_nothing(demo: Demo, browser: Browser) -> None:
+    browser.requests.clear()
+    browser.open(demo.page)
+    assert browser.errors == []
+    assert [url for url in browser.requests if url != demo.page.absolute().as_uri()] == []
+    opened = browser.value("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+    assert opened < 1000
+    assert demo.page.stat().st_size < 2_000_000
+
+
+def test_every_chart_has_marks_and_every_bar_a_width(demo: Demo, browser: Browser) -> None:
+    browser.open(demo.page)
+    charts = browser.value(
+        "[...document.querySelectorAll('.histogram')].map(f => f.querySelectorAll('svg g rect').length)"
+    )
+    scores = [score for stage in demo.numbers["stages"] for score in stage["scores"]]
+    assert len(charts) == len(scores) > 0
+    assert all(marks > 1 for marks in charts)
+    widths = browser.value("[...document.querySelectorAll('.bars span')].map(s => s.getBoundingClientRect().width)")
+    assert len(widths) > 20
+    assert all(width > 0 for width in widths)
+    assert browser.value("document.querySelectorAll('.flow li').length") == len(demo.numbers["plan"]["groups"])
+
+
+def test_the_numbers_are_those_of_the_output_itself(demo: Demo, browser: Browser) -> None:
+    browser.open(demo.page)
+    out = [line for path in (demo.folder / "out-run").glob("*.jsonl") for line in path.read_text().splitlines()]
+    cards = dict(
+        browser.value(
+            "[...document.querySelectorAll('.card')].map(c => "
+            "[c.querySelector('span').textContent, c.querySelector('b').textContent])"
+        )
+    )
+    given = [line for path in (demo.folder / "made").glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert int(cards["rows in"].replace(",", "")) == len(given)
+    assert int(cards["rows kept"].replace(",", "")) == len(out)
+    assert int(cards["rows dropped"].replace(",", "")) + int(cards["rows set aside"].replace(",", "")) + len(
+        out
+    ) == len(given)
+    assert demo.numbers["bytes"]["out"] == sum(len(json.loads(line)["text"].encode()) for line in out)
+    lost = browser.value(
+        "[...document.querySelectorAll('#collections tbody tr')].map(r => [r.querySelector('th').textContent,"
+        "+r.querySelector('[data-name=kept]').textContent.replace(/,/g,'')])"
+    )
+    written = [json.loads(line)["id"] for line in out]
+    assert {Path(file).name for file, _ in lost} == {path.name for path in (demo.folder / "made").glob("*.jsonl")}
+    for file, kept in lost:
+        read = [re.search(r'"id": ("(?:[^"\\\\]|\\\\.)*")', line) for line in Path(file).read_text().splitlines()]
+        ids = {json.loads(found[1]) for found in read if found}
+        assert kept == sum(name in ids for name in written)
+
+
+@pytest.mark.parametrize(("filter_", "key"), [("WordCountFilter", "ArrowRight"), ("RepeatedLinesFilter", "PageUp")])
+def test_a_handle_says_how_many_rows_a_run_with_that_limit_keeps(
+    demo: Demo, browser: Browser, filter_: str, key: str
+) -> None:
+    browser.open(demo.page)
+    place, stage = next((n, s) for n, s in enumerate(demo.numbers["stages"]) if s["name"] == filter_)
+    limit = stage["scores"][0]["limits"][0]["parameter"]
+    at = f"document.getElementById('handle-{place}-0-0')"
+    browser.value(f"{at}.focus()")
+    output = f"+document.querySelector('#filter-{place} output').textContent.replace(/,/g,'')"
+    assert browser.value(output) == stage["rows_out"]
+    for _ in range(400):
+        browser.press(key)
+        if browser.value(output) < 0.75 * stage["rows_in"]:
+            break
+    said, value = browser.value(output), float(browser.value(f"{at}.dataset.value"))
+    assert said < 0.75 * stage["rows_in"]
+    assert f"{said:,} of" in browser.value(f"{at}.getAttribute('aria-valuetext')")
+    setting = f"{filter_}.{limit}={int(value) if filter_ == 'WordCountFilter' else repr(value)}"
+    then = run(demo.folder, f"then-{filter_}", setting)
+    found = next(s for s in then["stages"] if s["name"] == filter_)
+    assert found["rows_out"] == said
+
+
+def test_a_handle_is_dragged_and_put_back(demo: Demo, browser: Browser) -> None:
+    browser.open(demo.page)
+    place = next(n for n, s in enumerate(demo.numbers["stages"]) if s["name"] == "NumbersFilter")
+    at = f"document.getElementById('handle-{place}-0-0')"
+    browser.value(f"{at}.scrollIntoView({{block:'center',behavior:'instant'}})")
+    x, y = browser.value(
+        f"(()=>{{const b={at}.querySelector('circle').getBoundingClientRect();return [b.x+b.width/2,b.y+b.height/2]}})()"
+    )
+    before = browser.value(f"{at}.getAttribute('aria-valuenow')")
+    browser.drag((x, y), (x + 700, y))
+    assert browser.value(f"{at}.getAttribute('aria-valuenow')") != before
+    rows = demo.numbers["stages"][place]["rows_in"]
+    assert browser.value(f"document.querySelector('#filter-{place} output').textContent") == f"{rows:,}"
+    browser.press("Escape")
+    assert browser.value(f"{at}.getAttribute('aria-valuenow')") == before
+
+
+def test_hostile_texts_and_names_stay_texts(demo: Demo, browser: Browser) -> None:
+    browser.open(demo.page)
+    browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.value("document.querySelectorAll('img').length") == 0
+    assert browser.value("document.scripts.length") == 1
+    assert browser.value("typeof window.hacked") == "undefined"
+    text = browser.value("document.body.textContent")
+    assert HOSTILE in text
+    assert NAME in text
+    assert browser.errors == []
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_nothing_is_cut_off(demo: Demo, browser: Browser, width: int) -> None:
+    browser.open(demo.page, width, 844)
+    browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.value("document.documentElement.scrollWidth") <= width
+    outside = browser.value(
+        f"[...document.querySelectorAll('body *')].filter(e => {{const b = e.getBoundingClientRect();"
+        f"return b.width && (b.right > {width} + 0.5 || b.left < -0.5)}}).map(e => e.outerHTML.slice(0, 200))"
+    )
+    assert outside == []
+    cut = browser.value(
+        "[...document.querySelectorAll('.wide, pre, code, .card')].filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth)"
+        ".map(e => e.outerHTML.slice(0, 200))"
+    )
+    assert cut == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_contrast_and_labels_pass_axe(demo: Demo, browser: Browser, dark: bool) -> None:
+    spec = find_spec("axe_core_python")
+    assert spec is not None
+    assert spec.origin is not None
+    axe = (Path(spec.origin).parent / "axe.min.js").read_text()
+    browser.open(demo.page, dark=dark)
+    browser.value(f"{axe};0")
+    found = browser.value(
+        "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v => "
+        "[v.id, v.nodes.slice(0, 3).map(n => n.html.slice(0, 200))]))"
+    )
+    assert found == []
