@@ -173,6 +173,7 @@ def measure_run(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]
 def measure_overlap(options: argparse.Namespace, _: list[str]) -> dict[str, Any]:
     from curator_core import WorkerMetadata
 
+    options.threads = 1  # or two calls of the model would wait side by side
     stage = stage_of(options)
     stage.setup(WorkerMetadata())
     stage._batch_tokens, windows = 1 << 20, 24  # a window is a batch
