@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +11,7 @@ from curator_core.across.apply import ApplyDecisions
 from curator_core.across.decided import WriteDecisions
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.index import AGAINST, Against, IndexUse, check_index
+from curator_core.across.inputs import Inputs
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.stage import ProcessingStage
@@ -169,7 +170,7 @@ class Dedup(DocumentParameters, Ends):
         decided: str,
         settings: dict[str, Any],
         add: Callable[..., ProcessingStage[Any, Any]] | None = None,
-    ) -> Iterator[Step]:
+    ) -> Generator[Pipeline | Step, Any, None]:
         """The steps from the decisions to the table, and from there to the documents and to the index.
 
         ``add`` makes the stage that adds to the index, given ``decisions``, the folder of the table.
@@ -183,6 +184,7 @@ class Dedup(DocumentParameters, Ends):
             "reader": reader_text(self._reader()),
         }
         table = WriteDecisions(path=folder, keys=keys, decided_by=settings)
+        decided = yield from self._together(decided, self.pieces())
         steps = [Step(Pipeline([Partitions(path=decided), table], name="table"))]
         if self.removed is not None:
             gone = ApplyDecisions(path=folder, mode="removed")
@@ -198,8 +200,11 @@ class Dedup(DocumentParameters, Ends):
             steps.append(Step(Pipeline([self._reader(), add(decisions=folder)], name="index")))
         # Freed at the end and no sooner: a resumed run finds out from it what there was to do.
         steps[-1] = replace(steps[-1], frees=[work_dir])
-        for step in steps:  # noqa: UP028 - `yield from` a list cannot take what came of a step
+        inputs = Inputs.read(keys)
+        for step in steps:
             yield step
+            if inputs is not None:  # each of the next ones reads the documents again, and the last has read them
+                inputs.require_there()
 
 
 def _within(inner: str, outer: str) -> bool:
