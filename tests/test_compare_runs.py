@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator_core import LocalExecutor, Pipeline
+from curator_core import LocalExecutor, Pipeline, Workflow
 from curator_core.accounts.seen import Seen
 from curator_core.cli import BAD_USAGE, DONE, FAILED, run_command
 from curator_core.data.fates import fates_of
@@ -131,6 +133,34 @@ def test_a_run_that_wrote_its_dropped_rows_tells_of_every_row_and_differs_in_not
     assert run_command(["diff", str(runs["a"]), str(tmp_path / "run")]) == FAILED
     assert f"dropped in b by WordCountFilter (word_count) {len(lost)}" in capsys.readouterr().out
     assert differences(capsys, runs["b"], tmp_path / "run", code=DONE)["differs"] is False
+
+
+@dataclass
+class TwoSteps(Workflow):
+    """Filters in two pipelines."""
+
+    data: str
+    out: str
+    min_words: int = 20
+
+    def steps(self, work_dir: str) -> Iterator[Pipeline]:
+        between = f"{work_dir}/between"
+        yield Pipeline([JsonlReader(paths=self.data), JsonlWriter(path=between)], name="copy")
+        stages = [JsonlReader(paths=between), WordCountFilter(min_words=self.min_words), JsonlWriter(path=self.out)]
+        yield Pipeline(stages, name="clean")
+
+
+def test_workflows_are_compared_step_by_step_and_their_own_folders_make_no_difference(data, tmp_path, capsys):
+    for name, words in (("a", 20), ("same", 20), ("b", 40)):
+        flow = TwoSteps(str(data), str(tmp_path / name / "out"), words)
+        flow.run(LocalExecutor(workers=0), run_dir=str(tmp_path / name / "run"))
+    places = {name: tmp_path / name / "run" for name in ("a", "same", "b")}
+    found = differences(capsys, places["a"], places["same"], code=DONE)
+    assert [step["step"] for step in found["steps"]] == ["copy", "clean"]
+    copy, clean = differences(capsys, places["a"], places["b"])["steps"]
+    assert not copy["differs"]
+    assert clean["configuration"] == ["stage 'WordCountFilter': min_words was 20, is 40"]
+    assert clean["outputs"]["JsonlWriter"]["only_a"] == len(ids(places["a"]) - ids(places["b"]))
 
 
 def test_dropped_rows_that_were_written_tell_of_every_row(tmp_path):

@@ -2,8 +2,13 @@
 
 from curator_core.accounts.accounts import Accounts as Accounts
 from curator_core.across.apply import ApplyDecisions as ApplyDecisions
+from curator_core.across.by_key import GroupByKey as GroupByKey
+from curator_core.across.by_key import ShuffleReader as ShuffleReader
+from curator_core.across.by_key import ShuffleWriter as ShuffleWriter
+from curator_core.across.groups import Groups as Groups
 from curator_core.across.listed import DecisionsFromList as DecisionsFromList
 from curator_core.across.lookup import Lookup as Lookup
+from curator_core.across.shuffle import Partitions as Partitions
 from curator_core.config.build import build_stage as build_stage
 from curator_core.config.dump import dump_pipeline as dump_pipeline
 from curator_core.config.pipeline_file import load_pipeline as load_pipeline
@@ -71,6 +76,7 @@ from curator_core.workflows.negatives import HardNegatives as HardNegatives
 from curator_core.workflows.semantic import D4 as D4
 from curator_core.workflows.semantic import SemanticDedup as SemanticDedup
 from curator_core.workflows.semantic import SemDeDup as SemDeDup
+from curator_core.workflows.sort import Sort as Sort
 
 __all__ = [
     "ANY_COLUMNS",
@@ -96,7 +102,9 @@ __all__ = [
     "FileGroupTask",
     "FilePartitioning",
     "FileRecord",
+    "GroupByKey",
     "GroupRunner",
+    "Groups",
     "HardNegatives",
     "Limit",
     "LocalExecutor",
@@ -108,6 +116,7 @@ __all__ = [
     "NodeInfo",
     "OutputError",
     "PartitionedReader",
+    "Partitions",
     "Pipeline",
     "Plan",
     "PlanError",
@@ -125,6 +134,9 @@ __all__ = [
     "SelectColumns",
     "SemDeDup",
     "SemanticDedup",
+    "ShuffleReader",
+    "ShuffleWriter",
+    "Sort",
     "SourceStage",
     "StageError",
     "StagePerfStats",

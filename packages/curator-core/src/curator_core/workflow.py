@@ -109,6 +109,12 @@ class Workflow(ABC):
         back (`Step.frees`) is not there then. Names are unique among the steps of a workflow.
         """
 
+    def check_room(self, work_dir: str) -> None:  # noqa: B027 - most have nothing to say
+        """Raise `UsageError` where there is plainly too little room for what the steps hand to one another.
+
+        It is called once, before the first step of a new run begins.
+        """
+
     def plan(
         self,
         executor: BaseExecutor | None = None,
@@ -521,6 +527,8 @@ class _Run:
         if self.begun:
             self._write_record()
             return
+        if not self.earlier.steps:
+            self.workflow.check_room(self.work_dir)
         if self.session.machine is None and self.session.executor.opening:
             self.report(starting(self.workflow.name, self.session.executor, self.session.started))
         machine = self.session.open()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from curator_core import storage
 from curator_core.across import compact as module
-from curator_core.across.compact import compact, worth_compacting
+from curator_core.across.compact import compact
 from curator_core.across.shuffle import (
     Partitions,
     finish_partitioned,
@@ -100,8 +100,6 @@ def test_files_are_opened_once_for_each_partition_and_lot_and_no_longer_for_each
     before = shuffled(
         tmp_path / "many", [rng.integers(0, 2**64, 50, dtype=np.uint64).tolist() for _ in range(files)], partitions
     )
-    monkeypatch.setattr(module, "_MANY_PIECES", 10_000)
-    assert worth_compacting(before)
     size = sum(file.bytes for file in read_manifest(before).files) // 5
     compact(before, str(tmp_path / "few"), size=size).run(HERE)
     opened: Counter[str] = Counter()
@@ -118,7 +116,6 @@ def test_files_are_opened_once_for_each_partition_and_lot_and_no_longer_for_each
     lots = len(read_manifest(str(tmp_path / "few")).files)
     assert lots in (5, 6)
     assert opens(str(tmp_path / "few")) == lots  # few enough to stay open
-    assert not worth_compacting(str(tmp_path / "few"))
 
 
 def test_at_full_size_there_are_few_files_and_opens():

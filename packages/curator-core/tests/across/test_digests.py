@@ -1,9 +1,12 @@
+import re
+import unicodedata
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator_core.across.digests import digests
+from curator_core.across.digests import _MAY_CHANGE, composed, digests
 
 
 def pairs(values, **options):
@@ -26,7 +29,7 @@ def test_nothing_is_a_copy_of_null_or_of_the_empty_text():
     assert pairs(pa.array([None, 3]))[1] == [False, True]
 
 
-def test_normalized_texts_differ_neither_by_case_nor_by_what_stands_between_words():
+def test_normalized_texts_differ_neither_by_case_nor_by_what_is_between_words():
     found, _ = pairs(pa.array(["Hello,  World!", "hello world", "helloworld", "ΑΒΓ", "αβγ"]), normalize=True)
     assert found[0] == found[1] != found[2]
     assert found[3] == found[4]
@@ -54,3 +57,27 @@ def test_equal_bytes_and_only_those_have_equal_hashes_in_slices_too(values, star
     for one, a in zip(cut, found, strict=True):
         for other, b in zip(cut, found, strict=True):
             assert (a == b) == ((one or b"") == (other or b""))
+
+
+def test_texts_that_are_only_looked_at_are_composed_already():
+    kept = re.compile(
+        re.sub(r"\\x\{(\w+)\}", lambda found: f"\\U{int(found[1], 16):08x}", _MAY_CHANGE).replace("[^", "[", 1)
+    )
+    points = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    simple = {point for point in points if kept.match(point)}
+    assert len(simple) > 20_000
+    assert all(unicodedata.normalize("NFC", point) == point and not unicodedata.combining(point) for point in simple)
+    # No pair of them is one character in NFC.
+    pairs = (unicodedata.decomposition(point).split() for point in points)
+    assert not [
+        pair
+        for pair in pairs
+        if len(pair) == 2 and all(part.isalnum() for part in pair) and chr(int(pair[1], 16)) in simple
+    ]
+
+
+@given(st.lists(st.none() | st.text("ae\u0301\u2019\u2126\u1161\u1100한가語"), max_size=6))
+def test_texts_are_composed_and_null_stays(values):
+    texts = pa.chunked_array([pa.array(values[:2], pa.large_string()), pa.array(values[2:], pa.large_string())])
+    wanted = [None if value is None else unicodedata.normalize("NFC", value) for value in values]
+    assert composed(texts).to_pylist() == wanted

@@ -26,7 +26,7 @@ VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.float32(): st.floats(allow_nan=False),
     pa.bool_(): st.booleans(),
     pa.list_(pa.string()): st.lists(st.text("aü", max_size=3), max_size=4),
-    pa.list_(pa.int64()): st.lists(INT64, max_size=4),
+    pa.list_(pa.int64()): st.none() | st.lists(INT64, max_size=4),
     pa.dictionary(pa.int32(), pa.string()): st.text("ab", max_size=1),
     pa.struct([("a", pa.int64())]): st.fixed_dictionaries({"a": INT64}),
 }
@@ -117,7 +117,7 @@ def test_pandas_is_left_alone() -> None:
         "import sys, numpy as np, pyarrow as pa, pyarrow.compute as pc\n"
         "from curator_core.arrow.arrays import array, scalar, to_numpy\n"
         "ages = array([1, None, 3], pa.int64())\n"
-        "array(['a', None], pa.string()), array([b'a'], pa.binary()), array([[1]], pa.list_(pa.int64()))\n"
+        "array(['a', None], pa.string()), array([b'a'], pa.binary()), array([[1], None], pa.list_(pa.int64()))\n"
         "array(['a'], pa.dictionary(pa.int32(), pa.string()))\n"
         "to_numpy(array(np.arange(3))), to_numpy(pc.fill_null(pc.greater(ages, scalar(2)), scalar(False)))\n"
         "assert 'pandas' not in sys.modules\n"

@@ -157,6 +157,18 @@ def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path
     counted = {totals.name: dict(totals.dropped) for totals in result.summary.stages}["ApplyDecisions"]
     assert sum(counted.values()) == len(removed)
     assert set(counted) == {"exact duplicate", "near duplicate"}
+    shown = json.loads((tmp_path / "run" / "report.json").read_text())["duplicates"]
+    assert shown["removed"] == len(removed)
+    assert sum((int(size) - 1) * clusters for size, clusters in shown["sizes"].items()) == len(removed)
+    by_size = sorted(
+        (row["cluster_size"] for row in table(tmp_path / "run") if row["decision"] == "kept"), reverse=True
+    )
+    assert [entry["cluster_size"] for entry in shown["largest"]] == by_size[:10]
+    alike = sorted(row["containment"] for row in removed.values() if row["containment"] is not None)
+    assert [entry["alike"] for entry in shown["least_alike"]] == alike[:10]
+    for pair in shown["least_alike"][:3]:
+        assert pair["text"] == texts[pair["id"]][:2000]
+        assert pair["witness_text"] == texts[pair["witness_id"]][:2000]
 
 
 @pytest.mark.slow
@@ -391,3 +403,23 @@ def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path, step: 
 def test_parameters_that_make_no_sense_are_refused(parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         FuzzyDedup(**parameters)
+
+
+@pytest.mark.parametrize("kind", [ExactDedup, FuzzyDedup])
+def test_a_source_that_goes_while_it_is_deduplicated_is_noticed(tmp_path: Path, kind: type[ExactDedup]) -> None:
+    """Documents of other files may have been removed for one of its own."""
+    source = write(tmp_path / "in", documents(count=10))
+    lost = sorted((tmp_path / "in").rglob("*.jsonl"))[1]
+
+    class Losing(kind):  # type: ignore[misc, valid-type]
+        def steps(self, work_dir: str) -> Any:
+            for step in super().steps(work_dir):
+                if getattr(step, "of", step).name == "table" and (Path(work_dir) / "decided").exists():
+                    lost.unlink(missing_ok=True)
+                yield step
+
+    with pytest.raises(
+        RunRefused, match=rf"{lost.name}'? is not there any more, and its documents were compared.*--fresh"
+    ):
+        Losing(paths=source, path=str(tmp_path / "out")).run(HERE, run_dir=tmp_path / "run")
+    assert not list((tmp_path / "out").rglob("*.jsonl"))

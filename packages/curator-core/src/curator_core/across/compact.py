@@ -29,16 +29,9 @@ from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
 from curator_core.pipeline import Pipeline
 from curator_core.stages.files import parse_bytes
 
-SIZE = "256MiB"
+SIZE = "128MiB"
 # With more pieces than this it takes longer to open the files than to write them again.
-_MANY_PIECES = 1_000_000
-
-
-def worth_compacting(path: str) -> bool:
-    """Whether the shuffle in a folder has so many files that `compact` saves time."""
-    manifest = read_manifest(path)
-    pieces = len(manifest.files) * manifest.partitions
-    return pieces > _MANY_PIECES and len(_lots(manifest.files, parse_bytes(SIZE))) * 2 <= len(manifest.files)
+MANY_PIECES = 100_000
 
 
 def compact(path: str, into: str, *, size: int | str = SIZE, name: str = "compact") -> Pipeline:

@@ -19,6 +19,13 @@ from curator_core.arrow.row_hash import row_digests
 
 # Letters, marks and numbers stay; whatever is between them becomes one space.
 _BETWEEN = r"[^\pL\pM\pN]+"
+# A text without any of these is in NFC: all others stand for themselves, and change nothing beside them. Signs, ideographs and
+# letters of Europe are among the others.
+_MAY_CHANGE = (
+    r"[^\x00-\x{2FF}\x{2002}-\x{20CF}\x{2100}-\x{2125}\x{2127}-\x{2129}\x{212C}-\x{2328}\x{232B}-\x{2ADB}"
+    r"\x{2ADD}-\x{2BFF}\x{3001}-\x{3029}\x{3041}-\x{3096}\x{30A1}-\x{30FF}\x{4E00}-\x{9FFF}\x{AC00}-\x{D7A3}"
+    r"\x{FF01}-\x{FF9D}\x{1F300}-\x{1F6FF}]"
+)
 
 
 class Digests(NamedTuple):
@@ -56,11 +63,19 @@ def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
 
 
 def composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts in NFC; ASCII text is in NFC already, and is not copied."""
-    plain = pc.fill_null(pc.string_is_ascii(texts), array([True], pa.bool_())[0])
-    if pc.all(plain).as_py() is not False:
-        return texts
-    return pc.if_else(plain, texts, pc.utf8_normalize(texts, form="NFC"))
+    """Texts in NFC. Most are in it already, as ASCII is, and are only looked at."""
+    chunks = []
+    for part in texts.chunks:
+        chunk = part
+        others = to_numpy(pc.indices_nonzero(pc.invert(pc.string_is_ascii(chunk))))
+        some = to_numpy(pc.match_substring_regex(chunk.take(array(others)), _MAY_CHANGE))
+        if some.any():
+            mask = np.zeros(len(chunk), np.bool_)
+            mask[others[some]] = True
+            changed = pc.utf8_normalize(chunk.filter(array(mask)), form="NFC")
+            chunk = pc.replace_with_mask(chunk, array(mask), changed)
+        chunks.append(chunk)
+    return pa.chunked_array(chunks, texts.type)
 
 
 def folded(texts: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -48,6 +48,16 @@ class Inputs:
                 "any more. Begin the work across rows again (fresh=True, --fresh)"
             )
 
+    def require_there(self) -> None:
+        """Refuse to go on where a file is gone that documents were compared of: another may have been removed for one of them."""
+        gone = [path for files, _ in self.sources.values() for path in files if not storage.exists(path)]
+        if gone:
+            more = f" and {len(gone) - 1:,} more" if len(gone) > 1 else ""
+            raise RunRefused(
+                f"{gone[0]!r}{more} is not there any more, and its documents were compared: others may go for one of them. Put it "
+                "back and resume, or begin again without it (fresh=True, --fresh)"
+            )
+
 
 def noted(table: pa.Table, task: Task[Any], collections: pa.Array) -> pa.Table:
     """A table of keys that notes what it was made from."""

@@ -80,7 +80,7 @@ def _from_list(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array | No
     if pa.types.is_dictionary(kind):
         return array(values, kind.value_type).dictionary_encode() if kind == _WORDS else None
     types = set(map(type, values))
-    if pa.types.is_list(kind) and types <= {list}:
+    if pa.types.is_list(kind) and types <= {list, _NONE}:
         return _lists(kind, values)
     nulls = _NONE in types
     types.discard(_NONE)
@@ -100,11 +100,12 @@ def _from_list(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array | No
     return _whole(kind, numbers, _valid(values, nulls))
 
 
-def _lists(kind: pa.ListType, values: Sequence[list[Any]]) -> pa.Array:
+def _lists(kind: pa.ListType, values: Sequence[list[Any] | None]) -> pa.Array:
     offsets = np.zeros(len(values) + 1, np.int32)
-    np.cumsum([len(value) for value in values], out=offsets[1:])
-    flat = [item for value in values for item in value]
-    return pa.ListArray.from_arrays(array(offsets), array(flat, kind.value_type), type=kind)
+    np.cumsum([len(value or ()) for value in values], out=offsets[1:])
+    flat = array([item for value in values for item in value or ()], kind.value_type)
+    bits = _bits(_valid(values, None in values))
+    return pa.Array.from_buffers(kind, len(values), [bits, pa.py_buffer(offsets)], children=[flat])
 
 
 def _whole(kind: pa.DataType, values: np.ndarray[Any, Any], valid: np.ndarray[Any, Any] | None) -> pa.Array:

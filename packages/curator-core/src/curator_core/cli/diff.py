@@ -1,4 +1,4 @@
-"""``curate diff``: in what two runs differ."""
+"""``curate diff``: how two runs differ."""
 
 from __future__ import annotations
 
@@ -79,6 +79,8 @@ def _sides(a: RunRecord, b: RunRecord, found: Comparison, id_column: str | None,
             found.unknown.append(f"only a has an output of {stage}")
             continue
         missing = [place for place in (folder, other) if not storage.exists(place)]
+        if len(missing) == 2 and folder.startswith(f"{a.root}/") and other.startswith(f"{b.root}/"):
+            continue  # what a step left for the next: both have removed it when it was of no more use
         if missing:
             found.unknown.append(f"the rows of {stage}: {missing[0]} is not there any more")
             continue

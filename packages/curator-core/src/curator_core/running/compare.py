@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -38,13 +38,17 @@ _SHOWN_SOURCES = 1000
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run directory says about the run of one pipeline; ``step`` is its name in a workflow."""
+    """What a run directory says about the run of one pipeline; ``step`` is its name in a workflow, and ``root`` the run directory
+    of that, which is its own where there is no workflow. ``places`` are the folders that all steps have filled.
+    """
 
+    root: str
     folder: str
     step: str
     record: dict[str, Any]
     plan: dict[str, Any]
     summary: RunSummary | None
+    places: tuple[str, ...] = ()
 
     @functools.cached_property
     def seen(self) -> Seen:
@@ -146,15 +150,17 @@ def records_of(run_dir: str) -> dict[str, RunRecord]:
     places = pipelines_in(run_dir) or {"": run_dir}
     if (RunDirectory(run_dir).read_json("run.json") or {}).get("kind") != WORKFLOW:
         places = {"": run_dir}
-    return {step: _record_of(place, step) for step, place in places.items()}
+    runs = {step: _record_of(place, step, storage.absolute(run_dir)) for step, place in places.items()}
+    filled = tuple(folder for run in runs.values() for folder in run.folders.values())
+    return {step: replace(run, places=filled) for step, run in runs.items()}
 
 
-def _record_of(run_dir: str, step: str) -> RunRecord:
+def _record_of(run_dir: str, step: str, root: str) -> RunRecord:
     directory = RunDirectory(run_dir)
     record = directory.read_json("run.json") or {}
     summary = record.get("summary")
     plan = directory.read_json("plan.json") or {}
-    return RunRecord(directory.url, step, record, plan, RunSummary.from_dict(summary) if summary else None)
+    return RunRecord(root, directory.url, step, record, plan, RunSummary.from_dict(summary) if summary else None)
 
 
 def paired(a: str, b: str) -> tuple[list[tuple[RunRecord, RunRecord]], list[str]]:
@@ -255,14 +261,26 @@ def _between(score: ScoreSeen, shared: Sequence[float]) -> list[int]:
 
 
 def _steps_of(run: RunRecord) -> list[dict[str, Any]]:
-    """The stages of a plan, the folder of each writer replaced by words."""
-    folders = {storage.absolute(folder).rstrip("/") for folder in run.folders.values()}
+    """The stages of a plan, with words in the place of the folders that the run and its steps have filled."""
+    own = {storage.absolute(folder).rstrip("/") for folder in run.folders.values()}
+    above = {run.root.rstrip("/"): "(the run)"}
+    above |= {storage.absolute(folder).rstrip("/"): "(the output)" for folder in run.places}
 
     def place(value: Any) -> Any:
-        return _ITS_FOLDER if isinstance(value, str) and storage.absolute(value).rstrip("/") in folders else value
+        if isinstance(value, dict):
+            return {key: place(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [place(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        path = storage.absolute(value).rstrip("/")
+        if path in own:
+            return _ITS_FOLDER
+        inside = next((folder for folder in above if "/" in value and f"{path}/".startswith(f"{folder}/")), None)
+        return value if inside is None else f"{above[inside]}{path[len(inside) :]}"
 
     steps = run.plan.get("steps") or []
-    return [{**step, "params": {key: place(value) for key, value in step["params"].items()}} for step in steps]
+    return [{**step, "params": place(step["params"])} for step in steps]
 
 
 def _manner(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

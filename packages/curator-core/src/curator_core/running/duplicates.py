@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -9,9 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core import storage
+from curator_core.errors import CuratorError
+from curator_core.registry import WORKFLOWS, load
 
 _MANIFEST = "_decisions.json"
 _SHOWN = 10
+# Pairs of the largest clusters, and of the least alike, that are shown with both texts: each takes reading their files again.
+_PAIRS = 3
+_CHARACTERS = 2_000
 _COLUMNS = [
     "id",
     "source",
@@ -56,9 +62,13 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
                 alike = pc.coalesce(removed["similarity"], removed["containment"], removed["jaccard"])
                 removed = removed.append_column("alike", alike).filter(pc.is_valid(alike))
                 least = sorted([*least, *_top(removed, "alike", "ascending")], key=_alike)[:_SHOWN]
+    settings = json.loads(storage.read_bytes(storage.join(folder, _MANIFEST))).get("settings") or {}
     members = _members(folder, [entry["cluster"] for entry in largest])
     for entry in largest:
         entry["removed"] = members.get(entry["cluster"], [])
+    shown = [entry["removed"][0] for entry in largest if entry["removed"]][:_PAIRS] + least[:_PAIRS]
+    for entry in shown:
+        entry.update(_texts(folder, entry, settings))
     return {
         "removed": sum(rules.values()),
         "stay": sum(sizes.values()),
@@ -67,6 +77,19 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
         "largest": largest,
         "least_alike": least,
     }
+
+
+def _texts(folder: str, entry: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Both texts of a removal, where the workflow that made it can read them again; nothing where they are gone."""
+    name = entry["id"] if entry["id"] is not None else f"{entry['source']}:{entry['row'] + 1}"
+    try:
+        found = load(WORKFLOWS, settings["workflow"]).shown_pair(folder, name, settings)
+    except (CuratorError, OSError, KeyError, AttributeError, pa.ArrowException):
+        return {}
+    for end in ("", "witness_"):
+        if f"{end}text" in found:
+            found[f"{end}text"] = found[f"{end}text"][:_CHARACTERS]
+    return dict(found)
 
 
 def _top(table: pa.Table, column: str, order: str) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ _SIZED = ("text", "bytes", "caption")
 _Numbers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 
 
-class _Best:
+class Best:
     """The first rows of one kind that a worker has seen, by distance and number."""
 
     __slots__ = ("keys", "most")
@@ -83,8 +83,8 @@ class _Best:
         chosen = []
         for row, distance, number in zip(rows.tolist(), far.tolist(), mine.tolist(), strict=True):
             key = (distance, number)
-            if len(self.keys) == self.most and key >= self.keys[-1]:
-                continue
+            if (len(self.keys) == self.most and key >= self.keys[-1]) or self.has(distance, number):
+                continue  # the latter where a task is worked on again
             bisect.insort(self.keys, key)
             del self.keys[self.most :]
             chosen.append((row, distance, number))
@@ -100,7 +100,7 @@ class StageSeer:
         self.options = options
         self._attempt = attempt
         self._rows = rows
-        self._best: dict[tuple[str, str, str], _Best] = {}
+        self._best: dict[tuple[str, str, str], Best] = {}
         self._counter: CountTokens | None = None
         self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
         self._taken: list[_Taken] = []
@@ -299,7 +299,7 @@ class StageSeer:
     ) -> None:
         best = self._best.get((side, reason, near))
         if best is None:
-            best = self._best[side, reason, near] = _Best(self.options.samples)
+            best = self._best[side, reason, near] = Best(self.options.samples)
         take.add(best, (side, reason, near), rows, distances, numbers, score)
 
     def _keep(self, take: _Taken) -> None:
@@ -363,13 +363,13 @@ class _Taken:
 
     def __init__(self, seer: StageSeer, key: TaskKey, batch: DocumentBatch, values: dict[str, _Numbers]) -> None:
         self._seer, self._key, self._batch, self._values = seer, key, batch, values
-        self._chosen: list[tuple[_Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
+        self._chosen: list[tuple[Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
         self._rows: dict[int, int] = {}
         self._table: pa.Table | None = None
 
     def add(
         self,
-        best: _Best,
+        best: Best,
         of: tuple[str, str, str],
         rows: np.ndarray[Any, Any],
         distances: np.ndarray[Any, Any] | None,

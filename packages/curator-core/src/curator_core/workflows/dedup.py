@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +11,7 @@ from curator_core.across.apply import ApplyDecisions
 from curator_core.across.decided import WriteDecisions
 from curator_core.across.documents import DocumentParameters
 from curator_core.across.index import AGAINST, Against, IndexUse, check_index
+from curator_core.across.inputs import Inputs
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.model.stage import ProcessingStage
@@ -20,7 +21,7 @@ from curator_core.workflow import Step
 from curator_core.workflows.ends import Ends
 from curator_core.workflows.estimate import Costs, Estimate, estimate
 from curator_core.workflows.formats import writer_of
-from curator_core.workflows.pairs import reader_text
+from curator_core.workflows.pairs import reader_text, removed_pair, text_of
 from curator_core.workflows.pieces import pieces_of
 
 DECISIONS = "decisions"
@@ -83,6 +84,20 @@ class Dedup(DocumentParameters, Ends):
     ) -> tuple[Sequence[tuple[int, int, bool]], Sequence[tuple[int, int, bool]]]:
         """The pieces of a removed document and of its witness: from where to where, and whether the other has it too."""
         return [(0, len(text), True)], [(0, len(witness), True)]
+
+    @classmethod
+    def shown_pair(cls, folder: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """A removed document and its witness as a page shows them: both texts, and the pieces that only one of them has."""
+        column = settings.get("column", "text")
+        pair = removed_pair(folder, name)
+        if pair.witness is None or not isinstance(pair.document.get(column), str):
+            return {}
+        texts = text_of(pair.document, column), text_of(pair.witness, column)
+        found: dict[str, Any] = {}
+        for end, text, pieces in zip(("", "witness_"), texts, cls.spans(*texts, settings), strict=True):
+            found[f"{end}text"] = text
+            found[f"{end}only"] = [[start, stop] for start, stop, shared in pieces if not shared]
+        return found
 
     def _documents(self) -> dict[str, Any]:
         """The parameters of the stages that look at documents."""
@@ -155,7 +170,7 @@ class Dedup(DocumentParameters, Ends):
         decided: str,
         settings: dict[str, Any],
         add: Callable[..., ProcessingStage[Any, Any]] | None = None,
-    ) -> Iterator[Step]:
+    ) -> Generator[Pipeline | Step, Any, None]:
         """The steps from the decisions to the table, and from there to the documents and to the index.
 
         ``add`` makes the stage that adds to the index, given ``decisions``, the folder of the table.
@@ -169,6 +184,7 @@ class Dedup(DocumentParameters, Ends):
             "reader": reader_text(self._reader()),
         }
         table = WriteDecisions(path=folder, keys=keys, decided_by=settings)
+        decided = yield from self._together(decided, self.pieces())
         steps = [Step(Pipeline([Partitions(path=decided), table], name="table"))]
         if self.removed is not None:
             gone = ApplyDecisions(path=folder, mode="removed")
@@ -184,8 +200,11 @@ class Dedup(DocumentParameters, Ends):
             steps.append(Step(Pipeline([self._reader(), add(decisions=folder)], name="index")))
         # Freed at the end and no sooner: a resumed run finds out from it what there was to do.
         steps[-1] = replace(steps[-1], frees=[work_dir])
-        for step in steps:  # noqa: UP028 - `yield from` a list cannot take what came of a step
+        inputs = Inputs.read(keys)
+        for step in steps:
             yield step
+            if inputs is not None:  # each of the next ones reads the documents again, and the last has read them
+                inputs.require_there()
 
 
 def _within(inner: str, outer: str) -> bool:

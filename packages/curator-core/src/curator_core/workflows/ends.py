@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from curator_core import formatting, storage
+from curator_core.across.compact import MANY_PIECES, compact
 from curator_core.across.documents import bases_of
 from curator_core.errors import UsageError
 from curator_core.model.stage import CompositeStage, ProcessingStage, SourceStage
 from curator_core.model.task import EmptyTask
-from curator_core.running.preview import survey
+from curator_core.pipeline import Pipeline
+from curator_core.running.preview import Preview, survey
 from curator_core.workflow import Workflow
+from curator_core.workflows.estimate import free_bytes
 from curator_core.workflows.formats import format_of, reader_of, writer_of
+
+# Of a reader's batches, about.
+_BATCH_BYTES = 8 << 20
 
 
 @dataclass(kw_only=True)
@@ -20,7 +27,8 @@ class Ends(Workflow):
     """Base of workflows from documents to documents.
 
     What is read: ``paths`` in a ``format`` (by the names of the files), or a ``reader``; what is written: ``path`` in the
-    same format, or a ``writer``.
+    same format, or a ``writer``. A run that has plainly too little room for what its steps hand to one another does not
+    begin, unless ``check_disk`` is false.
     """
 
     paths: str | Sequence[str] | None = None
@@ -28,6 +36,11 @@ class Ends(Workflow):
     format: str = "auto"
     reader: ProcessingStage[Any, Any] | None = None
     writer: ProcessingStage[Any, Any] | None = None
+
+    # Of the size of the input, what the steps hand to one another needs at least; 0 where that does not follow from it.
+    disk_of_input: ClassVar[float] = 0.0
+
+    check_disk: bool = True
 
     _found: str | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -63,17 +76,43 @@ class Ends(Workflow):
             self._found = format_of(self.paths, type(self).__name__)
         return self._found
 
+    def check_room(self, work_dir: str) -> None:
+        if not self.check_disk or not self.disk_of_input:
+            return
+        needed, free = round(self._input_bytes() * self.disk_of_input), free_bytes(work_dir)
+        if free is not None and free < needed:
+            raise UsageError(
+                f"{type(self).__name__} needs about {formatting.size(needed)} for what its steps hand to one another, and "
+                f"{formatting.size(free)} are free where {work_dir!r} is: choose a run directory on another disk (run_dir, "
+                "--run-dir), make room, or give check_disk: false to begin all the same"
+            )
+
+    def _together(self, path: str, partitions: int) -> Generator[Pipeline, Any, str]:
+        """The step that makes few files of a shuffle where it has too many, if it has; the folder to read it from."""
+        # By the size of the input, not by what lies there: a run that is resumed has to find the same steps.
+        found = self._input()
+        batches = max(found.sources, found.bytes // _BATCH_BYTES) if found is not None else 0
+        if batches * partitions <= MANY_PIECES:
+            return path
+        into = f"{path}-together"
+        yield compact(path, into, name=f"gather {storage.file_name(path)}")
+        return into
+
     def _input_bytes(self) -> int:
         """The size of the files that are read; 0 where there are none yet, as when a plan is made before another step ran."""
+        found = self._input()
+        return 0 if found is None else found.bytes
+
+    def _input(self) -> Preview | None:
         try:
             reader = self._reader()
             naming = reader.decompose()[0] if isinstance(reader, CompositeStage) else reader
             if not isinstance(naming, SourceStage) or not naming.tried_by_plan:
-                return 0
+                return None
             found, _ = survey(naming.process(EmptyTask(task_id="sources")) or ())
         except UsageError:
-            return 0
-        return found.bytes
+            return None
+        return found
 
     def _input_folders(self) -> list[str]:
         """The folders that contain the input; a file's first folder below them is its collection."""

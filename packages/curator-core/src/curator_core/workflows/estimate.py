@@ -115,15 +115,15 @@ def estimate(
         exact_count=whole,
         seconds=(costs.readings * read_s + costs.keys * keys_s) * share,
         disk=round(kept_bytes * share * costs.disk_of_keys + size * costs.disk_of_text),
-        free=_free(run_dir),
+        free=free_bytes(run_dir),
     )
 
 
-def _free(run_dir: str) -> int | None:
-    """The bytes that are free where a run directory is or would be; None where that cannot be found out."""
-    if not storage.is_local(run_dir):
+def free_bytes(folder: str) -> int | None:
+    """The bytes that are free where a folder is or would be; None where that cannot be found out."""
+    if not storage.is_local(folder):
         return None
-    place = Path(storage.absolute(run_dir))
+    place = Path(storage.absolute(folder))
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free

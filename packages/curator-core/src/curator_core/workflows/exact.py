@@ -36,7 +36,8 @@ class ExactDedup(Dedup):
         yield Pipeline([self._reader(), make], name="keys")
         against = self.against if index is not None else "self"
         decide = DecideCopies(path=decided, keys=keys, keep=self.keep, parts=pieces, against=against)
-        yield Pipeline([Partitions(path=storage.join(keys, EXACT)), decide], name="decide")
+        exact = yield from self._together(storage.join(keys, EXACT), pieces)
+        yield Pipeline([Partitions(path=exact), decide], name="decide")
         add = None
         if index is not None and self.index_add:
             add = partial(AddToIndex, **documents, keys=keys, index=index, partitions=pieces)

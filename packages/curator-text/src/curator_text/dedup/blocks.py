@@ -20,6 +20,9 @@ def taken(words: Words, rows: Ints) -> Words:
     """The words of some of the texts."""
     counts = words.counts[rows]
     offsets = np.append(0, np.cumsum(counts))
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and np.all(rows[1:] > rows[:-1]):  # no copy
+        part = slice(words.offsets[rows[0]], words.offsets[rows[-1] + 1])
+        return Words(words.hashes[part], offsets, None if words.spaceless is None else words.spaceless[part])
     at = np.repeat(words.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
     return Words(words.hashes[at], offsets, None if words.spaceless is None else words.spaceless[at])
 

@@ -27,6 +27,7 @@ REWRITE = 8  # folded to as many bytes of UTF-8 as it has: `rewrites`
 FOLD = 16  # a document with such a character is folded by `fold`
 
 _GAP, _DROPPED = 1, 2
+_LINE_FEED = 0x0A
 
 
 def fold(text: str) -> str:
@@ -74,18 +75,16 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
     same = _members(_SAME)
     alone = ~(same | later)
     alone[0xD800:0xE000] = False
-    folded = {point: fold(chr(point)) for point in np.flatnonzero(alone).tolist()}
+    folded = _folded(np.flatnonzero(alone).tolist())
     composing = _composing(folded)
     for point in folded:
         classes[point] = unicodedata.combining(chr(point))
-    unsettled = classes != 0
+    unsettled, no_letters = classes != 0, marks | ~words
     unsettled[list(composing)] = True
     for point, text in folded.items():
         character = chr(point)
         parts = [ord(part) for part in text]
-        if not any(words[part] for part in parts) or (
-            not words[point] and all((marks | ~words)[part] for part in parts)
-        ):
+        if not any(words[part] for part in parts) or (not words[point] and all(no_letters[part] for part in parts)):
             continue  # a gap as it is; so is a mark beside it
         if point in composing:
             kinds[point] |= FOLD
@@ -103,6 +102,14 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
     for table in (kinds, rewrites, classes):
         table.flags.writeable = False
     return kinds, rewrites, classes
+
+
+def _folded(points: list[int]) -> dict[int, str]:
+    """The folded form of each character."""
+    # One call for all takes a tenth of the time of one for each. No other character joins with a line feed or becomes one.
+    others = [point for point in points if point != _LINE_FEED]
+    found = zip(others, fold("\n".join(map(chr, others))).split("\n"), strict=True)
+    return dict(found) | {point: chr(point) for point in points if point == _LINE_FEED}
 
 
 def _composing(points: dict[int, str]) -> set[int]:

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 from curator_core import storage
+from curator_core.across.copies import EXACT
 from curator_core.across.groups import Groups
+from curator_core.across.inputs import Inputs
 from curator_core.across.shuffle import Partitions
 from curator_core.errors import UsageError, check_whole
 from curator_core.pipeline import Pipeline
@@ -16,7 +18,7 @@ from curator_core.workflow import Step, Workflow
 from curator_core.workflows.dedup import Dedup
 from curator_core.workflows.estimate import Costs
 from curator_text.dedup.indexed import AddTexts, IndexBatches, IndexedTexts
-from curator_text.dedup.keys import COPIES, EDGES, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
+from curator_text.dedup.keys import COPIES, EDGES, NEAR, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
 from curator_text.dedup.pair import compare_pair
 from curator_text.dedup.sketch import ALGORITHM
 from curator_text.dedup.texts import GroupedTexts
@@ -41,6 +43,8 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
 
     # Reads the input three times and writes it once; comparing and gathering texts takes about as long as making keys.
     # A word of eight letters and the space around it become eight bytes where its document is compared.
+    # Keys, and the words of some of the documents.
+    disk_of_input = 0.25
     costs = Costs(readings=4, keys=2.2, disk_of_keys=2, disk_of_text=1.4)
 
     def __post_init__(self) -> None:
@@ -80,7 +84,10 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
         pieces["against"] = against = self.against if index is not None else "self"
         make = FuzzyKeys(**documents, **sketch, path=keys, partitions=count, index=index)
         yield Pipeline([self._reader(), make], name="keys")
-        yield Pipeline([KeyPartitions(keys=keys), FindCandidates(path=pairs, keys=keys, **pieces)], name="candidates")
+        near = yield from self._together(storage.join(keys, NEAR), count)
+        exact = yield from self._together(storage.join(keys, EXACT), count)
+        find = FindCandidates(path=pairs, keys=keys, **pieces)
+        yield Pipeline([KeyPartitions(near=near, exact=exact), find], name="candidates")
         yield Groups(edges=storage.join(pairs, EDGES), path=groups)
         gather = GroupedTexts(
             **documents,
@@ -90,7 +97,11 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
             copies=storage.join(pairs, COPIES),
             partitions=count,
         )
+        inputs = Inputs.read(keys)
+        if inputs is not None:
+            inputs.require_there()
         yield Pipeline([self._reader(), gather], name="texts")
+        texts = yield from self._together(texts, count)
         old_texts = None
         if against != "self":
             old_texts = storage.join(work_dir, "old-texts")

@@ -76,11 +76,12 @@ def document_keys(
 class KeyPartitions(SourceStage[FileGroupTask]):
     """Lists the partitions of keys of both kinds; each is a source."""
 
-    keys: str
+    near: str
+    exact: str
 
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
-        for kind in (NEAR, EXACT):
-            for partition in Partitions(path=storage.join(self.keys, kind)).process(task):
+        for kind, folder in ((NEAR, self.near), (EXACT, self.exact)):
+            for partition in Partitions(path=folder).process(task):
                 yield replace(
                     partition,
                     task_id=f"{kind}-{partition.task_id}",

@@ -60,11 +60,14 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         columns = {name: to_numpy(table[name]) for name in names}
         old = self._old.are_old(columns["number"])
         order = preference.sort(columns, within=[columns["group"], (~old).astype(np.uint64)])
-        table = table.take(array(order))
+        lists, table = (
+            table.select(["words", "spaceless"]),
+            table.drop_columns(["words", "spaceless"]).take(array(order)),
+        )
         numbers, groups, copy_of = (columns[name][order] for name in ("number", "group", "copy_of"))
         # The documents themselves, which are compared; their exact copies follow them.
         whole = np.flatnonzero(numbers == copy_of)
-        words = _words(table.select(["words", "spaceless"]).take(array(whole)))
+        words = taken(_words(lists), order[whole])
         found = decide_in_blocks(
             words,
             groups[whole],

@@ -534,6 +534,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     run = numbers["run_dir"]
     largest = "".join(
         f"<details><summary><b>{entry['cluster_size']:,}</b> documents: {escape(_document(entry))} stays</summary>"
+        f'<p class="soft">{len(entry["removed"]):,} of the {entry["cluster_size"] - 1:,} that are removed for it</p>'
         f"<ul>{''.join(f'<li>{_removed(member, run)}</li>' for member in entry['removed'])}</ul></details>"
         for entry in found["largest"]
     )
@@ -544,7 +545,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
 
 def _document(entry: Mapping[str, Any], of: str = "") -> str:
     name = entry[f"{of}id"]
-    return str(name) if name is not None else f"{entry[f'{of}source']}:{entry[f'{of}row']}"
+    return str(name) if name is not None else f"{entry[f'{of}source']}:{(entry[f'{of}row'] or 0) + 1}"
 
 
 def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
@@ -561,7 +562,24 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
     ]
     witness = _document(entry, "witness_")
     said = f"{name} for {witness}: {entry['rule']}{', ' if figures else ''}{', '.join(figures)}"
-    return f'{escape(said)}<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>'
+    texts = "".join(
+        f'<div class="example"><h4>{title}</h4><p class="text">{_alone(entry[f"{end}text"], entry[f"{end}only"])}</p></div>'
+        for end, title in (("", "Removed"), ("witness_", "Stays"))
+        if f"{end}text" in entry
+    )
+    texts = f'<div class="sides">{texts}</div>' if texts else ""
+    return f'{escape(said)}<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>{texts}'
+
+
+def _alone(text: str, only: Sequence[Sequence[int]]) -> str:
+    """The beginning of a text, with what the other one lacks marked."""
+    parts, at, end = [], 0, min(len(text), 2 * _EXAMPLE_CHARACTERS)
+    for span in only:
+        first, last = max(span[0], at), min(span[1], end)
+        if first < last:
+            parts += [escape(text[at:first]), f"<mark>{escape(text[first:last])}</mark>"]
+            at = last
+    return "".join([*parts, escape(text[at:end]), " …" if end < len(text) else ""])
 
 
 # Time, plan, facts ----------------------------------------------------------------------------------------------------

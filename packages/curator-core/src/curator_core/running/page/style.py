@@ -76,6 +76,7 @@ button.copy{font:12px system-ui,sans-serif;color:var(--link);background:none;bor
 .flow div{border:1px solid var(--line);border-radius:10px;background:var(--wash);padding:8px 12px}
 .flow small{display:block;color:var(--soft)}.flow b{display:block;font-weight:500}
 .facts th{width:12em;color:var(--soft)}
+@media(max-width:900px){.top{grid-template-columns:minmax(0,1fr)}}
 @media(max-width:640px){body{padding:20px 14px 48px}.sides,.top{grid-template-columns:minmax(0,1fr)}.filter{padding:12px}
 .cards{grid-template-columns:1fr 1fr}.card b{white-space:normal;font-size:17px}
 .funnel,.funnel tbody,.funnel tr{display:block}.funnel thead{display:none}

@@ -1,0 +1,134 @@
+"""The top of a page says how a run ended and what of it is worth a look; a handle's number is that of the counts behind it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curator_core.accounts.seen import Counted, ScoreSeen, Seen, StageSeen
+from curator_core.accounts.tally import StageTotals
+from curator_core.executors.local import LocalExecutor
+from curator_core.model.scores import Limit, whole_numbers
+from curator_core.pipeline import Pipeline
+from curator_core.running.directory import RunDirectory
+from curator_core.running.numbers import make_numbers
+from curator_core.running.page.histogram import histogram, would_stay
+from curator_core.running.page.html import report_page
+from curator_core.running.report import write_report
+from curator_core.running.result import RunSummary
+from curator_core.testing.stages import ListFiles, ReadRows
+
+
+def top_of(page: str) -> str:
+    """What stands before the funnel."""
+    return page.partition('<section id="funnel">')[0]
+
+
+def numbers(stages: list[StageTotals], seen: Seen | None = None, state: str = "done", **options: Any) -> dict[str, Any]:
+    summary = RunSummary("x", sources=4, stages=stages, seconds=30.0)
+    record = {"state": state, "attempt": 1, "summary": summary.as_dict(), "options": options}
+    return make_numbers(record, {}, [], seen)
+
+
+def score(values: list[int], limit: int, *, nulls: int = 0) -> ScoreSeen:
+    edges = list(whole_numbers())
+    counts = [sum(edges[at] <= value < edges[at + 1] for value in values) for at in range(len(edges) - 1)]
+    kept = [rows if edges[at] >= limit else 0 for at, rows in enumerate(counts)]
+    found = ScoreSeen(
+        "words", "text", [Limit("min_words", float(limit), "at least")], edges, True, counts, kept, counts
+    )
+    found.rows, found.nulls = len(values) + nulls, nulls
+    found.min, found.max = (min(values), max(values)) if values else (None, None)
+    return found
+
+
+READ = StageTotals("Read", 4, 1000, 1000, seconds=1.0)
+ALARMS = {
+    "dropped all": ([READ, StageTotals("Words", 4, 1000, 0, dropped={"words": 1000})], None),
+    "dropped nothing": (
+        [READ, StageTotals("Words", 4, 1000, 1000)],
+        Seen(stages={"Words": StageSeen("Words", scores=[score([7] * 1000, 5)])}),
+    ),
+    "rejects": ([StageTotals("Read", 4, 1000, 900, rejected={"broken": 100}), StageTotals("Write", 4, 900, 900)], None),
+    "collection lost": (
+        [READ, StageTotals("Words", 4, 1000, 504, dropped={"words": 496})],
+        Seen(by={"collection": [Counted("news", 500, 4, {"Words": 496}), Counted("blogs", 500, 500)]}),
+    ),
+    "empty column": (
+        [READ, StageTotals("Words", 4, 1000, 999, dropped={"words": 1})],
+        Seen(stages={"Words": StageSeen("Words", scores=[score([], 5, nulls=1000)])}),
+    ),
+    "time": ([READ, StageTotals("Slow", 4, 1000, 1000, seconds=11.0)], None),
+}
+
+
+@pytest.mark.parametrize("kind", ALARMS)
+def test_an_alarm_stands_at_the_top_with_advice(kind: str) -> None:
+    found = numbers(*ALARMS[kind])
+    assert [alarm["kind"] for alarm in found["alarms"]] == [kind]
+    top = top_of(report_page(found))
+    assert found["alarms"][0]["advice"] in top
+    assert 'id="alarms"' in top
+
+
+def test_a_run_in_which_nothing_is_odd_has_no_alarm() -> None:
+    stages = [READ, StageTotals("Words", 4, 1000, 900, dropped={"words": 100}, seconds=1.0)]
+    seen = Seen(stages={"Words": StageSeen("Words", scores=[score([3] * 100 + [9] * 900, 5)])})
+    assert numbers(stages, seen)["alarms"] == []
+
+
+def test_of_many_alarms_of_a_kind_the_first_are_shown_and_the_others_counted() -> None:
+    lost = [Counted(f"c{number}", 100, 0, {"Words": 100}) for number in range(30)]
+    found = numbers([READ, StageTotals("Words", 4, 1000, 900, dropped={"words": 100})], Seen(by={"collection": lost}))
+    assert len(found["alarms"]) == 11
+    assert found["alarms"][-1]["sentence"] == "20 more of the same kind."
+
+
+@pytest.mark.slow
+def test_the_top_says_that_a_run_was_killed_and_what_of_it_is_complete(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jsonl").write_text('{"id": 1, "text": "one"}\n{"id": 2, "text": "two"}\n')
+    run_dir = str(tmp_path / "run")
+    stages = [ListFiles([str(tmp_path / f"{number}.jsonl") for number in range(3)]), ReadRows()]
+    Pipeline(stages, name="cut off").run(LocalExecutor(workers=0), run_dir=run_dir)
+    directory = RunDirectory(run_dir)
+    record = directory.read_json("run.json")
+    # As a run leaves it whose process was killed: no summary, and nobody who holds the lock.
+    killed = {name: record[name] for name in record if name not in ("summary", "outputs", "fingerprint")}
+    directory.write_json("run.json", {**killed, "state": "running", "ended": None})
+    page = Path(write_report(run_dir)).read_text()
+    assert "interrupted" in top_of(page)
+    assert "continue with --resume" in top_of(page)
+    found = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert (found["state"], found["closed"]) == ("interrupted", False)
+    assert found["sources"]["complete"] == found["sources"]["total"] == record["summary"]["sources"]
+    assert found["rows"]["in"] == 6
+
+
+@pytest.mark.parametrize(
+    ("state", "said"), [("quarantined", "done, with work set aside"), ("failed", "failed"), ("done", "accounted for")]
+)
+def test_the_top_says_how_a_run_ended(state: str, said: str) -> None:
+    assert said in top_of(report_page(numbers([READ, StageTotals("Write", 4, 1000, 1000)], state=state)))
+
+
+@pytest.mark.slow
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=50), st.integers(1, 60), st.integers(0, 60))
+def test_what_would_stay_at_an_edge_is_what_a_limit_there_keeps(values: list[int], limit: int, moved: int) -> None:
+    seen = asdict(score(values, limit))
+    assert would_stay(seen, {}) == sum(value >= limit for value in values)
+    assert would_stay(seen, {"min_words": float(moved)}) == sum(value >= moved for value in values)
+    assert would_stay(seen, {"min_words": moved + 0.5}) is None
+    assert f"<output>{sum(value >= limit for value in values):,}</output>" in histogram(seen, "h")
+
+
+def test_numbers_that_json_does_not_have_are_null() -> None:
+    found = numbers([READ])
+    found_again = json.loads(json.dumps(found, allow_nan=False))
+    assert found_again["stages"][0]["rows_in"] == 1000
