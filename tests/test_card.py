@@ -70,8 +70,8 @@ def test_the_card_has_the_counts_of_the_run_and_says_that_the_licence_is_open(ru
         "| read | 6 |",
         "| kept | 3 |",
         "| dropped | 2 |",
-        "| Words | too short | 2 |",
-        "| Read | broken | 1 |",
+        "| WordCountFilter | word\\_count | 2 |",
+        "| JsonlRead | 6 | 5 | 0 | 1 |",
     ):
         assert row in text
     assert "min\\_words: 2" in text
@@ -111,7 +111,7 @@ def test_croissant_has_what_its_specification_requires(run_dir: Path) -> None:
 
 
 def test_a_column_that_croissant_has_no_type_for_is_named(run_dir: Path) -> None:
-    assert make_card(str(run_dir)).notes == ["column 'raw' (JSON) is not in croissant.json, which has no type for it"]
+    assert make_card(str(run_dir)).notes == ["column 'raw' (JSON) is not in croissant.jsonld, which has no type for it"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_the_command_writes_both_files_and_keeps_what_has_been_edited(
     out = run_dir.parent / "out"
     assert run_command(["card", str(run_dir), "--write"]) == 0
     assert "left to you: license, creator, url" in capsys.readouterr().err
-    assert json.loads((out / "croissant.json").read_text())["name"] == "web | <b>"
+    assert json.loads((out / "croissant.jsonld").read_text())["name"] == "web | <b>"
     (out / "README.md").write_text("mine")
     assert run_command(["card", str(run_dir), "--write"]) == 2
     assert "README.md" in capsys.readouterr().err

@@ -13,9 +13,9 @@ import click
 @click.option("--license", "license_", metavar="NAME", help="The licence, which only you can know: cc-by-4.0, …")
 @click.option("--creator", metavar="NAME", help="Who made the data.")
 @click.option("--url", help="Where they are published.")
-@click.option("--write", "write", is_flag=True, help="Write README.md and croissant.json beside the data.")
+@click.option("--write", "write", is_flag=True, help="Write README.md and croissant.jsonld beside the data.")
 @click.option("--replace", is_flag=True, help="With --write: also where there are such files.")
-@click.option("--croissant", is_flag=True, help="Print croissant.json in place of the card.")
+@click.option("--croissant", is_flag=True, help="Print croissant.jsonld in place of the card.")
 @click.option("--json", "as_json", is_flag=True, help="Print both as JSON, with what is left to you.")
 def card_command(
     run_dir: str,

@@ -16,13 +16,14 @@ import yaml
 
 from curator_core import formatting, storage
 from curator_core.arrow.json_column import JSON
+from curator_core.data.files import READERS
 from curator_core.data.rows import open_rows
 from curator_core.errors import UsageError, nearest
 from curator_core.running.directory import RunDirectory
 from curator_core.running.result import RunSummary
 from curator_core.running.steps import counting_folder
 
-CARD, CROISSANT = "README.md", "croissant.json"
+CARD, CROISSANT = "README.md", "croissant.jsonld"
 _SIZES = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8, 10**9, 10**10, 10**11, 10**12)
 # What Croissant calls files, by their ending.
 _ENCODINGS = {
@@ -116,10 +117,12 @@ def make_card(run_dir: str, output: str | None = None, **given: str | None) -> C
     counted = RunDirectory(counting_folder(run_dir) or run_dir)
     summary = RunSummary.from_dict(record["summary"])
     folder = _output_folder(run_dir, (counted.read_json("run.json") or {}).get("outputs") or {}, output)
-    rows = open_rows(folder, few=True)
+    rows = open_rows(_data_in(folder), few=True)
     schema = _schema(rows)
     steps = (counted.read_json("plan.json") or {}).get("steps") or []
-    facts = _Facts(summary, record, steps, rows.found.ending, schema, {key: value for key, value in given.items() if value})
+    facts = _Facts(
+        summary, record, steps, rows.found.ending, schema, {key: value for key, value in given.items() if value}
+    )
     left = [name for name in ("license", "creator", "url") if name not in facts.given]
     croissant, notes = _croissant(facts)
     return Card(folder, _readme(facts), croissant, left, notes)
@@ -167,6 +170,17 @@ def _output_folder(run_dir: str, outputs: Mapping[str, Any], output: str | None)
     if len(folders) > 1:
         raise UsageError(f"the run in {run_dir!r} has several outputs, choose one with --output: {', '.join(folders)}")
     return str(next(iter(folders.values())))
+
+
+def _data_in(folder: str) -> str:
+    """The files of the format with the most bytes; a card that is there already is none of them."""
+    sizes: dict[str, int] = {}
+    for file in storage.scan(folder, recursive=True):
+        name = storage.file_name(file.path)
+        ending = next((part for part in reversed(name.lower().split(".")[1:]) if part in READERS), None)
+        if ending is not None and name not in (CARD, CROISSANT):
+            sizes[ending] = sizes.get(ending, 0) + file.size
+    return storage.join(folder, f"**/*.{max(sizes, key=lambda each: (sizes[each], each))}*") if sizes else folder
 
 
 def _schema(rows: Any) -> pa.Schema:
