@@ -76,6 +76,7 @@ def then(found: Any, stage: str) -> dict[str, Any]:
     return next(entry["then"] for entry in found["stages"] if entry["name"] == stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [{"min_words": 50}, {"min_words": 32}, {"min_words": 44, "max_words": 108}])
 def test_at_edges_the_filter_keeps_exactly_what_a_run_with_the_limit_keeps(data, base, tmp_path, capsys, words):
     real = {stage.name: stage for stage in run(data, tmp_path, words).stages}
@@ -95,6 +96,7 @@ def test_at_edges_the_filter_keeps_exactly_what_a_run_with_the_limit_keeps(data,
     assert any("SymbolsToWordsFilter would see other rows" in line for line in found["unknown"])
 
 
+@pytest.mark.slow
 def test_inside_of_a_bin_the_real_number_lies_between_the_two_and_the_edges_are_named(data, base, tmp_path, capsys):
     real = run(data, tmp_path, {"min_words": 71}).stages[1].rows_out
     found = answer(capsys, base, "WordCountFilter.min_words=71")
@@ -106,6 +108,7 @@ def test_inside_of_a_bin_the_real_number_lies_between_the_two_and_the_edges_are_
         assert then(answer(capsys, base, f"WordCountFilter.min_words={value}"), "WordCountFilter")["rows_out"]["exact"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quality", [{"max_avg_word_length": 5.0}, {"min_doc_words": 50}, {"min_stop_words": 4}, {"min_stop_words": 1}]
 )
@@ -117,6 +120,7 @@ def test_of_a_filter_with_several_tests_one_limit_is_exact_too(data, base, tmp_p
     assert then(found, "JsonlWriter")["rows_out"] == kept  # a writer drops nothing, so after it is exact as well
 
 
+@pytest.mark.slow
 def test_limits_of_several_scores_together_are_bounds(data, base, tmp_path, capsys):
     quality = {"max_symbol_word_ratio": 0.1, "min_stop_words": 1}
     real = {stage.name: stage for stage in run(data, tmp_path, quality=quality).stages}["GopherQualityFilter"].rows_out
@@ -126,6 +130,7 @@ def test_limits_of_several_scores_together_are_bounds(data, base, tmp_path, caps
     assert any("change together" in line for line in found["unknown"])
 
 
+@pytest.mark.slow
 def test_limits_of_several_filters_go_down_the_funnel(data, base, tmp_path, capsys):
     real = run(data, tmp_path, {"min_words": 60}, {"max_symbol_word_ratio": 0.3})
     found = answer(capsys, base, "WordCountFilter.min_words=60", "GopherQualityFilter.max_symbol_word_ratio=0.3")
@@ -135,6 +140,7 @@ def test_limits_of_several_filters_go_down_the_funnel(data, base, tmp_path, caps
             assert span["low"] <= getattr(stage, key) <= span["high"], (stage.name, key)
 
 
+@pytest.mark.slow
 def test_an_inverted_filter_is_recomputed_too(data, tmp_path, capsys):
     run(data, tmp_path / "a", {"mode": "invert"})
     real = run(data, tmp_path / "b", {"mode": "invert", "min_words": 50}).stages[1].rows_out
@@ -142,6 +148,7 @@ def test_an_inverted_filter_is_recomputed_too(data, tmp_path, capsys):
     assert (kept["exact"], kept["low"]) == (True, real)
 
 
+@pytest.mark.slow
 def test_the_samples_that_would_change_side_are_shown_and_are_on_that_side_in_a_real_run(data, base, tmp_path, capsys):
     run(data, tmp_path, {"min_words": 50})
     files = (tmp_path / "out").rglob("*.jsonl")
@@ -158,6 +165,7 @@ def test_the_samples_that_would_change_side_are_shown_and_are_on_that_side_in_a_
     assert "would change side" in out
 
 
+@pytest.mark.slow
 def test_every_sample_says_where_it_stands_and_show_finds_it_there(data, tmp_path, capsys):
     run(data, tmp_path)
     samples = [sample for stage in read_seen(str(tmp_path / "run")).stages.values() for sample in stage.samples]
@@ -170,6 +178,7 @@ def test_every_sample_says_where_it_stands_and_show_finds_it_there(data, tmp_pat
     assert json.loads(capsys.readouterr().out)["rows"][0]["columns"]["id"] == one.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
