@@ -117,6 +117,7 @@ def test_what_is_no_whole_ngram_is_no_overlap(tests: Path, text: str | None) -> 
     assert marked(tests, text) == [{"text": text, "overlap_share": 0.0, "overlaps": []}]
 
 
+@pytest.mark.slow
 def test_a_text_does_not_go_on_in_the_next_document(tests: Path) -> None:
     begun, rest = PLANET[: PLANET.index("solar")], "solar system? " + FILLER
     assert [row["overlaps"] for row in marked(tests, begun, rest, FILLER)] == [[], [], []]
