@@ -73,6 +73,7 @@ def test_every_row_is_in_the_histogram_and_the_kept_ones_are_those_of_the_filter
     ]
 
 
+@pytest.mark.slow
 def test_a_limit_moved_to_an_edge_leaves_as_many_rows_as_a_run_with_it(tmp_path: Path) -> None:
     (score,) = run(tmp_path / "run").stages["MinWords"].scores
     low, high = score.limits
@@ -82,11 +83,13 @@ def test_a_limit_moved_to_an_edge_leaves_as_many_rows_as_a_run_with_it(tmp_path:
         assert sum(score.free[first:last]) == again.summary.stages[0].rows_out
 
 
+@pytest.mark.slow
 def test_what_is_seen_does_not_depend_on_the_workers(tmp_path: Path) -> None:
     alone = run(tmp_path / "0").to_json()
     assert json.dumps(run(tmp_path / "2", 2).to_json(), default=str) == json.dumps(alone, default=str)
 
 
+@pytest.mark.slow
 def test_samples_are_near_and_far_on_both_sides_and_say_where_they_are_from(tmp_path: Path) -> None:
     stage = run(tmp_path / "run", seen={"samples": 5}).stages["MinWords"]
     groups: dict[tuple[str, str, bool], list[float]] = {}
