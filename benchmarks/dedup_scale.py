@@ -53,7 +53,7 @@ DOCUMENT_BYTES = 3050  # as in the measured corpus
 OF_INPUT = ("keys", "texts", "apply")
 # A worker holds about nine bytes for each byte of words in a partition (75 MB in one: a peak of 885 MB).
 PARTITION_BYTES = 64e6
-# Edges beyond this are made fewer in rounds, each of which reads and writes them twice. Five rounds are
+# Edges beyond this are reduced in rounds, each of which reads and writes them twice. Five rounds are
 # assumed; how many there are hangs on the groups.
 IN_MEMORY_BYTES = 1e9
 ROUNDS = 10

@@ -5,7 +5,7 @@
 Every contender works in one process per core, one thread each. The bare ones hold a list of JPEGs in memory and
 only decode and resize; ours read tars from disk, check headers, decode, resize, and make tables of it. Rates are images
 per second of all processes together, from the moment when all are warm; the median of several rounds, taken in turns.
-``fastest_bare`` is the fastest that decodes *and* resizes, with our resizer put behind libjpeg-turbo; ``usual`` are
+``fastest_bare`` is the fastest that decodes *and* resizes, with our resizer after libjpeg-turbo; ``usual`` are
 DALI, and libjpeg-turbo with Pillow. The rate of decoding alone is printed beside them.
 """
 

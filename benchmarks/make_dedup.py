@@ -3,8 +3,8 @@
     python benchmarks/make_dedup.py FOLDER [--documents 50000] [--base real|recombined] [--words 160]
                                     [--copies N] [--bucket N] [--trap-bucket N]
 
-The text is the documentation of `make_text.py`, from exactly the wheels that ``benchmarks/corpus.txt`` names. What is made of
-it is labelled, in a file beside the documents and nowhere in them:
+The text is the documentation of `make_text.py`, from exactly the wheels that ``benchmarks/corpus.txt`` names. What is
+made from it is labelled, in a file beside the documents and nowhere in them:
 
 - 56 % `base`: real documents, of 200 to 12,000 characters; at most three in four of the sequences of three words of one
   stand in all the longer ones together, so none is a copy of another or a part of it;

@@ -66,6 +66,7 @@ def differences(capsys: pytest.CaptureFixture[str], *arguments: object, code: in
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_runs_that_did_the_same_are_equal_wherever_they_wrote(runs, capsys):
     found = differences(capsys, runs["a"], runs["same"], code=DONE)
     assert found["differs"] is False
@@ -75,6 +76,7 @@ def test_runs_that_did_the_same_are_equal_wherever_they_wrote(runs, capsys):
     assert "the runs are equal" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_configuration_counts_and_rows_that_changed_side_are_exact(runs, capsys):
     found = differences(capsys, runs["a"], runs["b"], "--examples", 1000)
     (step,) = found["steps"]
@@ -226,6 +228,7 @@ def test_a_column_that_one_side_has_alone_is_a_difference(tmp_path):
     assert not compare_rows(write(tmp_path / "c"), write(tmp_path / "d")).differs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part_rows", [60, 10_000])
 def test_comparing_a_part_at_a_time_finds_the_same(tmp_path, part_rows):
     chosen = random.Random(1)

@@ -110,6 +110,7 @@ def test_head_of_a_folder_takes_the_format_with_the_most_bytes_and_names_the_oth
     assert "data/a.jsonl:1" in out
 
 
+@pytest.mark.slow
 def test_head_reads_only_the_beginning(tmp_path, curate):
     path = tmp_path / "a.jsonl"
     path.write_bytes(lines_of(*ROWS).encode() + b"x" * (64 << 20))  # a line that would be rejected
@@ -198,6 +199,7 @@ def test_show_names_the_line_of_a_row_in_a_large_file(tmp_path, curate, monkeypa
     assert answer(curate("show", tmp_path / "a.jsonl", "r400", "--json"))["rows"][0]["position"] == "line 401"
 
 
+@pytest.mark.slow
 def test_show_takes_every_place_that_head_prints(tmp_path, curate):
     lines = lines_of(ROWS[0]) + "\nbroken\n" + lines_of(ROWS[1]) + "\n" + lines_of(ROWS[2])
     (tmp_path / "a.jsonl").write_text(lines)

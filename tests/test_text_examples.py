@@ -73,6 +73,7 @@ def test_a_recipe_across_rows_loses_what_it_says_at_each_step(
     assert [step for step in steps if step[1] >= 100] == ACROSS_ROWS[name]
 
 
+@pytest.mark.slow
 def test_questions_of_tests_are_cut_out_and_a_common_notice_stays(
     examples: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

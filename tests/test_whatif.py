@@ -12,7 +12,14 @@ import pytest
 from curator_core import LocalExecutor, Pipeline, RunSummary
 from curator_core.accounts.seen import read_seen
 from curator_core.cli import BAD_USAGE, DONE, run_command
-from curator_text import GopherQualityFilter, JsonlReader, JsonlWriter, SymbolsToWordsFilter, WordCountFilter
+from curator_text import (
+    GopherQualityFilter,
+    JsonlReader,
+    JsonlWriter,
+    LanguageFilter,
+    SymbolsToWordsFilter,
+    WordCountFilter,
+)
 
 WORDS = [
     "the",
@@ -76,6 +83,7 @@ def then(found: Any, stage: str) -> dict[str, Any]:
     return next(entry["then"] for entry in found["stages"] if entry["name"] == stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [{"min_words": 50}, {"min_words": 32}, {"min_words": 44, "max_words": 108}])
 def test_at_edges_the_filter_keeps_exactly_what_a_run_with_the_limit_keeps(data, base, tmp_path, capsys, words):
     real = {stage.name: stage for stage in run(data, tmp_path, words).stages}
@@ -95,6 +103,7 @@ def test_at_edges_the_filter_keeps_exactly_what_a_run_with_the_limit_keeps(data,
     assert any("SymbolsToWordsFilter would see other rows" in line for line in found["unknown"])
 
 
+@pytest.mark.slow
 def test_inside_of_a_bin_the_real_number_lies_between_the_two_and_the_edges_are_named(data, base, tmp_path, capsys):
     real = run(data, tmp_path, {"min_words": 71}).stages[1].rows_out
     found = answer(capsys, base, "WordCountFilter.min_words=71")
@@ -106,6 +115,7 @@ def test_inside_of_a_bin_the_real_number_lies_between_the_two_and_the_edges_are_
         assert then(answer(capsys, base, f"WordCountFilter.min_words={value}"), "WordCountFilter")["rows_out"]["exact"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quality", [{"max_avg_word_length": 5.0}, {"min_doc_words": 50}, {"min_stop_words": 4}, {"min_stop_words": 1}]
 )
@@ -117,6 +127,7 @@ def test_of_a_filter_with_several_tests_one_limit_is_exact_too(data, base, tmp_p
     assert then(found, "JsonlWriter")["rows_out"] == kept  # a writer drops nothing, so after it is exact as well
 
 
+@pytest.mark.slow
 def test_limits_of_several_scores_together_are_bounds(data, base, tmp_path, capsys):
     quality = {"max_symbol_word_ratio": 0.1, "min_stop_words": 1}
     real = {stage.name: stage for stage in run(data, tmp_path, quality=quality).stages}["GopherQualityFilter"].rows_out
@@ -126,6 +137,7 @@ def test_limits_of_several_scores_together_are_bounds(data, base, tmp_path, caps
     assert any("change together" in line for line in found["unknown"])
 
 
+@pytest.mark.slow
 def test_limits_of_several_filters_go_down_the_funnel(data, base, tmp_path, capsys):
     real = run(data, tmp_path, {"min_words": 60}, {"max_symbol_word_ratio": 0.3})
     found = answer(capsys, base, "WordCountFilter.min_words=60", "GopherQualityFilter.max_symbol_word_ratio=0.3")
@@ -135,6 +147,34 @@ def test_limits_of_several_filters_go_down_the_funnel(data, base, tmp_path, caps
             assert span["low"] <= getattr(stage, key) <= span["high"], (stage.name, key)
 
 
+def test_a_test_of_something_else_than_a_number_makes_bounds_of_a_loosened_limit(tmp_path, capsys):
+    chosen = random.Random(0)
+    english = ["the", "house", "stands", "behind", "old", "trees", "and", "nobody", "lives", "there", "now"]
+    german = ["das", "Haus", "steht", "hinter", "alten", "Bäumen", "und", "niemand", "wohnt", "jetzt", "dort"]
+    shares = [chosen.random() for _ in range(200)]
+    texts = [
+        " ".join(chosen.choice(english if chosen.random() < share else german) for _ in range(8)) for share in shares
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    kept = {}
+    for score in (0.65, 0.4, 0.8):
+        stages = [JsonlReader(paths=str(tmp_path / "a.jsonl")), LanguageFilter(languages="en", min_score=score)]
+        ran = Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / f"{score}"))
+        kept[score] = ran.summary.stages[1].rows_out
+    looser = then(answer(capsys, tmp_path / "0.65", "LanguageFilter.min_score=0.4"), "LanguageFilter")["rows_out"]
+    assert not looser["exact"]  # what is German in these bins would not be kept
+    assert looser["low"] <= kept[0.4] < looser["high"]
+    stricter = answer(capsys, tmp_path / "0.65", "LanguageFilter.min_score=0.8")
+    assert then(stricter, "LanguageFilter")["rows_out"] == {
+        "low": kept[0.8],
+        "high": kept[0.8],
+        "about": kept[0.8],
+        "exact": True,
+    }
+    assert not any("other things than numbers" in line for line in stricter["unknown"])
+
+
+@pytest.mark.slow
 def test_an_inverted_filter_is_recomputed_too(data, tmp_path, capsys):
     run(data, tmp_path / "a", {"mode": "invert"})
     real = run(data, tmp_path / "b", {"mode": "invert", "min_words": 50}).stages[1].rows_out
@@ -142,6 +182,7 @@ def test_an_inverted_filter_is_recomputed_too(data, tmp_path, capsys):
     assert (kept["exact"], kept["low"]) == (True, real)
 
 
+@pytest.mark.slow
 def test_the_samples_that_would_change_side_are_shown_and_are_on_that_side_in_a_real_run(data, base, tmp_path, capsys):
     run(data, tmp_path, {"min_words": 50})
     files = (tmp_path / "out").rglob("*.jsonl")
@@ -158,6 +199,7 @@ def test_the_samples_that_would_change_side_are_shown_and_are_on_that_side_in_a_
     assert "would change side" in out
 
 
+@pytest.mark.slow
 def test_every_sample_says_where_it_stands_and_show_finds_it_there(data, tmp_path, capsys):
     run(data, tmp_path)
     samples = [sample for stage in read_seen(str(tmp_path / "run")).stages.values() for sample in stage.samples]
@@ -170,6 +212,7 @@ def test_every_sample_says_where_it_stands_and_show_finds_it_there(data, tmp_pat
     assert json.loads(capsys.readouterr().out)["rows"][0]["columns"]["id"] == one.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

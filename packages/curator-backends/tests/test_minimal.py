@@ -34,7 +34,7 @@ def fail_in_the_middle() -> None:
         raise ValueError(f"{Engine().start()} {Engine.look()}")
 
 
-def test_what_there_is_not_is_not_put_there() -> None:
+def test_a_name_that_is_not_there_is_not_added() -> None:
     with replaced((Engine, "a_name_of_another_version", 1), (Engine, "start", lambda _: "nothing")):
         assert not hasattr(Engine, "a_name_of_another_version")
         assert Engine().start() == "nothing"

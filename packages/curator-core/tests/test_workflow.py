@@ -156,6 +156,7 @@ def test_the_executor_is_opened_once_for_all_steps(flow: TwoSteps, tmp_path: Pat
     assert (executor.opened, executor.closed) == (1, 1)
 
 
+@pytest.mark.slow
 def test_without_a_run_directory_nothing_is_left_but_the_output(flow: TwoSteps, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     result = flow.run(HERE)
@@ -257,6 +258,7 @@ def test_complete_steps_do_nothing_and_start_no_engine(three: ThreeSteps, tmp_pa
     assert again.summary.rows_written == first.summary.rows_written == 48
 
 
+@pytest.mark.slow
 def test_what_no_later_step_reads_is_given_back(three: ThreeSteps, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     BROKEN[0] = True
@@ -540,6 +542,7 @@ class Says(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task
 
 
+@pytest.mark.slow
 def test_what_was_set_aside_is_retried_without_the_steps_before(three: ThreeSteps, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     BROKEN[0] = True

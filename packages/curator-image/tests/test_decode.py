@@ -130,6 +130,7 @@ def test_the_fast_resizer_is_within_two_levels_of_pillow(resample: str, size: tu
     assert difference.max() <= 2
 
 
+@pytest.mark.slow
 def test_decoding_smaller_is_close_to_decoding_whole() -> None:
     images = [encode(photo(1200, 900, 1)), encode(photo(460, 450, 2))]
     small, _ = decode_batch(images, Picture(224, 224))
@@ -471,6 +472,7 @@ def test_wrong_parameters_are_refused_with_their_name() -> None:
             ImageDecode(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 8), st.sampled_from("<>"), st.lists(st.tuples(st.integers(0, 21), st.integers(0, 9)), max_size=2))
 def test_a_damaged_orientation_turns_no_picture_that_pillow_leaves_as_it_is(
     orientation: int, order: str, changes: list[tuple[int, int]]

@@ -278,6 +278,7 @@ quick = settings(
 )
 
 
+@pytest.mark.slow
 @quick
 @given(pipelines(), inputs(), st.integers(0, 10**6), st.integers(1, 3))
 @example([Several(count=0), Join()], [[1], []], 0, 1)

@@ -1,4 +1,4 @@
-"""Dropped rows are an output: every one of them, with its reason, also after a run that was cut off."""
+"""Dropped rows are an output: every one of them, with its reason, even after a run that was cut off."""
 
 from __future__ import annotations
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curator_core import ColumnFilter, DocumentBatch, LocalExecutor, Pipeline
 from curator_core.accounts.seen import Seen, read_seen
-from curator_core.errors import UsageError
+from curator_core.errors import CuratorError, UsageError
 from curator_core.model.scores import Limit, bin_at
+from curator_core.worker.seeing import Best
 
 
 @dataclass
@@ -68,6 +73,7 @@ def test_every_row_is_in_the_histogram_and_the_kept_ones_are_those_of_the_filter
     ]
 
 
+@pytest.mark.slow
 def test_a_limit_moved_to_an_edge_leaves_as_many_rows_as_a_run_with_it(tmp_path: Path) -> None:
     (score,) = run(tmp_path / "run").stages["MinWords"].scores
     low, high = score.limits
@@ -77,11 +83,13 @@ def test_a_limit_moved_to_an_edge_leaves_as_many_rows_as_a_run_with_it(tmp_path:
         assert sum(score.free[first:last]) == again.summary.stages[0].rows_out
 
 
+@pytest.mark.slow
 def test_what_is_seen_does_not_depend_on_the_workers(tmp_path: Path) -> None:
     alone = run(tmp_path / "0").to_json()
     assert json.dumps(run(tmp_path / "2", 2).to_json(), default=str) == json.dumps(alone, default=str)
 
 
+@pytest.mark.slow
 def test_samples_are_near_and_far_on_both_sides_and_say_where_they_are_from(tmp_path: Path) -> None:
     stage = run(tmp_path / "run", seen={"samples": 5}).stages["MinWords"]
     groups: dict[tuple[str, str, bool], list[float]] = {}
@@ -117,3 +125,98 @@ def test_the_edge_of_a_limit_parts_what_it_keeps_from_what_it_drops(keeps: str, 
         kept = beyond or (inclusive and value == 0.3)
         assert (value >= limit.edge()) == (kept if keeps == "at least" else not kept)
     assert limit.value_at(limit.edge(0.25)) == 0.25
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 4), max_size=9), min_size=1, max_size=12),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.randoms(use_true_random=False),
+)
+def test_what_a_worker_forgets_is_not_among_the_first_of_all(
+    tasks: list[list[int]], most: int, workers: int, draw: Random
+) -> None:
+    unlike = draw.sample(range(1000), sum(map(len, tasks)))
+    numbers = [np.array([unlike.pop() for _ in task], np.uint64) for task in tasks]
+    rows = [np.arange(len(task)) for task in tasks]
+    far = [np.array(task, np.float64) for task in tasks]
+    every = sorted((float(d), int(n)) for d_, n_ in zip(far, numbers, strict=True) for d, n in zip(d_, n_, strict=True))
+    handed_over = []
+    order = list(range(len(tasks)))
+    draw.shuffle(order)
+    for worker in range(workers):  # each meets some of the tasks, one of them perhaps twice, in any order
+        best = Best(most)
+        mine = [task for place, task in enumerate(order) if place % workers == worker]
+        chosen = [row for task in [*mine, *mine[:1]] for row in best.choose(rows[task], far[task], numbers[task])]
+        handed_over += [(distance, number) for _, distance, number in chosen if best.has(distance, number)]
+    assert sorted(set(handed_over))[:most] == sorted(set(every))[:most]
+
+
+def test_columns_tokens_and_overlap_are_counted_where_they_are_asked_for(tmp_path: Path) -> None:
+    tasks = batches(2)
+    Pipeline([MinWords(), MinWords(min_words=6)]).run(
+        LocalExecutor(workers=0),
+        initial_tasks=tasks,
+        run_dir=str(tmp_path / "run"),
+        seen={"by": ["language"], "tokens": "words", "overlap": True},
+    )
+    seen = read_seen(str(tmp_path / "run"))
+    rows = [row for batch in tasks for row in batch.to_pyarrow().to_pylist()]
+    sizes = [(row["language"], len(row["text"].split())) for row in rows]
+    for found in seen.by["language"]:
+        mine = [size for language, size in sizes if language == found.value]
+        kept = [size for size in mine if 6 <= size <= 9]
+        assert (found.rows_in, found.rows_out) == (len(mine), len(kept))
+        assert (found.tokens_in, found.tokens_out) == (sum(mine), sum(kept))
+        assert found.dropped["MinWords"] == sum(not 4 <= size <= 9 for size in mine)
+        assert found.bytes_in == sum(max(0, 5 * size - 1) for size in mine)
+    assert seen.tokens == "words"
+    first, second = seen.stages["MinWords"], seen.stages["MinWords#2"]
+    outside = sum(not 4 <= size <= 9 for _, size in sizes)
+    assert (first.alone, first.first, first.anyway) == (outside, outside, outside)
+    between = sum(4 <= size < 6 for _, size in sizes)
+    assert (second.alone, second.first, second.anyway) == (outside + between, between, 0)
+    assert seen.overlap == {"MinWords": {"MinWords#2": outside}, "MinWords#2": {"MinWords": outside}}
+
+
+def test_a_tokenizer_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(CuratorError, match="no-such-tokenizer"):
+        run(tmp_path / "run", seen={"tokens": str(tmp_path / "no-such-tokenizer.model")})
+    assert not (tmp_path / "run" / "ledger").exists()
+
+
+@dataclass
+class BothSides(ColumnFilter):
+    """Two scores that one test holds to a limit each."""
+
+    min_length: int = 3
+    min_words: int = 2
+
+    score_type = pa.struct([("length", pa.int64()), ("words", pa.int64())])
+
+    def score_array(self, values: pa.Array) -> pa.Array:
+        texts = values.to_pylist()
+        return pa.array([{"length": len(text), "words": len(text.split())} for text in texts], self.score_type)
+
+    def scores_with(self, part: str, values: Sequence[float]) -> pa.Array:
+        rows = [{"length": 9, "words": 9, **({part: int(value)} if part else {})} for value in values]
+        return pa.array(rows, self.score_type)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        long = pc.greater_equal(pc.struct_field(scores, "length"), pa.scalar(self.min_length))
+        return pc.and_(long, pc.greater_equal(pc.struct_field(scores, "words"), pa.scalar(self.min_words)))
+
+
+def test_a_limit_moves_exactly_where_one_test_holds_several_scores(tmp_path: Path) -> None:
+    texts = ["a", "a b", "abcdef", "abc def", "a b c d", "ab", "abcd e"]
+    batch = DocumentBatch(data=pa.table({"text": texts}))
+    place = str(tmp_path / "run")
+    Pipeline([BothSides()]).run(LocalExecutor(workers=0), initial_tasks=[batch], run_dir=place)
+    for score in read_seen(place).stages["BothSides"].scores:
+        (limit,) = score.limits
+        for value in (1, 2, 3, 5):
+            first = bin_at(score.edges, limit.edge(value))
+            moved = BothSides(**{limit.parameter: value})
+            again = Pipeline([moved]).run(LocalExecutor(workers=0), initial_tasks=[batch])
+            assert sum(score.free[first:]) + score.free_above == again.summary.stages[0].rows_out

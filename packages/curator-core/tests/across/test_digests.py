@@ -29,7 +29,7 @@ def test_nothing_is_a_copy_of_null_or_of_the_empty_text():
     assert pairs(pa.array([None, 3]))[1] == [False, True]
 
 
-def test_normalized_texts_differ_neither_by_case_nor_by_what_stands_between_words():
+def test_normalized_texts_differ_neither_by_case_nor_by_what_is_between_words():
     found, _ = pairs(pa.array(["Hello,  World!", "hello world", "helloworld", "ΑΒΓ", "αβγ"]), normalize=True)
     assert found[0] == found[1] != found[2]
     assert found[3] == found[4]

@@ -164,7 +164,7 @@ Groups(edges=os.path.abspath("edges"), path=os.path.abspath("b/out"), memory=15_
 
 
 @pytest.mark.slow
-def test_groups_that_were_killed_in_any_step_go_on_and_come_to_the_same(tmp_path):
+def test_a_run_of_groups_that_is_killed_in_any_step_resumes_and_gives_the_same(tmp_path):
     write_edges(tmp_path / "edges", *some_edges(5, 3000, 1200), files=7)
     solved(tmp_path, 15_000)
     steps = len(list((tmp_path / "a" / "run" / "steps").iterdir()))

@@ -246,6 +246,7 @@ def test_flags_win_over_the_file(curate: Project) -> None:
     assert not (curate.folder / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_engine_talks_only_when_it_is_asked_to(curate: Project) -> None:
     curate.edit("local: {workers: 0}", f"{curate.module}:Talkative: {{workers: 0}}")
     assert curate("run", "p.yaml", "--quiet") == DONE
@@ -538,6 +539,7 @@ def test_what_is_wrong_with_a_step_is_said_with_its_line(curate: Project, old: s
     assert not (curate.folder / "between").exists()
 
 
+@pytest.mark.slow
 def test_a_parameter_of_a_workflow_may_be_a_stage(curate: Project) -> None:
     text = """
 workflow:
@@ -683,6 +685,7 @@ def test_stages_are_listed_and_explained(curate: Project) -> None:
     assert listed["Limit"] == "curator-core"
 
 
+@pytest.mark.slow
 def test_every_registered_stage_can_be_explained(curate: Project) -> None:
     for name, owners in registry.entries(registry.STAGES).items():
         if owners[0].owner == "curator-core":

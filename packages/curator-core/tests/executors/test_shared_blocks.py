@@ -92,6 +92,7 @@ def receive_all(channel: Channel) -> None:
         channel.receive()
 
 
+@pytest.mark.slow
 def test_who_is_killed_while_it_sends_leaves_nothing(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = socket.socketpair()
     before = shared_files()

@@ -40,6 +40,7 @@ def there_and_back(task: Task[Any], pickled: bool = True) -> Task[Any]:
     return decode_task(encode_task(task, pickled=pickled), pickled=pickled)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.text(max_size=8)), max_size=20), metadata, st.text(max_size=8))
 def test_a_table_comes_out_as_it_went_in(texts: list[str | None], facts: dict[str, Any], name: str) -> None:

@@ -341,7 +341,7 @@ def test_a_merge_starts_a_segment_and_is_shown_as_a_barrier() -> None:
 # Resources
 
 
-def test_law_7_more_cpus_than_there_are_are_scaled_down_and_said() -> None:
+def test_law_7_more_cpus_than_there_are_are_scaled_down_and_reported() -> None:
     made = plan(FILES, Read(), Add().with_(resources=Resources(cpus=64)))
     assert made.segments[0].groups[0].resources.cpus == 2
     assert "asks for 64 CPUs a worker, this machine has 2; it gets 2" in made.describe()

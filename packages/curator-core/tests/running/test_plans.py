@@ -70,6 +70,7 @@ def test_a_finished_run_that_is_resumed_with_another_plan_does_not_pass_for_its_
     assert plans(trial) == {"0000.json": {"of": 7}, "0002.json": {"of": 2}}
 
 
+@pytest.mark.slow
 def test_a_plan_that_comes_back_is_the_present_one(trial: Trial) -> None:
     with pytest.raises(Stop):
         run(trial, of=7, stop_after=2)

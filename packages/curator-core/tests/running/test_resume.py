@@ -100,6 +100,7 @@ def test_a_changed_input_is_run_again_and_its_old_rows_leave(
     assert worked_on(trial) - before <= everything - 3 + 2, "only what is needed is run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("per_partition", [1, 2])
 def test_of_a_complete_run_only_what_has_changed_is_run(
@@ -180,6 +181,7 @@ def test_a_complete_run_resumed_does_nothing_and_gives_the_same(tmp_path: Path, 
     trial.check(again)
 
 
+@pytest.mark.slow
 def test_law_4_output_that_somebody_has_deleted_is_written_again(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
@@ -253,6 +255,7 @@ class Watched(LocalExecutor):
         self.opened = True
 
 
+@pytest.mark.slow
 def test_a_run_that_stands_is_refused_before_an_executor_opens(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
@@ -275,6 +278,7 @@ def test_a_file_system_without_locks_is_not_taken_for_another_run(
         here(tmp_path).run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_again", [0, 1, 4])
 def test_allow_changed_keeps_what_is_complete_and_mixes_nothing(tmp_path: Path, stop_again: int) -> None:
     """Also when it is interrupted itself: what it began is gone on with by the changed pipeline alone."""
@@ -299,6 +303,7 @@ def test_allow_changed_keeps_what_is_complete_and_mixes_nothing(tmp_path: Path, 
         assert all(row % of for row in rows), path.name
 
 
+@pytest.mark.slow
 def test_fresh_starts_over_and_removes_what_the_run_before_has_written(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
@@ -310,6 +315,7 @@ def test_fresh_starts_over_and_removes_what_the_run_before_has_written(tmp_path:
     trial.check(result)
 
 
+@pytest.mark.slow
 def test_a_fresh_run_that_is_interrupted_still_knows_what_was_there_before(tmp_path: Path) -> None:
     trial = here(tmp_path)
     trial.run()
@@ -389,6 +395,7 @@ def test_a_path_that_names_nothing_leaves_the_run_as_it_was(tmp_path: Path) -> N
     assert (snapshot(tmp_path / "out"), snapshot(tmp_path / "run")) == before
 
 
+@pytest.mark.slow
 def test_a_run_in_which_nothing_was_done_is_not_in_the_way(tmp_path: Path) -> None:
     """As after a package that was missing: what was changed since does not matter either."""
 
@@ -474,6 +481,7 @@ def test_what_another_run_has_finished_is_not_written_over(tmp_path: Path) -> No
     trial.check(trial.run(fresh=True))
 
 
+@pytest.mark.slow
 def test_two_runs_that_fill_one_folder_at_a_time_do_not_both_succeed(tmp_path: Path) -> None:
     trial = here(tmp_path)
     other = changed_stages(trial)
@@ -554,6 +562,7 @@ def test_a_damaged_record_is_no_hindrance_to_starting_over(tmp_path: Path, name:
     trial.check(trial.run(fresh=True))
 
 
+@pytest.mark.slow
 def test_limit_is_a_listing_like_any_other(tmp_path: Path) -> None:
     trial = here(tmp_path)
     assert trial.run(limit=4).summary.sources == 4

@@ -323,6 +323,7 @@ def test_output_beside_what_is_read_is_not(data: Path, paths: str, out: str, mor
     plan_of(paths, out, **more)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from(["a", "b", ".c"]), max_size=3),
     st.lists(st.sampled_from(["*", "**", "a", "?"]), max_size=3),

@@ -211,6 +211,7 @@ def test_a_stage_is_not_asked_more_often_than_that(tmp_path: Path) -> None:
         run(tmp_path, Flaky(times=3), retries=2, on_error="fail")
 
 
+@pytest.mark.slow
 def test_retry_runs_just_what_was_quarantined(tmp_path: Path) -> None:
     stages = (Map(), WriteLines(path=str(tmp_path / "out")))
     run(tmp_path, *stages)

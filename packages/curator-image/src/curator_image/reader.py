@@ -34,7 +34,7 @@ class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
     read.
 
     In a tar every picture is a sample of its own, with the members that continue its name. ``grouping="first_dot"`` is the
-    rule of WebDataset: all members whose names are alike up to the first dot are one sample, also several pictures. A
+    rule of WebDataset: all members whose names are alike up to the first dot are one sample, even several pictures. A
     sample has at most ``max_members`` and ``max_sample_bytes``.
 
     ``pixels`` and ``thumb`` are added, by `ImageDecode`, if a later stage reads them. Images are decoded and resized

@@ -145,6 +145,7 @@ def test_memory_is_bounded_and_no_download_waits_forever(server: Any, quick: dic
     assert sum(outcome.ok for outcome in outcomes) == 59
 
 
+@pytest.mark.slow
 def test_a_list_that_is_left_early_leaves_nothing_behind(server: Any, quick: dict[str, Any]) -> None:
     client = Client(FetchRules(**quick))
     for outcome in InOrder(client, [server.url(f"ok{i}") for i in range(500)], memory_bytes=1 << 20):

@@ -117,6 +117,7 @@ def test_what_is_no_whole_ngram_is_no_overlap(tests: Path, text: str | None) -> 
     assert marked(tests, text) == [{"text": text, "overlap_share": 0.0, "overlaps": []}]
 
 
+@pytest.mark.slow
 def test_a_text_does_not_go_on_in_the_next_document(tests: Path) -> None:
     begun, rest = PLANET[: PLANET.index("solar")], "solar system? " + FILLER
     assert [row["overlaps"] for row in marked(tests, begun, rest, FILLER)] == [[], [], []]
@@ -309,7 +310,7 @@ def test_test_sets_that_make_no_sense_are_refused_when_they_are_named(given: Any
         ("a.jsonl", b'{"question": "a"}', {"id": "key"}, "a.jsonl:1 has no field 'key', which is to be its id"),
         ("a.parquet", b"PAR1 and no more", {}, "cannot be read as Parquet"),
         ("a.jsonl.gz", b"\x1f\x8b\x08\x00damaged", {}, "cannot be read"),
-        ("a.csv", b"question\na", {}, "a.csv' is no file that test sets are read from. They are JSON lines"),
+        ("a.csv", b"question\na", {}, "a.csv' is not a file that test sets can be read from. They are JSON lines"),
         ("a.txt", b"a", {}, "is text and has no fields: leave out fields and id"),
         ("a.txt", b"\xff\xfe", {"fields": None}, "a.txt:1 is not UTF-8"),
     ],

@@ -45,6 +45,7 @@ def test_a_folder_is_deduplicated_and_a_removal_shown(tmp_path: Path, capsys: py
     assert "strict: 1 document goes, for 1 that stays" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "says"), [("one", "it stays, and others went for it"), ("nobody", "says nothing of 'nobody'")]
 )
@@ -95,6 +96,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_line_that_resumes_a_run_has_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "in", {"one": TEXT})
     run, out = str(tmp_path / "run"), str(tmp_path / "out")

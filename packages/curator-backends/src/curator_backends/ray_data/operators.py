@@ -13,7 +13,8 @@ from curator_backends.worker import Job
 _turns = itertools.count()
 
 # Blocks that are at a worker on a GPU or on their way to it. Ray Data's own two are the one that is computed and one more, and the
-# driver may take longer to send another than a small one takes. How many bytes wait before all workers Ray Data limits itself.
+# driver may take longer to send another than a small one takes. Ray Data itself limits how many bytes wait before all
+# workers.
 IN_FLIGHT_ON_GPU = 4
 
 # Tasks that split blocks at the same time, where no CPU is held for them.

@@ -53,7 +53,7 @@ SAMPLE_SCHEMA = pa.schema(
         ("stage", WORD),
         ("side", WORD),
         ("reason", WORD),
-        ("near", WORD),  # the limit that the row is near to; empty for one that was taken from anywhere
+        ("near", WORD),  # the limit that the row is near; empty for one that was taken from anywhere
         ("distance", pa.float64()),
         ("order", pa.uint64()),
         ("row", pa.int64()),

@@ -500,7 +500,7 @@ def _documents(table: pa.Table) -> pa.Table:
 def independent(count: int, loser: NDArray[np.int64], winner: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which of ``count`` documents stay, if one goes as soon as a preferred one that stays is tied to it.
 
-    ``winner[i]`` is preferred to ``loser[i]``. In each turn all are decided whose preferred ones are.
+    ``winner[i]`` is preferred to ``loser[i]``. Each turn decides all rows whose preferred rows are decided.
     """
     unknown, stays, goes = 0, 1, 2
     state = np.zeros(count, np.int8)

@@ -106,8 +106,8 @@ def write_keys(
 def finish_keys(
     path: str, outputs: Sequence[FileRecord], kinds: Sequence[str], index: Mapping[str, Any] | None, owner: str
 ) -> None:
-    """The manifests of the shuffles of each kind, the roll, what was read, and which runs of the ``index`` it is compared
-    with.
+    """Write the manifests of the shuffles of each kind, the roll, what was read, and the runs of the ``index`` to
+    compare with.
     """
     for kind in kinds:
         folder = storage.join(path, kind)

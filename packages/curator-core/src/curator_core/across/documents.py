@@ -80,7 +80,7 @@ class DocumentParameters:
         found = {collection_of(path, self.bases) for path, _ in task._metadata.get("source_files", ())} or {""}
         if len(found) > 1:
             raise UsageError(
-                f"{type(self).__name__} tells collections by folder, but one task holds files of several "
+                f"{type(self).__name__} distinguishes collections by folder, but one task holds files of several "
                 f"({', '.join(sorted(found)[:3])}): read each file in a task of its own (files_per_partition: 1), or give "
                 "collection_column"
             )

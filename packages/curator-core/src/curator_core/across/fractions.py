@@ -137,7 +137,7 @@ class AddBuckets(_Limited):
             keys = keys_of(task.to_pyarrow(), name, self.lowest, self.owner)
             for one in np.unique(group).tolist():
                 mine = group == one
-                # Keys put the best first: a row is above as many edges as have a key behind its own.
+                # Keys put the best first: a row is above an edge if the edge's key comes after its own.
                 passed = np.searchsorted(self._edges[number, one], keys[mine], side="right")
                 found[number, mine] = self.buckets - 1 - passed
         if self.each:

@@ -25,9 +25,10 @@ RULE = "list"
 class DecisionsFromList(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes a table of decisions to the folder ``path``: the rows whose ``id_column`` is in a list are removed.
 
-    ``ids`` is a text file of one id a line, or JSON lines or Parquet with a column ``list_column`` (by default called as
-    ``id_column``), as other tools make them: a file, a folder, a pattern, or a list of these. Each worker holds it, up to
-    ``memory`` bytes. `ApplyDecisions` applies the table; to drop the rows at once, use `Lookup` with ``how="anti"``.
+    ``ids`` is a text file of one id a line, or JSON lines or Parquet with a column ``list_column`` (by default named
+    like ``id_column``), as other tools make them: a file, a folder, a pattern, or a list of these. Each worker holds
+    it, up to ``memory`` bytes. `ApplyDecisions` applies the table; to drop the rows at once, use `Lookup` with
+    ``how="anti"``.
     """
 
     ids: str | Sequence[str]

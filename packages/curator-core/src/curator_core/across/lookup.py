@@ -33,9 +33,10 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
     - ``inner`` keeps the rows that have one in the table, and drops the others as ``no match``;
     - ``anti`` keeps the rows that have none, and drops the others as ``listed``; it adds nothing.
 
-    ``columns`` are the columns of the table to add, each called that with ``prefix`` before it; all but the key by default,
-    and with ``[]`` none. Rows stay in order. A key may be in one row of the table at most, unless no columns are added.
-    A null is no key, and equals none. A number is equal to the same number of another type, and not to the text of it.
+    ``columns`` are the columns of the table to add, each under its name with ``prefix`` before it; all but the key by
+    default, and none with ``[]``. Rows stay in order. A key may be in one row of the table at most, unless no columns
+    are added. A null is no key, and equals none. A number is equal to the same number of another type, and not to the
+    text of it.
     """
 
     table: str | Sequence[str]

@@ -42,7 +42,7 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def from_frame(frame: pd.DataFrame) -> pa.Table:
-    """The frame as a table, its columns of JSON and the marks of its fields as they were."""
+    """The frame as a table, with its columns of JSON and the marks of its fields restored."""
     notes = frame.attrs.get(_FIELDS)
     if not notes:
         return pa.Table.from_pandas(frame, preserve_index=False)

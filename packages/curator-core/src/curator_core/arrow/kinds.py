@@ -1,9 +1,9 @@
 """Which one type holds values of several kinds without changing any of them?
 
 Numbers stay numbers as long as a 64-bit float holds each of them exactly, lists take the type that holds all of their
-items, and a null or an empty list goes with anything. What else is mixed becomes JSON: Arrow's ``json`` type, a column of
-text in which each value is written as JSON spells it. The answer depends on the values alone and not on their order, so it is
-the same for a file that is read in one piece and for one that many workers share. Decision 0060 says why.
+items, and a null or an empty list goes with anything. Any other mixture becomes JSON: Arrow's ``json`` type, a column
+of text in which each value is written as JSON spells it. The answer depends on the values alone and not on their order,
+so it is the same for a file that is read in one piece and for one that many workers share. Decision 0060 says why.
 
 A float column whose whole numbers had no fraction in the source (``1``, not ``1.0``) is marked so in its field,
  as is a column that came up late in its file and is absent from the rows where it is null.

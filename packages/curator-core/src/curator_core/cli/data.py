@@ -251,9 +251,9 @@ def inspect_command(
 ) -> None:
     """Show the schema of DATA, counts, shares of nulls, values, lengths and tokens of the text, languages, and samples.
 
-    Up to 64 MB of files are looked at wholly; of more, 10,000 rows of files that lie evenly in the data, and the answer says
-    so. Tokens are estimated from bytes unless there is a --tokenizer. Languages are guessed where curator-text is installed
-    with its model.
+    Up to 64 MB of files are read completely; of more, 10,000 rows from files spread evenly over the data, and the
+    answer says so. Tokens are estimated from bytes unless there is a --tokenizer. Languages are guessed where
+    curator-text is installed with its model.
     """
     from curator_core.data.profile import make_profile, profile_lines
     from curator_core.data.rows import open_rows, with_thumbnails  # these import pyarrow

@@ -1,4 +1,4 @@
-"""``curate diff``: in what two runs differ."""
+"""``curate diff``: how two runs differ."""
 
 from __future__ import annotations
 

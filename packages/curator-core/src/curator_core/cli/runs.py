@@ -45,7 +45,8 @@ def report_command(run_dir: str, as_json: bool) -> None:
             click.echo("what is complete is kept: continue with --resume")
     else:
         for step, found in record["so_far"].items():
-            click.echo(f"step {step}" if step else "", nl=bool(step))
+            if step:
+                click.echo(f"step {step}")
             click.echo(so_far_text(found))
     click.echo(f"report: {path}")
 

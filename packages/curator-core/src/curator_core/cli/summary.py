@@ -75,7 +75,7 @@ def so_far_text(found: Mapping[str, Any]) -> str:
     name, complete, listed = found["name"], found["complete"], found["listed"]
     state = "running"
     if found["state"] != "running":
-        state = f"{found['state']}, nobody works on it; continue it with --resume"
+        state = f"{found['state']}, no process is working on it; continue it with --resume"
     elif found["seconds"] is not None:
         state += f" for {formatting.duration(found['seconds'])} ({found['owner']})"
     failed = f", {found['failed']:,} with work set aside" if found["failed"] else ""

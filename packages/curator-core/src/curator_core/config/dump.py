@@ -121,7 +121,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    # PyYAML quotes what is no text in YAML 1.1; files are read by the rules of 1.2, where `1e-3` is a number.
+    # PyYAML quotes what is not text in YAML 1.1; files are read by the rules of 1.2, where `1e-3` is a number.
     style = '"' if _means_something_else(value) else None
     node: yaml.Node = dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
     return node

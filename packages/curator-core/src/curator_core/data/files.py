@@ -1,6 +1,6 @@
 """Which files lie at a place, of which format, and which registered reader reads them?
 
-Core has no modality, so what stands here are names of readers by the endings of files; the packages that register them may
+Core has no modality, so this module names readers by the endings of files; the packages that register them may
 not be installed.
 """
 

@@ -141,7 +141,9 @@ def _expanded(stage: Stage) -> list[Stage]:
 
 
 def settings_for(name: str, settings: Sequence[str], what: str, others: Sequence[str] = ()) -> dict[str, Any]:
-    """The parameters of a stage among ``NAME.PARAMETER=VALUE``; settings of ``others`` are for these."""
+    """The parameters of a stage among ``NAME.PARAMETER=VALUE``; settings of the stages in ``others`` are left to
+    them.
+    """
     found = {}
     for setting in settings:
         target, equals, text = setting.partition("=")

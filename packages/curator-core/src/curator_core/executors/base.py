@@ -103,7 +103,7 @@ class BaseExecutor(ABC):
 
     @abstractmethod
     def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
-        """Run a segment; yield each task that leaves it, as small as it is and in any order."""
+        """Run a segment; yield each task that leaves it, in any order."""
 
     def execute(
         self, stages: Sequence[ProcessingStage[Any, Any]], initial_tasks: Sequence[Task[Any]] | None = None

@@ -326,7 +326,7 @@ class Pool:
         stop_all([worker.process for worker in large])
 
     def _rest_owners(self) -> BaseException | None:
-        """Let the owners tear down, now that no worker needs them; what went wrong at it."""
+        """Let the owners tear down, now that no worker needs them; returns what went wrong."""
         failure: BaseException | None = None
         for owner in self.owners:
             with contextlib.suppress(OSError):

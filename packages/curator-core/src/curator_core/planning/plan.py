@@ -239,5 +239,5 @@ def _needs(group: Group) -> str:
 
 
 def _shown(planned: PlannedStage) -> str:
-    # Not repr(): what with_() has set stands in the line of the group, or is the name itself.
+    # Not repr(): what with_() has set is in the line of the group, or is the name itself.
     return planned.stage.call(brief=True)

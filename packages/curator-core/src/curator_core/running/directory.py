@@ -145,7 +145,7 @@ class RunDirectory:
 
 
 def _is_as_written(kind: str, found: Any) -> bool:
-    """Whether the fingerprint in a record, if there must be one, is that of what it holds."""
+    """Whether the fingerprint in a record, if there must be one, matches its content."""
     if not isinstance(found, dict):
         return True
     if kind == "plan.json" and "steps" in found:

@@ -26,7 +26,7 @@ _PLAN = "plan.json"
 class ListedRun:
     """A run as a list of runs shows it.
 
-    ``state`` is that of its record, but ``interrupted`` where the record says that it runs and nobody works on it, and
+    ``state`` is that of its record, but ``interrupted`` where the record says that it runs and no process is working on it, and
     ``damaged`` where the record cannot be read, for ``problem``. ``steps`` are those of a workflow.
     """
 

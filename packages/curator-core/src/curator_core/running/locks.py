@@ -97,7 +97,7 @@ class HeartbeatLock:
         except UsageError:
             if storage.exists(self.path):
                 raise
-            return None  # who had it has just let go
+            return None  # its holder has just let go
         except ValueError:
             return None
         return value if isinstance(value, dict) and value.get("token") else None
@@ -121,7 +121,7 @@ class HeartbeatLock:
 
 
 def owner_at_work(run_dir: str) -> str | None:
-    """Which process works in a run directory, as far as its lock says; None where nobody does.
+    """Which process works in a run directory, as far as its lock says; None where none does.
 
     Nothing is locked to find out: a run that begins at the same moment must not be refused for that.
     """
@@ -131,7 +131,7 @@ def owner_at_work(run_dir: str) -> str | None:
     try:
         text = storage.read_bytes(path).decode(errors="replace").strip()
     except UsageError:
-        return None  # who had it has just let go
+        return None  # its holder has just let go
     beat = None
     if text.startswith("{"):
         try:

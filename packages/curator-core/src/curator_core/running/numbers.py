@@ -33,7 +33,7 @@ _VERDICTS = {
     "quarantined": "Every row is accounted for; some were set aside.",
     "failed": "The run stopped before its end. What is complete is kept: fix the cause and continue with --resume.",
     "running": "The run is still going on; these are the numbers of the sources that are complete until now.",
-    "interrupted": "The run was interrupted and nobody works on it. What is complete is kept: continue with --resume.",
+    "interrupted": "The run was interrupted and no process is working on it. What is complete is kept: continue with --resume.",
 }
 
 

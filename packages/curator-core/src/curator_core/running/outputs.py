@@ -226,7 +226,7 @@ def _remove_strays(folder: str, standing: AbstractSet[str], sources: AbstractSet
     if not storage.exists(folder):
         return 0
     targets = {storage.file_name(name) for name in (*standing, SUCCESS)}
-    # Another run may share the folder and the sources: what this stage has not written the like of is not its own.
+    # Another run may share the folder and the sources: a file is this stage's own only if it writes files of that kind.
     endings = {_ending(name) for name in targets - {SUCCESS}}
     others = 0
     for path in storage.list_files(folder, hidden=True):

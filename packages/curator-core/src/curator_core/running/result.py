@@ -36,7 +36,8 @@ class StepSummary:
 
 @dataclass
 class PlanShare:
-    """What of the rows that count was made under one plan of a run directory: that of attempt ``since`` and those after it.
+    """Which of the rows that count were made under one plan of a run directory: the plan of attempt ``since`` and those
+    after it.
 
     ``changes`` say how it differs from the present plan; none for the present one.
     """

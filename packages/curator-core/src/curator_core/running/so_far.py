@@ -25,7 +25,7 @@ class SoFar:
     name: str
     state: str  # ``running``, ``interrupted``, or what its record says
     owner: str | None
-    seconds: float | None  # since it began; None where nobody works on it
+    seconds: float | None  # since it began; None where no process is working on it
     listed: int = 0
     complete: int = 0
     failed: int = 0

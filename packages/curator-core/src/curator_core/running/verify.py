@@ -54,7 +54,7 @@ def _verify(directory: RunDirectory, freed: list[str]) -> list[str]:
             problems.append(f"{stage}: {mark!r} is missing")
             continue
         written = storage.read_bytes(mark)
-        recorded = record.get("marks", {}).get(folder)  # early runs have not noted it
+        recorded = record.get("marks", {}).get(folder)  # early runs did not record it
         if recorded is not None and checksum(written) != recorded:
             problems.append(
                 f"{stage}: {mark!r} is not the one that this run wrote: another run has replaced the output"

@@ -28,6 +28,7 @@ from curator_core.model.seen_options import SeenOptions
 from curator_core.model.task import DocumentBatch, FileGroupTask, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.stages.column_filter import ColumnFilter
+from curator_core.stages.found_limits import without_limits
 from curator_core.worker.tokens import CountTokens, token_counter
 
 TEXT_KEPT = 2_000
@@ -45,7 +46,7 @@ _SIZED = ("text", "bytes", "caption")
 _Numbers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 
 
-class _Best:
+class Best:
     """The first rows of one kind that a worker has seen, by distance and number."""
 
     __slots__ = ("keys", "most")
@@ -83,8 +84,8 @@ class _Best:
         chosen = []
         for row, distance, number in zip(rows.tolist(), far.tolist(), mine.tolist(), strict=True):
             key = (distance, number)
-            if len(self.keys) == self.most and key >= self.keys[-1]:
-                continue
+            if (len(self.keys) == self.most and key >= self.keys[-1]) or self.has(distance, number):
+                continue  # the latter where a task is worked on again
             bisect.insort(self.keys, key)
             del self.keys[self.most :]
             chosen.append((row, distance, number))
@@ -100,7 +101,7 @@ class StageSeer:
         self.options = options
         self._attempt = attempt
         self._rows = rows
-        self._best: dict[tuple[str, str, str], _Best] = {}
+        self._best: dict[tuple[str, str, str], Best] = {}
         self._counter: CountTokens | None = None
         self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
         self._taken: list[_Taken] = []
@@ -236,8 +237,19 @@ class StageSeer:
         }
         total = np.sum(list(failed.values()), axis=0) if failed else np.zeros(rows, int)
         found = {}
-        for score, _, _ in self._declared:
-            own = {limit.reason for limit in score.limits}
+        about = [{limit.reason for limit in score.limits} for score, _, _ in self._declared]
+        for place, (score, _, _) in enumerate(self._declared):
+            own = about[place]
+            if any(own & other for at, other in enumerate(about) if at != place):
+                # One test holds several scores to their limits: without those of this one it shows what the others leave.
+                try:
+                    tests = without_limits(self.stage, score.limits).tests(scores)
+                except Exception:  # code of the filter's author, given limits that it may not be made for
+                    tests = self.stage.tests(scores)
+                found[score.name] = ~np.any(
+                    [to_numpy(pc.fill_null(test, True)).astype(bool) for test in tests.values()], axis=0
+                )
+                continue
             mine = sum((failed[reason].astype(int) for reason in own if reason in failed), np.zeros(rows, int))
             found[score.name] = total == mine
         return found
@@ -299,7 +311,7 @@ class StageSeer:
     ) -> None:
         best = self._best.get((side, reason, near))
         if best is None:
-            best = self._best[side, reason, near] = _Best(self.options.samples)
+            best = self._best[side, reason, near] = Best(self.options.samples)
         take.add(best, (side, reason, near), rows, distances, numbers, score)
 
     def _keep(self, take: _Taken) -> None:
@@ -363,13 +375,13 @@ class _Taken:
 
     def __init__(self, seer: StageSeer, key: TaskKey, batch: DocumentBatch, values: dict[str, _Numbers]) -> None:
         self._seer, self._key, self._batch, self._values = seer, key, batch, values
-        self._chosen: list[tuple[_Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
+        self._chosen: list[tuple[Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
         self._rows: dict[int, int] = {}
         self._table: pa.Table | None = None
 
     def add(
         self,
-        best: _Best,
+        best: Best,
         of: tuple[str, str, str],
         rows: np.ndarray[Any, Any],
         distances: np.ndarray[Any, Any] | None,

@@ -46,8 +46,8 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
     wanted it does nothing. Tried by hand, outside of a pipeline, it adds what ``columns`` names.
 
     Of ``size``, ``mode`` and ``resample``, each that is None is what the model of a later stage needs,
-    by its ``preprocessor_config.json``; without such a model it is 224, ``crop`` or ``bicubic``. What is given is made, and the plan warns if a
-    model needs another.
+    by its ``preprocessor_config.json``; without such a model it is 224, ``crop`` or ``bicubic``. A given value is used,
+    and the plan warns if a model needs another.
 
     ``decoder``: ``auto`` is DALI where the stage has a GPU and DALI is installed, and libjpeg-turbo otherwise;
     ``dali`` without a GPU uses DALI's CPU operators; ``turbo`` is libjpeg-turbo for JPEGs and Pillow for the rest;

@@ -56,7 +56,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A member or a sample that is set aside; ``rows`` is 0 where it never was one."""
+    """A member or a sample that is set aside; ``rows`` is 0 where it was never a row."""
 
     reason: str
     position: str

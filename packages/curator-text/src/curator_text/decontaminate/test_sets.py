@@ -114,7 +114,7 @@ def files_of(test_set: TestSet) -> list[str]:
     for path in found:
         if not path.lower().endswith(kinds):
             raise UsageError(
-                f"test set {test_set.name!r}: {path!r} is no file that test sets are read from. They are JSON lines "
+                f"test set {test_set.name!r}: {path!r} is not a file that test sets can be read from. They are JSON lines "
                 f"(.jsonl, .json), .parquet, or text with an item in each line (.txt); compressed with {', '.join(_COMPRESSED)} too"
             )
     return found

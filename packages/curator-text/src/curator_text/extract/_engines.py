@@ -25,7 +25,7 @@ class NotHtml(Exception):
 
 
 def make_engine(name: str, main_content: bool, wanted: Set[str]) -> Engine:
-    """The engine of that name; imports what it needs. ``wanted``: which of `DETAILS` it finds out beside the text."""
+    """The engine of that name; imports what it needs. ``wanted``: which of `DETAILS` it extracts besides the text."""
     texts = {"resiliparse": _resiliparse, "trafilatura": _trafilatura, "justext": _justext}[name](main_content)
 
     def extract(content: bytes, charset: str | None) -> Extracted:

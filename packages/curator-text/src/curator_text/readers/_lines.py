@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-# Deeper than anybody means it, and far from where Python's parser gives up, which depends on how deep it is called.
+# Deeper than anyone needs, and far from where Python's parser gives up, which depends on how deep it is called.
 MOST_LEVELS = 512
 # Strings, whole or cut off: brackets in them open nothing.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
