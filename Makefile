@@ -35,12 +35,12 @@ examples: ## run every example that needs no extras
 sync: ## the light environment in .venv: all packages and the tools, no torch, no ray
 	@# inexact: what `make sync-all` added stays
 	@$(UV) sync --quiet --inexact --all-packages
-	@[ "$(COMPILE)" = no ] || $(BIN)/python tools/compile_bytecode.py
+	@[ "$(COMPILE)" = no ] || PYTHONWARNINGS=ignore $(BIN)/python tools/compile_bytecode.py
 
 .PHONY: sync-all
 sync-all: ## .venv with every extra (6.6 GB, mostly torch with CUDA)
 	@$(UV) sync --quiet --all-packages --all-extras --all-groups
-	@[ "$(COMPILE)" = no ] || $(BIN)/python tools/compile_bytecode.py
+	@[ "$(COMPILE)" = no ] || PYTHONWARNINGS=ignore $(BIN)/python tools/compile_bytecode.py
 
 .PHONY: test
 test: sync-all ## run all tests with all extras

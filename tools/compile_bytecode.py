@@ -15,18 +15,18 @@ import sys
 import sysconfig
 from pathlib import Path
 
-_NO_RUN_IMPORTS = re.compile(r"[/\\](tests?|testing|_tests)[/\\]")
+_NO_RUN_IMPORTS = re.compile(r"[/\\](tests?|_tests)[/\\]")
 
 
 def main() -> int:
     """Compile what is not compiled; a file that is no Python for this version is left alone."""
     folder = Path(sysconfig.get_path("purelib"))
     stamp = folder.parent / ".compiled"
-    changed = folder.stat().st_mtime_ns
-    if stamp.exists() and stamp.read_text() == str(changed):
+    if stamp.exists() and stamp.read_text() == str(folder.stat().st_mtime_ns):
         return 0
     compileall.compile_dir(folder, quiet=2, workers=0, maxlevels=20, rx=_NO_RUN_IMPORTS)
-    stamp.write_text(str(changed))
+    # Read afterwards: the folder that keeps the bytecode of single modules is new in it.
+    stamp.write_text(str(folder.stat().st_mtime_ns))
     return 0
 
 

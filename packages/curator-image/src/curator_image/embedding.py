@@ -22,7 +22,7 @@ from curator_image.decode.picture import Picture
 from curator_image.models.needs import ParameterResources
 from curator_image.models.preprocess import needed_picture
 from curator_image.models.source import check_model, locate_folder, split_model
-from curator_image.models.towers import DEVICES, PRECISIONS, ImageTower, choose_device, threads
+from curator_image.models.towers import COMPILE, DEVICES, PRECISIONS, ImageTower, choose_device, threads
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14"
 # In the metadata of the column: heads are trained on one kind of embedding and refuse another of the same length.
@@ -40,7 +40,8 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
     folder. The default is read at a pinned revision. ``gpu_memory_gb`` asks for part of a GPU; without it the model
     runs on ``cpus`` threads. ``precision`` is ``fp32``, ``fp16``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on the
     CPU. ``model_batch_size`` is how many images go through the model at once, found by measuring when it is not given,
-    and halved when memory runs out. ``pixels`` are dropped afterwards unless a later stage reads them or
+    and halved when memory runs out. ``compile``: ``always`` compiles the model when the worker starts,
+    ``never`` does not, ``auto`` does it on a GPU once the worker has computed for half a minute. ``pixels`` are dropped afterwards unless a later stage reads them or
     ``keep_pixels`` says so.
     """
 
@@ -57,6 +58,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
     gpu_memory_gb: float = 0.0
     cpus: float = 1.0
     keep_pixels: bool | None = None
+    compile: Literal["auto", "always", "never"] = "auto"
 
     resources = ParameterResources()
 
@@ -65,6 +67,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         split_model(self.model, self.revision)
         check_choice("ImageEmbedding.precision", self.precision, PRECISIONS)
         check_choice("ImageEmbedding.device", self.device, DEVICES)
+        check_choice("ImageEmbedding.compile", self.compile, COMPILE)
         check_batch("ImageEmbedding.model_batch_size", self.model_batch_size)
         if not isinstance(self.embedding_column, str) or not self.embedding_column:
             raise UsageError(
@@ -109,6 +112,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
                 precision=self.precision,
                 batch_size=self.model_batch_size,
                 memory_gb=self.resources.gpu_memory_gb,
+                compile=self.compile,
             )
 
     def teardown(self) -> None:

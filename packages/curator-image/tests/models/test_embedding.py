@@ -137,6 +137,35 @@ def test_a_batch_that_does_not_fit_is_halved_and_every_row_is_still_there(clip: 
     assert stage.recorder.metrics["out_of_memory_retries"] == 3
 
 
+def test_a_compiled_model_sees_one_shape_and_gives_the_same_vectors(
+    clip: Path, image_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import functools
+
+    import torch
+
+    shapes = []
+
+    def compiled(model: Any, **options: Any) -> Any:
+        # Everything but the code generator, which would take half a minute.
+        made = compile_(model, backend="eager", **options)
+
+        @functools.wraps(made)
+        def call(pixel_values: Any) -> Any:
+            shapes.append(tuple(pixel_values.shape))
+            return made(pixel_values=pixel_values)
+
+        return call
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", compiled)
+    expected = embed(image_batch(11), model=str(clip), model_batch_size=4)
+    assert not shapes
+    got = embed(image_batch(11), model=str(clip), model_batch_size=4, compile="always")
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert shapes == [(4, 3, 32, 32)] * 3
+
+
 def test_one_image_that_does_not_fit_is_an_error_that_names_the_remedy(clip: Path, image_batch: MakeBatch) -> None:
     import torch
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -28,45 +27,9 @@ def documents() -> DocumentBatch:
     return DocumentBatch(data=pa.table({"text": ["", None, *texts]}))
 
 
-def save_model(folder: Path, labels: list[str] | None, *, headed: bool = False) -> str:
-    """A small BERT of random weights, big enough that kernels divide its matrices differently."""
-    import torch
-    from safetensors.torch import save_file
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
-
-    folder.mkdir()
-    torch.manual_seed(len(folder.name))
-    vocabulary = {word: at for at, word in enumerate(["[PAD]", "[UNK]", *WORDS])}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", model_max_length=128
-    ).save_pretrained(folder)
-    extra = {} if labels is None else {"id2label": dict(enumerate(labels)), "num_labels": len(labels)}
-    config = BertConfig(
-        vocab_size=202, hidden_size=192, num_hidden_layers=3, num_attention_heads=4, intermediate_size=384,
-        max_position_embeddings=128, initializer_range=0.2, **({} if headed else extra),
-    )  # fmt: skip
-    if labels is None:
-        BertModel(config).save_pretrained(folder)
-    elif not headed:
-        BertForSequenceClassification(config).save_pretrained(folder)
-    else:  # as NVIDIA's classifiers are stored
-        BertModel(config).save_pretrained(folder / "base")
-        weights = {f"model.{key}": value for key, value in BertModel(config).state_dict().items()}
-        save_file(
-            {**weights, "fc.weight": torch.randn(len(labels), 192), "fc.bias": torch.zeros(len(labels))},
-            folder / "model.safetensors",
-        )
-        settings = {"base_model": "base", "id2label": {str(at): label for at, label in enumerate(labels)}}
-        (folder / "config.json").write_text(json.dumps(settings))
-    return str(folder)
-
-
 @pytest.mark.slow
 @pytest.mark.models
-def test_no_model_stage_hangs_on_threads_or_batches(tmp_path: Path) -> None:
+def test_no_model_stage_hangs_on_threads_or_batches(tmp_path: Path, save_model: Any) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("torch")
     encoder = save_model(tmp_path / "encoder", None)
@@ -105,7 +68,7 @@ def test_no_model_stage_hangs_on_threads_or_batches(tmp_path: Path) -> None:
 
 
 @pytest.mark.models
-def test_the_number_of_threads_of_the_process_is_as_before(tmp_path: Path) -> None:
+def test_the_number_of_threads_of_the_process_is_as_before(tmp_path: Path, save_model: Any) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
     stage = TextEmbedding(model=save_model(tmp_path / "encoder", None))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,11 @@ from curator_image.models.preprocess import Preprocessing
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
+COMPILE = ("auto", "always", "never")
+# About what it costs to compile a model: `compile: auto` does it once a worker has computed for that long on a GPU.
+COMPILE_AFTER_S = 30.0
+# The batch that is compiled for on a GPU: larger ones compute no faster and take much longer to compile.
+COMPILED_BATCH = 64
 CPU_BATCH = 32
 LARGEST_BATCH = 1024
 
@@ -79,6 +85,9 @@ class ImageTower:
     device: str
     dtype: Any
     batcher: Batcher = field(default_factory=lambda: Batcher(CPU_BATCH))
+    compile: str = "never"
+    compiled: Any = None
+    _began: float | None = None
 
     @classmethod
     def load(
@@ -89,6 +98,7 @@ class ImageTower:
         precision: str = "auto",
         batch_size: int | None = None,
         memory_gb: float = 0.0,
+        compile: str = "never",  # noqa: A002 - the name that the option has
     ) -> ImageTower:
         """Load the vision half of the model in ``folder``; ``memory_gb`` is what it may take of a GPU, 0 for all."""
         transformers = import_models("transformers")
@@ -113,18 +123,45 @@ class ImageTower:
             dimension = int(config.hidden_size)
         tower = cls(model, Preprocessing.load(folder), kind, dimension, device, dtype)
         tower.batcher.size = batch_size or tower.fitting_batch(memory_gb)
+        tower.compile = compile
+        if compile == "always":
+            tower.compile_now()
         return tower
+
+    def compile_now(self) -> None:
+        """Compute with a compiled model from here on, in batches of one shape."""
+        import torch
+
+        self.compiled = torch.compile(self.model, dynamic=False)
+        if self.device == "cuda":
+            self.batcher.size = min(self.batcher.size, COMPILED_BATCH)
+
+    def _compile_in_time(self) -> None:
+        if self.compiled is not None or self.compile != "auto" or self.device != "cuda":
+            return
+        if self._began is None:
+            self._began = time.monotonic()
+        elif time.monotonic() - self._began > COMPILE_AFTER_S:
+            self.compile_now()
 
     def forward(self, pixels: Any) -> Any:
         """What the model makes of a uint8 tensor ``(n, height, width, 3)``, on the device, as float32."""
+        import torch
+
         inputs = self.preprocessing(pixels, self.dtype)
-        answer = self.model(pixel_values=inputs)
+        count = len(inputs)
+        if self.compiled is not None and count < self.batcher.size:
+            # Another shape would be compiled anew: the last batch is filled up, and what that gives is cut off.
+            inputs = torch.nn.functional.pad(inputs, (0, 0) * 3 + (0, self.batcher.size - count))
+        answer = (self.model if self.compiled is None else self.compiled)(pixel_values=inputs)
         vectors = answer.image_embeds if self.kind in _CLIP else answer.pooler_output
-        return vectors.float()
+        return vectors[:count].float()
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Unit vectors of ``(n, height, width, 3)`` pixels."""
         import torch
+
+        self._compile_in_time()
 
         def part(start: int, stop: int) -> Any:
             with warnings.catch_warnings():

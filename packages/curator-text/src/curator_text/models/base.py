@@ -1,4 +1,4 @@
-"""What all model stages share: weights found, texts batched by length, batches that fit the memory there is."""
+"""What do all model stages share? Weights that are found, texts tokenized ahead, and batches computed without a wait."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import contextlib
 import functools
 import gc
 import re
+import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,32 @@ from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.resources import Resources
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
+from curator_text.models.ahead import ahead
+from curator_text.models.batches import Batch, Padding, batches
+from curator_text.models.device import (
+    choose_device,
+    choose_dtype,
+    fetch,
+    free_memory,
+    is_out_of_memory,
+    send,
+    tokens_that_fit_cuda,
+)
 
 # What is fetched of a model: its settings, its tokenizer, and weights that cannot run code.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]
 _MOST_TOKENS = 1 << 20
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+COMPILE = ("auto", "always", "never")
+# About what it costs to compile a model: `compile: auto` does it once a worker has computed for that long.
+COMPILE_AFTER_S = 30.0
+# Texts that are tokenized at once and sorted by length: enough on a GPU for batches of equal length.
+_WINDOW = {"cpu": 64, "cuda": 1024}
+# On a GPU, lengths are rounded up to a multiple of this, and tasks go through the model together.
+_LENGTHS, _TASKS = 32, 8
+# How many batches are computed or on their way when the oldest is waited for.
+_IN_FLIGHT = 2
 
 # Commits of models that stages name by default: without a revision, this one is used.
 PINNED = {
@@ -46,11 +69,16 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     as they are. ``max_chars`` cuts them before, which saves time for long ones. ``device``: ``auto`` takes a GPU where there
     is one. A null text has null results.
 
-    On a CPU texts are computed one by one, on one thread: then a text has the same numbers, bit for bit, whatever other
-    texts there are and however many threads, which costs no time where texts have more than a few words, since nothing is
-    padded (give the stage more workers, not more threads). On a GPU a batch holds at most ``batch_tokens`` tokens, padding
-    included; if memory runs out it is halved, for good, and tried again. There the last bits of a number depend on the
-    texts of its batch, which are those of one task, and on the card: see docs/text-io.md.
+    ``dtype``: ``auto`` is bfloat16 on a GPU (float16 on one without it) and float32 on a CPU. ``compile``: ``always`` compiles
+    the model when the worker starts, ``never`` does not, and ``auto`` compiles it on a GPU once the worker has computed for half
+    a minute, about what compiling takes: so a short run never waits for it, and a long one gains.
+
+    Tokens are made on a thread of their own, ahead of the model. On a CPU texts are computed one by one, each on one thread,
+    on as many threads as the stage has ``cpus``: then a text has the same numbers, bit for bit, whatever other
+    texts there are and however many threads, and nothing is padded. On a GPU a batch holds texts of similar length and at
+    most ``batch_tokens`` tokens, padding included (by default what fits the memory, by measuring); if memory runs out it is
+    halved, for good, and tried again. There the last bits of a number depend on the texts of its batch, which are those
+    of up to eight tasks, and on the card: see docs/text-io.md.
     """
 
     tried_by_plan = False
@@ -64,7 +92,8 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     max_chars: int | None = None
     batch_tokens: int | None = None
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
+    compile: str = "auto"
     gpu_memory_gb: float = 0.0
 
     def __post_init__(self) -> None:
@@ -83,12 +112,16 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
             )
         if self.dtype not in DTYPES:
             raise UsageError(f"{name}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.compile not in COMPILE:
+            raise UsageError(f"{name}.compile must be one of {', '.join(COMPILE)}, not {self.compile!r}")
         if self.gpu_memory_gb:
             self.resources = Resources(cpus=1.0, gpu_memory_gb=self.gpu_memory_gb)
+            self.batch_size = _TASKS
         self._loaded: Any = None
+        self._pool: ThreadPoolExecutor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_loaded": None}
+        return {**self.__dict__, "_loaded": None, "_pool": None, "_compiled": None}
 
     def inputs(self) -> list[str]:
         return [self.column]
@@ -99,30 +132,61 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     def setup(self, worker: WorkerMetadata) -> None:
         torch = import_torch()
         folder = model_folder(self.model, self.revision)
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise UsageError(
-                f"{type(self).__name__}.device is {device!r}, and torch sees no GPU here: give auto or cpu"
-            )
-        self._loaded = self.load(folder, device)
+        self._device = device = choose_device(type(self).__name__, self.device, torch)
+        self._loaded = self.load(folder, device, choose_dtype(self.dtype, device, torch))
+        self._compiled: Any = torch.compile(self._loaded, dynamic=True) if self.compile == "always" else None
+        self._computed_s = 0.0
         self._tokenizer = _tokenizer(folder)
         self._limit = min(
             [self.max_tokens, *self.token_limits()] if self.max_tokens else self.token_limits(), default=512
         )
+        self._padding = Padding.of(self._tokenizer, 1 if device == "cpu" else _LENGTHS, self._limit)
+        self._threads = max(1, int(self.resources.cpus)) if device == "cpu" else 1
         self._batch_tokens = 1 if device == "cpu" else self.batch_tokens or 65_536
-        self._threads = 1 if device == "cpu" else None
+        if self.batch_tokens is None and device.startswith("cuda"):
+            self._batch_tokens = tokens_that_fit_cuda(self.forward, self._limit, self.gpu_memory_gb, torch)
+        self._pool = ThreadPoolExecutor(self._threads, "model") if self._threads > 1 else None
 
     def teardown(self) -> None:
-        self._loaded = None
+        self._loaded = self._compiled = None
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
         gc.collect()
 
     @abstractmethod
-    def load(self, folder: Path, device: str) -> Any:
+    def load(self, folder: Path, device: str, dtype: str) -> Any:
         """The model in ``folder``, ready to be called."""
 
     @abstractmethod
     def forward(self, inputs: dict[str, Any]) -> Any:
-        """The model's answers for a padded batch: a tensor with one row for each text."""
+        """The model's answers for a padded batch on its device: a tensor with one row for each text."""
+
+    @abstractmethod
+    def texts(self, task: DocumentBatch) -> tuple[DocumentBatch, list[str | None]]:
+        """The task with its text as text, and what the model is given."""
+
+    @abstractmethod
+    def add(self, task: DocumentBatch, rows: list[Any]) -> DocumentBatch:
+        """The task with columns that hold the model's answers."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        task, texts = self.texts(task)
+        return self.add(task, self.answers(texts))
+
+    def process_batch(self, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
+        if len(tasks) == 1:
+            return [self.process(tasks[0])]
+        found = []
+        for task in tasks:
+            with self.about(task):
+                found.append(self.texts(task))
+        rows = iter(self.answers([text for _, texts in found for text in texts]))
+        made = []
+        for task, (changed, texts) in zip(tasks, found, strict=True):
+            with self.about(task):
+                made.append(self.add(changed, [next(rows) for _ in texts]))
+        return made
 
     def answers(self, texts: Sequence[str | None]) -> list[Any]:
         """A numpy row for each text, None for a null one."""
@@ -133,52 +197,77 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         if not rows:
             return found
         pieces = [(texts[row] or "")[: self.max_chars] for row in rows]
-        encoded = self._tokenizer(
-            pieces, truncation=True, max_length=self._limit, return_attention_mask=False, verbose=False
-        )
-        # Longest first: what does not fit the memory shows at once, and padding is short.
-        order = sorted(range(len(rows)), key=lambda at: (-len(encoded["input_ids"][at]), at))
-        for start, stop, answer in self._batches(encoded, order):
-            for at, values in zip(order[start:stop], answer, strict=True):
-                found[rows[at]] = values
+        with _one_thread(self._device == "cpu"):
+            for batch, answer in self._computed(pieces):
+                for at, values in zip(batch.rows, answer, strict=True):
+                    found[rows[at]] = values
         return found
 
-    def _batches(self, encoded: Any, order: list[int]) -> Iterator[tuple[int, int, Any]]:
-        with _threads(self._threads):
-            yield from self._forward_all(encoded, order)
+    def _computed(self, pieces: list[str]) -> Iterator[tuple[Batch, Any]]:
+        """Each batch with its answer, which is asked for late: meanwhile the next are tokenized, sent and computed."""
+        window = _WINDOW["cpu" if self._device == "cpu" else "cuda"]
+        made = batches(pieces, self._tokenize, window, lambda: self._batch_tokens, self._padding)
+        prepared = ((batch, batch.padded()) for batch in made)
+        late: deque[Future[Any]] = deque()
+        # Windows are whole numbers of batches on a CPU: the next window is begun while half of this one is computed.
+        for batch, inputs in ahead(prepared, window // 2 if self._device == "cpu" else 2 * _IN_FLIGHT):
+            late.append(self._submit(batch, inputs))
+            if len(late) > _IN_FLIGHT * self._threads:
+                yield from self._finished(late.popleft())
+        while late:
+            yield from self._finished(late.popleft())
 
-    def _forward_all(self, encoded: Any, order: list[int]) -> Iterator[tuple[int, int, Any]]:
+    def _tokenize(self, texts: list[str]) -> Mapping[str, Sequence[Sequence[int]]]:
+        found = self._tokenizer(
+            texts, truncation=True, max_length=self._limit, return_attention_mask=False, verbose=False
+        )
+        return dict(found)
+
+    def _submit(self, batch: Batch, inputs: Mapping[str, Any]) -> Future[Any]:
+        if self._pool is not None:
+            return self._pool.submit(self._compute, batch, inputs)
+        done: Future[Any] = Future()
+        done.set_result(self._compute(batch, inputs))
+        return done
+
+    def _finished(self, one: Future[Any]) -> Iterator[tuple[Batch, Any]]:
+        for batch, answer in one.result():
+            yield batch, answer.result()
+
+    def _compute(self, batch: Batch, inputs: Mapping[str, Any]) -> list[tuple[Batch, Any]]:
+        """The answers of a batch, or of its parts where it does not fit the memory as a whole."""
         torch = import_torch()
-        start = 0
-        while start < len(order):
-            longest = max(1, len(encoded["input_ids"][order[start]]))
-            stop = min(len(order), start + max(1, self._batch_tokens // longest))
+        if batch.size() <= self._batch_tokens or len(batch.rows) == 1:
             try:
-                padded = self._tokenizer.pad(
-                    {key: [encoded[key][at] for at in order[start:stop]] for key in encoded},
-                    padding="max_length",
-                    max_length=longest,  # 1 for a text without tokens, which models cannot take
-                    return_tensors="pt",
-                )
+                if self._pool is not None:
+                    torch.set_num_threads(1)  # is kept for each thread
                 with torch.inference_mode():
-                    answer = self.forward(dict(padded)).float().cpu().numpy()
+                    return [(batch, fetch(self.forward(send(inputs, self._device, torch)), self._device, torch))]
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error, torch):
+                if not is_out_of_memory(error, torch):
                     raise
-                if stop - start == 1:
+                if len(batch.rows) == 1:
                     raise CuratorError(
-                        f"{type(self).__name__}: one text of {longest} tokens does not fit the memory: lower max_tokens"
+                        f"{type(self).__name__}: one text of {batch.width()} tokens does not fit the memory: lower max_tokens"
                     ) from error
-                self._batch_tokens = max(1, longest * (stop - start) // 2)
+                self._batch_tokens = max(1, batch.size() // 2)
                 self.record_metric("batches_halved", 1)
-            else:
-                yield start, stop, answer
-                start = stop
-                continue
             # Outside of `except`: the exception holds on to what did not fit.
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_memory(torch)
+        return [answer for half in batch.halves() for answer in self._compute(half, half.padded())]
+
+    def call_model(self, inputs: dict[str, Any]) -> Any:
+        """The model's own answer, by its compiled form where there is one."""
+        if self._compiled is None and self.compile == "auto" and self._device.startswith("cuda"):
+            self._compile_in_time()
+        return (self._loaded if self._compiled is None else self._compiled)(**inputs)
+
+    def _compile_in_time(self) -> None:
+        if not self._computed_s:
+            self._computed_s = time.monotonic()
+        elif time.monotonic() - self._computed_s > COMPILE_AFTER_S:
+            self._compiled = import_torch().compile(self._loaded, dynamic=True)
+            self.record_metric("compiled", 1)
 
     def token_limits(self) -> list[int]:
         """How many tokens the model takes, as far as its tokenizer and its settings say."""
@@ -298,24 +387,18 @@ def _tokenizer(folder: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """Have torch compute on this many threads, and on as many as before afterwards; None changes nothing.
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Have torch compute each product on one thread, and on as many as before afterwards; False changes nothing.
 
     How a product of matrices is divided among threads decides in which order its terms are added up.
     """
-    if number is None:
+    if not wanted:
         yield
         return
     torch = import_torch()
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _out_of_memory(error: BaseException, torch: Any) -> bool:
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
-        sign in str(error).lower() for sign in ("out of memory", "can't allocate memory", "not enough memory")
-    )

@@ -49,17 +49,15 @@ class TextClassifier(TextModel):
     def outputs(self) -> list[str]:
         return [name for name in (self.label_column, self.score_column, self.scores_column) if name]
 
-    def load(self, folder: Path, device: str) -> Any:
+    def load(self, folder: Path, device: str, dtype: str) -> Any:
         import transformers
 
         config = json.loads((folder / "config.json").read_text("utf-8"))
         if "base_model" in config and "id2label" in config:
-            model = _headed(folder, config, self.dtype, device)
+            model = _headed(folder, config, dtype, device)
             labels = config["id2label"]
         else:
-            model = load_weights(
-                transformers.AutoModelForSequenceClassification.from_pretrained, folder, self.dtype, device
-            )
+            model = load_weights(transformers.AutoModelForSequenceClassification.from_pretrained, folder, dtype, device)
             labels = model.config.id2label
         self._labels = [labels[key] for key in sorted(labels, key=int)]
         # A regression has one name for its output, and its rounded score for a label.
@@ -71,16 +69,17 @@ class TextClassifier(TextModel):
         return model
 
     def forward(self, inputs: dict[str, Any]) -> Any:
-        device = next(self._loaded.parameters()).device
-        answer = self._loaded(**{key: value.to(device) for key, value in inputs.items()})
+        answer = self.call_model(inputs)
         logits = getattr(answer, "logits", answer).float()
         return logits if len(self._labels) == 1 else logits.softmax(-1)
 
-    def process(self, task: DocumentBatch) -> DocumentBatch:
+    def texts(self, task: DocumentBatch) -> tuple[DocumentBatch, list[str | None]]:
         task = with_text(self, task, self.column)
         table = task.to_pyarrow()
         check_free(type(self).__name__, table.column_names, self.outputs())
-        rows = self.answers(texts_of(self, table, self.column))
+        return task, texts_of(self, table, self.column)
+
+    def add(self, task: DocumentBatch, rows: list[Any]) -> DocumentBatch:
         labels: list[str | None]
         if self._width() == 1:
             scores = [None if row is None else float(row[0]) for row in rows]

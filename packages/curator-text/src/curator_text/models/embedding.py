@@ -43,7 +43,7 @@ class TextEmbedding(TextModel):
     def outputs(self) -> list[str]:
         return [self.embedding_column]
 
-    def load(self, folder: Path, device: str) -> Any:
+    def load(self, folder: Path, device: str, dtype: str) -> Any:
         import transformers
 
         found = _sentence_settings(folder)
@@ -51,13 +51,11 @@ class TextEmbedding(TextModel):
         self._normalize = found.get("normalize", True) if self.normalize is None else self.normalize
         self._most = found.get("max_tokens")
         # What pools here needs no pooler, and many encoders come without one.
-        return load_weights(transformers.AutoModel.from_pretrained, folder, self.dtype, device, unneeded=("pooler.",))
+        return load_weights(transformers.AutoModel.from_pretrained, folder, dtype, device, unneeded=("pooler.",))
 
     def forward(self, inputs: dict[str, Any]) -> Any:
         torch = import_torch()
-        device = next(self._loaded.parameters()).device
-        inputs = {key: value.to(device) for key, value in inputs.items()}
-        states = self._loaded(**inputs).last_hidden_state.float()
+        states = self.call_model(inputs).last_hidden_state.float()
         mask = inputs["attention_mask"].unsqueeze(-1)
         if self._pooling == "mean":
             pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
@@ -65,19 +63,21 @@ class TextEmbedding(TextModel):
             pooled = states.masked_fill(mask == 0, float("-inf")).amax(1)
         else:
             # Padding may be on either side.
-            places = torch.arange(states.shape[1], device=device) * inputs["attention_mask"]
+            places = torch.arange(states.shape[1], device=states.device) * inputs["attention_mask"]
             at = places.argmax(1) if self._pooling == "last" else inputs["attention_mask"].argmax(1)
-            pooled = states[torch.arange(len(states), device=device), at]
+            pooled = states[torch.arange(len(states), device=states.device), at]
         return torch.nn.functional.normalize(pooled, dim=-1) if self._normalize else pooled
 
-    def process(self, task: DocumentBatch) -> DocumentBatch:
+    def texts(self, task: DocumentBatch) -> tuple[DocumentBatch, list[str | None]]:
         task = with_text(self, task, self.column)
         table = task.to_pyarrow()
         check_free(type(self).__name__, table.column_names, self.outputs())
         texts = texts_of(self, table, self.column)
         if self.prompt:
             texts = [None if text is None else self.prompt + text for text in texts]
-        rows = self.answers(texts)
+        return task, texts
+
+    def add(self, task: DocumentBatch, rows: list[Any]) -> DocumentBatch:
         return task.append_column(self.embedding_column, vectors(rows, self._width()))
 
     def token_limits(self) -> list[int]:

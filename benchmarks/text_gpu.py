@@ -1,0 +1,269 @@
+"""Embeddings of text: the bare model, the stage from memory, a whole run, and sentence-transformers beside them.
+
+    python benchmarks/text_gpu.py SCRATCH [--parts bare,memory,peer,run,overlap] [--part-seconds 120]
+    python benchmarks/text_gpu.py SCRATCH --size tiny --cpu --documents 200     # only to see that it runs
+
+The model has BERT-base's shape and random weights: as fast as a trained one, and nothing to download. Every part runs in a process
+of its own, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done, the most important first: what
+ten minutes on a card give is complete. The last line, ``BENCH``, has all of them, and ratios:
+
+- ``bare_tokens_s``: forward passes over full batches that are on the device already.
+- ``memory_tokens_s``: `TextEmbedding` over tables in memory, without padding; ``memory_ratio`` is against the bare rate.
+- ``peer_docs_s``: sentence-transformers on the same documents, number format and threads; ``memory_to_peer`` in documents, and
+  ``least_cosine`` between its vectors and ours.
+- ``run_docs_s``: read from JSON lines, embed, write to Parquet, with start-up.
+- ``overlap``: a tokenizer and a model that wait instead of computing; the time of the whole against the larger of the two.
+
+Where there is no GPU it says so, measures nothing, and exits with 0; ``--cpu`` measures on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+PARTS = ("bare", "memory", "peer", "run", "overlap")
+SIZES = {"bert-base": (768, 12, 12, 3072, 512), "minilm": (384, 6, 12, 1536, 512), "tiny": (32, 2, 2, 64, 64)}
+WORDS = 5_000
+TASK = 500
+
+
+def save_model(folder: Path, size: str) -> None:
+    """An encoder in the format of sentence-transformers, with random weights and one token a word."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    hidden, layers, heads, inner, longest = SIZES[size]
+    torch.manual_seed(0)
+    vocabulary = {word: at for at, word in enumerate(["[PAD]", "[UNK]", *(f"w{n}" for n in range(WORDS))])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=longest
+    ).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            vocab_size=WORDS + 2,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=inner,
+            max_position_embeddings=longest,
+        )
+    ).save_pretrained(folder)
+
+
+def documents(count: int, longest: int) -> list[str]:
+    """Texts of very different lengths, as those of the web are; the longest are cut by the model."""
+    made = random.Random(0)
+    return [
+        " ".join(f"w{made.randrange(WORDS)}" for _ in range(min(2 * longest, int(made.lognormvariate(5.5, 0.9)) + 3)))
+        for _ in range(count)
+    ]
+
+
+def stage_of(options: argparse.Namespace) -> Any:
+    from curator_core import Resources
+    from curator_text.models import TextEmbedding
+
+    stage = TextEmbedding(model=str(options.model), gpu_memory_gb=0 if options.cpu else options.gpu_memory_gb)
+    return stage.with_(resources=Resources(cpus=options.threads)) if options.cpu else stage
+
+
+def measure_bare(options: argparse.Namespace, _: list[str]) -> dict[str, Any]:
+    import torch
+
+    from curator_core import WorkerMetadata
+
+    stage = stage_of(options)
+    stage.setup(WorkerMetadata())
+    rows = 4 if options.cpu else max(1, stage._batch_tokens // stage._limit)
+    ids = torch.randint(2, WORDS, (rows, stage._limit), device=stage._device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    wait = (lambda: None) if options.cpu else torch.cuda.synchronize
+    if options.cpu:
+        torch.set_num_threads(options.threads)
+    with torch.inference_mode():
+        stage.forward(inputs)
+        wait()
+        done, started = 0, time.perf_counter()
+        while time.perf_counter() - started < options.seconds:
+            stage.forward(inputs)
+            wait()
+            done += ids.numel()
+    rate = done / (time.perf_counter() - started)
+    device = "cpu" if options.cpu else torch.cuda.get_device_name()
+    return {"bare_tokens_s": round(rate, 1), "device": device, "torch": torch.__version__, "batch_rows": rows}
+
+
+def measure_memory(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+    from curator_core import DocumentBatch, WorkerMetadata
+
+    stage = stage_of(options)
+    stage.setup(WorkerMetadata())
+    tasks = [
+        DocumentBatch(data=pa.table({"text": texts[at : at + TASK]}), task_id=str(at))
+        for at in range(0, len(texts), TASK)
+    ]
+    tokens = sum(len(ids) for ids in stage._tokenize(texts)["input_ids"])
+    stage.process(DocumentBatch(data=pa.table({"text": texts[:20]})))  # warm
+    wall, processor = time.perf_counter(), time.process_time()
+    size = stage.batch_size
+    done = [out for at in range(0, len(tasks), size) for out in stage.process_batch(tasks[at : at + size])]
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    vectors = np.array([row for out in done for row in out.to_pyarrow()["embedding"].to_pylist()], np.float32)
+    np.save(options.scratch / "vectors.npy", vectors)
+    return {
+        "memory_tokens_s": round(tokens / wall, 1),
+        "memory_docs_s": round(len(texts) / wall, 2),
+        "memory_processor_s": round(processor, 2),
+        "mean_tokens": round(tokens / len(texts), 1),
+    }
+
+
+def measure_peer(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    if options.cpu:
+        torch.set_num_threads(options.threads)
+    dtype = torch.float32 if options.cpu else torch.bfloat16
+    model = SentenceTransformer(
+        str(options.model), device="cpu" if options.cpu else "cuda", model_kwargs={"dtype": dtype}
+    )
+    size = 32 if options.cpu else 128  # its own default, and what was best on a card
+    model.encode(texts[:20], batch_size=size)
+    wall, processor = time.perf_counter(), time.process_time()
+    vectors = model.encode(texts, batch_size=size, normalize_embeddings=True)
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    found = {"peer_docs_s": round(len(texts) / wall, 2), "peer_processor_s": round(processor, 2)}
+    ours = options.scratch / "vectors.npy"
+    if ours.exists():
+        found["least_cosine"] = round(float((np.load(ours) * vectors).sum(1).min()), 7)
+    return found
+
+
+def measure_run(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+    from curator_core import Pipeline
+    from curator_core.executors.local import LocalExecutor
+    from curator_text import JsonlReader, ParquetWriter
+
+    folder = options.scratch / "in"
+    folder.mkdir(exist_ok=True)
+    for at in range(0, len(texts), TASK):
+        lines = [json.dumps({"text": text}) for text in texts[at : at + TASK]]
+        (folder / f"{at:06d}.jsonl").write_text("\n".join(lines) + "\n")
+    out = options.scratch / f"out-{time.time_ns()}"
+    stages = [JsonlReader(paths=str(folder / "*.jsonl")), stage_of(options), ParquetWriter(path=str(out))]
+    started = time.perf_counter()
+    Pipeline(stages, name="text-gpu").run(LocalExecutor(workers=1))
+    return {"run_docs_s": round(len(texts) / (time.perf_counter() - started), 2)}
+
+
+def measure_overlap(options: argparse.Namespace, _: list[str]) -> dict[str, Any]:
+    from curator_core import WorkerMetadata
+
+    stage = stage_of(options)
+    stage.setup(WorkerMetadata())
+    stage._batch_tokens, windows = 1 << 20, 24  # a window is a batch
+    waited = {"tokenizer": 0.0, "model": 0.0}
+    tokenize, forward = stage._tokenize, stage.forward
+
+    def waiting(part: str, seconds: float, work: Any) -> Any:
+        def call(given: Any) -> Any:
+            started = time.perf_counter()
+            answer = work(given)
+            time.sleep(max(0.0, seconds - (time.perf_counter() - started)))
+            waited[part] += time.perf_counter() - started
+            return answer
+
+        return call
+
+    stage._tokenize = waiting("tokenizer", 0.2, tokenize)
+    stage.forward = waiting("model", 0.25, forward)
+    size = 64 if options.cpu else 1024
+    started = time.perf_counter()
+    stage.answers(["w1 w2 w3"] * (size * windows))
+    took = time.perf_counter() - started
+    return {"overlap": round(took / max(waited.values()), 3), "overlap_s": round(took, 2)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scratch", type=Path, help="folder for the model and for what is written")
+    parser.add_argument("--size", choices=sorted(SIZES), default="bert-base")
+    parser.add_argument("--model", type=Path, help="a model's folder, instead of one with random weights")
+    parser.add_argument("--documents", type=int, default=10_000)
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--part-seconds", type=float, default=120.0, help="after which a part is stopped")
+    parser.add_argument("--seconds", type=float, default=15.0, help="how long the bare model is measured")
+    parser.add_argument("--gpu-memory-gb", type=float, default=32.0)
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU, for both sides")
+    parser.add_argument("--cpu", action="store_true", help="measure on the CPU")
+    parser.add_argument("--one", choices=PARTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    parts = options.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"--parts: there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if not options.cpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            print("no NVIDIA GPU here: nothing was measured (--cpu measures on the CPU)")
+            print("BENCH", json.dumps({"gpu": 0}))
+            return 0
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    if options.model is None:
+        options.model = options.scratch / f"bert-{options.size}"
+        if not (options.model / "config.json").exists():
+            save_model(options.model, options.size)
+    if options.one:
+        texts = documents(options.documents, SIZES[options.size][-1])
+        measure = globals()[f"measure_{options.one}"]
+        print("PART", json.dumps(measure(options, texts)), flush=True)
+        return 0
+    return _all(parts, options)
+
+
+def _all(parts: list[str], options: argparse.Namespace) -> int:
+    metrics: dict[str, Any] = {"gpu": 0 if options.cpu else 1}
+    failed = 0
+    for part in parts:
+        try:
+            done = subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], "--one", part],
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=options.part_seconds,
+                check=False,
+            )
+            found = [line for line in done.stdout.splitlines() if line.startswith("PART ")]
+            result = json.loads(found[-1].removeprefix("PART ")) if found else {f"{part}_failed": done.returncode}
+        except subprocess.TimeoutExpired:
+            result = {f"{part}_stopped_after_s": options.part_seconds}
+        failed += not any(not key.startswith(f"{part}_failed") and "_stopped_" not in key for key in result)
+        metrics |= result
+        print("PART", json.dumps({"part": part, **result}), flush=True)
+    for name, above, below in (
+        ("memory_ratio", "memory_tokens_s", "bare_tokens_s"),
+        ("memory_to_peer", "memory_docs_s", "peer_docs_s"),
+        ("peer_processor_to_memory", "peer_processor_s", "memory_processor_s"),
+    ):
+        if above in metrics and below in metrics:
+            metrics[name] = round(metrics[above] / metrics[below], 3)
+    print("BENCH", json.dumps(metrics))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

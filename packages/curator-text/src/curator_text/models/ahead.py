@@ -1,0 +1,26 @@
+"""Work that runs ahead: items are made on a thread of their own while those before them are used."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+_END: Any = object()
+
+
+def ahead[T](items: Iterable[T], most: int = 2) -> Iterator[T]:
+    """The items in their order, up to ``most`` of them made before they are asked for.
+
+    What making an item raises is raised where the item is asked for. A generator that is closed early makes no more.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        coming: deque[Future[Any]] = deque(pool.submit(next, source, _END) for _ in range(most))
+        try:
+            while (item := coming.popleft().result()) is not _END:
+                coming.append(pool.submit(next, source, _END))
+                yield item
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,96 @@
+"""Which texts go through a model together, and as what? Tokens in batches of similar length, padded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How a tokenizer pads, and to which lengths: the multiples of ``multiple`` up to ``limit``.
+
+    Few lengths mean few shapes, for which kernels are chosen, memory is kept and graphs are compiled.
+    """
+
+    fill: Mapping[str, int]
+    left: bool
+    multiple: int
+    limit: int
+
+    @classmethod
+    def of(cls, tokenizer: Any, multiple: int, limit: int) -> Padding:
+        fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+        return cls(fill, tokenizer.padding_side == "left", multiple, limit)
+
+    def width(self, longest: int) -> int:
+        """To how many tokens texts are padded of which the longest has ``longest``: at least 1, which models need."""
+        longest = max(1, longest)
+        return max(longest, min(-(-longest // self.multiple) * self.multiple, self.limit))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts that go through the model together: their rows, and their tokens, longest first."""
+
+    rows: Sequence[int]
+    tokens: Mapping[str, Sequence[Sequence[int]]]
+    padding: Padding
+
+    def width(self) -> int:
+        return self.padding.width(len(self.tokens["input_ids"][0]))
+
+    def size(self) -> int:
+        """How many tokens it has, padding included."""
+        return self.width() * len(self.rows)
+
+    def halves(self) -> tuple[Batch, Batch]:
+        middle = (len(self.rows) + 1) // 2
+        first, second = (
+            Batch(self.rows[part], {key: values[part] for key, values in self.tokens.items()}, self.padding)
+            for part in (slice(0, middle), slice(middle, None))
+        )
+        return first, second
+
+    def padded(self) -> dict[str, NDArray[np.int64]]:
+        """The model's inputs, with an attention mask."""
+        shape = len(self.rows), self.width()
+        made = {key: np.full(shape, self.padding.fill.get(key, 0), np.int64) for key in self.tokens}
+        mask = np.zeros(shape, np.int64)
+        for row, ids in enumerate(self.tokens["input_ids"]):
+            place = slice(shape[1] - len(ids), None) if self.padding.left else slice(0, len(ids))
+            mask[row, place] = 1
+            for key, values in self.tokens.items():
+                made[key][row, place] = values[row]
+        return {**made, "attention_mask": mask}
+
+
+def batches(
+    texts: Sequence[str],
+    tokenize: Callable[[list[str]], Mapping[str, Sequence[Sequence[int]]]],
+    window: int,
+    most_tokens: Callable[[], int],
+    padding: Padding,
+) -> Iterator[Batch]:
+    """All texts in batches of at most ``most_tokens()`` tokens, sorted by length within windows of ``window`` texts.
+
+    Longest first: what does not fit the memory shows at once. A batch has one text at least.
+    """
+    for first in range(0, len(texts), window):
+        tokens = tokenize(list(texts[first : first + window]))
+        lengths = [len(ids) for ids in tokens["input_ids"]]
+        order = sorted(range(len(lengths)), key=lambda at: (-lengths[at], at))
+        start = 0
+        while start < len(order):
+            count = max(1, most_tokens() // padding.width(lengths[order[start]]))
+            chosen = order[start : start + count]
+            yield Batch(
+                [first + at for at in chosen],
+                {key: [values[at] for at in chosen] for key, values in tokens.items()},
+                padding,
+            )
+            start += count
