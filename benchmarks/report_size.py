@@ -128,6 +128,8 @@ def main() -> None:
         found = {
             "tasks": len(sources) * options.tasks_per_source,
             "sources": numbers["sources"]["complete"],
+            "scored": next(s for s in numbers["stages"] if s["name"] == "Score")["scores"][0]["rows"],
+            "bytes_in": numbers["bytes"]["in"],
             "seconds": round(seconds, 2),
             "cpu_seconds": round(cpu_seconds, 2),
             "peak_gb": round(peak_gb(), 2),

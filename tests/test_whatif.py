@@ -12,7 +12,14 @@ import pytest
 from curator_core import LocalExecutor, Pipeline, RunSummary
 from curator_core.accounts.seen import read_seen
 from curator_core.cli import BAD_USAGE, DONE, run_command
-from curator_text import GopherQualityFilter, JsonlReader, JsonlWriter, SymbolsToWordsFilter, WordCountFilter
+from curator_text import (
+    GopherQualityFilter,
+    JsonlReader,
+    JsonlWriter,
+    LanguageFilter,
+    SymbolsToWordsFilter,
+    WordCountFilter,
+)
 
 WORDS = [
     "the",
@@ -138,6 +145,33 @@ def test_limits_of_several_filters_go_down_the_funnel(data, base, tmp_path, caps
         for key in ("rows_in", "rows_out"):
             span = then(found, stage.name)[key]
             assert span["low"] <= getattr(stage, key) <= span["high"], (stage.name, key)
+
+
+def test_a_test_of_something_else_than_a_number_makes_bounds_of_a_loosened_limit(tmp_path, capsys):
+    chosen = random.Random(0)
+    english = ["the", "house", "stands", "behind", "old", "trees", "and", "nobody", "lives", "there", "now"]
+    german = ["das", "Haus", "steht", "hinter", "alten", "Bäumen", "und", "niemand", "wohnt", "jetzt", "dort"]
+    shares = [chosen.random() for _ in range(200)]
+    texts = [
+        " ".join(chosen.choice(english if chosen.random() < share else german) for _ in range(8)) for share in shares
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    kept = {}
+    for score in (0.65, 0.4, 0.8):
+        stages = [JsonlReader(paths=str(tmp_path / "a.jsonl")), LanguageFilter(languages="en", min_score=score)]
+        ran = Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / f"{score}"))
+        kept[score] = ran.summary.stages[1].rows_out
+    looser = then(answer(capsys, tmp_path / "0.65", "LanguageFilter.min_score=0.4"), "LanguageFilter")["rows_out"]
+    assert not looser["exact"]  # what is German in these bins would not be kept
+    assert looser["low"] <= kept[0.4] < looser["high"]
+    stricter = answer(capsys, tmp_path / "0.65", "LanguageFilter.min_score=0.8")
+    assert then(stricter, "LanguageFilter")["rows_out"] == {
+        "low": kept[0.8],
+        "high": kept[0.8],
+        "about": kept[0.8],
+        "exact": True,
+    }
+    assert not any("other things than numbers" in line for line in stricter["unknown"])
 
 
 @pytest.mark.slow

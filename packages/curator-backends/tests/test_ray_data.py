@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 import stages_for_tests as s
@@ -166,31 +165,3 @@ def test_no_mark_is_left_on_the_node_after_a_run(tmp_path: Path) -> None:
     Pipeline([s.Where(folder=str(tmp_path))]).run(RayDataExecutor(), initial_tasks=s.tasks(2))
     assert list(tmp_path.glob("node-*")), "the node was to be set up"
     assert marks() <= before
-
-
-def test_the_numbers_of_a_run_are_among_the_metrics_of_ray() -> None:
-    states: list[tuple[str, int]] = []
-
-    def note(state: Any) -> None:
-        states.append((state.state, state.workers or 0))
-
-    pipeline = Pipeline([s.Plain(), s.Plain()], name="seen-by-ray")
-    pipeline.run(RayDataExecutor(), initial_tasks=s.tasks(8), metrics=True, progress=note)
-    assert states[0] == ("starting", 0)
-    assert max(workers for _, workers in states) >= 1
-    port = next(node["MetricsExportPort"] for node in ray.nodes() if node["Alive"])
-
-    def rows() -> set[str]:
-        text = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
-        return {
-            f"{stage} {line.rpartition(' ')[2]}"
-            for line in text.splitlines()
-            for stage in ("Plain", "Plain#2")
-            if line.startswith("ray_curator_stage_rows_in_total{")
-            and f'stage="{stage}"' in line
-            and "seen-by-ray" in line
-        }
-
-    wait_for(lambda: len(rows()) == 2, "Ray's agent to report", seconds=60)
-    given = sum(task.num_items for task in s.tasks(8))
-    assert rows() == {f"Plain {given:.1f}", f"Plain#2 {given:.1f}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -183,3 +184,39 @@ def test_a_tokenizer_that_is_not_there_is_refused_before_anything_runs(tmp_path:
     with pytest.raises(CuratorError, match="no-such-tokenizer"):
         run(tmp_path / "run", seen={"tokens": str(tmp_path / "no-such-tokenizer.model")})
     assert not (tmp_path / "run" / "ledger").exists()
+
+
+@dataclass
+class BothSides(ColumnFilter):
+    """Two scores that one test holds to a limit each."""
+
+    min_length: int = 3
+    min_words: int = 2
+
+    score_type = pa.struct([("length", pa.int64()), ("words", pa.int64())])
+
+    def score_array(self, values: pa.Array) -> pa.Array:
+        texts = values.to_pylist()
+        return pa.array([{"length": len(text), "words": len(text.split())} for text in texts], self.score_type)
+
+    def scores_with(self, part: str, values: Sequence[float]) -> pa.Array:
+        rows = [{"length": 9, "words": 9, **({part: int(value)} if part else {})} for value in values]
+        return pa.array(rows, self.score_type)
+
+    def keep_array(self, scores: pa.Array) -> pa.Array:
+        long = pc.greater_equal(pc.struct_field(scores, "length"), pa.scalar(self.min_length))
+        return pc.and_(long, pc.greater_equal(pc.struct_field(scores, "words"), pa.scalar(self.min_words)))
+
+
+def test_a_limit_moves_exactly_where_one_test_holds_several_scores(tmp_path: Path) -> None:
+    texts = ["a", "a b", "abcdef", "abc def", "a b c d", "ab", "abcd e"]
+    batch = DocumentBatch(data=pa.table({"text": texts}))
+    place = str(tmp_path / "run")
+    Pipeline([BothSides()]).run(LocalExecutor(workers=0), initial_tasks=[batch], run_dir=place)
+    for score in read_seen(place).stages["BothSides"].scores:
+        (limit,) = score.limits
+        for value in (1, 2, 3, 5):
+            first = bin_at(score.edges, limit.edge(value))
+            moved = BothSides(**{limit.parameter: value})
+            again = Pipeline([moved]).run(LocalExecutor(workers=0), initial_tasks=[batch])
+            assert sum(score.free[first:]) + score.free_above == again.summary.stages[0].rows_out

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curator_core.accounts.seen import Counted, ScoreSeen, Seen, StageSeen
+from curator_core.accounts.seen import Counted, Sample, ScoreSeen, Seen, StageSeen
 from curator_core.accounts.tally import StageTotals
 from curator_core.executors.local import LocalExecutor
 from curator_core.model.scores import Limit, whole_numbers
@@ -116,6 +116,42 @@ def test_the_top_says_that_a_run_was_killed_and_what_of_it_is_complete(tmp_path:
 )
 def test_the_top_says_how_a_run_ended(state: str, said: str) -> None:
     assert said in top_of(report_page(numbers([READ, StageTotals("Write", 4, 1000, 1000)], state=state)))
+
+
+def sample(row: int, value: int, *, near: bool) -> Sample:
+    side = "dropped" if value < 5 else "kept"
+    scores = {"words": float(value)}
+    limit = ("min_words", "words") if near else ("", "")
+    return Sample(
+        side,
+        "words",
+        near,
+        *limit,
+        float(value),
+        scores,
+        f"row-{row}",
+        "/in/a.jsonl",
+        f"line {row + 1}",
+        "a",
+        row,
+        "a text",
+        0,
+        6,
+        [],
+        {},
+    )
+
+
+def test_a_row_that_is_in_two_samples_is_shown_and_counted_once() -> None:
+    rows = [(0, 3), (1, 4), (2, 8)]
+    entry = StageSeen("Words", scores=[score([3, 4, 8], 5)], of={"dropped": {"words": 2}, "kept": 1})
+    entry.samples = [sample(row, value, near=near) for near in (True, False) for row, value in rows]
+    stages = [StageTotals("Read", 1, 3, 3), StageTotals("Words", 1, 3, 1, dropped={"words": 2})]
+    page = report_page(numbers(stages, Seen(stages={"Words": entry})))
+    assert "2 of 2, nearest to the limit first" in page
+    assert "1 of 1, nearest to the limit first" in page
+    # Once among those that the filter was least sure about, and once on its side.
+    assert page.count("curate show /in/a.jsonl:1<") == 2
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ _SECTIONS = {
         "verify": "runs",
         "diff": "diff",
         "whatif": "whatif",
+        "card": "card",
     },
     "Data": {"head": "data", "show": "data", "inspect": "data"},
     "Shell": {"completion": "completion"},

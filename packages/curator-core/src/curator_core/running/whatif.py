@@ -187,14 +187,13 @@ def _moved(
     lost, gained = [], []
     for name in moved:
         bins = _bins(scores[name])
-        several = len(moved) > 1
-        if not _tells_others(bins, was[name], invert):
-            several = True
+        alone = _tells_others(bins, was[name], invert)
+        one_lost, one_gained = _changes(bins, was[name], declared[name], invert, several=len(moved) > 1 or not alone)
+        if not alone and not (one_lost.exact and one_gained.exact):
             found.unknown.append(
                 f"{stage.name} has tests of other things than numbers: of rows that it dropped the run does not say which would "
                 "pass these"
             )
-        one_lost, one_gained = _changes(bins, was[name], declared[name], invert, several=several)
         lost.append(one_lost)
         gained.append(one_gained)
         _tell_bins(stage.name, bins, declared[name], was[name], found)

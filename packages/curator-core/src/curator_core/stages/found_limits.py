@@ -124,5 +124,14 @@ def _with(judge: Any, name: str, value: Any) -> Judge:
     return twin  # type: ignore[no-any-return]
 
 
+def without_limits(judge: Any, limits: Sequence[Limit]) -> Any:
+    """The filter with these limits out of the way; parameters in lists stay as they are."""
+    twin = copy.copy(judge)
+    for limit in limits:
+        if "[" not in limit.parameter:
+            object.__setattr__(twin, limit.parameter, -math.inf if limit.keeps == "at least" else math.inf)
+    return twin
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -28,6 +28,7 @@ from curator_core.model.seen_options import SeenOptions
 from curator_core.model.task import DocumentBatch, FileGroupTask, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.stages.column_filter import ColumnFilter
+from curator_core.stages.found_limits import without_limits
 from curator_core.worker.tokens import CountTokens, token_counter
 
 TEXT_KEPT = 2_000
@@ -236,8 +237,19 @@ class StageSeer:
         }
         total = np.sum(list(failed.values()), axis=0) if failed else np.zeros(rows, int)
         found = {}
-        for score, _, _ in self._declared:
-            own = {limit.reason for limit in score.limits}
+        about = [{limit.reason for limit in score.limits} for score, _, _ in self._declared]
+        for place, (score, _, _) in enumerate(self._declared):
+            own = about[place]
+            if any(own & other for at, other in enumerate(about) if at != place):
+                # One test holds several scores to their limits: without those of this one it shows what the others leave.
+                try:
+                    tests = without_limits(self.stage, score.limits).tests(scores)
+                except Exception:  # code of the filter's author, given limits that it may not be made for
+                    tests = self.stage.tests(scores)
+                found[score.name] = ~np.any(
+                    [to_numpy(pc.fill_null(test, True)).astype(bool) for test in tests.values()], axis=0
+                )
+                continue
             mine = sum((failed[reason].astype(int) for reason in own if reason in failed), np.zeros(rows, int))
             found[score.name] = total == mine
         return found

@@ -342,7 +342,11 @@ def _sides(stage: Mapping[str, Any]) -> str:
     for side in ("dropped", "kept"):
         mine = [sample for sample in stage["samples"] if sample["side"] == side]
         whole = stage["samples_of"]["kept"] if side == "kept" else sum(stage["samples_of"]["dropped"].values())
-        near, far = _some(mine, limits, near=True, most=_NEAR), _some(mine, limits, near=False, most=_FAR)
+        near = _some(mine, limits, near=True, most=_NEAR)
+        # A row may be in both samples, and in few rows it is.
+        shown_rows = {(sample["task"], sample["row"]) for sample in near}
+        others = [sample for sample in mine if (sample["task"], sample["row"]) not in shown_rows]
+        far = _some(others, limits, near=False, most=_FAR)
         whole = max(whole, stage["rows_out"]) if side == "kept" else whole
         if not near and not far:
             if not whole:

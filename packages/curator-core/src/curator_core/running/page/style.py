@@ -4,7 +4,7 @@ STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1c2330;--soft:#566073;--line:#e3e7ee;--wash:#f5f7fa;--kept:#2f6fde;--dropped:#f0a43a;
 --aside:#d8432f;--clock:#9aa7bd;--good:#1d7f46;--mixed:#8a5a00;--bad:#b3261e;--mark:#fde7c2;--link:#1f5bc4}
 @media(prefers-color-scheme:dark){:root{--paper:#141821;--ink:#e6e9f0;--soft:#a3adc0;--line:#2b3242;--wash:#1c2230;
---kept:#5b93f5;--dropped:#d99333;--aside:#ec6a58;--clock:#5d6a82;--good:#58c287;--mixed:#dfae52;--bad:#f08076;--mark:#5a4314;
+--kept:#5b93f5;--dropped:#d99333;--aside:#ec6a58;--clock:#5d6a82;--good:#58c287;--mixed:#dfae52;--bad:#f08076;--mark:#46340f;
 --link:#8ab2ff}}
 *{box-sizing:border-box}
 html{scroll-behavior:smooth}

@@ -1,0 +1,58 @@
+"""``curate card``: what should stand beside data that a run has written."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("card", short_help="Make the dataset card of what a run has written.")
+@click.argument("run_dir", type=click.Path())
+@click.option("--output", metavar="STAGE", help="The writer, where the run has several.")
+@click.option("--license", "license_", metavar="NAME", help="The licence, which only you can know: cc-by-4.0, …")
+@click.option("--creator", metavar="NAME", help="Who made the data.")
+@click.option("--url", help="Where they are published.")
+@click.option("--write", "write", is_flag=True, help="Write README.md and croissant.jsonld beside the data.")
+@click.option("--replace", is_flag=True, help="With --write: also where there are such files.")
+@click.option("--croissant", is_flag=True, help="Print croissant.jsonld in place of the card.")
+@click.option("--json", "as_json", is_flag=True, help="Print both as JSON, with what is left to you.")
+def card_command(
+    run_dir: str,
+    output: str | None,
+    license_: str | None,
+    creator: str | None,
+    url: str | None,
+    write: bool,
+    replace: bool,
+    croissant: bool,
+    as_json: bool,
+) -> None:
+    """Print a dataset card (README.md with YAML for Hugging Face) of what the run in RUN_DIR has written.
+
+    Counts, stages and versions are those of the run, columns those of the data. The licence is yours to state.
+    """
+    from curator_core.data.card import make_card  # imports pyarrow
+
+    card = make_card(run_dir, output, license=license_, creator=creator, url=url)
+    written = card.write(replace=replace) if write else []
+    if as_json:
+        values = {
+            "folder": card.folder,
+            "readme": card.readme,
+            "croissant": card.croissant,
+            "left": card.left,
+            "notes": card.notes,
+            "written": written,
+        }
+        click.echo(json.dumps(values, ensure_ascii=False, indent=1))
+        return
+    for path in written:
+        click.echo(f"written: {path}")
+    if not write:
+        click.echo(card.croissant_text if croissant else card.readme, nl=False)
+    for note in card.notes:
+        click.echo(note, err=True)
+    if card.left:
+        options = " ".join(f"--{name}" for name in card.left)
+        click.echo(f"left to you: {', '.join(card.left)} ({options}, or in the files)", err=True)
