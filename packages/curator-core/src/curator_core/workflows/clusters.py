@@ -36,6 +36,7 @@ class Clusters(Ends):
     """
 
     sure_paths: ClassVar[tuple[str, ...]] = ("summary",)
+    disk_of_input = 1.0
 
     column: str = "embedding"
     clusters: int | None = None

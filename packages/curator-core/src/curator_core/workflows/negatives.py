@@ -30,6 +30,8 @@ class HardNegatives(MineParameters, Ends):
     negative (``triplet``), in that order, which is what sentence-transformers trains on; with ``scores`` their cosines too.
     """
 
+    disk_of_input = 1.0
+
     query_column: str = "query"
     passage_column: str = "passage"
     query_vector: str = "query_embedding"

@@ -56,6 +56,9 @@ class SemanticDedup(Dedup):
     limit as products of BLAS may be wrong is computed again in a fixed order.
     """
 
+    # The vectors once, and then as often as they are at home or visit.
+    disk_of_input = 3.0
+
     column: str = "embedding"
     keep: Any = ("first",)
     eps: float = 0.05

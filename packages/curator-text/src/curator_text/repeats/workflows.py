@@ -74,6 +74,9 @@ class SubstringDedup(_Repeats):
     document that its beginning stands in.
     """
 
+    # An anchor of twenty bytes for every thirteen words or so.
+    disk_of_input = 0.25
+
     words: int = 50
 
     def __post_init__(self) -> None:
@@ -112,6 +115,9 @@ class LineDedup(_Repeats):
     equal units the one in the first document in the order of preference ``keep`` stays, and in a document the first one; what
     becomes of the others is said by ``mode``. The table of spans is that of `SubstringDedup`.
     """
+
+    # A hash, a place and the order of preference for each line.
+    disk_of_input = 0.5
 
     unit: Unit = "line"
     least: int = 20
