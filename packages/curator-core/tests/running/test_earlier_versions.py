@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from curator_core import FilePartitioning, LocalExecutor, Pipeline, ProcessingStage
+from curator_core import DocumentBatch, FilePartitioning, LocalExecutor, Pipeline, ProcessingStage
 from curator_core.running.result import RunResult
 from curator_core.running.verify import verify
-from curator_core.testing.faults import Halves, Join, NoMultiples, ReadLines, WriteLines, snapshot
+from curator_core.testing.faults import Halves, Join, ReadLines, WriteLines, snapshot
+
+
+@dataclass
+class NoMultiples(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """The stage of this name in `curator_core.testing.faults` as it was then."""
+
+    of: int = 7
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        keep = [value % self.of != 0 for value in task.to_pyarrow()["id"].to_pylist()]
+        self.record_dropped("multiple", keep.count(False))
+        return task.filter(pa.array(keep, pa.bool_()))
+
+
+NoMultiples.__module__ = Halves.__module__  # a plan names a stage by its package
 
 EARLIER = Path(__file__).parent / "earlier"
 MODIFIED = 1_700_000_000

@@ -7,6 +7,7 @@ docs/report-json.md describes the form.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from fractions import Fraction
@@ -95,7 +96,8 @@ def make_numbers(
         "verdict": _VERDICTS.get(state, state),
         "closed": _closed(state, summary),
         "shares": summary.get("shares") or {},
-        **{name: record.get(name) for name in ("started", "ended", "command", "host", "executor", "attempt", "python")},
+        **{name: record.get(name) for name in ("started", "ended", "host", "executor", "attempt", "python")},
+        "command": _command(record.get("command")),
         **{name: record.get(name) or {} for name in ("options", "versions", "machine")},
         "models": _models(plan),
         "configuration": {"file": configuration, "steps": plan.get("steps") or []},
@@ -146,7 +148,15 @@ def _closed(state: str, summary: Mapping[str, Any]) -> bool:
     shares = summary.get("shares") or {}
     if state not in ("done", "quarantined"):
         return False
-    return not shares or sum(map(Fraction, shares.values())) == summary.get("sources", 0)
+    try:
+        return not shares or sum(map(Fraction, shares.values())) == summary.get("sources", 0)
+    except ValueError:  # changed by hand
+        return False
+
+
+def _command(recorded: Any) -> str | None:
+    """The command line; earlier versions recorded its words."""
+    return shlex.join(map(str, recorded)) if isinstance(recorded, list) else recorded
 
 
 def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -252,7 +262,7 @@ def _time(numbers: Mapping[str, Any], summary: Mapping[str, Any], last: Mapping[
             "name": stage["name"],
             "seconds": stage["seconds"],
             "share": stage["seconds"] / whole if whole else 0.0,
-            "calls": stage["calls"],
+            "calls": stage.get("calls", 0),
             "rows_a_second": stage["rows_in"] / stage["seconds"] if stage["seconds"] else None,
         }
         for stage in stages

@@ -22,6 +22,7 @@ _STAGE = {
     "rejected": _COUNTS,
     "quarantined": int,
     "seconds": _NUMBER,
+    "calls?": int,
 }
 
 # What a workflow has recorded of a step, and what came of one; yes or no is any object, since a bool is no number here.
@@ -41,10 +42,13 @@ _STEP_SUMMARY["steps"] = [_STEP_SUMMARY]
 RUN: Shape = {
     "state": str,
     "attempt?": int,
+    **{f"{name}?": str for name in ("started", "host", "executor", "python")},
+    "command?": (str, list),  # a list in what earlier versions left
+    "ended?": (str, type(None)),
     "marks?": {...: str},
     "outputs?": {...: {"folder": str, "files": int}},
     "machine?": {"cpus?": _NUMBER, "gpus?": _NUMBER, "system?": str},
-    "options?": {...: object},
+    "options?": {"max_reject_fraction?": (int, float, type(None))},
     "versions?": {...: str},
     "kind?": str,
     "workflow?": str,
@@ -61,6 +65,7 @@ RUN: Shape = {
         "sources": int,
         "sources_skipped": int,
         "sources_failed": int,
+        "sources_rejecting?": int,
         "stages": [_STAGE],
         "files": int,
         "bytes": int,
