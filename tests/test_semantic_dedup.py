@@ -287,3 +287,31 @@ def test_the_published_recipes_run_from_a_file(tmp_path: Path) -> None:
     rows = read(tmp_path / "out")
     assert len(rows) == stayed // 2
     assert {row["id"] for row in rows} <= {row["id"] for row in read(tmp_path / "alone")}
+
+
+def test_files_without_a_vector_change_nothing(tmp_path: Path) -> None:
+    made = vectors(60)
+    folder = Path(write(tmp_path / "in", embedded(made), files=2))
+    nothing = pa.table({"id": ["x", "y"], "embedding": pa.array([None, []], pa.list_(pa.float32()))})
+    pq.write_table(nothing, folder / "3.parquet")
+    pq.write_table(pa.table({"id": ["z"], "embedding": pa.nulls(1)}), folder / "4.parquet")
+    work = SemanticDedup(paths=str(folder), path=str(tmp_path / "out"), eps=EPS)
+    work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    kept = {row["id"] for row in read(tmp_path / "out")}
+    assert kept == {f"d{n}" for n in by_brute_force(made, np.arange(60), EPS)} | {"x", "y", "z"}
+
+
+def test_an_input_without_any_vector_is_kept(tmp_path: Path) -> None:
+    data = write(tmp_path / "in", pa.table({"id": ["x", "y"], "embedding": [[0.0], None]}), files=1)
+    for number, work in enumerate((SemanticDedup, Clusters)):
+        work(paths=data, path=str(tmp_path / f"out{number}")).run(
+            LocalExecutor(workers=0), run_dir=str(tmp_path / f"run{number}")
+        )
+        assert [row["id"] for row in read(tmp_path / f"out{number}")] == ["x", "y"]
+
+
+def test_files_of_two_models_are_refused(tmp_path: Path) -> None:
+    folder = Path(write(tmp_path / "in", embedded(vectors(10, size=4)), files=1))
+    pq.write_table(embedded(vectors(10, size=5)), folder / "1.parquet")
+    with pytest.raises(Exception, match="some of 4 and some of 5 numbers"):
+        SemanticDedup(paths=str(folder)).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))

@@ -15,6 +15,7 @@ import pytest
 
 from curator_core.errors import UsageError
 from curator_core.executors.local import LocalExecutor
+from curator_text.dedup.fuzzy import FuzzyDedup
 from curator_text.dedup.words import words_of
 from curator_text.repeats.units import spans_of_lines, units_of
 from curator_text.repeats.windows import anchor_size, anchors, window_hashes
@@ -198,3 +199,12 @@ def test_what_makes_no_sense_is_refused() -> None:
         LineDedup(paths="x", path="y", unit="word")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="give a path or a writer"):
         LineDedup(paths="x")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("texts", [[], ["", ""], ["one"], ["", "word", "another word"]])
+def test_an_input_with_nothing_to_find_stays_as_it_is(tmp_path: Path, texts: list[str]) -> None:
+    data = write(tmp_path / "in", texts, files=1)
+    for number, kind in enumerate((SubstringDedup, LineDedup, FuzzyDedup)):
+        kind(paths=data, path=str(tmp_path / f"out{number}")).run(HERE, run_dir=str(tmp_path / f"run{number}"))
+        assert read(tmp_path / f"out{number}") == {f"d{at}": text for at, text in enumerate(texts)}

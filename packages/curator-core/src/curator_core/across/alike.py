@@ -31,7 +31,7 @@ from curator_core.across.shuffle import (
     partition_pieces,
     write_partitioned,
 )
-from curator_core.across.vectors import Vectors, Whole, cosines, fixed_list, from_fixed_list, vectors_of
+from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.model.stage import ProcessingStage
@@ -106,7 +106,7 @@ class VectorKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTas
         chosen = array(rows)
         columns["id"] = self.ids(table).take(chosen)
         columns["collection"] = collections.take(chosen)
-        columns[VECTOR] = fixed_list(vectors)
+        columns[VECTOR] = packed(vectors)
         made = noted(pa.table(columns), task, collections)
         record = write_keys(self, self.path, task, EXACT, made, high)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
@@ -155,7 +155,7 @@ class VisitClusters(PartitionStage):
         preference = self.preference()
         table = partition_table(task)
         assert table is not None  # only partitions with rows are tasks
-        vectors = from_fixed_list(table[VECTOR])
+        vectors = unpacked(table[VECTOR])
         found, _ = nearest(Whole.of(vectors), self._whole, self.visits + 1)
         towards = cosines(vectors, self._centres[found[:, 0]])
         if self.collapse:
@@ -258,7 +258,7 @@ class FindPairs(PartitionStage):
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = pa.concat_tables([piece for _, piece in partition_pieces(task)]).unify_dictionaries().combine_chunks()
-        vectors = from_fixed_list(table[VECTOR])
+        vectors = unpacked(table[VECTOR])
         whole = Whole.of(vectors)
         table = table.drop_columns([VECTOR])
         preference = self.preference()
@@ -288,6 +288,7 @@ class FindPairs(PartitionStage):
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
+        storage.make_folder(storage.join(self.path, EDGES))  # where there are no vectors at all nothing has made it
         folder = storage.join(self.path, PAIRS)
         finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
 

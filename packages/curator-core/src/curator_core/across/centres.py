@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from curator_core import storage
 from curator_core.across.shuffle import Manifest, read_manifest, require_complete, rows_between
-from curator_core.across.vectors import Vectors, Whole, fixed_list, from_fixed_list, vectors_of
+from curator_core.across.vectors import Vectors, Whole, as_lists, packed, unpacked, vectors_of
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import check_whole
 from curator_core.model.lineage import source_id
@@ -91,7 +91,7 @@ def _means(whole: Whole, labels: NDArray[np.int64], products: NDArray[np.float32
     if len(empty):
         far = np.lexsort((np.arange(len(products)), products))[: len(empty)]
         sums[empty[: len(far)]] = whole.numbers[far]
-    unit, there = vectors_of(pa.chunked_array([fixed_list(sums.astype(np.float32))]), "centres")
+    unit, there = vectors_of(pa.chunked_array([as_lists(sums.astype(np.float32))]), "centres")
     centres = before.copy()
     centres[there] = unit
     return centres
@@ -141,8 +141,8 @@ class TrainCentres(ProcessingStage[FileGroupTask, FileGroupTask]):
         count = int(manifest.rows.sum())
         clusters = min(self.clusters or default_clusters(count), max(1, count))
         sample = first_vectors(manifest, self.sample or clusters * _SAMPLE_EACH)
-        centres, sizes = train(sample, clusters, self.iterations)
-        table = pa.table({VECTOR: fixed_list(centres), "in_sample": array(sizes)})
+        centres, sizes = train(sample, clusters, self.iterations) if count else (sample, np.zeros(0, np.int64))
+        table = pa.table({VECTOR: packed(centres), "in_sample": array(sizes)})
         with (
             storage.write_atomic(storage.join(self.path, CENTRES)) as out,
             pa.ipc.new_file(out, table.schema) as writer,
@@ -170,11 +170,11 @@ def first_vectors(manifest: Manifest, count: int) -> Vectors:
         share *= 2
     if not len(places):
         return np.zeros((0, 1), np.float32)
-    vectors = np.concatenate([from_fixed_list(piece[VECTOR]) for piece in pieces])
+    vectors = unpacked(pa.chunked_array([chunk for piece in pieces for chunk in piece[VECTOR].chunks]))
     return vectors[np.argsort(places, kind="stable")[:count]]
 
 
 def read_centres(folder: str) -> Vectors:
     """The centres that `TrainCentres` has written."""
     with storage.open_input(storage.join(folder, CENTRES)) as stream, pa.ipc.open_file(stream) as file:
-        return from_fixed_list(file.read_all()[VECTOR])
+        return unpacked(file.read_all()[VECTOR])

@@ -20,7 +20,7 @@ from curator_core.across.gather import BatchRows
 from curator_core.across.inputs import Inputs
 from curator_core.across.roll import Roll, batches_of, rows_of
 from curator_core.across.shuffle import finish_partitioned, partition_pieces
-from curator_core.across.vectors import fixed_list
+from curator_core.across.vectors import as_lists
 from curator_core.arrow.arrays import array, null, to_numpy
 from curator_core.errors import check_free, check_whole
 from curator_core.model.stage import ProcessingStage
@@ -91,7 +91,7 @@ class RankClusters(PartitionStage):
                 "cluster": array(np.arange(len(centres))),
                 "size": array(sizes),
                 "mean_distance": pc.if_else(array(sizes > 0), means, null(pa.float64())),
-                VECTOR: fixed_list(centres),
+                VECTOR: as_lists(centres),
             }
         )
         with storage.write_atomic(storage.join(self.summary, CLUSTERS)) as out:

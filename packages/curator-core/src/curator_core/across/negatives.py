@@ -29,7 +29,7 @@ from curator_core.across.shuffle import (
     require_complete,
     write_partitioned,
 )
-from curator_core.across.vectors import Vectors, Whole, cosines, fixed_list, from_fixed_list, vectors_of
+from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_whole
@@ -75,7 +75,7 @@ class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
             {
                 "low": array(found.low[rows]),
                 "text": texts.cast(pa.large_string()).take(array(rows)),
-                _VECTOR: fixed_list(vectors),
+                _VECTOR: packed(vectors),
             }
         )
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
@@ -130,8 +130,8 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
                 "passage": passages.cast(pa.large_string()).take(chosen),
                 "passage_high": array(given.high[whole]),
                 "passage_low": array(given.low[whole]),
-                _VECTOR: fixed_list(vectors[np.searchsorted(rows, whole)]),
-                _PASSAGE_VECTOR: fixed_list(theirs[np.searchsorted(their_rows, whole)]),
+                _VECTOR: packed(vectors[np.searchsorted(rows, whole)]),
+                _PASSAGE_VECTOR: packed(theirs[np.searchsorted(their_rows, whole)]),
             }
         )
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
@@ -233,8 +233,8 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
             yield self._mined(task, table.slice(start, _QUERIES), places)
 
     def _mined(self, task: FileGroupTask, pairs: pa.Table, places: _Places) -> DocumentBatch:
-        queries = from_fixed_list(pairs[_VECTOR])
-        positives = from_fixed_list(pairs[_PASSAGE_VECTOR])
+        queries = unpacked(pairs[_VECTOR])
+        positives = unpacked(pairs[_PASSAGE_VECTOR])
         group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
         found = self._nearest(queries, positives, group, pairs, places)
         asked = cosines(queries, positives)
@@ -372,7 +372,7 @@ def _blocks(place: tuple[Manifest, int]) -> Iterator[_Block]:
     order = np.lexsort((low, high))
     same = np.append(False, (np.diff(high[order]) == 0) & (np.diff(low[order]) == 0))
     rows = order[~same]
-    vectors = np.concatenate([from_fixed_list(table[_VECTOR]) for table in tables])
+    vectors = unpacked(pa.chunked_array([chunk for table in tables for chunk in table[_VECTOR].chunks]))
     for start in range(0, len(rows), _PASSAGES):
         chosen = rows[start : start + _PASSAGES]
         yield vectors[chosen], high[chosen], low[chosen], chosen

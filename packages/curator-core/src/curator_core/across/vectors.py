@@ -31,6 +31,8 @@ def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.
     Null, a vector of zeros, and one with a null, NaN or infinity have no direction: such rows have none.
     """
     kind = values.type
+    if pa.types.is_null(kind):
+        return np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
     listed = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not listed or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
         raise UsageError(f"{what} must hold vectors, lists of as many numbers each, and holds {kind}")
@@ -42,10 +44,7 @@ def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.
     there = np.flatnonzero(to_numpy(wide.is_valid()) & (lengths > 0))
     sizes = np.unique(lengths[there])
     if len(sizes) > 1:
-        raise UsageError(
-            f"{what} must hold vectors of one length, and holds some of {sizes[0]} and some of {sizes[-1]} numbers: they are "
-            "of two models; keep those of one"
-        )
+        raise _two_lengths(what, int(sizes[0]), int(sizes[-1]))
     if not len(sizes):
         return np.zeros((0, 0), np.float32), there
     size = int(sizes[0])
@@ -132,13 +131,39 @@ def scale_of(size: int) -> float:
     return float(scale)
 
 
-def fixed_list(vectors: Vectors) -> pa.FixedSizeListArray:
-    """Vectors as an Arrow column."""
+def packed(vectors: Vectors) -> pa.Array:
+    """Vectors as bytes, for files that others may stand beside whose rows have none."""
+    data = np.ascontiguousarray(vectors, "<f4")
+    offsets = np.arange(len(data) + 1, dtype=np.int64) * (data.shape[1] * data.itemsize)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(data), buffers)
+
+
+def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Vectors:
+    """What `packed` has put into a column; all vectors must be of one length."""
+    parts, sizes = [], set()
+    for chunk in column.chunks:
+        if not len(chunk):
+            continue
+        _, bounds, data = chunk.buffers()
+        offsets = np.frombuffer(bounds, np.int64, len(chunk) + 1, chunk.offset * 8)
+        sizes |= set(np.unique(np.diff(offsets)).tolist())
+        if len(sizes) > 1:
+            raise _two_lengths(what, min(sizes) // 4, max(sizes) // 4)
+        numbers = np.frombuffer(data, "<f4", int(offsets[-1] - offsets[0]) // 4, int(offsets[0]))
+        parts.append(numbers.reshape(len(chunk), -1))
+    if not parts:
+        return np.zeros((0, 1), np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _two_lengths(what: str, least: int, most: int) -> UsageError:
+    return UsageError(
+        f"{what} must hold vectors of one length, and holds some of {least} and some of {most} numbers: they are of two models; "
+        "keep those of one"
+    )
+
+
+def as_lists(vectors: Vectors) -> pa.FixedSizeListArray:
+    """Vectors as an Arrow column of lists."""
     return pa.FixedSizeListArray.from_arrays(array(np.ascontiguousarray(vectors).ravel()), max(1, vectors.shape[1]))
-
-
-def from_fixed_list(column: pa.ChunkedArray) -> Vectors:
-    """What `fixed_list` has put into a column."""
-    size = column.type.list_size
-    chunks = [to_numpy(chunk.flatten()).reshape(-1, size) for chunk in column.chunks]
-    return chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros((0, size), np.float32), *chunks])

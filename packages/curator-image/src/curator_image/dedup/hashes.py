@@ -59,7 +59,7 @@ def _border(lows: NDArray[np.int64], highs: NDArray[np.int64]) -> NDArray[np.int
 
 def is_plain(pictures: Grey) -> NDArray[np.bool_]:
     """Which pictures have hardly any contrast: their hashes would say nothing."""
-    wide = pictures.reshape(len(pictures), -1).astype(np.int64)
+    wide = pictures.reshape(len(pictures), SIDE * SIDE).astype(np.int64)
     count = wide.shape[1]
     spread = count * (wide * wide).sum(axis=1) - wide.sum(axis=1) ** 2
     return spread < (_LEAST_CONTRAST * count) ** 2

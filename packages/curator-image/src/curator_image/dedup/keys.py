@@ -79,7 +79,7 @@ class PictureKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTa
         hashes[at] = hashes_of(pictures[at], boxes[at], crops=self.crops, mirror=self.mirror)
         self.record_metric("not decoded", len(made.errors))
         self.record_metric("plain", int((~seen).sum()) - len(made.errors))
-        for name, values in ((GREY, pictures.reshape(len(rows), -1)), (BOX, boxes), (HASHES, hashes)):
+        for name, values in ((GREY, pictures.reshape(len(rows), SIDE * SIDE)), (BOX, boxes), (HASHES, hashes)):
             flat = array(np.ascontiguousarray(values).ravel())
             table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, values.shape[1]))
         table = table.append_column(SEEN, array(seen))

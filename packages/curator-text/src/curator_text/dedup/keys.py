@@ -140,6 +140,7 @@ class FindCandidates(PartitionStage):
         return _stars(keys, numbers)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
+        storage.make_folder(storage.join(self.path, EDGES))  # where no document has words nothing has made it
         folder = storage.join(self.path, COPIES)
         finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
 

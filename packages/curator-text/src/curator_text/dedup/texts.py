@@ -66,8 +66,9 @@ class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupT
         numbers = first_number(batch) + rows.astype(np.uint64)
         copies = self._copies.of(batch)
         copy_of = numbers.copy()
-        copied = to_numpy(copies["number"])
-        copy_of[np.searchsorted(numbers, copied)] = to_numpy(copies["copy_of"])
+        if copies.num_rows:  # a shuffle of no rows has no columns
+            copied = to_numpy(copies["number"])
+            copy_of[np.searchsorted(numbers, copied)] = to_numpy(copies["copy_of"])
         table = task.to_pyarrow().take(array(rows))
         made = self._described(task.with_data(table), numbers, copy_of == numbers)
         made = made.append_column("group", array(groups)).append_column("copy_of", array(copy_of))

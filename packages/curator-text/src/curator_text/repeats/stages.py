@@ -165,8 +165,8 @@ class WriteWindows(_Units):
         numbers = self._roll.numbers_of(task)
         none = np.zeros(0, np.int64)
         row, at, high, low = none, none, np.zeros(0, np.uint64), np.zeros(0, np.uint64)
-        if len(numbers):
-            about = self._repeated.of(int(batches_of(numbers[:1])[0]))
+        about = self._repeated.of(int(batches_of(numbers[:1])[0])) if len(numbers) else None
+        if about is not None and about.num_rows:  # a shuffle of no rows has no columns
             rows, inverse = np.unique(rows_of(to_numpy(about["number"])), return_inverse=True)
             words = words_of(column_of(task.to_pyarrow(), self.column).take(array(rows)))
             first, counts = words.offsets[:-1][inverse], words.counts[inverse]
