@@ -12,7 +12,9 @@ from curator_core import DocumentBatch, Pipeline, Resources
 from curator_core.testing import stages as s
 
 pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("local_ray")]
+# Thorough: on a cluster that other tests have used before, the first block may reach the GPU's worker too late for it to wait for
+# nothing else, and then the test waits in vain.
+pytestmark = [pytest.mark.thorough, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("local_ray")]
 
 # Xenna finds GPUs by itself and cannot be made to see others: a worker of its own stands for the one on the GPU.
 ENGINES = [
