@@ -15,6 +15,7 @@ def test_the_plan_of_the_image_pipeline_has_an_operator_for_each_group() -> None
     from ray.data._internal.logical.optimizers import get_execution_plan
 
     from curator_backends.cluster import Cluster, Node, connect
+    from curator_backends.links import WorkerLink
     from curator_backends.options import RayOptions
     from curator_backends.ray_data.operators import add_group
     from curator_backends.ray_data.placement import place
@@ -44,7 +45,7 @@ def test_the_plan_of_the_image_pipeline_has_an_operator_for_each_group() -> None
     with connect(RayOptions(num_cpus=2)):
         dataset: Any = ray.data.from_blocks([encode([FileGroupTask(data=["in/a.tar"], task_id="a")])])
         for index, (group, placement) in enumerate(zip(groups, placements, strict=True)):
-            dataset = add_group(dataset, Job("", index, group, RunContext()), placement)
+            dataset = add_group(dataset, Job("", index, group, RunContext()), placement, WorkerLink(""))
         execution = get_execution_plan(dataset._logical_plan)
         operator = (execution[0] if isinstance(execution, tuple) else execution).dag
     names = [operator.name]

@@ -48,6 +48,7 @@ def is_free(port: int) -> bool:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.thorough
 def test_the_slurm_script_starts_a_cluster_runs_on_it_and_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     from curator_core.testing.conformance import write_documents
