@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("curator_text")
 
 from curator_core import LocalExecutor
+from curator_core.across import centres
 from curator_core.errors import UsageError
 from curator_core.workflows.clusters import Clusters
 from curator_core.workflows.negatives import HardNegatives
@@ -315,3 +316,19 @@ def test_files_of_two_models_are_refused(tmp_path: Path) -> None:
     pq.write_table(embedded(vectors(10, size=5)), folder / "1.parquet")
     with pytest.raises(Exception, match="some of 4 and some of 5 numbers"):
         SemanticDedup(paths=str(folder)).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+
+
+def test_the_sample_for_the_centres_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    train = centres.train
+
+    def trained(sample: np.ndarray, *how: int) -> object:
+        taken.append(len(sample))
+        return train(sample, *how)
+
+    monkeypatch.setattr(centres, "train", trained)
+    monkeypatch.setattr(centres, "_MOST_NUMBERS", 100 * 24)
+    data = write(tmp_path / "in", embedded(vectors(400)))
+    work = Clusters(paths=data, path=str(tmp_path / "out"), clusters=8)
+    work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    assert taken == [100]

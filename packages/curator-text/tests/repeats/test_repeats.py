@@ -15,6 +15,7 @@ import pytest
 
 from curator_core.errors import UsageError
 from curator_core.executors.local import LocalExecutor
+from curator_core.running.progress import RunProgress
 from curator_text.dedup.fuzzy import FuzzyDedup
 from curator_text.dedup.words import words_of
 from curator_text.repeats.units import spans_of_lines, units_of
@@ -208,3 +209,17 @@ def test_an_input_with_nothing_to_find_stays_as_it_is(tmp_path: Path, texts: lis
     for number, kind in enumerate((SubstringDedup, LineDedup, FuzzyDedup)):
         kind(paths=data, path=str(tmp_path / f"out{number}")).run(HERE, run_dir=str(tmp_path / f"run{number}"))
         assert read(tmp_path / f"out{number}") == {f"d{at}": text for at, text in enumerate(texts)}
+
+
+@pytest.mark.slow
+def test_a_file_that_changes_between_two_readings_is_refused(tmp_path: Path) -> None:
+    data = write(tmp_path / "in", documents(2, 30), files=1)
+
+    def progress(state: RunProgress) -> None:
+        if state.step == 2:
+            write(tmp_path / "in", documents(4, 30), files=1)
+
+    work = SubstringDedup(paths=data, path=str(tmp_path / "out"), words=8)
+    with pytest.raises(Exception, match="has changed since"):
+        work.run(HERE, run_dir=str(tmp_path / "run"), progress=progress)
+    assert not list((tmp_path / "out").glob("*.jsonl"))

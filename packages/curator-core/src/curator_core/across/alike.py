@@ -19,9 +19,17 @@ from numpy.typing import NDArray
 
 from curator_core import storage
 from curator_core.across.centres import VECTOR, nearest, read_centres
-from curator_core.across.copies import EXACT, Copies, PartitionStage, finish_keys, partition_table, write_keys
+from curator_core.across.copies import (
+    EXACT,
+    Copies,
+    DocumentStage,
+    PartitionStage,
+    finish_keys,
+    partition_table,
+    write_keys,
+)
 from curator_core.across.decided import decided_rows
-from curator_core.across.documents import DocumentParameters, collection_salts
+from curator_core.across.documents import collection_salts
 from curator_core.across.groups import groups_of
 from curator_core.across.inputs import noted
 from curator_core.across.roll import batches_of, rows_of
@@ -34,7 +42,6 @@ from curator_core.across.shuffle import (
 from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
-from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 
 COPIES, EDGES, PAIRS, HOMES = "copies", "edges", "pairs", "homes"
@@ -66,26 +73,11 @@ TIES = pa.schema(
 
 
 @dataclass(kw_only=True)
-class VectorKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+class VectorKeys(DocumentStage):
     """Writes the vector of each row at length one, laid out by its hash, and at the end the roll of all batches.
 
     A row without a vector, or whose vector has no direction, takes no part.
     """
-
-    path: str
-    partitions: int = 32
-
-    def __post_init__(self) -> None:
-        self.check_documents()
-
-    def inputs(self) -> list[str]:
-        return self.columns_read()
-
-    def output_folder(self) -> str:
-        return self.path
-
-    def repacks(self) -> bool:
-        return False
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = task.to_pyarrow()

@@ -31,6 +31,8 @@ _BLOCK_PRODUCTS = 1 << 22
 # has been seen to gain.
 _MOST_CLUSTERS = 50_000
 _SAMPLE_EACH = 128
+# The sample is in memory, with as much again in whole numbers: so many numbers at most, 512 MiB.
+_MOST_NUMBERS = 1 << 27
 
 
 def default_clusters(vectors: int) -> int:
@@ -140,7 +142,9 @@ class TrainCentres(ProcessingStage[FileGroupTask, FileGroupTask]):
         manifest = read_manifest(task.data[0])
         count = int(manifest.rows.sum())
         clusters = min(self.clusters or default_clusters(count), max(1, count))
-        sample = first_vectors(manifest, self.sample or clusters * _SAMPLE_EACH)
+        size = first_vectors(manifest, 1).shape[1]
+        wanted = self.sample or min(clusters * _SAMPLE_EACH, max(clusters, _MOST_NUMBERS // size))
+        sample = first_vectors(manifest, wanted)
         centres, sizes = train(sample, clusters, self.iterations) if count else (sample, np.zeros(0, np.int64))
         table = pa.table({VECTOR: packed(centres), "in_sample": array(sizes)})
         with (

@@ -29,12 +29,11 @@ EXACT = "exact"
 
 
 @dataclass(kw_only=True)
-class ExactKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes the hash of each document, laid out by partition, and finally the roll of all batches."""
+class DocumentStage(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+    """Base of stages that write something about the documents of each batch to a file in ``path``, laid out by partition."""
 
     path: str
     partitions: int = 32
-    index: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.check_documents()
@@ -47,6 +46,13 @@ class ExactKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask
 
     def repacks(self) -> bool:
         return False
+
+
+@dataclass(kw_only=True)
+class ExactKeys(DocumentStage):
+    """Writes the hash of each document, laid out by partition, and finally the roll of all batches."""
+
+    index: Mapping[str, Any] | None = None
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table, places = exact_keys(self, task, with_names=True)

@@ -14,16 +14,15 @@ from curator_core.across.alike import COPIES, ties_of, write_by_witness
 from curator_core.across.copies import (
     EXACT,
     Copies,
+    DocumentStage,
     PartitionStage,
     exact_keys,
     finish_keys,
     partition_table,
     write_keys,
 )
-from curator_core.across.documents import DocumentParameters
 from curator_core.across.shuffle import finish_partitioned
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_image.decode.picture import Picture
 from curator_image.decode.pictures import CpuDecoder, DecoderName, cpu_decoder, encoded
@@ -35,31 +34,17 @@ _SMALL = Picture(SIDE, SIDE, "squash", "bilinear")
 
 
 @dataclass(kw_only=True)
-class PictureKeys(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+class PictureKeys(DocumentStage):
     """Writes for each image the hash of its bytes, its small grey picture and the hashes of that, laid out by the first.
 
     An image that does not decode, or has hardly any contrast, can only be an exact copy.
     """
 
-    path: str
-    partitions: int = 32
     crops: bool = True
     mirror: bool = False
     decoder: DecoderName = "auto"
 
     _decode: CpuDecoder | None = field(default=None, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        self.check_documents()
-
-    def inputs(self) -> list[str]:
-        return self.columns_read()
-
-    def output_folder(self) -> str:
-        return self.path
-
-    def repacks(self) -> bool:
-        return False
 
     def setup(self, worker: Any) -> None:
         self._decode = cpu_decoder(self.decoder)

@@ -11,9 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core import storage
+from curator_core.across.copies import DocumentStage
 from curator_core.across.decided import ROLL
 from curator_core.across.digests import digests
-from curator_core.across.documents import DocumentParameters
 from curator_core.across.gather import BatchRows
 from curator_core.across.groups import groups_of
 from curator_core.across.inputs import Inputs
@@ -22,7 +22,6 @@ from curator_core.across.roll import Roll, first_number
 from curator_core.across.shuffle import finish_partitioned, write_partitioned
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
-from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_text.dedup.words import words_of
 
@@ -30,28 +29,14 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that groups and places are one
 
 
 @dataclass(kw_only=True)
-class GroupedTexts(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+class GroupedTexts(DocumentStage):
     """Writes the words of each document that is in a group, laid out by group; for an exact copy only that it is
     one.
     """
 
-    path: str
     keys: str
     groups: str
     copies: str
-    partitions: int = 32
-
-    def __post_init__(self) -> None:
-        self.check_documents()
-
-    def inputs(self) -> list[str]:
-        return self.columns_read()
-
-    def output_folder(self) -> str:
-        return self.path
-
-    def repacks(self) -> bool:
-        return False
 
     def setup(self, worker: Any) -> None:
         self._roll = Roll.read(storage.join(self.keys, ROLL))

@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curator_core import storage
-from curator_core.across.copies import PartitionStage, finish_keys, write_keys
+from curator_core.across.copies import DocumentStage, PartitionStage, finish_keys, write_keys
 from curator_core.across.decided import ROLL
 from curator_core.across.digests import digests
-from curator_core.across.documents import DocumentParameters
 from curator_core.across.gather import BatchRows
 from curator_core.across.inputs import Inputs, noted
 from curator_core.across.roll import Roll, batches_of, first_number, rows_of
@@ -54,24 +53,10 @@ _SHOWN = 200
 
 
 @dataclass(kw_only=True)
-class WriteAnchors(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+class WriteAnchors(DocumentStage):
     """Writes the anchors of each document's runs of ``words`` words, laid out by hash, and at the end the roll of all batches."""
 
-    path: str
     words: int
-    partitions: int = 32
-
-    def __post_init__(self) -> None:
-        self.check_documents()
-
-    def inputs(self) -> list[str]:
-        return self.columns_read()
-
-    def output_folder(self) -> str:
-        return self.path
-
-    def repacks(self) -> bool:
-        return False
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         words = words_of(column_of(task.to_pyarrow(), self.column))
@@ -109,20 +94,8 @@ class FindRepeatedAnchors(PartitionStage):
 
 
 @dataclass(kw_only=True)
-class _Units(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
+class _Units(DocumentStage):
     """Base of stages that write units of documents, laid out by hash, with what says whose stays."""
-
-    path: str
-    partitions: int = 32
-
-    def output_folder(self) -> str:
-        return self.path
-
-    def repacks(self) -> bool:
-        return False
-
-    def inputs(self) -> list[str]:
-        return self.columns_read()
 
     def units_table(
         self, task: DocumentBatch, row: NDArray[np.int64], at: NDArray[np.int64], low: NDArray[np.uint64]
@@ -154,14 +127,14 @@ class WriteWindows(_Units):
     repeated: str
     words: int
 
-    def __post_init__(self) -> None:
-        self.check_documents()
-
     def setup(self, worker: Any) -> None:
         self._roll = Roll.read(storage.join(self.keys, ROLL))
+        self._inputs = Inputs.read(self.keys)
         self._repeated = BatchRows(self.repeated, len(self._roll))
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
+        if self._inputs is not None:  # anchors are places in texts
+            self._inputs.require_same(task)
         numbers = self._roll.numbers_of(task)
         none = np.zeros(0, np.int64)
         row, at, high, low = none, none, np.zeros(0, np.uint64), np.zeros(0, np.uint64)
@@ -192,9 +165,6 @@ class WriteLines(_Units):
 
     unit: Unit = "line"
     least: int = 1
-
-    def __post_init__(self) -> None:
-        self.check_documents()
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         texts = column_of(task.to_pyarrow(), self.column)
