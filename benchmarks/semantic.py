@@ -30,6 +30,8 @@ from curator_core.across.centres import TrainCentres
 from curator_core.workflows.semantic import SemanticDedup
 
 FILES = 8
+# Vectors on a side of a square block, and how many such blocks BLAS multiplies between two calls.
+SIDE, PROBES = 1024, 10
 
 
 def main() -> None:
@@ -41,9 +43,8 @@ def main() -> None:
     folder = options.scratch / "semantic"
     shutil.rmtree(folder, ignore_errors=True)
     write_vectors(folder / "in", options.vectors, options.size)
-    spent_in = measured(FindPairs, VisitClusters, TrainCentres)
+    measured = Measured(options.size, FindPairs, VisitClusters, TrainCentres)
     work = SemanticDedup(paths=str(folder / "in"), path=str(folder / "out"))
-    each = blas(options.size)
     before = time.process_time()
     summary = work.run(LocalExecutor(workers=0), run_dir=str(folder / "run")).summary
     spent = time.process_time() - before
@@ -53,7 +54,8 @@ def main() -> None:
         counted(steps, "clusters", "products"),
         counted(steps, "centres", "products"),
     ]
-    each = (each + blas(options.size)) / 2  # the clock of a busy machine is not the same from minute to minute
+    each, spent_in = measured.each, measured.spent
+    spent -= measured.in_blas
     shutil.rmtree(folder)
     metrics = {
         "vectors": options.vectors,
@@ -73,23 +75,36 @@ def main() -> None:
     print("BENCH", json.dumps(metrics))
 
 
-def measured(*stages: type[Any]) -> list[float]:
-    """The processor seconds that these stages take from now on, in this process."""
-    spent = [0.0] * len(stages)
+class Measured:
+    """The processor seconds that each of these stages takes from now on, in this process, and between their calls, while the
+    machine is as busy, those of a product of two vectors of ``size`` numbers by BLAS.
+    """
 
-    def timed(number: int, process: Callable[..., Any]) -> Callable[..., Any]:
+    def __init__(self, size: int, *stages: type[Any]) -> None:
+        self.spent = [0.0] * len(stages)
+        self.in_blas = 0.0
+        self._block = np.random.default_rng(0).standard_normal((SIDE, size), np.float32)
+        self._probes = 0
+        for number, stage in enumerate(stages):
+            stage.process = self._timed(number, stage.process)
+
+    @property
+    def each(self) -> float:
+        return self.in_blas / self._probes / SIDE**2
+
+    def _timed(self, number: int, process: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
             start = time.process_time()
-            try:
-                return process(*given)
-            finally:
-                spent[number] += time.process_time() - start
+            result = process(*given)
+            stop = time.process_time()
+            self.spent[number] += stop - start
+            for _ in range(PROBES):
+                self._block @ self._block.T
+            self._probes += PROBES
+            self.in_blas += time.process_time() - stop
+            return result
 
         return call
-
-    for number, stage in enumerate(stages):
-        stage.process = timed(number, stage.process)
-    return spent
 
 
 def counted(steps: Mapping[str, Any], step: str, metric: str) -> float:
@@ -113,18 +128,6 @@ def write_vectors(folder: Path, count: int, size: int) -> None:
         ids = [f"{number}-{row}" for row in range(rows)]
         table = pa.table({"id": ids, "embedding": vectors})
         pq.write_table(table, folder / f"{number}.parquet", row_group_size=10_000)
-
-
-def blas(size: int) -> float:
-    """The processor seconds that a product of two vectors takes in square blocks."""
-    block = np.random.default_rng(0).standard_normal((1024, size), np.float32)
-    best = float("inf")
-    for _ in range(5):
-        start = time.process_time()
-        for _ in range(10):
-            block @ block.T
-        best = min(best, (time.process_time() - start) / 10)
-    return best / 1024**2
 
 
 if __name__ == "__main__":

@@ -248,9 +248,10 @@ class FindPairs(PartitionStage):
     scope: str = "global"
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
-        table = pa.concat_tables([piece for _, piece in partition_pieces(task)])
-        vectors = unpacked(table[VECTOR])  # before the chunks are combined, which would copy them once more
-        table = table.drop_columns([VECTOR]).unify_dictionaries().combine_chunks()
+        pieces = [piece for _, piece in partition_pieces(task)]
+        spread = _Spread(pieces)
+        table = pa.concat_tables([piece.drop_columns([VECTOR]) for piece in pieces])
+        table = table.unify_dictionaries().combine_chunks()
         preference = self.preference()
         names = ("number", "hash_high", "hash_low", ORDER_COLUMN, *preference.names)
         order = sort_by_preference(preference, {name: to_numpy(table[name]) for name in names})
@@ -260,13 +261,16 @@ class FindPairs(PartitionStage):
         home = to_numpy(table["home"])
         groups = to_numpy(table["collection"].combine_chunks().indices) if self.scope == "per_collection" else None
         begins = np.flatnonzero(np.append(True, places[1:] != places[:-1]))
-        found = []
-        for rows in np.split(order, begins[1:]):
-            cluster = Cluster(vectors, rows, home[rows], None if groups is None else groups[rows])
+        none = np.zeros(0, np.int64)
+        found: list[_Ties] = [(none, none, np.zeros(0))]
+        for place, rows in zip(places[begins], np.split(order, begins[1:]), strict=True):
+            vectors, at = spread.of(place), np.searchsorted(np.sort(rows), rows)
+            cluster = Cluster(vectors, at, home[rows], None if groups is None else groups[rows])
             lost, best, similarity = cluster.preferred_neighbours(self.least)
-            found.append(ties_of(table, rows[lost], table, rows[best], similarity, copy=False))
+            found.append((rows[lost], rows[best], similarity))
             self.record_metric("pairs", cluster.pairs)
-        made = pa.concat_tables(found).unify_dictionaries().combine_chunks()
+        lost, best, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        made = ties_of(table, lost, table, best, similarity, copy=False).unify_dictionaries().combine_chunks()
         path = storage.join(self.path, EDGES, f"{task.task_id}.arrow")
         with storage.write_atomic(path, durable=False) as out:
             edges = pa.table({"a": made["number"], "b": made["witness"]})
@@ -287,6 +291,28 @@ def sort_by_preference(preference: Any, columns: dict[str, NDArray[np.uint64]]) 
     """The rows in order of preference: by the centre or by chance where that is asked for, and then by the rules."""
     order: NDArray[np.int64] = preference.sort(columns, within=[columns[ORDER_COLUMN]])
     return order
+
+
+class _Spread:
+    """The vectors of a partition where they lie: each cluster has a few of each piece. To put all together first would copy
+    all, and out of the cache.
+    """
+
+    def __init__(self, pieces: Sequence[pa.Table]) -> None:
+        self._parts = [
+            (to_numpy(batch["place"]), unpacked(pa.chunked_array([batch[VECTOR]])))
+            for piece in pieces
+            for batch in piece.select(["place", VECTOR]).to_batches()
+        ]
+
+    def of(self, place: np.uint64) -> Vectors:
+        """The vectors at a place, in the order of the pieces."""
+        found = []
+        for places, vectors in self._parts:
+            first, stop = (int(np.searchsorted(places, place, side)) for side in ("left", "right"))
+            if stop > first:
+                found.append(vectors[first:stop])
+        return np.concatenate(found)
 
 
 type _Ties = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
