@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,14 @@ class ImageBatch(DocumentBatch):
     ``members`` lists the extensions of the sample's members in their order (``["jpg", "txt"]``), so that a writer can
     put every one of them back.
     """
+
+    picture_column: ClassVar[str | None] = BYTES
+
+    @classmethod
+    def thumbnail(cls, value: bytes) -> bytes | None:
+        from curator_image.thumbnail import jpeg_thumbnail  # it needs a decoder, and this module needs none
+
+        return jpeg_thumbnail(value)
 
     def validate(self) -> bool:
         return super().validate() and KEY in self.column_names

@@ -151,6 +151,13 @@ class DocumentBatch(Task[Any]):
     _derived: dict[str, Derived] = field(default_factory=dict, repr=False, compare=False)
 
     unit: ClassVar[str] = "rows"
+    # The column that a small picture of a row is made of, by `thumbnail`; None where rows have no picture.
+    picture_column: ClassVar[str | None] = None
+
+    @classmethod
+    def thumbnail(cls, value: bytes) -> bytes | None:  # noqa: ARG003 - for batches of pictures
+        """A small JPEG of a value of ``picture_column``, for reports; None where it shows no picture."""
+        return None
 
     def __post_init__(self) -> None:
         if isinstance(self.data, pa.RecordBatch):
