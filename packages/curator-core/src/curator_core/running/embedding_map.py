@@ -31,7 +31,7 @@ def map_of(rows: Sequence[MapRow], stages: Sequence[Mapping[str, Any]]) -> dict[
     places, held = main_axes(np.stack([np.frombuffer(row.vector, "<f2").astype(np.float64) for row in rows]))
     named = Counter(name for row in rows for name in row.scores)
     score = max(named, key=lambda name: (named[name], name), default=None)
-    found = {
+    found: dict[str, Any] = {
         "rows": len(rows),
         "of": _all_rows(rows, stages),
         "dimensions": length // 2,
@@ -113,9 +113,9 @@ def _largest(products: np.ndarray[Any, Any], before: Sequence[np.ndarray[Any, An
     for other in before:
         vector = vector - other * _dot(vector, other)
     length = float(np.sqrt(_dot(vector, vector)))
-    vector = vector / length if length else vector
+    vector = np.asarray(vector / length if length else vector)
     furthest = int(np.argmax(np.round(np.abs(vector), 9)))
-    return -vector if vector[furthest] < 0 else vector
+    return np.asarray(-vector if vector[furthest] < 0 else vector)
 
 
 def _times(matrix: np.ndarray[Any, Any], vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -300,7 +300,7 @@ class StageSeer:
         self._choose(take, "kept", "", "", stay, None, numbers, None)
         for reason, rows in groups.items():
             self._choose(take, "dropped", reason, "", rows, None, numbers, self._score_of(reason))
-            if self.stage.mode != "annotate":
+            if getattr(self.stage, "mode", "") != "annotate":
                 self._map(take, "dropped", reason, rows)
         for score, _, _ in self._declared:
             found = values.get(score.name)
@@ -349,10 +349,10 @@ class StageSeer:
 
     def _settle(self) -> None:
         """Hand over the rows that wait and are still among the first."""
-        taken, self._taken, self._waiting, self._waiting_bytes = self._taken, [], 0, 0
-        for take in taken:
+        for take in self._taken:
             for key, values in take.settle():
                 self._rows.sample(key, values)
+        self._taken, self._waiting, self._waiting_bytes = [], 0, 0
 
     def at_fault(self, text: str | None, reason: str) -> list[tuple[int, int]]:
         """Where in a text is what the stage has dropped it for, as far as the stage can say."""
