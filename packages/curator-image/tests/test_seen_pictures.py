@@ -92,7 +92,7 @@ def test_samples_of_images_have_thumbnails_and_a_map_whoever_worked_on_them(tmp_
     assert Counter(point["side"] for point in found["points"]).keys() == {"kept", "dropped"}
     assert sum(found["held"]) == pytest.approx(1, abs=0.01)  # nearly all of the difference is the width
     page = (tmp_path / "a" / "run" / "report.html").read_text()
-    assert page.count('class="shot"') == 12
+    assert 12 < page.count('class="shot"') <= 24
     assert HOSTILE not in page
     assert escape(HOSTILE, quote=True) in page
 

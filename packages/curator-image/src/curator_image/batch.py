@@ -39,12 +39,7 @@ class ImageBatch(DocumentBatch):
     """
 
     picture_column: ClassVar[str | None] = BYTES
-
-    @classmethod
-    def thumbnail(cls, value: bytes) -> bytes | None:
-        from curator_image.thumbnail import jpeg_thumbnail  # it needs a decoder, and this module needs none
-
-        return jpeg_thumbnail(value)
+    picture_maker: ClassVar[str] = "curator_image.thumbnail:jpeg_thumbnail"
 
     def validate(self) -> bool:
         return super().validate() and KEY in self.column_names
