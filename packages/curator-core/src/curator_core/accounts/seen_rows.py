@@ -114,6 +114,8 @@ class SeenRows:
         self._samples: list[tuple[Any, ...]] = []
         # The rows of a map are chosen among those of all stages.
         self.map: Any = None
+        # Small pictures that were made last, by what they show.
+        self.pictures: dict[bytes, bytes | None] = {}
         # What hands over samples that wait elsewhere.
         self.before_flush: list[Callable[[], None]] = []
 

@@ -8,6 +8,7 @@ come before it, and what all workers have kept holds the first of the whole run,
 from __future__ import annotations
 
 import bisect
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ VALUE_KEPT = 200
 COLUMNS_KEPT = 16
 SPANS_KEPT = 200
 PICTURE_KEPT = 32 << 10
+PICTURES_HELD = 500
 MAP_TEXT_KEPT = 80
 MAP = "map"
 # So many chosen rows, and bytes of what pictures of them are made of, wait for the next flush at most.
@@ -366,12 +368,21 @@ class StageSeer:
         return sorted((start, end) for start, end in found if 0 <= start < end <= len(text))
 
     def picture(self, batch: DocumentBatch, value: bytes | None) -> bytes | None:
-        """A small JPEG of a row, where its batch can make one."""
-        try:
-            made = None if value is None else batch.thumbnail(value)
-        except Exception:  # code of the batch's author, asked for an ornament
+        """A small JPEG of a row, where its batch can make one. One row is near to the limits of several filters."""
+        if value is None:
             return None
-        return made if made is not None and len(made) <= PICTURE_KEPT and made[:3] == b"\xff\xd8\xff" else None
+        key = hashlib.blake2b(value, digest_size=16).digest()
+        pictures = self._rows.pictures
+        if key not in pictures:
+            try:
+                made = batch.thumbnail(value)
+            except Exception:  # code of the batch's author, asked for an ornament
+                made = None
+            if len(pictures) >= PICTURES_HELD:
+                pictures.clear()
+            whole = made is not None and len(made) <= PICTURE_KEPT and made[:3] == b"\xff\xd8\xff"
+            pictures[key] = made if whole else None
+        return pictures[key]
 
     def _named(self, key: TaskKey, task: DocumentBatch, which: dict[str, list[Any]]) -> None:
         """A stage that is not a filter and says which rows it drops."""

@@ -17,6 +17,7 @@ from curator_core.running.page.histogram import histogram, shown
 from curator_core.running.page.scatter import scatter
 from curator_core.running.page.script import SCRIPT
 from curator_core.running.page.style import STYLE
+from curator_core.running.page.timeline import timeline
 
 # Of each side of a filter, and of each collection and file: more stand in report.json.
 _NEAR, _FAR = 8, 4
@@ -635,22 +636,39 @@ def _time(time: Mapping[str, Any]) -> str:
         return ""
     lead = f"<p>{escape(time['bottleneck'])}</p>" if time["bottleneck"] else ""
     most = max(stage["seconds"] for stage in time["stages"])
-    rows = (
-        f'<tr><th scope="row">{escape(stage["name"])}</th><td class="bars"><div><span class="clock" style="width:'
-        f'{_width(stage["seconds"], most)}"></span></div></td>{_cell("time", formatting.duration(stage["seconds"]))}'
-        f"{_cell('share', formatting.percent(stage['share'], 1))}{_cell('rows a second', _rate(stage['rows_a_second']))}"
-        f"{_cell('calls', f'{stage["calls"]:,}')}</tr>"
-        for stage in time["stages"]
-    )
     columns = [
         ("stage", ""),
         ("", ""),
         ("time of all workers", ""),
         ("share", ""),
+        ("waited", ""),
         ("rows a second", ""),
-        ("calls", ""),
+        ("MB a second", ""),
+        ("most memory", ""),
     ]
-    return lead + _table(columns, rows)
+    gpus = any(stage["gpu_busy"] is not None for stage in time["stages"])
+    rows = (
+        f'<tr><th scope="row">{escape(stage["name"])}</th><td class="bars"><div><span class="clock" style="width:'
+        f'{_width(stage["seconds"], most)}"></span></div></td>{_cell("time", formatting.duration(stage["seconds"]))}'
+        f"{_cell('share', formatting.percent(stage['share'], 1))}"
+        f"{_cell('waited', formatting.duration(stage['waited']) if stage['waited'] else '')}"
+        f"{_cell('rows a second', _rate(stage['rows_a_second']))}"
+        f"{_cell('MB a second', '' if stage['bytes_a_second'] is None else _few(stage['bytes_a_second'] / 1e6))}"
+        f"{_cell('most memory', '' if stage['memory'] is None else formatting.size(stage['memory']))}"
+        + (
+            _cell("GPU busy", "" if stage["gpu_busy"] is None else formatting.percent(stage["gpu_busy"], 1))
+            if gpus
+            else ""
+        )
+        + f"{_cell('calls', f'{stage["calls"]:,}')}</tr>"
+        for stage in time["stages"]
+    )
+    columns += [("GPU busy", "")] if gpus else []
+    return lead + timeline(time["timeline"]) + _table([*columns, ("calls", "")], rows)
+
+
+def _few(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _rate(value: float | None) -> str:

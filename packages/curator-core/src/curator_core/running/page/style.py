@@ -71,6 +71,7 @@ svg text{font-size:12px;fill:var(--soft)}
 .shot[open]{grid-column:1/-1;border:1px solid var(--line);border-radius:8px;padding:8px 10px}
 .shot[open] img{width:96px}.shot summary:focus-visible img{outline:2px solid var(--link);outline-offset:2px}
 .pair{width:96px;height:96px;object-fit:contain;background:var(--wash);border-radius:6px;display:block;margin:4px 0}
+.timeline svg text{font-size:8px}
 .map .ground{fill:var(--wash);stroke:var(--line)}.map .kept circle{stroke:var(--paper);stroke-width:1}
 .map svg:focus-visible{outline:2px solid var(--link);outline-offset:2px;border-radius:8px}
 .map g.dropped path{fill:none;stroke:currentColor;stroke-width:2}.map g.dropped{fill:none}
@@ -80,7 +81,7 @@ svg text{font-size:12px;fill:var(--soft)}
 .shade-0{color:var(--s0);fill:var(--s0);background:var(--s0)}.shade-1{color:var(--s1);fill:var(--s1);background:var(--s1)}
 .shade-2{color:var(--s2);fill:var(--s2);background:var(--s2)}.shade-3{color:var(--s3);fill:var(--s3);background:var(--s3)}
 .shade-4{color:var(--s4);fill:var(--s4);background:var(--s4)}
-.map g{background:none}
+.map g,svg path{background:none}
 mark{background:var(--mark);color:var(--ink);border-radius:2px}
 details{border-bottom:1px solid var(--line);padding:7px 0}summary{cursor:pointer}
 details ul{margin:8px 0;padding-left:20px;color:var(--soft)}
@@ -102,8 +103,10 @@ button.copy{font:12px system-ui,sans-serif;color:var(--link);background:none;bor
 .funnel th,.funnel td{border:0;padding:0;min-width:0;white-space:normal}.funnel th{flex:1 0 100%}
 .funnel td:empty{display:none}.funnel td.bars{flex:1 0 100%;width:100%}.funnel td.time{display:none}
 .funnel td[data-name]::before{content:attr(data-name) " ";color:var(--soft);font-size:13px}
+.plain{display:table}.plain tbody{display:table-row-group}.plain thead{display:table-header-group}.plain tr{display:table-row}
+.plain th,.plain td{padding:5px 8px 5px 0;border-bottom:1px solid var(--line)}.plain tr{border:0}
 .facts th,.facts td{display:block;width:auto}.facts th{border:0;padding-bottom:0}
-svg text{font-size:20px}.handle circle{r:11px}}
+svg text{font-size:20px}.timeline svg text{font-size:18px}.handle circle{r:11px}}
 @media print{body{max-width:none;padding:0}nav,button.copy{display:none}.filter,.card,li{break-inside:avoid}
 *{print-color-adjust:exact}}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
