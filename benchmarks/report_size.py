@@ -36,7 +36,7 @@ def write_seen(run_dir: str, sources: list[str], per_source: int, score: Score) 
 
     def put() -> None:
         nonlocal waiting, number
-        for folder, table in (("seen", waiting.take()), ("samples", waiting.take_samples())):
+        for folder, table in (("seen", waiting.counts()), ("samples", waiting.samples())):
             if table is not None:
                 write_parquet(f"{run_dir}/{folder}/0001-bench-{number:06d}.parquet", table)
         waiting, number = SeenRows(), number + 1

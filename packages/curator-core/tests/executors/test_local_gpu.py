@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,20 @@ import pyarrow as pa
 import pytest
 
 from curator_core import DocumentBatch, FanOut, Pipeline, ProcessingStage, Resources, Task, WorkerDied, WorkerMetadata
-from curator_core.executors.local_gpu import AHEAD_BYTES, share_of_memory
+from curator_core.accounts import ledger
+from curator_core.accounts.parquet import write_parquet
+from curator_core.executors.local_gpu import AHEAD_BYTES, Server, share_of_memory
+from curator_core.executors.local_protocol import CallFile, SetUp, new_call_file
+from curator_core.executors.local_worker import _Worker
+from curator_core.executors.shared_blocks import Channel
+from curator_core.planning.make import make_plan
 from curator_core.testing import Check, Subject, checks
 from curator_core.testing import stages as s
 from curator_core.testing.executors import OneCardExecutor
 from curator_core.testing.stages import leave_trace, traces
 from curator_core.testing.waiting import wait_for
+from curator_core.worker.context import RunContext
+from curator_core.worker.group import GroupRunner
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -243,6 +254,44 @@ def test_an_owner_that_dies_again_and_again_at_no_task_ends_the_run(tmp_path: Pa
     stages = [DiesIdle(str(tmp_path)).with_(resources=ON_THE_CARD), Waits(str(tmp_path))]
     with pytest.raises(WorkerDied, match="owns the GPU has died 3 times while it was at no task"):
         Pipeline(stages).run(OneCardExecutor(1), initial_tasks=batches(3))
+
+
+@dataclass
+class RejectFirst(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Rejects the first row of each task."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        self.record_rejected("first", position=0)
+        return task.with_data(task.to_pyarrow().slice(1))
+
+
+def test_what_the_owner_has_rejected_is_durable_before_the_events_of_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def write(path: str, tables: Any) -> None:
+        written.append(Path(path).parent.name)
+        write_parquet(path, tables)
+
+    monkeypatch.setattr(ledger, "write_parquet", write)
+    executor = OneCardExecutor(1)
+    (segment,) = make_plan([RejectFirst().with_(resources=ON_THE_CARD)], executor.machine(), first_task=Task).segments
+    context = RunContext(run_dir=str(tmp_path / "run"))
+    workers_end, owners_end = socket.socketpair()
+    here, _there = socket.socketpair()
+    server = Server(segment.groups, context, CallFile(new_call_file()), lambda _: None)
+    server.connect(Channel(owners_end))
+    serving = threading.Thread(target=server.serve, daemon=True)
+    serving.start()
+    worker = _Worker(Connection(here.detach()), new_call_file(), None, workers_end.detach())
+    runner = GroupRunner(segment.groups[0], context, ending="done")
+    worker._leave_to_owner(runner, SetUp(b"", False, "", 1, ((0, 1),), AHEAD_BYTES))
+    assert len(list(runner.run(batches(1)))) == 1
+    runner.flush()
+    server.end()
+    serving.join()
+    assert written == ["rejects", "results", "ledger"]
 
 
 # Of the suite that every executor passes, what only a process more can get wrong.

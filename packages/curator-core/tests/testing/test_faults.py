@@ -9,10 +9,13 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from curator_core import LocalExecutor, Pipeline
+from curator_core.accounts import ledger
+from curator_core.accounts.parquet import write_parquet
 from curator_core.accounts.rejects import group_rejects, rejects_of
 from curator_core.errors import OutputError, RunRefused, WorkerDied
 from curator_core.stages.files import FilePartitioning
@@ -179,6 +182,39 @@ def test_files_that_may_not_grow_stop_the_run_and_resume_makes_up_for_it(tmp_pat
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     trial.check(trial.run(resume=True))
+
+
+@pytest.mark.parametrize(
+    ("folder", "after"), [("rejects", False), ("seen", False), ("seen", True), ("samples", False), ("ledger", False)]
+)
+def test_a_flush_that_is_interrupted_is_made_up_for_by_the_next(
+    tmp_path: Path, folder: str, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is ended by a signal, or finds the disk full for a moment, flushes once more as it goes."""
+    trial = Trial(tmp_path, config={"workers": 0}, files=3, seconds=0)
+    for path in (tmp_path / "in").iterdir():
+        with path.open("a") as file:
+            file.write("{broken\n")
+    interrupted: list[str] = []
+
+    def write(path: str, tables: Any) -> None:
+        interrupts = f"/{folder}/" in path and not interrupted
+        if interrupts:
+            interrupted.append(path)
+        if after or not interrupts:
+            write_parquet(path, tables)
+        if interrupts:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ledger, "FLUSH_SECONDS", 0)  # after each source
+    monkeypatch.setattr(ledger, "write_parquet", write)
+    with pytest.raises(KeyboardInterrupt):
+        trial.run()
+    result = trial.run(resume=True)
+    assert result.summary.sources_skipped == 1, "the source before the signal is done for good"
+    trial.check(result)
+    (group,) = group_rejects(str(tmp_path / "run"))
+    assert group.rows == 3
 
 
 # Two at once ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from curator_core.executors.local import LocalExecutor
 from curator_core.running.progress import RunProgress
 from curator_text.dedup.fuzzy import FuzzyDedup
 from curator_text.dedup.words import words_of
+from curator_text.repeats.bloom import BloomFilter
 from curator_text.repeats.units import spans_of_lines, units_of
 from curator_text.repeats.windows import anchor_size, anchors, window_hashes
 from curator_text.repeats.workflows import LineDedup, SubstringDedup
@@ -182,6 +183,65 @@ def test_lines_that_stand_elsewhere_are_cut(tmp_path: Path) -> None:
     assert counts.stages[-2].dropped == {"nothing new in it": 1}
 
 
+def of_a_pool(documents: int) -> list[str]:
+    """Texts of lines, a fifth of which come from a pool that all share."""
+    rng = random.Random(1)
+    pool = [f"This is line number {n} of the pool" for n in range(150)]
+    return [
+        "\n".join(
+            rng.choice(pool) if rng.random() < 0.2 else f"Line {line} of document {number} is its own."
+            for line in range(rng.randint(0, 40))
+        )
+        for number in range(documents)
+    ]
+
+
+def once(run: Path, step: str) -> int:
+    """How many units occurred once in what a step was given."""
+    (path,) = (run / "steps").glob(f"*-{step}/run.json")
+    stages = json.loads(path.read_text())["summary"]["stages"]
+    return round(sum(stage["metrics"].get("once", 0) for stage in stages))
+
+
+@pytest.mark.slow
+def test_a_filter_changes_what_is_compared_and_nothing_else(tmp_path: Path) -> None:
+    data = write(tmp_path / "in", of_a_pool(200), 4)
+    found = []
+    for number, (rate, pieces) in enumerate([(None, 3), (0.05, 3), (0.5, 1)]):
+        work = LineDedup(paths=data, path=str(tmp_path / f"{number}"), false_rate=rate, partitions=pieces)
+        work.run(HERE, run_dir=str(tmp_path / f"run{number}"))
+        found.append(read(tmp_path / f"{number}"))
+    assert found[0] == found[1] == found[2]
+    single = once(tmp_path / "run0", "repeats")
+    assert single == once(tmp_path / "run1", "filter") > 2000
+    assert 0.03 < once(tmp_path / "run1", "repeats") / single < 0.07
+    assert 0.4 < once(tmp_path / "run2", "repeats") / single < 0.6
+
+
+def test_a_filter_holds_its_keys_and_the_stated_share_of_others() -> None:
+    rng = np.random.default_rng(0)
+    keys = np.unique(rng.integers(0, 1 << 64, 20_000, dtype=np.uint64)) >> np.uint64(3)  # as in one partition of eight
+    others = rng.integers(0, 1 << 61, 200_000, dtype=np.uint64)
+    for rate in (0.3, 0.05, 0.001):
+        made = BloomFilter.of(keys, rate)
+        assert made.may_hold(keys).all()
+        assert made.may_hold(others).mean() == pytest.approx(rate, rel=0.2)
+        assert made.size == pytest.approx(len(keys) * -np.log(rate) / np.log(2) ** 2, rel=0.01)
+        again = BloomFilter.of(rng.permutation(keys), rate)
+        assert again.data.tobytes() == made.data.tobytes()
+    assert not BloomFilter.of(keys[:0], 0.01).may_hold(others).any()
+
+
+@pytest.mark.slow
+def test_lines_without_a_letter_are_no_copies_of_one_another(tmp_path: Path) -> None:
+    texts = ["-" * 30, "=" * 30, "-" * 30]
+    data = write(tmp_path / "in", texts, 1)
+    for normalize, left in ((True, 3), (False, 2)):
+        work = LineDedup(paths=data, path=str(tmp_path / f"{left}"), normalize=normalize)
+        work.run(HERE, run_dir=str(tmp_path / f"run{left}"))
+        assert len(read(tmp_path / f"{left}")) == left
+
+
 @pytest.mark.slow
 def test_spans_of_three_sentences_are_cut_as_one(tmp_path: Path) -> None:
     shared = "It rained all day. Nobody went out. The river rose."
@@ -198,6 +258,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         SubstringDedup(paths="x", path="y", mode="drop")
     with pytest.raises(UsageError, match="unit must be one of line, paragraph, three_sentences, not 'word'"):
         LineDedup(paths="x", path="y", unit="word")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="false_rate must be a number between 0 and 1, not 1"):
+        LineDedup(paths="x", path="y", false_rate=1)
     with pytest.raises(UsageError, match="give a path or a writer"):
         LineDedup(paths="x")
 

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -87,6 +87,8 @@ class LedgerWriter:
         self._events: list[Event] = []
         self._rejects = RejectRows()
         self.seen = SeenRows()
+        # What makes durable what another process knows of the same tasks.
+        self.before_flush: Callable[[], None] | None = None
         self._number = 0
         # Files of this writer by folder and by how often they were packed.
         self._levels: dict[str, list[list[str]]] = {}
@@ -127,8 +129,13 @@ class LedgerWriter:
         )
 
     def flush(self) -> None:
+        """Write down all that waits. What is not written when this fails, or is interrupted, waits for the next call."""
         started = time.monotonic()
-        # Results and rejects first: a durable event says that everything about its task is known.
+        # Events last: a durable event says that everything about its task is known. So nothing that belongs to them is
+        # forgotten before it is written: SIGTERM may come between any two lines, and the worker flushes again as it ends.
+        # What was written and not yet forgotten is then written twice, and read once.
+        if self.before_flush is not None:
+            self.before_flush()
         if self._results:
             columns: list[list[Any]] = [
                 [task for task, _ in self._results],
@@ -141,10 +148,14 @@ class LedgerWriter:
         if self._rejects:
             self._write("rejects", self._rejects.tables())
             self._rejects.clear()
-        if (seen := self.seen.take()) is not None:
-            self._pack("seen", self._write("seen", seen), SEEN_SCHEMA)
-        if (samples := self.seen.take_samples()) is not None:
-            self._pack("samples", self._write("samples", samples), SAMPLE_SCHEMA)
+        if (seen := self.seen.counts()) is not None:
+            path = self._write("seen", seen)
+            self.seen.clear_counts()
+            self._pack("seen", path, SEEN_SCHEMA)
+        if (samples := self.seen.samples()) is not None:
+            path = self._write("samples", samples)
+            self.seen.clear_samples()
+            self._pack("samples", path, SAMPLE_SCHEMA)
         if self._events:
             path = self._write("ledger", events_table(self._events))
             self._events = []
@@ -169,9 +180,9 @@ class LedgerWriter:
             return
         tables = [read_file(small, schema, verify=False) for small in files]
         packed = self._write(folder, pa.concat_tables(tables).unify_dictionaries())
+        levels[level] = []  # before they go: an interrupted pack must not look for them again
         for small in files:
             storage.remove(small)
-        levels[level] = []
         self._pack(folder, packed, schema, level + 1)
 
 

@@ -161,25 +161,31 @@ class SeenRows:
         """A row of the data: the columns of `SAMPLE_SCHEMA` from ``stage`` on."""
         self._samples.append((task, values))
 
-    def take(self) -> pa.Table | None:
-        """The counts that wait, as a table."""
+    def counts(self) -> pa.Table | None:
+        """The counts that wait, as a table. They wait on until `clear_counts`: a file that could not be written is written again."""
         self._condense()
         if self._others:
             self._made.append(_others_table(self._others))
             self._others = []
-        made, self._made = self._made, []
-        return pa.concat_tables(made).unify_dictionaries() if made else None
+        return pa.concat_tables(self._made).unify_dictionaries() if self._made else None
 
-    def take_samples(self) -> pa.Table | None:
-        """The samples that wait, as a table."""
+    def clear_counts(self) -> None:
+        """Forget the counts of `counts`: they are written down."""
+        self._made = []
+
+    def samples(self) -> pa.Table | None:
+        """The samples that wait, as a table; they wait on until `clear_samples`."""
         for hand_over in self.before_flush:
             hand_over()
-        samples, self._samples = self._samples, []
-        if not samples:
+        if not self._samples:
             return None
-        columns: list[list[Any]] = [*_task_columns([task for task, _ in samples])]
-        columns += [list(column) for column in zip(*(values for _, values in samples), strict=True)]
+        columns: list[list[Any]] = [*_task_columns([task for task, _ in self._samples])]
+        columns += [list(column) for column in zip(*(values for _, values in self._samples), strict=True)]
         return _table(columns, SAMPLE_SCHEMA)
+
+    def clear_samples(self) -> None:
+        """Forget the samples of `samples`: they are written down."""
+        self._samples = []
 
     def _condense(self) -> None:
         for (stage, name), waiting in self._scores.items():

@@ -8,7 +8,6 @@ part, and the others inherit what becomes of it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,6 +28,7 @@ from curator_core.across.copies import (
     write_keys,
 )
 from curator_core.across.decided import decided_rows
+from curator_core.across.digests import hashes_of
 from curator_core.across.documents import collection_salts
 from curator_core.across.groups import groups_of
 from curator_core.across.inputs import noted
@@ -111,12 +111,7 @@ def _hashes(vectors: Vectors) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Both halves of a hash of the bytes of each vector."""
     size = vectors.shape[1] * vectors.itemsize
     view = memoryview(np.ascontiguousarray(vectors, "<f4")).cast("B") if vectors.size else memoryview(b"")
-    found = b"".join(
-        hashlib.blake2b(view[start : start + size], digest_size=16).digest()
-        for start in range(0, len(vectors) * size, size or 1)
-    )
-    halves = np.frombuffer(found, "<u8").astype(np.uint64).reshape(-1, 2)
-    return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])
+    return hashes_of(view[start : start + size] for start in range(0, len(vectors) * size, size or 1))
 
 
 # Clusters ------------------------------------------------------------------------------------------------------------

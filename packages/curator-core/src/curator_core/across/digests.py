@@ -52,14 +52,21 @@ def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
         if normalize:
             texts = folded(texts)
         lengths = to_numpy(pc.fill_null(pc.utf8_length(texts), array([0], pa.int64())[0])).astype(np.uint64)
-        return Digests(*_hashed(_views(texts), len(texts)), lengths, lengths > 0)
+        return Digests(*hashes_of(_views(texts)), lengths, lengths > 0)
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         whole = values.cast(pa.large_binary())
         lengths = to_numpy(pc.fill_null(pc.binary_length(whole), array([0], pa.int64())[0])).astype(np.uint64)
-        return Digests(*_hashed(_views(whole), len(whole)), lengths, lengths > 0)
+        return Digests(*hashes_of(_views(whole)), lengths, lengths > 0)
     found = b"".join(row_digests(pa.table({"value": values}), ["value"]))
     halves = np.frombuffer(found, np.dtype("<u8")).reshape(-1, 2).astype(np.uint64)
     return Digests(halves[:, 0], halves[:, 1], np.zeros(len(values), np.uint64), to_numpy(values.is_valid()))
+
+
+def hashes_of(values: Iterable[bytes | memoryview]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Both halves of the 128-bit hash of each of some byte strings."""
+    found = b"".join([hashlib.blake2b(value, digest_size=16).digest() for value in values])
+    halves = np.frombuffer(found, np.dtype("<u8")).astype(np.uint64).reshape(-1, 2)
+    return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])
 
 
 def composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -93,9 +100,3 @@ def _views(values: pa.ChunkedArray) -> Iterable[memoryview]:
         view = memoryview(data if data is not None else b"")
         for start, stop in itertools.pairwise(edges):
             yield view[start:stop]
-
-
-def _hashed(values: Iterable[memoryview], count: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    found = b"".join([hashlib.blake2b(value, digest_size=16).digest() for value in values])
-    halves = np.frombuffer(found, np.dtype("<u8")).astype(np.uint64).reshape(count, 2)
-    return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])

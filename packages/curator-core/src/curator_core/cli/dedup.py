@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,74 @@ def dedup_command() -> None:
     """
 
 
-def _indexed(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a deduplication that keeps an index of what it has seen."""
-    options = [
+def _with(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """A decorator that gives a command these options, in this order."""
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
+
+
+def _ends(column: str, id_column: str, keep: str) -> list[Callable[..., Any]]:
+    """What is read and written, and which one stays."""
+    return [
+        click.argument("input", nargs=-1, required=True),
+        click.argument("output"),
+        click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by their names]"),
+        click.option("--column", help=column),
+        click.option("--id-column", help=id_column),
+        click.option("--keep", metavar="ORDER", help=keep),
+    ]
+
+
+_RUN = [
+    click.option(
+        "--partitions",
+        type=click.IntRange(min=1),
+        help="Number of pieces of the work between. [default: by the size of INPUT]",
+    ),
+    click.option("--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-NAME]"),
+    click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
+    click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
+    click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
+    click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
+    click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises."),
+    click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+    click.option("--quiet", is_flag=True, help="Show no progress."),
+]
+_of_documents = _with(
+    [
+        *_ends(
+            "What is compared. [default: text; semantic: embedding; image: bytes]",
+            "Column that names documents in the table. [default: id; image: key]",
+            "Which one stays, separated by commas: longest, shortest, first, highest:COLUMN, lowest:COLUMN, rank:A>B>C (of "
+            "collections). [default: longest,first; semantic: first]",
+        ),
+        click.option("--collection-column", help="Names the collection. [default: the first folder below INPUT]"),
+        click.option("--per-collection", is_flag=True, help="Compare documents of one collection only."),
+        click.option("--removed", metavar="DIR", help="Write removed documents to this folder, with the reason."),
+        click.option("--annotate", is_flag=True, help="Keep all documents and add columns with the decisions."),
+        click.option("--dry-run", is_flag=True, help="Estimate what it would take, and stop."),
+        *_RUN,
+    ]
+)
+_of_parts = _with(
+    [
+        *_ends(
+            "The text. [default: text]",
+            "Column that names documents in the table. [default: id]",
+            "Whose part stays, as in `curate dedup exact`.",
+        ),
+        click.option("--mode", type=click.Choice(["cut", "annotate", "drop"]), help="[default: cut]"),
+        click.option("--max-share", type=click.FloatRange(0, 1), help="Drop a document that repeats more than this."),
+        *_RUN,
+    ]
+)
+_indexed = _with(
+    [
         click.option("--index", metavar="DIR", help="Compare with the documents of earlier runs, which DIR keeps."),
         click.option(
             "--against",
@@ -43,50 +108,11 @@ def _indexed(command: Callable[..., Any]) -> Callable[..., Any]:
             "--index-add/--no-index-add", "index_add", default=None, help="Add what stays to the index. [default: add]"
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _common(command: Callable[..., Any]) -> Callable[..., Any]:
-    options = [
-        click.argument("input", nargs=-1, required=True),
-        click.argument("output"),
-        click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by their names]"),
-        click.option("--column", help="What is compared. [default: text; semantic: embedding; image: bytes]"),
-        click.option("--id-column", help="Column that names documents in the table. [default: id; image: key]"),
-        click.option(
-            "--keep",
-            metavar="ORDER",
-            help="Which one stays, separated by commas: longest, shortest, first, highest:COLUMN, lowest:COLUMN, rank:A>B>C (of "
-            "collections). [default: longest,first; semantic: first]",
-        ),
-        click.option("--collection-column", help="Names the collection. [default: the first folder below INPUT]"),
-        click.option("--per-collection", is_flag=True, help="Compare documents of one collection only."),
-        click.option("--removed", metavar="DIR", help="Write removed documents to this folder, with the reason."),
-        click.option("--annotate", is_flag=True, help="Keep all documents and add columns with the decisions."),
-        click.option(
-            "--partitions",
-            type=click.IntRange(min=1),
-            help="Number of pieces of the work between. [default: by the size of INPUT]",
-        ),
-        click.option("--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-NAME]"),
-        click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
-        click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
-        click.option("--dry-run", is_flag=True, help="Estimate what it would take, and stop."),
-        click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
-        click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
-        click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises."),
-        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
-        click.option("--quiet", is_flag=True, help="Show no progress."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+)
 
 
 @dedup_command.command("exact", short_help="Remove documents that equal another.")
-@_common
+@_of_documents
 @_indexed
 @click.option("--normalize", is_flag=True, help="Case, white space and punctuation do not count.")
 def exact_command(normalize: bool, **given: Any) -> int:
@@ -98,7 +124,7 @@ def exact_command(normalize: bool, **given: Any) -> int:
 
 
 @dedup_command.command("fuzzy", short_help="Remove documents whose content is nearly all in another.")
-@_common
+@_of_documents
 @_indexed
 @click.option(
     "--rule", type=click.Choice(["nothing_new", "containment", "jaccard"]), help="When one goes. [default: nothing_new]"
@@ -122,7 +148,7 @@ def fuzzy_command(**given: Any) -> int:
 
 
 @dedup_command.command("semantic", short_help="Remove documents whose vectors point the same way.")
-@_common
+@_of_documents
 @click.option("--eps", type=click.FloatRange(0, 1, max_open=True), help="1 - eps is the least cosine. [default: 0.05]")
 @click.option("--clusters", type=click.IntRange(min=1), help="[default: the square root of the number of documents]")
 @click.option("--visits", type=click.IntRange(min=0), help="Neighbouring clusters that are looked at. [default: 2]")
@@ -142,7 +168,7 @@ def semantic_command(**given: Any) -> int:
 
 
 @dedup_command.command("image", short_help="Remove images that show the same picture.")
-@_common
+@_of_documents
 @click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="The least correlation. [default: 0.9]")
 @click.option("--radius", type=click.IntRange(0, 11), help="The most bits in which hashes differ. [default: 10]")
 @click.option("--crops/--no-crops", default=None, help="Look for what a crop of 5 to 15 % has left. [default: crops]")
@@ -156,34 +182,8 @@ def image_command(crops: bool | None, mirror: bool, **given: Any) -> int:
     return _run("image", "ImageDedup", given, more, crops=crops)
 
 
-def _cuts(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a deduplication of parts of documents."""
-    options = [
-        click.argument("input", nargs=-1, required=True),
-        click.argument("output"),
-        click.option("--format", "kind", help="Format of the files: jsonl, parquet, csv, … [default: by their names]"),
-        click.option("--column", help="The text. [default: text]"),
-        click.option("--id-column", help="Column that names documents in the table. [default: id]"),
-        click.option("--keep", metavar="ORDER", help="Whose part stays, as in `curate dedup exact`."),
-        click.option("--mode", type=click.Choice(["cut", "annotate", "drop"]), help="[default: cut]"),
-        click.option("--max-share", type=click.FloatRange(0, 1), help="Drop a document that repeats more than this."),
-        click.option("--partitions", type=click.IntRange(min=1), help="Number of pieces of the work between."),
-        click.option("--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-NAME]"),
-        click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
-        click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
-        click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
-        click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
-        click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises."),
-        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
-        click.option("--quiet", is_flag=True, help="Show no progress."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 @dedup_command.command("substring", short_help="Cut runs of words that occur more than once.")
-@_cuts
+@_of_parts
 @click.option("--words", type=click.IntRange(min=1), help="The fewest words of a run. [default: 50]")
 def substring_command(**given: Any) -> int:
     """Cut runs of words out of INPUT that stand elsewhere in it too; write what stays to OUTPUT. One of each stays."""
@@ -191,13 +191,19 @@ def substring_command(**given: Any) -> int:
 
 
 @dedup_command.command("lines", short_help="Cut lines or paragraphs that occur more than once.")
-@_cuts
+@_of_parts
 @click.option("--unit", type=click.Choice(["line", "paragraph", "three_sentences"]), help="[default: line]")
 @click.option("--least", type=click.IntRange(min=1), help="The fewest characters of a unit. [default: 20]")
 @click.option("--normalize", is_flag=True, help="Case, white space and punctuation do not count.")
+@click.option(
+    "--false-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Make a Bloom filter first; this share of what occurs once is compared in vain. [default: no filter]",
+)
 def lines_command(**given: Any) -> int:
     """Cut lines out of INPUT that stand elsewhere in it too; write what stays to OUTPUT. One of each stays."""
-    return _run("lines", "LineDedup", given, {name: given.pop(name) for name in ("unit", "least", "normalize")})
+    names = ("unit", "least", "normalize", "false_rate")
+    return _run("lines", "LineDedup", given, {name: given.pop(name) for name in names})
 
 
 @dedup_command.command("show", short_help="Show a removed document beside the one that stays for it.")

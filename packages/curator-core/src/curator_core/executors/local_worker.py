@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -101,7 +102,6 @@ class _Worker:
             else:
                 assert isinstance(message, protocol.Flush)
                 self._group().flush()
-                self._make_owner_durable()
                 self._answer(protocol.Durable())
         self._tear_down()
         signal.signal(signal.SIGTERM, _terminate)
@@ -131,10 +131,14 @@ class _Worker:
         """Put what hands tasks to the owner of the GPU in the place of the stages that it runs."""
         import socket
 
+        from curator_core.accounts.ledger import LedgerWriter
         from curator_core.executors.local_gpu import OwnedGroup, Owner
         from curator_core.executors.shared_blocks import Channel
 
         owner = self._owner = Owner(Channel(socket.socket(fileno=self._owner_socket)), order.ahead_bytes)
+        if isinstance(runner.sink, LedgerWriter):
+            # Before the events of this worker: what the owner has rejected and seen of the same tasks.
+            runner.sink.before_flush = owner.make_durable
         adapters: list[Any] = list(runner.adapters)
         for group, (first, last) in reversed(list(enumerate(order.owned))):
             adapters[first:last] = [OwnedGroup(runner, first, last, group, owner)]
@@ -163,10 +167,6 @@ class _Worker:
         self._answer(Ready())
         server.serve()
         self._inbox.take(wait=True)  # what has ended it: Rest
-
-    def _make_owner_durable(self) -> None:
-        if self._owner is not None:
-            self._owner.make_durable()
 
     def _next(self) -> Any:
         """The next thing to do; what is done is reported before the worker waits, and now and then before that."""
@@ -215,7 +215,6 @@ class _Worker:
             durable = sink.due()
             if durable:
                 sink.flush()
-                self._make_owner_durable()
             self._answer(Done(done, seconds, sink.take_counts(), [], durable))
 
     def _fail(self, error: BaseException) -> None:
@@ -226,6 +225,8 @@ class _Worker:
         self._answer(Failed(packed_error(error)))
 
     def _tear_down(self) -> None:
+        from curator_core.executors.local_gpu import OwnerGone
+
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that hangs here is killed after a few seconds
         runner, self._runner = self._runner, None
         server, self._server = self._server, None
@@ -241,7 +242,8 @@ class _Worker:
             runner.teardown()
         except Exception as error:
             self._fail(error)
-        runner.flush()
+        with contextlib.suppress(OwnerGone):  # then what it has worked on since the last flush is done again
+            runner.flush()
 
     def _group(self) -> GroupRunner:
         assert self._runner is not None

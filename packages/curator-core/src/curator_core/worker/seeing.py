@@ -324,10 +324,10 @@ class StageSeer:
 
     def _settle(self) -> None:
         """Hand over the rows that wait and are still among the first."""
-        taken, self._taken, self._waiting = self._taken, [], 0
-        for take in taken:
+        for take in self._taken:
             for key, values in take.settle():
                 self._rows.sample(key, values)
+        self._taken, self._waiting = [], 0
 
     def at_fault(self, text: str | None, reason: str) -> list[tuple[int, int]]:
         """Where in a text is what the stage has dropped it for, as far as the stage can say."""

@@ -29,6 +29,7 @@ from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 from curator_text.dedup.words import words_of
+from curator_text.repeats.bloom import BloomFilter, Filters, finish_filters
 from curator_text.repeats.units import Unit, line_units, spans_of_lines, spans_of_windows
 from curator_text.repeats.windows import anchors, starts_around, window_hashes
 
@@ -160,15 +161,77 @@ class WriteWindows(_Units):
 
 
 @dataclass(kw_only=True)
-class WriteLines(_Units):
-    """Writes each ``unit`` of the documents that has ``least`` characters or more, and at the end the roll of all batches."""
+class WriteUnitHashes(DocumentStage):
+    """Writes the hash of each ``unit`` of the documents that has ``least`` characters or more, and whether it occurs once in its
+    batch or more often; at the end the roll of all batches.
+    """
 
     unit: Unit = "line"
     least: int = 1
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         texts = column_of(task.to_pyarrow(), self.column)
+        *_, high, _ = line_units(texts, self.unit, self.least, normalize=self.normalize)
+        places, counts = np.unique(high, return_counts=True)
+        made = pa.table({"times": array(np.minimum(counts, 2).astype(np.uint8))})
+        record = write_keys(self, self.path, task, ANCHORS, noted(made, task, self.collections(task)), places)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_keys(self.path, outputs, [ANCHORS], None, type(self).__name__)
+
+
+@dataclass(kw_only=True)
+class FilterRepeated(PartitionStage):
+    """Makes a Bloom filter with ``false_rate`` of the hashes of a partition that occur more than once.
+
+    The metric ``once`` counts those that occur once.
+    """
+
+    false_rate: float
+
+    def process(self, task: FileGroupTask) -> FileGroupTask:
+        pieces = [piece for _, piece in partition_pieces(task)]
+        places, times = (np.concatenate([to_numpy(piece[name]) for piece in pieces]) for name in ("place", "times"))
+        order = np.argsort(places, kind="stable")
+        places, times = places[order], times[order]
+        begins = np.flatnonzero(np.append(True, places[1:] != places[:-1]))
+        counts = np.add.reduceat(times.astype(np.int64), begins)
+        self.record_metric("once", float((counts == 1).sum()))
+        made = BloomFilter.of(places[begins[counts > 1]], self.false_rate)
+        record = made.write(storage.join(self.path, f"{task.task_id}.arrow"), int(task._metadata["partition"]))
+        self.record_output(record)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_filters(self.path, outputs, self.parts)
+
+
+@dataclass(kw_only=True)
+class WriteLines(_Units):
+    """Writes each ``unit`` of the documents that has ``least`` characters or more, and at the end the roll of all batches.
+
+    With ``filters``, the folder of `FilterRepeated`, only those that may occur more than once; ``hashes`` is the folder of
+    `WriteUnitHashes`.
+    """
+
+    unit: Unit = "line"
+    least: int = 1
+    filters: str | None = None
+    hashes: str | None = None
+
+    def setup(self, worker: Any) -> None:
+        self._filters = None if self.filters is None else Filters(self.filters)
+        self._inputs = None if self.hashes is None else Inputs.read(self.hashes)
+
+    def process(self, task: DocumentBatch) -> FileGroupTask:
+        if self._inputs is not None:
+            self._inputs.require_same(task)
+        texts = column_of(task.to_pyarrow(), self.column)
         row, at, high, low = line_units(texts, self.unit, self.least, normalize=self.normalize)
+        if self._filters is not None:
+            some = np.flatnonzero(self._filters.may_hold(high))
+            row, at, high, low = row[some], at[some], high[some], low[some]
         made = self.units_table(task, row, at, low)
         record = write_keys(self, self.path, task, ANCHORS, made, high)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
@@ -179,7 +242,10 @@ class WriteLines(_Units):
 
 @dataclass(kw_only=True)
 class FindRepeats(PartitionStage):
-    """Writes which units of a partition are repeats, and of which unit each, by batch."""
+    """Writes which units of a partition are repeats, and of which unit each, by batch.
+
+    The metric ``once`` counts the units that occur once and were written all the same.
+    """
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         pieces = []
@@ -201,6 +267,7 @@ class FindRepeats(PartitionStage):
                 changed = values[1:] != values[:-1]
                 new[1:] = changed if name == "place" else new[1:] | changed
         heads = np.flatnonzero(new)
+        self.record_metric("once", float((np.diff(np.append(heads, len(order))) == 1).sum()))
         best = order[np.repeat(heads, np.diff(np.append(heads, len(order))))][~new]
         lost = order[~new]
         made = pa.table(

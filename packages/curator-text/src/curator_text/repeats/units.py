@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from curator_core.across.digests import hashes_of
 from curator_text.dedup.places import places_of
 from curator_text.dedup.words import Ints
 from curator_text.repeats.windows import merged
@@ -50,18 +50,26 @@ def line_units(
     texts: pa.ChunkedArray, unit: Unit, least: int, *, normalize: bool
 ) -> tuple[Ints, Ints, NDArray[np.uint64], NDArray[np.uint64]]:
     """Of each unit the row of its text, its number in it, and both halves of its hash."""
-    rows, numbers, found = [], [], []
+    rows: list[int] = []
+    numbers: list[int] = []
+    high, low = hashes_of(_units(texts, unit, least, normalize, rows, numbers))
+    return np.array(rows, np.int64), np.array(numbers, np.int64), high, low
+
+
+def _units(
+    texts: pa.ChunkedArray, unit: Unit, least: int, normalize: bool, rows: list[int], numbers: list[int]
+) -> Iterator[bytes]:
+    """The bytes of each unit as they are compared; ``rows`` and ``numbers`` get its place."""
     for row, text in enumerate(texts.to_pylist()):
         for number, (start, end) in enumerate(units_of(text or "", unit, least)):
             piece = text[start:end]
             if normalize:
                 piece = _BETWEEN.sub(" ", piece.lower()).strip()
+                if not piece:  # all lines of dashes would be the same
+                    continue
             rows.append(row)
             numbers.append(number)
-            found.append(hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=16).digest())
-    halves = np.frombuffer(b"".join(found), "<u8").astype(np.uint64).reshape(-1, 2)
-    high, low = np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])
-    return np.array(rows, np.int64), np.array(numbers, np.int64), high, low
+            yield piece.encode("utf-8", "surrogatepass")
 
 
 def spans_of_lines(text: str, numbers: Ints, unit: Unit, least: int) -> list[tuple[int, int]]:

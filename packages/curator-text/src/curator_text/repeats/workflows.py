@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from curator_core import storage
@@ -17,11 +17,13 @@ from curator_core.workflows.pieces import pieces_of
 from curator_text.repeats.stages import (
     ANCHORS,
     ApplyRepeats,
+    FilterRepeated,
     FindRepeatedAnchors,
     FindRepeats,
     RepeatParameters,
     WriteAnchors,
     WriteLines,
+    WriteUnitHashes,
     WriteWindows,
 )
 from curator_text.repeats.units import UNITS, Unit
@@ -114,6 +116,10 @@ class LineDedup(_Repeats):
     fewer than ``least`` characters are left alone. With ``normalize`` case, white space and punctuation do not count. Of
     equal units the one in the first document in the order of preference ``keep`` stays, and in a document the first one; what
     becomes of the others is said by ``mode``. The table of spans is that of `SubstringDedup`.
+
+    With ``false_rate``, such as 0.01, a Bloom filter is made first of what occurs more than once, and only what it may hold
+    is written out and compared: that saves most of the disk where most units occur once, for another reading of the input.
+    Of the units that occur once this share is compared in vain. The result is the same: a filter removes nothing.
     """
 
     # A hash, a place and the order of preference for each line.
@@ -121,20 +127,38 @@ class LineDedup(_Repeats):
 
     unit: Unit = "line"
     least: int = 20
+    false_rate: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.unit not in UNITS:
             raise UsageError(f"LineDedup.unit must be one of {', '.join(UNITS)}, not {self.unit!r}")
         check_whole("LineDedup.least", self.least)
+        rate = self.false_rate
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1):
+            raise UsageError(f"LineDedup.false_rate must be a number between 0 and 1, not {rate!r}")
         if self.scope != "global":
             raise UsageError("LineDedup compares all documents: scope must be 'global'")
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
-        keys, repeats = (storage.join(work_dir, name) for name in ("keys", "repeats"))
+        keys, repeats, hashes, filters = (
+            storage.join(work_dir, name) for name in ("keys", "repeats", "hashes", "filters")
+        )
         documents, count = self._documents(), self.partitions or pieces_of(self._input_bytes())
         units: dict[str, Any] = {"unit": self.unit, "least": self.least}
-        yield Pipeline([self._reader(), WriteLines(**documents, **units, path=keys, partitions=count)], name="units")
+        write = WriteLines(**documents, **units, path=keys, partitions=count)
+        if self.false_rate is None:
+            yield Pipeline([self._reader(), write], name="units")
+        else:
+            hashed = WriteUnitHashes(**documents, **units, path=hashes, partitions=count)
+            yield Pipeline([self._reader(), hashed], name="hashes")
+            places = storage.join(hashes, ANCHORS)
+            make = FilterRepeated(
+                keys=hashes, keep=self.keep, parts=count, path=filters, false_rate=float(self.false_rate)
+            )
+            yield Step(Pipeline([Partitions(path=places), make], name="filter"), frees=[places])
+            write = replace(write, filters=filters, hashes=hashes)
+            yield Step(Pipeline([self._reader(), write], name="units"), frees=[filters])
         lines = storage.join(keys, ANCHORS)
         decide = FindRepeats(keys=keys, keep=self.keep, parts=count, path=repeats)
         yield Step(Pipeline([Partitions(path=lines), decide], name="repeats"), frees=[lines])
