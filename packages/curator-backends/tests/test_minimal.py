@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from curator_backends.minimal import NULL_ACTOR, NullActor, ends_at_once, minimal_ray, replaced
+from curator_backends.processes import kill
 
 
 class Engine:
@@ -116,7 +117,7 @@ def test_a_ray_that_is_stopped_waits_for_no_process_to_end_by_itself() -> None:
     before = vars(node.Node)["kill_all_processes"]
     with subprocess.Popen(["sleep", "600"]) as left:
         birth = Path(f"/proc/{left.pid}/stat").read_text().rpartition(")")[2].split()[19]
-        with ends_at_once(lambda: {(left.pid, birth)}):
+        with ends_at_once(lambda: kill({(left.pid, birth)})):
             stopped = node.Node.__new__(node.Node)
             stopped.all_processes = {}
             stopped.kill_all_processes(check_alive=False, allow_graceful=True, wait=False)  # as ray.shutdown does

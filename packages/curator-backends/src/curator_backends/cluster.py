@@ -17,7 +17,7 @@ from curator_backends.environment import driver_path, environment, own_sigterm, 
 from curator_backends.failures import first_line
 from curator_backends.minimal import ends_at_once, minimal_ray
 from curator_backends.options import RayOptions
-from curator_backends.processes import kill_leftovers, ray_processes
+from curator_backends.processes import kill, kill_leftovers, ray_processes
 from curator_core.errors import CuratorError, MissingDependency, PlanError, UsageError
 from curator_core.model.machine import Machine
 
@@ -125,7 +125,7 @@ def _stopped_at_the_end(ray: Any, ours: bool) -> Iterator[None]:
         if not sys.is_finalizing():  # Ray has hooks of its own for that
             with uninterrupted():
                 started = ray_processes(folder) - before
-                with ends_at_once(lambda: started) if ours else contextlib.nullcontext():
+                with ends_at_once(lambda: kill(started)) if ours else contextlib.nullcontext():
                     ray.shutdown()
                 kill_leftovers(started)
 

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from curator_backends.processes import Process, kill
-
 # What Ray calls the two agents of a node.
 _AGENTS = ("dashboard_agent", "runtime_env_agent")
 
@@ -55,8 +53,8 @@ def minimal_ray(minimal: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ends_at_once(processes: Callable[[], set[Process]]) -> Iterator[None]:
-    """`ray.shutdown` inside kills ``processes`` as soon as the driver has disconnected, and waits for none to end by itself.
+def ends_at_once(kill: Callable[[], None]) -> Iterator[None]:
+    """`ray.shutdown` inside calls ``kill`` as soon as the driver has disconnected, and waits for no process to end by itself.
 
     Ray asks its node to end, which asks its workers, and looks after them now and then: half a second in which nothing that is
     left has anything to do. Stages are torn down before.
@@ -66,7 +64,7 @@ def ends_at_once(processes: Callable[[], set[Process]]) -> Iterator[None]:
     original = getattr(node.Node, "kill_all_processes", None)
 
     def kill_all(self: Any, *_: Any, wait: bool = False, **__: Any) -> None:
-        kill(processes())
+        kill()
         assert original is not None  # it would not have been replaced
         original(self, check_alive=False, allow_graceful=False, wait=wait)
 
