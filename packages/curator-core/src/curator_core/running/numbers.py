@@ -14,12 +14,13 @@ from fractions import Fraction
 from typing import Any
 
 from curator_core.accounts.rejects import RejectGroup, group_rejects
-from curator_core.accounts.seen import Seen, read_seen
+from curator_core.accounts.seen import Seen, data_uri, read_seen
 from curator_core.errors import CuratorError, UsageError
 from curator_core.formatting import duration, percent, printable
 from curator_core.running.alarms import alarms_of
 from curator_core.running.directory import RunDirectory
 from curator_core.running.duplicates import duplicates_of
+from curator_core.running.embedding_map import map_of
 from curator_core.running.so_far import so_far
 from curator_core.running.steps import pipelines_in
 
@@ -29,6 +30,8 @@ _EXAMPLES = 3
 # A page holds at most so many characters of one example.
 _MESSAGE_CHARACTERS = 2_000
 _RAW_BYTES = 1_000
+# So many characters of small pictures at most: a page stays below 2 MB.
+_PICTURES = 1_200_000
 _VERDICTS = {
     "done": "Every source is complete and every row is accounted for.",
     "quarantined": "Every row is accounted for; some were set aside.",
@@ -88,6 +91,7 @@ def make_numbers(
     if state == "running" and last:
         state = "running" if any(part["state"] == "running" for part in unfinished.values()) else "interrupted"
     stages = _stages(summary.get("stages") or last.get("stages") or [], seen, record.get("outputs") or {})
+    _limit_pictures(stages)
     found: dict[str, Any] = {
         "format": FORMAT,
         "name": str(summary.get("name") or plan.get("name") or "run"),
@@ -124,6 +128,7 @@ def make_numbers(
         "seen": seen.options,
         "rejects": [_reject(group) for group in rejects],
         "duplicates": dict(duplicates or {}),
+        "embeddings": map_of(seen.map, stages),
         "plan": {"text": str(plan.get("text") or "\n".join(summary.get("decisions") or ())), "groups": _groups(plan)},
         "plans": summary.get("plans") or [],
         "outputs": record.get("outputs") or {},
@@ -169,7 +174,10 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
         part["samples_of"] = entry.of if entry else {"dropped": {}, "kept": 0}
         if entry is not None:
             part["scores"] = [_trimmed(asdict(score)) for score in entry.scores]
-            part["samples"] = [{**asdict(sample), "marked": sample.marked} for sample in entry.samples]
+            part["samples"] = [
+                {**asdict(sample), "marked": sample.marked, "picture": data_uri(sample.picture)}
+                for sample in entry.samples
+            ]
         filters = bool(part["scores"] or part["samples"] or stage["dropped"])
         part["kind"] = (
             "writer" if stage["name"] in outputs else "filter" if filters else "reader" if not place else "map"
@@ -178,6 +186,31 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
             part["overlap"] = seen.overlap[stage["name"]]
         found.append(part)
     return found
+
+
+def _limit_pictures(stages: Sequence[Mapping[str, Any]]) -> None:
+    """Leave pictures to as many samples as there is room for: of every stage, reason and limit the first, then the second."""
+    turns: list[tuple[int, int, dict[str, Any]]] = []
+    for number, stage in enumerate(stages):
+        taken: dict[tuple[Any, ...], int] = {}
+        for sample in stage["samples"]:
+            of = (sample["side"], sample["reason"], sample["near"], sample["limit"])
+            taken[of] = taken.get(of, 0) + 1
+            if sample["picture"] is not None:
+                turns.append((taken[of], number, sample))
+    room = _PICTURES
+    shown: set[tuple[int, str, int]] = set()
+    for _, number, sample in sorted(turns, key=lambda turn: turn[:2]):
+        row = (number, sample["task"], sample["row"])
+        if row in shown:
+            continue
+        room -= len(sample["picture"])
+        if room < 0:
+            break
+        shown.add(row)
+    for _, number, sample in turns:
+        if (number, sample["task"], sample["row"]) not in shown:
+            sample["picture"] = None
 
 
 def _trimmed(score: dict[str, Any]) -> dict[str, Any]:
