@@ -306,7 +306,7 @@ def _time(
             "share": stage["seconds"] / whole if whole else 0.0,
             "calls": stage.get("calls", 0),
             "rows_a_second": stage["rows_in"] / stage["seconds"] if stage["seconds"] else None,
-            **_of_workers(work["by_stage"].get(stage["name"])),
+            **_of_workers(stage, work["by_stage"].get(stage["name"])),
         }
         for stage in stages
     ]
@@ -322,13 +322,15 @@ def _time(
     }
 
 
-def _of_workers(found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the workers that ran a stage say of it."""
+def _of_workers(stage: Mapping[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the workers that ran a stage say of it. Bytes are those of an Arrow table with all columns, by some of the batches."""
     if found is None:
         return {"waited": None, "bytes_a_second": None, "memory": None, "gpu_busy": None}
+    rows = max(stage["rows_in"], stage["rows_out"])
+    known = found["rows"] and stage["seconds"]
     return {
         "waited": found["waited"],
-        "bytes_a_second": found["bytes"] / found["busy"] if found["bytes"] and found["busy"] else None,
+        "bytes_a_second": found["bytes"] / found["rows"] * rows / stage["seconds"] if known else None,
         "memory": found["memory"],
         "gpu_busy": sum(found["gpus"]) / len(found["gpus"]) if found["gpus"] else None,
     }

@@ -28,8 +28,12 @@ def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: 
         mine = [name for name in stages if name in busy]
         waited = max(0.0, entry["seconds"] - sum(busy.values()))
         for place, name in enumerate(mine):
-            stage = by_stage.setdefault(name, {"bytes": 0, "busy": 0.0, "waited": 0.0, "memory": None, "gpus": []})
-            stage["bytes"] += int(entry["bytes"].get(name, 0))
+            stage = by_stage.setdefault(
+                name, {"rows": 0, "bytes": 0, "busy": 0.0, "waited": 0.0, "memory": None, "gpus": []}
+            )
+            rows, size = entry["measured"].get(name, (0, 0))
+            stage["rows"] += rows
+            stage["bytes"] += size
             stage["busy"] += busy[name]
             # A worker waits for what its first stage is to be given.
             stage["waited"] += 0.0 if place else waited
@@ -56,7 +60,7 @@ def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: 
 def _is_whole(entry: Mapping[str, Any]) -> bool:
     numbers = (entry.get("begun"), entry.get("seconds"), entry.get("width"))
     return all(isinstance(number, int | float) and number >= 0 for number in numbers) and all(
-        name in entry for name in ("worker", "bytes", "memory", "gpus")
+        name in entry for name in ("worker", "measured", "memory", "gpus")
     )
 
 
