@@ -332,7 +332,7 @@ class BaseStageAdapter:
         if self._seer is not None and whole:
             self._seer.dropped_whole(task, whole)
         if self._dropped is not None and (recorder.judged is not None or recorder.which or whole):
-            record = write_dropped(self.planned, self._dropped, task, recorder, whole=whole)
+            record = write_dropped(self.planned, self._dropped, task, recorder, self.context.dropped_as, whole=whole)
             if record is not None:
                 outputs.append((output_name(self.name), record))
         return outputs
