@@ -36,9 +36,9 @@ def test_dropped_rows_are_lines_of_json_with_stage_reason_and_score(tmp_path: Pa
     assert file.name.endswith(".jsonl.gz")
     found = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
     assert found[:2] == [
-        {"id": "r0", "text": "one", "tags": ["a", None], "dropped_for": "min_words", "dropped_score": 1.0,
+        {"id": "r0", "text": "one", "tags": ["a", None], "dropped_for": "word_count", "dropped_score": 1.0,
          "dropped_by": "WordCountFilter"},
-        {"id": "r2", "text": "one two", "tags": ["a", None], "dropped_for": "min_words", "dropped_score": 2.0,
+        {"id": "r2", "text": "one two", "tags": ["a", None], "dropped_for": "word_count", "dropped_score": 2.0,
          "dropped_by": "WordCountFilter"},
     ]  # fmt: skip
     assert len(found) == len(texts) - 1
