@@ -47,9 +47,9 @@ def broken(seed: int) -> bytes:
     return bytes(data)
 
 
-def png(seed: int) -> bytes:
+def png(seed: int, width: int = 48) -> bytes:
     out = io.BytesIO()
-    Image.open(io.BytesIO(jpeg(seed))).save(out, "PNG")
+    Image.open(io.BytesIO(jpeg(seed, width))).save(out, "PNG")
     return out.getvalue()
 
 
@@ -124,7 +124,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{number:03d}.jpg").write_bytes(broken(number) if number == 7 else jpeg(number, 48 + number))
     for number in (3, 11):
         (folder / f"{number:03d}.jpg").unlink()
-        (folder / f"{number:03d}.png").write_bytes(png(number))
+        (folder / f"{number:03d}.png").write_bytes(png(number, 48 + number))
     return folder
 
 
