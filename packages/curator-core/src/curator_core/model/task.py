@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
@@ -164,6 +165,17 @@ class DocumentBatch(Task[Any]):
     _beside: dict[str, Beside] = field(default_factory=dict, repr=False, compare=False)
 
     unit: ClassVar[str] = "rows"
+    # The column that a small picture of a row is made of, and "module:function" that makes a JPEG of one of its values or says
+    # None. Rows of most batches have no picture. A name, since most processes make none and need not load the function.
+    picture_column: ClassVar[str | None] = None
+    picture_maker: ClassVar[str] = ""
+
+    @classmethod
+    def thumbnail(cls, value: bytes) -> bytes | None:
+        """A small JPEG of a value of ``picture_column``, for reports; None where it shows no picture."""
+        module, _, function = cls.picture_maker.partition(":")
+        made: bytes | None = getattr(importlib.import_module(module), function)(value) if module else None
+        return made
 
     def __post_init__(self) -> None:
         if isinstance(self.data, pa.RecordBatch):

@@ -67,6 +67,7 @@ class BaseStageAdapter:
         self._fans_out = isinstance(self.stage, FanOut)
         self._merges = isinstance(self.stage, Merge)
         self._may_create = self.stage.creates_rows or self._fans_out
+        self._times = sink.times if isinstance(sink, LedgerWriter) else None
         self._dropped = dropped_folder(planned, context.dropped) if context.writes else None
         self.overlap: Overlap | None = None  # of this and the filters behind it; set by the group
         self.begun = Begun()  # the group's, if this is in one
@@ -103,6 +104,7 @@ class BaseStageAdapter:
             name, suspects = self.begun.suspects(self.name, tasks)
             self.calls.begin(name, suspects, None if limit is None else max(0.001, limit * len(tasks) - spent))
         before, AT_WORK.stage = AT_WORK.stage, self.name
+        started = time.perf_counter()
         try:
             return call(*arguments)
         except SystemExit as stop:
@@ -113,6 +115,8 @@ class BaseStageAdapter:
             raise RuntimeError(f"the stage called sys.exit({code})").with_traceback(stop.__traceback__) from None
         finally:
             AT_WORK.stage = before
+            if self._times is not None and tasks:
+                self._times.add(self.name, started, time.perf_counter())
             if tasks and self.calls is not None:
                 self._no_call()
 
@@ -225,6 +229,9 @@ class BaseStageAdapter:
         # rows is the usual case, and a number says it all.
         rows = batch[0].num_items if len(batch) == 1 and batch[0].unit == ROWS else None
         given = [amount_of(task) for task in batch] if rows is None else []
+        if self._times is not None:
+            for task in batch:
+                self._measure(task)
         started = time.perf_counter() - spent
         failure: Exception | None = None
         try:
@@ -247,6 +254,11 @@ class BaseStageAdapter:
             yield self._continue_as(task, result, StagePerfStats(self.name, seconds, 1, rows, rows), [])
         else:
             yield from self._account(batch, [Amount(rows)] if rows is not None else given, results, seconds)
+
+    def _measure(self, task: Task[Any]) -> None:
+        """Count the bytes of a table that the stage is given, or that it has read."""
+        if self._times is not None and isinstance(task.data, pa.Table):
+            self._times.measure(self.name, task.data.nbytes)
 
     def _call(self, batch: list[Task[Any]], finish: Callable[[], Any] | None = None) -> Sequence[Any]:
         self._reset_recorder()
@@ -377,6 +389,8 @@ class BaseStageAdapter:
                 result._metadata = dict(parent._metadata)
         if result.data is not parent.data or not self._declared.has_seen_outputs:
             self._declared.check_made(result, parent)
+        if parent.unit != result.unit:
+            self._measure(result)
         if self._seer is not None:
             if parent.unit != result.unit:
                 self._see_change(parent, result)
@@ -409,6 +423,8 @@ class BaseStageAdapter:
 
     def _name_child(self, parent: Task[Any], child: Task[Any], index: int, perf: StagePerfStats) -> None:
         self._declared.check_made(child, parent)
+        if parent.unit != child.unit:
+            self._measure(child)
         child.task_id = child_id(parent.task_id, index)
         child._source = parent._source
         child._generation = parent._generation

@@ -13,6 +13,7 @@ from curator_core.accounts.ledger import LedgerWriter, Sink
 from curator_core.errors import CuratorError, MissingDependency, UsageError
 from curator_core.model.codec import encode_task
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.machine_use import MachineUse
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, Task
 from curator_core.planning.plan import Group, PlannedStage
 from curator_core.worker.adapter import BaseStageAdapter
@@ -67,6 +68,11 @@ class GroupRunner:
         if self.context.run_dir and self._log is None:
             self._log = StageLog(self.context.run_dir, worker.worker_id, self.context.log_level)
             self._log.open()
+        if isinstance(self.sink, LedgerWriter):
+            self.sink.times.worker = worker.worker_id
+            if worker.gpu_ids:
+                use = MachineUse()
+                self.sink.times.watch_gpus(lambda: use.now().gpus)
 
         def set_up(adapter: BaseStageAdapter) -> None:
             self._ready.append(adapter)
@@ -147,6 +153,8 @@ class GroupRunner:
     def teardown(self) -> None:
         """Tear the stages down, all of them, and then say what went wrong if something did."""
         failure: BaseException | None = None
+        if isinstance(self.sink, LedgerWriter):
+            self.sink.times.ending = True
         while self._ready:
             adapter = self._ready.pop()
             try:
