@@ -279,12 +279,14 @@ class DocumentBatch(Task[Any]):
         twin._beside = {name: column for name, column in self._beside.items() if name in stay}
         return twin
 
-    def append_column(self, name: str, values: pa.Array | pa.ChunkedArray | Sequence[Any]) -> Self:
+    def append_column(self, column: str | pa.Field, values: pa.Array | pa.ChunkedArray | Sequence[Any]) -> Self:
         """A copy with one more column, or with the column of that name replaced in place.
 
-        ``values`` is an Arrow array, or a list or numpy array with one value for each row.
+        ``column`` is a name, or a field with metadata; ``values`` is an Arrow array, or a list or numpy array with one value
+        for each row.
         """
         table = self.to_pyarrow()
+        name: str = column.name if isinstance(column, pa.Field) else column
         if not isinstance(values, pa.Array | pa.ChunkedArray):
             if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
                 raise UsageError(f"append_column({name!r}) takes an array or a list, not {type(values).__name__}")
@@ -292,12 +294,12 @@ class DocumentBatch(Task[Any]):
         if len(values) != len(table):
             raise UsageError(f"append_column({name!r}): {len(values)} values for {len(table)} rows")
         if name in table.column_names:
-            twin = self.with_data(table.set_column(table.column_names.index(name), name, values))
+            twin = self.with_data(table.set_column(table.column_names.index(name), column, values))
             # What is about the rows alone stays true when a column is replaced.
             twin._derived = {k: value for k, value in self._derived.items() if getattr(value, "of_rows", False)}
             twin._beside = dict(self._beside)
             return twin
-        twin = self.with_data(table.append_column(name, values))
+        twin = self.with_data(table.append_column(column, values))
         twin._derived = dict(self._derived)
         twin._beside = {other: column for other, column in self._beside.items() if other != name}
         return twin
