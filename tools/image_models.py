@@ -78,6 +78,25 @@ def save_siglip(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def save_siglip2(folder: Path, *, seed: int = 0) -> Path:
+    """A tiny SigLIP 2 for any aspect ratio (NaFlex): it is given patches. SigLIP 2 of a fixed size has the format of SigLIP."""
+    import torch
+    import transformers
+
+    vision = {key: value for key, value in SIZES["tiny"]["vision"].items() if key != "image_size"}
+    with _silent():
+        torch.manual_seed(seed)
+        ids = {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 1}
+        config = transformers.Siglip2Config(
+            text_config={**SIZES["tiny"]["text"], **ids}, vision_config={**vision, "num_patches": 16}
+        )
+        model = transformers.Siglip2Model(config)
+        _spread(model)
+        model.save_pretrained(folder)
+        transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(folder)
+    return folder
+
+
 def save_dinov2(folder: Path, *, seed: int = 0) -> Path:
     """A tiny DINOv2: resized to more than it sees and cropped."""
     import torch

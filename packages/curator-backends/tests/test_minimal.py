@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from curator_backends.minimal import NULL_ACTOR, NullActor, minimal_ray, replaced
+from curator_backends.minimal import NULL_ACTOR, NullActor, ends_at_once, minimal_ray, replaced
+from curator_backends.processes import kill
 
 
 class Engine:
@@ -92,12 +95,34 @@ def test_what_xenna_does_without_is_what_the_xenna_that_is_installed_has() -> No
     monitoring = pytest.importorskip("cosmos_xenna.pipelines.private.monitoring")
     from curator_backends.xenna.services import needs_dashboard, no_services
 
+    resources = pytest.importorskip("cosmos_xenna.pipelines.private.resources")
+    task = resources._get_node_info_from_current_node
     before = monitoring.RayResourceMonitor, monitoring.get_ray_actors
     assert not needs_dashboard()
     with no_services(True):
+        asked = resources._get_node_info_from_current_node
+        assert asked.options(scheduling_strategy="here")._ask is task._function, "it is asked in this process"
         assert monitoring.RayResourceMonitor().update() == {}
         assert monitoring.get_ray_actors("ALIVE") == []
     assert (monitoring.RayResourceMonitor, monitoring.get_ray_actors) == before
+    assert resources._get_node_info_from_current_node is task
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_a_ray_that_is_stopped_waits_for_no_process_to_end_by_itself() -> None:
+    pytest.importorskip("ray")
+    from ray._private import node
+
+    before = vars(node.Node)["kill_all_processes"]
+    with subprocess.Popen(["sleep", "600"]) as left:
+        birth = Path(f"/proc/{left.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        with ends_at_once(lambda: kill({(left.pid, birth)})):
+            stopped = node.Node.__new__(node.Node)
+            stopped.all_processes = {}
+            stopped.kill_all_processes(check_alive=False, allow_graceful=True, wait=False)  # as ray.shutdown does
+        assert left.wait(timeout=60) == -signal.SIGKILL
+    assert vars(node.Node)["kill_all_processes"] is before
 
 
 def test_an_actor_that_is_not_started_takes_every_call_and_can_be_sent() -> None:

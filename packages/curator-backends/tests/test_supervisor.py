@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from curator_backends.supervisor import Need, Standstill
+from curator_backends.coordinator import Status
+from curator_backends.options import RayOptions
+from curator_backends.supervisor import Need, Standstill, Supervisor
 
 NEEDS = [Need("Read", 1.0, 0.0), Need("Embed", 1.0, 0.5)]
 
@@ -31,3 +35,13 @@ def test_what_is_needed_free_and_held_is_said() -> None:
         "a worker needs: Read 1 CPU, Embed 1 CPU 0.5 GPU; the cluster has 0 CPUs and 0.25 GPUs free. Other jobs hold 3 CPUs"
     )
     assert str(Standstill(NEEDS, "the cluster", 0.0, 0.0, 0.0, 0.0)).endswith("A node may be gone")
+
+
+def test_a_group_whose_workers_have_torn_down_is_through() -> None:
+    nothing: Any = None
+    supervisor = Supervisor(nothing, nothing, nothing, RayOptions(), "run")
+    seen = []
+    for pools in ({}, {0: 1}, {0: 1, 1: 2}, {1: 2}, {}):
+        supervisor._take(Status(pools=pools))
+        seen.append(supervisor.emptied)
+    assert seen == [0, 0, 0, 1, 2]

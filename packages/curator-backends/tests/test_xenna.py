@@ -61,6 +61,21 @@ def test_a_node_without_cpus_is_refused_before_xenna_trips_over_it() -> None:
     assert _allocated(cluster((1, 0), (8, 0)), XennaOptions(cpu_allocation=0.99)) == 7, "none of them on the head"
 
 
+@pytest.mark.xenna
+def test_workers_are_balanced_anew_as_soon_as_a_stage_has_ended() -> None:
+    streaming = pytest.importorskip("cosmos_xenna.pipelines.private.streaming")
+    from curator_backends.xenna.services import balanced_when_a_stage_ends
+
+    before, ended = streaming.timing, [0]
+    with balanced_when_a_stage_ends(lambda: ended[0]):
+        checker = streaming.timing.RateLimitChecker(1e-6)
+        assert [checker.can_call() for _ in range(3)] == [True, False, False], "at the start, and then by its interval"
+        ended[0] = 1
+        assert [checker.can_call(check_only=True), *(checker.can_call() for _ in range(2))] == [True, True, False]
+        assert streaming.timing.RateLimiter is before.RateLimiter
+    assert streaming.timing is before
+
+
 def test_a_cluster_without_its_dashboard_is_explained() -> None:
     error = _explained(EngineError("Xenna failed: RayStateApiException: no"))
     assert "RAY_MAX_LIMIT_FROM_API_SERVER=40000" in str(error)

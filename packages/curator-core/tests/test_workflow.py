@@ -139,9 +139,14 @@ def test_a_workflow_of_nothing_and_one_with_a_name_twice_are_refused(flow: TwoSt
 
 
 class Counting(LocalExecutor):
-    """Counts how often it is opened and closed."""
+    """Counts how often it is opened and closed, and keeps what it is given to expect before."""
 
     opened = closed = 0
+    expected: tuple[str, ...] = ()
+
+    def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:
+        assert not self.opened
+        self.expected = tuple(stage.name for stage in stages)
 
     def open(self) -> None:
         self.opened += 1
@@ -154,6 +159,7 @@ def test_the_executor_is_opened_once_for_all_steps(flow: TwoSteps, tmp_path: Pat
     executor = Counting(workers=0)
     flow.run(executor, run_dir=str(tmp_path / "run"))
     assert (executor.opened, executor.closed) == (1, 1)
+    assert executor.expected == ("ListFiles", "ReadRows", "WriteLines"), "the first step's, before it is opened"
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ from typing import Any
 
 from curator_backends.environment import driver_path, environment, own_sigterm, silence_logs, uninterrupted
 from curator_backends.failures import first_line
-from curator_backends.minimal import minimal_ray
+from curator_backends.minimal import ends_at_once, minimal_ray
 from curator_backends.options import RayOptions
-from curator_backends.processes import kill_leftovers, ray_processes
+from curator_backends.processes import kill, kill_leftovers, ray_processes
 from curator_core.errors import CuratorError, MissingDependency, PlanError, UsageError
 from curator_core.model.machine import Machine
 
@@ -101,7 +101,7 @@ def connect(
     address = options.address or os.environ.get("RAY_ADDRESS")
     ours = address is None or address == "local"
     minimal = ours and not (options.dashboard or options.verbose or dashboard())
-    with own_sigterm(), _stopped_at_the_end(ray):
+    with own_sigterm(), _stopped_at_the_end(ray, ours):
         with (
             silence_logs(ours and not options.verbose, options.verbose),
             environment(extra_environment if ours else None),
@@ -116,7 +116,7 @@ def connect(
 
 
 @contextlib.contextmanager
-def _stopped_at_the_end(ray: Any) -> Iterator[None]:
+def _stopped_at_the_end(ray: Any, ours: bool) -> Iterator[None]:
     folder = str(Path(ray.__file__).parent)
     before = ray_processes(folder)
     try:
@@ -125,7 +125,8 @@ def _stopped_at_the_end(ray: Any) -> Iterator[None]:
         if not sys.is_finalizing():  # Ray has hooks of its own for that
             with uninterrupted():
                 started = ray_processes(folder) - before
-                ray.shutdown()
+                with ends_at_once(lambda: kill(started)) if ours else contextlib.nullcontext():
+                    ray.shutdown()
                 kill_leftovers(started)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,26 @@ def minimal_ray(minimal: bool) -> Iterator[None]:
         (node.Node, "start_api_server", _nothing),  # without a dashboard it sends usage statistics only
         (utils, "get_dashboard_dependency_error", _not_wanted),  # the node's agent serves it too: this makes it small
     ):
+        yield
+
+
+@contextlib.contextmanager
+def ends_at_once(kill: Callable[[], None]) -> Iterator[None]:
+    """`ray.shutdown` inside calls ``kill`` as soon as the driver has disconnected, and waits for no process to end by itself.
+
+    Ray asks its node to end, which asks its workers, and looks after them now and then: half a second in which nothing that is
+    left has anything to do. Stages are torn down before.
+    """
+    from ray._private import node
+
+    original = getattr(node.Node, "kill_all_processes", None)
+
+    def kill_all(self: Any, *_: Any, wait: bool = False, **__: Any) -> None:
+        kill()
+        assert original is not None  # it would not have been replaced
+        original(self, check_alive=False, allow_graceful=False, wait=wait)
+
+    with replaced((node.Node, "kill_all_processes", kill_all)):
         yield
 
 

@@ -37,10 +37,16 @@ def ray_processes(ray_folder: str) -> set[Process]:
 def kill_leftovers(processes: set[Process]) -> None:
     """Wait until processes are gone: workers outlive their raylet by the moment that it takes them to notice."""
     left = wait_for_exit(processes)
-    for pid, _ in left:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    kill(left)
     wait_for_exit(left)
+
+
+def kill(processes: set[Process]) -> None:
+    """End those that are still there at once, without waiting for them."""
+    for pid, birth in processes:
+        if is_running(pid, birth):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def wait_for_exit(processes: set[Process]) -> set[Process]:

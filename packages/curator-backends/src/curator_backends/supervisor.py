@@ -98,6 +98,7 @@ class Supervisor:
         self._queued = float("-inf")  # when the run last waited for other jobs
         self._said_so = False  # that it does
         self._pools: dict[int, int] = {}  # workers that are set up, by group
+        self._manned: set[int] = set()  # groups that have had workers
         self._token = token
         self._facts: deque[Facts] = deque()  # filled and emptied by different threads
         self._received = 0  # how many facts have come in
@@ -141,6 +142,11 @@ class Supervisor:
         status = self._link.status_now(self._received)
         if status is not None:
             self._take(status)
+
+    @property
+    def emptied(self) -> int:
+        """How many groups have had workers and have none any more: they are through, and what they held is free."""
+        return sum(not self._pools.get(group) for group in self._manned)
 
     def moved(self) -> None:
         """A result has come: the run is alive."""
@@ -195,6 +201,7 @@ class Supervisor:
         self._failures.extend(map(unpacked_error, status.failures))
         self._nodes.update(status.nodes)
         self._pools = status.pools
+        self._manned.update(status.pools)
         if status.progress != self._progress or status.busy:
             self._progress = status.progress
             self._moved = time.monotonic()

@@ -272,6 +272,11 @@ class _Session:
         self.machine: Machine | None = None
         self._stack = contextlib.ExitStack()
 
+    def expect(self, pipeline: Pipeline) -> None:
+        """``pipeline`` is the first to run if the executor is not open: its workers load what it needs while it opens."""
+        if self.machine is None:
+            self.executor.expect(pipeline.stages)
+
     def open(self) -> Machine:
         if self.machine is None:
             self._stack.enter_context(opened(self.executor))
@@ -448,6 +453,7 @@ class _Run:
         ):
             summary.complete_before = True
             return RunResult([], records.summary_of(place.url), place.url)
+        self.session.expect(pipeline)
         self.begin()
         begun = not record.anew and place.read_json("run.json") is not None
         options = replace(

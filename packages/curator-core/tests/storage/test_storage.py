@@ -9,6 +9,7 @@ import hashlib
 import http.server
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -496,3 +497,29 @@ def test_an_entry_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")  # links that lead nowhere but to one another
     with pytest.raises(CuratorError, match="cannot look at"):
         list(storage.scan(tmp_path))
+
+
+def test_what_the_kernel_shows_of_itself_is_not_listed_and_pipes_are_no_files(tmp_path: Path) -> None:
+    if not Path("/proc/self/mountinfo").exists():
+        pytest.skip("this system has no /proc")
+    for look in (storage.list_files, lambda folder: storage.match_files(f"{folder}/*")):
+        with pytest.raises(UsageError, match=r"cannot list '/proc.*the kernel shows itself \(proc\)"):
+            look("/proc/self")
+    # One that is met on the way is passed by, and a file that is named can be read.
+    (tmp_path / "kernel").symlink_to("/proc/self/task")
+    (tmp_path / "a.jsonl").write_text("{}")
+    os.mkfifo(tmp_path / "pipe")
+    assert [Path(name).name for name in storage.list_files(str(tmp_path))] == ["a.jsonl"]
+    assert [Path(found.path).name for found in storage.match_files(f"{tmp_path}/*")] == ["a.jsonl"]
+    assert [found.path for found in storage.match_files("/proc/self/status")] == ["/proc/self/status"]
+
+
+def test_a_web_server_that_does_not_answer_is_not_called_a_missing_file() -> None:
+    pytest.importorskip("aiohttp")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # it does not listen, so that every connection is refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/a.txt"
+        looks = [storage.exists, storage.info, storage.read_bytes, storage.match_files, storage.list_files]
+        for look in looks:
+            with pytest.raises(CuratorError, match=r"'http://127.*no server answers there \(.*Cannot connect"):
+                look(url)

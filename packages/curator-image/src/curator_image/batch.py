@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,9 @@ class ImageBatch(DocumentBatch):
     ``members`` lists the extensions of the sample's members in their order (``["jpg", "txt"]``), so that a writer can
     put every one of them back.
     """
+
+    picture_column: ClassVar[str | None] = BYTES
+    picture_maker: ClassVar[str] = "curator_image.thumbnail:jpeg_thumbnail"
 
     def validate(self) -> bool:
         return super().validate() and KEY in self.column_names

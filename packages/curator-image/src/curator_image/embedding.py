@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,18 +13,23 @@ import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import UsageError, check_free, check_whole
+from curator_core.model.compiling import check_compile, compile_decisions
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.resources import Resources
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_image.batch import KEY, PIXELS, SHARD, tensor_to_numpy
+from curator_image.decode.beside import PixelsBeside
 from curator_image.decode.needs import check_made_as
 from curator_image.decode.picture import Picture
-from curator_image.models.needs import ParameterResources
+from curator_image.models.cost import GPU_OPERATIONS_S, operations
+from curator_image.models.needs import ParameterResources, SeveralOnGpu
 from curator_image.models.preprocess import needed_picture
 from curator_image.models.source import check_model, locate_folder, split_model
-from curator_image.models.towers import COMPILE, DEVICES, PRECISIONS, ImageTower, choose_device, threads
+from curator_image.models.towers import DEVICES, PRECISIONS, ImageTower, choose_device, threads
 
+# How many batches a GPU has before the first of them is asked for.
+AHEAD = 2
 DEFAULT_MODEL = "openai/clip-vit-large-patch14"
 # In the metadata of the column: heads are trained on one kind of embedding and refuse another of the same length.
 ORIGIN_MODEL = b"curator.embedding.model"
@@ -61,13 +67,15 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
     compile: Literal["auto", "always", "never"] = "auto"
 
     resources = ParameterResources()
+    batch_size = SeveralOnGpu()
+    follows_rows = True
 
     def __post_init__(self) -> None:
         check_model("ImageEmbedding", self.model, self.revision)
         split_model(self.model, self.revision)
         check_choice("ImageEmbedding.precision", self.precision, PRECISIONS)
         check_choice("ImageEmbedding.device", self.device, DEVICES)
-        check_choice("ImageEmbedding.compile", self.compile, COMPILE)
+        check_compile("ImageEmbedding.compile", self.compile)
         check_batch("ImageEmbedding.model_batch_size", self.model_batch_size)
         if not isinstance(self.embedding_column, str) or not self.embedding_column:
             raise UsageError(
@@ -102,9 +110,21 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         """Download the model, once per machine."""
         locate_folder(self.model, self.revision)
 
+    def takes_beside(self) -> list[str]:
+        return [PIXELS]
+
+    def rows_s(self) -> float | None:
+        """Images a second on one GPU, from the model's configuration."""
+        found = operations(self.model, self.revision)
+        return found and GPU_OPERATIONS_S / found
+
+    def plan_notes(self) -> Sequence[str]:
+        return compile_decisions(self.name, self.compile, self.resources.requires_gpu and self.device != "cpu")
+
     def setup(self, worker: WorkerMetadata) -> None:
         """Load the model onto its device."""
         device = choose_device(self.device, self.resources.requires_gpu)
+        self.begins_ahead = AHEAD if device == "cuda" else 0
         with threads(self._threads()):
             self._tower = ImageTower.load(
                 locate_folder(self.model, self.revision),
@@ -119,32 +139,43 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         """Give the memory back."""
         self._tower = None
 
-    def process(self, task: DocumentBatch) -> DocumentBatch:
-        """The batch with one more column; a vector that is not finite is a reject."""
+    def begin(self, task: DocumentBatch) -> Callable[[], DocumentBatch]:
+        """A GPU computes while the batches before and behind are dealt with."""
         tower = self._tower
         assert tower is not None, "setup() comes before process()"
+        check_free(self.name, task.column_names, [self.embedding_column])
+        beside = task.beside(PIXELS)
         table = task.to_pyarrow()
-        check_free(self.name, table.column_names, [self.embedding_column])
-        check_made_as(self.name, table.schema.field(PIXELS).metadata, tower.preprocessing.picture)
+        metadata = beside.metadata if isinstance(beside, PixelsBeside) else table.schema.field(PIXELS).metadata
+        check_made_as(self.name, metadata, tower.preprocessing.picture)
+        pixels = beside.tensor if isinstance(beside, PixelsBeside) else tensor_to_numpy(table.column(PIXELS))
         before = tower.batcher.retries
         with threads(self._threads()):
-            vectors = tower.embed(tensor_to_numpy(table.column(PIXELS)))
-        if tower.batcher.retries > before:
-            self.record_metric("out_of_memory_retries", tower.batcher.retries - before)
+            finish = tower.begin(pixels)
+        retries = tower.batcher.retries - before
+        return lambda: self._made(task, finish(), tower, retries)
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        """The batch with one more column; a vector that is not finite is a reject."""
+        return self.begin(task)()
+
+    def _made(self, task: DocumentBatch, vectors: Any, tower: ImageTower, retries: int) -> DocumentBatch:
+        if retries:
+            self.record_metric("out_of_memory_retries", retries)
         field = pa.field(
             self.embedding_column,
             pa.list_(pa.float32(), tower.dimension),
             metadata={ORIGIN_MODEL: split_model(self.model)[0].encode(), ORIGIN_KIND: tower.kind.encode()},
         )
         values = pa.FixedSizeListArray.from_arrays(array(vectors.reshape(-1)), type=field.type)
-        table = table.append_column(field, values)
         if self._drops_pixels:
-            table = table.drop_columns([PIXELS])
+            task = task.drop_columns([PIXELS])
+        task = task.append_column(field, values)
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
-            self._reject(table, finite)
-            table = table.filter(array(finite))
-        return task.with_data(table)
+            self._reject(task.to_pyarrow(), finite)
+            task = task.filter(array(finite))
+        return task
 
     def _reject(self, table: pa.Table, finite: Any) -> None:
         gone = table.select([name for name in (KEY, SHARD) if name in table.column_names]).filter(array(~finite))

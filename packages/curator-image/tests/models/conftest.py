@@ -31,6 +31,13 @@ def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def siglip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import image_models
+
+    return image_models.save_siglip2(tmp_path_factory.mktemp("models") / "siglip2")
+
+
+@pytest.fixture(scope="session")
 def dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import image_models
 

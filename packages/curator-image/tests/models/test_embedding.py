@@ -42,7 +42,7 @@ def embed(batch: ImageBatch, **parameters: Any) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
+@pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "dinov2"])
 def test_pixels_of_the_models_size_give_the_references_vectors(
     name: str, request: pytest.FixtureRequest, image_batch: MakeBatch, pictures: Any
 ) -> None:

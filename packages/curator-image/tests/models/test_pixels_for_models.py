@@ -141,6 +141,10 @@ def test_a_column_of_the_users_is_not_written_over(clip: Path, image_batch: Any)
         ({"size": {"shortest_edge": 224}, "resample": 1}, Picture(224, 224, "crop", "lanczos")),
         ({"size": {"shortest_edge": 224}, "resample": 0}, None),
         ({"size": {"shortest_edge": 200}, "do_center_crop": True, "crop_size": 224}, None),
+        (
+            {"size": None, "max_num_patches": 256, "patch_size": 16, "resample": 2},
+            Picture(256, 256, "squash", "bilinear"),
+        ),
         ({"do_resize": False, "do_center_crop": True, "crop_size": 224}, None),
     ],
 )

@@ -205,30 +205,8 @@ def test_a_compiled_model_answers_as_the_other_does(encoder, monkeypatch):
     always = TextEmbedding(model=encoder, compile="always")
     expected = embeddings(plain, documents(12))
     assert np.abs(embeddings(always, documents(12)) - expected).max() < 1e-5
-    assert plain._compiled is None
-    assert always._compiled is not None
-
-
-@pytest.mark.models
-def test_a_model_on_a_gpu_is_compiled_once_it_has_computed_for_as_long_as_compiling_takes(encoder, monkeypatch):
-    import torch
-
-    from curator_text.models import base
-
-    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
-    for compile_, compiled in (("auto", True), ("never", False)):
-        stage = TextEmbedding(model=encoder, compile=compile_)
-        stage.setup(WorkerMetadata())
-        now = [100.0]
-        monkeypatch.setattr(base.time, "monotonic", lambda: now[0])  # noqa: B023
-        stage._device = "cuda"
-        inputs = {"input_ids": torch.ones((1, 3), dtype=torch.int64)}
-        for _ in range(2):
-            stage.call_model(inputs)
-        assert stage._compiled is None
-        now[0] += base.COMPILE_AFTER_S + 1
-        stage.call_model(inputs)
-        assert (stage._compiled is not None) is compiled
+    assert plain._model.compiled is None
+    assert always._model.compiled is not None
 
 
 def test_float16_is_taken_where_a_gpu_has_no_bfloat16():

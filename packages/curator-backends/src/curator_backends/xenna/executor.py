@@ -151,9 +151,14 @@ class XennaSegment(RaySegment[XennaOptions]):
 
     def stream(self) -> Iterator[Task[Any]]:
         """Xenna gives the driver back when the pipeline is through: until then results are gathered."""
-        from curator_backends.xenna.services import no_services
+        from curator_backends.xenna.services import balanced_when_a_stage_ends, no_services
 
-        with _silence_logs(self.settings.verbose), same_environment(), no_services(self.cluster.minimal):
+        with (
+            _silence_logs(self.settings.verbose),
+            same_environment(),
+            no_services(self.cluster.minimal),
+            balanced_when_a_stage_ends(lambda: self.supervisor.emptied),
+        ):
             # Xenna asks for the state of its workers at the address that this machine's last cluster has left in a file,
             # which need not be ours.
             os.environ["RAY_ADDRESS"] = self.ray.get_runtime_context().gcs_address

@@ -26,6 +26,7 @@ from curator_core.accounts.reject_rows import REJECT_SCHEMA, RejectRow, RejectRo
 from curator_core.accounts.seen_rows import SAMPLE_SCHEMA, SEEN_SCHEMA, SeenRows
 from curator_core.accounts.source_list import SourceList
 from curator_core.accounts.tally import Tally
+from curator_core.accounts.work_times import WorkTimes
 from curator_core.arrow.arrays import array
 from curator_core.model.task import StagePerfStats
 
@@ -87,6 +88,7 @@ class LedgerWriter:
         self._events: list[Event] = []
         self._rejects = RejectRows()
         self.seen = SeenRows()
+        self.times = WorkTimes()
         # What makes durable what another process knows of the same tasks.
         self.before_flush: Callable[[], None] | None = None
         self._number = 0
@@ -160,6 +162,7 @@ class LedgerWriter:
             path = self._write("ledger", events_table(self._events))
             self._events = []
             self._pack("ledger", path, EVENT_SCHEMA)
+        self.times.write(self.run_dir, self.name)
         self._flushed = time.monotonic()
         self._flush_seconds = (self._flush_seconds + self._flushed - started) / 2
 

@@ -14,6 +14,8 @@ from curator_core import storage
 from curator_core.errors import RunRefused, UsageError
 
 _MARK = b"crc32 of the rest:"
+# Columns that files of earlier versions lack; nothing is known for their rows.
+LATER = frozenset({"picture", "vector"})
 _END = 8  # bytes after the footer: its length, and four letters
 
 
@@ -157,6 +159,8 @@ def _sum_of(file: BinaryIO, length: int, begun: int) -> int:
 def _as_written(table: pa.Table, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """``table`` in the types that it was written in; `pa.ArrowInvalid` where it holds other columns."""
     expected = set(schema.names if columns is None else columns)
+    for name in sorted((expected - set(table.column_names)) & LATER):
+        table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     if expected != set(table.column_names):
         raise pa.ArrowInvalid(f"its columns are {', '.join(table.column_names)}, so it is another file")
     return table.cast(pa.schema([schema.field(name) for name in table.column_names]))

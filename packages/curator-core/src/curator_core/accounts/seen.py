@@ -6,6 +6,7 @@ the ledger, so the numbers are those of the report.
 
 from __future__ import annotations
 
+import base64
 import json
 import posixpath
 from collections.abc import Iterator
@@ -60,7 +61,8 @@ class ScoreSeen:
 @dataclass
 class Sample:
     """A row that was kept to be seen. ``spans`` mark in ``text`` what it was dropped for; ``cut`` characters of the whole text, which
-    has ``length``, stand before it. ``near``: whether it was chosen for its score close to ``limit``.
+    has ``length``, stand before it. ``near``: whether it was chosen for its score close to ``limit``. ``picture`` is a small JPEG
+    of a row that has a picture.
     """
 
     side: str
@@ -80,11 +82,27 @@ class Sample:
     length: int
     spans: list[list[int]]
     columns: dict[str, Any]
+    picture: bytes | None = None
 
     @property
     def marked(self) -> str:
         """What is at fault, as it is in the text."""
         return " … ".join((self.text or "")[start:end] for start, end in self.spans)
+
+
+@dataclass
+class MapRow:
+    """A row for a map of embeddings: where it left the pipeline (``stage``), whether it was dropped there, and its vector."""
+
+    stage: str
+    side: str
+    reason: str
+    id: str | None
+    source: str
+    position: str
+    text: str | None
+    scores: dict[str, float]
+    vector: bytes
 
 
 @dataclass
@@ -137,6 +155,7 @@ class Seen:
     stages: dict[str, StageSeen] = field(default_factory=dict)
     by: dict[str, list[Counted]] = field(default_factory=dict)
     overlap: dict[str, dict[str, int]] = field(default_factory=dict)
+    map: list[MapRow] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     tokens: str = ""
     bytes_in: int = 0
@@ -147,9 +166,11 @@ class Seen:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values; a limit is a mapping."""
         found = asdict(self)
+        del found["map"]  # vectors are no plain values
         for stage, plain in zip(self.stages.values(), found["stages"].values(), strict=True):
             for sample, entry in zip(stage.samples, plain["samples"], strict=True):
                 entry["marked"] = sample.marked
+                entry["picture"] = data_uri(sample.picture)
         return found
 
 
@@ -379,22 +400,40 @@ def _score_seen(
 
 
 def _put_samples(seen: Seen, run_dir: str, accounts: Accounts) -> None:
-    most = int(seen.options.get("samples", 0))
+    samples, mapped = int(seen.options.get("samples", 0)), int(seen.options.get("map", 0))
     groups: dict[tuple[str, str, str, str], dict[tuple[float, int, str, int], dict[str, Any]]] = {}
     for _, table in read_folder(run_dir, "samples", SAMPLE_SCHEMA):
         found, _ = accounts.counting(table)
         for row in (table if found.all() else table.filter(array(found))).to_pylist():
-            group = groups.setdefault((row["stage"], row["side"], row["reason"], row["near"]), {})
+            of = (row["stage"], row["side"], row["reason"], row["near"])
+            most = mapped if row["vector"] is not None else samples
+            group = groups.setdefault(of if row["vector"] is None else ("", "map", "", ""), {})
             task = row["run_source"] + row["path"]
             group.setdefault((row["distance"], row["order"], task, row["row"]), row)
             if len(group) > 8 * most + 64:
                 for key in sorted(group)[most:]:
                     del group[key]
+    chosen = groups.pop(("", "map", "", ""), {})
+    seen.map = [_map_row(chosen[key]) for key in sorted(chosen)[:mapped]]
     # By stage as the pipeline has them, what was dropped first, near before far.
     for stage, side, reason, near in sorted(groups, key=lambda key: (key[0], key[1], key[2], not key[3], key[3])):
         group = groups[stage, side, reason, near]
         entry = seen.stages.setdefault(stage, StageSeen(stage))
-        entry.samples += [_sample(group[key]) for key in sorted(group)[:most]]
+        entry.samples += [_sample(group[key]) for key in sorted(group)[:samples]]
+
+
+def _map_row(row: dict[str, Any]) -> MapRow:
+    return MapRow(
+        stage=row["stage"],
+        side=row["side"],
+        reason=row["reason"],
+        id=row["id"],
+        source=row["source"],
+        position=row["position"],
+        text=row["text"],
+        scores=json.loads(row["scores"]),
+        vector=row["vector"],
+    )
 
 
 def _sample(row: dict[str, Any]) -> Sample:
@@ -418,7 +457,13 @@ def _sample(row: dict[str, Any]) -> Sample:
         length=row["length"],
         spans=[spans[at : at + 2] for at in range(0, len(spans), 2)],
         columns=json.loads(row["columns"]),
+        picture=row["picture"],
     )
+
+
+def data_uri(picture: bytes | None) -> str | None:
+    """A small JPEG as the address that a page shows it by."""
+    return None if picture is None else f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
 
 
 # By source, by folder, by column --------------------------------------------------------------------------------------

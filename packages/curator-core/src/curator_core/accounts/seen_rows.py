@@ -67,6 +67,8 @@ SAMPLE_SCHEMA = pa.schema(
         ("length", pa.int64()),
         ("spans", pa.list_(pa.int32())),  # starts and ends in `text`, in turn
         ("columns", pa.string()),  # JSON
+        ("picture", pa.binary()),  # a small JPEG
+        ("vector", pa.binary()),  # of a row that is kept for a map: its embedding in half precision
     ]
 )
 # Values of a column, sources and folders are listed up to so many; the others are one entry.
@@ -110,6 +112,10 @@ class SeenRows:
         self._made: list[pa.Table] = []
         self._others: list[tuple[Any, ...]] = []
         self._samples: list[tuple[Any, ...]] = []
+        # The rows of a map are chosen among those of all stages.
+        self.map: Any = None
+        # Small pictures that were made last, by what they show.
+        self.pictures: dict[bytes, bytes | None] = {}
         # What hands over samples that wait elsewhere.
         self.before_flush: list[Callable[[], None]] = []
 

@@ -30,6 +30,8 @@ _ACCOUNT = ("_source", "_generation")
 
 def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
     """The bytes of a task. ``pickled=False`` is for what goes to disk: a task that is no table or file list is refused."""
+    if isinstance(task, DocumentBatch):
+        task = task.landed()
     extra = _extra_fields(type(task)) or not _has_address(type(task))
     header: dict[str, Any] = {
         "type": _address(type(task)),

@@ -9,6 +9,8 @@ from typing import Any
 from curator_core.errors import UsageError, check_whole, nearest
 
 MOST_SAMPLES = 1000
+# A map of embeddings is made by comparing each of its rows with each other one.
+MOST_MAPPED = 2000
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class SeenOptions:
     """``samples``: how many rows are kept for each stage, reason and side, near the limit and anywhere. ``by``: columns whose
     values rows are counted by. ``tokens``: ``bytes`` (a token counts as 4 bytes), ``words``, or a tokenizer.
     ``text``: the column that bytes and tokens are counted in. ``overlap``: measure what each filter would drop by itself.
-    ``seed`` decides which rows are kept.
+    ``map``: how many rows with an embedding are kept for a map of them. ``seed`` decides which rows are kept.
     """
 
     samples: int = 20
@@ -24,12 +26,16 @@ class SeenOptions:
     tokens: str = "bytes"
     text: str = "text"
     overlap: bool = False
+    map: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_whole("seen.samples", self.samples, least=0)
         if self.samples > MOST_SAMPLES:
             raise UsageError(f"seen.samples must be at most {MOST_SAMPLES:,}, not {self.samples!r}")
+        check_whole("seen.map", self.map, least=0)
+        if self.map > MOST_MAPPED:
+            raise UsageError(f"seen.map must be at most {MOST_MAPPED:,}, not {self.map!r}")
         check_whole("seen.seed", self.seed, least=0)
         names: Any = self.by
         if (

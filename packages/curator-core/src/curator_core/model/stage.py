@@ -24,11 +24,14 @@ import inspect
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_origin
+
+import pyarrow as pa
 
 from curator_core.errors import UsageError, check_whole, nearest
 from curator_core.model.engine_facts import NodeInfo, RayStageSpecKeys, WorkerMetadata
+from curator_core.model.machine import Machine
 from curator_core.model.parameters import (
     UNSET,
     bound_arguments,
@@ -75,6 +78,14 @@ class ColumnNeed(NamedTuple):
     need: object
 
 
+class ColumnReader(NamedTuple):
+    """A stage that reads a column and could share a worker with the stage that makes it; see `ProcessingStage.suited_to`."""
+
+    stage: str
+    resources: Resources
+    rows_s: float | None  # how many rows a worker of it gets through in a second, if that can be known
+
+
 class MadeFor(NamedTuple):
     """A stage that makes its columns as later stages need them, and what the plan says about that."""
 
@@ -106,6 +117,11 @@ class ProcessingStage(ABC, Generic[X, Y]):
     # called path, file and the like always are. In a pipeline file both are relative to it. Where such a parameter is a
     # mapping, its values are paths, or mappings with paths among their entries.
     maybe_paths: ClassVar[tuple[str, ...]] = ()
+    # How many tasks the stage begins (see `begin`) before it is asked for the first of them; 0 begins none.
+    begins_ahead: int = 0
+    # True for a stage that changes tasks only by `filter` and `append_column`: columns beside the table that it does not read may
+    # stay there.
+    follows_rows: bool = False
     version: str = "1"  # part of the run's fingerprint: raise it when the stage's result changes
 
     task_in: ClassVar[type[Task[Any]]] = Task  # type: ignore[type-abstract]
@@ -200,11 +216,48 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """
         return MadeFor(self)
 
+    def rows_s(self) -> float | None:
+        """How many rows one worker gets through in a second, where that can be known while planning; a plan compares it
+        with what stages before it can make.
+        """
+        return None
+
+    def suited_to(self, machine: Machine, readers: Mapping[str, Sequence[ColumnReader]]) -> MadeFor:
+        """Called once by the plan with the machine, and with the stages that read the columns that this one makes and could
+        share its worker: return a copy that suits them, on a GPU instead of CPUs, say. The default stays as it is.
+        """
+        return MadeFor(self)
+
+    def takes_beside(self) -> Sequence[str]:
+        """Of the columns that it reads, those that it also takes beside the table: as `DocumentBatch.beside`."""
+        return []
+
+    def gives_beside(self, columns: Collection[str]) -> ProcessingStage[Any, Any]:
+        """Called by the plan with columns that stages in the same worker take beside the table: return a copy that leaves
+        them there (`DocumentBatch.with_beside`), or the stage itself where nothing is gained.
+        """
+        return self
+
+    def plan_notes(self) -> Sequence[str]:
+        """What the stage will do that its parameters leave open, in a sentence each, for the plan to say."""
+        return []
+
     # What the stage does ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def process(self, task: X) -> Y | Iterable[Y] | None:
         """One task in; a task, a list of tasks, or None to drop it. It must not change ``task`` itself."""
+
+    def begin(self, task: X) -> Callable[[], Y | Iterable[Y] | None] | None:
+        """Start work on a task that will be asked for soon, on a thread or a device of the stage's own, and return at once.
+
+        What is returned is called in place of `process`, once, and gives what that would: it waits for what is not
+        finished. Record nothing before then. It may never be called, and `process` may be called for the task all the same, if
+        the first attempt failed. None: there is nothing to begin. Up to `begins_ahead` tasks are begun before the first of them
+        is asked for, while later stages of the same worker have those before them. A stage that has `process_batch` is not
+        asked to begin.
+        """
+        return None
 
     def process_batch(self, tasks: list[X]) -> Sequence[Y | Iterable[Y] | None]:
         """Several tasks at once; element *i* of the answer is what `process` would have returned for task *i*."""
@@ -225,6 +278,14 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def output_folder(self) -> str | None:
         """For writers: the folder that the stage fills. The run marks it with ``_SUCCESS`` and clears what is left over."""
+        return None
+
+    def write_rows(self, path: str, table: pa.Table) -> FileRecord | None:
+        """For writers: write a table in the writer's format, all of its columns, under ``path`` with the format's ending.
+
+        The rows that a run drops are written so where it is asked for them. None where the writer has no way to write this
+        table; it is written as Parquet then.
+        """
         return None
 
     def finish(self, outputs: Sequence[FileRecord]) -> Sequence[FileRecord] | None:
@@ -541,3 +602,8 @@ def is_fanout(stage: ProcessingStage[Any, Any]) -> bool:
     """Whether one task becomes many here: by type, or by the fact in ``ray_stage_spec()``."""
     fact = stage.ray_stage_spec().get(RayStageSpecKeys.IS_FANOUT_STAGE)
     return isinstance(stage, FanOut) if fact is None else bool(fact)
+
+
+def may_stay_beside(stage: ProcessingStage[Any, Any], column: str) -> bool:
+    """Whether a stage can be given a task with this column beside the table."""
+    return column in stage.takes_beside() or (stage.follows_rows and column not in needed_columns(stage))

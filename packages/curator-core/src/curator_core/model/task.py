@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -141,6 +142,16 @@ class Derived(Protocol):
         """The same for the rows that ``mask`` keeps, or None where computing it anew is cheaper."""
 
 
+class Beside(Protocol):
+    """A column that is not in the table: its values stay where a stage made them, on a GPU say."""
+
+    def filter(self, mask: pa.BooleanArray) -> Beside:
+        """The same for the rows that ``mask`` keeps."""
+
+    def landed(self) -> tuple[pa.Field, pa.Array]:
+        """The column as a table can hold it; its field's name does not count."""
+
+
 @dataclass(kw_only=True)
 class DocumentBatch(Task[Any]):
     """A table of documents: an Arrow table, or a pandas frame, converted where a stage asks for the other."""
@@ -149,8 +160,22 @@ class DocumentBatch(Task[Any]):
     # What stages computed from columns and want to share in this process, by a key of theirs (say "words:text").
     # Never sent anywhere, dropped whenever the data is replaced by other means than `filter` and `append_column`.
     _derived: dict[str, Derived] = field(default_factory=dict, repr=False, compare=False)
+    # Columns beside the table, by name. They are there for stages that say so (`ProcessingStage.takes_beside`); before any other
+    # stage, and before the task leaves this process, they are put into the table. With other data they are gone.
+    _beside: dict[str, Beside] = field(default_factory=dict, repr=False, compare=False)
 
     unit: ClassVar[str] = "rows"
+    # The column that a small picture of a row is made of, and "module:function" that makes a JPEG of one of its values or says
+    # None. Rows of most batches have no picture. A name, since most processes make none and need not load the function.
+    picture_column: ClassVar[str | None] = None
+    picture_maker: ClassVar[str] = ""
+
+    @classmethod
+    def thumbnail(cls, value: bytes) -> bytes | None:
+        """A small JPEG of a value of ``picture_column``, for reports; None where it shows no picture."""
+        module, _, function = cls.picture_maker.partition(":")
+        made: bytes | None = getattr(importlib.import_module(module), function)(value) if module else None
+        return made
 
     def __post_init__(self) -> None:
         if isinstance(self.data, pa.RecordBatch):
@@ -162,13 +187,14 @@ class DocumentBatch(Task[Any]):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_derived": {}}
+        return {**self.landed().__dict__, "_derived": {}}
 
     def __copy__(self) -> Self:
         # Not by way of __getstate__, which is for other processes: the data are the same, and so is what follows from them.
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._derived = dict(self._derived)
+        twin._beside = dict(self._beside)
         return twin
 
     @property
@@ -181,7 +207,9 @@ class DocumentBatch(Task[Any]):
 
     @property
     def column_names(self) -> list[str]:
-        return list(self.data.column_names) if isinstance(self.data, pa.Table) else [str(c) for c in self.data.columns]
+        """The names of all columns, those beside the table last."""
+        names = self.data.column_names if isinstance(self.data, pa.Table) else map(str, self.data.columns)
+        return [*names, *self._beside]
 
     def validate(self) -> bool:
         names = self.column_names
@@ -202,6 +230,7 @@ class DocumentBatch(Task[Any]):
     def with_data(self, data: Any) -> Self:
         twin = super().with_data(data)
         twin._derived = {}
+        twin._beside = {}
         twin.__post_init__()
         return twin
 
@@ -212,14 +241,52 @@ class DocumentBatch(Task[Any]):
         twin = self.with_data(self.to_pyarrow().filter(mask))
         kept = ((key, value.filter(mask)) for key, value in self._derived.items())
         twin._derived = {key: value for key, value in kept if value is not None}
+        twin._beside = {name: column.filter(mask) for name, column in self._beside.items()}
         return twin
 
-    def append_column(self, name: str, values: pa.Array | pa.ChunkedArray | Sequence[Any]) -> Self:
+    def with_beside(self, name: str, column: Beside) -> Self:
+        """A copy with a column beside the table, in place of one of that name."""
+        twin = copy.copy(self)
+        if name in self.data.columns if _is_frame(self.data) else name in self.data.column_names:
+            twin = self.with_data(self.to_pyarrow().drop_columns([name]))
+            twin._beside = dict(self._beside)
+        twin._beside[name] = column
+        return twin
+
+    def drop_columns(self, names: Sequence[str]) -> Self:
+        """A copy without these columns, in the table or beside it."""
+        table = self.to_pyarrow()
+        inside = [name for name in names if name in table.column_names]
+        twin = self.with_data(table.drop_columns(inside)) if inside else copy.copy(self)
+        twin._beside = {name: column for name, column in self._beside.items() if name not in names}
+        return twin
+
+    def beside(self, name: str) -> Beside | None:
+        """A column that is beside the table; None where it is in the table, or not at all."""
+        return self._beside.get(name)
+
+    def landed(self, stay: Collection[str] = ()) -> Self:
+        """The task with its columns in the table, but for those of ``stay``; itself where none is beside it."""
+        names = [name for name in self._beside if name not in stay]
+        if not names:
+            return self
+        table = self.to_pyarrow()
+        for name in names:
+            column, values = self._beside[name].landed()
+            table = table.append_column(column.with_name(name), values)
+        twin = self.with_data(table)
+        twin._derived = dict(self._derived)
+        twin._beside = {name: column for name, column in self._beside.items() if name in stay}
+        return twin
+
+    def append_column(self, column: str | pa.Field, values: pa.Array | pa.ChunkedArray | Sequence[Any]) -> Self:
         """A copy with one more column, or with the column of that name replaced in place.
 
-        ``values`` is an Arrow array, or a list or numpy array with one value for each row.
+        ``column`` is a name, or a field with metadata; ``values`` is an Arrow array, or a list or numpy array with one value
+        for each row.
         """
         table = self.to_pyarrow()
+        name: str = column.name if isinstance(column, pa.Field) else column
         if not isinstance(values, pa.Array | pa.ChunkedArray):
             if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
                 raise UsageError(f"append_column({name!r}) takes an array or a list, not {type(values).__name__}")
@@ -227,12 +294,14 @@ class DocumentBatch(Task[Any]):
         if len(values) != len(table):
             raise UsageError(f"append_column({name!r}): {len(values)} values for {len(table)} rows")
         if name in table.column_names:
-            twin = self.with_data(table.set_column(table.column_names.index(name), name, values))
+            twin = self.with_data(table.set_column(table.column_names.index(name), column, values))
             # What is about the rows alone stays true when a column is replaced.
             twin._derived = {k: value for k, value in self._derived.items() if getattr(value, "of_rows", False)}
+            twin._beside = dict(self._beside)
             return twin
-        twin = self.with_data(table.append_column(name, values))
+        twin = self.with_data(table.append_column(column, values))
         twin._derived = dict(self._derived)
+        twin._beside = {other: column for other, column in self._beside.items() if other != name}
         return twin
 
 

@@ -11,6 +11,7 @@ from curator_core.formatting import count
 from curator_core.model.engine_facts import RayStageSpecKeys
 from curator_core.model.machine import Machine
 from curator_core.model.resources import Resources
+from curator_core.model.stage import may_stay_beside
 from curator_core.planning.plan import Group, PlannedStage, Segment, Stage
 
 
@@ -69,6 +70,38 @@ def _together(members: Sequence[PlannedStage]) -> Resources:
     if gpus and memory:
         memory = 0.0  # whole GPUs are enough for the parts too
     return Resources(cpus=max(need.cpus for need in needs), gpus=gpus, gpu_memory_gb=memory)
+
+
+def keep_beside(segment: Segment, decisions: list[str]) -> Segment:
+    """Have stages leave columns where they make them if a stage of the same worker takes them from there."""
+    groups = []
+    for group in segment.groups:
+        members = list(group.stages)
+        for place, planned in enumerate(members):
+            taken = {
+                column: reader
+                for column in planned.stage.outputs()
+                if (reader := _taker(column, members[place + 1 :])) is not None
+            }
+            stage = planned.stage.gives_beside(taken.keys()) if taken else planned.stage
+            if stage is not planned.stage:
+                members[place] = replace(planned, stage=stage)
+                decisions += [
+                    f"{column} of {planned.name} stay where they are made until {reader} has them, beside the table"
+                    for column, reader in taken.items()
+                ]
+        groups.append(replace(group, stages=tuple(members)))
+    return replace(segment, groups=tuple(groups))
+
+
+def _taker(column: str, later: Sequence[PlannedStage]) -> str | None:
+    """The first stage that reads a column, if it takes it beside the table and those before it let it pass."""
+    for planned in later:
+        if column in planned.stage.takes_beside():
+            return planned.name
+        if column in planned.stage.outputs() or not may_stay_beside(planned.stage, column):
+            return None
+    return None
 
 
 def fit(segment: Segment, machine: Machine, simultaneous: bool, decisions: list[str]) -> Segment:

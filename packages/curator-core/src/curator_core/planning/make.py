@@ -17,14 +17,17 @@ from curator_core.model.machine import Machine
 from curator_core.model.resources import Resources
 from curator_core.model.stage import (
     ColumnNeed,
+    ColumnReader,
     CompositeStage,
+    MadeFor,
     Merge,
     ProcessingStage,
     SourceStage,
+    needed_columns,
 )
 from curator_core.model.task import EmptyTask, Task
 from curator_core.planning.contracts import check_contracts, check_kinds, check_one_reader, check_outputs
-from curator_core.planning.fusion import check_gpus, fit, fuse
+from curator_core.planning.fusion import check_gpus, fit, fuse, keep_beside
 from curator_core.planning.plan import Plan, PlannedStage, Segment, Stage
 
 
@@ -54,6 +57,7 @@ def make_plan(
     check_outputs(named)
     columns = check_contracts(named, first_task)
     named = _satisfy_needs(_specialise(named), decisions, warnings)
+    named = _suit(named, machine, decisions, warnings)
     source, rest = (named[0], named[1:]) if isinstance(named[0].stage, SourceStage) else (None, named)
     if not environments:
         warnings += [
@@ -71,7 +75,9 @@ def make_plan(
         else:
             waiting.append(planned)
     segments.append(Segment(tuple(fuse(waiting, decisions)), merge))
-    segments = [fit(segment, machine, simultaneous, decisions) for segment in segments]
+    segments = [fit(keep_beside(segment, decisions), machine, simultaneous, decisions) for segment in segments]
+    for planned in named:
+        decisions += planned.stage.plan_notes()
     check_gpus(segments, machine, simultaneous)
     return Plan(name, source, tuple(segments), machine, tuple(decisions), tuple(warnings), columns)
 
@@ -190,6 +196,29 @@ def _satisfy_needs(named: Sequence[PlannedStage], decisions: list[str], warnings
         decisions += made.decisions
         warnings += made.warnings
         result.append(replace(planned, stage=made.stage))
+    return result
+
+
+def _suit(
+    named: Sequence[PlannedStage], machine: Machine, decisions: list[str], warnings: list[str]
+) -> list[PlannedStage]:
+    """Have every stage that has a choice suit the machine and the stages that read what it makes."""
+    result: list[PlannedStage] = []
+    for index, planned in enumerate(named):
+        readers: dict[str, list[ColumnReader]] = {}
+        for column in planned.stage.outputs():
+            for later in named[index + 1 :]:
+                stage = later.stage
+                if column in needed_columns(stage):
+                    readers.setdefault(column, []).append(ColumnReader(later.name, stage.resources, stage.rows_s()))
+                if column in stage.outputs() or column in stage.removes() or later.is_fanout:
+                    break
+                if not (stage.light or stage.resources.requires_gpu):
+                    break  # what comes after it is in another worker than a stage on a GPU
+        made = planned.stage.suited_to(machine, readers) if readers else MadeFor(planned.stage)
+        decisions += made.decisions
+        warnings += made.warnings
+        result.append(planned if made.stage is planned.stage else replace(planned, stage=made.stage))
     return result
 
 

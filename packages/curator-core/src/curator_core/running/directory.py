@@ -125,6 +125,7 @@ class RunDirectory:
             "seen",
             "samples",
             "declared",
+            "times",
         ):
             self.clear_folder(folder)
         for name in ("plan.json", "run.json", "report.html", "report.json", "log.txt"):

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curator_core import storage
+from curator_core.accounts.seen import data_uri
 from curator_core.errors import CuratorError
 from curator_core.registry import WORKFLOWS, load
 
@@ -80,7 +81,7 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
 
 
 def _texts(folder: str, entry: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Both texts of a removal, where the workflow that made it can read them again; nothing where they are gone."""
+    """Both texts or pictures of a removal, where the workflow that made it can read them again; nothing where they are gone."""
     name = entry["id"] if entry["id"] is not None else f"{entry['source']}:{entry['row'] + 1}"
     try:
         found = load(WORKFLOWS, settings["workflow"]).shown_pair(folder, name, settings)
@@ -89,6 +90,8 @@ def _texts(folder: str, entry: dict[str, Any], settings: dict[str, Any]) -> dict
     for end in ("", "witness_"):
         if f"{end}text" in found:
             found[f"{end}text"] = found[f"{end}text"][:_CHARACTERS]
+        if f"{end}picture" in found:
+            found[f"{end}picture"] = data_uri(found[f"{end}picture"])
     return dict(found)
 
 

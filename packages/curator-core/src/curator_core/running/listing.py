@@ -131,9 +131,12 @@ def _run_directories(folder: str) -> Iterator[str]:
         yield from found
         return
     # Not a list of all files: the ledger of a run may have a million.
+    storage.require_files(folder)
     for here, folders, files in os.walk(storage.local_path(folder)):
         if _RECORD in files or (_PLAN in files and Path(here, "ledger").is_dir()):
             folders.clear()
             yield here.removeprefix("./")
             continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not storage.kernel_files_at(f"{here}/{name}")
+        )

@@ -14,14 +14,17 @@ from fractions import Fraction
 from typing import Any
 
 from curator_core.accounts.rejects import RejectGroup, group_rejects
-from curator_core.accounts.seen import Seen, read_seen
+from curator_core.accounts.seen import Seen, data_uri, read_seen
+from curator_core.accounts.work_times import read_times
 from curator_core.errors import CuratorError, UsageError
 from curator_core.formatting import duration, percent, printable
 from curator_core.running.alarms import alarms_of
 from curator_core.running.directory import RunDirectory
 from curator_core.running.duplicates import duplicates_of
+from curator_core.running.embedding_map import map_of
 from curator_core.running.so_far import so_far
 from curator_core.running.steps import pipelines_in
+from curator_core.running.work import work_of
 
 FORMAT = 1
 # Examples of rejects of one kind, stage and reason.
@@ -29,6 +32,10 @@ _EXAMPLES = 3
 # A page holds at most so many characters of one example.
 _MESSAGE_CHARACTERS = 2_000
 _RAW_BYTES = 1_000
+# So many characters of small pictures at most: a page stays below 2 MB.
+_PICTURES = 1_200_000
+# Less waiting than this is that of a short run, which no number of workers would save.
+_LONG_WAIT = 10.0
 _VERDICTS = {
     "done": "Every source is complete and every row is accounted for.",
     "quarantined": "Every row is accounted for; some were set aside.",
@@ -64,6 +71,7 @@ def numbers_of(run_dir: str) -> dict[str, Any]:
         run_dir=directory.url,
         duplicates=duplicates_of(directory.url),
         problems=[problem] if problem else [],
+        times=list(read_times(list(steps.values())[-1] if steps else directory.url, int(record.get("attempt") or 1))),
     )
 
 
@@ -78,6 +86,7 @@ def make_numbers(
     run_dir: str = "",
     duplicates: Mapping[str, Any] | None = None,
     problems: Sequence[str] = (),
+    times: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The same from what was read of the directory."""
     seen = seen or Seen()
@@ -88,6 +97,7 @@ def make_numbers(
     if state == "running" and last:
         state = "running" if any(part["state"] == "running" for part in unfinished.values()) else "interrupted"
     stages = _stages(summary.get("stages") or last.get("stages") or [], seen, record.get("outputs") or {})
+    _limit_pictures(stages)
     found: dict[str, Any] = {
         "format": FORMAT,
         "name": str(summary.get("name") or plan.get("name") or "run"),
@@ -124,12 +134,14 @@ def make_numbers(
         "seen": seen.options,
         "rejects": [_reject(group) for group in rejects],
         "duplicates": dict(duplicates or {}),
+        "embeddings": map_of(seen.map, stages),
         "plan": {"text": str(plan.get("text") or "\n".join(summary.get("decisions") or ())), "groups": _groups(plan)},
         "plans": summary.get("plans") or [],
         "outputs": record.get("outputs") or {},
         "steps": summary.get("steps") or [],
     }
-    found["time"] = _time(found, summary, last)
+    work = work_of(times, [stage["name"] for stage in stages], None if found["steps"] else found["started"])
+    found["time"] = _time(found, summary, last, work)
     found["alarms"] = alarms_of(found)
     plain: dict[str, Any] = _plain(found)
     return plain
@@ -169,7 +181,10 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
         part["samples_of"] = entry.of if entry else {"dropped": {}, "kept": 0}
         if entry is not None:
             part["scores"] = [_trimmed(asdict(score)) for score in entry.scores]
-            part["samples"] = [{**asdict(sample), "marked": sample.marked} for sample in entry.samples]
+            part["samples"] = [
+                {**asdict(sample), "marked": sample.marked, "picture": data_uri(sample.picture)}
+                for sample in entry.samples
+            ]
         filters = bool(part["scores"] or part["samples"] or stage["dropped"])
         part["kind"] = (
             "writer" if stage["name"] in outputs else "filter" if filters else "reader" if not place else "map"
@@ -178,6 +193,31 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
             part["overlap"] = seen.overlap[stage["name"]]
         found.append(part)
     return found
+
+
+def _limit_pictures(stages: Sequence[Mapping[str, Any]]) -> None:
+    """Leave pictures to as many samples as there is room for: of every stage, reason and limit the first, then the second."""
+    turns: list[tuple[int, int, dict[str, Any]]] = []
+    for number, stage in enumerate(stages):
+        taken: dict[tuple[Any, ...], int] = {}
+        for sample in stage["samples"]:
+            of = (sample["side"], sample["reason"], sample["near"], sample["limit"])
+            taken[of] = taken.get(of, 0) + 1
+            if sample["picture"] is not None:
+                turns.append((taken[of], number, sample))
+    room = _PICTURES
+    shown: set[tuple[int, str, int]] = set()
+    for _, number, sample in sorted(turns, key=lambda turn: turn[:2]):
+        row = (number, sample["task"], sample["row"])
+        if row in shown:
+            continue
+        room -= len(sample["picture"])
+        if room < 0:
+            break
+        shown.add(row)
+    for _, number, sample in turns:
+        if (number, sample["task"], sample["row"]) not in shown:
+            sample["picture"] = None
 
 
 def _trimmed(score: dict[str, Any]) -> dict[str, Any]:
@@ -253,7 +293,9 @@ def _groups(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     return groups
 
 
-def _time(numbers: Mapping[str, Any], summary: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+def _time(
+    numbers: Mapping[str, Any], summary: Mapping[str, Any], last: Mapping[str, Any], work: dict[str, Any]
+) -> dict[str, Any]:
     stages = numbers["stages"]
     whole = sum(stage["seconds"] for stage in stages)
     wall = summary.get("seconds", last.get("seconds"))
@@ -264,6 +306,7 @@ def _time(numbers: Mapping[str, Any], summary: Mapping[str, Any], last: Mapping[
             "share": stage["seconds"] / whole if whole else 0.0,
             "calls": stage.get("calls", 0),
             "rows_a_second": stage["rows_in"] / stage["seconds"] if stage["seconds"] else None,
+            **_of_workers(stage, work["by_stage"].get(stage["name"])),
         }
         for stage in stages
     ]
@@ -274,7 +317,22 @@ def _time(numbers: Mapping[str, Any], summary: Mapping[str, Any], last: Mapping[
         "of_all_workers": whole,
         "bytes_a_second": numbers["bytes"]["in"] / wall if wall else None,
         "stages": each,
+        "timeline": {"seconds": work["seconds"], "of": work["of"], "workers": work["workers"]},
         "bottleneck": _bottleneck(each, whole, wall, summary.get("worked_after")),
+    }
+
+
+def _of_workers(stage: Mapping[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the workers that ran a stage say of it. Bytes are those of an Arrow table with all columns, by some of the batches."""
+    if found is None:
+        return {"waited": None, "bytes_a_second": None, "memory": None, "gpu_busy": None}
+    rows = max(stage["rows_in"], stage["rows_out"])
+    known = found["rows"] and stage["seconds"]
+    return {
+        "waited": found["waited"],
+        "bytes_a_second": found["bytes"] / found["rows"] * rows / stage["seconds"] if known else None,
+        "memory": found["memory"],
+        "gpu_busy": sum(found["gpus"]) / len(found["gpus"]) if found["gpus"] else None,
     }
 
 
@@ -286,6 +344,9 @@ def _bottleneck(each: Sequence[Mapping[str, Any]], whole: float, wall: float | N
         f"{printable(slowest['name'])} takes most of the time of the workers: {duration(slowest['seconds'])} of "
         f"{duration(whole)} ({percent(slowest['seconds'], whole)})."
     )
+    waited = sum(stage["waited"] or 0.0 for stage in each)
+    if waited > max(whole, _LONG_WAIT):
+        said += f" The workers waited longer than they worked ({duration(waited)}): fewer of them would do, or larger inputs."
     if wall and began and began > wall / 2:
         said += (
             f" {percent(began, wall)} of the run went by before the first work was done ({duration(began)}): more input costs "

@@ -53,6 +53,8 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
     mode: Literal["filter", "annotate", "invert"] = "filter"
     score_column: str | None = None
 
+    follows_rows = True
+
     # The type of the score array, where `score_one` is used.
     score_type: ClassVar[pa.DataType] = pa.float64()
 

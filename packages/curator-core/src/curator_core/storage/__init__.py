@@ -10,6 +10,7 @@ Local paths never touch fsspec. Credentials and endpoints of a store come from w
 
 from __future__ import annotations
 
+from curator_core.storage.kernel_files import kernel_files_at, require_files
 from curator_core.storage.names import (
     AnyPath,
     absolute,
@@ -56,6 +57,7 @@ __all__ = [
     "is_local",
     "is_temporary",
     "join",
+    "kernel_files_at",
     "list_files",
     "local_path",
     "make_folder",
@@ -68,6 +70,7 @@ __all__ = [
     "read_bytes",
     "relative",
     "remove",
+    "require_files",
     "resolved",
     "scan",
     "target_name",

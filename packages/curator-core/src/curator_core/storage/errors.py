@@ -37,6 +37,9 @@ def _translated(error: OSError, verb: str, path: str) -> CuratorError:
     what = f"cannot {verb} {path!r}: "
     code = error.errno
     if isinstance(error, FileNotFoundError):
+        answer = no_answer(error)
+        if answer is not None:
+            return CuratorError(f"{what}{answer}")
         return UsageError(f"{what}there is no such file or folder{_neighbour(path)}")
     if code in (errno.ENOSPC, errno.EDQUOT):
         return CuratorError(
@@ -56,6 +59,22 @@ def _translated(error: OSError, verb: str, path: str) -> CuratorError:
     if code == errno.EMFILE:
         return CuratorError(f"{what}too many files are open: raise the limit with `ulimit -n`, or use fewer workers")
     return CuratorError(f"{what}{error}")
+
+
+def no_answer(error: BaseException) -> str | None:
+    """What kept a store from saying whether a file is there, in words; None where it has said that there is none.
+
+    fsspec says of everything that goes wrong on the way to a web server that the file was not found.
+    """
+    cause = error.__cause__
+    if cause is None or isinstance(cause, FileNotFoundError):
+        return None
+    text = str(cause).strip().partition("\n")[0]
+    said = f"{type(cause).__name__}{f': {text}' if text else ''}"
+    status = getattr(cause, "status", None)
+    if isinstance(status, int):
+        return f"the server answers with status {status} ({said}): check the address, and whether it needs credentials"
+    return f"no server answers there ({said}): check the address, the network and the proxy"
 
 
 def _store_error(error: Exception, verb: str, path: str) -> CuratorError:

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from curator_core.storage.errors import explained
-from curator_core.storage.names import AnyPath, fixed_base, is_local, join, local_path, natural_key
+from curator_core.storage.errors import explained, no_answer
+from curator_core.storage.kernel_files import kernel_files, require_files
+from curator_core.storage.names import AnyPath, fixed_base, has_magic, is_local, join, local_path, natural_key
 from curator_core.storage.stores import open_remote, protocol_of
 
 # What shows that a remote file has changed, the most trusted first; stores name it differently.
@@ -68,7 +69,20 @@ def exists(path: AnyPath) -> bool:
         if is_local(path):
             return Path(local_path(path)).exists()
         filesystem, name = open_remote(path, fresh=True)
+        if protocol_of(path) in ("http", "https"):
+            return _is_served(filesystem, name)
         return bool(filesystem.exists(name))
+
+
+def _is_served(filesystem: Any, name: str) -> bool:
+    """Whether a web server has this file; an error where no server answers, which fsspec takes for an answer."""
+    try:
+        filesystem.info(name)
+    except FileNotFoundError as error:
+        if no_answer(error) is not None and not isinstance(getattr(error.__cause__, "status", None), int):
+            raise
+        return False
+    return True
 
 
 def is_folder(path: AnyPath) -> bool:
@@ -115,6 +129,8 @@ def fingerprint(path: AnyPath) -> str:
 def scan(folder: AnyPath, *, recursive: bool = True, hidden: bool = False) -> Iterator[FileInfo]:
     """The files in a folder, in the order the file system gives; symbolic links are followed, loops are not.
 
+    Devices, pipes and sockets are no files, and the file systems by which a kernel shows itself (``/proc``, ``/sys``) hold none:
+    such a folder is refused, and one that is met on the way is passed by.
     ``hidden=False`` leaves out names that begin with a dot, and everything under such folders.
     """
     if is_local(folder):
@@ -123,6 +139,8 @@ def scan(folder: AnyPath, *, recursive: bool = True, hidden: bool = False) -> It
     with explained("list", folder):
         filesystem, name = open_remote(folder, fresh=True)
         found = filesystem.find(name, maxdepth=None if recursive else 1, detail=True)
+        if not found and protocol_of(folder) in ("http", "https"):
+            _is_served(filesystem, name)
     root = name.rstrip("/") + "/"
     for entry_name, entry in found.items():
         # Some stores answer with the folder's own placeholder object.
@@ -149,6 +167,8 @@ def match_files(pattern: AnyPath, *, hidden: bool = False) -> list[FileInfo]:
             filesystem, name = open_remote(text, fresh=True)
             root = open_remote(base)[1].rstrip("/") + "/"
             entries = filesystem.glob(name, detail=True)
+            if not entries and protocol_of(text) in ("http", "https"):
+                _is_served(filesystem, name)
             found = [
                 _remote_info(join(base, entry_name.removeprefix(root)), entry)
                 for entry_name, entry in entries.items()
@@ -162,6 +182,10 @@ def _scan_local(folder: str, *, recursive: bool, hidden: bool, above: frozenset[
     with explained("list", folder):
         try:
             place = Path(local_path(folder)).stat()
+            kind = kernel_files(place.st_dev)
+            if kind and above:
+                return
+            require_files(folder, kind)
             entries = list(os.scandir(local_path(folder)))
         except FileNotFoundError:
             if above:  # removed since the folder that it was in was read
@@ -180,13 +204,16 @@ def _scan_local(folder: str, *, recursive: bool, hidden: bool, above: frozenset[
             with explained("look at", path):
                 raise
         if not inside:
-            yield _local_info(path, inner)
+            if stat.S_ISREG(inner.st_mode):
+                yield _local_info(path, inner)
             continue
         if recursive and (inner.st_dev, inner.st_ino) not in here:
             yield from _scan_local(path, recursive=True, hidden=hidden, above=here)
 
 
 def _match_local(pattern: str, base: str, *, hidden: bool) -> list[FileInfo]:
+    if has_magic(pattern):
+        require_files(base)
     bare = base == "." and not pattern.startswith("./")
     inside = pattern if bare else pattern.removeprefix(base).lstrip("/")
     found = []
@@ -198,7 +225,8 @@ def _match_local(pattern: str, base: str, *, hidden: bool) -> list[FileInfo]:
             status = Path(local_path(path)).stat()
         except FileNotFoundError:  # removed since the folder was read, or a link to nothing
             continue
-        if not stat.S_ISDIR(status.st_mode):
+        # One that is named may be a pipe.
+        if stat.S_ISREG(status.st_mode) or (name == inside and not stat.S_ISDIR(status.st_mode)):
             found.append(_local_info(path, status))
     return found
 

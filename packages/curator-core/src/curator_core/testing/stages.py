@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -398,6 +399,55 @@ class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
             leave_trace(self.folder, "kill", str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
         return task.with_data(task.data)
+
+
+@dataclass
+class OnThread(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Drops odd ids, rejects those that end in 7, and fails on ``bad``, on a thread that has begun before the stage is asked.
+
+    On ``killer`` the thread kills its process. With a folder it leaves a trace when it begins a task, and waits until ``other`` has
+    begun the task before.
+    """
+
+    begins_ahead: int = 1
+    bad: int = -1
+    killer: int = -1
+    folder: str = ""
+    other: str = ""
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._pool = ThreadPoolExecutor(1)
+
+    def teardown(self) -> None:
+        self._pool.shutdown()
+
+    def begin(self, task: DocumentBatch) -> Callable[[], DocumentBatch]:
+        answer = self._pool.submit(self._work, task)
+        return lambda: self._made(task, answer.result())
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return self._made(task, self._work(task))
+
+    def _work(self, task: DocumentBatch) -> list[int]:
+        ids: list[int] = task.to_pyarrow()["id"].to_pylist()
+        if self.killer in ids:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.bad in ids:
+            raise ValueError(f"row {self.bad} cannot be handled")
+        if self.folder:
+            number = int(task.task_id.rpartition(".")[2])
+            leave_trace(self.folder, f"begun-{number}")
+            if number:
+                name = f"{self.other}-{number - 1}"
+                wait_for(lambda: traces(Path(self.folder), name), f"{name}, which is to begin beside this", 30.0)
+        return ids
+
+    def _made(self, task: DocumentBatch, ids: list[int]) -> DocumentBatch:
+        odd, sevens = [i % 2 == 1 and i % 10 != 7 for i in ids], [i % 10 == 7 for i in ids]
+        self.record_dropped("odd", sum(odd))
+        for number in (i for i in ids if i % 10 == 7):
+            self.record_rejected("seven", position=number)
+        return task.filter(pa.array([not (a or b) for a, b in zip(odd, sevens, strict=True)], pa.bool_()))
 
 
 @dataclass

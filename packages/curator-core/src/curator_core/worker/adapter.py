@@ -12,6 +12,7 @@ import inspect
 import itertools
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -27,10 +28,11 @@ from curator_core.errors import FATAL, AccountingError, CuratorError, StageError
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import child_id
 from curator_core.model.recorder import CallRecorder, Recorder, Reject
-from curator_core.model.stage import FanOut, Merge, overrides
+from curator_core.model.stage import FanOut, Merge, may_stay_beside, overrides
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord, StagePerfStats, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.worker.balance import ROWS, Amount, Balance, balance
+from curator_core.worker.begun import Begun
 from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import RunContext
 from curator_core.worker.declared import Declared
@@ -65,8 +67,10 @@ class BaseStageAdapter:
         self._fans_out = isinstance(self.stage, FanOut)
         self._merges = isinstance(self.stage, Merge)
         self._may_create = self.stage.creates_rows or self._fans_out
+        self._times = sink.times if isinstance(sink, LedgerWriter) else None
         self._dropped = dropped_folder(planned, context.dropped) if context.writes else None
         self.overlap: Overlap | None = None  # of this and the filters behind it; set by the group
+        self.begun = Begun()  # the group's, if this is in one
         # Without a run directory there is no place to keep what would be seen.
         seen = context.seen if isinstance(sink, LedgerWriter) else None
         self._seer = (
@@ -97,8 +101,10 @@ class BaseStageAdapter:
         """
         if tasks and self.calls is not None:
             limit = self.stage.task_timeout_s
-            self.calls.begin(self.name, tasks, None if limit is None else max(0.001, limit * len(tasks) - spent))
+            name, suspects = self.begun.suspects(self.name, tasks)
+            self.calls.begin(name, suspects, None if limit is None else max(0.001, limit * len(tasks) - spent))
         before, AT_WORK.stage = AT_WORK.stage, self.name
+        started = time.perf_counter()
         try:
             return call(*arguments)
         except SystemExit as stop:
@@ -109,11 +115,14 @@ class BaseStageAdapter:
             raise RuntimeError(f"the stage called sys.exit({code})").with_traceback(stop.__traceback__) from None
         finally:
             AT_WORK.stage = before
+            if self._times is not None and tasks:
+                self._times.add(self.name, started, time.perf_counter())
             if tasks and self.calls is not None:
-                self.calls.end()
+                self._no_call()
 
     def stream(self, tasks: Iterator[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
         """What the stage makes of ``tasks``, as it is asked for."""
+        tasks = map(self._landed, tasks)
         # Each `del` releases a task before the next is made: they may be large.
         if self._merges or self._fans_out:
             several = self._merge if self._merges else self._fan_out
@@ -121,6 +130,8 @@ class BaseStageAdapter:
                 if self._may_have(task, care):
                     yield from several(task)
                 del task
+        elif self.stage.begins_ahead and self.begun.allowed and not self._batched and not care:
+            yield from self._begin_ahead(tasks, care)
         elif self._batch_size == 1 or not self._batched or self.name in care.alone:
             for task in tasks:
                 if self._may_have(task, care):
@@ -132,6 +143,65 @@ class BaseStageAdapter:
                 if batch:
                     yield from self._run(batch)
                 del batch
+
+    def _begin_ahead(self, tasks: Iterator[Task[Any]], care: Care) -> Iterator[Task[Any]]:
+        """The same where the stage begins tasks before it is asked for them."""
+        waiting: deque[tuple[Task[Any], Callable[[], Any] | None, float]] = deque()
+        more = True
+        try:
+            while more or waiting:
+                while more and len(waiting) <= self.stage.begins_ahead:
+                    task = next(tasks, None)
+                    if task is None:
+                        more = False
+                    elif self._may_have(task, care):
+                        started = time.perf_counter()
+                        waiting.append((task, self._begin(task), time.perf_counter() - started))
+                    del task
+                if waiting:
+                    first, finish, seconds = waiting.popleft()
+                    yield from self._run([first], finish, seconds)
+                    del first, finish
+        finally:
+            for unused, _, _ in waiting:
+                self.begun.end(self.name, unused)
+            if self.calls is not None:
+                self._no_call()
+
+    def _no_call(self) -> None:
+        """No stage is called now, but what is begun may be worked on."""
+        assert self.calls is not None
+        if self.begun:
+            self.calls.begin(*self.begun.suspects("", []), None)
+        else:
+            self.calls.end()
+
+    def _begin(self, task: Task[Any]) -> Callable[[], Any] | None:
+        try:
+            finish = self._work(self.stage.begin, task, tasks=[task])
+        except FATAL:
+            raise
+        except Exception:  # when it is asked for the task it will raise that again, and the policy decides
+            return None
+        if finish is None:
+            return None
+        self.begun.add(self.name, task)
+        if self.calls is not None:
+            self._no_call()
+
+        def finished() -> Any:
+            try:
+                return finish()
+            finally:
+                self.begun.end(self.name, task)
+
+        return finished
+
+    def _landed(self, task: Task[Any]) -> Task[Any]:
+        """The task as the stage can be given it: of the columns beside the table, others are put into it."""
+        if not isinstance(task, DocumentBatch) or not task._beside:
+            return task
+        return task.landed([name for name in task._beside if may_stay_beside(self.stage, name)])
 
     def _may_have(self, task: Task[Any], care: Care) -> bool:
         """Whether the stage can be given the task; if not, the task goes to the error policy."""
@@ -151,15 +221,21 @@ class BaseStageAdapter:
 
     # One call of a map -------------------------------------------------------------------------------------------
 
-    def _run(self, batch: list[Task[Any]]) -> Iterator[Task[Any]]:
+    def _run(
+        self, batch: list[Task[Any]], finish: Callable[[], Any] | None = None, spent: float = 0.0
+    ) -> Iterator[Task[Any]]:
+        """``finish``: what the stage has begun, and ``spent``: the seconds that beginning took."""
         # Counted before the call: a stage that cuts its input short must not pass for one that was given less. One batch of
         # rows is the usual case, and a number says it all.
         rows = batch[0].num_items if len(batch) == 1 and batch[0].unit == ROWS else None
         given = [amount_of(task) for task in batch] if rows is None else []
-        started = time.perf_counter()
+        if self._times is not None:
+            for task in batch:
+                self._measure(task)
+        started = time.perf_counter() - spent
         failure: Exception | None = None
         try:
-            results = self._call(batch)
+            results = self._call(batch, finish)
         except Exception as error:
             failure = error
         if failure is not None:  # outside the handler: what fails from here on has not happened because of it
@@ -179,8 +255,15 @@ class BaseStageAdapter:
         else:
             yield from self._account(batch, [Amount(rows)] if rows is not None else given, results, seconds)
 
-    def _call(self, batch: list[Task[Any]]) -> Sequence[Any]:
+    def _measure(self, task: Task[Any]) -> None:
+        """Measure a table that the stage is given, or that it has read."""
+        if self._times is not None and isinstance(task.data, pa.Table):
+            self._times.measure(self.name, task.data)
+
+    def _call(self, batch: list[Task[Any]], finish: Callable[[], Any] | None = None) -> Sequence[Any]:
         self._reset_recorder()
+        if finish is not None:
+            return [self._work(finish, tasks=batch)]
         if not self._batched:
             return [self._work(self.stage.process, batch[0], tasks=batch)]
         if len(batch) > 1:
@@ -249,7 +332,7 @@ class BaseStageAdapter:
         if self._seer is not None and whole:
             self._seer.dropped_whole(task, whole)
         if self._dropped is not None and (recorder.judged is not None or recorder.which or whole):
-            record = write_dropped(self.planned, self._dropped, task, recorder, whole=whole)
+            record = write_dropped(self.planned, self._dropped, task, recorder, self.context.dropped_as, whole=whole)
             if record is not None:
                 outputs.append((output_name(self.name), record))
         return outputs
@@ -306,6 +389,8 @@ class BaseStageAdapter:
                 result._metadata = dict(parent._metadata)
         if result.data is not parent.data or not self._declared.has_seen_outputs:
             self._declared.check_made(result, parent)
+        if parent.unit != result.unit:
+            self._measure(result)
         if self._seer is not None:
             if parent.unit != result.unit:
                 self._see_change(parent, result)
@@ -338,6 +423,8 @@ class BaseStageAdapter:
 
     def _name_child(self, parent: Task[Any], child: Task[Any], index: int, perf: StagePerfStats) -> None:
         self._declared.check_made(child, parent)
+        if parent.unit != child.unit:
+            self._measure(child)
         child.task_id = child_id(parent.task_id, index)
         child._source = parent._source
         child._generation = parent._generation
@@ -501,6 +588,8 @@ class BaseStageAdapter:
     def _without_poison(self, task: Task[Any], error: Exception) -> Iterator[Task[Any]]:
         """Find the rows that the stage fails on, set them aside, and continue with the others."""
         poison: dict[int, Exception] = {}
+        if isinstance(task, DocumentBatch):
+            task = task.landed()  # its rows are tried by themselves
         if isinstance(task, DocumentBatch) and task.num_rows > 1 and not isinstance(error, TaskTimeout):
             poison = find_poison(functools.partial(self._try_rows, task), task.num_rows, error)
         if not poison or len(poison) == task.num_items:

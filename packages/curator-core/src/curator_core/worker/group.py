@@ -13,9 +13,11 @@ from curator_core.accounts.ledger import LedgerWriter, Sink
 from curator_core.errors import CuratorError, MissingDependency, UsageError
 from curator_core.model.codec import encode_task
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.machine_use import MachineUse
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, Task
 from curator_core.planning.plan import Group, PlannedStage
 from curator_core.worker.adapter import BaseStageAdapter
+from curator_core.worker.begun import Begun
 from curator_core.worker.calls import NO_CARE, CallObserver, Care
 from curator_core.worker.context import Ending, RunContext
 from curator_core.worker.merge import store_task
@@ -44,6 +46,9 @@ class GroupRunner:
         self.sink: Sink = sink if sink is not None else context.open_sink()
         members = stages.stages if isinstance(stages, Group) else stages
         self.adapters = [adapter(planned, context, self.sink, calls) for planned in members]
+        begun = Begun(allowed=all(planned.stage.task_timeout_s is None for planned in members))
+        for one in self.adapters:
+            one.begun = begun
         if context.seen is not None and context.seen.overlap and isinstance(self.sink, LedgerWriter):
             for place, filters in overlaps(members):
                 self.adapters[place].overlap = Overlap(filters, context.attempt, self.sink.seen)
@@ -63,6 +68,11 @@ class GroupRunner:
         if self.context.run_dir and self._log is None:
             self._log = StageLog(self.context.run_dir, worker.worker_id, self.context.log_level)
             self._log.open()
+        if isinstance(self.sink, LedgerWriter):
+            self.sink.times.worker = worker.worker_id
+            if worker.gpu_ids:
+                use = MachineUse()
+                self.sink.times.watch_gpus(lambda: use.now().gpus)
 
         def set_up(adapter: BaseStageAdapter) -> None:
             self._ready.append(adapter)
@@ -86,7 +96,9 @@ class GroupRunner:
 
     def _finish(self, stream: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
         last = self.adapters[-1] if self.adapters else None
-        for task in stream:
+        for left in stream:
+            task = left.landed() if isinstance(left, DocumentBatch) else left
+            del left
             if last is not None and self.ending == "done":
                 last.see_end(task)
             counts, outputs, result = task._pending, task._outputs, ""
@@ -141,6 +153,8 @@ class GroupRunner:
     def teardown(self) -> None:
         """Tear the stages down, all of them, and then say what went wrong if something did."""
         failure: BaseException | None = None
+        if isinstance(self.sink, LedgerWriter):
+            self.sink.times.ending = True
         while self._ready:
             adapter = self._ready.pop()
             try:

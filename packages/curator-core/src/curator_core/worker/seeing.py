@@ -8,6 +8,7 @@ come before it, and what all workers have kept holds the first of the whole run,
 from __future__ import annotations
 
 import bisect
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -35,8 +36,13 @@ TEXT_KEPT = 2_000
 VALUE_KEPT = 200
 COLUMNS_KEPT = 16
 SPANS_KEPT = 200
-# So many chosen rows wait for the next flush at most.
+PICTURE_KEPT = 32 << 10
+PICTURES_HELD = 500
+MAP_TEXT_KEPT = 80
+MAP = "map"
+# So many chosen rows, and bytes of what pictures of them are made of, wait for the next flush at most.
 ROWS_WAITING = 4_000
+PICTURES_WAITING = 64 << 20
 _IDS = ("id", "key")
 _TEXTS = ("text", "caption", "content", "url")
 _SIZED = ("text", "bytes", "caption")
@@ -106,6 +112,7 @@ class StageSeer:
         self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
         self._taken: list[_Taken] = []
         self._waiting = 0
+        self._waiting_bytes = 0
         rows.before_flush.append(self._settle)
 
     # Rows that come and go ----------------------------------------------------------------------------------------
@@ -117,6 +124,23 @@ class StageSeer:
     def left(self, task: Task[Any]) -> None:
         """The rows of a task that have come to the end."""
         self._size("out", task)
+        if isinstance(task, DocumentBatch) and self.options.map and task.num_rows:
+            take = _Taken(self, TaskKey.of(task, self._attempt), task, {})
+            self._map(take, "kept", "", np.arange(task.num_rows))
+            self._keep(take)
+
+    def _map(self, take: _Taken, side: str, reason: str, rows: np.ndarray[Any, Any]) -> None:
+        """Rows that leave here may stand in the map of embeddings, if they have one."""
+        vectors = take.vectors() if self.options.map and len(rows) else None
+        if vectors is None:
+            return
+        if self._rows.map is None:
+            self._rows.map = Best(self.options.map)
+        if vectors.null_count:
+            rows = rows[to_numpy(pc.is_valid(vectors)).astype(bool)[rows]]
+        task = take.task_id
+        numbers = lineage_numbers(f"map\0{self.name}\0{task}", len(vectors), self.options.seed)
+        take.add(self._rows.map, (side, reason, MAP), rows, None, numbers, None)
 
     def changed(self, parent: Task[Any], made: Task[Any]) -> None:
         """A stage has made one batch of another: columns that rows are counted by may have come with it."""
@@ -278,6 +302,8 @@ class StageSeer:
         self._choose(take, "kept", "", "", stay, None, numbers, None)
         for reason, rows in groups.items():
             self._choose(take, "dropped", reason, "", rows, None, numbers, self._score_of(reason))
+            if getattr(self.stage, "mode", "") != "annotate":
+                self._map(take, "dropped", reason, rows)
         for score, _, _ in self._declared:
             found = values.get(score.name)
             if found is None:
@@ -319,7 +345,8 @@ class StageSeer:
         if rows:
             self._taken.append(take)
             self._waiting += rows
-            if self._waiting > ROWS_WAITING:
+            self._waiting_bytes += take.picture_bytes
+            if self._waiting > ROWS_WAITING or self._waiting_bytes > PICTURES_WAITING:
                 self._settle()
 
     def _settle(self) -> None:
@@ -327,7 +354,7 @@ class StageSeer:
         for take in self._taken:
             for key, values in take.settle():
                 self._rows.sample(key, values)
-        self._taken, self._waiting = [], 0
+        self._taken, self._waiting, self._waiting_bytes = [], 0, 0
 
     def at_fault(self, text: str | None, reason: str) -> list[tuple[int, int]]:
         """Where in a text is what the stage has dropped it for, as far as the stage can say."""
@@ -339,6 +366,23 @@ class StageSeer:
         except Exception:  # code of the stage's author, asked for an ornament: a run does not fail for it
             return []
         return sorted((start, end) for start, end in found if 0 <= start < end <= len(text))
+
+    def picture(self, batch: DocumentBatch, value: bytes | None) -> bytes | None:
+        """A small JPEG of a row, where its batch can make one. One row is near to the limits of several filters."""
+        if value is None:
+            return None
+        key = hashlib.blake2b(value, digest_size=16).digest()
+        pictures = self._rows.pictures
+        if key not in pictures:
+            try:
+                made = batch.thumbnail(value)
+            except Exception:  # code of the batch's author, asked for an ornament
+                made = None
+            if len(pictures) >= PICTURES_HELD:
+                pictures.clear()
+            whole = made is not None and len(made) <= PICTURE_KEPT and made[:3] == b"\xff\xd8\xff"
+            pictures[key] = made if whole else None
+        return pictures[key]
 
     def _named(self, key: TaskKey, task: DocumentBatch, which: dict[str, list[Any]]) -> None:
         """A stage that is not a filter and says which rows it drops."""
@@ -353,6 +397,7 @@ class StageSeer:
             counts[reason] = len(rows)
             if self.options.samples:
                 self._choose(take, "dropped", reason, "", rows, None, numbers, None)
+            self._map(take, "dropped", reason, rows)
         self._keep(take)
         self._sides(key, 0, counts)
 
@@ -371,13 +416,40 @@ class _Taken:
     row into its form and to look for what is at fault, is done for those that are left by then.
     """
 
-    __slots__ = ("_batch", "_chosen", "_key", "_rows", "_seer", "_table", "_values")
+    __slots__ = (
+        "_batch",
+        "_chosen",
+        "_key",
+        "_pictures",
+        "_rows",
+        "_seer",
+        "_table",
+        "_values",
+        "_vectors",
+        "picture_bytes",
+    )
 
     def __init__(self, seer: StageSeer, key: TaskKey, batch: DocumentBatch, values: dict[str, _Numbers]) -> None:
         self._seer, self._key, self._batch, self._values = seer, key, batch, values
         self._chosen: list[tuple[Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
         self._rows: dict[int, int] = {}
         self._table: pa.Table | None = None
+        self._pictures: pa.ChunkedArray | None = None  # what pictures of the rows are made of
+        self._vectors: pa.ChunkedArray | None = None  # embeddings of the rows
+        self.picture_bytes = 0
+
+    @property
+    def task_id(self) -> str:
+        return f"{self._key.source}{self._key.path}"
+
+    def vectors(self) -> pa.ChunkedArray | None:
+        """The embeddings of the batch: its first column of lists of one length that hold floats."""
+        table = self._batch.data
+        if not isinstance(
+            table, pa.Table
+        ):  # a frame has no such lists, and bringing it into Arrow once more takes long
+            return None
+        return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
 
     def add(
         self,
@@ -401,7 +473,14 @@ class _Taken:
             kept = [name for name in names[:COLUMNS_KEPT] if name != text]
             identity = next((name for name in _IDS if name in names), None)
             wanted = list(dict.fromkeys([*kept, *(name for name in (text, identity) if name)]))
-            self._table = table.select(wanted).take(array(np.array(rows, np.int64)))
+            chosen = array(np.array(rows, np.int64))
+            self._table = table.select(wanted).take(chosen)
+            drawn = self._batch.picture_column
+            if drawn is not None and drawn in table.column_names and _is_binary(table.schema.field(drawn).type):
+                self._pictures = table[drawn].take(chosen)
+                self.picture_bytes = self._pictures.nbytes
+            vectors = self.vectors() if any(of[2] == MAP for _, of, _, _ in self._chosen) else None
+            self._vectors = None if vectors is None else vectors.take(chosen)
             self._values = {name: (found[0][rows], None) for name, found in self._values.items()}
             self._rows = {row: place for place, row in enumerate(rows)}
         return len(rows)
@@ -424,8 +503,10 @@ class _Taken:
         rows = sorted({found[0] for _, _, found, _ in left})
         where = dict(zip(rows, places.of(rows), strict=True)) if places is not None else dict.fromkeys(rows, (file, ""))
         at = {row: place for place, row in enumerate(wanted)}
+        pictures = self._drawn({self._rows[found[0]] for _, of, found, _ in left if of[2] != MAP})
         for _, (side, reason, near), (row, distance, number), score in left:
             place = at[self._rows[row]]
+            mapped = near == MAP
             scores = {
                 name: value
                 for name, found in self._values.items()
@@ -433,15 +514,38 @@ class _Taken:
             }
             first = next(iter(scores), None) if score is None and len(self._values) == 1 else score
             text = columns[text_name][place] if text_name else None
-            if (row, reason) not in faults:
+            if (row, reason) not in faults and not mapped:
                 faults[row, reason] = seer.at_fault(text, reason) if side == "dropped" else []
-            cut, length, part, spans = _shown(text, faults[row, reason] if side == "dropped" else [])
+            text = text[:MAP_TEXT_KEPT] if text and mapped else text
+            cut, length, part, spans = _shown(text, faults.get((row, reason), []))
             name = columns[identity][place] if identity else None
-            brief = {key: value for key in shown if (value := _brief(columns[key][place])) is not None}
+            if mapped:
+                numbers = ((key, columns[key][place]) for key in shown)
+                scores |= {key: value for key, value in numbers if isinstance(value, float) and math.isfinite(value)}
+            vector = self._vector(self._rows[row]) if mapped else None
+            if mapped and vector is None:
+                continue
+            brief = (
+                {} if mapped else {key: value for key in shown if (value := _brief(columns[key][place])) is not None}
+            )
             yield self._key, (
-                seer.name, side, reason, near, distance, number, row, scores.get(first) if first else None, as_json(scores),
+                seer.name, side, reason, "" if mapped else near, distance, number, row, scores.get(first) if first else None, as_json(scores),
                 None if name is None else str(name), *where[row], part, cut, length, spans, as_json(brief),
+                pictures.get(self._rows[row]) if not mapped else None, vector,
             )  # fmt: skip
+
+    def _drawn(self, places: set[int]) -> dict[int, bytes | None]:
+        """Small pictures of these rows, where the batch has pictures."""
+        if self._pictures is None:
+            return {}
+        return {place: self._seer.picture(self._batch, self._pictures[place].as_py()) for place in sorted(places)}
+
+    def _vector(self, place: int) -> bytes | None:
+        """The embedding of a row in half precision, scaled to a largest value of 1; None where it is no use in a map."""
+        assert self._vectors is not None
+        value = np.array(self._vectors[place].as_py(), np.float64)
+        largest = np.max(np.abs(value), initial=0.0)
+        return (value / largest).astype("<f2").tobytes() if 0 < largest < np.inf else None
 
     def _text_column(self, names: Sequence[str]) -> str | None:
         own = getattr(self._seer.stage, "column", None)
@@ -515,7 +619,7 @@ def _row_bytes(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
     kind = column.type
     if _is_text(kind):
         column = column.cast(pa.large_string())
-    elif not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    elif not _is_binary(kind):
         return np.zeros(len(column), np.int64)
     return to_numpy(pc.fill_null(pc.binary_length(column), scalar(0))).astype(np.int64)
 
@@ -548,9 +652,18 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    """Whether a column holds embeddings: lists of one length, of two floats or more."""
+    return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type) and kind.list_size > 1)
+
+
 def _is_shown(kind: pa.DataType) -> bool:
     """Whether a column may hold what is short enough to be shown beside a text."""
-    if isinstance(kind, pa.BaseExtensionType) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if isinstance(kind, pa.BaseExtensionType) or _is_binary(kind):
         return False
     return not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 

@@ -87,13 +87,22 @@ class Dedup(DocumentParameters, Ends):
 
     @classmethod
     def shown_pair(cls, folder: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """A removed document and its witness as a page shows them: both texts, and the pieces that only one of them has."""
+        """A removed document and its witness as a page shows them: small pictures of both, or both texts and the pieces that only
+        one of them has.
+        """
         column = settings.get("column", "text")
         pair = removed_pair(folder, name)
+        found: dict[str, Any] = {}
+        for end, picture in zip(("", "witness_"), pair.thumbnails, strict=True):
+            if picture is not None:
+                found[f"{end}picture"] = picture
+        if found:
+            return found
+        if not isinstance(pair.document.get(column), str):
+            column = next((name for name in ("text", "caption") if isinstance(pair.document.get(name), str)), column)
         if pair.witness is None or not isinstance(pair.document.get(column), str):
             return {}
         texts = text_of(pair.document, column), text_of(pair.witness, column)
-        found: dict[str, Any] = {}
         for end, text, pieces in zip(("", "witness_"), texts, cls.spans(*texts, settings), strict=True):
             found[f"{end}text"] = text
             found[f"{end}only"] = [[start, stop] for start, stop, shared in pieces if not shared]

@@ -43,7 +43,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class RemovedPair:
     """The decision about a removed document, and both documents with their places. A witness in an index is None,
-    since an index holds no texts.
+    since an index holds no texts. ``thumbnails`` are small JPEGs of documents that are pictures.
     """
 
     decision: dict[str, Any]
@@ -51,6 +51,7 @@ class RemovedPair:
     place: Place
     witness: dict[str, Any] | None
     witness_place: Place
+    thumbnails: tuple[bytes | None, bytes | None] = (None, None)
 
 
 def reader_text(reader: ProcessingStage[Any, Any]) -> str | None:
@@ -75,8 +76,10 @@ def removed_pair(folder: str, wanted: str) -> RemovedPair:
         for end in ("", "witness_")
     }
     of_witness = places["witness_"]
-    witness = None if of_witness.source.startswith(INDEX) else _read(reader, of_witness)
-    return RemovedPair(row, _read(reader, places[""]), places[""], witness, of_witness)
+    witness, seen = (None, None) if of_witness.source.startswith(INDEX) else _read(reader, of_witness)
+    document, picture = _read(reader, places[""])
+    assert document is not None
+    return RemovedPair(row, document, places[""], witness, of_witness, (picture, seen))
 
 
 def _decision(decisions: Decisions, wanted: str) -> dict[str, Any]:
@@ -108,11 +111,13 @@ def _reader(settings: Mapping[str, Any]) -> ProcessingStage[Any, Any]:
     return build_stage(name, params)
 
 
-def _read(reader: ProcessingStage[Any, Any], place: Place) -> dict[str, Any]:
+def _read(reader: ProcessingStage[Any, Any], place: Place) -> tuple[dict[str, Any], bytes | None]:
+    """A document, and a small picture of it if it is one."""
     for batch, first in _batches(reader, place.source):
         if first <= place.row < first + batch.num_rows:
             document: dict[str, Any] = batch.to_pyarrow().slice(place.row - first, 1).to_pylist()[0]
-            return document
+            drawn = document.get(batch.picture_column) if batch.picture_column else None
+            return document, batch.thumbnail(drawn) if isinstance(drawn, bytes) else None
     raise UsageError(f"there is no row {place.row + 1:,} any more in {', '.join(place.files) or place.source}")
 
 

@@ -1,20 +1,33 @@
-"""NVIDIA DALI: decode and resize a batch of JPEGs in one pipeline, on the GPU or on the CPU."""
+"""NVIDIA DALI: decode and resize JPEGs in a pipeline of its own depth, on the GPU or on the CPU."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import io
 import os
+import threading
+import weakref
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from curator_core.errors import MissingDependency
+from curator_image.decode.beside import whole_batch
 from curator_image.decode.picture import Fit, Picture
-from curator_image.decode.pictures import CpuDecoder, Decoded, Pixels
+from curator_image.decode.pictures import CpuDecoder, Decoded
 from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE, BadImage, Header, probe
 
 _FILTERS = {"bilinear": "INTERP_TRIANGULAR", "bicubic": "INTERP_CUBIC", "lanczos": "INTERP_LANCZOS3"}
+# How many parts of batches are in DALI at once: one is read, one decoded, one resized and handed over.
+DEPTH = 3
+# What DALI is given at once, in images and in pixels at full size (three bytes each): it holds DEPTH times as much.
+PART_IMAGES = 256
+PART_PIXELS = 128 << 20
 
 
 def dali_installed() -> bool:
@@ -28,9 +41,11 @@ def dali_installed() -> bool:
 class DaliDecoder:
     """Decodes JPEGs with DALI, and everything else, and what DALI will not take, with `CpuDecoder`.
 
-    One corrupt image makes a DALI pipeline raise, and useless from then on. So every header is checked first, and
-    when a batch fails all the same, its images are decoded one by one on the CPU, which finds the bad ones, and a
-    new pipeline is built for the next batch.
+    `begin` returns at once, and DALI works on threads of its own until `Decoding.result` is asked for.
+
+    One corrupt image makes a DALI pipeline raise, and useless from then on. So every header is checked first, and when a part of a
+    batch fails all the same, its images are decoded one by one on the CPU, which finds the bad ones, and a new pipeline
+    is built for the next.
     """
 
     def __init__(
@@ -48,14 +63,23 @@ class DaliDecoder:
             )
         self.device_id = device_id
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-        self.rebuilt = 0
         self._cpu = CpuDecoder(max_pixels=max_pixels, max_side=max_side)
-        self._pipelines: dict[tuple[int, tuple[Picture, ...]], Any] = {}
+        self._lines: dict[tuple[Picture, ...], _Line] = {}
+
+    @property
+    def rebuilt(self) -> int:
+        """How many pipelines were given up because of a corrupt image."""
+        return sum(line.rebuilt for line in self._lines.values())
 
     def __call__(self, images: Sequence[bytes | memoryview], wanted: Sequence[Picture]) -> Decoded:
-        arrays = tuple(np.zeros((len(images), *picture.shape), np.uint8) for picture in wanted)
+        return self.begin(images, wanted).result()
+
+    def begin(
+        self, images: Sequence[bytes | memoryview], wanted: Sequence[Picture], stay: Sequence[bool] = ()
+    ) -> Decoding:
+        """Start on all ``wanted`` pictures of all images. Those of ``stay`` come as torch tensors on DALI's device."""
         errors: dict[int, BadImage] = {}
-        ours: list[int] = []
+        rows: list[int] = []
         headers: list[Header] = []
         others: list[int] = []
         for row, data in enumerate(images):
@@ -66,99 +90,298 @@ class DaliDecoder:
                 continue
             plain = header.format == "jpeg" and header.channels in (1, 3)
             if plain and all(picture.resample in _FILTERS for picture in wanted):
-                ours.append(row)
+                rows.append(row)
                 headers.append(header)
             else:
                 others.append(row)
-        if ours:
-            done = self._batch([images[row] for row in ours], headers, wanted)
-            if done is None:
-                others = sorted(others + ours)
-            else:
-                for array, made in zip(arrays, done, strict=True):
-                    array[ours] = made
-        if others:
-            rest = self._cpu([images[row] for row in others], wanted)
-            for array, made in zip(arrays, rest.pictures, strict=True):
-                array[others] = made
-            errors.update((others[row], error) for row, error in rest.errors.items())
-        return Decoded(arrays, dict(sorted(errors.items())))
+        stays = tuple(stay) or (False,) * len(wanted)
+        line = self._lines.get(tuple(wanted))
+        if line is None:
+            line = self._lines[tuple(wanted)] = _Line(wanted, self.device_id, self.threads)
+        parts = [_Part(rows[a:b], [images[row] for row in rows[a:b]], headers[a:b], stays) for a, b in _cuts(headers)]
+        for part in parts:
+            line.add(part)
+        return Decoding(images, wanted, stays, parts, others, errors, self._cpu, self.device_id)
 
-    def _batch(
-        self, images: Sequence[bytes | memoryview], headers: Sequence[Header], wanted: Sequence[Picture]
-    ) -> list[Pixels] | None:
-        # Batches of a pipeline may be smaller than what it was built for, so sizes are rounded up to share pipelines.
-        size = 1 << max(3, (len(images) - 1).bit_length())
-        key = (size, tuple(wanted))
-        try:
-            pipeline = self._pipelines.get(key)
-            if pipeline is None:
-                pipeline = self._pipelines[key] = self._build(size, wanted)
-            pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8) for data in images])
-            for number, picture in enumerate(wanted):
-                fits = [picture.fit(header.width, header.height) for header in headers]
-                for name, values in _feeds(fits).items():
-                    pipeline.feed_input(f"{name}{number}", values)
-            outputs = pipeline.run()
-        except RuntimeError:
-            # Whatever it was, the pipeline "is no longer valid": forget it, and all that share its state.
-            self._pipelines.pop(key, None)
-            self.rebuilt += 1
-            return None
-        made = []
-        for picture, output in zip(wanted, outputs, strict=True):
-            tensors = output if self.device_id is None else output.as_cpu()
-            tiles = np.zeros((len(images), *picture.shape), np.uint8)
-            for row, header in enumerate(headers):
-                picture.fit(header.width, header.height).place(np.asarray(tensors.at(row)), tiles[row])
-            made.append(tiles)
+    def close(self) -> None:
+        """Let the threads end; what is begun is finished."""
+        for line in self._lines.values():
+            line.end()
+        self._lines.clear()
+
+
+@dataclass
+class Decoding:
+    """A batch that is being decoded."""
+
+    images: Sequence[bytes | memoryview]
+    wanted: Sequence[Picture]
+    stays: tuple[bool, ...]
+    parts: list[_Part]
+    others: list[int]
+    errors: dict[int, BadImage]
+    cpu: CpuDecoder
+    device_id: int | None
+
+    def result(self) -> Decoded:
+        """The pictures; waits for them."""
+        done: list[tuple[_Part, tuple[Any, ...]]] = []
+        others = list(self.others)
+        for part in self.parts:
+            made = part.made.result()
+            if made is None:
+                others += part.rows
+            else:
+                done.append((part, made))
+        others.sort()
+        rest = self.cpu([self.images[row] for row in others], self.wanted) if others else None
+        errors = dict(self.errors)
+        if rest is not None:
+            errors.update((others[row], error) for row, error in rest.errors.items())
+        pictures = []
+        for number, (picture, stays) in enumerate(zip(self.wanted, self.stays, strict=True)):
+            pieces = [(part.rows, made[number]) for part, made in done]
+            if rest is not None:
+                pieces.append((others, rest.pictures[number]))
+            if stays:
+                device = "cpu" if self.device_id is None else f"cuda:{self.device_id}"
+                pictures.append(whole_batch(pieces, len(self.images), picture.shape, device))
+                continue
+            array = np.zeros((len(self.images), *picture.shape), np.uint8)
+            for rows, values in pieces:
+                array[rows] = values
+            pictures.append(array)
+        return Decoded(tuple(pictures), dict(sorted(errors.items())))
+
+
+@dataclass
+class _Part:
+    """Images that DALI is given at once. ``made`` are their pictures, or None where DALI could not decode all of them."""
+
+    rows: list[int]
+    images: list[bytes | memoryview]
+    headers: list[Header]
+    stays: tuple[bool, ...]
+    made: Future[tuple[Any, ...] | None] = field(default_factory=Future)
+
+
+class _Line:
+    """A DALI pipeline and the thread that feeds it: parts in, in their order, while up to `DEPTH` are in the pipeline."""
+
+    def __init__(self, wanted: Sequence[Picture], device_id: int | None, threads: int) -> None:
+        self.rebuilt = 0
+        self._state = _Waiting()
+        serve = _Server(self._state, tuple(wanted), device_id, threads, weakref.ref(self))
+        thread = threading.Thread(target=serve.run, name="curator-dali", daemon=True)
+        thread.start()
+        # Also when the interpreter ends: a thread inside of DALI would keep it from ending well.
+        self.end = weakref.finalize(self, _end, self._state, thread)
+
+    def add(self, part: _Part) -> None:
+        self._state.add(part)
+
+
+def _end(waiting: _Waiting, thread: threading.Thread) -> None:
+    waiting.end()
+    if thread is not threading.current_thread():
+        thread.join(10.0)
+
+
+class _Waiting:
+    """Parts that wait for the pipeline."""
+
+    def __init__(self) -> None:
+        self._parts: deque[_Part] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+
+    def add(self, part: _Part) -> None:
+        with self._changed:
+            self._parts.append(part)
+            self._changed.notify()
+
+    def put_back(self, parts: Sequence[_Part]) -> None:
+        with self._changed:
+            self._parts.extendleft(reversed(parts))
+
+    def take(self, wait: bool) -> _Part | None:
+        """The next part; None where there is none now, or never will be."""
+        with self._changed:
+            while wait and not self._parts and not self._ended:
+                self._changed.wait()
+            return self._parts.popleft() if self._parts else None
+
+    def end(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+
+@dataclass
+class _Server:
+    """What the thread of a `_Line` does."""
+
+    waiting: _Waiting
+    wanted: tuple[Picture, ...]
+    device_id: int | None
+    threads: int
+    line: weakref.ref[_Line]
+
+    def run(self) -> None:
+        pipeline: Any = None
+        inside: deque[_Part] = deque()
+        while True:
+            while len(inside) < DEPTH and (part := self.waiting.take(wait=not inside)) is not None:
+                try:
+                    if pipeline is None:
+                        pipeline = self._build()
+                except Exception as error:  # no driver, no memory: the stage's error, not that of an image
+                    part.made.set_exception(error)
+                    continue
+                try:
+                    self._feed(pipeline, part)
+                except Exception:
+                    pipeline = None
+                    self._give_up(part, inside)
+                else:
+                    inside.append(part)
+                del part
+            if not inside:
+                return
+            part = inside.popleft()
+            try:
+                made = self._taken(pipeline, part)
+            except Exception:
+                # Whatever it was, the pipeline "is no longer valid".
+                pipeline = None
+                self._give_up(part, inside)
+            else:
+                part.made.set_result(made)
+                del made
+            del part
+
+    def _give_up(self, part: _Part, inside: deque[_Part]) -> None:
+        """The part goes to the CPU; those behind it were lost with the pipeline, and go into the next."""
+        if (line := self.line()) is not None:
+            line.rebuilt += 1
+        part.made.set_result(None)
+        self.waiting.put_back(inside)
+        inside.clear()
+
+    def _feed(self, pipeline: Any, part: _Part) -> None:
+        self._feed_only(pipeline, part)
+        pipeline.schedule_run()
+
+    def _feed_only(self, pipeline: Any, part: _Part) -> None:
+        pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8) for data in part.images])
+        for number, picture in enumerate(self.wanted):
+            fits = [picture.fit(header.width, header.height) for header in part.headers]
+            for name, values in _feeds(fits).items():
+                pipeline.feed_input(f"{name}{number}", values)
+
+    def _taken(self, pipeline: Any, part: _Part) -> tuple[Any, ...]:
+        outputs = pipeline.share_outputs()
+        made = tuple(
+            _tensor(output) if stays else _array(output) for output, stays in zip(outputs, part.stays, strict=True)
+        )
+        pipeline.release_outputs()
         return made
 
-    def _build(self, size: int, wanted: Sequence[Picture]) -> Any:
+    def _build(self) -> Any:
+        """A pipeline that is empty and warm."""
+        pipeline = self._definition()()
+        pipeline.build()
+        # The first run of a pipeline takes as many inputs as it is deep: so the first are a picture of ours.
+        small = _Part([0], [_small()], [probe(_small())], (False,) * len(self.wanted))
+        for _ in range(DEPTH - 1):
+            self._feed_only(pipeline, small)
+        self._feed(pipeline, small)
+        for _ in range(DEPTH):
+            pipeline.share_outputs()
+            pipeline.release_outputs()
+        return pipeline
+
+    def _definition(self) -> Any:
         from nvidia import dali
         from nvidia.dali import fn, types
 
         on_gpu = self.device_id is not None
 
         @dali.pipeline_def(  # type: ignore[misc,unused-ignore]
-            batch_size=size,
+            batch_size=PART_IMAGES,
             num_threads=self.threads,
             device_id=self.device_id,
-            prefetch_queue_depth=1,
-            exec_async=False,
-            exec_pipelined=False,
+            prefetch_queue_depth=DEPTH,
         )
         def decode() -> Any:
             data = fn.external_source(name="encoded", device="cpu", dtype=types.UINT8)
+            # ``mixed`` takes the hardware decoder where the card has one.
             pixels = fn.decoders.image(data, device="mixed" if on_gpu else "cpu", output_type=types.RGB)
             made = []
-            for number, picture in enumerate(wanted):
-                feeds = {
-                    name: fn.external_source(name=f"{name}{number}", device="cpu", dtype=types.FLOAT)
+            for number, picture in enumerate(self.wanted):
+                size, start, end = (
+                    fn.external_source(name=f"{name}{number}", device="cpu", dtype=types.FLOAT)
                     for name in ("size", "start", "end")
-                }
-                made.append(
-                    fn.resize(
-                        pixels,
-                        size=feeds["size"],
-                        roi_start=feeds["start"],
-                        roi_end=feeds["end"],
-                        interp_type=getattr(types, _FILTERS[picture.resample]),
-                        antialias=True,
-                        dtype=types.UINT8,
-                    )
                 )
+                resized = fn.resize(
+                    pixels,
+                    size=size,
+                    roi_start=start,
+                    roi_end=end,
+                    interp_type=getattr(types, _FILTERS[picture.resample]),
+                    antialias=True,
+                    dtype=types.UINT8,
+                )
+                corner = fn.external_source(name=f"corner{number}", device="cpu", dtype=types.INT32)
+                shape = list(picture.shape[:2])
+                made.append(fn.slice(resized, start=corner, shape=shape, axes=[0, 1], out_of_bounds_policy="pad"))
             return tuple(made)
 
-        pipeline = decode()
-        pipeline.build()
-        return pipeline
+        return decode
+
+
+def _cuts(headers: Sequence[Header]) -> list[tuple[int, int]]:
+    """Where parts begin and end: no more than `PART_IMAGES` images, nor than `PART_PIXELS` pixels unless one image has them."""
+    cuts: list[tuple[int, int]] = []
+    start = pixels = 0
+    for place, header in enumerate(headers):
+        area = header.width * header.height
+        if place > start and (place - start == PART_IMAGES or pixels + area > PART_PIXELS):
+            cuts.append((start, place))
+            start, pixels = place, 0
+        pixels += area
+    if headers:
+        cuts.append((start, len(headers)))
+    return cuts
 
 
 def _feeds(fits: Sequence[Fit]) -> dict[str, list[Any]]:
-    """Per image, (height, width) of the result and the corners of what is resized, upright."""
+    """Per image, upright: (height, width) of the result, the corners of what is resized, and where the picture begins in it."""
     return {
         "size": [np.array([fit.height, fit.width], np.float32) for fit in fits],
         "start": [np.array([fit.box[1], fit.box[0]], np.float32) for fit in fits],
         "end": [np.array([fit.box[3], fit.box[2]], np.float32) for fit in fits],
+        "corner": [np.array([fit.top, fit.left], np.int32) for fit in fits],
     }
+
+
+@functools.cache
+def _small() -> bytes:
+    """A picture of 16 x 16, to warm a pipeline up."""
+    from PIL import Image
+
+    target = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(target, "JPEG")
+    return target.getvalue()
+
+
+def _array(output: Any) -> Any:
+    """Pictures of DALI in memory of this process."""
+    return np.array(output.as_cpu().as_tensor())
+
+
+def _tensor(output: Any) -> Any:
+    """Pictures of DALI as a torch tensor where they are; DALI keeps their memory as long as the tensor lives."""
+    import torch
+
+    return torch.from_dlpack(output.as_tensor())

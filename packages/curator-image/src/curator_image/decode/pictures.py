@@ -41,9 +41,11 @@ _HARMLESS = ("extraneous bytes before marker", "unknown Adobe color transform", 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The pictures of a batch. Row *i* of each array belongs to image *i*; it is black where ``errors`` has *i*."""
+    """The pictures of a batch. Row *i* of each array (or tensor of torch, where a decoder was asked to leave it on a device) belongs
+    to image *i*; it is black where ``errors`` has *i*.
+    """
 
-    pictures: tuple[Pixels, ...]
+    pictures: tuple[Any, ...]
     errors: dict[int, BadImage]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
@@ -11,16 +11,27 @@ from numpy.typing import NDArray
 
 from curator_core.arrow.arrays import array
 from curator_core.errors import UsageError, check_whole
+from curator_core.formatting import count
 from curator_core.model.engine_facts import WorkerMetadata
-from curator_core.model.stage import ColumnNeed, MadeFor, ProcessingStage
+from curator_core.model.machine import Machine
+from curator_core.model.resources import Resources
+from curator_core.model.stage import ColumnNeed, ColumnReader, MadeFor, ProcessingStage
 from curator_image.batch import BYTES, KEY, PICTURES, PIXELS, SHARD, THUMB, ImageBatch, tensor_column
+from curator_image.decode.beside import PixelsBeside
 from curator_image.decode.dali import DaliDecoder, dali_installed
 from curator_image.decode.needs import MADE_AS, derive, written
 from curator_image.decode.picture import Mode, Picture, Resample
-from curator_image.decode.pictures import Decoder, DecoderName, Pixels, cpu_decoder, encoded
+from curator_image.decode.pictures import Decoded, Decoder, DecoderName, Pixels, cpu_decoder, encoded
 from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE
 
 DEFAULT_SIZE = 224
+# What a CPU decodes and resizes in a second of JPEGs of 330 pixels, as web data sets store them: 1,120 were measured. Larger ones
+# take longer (343 of 1,024 x 768), which a plan cannot see.
+CPU_IMAGES_S = 1000.0
+# What decoding on a GPU may take of it: `DEPTH` parts of `PART_PIXELS` at full size, and their pictures.
+DALI_MEMORY_GB = 4.0
+# How many batches DALI has begun before the first of them is asked for.
+AHEAD = 2
 
 
 @dataclass(kw_only=True)
@@ -56,8 +67,11 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
 
     columns: Sequence[Literal["pixels", "thumb"]] = PICTURES  # type: ignore[assignment]
 
+    follows_rows = True
+
     _decoder: Decoder | None = field(default=None, init=False, repr=False, compare=False)
     _needed: Picture | None = field(default=None, init=False, repr=False, compare=False)
+    _beside: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("thumb_size", "max_pixels", "max_side"):
@@ -106,48 +120,104 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         names = ("size", "mode", "resample")
         return frozenset(name for name in names if self._needed is not None or getattr(self, name) is not None)
 
+    def suited_to(self, machine: Machine, readers: Mapping[str, Sequence[ColumnReader]]) -> MadeFor:
+        """On the GPU of a model if the CPUs cannot feed it, which is judged by their number and by what the model computes."""
+        models = [reader for reader in readers.get(PIXELS, ()) if reader.resources.requires_gpu]
+        if self.decoder != "auto" or self.resources.requires_gpu or not machine.gpus or not models:
+            return MadeFor(self)
+        model = models[0]
+        made = CPU_IMAGES_S * machine.cpus
+        taken = min((machine.gpus * reader.rows_s for reader in models if reader.rows_s is not None), default=None)
+        if taken is None:
+            return MadeFor(self, [f"{self.name} decodes on CPUs: how many images {model.stage} takes is not known"])
+        rates = (
+            f"{count(int(machine.cpus), 'CPU')} decode about {made:,.0f} images/s, and {model.stage} takes {taken:,.0f}"
+        )
+        if made >= taken:
+            return MadeFor(self, [f"{self.name} decodes on CPUs: {rates}"])
+        free = None if machine.gpu_memory_gb is None else machine.gpu_memory_gb - model.resources.gpu_memory_gb
+        if free is not None and free < DALI_MEMORY_GB:
+            return MadeFor(self, [f"{self.name} decodes on CPUs, though {rates}: {free:g} GB of the GPU are left"])
+        if not dali_installed():
+            remedy = 'pip install "curator-image[dali]", here and on the workers, and images are decoded on the GPU'
+            return MadeFor(self, [f"{self.name} decodes on CPUs"], [f"the GPU will wait: {rates}. {remedy}"])
+        twin = self.with_(resources=Resources(cpus=self.resources.cpus, gpu_memory_gb=DALI_MEMORY_GB))
+        return MadeFor(twin, [f"{self.name} decodes on the GPU of {model.stage}, with DALI: {rates}"])
+
+    def gives_beside(self, columns: Collection[str]) -> Self:
+        """Pixels that DALI has made stay on its device; elsewhere a column is as good."""
+        if PIXELS not in columns or not (self.decoder == "dali" or (self.decoder == "auto" and self._on_gpu())):
+            return self
+        twin = self.with_()
+        twin._beside = True
+        return twin
+
+    def _on_gpu(self) -> bool:
+        return self.resources.requires_gpu
+
     def setup(self, worker: WorkerMetadata) -> None:
         limits: dict[str, Any] = {"max_pixels": self.max_pixels, "max_side": self.max_side}
-        device = worker.gpu_ids[0] if self.resources.requires_gpu and worker.gpu_ids else None
-        if self.decoder == "dali" or (self.decoder == "auto" and self.resources.requires_gpu and dali_installed()):
+        device = worker.gpu_ids[0] if self._on_gpu() and worker.gpu_ids else None
+        if self.decoder == "dali" or (self.decoder == "auto" and self._on_gpu() and dali_installed()):
             # Numbered within what the worker may see: an executor that gives one GPU shows it as number 0.
             self._decoder = DaliDecoder(0 if device is not None else None, **limits)
+            self.begins_ahead = AHEAD
         else:
             self._decoder = cpu_decoder(self.decoder, **limits)
 
     def teardown(self) -> None:
+        if isinstance(self._decoder, DaliDecoder):
+            self._decoder.close()
         self._decoder = None
+
+    def begin(self, task: ImageBatch) -> Callable[[], ImageBatch] | None:
+        """DALI decodes on threads of its own, while the model has the batch before."""
+        decoder = self._decoder
+        if not self.columns or not isinstance(decoder, DaliDecoder):
+            return None
+        images = encoded(task.to_pyarrow().column(BYTES))
+        pictures = self.pictures()
+        stay = [self._beside and name == PIXELS for name in self.columns]
+        decoding = decoder.begin(images, [pictures[name] for name in self.columns], stay)
+        return lambda: self._made(task, images, decoding.result())
 
     def process(self, task: ImageBatch) -> ImageBatch | None:
         if not self.columns:
             return task
         if self._decoder is None:
             self.setup(WorkerMetadata())
+        if (finish := self.begin(task)) is not None:
+            return finish()
         assert self._decoder is not None
-        table = task.to_pyarrow()
-        images = encoded(table.column(BYTES))
+        images = encoded(task.to_pyarrow().column(BYTES))
         pictures = self.pictures()
-        decoded = self._decoder(images, [pictures[name] for name in self.columns])
-        arrays = decoded.pictures
+        return self._made(task, images, self._decoder(images, [pictures[name] for name in self.columns]))
+
+    def _made(self, task: ImageBatch, images: Sequence[bytes], decoded: Decoded) -> ImageBatch:
+        """The batch with its pictures; images that do not decode are rejects."""
+        table = task.to_pyarrow()
+        good = np.ones(len(images), bool)
+        for row, error in decoded.errors.items():
+            good[row] = False
+            shard = table.column(SHARD)[row].as_py() if SHARD in table.column_names else ""
+            self.record_rejected(
+                error.reason,
+                source=shard or "",
+                position=table.column(KEY)[row].as_py() or f"row {row}",
+                message=error.message,
+                raw=images[row],
+            )
+        kept = array(good)
         if decoded.errors:
-            good = np.ones(len(images), bool)
-            keys = table.column(KEY)
-            shards = table.column(SHARD) if SHARD in table.column_names else None
-            for row, error in decoded.errors.items():
-                good[row] = False
-                self.record_rejected(
-                    error.reason,
-                    source=(shards[row].as_py() or "") if shards is not None else "",
-                    position=keys[row].as_py() or f"row {row}",
-                    message=error.message,
-                    raw=images[row],
-                )
-            task = task.filter(array(good))
-            arrays = tuple(_closed_up(pixels, good) for pixels in arrays)
-        for name, pixels in zip(self.columns, arrays, strict=True):
-            task = task.append_column(name, tensor_column(pixels))
-        if PIXELS in self.columns:
-            task = _noted(task, written(pictures[PIXELS], self._chosen()))
+            task = task.filter(kept)
+        made_as = written(self.pictures()[PIXELS], self._chosen())
+        for name, pixels in zip(self.columns, decoded.pictures, strict=True):
+            if name == PIXELS and self._beside and isinstance(self._decoder, DaliDecoder):
+                beside = PixelsBeside(pixels, {MADE_AS: made_as})
+                task = task.with_beside(name, beside.filter(kept) if decoded.errors else beside)
+            else:
+                task = task.append_column(name, tensor_column(_closed_up(pixels, good) if decoded.errors else pixels))
+                task = _noted(task, made_as) if name == PIXELS else task
         return task
 
 

@@ -53,6 +53,16 @@ class ResolutionFilter(ColumnFilter):
         width, height = scores.field("width"), scores.field("height")
         return pc.and_(within(width, self.min_width, self.max_width), within(height, self.min_height, self.max_height))
 
+    def tests(self, scores: pa.Array) -> dict[str, pa.Array]:
+        found = {}
+        for what, low, high in (
+            ("width", self.min_width, self.max_width),
+            ("height", self.min_height, self.max_height),
+        ):
+            found[f"{what} too low"] = pc.invert(within(scores.field(what), low, None))
+            found[f"{what} too high"] = pc.fill_null(pc.invert(within(scores.field(what), None, high)), scalar(False))
+        return found
+
     def reasons(self, scores: pa.Array) -> pa.Array:
         width = scores.field("width")
         wide = within(width, self.min_width, self.max_width)

@@ -17,3 +17,14 @@ class ParameterResources:
         if stage is None:
             return Resources()
         return Resources(cpus=stage.cpus, gpu_memory_gb=stage.gpu_memory_gb)
+
+
+# A GPU is handed several tasks a call, so that it has the next while one is computed.
+TASKS_A_CALL = 4
+
+
+class SeveralOnGpu:
+    """``batch_size`` of a stage: several tasks where it uses a GPU; what `with_` says wins."""
+
+    def __get__(self, stage: Any, owner: type | None = None) -> int:
+        return TASKS_A_CALL if stage is not None and stage.resources.requires_gpu else 1

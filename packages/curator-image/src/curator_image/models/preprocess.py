@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -69,6 +70,10 @@ class Preprocessing:
             edge = size  # CLIP's own file, from before sizes had names
         else:
             exact = _height_width(size)
+        if "max_num_patches" in values:
+            # NaFlex keeps the aspect ratio of each image; a batch has one shape, so images are squashed into as many patches.
+            side = math.isqrt(int(values["max_num_patches"])) * int(values.get("patch_size", 16))
+            edge, exact = None, (side, side)
         normalises = values.get("do_normalize", True)
         return cls(
             shortest_edge=edge,

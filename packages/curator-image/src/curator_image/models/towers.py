@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curator_core.errors import CuratorError, MissingDependency, UsageError
+from curator_core.model.compiling import MaybeCompiled
+from curator_core.model.cuda import Late, fetch, items_that_fit_cuda, seconds_cuda, sender
 from curator_image.exact import unit_rows
 from curator_image.models.preprocess import Preprocessing
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
-COMPILE = ("auto", "always", "never")
-# About what it costs to compile a model: `compile: auto` does it once a worker has computed for that long on a GPU.
-COMPILE_AFTER_S = 30.0
 # The batch that is compiled for on a GPU: larger ones compute no faster and take much longer to compile.
 COMPILED_BATCH = 64
 CPU_BATCH = 32
@@ -35,6 +33,8 @@ LARGEST_BATCH = 1024
 _LOG = logging.getLogger(__name__)
 _CLIP = ("clip", "clip_vision_model", "clip_text_model")
 _SIGLIP = ("siglip", "siglip_vision_model", "siglip_text_model")
+# SigLIP 2 with any aspect ratio (NaFlex); SigLIP 2 of a fixed size calls itself SigLIP.
+_NAFLEX = ("siglip2", "siglip2_vision_model", "siglip2_text_model")
 _DINO = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 
 
@@ -85,9 +85,8 @@ class ImageTower:
     device: str
     dtype: Any
     batcher: Batcher = field(default_factory=lambda: Batcher(CPU_BATCH))
-    compile: str = "never"
-    compiled: Any = None
-    _began: float | None = None
+    compiling: MaybeCompiled | None = None
+    _send: Callable[[Any], Any] | None = field(default=None, init=False)
 
     @classmethod
     def load(
@@ -107,12 +106,14 @@ class ImageTower:
             family = transformers.CLIPVisionModelWithProjection
         elif kind in _SIGLIP:
             family = transformers.SiglipVisionModel
+        elif kind in _NAFLEX:
+            family = transformers.Siglip2VisionModel
         elif kind in _DINO:
             family = transformers.AutoModel
         else:
             raise UsageError(
                 f"the model in {str(folder)!r} is of type {kind!r}; image embeddings are made with "
-                f"{', '.join(sorted({*_CLIP[:1], *_SIGLIP[:1], *_DINO}))}"
+                f"{', '.join(sorted({*_CLIP[:1], *_SIGLIP[:1], *_NAFLEX[:1], *_DINO}))}"
             )
         dtype = torch_dtype(precision, device)
         model = load_pretrained(family, folder, dtype, device)
@@ -122,27 +123,19 @@ class ImageTower:
             config = getattr(model.config, "vision_config", model.config)
             dimension = int(config.hidden_size)
         tower = cls(model, Preprocessing.load(folder), kind, dimension, device, dtype)
+        if device == "cuda":
+            tower.choose_layout_cuda()
         tower.batcher.size = batch_size or tower.fitting_batch(memory_gb)
-        tower.compile = compile
-        if compile == "always":
-            tower.compile_now()
+        tower.compiling = MaybeCompiled(model, compile, on_gpu=device == "cuda", compile=tower._compiled)
         return tower
 
-    def compile_now(self) -> None:
-        """Compute with a compiled model from here on, in batches of one shape."""
+    def _compiled(self, model: Any) -> Any:
+        """The model compiled, and from here on batches of one shape."""
         import torch
 
-        self.compiled = torch.compile(self.model, dynamic=False)
         if self.device == "cuda":
             self.batcher.size = min(self.batcher.size, COMPILED_BATCH)
-
-    def _compile_in_time(self) -> None:
-        if self.compiled is not None or self.compile != "auto" or self.device != "cuda":
-            return
-        if self._began is None:
-            self._began = time.monotonic()
-        elif time.monotonic() - self._began > COMPILE_AFTER_S:
-            self.compile_now()
+        return torch.compile(model, dynamic=False)
 
     def forward(self, pixels: Any) -> Any:
         """What the model makes of a uint8 tensor ``(n, height, width, 3)``, on the device, as float32."""
@@ -150,34 +143,84 @@ class ImageTower:
 
         inputs = self.preprocessing(pixels, self.dtype)
         count = len(inputs)
-        if self.compiled is not None and count < self.batcher.size:
+        compiled = self.compiling is not None and self.compiling.compiled is not None
+        if compiled and count < self.batcher.size:
             # Another shape would be compiled anew: the last batch is filled up, and what that gives is cut off.
             inputs = torch.nn.functional.pad(inputs, (0, 0) * 3 + (0, self.batcher.size - count))
-        answer = (self.model if self.compiled is None else self.compiled)(pixel_values=inputs)
+        model = self.model if self.compiling is None else self.compiling.current
+        answer = model(**self._named(inputs))
         vectors = answer.image_embeds if self.kind in _CLIP else answer.pooler_output
         return vectors[:count].float()
 
-    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Unit vectors of ``(n, height, width, 3)`` pixels."""
+    def _named(self, images: Any) -> dict[str, Any]:
+        """Images as the model takes them: whole, or as patches with the shape of the grid that they came from."""
+        if self.kind not in _NAFLEX:
+            return {"pixel_values": images}
         import torch
 
-        self._compile_in_time()
+        count, channels, height, width = images.shape
+        patch = int(getattr(self.model.config, "vision_config", self.model.config).patch_size)
+        rows, columns = height // patch, width // patch
+        patches = images.reshape(count, channels, rows, patch, columns, patch).permute(0, 2, 4, 3, 5, 1)
+        shape = torch.tensor([[rows, columns]]).expand(count, 2)
+        return {
+            "pixel_values": patches.reshape(count, rows * columns, -1),
+            "pixel_attention_mask": torch.ones((count, rows * columns), dtype=torch.int64, device=images.device),
+            "spatial_shapes": shape,
+        }
 
-        def part(start: int, stop: int) -> Any:
-            with warnings.catch_warnings():
-                # Arrow's memory is read-only; nothing here writes to it.
-                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-                chunk = torch.from_numpy(pixels[start:stop])
-            if self.device == "cuda":
-                # From pinned memory the copy runs beside the forward pass of the chunk before.
-                chunk = chunk.pin_memory().to(self.device, non_blocking=True)
-            return self.forward(chunk)
+    def embed(self, pixels: Any) -> NDArray[np.float32]:
+        """Unit vectors of ``(n, height, width, 3)`` pixels: an array, or a tensor on the model's device."""
+        return self.begin(pixels)()
+
+    def begin(self, pixels: Any) -> Callable[[], NDArray[np.float32]]:
+        """The same, of which a GPU does no more than begin: what is returned waits for the vectors."""
+        import torch
+
+        if self.compiling is not None:
+            self.compiling.in_time()
+        if self._send is None:
+            self._send = sender(self.device, torch)
+        send = self._send
+        here = not isinstance(pixels, torch.Tensor)
+
+        def part(start: int, stop: int) -> Late:
+            chunk = pixels[start:stop]
+            if here:
+                with warnings.catch_warnings():
+                    # Arrow's memory is read-only; nothing here writes to it.
+                    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+                    chunk = send(torch.from_numpy(chunk))
+            return fetch(self.forward(chunk), self.device, torch)
 
         with torch.inference_mode():
             parts = self.batcher.run(len(pixels), part)
+
+        def finish() -> NDArray[np.float32]:
             if not parts:
                 return np.empty((0, self.dimension), np.float32)
-            return unit_rows(torch.cat(parts).cpu().numpy())
+            return unit_rows(np.concatenate([late.result() for late in parts]))
+
+        return finish
+
+    def _zeros_cuda(self, count: int) -> Any:
+        import torch
+
+        height, width = self.preprocessing.target or (224, 224)
+        return torch.zeros((count, height, width, 3), dtype=torch.uint8, device=self.device)
+
+    def choose_layout_cuda(self) -> None:
+        """Keep the weights channels-last if this card computes faster with them so."""
+        import torch
+
+        pixels = self._zeros_cuda(COMPILED_BATCH)
+        with torch.inference_mode():
+            usual = seconds_cuda(lambda: self.forward(pixels), 3, torch)
+            self.model = self.model.to(memory_format=torch.channels_last)
+            last = seconds_cuda(lambda: self.forward(pixels), 3, torch)
+        if last > usual:
+            self.model = self.model.to(memory_format=torch.contiguous_format)
+        _LOG.info("a batch takes %.1f ms, channels-last %.1f ms", usual / 3 * 1000, last / 3 * 1000)
 
     def fitting_batch(self, memory_gb: float) -> int:
         """How many images fit: a constant on the CPU, from the measured need of an image on a GPU."""
@@ -185,22 +228,10 @@ class ImageTower:
             return CPU_BATCH
         import torch
 
-        height, width = self.preprocessing.target or (224, 224)
-        peaks = []
         with torch.inference_mode():
-            # The first round does not count: libraries allocate their workspaces then.
-            for count in (8, 8, 16):
-                torch.cuda.reset_peak_memory_stats()
-                self.forward(torch.zeros((count, height, width, 3), dtype=torch.uint8, device=self.device))
-                torch.cuda.synchronize()
-                peaks.append(torch.cuda.max_memory_allocated())
-        each = max(1, (peaks[2] - peaks[1]) // 8)
-        resident = torch.cuda.memory_allocated()
-        torch.cuda.empty_cache()
-        free = torch.cuda.mem_get_info()[0]
-        room = min(free, memory_gb * 1e9 - resident) if memory_gb else free
-        # A fifth stays free for the allocator's fragments and the pixels of the next chunk.
-        fitting = int(max(room, 0) * 0.8 / each)
+            # A fifth stays free for the allocator's fragments and the pixels of the next chunk.
+            images = items_that_fit_cuda(lambda count: self.forward(self._zeros_cuda(count)), memory_gb, 0.8, torch)
+        fitting = int(images)
         return max(1, min(LARGEST_BATCH, fitting // 8 * 8 or fitting))
 
 
@@ -226,6 +257,8 @@ class TextTower:
             family = transformers.CLIPTextModelWithProjection
         elif kind in _SIGLIP:
             family = transformers.SiglipTextModel
+        elif kind in _NAFLEX:
+            family = transformers.Siglip2TextModel
         else:
             raise UsageError(
                 f"the model in {str(folder)!r} is of type {kind!r}, which has no text model: use CLIP or SigLIP"
@@ -251,7 +284,7 @@ class TextTower:
             # SigLIP was trained on padded texts without a mask and needs all its positions filled.
             tokens = self.tokenizer(
                 list(texts[start:stop]),
-                padding="max_length" if self.kind in _SIGLIP else True,
+                padding="max_length" if self.kind in (*_SIGLIP, *_NAFLEX) else True,
                 truncation=True,
                 max_length=self.max_tokens,
                 return_tensors="pt",

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import gc
 import re
-import time
 import warnings
 from abc import abstractmethod
 from collections import deque
@@ -20,30 +19,21 @@ import numpy as np
 import pyarrow as pa
 
 from curator_core.errors import CuratorError, MissingDependency, UsageError, check_whole
+from curator_core.model.compiling import MaybeCompiled, check_compile, compile_decisions
+from curator_core.model.cuda import fetch, free_memory, is_out_of_memory
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.resources import Resources
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_text.models.ahead import ahead
 from curator_text.models.batches import Batch, Padding, batches
-from curator_text.models.device import (
-    choose_device,
-    choose_dtype,
-    fetch,
-    free_memory,
-    is_out_of_memory,
-    send,
-    tokens_that_fit_cuda,
-)
+from curator_text.models.device import choose_device, choose_dtype, send, tokens_that_fit_cuda
 
 # What is fetched of a model: its settings, its tokenizer, and weights that cannot run code.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]
 _MOST_TOKENS = 1 << 20
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-COMPILE = ("auto", "always", "never")
-# About what it costs to compile a model: `compile: auto` does it once a worker has computed for that long.
-COMPILE_AFTER_S = 30.0
 # Texts that are tokenized at once and sorted by length: enough on a GPU for batches of equal length.
 _WINDOW = {"cpu": 64, "cuda": 1024}
 # On a GPU, lengths are rounded up to a multiple of this, and tasks go through the model together.
@@ -112,19 +102,23 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
             )
         if self.dtype not in DTYPES:
             raise UsageError(f"{name}.dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        if self.compile not in COMPILE:
-            raise UsageError(f"{name}.compile must be one of {', '.join(COMPILE)}, not {self.compile!r}")
+        check_compile(f"{name}.compile", self.compile)
         if self.gpu_memory_gb:
             self.resources = Resources(cpus=1.0, gpu_memory_gb=self.gpu_memory_gb)
             self.batch_size = _TASKS
         self._loaded: Any = None
+        self._model: MaybeCompiled | None = None
         self._pool: ThreadPoolExecutor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_loaded": None, "_pool": None, "_compiled": None}
+        return {**self.__dict__, "_loaded": None, "_pool": None, "_model": None}
 
     def inputs(self) -> list[str]:
         return [self.column]
+
+    def plan_notes(self) -> Sequence[str]:
+        on_gpu = self.device != "cpu" and (self.resources.requires_gpu or self.device.startswith("cuda"))
+        return compile_decisions(self.name, self.compile, on_gpu)
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
         model_folder(self.model, self.revision)
@@ -134,8 +128,12 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         folder = model_folder(self.model, self.revision)
         self._device = device = choose_device(type(self).__name__, self.device, torch)
         self._loaded = self.load(folder, device, choose_dtype(self.dtype, device, torch))
-        self._compiled: Any = torch.compile(self._loaded, dynamic=True) if self.compile == "always" else None
-        self._computed_s = 0.0
+        self._model = MaybeCompiled(
+            self._loaded,
+            self.compile,
+            on_gpu=device.startswith("cuda"),
+            compile=lambda model: torch.compile(model, dynamic=True),
+        )
         self._tokenizer = _tokenizer(folder)
         self._limit = min(
             [self.max_tokens, *self.token_limits()] if self.max_tokens else self.token_limits(), default=512
@@ -148,7 +146,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         self._pool = ThreadPoolExecutor(self._threads, "model") if self._threads > 1 else None
 
     def teardown(self) -> None:
-        self._loaded = self._compiled = None
+        self._loaded = self._model = None
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
@@ -258,16 +256,10 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def call_model(self, inputs: dict[str, Any]) -> Any:
         """The model's own answer, by its compiled form where there is one."""
-        if self._compiled is None and self.compile == "auto" and self._device.startswith("cuda"):
-            self._compile_in_time()
-        return (self._loaded if self._compiled is None else self._compiled)(**inputs)
-
-    def _compile_in_time(self) -> None:
-        if not self._computed_s:
-            self._computed_s = time.monotonic()
-        elif time.monotonic() - self._computed_s > COMPILE_AFTER_S:
-            self._compiled = import_torch().compile(self._loaded, dynamic=True)
+        assert self._model is not None, "setup() comes first"
+        if self._model.in_time():
             self.record_metric("compiled", 1)
+        return self._model.current(**inputs)
 
     def token_limits(self) -> list[int]:
         """How many tokens the model takes, as far as its tokenizer and its settings say."""

@@ -14,11 +14,16 @@ from urllib.parse import quote
 
 from curator_core import formatting
 from curator_core.running.page.histogram import histogram, shown
+from curator_core.running.page.scatter import scatter
 from curator_core.running.page.script import SCRIPT
 from curator_core.running.page.style import STYLE
+from curator_core.running.page.timeline import timeline
 
 # Of each side of a filter, and of each collection and file: more stand in report.json.
 _NEAR, _FAR = 8, 4
+# Of pictures: a contact sheet at the limit.
+_SHEET = 12
+_ALT_CHARACTERS = 80
 _ROWS = 50
 _EXAMPLE_CHARACTERS = 360
 _BEFORE = 60
@@ -48,6 +53,7 @@ def report_page(numbers: Mapping[str, Any]) -> str:
         ("texts", "", _texts(numbers["notes"])),
         ("aside", "Set aside", _rejects(numbers["rejects"])),
         ("duplicates", "Duplicates", _duplicates(numbers)),
+        ("map", "Map of embeddings", scatter(numbers["embeddings"]) if numbers["embeddings"] else ""),
         ("time", "Time", _time(numbers["time"])),
         ("plans", "Rows by plan", _plans(numbers["plans"])),
         ("plan", "The plan", _plan(numbers["plan"])),
@@ -342,6 +348,9 @@ def _sides(stage: Mapping[str, Any]) -> str:
     for side in ("dropped", "kept"):
         mine = [sample for sample in stage["samples"] if sample["side"] == side]
         whole = stage["samples_of"]["kept"] if side == "kept" else sum(stage["samples_of"]["dropped"].values())
+        if any(sample["picture"] for sample in mine):
+            parts.append(_sheet(side, mine, limits, max(whole, stage["rows_out"]) if side == "kept" else whole))
+            continue
         near = _some(mine, limits, near=True, most=_NEAR)
         # A row may be in both samples, and in few rows it is.
         shown_rows = {(sample["task"], sample["row"]) for sample in near}
@@ -363,6 +372,33 @@ def _sides(stage: Mapping[str, Any]) -> str:
             f"{more if rest else ''}</div>"
         )
     return f'<div class="sides">{"".join(parts)}</div>' if any(parts) else ""
+
+
+def _sheet(side: str, samples: Sequence[Mapping[str, Any]], limits: Mapping[str, float], whole: int) -> str:
+    """Pictures of one side, those nearest to the limit first; each opens to say where it is from."""
+    drawn = [sample for sample in samples if sample["picture"]]
+    near = _some(drawn, limits, near=True, most=_SHEET)
+    shown_rows = {(sample["task"], sample["row"]) for sample in near}
+    others = [sample for sample in drawn if (sample["task"], sample["row"]) not in shown_rows]
+    chosen = [*near, *_some(others, limits, near=False, most=_SHEET)][:_SHEET]
+    title = "nearest to the limit first" if near else "chosen evenly"
+    shots = "".join(map(_shot, chosen))
+    return f'<div><h4>{side.capitalize()} <span>{len(chosen):,} of {whole:,}, {title}</span></h4><div class="sheet">{shots}</div></div>'
+
+
+def _shot(sample: Mapping[str, Any]) -> str:
+    name = sample["id"] if sample["id"] is not None else sample["position"] or f"row {sample['row'] + 1}"
+    text = sample["text"] or ""
+    alt = f"{name}: {text}" if text else str(name)
+    value = _score(sample)
+    head = escape(value) if value else escape(str(name))
+    reason = sample["reason"] if sample["side"] == "dropped" and sample["reason"] not in value else ""
+    words = f'<p class="text">{escape(text[:_EXAMPLE_CHARACTERS])}</p>' if text else ""
+    reason = f"<p>{escape(reason)}</p>" if reason else ""
+    return (
+        f'<details class="shot"><summary><img src="{escape(sample["picture"], quote=True)}" alt="{escape(alt[:_ALT_CHARACTERS], quote=True)}">'
+        f"{head}</summary>{reason}{words}{_where(sample)}</details>"
+    )
 
 
 def _some(
@@ -571,6 +607,12 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
         for end, title in (("", "Removed"), ("witness_", "Stays"))
         if f"{end}text" in entry
     )
+    texts += "".join(
+        f'<div class="example"><h4>{title}</h4><img class="pair" src="{escape(entry[f"{end}picture"], quote=True)}" '
+        f'alt="{escape(_document(entry, end)[:_ALT_CHARACTERS], quote=True)}"></div>'
+        for end, title in (("", "Removed"), ("witness_", "Stays"))
+        if entry.get(f"{end}picture")
+    )
     texts = f'<div class="sides">{texts}</div>' if texts else ""
     return f'{escape(said)}<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>{texts}'
 
@@ -594,22 +636,39 @@ def _time(time: Mapping[str, Any]) -> str:
         return ""
     lead = f"<p>{escape(time['bottleneck'])}</p>" if time["bottleneck"] else ""
     most = max(stage["seconds"] for stage in time["stages"])
-    rows = (
-        f'<tr><th scope="row">{escape(stage["name"])}</th><td class="bars"><div><span class="clock" style="width:'
-        f'{_width(stage["seconds"], most)}"></span></div></td>{_cell("time", formatting.duration(stage["seconds"]))}'
-        f"{_cell('share', formatting.percent(stage['share'], 1))}{_cell('rows a second', _rate(stage['rows_a_second']))}"
-        f"{_cell('calls', f'{stage["calls"]:,}')}</tr>"
-        for stage in time["stages"]
-    )
     columns = [
         ("stage", ""),
         ("", ""),
         ("time of all workers", ""),
         ("share", ""),
+        ("waited", ""),
         ("rows a second", ""),
-        ("calls", ""),
+        ("MB a second", ""),
+        ("most memory", ""),
     ]
-    return lead + _table(columns, rows)
+    gpus = any(stage["gpu_busy"] is not None for stage in time["stages"])
+    rows = (
+        f'<tr><th scope="row">{escape(stage["name"])}</th><td class="bars"><div><span class="clock" style="width:'
+        f'{_width(stage["seconds"], most)}"></span></div></td>{_cell("time", formatting.duration(stage["seconds"]))}'
+        f"{_cell('share', formatting.percent(stage['share'], 1))}"
+        f"{_cell('waited', formatting.duration(stage['waited']) if stage['waited'] else '')}"
+        f"{_cell('rows a second', _rate(stage['rows_a_second']))}"
+        f"{_cell('MB a second', '' if stage['bytes_a_second'] is None else _few(stage['bytes_a_second'] / 1e6))}"
+        f"{_cell('most memory', '' if stage['memory'] is None else formatting.size(stage['memory']))}"
+        + (
+            _cell("GPU busy", "" if stage["gpu_busy"] is None else formatting.percent(stage["gpu_busy"], 1))
+            if gpus
+            else ""
+        )
+        + f"{_cell('calls', f'{stage["calls"]:,}')}</tr>"
+        for stage in time["stages"]
+    )
+    columns += [("GPU busy", "")] if gpus else []
+    return lead + timeline(time["timeline"]) + _table([*columns, ("calls", "")], rows)
+
+
+def _few(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _rate(value: float | None) -> str:

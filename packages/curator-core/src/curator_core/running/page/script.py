@@ -64,6 +64,30 @@ document.addEventListener('click',e=>{
     document.execCommand('copy');say()};
   if(navigator.clipboard)navigator.clipboard.writeText(code.textContent).then(say,select);else select();
 });
-addEventListener('beforeprint',()=>{for(const d of document.querySelectorAll('details'))d.open=true});
+for(const figure of document.querySelectorAll('.map')){
+  const texts=JSON.parse(figure.dataset.points),svg=figure.querySelector('svg'),line=figure.querySelector('.stays');
+  const marks=[...svg.querySelectorAll('[data-point]')],where=marks.map(m=>m.getBBox());
+  const order=marks.map((m,i)=>i).sort((a,b)=>where[a].x-where[b].x||a-b);
+  let at=0,last=null;
+  const say=i=>{
+    if(last)last.classList.remove('here');
+    last=marks[i];last.classList.add('here');at=order.indexOf(i);
+    line.textContent=texts[i];
+    svg.setAttribute('aria-valuenow',at+1);svg.setAttribute('aria-valuetext',texts[i]);
+  };
+  for(const name of ['pointermove','pointerdown'])svg.addEventListener(name,e=>{
+    const box=svg.getBoundingClientRect(),x=(e.clientX-box.left)*600/box.width,y=(e.clientY-box.top)*600/box.width;
+    let best=-1,far=400;
+    where.forEach((b,i)=>{const d=(b.x+b.width/2-x)**2+(b.y+b.height/2-y)**2;if(d<far){far=d;best=i}});
+    if(best>=0)say(best);
+  });
+  svg.addEventListener('focus',()=>say(order[at]));
+  svg.addEventListener('keydown',e=>{
+    const end=order.length-1,to={ArrowLeft:at-1,ArrowDown:at-1,ArrowRight:at+1,ArrowUp:at+1,PageDown:at-10,PageUp:at+10,Home:0,End:end}[e.key];
+    if(to===undefined)return;
+    e.preventDefault();say(order[Math.min(Math.max(to,0),end)]);
+  });
+}
+addEventListener('beforeprint',()=>{for(const d of document.querySelectorAll('details:not(.shot)'))d.open=true});
 })();
 """

@@ -2,10 +2,11 @@
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1c2330;--soft:#566073;--line:#e3e7ee;--wash:#f5f7fa;--kept:#2f6fde;--dropped:#f0a43a;
---aside:#d8432f;--clock:#9aa7bd;--good:#1d7f46;--mixed:#8a5a00;--bad:#b3261e;--mark:#fde7c2;--link:#1f5bc4}
+--aside:#d8432f;--clock:#9aa7bd;--good:#1d7f46;--mixed:#8a5a00;--bad:#b3261e;--mark:#fde7c2;--link:#1f5bc4;
+--s0:#a9c7f5;--s1:#7aa5ec;--s2:#4a80dc;--s3:#2a5db5;--s4:#153a80}
 @media(prefers-color-scheme:dark){:root{--paper:#141821;--ink:#e6e9f0;--soft:#a3adc0;--line:#2b3242;--wash:#1c2230;
 --kept:#5b93f5;--dropped:#d99333;--aside:#ec6a58;--clock:#5d6a82;--good:#58c287;--mixed:#dfae52;--bad:#f08076;--mark:#46340f;
---link:#8ab2ff}}
+--link:#8ab2ff;--s0:#2c4a80;--s1:#3d68b4;--s2:#5f8fe6;--s3:#93b8f8;--s4:#d6e4ff}}
 *{box-sizing:border-box}
 html{scroll-behavior:smooth}
 body{margin:0 auto;max-width:1080px;padding:32px 24px 64px;background:var(--paper);color:var(--ink);
@@ -63,6 +64,24 @@ svg text{font-size:12px;fill:var(--soft)}
 .example{border-top:1px solid var(--line);padding:7px 0;font-size:14px}
 .example p{margin:0}.example .text{white-space:pre-wrap;font-size:13px;color:var(--soft)}
 .example .where{font-size:12.5px;color:var(--soft)}
+.sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(96px,1fr));gap:8px;margin:8px 0 0}
+.shot{border:0;padding:0;min-width:0}.shot summary{list-style:none;display:flex;flex-direction:column;gap:2px;font-size:12.5px}
+.shot summary::-webkit-details-marker{display:none}
+.shot img{width:100%;height:96px;object-fit:contain;background:var(--wash);border-radius:6px}
+.shot[open]{grid-column:1/-1;border:1px solid var(--line);border-radius:8px;padding:8px 10px}
+.shot[open] img{width:96px}.shot summary:focus-visible img{outline:2px solid var(--link);outline-offset:2px}
+.pair{width:96px;height:96px;object-fit:contain;background:var(--wash);border-radius:6px;display:block;margin:4px 0}
+.timeline svg text{font-size:8px}
+.map .ground{fill:var(--wash);stroke:var(--line)}.map .kept circle{stroke:var(--paper);stroke-width:1}
+.map svg:focus-visible{outline:2px solid var(--link);outline-offset:2px;border-radius:8px}
+.map g.dropped path{fill:none;stroke:currentColor;stroke-width:2}.map g.dropped{fill:none}
+.map .here circle{stroke:var(--ink);stroke-width:3;r:7px}.map .here path{stroke-width:4.5}
+.map .stays{min-height:3em;font-size:13.5px}
+.shade-none{color:var(--clock);fill:var(--clock);background:var(--clock)}
+.shade-0{color:var(--s0);fill:var(--s0);background:var(--s0)}.shade-1{color:var(--s1);fill:var(--s1);background:var(--s1)}
+.shade-2{color:var(--s2);fill:var(--s2);background:var(--s2)}.shade-3{color:var(--s3);fill:var(--s3);background:var(--s3)}
+.shade-4{color:var(--s4);fill:var(--s4);background:var(--s4)}
+.map g,svg path{background:none}
 mark{background:var(--mark);color:var(--ink);border-radius:2px}
 details{border-bottom:1px solid var(--line);padding:7px 0}summary{cursor:pointer}
 details ul{margin:8px 0;padding-left:20px;color:var(--soft)}
@@ -84,8 +103,10 @@ button.copy{font:12px system-ui,sans-serif;color:var(--link);background:none;bor
 .funnel th,.funnel td{border:0;padding:0;min-width:0;white-space:normal}.funnel th{flex:1 0 100%}
 .funnel td:empty{display:none}.funnel td.bars{flex:1 0 100%;width:100%}.funnel td.time{display:none}
 .funnel td[data-name]::before{content:attr(data-name) " ";color:var(--soft);font-size:13px}
+.plain{display:table}.plain tbody{display:table-row-group}.plain thead{display:table-header-group}.plain tr{display:table-row}
+.plain th,.plain td{padding:5px 8px 5px 0;border-bottom:1px solid var(--line)}.plain tr{border:0}
 .facts th,.facts td{display:block;width:auto}.facts th{border:0;padding-bottom:0}
-svg text{font-size:20px}.handle circle{r:11px}}
+svg text{font-size:20px}.timeline svg text{font-size:18px}.handle circle{r:11px}}
 @media print{body{max-width:none;padding:0}nav,button.copy{display:none}.filter,.card,li{break-inside:avoid}
 *{print-color-adjust:exact}}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}

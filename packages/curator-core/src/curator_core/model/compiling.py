@@ -1,0 +1,74 @@
+"""When is a model compiled? The rule behind the option ``compile`` of every stage that has one.
+
+Compiling takes about half a minute, so it pays once a worker has work for longer than that. A plan does not know how many rows
+there are: ``auto`` waits until the work has proved itself, which costs at most twice the best choice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from curator_core.errors import UsageError
+
+COMPILE = ("auto", "always", "never")
+# About what it costs to compile a model: `compile: auto` does it once a worker has computed for that long on a GPU.
+COMPILE_AFTER_S = 30.0
+
+
+def check_compile(what: str, value: object) -> None:
+    """Refuse what is not one of `COMPILE`."""
+    if value not in COMPILE:
+        raise UsageError(f"{what} must be one of {', '.join(COMPILE)}, not {value!r}")
+
+
+def compile_decisions(stage: str, option: str, on_gpu: bool) -> Sequence[str]:
+    """What a plan says about the option of a stage; nothing where a model stays as it is."""
+    if option == "always":
+        return [f"{stage} compiles its model when a worker starts, as compile: always says"]
+    if option == "auto" and on_gpu:
+        return [
+            f"{stage} compiles its model once a worker has computed for {COMPILE_AFTER_S:g} s, about what compiling takes "
+            "(compile: auto)"
+        ]
+    return []
+
+
+class MaybeCompiled:
+    """A model that is compiled when its stage's option says so. `current` is what to call."""
+
+    def __init__(
+        self,
+        model: Any,
+        option: str,
+        *,
+        on_gpu: bool,
+        compile: Callable[[Any], Any],  # noqa: A002 - the name that the option has
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.model = model
+        self.compiled: Any = None
+        self._option = option
+        self._on_gpu = on_gpu
+        self._compile = compile
+        self._clock = clock
+        self._began: float | None = None
+        if option == "always":
+            self.compiled = compile(model)
+
+    def in_time(self) -> bool:
+        """Compile now if it is time to; whether that has just happened."""
+        if self.compiled is not None or self._option != "auto" or not self._on_gpu:
+            return False
+        if self._began is None:
+            self._began = self._clock()
+        if self._clock() - self._began <= COMPILE_AFTER_S:
+            return False
+        self.compiled = self._compile(self.model)
+        return True
+
+    @property
+    def current(self) -> Any:
+        """The compiled model where there is one."""
+        return self.model if self.compiled is None else self.compiled

@@ -1,0 +1,140 @@
+"""What does a GPU do that a CPU does not, for stages that compute with torch?
+
+Copies run beside the computation, answers are asked for late, and memory is measured. Core does not import torch: callers pass it
+in. What has ``cuda`` in its name runs on a GPU only; the rest is the same step for both.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Late(Protocol):
+    """An answer that may still be on its way."""
+
+    def result(self) -> NDArray[np.float32]:
+        """Its numbers; waits for them if need be."""
+
+
+class Here:
+    """An answer that is computed: what is on its way from a GPU looks the same."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer.float().numpy()
+
+    def result(self) -> NDArray[np.float32]:
+        return self._answer  # type: ignore[no-any-return]
+
+
+class OnItsWayFromCuda:
+    """An answer that a GPU may still be computing: it is copied into pinned memory, and waited for when it is used."""
+
+    def __init__(self, answer: Any, torch: Any) -> None:
+        answer = answer.float()
+        self._host = torch.empty(answer.shape, dtype=answer.dtype, pin_memory=True)
+        self._host.copy_(answer, non_blocking=True)
+        self._done = torch.cuda.Event()
+        self._done.record()
+
+    def result(self) -> NDArray[np.float32]:
+        self._done.synchronize()
+        return self._host.numpy()  # type: ignore[no-any-return]
+
+
+def fetch(answer: Any, device: str, torch: Any) -> Late:
+    """The answer, or a promise of it: `result` gives its numbers."""
+    return OnItsWayFromCuda(answer, torch) if device.startswith("cuda") else Here(answer.cpu())
+
+
+class SendToCuda:
+    """Sends tensors to a GPU on a stream of its own, so that they arrive while what was sent before is computed.
+
+    What is computed on the current stream from here on waits for the copy, and nothing else does.
+    """
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+        self._stream = torch.cuda.Stream()
+
+    def __call__(self, tensor: Any) -> Any:
+        """The tensor on the GPU. Pinned memory comes from torch's cache, which waits for the copy before it is used again."""
+        cuda = self._torch.cuda
+        pinned = tensor.pin_memory()
+        with cuda.stream(self._stream):
+            there = pinned.to("cuda", non_blocking=True)
+        computing = cuda.current_stream()
+        computing.wait_stream(self._stream)
+        there.record_stream(computing)  # its memory is free again when the computation is through, not the copy
+        return there
+
+
+def sender(device: str, torch: Any) -> Callable[[Any], Any]:
+    """What brings a tensor of this process's memory to the device."""
+    return SendToCuda(torch) if device.startswith("cuda") else lambda tensor: tensor.to(device)
+
+
+def copied_cuda(parts: Sequence[Any], torch: Any) -> Any:
+    """Tensors of another library on this GPU in one of torch's own; when it returns, their memory may be used again.
+
+    The copy has a stream of its own: waiting for it must not wait for what is being computed.
+    """
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        whole = torch.cat(list(parts))
+    stream.synchronize()
+    whole.record_stream(torch.cuda.current_stream())
+    return whole
+
+
+def joined(parts: Sequence[Any], torch: Any) -> Any:
+    """Tensors of another library, one behind the other, in one of torch's own."""
+    return copied_cuda(parts, torch) if parts[0].is_cuda else torch.cat(list(parts))
+
+
+def seconds_cuda(work: Callable[[], Any], times: int, torch: Any) -> float:
+    """How long the GPU takes for work that is done once to warm up and then ``times`` times."""
+    work()
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    began.record()
+    for _ in range(times):
+        work()
+    ended.record()
+    ended.synchronize()
+    return float(began.elapsed_time(ended)) / 1000
+
+
+def items_that_fit_cuda(work: Callable[[int], Any], memory_gb: float, share: float, torch: Any) -> float:
+    """How many items fit the memory of a GPU, from what ``work(count)`` is measured to need for each.
+
+    ``memory_gb`` is what a worker may use, 0 for all; ``share`` of what is free is used, the rest is for fragments.
+    """
+    peaks = []
+    # The first round does not count: libraries allocate their workspaces then.
+    for count in (8, 8, 16):
+        torch.cuda.reset_peak_memory_stats()
+        work(count)
+        torch.cuda.synchronize()
+        peaks.append(torch.cuda.max_memory_allocated())
+    each = max(1, (peaks[2] - peaks[1]) // 8)
+    resident = torch.cuda.memory_allocated()
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info()[0]
+    room = min(free, memory_gb * 1e9 - resident) if memory_gb else free
+    return float(max(room, 0) * share / each)
+
+
+def is_out_of_memory(error: BaseException, torch: Any) -> bool:
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
+        sign in str(error).lower() for sign in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def free_memory(torch: Any) -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,87 @@
+"""What were the workers of a run doing, and when? Their times on one axis, and by stage what they waited, read and held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+# So many workers are shown, those that were at work longest; the others are counted.
+MOST_WORKERS = 12
+SLOTS = 100
+
+
+def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: str | None) -> dict[str, Any]:
+    """The timeline, and for each stage what is known of it beside its counts; nothing where no worker has said anything."""
+    workers = [entry for entry in found if _is_whole(entry)]
+    if not workers:
+        return {"workers": [], "of": 0, "seconds": 0.0, "by_stage": {}}
+    zero = _seconds(started)
+    first = min(entry["begun"] for entry in workers)
+    # Another machine's clock may say that a worker began before its run.
+    zero = first if zero is None or zero > first else zero
+    end = max(entry["begun"] - zero + entry["seconds"] for entry in workers)
+    by_stage: dict[str, dict[str, Any]] = {}
+    lines = []
+    for entry in workers:
+        busy = {name: sum(parts) for name, parts in entry["busy"].items()}
+        mine = [name for name in stages if name in busy]
+        waited = max(0.0, entry["seconds"] - sum(busy.values()))
+        for place, name in enumerate(mine):
+            stage = by_stage.setdefault(
+                name, {"rows": 0, "bytes": 0, "busy": 0.0, "waited": 0.0, "memory": None, "gpus": []}
+            )
+            rows, size = entry["measured"].get(name, (0, 0))
+            stage["rows"] += rows
+            stage["bytes"] += size
+            stage["busy"] += busy[name]
+            # A worker waits for what its first stage is to be given.
+            stage["waited"] += 0.0 if place else waited
+            if entry["memory"] is not None:
+                stage["memory"] = max(stage["memory"] or 0, int(entry["memory"]))
+            stage["gpus"] += entry["gpus"]
+        lines.append(
+            {
+                "id": str(entry["worker"]),
+                "begun": round(entry["begun"] - zero, 3),
+                "seconds": round(entry["seconds"], 3),
+                "busy": {name: round(busy[name], 3) for name in mine},
+                "waited": round(waited, 3),
+                "memory": entry["memory"],
+                "gpus": [round(part, 3) for part in entry["gpus"]],
+                "slots": {name: _slots(entry, name, entry["begun"] - zero, end) for name in mine},
+            }
+        )
+    lines.sort(key=lambda line: (-sum(line["busy"].values()), line["id"]))
+    shown = sorted(lines[:MOST_WORKERS], key=lambda line: (line["begun"], line["id"]))
+    return {"workers": shown, "of": len(lines), "seconds": round(end, 3), "by_stage": by_stage}
+
+
+def _is_whole(entry: Mapping[str, Any]) -> bool:
+    numbers = (entry.get("begun"), entry.get("seconds"), entry.get("width"))
+    return all(isinstance(number, int | float) and number >= 0 for number in numbers) and all(
+        name in entry for name in ("worker", "measured", "memory", "gpus")
+    )
+
+
+def _seconds(started: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(str(started)).timestamp()
+    except ValueError:
+        return None
+
+
+def _slots(entry: Mapping[str, Any], stage: str, begun: float, end: float) -> list[float]:
+    """Which part of each slot of the run the stage was at work."""
+    found = [0.0] * SLOTS
+    width, own = end / SLOTS, entry["width"]
+    for place, seconds in enumerate(entry["busy"][stage]):
+        low = begun + place * own
+        high = min(low + own, begun + entry["seconds"])
+        if not seconds or high <= low or width <= 0:
+            continue
+        first, last = min(int(low / width), SLOTS - 1), min(int(high / width), SLOTS - 1)
+        for slot in range(first, last + 1):
+            part = min(high, (slot + 1) * width) - max(low, slot * width)
+            found[slot] += seconds * max(0.0, part) / (high - low)
+    return [round(min(1.0, part / width), 3) for part in found]

@@ -1,0 +1,37 @@
+"""Which tasks have the stages of a group begun that they are not asked for yet? A worker that dies may have died of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from curator_core.model.task import Task
+
+
+class Begun:
+    """The tasks that are begun, by stage; one for all stages of a group."""
+
+    def __init__(self, allowed: bool = True) -> None:
+        """``allowed``: whether stages may begin tasks at all. Where a call has a limit of time, it must be the only work."""
+        self.allowed = allowed
+        self._tasks: list[tuple[str, Task[Any]]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._tasks)
+
+    def add(self, stage: str, task: Task[Any]) -> None:
+        self._tasks.append((stage, task))
+
+    def end(self, stage: str, task: Task[Any]) -> None:
+        """The task is through, or will not be asked for."""
+        self._tasks = [(name, begun) for name, begun in self._tasks if name != stage or begun is not task]
+
+    def suspects(self, stage: str, tasks: Sequence[Task[Any]]) -> tuple[str, Sequence[Task[Any]]]:
+        """What to blame if the worker dies while ``stage`` works on ``tasks``: a stage, and all tasks that it may be.
+
+        Several tasks are never blamed: they are run again without beginning any, so that the one to blame is found.
+        """
+        others = [(name, task) for name, task in self._tasks if name != stage or not any(task is own for own in tasks)]
+        if not others:
+            return stage, tasks
+        return others[0][0], [*tasks, *(task for _, task in others)]

@@ -1,0 +1,68 @@
+"""What a worker did when: no second is lost in slots, however long it works, and the file that says so stays small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curator_core.accounts.work_times import SLOTS, WorkTimes, read_times
+from curator_core.running.page.timeline import timeline
+from curator_core.running.work import MOST_WORKERS, work_of
+
+
+def content(times: WorkTimes, folder: Path, name: str = "0001-x") -> dict:
+    times.ending = True
+    times.write(str(folder), name)
+    return json.loads((folder / "times" / f"{name}.json").read_text())
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 50), st.floats(0, 400)), min_size=1, max_size=30))
+def test_every_second_of_work_is_in_a_slot_and_there_are_few_of_them(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[str, float, float]]
+) -> None:
+    times = WorkTimes()
+    at, wanted = times._zero, dict.fromkeys("ab", 0.0)
+    for stage, pause, seconds in calls:
+        times.add(stage, at + pause, at + pause + seconds)
+        at += pause + seconds
+        wanted[stage] += seconds
+    found = content(times, tmp_path_factory.mktemp("run"))
+    for stage, slots in found["busy"].items():
+        assert len(slots) <= SLOTS
+        assert sum(slots) == pytest.approx(wanted[stage], abs=0.02)
+        assert max(slots) <= found["width"] * (1 + 1e-6) + 1e-4
+    assert found["seconds"] == pytest.approx(at - times._zero)
+
+
+def test_the_workers_of_one_attempt_stand_on_one_axis_and_the_rest_is_counted(tmp_path: Path) -> None:
+    for number in range(MOST_WORKERS + 3):
+        times = WorkTimes()
+        times.worker = f"w{number}<b>"
+        times.add("Read", times._zero, times._zero + 1 + number / 10)
+        times.add("Write", times._zero + 4, times._zero + 5)
+        for _ in range(100):
+            times.measure("Read", pa.table({"a": pa.array([1] * 10, pa.int64())}))
+        content(times, tmp_path, f"0002-{number:02d}")
+    (tmp_path / "times" / "0001-of-an-earlier-attempt.json").write_text('{"busy": {"Read": [1]}}')
+    (tmp_path / "times" / "0002-damaged.json").write_text('{"busy"')
+    found = work_of(read_times(str(tmp_path), 2), ["Read", "Write"], None)
+    assert (len(found["workers"]), found["of"]) == (MOST_WORKERS, MOST_WORKERS + 3)
+    # Those that worked longest are shown.
+    assert min(worker["busy"]["Read"] for worker in found["workers"]) == pytest.approx(1.3)
+    first = found["workers"][0]
+    assert first["waited"] == pytest.approx(5 - sum(first["busy"].values()), abs=1e-3)
+    assert sum(first["slots"]["Write"]) * found["seconds"] / len(first["slots"]["Write"]) == pytest.approx(1, abs=0.1)
+    # Some tables are measured, so that what a row has is known.
+    measured = found["by_stage"]["Read"]
+    assert 0 < measured["rows"] < 50 * (MOST_WORKERS + 3)
+    assert measured["bytes"] == 8 * measured["rows"]
+    assert found["by_stage"]["Write"]["waited"] == 0
+    page = timeline(found)
+    assert f"{MOST_WORKERS} of {MOST_WORKERS + 3} workers" in page
+    assert "<b>:" not in page
+    assert work_of([], ["Read"], None)["workers"] == []
