@@ -56,7 +56,9 @@ def test_the_workers_of_one_attempt_stand_on_one_axis_and_the_rest_is_counted(tm
     assert min(worker["busy"]["Read"] for worker in found["workers"]) == pytest.approx(1.3)
     first = found["workers"][0]
     assert first["waited"] == pytest.approx(5 - sum(first["busy"].values()), abs=1e-3)
-    assert sum(first["slots"]["Write"]) * found["seconds"] / len(first["slots"]["Write"]) == pytest.approx(1, abs=0.1)
+    assert sum(first["slots"]["Write"]) * (found["ends"] - found["begins"]) / len(
+        first["slots"]["Write"]
+    ) == pytest.approx(1, abs=0.1)
     # Some tables are measured, so that what a row has is known.
     measured = found["by_stage"]["Read"]
     assert 0 < measured["rows"] < 50 * (MOST_WORKERS + 3)

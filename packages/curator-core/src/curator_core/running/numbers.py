@@ -317,7 +317,7 @@ def _time(
         "of_all_workers": whole,
         "bytes_a_second": numbers["bytes"]["in"] / wall if wall else None,
         "stages": each,
-        "timeline": {"seconds": work["seconds"], "of": work["of"], "workers": work["workers"]},
+        "timeline": {key: work[key] for key in ("begins", "ends", "of", "workers")},
         "bottleneck": _bottleneck(each, whole, wall, summary.get("worked_after")),
     }
 
