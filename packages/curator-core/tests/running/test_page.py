@@ -168,3 +168,12 @@ def test_numbers_that_json_does_not_have_are_null() -> None:
     found = numbers([READ])
     found_again = json.loads(json.dumps(found, allow_nan=False))
     assert found_again["stages"][0]["rows_in"] == 1000
+
+
+def test_a_card_says_what_a_filter_drops_by_itself_first_and_in_vain() -> None:
+    words = StageSeen("Words", scores=[score([7] * 500, 5)], alone=62, first=45, anyway=17)
+    found = numbers([READ, StageTotals("Words", 4, 1000, 955, dropped={"words": 45})], Seen(stages={"Words": words}))
+    assert [found["stages"][1][name] for name in ("alone", "first", "anyway")] == [62, 45, 17]
+    page = report_page(found)
+    assert "By itself it would drop 62 of" in page
+    assert "It drops 45; 17 of these" in page

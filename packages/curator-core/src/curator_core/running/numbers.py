@@ -191,6 +191,8 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
         )
         if stage["name"] in seen.overlap:
             part["overlap"] = seen.overlap[stage["name"]]
+        if entry is not None and entry.alone is not None:
+            part |= {"alone": entry.alone, "first": entry.first, "anyway": entry.anyway}
         found.append(part)
     return found
 

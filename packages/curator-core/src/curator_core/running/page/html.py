@@ -305,13 +305,18 @@ def _sentence(text: str) -> str:
 
 
 def _overlap(stage: Mapping[str, Any]) -> str:
+    """What the filter drops by itself, first, and in vain, where the run was asked to measure it."""
+    said = []
+    if stage.get("alone") is not None:
+        said.append(
+            f"By itself it would drop {stage['alone']:,} of the rows that come to the first of its neighbours. It drops "
+            f"{stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
+        )
     found = stage.get("overlap")
-    if not found:
-        return ""
-    said = ", ".join(
-        f"{rows:,} with {name}" for name, rows in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
-    )
-    return f'<p class="soft">Would also have been dropped by others: {escape(said)}.</p>'
+    if found:
+        others = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+        said.append(f"Rows that both would drop: {', '.join(f'{rows:,} with {name}' for name, rows in others)}.")
+    return f'<p class="soft">{escape(" ".join(said))}</p>' if said else ""
 
 
 def _limits(stage: Mapping[str, Any]) -> dict[str, float]:
