@@ -177,3 +177,14 @@ def test_a_card_says_what_a_filter_drops_by_itself_first_and_in_vain() -> None:
     page = report_page(found)
     assert "By itself it would drop 62 of" in page
     assert "It drops 45; 17 of these" in page
+
+
+def test_the_row_nearest_to_a_limit_is_found_in_units_that_all_limits_of_a_score_share() -> None:
+    words = StageSeen("Words", scores=[score([740, 120], 50)])
+    words.scores[0].limits.append(Limit("max_words", 100_000.0, "at most"))
+    near = [sample(1, 740, near=True), sample(2, 120, near=True)]
+    near[0].limit = "max_words"
+    words.samples = near
+    found = numbers([READ, StageTotals("Words", 4, 1000, 1000)], Seen(stages={"Words": words}))
+    page = report_page(found)
+    assert page.index("kept, words 120") < page.index("kept, words 740")

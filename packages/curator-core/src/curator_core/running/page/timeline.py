@@ -38,7 +38,7 @@ def timeline(found: Mapping[str, Any]) -> str:
     )
     shown = shown or formatting.count(found["of"], "worker")
     return (
-        f'<p class="key map-key">{key}</p><figure class="timeline"><figcaption><b>{escape(shown)}</b> <span>the height is the part of '
+        f'<p class="key map-key">{key}</p><figure class="timeline"><figcaption><b>{escape(shown)}</b> <span>in time since the run began; the height is the part of '
         f"the time that a worker was busy</span></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Timeline of {escape(shown)}">{lines}{ticks}</svg></figure>'
         f"{_table(workers)}"
