@@ -3,8 +3,10 @@
     python benchmarks/semantic.py SCRATCH [--vectors 100000] [--size 384]
 
 Random vectors around as many centres as the square root of their number, a fifth of them near copies of others. One process,
-processor time. `compare_to_blas`: the products of all pairs that are compared, by BLAS in square blocks, beside the stage that
-compares them with all that it does besides; `run_to_blas`: those and the products with centres, beside the whole run.
+processor time. Of each stage that multiplies: the time that BLAS takes for its products in square blocks, beside that of the
+stage with all that it does besides. `compare_to_blas`: all pairs that are compared; `assign_to_blas`: each vector with each
+centre; `train_to_blas`: the sample with the centres, in each turn. `products_to_blas`: all three together; `run_to_blas`:
+all three beside the whole run, which also reads, hashes, lays out and writes the vectors.
 """
 
 from __future__ import annotations
@@ -14,16 +16,22 @@ import json
 import resource
 import shutil
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curator_core import LocalExecutor
+from curator_core.across.alike import FindPairs, VisitClusters
+from curator_core.across.centres import TrainCentres
 from curator_core.workflows.semantic import SemanticDedup
 
 FILES = 8
+# Vectors on a side of a square block, and how many such blocks BLAS multiplies between two calls.
+SIDE, PROBES = 1024, 10
 
 
 def main() -> None:
@@ -35,29 +43,73 @@ def main() -> None:
     folder = options.scratch / "semantic"
     shutil.rmtree(folder, ignore_errors=True)
     write_vectors(folder / "in", options.vectors, options.size)
+    measured = Measured(options.size, FindPairs, VisitClusters, TrainCentres)
     work = SemanticDedup(paths=str(folder / "in"), path=str(folder / "out"))
-    each = blas(options.size)
     before = time.process_time()
     summary = work.run(LocalExecutor(workers=0), run_dir=str(folder / "run")).summary
     spent = time.process_time() - before
     steps = {path.parent.name[3:]: json.loads(path.read_text()) for path in (folder / "run/steps").glob("*/run.json")}
-    compare = next(s for s in steps["compare"]["summary"]["stages"] if s["name"] == "FindPairs")
-    pairs = compare["metrics"]["pairs"]
-    each = (each + blas(options.size)) / 2  # the clock of a busy machine is not the same from minute to minute
-    clusters = round(options.vectors**0.5)
+    products = [
+        counted(steps, "compare", "pairs"),
+        counted(steps, "clusters", "products"),
+        counted(steps, "centres", "products"),
+    ]
+    each, spent_in = measured.each, measured.spent
+    spent -= measured.in_blas
     shutil.rmtree(folder)
     metrics = {
         "vectors": options.vectors,
         "removed": summary.rows_dropped,
-        "pairs": int(pairs),
-        "compare_s": round(compare["seconds"], 2),
+        "pairs": int(products[0]),
+        "compare_s": round(spent_in[0], 2),
         "run_s": round(spent, 2),
         "gflop_per_s_of_blas": round(2 * options.size / each / 1e9, 1),
-        "compare_to_blas": round(pairs * each / compare["seconds"], 3),
-        "run_to_blas": round((pairs + options.vectors * clusters) * each / spent, 3),
+        **{
+            f"{name}_to_blas": round(count * each / seconds, 3)
+            for name, count, seconds in zip(("compare", "assign", "train"), products, spent_in, strict=True)
+        },
+        "products_to_blas": round(sum(products) * each / sum(spent_in), 3),
+        "run_to_blas": round(sum(products) * each / spent, 3),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
     print("BENCH", json.dumps(metrics))
+
+
+class Measured:
+    """The processor seconds that each of these stages takes from now on, in this process, and between their calls, while the
+    machine is as busy, those of a product of two vectors of ``size`` numbers by BLAS.
+    """
+
+    def __init__(self, size: int, *stages: type[Any]) -> None:
+        self.spent = [0.0] * len(stages)
+        self.in_blas = 0.0
+        self._block = np.random.default_rng(0).standard_normal((SIDE, size), np.float32)
+        self._probes = 0
+        for number, stage in enumerate(stages):
+            stage.process = self._timed(number, stage.process)
+
+    @property
+    def each(self) -> float:
+        return self.in_blas / self._probes / SIDE**2
+
+    def _timed(self, number: int, process: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            start = time.process_time()
+            result = process(*given)
+            stop = time.process_time()
+            self.spent[number] += stop - start
+            for _ in range(PROBES):
+                self._block @ self._block.T
+            self._probes += PROBES
+            self.in_blas += time.process_time() - stop
+            return result
+
+        return call
+
+
+def counted(steps: Mapping[str, Any], step: str, metric: str) -> float:
+    """The sum of a metric over the stages of a step."""
+    return sum(stage["metrics"].get(metric, 0.0) for stage in steps[step]["summary"]["stages"])
 
 
 def write_vectors(folder: Path, count: int, size: int) -> None:
@@ -76,18 +128,6 @@ def write_vectors(folder: Path, count: int, size: int) -> None:
         ids = [f"{number}-{row}" for row in range(rows)]
         table = pa.table({"id": ids, "embedding": vectors})
         pq.write_table(table, folder / f"{number}.parquet", row_group_size=10_000)
-
-
-def blas(size: int) -> float:
-    """The processor seconds that a product of two vectors takes in square blocks."""
-    block = np.random.default_rng(0).standard_normal((1024, size), np.float32)
-    best = float("inf")
-    for _ in range(5):
-        start = time.process_time()
-        for _ in range(10):
-            block @ block.T
-        best = min(best, (time.process_time() - start) / 10)
-    return best / 1024**2
 
 
 if __name__ == "__main__":

@@ -7,16 +7,18 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("curator_text")
 
-from curator_core import LocalExecutor, SemanticDedup
+from curator_core import Clusters, HardNegatives, LocalExecutor, SemanticDedup
 from curator_core.executors.base import BaseExecutor
-from curator_text import FuzzyDedup
+from curator_core.workflow import Workflow
+from curator_text import FuzzyDedup, LineDedup, SubstringDedup
 
 WORDS = [f"w{number}" for number in range(900)]
 
@@ -179,3 +181,112 @@ def test_xenna_decides_by_vectors_what_one_process_does(
     from curator_backends import XennaExecutor
 
     assert written_by_vectors(XennaExecutor(), vectors, tmp_path) == expected_by_vectors
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Texts that share passages and lines, with vectors, and a query for each with a vector of its own."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rng = random.Random(11)
+    passages = [" ".join(rng.choice(WORDS) for _ in range(15)) for _ in range(6)]
+    for file in range(3):
+        rows = []
+        for number in range(15):
+            lines = [" ".join(rng.choice(WORDS) for _ in range(20)), rng.choice(passages)]
+            rng.shuffle(lines)
+            vector = [rng.gauss(0, 1) for _ in range(8)]
+            row = {"id": f"d{file}-{number}", "text": "\n".join(lines), "vector": vector, "query": f"q{number}"}
+            rows.append(row | {"asks": [value + rng.gauss(0, 0.2) for value in vector]})
+        (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder)
+
+
+# The step in which a run is killed, and the workflow.
+WORKS: dict[str, tuple[int, Callable[..., Workflow]]] = {
+    "substring": (3, partial(SubstringDedup, words=8, partitions=2)),
+    "lines": (3, partial(LineDedup, false_rate=0.1, partitions=2)),
+    "clusters": (4, partial(Clusters, column="vector", clusters=4, most=8, partitions=2)),
+    "negatives": (
+        3,
+        partial(
+            HardNegatives,
+            passage_column="text",
+            query_vector="asks",
+            passage_vector="vector",
+            negatives=2,
+            partitions=2,
+        ),
+    ),
+}
+
+
+def each_written(executor: BaseExecutor, data: str, place: Path, **options: bool) -> dict[str, bytes]:
+    """What each of these workflows writes and decides."""
+    found = {}
+    for name, (_, work) in WORKS.items():
+        run = place / name / "run"
+        work(paths=data, path=str(place / name / "out")).run(executor, run_dir=str(run), **options)
+        for folder in (place / name / "out", run / "spans", run / "clusters"):
+            files = sorted(folder.iterdir()) if folder.exists() else []
+            found |= {f"{name}/{path.name}": path.read_bytes() for path in files if path.name != "_SUCCESS"}
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected_of_each(pairs: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process writes."""
+    found = each_written(LocalExecutor(workers=0), pairs, tmp_path_factory.mktemp("one-of-each"))
+    rows = dict.fromkeys(WORKS, 0)
+    for path, content in found.items():
+        rows[path.split("/")[0]] += content.count(b"\n") if path.endswith(".jsonl") else 0
+    assert rows["substring"] == rows["lines"] == 45
+    assert 0 < rows["clusters"] < 45
+    assert 0 < rows["negatives"] <= 45
+    assert {path.split("/")[0] for path in found if path.endswith(".parquet")} == {"substring", "lines", "clusters"}
+    return found
+
+
+@pytest.mark.slow
+def test_each_that_is_killed_ends_the_same(pairs: str, expected_of_each: dict[str, bytes], tmp_path: Path) -> None:
+    code = (
+        "import os, runpy, signal, sys\n"
+        "from curator_core import LocalExecutor\n"
+        "step, work = runpy.run_path(sys.argv[1])['WORKS'][sys.argv[2]]\n"
+        "def progress(state):\n"
+        "    if state.step == step and state.finished_sources:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "work = work(paths=sys.argv[3], path=sys.argv[4] + '/out')\n"
+        "work.run(LocalExecutor(workers=0), run_dir=sys.argv[4] + '/run', progress=progress)\n"
+    )
+    begun = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", code, __file__, name, pairs, str(tmp_path / name)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in WORKS
+    }
+    for name, process in begun.items():
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == -signal.SIGKILL, f"{name}: {errors}"
+    assert each_written(LocalExecutor(workers=0), pairs, tmp_path, resume=True) == expected_of_each
+
+
+@pytest.mark.thorough
+@pytest.mark.ray
+def test_ray_data_writes_of_each_what_one_process_does(
+    pairs: str, expected_of_each: dict[str, bytes], cluster: None, tmp_path: Path
+) -> None:
+    from curator_backends import RayDataExecutor
+
+    assert each_written(RayDataExecutor(), pairs, tmp_path) == expected_of_each
+
+
+@pytest.mark.thorough
+@pytest.mark.xenna
+def test_xenna_writes_of_each_what_one_process_does(
+    pairs: str, expected_of_each: dict[str, bytes], cluster: None, tmp_path: Path
+) -> None:
+    from curator_backends import XennaExecutor
+
+    assert each_written(XennaExecutor(), pairs, tmp_path) == expected_of_each

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("curator_text")
 
 from curator_core import LocalExecutor
-from curator_core.across import centres
+from curator_core.across import alike, centres, negatives
 from curator_core.errors import UsageError
 from curator_core.workflows.clusters import Clusters
 from curator_core.workflows.negatives import HardNegatives
@@ -169,6 +169,48 @@ def test_what_is_alike_in_masses_is_linear_and_leaves_one(tmp_path: Path) -> Non
     assert [row["id"] for row in read(tmp_path / "out")] == ["d0"]
 
 
+def near(cluster: alike.Cluster, least: float) -> list[tuple[int, int]]:
+    """All pairs of a cluster that are alike and may be compared, the preferred one last."""
+    made = unit(cluster.vectors[cluster.rows])
+    return [
+        (one, other)
+        for one, other in np.argwhere(np.tril(made @ made.T >= least, -1)).tolist()
+        if (cluster.home[one] or cluster.home[other])
+        and (cluster.groups is None or cluster.groups[one] == cluster.groups[other])
+    ]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_pairs_of_a_cluster_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, grouped: bool) -> None:
+    monkeypatch.setattr(alike, "_ROWS", 16)
+    monkeypatch.setattr(alike, "_COLUMNS", 24)
+    rng = np.random.default_rng(3)
+    made = unit(vectors(400)).astype(np.float32)
+    groups = rng.integers(0, 2, 300) if grouped else None
+    cluster = alike.Cluster(made, rng.permutation(400)[:300], rng.random(300) < 0.4, groups)
+    lost, best, similarity = cluster.preferred_neighbours(0.85)
+    expected = near(cluster, 0.85)
+    assert sorted(zip(lost.tolist(), best.tolist(), strict=True)) == expected
+    assert len(expected) > 40
+    assert (similarity >= 0.85).all()
+
+
+def test_masses_at_home_and_on_a_visit_have_few_ties_each_and_the_most_preferred_ones() -> None:
+    rng = np.random.default_rng(3)
+    made = unit(1 + 1e-3 * rng.normal(size=(900, 16))).astype(np.float32)
+    cluster = alike.Cluster(made, np.arange(900), rng.random(900) < 0.4)
+    lost, best, _ = cluster.preferred_neighbours(0.9)
+    expected: dict[tuple[int, bool], list[int]] = {}
+    for one, other in near(cluster, 0.9):
+        expected.setdefault((one, bool(cluster.home[other])), []).append(other)
+    found: dict[tuple[int, bool], list[int]] = {}
+    for one, other in zip(lost.tolist(), best.tolist(), strict=True):
+        found.setdefault((one, bool(cluster.home[other])), []).append(other)
+    assert {key: sorted(named) for key, named in found.items()} == {
+        key: named[: alike.MOST_TIES] for key, named in expected.items()
+    }
+
+
 def test_vectors_of_two_models_are_refused(tmp_path: Path) -> None:
     table = pa.table({"id": ["a", "b"], "embedding": pa.array([[1.0, 0.0], [1.0, 0.0, 0.0]])})
     data = write(tmp_path / "in", table, files=1)
@@ -219,8 +261,13 @@ def pairs(count: int) -> tuple[pa.Table, np.ndarray, np.ndarray, list[int]]:
     return table, queries, passages, which
 
 
-@pytest.mark.parametrize("margin", [0.0, 0.2])
-def test_hard_negatives_are_those_of_brute_force(tmp_path: Path, margin: float) -> None:
+@pytest.mark.parametrize(("margin", "block"), [(0.0, None), (0.2, 12)])
+def test_hard_negatives_are_those_of_brute_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, margin: float, block: int | None
+) -> None:
+    if block is not None:  # the pairs of a query must not be parted by it
+        for name, value in (("_QUERIES", block), ("_PASSAGES", 5 * block), ("_HELD_BYTES", 1)):
+            monkeypatch.setattr(negatives, name, value)
     table, queries, passages, which = pairs(300)
     data = write(tmp_path / "in", table)
     work = HardNegatives(

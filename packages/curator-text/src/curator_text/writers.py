@@ -67,13 +67,19 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return self.path
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
-        table = _chosen(task, self.columns)
-        with write_atomic(join(_folder(self), f"{_name(task)}{self._suffix()}")) as out:
+        record = self._write(join(_folder(self), _name(task)), _chosen(task, self.columns))
+        return _done(self, task, [record])
+
+    def _write(self, path: str, table: pa.Table) -> FileRecord:
+        with write_atomic(f"{path}{self._suffix()}") as out:
             if self._codec is None:
                 out.writelines(json_lines(table, self.nulls == "omit"))
             else:
                 _write_compressed(out, json_lines(table, self.nulls == "omit"), self._codec)
-        return _done(self, task, [out.record(rows=table.num_rows)])
+        return out.record(rows=table.num_rows)
+
+    def write_rows(self, path: str, table: pa.Table) -> FileRecord | None:
+        return None if any(_is_binary(field.type) for field in table.schema) else self._write(path, table)
 
     def _suffix(self) -> str:
         return f".jsonl{_SUFFIX.get(self._codec or '', '')}"
@@ -89,6 +95,14 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return packing.pack(
             self.path, outputs, limit=self._target_size, suffix=self._suffix(), settings={}, write=write
         )
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    """Whether a column holds bytes, or lists of them, which JSON has no spelling for."""
+    if kind.num_fields:
+        return any(_is_binary(kind.field(place).type) for place in range(kind.num_fields))
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 @dataclass(kw_only=True)

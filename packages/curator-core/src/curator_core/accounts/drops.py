@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from curator_core import storage
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from curator_core.accounts.seen import Sample, StageSeen, read_seen
+from curator_core.arrow.arrays import scalar
 
 STAGE, REASON, SCORE = "dropped_by", "dropped_for", "dropped_score"
 
@@ -63,30 +66,22 @@ def _distance(entry: StageSeen, sample: Sample) -> float:
     return min(limits, default=float("inf"))
 
 
-def written_drops(folder: str, entry: StageSeen, reason: str, near: int) -> Iterator[dict[str, Any]]:
-    """Of the rows in a folder of dropped rows those of a reason, the ones nearest to the limit first."""
-    import pyarrow.parquet as pq  # deferred: it costs 30 ms
-
+def written_drops(tables: Iterable[pa.Table], entry: StageSeen, reason: str, near: int) -> Iterator[dict[str, Any]]:
+    """Of the dropped rows in tables those of a reason, the ones nearest to the limit first."""
     limits = [
         (score.name, limit.value) for score in entry.scores for limit in score.limits if limit.reason in ("", reason)
     ]
     best: list[tuple[float, int, dict[str, Any]]] = []
     number = 0
-    for path in storage.list_files(folder):
-        if not path.endswith(".parquet"):
-            continue
-        with storage.open_input(path) as file, pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=1000):
-                for row in batch.to_pylist():
-                    if row[REASON] != reason:
-                        continue
-                    number -= 1
-                    # The farthest is the smallest of the heap, and of two alike the later one.
-                    key = (-_nearest(row[SCORE], limits), number, row)
-                    if len(best) < near:
-                        heapq.heappush(best, key)
-                    elif best and key[:2] > best[0][:2]:
-                        heapq.heapreplace(best, key)
+    for table in tables:
+        for row in table.filter(pc.equal(table[REASON], scalar(reason))).to_pylist():
+            number -= 1
+            # The farthest is the smallest of the heap, and of two alike the later one.
+            key = (-_nearest(row[SCORE], limits), number, row)
+            if len(best) < near:
+                heapq.heappush(best, key)
+            elif best and key[:2] > best[0][:2]:
+                heapq.heapreplace(best, key)
     for _, _, row in sorted(best, key=lambda item: item[:2], reverse=True):
         yield row
 

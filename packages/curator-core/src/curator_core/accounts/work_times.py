@@ -13,15 +13,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyarrow as pa
+
 from curator_core import storage
 
 FOLDER = "times"
 # A worker's time is divided into so many slots at most: when they are full, two become one.
 SLOTS = 200
 _FIRST_SLOT = 0.05
-# A file is written anew when that takes a small part of the time since the last one.
-_LEAST_SECONDS = 1.0
+# A file is written anew when that takes a small part of the time since the last one. Not every engine says that a worker ends.
 _SHARE = 400
+# Adding up the buffers of a table takes as long as a light stage takes for some rows of it.
+_FIRST_TABLES, _ONE_OF_TABLES = 3, 64
 
 
 class WorkTimes:
@@ -32,7 +35,7 @@ class WorkTimes:
         self._begun = time.time()
         self._width = _FIRST_SLOT
         self._busy: dict[str, list[float]] = {}
-        self._bytes: dict[str, int] = {}
+        self._tables: dict[str, list[int]] = {}  # by stage: calls, and rows and bytes of those that were measured
         self._last = self._zero
         self._written = float("-inf")
         self._took = 0.0
@@ -62,9 +65,15 @@ class WorkTimes:
             first, slot = edge, slot + 1
         busy[end] += last - max(first, 0.0)
 
-    def measure(self, stage: str, size: int) -> None:
-        """Bytes that a stage was given, or a reader has made."""
-        self._bytes[stage] = self._bytes.get(stage, 0) + size
+    def measure(self, stage: str, table: pa.Table) -> None:
+        """Measure a table that a stage was given, or that a reader has made: the first ones, and then one of several."""
+        found = self._tables.get(stage)
+        if found is None:
+            found = self._tables[stage] = [0, 0, 0]
+        found[0] += 1
+        if found[0] <= _FIRST_TABLES or not found[0] % _ONE_OF_TABLES:
+            found[1] += table.num_rows
+            found[2] += table.nbytes
 
     def watch_gpus(self, busy: Callable[[], tuple[float, ...]]) -> None:
         """Ask how busy the worker's GPUs are whenever its times are written."""
@@ -73,7 +82,7 @@ class WorkTimes:
     def write(self, run_dir: str, name: str) -> None:
         """Write the file if it is time, and when the worker ends."""
         now = time.perf_counter()
-        if not self._busy or (not self.ending and now - self._written < max(_LEAST_SECONDS, _SHARE * self._took)):
+        if not self._busy or (not self.ending and now - self._written < _SHARE * self._took):
             return
         if self._gpus is not None and (gpus := self._gpus()):
             self._gpu_sums = [a + b for a, b in zip(self._gpu_sums or [0.0] * len(gpus), gpus, strict=False)]
@@ -84,7 +93,7 @@ class WorkTimes:
             "seconds": self._last - self._zero,
             "width": self._width,
             "busy": {stage: [round(part, 4) for part in busy] for stage, busy in self._busy.items()},
-            "bytes": self._bytes,
+            "measured": {stage: found[1:] for stage, found in self._tables.items()},
             "memory": _memory_peak(),
             "gpus": [total / self._gpu_looks for total in self._gpu_sums],
         }

@@ -50,9 +50,10 @@ ORDERS = ("keep", "hard", "easy", "random")
 RULE = "similar"
 # Where the order by the centre or by chance is kept: before what `keep` says.
 ORDER_COLUMN = "prefer_order"
-# Rows and columns of a block of products. Few rows, since half of a block on the diagonal is computed in vain.
-_LEAST_ROWS, _MOST_ROWS, _COLUMNS = 64, 256, 2048
-# To how many preferred ones a vector is tied in each cluster: it goes if any of them stays.
+# Rows and columns of a block of products. Of a block on the diagonal half is computed in vain, but smaller ones take longer.
+_ROWS, _COLUMNS = 256, 2048
+# To how many preferred ones at home in a cluster a vector is tied, and one at home to how many visitors: it goes if any of
+# them stays.
 MOST_TIES = 32
 TIES = pa.schema(
     [
@@ -144,6 +145,7 @@ class VisitClusters(PartitionStage):
         assert table is not None  # only partitions with rows are tasks
         vectors = unpacked(table[VECTOR])
         found, _ = nearest(Whole.of(vectors), self._whole, self.visits + 1)
+        self.record_metric("products", float(len(vectors) * len(self._centres)))
         towards = cosines(vectors, self._centres[found[:, 0]])
         if self.collapse:
             copies = Copies(table, preference)
@@ -153,15 +155,17 @@ class VisitClusters(PartitionStage):
             stay = np.arange(table.num_rows)
         places = cluster_places(found[stay], len(self._centres))
         visits = places.shape[1]
-        rows = np.repeat(stay, visits)
+        # In the order of their places at once: to sort them later would copy all vectors once more.
+        by_place = np.argsort(places.ravel(), kind="stable")
+        rows = np.repeat(stay, visits)[by_place]
         kept = table if self.with_vectors else table.drop_columns([VECTOR])
         made = kept.rename_columns(["hash_high" if name == "place" else name for name in kept.column_names])
         made = made.append_column(ORDER_COLUMN, array(self._order(table, towards)))
         made = made.append_column("towards", array(towards)).take(array(rows))
-        made = made.append_column("home", array(np.tile(np.arange(visits) == 0, len(stay))))
-        made = made.append_column("cluster", array(found[stay].ravel()))
+        made = made.append_column("home", array(np.tile(np.arange(visits) == 0, len(stay))[by_place]))
+        made = made.append_column("cluster", array(found[stay].ravel()[by_place]))
         path = storage.join(self.path, HOMES, f"{task.task_id}.arrow")
-        record = write_partitioned(path, made, places.ravel(), self.parts)
+        record = write_partitioned(path, made, places.ravel()[by_place], self.parts)
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
@@ -236,18 +240,18 @@ def ties_of(
 class FindPairs(PartitionStage):
     """Compares the vectors of each cluster, and ties each to preferred ones whose cosine with it is ``least`` or more.
 
-    In one cluster a vector is tied to the ``MOST_TIES`` most preferred ones at most, so that what is alike in masses costs no
-    more than its number.
+    In one cluster a vector is tied to the ``MOST_TIES`` most preferred ones at home at most, and one at home to as many visitors,
+    so that what is alike in masses costs no more than its number.
     """
 
     least: float
     scope: str = "global"
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
-        table = pa.concat_tables([piece for _, piece in partition_pieces(task)]).unify_dictionaries().combine_chunks()
-        vectors = unpacked(table[VECTOR])
-        whole = Whole.of(vectors)
-        table = table.drop_columns([VECTOR])
+        pieces = [piece for _, piece in partition_pieces(task)]
+        spread = _Spread(pieces)
+        table = pa.concat_tables([piece.drop_columns([VECTOR]) for piece in pieces])
+        table = table.unify_dictionaries().combine_chunks()
         preference = self.preference()
         names = ("number", "hash_high", "hash_low", ORDER_COLUMN, *preference.names)
         order = sort_by_preference(preference, {name: to_numpy(table[name]) for name in names})
@@ -257,13 +261,16 @@ class FindPairs(PartitionStage):
         home = to_numpy(table["home"])
         groups = to_numpy(table["collection"].combine_chunks().indices) if self.scope == "per_collection" else None
         begins = np.flatnonzero(np.append(True, places[1:] != places[:-1]))
-        found = []
-        for rows in np.split(order, begins[1:]):
-            cluster = Cluster(rows, home[rows], whole, vectors, None if groups is None else groups[rows])
+        none = np.zeros(0, np.int64)
+        found: list[_Ties] = [(none, none, np.zeros(0))]
+        for place, rows in zip(places[begins], np.split(order, begins[1:]), strict=True):
+            vectors, at = spread.of(place), np.searchsorted(np.sort(rows), rows)
+            cluster = Cluster(vectors, at, home[rows], None if groups is None else groups[rows])
             lost, best, similarity = cluster.preferred_neighbours(self.least)
-            found.append(ties_of(table, rows[lost], table, rows[best], similarity, copy=False))
+            found.append((rows[lost], rows[best], similarity))
             self.record_metric("pairs", cluster.pairs)
-        made = pa.concat_tables(found).unify_dictionaries().combine_chunks()
+        lost, best, similarity = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        made = ties_of(table, lost, table, best, similarity, copy=False).unify_dictionaries().combine_chunks()
         path = storage.join(self.path, EDGES, f"{task.task_id}.arrow")
         with storage.write_atomic(path, durable=False) as out:
             edges = pa.table({"a": made["number"], "b": made["witness"]})
@@ -286,16 +293,40 @@ def sort_by_preference(preference: Any, columns: dict[str, NDArray[np.uint64]]) 
     return order
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """The vectors of one cluster, in order of preference: ``rows`` of ``vectors`` and of their ``whole`` numbers, and which of
-    them are at ``home``. With ``groups`` only those of one group are compared.
+class _Spread:
+    """The vectors of a partition where they lie: each cluster has a few of each piece. To put all together first would copy
+    all, and out of the cache.
     """
 
+    def __init__(self, pieces: Sequence[pa.Table]) -> None:
+        self._parts = [
+            (to_numpy(batch["place"]), unpacked(pa.chunked_array([batch[VECTOR]])))
+            for piece in pieces
+            for batch in piece.select(["place", VECTOR]).to_batches()
+        ]
+
+    def of(self, place: np.uint64) -> Vectors:
+        """The vectors at a place, in the order of the pieces."""
+        found = []
+        for places, vectors in self._parts:
+            first, stop = (int(np.searchsorted(places, place, side)) for side in ("left", "right"))
+            if stop > first:
+                found.append(vectors[first:stop])
+        return np.concatenate(found)
+
+
+type _Ties = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The vectors of one cluster: ``rows`` of ``vectors`` in order of preference, and which of them are at ``home``. With
+    ``groups`` only those of one group are compared.
+    """
+
+    vectors: Vectors
     rows: NDArray[np.int64]
     home: NDArray[np.bool_]
-    whole: Whole
-    vectors: Vectors
     groups: NDArray[Any] | None = None
 
     @property
@@ -304,74 +335,93 @@ class Cluster:
         at_home = int(self.home.sum())
         return at_home * (at_home - 1) / 2 + at_home * (len(self.home) - at_home)
 
-    def preferred_neighbours(self, least: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Which are how alike: (the one, a preferred one, their cosine) of each pair with a cosine of at least ``least``, up
-        to ``MOST_TIES`` for each, the most preferred first. Members are named by their place in the order.
+    def preferred_neighbours(self, least: float) -> _Ties:
+        """Which are how alike: (the one, a preferred one, their cosine) of pairs with a cosine of at least ``least``: for each
+        up to ``MOST_TIES`` with those at home, the most preferred ones, and for one at home as many with visitors. Members are
+        named by their place in the order.
         """
-        at_home = np.flatnonzero(self.home)
         none = np.zeros(0, np.int64)
-        made = [(none, none, np.zeros(0))]
-        if len(at_home):
-            numbers = self.whole.numbers[self.rows]
-            made += self._compared(numbers, at_home, np.arange(len(self.rows)), numbers, least)
-            made += self._compared(numbers, np.flatnonzero(~self.home), at_home, numbers[at_home], least)
+        made: list[_Ties] = [(none, none, np.zeros(0))]
+        home, visitors = np.flatnonzero(self.home), np.flatnonzero(~self.home)
+        if len(home):
+            whole = Whole.of(self.vectors, self.rows[home])
+            made += self._at_home(home, whole, least)
+            made += self._visited(home, whole, visitors, Whole.of(self.vectors, self.rows[visitors]), least)
         lost, best, similarity = (np.concatenate(parts) for parts in zip(*made, strict=True))
         return lost, best, similarity
 
-    def _compared(
-        self,
-        numbers: Vectors,
-        losers: NDArray[np.int64],
-        winners: NDArray[np.int64],
-        columns: Vectors,
-        least: float,
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
-        """Each of ``losers`` with those of ``winners`` that come before it, whose whole numbers are ``columns``."""
-        limit = self.whole.least(least, self.whole)
-        rows = min(_MOST_ROWS, max(_LEAST_ROWS, len(losers) // 4))
-        for start in range(0, len(losers), rows):
-            block = losers[start : start + rows]
-            mine = numbers[block]
-            wanted = np.full(len(block), MOST_TIES)
-            stop = int(np.searchsorted(winners, block[-1]))
-            for first in range(0, stop, _COLUMNS):
-                open_rows = np.flatnonzero(wanted)
-                if not len(open_rows):
+    def _at_home(self, home: NDArray[np.int64], whole: Whole, least: float) -> Iterator[_Ties]:
+        """Those at home with those at home that come before them."""
+        numbers, limit = whole.numbers, whole.least(least, whole)
+        wanted = np.full(len(home), MOST_TIES)
+        for start in range(0, len(home), _ROWS):
+            stop = min(start + _ROWS, len(home))
+            for first in [*range(0, start, _COLUMNS), start]:
+                last = stop if first == start else min(first + _COLUMNS, start)
+                rows = start + np.flatnonzero(wanted[start:stop])
+                if not len(rows):
                     break
-                if len(open_rows) < len(mine):
-                    block, mine, wanted = block[open_rows], mine[open_rows], wanted[open_rows]
-                theirs = winners[first : min(first + _COLUMNS, stop)]
-                alike = mine @ columns[first : first + len(theirs)].T >= limit
-                # Only the last ones may come behind some of the block.
-                behind = int(np.searchsorted(theirs, block[0]))
-                if behind < len(theirs):
-                    alike[:, behind:] &= theirs[None, behind:] < block[:, None]
-                if self.groups is not None:
-                    alike &= self.groups[theirs][None, :] == self.groups[block][:, None]
-                yield from self._certain(alike, block, theirs, least, wanted)
+                mine = numbers[start:stop] if len(rows) == stop - start else numbers[rows]
+                row, column = _marked(mine @ numbers[first:last].T, limit)
+                row, column = rows[row], first + column
+                before = column < row
+                yield from self._certain(home, row[before], home, column[before], wanted, least)
+
+    def _visited(
+        self, home: NDArray[np.int64], whole: Whole, visitors: NDArray[np.int64], theirs: Whole, least: float
+    ) -> Iterator[_Ties]:
+        """Those at home with the visitors, of whom either may be the preferred one."""
+        limit = whole.least(least, theirs)
+        wanted, wanted_there = np.full(len(home), MOST_TIES), np.full(len(visitors), MOST_TIES)
+        for low in range(0, len(home), _ROWS):
+            block = home[low : low + _ROWS]
+            for first in range(0, len(visitors), _COLUMNS):
+                others = visitors[first : first + _COLUMNS]
+                is_open = wanted[low : low + _ROWS].any() and others[0] < block[-1]
+                if not is_open and not (wanted_there[first : first + _COLUMNS].any() and block[0] < others[-1]):
+                    continue
+                products = whole.numbers[low : low + _ROWS] @ theirs.numbers[first : first + _COLUMNS].T
+                row, column = _marked(products, limit)
+                row, column = low + row, first + column
+                loses = visitors[column] < home[row]
+                yield from self._certain(home, row[loses], visitors, column[loses], wanted, least)
+                row, column = row[~loses], column[~loses]
+                order = np.argsort(column, kind="stable")
+                yield from self._certain(visitors, column[order], home, row[order], wanted_there, least)
 
     def _certain(
         self,
-        alike: NDArray[np.bool_],
-        block: NDArray[np.int64],
-        theirs: NDArray[np.int64],
-        least: float,
+        losers: NDArray[np.int64],
+        loser: NDArray[np.int64],
+        winners: NDArray[np.int64],
+        winner: NDArray[np.int64],
         wanted: NDArray[np.int64],
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
-        """The pairs marked in ``alike`` that are so for certain: as many as are ``wanted`` of each row, the first ones."""
-        row, column = np.divmod(np.flatnonzero(alike), alike.shape[1])
-        while len(row):
-            begins = np.searchsorted(row, np.arange(len(block)))
-            turn = np.arange(len(row)) - begins[row] < wanted[row]
+        least: float,
+    ) -> Iterator[_Ties]:
+        """The pairs that are alike for certain, by their places among ``losers`` and ``winners``; as many as are ``wanted`` of
+        each loser, the first ones. Those of a loser are together.
+        """
+        if self.groups is not None:
+            same = self.groups[losers[loser]] == self.groups[winners[winner]]
+            loser, winner = loser[same], winner[same]
+        while len(loser):
+            begins = np.flatnonzero(np.append(True, loser[1:] != loser[:-1]))
+            ranks = np.arange(len(loser)) - np.repeat(begins, np.diff(np.append(begins, len(loser))))
+            turn = ranks < wanted[loser]
             if not turn.any():
                 return
-            one, other = row[turn], column[turn]
-            cosine = cosines(self.vectors[self.rows[block[one]]], self.vectors[self.rows[theirs[other]]])
+            one, other = losers[loser[turn]], winners[winner[turn]]
+            cosine = cosines(self.vectors[self.rows[one]], self.vectors[self.rows[other]])
             sure = cosine >= least
-            one, other, cosine = one[sure], other[sure], cosine[sure]
-            wanted -= np.bincount(one, minlength=len(block))
-            yield block[one], theirs[other], cosine
-            row, column = row[~turn], column[~turn]
+            np.subtract.at(wanted, loser[turn][sure], 1)
+            yield one[sure], other[sure], cosine[sure]
+            loser, winner = loser[~turn], winner[~turn]
+
+
+def _marked(products: Vectors, limit: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows and columns of products of ``limit`` or more, row by row."""
+    row, column = np.divmod(np.flatnonzero(products >= limit), products.shape[1])
+    return row, column
 
 
 # Decisions -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ decide which centre is nearest.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,10 @@ from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
 CENTRES = "centres.arrow"
 VECTOR = "vector"
 _END = 1 << 64
-_BLOCK_PRODUCTS = 1 << 22
+# Products of a block: they stay in the cache until the nearest are found.
+_BLOCK_PRODUCTS = 1 << 20
+# None of the whole numbers is above 4,096, so the sums of so many are exact in float32.
+_SUMMED = 1 << 12
 # Clusters of about as many vectors as there are clusters cost the least to find and to compare; of more than this nobody
 # has been seen to gain.
 _MOST_CLUSTERS = 50_000
@@ -62,33 +66,33 @@ def nearest(vectors: Whole, centres: Whole, count: int = 1) -> tuple[NDArray[np.
     return found, products
 
 
-def train(sample: Vectors, clusters: int, iterations: int) -> tuple[Vectors, NDArray[np.int64]]:
-    """Centres of length one for a sample, and how many of it are nearest to each. The sample begins with the first centres,
+def train(sample: Vectors, clusters: int, iterations: int) -> tuple[Vectors, NDArray[np.int64], int]:
+    """Centres of length one for a sample, how many of it are nearest to each, and how many turns that took. The sample begins with the first centres,
     so it must be in random order.
     """
     whole = Whole.of(sample)
     centres = sample[: min(clusters, len(sample))].copy()
     labels = np.full(len(sample), -1, np.int64)
+    turns = 0
     for _ in range(iterations):
+        turns += 1
         found, products = nearest(whole, Whole.of(centres))
         if np.array_equal(found[:, 0], labels):
             break
         labels = found[:, 0]
         centres = _means(whole, labels, products[:, 0], centres)
-    return centres, np.bincount(labels, minlength=len(centres))
+    return centres, np.bincount(labels, minlength=len(centres)), turns
 
 
 def _means(whole: Whole, labels: NDArray[np.int64], products: NDArray[np.float32], before: Vectors) -> Vectors:
     """The direction of the sum of each cluster; one that has become empty begins again at a vector far from its centre."""
     sums = np.zeros(before.shape, np.float64)
-    rows = 1 << 14
-    for start in range(0, len(labels), rows):
-        part = labels[start : start + rows]
-        order = np.argsort(part, kind="stable")
-        ordered = part[order]
-        begins = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-        # Sums of whole numbers below 2⁵³: no order can round them.
-        sums[ordered[begins]] += np.add.reduceat(whole.numbers[start + order].astype(np.float64), begins, axis=0)
+    order = np.argsort(labels, kind="stable")
+    edges = np.searchsorted(labels[order], np.arange(len(before) + 1)).tolist()
+    for cluster, (first, stop) in enumerate(itertools.pairwise(edges)):
+        for start in range(first, stop, _SUMMED):
+            # Sums of whole numbers below 2²⁴: no order can round them.
+            sums[cluster] += whole.numbers[order[start : min(start + _SUMMED, stop)]].sum(axis=0)
     empty = np.setdiff1d(np.arange(len(before)), labels)
     if len(empty):
         far = np.lexsort((np.arange(len(products)), products))[: len(empty)]
@@ -145,7 +149,10 @@ class TrainCentres(ProcessingStage[FileGroupTask, FileGroupTask]):
         size = first_vectors(manifest, 1).shape[1]
         wanted = self.sample or min(clusters * _SAMPLE_EACH, max(clusters, _MOST_NUMBERS // size))
         sample = first_vectors(manifest, wanted)
-        centres, sizes = train(sample, clusters, self.iterations) if count else (sample, np.zeros(0, np.int64))
+        centres, sizes, turns = (
+            train(sample, clusters, self.iterations) if count else (sample, np.zeros(0, np.int64), 0)
+        )
+        self.record_metric("products", float(turns * len(sample) * len(centres)))
         table = pa.table({VECTOR: packed(centres), "in_sample": array(sizes)})
         with (
             storage.write_atomic(storage.join(self.path, CENTRES)) as out,

@@ -7,6 +7,7 @@ once, and the result does not depend on the files.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,10 +41,12 @@ Sampling = Literal["top", "random"]
 Form = Literal["tuple", "triplet"]
 _VECTOR, _PASSAGE_VECTOR = "vector", "passage_vector"
 type _Places = Sequence[tuple[Manifest, int]]
-type _Block = tuple[Vectors, NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]
 
-# Queries at a time, and passages of a block: their products take 16 MiB.
-_QUERIES, _PASSAGES = 1024, 4096
+# Queries and passages of a block: their products take 32 MiB.
+_QUERIES, _PASSAGES = 512, 1 << 14
+# What is in memory of pairs and of the nearest passages of each; for so many pairs all passages are read once.
+_HELD_BYTES = 1 << 27
+_FOUND_BYTES = 48
 
 
 @dataclass(kw_only=True)
@@ -207,6 +210,70 @@ class _Found:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Different passages: their vectors, both halves of their hashes, and where they lie: a place and a row there."""
+
+    vectors: Vectors
+    whole: Whole
+    high: NDArray[np.uint64]
+    low: NDArray[np.uint64]
+    place: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+
+class _Search:
+    """The ``last_rank`` nearest passages of each of some pairs that are not positives of its query, the nearest first: ``best``
+    of the blocks that were looked at.
+    """
+
+    def __init__(self, pairs: pa.Table, last_rank: int) -> None:
+        self.pairs, self.last_rank = pairs, last_rank
+        self.queries, self.positives = unpacked(pairs[_VECTOR]), unpacked(pairs[_PASSAGE_VECTOR])
+        self._whole = Whole.of(self.queries)
+        self._group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
+        group = self._group
+        self._own = np.unique(_marks(group, to_numpy(pairs["passage_high"]), to_numpy(pairs["passage_low"])))
+        self._begins = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+        self._ends = np.append(self._begins[1:], len(group))
+        self._most_own = int((self._ends - self._begins).max())
+        self._least = np.full(len(group), -np.inf)  # what is further off is not among the nearest
+        none = np.zeros(0, np.int64)
+        self.best = _Found(none, none, none, np.zeros(0, np.uint64), np.zeros(0), np.zeros(0))
+
+    def look_at(self, block: _Block) -> None:
+        """Take in what is near in a block."""
+        passages = block.whole
+        products = self._whole.numbers @ passages.numbers.T
+        scale = self._whole.scale * passages.scale
+        wrong = 2 * (self._whole.error + passages.error) * scale
+        limit = self._least * scale - wrong
+        # So many are as near by their products, and at least last_rank of them are no positives.
+        enough = self.last_rank + self._most_own
+        if np.isinf(self._least).any() and enough < products.shape[1]:
+            nearest = np.partition(products, products.shape[1] - enough, axis=1)[:, products.shape[1] - enough]
+            limit = np.maximum(limit, nearest - wrong)
+        pair, column = np.divmod(np.flatnonzero(products >= limit[:, None]), products.shape[1])
+        keep = ~np.isin(_marks(self._group[pair], block.high[column], block.low[column]), self._own)
+        pair, column = pair[keep], column[keep]
+        cosine = cosines(self.queries[pair], block.vectors[column])
+        keep = cosine >= self._least[pair]
+        pair, column, cosine = pair[keep], column[keep], cosine[keep]
+        # Only the best of the block so far are compared with positives.
+        order = np.lexsort((block.high[column], -cosine, pair))
+        order = order[_ranks(pair[order]) < self.last_rank]
+        pair, column, cosine = pair[order], column[order], cosine[order]
+        if not len(pair):
+            return
+        near = _nearest_positive(self._group[pair], block.vectors[column], self.positives, self._begins, self._ends)
+        new = _Found(pair, block.place[column], block.row[column], block.high[column], cosine, near)
+        best = _Found.joined([self.best, new])
+        best = best.take(np.lexsort((best.high, -best.cosine, best.pair)))
+        self.best = best.take(np.flatnonzero(_ranks(best.pair) < self.last_rank))
+        full = np.flatnonzero(_ranks(self.best.pair) == self.last_rank - 1)
+        self._least[self.best.pair[full]] = self.best.cosine[full]
+
+
 @dataclass(kw_only=True)
 class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
     """Finds hard negatives for the pairs of a partition among all in the folder ``passages``."""
@@ -229,15 +296,23 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
         table = table.take(array(order)).combine_chunks()
         manifest = self._manifest
         places = [(manifest, partition) for partition in np.flatnonzero(manifest.rows).tolist()]
-        for start in range(0, table.num_rows, _QUERIES):
-            yield self._mined(task, table.slice(start, _QUERIES), places)
+        bytes_each = (2 * unpacked(table[_VECTOR].slice(0, 1)).shape[1] * 4) + 2 * self.last_rank * _FOUND_BYTES
+        held = max(_QUERIES, _HELD_BYTES // bytes_each)
+        for start, stop in _cuts(table, held):
+            yield from self._mined(task, table.slice(start, stop - start), places)
 
-    def _mined(self, task: FileGroupTask, pairs: pa.Table, places: _Places) -> DocumentBatch:
-        queries = unpacked(pairs[_VECTOR])
-        positives = unpacked(pairs[_PASSAGE_VECTOR])
-        group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
-        found = self._nearest(queries, positives, group, pairs, places)
-        asked = cosines(queries, positives)
+    def _mined(self, task: FileGroupTask, pairs: pa.Table, places: _Places) -> Iterator[DocumentBatch]:
+        searches = [_Search(pairs.slice(start, stop - start), self.last_rank) for start, stop in _cuts(pairs, _QUERIES)]
+        for block in _blocks(places):
+            for search in searches:
+                search.look_at(block)
+        for search in searches:
+            yield DocumentBatch(data=self._hard(search, places), dataset_name=task.dataset_name)
+
+    def _hard(self, search: _Search, places: _Places) -> pa.Table:
+        """What is written about the pairs of a search."""
+        found, pairs = search.best, search.pairs
+        asked = cosines(search.queries, search.positives)
         rank = _ranks(found.pair) + 1
         hard = rank >= self.first_rank
         hard &= found.cosine <= asked[found.pair] - self.margin
@@ -251,58 +326,7 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
         found = found.take(np.flatnonzero(_ranks(found.pair) < self.negatives))
         if self.sampling == "random":
             found = found.take(np.lexsort((found.high, -found.cosine, found.pair)))
-        table = self._table(pairs, asked, found, _texts(places, found))
-        return DocumentBatch(data=table, dataset_name=task.dataset_name)
-
-    def _nearest(
-        self,
-        queries: Vectors,
-        positives: Vectors,
-        group: NDArray[np.int64],
-        pairs: pa.Table,
-        places: _Places,
-    ) -> _Found:
-        """The ``last_rank`` nearest passages of each pair that are not positives of its query, the nearest first."""
-        whole = Whole.of(queries)
-        own = np.unique(_marks(group, to_numpy(pairs["passage_high"]), to_numpy(pairs["passage_low"])))
-        begins = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
-        ends = np.append(begins[1:], len(group))
-        best: _Found | None = None
-        least = np.full(len(queries), -np.inf)  # what is further off is not among the nearest
-        for number, place in enumerate(places):
-            for vectors, high, low, rows in _blocks(place):
-                passages = Whole.of(vectors)
-                limit = (least - 2 * (whole.error + passages.error)) * whole.scale * passages.scale
-                near = whole.numbers @ passages.numbers.T >= limit[:, None]
-                pair, column = np.divmod(np.flatnonzero(near), near.shape[1])
-                keep = ~np.isin(_marks(group[pair], high[column], low[column]), own)
-                pair, column = pair[keep], column[keep]
-                cosine = cosines(queries[pair], vectors[column])
-                keep = cosine >= least[pair]
-                pair, column, cosine = pair[keep], column[keep], cosine[keep]
-                # Only the best of the block so far are compared with positives.
-                order = np.lexsort((high[column], -cosine, pair))
-                pair, column, cosine = pair[order], column[order], cosine[order]
-                few = _ranks(pair) < self.last_rank
-                pair, column, cosine = pair[few], column[few], cosine[few]
-                new = _Found(
-                    pair,
-                    np.full(len(pair), number),
-                    rows[column],
-                    high[column],
-                    cosine,
-                    _nearest_positive(group[pair], vectors[column], positives, begins, ends),
-                )
-                best = new if best is None else _Found.joined([best, new])
-                best = best.take(np.lexsort((best.high, -best.cosine, best.pair)))
-                ranks = _ranks(best.pair)
-                best = best.take(np.flatnonzero(ranks < self.last_rank))
-                full = np.flatnonzero(_ranks(best.pair) == self.last_rank - 1)
-                least[best.pair[full]] = best.cosine[full]
-        if best is None:
-            none = np.zeros(0, np.int64)
-            return _Found(none, none, none, np.zeros(0, np.uint64), np.zeros(0), np.zeros(0))
-        return best
+        return self._table(pairs, asked, found, _texts(places, found))
 
     def _schema(self) -> pa.Schema:
         one = self.form == "triplet"
@@ -336,6 +360,19 @@ def _groups(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.int
     return np.cumsum(changes)
 
 
+def _cuts(pairs: pa.Table, most: int) -> list[tuple[int, int]]:
+    """Ranges of ``most`` pairs or fewer; those of one query are never parted, however many they are."""
+    group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
+    ends = np.flatnonzero(np.append(group[1:] != group[:-1], np.ones(min(1, len(group)), np.bool_))) + 1
+    cuts = [0]
+    while cuts[-1] < len(group):
+        last = int(np.searchsorted(ends, cuts[-1] + most, "right")) - 1
+        if last < 0 or ends[last] <= cuts[-1]:
+            last += 1
+        cuts.append(int(ends[last]))
+    return list(itertools.pairwise(cuts))
+
+
 def _marks(group: NDArray[np.int64], high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """One number for a query and a passage."""
     return mixed(mixed(group.astype(np.uint64)) ^ high) ^ low
@@ -365,17 +402,29 @@ def _nearest_positive(
     return np.maximum.reduceat(found, first) if len(at) else np.zeros(0)
 
 
-def _blocks(place: tuple[Manifest, int]) -> Iterator[_Block]:
-    """The different passages of a partition, some at a time: vector, both halves of the hash, row in the partition."""
-    tables = _tables(place)
-    high, low = (np.concatenate([to_numpy(table[name]) for table in tables]) for name in (PLACE, "low"))
-    order = np.lexsort((low, high))
-    same = np.append(False, (np.diff(high[order]) == 0) & (np.diff(low[order]) == 0))
-    rows = order[~same]
-    vectors = unpacked(pa.chunked_array([chunk for table in tables for chunk in table[_VECTOR].chunks]))
-    for start in range(0, len(rows), _PASSAGES):
-        chosen = rows[start : start + _PASSAGES]
-        yield vectors[chosen], high[chosen], low[chosen], chosen
+def _blocks(places: _Places) -> Iterator[_Block]:
+    """The different passages of all partitions, about as many at a time as a block has; the same text counts once."""
+    held: list[tuple[Any, ...]] = []
+    for number, place in enumerate(places):
+        tables = _tables(place)
+        high, low = (np.concatenate([to_numpy(table[name]) for table in tables]) for name in (PLACE, "low"))
+        order = np.lexsort((low, high))
+        same = np.append(False, (np.diff(high[order]) == 0) & (np.diff(low[order]) == 0))
+        rows = order[~same]
+        vectors = unpacked(pa.chunked_array([chunk for table in tables for chunk in table[_VECTOR].chunks]))
+        for start in range(0, len(rows), _PASSAGES):
+            some = rows[start : start + _PASSAGES]
+            held.append((vectors[some], high[some], low[some], np.full(len(some), number), some))
+            if sum(len(part[0]) for part in held) >= _PASSAGES // 2:
+                yield _block(held)
+                held = []
+    if held:
+        yield _block(held)
+
+
+def _block(parts: Sequence[tuple[Any, ...]]) -> _Block:
+    vectors, *others = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return _Block(vectors, Whole.of(vectors), *others)
 
 
 def _tables(place: tuple[Manifest, int]) -> list[pa.Table]:

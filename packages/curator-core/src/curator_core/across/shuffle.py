@@ -87,9 +87,11 @@ def write_partitioned(
                 f"a column is called {column!r}, the name that the shuffle needs for the places of rows: rename it before"
             )
         table = table.drop_columns([column])
-    order = sorted_order(places)
-    places = places[order]
-    table = table.unify_dictionaries().combine_chunks().take(array(order)).append_column(column, array(places))
+    table = table.unify_dictionaries().combine_chunks()
+    if (places[1:] < places[:-1]).any():
+        order = sorted_order(places)
+        places, table = places[order], table.take(array(order))
+    table = table.append_column(column, array(places))
     edges = np.append(np.searchsorted(places, _starts(partitions)), len(places)).astype(np.int64)
     with storage.write_atomic(path, durable=durable) as out:
         _write(out, table, edges, column, notes or {})

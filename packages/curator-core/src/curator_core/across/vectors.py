@@ -108,12 +108,15 @@ class Whole:
     error: float
 
     @classmethod
-    def of(cls, vectors: Vectors) -> Whole:
-        """The whole numbers of vectors of length one."""
+    def of(cls, vectors: Vectors, rows: NDArray[np.int64] | None = None) -> Whole:
+        """The whole numbers of vectors of length one, or of some ``rows`` of them."""
         size = vectors.shape[1]
         scale = scale_of(size)
-        numbers = vectors * np.float32(scale)
-        np.rint(numbers, out=numbers)
+        numbers = np.empty((len(vectors) if rows is None else len(rows), size), np.float32)
+        for start in range(0, len(numbers), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            np.multiply(vectors[part] if rows is None else vectors[rows[part]], np.float32(scale), out=numbers[part])
+            np.rint(numbers[part], out=numbers[part])
         # Half in each place, a little more for what float32 rounds off before, and vectors are of length one to within 1e-6.
         return cls(numbers, scale, float(0.501 * np.sqrt(size) / scale + 2e-6))
 

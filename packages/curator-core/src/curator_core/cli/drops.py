@@ -39,6 +39,7 @@ def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int
     """
     from curator_core.accounts.drops import drops_of, written_drops  # these import pyarrow
     from curator_core.accounts.seen import read_seen
+    from curator_core.data.fates import dropped_tables
     from curator_core.running.directory import RunDirectory
     from curator_core.worker.dropped_rows import output_name
 
@@ -52,7 +53,9 @@ def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int
             if stage in (None, drops.stage):
                 if folder and near > len(drops.rows) and len(drops.rows) < drops.of:
                     entry = read_seen(place).stages[drops.stage]
-                    drops.rows += _beyond(list(written_drops(folder, entry, drops.reason, near)), drops, near)
+                    drops.rows += _beyond(
+                        list(written_drops(dropped_tables(folder), entry, drops.reason, near)), drops, near
+                    )
                 found.append((step, drops, folder))
     if stage is not None and not found and stage not in stages and stages:
         raise UsageError(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curator_core import storage
 from curator_core.accounts.seen import Seen
 from curator_core.arrow.arrays import array
 from curator_core.data.rows import open_rows
@@ -58,7 +59,7 @@ def fates_of(keys: Numbers, by: str, named: bool, dropped: Mapping[str, str], se
     found = Fates(rows=len(keys), written=bool(dropped))
     wanted = np.unique(keys)
     for folder in dropped.values():
-        for table in _tables(folder):
+        for table in dropped_tables(folder):
             if by not in table.column_names:
                 found.written = False  # a stage has made or changed what the rows are compared by
                 continue
@@ -73,15 +74,17 @@ def fates_of(keys: Numbers, by: str, named: bool, dropped: Mapping[str, str], se
     return found
 
 
-def _tables(folder: str) -> Iterator[pa.Table]:
-    try:
-        rows = open_rows(folder, reader="ParquetReader")
-        for source in rows.sources():
-            for batch in rows.batches(source):
-                if batch.num_rows:
-                    yield batch.to_pyarrow()
-    except CuratorError:  # the folder is gone, or nothing was dropped
-        return
+def dropped_tables(folder: str) -> Iterator[pa.Table]:
+    """The rows in a folder of dropped rows, in whichever format they were written; nothing where it is gone."""
+    for reader, pattern in (("ParquetReader", "*.parquet"), ("JsonlReader", "*.jsonl*")):
+        try:
+            rows = open_rows(storage.join(folder, pattern), reader=reader)
+            for source in rows.sources():
+                for batch in rows.batches(source):
+                    if batch.num_rows:
+                        yield batch.to_pyarrow()
+        except CuratorError:  # the folder is gone, or there are no such files
+            continue
 
 
 def _sampled(seen: Seen, by: str, named: bool) -> Iterator[tuple[int, str, str]]:

@@ -27,6 +27,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_origin
 
+import pyarrow as pa
+
 from curator_core.errors import UsageError, check_whole, nearest
 from curator_core.model.engine_facts import NodeInfo, RayStageSpecKeys, WorkerMetadata
 from curator_core.model.machine import Machine
@@ -276,6 +278,14 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def output_folder(self) -> str | None:
         """For writers: the folder that the stage fills. The run marks it with ``_SUCCESS`` and clears what is left over."""
+        return None
+
+    def write_rows(self, path: str, table: pa.Table) -> FileRecord | None:
+        """For writers: write a table in the writer's format, all of its columns, under ``path`` with the format's ending.
+
+        The rows that a run drops are written so where it is asked for them. None where the writer has no way to write this
+        table; it is written as Parquet then.
+        """
         return None
 
     def finish(self, outputs: Sequence[FileRecord]) -> Sequence[FileRecord] | None:

@@ -191,6 +191,8 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
         )
         if stage["name"] in seen.overlap:
             part["overlap"] = seen.overlap[stage["name"]]
+        if entry is not None and entry.alone is not None:
+            part |= {"alone": entry.alone, "first": entry.first, "anyway": entry.anyway}
         found.append(part)
     return found
 
@@ -306,7 +308,7 @@ def _time(
             "share": stage["seconds"] / whole if whole else 0.0,
             "calls": stage.get("calls", 0),
             "rows_a_second": stage["rows_in"] / stage["seconds"] if stage["seconds"] else None,
-            **_of_workers(work["by_stage"].get(stage["name"])),
+            **_of_workers(stage, work["by_stage"].get(stage["name"])),
         }
         for stage in stages
     ]
@@ -317,18 +319,20 @@ def _time(
         "of_all_workers": whole,
         "bytes_a_second": numbers["bytes"]["in"] / wall if wall else None,
         "stages": each,
-        "timeline": {"seconds": work["seconds"], "of": work["of"], "workers": work["workers"]},
+        "timeline": {key: work[key] for key in ("begins", "ends", "of", "workers")},
         "bottleneck": _bottleneck(each, whole, wall, summary.get("worked_after")),
     }
 
 
-def _of_workers(found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the workers that ran a stage say of it."""
+def _of_workers(stage: Mapping[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the workers that ran a stage say of it. Bytes are those of an Arrow table with all columns, by some of the batches."""
     if found is None:
         return {"waited": None, "bytes_a_second": None, "memory": None, "gpu_busy": None}
+    rows = max(stage["rows_in"], stage["rows_out"])
+    known = found["rows"] and stage["seconds"]
     return {
         "waited": found["waited"],
-        "bytes_a_second": found["bytes"] / found["busy"] if found["bytes"] and found["busy"] else None,
+        "bytes_a_second": found["bytes"] / found["rows"] * rows / stage["seconds"] if known else None,
         "memory": found["memory"],
         "gpu_busy": sum(found["gpus"]) / len(found["gpus"]) if found["gpus"] else None,
     }

@@ -45,7 +45,7 @@ from curator_core.running.verdict import (
     shares_by_plan,
     totals,
 )
-from curator_core.worker.context import RunContext
+from curator_core.worker.context import RunContext, format_of_dropped
 from curator_core.worker.merge import store_task
 from curator_core.worker.tokens import token_counter
 
@@ -237,6 +237,7 @@ class _Run:
             retries=order.options.retries,
             log_level=order.options.log_level,
             dropped=order.options.dropped,
+            dropped_as=format_of_dropped(plan.stages),
             seen=seen_options(order.options.seen),
         )
 

@@ -15,7 +15,7 @@ def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: 
     """The timeline, and for each stage what is known of it beside its counts; nothing where no worker has said anything."""
     workers = [entry for entry in found if _is_whole(entry)]
     if not workers:
-        return {"workers": [], "of": 0, "seconds": 0.0, "by_stage": {}}
+        return {"workers": [], "of": 0, "begins": 0.0, "ends": 0.0, "by_stage": {}}
     zero = _seconds(started)
     first = min(entry["begun"] for entry in workers)
     # Another machine's clock may say that a worker began before its run.
@@ -28,8 +28,12 @@ def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: 
         mine = [name for name in stages if name in busy]
         waited = max(0.0, entry["seconds"] - sum(busy.values()))
         for place, name in enumerate(mine):
-            stage = by_stage.setdefault(name, {"bytes": 0, "busy": 0.0, "waited": 0.0, "memory": None, "gpus": []})
-            stage["bytes"] += int(entry["bytes"].get(name, 0))
+            stage = by_stage.setdefault(
+                name, {"rows": 0, "bytes": 0, "busy": 0.0, "waited": 0.0, "memory": None, "gpus": []}
+            )
+            rows, size = entry["measured"].get(name, (0, 0))
+            stage["rows"] += rows
+            stage["bytes"] += size
             stage["busy"] += busy[name]
             # A worker waits for what its first stage is to be given.
             stage["waited"] += 0.0 if place else waited
@@ -45,18 +49,24 @@ def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: 
                 "waited": round(waited, 3),
                 "memory": entry["memory"],
                 "gpus": [round(part, 3) for part in entry["gpus"]],
-                "slots": {name: _slots(entry, name, entry["begun"] - zero, end) for name in mine},
+                "slots": {name: _slots(entry, name, entry["begun"] - first, zero + end - first) for name in mine},
             }
         )
     lines.sort(key=lambda line: (-sum(line["busy"].values()), line["id"]))
     shown = sorted(lines[:MOST_WORKERS], key=lambda line: (line["begun"], line["id"]))
-    return {"workers": shown, "of": len(lines), "seconds": round(end, 3), "by_stage": by_stage}
+    return {
+        "workers": shown,
+        "of": len(lines),
+        "begins": round(first - zero, 3),
+        "ends": round(end, 3),
+        "by_stage": by_stage,
+    }
 
 
 def _is_whole(entry: Mapping[str, Any]) -> bool:
     numbers = (entry.get("begun"), entry.get("seconds"), entry.get("width"))
     return all(isinstance(number, int | float) and number >= 0 for number in numbers) and all(
-        name in entry for name in ("worker", "bytes", "memory", "gpus")
+        name in entry for name in ("worker", "measured", "memory", "gpus")
     )
 
 
@@ -68,7 +78,7 @@ def _seconds(started: str | None) -> float | None:
 
 
 def _slots(entry: Mapping[str, Any], stage: str, begun: float, end: float) -> list[float]:
-    """Which part of each slot of the run the stage was at work."""
+    """Which part of each slot of the axis the stage was at work."""
     found = [0.0] * SLOTS
     width, own = end / SLOTS, entry["width"]
     for place, seconds in enumerate(entry["busy"][stage]):

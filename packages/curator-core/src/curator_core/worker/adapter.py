@@ -256,9 +256,9 @@ class BaseStageAdapter:
             yield from self._account(batch, [Amount(rows)] if rows is not None else given, results, seconds)
 
     def _measure(self, task: Task[Any]) -> None:
-        """Count the bytes of a table that the stage is given, or that it has read."""
+        """Measure a table that the stage is given, or that it has read."""
         if self._times is not None and isinstance(task.data, pa.Table):
-            self._times.measure(self.name, task.data.nbytes)
+            self._times.measure(self.name, task.data)
 
     def _call(self, batch: list[Task[Any]], finish: Callable[[], Any] | None = None) -> Sequence[Any]:
         self._reset_recorder()
@@ -332,7 +332,7 @@ class BaseStageAdapter:
         if self._seer is not None and whole:
             self._seer.dropped_whole(task, whole)
         if self._dropped is not None and (recorder.judged is not None or recorder.which or whole):
-            record = write_dropped(self.planned, self._dropped, task, recorder, whole=whole)
+            record = write_dropped(self.planned, self._dropped, task, recorder, self.context.dropped_as, whole=whole)
             if record is not None:
                 outputs.append((output_name(self.name), record))
         return outputs

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from curator_core.accounts.ledger import LedgerWriter, MemorySink
 from curator_core.model.seen_options import SeenOptions
+from curator_core.model.stage import ProcessingStage, overrides
+from curator_core.planning.plan import PlannedStage
+
+
+def format_of_dropped(stages: Sequence[PlannedStage]) -> ProcessingStage[Any, Any] | None:
+    """The writer in whose format the rows that stages drop are written: the last one that can, or None for Parquet."""
+    writers = [planned.stage for planned in stages if planned.stage.output_folder()]
+    return next((writer for writer in reversed(writers) if overrides(writer, "write_rows")), None)
+
 
 Ending = Literal["pass", "done", "merged"]
 
@@ -26,6 +36,8 @@ class RunContext:
     log_level: str = "warning"
     # A folder for the rows that stages drop; None where they are not written down.
     dropped: str | None = None
+    # The writer in whose format they are written; None for Parquet.
+    dropped_as: ProcessingStage[Any, Any] | None = None
     # False where stages are tried and nothing may be written, not even for a stage with a folder of its own.
     writes: bool = True
     # What is kept of the rows to be seen; None for nothing.

@@ -1,7 +1,8 @@
 """Where do dropped rows go that a run is asked to write down?
 
-Into a folder for each stage, a Parquet file for each task, named by its lineage and there whole or not at all: an output like
-those of a writer, so a run accounts for it, resumes it, and clears away what an interrupted attempt has left.
+Into a folder for each stage, a file for each task in the format of the pipeline's writer or as Parquet, named by its lineage and
+there whole or not at all: an output like those of a writer, so a run accounts for it, resumes it, and clears away what an
+interrupted attempt has left.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from curator_core import storage
 from curator_core.arrow.arrays import array
 from curator_core.errors import check_free
 from curator_core.model.recorder import Judged, Recorder
+from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileRecord, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.stages.column_filter import ColumnFilter
@@ -26,9 +28,18 @@ STAGE, REASON, SCORE = "dropped_by", "dropped_for", "dropped_score"
 
 
 def write_dropped(
-    planned: PlannedStage, folder: str, task: Task[Any], recorder: Recorder, *, whole: str = ""
+    planned: PlannedStage,
+    folder: str,
+    task: Task[Any],
+    recorder: Recorder,
+    writer: ProcessingStage[Any, Any] | None = None,
+    *,
+    whole: str = "",
 ) -> FileRecord | None:
-    """Write down the rows of a task that a stage has dropped; all of them, for the reason ``whole``, where that is given."""
+    """Write down the rows of a task that a stage has dropped; all of them, for the reason ``whole``, where that is given.
+
+    ``writer``: the stage in whose format they are written, if it can.
+    """
     if not isinstance(task, DocumentBatch):
         return None
     judged = recorder.judged
@@ -45,7 +56,9 @@ def write_dropped(
         array(np.zeros(table.num_rows, np.int32)), array([planned.name], pa.string())
     )
     table = table.append_column(STAGE, stage.cast(pa.string()))
-    return _write(storage.join(folder, f"{task.task_id}.parquet"), table)
+    path = storage.join(folder, task.task_id)
+    written = None if writer is None else writer.write_rows(path, table)
+    return written or _write(f"{path}.parquet", table)
 
 
 def _of_judged(planned: PlannedStage, judged: Judged) -> pa.Table:

@@ -17,6 +17,8 @@ from curator_core.workflows.ends import Ends
 from curator_core.workflows.formats import reader_of
 from curator_core.workflows.pieces import pieces_of
 
+_PIECES_IN_ONE = 8
+
 
 @dataclass(kw_only=True)
 class HardNegatives(MineParameters, Ends):
@@ -64,7 +66,8 @@ class HardNegatives(MineParameters, Ends):
             passage_column=self.passage_column,
             query_vector=self.query_vector,
             passage_vector=self.passage_vector,
-            partitions=count,
+            # Fewer than of passages: for each all passages are read.
+            partitions=self.partitions or pieces_of(self._input_bytes() // _PIECES_IN_ONE),
         )
         yield Pipeline([self._reader(), ask], name="queries")
         how: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(MineParameters)}
