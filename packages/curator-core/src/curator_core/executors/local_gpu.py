@@ -127,7 +127,8 @@ class OwnedGroup:
     def __init__(self, runner: GroupRunner, first: int, last: int, group: int, owner: Owner) -> None:
         adapters = runner.adapters[first:last]
         self._last = adapters[-1]
-        self._batch = max(1, adapters[0].stage.batch_size)
+        # As many tasks as one of its stages wants a call: those that begin tasks ahead have the next of them at once.
+        self._batch = max(1, *(adapter.stage.batch_size for adapter in adapters))
         self._group = group
         self._owner = owner
         self._sink = runner.sink

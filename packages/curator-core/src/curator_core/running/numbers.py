@@ -191,6 +191,8 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
         )
         if stage["name"] in seen.overlap:
             part["overlap"] = seen.overlap[stage["name"]]
+        if entry is not None and entry.alone is not None:
+            part |= {"alone": entry.alone, "first": entry.first, "anyway": entry.anyway}
         found.append(part)
     return found
 
@@ -317,7 +319,7 @@ def _time(
         "of_all_workers": whole,
         "bytes_a_second": numbers["bytes"]["in"] / wall if wall else None,
         "stages": each,
-        "timeline": {"seconds": work["seconds"], "of": work["of"], "workers": work["workers"]},
+        "timeline": {key: work[key] for key in ("begins", "ends", "of", "workers")},
         "bottleneck": _bottleneck(each, whole, wall, summary.get("worked_after")),
     }
 

@@ -305,17 +305,27 @@ def _sentence(text: str) -> str:
 
 
 def _overlap(stage: Mapping[str, Any]) -> str:
+    """What the filter drops by itself, first, and in vain, where the run was asked to measure it."""
+    said = []
+    if stage.get("alone") is not None:
+        said.append(
+            f"By itself it would drop {stage['alone']:,} of the rows that come to the first of its neighbours. It drops "
+            f"{stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
+        )
     found = stage.get("overlap")
-    if not found:
-        return ""
-    said = ", ".join(
-        f"{rows:,} with {name}" for name, rows in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
-    )
-    return f'<p class="soft">Would also have been dropped by others: {escape(said)}.</p>'
+    if found:
+        others = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+        said.append(f"Rows that both would drop: {', '.join(f'{rows:,} with {name}' for name, rows in others)}.")
+    return f'<p class="soft">{escape(" ".join(said))}</p>' if said else ""
 
 
-def _limits(stage: Mapping[str, Any]) -> dict[str, float]:
-    return {limit["parameter"]: limit["value"] for score in stage["scores"] for limit in score["limits"]}
+def _limits(stage: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """The value of each limit, and the unit of its score: the smallest limit that is not 0."""
+    found = {}
+    for score in stage["scores"]:
+        unit = min((abs(limit["value"]) for limit in score["limits"] if limit["value"]), default=1.0)
+        found.update({limit["parameter"]: (limit["value"], unit) for limit in score["limits"]})
+    return found
 
 
 def _unsure(stage: Mapping[str, Any]) -> str:
@@ -335,11 +345,13 @@ def _unsure(stage: Mapping[str, Any]) -> str:
     return f'<div class="unsure"><h4>Least sure about</h4><ol>{items}</ol></div>'
 
 
-def _far(sample: Mapping[str, Any], limits: Mapping[str, float]) -> float:
-    """How far the score of a row is from the limit that it is near to, in parts of the limit."""
-    value = limits.get(sample["limit"])
+def _far(sample: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]) -> float:
+    """How far the score of a row is from the limit that it is near to, in units that all limits of the score share: 120 words are
+    nearer to 50 than 740 to 100,000.
+    """
+    value, unit = limits.get(sample["limit"], (None, 1.0))
     score = sample["scores"].get(sample["score_name"], sample["score"])
-    return math.inf if value is None or score is None else abs(score - value) / (abs(value) or 1)
+    return math.inf if value is None or score is None else abs(score - value) / unit
 
 
 def _sides(stage: Mapping[str, Any]) -> str:
@@ -374,7 +386,9 @@ def _sides(stage: Mapping[str, Any]) -> str:
     return f'<div class="sides">{"".join(parts)}</div>' if any(parts) else ""
 
 
-def _sheet(side: str, samples: Sequence[Mapping[str, Any]], limits: Mapping[str, float], whole: int) -> str:
+def _sheet(
+    side: str, samples: Sequence[Mapping[str, Any]], limits: Mapping[str, tuple[float, float]], whole: int
+) -> str:
     """Pictures of one side, those nearest to the limit first; each opens to say where it is from."""
     drawn = [sample for sample in samples if sample["picture"]]
     near = _some(drawn, limits, near=True, most=_SHEET)
@@ -402,7 +416,7 @@ def _shot(sample: Mapping[str, Any]) -> str:
 
 
 def _some(
-    samples: Sequence[Mapping[str, Any]], limits: Mapping[str, float], *, near: bool, most: int
+    samples: Sequence[Mapping[str, Any]], limits: Mapping[str, tuple[float, float]], *, near: bool, most: int
 ) -> list[Mapping[str, Any]]:
     """The first of each reason and limit in turn, so that none of several tests is left out."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
