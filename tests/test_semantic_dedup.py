@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def by_brute_force(made: np.ndarray, order: np.ndarray, eps: float) -> set[int]:
 
 def test_with_all_clusters_visited_it_decides_as_brute_force_does(tmp_path: Path) -> None:
     made = vectors(700)
-    data = write(tmp_path / "in", embedded(made))
+    data = write(tmp_path / "in", embedded(made, text=[f"This is document {n}." for n in range(700)]))
     work = SemanticDedup(paths=data, path=str(tmp_path / "out"), eps=EPS, clusters=10, visits=9, partitions=5)
     work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
     kept = {int(row["id"][1:]) for row in read(tmp_path / "out")}
@@ -83,6 +84,9 @@ def test_with_all_clusters_visited_it_decides_as_brute_force_does(tmp_path: Path
         assert other < one
         assert similarity == pytest.approx(near[one, other], abs=1e-6)
         assert similarity >= 1 - EPS
+    shown = json.loads((tmp_path / "run/report.json").read_text())["duplicates"]["least_alike"][0]
+    assert shown["text"] == f"This is document {shown['id'][1:]}."
+    assert shown["witness_text"] == f"This is document {shown['witness_id'][1:]}."
 
 
 def test_visits_find_most_of_what_lies_across_borders(tmp_path: Path) -> None:

@@ -106,6 +106,13 @@ def test_the_table_says_what_was_cut_and_where_it_stands(tmp_path: Path) -> None
     (row,) = [row for path in (tmp_path / "run/spans").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
     assert (row["id"], row["witness_id"]) == ("d1", "d0")
     assert texts[1][row["start"] : row["end"]] == f"{passage.upper()}! " == row["text"]
+    found = json.loads((tmp_path / "run/report.json").read_text())["repeats"]
+    size = row["end"] - row["start"]
+    assert (found["spans"], found["documents"], found["characters"]) == (1, 1, size)
+    assert found["most"] == [{"text": row["text"], "times": 1}]
+    assert found["longest"] == [row]
+    page = (tmp_path / "run/report.html").read_text()
+    assert f"d1, {size} characters from {row['start']} on, as in d0" in page
 
 
 @pytest.mark.slow
