@@ -177,8 +177,6 @@ class ImageTower:
         """The same, of which a GPU does no more than begin: what is returned waits for the vectors."""
         import torch
 
-        if self.compiling is not None:
-            self.compiling.in_time()
         if self._send is None:
             self._send = sender(self.device, torch)
         send = self._send
@@ -202,6 +200,10 @@ class ImageTower:
             return unit_rows(np.concatenate([late.result() for late in parts]))
 
         return finish
+
+    def compile_in_time(self) -> bool:
+        """Compile the model if it is time to; whether that has just happened."""
+        return self.compiling is not None and self.compiling.in_time()
 
     def _zeros_cuda(self, count: int) -> Any:
         import torch
