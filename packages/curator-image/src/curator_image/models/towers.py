@@ -215,7 +215,7 @@ class ImageTower:
         """Keep the weights channels-last if this card computes faster with them so."""
         import torch
 
-        pixels = self._zeros_cuda(COMPILED_BATCH)
+        pixels = self._zeros_cuda(8)
         with torch.inference_mode():
             usual = seconds_cuda(lambda: self.forward(pixels), 3, torch)
             self.model = self.model.to(memory_format=torch.channels_last)
