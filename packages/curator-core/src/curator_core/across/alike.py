@@ -249,7 +249,6 @@ class FindPairs(PartitionStage):
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         pieces = [piece for _, piece in partition_pieces(task)]
-        spread = _Spread(pieces)
         table = pa.concat_tables([piece.drop_columns([VECTOR]) for piece in pieces])
         table = table.unify_dictionaries().combine_chunks()
         preference = self.preference()
@@ -261,10 +260,11 @@ class FindPairs(PartitionStage):
         home = to_numpy(table["home"])
         groups = to_numpy(table["collection"].combine_chunks().indices) if self.scope == "per_collection" else None
         begins = np.flatnonzero(np.append(True, places[1:] != places[:-1]))
+        spread = _Spread(pieces, places[begins])
         none = np.zeros(0, np.int64)
         found: list[_Ties] = [(none, none, np.zeros(0))]
-        for place, rows in zip(places[begins], np.split(order, begins[1:]), strict=True):
-            vectors, at = spread.of(place), np.searchsorted(np.sort(rows), rows)
+        for number, rows in enumerate(np.split(order, begins[1:])):
+            vectors, at = spread.of(number), np.searchsorted(np.sort(rows), rows)
             cluster = Cluster(vectors, at, home[rows], None if groups is None else groups[rows])
             lost, best, similarity = cluster.preferred_neighbours(self.least)
             found.append((rows[lost], rows[best], similarity))
@@ -298,21 +298,23 @@ class _Spread:
     all, and out of the cache.
     """
 
-    def __init__(self, pieces: Sequence[pa.Table]) -> None:
-        self._parts = [
-            (to_numpy(batch["place"]), unpacked(pa.chunked_array([batch[VECTOR]])))
-            for piece in pieces
-            for batch in piece.select(["place", VECTOR]).to_batches()
-        ]
+    def __init__(self, pieces: Sequence[pa.Table], places: NDArray[np.uint64]) -> None:
+        self._parts = []
+        for piece in pieces:
+            for batch in piece.select(["place", VECTOR]).to_batches():
+                edges = (np.searchsorted(to_numpy(batch["place"]), places, side) for side in ("left", "right"))
+                first, stop = (found.tolist() for found in edges)
+                self._parts.append((first, stop, unpacked(pa.chunked_array([batch[VECTOR]]))))
 
-    def of(self, place: np.uint64) -> Vectors:
-        """The vectors at a place, in the order of the pieces."""
-        found = []
-        for places, vectors in self._parts:
-            first, stop = (int(np.searchsorted(places, place, side)) for side in ("left", "right"))
-            if stop > first:
-                found.append(vectors[first:stop])
-        return np.concatenate(found)
+    def of(self, number: int) -> Vectors:
+        """The vectors of a cluster, in the order of the pieces."""
+        return np.concatenate(
+            [
+                vectors[first[number] : stop[number]]
+                for first, stop, vectors in self._parts
+                if stop[number] > first[number]
+            ]
+        )
 
 
 type _Ties = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]

@@ -53,6 +53,7 @@ def report_page(numbers: Mapping[str, Any]) -> str:
         ("texts", "", _texts(numbers["notes"])),
         ("aside", "Set aside", _rejects(numbers["rejects"])),
         ("duplicates", "Duplicates", _duplicates(numbers)),
+        ("repeats", "Repeated parts", _repeats(numbers["repeats"])),
         ("map", "Map of embeddings", scatter(numbers["embeddings"]) if numbers["embeddings"] else ""),
         ("time", "Time", _time(numbers["time"])),
         ("plans", "Rows by plan", _plans(numbers["plans"])),
@@ -595,6 +596,28 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     least = "".join(f"<li>{_removed(entry, run)}</li>" for entry in found["least_alike"])
     least = f"<h3>Removed, though least alike</h3><ul>{least}</ul>" if least else ""
     return f"{lead}{sizes}<h3>Largest clusters</h3>{largest}{least}"
+
+
+def _repeats(found: Mapping[str, Any]) -> str:
+    if not found:
+        return ""
+    lead = (
+        f"<p>{formatting.count(found['spans'], 'part')} of {formatting.count(found['documents'], 'document')}, {found['characters']:,} characters in "
+        "all, stand in another one that stays as it is, or before in the same.</p>"
+    )
+    most = _table(
+        [("times", ""), ("begins with", "")],
+        (
+            f'<tr><th scope="row">{entry["times"]:,}</th>{_cell("begins with", entry["text"][:_EXAMPLE_CHARACTERS])}</tr>'
+            for entry in found["most"]
+        ),
+    )
+    longest = "".join(
+        f"<li>{escape(_document(entry))}, {entry['end'] - entry['start']:,} characters from {entry['start']:,} on, as in "
+        f'{escape(_document(entry, "witness_"))}<p class="text">{escape(entry["text"][:_EXAMPLE_CHARACTERS])}</p></li>'
+        for entry in found["longest"]
+    )
+    return f"{lead}<h3>The most common</h3>{most}<h3>The longest</h3><ul>{longest}</ul>"
 
 
 def _document(entry: Mapping[str, Any], of: str = "") -> str:
