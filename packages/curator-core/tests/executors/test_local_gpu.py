@@ -138,8 +138,9 @@ def test_one_process_owns_the_gpu_and_a_source_stays_with_its_worker(tmp_path: P
 
 def test_a_request_has_as_many_tasks_as_one_of_the_stages_wants_a_call() -> None:
     class Echo:
-        ahead_bytes = AHEAD_BYTES
-        asked: list[list[pa.Buffer]] = []  # noqa: RUF012 - of this test alone
+        def __init__(self, ahead_bytes: int) -> None:
+            self.ahead_bytes = ahead_bytes
+            self.asked: list[list[pa.Buffer]] = []
 
         def ask(self, group: int, buffers: list[pa.Buffer], care: Care) -> int:
             self.asked.append(buffers)
@@ -148,11 +149,22 @@ def test_a_request_has_as_many_tasks_as_one_of_the_stages_wants_a_call() -> None
         def answer(self, number: int) -> tuple[Answer, list[pa.Buffer]]:
             return Answer(number), self.asked[number]
 
-    members = [PlannedStage(s.Same(), "decode"), PlannedStage(s.Same().with_(batch_size=4), "embed")]
-    runner = GroupRunner(members, RunContext(), sink=ledger.MemorySink())
-    made = list(OwnedGroup(runner, 0, 2, 0, Echo()).stream(iter(batches(9))))  # type: ignore[arg-type]
-    assert [task.task_id for task in made] == [f"task-{number:03d}" for number in range(9)]
-    assert [len(buffers) for buffers in Echo.asked] == [4, 4, 1]
+    class Together(s.Same):
+        def process_batch(self, tasks: Any) -> Any:
+            return [self.process(task) for task in tasks]
+
+    def requests(embed: s.Same, ahead_bytes: int) -> list[int]:
+        echo = Echo(ahead_bytes)
+        members = [PlannedStage(s.Same(), "decode"), PlannedStage(embed.with_(batch_size=4), "embed")]
+        runner = GroupRunner(members, RunContext(), sink=ledger.MemorySink())
+        made = list(OwnedGroup(runner, 0, 2, 0, echo).stream(iter(batches(9))))  # type: ignore[arg-type]
+        assert [task.task_id for task in made] == [f"task-{number:03d}" for number in range(9)]
+        return [len(buffers) for buffers in echo.asked]
+
+    assert requests(s.Same(), AHEAD_BYTES) == [4, 4, 1]
+    # Large tasks go in smaller requests, but for a stage whose numbers may depend on which tasks come together.
+    assert requests(s.Same(), 100) == [1] * 9
+    assert requests(Together(), 100) == [4, 4, 1]
 
 
 def test_two_groups_on_the_gpu_share_its_process_and_what_one_drops_is_accounted_for(tmp_path: Path) -> None:

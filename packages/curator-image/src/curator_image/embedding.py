@@ -150,18 +150,20 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         check_made_as(self.name, metadata, tower.preprocessing.picture)
         pixels = beside.tensor if isinstance(beside, PixelsBeside) else tensor_to_numpy(table.column(PIXELS))
         before = tower.batcher.retries
+        metrics = {"compiled": float(tower.compile_in_time())}
         with threads(self._threads()):
             finish = tower.begin(pixels)
-        retries = tower.batcher.retries - before
-        return lambda: self._made(task, finish(), tower, retries)
+        metrics["out_of_memory_retries"] = float(tower.batcher.retries - before)
+        return lambda: self._made(task, finish(), tower, metrics)
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         """The batch with one more column; a vector that is not finite is a reject."""
         return self.begin(task)()
 
-    def _made(self, task: DocumentBatch, vectors: Any, tower: ImageTower, retries: int) -> DocumentBatch:
-        if retries:
-            self.record_metric("out_of_memory_retries", retries)
+    def _made(self, task: DocumentBatch, vectors: Any, tower: ImageTower, metrics: dict[str, float]) -> DocumentBatch:
+        for name, value in metrics.items():
+            if value:
+                self.record_metric(name, value)
         field = pa.field(
             self.embedding_column,
             pa.list_(pa.float32(), tower.dimension),
