@@ -164,6 +164,23 @@ def test_what_would_stay_at_an_edge_is_what_a_limit_there_keeps(values: list[int
     assert f"<output>{sum(value >= limit for value in values):,}</output>" in histogram(seen, "h")
 
 
+def test_pictures_are_dealt_out_in_turns_until_the_page_is_full() -> None:
+    stages = {}
+    for name in ("A", "B"):
+        rows = [sample(row, 4 if row % 2 else 6, near=True) for row in range(40)]
+        for row in rows:
+            row.picture = b"\xff\xd8\xff" + bytes(30_000)
+        stages[name] = StageSeen(name, scores=[score([4, 6], 5)], samples=rows)
+    found = numbers([READ, StageTotals("A", 4, 1000, 900), StageTotals("B", 4, 900, 800)], Seen(stages=stages))
+    drawn = {stage["name"]: [s["picture"] for s in stage["samples"] if s["picture"]] for stage in found["stages"]}
+    sides = [s["side"] for stage in found["stages"] for s in stage["samples"] if s["picture"]]
+    assert sum(len(picture) for pictures in drawn.values() for picture in pictures) <= 1_200_000
+    assert abs(len(drawn["A"]) - len(drawn["B"])) <= 2
+    assert abs(sides.count("kept") - sides.count("dropped")) <= 2
+    assert len(sides) > 20
+    assert len(report_page(found)) < 2_000_000
+
+
 def test_numbers_that_json_does_not_have_are_null() -> None:
     found = numbers([READ])
     found_again = json.loads(json.dumps(found, allow_nan=False))

@@ -644,13 +644,14 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
         for end, title in (("", "Removed"), ("witness_", "Stays"))
         if f"{end}text" in entry
     )
-    texts += "".join(
-        f'<div class="example"><h4>{title}</h4><img class="pair" src="{escape(entry[f"{end}picture"], quote=True)}" '
+    pictures = "".join(
+        f'<div><h4>{title}</h4><img class="pair" src="{escape(entry[f"{end}picture"], quote=True)}" '
         f'alt="{escape(_document(entry, end)[:_ALT_CHARACTERS], quote=True)}"></div>'
         for end, title in (("", "Removed"), ("witness_", "Stays"))
         if entry.get(f"{end}picture")
     )
     texts = f'<div class="sides">{texts}</div>' if texts else ""
+    texts += f'<div class="sides pictures">{pictures}</div>' if pictures else ""
     return f'{escape(said)}<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>{texts}'
 
 

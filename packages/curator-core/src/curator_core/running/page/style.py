@@ -73,6 +73,8 @@ svg text{font-size:12px;fill:var(--soft)}
 .shot[open] img{width:96px}.shot summary:focus-visible img{outline:2px solid var(--link);outline-offset:2px}
 .pair{width:96px;height:96px;object-fit:contain;background:var(--wash);border-radius:6px;display:block;margin:4px 0}
 .timeline svg text{font-size:8px}
+.sides.pictures{grid-template-columns:auto auto;justify-content:start;margin:0 0 8px}
+#duplicates h3{margin-top:22px}#duplicates ul{padding-left:20px}
 .map-key em{font-style:normal;display:inline-block;margin-right:12px}.map-key em span:first-child{margin:0 6px 0 0}
 .map .ground{fill:var(--wash);stroke:var(--line)}.map .kept circle{stroke:var(--paper);stroke-width:1}
 .map svg:focus-visible{outline:2px solid var(--link);outline-offset:2px;border-radius:8px}
@@ -98,7 +100,7 @@ button.copy{font:12px system-ui,sans-serif;color:var(--link);background:none;bor
 .flow small{display:block;color:var(--soft)}.flow b{display:block;font-weight:500}
 .facts th{width:12em;color:var(--soft)}
 @media(max-width:900px){.top{grid-template-columns:minmax(0,1fr)}}
-@media(max-width:640px){body{padding:20px 14px 48px}.sides,.top{grid-template-columns:minmax(0,1fr)}.filter{padding:12px}
+@media(max-width:640px){body{padding:20px 14px 48px}.sides:not(.pictures),.top{grid-template-columns:minmax(0,1fr)}.filter{padding:12px}
 .cards{grid-template-columns:1fr 1fr}.card b{white-space:normal;font-size:17px}
 .funnel,.funnel tbody,.funnel tr{display:block}.funnel thead{display:none}
 .funnel tr{display:flex;flex-wrap:wrap;gap:2px 14px;padding:9px 0;border-bottom:1px solid var(--line)}
