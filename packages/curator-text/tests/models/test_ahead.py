@@ -218,9 +218,7 @@ def test_a_model_on_a_gpu_is_compiled_in_time_which_is_counted_and_said_by_the_p
     stage = TextEmbedding(model=encoder)
     stage.setup(WorkerMetadata())
     now = [100.0]
-    stage._model = MaybeCompiled(
-        stage._loaded, "auto", on_gpu=True, compile=lambda model: functools.partial(model), clock=lambda: now[0]
-    )
+    stage._model = MaybeCompiled(stage._loaded, "auto", on_gpu=True, compile=functools.partial, clock=lambda: now[0])
     inputs = {"input_ids": torch.ones((1, 3), dtype=torch.int64)}
     with torch.inference_mode():
         before = stage.call_model(inputs).last_hidden_state
