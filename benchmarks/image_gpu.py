@@ -1,24 +1,32 @@
-"""CLIP embeddings on a GPU: the bare model, the stage fed from memory, and the whole chain from tars.
+"""Image embeddings on a GPU: the bare model, the stage from memory, decoding, and whole runs from tars to tars.
 
-    python benchmarks/image_gpu.py SCRATCH [--tars FOLDER] [--executor local|ray_data|xenna]
-    python benchmarks/image_gpu.py SCRATCH --size tiny --cpu      # only to see that it runs
+    python benchmarks/image_gpu.py SCRATCH [--parts bare,memory,ray_data,local,dali,compiled,decode] [--part-seconds 75]
+    python benchmarks/image_gpu.py SCRATCH --size tiny --cpu --images 200 --rows 20 --seconds 1     # only to see that it runs
 
-The model is CLIP ViT-L/14 in full size with random weights: as fast as the published one, and nothing to download.
+The model is CLIP ViT-L/14 in full size with random weights: as fast as the published one, and nothing to download. The pictures
+are drawn by ``benchmarks/make_images.py``, in as many processes as there are cores, before the first part. Every part runs
+in a process of its own, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done, the most
+important first: what ten minutes on a card give is complete. The last line, ``BENCH``, has all of them, and ratios to the bare model.
 
 - ``bare_images_s``: forward passes over pixels that are on the device already, preprocessing included.
-- ``memory_images_s``: `ImageEmbedding` over Arrow batches of uint8 pixels in memory; ``memory_ratio`` is against the bare rate.
-- ``tars_images_s``: read, decode, embed, score, filter and write, from and to tars (``benchmarks/make_images.py`` makes
-  them). It runs over one tar and over all, and the difference counts, so that start-up does not; ``tars_ratio`` likewise.
+- ``memory_images_s``: `ImageEmbedding` in a group of stages over batches of uint8 pixels in memory, as a worker runs it.
+- ``ray_data_…``, ``local_…``: read, decode, embed, score, annotate and write, from and to tars. ``…_images_s`` is the rate of the last
+  three quarters of the images, ``…_first_s`` when the first 2,000 images (or a quarter) were written, from the start of the run, ``…_total_s`` all of it.
+- ``dali_…``: the same on LocalExecutor with images decoded by DALI in the worker of the model, on ``--dali-cpus`` cores.
+- ``compiled_images_s``: as ``bare_images_s`` with a compiled model, and ``compile_s`` what compiling took.
+- ``decode_cpu_images_s``: of one core; ``decode_dali_images_s``: of DALI from memory, pixels left on its device.
 - ``…_busy``: the share of the time that the GPU was busy, from nvidia-smi five times a second.
 
-Where there is no GPU it says so, measures nothing, and exits with 0.
+Where there is no GPU it says so, measures nothing, and exits with 0; ``--cpu`` runs everything on the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -26,15 +34,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gpu_parts
+import make_images
 import numpy as np
 import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import image_models
+
+PARTS = ("bare", "memory", "ray_data", "local", "dali", "compiled", "decode")
+FIRST = 2_000
 
 
 class Busy:
@@ -70,21 +84,21 @@ class Busy:
         return round(statistics.mean(self.shares), 3) if self.shares else None
 
 
-def bare(tower: Any, seconds: float) -> float:
+def _bare(tower: Any, options: argparse.Namespace) -> float:
     """Images per second of the model alone."""
     import torch
+
+    from curator_image.models.towers import threads
 
     height, width = tower.preprocessing.target
     pixels = torch.randint(0, 256, (tower.batcher.size, height, width, 3), dtype=torch.uint8, device=tower.device)
     wait = torch.cuda.synchronize if tower.device == "cuda" else lambda: None
-    from curator_image.models.towers import threads
-
     with threads(1), torch.inference_mode():  # as the stage runs it
         for _ in range(3):
             tower.forward(pixels)
         wait()
         done, started = 0, time.perf_counter()
-        while time.perf_counter() - started < seconds:
+        while time.perf_counter() - started < options.seconds:
             for _ in range(4):
                 tower.forward(pixels)
             wait()
@@ -92,132 +106,308 @@ def bare(tower: Any, seconds: float) -> float:
         return done / (time.perf_counter() - started)
 
 
-def from_memory(stage: Any, rows: int, seconds: float, side: int) -> tuple[float, float | None]:
-    """Images per second of the stage over batches that are there, and the busy share."""
+def measure_bare(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    tower = _set_up(embedding(options))
+    return {
+        "device": "cpu" if options.cpu else torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "precision": str(tower.dtype).removeprefix("torch."),
+        "batch": tower.batcher.size,
+        "bare_images_s": round(_bare(tower, options), 1),
+    }
+
+
+def measure_compiled(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    tower = _set_up(embedding(options).with_(compile="always"))
+    height, width = tower.preprocessing.target
+    started = time.perf_counter()
+    with torch.inference_mode():
+        size = (tower.batcher.size, height, width, 3)
+        tower.forward(torch.zeros(size, dtype=torch.uint8, device=tower.device)).cpu()
+    took = time.perf_counter() - started
+    return {
+        "compile_s": round(took, 1),
+        "compiled_batch": tower.batcher.size,
+        "compiled_images_s": round(_bare(tower, options), 1),
+    }
+
+
+def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Images per second of the stage in its group over batches that are there, and the busy share."""
+    from curator_core import WorkerMetadata
+    from curator_core.accounts.ledger import MemorySink
+    from curator_core.planning.plan import PlannedStage
+    from curator_core.worker.context import RunContext
+    from curator_core.worker.group import GroupRunner
     from curator_image.batch import ImageBatch, tensor_column
 
+    stage = embedding(options).with_(keep_pixels=False)
+    sink = MemorySink()
+    runner = GroupRunner([PlannedStage(stage, stage.name)], RunContext(), sink=sink)
+    runner.setup(WorkerMetadata())
+    assert stage._tower is not None
+    side = stage._tower.preprocessing.target[0]
     random = np.random.default_rng(0)
     batches = []
     for number in range(4):
-        pixels = random.integers(0, 256, (rows, side, side, 3), dtype=np.uint8)
-        keys = pa.array([f"{number}-{row}" for row in range(rows)])
+        pixels = random.integers(0, 256, (options.rows, side, side, 3), dtype=np.uint8)
+        keys = pa.array([f"{number}-{row}" for row in range(options.rows)])
         batches.append(ImageBatch(data=pa.table({"key": keys, "pixels": tensor_column(pixels)}), task_id=str(number)))
-    stage.process(batches[0])
+
+    def tasks(until: float) -> Iterator[Any]:
+        while time.perf_counter() < until:
+            yield from batches
+
+    for _ in runner.run(iter(batches[:2])):
+        pass
     busy, done = Busy(), 0
     with busy.watch():
         started = time.perf_counter()
-        while time.perf_counter() - started < seconds:
-            for batch in batches:
-                out = stage.process(batch)
-                assert out.num_rows == rows
-                done += rows
+        for out in runner.run(tasks(started + options.seconds)):
+            done += out.num_items
+            sink.take()
         took = time.perf_counter() - started
-    return done / took, busy.share()
+    runner.teardown()
+    return {"memory_images_s": round(done / took, 1), "memory_busy": busy.share()}
 
 
-def from_tars(options: argparse.Namespace, models: dict[str, Path], side: int) -> dict[str, Any]:
-    """Images per second of the whole chain, and what came out."""
-    from curator_core import Pipeline
+def measure_decode(options: argparse.Namespace) -> dict[str, Any]:
+    from curator_image.decode import CpuDecoder, Picture
+    from curator_image.decode.dali import DaliDecoder, dali_installed
+
+    images = [make_images.encode(make_images.picture(seed, options.side)) for seed in range(256)]
+    wanted = [Picture(224, 224)]
+    decoder = CpuDecoder()
+    decoder(images[:8], wanted)
+    done, started = 0, time.perf_counter()
+    while time.perf_counter() - started < options.seconds / 2:
+        done += len(decoder(images, wanted).pictures[0])
+    found: dict[str, Any] = {"decode_cpu_images_s": round(done / (time.perf_counter() - started), 1)}
+    if not dali_installed():
+        return found
+    dali = DaliDecoder(None if options.cpu else 0)
+    dali.begin(images, wanted, (True,)).result()
+    waiting, done, started = [], 0, time.perf_counter()
+    while time.perf_counter() - started < options.seconds / 2:
+        while len(waiting) < 3:
+            waiting.append(dali.begin(images, wanted, (True,)))
+        done += len(waiting.pop(0).result().pictures[0])
+    found["decode_dali_images_s"] = round(done / (time.perf_counter() - started), 1)
+    dali.close()
+    return found
+
+
+def measure_ray_data(options: argparse.Namespace) -> dict[str, Any]:
+    from curator_backends import RayDataExecutor
+
+    return _chain(options, "ray_data", RayDataExecutor())
+
+
+def measure_local(options: argparse.Namespace) -> dict[str, Any]:
     from curator_core.executors.local import LocalExecutor
+
+    return _chain(options, "local", LocalExecutor())
+
+
+def measure_dali(options: argparse.Namespace) -> dict[str, Any]:
+    from curator_core.executors.local import LocalExecutor
+    from curator_core.model.resources import Resources
+
+    cores = sorted(os.sched_getaffinity(0))[: options.dali_cpus]
+    os.sched_setaffinity(0, cores)  # for all processes of the run
+    found: dict[str, Any] = {"decoder": "dali"}
+    if not options.cpu:
+        found["resources"] = Resources(gpu_memory_gb=8)
+    return {"dali_cpus": len(cores), **_chain(options, "dali", LocalExecutor(), found)}
+
+
+class Written:
+    """When images were written: a thread looks at the folder of parts, which are gone when the run is over."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self._folder = folder / "_parts"
+        self._rows = rows
+        self._seen: dict[str, float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Written:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.02):
+            with contextlib.suppress(OSError):
+                for path in self._folder.rglob("*.tar"):
+                    if path.name not in self._seen:
+                        self._seen[path.name] = path.stat().st_mtime
+
+    def rates(self, started: float) -> tuple[float, float]:
+        """Images per second after the first quarter, and seconds until the first 2,000 images or a quarter of all."""
+        times = sorted(self._seen.values())
+        quarter = len(times) // 4
+        first = min(quarter, FIRST // self._rows)
+        if len(times) < 8 or times[-1] <= times[quarter]:
+            raise SystemExit("too few images to tell start-up from work: give more --images or fewer --rows")
+        rate = (len(times) - 1 - quarter) * self._rows / (times[-1] - times[quarter])
+        return rate, times[first] - started
+
+
+def _chain(
+    options: argparse.Namespace, name: str, executor: Any, reading: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    from curator_core import Pipeline
     from curator_image import AestheticFilter, ImageReader, ImageWriter, NSFWFilter
 
-    def executor() -> Any:
-        if options.executor == "local":
-            return LocalExecutor(workers=1)
-        import curator_backends
-
-        return {"ray_data": curator_backends.RayDataExecutor, "xenna": curator_backends.XennaExecutor}[
-            options.executor
-        ]()
-
-    def run(limit: int | None, name: str) -> tuple[float, int, float | None]:
-        out = options.scratch / name
-        shutil.rmtree(out, ignore_errors=True)
-        stages = [
-            ImageReader(paths=str(options.tars), size=side, images_per_batch=options.rows),
-            embedding(options, models),
-            AestheticFilter(model=str(models["aesthetic"]), mode="annotate"),
-            NSFWFilter(model=str(models["nsfw"]), mode="annotate"),
-            ImageWriter(path=str(out)),
-        ]
-        busy = Busy()
-        with busy.watch():
-            started = time.perf_counter()
-            Pipeline(stages, name="image-gpu").run(executor(), limit=limit)
-            took = time.perf_counter() - started
-        rows = json.loads((out / "_SUCCESS").read_text())["files"]
-        return took, sum(file["rows"] for file in rows if file["path"].endswith(".tar")), busy.share()
-
-    few_s, few, _ = run(1, "few")
-    all_s, total, share = run(None, "all")
-    if total <= few or all_s <= few_s:
-        raise SystemExit("too few images to tell start-up from work: make more tars")
-    rate = (total - few) / (all_s - few_s)
-    return {"tars_images": total, "tars_images_s": round(rate, 1), "tars_busy": share, "tars_total_s": round(all_s, 1)}
+    aesthetic, nsfw = _heads(options)
+    out = options.scratch / f"out-{name}"
+    shutil.rmtree(out, ignore_errors=True)
+    reading = dict(reading or {})
+    resources = reading.pop("resources", None)
+    reader = ImageReader(paths=str(_tars(options)), images_per_batch=options.rows, **reading)
+    stages = [
+        reader if resources is None else reader.with_(resources=resources),
+        embedding(options),
+        AestheticFilter(model=str(aesthetic), mode="annotate"),
+        NSFWFilter(model=str(nsfw), mode="annotate"),
+        ImageWriter(path=str(out)),
+    ]
+    busy = Busy()
+    with busy.watch(), Written(out, options.rows) as written:
+        started = time.time()
+        result = Pipeline(stages, name="image-gpu").run(executor)
+        took = time.time() - started
+    rows = json.loads((out / "_SUCCESS").read_text())["files"]
+    done = sum(file["rows"] for file in rows if file["path"].endswith(".tar"))
+    assert done == options.images, f"{done} of {options.images} images were written"
+    rate, first = written.rates(started)
+    print(*result.summary.decisions, sep="\n", file=sys.stderr)
+    return {
+        f"{name}_images_s": round(rate, 1),
+        f"{name}_first_s": round(first, 1),
+        f"{name}_total_s": round(took, 1),
+        f"{name}_busy": busy.share(),
+    }
 
 
-def embedding(options: argparse.Namespace, models: dict[str, Path]) -> Any:
+def embedding(options: argparse.Namespace) -> Any:
     from curator_image import ImageEmbedding
 
     return ImageEmbedding(
-        model=str(models["clip"]),
+        model=str(_model(options)),
         precision=options.precision,
         gpu_memory_gb=0.0 if options.cpu else options.gpu_memory_gb,
         model_batch_size=options.batch,
     )
 
 
-def main() -> int:
+def _set_up(stage: Any) -> Any:
+    from curator_core import WorkerMetadata
+
+    stage.setup(WorkerMetadata())
+    return stage._tower
+
+
+def _model(options: argparse.Namespace) -> Path:
+    folder: Path = options.scratch / f"clip-{options.size}"
+    if not (folder / "config.json").exists():
+        image_models.save_clip(folder, size=options.size)
+    return folder
+
+
+def _heads(options: argparse.Namespace) -> tuple[Path, Path]:
+    dimension = image_models.SIZES[options.size]["projection"]
+    return image_models.save_heads(options.scratch / f"heads-{dimension}", dimension)
+
+
+def _tars(options: argparse.Namespace) -> Path:
+    """The folder of tars; a quarter of the pictures are drawn, and each is there four times."""
+    if options.tars:
+        return Path(options.tars)
+    folder: Path = options.scratch / f"tars-{options.images}"
+    if folder.is_dir():
+        return folder
+    shards, drawn = 16, options.images // 4
+    making = options.scratch / f"making-{options.images}"
+    with ProcessPoolExecutor() as pool:
+        counts = [drawn * (n + 1) // shards - drawn * n // shards for n in range(shards)]
+        places = [making / f"{n:02d}" for n in range(shards)]
+        seeds = [10_000 * n for n in range(shards)]
+        list(pool.map(make_images.write, places, counts, [1] * shards, [options.side] * shards, [0.0] * shards, seeds))
+    for copy in range(4):
+        for number, place in enumerate(places):
+            shutil.copy(place / "00000.tar", making / f"{copy}-{number:02d}.tar")
+    for place in places:
+        shutil.rmtree(place)
+    making.rename(folder)
+    return folder
+
+
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scratch", type=Path, help="folder for the model and for what is written")
+    parser.add_argument("scratch", type=Path, help="folder for the model, the pictures and what is written")
+    gpu_parts.add_options(parser, PARTS, 75.0)
     parser.add_argument(
-        "--tars", type=Path, help="folder of tars to read; without it only the model and memory are measured"
+        "--tars", type=Path, help="a folder of tars to read, instead of drawn pictures; say how many --images"
     )
-    parser.add_argument("--executor", choices=["local", "ray_data", "xenna"], default="local")
+    parser.add_argument(
+        "--images", type=int, default=32_000, help="how many pictures a whole run reads; a multiple of 64"
+    )
+    parser.add_argument("--side", type=int, default=330, help="of the drawn pictures")
     parser.add_argument("--size", choices=sorted(image_models.SIZES), default="vit-l-14")
     parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="auto")
     parser.add_argument("--gpu-memory-gb", type=float, default=16.0)
+    parser.add_argument("--dali-cpus", type=int, default=4, help="cores of the part `dali`")
     parser.add_argument("--batch", type=int, help="images through the model at once; found by measuring without it")
-    parser.add_argument("--rows", type=int, default=1024, help="images a batch")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long each part is measured")
+    parser.add_argument("--rows", type=int, default=500, help="images a task")
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, help="how long a part is measured that has no run of its own"
+    )
     parser.add_argument("--cpu", action="store_true", help="run on the CPU, to see that everything works")
+    return parser
+
+
+def main() -> int:
+    parser = arguments()
     options = parser.parse_args()
-
-    import torch
-
-    from curator_core import WorkerMetadata
-
-    if not options.cpu and not torch.cuda.is_available():
-        print("no NVIDIA GPU here: nothing was measured (--size tiny --cpu only shows that it runs)")
-        print("BENCH", json.dumps({"gpu": 0}))
-        return 0
-    models = {"clip": options.scratch / f"clip-{options.size}"}
-    if not (models["clip"] / "config.json").exists():
-        image_models.save_clip(models["clip"], size=options.size)
-    dimension = image_models.SIZES[options.size]["projection"]
-    models["aesthetic"], models["nsfw"] = image_models.save_heads(options.scratch / f"heads-{dimension}", dimension)
-    stage = embedding(options, models)
-    stage.setup(WorkerMetadata())
-    tower = stage._tower
-    side = tower.preprocessing.target[0]
-    metrics: dict[str, Any] = {
-        "gpu": 0 if options.cpu else 1,
-        "device": "cpu" if options.cpu else torch.cuda.get_device_name(),
-        "precision": str(tower.dtype).removeprefix("torch."),
-        "batch": tower.batcher.size,
-        "bare_images_s": round(bare(tower, options.seconds), 1),
-    }
-    rate, share = from_memory(stage, options.rows, options.seconds, side)
-    metrics |= {"memory_images_s": round(rate, 1), "memory_busy": share, "batch_after": tower.batcher.size}
-    metrics["memory_ratio"] = round(rate / metrics["bare_images_s"], 3)
-    stage.teardown()
+    parts = gpu_parts.chosen(parser, options, PARTS)
     if not options.cpu:
-        torch.cuda.empty_cache()
-    if options.tars:
-        metrics |= from_tars(options, models, side)
-        metrics["tars_ratio"] = round(metrics["tars_images_s"] / metrics["bare_images_s"], 3)
-    print("BENCH", json.dumps(metrics))
-    return 0
+        import torch
+
+        if not torch.cuda.is_available():
+            print("no NVIDIA GPU here: nothing was measured (--cpu shows that it runs)")
+            print("BENCH", json.dumps({"gpu": 0}))
+            return 0
+    if options.one:
+        return gpu_parts.run_one(lambda: globals()[f"measure_{options.one}"](options))
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    _model(options)
+    if {"ray_data", "local", "dali"} & set(parts):
+        _tars(options)
+    missing = {"ray_data": "ray", "dali": "nvidia.dali"}
+    for part, module in missing.items():
+        if part in parts and not _there(module):
+            print(f"{part} is left out: there is no {module} here")
+            parts.remove(part)
+    names = [name for name in ("memory", "ray_data", "local", "dali", "compiled") if name in parts]
+    return gpu_parts.run_parts(
+        __file__, parts, options, {f"{name}_ratio": (f"{name}_images_s", "bare_images_s") for name in names}
+    )
+
+
+def _there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 if __name__ == "__main__":

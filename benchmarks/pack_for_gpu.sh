@@ -2,22 +2,37 @@
 # Packs what a machine with a GPU, torch and transformers but no network lacks for text_gpu.py and image_gpu.py.
 #
 #   benchmarks/pack_for_gpu.sh gpu.tar.xz            on this machine: Curator and its small dependencies, about 10 MB
-#   tar xf gpu.tar.xz && PYTHONPATH=gpu/site python gpu/benchmarks/text_gpu.py scratch          over there
+#   tar xf gpu.tar.xz && PYTHONPATH=gpu/site python gpu/benchmarks/image_gpu.py scratch         over there
 #
-# Both machines need the same minor version of Python. More packages can be named after the file (sentence-transformers, ray).
+# Both machines need the same minor version of Python. What else the benchmarks can use is named after the file: `ray` (50 MB more) and
+# `dali` (180 MB more) for the parts of image_gpu.py of these names, sentence-transformers for a part of text_gpu.py, any package. A
+# part whose package is not there is left out.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 out=${1:?name the archive to write}
 shift
+more=
+for name in "$@"; do
+    case $name in
+        ray) more="$more ray msgpack protobuf jsonschema jsonschema-specifications referencing rpds-py attrs filelock" ;;
+        dali)
+            more="$more nvidia-dali-cuda130 nvidia-nvimgcodec-cu13 nvidia-libnvcomp-cu13 nvidia-nvjpeg nvidia-nvjpeg2k-cu13"
+            more="$more nvidia-nvtiff-cu13 optree nvtx makefun libcst astunparse gast six"
+            ;;
+        *) more="$more $name" ;;
+    esac
+done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$root/tools/uv.sh" build --quiet --all-packages --wheel --out-dir "$work/wheels" --directory "$root"
 mkdir -p "$work/gpu/benchmarks" "$work/gpu/tools"
-# torch and transformers are there: packages come without their dependencies, which are named.
+# torch and transformers are there: packages come without their dependencies, which are named, in the versions installed here.
+"$root/tools/uv.sh" pip freeze --python "$root/.venv/bin/python" | grep -E '^[A-Za-z0-9._-]+==' >"$work/here.txt"
 "$root/tools/uv.sh" pip install --quiet --no-deps --python "$root/.venv/bin/python" --target "$work/gpu/site" "$work"/wheels/*.whl
-"$root/tools/uv.sh" pip install --quiet --python "$root/.venv/bin/python" --target "$work/gpu/site" --no-deps \
-    pydantic pydantic-core annotated-types typing-inspection simplejpeg cykooz-resizer orjson xxhash ftfy wcwidth cloudpickle "$@"
-cp "$root"/benchmarks/text_gpu.py "$root"/benchmarks/image_gpu.py "$root"/benchmarks/make_images.py "$work/gpu/benchmarks/"
+"$root/tools/uv.sh" pip install --quiet --python "$root/.venv/bin/python" --target "$work/gpu/site" --no-deps -c "$work/here.txt" \
+    pydantic pydantic-core annotated-types typing-inspection simplejpeg cykooz-resizer orjson xxhash ftfy wcwidth cloudpickle $more
+rm -rf "$work/gpu/site/ray/jars" "$work/gpu/site/ray/rllib"
+for script in text_gpu image_gpu gpu_parts make_images; do cp "$root/benchmarks/$script.py" "$work/gpu/benchmarks/"; done
 cp "$root"/tools/image_models.py "$work/gpu/tools/"
 # Modules are compiled here: over there every second counts.
 "$root/.venv/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$work/gpu" || true

@@ -26,12 +26,12 @@ import argparse
 import itertools
 import json
 import random
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import gpu_parts
 import numpy as np
 import pyarrow as pa
 
@@ -273,17 +273,13 @@ def main() -> int:
     parser.add_argument("--model", type=Path, help="a model's folder, or minilm, instead of one with random weights")
     parser.add_argument("--texts", type=Path, help="a folder with JSON lines, instead of texts of random words")
     parser.add_argument("--documents", type=int, default=10_000)
-    parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--part-seconds", type=float, default=90.0, help="after which a part is stopped")
+    gpu_parts.add_options(parser, PARTS, 90.0)
     parser.add_argument("--seconds", type=float, default=15.0, help="how long the bare model is measured")
     parser.add_argument("--gpu-memory-gb", type=float, default=32.0)
     parser.add_argument("--threads", type=int, default=2, help="of the CPU, for both sides")
     parser.add_argument("--cpu", action="store_true", help="measure on the CPU")
-    parser.add_argument("--one", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    parts = options.parts.split(",")
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"--parts: there is no {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    parts = gpu_parts.chosen(parser, options, PARTS)
     if not options.cpu:
         import torch
 
@@ -303,42 +299,19 @@ def main() -> int:
     if options.one:
         few = options.documents
         texts = texts_in(options.texts, few) if options.texts else documents(few, SIZES[options.size][-1])
-        measure = globals()[f"measure_{options.one}"]
-        print("PART", json.dumps(measure(options, texts)), flush=True)
-        return 0
-    return _all(parts, options)
-
-
-def _all(parts: list[str], options: argparse.Namespace) -> int:
-    metrics: dict[str, Any] = {"gpu": 0 if options.cpu else 1}
-    failed = 0
-    for part in parts:
-        try:
-            done = subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--one", part],
-                stdout=subprocess.PIPE,
-                text=True,
-                timeout=options.part_seconds,
-                check=False,
-            )
-            found = [line for line in done.stdout.splitlines() if line.startswith("PART ")]
-            result = json.loads(found[-1].removeprefix("PART ")) if found else {f"{part}_failed": done.returncode}
-        except subprocess.TimeoutExpired:
-            result = {f"{part}_stopped_after_s": options.part_seconds}
-        failed += not any(not key.startswith(f"{part}_failed") and "_stopped_" not in key for key in result)
-        metrics |= result
-        print("PART", json.dumps({"part": part, **result}), flush=True)
-    for name, above, below in (
-        ("memory_ratio", "memory_tokens_s", "bare_tokens_s"),
-        ("memory_to_peer", "memory_docs_s", "peer_docs_s"),
-        ("peer_processor_to_memory", "peer_processor_s", "memory_processor_s"),
-        ("classifier_to_pipeline", "classifier_docs_s", "pipeline_docs_s"),
-        ("pipeline_processor_to_classifier", "pipeline_processor_s", "classifier_processor_s"),
-    ):
-        if above in metrics and below in metrics:
-            metrics[name] = round(metrics[above] / metrics[below], 3)
-    print("BENCH", json.dumps(metrics))
-    return 1 if failed else 0
+        return gpu_parts.run_one(lambda: globals()[f"measure_{options.one}"](options, texts))
+    return gpu_parts.run_parts(
+        __file__,
+        parts,
+        options,
+        {
+            "memory_ratio": ("memory_tokens_s", "bare_tokens_s"),
+            "memory_to_peer": ("memory_docs_s", "peer_docs_s"),
+            "peer_processor_to_memory": ("peer_processor_s", "memory_processor_s"),
+            "classifier_to_pipeline": ("classifier_docs_s", "pipeline_docs_s"),
+            "pipeline_processor_to_classifier": ("pipeline_processor_s", "classifier_processor_s"),
+        },
+    )
 
 
 if __name__ == "__main__":

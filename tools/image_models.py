@@ -85,6 +85,7 @@ def save_siglip2(folder: Path, *, seed: int = 0) -> Path:
 
     vision = {key: value for key, value in SIZES["tiny"]["vision"].items() if key != "image_size"}
     with _silent():
+        _write_tokenizer(folder)
         torch.manual_seed(seed)
         ids = {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 1}
         config = transformers.Siglip2Config(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -33,6 +33,44 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@dataclass(kw_only=True)
+class Drawn(DocumentBatch):
+    """Rows that have a picture of a kind: what stands for a JPEG is made of their number."""
+
+    picture_column: ClassVar[str | None] = "raw"
+    picture_maker: ClassVar[str] = "stages_for_tests:drawn"
+
+
+def drawn(value: bytes) -> bytes:
+    return b"\xff\xd8\xff" + value
+
+
+@dataclass
+class Draw(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Gives rows something to make a picture of, and an embedding."""
+
+    def inputs(self) -> list[str]:
+        return ["id"]
+
+    def outputs(self) -> list[str]:
+        return ["raw", "embedding"]
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        numbers = task.to_pyarrow()["id"].to_pylist()
+        vectors = pa.array([[number % 7, number % 5, 1.0] for number in numbers], pa.list_(pa.float32(), 3))
+        made = task.append_column("raw", pa.array([b"%d" % number for number in numbers], pa.binary()))
+        table = made.append_column("embedding", vectors).to_pyarrow()
+        return Drawn(data=table, task_id=task.task_id, dataset_name=task.dataset_name)
+
+
+@dataclass
+class WithoutRaw(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Leaves out what JSON cannot hold."""
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        return task.with_data(task.to_pyarrow().drop_columns(["raw"]))
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stages_for_tests as s
 
 from curator_backends import RayDataExecutor, XennaExecutor
 from curator_core import FilePartitioning, LocalExecutor, Pipeline, Workflow
@@ -33,7 +34,9 @@ class Twice(Workflow):
         between = f"{work_dir}/between"
         yield Pipeline([FilePartitioning(paths=self.paths), ReadLines(), WriteLines(path=between)], name="read")
         read = [FilePartitioning(paths=between), ReadLines()]
-        last = Pipeline([*read, NoMultiples(), NoMultiples(of=3), WriteLines(path=self.out)], name="write")
+        last = Pipeline(
+            [*read, s.Draw(), NoMultiples(), NoMultiples(of=3), s.WithoutRaw(), WriteLines(path=self.out)], name="write"
+        )
         yield Step(last, frees=[between])
 
 
@@ -42,6 +45,8 @@ def seen_of(folder: Path) -> dict[str, str]:
     steps = {name: json.dumps(read_seen(place).to_json()) for name, place in pipelines_in(str(folder / "run")).items()}
     assert '"alone": 8' in steps["write"]
     assert '"counts"' in steps["write"]
+    assert '"picture": "data:image' in steps["write"]
+    assert '"vector"' in steps["write"]
     return steps
 
 

@@ -18,16 +18,18 @@ import pytest
 from curator_core import DocumentBatch, FanOut, Pipeline, ProcessingStage, Resources, Task, WorkerDied, WorkerMetadata
 from curator_core.accounts import ledger
 from curator_core.accounts.parquet import write_parquet
-from curator_core.executors.local_gpu import AHEAD_BYTES, Server, share_of_memory
+from curator_core.executors.local_gpu import AHEAD_BYTES, Answer, OwnedGroup, Server, share_of_memory
 from curator_core.executors.local_protocol import CallFile, SetUp, new_call_file
 from curator_core.executors.local_worker import _Worker
 from curator_core.executors.shared_blocks import Channel
 from curator_core.planning.make import make_plan
+from curator_core.planning.plan import PlannedStage
 from curator_core.testing import Check, Subject, checks
 from curator_core.testing import stages as s
 from curator_core.testing.executors import OneCardExecutor
 from curator_core.testing.stages import leave_trace, traces
 from curator_core.testing.waiting import wait_for
+from curator_core.worker.calls import Care
 from curator_core.worker.context import RunContext
 from curator_core.worker.group import GroupRunner
 
@@ -132,6 +134,37 @@ def test_one_process_owns_the_gpu_and_a_source_stays_with_its_worker(tmp_path: P
     assert owners[0][0] not in {str(row["decoder"]) for row in found}
     assert all(row["decoder"] == row["forgetter"] for row in found)
     assert sorted(traces(tmp_path, "teardown-embedding")) == sorted([str(os.getpid()), owners[0][0]])
+
+
+def test_a_request_has_as_many_tasks_as_one_of_the_stages_wants_a_call() -> None:
+    class Echo:
+        def __init__(self, ahead_bytes: int) -> None:
+            self.ahead_bytes = ahead_bytes
+            self.asked: list[list[pa.Buffer]] = []
+
+        def ask(self, group: int, buffers: list[pa.Buffer], care: Care) -> int:
+            self.asked.append(buffers)
+            return len(self.asked) - 1
+
+        def answer(self, number: int) -> tuple[Answer, list[pa.Buffer]]:
+            return Answer(number), self.asked[number]
+
+    class Together(s.Same):
+        def process_batch(self, tasks: Any) -> Any:
+            return [self.process(task) for task in tasks]
+
+    def requests(embed: s.Same, ahead_bytes: int) -> list[int]:
+        echo = Echo(ahead_bytes)
+        members = [PlannedStage(s.Same(), "decode"), PlannedStage(embed.with_(batch_size=4), "embed")]
+        runner = GroupRunner(members, RunContext(), sink=ledger.MemorySink())
+        made = list(OwnedGroup(runner, 0, 2, 0, echo).stream(iter(batches(9))))  # type: ignore[arg-type]
+        assert [task.task_id for task in made] == [f"task-{number:03d}" for number in range(9)]
+        return [len(buffers) for buffers in echo.asked]
+
+    assert requests(s.Same(), AHEAD_BYTES) == [4, 4, 1]
+    # Large tasks go in smaller requests, but for a stage whose numbers may depend on which tasks come together.
+    assert requests(s.Same(), 100) == [1] * 9
+    assert requests(Together(), 100) == [4, 4, 1]
 
 
 def test_two_groups_on_the_gpu_share_its_process_and_what_one_drops_is_accounted_for(tmp_path: Path) -> None:

@@ -164,7 +164,44 @@ def test_what_would_stay_at_an_edge_is_what_a_limit_there_keeps(values: list[int
     assert f"<output>{sum(value >= limit for value in values):,}</output>" in histogram(seen, "h")
 
 
+def test_pictures_are_dealt_out_in_turns_until_the_page_is_full() -> None:
+    stages = {}
+    for name in ("A", "B"):
+        rows = [sample(row, 4 if row % 2 else 6, near=True) for row in range(40)]
+        for row in rows:
+            row.picture = b"\xff\xd8\xff" + bytes(30_000)
+        stages[name] = StageSeen(name, scores=[score([4, 6], 5)], samples=rows)
+    found = numbers([READ, StageTotals("A", 4, 1000, 900), StageTotals("B", 4, 900, 800)], Seen(stages=stages))
+    drawn = {stage["name"]: [s["picture"] for s in stage["samples"] if s["picture"]] for stage in found["stages"]}
+    sides = [s["side"] for stage in found["stages"] for s in stage["samples"] if s["picture"]]
+    assert sum(len(picture) for pictures in drawn.values() for picture in pictures) <= 1_200_000
+    assert abs(len(drawn["A"]) - len(drawn["B"])) <= 2
+    assert abs(sides.count("kept") - sides.count("dropped")) <= 2
+    assert len(sides) > 20
+    assert len(report_page(found)) < 2_000_000
+
+
 def test_numbers_that_json_does_not_have_are_null() -> None:
     found = numbers([READ])
     found_again = json.loads(json.dumps(found, allow_nan=False))
     assert found_again["stages"][0]["rows_in"] == 1000
+
+
+def test_a_card_says_what_a_filter_drops_by_itself_first_and_in_vain() -> None:
+    words = StageSeen("Words", scores=[score([7] * 500, 5)], alone=62, first=45, anyway=17)
+    found = numbers([READ, StageTotals("Words", 4, 1000, 955, dropped={"words": 45})], Seen(stages={"Words": words}))
+    assert [found["stages"][1][name] for name in ("alone", "first", "anyway")] == [62, 45, 17]
+    page = report_page(found)
+    assert "By itself it would drop 62 of" in page
+    assert "It drops 45; 17 of these" in page
+
+
+def test_the_row_nearest_to_a_limit_is_found_in_units_that_all_limits_of_a_score_share() -> None:
+    words = StageSeen("Words", scores=[score([740, 120], 50)])
+    words.scores[0].limits.append(Limit("max_words", 100_000.0, "at most"))
+    near = [sample(1, 740, near=True), sample(2, 120, near=True)]
+    near[0].limit = "max_words"
+    words.samples = near
+    found = numbers([READ, StageTotals("Words", 4, 1000, 1000)], Seen(stages={"Words": words}))
+    page = report_page(found)
+    assert page.index("kept, words 120") < page.index("kept, words 740")

@@ -1,4 +1,4 @@
-"""Image embeddings: the pixels of every image as one unit vector, from CLIP, SigLIP or DINOv2."""
+"""Image embeddings: the pixels of every image as one unit vector, from CLIP, SigLIP, SigLIP 2 or DINOv2."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     The reader makes ``pixels`` as the model's ``preprocessor_config.json`` says, unless its ``size`` or ``mode`` is given.
 
-    ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP or DINOv2 model, or a local
+    ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP, SigLIP 2 or DINOv2 model, or a local
     folder. The default is read at a pinned revision. ``gpu_memory_gb`` asks for part of a GPU; without it the model
     runs on ``cpus`` threads. ``precision`` is ``fp32``, ``fp16``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on the
     CPU. ``model_batch_size`` is how many images go through the model at once, found by measuring when it is not given,
@@ -150,18 +150,20 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         check_made_as(self.name, metadata, tower.preprocessing.picture)
         pixels = beside.tensor if isinstance(beside, PixelsBeside) else tensor_to_numpy(table.column(PIXELS))
         before = tower.batcher.retries
+        metrics = {"compiled": float(tower.compile_in_time())}
         with threads(self._threads()):
             finish = tower.begin(pixels)
-        retries = tower.batcher.retries - before
-        return lambda: self._made(task, finish(), tower, retries)
+        metrics["out_of_memory_retries"] = float(tower.batcher.retries - before)
+        return lambda: self._made(task, finish(), tower, metrics)
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         """The batch with one more column; a vector that is not finite is a reject."""
         return self.begin(task)()
 
-    def _made(self, task: DocumentBatch, vectors: Any, tower: ImageTower, retries: int) -> DocumentBatch:
-        if retries:
-            self.record_metric("out_of_memory_retries", retries)
+    def _made(self, task: DocumentBatch, vectors: Any, tower: ImageTower, metrics: dict[str, float]) -> DocumentBatch:
+        for name, value in metrics.items():
+            if value:
+                self.record_metric(name, value)
         field = pa.field(
             self.embedding_column,
             pa.list_(pa.float32(), tower.dimension),

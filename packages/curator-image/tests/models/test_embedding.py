@@ -95,6 +95,20 @@ def test_an_empty_batch_and_one_in_several_chunks_are_batches_too(clip: Path, im
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "dinov2"])
+def test_a_vector_depends_on_the_images_beside_it_in_its_last_bits_alone(
+    name: str, request: pytest.FixtureRequest, image_batch: MakeBatch, pictures: Any
+) -> None:
+    folder, images = str(request.getfixturevalue(name)), pictures(21)
+    together = embed(image_batch(images), model=folder)
+    one_by_one = embed(image_batch(images), model=folder, model_batch_size=1)
+    order = np.random.default_rng(1).permutation(21)
+    shuffled = embed(image_batch(images[order]), model=folder, model_batch_size=8)
+    np.testing.assert_allclose(one_by_one, together, atol=1e-6)
+    np.testing.assert_allclose(shuffled, together[order], atol=1e-6)
+
+
+@pytest.mark.slow
 def test_how_many_threads_torch_has_outside_does_not_change_a_bit(clip: Path, image_batch: MakeBatch) -> None:
     import torch
 

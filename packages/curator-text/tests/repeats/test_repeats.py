@@ -17,10 +17,9 @@ from curator_core.errors import UsageError
 from curator_core.executors.local import LocalExecutor
 from curator_core.running.progress import RunProgress
 from curator_text.dedup.fuzzy import FuzzyDedup
-from curator_text.dedup.words import words_of
 from curator_text.repeats.bloom import BloomFilter
 from curator_text.repeats.units import spans_of_lines, units_of
-from curator_text.repeats.windows import anchor_size, anchors, window_hashes
+from curator_text.repeats.windows import Measured, anchor_length, anchors
 from curator_text.repeats.workflows import LineDedup, SubstringDedup
 
 HERE = LocalExecutor(workers=0)
@@ -55,18 +54,24 @@ def read(folder: Path) -> dict[str, str]:
     return {row["id"]: row["text"] for row in rows}
 
 
-def naive(texts: Sequence[str], size: int) -> dict[str, str]:
-    """Every run of ``size`` words that occurred before is cut, as a loop over all of them finds it."""
+def naive(texts: Sequence[str], size: int, *, characters: bool = False) -> dict[str, str]:
+    """Every run of ``size`` words or characters that occurred before is cut, as a loop over all of them finds it."""
     words = [[match.span() for match in re.finditer(r"\w+", text)] for text in texts]
     seen: set[tuple[str, ...]] = set()
     left = {}
     for number, (text, spans) in enumerate(zip(texts, words, strict=True)):
         gone = np.zeros(len(spans), np.bool_)
         tokens = [text[start:end].lower() for start, end in spans]
-        for at in range(len(spans) - size + 1):
-            run = tuple(tokens[at : at + size])
+        for at in range(len(spans)):
+            count = size
+            if characters:
+                lengths = np.cumsum([len(token) + 1 for token in tokens[at:]]) - 1
+                count = int(np.searchsorted(lengths, size)) + 1
+            if at + count > len(spans):
+                break
+            run = tuple(tokens[at : at + count])
             if run in seen:
-                gone[at : at + size] = True
+                gone[at : at + count] = True
             seen.add(run)
         pieces, done = [], 0
         for at in np.flatnonzero(gone).tolist():
@@ -79,14 +84,14 @@ def naive(texts: Sequence[str], size: int) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [3, 8, 20])
-def test_what_a_naive_script_cuts_is_cut(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize(("size", "unit"), [(3, "words"), (20, "words"), (12, "characters"), (70, "characters")])
+def test_what_a_naive_script_cuts_is_cut(tmp_path: Path, size: int, unit: str) -> None:
     texts = documents(size)
     work = SubstringDedup(
-        paths=write(tmp_path / "in", texts), path=str(tmp_path / "out"), words=size, keep=["first"], partitions=3
+        paths=write(tmp_path / "in", texts), path=str(tmp_path / "out"), keep=["first"], partitions=3, **{unit: size}
     )
     work.run(HERE, run_dir=str(tmp_path / "run"))
-    expected = naive(texts, size)
+    expected = naive(texts, size, characters=unit == "characters")
     assert read(tmp_path / "out") == expected
     assert expected != {f"d{n}": text for n, text in enumerate(texts)}
 
@@ -101,6 +106,13 @@ def test_the_table_says_what_was_cut_and_where_it_stands(tmp_path: Path) -> None
     (row,) = [row for path in (tmp_path / "run/spans").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
     assert (row["id"], row["witness_id"]) == ("d1", "d0")
     assert texts[1][row["start"] : row["end"]] == f"{passage.upper()}! " == row["text"]
+    found = json.loads((tmp_path / "run/report.json").read_text())["repeats"]
+    size = row["end"] - row["start"]
+    assert (found["spans"], found["documents"], found["characters"]) == (1, 1, size)
+    assert found["most"] == [{"text": row["text"], "times": 1}]
+    assert found["longest"] == [row]
+    page = (tmp_path / "run/report.html").read_text()
+    assert f"d1, {size} characters from {row['start']} on, as in d0" in page
 
 
 @pytest.mark.slow
@@ -134,17 +146,34 @@ def test_documents_are_dropped_or_marked_by_their_share(tmp_path: Path) -> None:
     assert next(row["repeated_spans"] for row in rows if row["id"] == "d1") == [[0, len(passage) + 1]]
 
 
-def test_equal_runs_choose_an_equal_anchor() -> None:
-    texts = pa.array(documents(1) + documents(1, 20) + ["a b a b a b a b a b", ""])
-    words = words_of(texts)
-    for size in (1, 2, 7, 16):
-        chosen = set(anchors(words, size)[1].tolist())
-        hashes, at = window_hashes(words, size)
+@pytest.mark.parametrize("characters", [False, True])
+def test_equal_runs_choose_an_equal_anchor(characters: bool) -> None:
+    texts = pa.chunked_array(
+        [documents(1) + documents(1, 20) + ["a b a b a b a b a b", "東京都に住む東京都に住む", ""]]
+    )
+    measured = Measured.of(texts, characters=characters)
+    for size in (1, 2, 7, 16, 60):
+        chosen = set(anchors(measured, size)[1].tolist())
+        runs, short = measured.runs(size), measured.runs(anchor_length(size))
+        ends = dict(zip(short.first.tolist(), short.last.tolist(), strict=True))
         offsets: dict[int, set[int]] = {}
-        for key, place in zip(hashes.tolist(), at.tolist(), strict=True):
-            mine = {other - place for other in range(place, place + size - anchor_size(size) + 1) if other in chosen}
+        found = zip(runs.hashes(measured.words).tolist(), runs.first.tolist(), runs.last.tolist(), strict=True)
+        for key, first, last in found:
+            mine = {at - first for at in range(first, last) if at in chosen and ends[at] <= last}
             offsets[key] = offsets[key] & mine if key in offsets else mine
         assert all(offsets.values())
+        assert len(offsets) > (20 if characters or size < 60 else -1)
+
+
+def test_characters_are_counted_as_words_are_compared() -> None:
+    texts = pa.chunked_array([["One,  TWO -- three", "東京 x", "Straße e\u0301te"]])
+    measured = Measured.of(texts, characters=True)
+    words = np.split(measured.ends - measured.starts, measured.words.offsets[1:-1])
+    assert [found.tolist() for found in words] == [[3, 3, 5], [1, 1, 1], [7, 3]]
+    assert (measured.starts[1:3] - measured.ends[:2]).tolist() == [1, 1]
+    assert (measured.starts[4:6] - measured.ends[3:5]).tolist() == [0, 1]
+    runs = measured.runs(7)
+    assert list(zip(runs.first.tolist(), runs.last.tolist(), strict=True)) == [(0, 2), (1, 3), (6, 7)]
 
 
 TEXT = "First line here.\nSecond line there.\n\n  Third line, indented.  \nLast. And more! Then this? End"
@@ -260,6 +289,8 @@ def test_what_makes_no_sense_is_refused() -> None:
         LineDedup(paths="x", path="y", unit="word")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="false_rate must be a number between 0 and 1, not 1"):
         LineDedup(paths="x", path="y", false_rate=1)
+    with pytest.raises(UsageError, match=r"in words \(5\) or in characters \(50\): give one"):
+        SubstringDedup(paths="x", path="y", words=5, characters=50)
     with pytest.raises(UsageError, match="give a path or a writer"):
         LineDedup(paths="x")
 

@@ -166,7 +166,8 @@ class Seen:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values; a limit is a mapping."""
         found = asdict(self)
-        del found["map"]  # vectors are no plain values
+        for row in found["map"]:
+            row["vector"] = base64.b64encode(row["vector"]).decode()
         for stage, plain in zip(self.stages.values(), found["stages"].values(), strict=True):
             for sample, entry in zip(stage.samples, plain["samples"], strict=True):
                 entry["marked"] = sample.marked

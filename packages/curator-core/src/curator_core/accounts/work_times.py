@@ -21,8 +21,7 @@ FOLDER = "times"
 # A worker's time is divided into so many slots at most: when they are full, two become one.
 SLOTS = 200
 _FIRST_SLOT = 0.05
-# A file is written anew when that takes a small part of the time since the last one.
-_LEAST_SECONDS = 1.0
+# A file is written anew when that takes a small part of the time since the last one. Not every engine says that a worker ends.
 _SHARE = 400
 # Adding up the buffers of a table takes as long as a light stage takes for some rows of it.
 _FIRST_TABLES, _ONE_OF_TABLES = 3, 64
@@ -83,7 +82,7 @@ class WorkTimes:
     def write(self, run_dir: str, name: str) -> None:
         """Write the file if it is time, and when the worker ends."""
         now = time.perf_counter()
-        if not self._busy or (not self.ending and now - self._written < max(_LEAST_SECONDS, _SHARE * self._took)):
+        if not self._busy or (not self.ending and now - self._written < _SHARE * self._took):
             return
         if self._gpus is not None and (gpus := self._gpus()):
             self._gpu_sums = [a + b for a, b in zip(self._gpu_sums or [0.0] * len(gpus), gpus, strict=False)]

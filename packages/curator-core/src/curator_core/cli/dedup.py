@@ -185,9 +185,10 @@ def image_command(crops: bool | None, mirror: bool, **given: Any) -> int:
 @dedup_command.command("substring", short_help="Cut runs of words that occur more than once.")
 @_of_parts
 @click.option("--words", type=click.IntRange(min=1), help="The fewest words of a run. [default: 50]")
+@click.option("--characters", type=click.IntRange(min=1), help="The fewest characters of a run, in place of --words.")
 def substring_command(**given: Any) -> int:
     """Cut runs of words out of INPUT that stand elsewhere in it too; write what stays to OUTPUT. One of each stays."""
-    return _run("substring", "SubstringDedup", given, {"words": given.pop("words")})
+    return _run("substring", "SubstringDedup", given, {name: given.pop(name) for name in ("words", "characters")})
 
 
 @dedup_command.command("lines", short_help="Cut lines or paragraphs that occur more than once.")

@@ -25,6 +25,7 @@ from curator_core.executors.local_protocol import CallFile, Done
 from curator_core.executors.shared_blocks import Channel
 from curator_core.model.codec import decode_task, encode_task
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
+from curator_core.model.stage import overrides
 from curator_core.model.task import StagePerfStats, Task
 from curator_core.planning.plan import Group
 from curator_core.worker.calls import NO_CARE, Care
@@ -127,7 +128,10 @@ class OwnedGroup:
     def __init__(self, runner: GroupRunner, first: int, last: int, group: int, owner: Owner) -> None:
         adapters = runner.adapters[first:last]
         self._last = adapters[-1]
-        self._batch = max(1, adapters[0].stage.batch_size)
+        # As many tasks as one of its stages wants a call: those that begin tasks ahead have the next of them at once.
+        self._batch = max(1, *(adapter.stage.batch_size for adapter in adapters))
+        # A stage that computes tasks together gets as many as it wants; others may get fewer, where these are large.
+        self._may_cut = not any(overrides(adapter.stage, "process_batch") for adapter in adapters)
         self._group = group
         self._owner = owner
         self._sink = runner.sink
@@ -151,14 +155,13 @@ class OwnedGroup:
         try:
             while more or ahead:
                 while more and (len(ahead) < FEW or (size < self._owner.ahead_bytes and len(ahead) < MANY)):
-                    batch = list(islice(tasks, self._batch))
-                    if not batch:
+                    buffers, bytes_ = self._request(tasks)
+                    if not buffers:
                         more = False
                         break
-                    buffers = [encode_task(task) for task in batch]
-                    del batch
-                    ahead.append((self._owner.ask(self._group, buffers, care), sum(b.size for b in buffers)))
-                    size += ahead[-1][1]
+                    ahead.append((self._owner.ask(self._group, buffers, care), bytes_))
+                    size += bytes_
+                    del buffers
                 if ahead:
                     number, bytes_ = ahead[0]
                     answer, made = self._owner.answer(number)
@@ -172,6 +175,17 @@ class OwnedGroup:
         finally:
             for number, _ in ahead:
                 self._owner.forget(number)
+
+    def _request(self, tasks: Iterator[Task[Any]]) -> tuple[list[pa.Buffer], int]:
+        """The tasks of the next call, encoded, and their size; there is room for `FEW` calls of it."""
+        buffers: list[pa.Buffer] = []
+        size = 0
+        for task in islice(tasks, self._batch):
+            buffers.append(encode_task(task))
+            size += buffers[-1].size
+            if self._may_cut and FEW * size >= self._owner.ahead_bytes:
+                break
+        return buffers, size
 
 
 # In the process that owns the GPU ----------------------------------------------------------------------------------------

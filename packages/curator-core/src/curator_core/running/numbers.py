@@ -22,6 +22,7 @@ from curator_core.running.alarms import alarms_of
 from curator_core.running.directory import RunDirectory
 from curator_core.running.duplicates import duplicates_of
 from curator_core.running.embedding_map import map_of
+from curator_core.running.repeats import repeats_of
 from curator_core.running.so_far import so_far
 from curator_core.running.steps import pipelines_in
 from curator_core.running.work import work_of
@@ -70,6 +71,7 @@ def numbers_of(run_dir: str) -> dict[str, Any]:
         configuration=str(command.get("file") or ""),
         run_dir=directory.url,
         duplicates=duplicates_of(directory.url),
+        repeats=repeats_of(directory.url),
         problems=[problem] if problem else [],
         times=list(read_times(list(steps.values())[-1] if steps else directory.url, int(record.get("attempt") or 1))),
     )
@@ -85,6 +87,7 @@ def make_numbers(
     configuration: str = "",
     run_dir: str = "",
     duplicates: Mapping[str, Any] | None = None,
+    repeats: Mapping[str, Any] | None = None,
     problems: Sequence[str] = (),
     times: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
@@ -134,6 +137,7 @@ def make_numbers(
         "seen": seen.options,
         "rejects": [_reject(group) for group in rejects],
         "duplicates": dict(duplicates or {}),
+        "repeats": dict(repeats or {}),
         "embeddings": map_of(seen.map, stages),
         "plan": {"text": str(plan.get("text") or "\n".join(summary.get("decisions") or ())), "groups": _groups(plan)},
         "plans": summary.get("plans") or [],
@@ -191,6 +195,8 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
         )
         if stage["name"] in seen.overlap:
             part["overlap"] = seen.overlap[stage["name"]]
+        if entry is not None and entry.alone is not None:
+            part |= {"alone": entry.alone, "first": entry.first, "anyway": entry.anyway}
         found.append(part)
     return found
 
@@ -317,7 +323,7 @@ def _time(
         "of_all_workers": whole,
         "bytes_a_second": numbers["bytes"]["in"] / wall if wall else None,
         "stages": each,
-        "timeline": {"seconds": work["seconds"], "of": work["of"], "workers": work["workers"]},
+        "timeline": {key: work[key] for key in ("begins", "ends", "of", "workers")},
         "bottleneck": _bottleneck(each, whole, wall, summary.get("worked_after")),
     }
 

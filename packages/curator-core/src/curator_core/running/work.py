@@ -15,7 +15,7 @@ def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: 
     """The timeline, and for each stage what is known of it beside its counts; nothing where no worker has said anything."""
     workers = [entry for entry in found if _is_whole(entry)]
     if not workers:
-        return {"workers": [], "of": 0, "seconds": 0.0, "by_stage": {}}
+        return {"workers": [], "of": 0, "begins": 0.0, "ends": 0.0, "by_stage": {}}
     zero = _seconds(started)
     first = min(entry["begun"] for entry in workers)
     # Another machine's clock may say that a worker began before its run.
@@ -49,12 +49,18 @@ def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: 
                 "waited": round(waited, 3),
                 "memory": entry["memory"],
                 "gpus": [round(part, 3) for part in entry["gpus"]],
-                "slots": {name: _slots(entry, name, entry["begun"] - zero, end) for name in mine},
+                "slots": {name: _slots(entry, name, entry["begun"] - first, zero + end - first) for name in mine},
             }
         )
     lines.sort(key=lambda line: (-sum(line["busy"].values()), line["id"]))
     shown = sorted(lines[:MOST_WORKERS], key=lambda line: (line["begun"], line["id"]))
-    return {"workers": shown, "of": len(lines), "seconds": round(end, 3), "by_stage": by_stage}
+    return {
+        "workers": shown,
+        "of": len(lines),
+        "begins": round(first - zero, 3),
+        "ends": round(end, 3),
+        "by_stage": by_stage,
+    }
 
 
 def _is_whole(entry: Mapping[str, Any]) -> bool:
@@ -72,7 +78,7 @@ def _seconds(started: str | None) -> float | None:
 
 
 def _slots(entry: Mapping[str, Any], stage: str, begun: float, end: float) -> list[float]:
-    """Which part of each slot of the run the stage was at work."""
+    """Which part of each slot of the axis the stage was at work."""
     found = [0.0] * SLOTS
     width, own = end / SLOTS, entry["width"]
     for place, seconds in enumerate(entry["busy"][stage]):

@@ -237,13 +237,15 @@ def an_error_stops_the_run_and_names_stage_task_and_line(subject: Subject) -> No
 
 @_check()
 def quarantine_sets_the_bad_row_aside_and_goes_on(subject: Subject, folder: Path) -> None:
-    stages = [s.Raise(bad=3), s.Same()]
-    result = run(subject, stages, on_error="quarantine", run_dir=str(folder / "run"))
-    run_here(stages, on_error="quarantine", run_dir=str(folder / "reference"))
+    """One fails in a call of its own, one in a task that its stage has begun ahead: the records are those of calls one by one."""
+    several = s.OnThread(bad=10).with_(batch_size=4)
+    result = run(subject, [s.Raise(bad=3), several], on_error="quarantine", run_dir=str(folder / "run"))
+    one_by_one = s.OnThread(bad=10, begins_ahead=0)
+    run_here([s.Raise(bad=3), one_by_one], on_error="quarantine", run_dir=str(folder / "reference"))
     assert rejects(folder / "run") == rejects(folder / "reference"), "the rejects differ from those of LocalExecutor"
     kept = sorted(row["id"] for row in rows_of(result.tasks))
-    assert kept == [n for n in range(24) if n != 3], f"all rows but the bad one are kept, not {kept}"
-    assert result.summary.rows_quarantined == 1, result.summary.rows_quarantined
+    assert kept == [n for n in range(0, 24, 2) if n != 10], f"all even rows but the bad one are kept, not {kept}"
+    assert result.summary.rows_quarantined == 2, result.summary.rows_quarantined
     assert result.exit_code == 3, f"the exit code says that something was set aside: {result.exit_code}"
 
 

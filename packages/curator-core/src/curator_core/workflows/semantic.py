@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,10 +35,15 @@ from curator_core.workflows.ends import Ends
 from curator_core.workflows.estimate import Costs
 from curator_core.workflows.formats import reader_of, writer_of
 from curator_core.workflows.fractions import TopFraction
+from curator_core.workflows.pairs import removed_pair, text_of
+from curator_core.workflows.pieces import pieces_of
 
 # What is written between the steps of a workflow of workflows.
 _BETWEEN = "parquet"
 _CLUSTER, _DISTANCE = "cluster", "distance"
+# A worker compares the vectors of one cluster at a time where they lie, so a partition may be larger than one of texts. There are
+# as many pieces as partitions times partitions, and each takes a moment to open.
+_PIECES_IN_ONE = 4
 
 
 @dataclass(kw_only=True)
@@ -92,6 +97,30 @@ class SemanticDedup(Dedup):
             raise UsageError(
                 f"{owner} keeps no index: give the earlier vectors as input, first in the order of preference"
             )
+
+    def pieces(self) -> int:
+        return self.partitions if self.partitions is not None else pieces_of(self._input_bytes() // _PIECES_IN_ONE)
+
+    @classmethod
+    def shown_pair(
+        cls,
+        folder: str,
+        name: str,
+        settings: Mapping[str, Any],  # noqa: ARG003 - the column that was compared has vectors
+    ) -> dict[str, Any]:
+        """Both documents by what they hold besides vectors: their ``text``, or else their longest text."""
+        pair = removed_pair(folder, name)
+        if pair.witness is None:
+            return {}
+        texts = {key: value for key, value in pair.document.items() if isinstance(value, str)}
+        if not texts:
+            return {}
+        column = "text" if "text" in texts else max(sorted(texts), key=lambda key: len(texts[key]))
+        found = {
+            f"{end}text": text_of(document, column)
+            for end, document in (("", pair.document), ("witness_", pair.witness))
+        }
+        return {**found, "only": [], "witness_only": []}
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"{type(self).__name__} keeps no index")

@@ -177,8 +177,6 @@ class ImageTower:
         """The same, of which a GPU does no more than begin: what is returned waits for the vectors."""
         import torch
 
-        if self.compiling is not None:
-            self.compiling.in_time()
         if self._send is None:
             self._send = sender(self.device, torch)
         send = self._send
@@ -203,6 +201,10 @@ class ImageTower:
 
         return finish
 
+    def compile_in_time(self) -> bool:
+        """Compile the model if it is time to; whether that has just happened."""
+        return self.compiling is not None and self.compiling.in_time()
+
     def _zeros_cuda(self, count: int) -> Any:
         import torch
 
@@ -213,7 +215,7 @@ class ImageTower:
         """Keep the weights channels-last if this card computes faster with them so."""
         import torch
 
-        pixels = self._zeros_cuda(COMPILED_BATCH)
+        pixels = self._zeros_cuda(8)
         with torch.inference_mode():
             usual = seconds_cuda(lambda: self.forward(pixels), 3, torch)
             self.model = self.model.to(memory_format=torch.channels_last)

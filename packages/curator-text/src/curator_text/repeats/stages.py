@@ -28,10 +28,9 @@ from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
-from curator_text.dedup.words import words_of
 from curator_text.repeats.bloom import BloomFilter, Filters, finish_filters
-from curator_text.repeats.units import Unit, line_units, spans_of_lines, spans_of_windows
-from curator_text.repeats.windows import anchors, starts_around, window_hashes
+from curator_text.repeats.units import Unit, line_units, spans_of_lines, spans_of_runs
+from curator_text.repeats.windows import Measured, anchors, runs_around
 
 ANCHORS = "exact"  # what the roll is made from
 Mode = Literal["cut", "annotate", "drop"]
@@ -55,13 +54,17 @@ _SHOWN = 200
 
 @dataclass(kw_only=True)
 class WriteAnchors(DocumentStage):
-    """Writes the anchors of each document's runs of ``words`` words, laid out by hash, and at the end the roll of all batches."""
+    """Writes the anchors of each document's runs of ``length`` words or ``characters``, laid out by hash, and at the end the roll
+    of all batches.
+    """
 
-    words: int
+    length: int
+    characters: bool = False
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
-        words = words_of(column_of(task.to_pyarrow(), self.column))
-        hashes, at = anchors(words, self.words)
+        measured = Measured.of(column_of(task.to_pyarrow(), self.column), characters=self.characters)
+        words = measured.words
+        hashes, at = anchors(measured, self.length)
         row = np.searchsorted(words.offsets, at, "right") - 1
         made = pa.table({"row": array(row.astype(np.uint32)), "at": array((at - words.offsets[row]).astype(np.uint32))})
         record = write_keys(self, self.path, task, ANCHORS, noted(made, task, self.collections(task)), hashes)
@@ -122,11 +125,12 @@ class _Units(DocumentStage):
 
 @dataclass(kw_only=True)
 class WriteWindows(_Units):
-    """Writes each run of ``words`` words that holds a repeated anchor."""
+    """Writes each run of ``length`` words or ``characters`` that holds a repeated anchor."""
 
     keys: str
     repeated: str
-    words: int
+    length: int
+    characters: bool = False
 
     def setup(self, worker: Any) -> None:
         self._roll = Roll.read(storage.join(self.keys, ROLL))
@@ -138,20 +142,19 @@ class WriteWindows(_Units):
             self._inputs.require_same(task)
         numbers = self._roll.numbers_of(task)
         none = np.zeros(0, np.int64)
-        row, at, high, low = none, none, np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+        row, at, count, high, low = none, none, none, np.zeros(0, np.uint64), np.zeros(0, np.uint64)
         about = self._repeated.of(int(batches_of(numbers[:1])[0])) if len(numbers) else None
         if about is not None and about.num_rows:  # a shuffle of no rows has no columns
             rows, inverse = np.unique(rows_of(to_numpy(about["number"])), return_inverse=True)
-            words = words_of(column_of(task.to_pyarrow(), self.column).take(array(rows)))
-            first, counts = words.offsets[:-1][inverse], words.counts[inverse]
-            starts = starts_around(first + to_numpy(about["at"]).astype(np.int64), first, counts, self.words)
-            high, places = window_hashes(words, self.words)
-            low, _ = window_hashes(words, self.words, 1)
-            chosen = np.searchsorted(places, starts)
-            high, low = high[chosen], low[chosen]
-            which = np.searchsorted(words.offsets, starts, "right") - 1
-            row, at = rows[which], starts - words.offsets[which]
-        made = self.units_table(task, row, at, low)
+            some = column_of(task.to_pyarrow(), self.column).take(array(rows))
+            measured = Measured.of(some, characters=self.characters)
+            words = measured.words
+            repeated = words.offsets[:-1][inverse] + to_numpy(about["at"]).astype(np.int64)
+            runs = runs_around(measured, self.length, repeated)
+            high, low = runs.hashes(words), runs.hashes(words, 1)
+            which = np.searchsorted(words.offsets, runs.first, "right") - 1
+            row, at, count = rows[which], runs.first - words.offsets[which], runs.last - runs.first
+        made = self.units_table(task, row, at, low).append_column("count", array(count.astype(np.uint32)))
         record = write_partitioned(storage.join(self.path, f"{task.task_id}.arrow"), made, high, self.partitions)
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
@@ -274,6 +277,7 @@ class FindRepeats(PartitionStage):
             {
                 "number": array(columns["number"][lost]),
                 "at": array(at[lost]),
+                **({"count": table["count"].take(array(lost))} if "count" in table.column_names else {}),
                 "witness": array(columns["number"][best]),
                 "witness_id": table["id"].take(array(best)),
             }
@@ -325,8 +329,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
     keys: str
     spans: str
     column: str = "text"
-    words: int | None = None
-    unit: Unit = "line"
+    unit: Unit | None = None  # of the repeats; of runs of words their table says how many words they have
     least: int = 1
     id_column: str | None = "id"
 
@@ -393,14 +396,16 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
         at = to_numpy(about["at"]).astype(np.int64)
         order = np.lexsort((at, rows))
         rows, at = rows[order], at[order]
+        last = at + to_numpy(about["count"])[order] if self.unit is None else at
         begins = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
         found = {}
-        for row, units in zip(rows[begins].tolist(), np.split(at, begins[1:]), strict=True):
+        ends = np.append(begins[1:], len(rows))
+        for row, begin, end in zip(rows[begins].tolist(), begins.tolist(), ends.tolist(), strict=True):
             text = texts[row] or ""
-            if self.words is not None:
-                found[row] = spans_of_windows(text, units, self.words)
+            if self.unit is None:
+                found[row] = spans_of_runs(text, at[begin:end], last[begin:end])
             else:
-                found[row] = spans_of_lines(text, units, self.unit, self.least)
+                found[row] = spans_of_lines(text, at[begin:end], self.unit, self.least)
         return found
 
     def _write(

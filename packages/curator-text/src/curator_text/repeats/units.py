@@ -88,12 +88,11 @@ def spans_of_lines(text: str, numbers: Ints, unit: Unit, least: int) -> list[tup
     return found
 
 
-def spans_of_windows(text: str, starts: Ints, words: int) -> list[tuple[int, int]]:
-    """Where runs of ``words`` words are that begin at these words: no word is cut, and what follows the last goes with it."""
+def spans_of_runs(text: str, first: Ints, last: Ints) -> list[tuple[int, int]]:
+    """Where runs of words are: no word is cut, and what follows the last goes with it."""
     places = places_of(text)
-    first, last = merged(starts, words)
     found = []
-    for one, other in zip(first.tolist(), last.tolist(), strict=True):
+    for one, other in zip(*(edges.tolist() for edges in merged(first, last)), strict=True):
         end = int(places.starts[other]) if other < len(places) else len(text)
         found.append((int(places.starts[one]), end))
     return found

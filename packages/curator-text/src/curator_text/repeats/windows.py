@@ -1,17 +1,23 @@
-"""Which runs of words may occur elsewhere? Hashes of all windows of a number of words, and a few that stand for the others.
+"""Which runs of words may occur elsewhere? All runs of a number of words or characters, and a few that stand for the others.
 
 A repeated run of N words shares every shorter run in it. So it is enough to look at some runs of half that length, the
-*anchors*: of every N words in a row the one with the smallest hash is chosen. Equal runs of N words choose the same anchor,
+*anchors*: in every run of N the one with the smallest hash is chosen. Equal runs of N choose the same anchor,
 wherever they are; what shares no anchor shares no run (winnowing, Schleimer et al., 2003).
+
+A run of N characters is the shortest one from its first word on that has so many, with a space between words as they are
+compared; so equal runs are equally long, and no run ends inside of a word.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
-from curator_text.dedup.words import Hashes, Ints, Words
+from curator_text.dedup.words import Hashes, Ints, Spans, Words, blocks_of, joined, spans_of, word_numbers
 
 _D = (0x8CB92BA72F3D8DD7, 0xD1B54A32D192ED03)
 _MIX, _FINISH = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
@@ -19,35 +25,80 @@ _33 = np.uint64(33)
 _NONE = np.uint64(2**64 - 1)
 
 
-def anchor_size(words: int) -> int:
-    """How many words an anchor of runs of this many words has."""
-    return max(1, words // 2)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Measured:
+    """The words of many texts, and where each begins and ends in units of length: words, or characters as they are compared."""
+
+    words: Words
+    starts: Ints
+    ends: Ints
+
+    @classmethod
+    def by_words(cls, words: Words) -> Measured:
+        """Each word has length 1."""
+        at = np.arange(len(words.hashes))
+        return cls(words, at, at + 1)
+
+    @classmethod
+    def of(cls, texts: pa.ChunkedArray, *, characters: bool) -> Measured:
+        """The words of texts, measured in characters or in words."""
+        found = [spans_of(documents) for documents in blocks_of(texts)]
+        words = joined([word_numbers(spans) for spans in found])
+        if not characters:
+            return cls.by_words(words)
+        sizes = np.concatenate([np.zeros(0, np.int64), *(_characters(spans) for spans in found)])
+        between = np.ones(len(sizes), np.int64)
+        if words.spaceless is not None:
+            between[:-1] -= words.spaceless[:-1] & words.spaceless[1:]
+        stops = np.cumsum(sizes + between)
+        ends = stops - between
+        return cls(words, ends - sizes, ends)
+
+    def runs(self, length: int) -> Runs:
+        """The shortest run of this length or more from each word on that lies in one text."""
+        in_words = len(self.ends) == 0 or self.ends[-1] == len(self.ends)
+        last = self.starts + length if in_words else np.searchsorted(self.ends, self.starts + length) + 1
+        stop = np.repeat(self.words.offsets[1:], self.words.counts)
+        first = np.flatnonzero(last <= stop)
+        return Runs(first, last[first])
 
 
-def window_hashes(words: Words, size: int, which: int = 0) -> tuple[Hashes, Ints]:
-    """The hash of each run of ``size`` words that lies in one text, and the place of its first word among all words.
+def _characters(spans: Spans) -> Ints:
+    """The number of characters of each word."""
+    before = np.zeros(len(spans.data) + 1, np.int64)
+    np.cumsum((spans.data & 0xC0) != 0x80, out=before[1:])
+    found: Ints = before[spans.ends] - before[spans.starts]
+    return found
 
-    ``which``, 0 or 1, chooses one of two independent hashes.
-    """
-    count = len(words.hashes) - size + 1
-    if count <= 0:
-        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    power, inverse = _powers(which, 1 << (len(words.hashes) + 1).bit_length())
-    sums = np.zeros(len(words.hashes) + 1, np.uint64)
-    np.cumsum(words.hashes * power[: len(words.hashes)], out=sums[1:])
-    made = sums[size:] - sums[:-size]
-    made *= inverse[:count]
-    made ^= made >> _33
-    made *= _MIX
-    made ^= made >> _33
-    made *= _FINISH
-    made ^= made >> _33
-    within = np.ones(count, np.bool_)
-    # The last few words of a text begin a run that would go on into the next one.
-    ends = np.repeat(words.offsets[1:], words.counts)[:count]
-    within &= np.arange(count) + size <= ends
-    at = np.flatnonzero(within)
-    return made[at], at
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Runs:
+    """Runs of words from ``first`` to before ``last``; both are sorted."""
+
+    first: Ints
+    last: Ints
+
+    def hashes(self, words: Words, which: int = 0) -> Hashes:
+        """The hash of each run; ``which``, 0 or 1, chooses one of two independent hashes."""
+        power, inverse = _powers(which, 1 << (len(words.hashes) + 1).bit_length())
+        sums = np.zeros(len(words.hashes) + 1, np.uint64)
+        np.cumsum(words.hashes * power[: len(words.hashes)], out=sums[1:])
+        made: Hashes = sums[self.last] - sums[self.first]
+        made *= inverse[self.first]
+        made ^= made >> _33
+        made *= _MIX
+        made ^= made >> _33
+        made *= _FINISH
+        made ^= made >> _33
+        return made
+
+    def take(self, at: Ints) -> Runs:
+        return Runs(self.first[at], self.last[at])
+
+
+def anchor_length(length: int) -> int:
+    """How long an anchor of runs of this length is."""
+    return max(1, length // 2)
 
 
 @functools.lru_cache(maxsize=4)
@@ -61,54 +112,76 @@ def _powers(which: int, count: int) -> tuple[Hashes, Hashes]:
     return np.cumprod(power, dtype=np.uint64), np.cumprod(inverse, dtype=np.uint64)
 
 
-def anchors(words: Words, size: int) -> tuple[Hashes, Ints]:
-    """Hashes and places of the anchors of all runs of ``size`` words."""
-    short = anchor_size(size)
-    hashes, at = window_hashes(words, short)
-    spread = np.full(len(words.hashes), _NONE, np.uint64)
-    spread[at] = hashes
-    room = size - short + 1  # so many anchors lie in a run
-    lowest = _sliding(spread, room, np.minimum)
-    # A run that does not lie in one text chooses nothing.
-    begins = np.zeros(len(lowest), np.bool_)
-    ends = np.repeat(words.offsets[1:], words.counts)[: len(lowest)]
-    begins[: len(ends)] = np.arange(len(ends)) + size <= ends
-    highest = np.zeros(len(spread) + room - 1, np.uint64)
-    highest[room - 1 : room - 1 + len(lowest)] = np.where(begins, lowest, np.uint64(0))
+def anchors(measured: Measured, length: int) -> tuple[Hashes, Ints]:
+    """Hashes and places of the anchors of all runs of this length."""
+    runs, short = measured.runs(length), measured.runs(anchor_length(length))
+    if not len(runs.first):
+        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    hashes = short.hashes(measured.words)
+    lowest = _best_between(hashes, *_anchors_in(runs, short), np.minimum)
     # Chosen is what is the smallest of some run that it lies in.
-    chosen = np.flatnonzero(_sliding(highest, room, np.maximum)[: len(spread)] == spread)
-    chosen = chosen[spread[chosen] != _NONE]
-    return spread[chosen], chosen
+    first, stop = _runs_with(runs, short, np.arange(len(short.first)))
+    some = np.flatnonzero(stop > first)
+    chosen = some[_best_between(lowest, first[some], stop[some], np.maximum) == hashes[some]]
+    return hashes[chosen], short.first[chosen]
 
 
-def _sliding(values: Hashes, size: int, best: np.ufunc) -> Hashes:
-    """The best of every ``size`` values in a row."""
-    if len(values) < size:
-        return np.zeros(0, np.uint64)
-    made, width = values, 1
-    while width * 2 <= size:
-        made = best(made[:-width], made[width:])
+def runs_around(measured: Measured, length: int, at: Ints) -> Runs:
+    """The runs of this length that hold an anchor that begins at one of these words."""
+    runs, short = measured.runs(length), measured.runs(anchor_length(length))
+    first, stop = _runs_with(runs, short, np.searchsorted(short.first, np.unique(at)))
+    each = stop - first
+    return runs.take(np.unique(np.repeat(first - np.cumsum(each) + each, each) + np.arange(int(each.sum()))))
+
+
+def _anchors_in(runs: Runs, short: Runs) -> tuple[Ints, Ints]:
+    """Which of the short runs lie in each run: from the first to before the last."""
+    return _counted(short.first, runs.first - 1), _counted(short.last, runs.last)
+
+
+def _runs_with(runs: Runs, short: Runs, which: Ints) -> tuple[Ints, Ints]:
+    """In which runs each of some short runs lies: from the first to before the last."""
+    return _counted(runs.last, short.last[which] - 1), _counted(runs.first, short.first[which])
+
+
+def _counted(places: Ints, up_to: Ints) -> Ints:
+    """How many of the places, which are sorted, are not above each of these; much faster than a search where these are many."""
+    if len(up_to) * 8 < len(places):
+        found: Ints = np.searchsorted(places, up_to, "right")
+        return found
+    # From -1 on: the place before the first word.
+    most = max(int(places.max(initial=-1)), int(up_to.max(initial=-1)))
+    counts = np.cumsum(np.bincount(places + 1, minlength=most + 2))
+    return counts[up_to + 1]
+
+
+def _best_between(values: Hashes, first: Ints, stop: Ints, best: np.ufunc) -> Hashes:
+    """The best of the values from ``first`` to before ``stop``, for each of these ranges, none of which is empty."""
+    found = np.empty(len(first), np.uint64)
+    sizes = stop - first
+    least = int(sizes.min(initial=1 << 62))
+    for width, powers in _doubled(values, int(sizes.max(initial=1)), best):
+        if 2 * width <= least:
+            continue
+        mine = np.flatnonzero((sizes >= width) & (sizes < 2 * width))
+        found[mine] = best(powers[first[mine]], powers[stop[mine] - width])
+    return found
+
+
+def _doubled(values: Hashes, longest: int, best: np.ufunc) -> Iterator[tuple[int, Hashes]]:
+    """The best of every 1, 2, 4, … values in a row."""
+    width = 1
+    while True:
+        yield width, values
+        if 2 * width > longest:
+            return
+        values = best(values[:-width], values[width:])
         width *= 2
-    rest = size - width
-    return best(made[: len(made) - rest], made[rest:]) if rest else made
 
 
-def starts_around(at: Ints, first: Ints, counts: Ints, size: int) -> Ints:
-    """The places at which a run of ``size`` words begins that holds an anchor at one of the sorted places ``at``, which lie in
-    texts that begin at ``first`` and have ``counts`` words.
-    """
-    short = anchor_size(size)
-    low = np.maximum(first, at + short - size)
-    high = np.minimum(at, first + counts - size)
-    each = np.maximum(high - low + 1, 0)
-    made = np.repeat(low - np.cumsum(each) + each, each) + np.arange(int(each.sum()))
-    return np.unique(made)
-
-
-def merged(starts: Ints, size: int) -> tuple[Ints, Ints]:
-    """Sorted starts of runs of ``size`` as ranges that neither overlap nor touch: first, and behind the last."""
-    if not len(starts):
-        return starts, starts
-    heads = np.flatnonzero(np.append(True, starts[1:] > starts[:-1] + size))
-    tails = np.append(heads[1:] - 1, len(starts) - 1)
-    return starts[heads], starts[tails] + size
+def merged(first: Ints, last: Ints) -> tuple[Ints, Ints]:
+    """Sorted ranges as ranges that neither overlap nor touch."""
+    if not len(first):
+        return first, last
+    heads = np.flatnonzero(np.append(True, first[1:] > last[:-1]))
+    return first[heads], last[np.append(heads[1:] - 1, len(first) - 1)]

@@ -29,6 +29,7 @@ from curator_text.repeats.stages import (
 from curator_text.repeats.units import UNITS, Unit
 
 _SPANS = "spans"
+_WORDS = 50
 
 
 @dataclass(kw_only=True)
@@ -65,7 +66,8 @@ class _Repeats(RepeatParameters, DocumentParameters, Ends):
 
 @dataclass(kw_only=True)
 class SubstringDedup(_Repeats):
-    """Finds all runs of ``words`` words or more that occur more than once in the corpus, and leaves one of each.
+    """Finds all runs of ``words`` words (50) or more, or of ``characters`` or more, that occur more than once in the corpus, and
+    leaves one of each.
 
     Words are compared without case and punctuation. Of equal runs the one in the first document in the order of preference
     ``keep`` stays, and in a document the first one; the others are cut out, marked, or counted against their documents, as
@@ -79,11 +81,17 @@ class SubstringDedup(_Repeats):
     # An anchor of twenty bytes for every thirteen words or so.
     disk_of_input = 0.25
 
-    words: int = 50
+    words: int | None = None
+    characters: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("SubstringDedup.words", self.words)
+        for name in ("words", "characters"):
+            check_whole(f"SubstringDedup.{name}", getattr(self, name), optional=True)
+        if self.words is not None and self.characters is not None:
+            raise UsageError(
+                f"SubstringDedup measures runs in words ({self.words!r}) or in characters ({self.characters!r}): give one of the two"
+            )
         if self.normalize:
             raise UsageError("SubstringDedup.normalize is not needed: words are compared without case and punctuation")
         if self.scope != "global":
@@ -95,16 +103,18 @@ class SubstringDedup(_Repeats):
         )
         documents, count = self._documents(), self.partitions or pieces_of(self._input_bytes())
         pieces: dict[str, Any] = {"keys": keys, "keep": self.keep, "parts": count}
-        write = WriteAnchors(**documents, path=keys, words=self.words, partitions=count)
+        length = self.words or self.characters or _WORDS
+        runs_of: dict[str, Any] = {"length": length, "characters": self.characters is not None}
+        write = WriteAnchors(**documents, **runs_of, path=keys, partitions=count)
         yield Pipeline([self._reader(), write], name="anchors")
         anchors = storage.join(keys, ANCHORS)
         find = FindRepeatedAnchors(**pieces, path=repeated)
         yield Step(Pipeline([Partitions(path=anchors), find], name="repeated-anchors"), frees=[anchors])
-        runs = WriteWindows(**documents, path=windows, keys=keys, repeated=repeated, words=self.words, partitions=count)
+        runs = WriteWindows(**documents, **runs_of, path=windows, keys=keys, repeated=repeated, partitions=count)
         yield Step(Pipeline([self._reader(), runs], name="runs"), frees=[repeated])
         decide = FindRepeats(**pieces, path=repeats)
         yield Step(Pipeline([Partitions(path=windows), decide], name="repeats"), frees=[windows])
-        step = self._apply(work_dir, keys, repeats, words=self.words)
+        step = self._apply(work_dir, keys, repeats)
         yield step
 
 

@@ -53,6 +53,7 @@ def report_page(numbers: Mapping[str, Any]) -> str:
         ("texts", "", _texts(numbers["notes"])),
         ("aside", "Set aside", _rejects(numbers["rejects"])),
         ("duplicates", "Duplicates", _duplicates(numbers)),
+        ("repeats", "Repeated parts", _repeats(numbers["repeats"])),
         ("map", "Map of embeddings", scatter(numbers["embeddings"]) if numbers["embeddings"] else ""),
         ("time", "Time", _time(numbers["time"])),
         ("plans", "Rows by plan", _plans(numbers["plans"])),
@@ -305,17 +306,27 @@ def _sentence(text: str) -> str:
 
 
 def _overlap(stage: Mapping[str, Any]) -> str:
+    """What the filter drops by itself, first, and in vain, where the run was asked to measure it."""
+    said = []
+    if stage.get("alone") is not None:
+        said.append(
+            f"By itself it would drop {stage['alone']:,} of the rows that come to the first of its neighbours. It drops "
+            f"{stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
+        )
     found = stage.get("overlap")
-    if not found:
-        return ""
-    said = ", ".join(
-        f"{rows:,} with {name}" for name, rows in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
-    )
-    return f'<p class="soft">Would also have been dropped by others: {escape(said)}.</p>'
+    if found:
+        others = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+        said.append(f"Rows that both would drop: {', '.join(f'{rows:,} with {name}' for name, rows in others)}.")
+    return f'<p class="soft">{escape(" ".join(said))}</p>' if said else ""
 
 
-def _limits(stage: Mapping[str, Any]) -> dict[str, float]:
-    return {limit["parameter"]: limit["value"] for score in stage["scores"] for limit in score["limits"]}
+def _limits(stage: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """The value of each limit, and the unit of its score: the smallest limit that is not 0."""
+    found = {}
+    for score in stage["scores"]:
+        unit = min((abs(limit["value"]) for limit in score["limits"] if limit["value"]), default=1.0)
+        found.update({limit["parameter"]: (limit["value"], unit) for limit in score["limits"]})
+    return found
 
 
 def _unsure(stage: Mapping[str, Any]) -> str:
@@ -335,11 +346,13 @@ def _unsure(stage: Mapping[str, Any]) -> str:
     return f'<div class="unsure"><h4>Least sure about</h4><ol>{items}</ol></div>'
 
 
-def _far(sample: Mapping[str, Any], limits: Mapping[str, float]) -> float:
-    """How far the score of a row is from the limit that it is near to, in parts of the limit."""
-    value = limits.get(sample["limit"])
+def _far(sample: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]) -> float:
+    """How far the score of a row is from the limit that it is near to, in units that all limits of the score share: 120 words are
+    nearer to 50 than 740 to 100,000.
+    """
+    value, unit = limits.get(sample["limit"], (None, 1.0))
     score = sample["scores"].get(sample["score_name"], sample["score"])
-    return math.inf if value is None or score is None else abs(score - value) / (abs(value) or 1)
+    return math.inf if value is None or score is None else abs(score - value) / unit
 
 
 def _sides(stage: Mapping[str, Any]) -> str:
@@ -374,7 +387,9 @@ def _sides(stage: Mapping[str, Any]) -> str:
     return f'<div class="sides">{"".join(parts)}</div>' if any(parts) else ""
 
 
-def _sheet(side: str, samples: Sequence[Mapping[str, Any]], limits: Mapping[str, float], whole: int) -> str:
+def _sheet(
+    side: str, samples: Sequence[Mapping[str, Any]], limits: Mapping[str, tuple[float, float]], whole: int
+) -> str:
     """Pictures of one side, those nearest to the limit first; each opens to say where it is from."""
     drawn = [sample for sample in samples if sample["picture"]]
     near = _some(drawn, limits, near=True, most=_SHEET)
@@ -402,7 +417,7 @@ def _shot(sample: Mapping[str, Any]) -> str:
 
 
 def _some(
-    samples: Sequence[Mapping[str, Any]], limits: Mapping[str, float], *, near: bool, most: int
+    samples: Sequence[Mapping[str, Any]], limits: Mapping[str, tuple[float, float]], *, near: bool, most: int
 ) -> list[Mapping[str, Any]]:
     """The first of each reason and limit in turn, so that none of several tests is left out."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -583,6 +598,28 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     return f"{lead}{sizes}<h3>Largest clusters</h3>{largest}{least}"
 
 
+def _repeats(found: Mapping[str, Any]) -> str:
+    if not found:
+        return ""
+    lead = (
+        f"<p>{formatting.count(found['spans'], 'part')} of {formatting.count(found['documents'], 'document')}, {found['characters']:,} characters in "
+        "all, stand in another one that stays as it is, or before in the same.</p>"
+    )
+    most = _table(
+        [("times", ""), ("begins with", "")],
+        (
+            f'<tr><th scope="row">{entry["times"]:,}</th>{_cell("begins with", entry["text"][:_EXAMPLE_CHARACTERS])}</tr>'
+            for entry in found["most"]
+        ),
+    )
+    longest = "".join(
+        f"<li>{escape(_document(entry))}, {entry['end'] - entry['start']:,} characters from {entry['start']:,} on, as in "
+        f'{escape(_document(entry, "witness_"))}<p class="text">{escape(entry["text"][:_EXAMPLE_CHARACTERS])}</p></li>'
+        for entry in found["longest"]
+    )
+    return f"{lead}<h3>The most common</h3>{most}<h3>The longest</h3><ul>{longest}</ul>"
+
+
 def _document(entry: Mapping[str, Any], of: str = "") -> str:
     name = entry[f"{of}id"]
     return str(name) if name is not None else f"{entry[f'{of}source']}:{(entry[f'{of}row'] or 0) + 1}"
@@ -607,13 +644,14 @@ def _removed(entry: Mapping[str, Any], run_dir: str) -> str:
         for end, title in (("", "Removed"), ("witness_", "Stays"))
         if f"{end}text" in entry
     )
-    texts += "".join(
-        f'<div class="example"><h4>{title}</h4><img class="pair" src="{escape(entry[f"{end}picture"], quote=True)}" '
+    pictures = "".join(
+        f'<div><h4>{title}</h4><img class="pair" src="{escape(entry[f"{end}picture"], quote=True)}" '
         f'alt="{escape(_document(entry, end)[:_ALT_CHARACTERS], quote=True)}"></div>'
         for end, title in (("", "Removed"), ("witness_", "Stays"))
         if entry.get(f"{end}picture")
     )
     texts = f'<div class="sides">{texts}</div>' if texts else ""
+    texts += f'<div class="sides pictures">{pictures}</div>' if pictures else ""
     return f'{escape(said)}<br><code>{escape(command)}</code><button class="copy" type="button">copy</button>{texts}'
 
 

@@ -59,7 +59,9 @@ def _key(score: str | None, limits: Sequence[float], sides: Mapping[str, int]) -
     parts = []
     if score is not None and limits:
         bounds = [f"below {shown(limits[0])}", *(f"from {shown(limit)}" for limit in limits)]
-        shades = " ".join(f'<span class="shade-{place}"></span>{escape(text)}' for place, text in enumerate(bounds))
+        shades = " ".join(
+            f'<em><span class="shade-{place}"></span>{escape(text)}</em>' for place, text in enumerate(bounds)
+        )
         parts.append(f"{escape(score)}: {shades}")
     if sides["dropped"]:
         parts.append(f"a dot stays ({sides['kept']:,}), a cross is dropped ({sides['dropped']:,})")

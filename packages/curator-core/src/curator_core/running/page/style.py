@@ -3,10 +3,10 @@
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1c2330;--soft:#566073;--line:#e3e7ee;--wash:#f5f7fa;--kept:#2f6fde;--dropped:#f0a43a;
 --aside:#d8432f;--clock:#9aa7bd;--good:#1d7f46;--mixed:#8a5a00;--bad:#b3261e;--mark:#fde7c2;--link:#1f5bc4;
---s0:#a9c7f5;--s1:#7aa5ec;--s2:#4a80dc;--s3:#2a5db5;--s4:#153a80}
+--s0:#83adf0;--s1:#5c8fe6;--s2:#3a70d4;--s3:#2452a6;--s4:#12336f}
 @media(prefers-color-scheme:dark){:root{--paper:#141821;--ink:#e6e9f0;--soft:#a3adc0;--line:#2b3242;--wash:#1c2230;
 --kept:#5b93f5;--dropped:#d99333;--aside:#ec6a58;--clock:#5d6a82;--good:#58c287;--mixed:#dfae52;--bad:#f08076;--mark:#46340f;
---link:#8ab2ff;--s0:#2c4a80;--s1:#3d68b4;--s2:#5f8fe6;--s3:#93b8f8;--s4:#d6e4ff}}
+--link:#8ab2ff;--s0:#476cb3;--s1:#6189d2;--s2:#82a7ee;--s3:#adc8fa;--s4:#e0eaff}}
 *{box-sizing:border-box}
 html{scroll-behavior:smooth}
 body{margin:0 auto;max-width:1080px;padding:32px 24px 64px;background:var(--paper);color:var(--ink);
@@ -68,10 +68,14 @@ svg text{font-size:12px;fill:var(--soft)}
 .shot{border:0;padding:0;min-width:0}.shot summary{list-style:none;display:flex;flex-direction:column;gap:2px;font-size:12.5px}
 .shot summary::-webkit-details-marker{display:none}
 .shot img{width:100%;height:96px;object-fit:contain;background:var(--wash);border-radius:6px}
+.shot p{margin:2px 0;font-size:13.5px}.shot .text{color:var(--soft)}.shot .where{font-size:12.5px;color:var(--soft)}
 .shot[open]{grid-column:1/-1;border:1px solid var(--line);border-radius:8px;padding:8px 10px}
 .shot[open] img{width:96px}.shot summary:focus-visible img{outline:2px solid var(--link);outline-offset:2px}
 .pair{width:96px;height:96px;object-fit:contain;background:var(--wash);border-radius:6px;display:block;margin:4px 0}
 .timeline svg text{font-size:8px}
+.sides.pictures{grid-template-columns:auto auto;justify-content:start;margin:0 0 8px}
+#duplicates h3{margin-top:22px}#duplicates ul{padding-left:20px}
+.map-key em{font-style:normal;display:inline-block;margin-right:12px}.map-key em span:first-child{margin:0 6px 0 0}
 .map .ground{fill:var(--wash);stroke:var(--line)}.map .kept circle{stroke:var(--paper);stroke-width:1}
 .map svg:focus-visible{outline:2px solid var(--link);outline-offset:2px;border-radius:8px}
 .map g.dropped path{fill:none;stroke:currentColor;stroke-width:2}.map g.dropped{fill:none}
@@ -96,7 +100,7 @@ button.copy{font:12px system-ui,sans-serif;color:var(--link);background:none;bor
 .flow small{display:block;color:var(--soft)}.flow b{display:block;font-weight:500}
 .facts th{width:12em;color:var(--soft)}
 @media(max-width:900px){.top{grid-template-columns:minmax(0,1fr)}}
-@media(max-width:640px){body{padding:20px 14px 48px}.sides,.top{grid-template-columns:minmax(0,1fr)}.filter{padding:12px}
+@media(max-width:640px){body{padding:20px 14px 48px}.sides:not(.pictures),.top{grid-template-columns:minmax(0,1fr)}.filter{padding:12px}
 .cards{grid-template-columns:1fr 1fr}.card b{white-space:normal;font-size:17px}
 .funnel,.funnel tbody,.funnel tr{display:block}.funnel thead{display:none}
 .funnel tr{display:flex;flex-wrap:wrap;gap:2px 14px;padding:9px 0;border-bottom:1px solid var(--line)}

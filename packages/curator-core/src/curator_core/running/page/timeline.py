@@ -16,26 +16,29 @@ _SHADES = 5
 
 def timeline(found: Mapping[str, Any]) -> str:
     """The lines of the workers; nothing where no worker has left its times."""
-    workers, seconds = found["workers"], found["seconds"]
-    if not workers or not seconds:
+    workers, begins = found["workers"], found["begins"]
+    seconds = found["ends"] - begins
+    if not workers or seconds <= 0:
         return ""
     shades = _shades(workers)
     height = _TOP + len(workers) * (_LINE + _GAP) + _FOOT
-    lines = "".join(_line(worker, place, seconds, shades) for place, worker in enumerate(workers))
+    lines = "".join(_line(worker, place, (begins, seconds), shades) for place, worker in enumerate(workers))
     ticks = "".join(
-        f'<text x="{x:.0f}" y="{height - 5}" text-anchor="{anchor}">{escape(formatting.duration(seconds * x / WIDTH))}</text>'
+        f'<text x="{x:.0f}" y="{height - 5}" text-anchor="{anchor}">{escape(formatting.duration(begins + seconds * x / WIDTH))}</text>'
         for x, anchor in ((0, "start"), (WIDTH / 2, "middle"), (WIDTH, "end"))
     )
     key = " ".join(
-        f'<span class="shade-{shade}"></span>{escape(name)}' for name, shade in shades.items() if shade != "none"
+        f'<em><span class="shade-{shade}"></span>{escape(name)}</em>'
+        for name, shade in shades.items()
+        if shade != "none"
     )
-    key += ' <span class="shade-none"></span>other stages' if "none" in shades.values() else ""
+    key += ' <em><span class="shade-none"></span>other stages</em>' if "none" in shades.values() else ""
     shown = (
         f"{len(workers):,} of {found['of']:,} workers, those that worked longest" if found["of"] > len(workers) else ""
     )
     shown = shown or formatting.count(found["of"], "worker")
     return (
-        f'<p class="key map-key">{key}</p><figure class="timeline"><figcaption><b>{escape(shown)}</b> <span>the height is the part of '
+        f'<p class="key map-key">{key}</p><figure class="timeline"><figcaption><b>{escape(shown)}</b> <span>in time since the run began; the height is the part of '
         f"the time that a worker was busy</span></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Timeline of {escape(shown)}">{lines}{ticks}</svg></figure>'
         f"{_table(workers)}"
@@ -53,7 +56,7 @@ def _shades(workers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {name: str(named.index(name)) if name in named else "none" for name in sums}
 
 
-def _line(worker: Mapping[str, Any], place: int, seconds: float, shades: Mapping[str, str]) -> str:
+def _line(worker: Mapping[str, Any], place: int, axis: tuple[float, float], shades: Mapping[str, str]) -> str:
     ground = _TOP + place * (_LINE + _GAP) + _LINE
     slots = max((len(parts) for parts in worker["slots"].values()), default=0)
     width = WIDTH / max(slots, 1)
@@ -72,7 +75,9 @@ def _line(worker: Mapping[str, Any], place: int, seconds: float, shades: Mapping
             paths.append(
                 f'<path class="shade-{shades[name]}" d="{"".join(marks)}"><title>{escape(title)}</title></path>'
             )
-    start, end = worker["begun"] / seconds * WIDTH, (worker["begun"] + worker["seconds"]) / seconds * WIDTH
+    begins, seconds = axis
+    start = (worker["begun"] - begins) / seconds * WIDTH
+    end = start + worker["seconds"] / seconds * WIDTH
     return f'<line class="axis" x1="{start:.1f}" x2="{end:.1f}" y1="{ground}" y2="{ground}"/>{"".join(paths)}'
 
 

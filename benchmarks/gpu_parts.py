@@ -1,0 +1,76 @@
+"""The parts of a benchmark for a GPU: each in a process of its own, stopped in time, and printed as soon as it is done.
+
+What ten minutes on a card give is then complete as far as it goes, and one part that hangs costs no other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def add_options(parser: argparse.ArgumentParser, parts: Sequence[str], part_seconds: float) -> None:
+    """The options that choose and stop parts."""
+    parser.add_argument("--parts", default=",".join(parts))
+    parser.add_argument("--part-seconds", type=float, default=part_seconds, help="after which a part is stopped")
+    parser.add_argument("--one", choices=parts, help=argparse.SUPPRESS)
+
+
+def chosen(parser: argparse.ArgumentParser, options: argparse.Namespace, parts: Sequence[str]) -> list[str]:
+    """The parts to run, or the parser's error."""
+    found: list[str] = options.parts.split(",")
+    if unknown := set(found) - set(parts):
+        parser.error(f"--parts: there is no {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    return found
+
+
+def run_parts(
+    script: str, parts: Sequence[str], options: argparse.Namespace, ratios: Mapping[str, tuple[str, str]]
+) -> int:
+    """Run each part of a script with ``--one``; ``ratios`` are a metric above and one below. 1 if a part gave nothing."""
+    metrics: dict[str, Any] = {"gpu": 0 if options.cpu else 1}
+    failed = 0
+    for part in parts:
+        code, lines = _output([sys.executable, script, *sys.argv[1:], "--one", part], options.part_seconds)
+        found = [line for line in lines if line.startswith("PART ")]
+        result = json.loads(found[-1].removeprefix("PART ")) if found else {}
+        if code is None:
+            result[f"{part}_stopped_after_s"] = options.part_seconds
+        elif not found:
+            result[f"{part}_failed"] = code
+        failed += not any(not key.startswith(f"{part}_failed") and "_stopped_" not in key for key in result)
+        metrics |= result
+        print("PART", json.dumps({"part": part, **result}), flush=True)
+    for name, (above, below) in ratios.items():
+        if metrics.get(above) and metrics.get(below):
+            metrics[name] = round(metrics[above] / metrics[below], 3)
+    print("BENCH", json.dumps(metrics))
+    return 1 if failed else 0
+
+
+def _output(command: Sequence[str], seconds: float) -> tuple[int | None, list[str]]:
+    """What a command returns, None if it had to be stopped, and what it has printed."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        printed, _ = process.communicate(timeout=seconds)
+        return process.returncode, printed.splitlines()
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGINT)  # an engine is shut down with its processes
+        try:
+            printed, _ = process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            printed, _ = process.communicate()
+        return None, printed.splitlines()
+
+
+def run_one(measure: Callable[[], dict[str, Any]]) -> int:
+    """What the process of a part does."""
+    print("PART", json.dumps(measure()), flush=True)
+    return 0

@@ -1,0 +1,66 @@
+"""Which parts of documents has a run found to repeat others? Read from the table of spans that it leaves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.arrow.arrays import array, to_numpy
+
+_SHOWN = 10
+# Of more different parts than this the rarer half is forgotten, now and then: memory does not grow with the table.
+_MOST_PARTS = 100_000
+_COLUMNS = ["id", "source", "row", "start", "end", "witness_id", "witness_source", "witness_row", "text"]
+
+
+def repeats_of(run_dir: str) -> dict[str, Any]:
+    """How many spans there are, in how many documents, the longest ones, and the texts that occur most; nothing where there is
+    no such table.
+    """
+    folder = storage.join(run_dir, "spans")
+    files = (
+        sorted(path for path in storage.list_files(folder) if path.endswith(".parquet"))
+        if storage.is_folder(folder)
+        else []
+    )
+    if not files:
+        return {}
+    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and most runs have no such table
+
+    spans = documents = characters = 0
+    longest: list[dict[str, Any]] = []
+    texts: Counter[str] = Counter()
+    for path in files:
+        with storage.open_arrow(path) as file:
+            table = pq.ParquetFile(file).read()
+        if not set(_COLUMNS) <= set(table.column_names):
+            return {}  # a folder of this name, and not ours
+        sizes = to_numpy(table["end"]) - to_numpy(table["start"])
+        spans += table.num_rows
+        characters += int(sizes.sum())
+        documents += table.select(["source", "row"]).group_by(["source", "row"]).aggregate([]).num_rows
+        texts.update(table["text"].to_pylist())
+        if len(texts) > _MOST_PARTS:
+            texts = Counter(dict(texts.most_common(_MOST_PARTS // 2)))
+        first = np.argsort(-sizes, kind="stable")[:_SHOWN]
+        longest = sorted([*longest, *_rows(table, first)], key=_length)[:_SHOWN]
+    return {
+        "spans": spans,
+        "documents": documents,
+        "characters": characters,
+        "most": [{"text": text, "times": times} for text, times in texts.most_common(_SHOWN)],
+        "longest": longest,
+    }
+
+
+def _rows(table: pa.Table, places: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = table.select(_COLUMNS).take(array(places)).to_pylist()
+    return found
+
+
+def _length(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return entry["start"] - entry["end"], entry["source"] or "", entry["row"] or 0, entry["start"]
