@@ -392,7 +392,7 @@ def main() -> int:
     _model(options)
     if {"ray_data", "local", "dali"} & set(parts):
         _tars(options)
-    missing = {"ray_data": "curator_backends", "dali": "nvidia.dali"}
+    missing = {"ray_data": "ray", "dali": "nvidia.dali"}
     for part, module in missing.items():
         if part in parts and not _there(module):
             print(f"{part} is left out: there is no {module} here")
