@@ -276,6 +276,29 @@ def test_a_compiled_model_answers_as_the_other_does(encoder, monkeypatch):
     assert always._model.compiled is not None
 
 
+@pytest.mark.models
+def test_a_model_on_a_gpu_is_compiled_in_time_which_is_counted_and_said_by_the_plan(encoder):
+    import torch
+
+    from curator_core.model.compiling import COMPILE_AFTER_S, MaybeCompiled
+
+    stage = TextEmbedding(model=encoder)
+    stage.setup(WorkerMetadata())
+    now = [100.0]
+    stage._model = MaybeCompiled(stage._loaded, "auto", on_gpu=True, compile=functools.partial, clock=lambda: now[0])
+    inputs = {"input_ids": torch.ones((1, 3), dtype=torch.int64)}
+    with torch.inference_mode():
+        before = stage.call_model(inputs).last_hidden_state
+        assert stage._model.compiled is None
+        now[0] += COMPILE_AFTER_S + 1
+        assert torch.equal(stage.call_model(inputs).last_hidden_state, before)
+    assert isinstance(stage._model.current, functools.partial)
+    assert stage.recorder.metrics["compiled"] == 1
+    assert TextEmbedding(model=encoder).plan_notes() == []
+    (said,) = TextEmbedding(model=encoder, gpu_memory_gb=4).plan_notes()
+    assert "once a worker has computed for 30 s" in said
+
+
 def test_float16_is_taken_where_a_gpu_has_no_bfloat16():
     from types import SimpleNamespace
 
