@@ -66,6 +66,7 @@ def test_the_parts_of_the_gpu_benchmark_run_on_cpus(tmp_path: Path, monkeypatch:
     bare, memory = image_gpu.measure_bare(options), image_gpu.measure_memory(options)
     assert bare["bare_images_s"] > 0
     assert memory["memory_images_s"] > 0
+    assert image_gpu.measure_agree(options)["agree_precision_cosine"] > 0.9999
     assert image_gpu.measure_decode(options)["decode_cpu_images_s"] > 0
 
 
