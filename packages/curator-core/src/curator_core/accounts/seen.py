@@ -310,17 +310,19 @@ def _add_lists(found: dict[str, list[int]], part: pa.Table) -> None:
 def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
     """The rows of counts that count, a file at a time; what is in the files of two workers is taken once."""
     keys: list[np.ndarray] = []
-    words: dict[str, int] = {}
+    words: dict[tuple[str, ...], int] = {}
     paths: list[str] = []
     for path, table in read_folder(run_dir, "seen", SEEN_SCHEMA, _INDEX):
         found, tasks = accounts.counting(table)
-        what = np.zeros(len(table), np.int64)
-        for name in ("stage", "kind", "name", "scale"):
-            texts, codes = _texts(table[name])
-            known = np.array([words.setdefault(f"{name}\0{text}", len(words)) for text in texts], np.int64)
-            what = what * 1_000_003 + (known[codes] if len(texts) else 0)
-        # The task in the upper half; two kinds of counts of one task hardly share a number, and no two tasks do.
-        keys.append(np.where(found, (tasks << 24) | (what % (1 << 24)), -1))
+        kinds = [_texts(table[name]) for name in ("stage", "kind", "name", "scale")]
+        local = np.zeros(len(table), np.int64)
+        for texts, codes in kinds:
+            local = local * (len(texts) + 1) + codes
+        _, first, inverse = np.unique(local, return_index=True, return_inverse=True)
+        named = (tuple(texts[codes[at]] for texts, codes in kinds) for at in first.tolist())
+        what = np.array([words.setdefault(name, len(words)) for name in named], np.int64)[inverse]
+        # The task in the upper half, the kind of count below it: no two counts share a number by chance.
+        keys.append(np.where(found, (tasks << 24) | what, -1))
         paths.append(path)
     if not paths:
         return
