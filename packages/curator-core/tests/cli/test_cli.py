@@ -404,7 +404,9 @@ def test_a_report_can_be_written_again(curate: Project) -> None:
     assert "numbers: done in" in curate.out
     assert (curate.folder / "run/report.html").exists()
     assert curate("report", "run", "--json") == DONE
-    assert json.loads(curate.out)["state"] == "done"
+    assert json.loads(curate.out) == json.loads((curate.folder / "run/report.json").read_text())
+    stages = json.loads(curate.out)["stages"]
+    assert (stages[0]["rows_in"], stages[-1]["rows_out"]) == (16, 12)
 
 
 @pytest.mark.parametrize("command", ["report", "rejects", "verify"])

@@ -71,6 +71,6 @@ def test_after_a_crash_the_report_shows_what_is_complete_and_how_to_go_on(tmp_pa
     assert "clean: interrupted, no process is working on it; continue it with --resume" in out
     assert "complete so far: 2 of the" in out
     assert run_command(["report", run_dir, "--json"]) == DONE
-    assert json.loads(capsys.readouterr().out)["so_far"][""]["complete"] == 2
+    assert json.loads(capsys.readouterr().out)["sources"]["complete"] == 2
     run = read_run(run_dir)
     assert (run.state, run.rows_in, run.rows_out) == ("interrupted", 10, 10)

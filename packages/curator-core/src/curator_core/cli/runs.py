@@ -14,7 +14,7 @@ from curator_core.formatting import beginning, count, is_binary
 
 @click.command("report", short_help="Show and rewrite the report of a run.")
 @click.argument("run_dir", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print report.json, all numbers of the page.")
 def report_command(run_dir: str, as_json: bool) -> None:
     """Show the summary of the run in RUN_DIR and write its report.html again."""
     from curator_core.cli.summary import so_far_text, summary_text  # these import pyarrow
@@ -31,23 +31,20 @@ def report_command(run_dir: str, as_json: bool) -> None:
             write_report(place)
             write_log(place)
     write_log(run_dir, steps)  # a run that was killed has put none together
-    record = RunDirectory(run_dir).read_json("run.json")
-    ended = "summary" in record
-    places = {name: place for name, place in (steps or {"": run_dir}).items() if RunDirectory(place).exists()}
-    if not ended:
-        record["so_far"] = {step: so_far(place).as_dict() for step, place in places.items()}
     if as_json:
-        click.echo(json.dumps(record, indent=1))
+        click.echo(json.dumps(RunDirectory(run_dir).read_json("report.json"), indent=1))
         return
-    if ended:
+    record = RunDirectory(run_dir).read_json("run.json")
+    if "summary" in record:
         click.echo(summary_text(record["summary"]))
         if record["state"] == "failed":
             click.echo("what is complete is kept: continue with --resume")
     else:
-        for step, found in record["so_far"].items():
-            if step:
-                click.echo(f"step {step}")
-            click.echo(so_far_text(found))
+        for step, place in (steps or {"": run_dir}).items():
+            if RunDirectory(place).exists():
+                if step:
+                    click.echo(f"step {step}")
+                click.echo(so_far_text(so_far(place).as_dict()))
     click.echo(f"report: {path}")
 
 
