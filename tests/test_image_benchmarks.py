@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,4 +66,30 @@ def test_the_parts_of_the_gpu_benchmark_run_on_cpus(tmp_path: Path, monkeypatch:
     bare, memory = image_gpu.measure_bare(options), image_gpu.measure_memory(options)
     assert bare["bare_images_s"] > 0
     assert memory["memory_images_s"] > 0
+    assert image_gpu.measure_agree(options)["agree_precision_cosine"] > 0.9999
     assert image_gpu.measure_decode(options)["decode_cpu_images_s"] > 0
+
+
+@pytest.mark.slow
+def test_a_part_that_does_not_end_is_stopped_and_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(NIGHTLY.parent))
+    import gpu_parts
+
+    script = tmp_path / "parts.py"
+    script.write_text(
+        "import sys, threading\n"
+        "part = sys.argv[-1]\n"
+        "if part == 'hangs': threading.Event().wait()\n"
+        "if part == 'fails': sys.exit(4)\n"
+        "print('PART', '{\"' + part + '_rate\": 8}', flush=True)\n"
+        "if part == 'late': threading.Event().wait()\n"
+    )
+    monkeypatch.setattr("sys.argv", ["parts.py"])
+    options = SimpleNamespace(cpu=False, part_seconds=2.0)
+    ratios = {"ratio": ("one_rate", "late_rate"), "none": ("one_rate", "hangs_rate")}
+    assert gpu_parts.run_parts(str(script), ["hangs", "one", "late", "fails"], options, ratios) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    expected = {"gpu": 1, "hangs_stopped_after_s": 2.0, "one_rate": 8, "late_rate": 8, "late_stopped_after_s": 2.0}
+    assert json.loads(last.removeprefix("BENCH ")) == {**expected, "fails_failed": 4, "ratio": 1.0}

@@ -15,12 +15,19 @@ pytest.importorskip("curator_text")
 from curator_core import LocalExecutor
 from curator_core.across import alike, centres, negatives
 from curator_core.errors import UsageError
+from curator_core.workflows import pieces
 from curator_core.workflows.clusters import Clusters
 from curator_core.workflows.negatives import HardNegatives
 from curator_core.workflows.semantic import SemanticDedup, SemDeDup
 
 pytestmark = pytest.mark.slow
 EPS = 0.1
+
+
+@pytest.fixture(autouse=True)
+def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece of next to nothing takes as long as one of much; what is decided does not depend on their number."""
+    monkeypatch.setattr(pieces, "LEAST_PIECES", 4)
 
 
 def vectors(count: int, size: int = 24, seed: int = 0) -> np.ndarray:

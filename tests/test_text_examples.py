@@ -16,9 +16,16 @@ pytest.importorskip("curator_text")
 
 from curator_core import LocalExecutor
 from curator_core.config.pipeline_file import load_pipeline
+from curator_core.workflows import pieces
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 HERE = LocalExecutor(workers=0)
+
+
+@pytest.fixture(autouse=True)
+def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece of next to nothing takes as long as one of much; what is decided does not depend on their number."""
+    monkeypatch.setattr(pieces, "LEAST_PIECES", 4)
 
 
 @pytest.fixture

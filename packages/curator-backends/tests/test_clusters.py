@@ -155,6 +155,7 @@ def test_a_local_ray_is_gone_when_its_driver_is_stopped(tmp_path: Path, how: sig
     wait_for(lambda: not processes_of(session), "processes of the session are left", seconds=90.0)
 
 
+@pytest.mark.thorough
 def test_the_head_is_avoided_and_the_executor_conforms_when_a_node_is_lost(tmp_path: Path) -> None:
     process = start(CLUSTER, str(tmp_path))
     _, err = process.communicate(timeout=500)

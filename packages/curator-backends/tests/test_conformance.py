@@ -15,24 +15,34 @@ RAY_DATA = Subject("ray_data", {}, OF_RAY_DATA, "ray_data")
 XENNA = Subject("xenna", {"mode": "streaming"}, OF_XENNA, "xenna")
 XENNA_BATCH = Subject("xenna", {"mode": "batch"}, OF_XENNA, "xenna-batch")
 
-# What the mode changes in our code or in Xenna's schedule: results come all at the end, nothing is handed over meanwhile,
-# and groups run one after the other. The other checks pass through the same code as in streaming; `make test-engines`
-# runs them too.
+# `make test` leaves out what passes through the same code for both engines, or in both modes of Xenna, and takes long;
+# `make test-engines` runs all. Of the mode, what remains is what it changes: results come all at the end, nothing is handed
+# over meanwhile, and groups run one after the other.
 OF_THE_MODE = {
-    "one_hundred_documents_go_all_the_way",
     "a_fan_out_and_a_merge_follow_one_another",
-    "an_error_stops_the_run_and_names_stage_task_and_line",
     "quarantine_sets_the_bad_row_aside_and_goes_on",
-    "a_killed_worker_costs_nothing_but_time",
     "a_task_that_kills_its_workers_is_set_aside",
-    "eight_stages_of_one_cpu_run_on_a_small_machine",
 }
-XENNA_BATCH_CHECKS = checks(XENNA_BATCH)
-assert {str(check) for check in XENNA_BATCH_CHECKS} >= OF_THE_MODE
+OF_RAY_DATA_ENOUGH = {
+    "an_error_is_the_same_in_whatever_hook_it_was_raised",
+    "sys_exit_in_a_stage_is_an_error_like_any_other",
+    "a_task_that_takes_too_long_is_set_aside_by_name",
+    "a_task_that_kills_its_workers_stops_a_run_that_is_to_fail",
+    "merges_of_several_and_a_run_directory_agree",
+}
+XENNA_CHECKS, XENNA_BATCH_CHECKS = checks(XENNA), checks(XENNA_BATCH)
+assert {str(check) for check in XENNA_BATCH_CHECKS} >= OF_THE_MODE | OF_RAY_DATA_ENOUGH
 
 CASES = [
     *(pytest.param(RAY_DATA, check, marks=pytest.mark.ray) for check in checks(RAY_DATA)),
-    *(pytest.param(XENNA, check, marks=pytest.mark.xenna) for check in checks(XENNA)),
+    *(
+        pytest.param(
+            XENNA,
+            check,
+            marks=[pytest.mark.xenna, *([pytest.mark.thorough] if str(check) in OF_RAY_DATA_ENOUGH else [])],
+        )
+        for check in XENNA_CHECKS
+    ),
     *(
         pytest.param(
             XENNA_BATCH,

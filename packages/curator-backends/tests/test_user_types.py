@@ -130,6 +130,7 @@ def test_types_of_a_script_and_of_a_module_beside_it(tmp_path: Path) -> None:
     assert done.stdout.count("agreed: Xenna") == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.xenna
 def test_types_of_a_notebook(tmp_path: Path) -> None:
     pytest.importorskip("ipykernel")

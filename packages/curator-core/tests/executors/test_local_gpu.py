@@ -183,8 +183,10 @@ def test_two_groups_on_the_gpu_share_its_process_and_what_one_drops_is_accounted
 
 def test_one_worker_decodes_the_next_task_while_the_gpu_computes_one(tmp_path: Path) -> None:
     """Decoding task n ends when embedding n-1 has begun, embedding n ends when decoding n+1 has: in turns neither could."""
-    decode = s.BeginsBeside(str(tmp_path), "decode", "embed", -1).with_(name="decode")
-    embedding = s.BeginsBeside(str(tmp_path), "embed", "decode", +1).with_(name="embed", resources=ON_THE_CARD)
+    decode = s.BeginsBeside(str(tmp_path), "decode", "embed", -1, first=-1).with_(name="decode")
+    embedding = s.BeginsBeside(str(tmp_path), "embed", "decode", +1, loads=True).with_(
+        name="embed", resources=ON_THE_CARD
+    )
     result = Pipeline([s.SplitRows(), decode, embedding]).run(OneCardExecutor(1), initial_tasks=batches(1, rows=6))
     assert len(result) == 6
 

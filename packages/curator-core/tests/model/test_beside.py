@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 
 from curator_core import ColumnFilter, DocumentBatch, LocalExecutor, Pipeline, ProcessingStage
 from curator_core.model.codec import decode_task, encode_task
@@ -125,6 +128,11 @@ def test_the_column_follows_rows_and_is_gone_with_other_data() -> None:
     assert task.append_column("y", [0, 0, 0, 0, 0]).beside("y") is None
     assert batch().append_column("y", [1] * 5).with_beside("y", Numbers(np.arange(5))).data.column_names == ["x"]
     assert task.landed(stay=["y"]) is task
+
+
+def test_a_table_is_no_frame_while_another_thread_imports_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", types.ModuleType("pandas"))
+    assert batch().with_beside("y", Numbers(np.arange(5))).column_names == ["x", "y"]
 
 
 def test_what_leaves_the_process_has_it_in_the_table() -> None:

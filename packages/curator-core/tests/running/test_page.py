@@ -205,3 +205,11 @@ def test_the_row_nearest_to_a_limit_is_found_in_units_that_all_limits_of_a_score
     found = numbers([READ, StageTotals("Words", 4, 1000, 1000)], Seen(stages={"Words": words}))
     page = report_page(found)
     assert page.index("kept, words 120") < page.index("kept, words 740")
+
+
+def test_rows_that_are_as_near_as_those_shown_are_spoken_of() -> None:
+    words = StageSeen("Words", scores=[score([6] * 4, 5)], samples=[sample(row, 6, near=True) for row in range(4)])
+    found = numbers([READ, StageTotals("Words", 4, 1000, 1000)], Seen(stages={"Words": words}))
+    assert "Other rows are as near." in report_page(found)
+    found["stages"][1]["samples"] = found["stages"][1]["samples"][:3]
+    assert "Other rows are as near." not in report_page(found)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from curator_core import storage
@@ -378,6 +378,7 @@ PARTS = st.lists(st.sampled_from(["a", "b.c", ".d", "..e", "...", "", ".", ".."]
 
 
 @given(PARTS, PARTS, st.sampled_from(["", "/r/", "./"]), st.booleans())
+@example("/", "a", "", False)
 def test_a_relative_name_is_that_of_the_absolute_paths(above: str, below: str, root: str, spelled_out: bool) -> None:
     base = f"{root}{above}" or "."
     path = f"{base}/{below}"

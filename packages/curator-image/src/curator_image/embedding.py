@@ -1,4 +1,4 @@
-"""Image embeddings: the pixels of every image as one unit vector, from CLIP, SigLIP or DINOv2."""
+"""Image embeddings: the pixels of every image as one unit vector, from CLIP, SigLIP, SigLIP 2 or DINOv2."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     The reader makes ``pixels`` as the model's ``preprocessor_config.json`` says, unless its ``size`` or ``mode`` is given.
 
-    ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP or DINOv2 model, or a local
+    ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP, SigLIP 2 or DINOv2 model, or a local
     folder. The default is read at a pinned revision. ``gpu_memory_gb`` asks for part of a GPU; without it the model
     runs on ``cpus`` threads. ``precision`` is ``fp32``, ``fp16``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on the
     CPU. ``model_batch_size`` is how many images go through the model at once, found by measuring when it is not given,

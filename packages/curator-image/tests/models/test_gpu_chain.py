@@ -237,6 +237,28 @@ def test_batches_that_are_begun_together_come_out_as_if_alone(monkeypatch: pytes
     alone.close()
 
 
+@pytest.mark.dali
+def test_what_is_no_fault_of_an_image_is_the_error_of_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nvidia.dali")
+    from curator_image.decode import Picture, dali
+
+    def no_memory(self: Any) -> None:
+        raise RuntimeError("no memory on the device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dali._Server, "_build", no_memory)
+        decoder = dali.DaliDecoder()
+        with pytest.raises(RuntimeError, match="no memory on the device"):
+            decoder([jpeg(1)], [Picture(16, 16)])
+    # The next batch has a pipeline again.
+    assert decoder([jpeg(1)], [Picture(16, 16)]).errors == {}
+    assert decoder.rebuilt == 0
+    monkeypatch.setattr(dali, "_taken", lambda output, stays: output.there_is_no_such_thing)
+    with pytest.raises(AttributeError, match="there_is_no_such_thing"):
+        decoder([jpeg(1)], [Picture(16, 16)])
+    decoder.close()
+
+
 # Where images are decoded -----------------------------------------------------------------------------------------------
 
 

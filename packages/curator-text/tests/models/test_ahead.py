@@ -16,6 +16,7 @@ from curator_core.model.engine_facts import WorkerMetadata
 from curator_text.models import TextClassifier, TextEmbedding
 from curator_text.models.ahead import ahead
 from curator_text.models.batches import Padding, batches
+from curator_text.models.packed import first_position
 
 PATIENCE_S = 60.0
 WORDS = [f"word{number}" for number in range(200)]
@@ -81,10 +82,13 @@ def test_a_user_who_stops_early_leaves_no_thread_behind():
     most=st.integers(1, 200),
     multiple=st.integers(1, 16),
     left=st.booleans(),
+    packed_from=st.sampled_from([None, 0, 2]),
 )
-def test_every_text_is_in_one_batch_with_its_tokens_and_no_batch_is_too_large(lengths, window, most, multiple, left):
+def test_every_text_is_in_one_batch_with_its_tokens_and_no_batch_is_too_large(
+    lengths, window, most, multiple, left, packed_from
+):
     texts = [str(length) for length in lengths]
-    padding = Padding({"input_ids": 9}, left, multiple, 40)
+    padding = Padding({"input_ids": 9}, left, multiple, 40, packed_from)
 
     def tokenize(some):
         return {"input_ids": [list(range(1, int(text) + 1)) for text in some]}
@@ -93,7 +97,17 @@ def test_every_text_is_in_one_batch_with_its_tokens_and_no_batch_is_too_large(le
     for whole in batches(texts, tokenize, window, lambda: most, padding):
         assert whole.size() <= most or len(whole.rows) == 1
         for batch in whole.halves() if len(whole.rows) > 1 else [whole]:
-            inputs = batch.padded()
+            inputs = batch.inputs()
+            if packed_from is not None:
+                assert inputs["input_ids"].shape == (1, batch.size()) == (1, inputs["bounds"][-1])
+                for row, start, end in zip(batch.rows, inputs["bounds"][:-1], inputs["bounds"][1:], strict=True):
+                    assert row not in seen
+                    mask = inputs["attention_mask"][0, start:end] == 1
+                    seen[row] = inputs["input_ids"][0, start:end][mask].tolist()
+                    places = inputs["position_ids"][0, start:end]
+                    assert places.tolist() == list(range(packed_from, packed_from + end - start))
+                    assert end - start <= inputs["longest"]
+                continue
             assert inputs["input_ids"].shape[1] % multiple == 0 or inputs["input_ids"].shape[1] == 40
             for row, ids, mask in zip(batch.rows, inputs["input_ids"], inputs["attention_mask"], strict=True):
                 assert row not in seen
@@ -168,6 +182,59 @@ def test_batches_as_on_a_gpu_give_what_texts_by_themselves_do(encoder):
 
 
 @pytest.mark.models
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_texts_packed_into_a_row_have_the_vectors_that_they_have_by_themselves(encoder, kind, tmp_path):
+    if kind == "roberta":
+        encoder = roberta_of(encoder, tmp_path / "roberta")
+    task = DocumentBatch(data=pa.table({"text": [*documents(40).to_pyarrow()["text"].to_pylist(), "", "word3"]}))
+    for pooling in ("mean", "cls", "last", "max"):
+        stage = TextEmbedding(model=encoder, pooling=pooling)
+        stage.setup(WorkerMetadata())
+        expected = embeddings(stage, task)
+        first = first_position(stage._loaded)
+        assert first == (0 if kind == "bert" else stage._tokenizer.pad_token_id + 1)
+        stage._pad(first)
+        stage._batch_tokens, forward, calls = 300, stage.forward, []
+        stage.forward = lambda inputs, forward=forward, calls=calls: calls.append(inputs) or forward(inputs)
+        got = embeddings(stage, task)
+        shapes = [tuple(inputs["input_ids"].shape) for inputs in calls]
+        assert all(rows == 1 and tokens <= 300 for rows, tokens in shapes)
+        assert sum(tokens for _, tokens in shapes) == sum(
+            max(1, len(ids)) for ids in stage._tokenize(task.to_pyarrow()["text"].to_pylist())["input_ids"]
+        ), "nothing is padded"
+        kept = np.arange(len(got)) != 40  # a text without tokens has a vector by its mean alone
+        assert np.abs(got[kept] - expected[kept]).max() < 1e-5
+        if pooling == "mean":
+            assert not got[40].any()
+            assert not expected[40].any()
+
+
+def test_a_model_whose_attention_is_its_own_is_given_padded_texts():
+    from types import SimpleNamespace
+
+    for kind in ("deberta-v2", "mpnet", "modernbert"):
+        assert first_position(SimpleNamespace(config=SimpleNamespace(model_type=kind))) is None
+    assert first_position(SimpleNamespace(config=SimpleNamespace(model_type="bert", is_decoder=True))) is None
+
+
+def roberta_of(encoder, folder):
+    """An encoder whose places count from behind the number of padding, with the tokenizer of ``encoder``."""
+    import torch
+    from transformers import AutoTokenizer, RobertaConfig, RobertaModel
+
+    torch.manual_seed(5)
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    tokenizer.save_pretrained(folder)
+    RobertaModel(
+        RobertaConfig(
+            vocab_size=202, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96,
+            max_position_embeddings=140, pad_token_id=tokenizer.pad_token_id, initializer_range=0.2,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+@pytest.mark.models
 def test_half_precision_is_near_to_float32(encoder, save_model, tmp_path):
     # The documented tolerance is for trained weights. These are ten times as large as a fresh model's, and carry errors further.
     exact, half = (
@@ -207,6 +274,29 @@ def test_a_compiled_model_answers_as_the_other_does(encoder, monkeypatch):
     assert np.abs(embeddings(always, documents(12)) - expected).max() < 1e-5
     assert plain._model.compiled is None
     assert always._model.compiled is not None
+
+
+@pytest.mark.models
+def test_a_model_on_a_gpu_is_compiled_in_time_which_is_counted_and_said_by_the_plan(encoder):
+    import torch
+
+    from curator_core.model.compiling import COMPILE_AFTER_S, MaybeCompiled
+
+    stage = TextEmbedding(model=encoder)
+    stage.setup(WorkerMetadata())
+    now = [100.0]
+    stage._model = MaybeCompiled(stage._loaded, "auto", on_gpu=True, compile=functools.partial, clock=lambda: now[0])
+    inputs = {"input_ids": torch.ones((1, 3), dtype=torch.int64)}
+    with torch.inference_mode():
+        before = stage.call_model(inputs).last_hidden_state
+        assert stage._model.compiled is None
+        now[0] += COMPILE_AFTER_S + 1
+        assert torch.equal(stage.call_model(inputs).last_hidden_state, before)
+    assert isinstance(stage._model.current, functools.partial)
+    assert stage.recorder.metrics["compiled"] == 1
+    assert TextEmbedding(model=encoder).plan_notes() == []
+    (said,) = TextEmbedding(model=encoder, gpu_memory_gb=4).plan_notes()
+    assert "once a worker has computed for 30 s" in said
 
 
 def test_float16_is_taken_where_a_gpu_has_no_bfloat16():

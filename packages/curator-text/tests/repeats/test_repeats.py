@@ -16,6 +16,7 @@ import pytest
 from curator_core.errors import UsageError
 from curator_core.executors.local import LocalExecutor
 from curator_core.running.progress import RunProgress
+from curator_core.workflows import pieces
 from curator_text.dedup.fuzzy import FuzzyDedup
 from curator_text.repeats.bloom import BloomFilter
 from curator_text.repeats.units import spans_of_lines, units_of
@@ -23,6 +24,12 @@ from curator_text.repeats.windows import Measured, anchor_length, anchors
 from curator_text.repeats.workflows import LineDedup, SubstringDedup
 
 HERE = LocalExecutor(workers=0)
+
+
+@pytest.fixture(autouse=True)
+def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece of next to nothing takes as long as one of much; what is decided does not depend on their number."""
+    monkeypatch.setattr(pieces, "LEAST_PIECES", 4)
 
 
 def documents(seed: int, count: int = 60) -> list[str]:
@@ -119,10 +126,10 @@ def test_the_table_says_what_was_cut_and_where_it_stands(tmp_path: Path) -> None
 def test_the_result_hangs_on_no_file_piece_or_worker(tmp_path: Path) -> None:
     texts = documents(3, 40)
     found = []
-    for number, (files, pieces, workers) in enumerate([(1, 1, 0), (5, 7, 2)]):
+    for number, (files, partitions, workers) in enumerate([(1, 1, 0), (5, 7, 2)]):
         place = tmp_path / str(number)
         work = SubstringDedup(
-            paths=write(place / "in", texts, files), path=str(place / "out"), words=8, partitions=pieces
+            paths=write(place / "in", texts, files), path=str(place / "out"), words=8, partitions=partitions
         )
         work.run(LocalExecutor(workers=workers), run_dir=str(place / "run"))
         found.append(read(place / "out"))
@@ -236,8 +243,8 @@ def once(run: Path, step: str) -> int:
 def test_a_filter_changes_what_is_compared_and_nothing_else(tmp_path: Path) -> None:
     data = write(tmp_path / "in", of_a_pool(200), 4)
     found = []
-    for number, (rate, pieces) in enumerate([(None, 3), (0.05, 3), (0.5, 1)]):
-        work = LineDedup(paths=data, path=str(tmp_path / f"{number}"), false_rate=rate, partitions=pieces)
+    for number, (rate, partitions) in enumerate([(None, 3), (0.05, 3), (0.5, 1)]):
+        work = LineDedup(paths=data, path=str(tmp_path / f"{number}"), false_rate=rate, partitions=partitions)
         work.run(HERE, run_dir=str(tmp_path / f"run{number}"))
         found.append(read(tmp_path / f"{number}"))
     assert found[0] == found[1] == found[2]

@@ -306,13 +306,18 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
         for block in _blocks(places):
             for search in searches:
                 search.look_at(block)
-        for search in searches:
-            yield DocumentBatch(data=self._hard(search, places), dataset_name=task.dataset_name)
+        asked = [cosines(search.queries, search.positives) for search in searches]
+        found = [self._hard(search, towards) for search, towards in zip(searches, asked, strict=True)]
+        texts = _texts(places, _Found.joined(found))  # of all at once: each time all passages are read
+        first = 0
+        for search, towards, mine in zip(searches, asked, found, strict=True):
+            table = self._table(search.pairs, towards, mine, texts.slice(first, len(mine.pair)))
+            first += len(mine.pair)
+            yield DocumentBatch(data=table, dataset_name=task.dataset_name)
 
-    def _hard(self, search: _Search, places: _Places) -> pa.Table:
-        """What is written about the pairs of a search."""
+    def _hard(self, search: _Search, asked: NDArray[np.float64]) -> _Found:
+        """The hard negatives of the pairs of a search, given the cosine of each query with its passage."""
         found, pairs = search.best, search.pairs
-        asked = cosines(search.queries, search.positives)
         rank = _ranks(found.pair) + 1
         hard = rank >= self.first_rank
         hard &= found.cosine <= asked[found.pair] - self.margin
@@ -326,7 +331,7 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
         found = found.take(np.flatnonzero(_ranks(found.pair) < self.negatives))
         if self.sampling == "random":
             found = found.take(np.lexsort((found.high, -found.cosine, found.pair)))
-        return self._table(pairs, asked, found, _texts(places, found))
+        return found
 
     def _schema(self) -> pa.Schema:
         one = self.form == "triplet"

@@ -312,5 +312,6 @@ class DocumentBatch(Task[Any]):
 
 def _is_frame(data: object) -> bool:
     # pandas costs 0.3 s to import: a caller who holds a frame has imported it already.
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(data, pandas.DataFrame)
+    # Where another thread is still importing it, no caller holds one yet.
+    frame = getattr(sys.modules.get("pandas"), "DataFrame", None)
+    return frame is not None and isinstance(data, frame)

@@ -56,13 +56,13 @@ def relative(path: AnyPath, base: AnyPath) -> str:
     """``path`` as seen from the folder ``base``, with forward slashes."""
     text, folder = os.fspath(path), os.fspath(base).rstrip("/") + "/"
     # The usual case, and a run asks for each of its files: names that are written as they would be after `absolute`.
-    if text.startswith(folder) and not _UNUSUAL.search(text, len(folder)):
+    if text.startswith(folder) and not _UNUSUAL.search(text, len(folder) - 1):
         return text[len(folder) :]
     if is_local(text) and is_local(folder):
         text, folder = absolute(text), absolute(folder).rstrip("/") + "/"
     if not text.startswith(folder):
         raise UsageError(f"{os.fspath(path)!r} is not inside {os.fspath(base)!r}")
-    return text[len(folder) :]
+    return text[len(folder) :].lstrip("/") if is_local(text) else text[len(folder) :]
 
 
 def file_name(path: AnyPath) -> str:

@@ -224,25 +224,33 @@ class WaitFor(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class BeginsBeside(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Waits, instead of computing, until another stage has begun a task ``ahead`` of this one (or behind it): both are at work."""
+    """Waits, instead of computing, until another stage has begun a task ``ahead`` of this one (or behind it): both are at work.
+
+    A stage that ``loads`` does so in its setup as well, which counts as task -1: a model that loads while the first task is read.
+    """
 
     folder: str = ""
     mine: str = ""
     other: str = ""
     ahead: int = 0
     tasks: int = 6
+    loads: bool = False
+    first: int = 0  # -1 where the other stage loads
 
     def setup(self, worker: WorkerMetadata) -> None:
-        self._ready = True
+        if self.loads:
+            self._begin(-1)
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        number = int(task.task_id.rpartition(".")[2])
+        self._begin(int(task.task_id.rpartition(".")[2]))
+        return task.with_data(task.data)
+
+    def _begin(self, number: int) -> None:
         leave_trace(self.folder, f"{self.mine}-{number}")
         wanted = number + self.ahead
-        if 0 <= wanted < self.tasks:
+        if self.first <= wanted < self.tasks:
             name = f"{self.other}-{wanted}"
             wait_for(lambda: traces(Path(self.folder), name), f"{name}, which is to begin beside this", 30.0)
-        return task.with_data(task.data)
 
 
 @dataclass

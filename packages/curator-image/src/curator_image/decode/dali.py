@@ -235,14 +235,11 @@ class _Server:
                 try:
                     if pipeline is None:
                         pipeline = self._build()
-                except Exception as error:  # no driver, no memory: the stage's error, not that of an image
-                    part.made.set_exception(error)
-                    continue
-                try:
                     self._feed(pipeline, part)
-                except Exception:
+                except Exception as error:  # no driver, no memory: not the fault of an image
+                    part.made.set_exception(error)
                     pipeline = None
-                    self._give_up(part, inside)
+                    self._lost(inside)
                 else:
                     inside.append(part)
                 del part
@@ -250,21 +247,24 @@ class _Server:
                 return
             part = inside.popleft()
             try:
-                made = self._taken(pipeline, part)
-            except Exception:
-                # Whatever it was, the pipeline "is no longer valid".
+                outputs = pipeline.share_outputs()
+            except RuntimeError:
+                # An image that does not decode. The pipeline "is no longer valid": forget it, and all that share its state.
+                if (line := self.line()) is not None:
+                    line.rebuilt += 1
+                part.made.set_result(None)
                 pipeline = None
-                self._give_up(part, inside)
-            else:
-                part.made.set_result(made)
-                del made
-            del part
+                self._lost(inside)
+                continue
+            try:
+                part.made.set_result(tuple(map(_taken, outputs, part.stays)))
+            except Exception as error:
+                part.made.set_exception(error)
+            del outputs, part
+            pipeline.release_outputs()
 
-    def _give_up(self, part: _Part, inside: deque[_Part]) -> None:
-        """The part goes to the CPU; those behind it were lost with the pipeline, and go into the next."""
-        if (line := self.line()) is not None:
-            line.rebuilt += 1
-        part.made.set_result(None)
+    def _lost(self, inside: deque[_Part]) -> None:
+        """A pipeline is given up: the parts in it go into the next."""
         self.waiting.put_back(inside)
         inside.clear()
 
@@ -278,14 +278,6 @@ class _Server:
             fits = [picture.fit(header.width, header.height) for header in part.headers]
             for name, values in _feeds(fits).items():
                 pipeline.feed_input(f"{name}{number}", values)
-
-    def _taken(self, pipeline: Any, part: _Part) -> tuple[Any, ...]:
-        outputs = pipeline.share_outputs()
-        made = tuple(
-            _tensor(output) if stays else _array(output) for output, stays in zip(outputs, part.stays, strict=True)
-        )
-        pipeline.release_outputs()
-        return made
 
     def _build(self) -> Any:
         """A pipeline that is empty and warm."""
@@ -375,13 +367,10 @@ def _small() -> bytes:
     return target.getvalue()
 
 
-def _array(output: Any) -> Any:
-    """Pictures of DALI in memory of this process."""
-    return np.array(output.as_cpu().as_tensor())
-
-
-def _tensor(output: Any) -> Any:
-    """Pictures of DALI as a torch tensor where they are; DALI keeps their memory as long as the tensor lives."""
+def _taken(output: Any, stays: bool) -> Any:
+    """Pictures of DALI: in memory of this process, or as a torch tensor where they are, whose memory DALI keeps as long as it lives."""
+    if not stays:
+        return np.array(output.as_cpu().as_tensor())
     import torch
 
     return torch.from_dlpack(output.as_tensor())

@@ -72,6 +72,7 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
     _decoder: Decoder | None = field(default=None, init=False, repr=False, compare=False)
     _needed: Picture | None = field(default=None, init=False, repr=False, compare=False)
     _beside: bool = field(default=False, init=False, repr=False, compare=False)
+    _rebuilt: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("thumb_size", "max_pixels", "max_side"):
@@ -196,6 +197,9 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
     def _made(self, task: ImageBatch, images: Sequence[bytes], decoded: Decoded) -> ImageBatch:
         """The batch with its pictures; images that do not decode are rejects."""
         table = task.to_pyarrow()
+        if isinstance(self._decoder, DaliDecoder) and (rebuilt := self._decoder.rebuilt) > self._rebuilt:
+            self.record_metric("pipelines_rebuilt", rebuilt - self._rebuilt)
+            self._rebuilt = rebuilt
         good = np.ones(len(images), bool)
         for row, error in decoded.errors.items():
             good[row] = False

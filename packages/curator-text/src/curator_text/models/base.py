@@ -28,6 +28,7 @@ from curator_core.model.task import DocumentBatch
 from curator_text.models.ahead import ahead
 from curator_text.models.batches import Batch, Padding, batches
 from curator_text.models.device import choose_device, choose_dtype, send, tokens_that_fit_cuda
+from curator_text.models.packed import attend_in_packs, first_position, packs_cuda
 
 # What is fetched of a model: its settings, its tokenizer, and weights that cannot run code.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]
@@ -65,8 +66,8 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     Tokens are made on a thread of their own, ahead of the model. On a CPU texts are computed one by one, each on one thread,
     on as many threads as the stage has ``cpus``: then a text has the same numbers, bit for bit, whatever other
-    texts there are and however many threads, and nothing is padded. On a GPU a batch holds texts of similar length and at
-    most ``batch_tokens`` tokens, padding included (by default what fits the memory, by measuring); if memory runs out it is
+    texts there are and however many threads, and nothing is padded. On a GPU a batch holds texts of similar length, padded or, where
+    the model allows it, one after another in one row, and at most ``batch_tokens`` tokens, padding included (by default what fits the memory, by measuring); if memory runs out it is
     halved, for good, and tried again. There the last bits of a number depend on the texts of its batch, which are those
     of up to eight tasks, and on the card: see docs/text-io.md.
     """
@@ -74,6 +75,8 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     tried_by_plan = False
 
     maybe_paths = ("model",)
+    # Whether `forward` takes packed batches.
+    packs = False
 
     model: str = ""
     revision: str | None = None
@@ -138,12 +141,24 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         self._limit = min(
             [self.max_tokens, *self.token_limits()] if self.max_tokens else self.token_limits(), default=512
         )
-        self._padding = Padding.of(self._tokenizer, 1 if device == "cpu" else _LENGTHS, self._limit)
+        packed_from = first_position(self._loaded) if self.packs and device.startswith("cuda") else None
+        self._pad(packed_from if packed_from is not None and packs_cuda(self._loaded, torch) else None)
         self._threads = max(1, int(self.resources.cpus)) if device == "cpu" else 1
         self._batch_tokens = 1 if device == "cpu" else self.batch_tokens or 65_536
         if self.batch_tokens is None and device.startswith("cuda"):
-            self._batch_tokens = tokens_that_fit_cuda(self.forward, self._limit, self.gpu_memory_gb, torch)
+            self._batch_tokens = tokens_that_fit_cuda(self._compute_longest, self._limit, self.gpu_memory_gb, torch)
         self._pool = ThreadPoolExecutor(self._threads, "model") if self._threads > 1 else None
+
+    def _pad(self, packed_from: int | None) -> None:
+        """Pad batches, or pack them where it is said from which number their places count."""
+        self._padding = Padding.of(self._tokenizer, 1 if self._device == "cpu" else _LENGTHS, self._limit, packed_from)
+        if packed_from is not None:
+            attend_in_packs(self._loaded)
+
+    def _compute_longest(self, count: int) -> None:
+        """Compute ``count`` texts of as many tokens as the model takes."""
+        tokens = {"input_ids": [[self._padding.fill["input_ids"]] * self._limit] * count}
+        self.forward(send(Batch(range(count), tokens, self._padding).inputs(), self._device, import_torch()))
 
     def teardown(self) -> None:
         self._loaded = self._model = None
@@ -158,7 +173,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     @abstractmethod
     def forward(self, inputs: dict[str, Any]) -> Any:
-        """The model's answers for a padded batch on its device: a tensor with one row for each text."""
+        """The model's answers for a batch on its device: a tensor with one row for each text. It is padded unless the stage `packs`."""
 
     @abstractmethod
     def texts(self, task: DocumentBatch) -> tuple[DocumentBatch, list[str | None]]:
@@ -205,7 +220,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         """Each batch with its answer, which is asked for late: meanwhile the next are tokenized, sent and computed."""
         window = _WINDOW["cpu" if self._device == "cpu" else "cuda"]
         made = batches(pieces, self._tokenize, window, lambda: self._batch_tokens, self._padding)
-        prepared = ((batch, batch.padded()) for batch in made)
+        prepared = ((batch, batch.inputs()) for batch in made)
         late: deque[Future[Any]] = deque()
         # Windows are whole numbers of batches on a CPU: the next window is begun while half of this one is computed.
         for batch, inputs in ahead(prepared, window // 2 if self._device == "cpu" else 2 * _IN_FLIGHT):
@@ -252,7 +267,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
                 self.record_metric("batches_halved", 1)
             # Outside of `except`: the exception holds on to what did not fit.
             free_memory(torch)
-        return [answer for half in batch.halves() for answer in self._compute(half, half.padded())]
+        return [answer for half in batch.halves() for answer in self._compute(half, half.inputs())]
 
     def call_model(self, inputs: dict[str, Any]) -> Any:
         """The model's own answer, by its compiled form where there is one."""

@@ -1,9 +1,10 @@
-"""Which texts go through a model together, and as what? Tokens in batches of similar length, padded."""
+"""Which texts go through a model together, and as what? Tokens in batches of similar length, padded or packed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,38 @@ from numpy.typing import NDArray
 class Padding:
     """How a tokenizer pads, and to which lengths: the multiples of ``multiple`` up to ``limit``.
 
-    Few lengths mean few shapes, for which kernels are chosen, memory is kept and graphs are compiled.
+    Few lengths mean few shapes, for which kernels are chosen, memory is kept and graphs are compiled. ``packed_from``: nothing is
+    padded, texts follow one another in one row, and this is the number of the first place in each.
     """
 
     fill: Mapping[str, int]
     left: bool
     multiple: int
     limit: int
+    packed_from: int | None = None
 
     @classmethod
-    def of(cls, tokenizer: Any, multiple: int, limit: int) -> Padding:
+    def of(cls, tokenizer: Any, multiple: int, limit: int, packed_from: int | None = None) -> Padding:
         fill = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
-        return cls(fill, tokenizer.padding_side == "left", multiple, limit)
+        return cls(fill, tokenizer.padding_side == "left", multiple, limit, packed_from)
 
     def width(self, longest: int) -> int:
         """To how many tokens texts are padded of which the longest has ``longest``: at least 1, which models need."""
         longest = max(1, longest)
         return max(longest, min(-(-longest // self.multiple) * self.multiple, self.limit))
+
+    def size(self, lengths: Sequence[int]) -> int:
+        """How many tokens texts of these lengths make, the longest first, padding included."""
+        if self.packed_from is None:
+            return self.width(lengths[0]) * len(lengths)
+        return sum(max(1, length) for length in lengths)
+
+    def how_many(self, lengths: Sequence[int], most_tokens: int) -> int:
+        """How many of these texts, the longest first, make no more than ``most_tokens``; one at least."""
+        if self.packed_from is None:
+            return max(1, most_tokens // self.width(lengths[0]))
+        ends = accumulate(max(1, length) for length in lengths)
+        return max(1, sum(1 for _ in takewhile(lambda end: end <= most_tokens, ends)))
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,7 @@ class Batch:
 
     def size(self) -> int:
         """How many tokens it has, padding included."""
-        return self.width() * len(self.rows)
+        return self.padding.size([len(ids) for ids in self.tokens["input_ids"]])
 
     def halves(self) -> tuple[Batch, Batch]:
         middle = (len(self.rows) + 1) // 2
@@ -55,6 +71,31 @@ class Batch:
             for part in (slice(0, middle), slice(middle, None))
         )
         return first, second
+
+    def inputs(self) -> dict[str, Any]:
+        """What the model is called with."""
+        return self.padded() if self.padding.packed_from is None else self.packed(self.padding.packed_from)
+
+    def packed(self, first_position: int) -> dict[str, Any]:
+        """One row of all tokens, with the place of each in its text; ``bounds`` says where texts begin and end.
+
+        A text without tokens has one that is filled in, and that the mask leaves out.
+        """
+        lengths = [len(ids) for ids in self.tokens["input_ids"]]
+        bounds = np.concatenate([[0], np.cumsum([max(1, length) for length in lengths])])
+        made = {
+            key: np.concatenate([ids or [self.padding.fill.get(key, 0)] for ids in values])[None].astype(np.int64)
+            for key, values in self.tokens.items()
+        }
+        places = np.concatenate([np.arange(max(1, length)) for length in lengths])
+        mask = np.concatenate([np.full(max(1, length), min(1, length)) for length in lengths])
+        return {
+            **made,
+            "position_ids": (first_position + places)[None].astype(np.int64),
+            "attention_mask": mask[None].astype(np.int64),
+            "bounds": bounds.astype(np.int32),
+            "longest": self.width(),
+        }
 
     def padded(self) -> dict[str, NDArray[np.int64]]:
         """The model's inputs, with an attention mask."""
@@ -86,7 +127,7 @@ def batches(
         order = sorted(range(len(lengths)), key=lambda at: (-lengths[at], at))
         start = 0
         while start < len(order):
-            count = max(1, most_tokens() // padding.width(lengths[order[start]]))
+            count = padding.how_many([lengths[at] for at in order[start:]], most_tokens())
             chosen = order[start : start + count]
             yield Batch(
                 [first + at for at in chosen],

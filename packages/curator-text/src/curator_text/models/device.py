@@ -31,21 +31,19 @@ def choose_dtype(dtype: str, device: str, torch: Any) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
-def send(inputs: Mapping[str, NDArray[np.int64]], device: str, torch: Any) -> dict[str, Any]:
-    """The inputs as tensors on the device; for a GPU through pinned memory, so that nothing waits for the copy."""
-    tensors = {key: torch.from_numpy(value) for key, value in inputs.items()}
-    if device.startswith("cuda"):
-        return {key: value.pin_memory().to(device, non_blocking=True) for key, value in tensors.items()}
-    return {key: value.to(device) for key, value in tensors.items()}
+def send(inputs: Mapping[str, Any], device: str, torch: Any) -> dict[str, Any]:
+    """The inputs with their arrays as tensors on the device; for a GPU through pinned memory, so that nothing waits for the copy."""
+    on_gpu = device.startswith("cuda")
+
+    def sent(array: NDArray[np.int64]) -> Any:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(device, non_blocking=True) if on_gpu else tensor.to(device)
+
+    return {key: sent(value) if isinstance(value, np.ndarray) else value for key, value in inputs.items()}
 
 
-def tokens_that_fit_cuda(forward: Callable[[dict[str, Any]], Any], width: int, memory_gb: float, torch: Any) -> int:
-    """How many tokens fit the memory of a GPU, from the measured need of a text of ``width`` tokens."""
-
-    def compute(count: int) -> None:
-        ones = torch.ones((count, width), dtype=torch.int64, device="cuda")
-        forward({"input_ids": ones, "attention_mask": ones})
-
+def tokens_that_fit_cuda(compute: Callable[[int], Any], width: int, memory_gb: float, torch: Any) -> int:
+    """How many tokens fit the memory of a GPU: ``compute`` is given how many texts of ``width`` tokens to try."""
     with torch.inference_mode():
         # Several batches are in flight, and the allocator has fragments: a third stays free.
         texts = items_that_fit_cuda(compute, memory_gb, 0.66, torch)

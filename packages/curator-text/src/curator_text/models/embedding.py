@@ -24,6 +24,8 @@ class TextEmbedding(TextModel):
     the mean and normalized. ``prompt`` is put before each text, for the model alone.
     """
 
+    packs = True
+
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     embedding_column: str = "embedding"
     pooling: str | None = None
@@ -56,6 +58,8 @@ class TextEmbedding(TextModel):
     def forward(self, inputs: dict[str, Any]) -> Any:
         torch = import_torch()
         states = self.call_model(inputs).last_hidden_state.float()
+        if "bounds" in inputs:
+            return self._finished_vectors(self._pooled_packs(states[0], inputs["attention_mask"][0], inputs["bounds"]))
         mask = inputs["attention_mask"].unsqueeze(-1)
         if self._pooling == "mean":
             pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
@@ -66,7 +70,24 @@ class TextEmbedding(TextModel):
             places = torch.arange(states.shape[1], device=states.device) * inputs["attention_mask"]
             at = places.argmax(1) if self._pooling == "last" else inputs["attention_mask"].argmax(1)
             pooled = states[torch.arange(len(states), device=states.device), at]
-        return torch.nn.functional.normalize(pooled, dim=-1) if self._normalize else pooled
+        return self._finished_vectors(pooled)
+
+    def _pooled_packs(self, states: Any, mask: Any, bounds: Any) -> Any:
+        """The same of texts that follow one another in one row."""
+        if self._pooling in ("cls", "last"):
+            return states[bounds[:-1].long() if self._pooling == "cls" else bounds[1:].long() - 1]
+        torch = import_torch()
+
+        def reduced(values: Any, how: str) -> Any:
+            return torch.segment_reduce(values, how, offsets=bounds.long(), axis=0, unsafe=True)
+
+        if self._pooling == "max":
+            return reduced(states.masked_fill(mask[:, None] == 0, float("-inf")), "max")
+        counts = reduced(mask.float(), "sum").clamp(min=1)
+        return reduced(states * mask[:, None], "sum") / counts[:, None]
+
+    def _finished_vectors(self, pooled: Any) -> Any:
+        return import_torch().nn.functional.normalize(pooled, dim=-1) if self._normalize else pooled
 
     def texts(self, task: DocumentBatch) -> tuple[DocumentBatch, list[str | None]]:
         task = with_text(self, task, self.column)

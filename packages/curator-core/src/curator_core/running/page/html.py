@@ -343,7 +343,11 @@ def _unsure(stage: Mapping[str, Any]) -> str:
     items = "".join(
         f"<li>{escape(sample['side'])}, {escape(_score(sample))}{_where(sample)}</li>" for _, sample in first
     )
-    return f'<div class="unsure"><h4>Least sure about</h4><ol>{items}</ol></div>'
+    # Of rows with one score these come first by their numbers alone.
+    ordered = sorted(far for far, _ in found.values())
+    tied = len(ordered) > len(first) and ordered[len(first)] == first[-1][0]
+    more = '<p class="soft">Other rows are as near.</p>' if tied else ""
+    return f'<div class="unsure"><h4>Least sure about</h4><ol>{items}</ol>{more}</div>'
 
 
 def _far(sample: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]) -> float:

@@ -58,6 +58,7 @@ svg text{font-size:12px;fill:var(--soft)}
 .handle:focus-visible circle{stroke:var(--link);stroke-width:4}.handle:focus-visible line{stroke:var(--link)}
 .top{display:grid;grid-template-columns:minmax(0,1fr) 290px;gap:6px 26px}.top>:only-child{grid-column:1/-1;max-width:680px}
 .unsure h4,.sides h4{font-size:13px;font-weight:600;margin:8px 0 0}.unsure ol{margin:4px 0;padding-left:18px;font-size:13.5px}.unsure li{margin:4px 0}
+.unsure p{margin:4px 0;font-size:13px}
 .stays{margin:4px 0 0;font-variant-numeric:tabular-nums}.stays .around{display:block;color:var(--soft);font-size:13px}
 .sides{display:grid;grid-template-columns:1fr 1fr;gap:6px 22px;margin-top:10px}
 .sides h4 span{font-weight:400;color:var(--soft)}
