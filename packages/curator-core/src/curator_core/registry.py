@@ -1,4 +1,4 @@
-"""Names for stages and executors: what installed packages bring, found without importing any of it.
+"""Names for stages and executors that installed packages bring, found without importing the packages.
 
 A package registers with entry points::
 

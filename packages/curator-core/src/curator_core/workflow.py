@@ -51,7 +51,7 @@ class Step:
     """A step of a workflow with what the workflow says about it.
 
     ``frees`` are folders below ``work_dir`` that no later step reads: they are removed when this step is complete.
-    ``counts``: the rows of the workflow are the rows of this step; without one that counts they are those of the last.
+    ``counts``: the rows of the workflow are the rows of this step; if no step counts, they are those of the last.
     """
 
     of: Pipeline | Workflow
@@ -66,8 +66,8 @@ class Step:
 class Workflow(ABC):
     """Several pipelines as one piece of work. Subclasses have plain parameters, like stages, and say what their steps are.
 
-    ``later`` says in words which steps show themselves only when others are complete. Where it says something, a plan
-    that is made before anything ran asks for the first step alone.
+    ``later`` describes the steps that are not known until others are complete. If it is set, a plan made before the run
+    asks for the first step alone.
     """
 
     later: str = ""
@@ -87,7 +87,7 @@ class Workflow(ABC):
         return self._name or type(self).__name__
 
     def named(self, name: str) -> Self:
-        """A copy that is called ``name``: what a step of another workflow, and a run, are called after."""
+        """A copy called ``name``; a step of another workflow, and a run, take this name."""
         twin = copy.copy(self)
         object.__setattr__(twin, "_name", name)
         return twin
@@ -105,12 +105,12 @@ class Workflow(ABC):
         """The steps in order; what one leaves for the next lies under ``work_dir``.
 
         A generator is asked for a step when all before it are complete, and may look at what they have left: a ``yield``
-        brings the `RunSummary` of its step. On a resumed run it is asked for all of them again, and what a step has given
-        back (`Step.frees`) is not there then. Names are unique among the steps of a workflow.
+        brings the `RunSummary` of its step. On a resumed run it is asked for all of them again, and the folders that a
+        step freed (`Step.frees`) no longer exist. Names are unique among the steps of a workflow.
         """
 
     def check_room(self, work_dir: str) -> None:  # noqa: B027 - most have nothing to say
-        """Raise `UsageError` where there is plainly too little room for what the steps hand to one another.
+        """Raise `UsageError` if the disk clearly lacks room for the files that steps hand to one another.
 
         It is called once, before the first step of a new run begins.
         """
@@ -122,9 +122,9 @@ class Workflow(ABC):
         machine: Machine | None = None,
         run_dir: str | None = None,
     ) -> WorkflowPlan:
-        """The plans of all steps that are clear before anything ran, and what hands files to what; starts nothing.
+        """The plans of all steps that are known before the run, and which step hands files to which; starts nothing.
 
-        ``run_dir`` is where the run would be; what steps hand over is shown to lie there.
+        ``run_dir`` is where the run would be; the plan shows the files between steps there.
         """
         found = _planned(self, executor, machine, run_dir or _RUN_DIR, {})
         check_steps_apart(found)
@@ -162,9 +162,9 @@ class Workflow(ABC):
     ) -> RunResult:
         """Run the steps in order on one executor, and prove for each that nothing was lost.
 
-        The options are those of `Pipeline.run`. With ``resume``, steps that are complete do nothing, and the first that is
-        not goes on where it was. ``limit`` is for the steps that read what lies outside of the run directory. The result
-        has the summary of the step that counts, and in ``summary.steps`` what came of each.
+        The options are those of `Pipeline.run`. With ``resume``, complete steps are skipped, and the first incomplete
+        one resumes. ``limit`` applies to steps that read from outside the run directory. The result has the summary of
+        the step that counts, and ``summary.steps`` has the outcome of each.
         """
         options = RunOptions(
             run_dir=run_dir,
@@ -209,14 +209,14 @@ class Steps(Workflow):
 
 
 _RUN_DIR = "run"
-# For a plan that says only what would run: every machine that there is can do no more.
+# For a plan that only shows what would run: larger than any real machine.
 _ANYWHERE = Machine(cpus=1e9, memory_gb=1e9, gpus=1e9, gpu_memory_gb=1e9, name="any machine")
 
 
 def _planned(
     workflow: Workflow, executor: BaseExecutor | None, machine: Machine | None, run_dir: str, left: dict[str, str]
 ) -> WorkflowPlan:
-    """The plan of a workflow; ``left`` are the folders that steps before it fill, and grows by its own."""
+    """The plan of a workflow; ``left`` lists the folders that earlier steps fill, and its own are added."""
     asked = _Asked(workflow, storage.join(run_dir, WORK))
     found: list[PlannedStep] = []
     later = workflow.later
@@ -226,7 +226,7 @@ def _planned(
         except CuratorError:
             raise
         except Exception as error:
-            # It looked at what a step has left, and none has left anything yet. A run asks when there is something.
+            # It reads what a step leaves behind, and no step has run yet. A run asks for it later.
             if not found:
                 raise
             later = f"what comes after step {found[-1].name!r} shows itself when it is complete ({error})"
@@ -260,7 +260,7 @@ def _plan_of(workflow: Workflow, pipeline: Pipeline, executor: BaseExecutor | No
 class _Session:
     """What all steps share: the executor, which is opened when a step first needs it and stays open until the end.
 
-    ``temporary``: the run directory goes with the run, so no later run can know its own output again.
+    ``temporary``: the run directory is removed with the run, so no later run can recognise its own output.
     """
 
     def __init__(self, executor: BaseExecutor, *, temporary: bool) -> None:
@@ -293,7 +293,7 @@ class _Session:
 
 
 class _StartOver(Exception):
-    """A step of ``run`` has something to do, and what it needs has been given back."""
+    """A step of ``run`` has something to do, and the files that it needs have been removed."""
 
     def __init__(self, run: _Run, reason: str) -> None:
         super().__init__(reason)
@@ -361,10 +361,10 @@ class _Run:
         self.summaries: list[StepSummary] = []
         self.marks = dict(earlier.marks)
         self.warnings: list[str] = []
-        self.freed: list[str] = []  # all folders that were given back
+        self.freed: list[str] = []  # all folders that were freed
         self.counting: RunSummary | None = None
         self.results_in = ""  # the run directory of the step that counts
-        self.results: list[Task[Any]] | None = None  # its results, where this attempt has brought them
+        self.results: list[Task[Any]] | None = None  # its results, if this attempt has them
         self.counted = False
 
     @property
@@ -389,7 +389,7 @@ class _Run:
     # One step -----------------------------------------------------------------------------------------------------
 
     def _step(self, step: Step) -> RunSummary:
-        """Run a step, or find that it has nothing to do; what came of it."""
+        """Run a step, or find that it has nothing to do; returns the outcome."""
         folder = records.step_folder(len(self.records) + 1, step.name)
         before = records.fingerprint_of(record.left for record in self.records)
         known = self.earlier.steps.get(folder)
@@ -397,7 +397,7 @@ class _Run:
         if known is not None:
             record = replace(known)
             if known.before != before:
-                # What it has done stands only on what it was done with.
+                # Its work is valid only for the input that it was made from.
                 record = StepRecord(step.name, folder, before=before, anew=True)
         summary = StepSummary(step.name, folder=folder)
         self.records.append(record)
@@ -420,14 +420,14 @@ class _Run:
         if not record.complete or not summary.complete_before:
             record.state = found.state
             record.left = records.left_by(place)
-            # What was set aside is read again when it is retried.
+            # Rows that were set aside are read again when they are retried.
             given = () if found.sources_failed else step.frees
             record.freed = [storage.relative(storage.absolute(folder), self.directory.url) for folder in given]
             self.marks |= records.marks_in(place.url)
             if self.begun:
                 self._write_record()
         for folder in record.freed:
-            # Recorded before: a run that was killed in between removes it when it is resumed.
+            # Recorded first: if the run is killed in between, it removes the folder when it is resumed.
             if storage.exists(self.directory.path(folder)):
                 storage.remove(self.directory.path(folder))
         self.freed += record.freed
@@ -478,7 +478,7 @@ class _Run:
     def _nested(self, workflow: Workflow, record: StepRecord, summary: StepSummary, place: RunDirectory) -> RunResult:
         again = self.options.retry and record.state == "quarantined"
         if record.complete and not (record.anew or again) and self.earlier.given_back_from(len(self.records)):
-            # What it would be asked about again is not there any more; the steps before it have left the same as before.
+            # The files that it would read again no longer exist; the steps before it have produced the same as before.
             plan = place.read_json("plan.json")
             if plan is not None and plan.get("call") == workflow.call():
                 summary.complete_before = True
@@ -503,7 +503,7 @@ class _Run:
                 record.anew = False
                 self._write_record()
             self.session.worked(state)
-            # A copy: the next call brings the same object, which says nothing of steps.
+            # A copy: the next call returns the same object, which does not name the step.
             shown = replace(
                 state,
                 step=number,
@@ -546,7 +546,7 @@ class _Run:
             self.directory.sweep(recursive=False)  # each step does that in a folder of its own
         self._write_record()
         if not self.earlier.steps:
-            # What is here is of no use: a fresh start, or a run that never did a thing.
+            # Nothing here is of use: a fresh start, or a run that did nothing.
             self.directory.clear(keep="run.json")
             for name in (STEPS, WORK):
                 if self.earlier.ours:
@@ -564,7 +564,7 @@ class _Run:
         )
 
     def _check_outputs(self) -> None:
-        """Refuse now what a step would refuse when it is its turn, after hours."""
+        """Refuse now what a step would otherwise refuse hours later, when its turn comes."""
         assert self.plan is not None
         if self.earlier.replaces:
             return
@@ -696,7 +696,7 @@ class _Asked:
         return step
 
     def _listens(self) -> bool:
-        """Whether a ``yield`` waits for what came of the step; a ``yield from`` of a list does not."""
+        """Whether a ``yield`` waits for the outcome of the step; a ``yield from`` of a list does not."""
         inner = self._steps
         while isinstance(inner, GeneratorType) and inner.gi_yieldfrom is not None:
             inner = inner.gi_yieldfrom

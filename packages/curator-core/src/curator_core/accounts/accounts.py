@@ -2,8 +2,8 @@
 
 A source carries a share of 1. When a task becomes *n*, each child carries 1/*n* of its parent's share; when tasks are
 merged, shares add up; a task that ends (done, dropped, failed) hands its share in. Ids say who descends from whom
-(`curator_core.model.lineage`), so an event needs no fraction: a ``fork`` says into how many, and every share follows from
-that, exactly, even where children stream before anybody knows how many there will be.
+(`curator_core.model.lineage`), so an event needs no fraction: a ``fork`` records the number of children, and every
+share follows exactly from that, even where children stream before their number is known.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """The events of one file: how many there are, and access to columns that only some questions need."""
+    """The events of one file: their number, and access to the columns that only some questions need."""
 
     size: int
     load: Callable[[Sequence[str]], pa.Table]
@@ -155,7 +155,7 @@ class Accounts:
         self._judged = None
 
     def add_table(self, index: pa.Table, load: Callable[[Sequence[str]], pa.Table]) -> None:
-        """Take in events as the ledger stores them: the columns of `INDEX`, and a way to the others."""
+        """Take in events as the ledger stores them: the columns of `INDEX`, and a function that loads the others."""
         kinds = index["kind"]
         codes = np.concatenate(
             [
@@ -184,8 +184,8 @@ class Accounts:
         self._judged = None
 
     def expect(self, source: str, generation: str) -> None:
-        """Only events of this generation count for the source. What has been judged already is not judged again: the source
-        is incomplete until the ledger is read anew.
+        """Only events of this generation count for the source. A verdict that was reached before is not revised: the
+        source counts as incomplete until the ledger is read again.
         """
         if self._judged is not None and self._expected.get(source) != generation:
             self._stale.add(source)
@@ -228,9 +228,10 @@ class Accounts:
         return int(self._all().attempt[verdict.number[place]])
 
     def counting(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows of a table belong to a task that counts, at the attempt that does, and a number for each one's task.
+        """The rows of a table that belong to a task and an attempt that count, with a number for each row's task.
 
-        The table says about each row its ``run_source``, ``generation``, ``attempt`` and ``path``, all but the attempt as dictionaries.
+        The table has the columns ``run_source``, ``generation``, ``attempt`` and ``path``; all but the attempt are
+        dictionaries.
         """
         verdict = self._verdict()
         sources = _looked_up(table["run_source"], lambda text: self._sources.codes.get(text, -1))
@@ -279,13 +280,13 @@ class Accounts:
         return result
 
     def shares(self, sources: Sequence[str]) -> dict[str, Fraction]:
-        """Where the shares of all ``sources`` went, those that were handed to merges followed to their end."""
+        """Where the shares of all ``sources`` went; shares that were handed to merges are followed to their end."""
         self._verdict()
         ends = dict.fromkeys((DONE, DROPPED, FAILED, MERGED), Fraction(0))
         weights: dict[str, Fraction] = {}
         self._add_shares(np.array([self._sources.codes[s] for s in sources], np.int64), None, ends, weights)
         while weights:
-            # Members of a merge come from what is before it, so each round goes one merge down the pipeline.
+            # The members of a merge come from earlier segments, so each round goes one merge down the pipeline.
             names = [name for name in weights if name in self._sources.codes]
             ends[MERGED] += sum((weights[name] for name in weights.keys() - set(names)), Fraction(0))
             codes = np.array([self._sources.codes[name] for name in names], np.int64)
@@ -337,7 +338,7 @@ class Accounts:
     # What the events say ------------------------------------------------------------------------------------------
 
     def event_numbers(self, sources: Sequence[str], kind: str = "") -> np.ndarray:
-        """The numbers of the events that count for ``sources``, in the order of these and of lineage."""
+        """The numbers of the events that count for ``sources``, in the order of the sources and then of lineage."""
         verdict = self._verdict()
         rank = np.full(len(self._sources.codes) or 1, -1, np.int64)
         for position, source in enumerate(sources):
@@ -406,7 +407,7 @@ class Accounts:
         """The position of each path in lineage order."""
         paths = self._paths.texts()
         ordered = to_numpy(pc.sort_indices(array(paths, pa.string())))
-        if any(len(path) % (CHILD_DIGITS + 1) for path in paths):  # a number of more digits than ids are padded to
+        if any(len(path) % (CHILD_DIGITS + 1) for path in paths):  # a number with more digits than ids are padded to
             ordered = np.array(sorted(range(len(paths)), key=lambda code: lineage_key(paths[code])[1]), np.int64)
         ranks = np.empty(len(paths), np.int64)
         ranks[ordered] = np.arange(len(paths))
@@ -503,11 +504,12 @@ def _looked_up(column: pa.ChunkedArray, code: Callable[[str], int]) -> np.ndarra
 
 
 def _newest(events: _Columns, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the events with these ``numbers`` the one of each task that counts: their positions, and the keys of the tasks,
-    which are sorted.
+    """For each task, the one of the events with these ``numbers`` that counts: their positions, and the sorted keys of
+    the tasks.
 
-    A later attempt beats an earlier one. At one attempt a task that was set aside stays so: its dead worker may have left
-    more. Otherwise any will do; the most children are taken, so that it is always the same one.
+    A later attempt beats an earlier one. Within an attempt, a task that was set aside stays so: its dead worker may
+    have left more events. Otherwise any event will do; the one with the most children is taken, so that it is always
+    the same one.
     """
     key = events.source[numbers].astype(np.int64) << 32 | events.path[numbers]
     order = np.argsort(key, kind="stable")

@@ -18,7 +18,8 @@ STAGE, REASON, SCORE = "dropped_by", "dropped_for", "dropped_score"
 
 @dataclass
 class Drops:
-    """Rows that one stage has dropped for one reason, those near the limit first. ``of``: how many there are in all;
+    """Rows that one stage has dropped for one reason, the ones nearest to the limit first. ``of``: how many there are
+    in all;
     ``complete``: whether every one of them was there to choose from.
     """
 
@@ -31,7 +32,9 @@ class Drops:
 
 
 def drops_of(run_dir: str, *, stage: str | None = None, reason: str | None = None, near: int = 20) -> list[Drops]:
-    """By stage and reason up to ``near`` of the rows that were dropped, those with a score nearest to the limit first."""
+    """Up to ``near`` of the dropped rows for each stage and reason, the ones with a score nearest to the limit
+    first.
+    """
     seen = read_seen(run_dir)
     found = []
     for entry in seen.stages.values():
@@ -67,7 +70,7 @@ def _distance(entry: StageSeen, sample: Sample) -> float:
 
 
 def written_drops(tables: Iterable[pa.Table], entry: StageSeen, reason: str, near: int) -> Iterator[dict[str, Any]]:
-    """Of the dropped rows in tables those of a reason, the ones nearest to the limit first."""
+    """The rows in tables of dropped rows that have one reason, the ones nearest to the limit first."""
     limits = [
         (score.name, limit.value) for score in entry.scores for limit in score.limits if limit.reason in ("", reason)
     ]
@@ -76,7 +79,7 @@ def written_drops(tables: Iterable[pa.Table], entry: StageSeen, reason: str, nea
     for table in tables:
         for row in table.filter(pc.equal(table[REASON], scalar(reason))).to_pylist():
             number -= 1
-            # The farthest is the smallest of the heap, and of two alike the later one.
+            # The farthest row is the smallest of the heap; of two that are equally far, the later one.
             key = (-_nearest(row[SCORE], limits), number, row)
             if len(best) < near:
                 heapq.heappush(best, key)

@@ -58,7 +58,7 @@ EVENT_FIELDS = [
 ]
 EVENT_SCHEMA = pa.schema(EVENT_FIELDS)
 
-# The columns that it takes to say what is complete.
+# The columns that are needed to decide what is complete.
 INDEX = ["kind", "source", "path", "generation", "attempt", "children", "quarantined"]
 
 

@@ -33,7 +33,7 @@ from curator_core.model.task import StagePerfStats
 # Tasks that reached the end of a pipeline without a writer: a resumed run gives them back.
 RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("data", pa.large_binary())])
 
-# A flush waits for a disk: it is due when it costs a small part of the time since the one before, or after this time.
+# A flush waits for a disk: it is due when it costs a small part of the time since the last one, or after this time.
 FLUSH_SECONDS = 1.0
 FLUSH_SHARE = 250
 FLUSH_BYTES = 32 << 20
@@ -80,7 +80,7 @@ class MemorySink:
 
 
 class LedgerWriter:
-    """One worker's hand in the ledger of a run directory."""
+    """Writes one worker's events, rejects and results to the run directory."""
 
     def __init__(self, run_dir: str, attempt: int = 1) -> None:
         self.run_dir = run_dir
@@ -89,7 +89,7 @@ class LedgerWriter:
         self._rejects = RejectRows()
         self.seen = SeenRows()
         self.times = WorkTimes()
-        # What makes durable what another process knows of the same tasks.
+        # A function that makes durable what another process has recorded of the same tasks.
         self.before_flush: Callable[[], None] | None = None
         self._number = 0
         # Files of this writer by folder and by how often they were packed.
@@ -124,18 +124,20 @@ class LedgerWriter:
         return len(self._events) + len(self._rejects)
 
     def due(self) -> bool:
-        """Whether enough has come together, or stood long enough, to be worth a file."""
+        """Whether enough has come together, or has waited long enough, to be worth a file."""
         return bool(self._events or self._rejects) and (
             len(self._events) >= FLUSH_EVENTS
             or time.monotonic() - self._flushed >= min(FLUSH_SECONDS, FLUSH_SHARE * self._flush_seconds)
         )
 
     def flush(self) -> None:
-        """Write down all that waits. What is not written when this fails, or is interrupted, waits for the next call."""
+        """Write everything that waits. Whatever is not written when this fails or is interrupted waits for the next
+        call.
+        """
         started = time.monotonic()
         # Events last: a durable event says that everything about its task is known. So nothing that belongs to them is
         # forgotten before it is written: SIGTERM may come between any two lines, and the worker flushes again as it ends.
-        # What was written and not yet forgotten is then written twice, and read once.
+        # An event that was written and not yet forgotten is then written twice, and read once.
         if self.before_flush is not None:
             self.before_flush()
         if self._results:
@@ -200,7 +202,7 @@ def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
 
 
 def read_events(run_dir: str) -> Iterator[Event]:
-    """All events of a run, file by file, in no order that matters."""
+    """All events of a run, file by file, in any order."""
     for table in read_tables(run_dir, "ledger", EVENT_SCHEMA):
         yield from events_from(table)
 
@@ -217,7 +219,7 @@ def read_results(run_dir: str, wanted: set[str]) -> dict[str, pa.Buffer]:
 
 
 def read_rejects(run_dir: str) -> Iterator[tuple[str, pa.Table]]:
-    """The rejects of a run with the file that they stand in, a piece at a time; see `rejects_of` for those that count."""
+    """The rejects of a run with the file that they are in, a piece at a time; see `rejects_of` for those that count."""
     place = storage.join(run_dir, "rejects")
     for path in sorted(storage.list_files(place)) if storage.exists(place) else ():
         if path.endswith(".parquet"):

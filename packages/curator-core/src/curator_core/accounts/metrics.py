@@ -80,7 +80,7 @@ def text_format(samples: Iterable[MetricSample]) -> str:
 
 
 def _escaped(text: str) -> str:
-    # A name of a file that is no UTF-8 comes as lone surrogates, which the format cannot hold.
+    # A file name that is not UTF-8 arrives as lone surrogates, which the format cannot hold.
     clean = text.encode("utf-8", "backslashreplace").decode()
     return clean.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 

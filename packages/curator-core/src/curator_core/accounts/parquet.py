@@ -40,8 +40,8 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
 class _Summed(io.RawIOBase):
     """Puts a checksum of all other bytes in front of the footer, where readers of Parquet do not look.
 
-    The checksums that Parquet has are of pages. A bit that flips in a page's header or in the footer can leave a file that
-    reads, and says something else.
+    Parquet's own checksums cover pages only. A bit that flips in a page's header or in the footer can leave a file that
+    can be read but holds something else.
     """
 
     def __init__(self, out: BinaryIO) -> None:
@@ -61,7 +61,7 @@ class _Summed(io.RawIOBase):
         return len(data)
 
     def hold(self) -> None:
-        """From here on the footer may be written."""
+        """From here on, writes may belong to the footer."""
         self._held = bytearray()
 
     def finish(self) -> None:
@@ -94,13 +94,15 @@ def read_folder(
             except UsageError:
                 if storage.exists(path):
                     raise
-                packed = True  # by a run that is at work, into a file that the next listing has
+                packed = True  # by a run that is in progress, into a file that the next listing has
                 continue
             yield path, table
 
 
 def read_file(path: str, schema: pa.Schema, columns: Sequence[str] | None = None, *, verify: bool = True) -> pa.Table:
-    """A whole file, or these columns of it. Without ``verify`` its checksum is not computed, as when it has been read before."""
+    """A whole file, or these columns of it. Without ``verify`` its checksum is not computed: that is for files that
+    have been read before.
+    """
     with _opened(path, verify=verify) as parquet:
         # Without threads: most files are small, and waking a pool costs more than reading one.
         table = parquet.read(columns=None if columns is None else list(columns), use_threads=False)
@@ -122,7 +124,8 @@ def _opened(path: str, *, verify: bool = True) -> Iterator[Any]:
         with storage.open_input(path) as file:
             if verify:
                 _compare(file)
-            # The checksums of pages too, for files of earlier versions have no other, and one may change after its first reading.
+            # The checksums of pages too: files of earlier versions have no others, and a file may change after its
+            # first reading.
             with pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as parquet:
                 yield parquet
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -132,7 +135,7 @@ def _opened(path: str, *, verify: bool = True) -> Iterator[Any]:
 
 
 def _compare(file: BinaryIO) -> None:
-    """Raise `pa.ArrowInvalid` where a file has a checksum, and it is not that of the rest."""
+    """Raise `pa.ArrowInvalid` where a file has a checksum that is not that of the rest."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - _END))
     footer = size - _END - int.from_bytes(file.read(4), "little")

@@ -1,7 +1,8 @@
-"""What can be seen of a run: scores in bins, samples of rows, and counts by source, folder and column; all of what counts.
+"""What can be seen of a run: scores in bins, samples of rows, and counts by source, folder and column, all from the
+events that count.
 
-`read_seen` reads what the workers have kept. Of a task that was run again or interrupted only what counts is taken, by the rule of
-the ledger, so the numbers are those of the report.
+`read_seen` reads what the workers have kept. For a task that was interrupted or run again, only what counts by the rule
+of the ledger is taken, so the numbers agree with the report.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ BYTES_PER_TOKEN = 4
 
 @dataclass
 class ScoreSeen:
-    """A score over all rows. ``counts[i]`` rows lie from ``edges[i]`` up to below ``edges[i + 1]``, ``below`` and ``above`` beside
-    them. ``kept`` are those that stayed; ``free`` those that pass all tests of the filter but the limits of this score, so that a
+    """A score over all rows. ``counts[i]`` rows lie from ``edges[i]`` up to, but not including, ``edges[i + 1]``;
+    ``below`` and ``above`` count the rows outside of the edges. ``kept`` are those that stayed; ``free`` those that
+    pass all tests of the filter but the limits of this score, so that a
     limit moved to an edge leaves exactly the free rows on its side.
     """
 
@@ -86,7 +88,7 @@ class Sample:
 
     @property
     def marked(self) -> str:
-        """What is at fault, as it is in the text."""
+        """The passages at fault, as they are in the text."""
         return " … ".join((self.text or "")[start:end] for start, end in self.spans)
 
 
@@ -107,10 +109,11 @@ class MapRow:
 
 @dataclass
 class StageSeen:
-    """What is seen of one stage. ``of``: how many rows were dropped by reason, and how many kept, that the samples are of.
+    """What is seen of one stage. ``of``: how many rows the samples are drawn from, dropped (by reason) and kept.
 
     Where the overlap of filters was measured: how many rows the filter would drop ``alone`` of those that come to the first of its
-    neighbours, how many it drops ``first``, and how many of these would have gone ``anyway``, for a later one drops them too.
+    neighbours, how many it drops ``first``, and how many of these would have gone ``anyway``, because a later one drops
+    them too.
     """
 
     name: str
@@ -308,7 +311,7 @@ def _add_lists(found: dict[str, list[int]], part: pa.Table) -> None:
 
 
 def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
-    """The rows of counts that count, a file at a time; what is in the files of two workers is taken once."""
+    """The rows of counts whose tasks count, a file at a time; rows that two workers wrote are taken once."""
     keys: list[np.ndarray] = []
     words: dict[tuple[str, ...], int] = {}
     paths: list[str] = []
@@ -418,7 +421,7 @@ def _put_samples(seen: Seen, run_dir: str, accounts: Accounts) -> None:
                     del group[key]
     chosen = groups.pop(("", "map", "", ""), {})
     seen.map = [_map_row(chosen[key]) for key in sorted(chosen)[:mapped]]
-    # By stage as the pipeline has them, what was dropped first, near before far.
+    # By stage in the order of the pipeline; dropped rows come first, and near ones before far ones.
     for stage, side, reason, near in sorted(groups, key=lambda key: (key[0], key[1], key[2], not key[3], key[3])):
         group = groups[stage, side, reason, near]
         entry = seen.stages.setdefault(stage, StageSeen(stage))
@@ -465,7 +468,7 @@ def _sample(row: dict[str, Any]) -> Sample:
 
 
 def data_uri(picture: bytes | None) -> str | None:
-    """A small JPEG as the address that a page shows it by."""
+    """A small JPEG as a data URL for a page."""
     return None if picture is None else f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
 
 
@@ -564,7 +567,7 @@ def _by_source(accounts: Accounts, stages: list[str]) -> dict[str, Counted]:
         found[name] = Counted(
             name,
             rows_in=int(rows_in[number, first]),
-            # A source whose rows went into a merge, or none of which came through, has nothing at the last stage.
+            # A source has nothing at the last stage if its rows went into a merge, or if none of them came through.
             rows_out=int(rows_out[number, len(stages) - 1]) if stages else 0,
             dropped={stages[place]: int(dropped[number, place]) for place in lost},
             rejected=int(rejected[number].sum()),

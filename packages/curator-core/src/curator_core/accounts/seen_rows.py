@@ -1,6 +1,7 @@
 """What a worker hands in to be seen, as rows of two tables: counts by task, and rows of the data that are kept as samples.
 
-A row of counts belongs to one task, so that it counts as often as its task does: once, however often it was repeated. Counts of
+A row of counts belongs to one task and counts as often as its task does: once, however often the task was repeated.
+Counts of
 scores wait as plain arrays and are put into bins for many tasks at a time, because a call on a small array costs as much as one
 on a thousand numbers.
 """
@@ -30,7 +31,7 @@ SEEN_SCHEMA = pa.schema(
         ("run_source", WORD),
         ("generation", WORD),
         ("attempt", pa.int32()),
-        ("path", WORD),  # what the task's id has behind its source
+        ("path", WORD),  # the part of the task's id after its source
         ("stage", WORD),
         ("kind", WORD),
         ("name", WORD),
@@ -53,7 +54,7 @@ SAMPLE_SCHEMA = pa.schema(
         ("stage", WORD),
         ("side", WORD),
         ("reason", WORD),
-        ("near", WORD),  # the limit that the row is near; empty for one that was taken from anywhere
+        ("near", WORD),  # the limit that the row is near; empty for a row that was taken from anywhere
         ("distance", pa.float64()),
         ("order", pa.uint64()),
         ("row", pa.int64()),
@@ -63,18 +64,18 @@ SAMPLE_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("position", pa.string()),
         ("text", pa.string()),
-        ("cut", pa.int64()),  # how many characters of the text stand before what is kept
+        ("cut", pa.int64()),  # how many characters of the text come before the part that is kept
         ("length", pa.int64()),
         ("spans", pa.list_(pa.int32())),  # starts and ends in `text`, in turn
         ("columns", pa.string()),  # JSON
         ("picture", pa.binary()),  # a small JPEG
-        ("vector", pa.binary()),  # of a row that is kept for a map: its embedding in half precision
+        ("vector", pa.binary()),  # the embedding, in half precision, of a row that is kept for a map
     ]
 )
-# Values of a column, sources and folders are listed up to so many; the others are one entry.
+# At most this many values of a column, sources and folders are listed; the others are one entry.
 MOST_VALUES = 1_000
 OTHERS = "(others)"
-# Scores of so many rows wait at most before they are put into bins.
+# The scores of at most this many rows wait before they are put into bins.
 WAITING = 200_000
 
 
@@ -114,9 +115,9 @@ class SeenRows:
         self._samples: list[tuple[Any, ...]] = []
         # The rows of a map are chosen among those of all stages.
         self.map: Any = None
-        # Small pictures that were made last, by what they show.
+        # The small pictures that were made last, keyed by what they show.
         self.pictures: dict[bytes, bytes | None] = {}
-        # What hands over samples that wait elsewhere.
+        # Functions that hand over samples that wait elsewhere.
         self.before_flush: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
@@ -202,7 +203,9 @@ class SeenRows:
 def bin_codes(
     values: np.ndarray[Any, Any], nulls: np.ndarray[Any, Any], edges: np.ndarray[Any, Any]
 ) -> np.ndarray[Any, Any]:
-    """The bin of each number (see `bins_of`); ``len(edges) + 1`` for a null, and one more for what is no number."""
+    """The bin of each number (see `bins_of`); ``len(edges) + 1`` for a null, and one more for a value that is not a
+    number.
+    """
     codes = bins_of(values, edges)
     codes[np.isnan(values)] = len(edges) + 2
     codes[nulls] = len(edges) + 1
@@ -289,7 +292,9 @@ def _table(columns: list[Any], schema: pa.Schema) -> pa.Table:
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """An array, of lists too; where there is no list, an empty one. `pa.array` would load pandas for a list of lists."""
+    """An array, also one of lists; an empty list where there is none. `pa.array` would load pandas for a list of
+    lists.
+    """
     if not pa.types.is_list(kind):
         return array(values, kind)
     lists = [value or [] for value in values]

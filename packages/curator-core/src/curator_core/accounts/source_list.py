@@ -23,7 +23,7 @@ GONE = "-"  # the generation of a source that is not listed any more
 class Listed:
     """A source that was handed out, and the generation that its events carry if they count.
 
-    ``members``: the files and ranges of a source of several, as JSON; ``group`` in the table.
+    ``members``: the files and ranges of a source that has several, as JSON; the table calls it ``group``.
     """
 
     source: str
@@ -55,11 +55,11 @@ class SourceList:
         self.rows.update((row.source, row) for row in new)
 
     def forget(self, sources: Iterable[str]) -> None:
-        """Note that sources are not listed any more; that they were is remembered."""
+        """Note that sources are no longer listed; the record that they once were stays."""
         self.note([Listed(source) for source in sources])
 
     def members(self) -> dict[str, Any]:
-        """The files of each source of several that has not gone."""
+        """The files of each source that has several and is still listed."""
         return {
             row.source: json.loads(row.members) for row in self.rows.values() if row.members and row.generation != GONE
         }

@@ -62,8 +62,9 @@ class Tally:
 
     def __init__(self) -> None:
         self._stages: dict[str, StageTotals] = {}
-        # What is added after each task is summed up when somebody asks, or much at a time: that is several times as quick.
-        # A progress display may ask from a thread of its own, beside the one that adds: sums are made by one at a time.
+        # What each task adds is summed when a caller asks, or in large portions: that is several times as fast. A
+        # progress display may ask from a thread of its own while another thread adds, so only one thread sums at a
+        # time.
         self._new: deque[StagePerfStats] = deque()
         self._summing = threading.Lock()
 
@@ -121,8 +122,8 @@ class Tally:
         return totals
 
     def take(self, few: int = 0) -> list[StagePerfStats]:
-        """What has been added since the last call, to be added to another tally: one entry per stage, or as many as were
-        added if these are few.
+        """What has been added since the last call, to be added to another tally: one entry per stage, or all that were
+        added if they are few.
         """
         if not self._stages and len(self._new) <= few:
             counts = list(self._new)
@@ -139,7 +140,7 @@ class Tally:
 
     @property
     def rows_read(self) -> int:
-        """Rows at the widest point: what went wrong is judged against it."""
+        """Rows at the widest point of the pipeline: the share of rows that failed is measured against it."""
         return max((totals.rows_in for totals in self.stages.values()), default=0)
 
     @property

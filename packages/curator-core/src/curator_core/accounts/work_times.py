@@ -1,7 +1,8 @@
-"""What has a worker done, when, and with how much memory? Sums in a bounded number of slots, in a file of its own.
+"""What has a worker done, when, and with how much memory? Each worker writes sums for a bounded number of time slots to
+a file of its own.
 
-These are times of clocks, for people to look at: nothing that is written as output depends on them, and what a killed worker has
-not written is not known.
+These are clock times for people to look at: no output depends on them, and whatever a killed worker has not written is
+lost.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import pyarrow as pa
 from curator_core import storage
 
 FOLDER = "times"
-# A worker's time is divided into so many slots at most: when they are full, two become one.
+# A worker's time is divided into at most this many slots: when all are full, neighbours are joined in pairs.
 SLOTS = 200
 _FIRST_SLOT = 0.05
-# A file is written anew when that takes a small part of the time since the last one. Not every engine says that a worker ends.
+# The file is rewritten when that takes a small part of the time since the last write. Not every engine says that a
+# worker ends.
 _SHARE = 400
-# Adding up the buffers of a table takes as long as a light stage takes for some rows of it.
+# Adding up the buffers of a table takes as long as a light stage takes for a few of its rows.
 _FIRST_TABLES, _ONE_OF_TABLES = 3, 64
 
 
@@ -43,7 +45,7 @@ class WorkTimes:
         self._gpu_sums: list[float] = []
         self._gpu_looks = 0
         self.worker = ""
-        # The worker is about to end, so that what it has is to be written.
+        # The worker is about to end, so its times must be written.
         self.ending = False
 
     def add(self, stage: str, started: float, ended: float) -> None:
@@ -66,7 +68,9 @@ class WorkTimes:
         busy[end] += last - max(first, 0.0)
 
     def measure(self, stage: str, table: pa.Table) -> None:
-        """Measure a table that a stage was given, or that a reader has made: the first ones, and then one of several."""
+        """Measure a table that a stage was given, or that a reader has made: the first few tables, and then one in
+        several.
+        """
         found = self._tables.get(stage)
         if found is None:
             found = self._tables[stage] = [0, 0, 0]
@@ -115,7 +119,7 @@ def _memory_peak() -> int | None:
 
 
 def read_times(run_dir: str, attempt: int) -> Iterator[dict[str, Any]]:
-    """What the workers of an attempt have written; a file that is damaged is passed by."""
+    """What the workers of an attempt have written; damaged files are skipped."""
     folder = storage.join(run_dir, FOLDER)
     if not storage.exists(folder):
         return

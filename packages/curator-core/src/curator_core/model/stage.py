@@ -101,9 +101,11 @@ class ProcessingStage(ABC, Generic[X, Y]):
     name: str = ""
     resources: Resources = Resources()
     batch_size: int = 1  # how many tasks `process_batch` is given at most
-    # Seconds that one task may take; over it the worker is ended and the task goes to the error policy. None: any time.
+    # Seconds that one task may take; beyond that, the worker is ended and the task goes to the error policy. None: no
+    # limit.
     task_timeout_s: float | None = None
-    # A folder to write the rows to that the stage drops, with the reason; None: where the run says, or nowhere.
+    # A folder to which the rows that the stage drops are written, with the reason; None: where the run says, or
+    # nowhere.
     dropped: str | None = None
     runtime_env: Mapping[str, Any] | None = None
     # True for a stage that legitimately makes rows out of rows (a splitter); otherwise more rows out than in is an error.
@@ -131,7 +133,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # @dataclass leaves alone what is there, and what it would make knows nothing of `with_()`.
+        # @dataclass leaves methods alone that exist, and the ones that it would make ignore `with_()`.
         for special in ("__eq__", "__repr__"):
             if special not in cls.__dict__:
                 setattr(cls, special, getattr(cls, special))
@@ -162,12 +164,12 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return []
 
     def outputs(self) -> Sequence[str]:
-        """Columns the stage adds; `ANY_COLUMNS` among them when only the data can tell."""
+        """Columns the stage adds; `ANY_COLUMNS` is among them when they depend on the data."""
         return []
 
     def replaces(self) -> Sequence[str]:
-        """Of `outputs()`, columns whose values from before the stage may go. What it reads and writes under one name is
-        among them anyway; any other column of the data that has such a name is an error, not overwritten.
+        """The columns of `outputs()` that the stage may overwrite. A column that it reads and writes under one name is
+        among them anyway; any other column of the data with the name of an output is an error.
         """
         return []
 
@@ -197,21 +199,24 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def needed_by(self, columns: frozenset[str]) -> ProcessingStage[Any, Any]:
         """Called once by the plan with the columns that later stages read: return a copy that makes just those.
 
-        The default returns the stage itself. A reader of images uses it to decode pixels only for who needs them.
+        The default returns the stage itself. A reader of images uses it to decode pixels only for stages that need
+        them.
         """
         return self
 
     def column_needs(self) -> Mapping[str, object]:
-        """What this stage needs to find in columns that it reads, beside their names: the size of pictures, say.
+        """What this stage needs of the columns that it reads, apart from their names: the size of pictures, say.
 
-        A value is between this stage and the one that makes the column, which is given it by `made_for`. It is asked for while planning, where a model may not be on this machine yet: leave out what is not known.
+        A value is a matter between this stage and the one that makes the column, which gets it through `made_for`. It
+        is asked for while planning, when a model may not be on this machine yet: leave out what is not known.
         """
         return {}
 
     def made_for(self, needs: Mapping[str, Sequence[ColumnNeed]]) -> MadeFor:
         """Called once by the plan with what later stages need to find in the columns that this one makes.
 
-        Return a copy that makes the columns so, with what was decided and what to warn of. Raise `UsageError` where no
+        Return a copy that makes the columns that way, with what was decided and what to warn about. Raise `UsageError`
+        where no
         copy can satisfy them all. Keep what is derived out of the parameters: these are what the user said.
         """
         return MadeFor(self)
@@ -229,7 +234,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return MadeFor(self)
 
     def takes_beside(self) -> Sequence[str]:
-        """Of the columns that it reads, those that it also takes beside the table: as `DocumentBatch.beside`."""
+        """The columns that the stage reads and also takes beside the table, as `DocumentBatch.beside`."""
         return []
 
     def gives_beside(self, columns: Collection[str]) -> ProcessingStage[Any, Any]:
@@ -239,7 +244,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return self
 
     def plan_notes(self) -> Sequence[str]:
-        """What the stage will do that its parameters leave open, in a sentence each, for the plan to say."""
+        """Choices of the stage that its parameters leave open, a sentence for each; the plan shows them."""
         return []
 
     # What the stage does ------------------------------------------------------------------------------------------
@@ -251,10 +256,11 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def begin(self, task: X) -> Callable[[], Y | Iterable[Y] | None] | None:
         """Start work on a task that will be asked for soon, on a thread or a device of the stage's own, and return at once.
 
-        What is returned is called in place of `process`, once, and gives what that would: it waits for what is not
-        finished. Record nothing before then. It may never be called, and `process` may be called for the task all the same, if
-        the first attempt failed. None: there is nothing to begin. Up to `begins_ahead` tasks are begun before the first of them
-        is asked for, while later stages of the same worker have those before them. A stage that has `process_batch` is not
+        Return a function. It is called once, in place of `process`, and returns what that would, after waiting for the
+        work to finish. Record nothing before then. The function may never be called, and `process` may still be called
+        for the task if the first attempt failed. Return None where there is nothing to begin. Up to `begins_ahead`
+        tasks are begun before the first of them is asked for, while later stages of the same worker process earlier
+        tasks. A stage that has `process_batch` is not
         asked to begin.
         """
         return None
@@ -283,8 +289,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def write_rows(self, path: str, table: pa.Table) -> FileRecord | None:
         """For writers: write a table in the writer's format, all of its columns, under ``path`` with the format's ending.
 
-        The rows that a run drops are written so where it is asked for them. None where the writer has no way to write this
-        table; it is written as Parquet then.
+        Dropped rows are written this way if the run is asked to keep them. Return None if the writer cannot write this
+        table; it is then written as Parquet.
         """
         return None
 
@@ -292,17 +298,17 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """Once per run, in the driver, after every source is complete: the finishing pass.
 
         ``outputs`` are the files that this stage recorded, in lineage order. Return the records of the files that
-        stand afterwards, or None if they are the same. It must be safe to repeat, also when a repetition finds some
-        of ``outputs`` gone because the pass before was cut off.
+        stand afterwards, or None if they are the same. It must be safe to repeat, also when some of ``outputs`` are
+        gone because the pass before was interrupted.
         """
         return None
 
     def conclusion(self) -> str:
-        """What people should read about the run when `finish` is done, such as a table; it is shown below the summary."""
+        """Text about the run for people, such as a table; it is shown below the summary when `finish` is done."""
         return ""
 
     def repacks(self) -> bool:
-        """For writers: whether `finish` puts other files in the place of those that tasks wrote."""
+        """For writers: whether `finish` replaces the files that tasks wrote with others."""
         return overrides(self, "finish")
 
     # What the stage reports while it works ------------------------------------------------------------------------
@@ -311,7 +317,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     @property
     def recorder(self) -> Recorder:
-        """What was recorded since the adapter last looked; of use by itself where a stage is tried by hand."""
+        """What was recorded since the adapter last looked; useful where a stage is tried by hand."""
         recorder = self.__dict__.get("_recorder")
         if recorder is None:
             recorder = Recorder()
@@ -348,7 +354,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
                 recorder.of = of if of is not None else recorder.of
 
     def record_judged(self, judged: Judged, *, task: Task[Any] | None = None) -> None:
-        """For filters: the score of every row, which stay, and why the others leave; what a run shows of them is made of it."""
+        """For filters: the score of every row, which rows stay, and why the others leave; a run's report of scores is
+        made from this.
+        """
         self._recorder_of(task, "record_judged").judged = judged
 
     def record_rejected(
@@ -376,7 +384,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         self._recorder_of(task, "record_output").outputs.append(record)
 
     def record_metric(self, name: str, value: float) -> None:
-        """A number of the stage's own; summed over calls and shown in statistics."""
+        """A number that the stage defines; it is summed over calls and shown in statistics."""
         call = self.__dict__.get("_call")
         # A sum over everything needs no task; it is kept with the first.
         recorder = self.recorder if call is None else call.recorders[0] if call.current is None else call.current
@@ -503,7 +511,9 @@ _OVERRIDES = (
 
 
 def what_is_missing(cls: type[ProcessingStage[Any, Any]]) -> str:
-    """Why an abstract class cannot be made into a stage: the methods that it lacks, and those that may have been meant."""
+    """Why an abstract class cannot be made into a stage: the methods that it lacks, and misspelled ones that may be
+    meant.
+    """
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if cls.__module__.startswith("curator_") or any(name in vars(cls) for name in missing):
         return f"{cls.__name__} is a base class of stages: name one of its subclasses"
@@ -532,8 +542,8 @@ class SourceStage(FanOut[EmptyTask, Y]):
     """
 
     def reads_from(self, folder: str) -> str | None:
-        """The part of the input, as the user wrote it, by which a file that appears in ``folder`` becomes a source of the
-        next run; None if there is none. A run that writes there would read its own output.
+        """The entry of the input, as the user wrote it, that would make a file in ``folder`` a source of the next run;
+        None if there is none. A run that writes there would read its own output.
         """
         return None
 
@@ -541,7 +551,8 @@ class SourceStage(FanOut[EmptyTask, Y]):
 class Merge(ProcessingStage[X, Y]):
     """Many tasks become one: all tasks that reach the stage in lineage order, ``batch_size`` at a time.
 
-    It is a barrier: what is before it is complete before it starts, so the result does not depend on who came first.
+    It is a barrier: everything before it is complete before it starts, so the result does not depend on the order of
+    arrival.
     ``batch_size = 0`` merges everything into one.
     """
 
@@ -556,7 +567,7 @@ class CompositeStage(ProcessingStage[X, Y]):
     """Several stages under one name: sugar that the plan expands. Nesting is allowed.
 
     What `with_` sets on it (resources, batch_size, …) holds for each of its stages that has not set it itself; a name
-    becomes the first part of theirs.
+    becomes a prefix of theirs.
     """
 
     @abstractmethod

@@ -63,7 +63,9 @@ def _engine_facts(stage: Stage) -> dict[str, Any]:
 
 
 def _together(members: Sequence[PlannedStage]) -> Resources:
-    """What one worker needs that runs these one after the other: the most of each; GPU memory adds up, models stay."""
+    """What a worker needs to run these one after the other: the maximum of each resource; GPU memory adds up, as models
+    stay loaded.
+    """
     needs = [planned.stage.resources for planned in members]
     gpus = max(need.gpus for need in needs)
     memory = sum(need.gpu_memory_gb for need in needs)
@@ -73,7 +75,7 @@ def _together(members: Sequence[PlannedStage]) -> Resources:
 
 
 def keep_beside(segment: Segment, decisions: list[str]) -> Segment:
-    """Have stages leave columns where they make them if a stage of the same worker takes them from there."""
+    """Let stages leave columns where they are made if a stage in the same worker takes them from there."""
     groups = []
     for group in segment.groups:
         members = list(group.stages)

@@ -1,6 +1,7 @@
 """What will actually run: composites expanded, contracts checked, stages fused, resources fitted.
 
-`make_plan` is a plain function: same stages and machine in, same plan out, nothing of the user's touched. Everything
+`make_plan` is a plain function: same stages and machine in, same plan out, and the user's objects stay untouched.
+Everything
 that can be known to fail fails here, before a task exists.
 """
 
@@ -105,7 +106,7 @@ def expand(stages: Iterable[Stage], decisions: list[str], depth: int = 0) -> lis
 
 
 def _inherit(composite: Stage, part: Stage, parts: int) -> Stage:
-    """What `with_` set on a composite holds for its parts, where they have not set it themselves."""
+    """Settings that `with_` makes on a composite hold for its parts, unless they have their own."""
     settings = composite.settings()
     own = part.settings()
     given = {key: value for key, value in settings.items() if key not in own}
@@ -127,7 +128,8 @@ def _own_copy(stage: Stage, name: str) -> Stage:
     for key, value in vars(stage).items():
         if key in ("_given", "_recorder") or id(value) in given or isinstance(value, _PLAIN):
             continue
-        # A lock or a handle cannot be copied: in this process it can be shared, and a pool says that it cannot be sent.
+        # A lock or a handle cannot be copied: in this process it can be shared, and a pool reports that it cannot be
+        # sent.
         with contextlib.suppress(Exception):
             object.__setattr__(twin, key, copy.deepcopy(value, dict(given)))
     object.__setattr__(twin, "_recorder", None)
@@ -156,7 +158,7 @@ def _name(stages: Sequence[Stage]) -> list[PlannedStage]:
 
 
 def _specialise(named: Sequence[PlannedStage]) -> list[PlannedStage]:
-    """Tell every stage what later stages read, from the back."""
+    """Tell every stage, from the last to the first, which columns later stages read."""
     wanted: set[str] = set()
     result: list[PlannedStage] = []
     for planned in reversed(named):
@@ -175,7 +177,7 @@ def _specialise(named: Sequence[PlannedStage]) -> list[PlannedStage]:
 
 
 def _satisfy_needs(named: Sequence[PlannedStage], decisions: list[str], warnings: list[str]) -> list[PlannedStage]:
-    """Have every stage make its columns as the stages need them that read them."""
+    """Let every stage make its columns the way the stages that read them need them."""
     needs = [(planned, planned.stage.column_needs()) for planned in named]
     result: list[PlannedStage] = []
     for index, planned in enumerate(named):
@@ -202,7 +204,7 @@ def _satisfy_needs(named: Sequence[PlannedStage], decisions: list[str], warnings
 def _suit(
     named: Sequence[PlannedStage], machine: Machine, decisions: list[str], warnings: list[str]
 ) -> list[PlannedStage]:
-    """Have every stage that has a choice suit the machine and the stages that read what it makes."""
+    """Let every stage that has a choice adapt to the machine and to the stages that read its columns."""
     result: list[PlannedStage] = []
     for index, planned in enumerate(named):
         readers: dict[str, list[ColumnReader]] = {}

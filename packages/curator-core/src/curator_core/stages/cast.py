@@ -33,8 +33,9 @@ _TYPES = {
 class Cast(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Gives columns other types: ``Cast(columns={"text": "string", "score": "float64"})``.
 
-    As text a number is what JSON spells (``5``, ``0.5``), and so are a list and an object. Text becomes the number that it
-    spells. A row with a value that cannot be cast without changing it (``x`` or ``0.5`` as an integer) is rejected. A null
+    A number, a list or an object becomes text as JSON spells it (``5``, ``0.5``). Text becomes the number that it
+    spells. A row with a value that cannot be cast without changing it (``x`` or ``0.5`` as an integer) is rejected. A
+    null
     stays a null.
     """
 
@@ -98,7 +99,7 @@ def _type(name: str, spelled: Any) -> pa.DataType:
 
 
 def _at_once(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
-    """The column cast by Arrow, or None where each value needs a look."""
+    """The column cast by Arrow, or None where each value must be checked."""
     given = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if given == JSON or pa.types.is_nested(given) or (pa.types.is_floating(given) and pa.types.is_string(kind)):
         return None

@@ -89,7 +89,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
     def limits(self) -> str:
         """What passes, limits included, as people say it: "documents of 50 to 100,000 words".
 
-        The default names the parameters and their values.
+        By default it names the parameters and their values.
         """
         common = {field.name for field in dataclasses.fields(ColumnFilter)}
         shown = [f"{name}={value!r}" for name, value in self.params().items() if name not in common]
@@ -98,7 +98,9 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
     # What a run shows of the filter --------------------------------------------------------------------------------
 
     def score_parts(self, scores: pa.Array) -> dict[str, pa.Array]:
-        """The numbers in the scores, by name: the scores themselves, or the fields of a struct; nothing where they are no numbers."""
+        """The numbers in the scores, by name: the scores themselves, or the fields of a struct; nothing where they are
+        not numbers.
+        """
         if pa.types.is_struct(scores.type):
             fields = zip((field.name for field in scores.type), scores.flatten(), strict=True)
             return {
@@ -132,7 +134,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         return found_scores(self)
 
     def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
-        """Where in a text that was dropped for ``reason`` is what it was dropped for: starts and ends, in characters.
+        """The passages for which a text was dropped with ``reason``: starts and ends, in characters.
 
         It is asked only for the few rows that a run keeps to be seen.
         """
@@ -201,7 +203,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         return task.filter(kept)
 
     def _reasons(self, scores: pa.Array, kept: pa.BooleanArray) -> pa.Array | str:
-        """Why the rows leave that are not kept: a word for all of them, or one for each."""
+        """Why rows are not kept: one word for all of them, or one for each."""
         if self.mode == "invert":
             return f"not {self.short_name()}"
         found = self.reasons(scores.filter(pc.invert(kept)))

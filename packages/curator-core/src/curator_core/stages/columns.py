@@ -30,7 +30,7 @@ _COMPARE = {
     ">=": pc.greater_equal,
 }
 _TEXT = {"contains": pc.match_substring, "starts with": pc.starts_with, "matches": pc.match_substring_regex}
-# The same, of single values.
+# The same for single values.
 _PASSES: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -185,7 +185,9 @@ class Where(ColumnFilter):
         return pc.and_(scores.is_valid(), among if self.op == "in" else pc.invert(among))
 
     def _passes(self, value: Any) -> bool | None:
-        """Whether one of several kinds of values passes; None where it is of another kind than what it is compared with."""
+        """Whether a value passes, in a column that holds several kinds; None where its kind differs from the value that
+        it is compared with.
+        """
         if self.op in ("in", "not in"):
             found = any(_same_kind(value, other) and value == other for other in self.value)
             return found if self.op == "in" else not found

@@ -21,12 +21,12 @@ from curator_core.storage.packing import PACKED, PARTS
 
 type ByteRange = tuple[int, int] | None
 
-# Marks, notes and side files that are beside data and are none.
+# Marks, notes and side files that lie beside data and are not data.
 NOT_DATA = frozenset({"_SUCCESS", "_metadata", "_common_metadata", PACKED})
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", start=1):
     _UNITS |= {_letter: 1024**_power, f"{_letter}ib": 1024**_power, f"{_letter}b": 1000**_power}
-# Formats that cannot be read from the middle, by name and, as names lie, by their first bytes.
+# Formats that cannot be read from the middle, by name and, because names can lie, by their first bytes.
 _WHOLE_ONLY: tuple[str, ...] = (
     *(".gz", ".bgz", ".bz2", ".xz", ".zst", ".zstd", ".lz4", ".br", ".sz", ".zip", ".tar", ".tgz", ".7z"),
     *(".parquet", ".arrow", ".feather", ".orc", ".avro"),
@@ -46,7 +46,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
     patterns, and a file that is named twice is read once. Files come in natural order (``part-2`` before ``part-10``).
 
     Each file is a task, unless ``files_per_partition`` or ``bytes_per_partition`` (a number or ``"256MB"``) puts
-    several together; both together close a group at whichever comes first. ``split_bytes`` cuts larger files into
+    several together; with both, a group closes at whichever limit comes first. ``split_bytes`` cuts larger files into
     ranges of that size, each a task; files that are compressed or have a structure of their own stay whole.
     ``extensions`` restricts what is found in folders. ``limit`` takes only the first N files.
     """
@@ -125,7 +125,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
             for file in files:
                 name = file.path.removeprefix(prefix) if base != "." else storage.relative(file.path, base)
                 found.setdefault(storage.join(root, name), (name, base, file))
-        # Two bases may hold files of one relative name; then, and only then, the base is part of the name.
+        # Two bases may hold files with the same relative name; only then is the base part of the name.
         count: dict[str, int] = {}
         for name, _, _ in found.values():
             count[name] = count.get(name, 0) + 1
@@ -197,7 +197,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
 
 
 class _Sources(Iterator[FileGroupTask]):
-    """Tasks that are made when they are asked for, of which it is known how many there are."""
+    """Tasks that are made on demand, and whose number is known."""
 
     def __init__(self, tasks: Iterator[FileGroupTask], count: int) -> None:
         self._tasks = tasks
@@ -282,7 +282,7 @@ def _earlier(earlier: Any, parts: list[_Part]) -> list[tuple[str, list[_Part]]]:
 
 
 def _other_ending(entry: str, base: str, there: Sequence[str]) -> str:
-    """A hint such as ``; did you mean '*.jsonl'?``, where a pattern's files are there under another ending."""
+    """A hint such as ``; did you mean '*.jsonl'?``, where files match a pattern except for their ending."""
     wanted = entry if base == "." else storage.relative(entry, base)
     stem, dot, ending = wanted.rpartition(".")
     if not dot or storage.has_magic(ending) or not storage.has_magic(stem):
@@ -296,7 +296,7 @@ def is_data(path: str, base: str) -> bool:
     """Whether a file below ``base`` holds data: no mark, note or part that a writer keeps beside its files."""
     if storage.file_name(path) in NOT_DATA:
         return False
-    # Files of single tasks, which will be packed or have been: beside the packed ones each row would be there twice.
+    # Files of single tasks, which are packed into others: with both, each row would be read twice.
     return f"/{PARTS}/" not in path or f"/{PARTS}/" not in f"/{storage.relative(path, base)}"
 
 

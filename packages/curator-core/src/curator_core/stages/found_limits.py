@@ -1,6 +1,6 @@
 """Which of a filter's parameters are limits of which score? Found by trying the filter at, below and above each of them.
 
-What a filter's author would have to write down beside the predicate, and could get wrong, the predicate says by itself: a
+The limits follow from the predicate, so a filter's author need not declare them, and cannot get them wrong: a
 parameter is a limit of a score where what passes on one side of its value fails on the other, and passes on both once the
 parameter is out of the way.
 """
@@ -23,7 +23,7 @@ _COMMON = ("column", "mode", "score_column")
 
 
 class Judge(Protocol):
-    """What is asked of a filter here."""
+    """The methods of a filter that are used here."""
 
     def params(self) -> dict[str, Any]: ...
 
@@ -42,17 +42,17 @@ class _Parameter:
 
 
 def found_scores(judge: Judge) -> list[Score]:
-    """The scores of a filter with their limits. A filter that cannot be tried so has its scores without limits."""
+    """The scores of a filter with their limits. A filter that cannot be tried this way has scores without limits."""
     try:
         parts = judge.score_parts(judge.scores_with("", [0.0]))
-    except Exception:  # code of the filter's author; what it cannot say is not shown
+    except Exception:  # code of the filter's author: where it fails, no limits are shown
         return []
     found = []
     for name, values in parts.items():
         integers = pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)
         single = pa.types.is_float32(values.type)
         limits = list(_limits(judge, name, integers, single))
-        # An edge where the number lies that the filter compares with: scores of 32 bits are held to a limit of 64.
+        # An edge at the number that the filter compares with: scores of 32 bits are compared with a limit of 64 bits.
         edges = default_edges(integers, [limit.value for limit in limits])
         found.append(Score(name, edges, integers=integers).with_limits(limits))
     return found
@@ -80,7 +80,7 @@ def _limits(judge: Judge, part: str, integers: bool, single: bool) -> Iterator[L
 
 
 def _beside(value: float, integers: bool, single: bool) -> list[float]:
-    """The score before a value, at it, and after it, as far as the type of scores can tell them apart."""
+    """The scores just below a value, at it, and just above it, as far as their type can tell them apart."""
     if integers:
         return [value - 1, value, value + 1]
     if single:
@@ -94,7 +94,7 @@ def _passing(judge: Judge, part: str, values: list[float]) -> dict[str, list[boo
     try:
         failed = judge.tests(judge.scores_with(part, values))
         return {reason: (~to_numpy(rows).astype(bool)).tolist() for reason, rows in failed.items()}
-    except Exception:  # code of the filter's author, given what it may not be made for
+    except Exception:  # code of the filter's author, given values that it may not be made for
         return {}
 
 

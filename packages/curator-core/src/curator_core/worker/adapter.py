@@ -48,7 +48,7 @@ R = TypeVar("R")
 
 
 class BaseStageAdapter:
-    """Runs one stage. Executors extend it to translate; what a stage may rely on is all here."""
+    """Runs one stage. Executors extend it to translate; everything that a stage may rely on is here."""
 
     def __init__(
         self, planned: PlannedStage, context: RunContext, sink: Sink, calls: CallObserver | None = None
@@ -71,7 +71,7 @@ class BaseStageAdapter:
         self._dropped = dropped_folder(planned, context.dropped) if context.writes else None
         self.overlap: Overlap | None = None  # of this and the filters behind it; set by the group
         self.begun = Begun()  # the group's, if this is in one
-        # Without a run directory there is no place to keep what would be seen.
+        # Without a run directory there is nowhere to keep samples and counts.
         seen = context.seen if isinstance(sink, LedgerWriter) else None
         self._seer = (
             StageSeer(planned, seen, context.attempt, sink.seen) if seen and isinstance(sink, LedgerWriter) else None
@@ -108,7 +108,7 @@ class BaseStageAdapter:
         try:
             return call(*arguments)
         except SystemExit as stop:
-            # What an engine or a handler of a signal raises to end the process has a class or attributes of its own.
+            # An exception with which an engine or a signal handler ends the process has its own class or attributes.
             if type(stop) is not SystemExit or vars(stop):
                 raise
             code = "" if stop.code is None else repr(stop.code)
@@ -121,7 +121,7 @@ class BaseStageAdapter:
                 self._no_call()
 
     def stream(self, tasks: Iterator[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
-        """What the stage makes of ``tasks``, as it is asked for."""
+        """What the stage makes of ``tasks``, on demand."""
         tasks = map(self._landed, tasks)
         # Each `del` releases a task before the next is made: they may be large.
         if self._merges or self._fans_out:
@@ -169,7 +169,7 @@ class BaseStageAdapter:
                 self._no_call()
 
     def _no_call(self) -> None:
-        """No stage is called now, but what is begun may be worked on."""
+        """No stage is called now, but tasks that were begun may be worked on."""
         assert self.calls is not None
         if self.begun:
             self.calls.begin(*self.begun.suspects("", []), None)
@@ -181,7 +181,7 @@ class BaseStageAdapter:
             finish = self._work(self.stage.begin, task, tasks=[task])
         except FATAL:
             raise
-        except Exception:  # when it is asked for the task it will raise that again, and the policy decides
+        except Exception:  # it raises the same error when it is asked for the task, and the policy decides
             return None
         if finish is None:
             return None
@@ -198,7 +198,9 @@ class BaseStageAdapter:
         return finished
 
     def _landed(self, task: Task[Any]) -> Task[Any]:
-        """The task as the stage can be given it: of the columns beside the table, others are put into it."""
+        """The task in a form that the stage takes: columns beside the table that it does not take there are put into
+        the table.
+        """
         if not isinstance(task, DocumentBatch) or not task._beside:
             return task
         return task.landed([name for name in task._beside if may_stay_beside(self.stage, name)])
@@ -225,8 +227,8 @@ class BaseStageAdapter:
         self, batch: list[Task[Any]], finish: Callable[[], Any] | None = None, spent: float = 0.0
     ) -> Iterator[Task[Any]]:
         """``finish``: what the stage has begun, and ``spent``: the seconds that beginning took."""
-        # Counted before the call: a stage that cuts its input short must not pass for one that was given less. One batch of
-        # rows is the usual case, and a number says it all.
+        # Counted before the call: a stage that cuts its input short must not look as if it was given less. The usual
+        # case is one batch of rows, for which a number is enough.
         rows = batch[0].num_items if len(batch) == 1 and batch[0].unit == ROWS else None
         given = [amount_of(task) for task in batch] if rows is None else []
         if self._times is not None:
@@ -324,7 +326,8 @@ class BaseStageAdapter:
     def _outputs_of(self, task: Task[Any], recorder: Recorder, *, whole: str = "") -> list[tuple[str, FileRecord]]:
         """The files that the stage has written for a task, and the one of the rows that it has dropped.
 
-        ``whole``: what the task was dropped for as a whole. Its rows are all dropped where the stage has not said otherwise.
+        ``whole``: the reason if the task as a whole was dropped. Then all its rows are dropped, unless the stage has
+        recorded otherwise.
         """
         outputs = [(self.name, record) for record in recorder.outputs]
         recorded = recorder.which or recorder.dropped or recorder.rejects or recorder.judged is not None
@@ -379,7 +382,7 @@ class BaseStageAdapter:
         """One for one: the result keeps the id of its parent."""
         if result is not parent:
             if result.task_id != parent.task_id:
-                # Not made with with_data(): it may be an object of the stage's own, which may hand it out again.
+                # Not made with with_data(): it may be an object that the stage keeps and returns again.
                 result = copy.copy(result)
             result.task_id = parent.task_id
             result._source = parent._source
@@ -407,7 +410,9 @@ class BaseStageAdapter:
     def _fork(
         self, task: Task[Any], children: list[Task[Any]], perf: StagePerfStats, outputs: list[Any]
     ) -> list[Task[Any]]:
-        """A list from a map: the children are numbered, and what came before them is handed in with the fork."""
+        """A list from a map: the children are numbered, and the counts of the stages before are recorded with the
+        fork.
+        """
         # A stage may hand back its input, or the same task twice: each child needs a body of its own.
         children = [replace(child, _pending=[], _outputs=[]) for child in children]
         for index, child in enumerate(children):
@@ -460,7 +465,7 @@ class BaseStageAdapter:
         if failure is not None and given.unit == ROWS and not made.amounts.keys() - {ROWS}:
             gone = perf.rows_dropped + perf.rows_rejected
             lost = max(0, given.items - sum(amount.items for amount in made.amounts.values()) - gone)
-        # What a stage has read before it failed says nothing of what its input holds.
+        # The number of rows that a stage read before it failed says nothing about how many its input holds.
         read = recorder.read if failure is None else None
         rest = given._replace(items=given.items - lost)
         self._balance(task, perf, rest, list(made.amounts.values()), read, lost, "nothing came out")
@@ -468,7 +473,7 @@ class BaseStageAdapter:
         children = made.count + (failure is not None)
         self.emit(FORK, task, children=children, counts=[*task._pending, perf], outputs=outputs)
         if failure is not None:
-            # What the stage could not make is one more child, which ends here.
+            # The part that the stage could not make counts as one more child, which ends here.
             unmade = task.with_data(task.data)
             self._name_child(task, unmade, made.count, perf)
             self._quarantine(unmade, failure, lost, counted=True)
@@ -476,12 +481,12 @@ class BaseStageAdapter:
     def _children_of(
         self, task: Task[Any], perf: StagePerfStats, made: _Made
     ) -> Generator[Task[Any], None, Exception | None]:
-        """The children of a task, each once, however often the stage has to be asked again; returns its last error."""
+        """The children of a task, each once, however often the stage has to be called again; returns its last error."""
         for attempt in itertools.count(1):
             self._reset_recorder()
             try:
                 children = self._timed(perf, task, lambda: self._begin_children(task))
-                # A repeated attempt makes the same children again: those that are on their way already are skipped.
+                # A retry makes the same children again: those that have been passed on already are skipped.
                 for number in itertools.count():
                     child = self._timed(perf, task, lambda: next(children, _END))  # noqa: B023 - called here
                     if child is _END:
@@ -515,7 +520,9 @@ class BaseStageAdapter:
         return iter(made if made is not None else ())
 
     def _timed(self, perf: StagePerfStats, task: Task[Any], call: Callable[[], R]) -> R:
-        """A part of the work on one task: its time is added to what the parts before it took, the limit is one."""
+        """A part of the work on one task: its time is added to that of the parts before it, since one limit holds for
+        all.
+        """
         started = time.perf_counter()
         try:
             return self._work(call, tasks=[task], spent=perf.process_time)
@@ -562,7 +569,7 @@ class BaseStageAdapter:
     # The error policy --------------------------------------------------------------------------------------------
 
     def _recover(self, batch: list[Task[Any]], given: list[Amount], error: Exception) -> Iterator[Task[Any]]:
-        """What is left of a call that failed: asked again, then halved, until single rows are to blame."""
+        """The results of a call that failed: it is retried, then halved until single rows are to blame."""
         if isinstance(error, FATAL):
             raise error
         for _ in range(0 if isinstance(error, TaskTimeout) else self.context.retries):
@@ -625,7 +632,8 @@ class BaseStageAdapter:
         return None
 
     def set_aside(self, task: Task[Any], error: Exception) -> None:
-        """Hand a task that the stage cannot be given (again) to the error policy: whole, with its rows where it has some.
+        """Hand a task that the stage must not be given (again) to the error policy: the whole task, with any rows that
+        it has.
 
         Every task that fails as a whole comes through here, also one that has killed its workers or took too long, so
         that it leaves the same record on every executor.
@@ -704,11 +712,11 @@ class BaseStageAdapter:
         return counts
 
     def _reset_recorder(self) -> None:
-        """Forget what was recorded: what an attempt that failed has recorded would be counted twice."""
+        """Forget what was recorded: the records of a failed attempt would be counted twice."""
         self.stage.__dict__.update(_NOTHING_RECORDED)
 
     def _take_recorders(self, tasks: int) -> Sequence[Recorder]:
-        """What the stage has recorded of each of the tasks of its last call."""
+        """What the stage has recorded of each task of its last call."""
         call: CallRecorder | None = self.stage.__dict__.get("_call")
         if call is not None:
             recorders = call.recorders
@@ -721,7 +729,7 @@ class BaseStageAdapter:
 
 @dataclass(slots=True)
 class _Made:
-    """The children that are on their way: how many, and how much of each unit."""
+    """The children that have been passed on: how many, and how much of each unit."""
 
     count: int = 0
     amounts: dict[str, Amount] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """How many rows went into one call of a stage, how many came out, and whether that adds up.
 
-A pure decision. One rule serves maps, fan-outs and merges: what went in is what came out and what left with a reason.
+A pure decision. One rule serves maps, fan-outs and merges: rows in = rows out + rows that left with a reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ ROWS = "rows"
 
 
 class Amount(NamedTuple):
-    """What a task holds: ``items`` of ``unit``; of a list of files also how many rows they hold, if that is recorded."""
+    """What a task holds: ``items`` of ``unit``; for a list of files, also how many rows they hold, if that is
+    recorded.
+    """
 
     # A tuple, because one is made for each call of a stage, and a frozen dataclass takes three times as long.
 
@@ -29,11 +31,13 @@ class Amount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """The rows of one call on one task. ``created`` is what nothing accounts for: below 0 rows were lost."""
+    """The rows of one call on one task. ``created`` are rows that nothing accounts for; a negative number means that
+    rows were lost.
+    """
 
     rows_in: int
     rows_out: int
-    # Rows that left with a task of which nothing came, and of which the stage has recorded nothing.
+    # Rows of a task that produced nothing, and about which the stage has recorded nothing.
     dropped: int = 0
     created: int = 0
 
@@ -57,12 +61,13 @@ def balance(
         if given.unit != ROWS:
             rows_in = read if read is not None else left
             return Balance(rows_in, 0, created=left - rows_in)
-        # None takes all rows along. An empty list may be one from which rows were lost: then some losses are recorded.
+        # None drops the rows that are left; so does an empty list, unless the stage has recorded losses: then the rest
+        # is lost.
         rest = given.items - left if made is None or not left else 0
         return Balance(given.items, 0, max(0, rest), left + max(0, rest) - given.items)
     rows_out = sum(amount.items for amount in made)
     if all(amount.unit == given.unit for amount in made):
-        # A fan-out may group or split what is no row as it likes.
+        # A fan-out may group or split anything but rows as it likes.
         rows_in = given.items if given.unit == ROWS or not fans_out else rows_out + left
     elif given.unit == ROWS and all(amount.unit != ROWS for amount in made):  # a writer: rows go into files
         rows_in = given.items

@@ -1,4 +1,4 @@
-"""Which tasks have the stages of a group begun that they are not asked for yet? A worker that dies may have died of them."""
+"""Which tasks have the stages of a group begun before being asked for them? One of them may be why a worker dies."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from curator_core.model.task import Task
 
 
 class Begun:
-    """The tasks that are begun, by stage; one for all stages of a group."""
+    """The tasks that are begun, by stage; the stages of a group share one object."""
 
     def __init__(self, allowed: bool = True) -> None:
-        """``allowed``: whether stages may begin tasks at all. Where a call has a limit of time, it must be the only work."""
+        """``allowed``: whether stages may begin tasks at all. A call with a time limit must be the only work."""
         self.allowed = allowed
         self._tasks: list[tuple[str, Task[Any]]] = []
 
@@ -27,7 +27,8 @@ class Begun:
         self._tasks = [(name, begun) for name, begun in self._tasks if name != stage or begun is not task]
 
     def suspects(self, stage: str, tasks: Sequence[Task[Any]]) -> tuple[str, Sequence[Task[Any]]]:
-        """What to blame if the worker dies while ``stage`` works on ``tasks``: a stage, and all tasks that it may be.
+        """What to blame if the worker dies while ``stage`` works on ``tasks``: a stage, and all tasks that may be the
+        cause.
 
         Several tasks are never blamed: they are run again without beginning any, so that the one to blame is found.
         """

@@ -40,7 +40,9 @@ class Declared:
         return None
 
     def check_made(self, result: Task[Any], parent: Task[Any]) -> None:
-        """Raise `StageError` if what the stage made is not well formed, or the first of it lacks a declared column."""
+        """Raise `StageError` if a result of the stage is not well formed, or its first result lacks a declared
+        column.
+        """
         if not result.validate():
             what = type(result).__name__
             if isinstance(result, DocumentBatch):

@@ -1,4 +1,4 @@
-"""Where do dropped rows go that a run is asked to write down?
+"""Where does a run write dropped rows when it is asked to?
 
 Into a folder for each stage, a file for each task in the format of the pipeline's writer or as Parquet, named by its lineage and
 there whole or not at all: an output like those of a writer, so a run accounts for it, resumes it, and clears away what an
@@ -23,7 +23,7 @@ from curator_core.model.task import DocumentBatch, FileRecord, Task
 from curator_core.planning.plan import PlannedStage
 from curator_core.stages.column_filter import ColumnFilter
 
-# What the files have beside the columns of the rows.
+# The columns of the files besides those of the rows.
 STAGE, REASON, SCORE = "dropped_by", "dropped_for", "dropped_score"
 
 
@@ -36,7 +36,7 @@ def write_dropped(
     *,
     whole: str = "",
 ) -> FileRecord | None:
-    """Write down the rows of a task that a stage has dropped; all of them, for the reason ``whole``, where that is given.
+    """Write down the rows of a task that a stage has dropped; with ``whole``, all of them, for that reason.
 
     ``writer``: the stage in whose format they are written, if it can.
     """
@@ -70,7 +70,7 @@ def _of_judged(planned: PlannedStage, judged: Judged) -> pa.Table:
     words = array([reasons] * table.num_rows, pa.string()) if isinstance(reasons, str) else reasons.cast(pa.string())
     assert isinstance(planned.stage, ColumnFilter)
     parts = planned.stage.score_parts(judged.scores)
-    # Of several scores none is the one: they are all in a struct.
+    # Where there are several scores, a struct holds them all.
     if len(parts) == 1:
         scores: pa.Array = next(iter(parts.values())).filter(lost).cast(pa.float64())
     elif parts:

@@ -58,13 +58,13 @@ class GroupRunner:
         self._log: StageLog | None = None
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
-        """Every stage, those after one that failed included: what is missing is reported at once."""
+        """Every stage, including those after one that failed, so that everything missing is reported together."""
         _all_or_raise(
             (adapter.name, functools.partial(adapter.setup_on_node, node, worker)) for adapter in self.adapters
         )
 
     def setup(self, worker: WorkerMetadata) -> None:
-        """Set the stages up in order; if some fail, what each lacks is reported at once, and all are torn down."""
+        """Set the stages up in order; if some fail, what each lacks is reported together, and all are torn down."""
         if self.context.run_dir and self._log is None:
             self._log = StageLog(self.context.run_dir, worker.worker_id, self.context.log_level)
             self._log.open()
@@ -81,12 +81,12 @@ class GroupRunner:
         try:
             _all_or_raise((adapter.name, functools.partial(set_up, adapter)) for adapter in self.adapters)
         except BaseException:
-            with contextlib.suppress(Exception):  # what went wrong first is what to show
+            with contextlib.suppress(Exception):  # the first error is the one to show
                 self.teardown()
             raise
 
     def run(self, tasks: Iterable[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
-        """Everything that the group makes of ``tasks``. Call `flush` before what came out is relied on."""
+        """Everything that the group makes of ``tasks``. Call `flush` before relying on it."""
         stream: Iterator[Task[Any]] = iter(tasks)
         for adapter in self.adapters:
             stream = adapter.stream(stream, care)
@@ -131,7 +131,7 @@ class GroupRunner:
         if type(task) is FileGroupTask:
             records = [record for _, record in outputs]
             if records == task.records and task.data == [record.path for record in records]:
-                return "outputs"  # the usual case of a writer: they are in the event already
+                return "outputs"  # the usual case of a writer: its files are in the event already
             return json.dumps([task.data, [[r.path, r.rows, r.bytes, r.sha256] for r in task.records]])
         if isinstance(task, DocumentBatch) and isinstance(self.sink, LedgerWriter):
             self.sink.keep(task.task_id, encode_task(task, pickled=False))
@@ -151,7 +151,7 @@ class GroupRunner:
             self._log.flush()
 
     def teardown(self) -> None:
-        """Tear the stages down, all of them, and then say what went wrong if something did."""
+        """Tear all stages down, and then raise the errors, if there are any."""
         failure: BaseException | None = None
         if isinstance(self.sink, LedgerWriter):
             self.sink.times.ending = True
@@ -169,7 +169,9 @@ class GroupRunner:
 
 
 def _all_or_raise(calls: Iterable[tuple[str, Callable[[], None]]]) -> None:
-    """Make the calls, one for each stage, and then raise what went wrong: one error, with the stages where it is of several."""
+    """Make the calls, one for each stage, and then raise one error for all that failed; it names the stages if there
+    are several.
+    """
     failed: dict[str, list[str]] = {}
     errors: list[CuratorError] = []
     for name, call in calls:

@@ -29,7 +29,9 @@ def message_of(error: BaseException) -> str:
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback from the stage's own code on; our frames say nothing to the user, nor does that of our errors."""
+    """The traceback from the stage's own code on; our own frames and our own errors' tracebacks do not help the
+    user.
+    """
     if isinstance(error, CuratorError):
         return ""
     frame = error.__traceback__
@@ -49,7 +51,7 @@ def file_of(task: Task[Any]) -> str:
 
 
 def place_of(task: Task[Any]) -> str:
-    """The file that a task was made of, for people, with its range of bytes if it was not the whole file."""
+    """The file that a task was made from, for people, with its byte range if it was not the whole file."""
     file = file_of(task)
     if not file:
         return ""

@@ -1,7 +1,7 @@
 """How much do neighbouring filters overlap: what would each drop by itself, and what would have gone anyway?
 
-Each filter is tried on all rows that come to the first of them. That is the work of all of them once more, on more rows, so it is
-done only where it is asked for.
+Each filter is tried on all rows that come to the first of them. That repeats the work of all of them, on more rows, so
+it is done only on request.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Overlap:
             failed = {planned.name: _failed(planned.stage, task) for planned in self._filters}
         except (
             Exception
-        ):  # of a row that an earlier filter would have dropped, say: a run does not fail for a measurement
+        ):  # because of a row that an earlier filter would have dropped, say: a measurement must not fail a run
             self._rows.count(key, self._filters[0].name, "overlap", "unmeasured", ["rows"], [task.num_rows])
             return
         names = list(failed)
@@ -56,7 +56,7 @@ class Overlap:
 
 
 def overlaps(stages: Sequence[PlannedStage]) -> Iterator[tuple[int, list[PlannedStage]]]:
-    """Where filters follow one another in a group, two or more of them: the place of the first, and all."""
+    """The runs of two or more neighbouring filters in a group: the position of the first, and all of them."""
     run: list[PlannedStage] = []
     for place, planned in enumerate([*stages, None]):
         stage = planned.stage if planned is not None else None

@@ -10,8 +10,9 @@ Try = Callable[[int, int], Exception | None]
 def find_poison(attempt: Try, rows: int, error: Exception) -> dict[int, Exception]:
     """The rows that a stage fails on by themselves, each with its error, given that it fails on all ``rows`` with ``error``.
 
-    ``attempt(start, stop)`` runs the stage on some of the rows and returns what it raised. A few bad rows of many take
-    about two attempts for each halving. The answer is empty where the stage fails on rows together and on none alone.
+    ``attempt(start, stop)`` runs the stage on some of the rows and returns what it raised. A few bad rows among many
+    take about two attempts for each halving. The result is empty where the stage fails on rows together and on none
+    alone.
     """
     poison: dict[int, Exception] = {}
     waiting = [(0, rows, error)]

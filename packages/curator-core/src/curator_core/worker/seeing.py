@@ -1,8 +1,10 @@
-"""What does a worker keep of a stage's work to be seen: counts of scores in bins, sizes, and a few rows of the data?
+"""What does a worker keep of a stage's work for the report? Counts of scores in bins, sizes, and a few rows of the
+data.
 
-Which rows are kept depends on the rows alone: each has a number from its task's id and its place there, and those with the
-smallest are kept; beside a limit those with the nearest scores. So a worker may forget a row as soon as it has seen enough that
-come before it, and what all workers have kept holds the first of the whole run, whoever saw which.
+Which rows are kept depends on the rows alone: each has a number from its task's id and its place there, and those with
+the smallest are kept; near a limit, those with the nearest scores. So a worker may forget a row as soon as it has seen
+enough that come before it, and together the workers have kept the first rows of the whole run, no matter which worker
+saw which row.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ PICTURE_KEPT = 32 << 10
 PICTURES_HELD = 500
 MAP_TEXT_KEPT = 80
 MAP = "map"
-# So many chosen rows, and bytes of what pictures of them are made of, wait for the next flush at most.
+# At most this many chosen rows, and bytes of their pictures, wait for the next flush.
 ROWS_WAITING = 4_000
 PICTURES_WAITING = 64 << 20
 _IDS = ("id", "key")
@@ -69,7 +71,7 @@ class Best:
     def choose(
         self, rows: np.ndarray[Any, Any], distances: np.ndarray[Any, Any] | None, numbers: np.ndarray[Any, Any]
     ) -> list[tuple[int, float, int]]:
-        """Of these rows the ones that are among the first so far, with their distance and number."""
+        """Those of the rows that are among the first so far, with their distance and number."""
         if not len(rows):
             return []
         mine = numbers[rows]
@@ -143,7 +145,7 @@ class StageSeer:
         take.add(self._rows.map, (side, reason, MAP), rows, None, numbers, None)
 
     def changed(self, parent: Task[Any], made: Task[Any]) -> None:
-        """A stage has made one batch of another: columns that rows are counted by may have come with it."""
+        """A stage has turned one batch into another, which may have new columns to count rows by."""
         if self.options.by and isinstance(made, DocumentBatch) and isinstance(parent, DocumentBatch):
             new = [name for name in self.options.by if name in made.column_names and name not in parent.column_names]
             self._by(TaskKey.of(parent, self._attempt), "by in", made.to_pyarrow(), new)
@@ -168,7 +170,7 @@ class StageSeer:
         tokens: np.ndarray[Any, Any] | None = None,
         stage: str = "",
     ) -> None:
-        """Rows, bytes and tokens by the values of columns; the values that many rows have, and the others as one."""
+        """Rows, bytes and tokens by the values of columns; rare values are counted together."""
         if not names or not table.num_rows:
             return
         sized = sized_column(table, self.options.text)
@@ -250,7 +252,7 @@ class StageSeer:
         self._by(key, "by dropped", table, names, np.zeros(table.num_rows, np.int64), self.name)
 
     def _free(self, scores: pa.Array, rows: int) -> dict[str, np.ndarray[Any, Any]]:
-        """For each score of several, which rows pass all tests but those of its own limits."""
+        """For each of several scores, the rows that pass all tests except those of its own limits."""
         assert self._declared is not None
         assert isinstance(self.stage, ColumnFilter)
         if len(self._declared) < 2:
@@ -265,7 +267,8 @@ class StageSeer:
         for place, (score, _, _) in enumerate(self._declared):
             own = about[place]
             if any(own & other for at, other in enumerate(about) if at != place):
-                # One test holds several scores to their limits: without those of this one it shows what the others leave.
+                # One test holds several scores to their limits: without the limits of this score it shows what the
+                # others let through.
                 try:
                     tests = without_limits(self.stage, score.limits).tests(scores)
                 except Exception:  # code of the filter's author, given limits that it may not be made for
@@ -314,7 +317,7 @@ class StageSeer:
                 usable = np.isfinite(distances)
                 with np.errstate(invalid="ignore"):
                     above = found[0] >= limit.edge()
-                # On the other side of this limit: a row that broke another one is not near to this.
+                # On the other side of this limit: a row that broke another limit is not near this one.
                 broken = usable & (~above if limit.keeps == "at least" else above)
                 if getattr(self.stage, "mode", "") == "invert":
                     broken = usable
@@ -357,13 +360,13 @@ class StageSeer:
         self._taken, self._waiting, self._waiting_bytes = [], 0, 0
 
     def at_fault(self, text: str | None, reason: str) -> list[tuple[int, int]]:
-        """Where in a text is what the stage has dropped it for, as far as the stage can say."""
+        """The passages for which the stage has dropped a text, as far as the stage can name them."""
         find = getattr(self.stage, "at_fault", None)
         if not text or find is None:
             return []
         try:
             found = [(int(start), int(end)) for start, end in islice(find(text, reason), SPANS_KEPT)]
-        except Exception:  # code of the stage's author, asked for an ornament: a run does not fail for it
+        except Exception:  # code of the stage's author, called for an extra: it must not fail the run
             return []
         return sorted((start, end) for start, end in found if 0 <= start < end <= len(text))
 
@@ -376,7 +379,7 @@ class StageSeer:
         if key not in pictures:
             try:
                 made = batch.thumbnail(value)
-            except Exception:  # code of the batch's author, asked for an ornament
+            except Exception:  # code of the batch's author, called for an extra
                 made = None
             if len(pictures) >= PICTURES_HELD:
                 pictures.clear()
@@ -412,8 +415,8 @@ class StageSeer:
 class _Taken:
     """Rows of one batch that were chosen: copies of those alone, which wait until they are written down.
 
-    Most are chosen while a worker has seen little, and give way to others before the next flush. So what costs time, to bring a
-    row into its form and to look for what is at fault, is done for those that are left by then.
+    Most are chosen while a worker has seen few rows, and give way to others before the next flush. So the costly work
+    (converting a row and finding the passages at fault) is done only for the rows that are left by then.
     """
 
     __slots__ = (
@@ -445,9 +448,7 @@ class _Taken:
     def vectors(self) -> pa.ChunkedArray | None:
         """The embeddings of the batch: its first column of lists of one length that hold floats."""
         table = self._batch.data
-        if not isinstance(
-            table, pa.Table
-        ):  # a frame has no such lists, and bringing it into Arrow once more takes long
+        if not isinstance(table, pa.Table):  # a frame has no such lists, and converting it to Arrow again is slow
             return None
         return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
 
@@ -464,7 +465,7 @@ class _Taken:
         self._chosen += [(best, of, found, score) for found in best.choose(rows, distances, numbers)]
 
     def close(self) -> int:
-        """Copy what was chosen of the batch, and let the rest of it go; how many rows there are."""
+        """Copy the chosen rows of the batch and release the rest; returns how many rows there are."""
         rows = sorted({row for _, _, (row, _, _), _ in self._chosen})
         if rows:
             table = self._batch.to_pyarrow()
@@ -557,7 +558,9 @@ class _Taken:
 
 
 def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, str | None, list[int]]:
-    """Of a text as much as is kept, around what is at fault: what is before it, its length, itself, and where to mark it."""
+    """The part of a text that is kept, around the passages at fault: the characters before it, the text's length, the
+    part itself, and its marks.
+    """
     if text is None:
         return 0, 0, None, []
     start = 0
@@ -602,7 +605,7 @@ def _counted(reasons: pa.Array | str, lost: int) -> dict[str, int]:
 
 
 def _file_of(task: Task[Any]) -> str:
-    """The file that a task's rows come from; of several the first."""
+    """The file that a task's rows come from; if there are several, the first."""
     if isinstance(task, FileGroupTask) and task.data:
         return task.data[0]
     files = task._metadata.get("source_files")
@@ -625,7 +628,7 @@ def _row_bytes(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
 
 
 def _as_words(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """The values of a column as text, and where there is none as ``(none)``."""
+    """The values of a column as text; ``(none)`` where there is no value."""
     if isinstance(column.type, pa.BaseExtensionType) or pa.types.is_nested(column.type):
         texts = array([None if v is None else as_json(v) for v in column.to_pylist()], pa.string())
     else:
@@ -669,7 +672,9 @@ def _is_shown(kind: pa.DataType) -> bool:
 
 
 def _brief(value: Any) -> Any:
-    """A value as it is shown beside a text: a number, a word, a date, cut where it is long; None for nothing to show."""
+    """A value as it is shown beside a text: a number, a word, a date, cut if it is long; None if there is nothing to
+    show.
+    """
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):

@@ -13,7 +13,7 @@ from curator_core.model.codec import by_value
 from curator_core.model.stage import ProcessingStage, accepted_tasks
 from curator_core.planning.plan import PlannedStage
 
-_DEPTH = 4  # how far into an attribute the search for what cannot be sent goes
+_DEPTH = 4  # how deep the search for the unpicklable part of an attribute goes
 
 
 def packed_stages(stages: Sequence[PlannedStage], value: Any) -> bytes:

@@ -1,8 +1,8 @@
 """What stages print and log while they work: kept with time, worker and stage, for the ``log.txt`` of the run.
 
 Each worker publishes its lines as whole files in the run directory's ``log`` folder; `curator_core.running.log` puts them
-together. What a stage prints still goes where it went before. Of a worker that is killed, the lines since its last file
-are lost. A worker keeps a limited number of lines, and says how many more there were.
+together. What a stage prints still goes where it went before. If a worker is killed, its lines since its last file are
+lost. A worker keeps a limited number of lines, and records how many more there were.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 
 class _AtWork:
-    """The stage whose code is running in this process: what is printed and logged meanwhile is the stage's."""
+    """The stage whose code is running in this process: everything printed and logged meanwhile belongs to the stage."""
 
     stage = ""  # nothing is kept while there is none
 
@@ -107,7 +107,7 @@ class StageLog:
         self._lines = []
         path = storage.join(self._folder, f"{self._name}-{self._number:04d}.jsonl")
         self._number += 1
-        # A log is no reason to fail: where the disk is full, the run itself says so.
+        # A log must not fail the run: if the disk is full, the run itself reports it.
         with contextlib.suppress(Exception):
             storage.write_bytes_atomic(path, text.encode(), durable=False)
 
@@ -141,7 +141,7 @@ class _Tee:
         self._part = ""
 
     def write(self, text: str) -> int:
-        # Where nobody reads the run's output any more (``| head``), that is no fault of the rows at work.
+        # If the reader of the run's output has gone (``| head``), the rows at work are not to blame.
         with contextlib.suppress(BrokenPipeError) if AT_WORK.stage else contextlib.nullcontext():
             self._stream.write(text)
         if AT_WORK.stage:

@@ -1,4 +1,4 @@
-"""How many tokens has a text? By words, or by a tokenizer that an installed package brings."""
+"""How many tokens does a text have? Counted by words, or by a tokenizer that an installed package brings."""
 
 from __future__ import annotations
 
