@@ -23,7 +23,6 @@ from curator_core.model.task import StagePerfStats, Task
 from curator_core.worker.calls import TimeLimits
 from curator_core.worker.group import GroupRunner
 
-
 # Workers that start before there is a plan; whether there are sources for more shows later.
 FIRST_WORKERS = 4
 
