@@ -139,9 +139,9 @@ def test_a_workflow_of_nothing_and_one_with_a_name_twice_are_refused(flow: TwoSt
 
 
 class Counting(LocalExecutor):
-    """Counts how often it is opened and closed, and keeps what it is given to expect before."""
+    """Counts how often it is opened, made ready and closed, and keeps what it is given to expect before."""
 
-    opened = closed = 0
+    opened = closed = ready = 0
     expected: tuple[str, ...] = ()
 
     def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:
@@ -151,6 +151,10 @@ class Counting(LocalExecutor):
     def open(self) -> None:
         self.opened += 1
 
+    def get_ready(self) -> None:
+        assert self.opened == 1
+        self.ready += 1
+
     def close(self) -> None:
         self.closed += 1
 
@@ -158,7 +162,7 @@ class Counting(LocalExecutor):
 def test_the_executor_is_opened_once_for_all_steps(flow: TwoSteps, tmp_path: Path) -> None:
     executor = Counting(workers=0)
     flow.run(executor, run_dir=str(tmp_path / "run"))
-    assert (executor.opened, executor.closed) == (1, 1)
+    assert (executor.opened, executor.ready, executor.closed) == (1, 1, 1)
     assert executor.expected == ("ListFiles", "ReadRows", "WriteLines"), "the first step's, before it is opened"
 
 

@@ -280,6 +280,7 @@ class _Session:
     def open(self) -> Machine:
         if self.machine is None:
             self._stack.enter_context(opened(self.executor))
+            self.executor.get_ready()
             self.machine = self.executor.machine()
             self.opened_after = round(time.monotonic() - self.started, 3)
         return self.machine

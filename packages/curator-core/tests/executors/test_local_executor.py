@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import select
 import signal
@@ -35,6 +36,7 @@ from curator_core import (
     stage,
 )
 from curator_core.accounts.rejects import rejects_of
+from curator_core.executors import local_worker
 from curator_core.executors.base import SegmentRun
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.machine import Machine
@@ -733,6 +735,21 @@ def test_workers_are_kept_for_the_next_segment_while_the_executor_is_open(tmp_pa
 
 
 @pytest.mark.slow
+def test_workers_that_start_ahead_of_the_plan_do_the_work(tmp_path: Path) -> None:
+    executor = LocalExecutor(workers=1)
+    executor.open()
+    try:
+        executor.get_ready()
+        assert executor._spares is not None
+        (ahead,) = (process.popen.pid for process in executor._spares._processes)
+        _over(tmp_path, executor)
+        assert set(traces(tmp_path, "setup")) == {str(ahead)}
+    finally:
+        executor.close()
+    assert not alive(ahead)
+
+
+@pytest.mark.slow
 def test_the_segments_of_a_run_share_their_workers(tmp_path: Path) -> None:
     _over(tmp_path, LocalExecutor(workers=1), s.Together(), s.AddProcess(column="again", teardowns=str(tmp_path)))
     assert len(traces(tmp_path, "setup")) == 2
@@ -775,6 +792,20 @@ def test_a_worker_that_holds_much_memory_does_no_other_segment(held: LocalExecut
     _over(tmp_path, held, Hold(gigabytes=1.2))
     _over(tmp_path, held)
     assert len(set(traces(tmp_path, "setup"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("resident", "large", "collected"),
+    [([100], False, 0), ([700, 700], False, 0), ([1200, 1200, 300], False, 1), ([1200, 1200, 1200], True, 1)],
+)
+def test_a_worker_looks_for_garbage_only_where_it_holds_much(
+    resident: list[int], large: bool, collected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, calls = iter(resident), []
+    monkeypatch.setattr(local_worker, "_resident_bytes", lambda: next(sizes) << 20)
+    monkeypatch.setattr(gc, "collect", lambda: calls.append(1))
+    assert local_worker._is_large() is large
+    assert len(calls) == collected
 
 
 @dataclass

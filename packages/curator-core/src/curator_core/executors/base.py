@@ -87,6 +87,9 @@ class BaseExecutor(ABC):
     def open(self) -> None:  # noqa: B027 - optional: an executor may have nothing to open
         """Connect or start whatever the executor needs; called before planning."""
 
+    def get_ready(self) -> None:  # noqa: B027 - optional likewise
+        """Start what every run needs. A workflow calls this when the executor is open and its steps are not planned yet."""
+
     @property
     def opening(self) -> str:
         """What `open` waits for, in words that a display shows meanwhile; nothing where it takes no time."""

@@ -23,6 +23,9 @@ from curator_core.model.task import StagePerfStats, Task
 from curator_core.worker.calls import TimeLimits
 from curator_core.worker.group import GroupRunner
 
+# Workers that start before there is a plan; whether there are sources for more shows later.
+FIRST_WORKERS = 4
+
 
 class LocalExecutor(BaseExecutor):
     """``workers=0`` runs in this process, where a breakpoint works; by default there is one worker per core."""
@@ -43,6 +46,11 @@ class LocalExecutor(BaseExecutor):
         """From here to `close` workers outlive their segment: the next one, or the next step of a workflow, uses them."""
         self._opened += 1
         self._spares = self._spares or Spares()
+
+    def get_ready(self) -> None:
+        workers = int(available_cpus()) if self.workers is None else self.workers
+        if self._spares is not None:
+            self._spares.start(min(workers, FIRST_WORKERS))
 
     def close(self) -> None:
         self._opened -= 1

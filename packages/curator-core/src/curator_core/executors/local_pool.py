@@ -93,10 +93,14 @@ def surroundings() -> object:
 
 
 class Spares:
-    """Workers that have done their segment and wait for the next."""
+    """Workers that wait for a segment: they have done another, or were started ahead of the first."""
 
     def __init__(self) -> None:
         self._processes: list[_Process] = []
+
+    def start(self, number: int) -> None:
+        """Start so many processes: they import what every worker needs while the driver makes a plan."""
+        self._processes += [_Process.start(None) for _ in range(number)]
 
     def add(self, processes: list[_Process]) -> None:
         self._processes += processes

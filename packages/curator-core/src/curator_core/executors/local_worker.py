@@ -349,17 +349,28 @@ class _Inbox:
 
 def _is_large() -> bool:
     """Whether this process holds on to much memory though its stages were torn down, as where a library caches a model."""
+    if _resident_bytes() <= KEEP_BYTES // 2:
+        return False
     import gc
 
     import pyarrow as pa
 
+    pool = pa.default_memory_pool()
+    pool.release_unused()
+    if _resident_bytes() <= KEEP_BYTES:
+        return False
+    # Only now: a collection visits all objects of all modules, which takes longer than some steps.
     gc.collect()
-    pa.default_memory_pool().release_unused()
+    pool.release_unused()
+    return _resident_bytes() > KEEP_BYTES
+
+
+def _resident_bytes() -> int:
     try:
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - there is nothing to join
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") > KEEP_BYTES
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # no Linux
-        return False
+        return 0
 
 
 def _encoded(result: Any) -> bytes:

@@ -83,6 +83,8 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
     unsettled[list(composing)] = True
     for point, text in folded.items():
         character = chr(point)
+        if text == character and point not in composing:
+            continue  # as most are
         parts = [ord(part) for part in text]
         if not any(words[part] for part in parts) or (not words[point] and all(no_letters[part] for part in parts)):
             continue  # a gap as it is; so is a mark beside it

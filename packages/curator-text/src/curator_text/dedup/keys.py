@@ -128,6 +128,8 @@ class FindCandidates(PartitionStage):
     def _near(
         self, keys: NDArray[np.uint64], numbers: NDArray[np.uint64]
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        if not self._old and self.against != "index":
+            return _stars(keys, numbers)
         theirs = self._old.matching(NEAR, np.unique(keys))
         old_keys = to_numpy(theirs["place"]) if theirs is not None else np.zeros(0, np.uint64)
         if self.against == "index":  # a key that new documents alone share needs no look at the index
@@ -147,12 +149,19 @@ class FindCandidates(PartitionStage):
 
 def _stars(keys: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Each document tied to the smallest number that has one of its keys; each pair once."""
-    order = np.lexsort((numbers, keys))
-    keys, numbers = keys[order], numbers[order]
-    new = np.ones(len(keys), np.bool_)
-    new[1:] = keys[1:] != keys[:-1]
-    starts = np.flatnonzero(new)
-    first = np.repeat(numbers[starts], np.diff(np.append(starts, len(keys))))
+    order = np.argsort(keys)
+    keys = keys[order]
+    again = np.zeros(len(keys) + 1, np.bool_)  # whether a key is that of the one before
+    again[1:-1] = keys[1:] == keys[:-1]
+    shared = np.flatnonzero(again[1:] | again[:-1])  # most keys are those of one document
+    numbers, starts = numbers[order[shared]], np.flatnonzero(~again[shared])
+    if not len(starts):
+        return numbers, numbers
+    first = np.repeat(np.minimum.reduceat(numbers, starts), np.diff(np.append(starts, len(numbers))))
     tied = first != numbers
-    pairs = np.unique(np.stack([first[tied], numbers[tied]], axis=1), axis=0)
-    return pairs[:, 0], pairs[:, 1]
+    first, numbers = first[tied], numbers[tied]
+    order = np.lexsort((numbers, first))
+    first, numbers = first[order], numbers[order]
+    new = np.ones(len(first), np.bool_)
+    new[1:] = (first[1:] != first[:-1]) | (numbers[1:] != numbers[:-1])
+    return first[new], numbers[new]
