@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from curator_core import registry, storage
-from curator_core.cli import BAD_USAGE, DONE, FAILED, INTERRUPTED, QUARANTINED, doctor, run_command
+from curator_core.cli import BAD_USAGE, DONE, FAILED, INTERRUPTED, QUARANTINED, as_options, doctor, run_command
 from curator_core.cli.init import template_names, template_text
 from curator_core.config.dump import dump_pipeline
 from curator_core.config.pipeline_file import load_pipeline
@@ -236,6 +236,7 @@ def test_json_is_all_that_is_printed(curate: Project) -> None:
     failure = json.loads(curate.out)
     assert failure["exit_code"] == 2
     assert "already holds a run" in failure["error"]
+    assert "continue it with --resume, start over with --fresh" in failure["error"]
 
 
 def test_flags_win_over_the_file(curate: Project) -> None:
@@ -854,3 +855,19 @@ def alive_in_group(leader: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        (
+            "continue it with resume=True (--resume), start over with fresh=True (--fresh)",
+            "continue it with --resume, start over with --fresh",
+        ),
+        ("begin again (fresh=True, --fresh)", "begin again (--fresh)"),
+        ("continue with --resume (resume=True) and the same run_dir", "continue with --resume and the same run_dir"),
+        ("or only compare (index_add=False)", "or only compare (index_add=False)"),
+    ],
+)
+def test_a_message_names_only_the_options_of_the_command_line(message: str, shown: str) -> None:
+    assert as_options(message) == shown

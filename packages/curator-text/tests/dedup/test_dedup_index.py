@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator_core import LocalExecutor, RunRefused, UsageError
-from curator_core.across.index import Index
+from curator_core import LocalExecutor, RunRefused, UsageError, storage
+from curator_core.across import compact_index as compacting
+from curator_core.across.compact_index import compact_index
+from curator_core.across.index import Index, OldDocuments
 from curator_core.config.pipeline_file import load_pipeline
 from curator_core.workflows.exact import ExactDedup
 from curator_text.dedup.fuzzy import FuzzyDedup
@@ -326,7 +331,7 @@ def test_a_folder_that_is_no_index_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"holds no index .* correct the path"):
             dedup(FuzzyDedup, tmp_path / "first", first, index=str(tmp_path / "none"), **more)
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "_index.json").write_text('{"version": 1}')
+    (tmp_path / "bad" / "_index.json").write_text('{"version": 2}')
     with pytest.raises(UsageError, match="is damaged"):
         dedup(FuzzyDedup, tmp_path / "first", first, index=str(tmp_path / "bad"))
     (tmp_path / "bad" / "_index.json").write_text('{"version": 7}')
@@ -438,3 +443,174 @@ def test_a_plan_without_a_run_directory_refuses_no_index_for_its_place(
     assert "adds what stays to the index 'run/index'" in text
     with pytest.raises(UsageError, match="lies in the run directory"):
         work.run(HERE, run_dir="run")
+
+
+# Written together ----------------------------------------------------------------------------------------------------
+
+
+def four_runs(place: Path, make: type = FuzzyDedup, count: int = 12) -> str:
+    """An index of four runs, whose keys lie in different numbers of partitions."""
+    index = str(place / "index")
+    for at in range(4):
+        data = write(place / "data" / str(at), documents(at, count)[0], files=2)
+        dedup(make, place / str(at), data, index=index, partitions=(32, 7, 40, 1)[at])
+    return index
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
+def test_runs_that_were_written_together_decide_the_same_bytes(tmp_path: Path, make: type) -> None:
+    index = four_runs(tmp_path, make)
+    new = write(tmp_path / "new", [row for seed in range(4) for row in documents(seed, 12)[1]])
+    only = {"index": index, "index_add": False}
+    dedup(make, tmp_path / "before", new, **only)
+    runs = Index.read(index).runs
+    folders = []
+    # Twice, so that files are written together which hold several runs already.
+    for most in (2, 1):
+        compact_index(index, folders=most, lot_bytes=20_000)
+        folders.append([path.name for path in (tmp_path / "index" / "runs").iterdir()])
+        assert Index.read(index).runs == runs
+        dedup(make, tmp_path / f"now-{most}", new, **only)
+        for name in ("out", "run/decisions"):
+            assert bytes_of(tmp_path / f"now-{most}" / name) == bytes_of(tmp_path / "before" / name)
+    assert [len(found) for found in folders] == [2, 1]
+    assert any(row["witness_source"] == f"index:{runs[2].name}" for row in table(tmp_path / "before" / "run"))
+    # A run that is in the folder is repeated: it finds what came before it, and not itself, nor what came later.
+    held = bytes_of(tmp_path / "index")
+    dedup(make, tmp_path / "again", str(tmp_path / "data" / "2"), index=index, partitions=40)
+    assert bytes_of(tmp_path / "again" / "out") == bytes_of(tmp_path / "2" / "out")
+    assert bytes_of(tmp_path / "again" / "run/decisions") == bytes_of(tmp_path / "2" / "run/decisions")
+    assert bytes_of(tmp_path / "index") == held
+    # And another one is added behind it.
+    dedup(make, tmp_path / "added", new, index=index)
+    assert len(Index.read(index).runs) == 5
+    assert len(Index.read(index).folders) == 2
+
+
+class Killed(BaseException):
+    """What a process that is killed leaves undone."""
+
+
+@pytest.mark.slow
+def test_interrupted_before_or_after_any_change_of_a_file_it_decides_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(four_runs(tmp_path, ExactDedup, count=2))
+    new = write(tmp_path / "new", documents(1, 4)[1])
+    whole = tmp_path / "whole"
+    shutil.copytree(place, whole)
+    compact_index(str(place), folders=2)
+    expected = bytes_of(place)
+    dedup(ExactDedup, tmp_path / "peace", new, index=str(place), index_add=False)
+    decided = bytes_of(tmp_path / "peace" / "run/decisions")
+    calls = 0
+
+    def cut_at(limit: int, when: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def cut(*given: Any, **more: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if (calls, when) == (limit, "before"):
+                raise Killed
+            made = function(*given, **more)
+            if (calls, when) == (limit, "after"):
+                raise Killed
+            return made
+
+        return cut
+
+    seen: set[str] = set()
+    for limit in itertools.count(1):
+        for when in ("before", "after"):
+            calls = 0
+            shutil.rmtree(place)
+            shutil.copytree(whole, place)
+            with monkeypatch.context() as patched:
+                for name in ("write_atomic", "write_bytes_atomic", "remove"):
+                    patched.setattr(storage, name, cut_at(limit, when, getattr(storage, name)))
+                with contextlib.suppress(Killed):
+                    compact_index(str(place), folders=2)
+            # What no manifest names is read by nobody.
+            state = (place / "_index.json").read_text()
+            if state not in seen:
+                seen.add(state)
+                dedup(ExactDedup, tmp_path / f"cut-{len(seen)}", new, index=str(place), index_add=False)
+                assert bytes_of(tmp_path / f"cut-{len(seen)}" / "run/decisions") == decided
+            compact_index(str(place), folders=2)
+            assert bytes_of(place) == expected
+        if calls < limit:
+            break
+    assert limit > 10
+    assert len(seen) > 3
+
+
+@pytest.mark.slow
+def test_a_run_that_is_being_compared_goes_on_in_the_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = four_runs(tmp_path)
+    new = write(tmp_path / "new", documents(2, 12)[1])
+    only = {"index": index, "index_add": False}
+    dedup(FuzzyDedup, tmp_path / "peace", new, **only)
+    made = []
+
+    def after(name: str, function: Callable[..., Any], calls: int) -> None:
+        """Write the runs together while a reader has looked up where they lie, and read a part."""
+        seen = 0
+
+        def watched(self: OldDocuments, *given: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            if seen == calls:
+                before = Index.read(index).folders
+                compact_index(index, folders=len(before) - 1)
+                made.append(name)
+            return function(self, *given)
+
+        monkeypatch.setattr(OldDocuments, name, watched)
+
+    after("matching", OldDocuments.matching, 3)
+    after("rows_of_batch", OldDocuments.rows_of_batch, 2)
+    after("places_in_table", OldDocuments.places_in_table, 1)
+    dedup(FuzzyDedup, tmp_path / "meanwhile", new, **only)
+    assert sorted(made) == ["matching", "places_in_table", "rows_of_batch"]
+    assert len(Index.read(index).folders) == 1
+    for name in ("out", "run/decisions"):
+        assert bytes_of(tmp_path / "meanwhile" / name) == bytes_of(tmp_path / "peace" / name)
+
+
+@pytest.mark.slow
+def test_runs_that_are_added_meanwhile_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = four_runs(tmp_path, ExactDedup, count=4)
+    new = write(tmp_path / "new", documents(9, 4)[1])
+    write_together = compacting._written_together
+
+    def slowly(*given: Any) -> Any:
+        made = write_together(*given)
+        dedup(ExactDedup, tmp_path / "meanwhile", new, index=index)
+        return made
+
+    monkeypatch.setattr(compacting, "_written_together", slowly)
+    compact_index(index)
+    held = Index.read(index)
+    assert [folder.runs for folder in held.folders] == [4, 1]
+    assert len(held.runs) == 5
+
+
+@pytest.mark.slow
+def test_the_command_writes_an_index_together_and_says_what_it_did(tmp_path: Path) -> None:
+    index = four_runs(tmp_path, ExactDedup, count=4)
+    shown = curate("dedup", "index", index)
+    said = curate("dedup", "compact", index)
+    assert [line.split() for line in said.splitlines()][:2] == [["before", "now"], ["folders", "4", "1"]]
+    assert curate("dedup", "index", index).splitlines()[:-1] == shown.splitlines()[:-1]
+    assert curate("dedup", "compact", index) == f"{index}: nothing to do, 1 folder already\n"
+    assert json.loads(curate("dedup", "compact", index, "--json"))["folders"] == [1, 1]
+
+
+def test_what_is_no_index_is_not_written_together(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no index"):
+        compact_index(str(tmp_path))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="folders must be"):
+        compact_index(str(tmp_path), folders=0)

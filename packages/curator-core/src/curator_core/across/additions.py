@@ -13,7 +13,17 @@ from curator_core import storage
 from curator_core.across.copies import EXACT, exact_keys, write_keys
 from curator_core.across.decisions import REMOVED, Decisions
 from curator_core.across.documents import DocumentParameters
-from curator_core.across.index import ROLL, IndexRun, IndexUse, Pinned, add_run, made_by, run_folder
+from curator_core.across.index import (
+    IndexRun,
+    IndexUse,
+    Pinned,
+    add_run,
+    made_by,
+    remove_unnamed,
+    roll_in,
+    run_folder,
+    write_files,
+)
 from curator_core.across.inputs import Inputs
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll, rows_of
@@ -84,12 +94,16 @@ class AddToIndex(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTas
             size += sum(record.bytes for record in records)
             if kind in self.placed:
                 finish_partitioned(place, records, partitions=self.partitions)
+            else:
+                names = [storage.file_name(record.path) for record in records]
+                write_files(place, [(name, number, 1) for number, name in enumerate(names)])
             if kind == EXACT:
                 roll = Roll.of(records)
-                roll.write(storage.join(folder, ROLL))
+                roll.write(roll_in(folder, pinned.name))
         use = IndexUse(**self.index)
         run = IndexRun(pinned.name, roll.documents, len(roll), size, made_by(use.settings))
-        add_run(use, pinned, run, type(self).__name__)
+        if not add_run(use, pinned, run, type(self).__name__):
+            remove_unnamed(use.path, pinned.name)
 
     def _run_folder(self) -> str:
         pinned = Pinned.read(self.keys)

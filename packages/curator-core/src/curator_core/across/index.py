@@ -1,23 +1,27 @@
 """What is kept of documents for later runs to compare with, and which runs are there?
 
-An *index* is a folder: a manifest, and a folder for each run that has been added. Nothing changes a run afterwards. For
-each document that stayed it holds the hash and the keys, laid out by place as in a shuffle; the id and the collection;
-and whatever else a deduplication compares, but no texts. A run is added by writing its files, each whole or not at all,
-and then the manifest in one step. So an interrupted addition leaves files that no manifest names, and adding again
-writes the same files.
+An *index* is a folder: a manifest, and folders that hold the runs that have been added, one each or several together
+(`compact_index`). Nothing changes a folder afterwards. For each document that stayed it holds the hash and the keys, laid
+out by place as in a shuffle; the id and the collection; and whatever else a deduplication compares, but no texts. A run is
+added by writing its files, each whole or not at all, and then the manifest in one step. So an interrupted addition leaves
+files that no manifest names, and adding again writes the same files.
 
 A run that compares its documents with an index keeps a copy of the manifest beside its keys (`pin`), so that it works
-with the same runs to its end, even when it is resumed. There the documents of the index have numbers after those of the
+with the same runs to its end, even when it is resumed. Which folders hold these runs is looked up in the index itself, since
+folders are replaced by one that holds the same runs in the same order. There the documents of the index have numbers after those of the
 new ones (`OldDocuments`). In the table of decisions they have the highest bit set, followed by where they are in the
 index.
 """
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,20 +32,26 @@ from curator_core import storage
 from curator_core.across.roll import ROW_BITS, Roll, batches_of, first_number, rows_of
 from curator_core.across.shuffle import PLACE, Manifest, read_manifest, rows_between
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.errors import RunRefused, UsageError
+from curator_core.errors import CuratorError, RunRefused, UsageError
 from curator_core.running.directory import RunDirectory
 
 MANIFEST = "_index.json"
 RUNS = "runs"
-ROLL = "roll.arrow"
+ROLLS = "rolls"
+# In the folder of a kind whose files are not laid out by place: which batches each file holds.
+FILES = "_files.json"
 # The name of a source in an index begins with this; the run follows.
 INDEX = "index:"
 # This bit is set in the number of a document of the index, where it appears in a table of decisions.
 INDEXED = np.uint64(1 << 63)
 # The keys of a batch's file under which it records the kind of its values, and the values.
 KIND, VALUES = b"curator.kind", b"curator.values"
+# The key of a file with several batches under which it records where each begins, in record batches.
+BEGINS = b"curator.begins"
+# In a file that is not laid out by place, each record batch but the last of a batch has so many documents.
+ROWS = 1 << 10
 
-_VERSION = 1
+_VERSION = 2
 
 type Against = Literal["self", "index", "both"]
 AGAINST: tuple[Against, ...] = ("self", "index", "both")
@@ -60,14 +70,29 @@ class IndexRun:
     made_by: str
 
 
+@dataclass(frozen=True, slots=True)
+class IndexFolder:
+    """A folder of an index that holds the next ``runs`` runs."""
+
+    name: str
+    runs: int
+    bytes: int
+
+
 @dataclass(frozen=True)
 class Index:
-    """What the manifest of an index says: the kind of deduplication, what its keys depend on, and its runs in order."""
+    """What the manifest of an index says: the kind of deduplication, what its keys depend on, its runs in order, and the
+    folders that hold them.
+
+    ``replaced`` are folders whose runs others hold now, and which have yet to be removed.
+    """
 
     path: str
     kind: str
     parameters: dict[str, Any]
     runs: list[IndexRun] = field(default_factory=list)
+    folders: list[IndexFolder] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: str) -> Index:
@@ -86,8 +111,7 @@ class Index:
             found = json.loads(content)
             version = found["version"]
             if version == _VERSION:
-                runs = [IndexRun(**run) for run in found["runs"]]
-                return cls(path, found["kind"], found["parameters"], runs)
+                return cls(path, *_values(found))
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{place!r} is damaged ({error}): it is written whole or not at all, so something else changed it"
@@ -100,17 +124,22 @@ class Index:
 
     @property
     def size(self) -> int:
-        return sum(run.bytes for run in self.runs)
+        return sum(folder.bytes for folder in self.folders)
 
-    def folder(self, run: IndexRun) -> str:
-        return run_folder(self.path, run.name)
+    def runs_of(self) -> list[list[IndexRun]]:
+        """The runs that each folder holds."""
+        ends = itertools.accumulate((folder.runs for folder in self.folders), initial=0)
+        return [self.runs[first:stop] for first, stop in itertools.pairwise(ends)]
 
     def content(self) -> bytes:
-        runs = [
-            {"name": r.name, "documents": r.documents, "batches": r.batches, "bytes": r.bytes, "made_by": r.made_by}
-            for r in self.runs
-        ]
-        values = {"version": _VERSION, "kind": self.kind, "parameters": self.parameters, "runs": runs}
+        values = {
+            "version": _VERSION,
+            "kind": self.kind,
+            "parameters": self.parameters,
+            "runs": [asdict(run) for run in self.runs],
+            "folders": [asdict(folder) for folder in self.folders],
+            "replaced": self.replaced,
+        }
         return json.dumps(values, indent=1, sort_keys=True).encode()
 
     def require(self, kind: str, parameters: Mapping[str, Any], owner: str) -> None:
@@ -129,9 +158,21 @@ class Index:
                 )
 
 
+def _values(found: Mapping[str, Any]) -> tuple[str, dict[str, Any], list[IndexRun], list[IndexFolder], list[str]]:
+    """What a manifest holds besides its version."""
+    runs = [IndexRun(**run) for run in found["runs"]]
+    folders = [IndexFolder(**folder) for folder in found["folders"]]
+    return found["kind"], found["parameters"], runs, folders, found["replaced"]
+
+
 def run_folder(path: str, name: str) -> str:
-    """Where in an index the files of a run are."""
+    """A folder of an index that holds runs; at first one of the name of its run."""
     return storage.join(path, RUNS, name)
+
+
+def roll_in(folder: str, run: str) -> str:
+    """Where in its folder the roll of a run is."""
+    return storage.join(folder, ROLLS, f"{run}.arrow")
 
 
 def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str, *, required: bool) -> None:
@@ -216,8 +257,7 @@ class Pinned:
         held = found["index"]
         index = None
         if held is not None:
-            runs = [IndexRun(**run) for run in held["runs"]]
-            index = Index(held["path"], held["kind"], held["parameters"], runs)
+            index = Index(held["path"], *_values(held))
         return cls(found["name"], found["values"], index)
 
 
@@ -300,11 +340,46 @@ class OldDocuments:
         self.new_batches = new_batches
         self.starts = new_batches + np.cumsum([0, *(run.batches for run in self.runs)])
         self.first = first_number(new_batches)
-        self._manifests: dict[tuple[int, str], Manifest] = {}
         self._rolls: dict[int, Roll] = {}
+        self._look()
 
     def __bool__(self) -> bool:
         return bool(self.runs)
+
+    def _look(self) -> None:
+        """Look up which folders hold the runs."""
+        self._manifests: dict[tuple[int, str], Manifest] = {}
+        self._files: dict[tuple[int, str], list[tuple[str, int, int]]] = {}
+        self._folders: list[str] = []
+        # The number of the first batch of each folder.
+        self._begins: list[int] = []
+        if not self.runs:
+            return
+        assert self.index is not None
+        now = Index.read(self.index.path)
+        if [run.name for run in now.runs[: len(self.runs)]] != [run.name for run in self.runs]:
+            raise RunRefused(
+                f"the index {self.index.path!r} no longer begins with the runs that this run is compared with: something has "
+                "replaced it. Run it again from the start (fresh=True, --fresh)"
+            )
+        begin = self.new_batches
+        for folder, runs in zip(now.folders, now.runs_of(), strict=True):
+            if begin >= int(self.starts[-1]):
+                break
+            self._folders.append(run_folder(now.path, folder.name))
+            self._begins.append(begin)
+            begin += sum(run.batches for run in runs)
+
+    def _found[T](self, read: Callable[[], T]) -> T:
+        """What ``read`` returns; it is called again where the folders have been replaced in the meantime."""
+        while True:
+            before = self._folders
+            try:
+                return read()
+            except (OSError, CuratorError):
+                self._look()
+                if self._folders == before:
+                    raise
 
     def are_old(self, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
         return numbers >= self.first
@@ -315,16 +390,20 @@ class OldDocuments:
 
     def matching(self, kind: str, places: NDArray[np.uint64]) -> pa.Table | None:
         """The keys of old documents that have one of these ``places``, which are sorted; with ``number`` in place of ``row``."""
-        if not len(places):
-            return None
+        return self._found(lambda: self._matching(kind, places)) if len(places) else None
+
+    def _matching(self, kind: str, places: NDArray[np.uint64]) -> pa.Table | None:
         found = []
-        for at, start in enumerate(self.starts[:-1].tolist()):
+        stop = int(self.starts[-1])
+        for at, begin in enumerate(self._begins):
             for files, table in rows_between(self._manifest(at, kind), int(places[0]), int(places[-1]) + 1):
                 theirs = to_numpy(table[PLACE])
                 hit = places[np.minimum(np.searchsorted(places, theirs), len(places) - 1)] == theirs
+                # A folder may hold runs that were added later.
+                hit &= begin + files < stop
                 if hit.any():
                     rows = to_numpy(table["row"])[hit].astype(np.uint64)
-                    numbers = (start + files[hit]).astype(np.uint64) << np.uint64(ROW_BITS) | rows
+                    numbers = (begin + files[hit]).astype(np.uint64) << np.uint64(ROW_BITS) | rows
                     chosen = table.filter(array(hit)).drop_columns(["row"])
                     found.append(chosen.append_column("number", array(numbers)))
         return pa.concat_tables(found, promote_options="default").unify_dictionaries() if found else None
@@ -333,12 +412,26 @@ class OldDocuments:
         """For each run the numbers of its first batch and of the batch after its last."""
         return [(int(start), int(start) + run.batches) for start, run in zip(self.starts[:-1], self.runs, strict=True)]
 
-    def file_of(self, kind: str, batch: int) -> str:
-        """The file of a kind that holds the documents of a batch."""
-        at = int(np.searchsorted(self.starts, batch, "right")) - 1
-        assert self.index is not None
-        name = self._roll(at).task_ids[batch - int(self.starts[at])].as_py()
-        return storage.join(self.index.folder(self.runs[at]), kind, f"{name}.arrow")
+    def rows_of_batch(self, kind: str, batch: int, rows: NDArray[np.int64]) -> pa.Table:
+        """Some rows, in order, of what is kept of a batch in a ``kind`` that is not laid out by place."""
+        return self._found(lambda: self._rows_of_batch(kind, batch, rows))
+
+    def _rows_of_batch(self, kind: str, batch: int, rows: NDArray[np.int64]) -> pa.Table:
+        at = bisect.bisect_right(self._begins, batch) - 1
+        own = batch - self._begins[at]
+        folder = storage.join(self._folders[at], kind)
+        if (at, kind) not in self._files:
+            self._files[at, kind] = read_files(folder)
+        files = self._files[at, kind]
+        name, first, _ = files[bisect.bisect_right(files, own, key=lambda file: file[1]) - 1]
+        path = storage.join(folder, name)
+        with _readable(path), storage.open_arrow(path) as source, pa.ipc.open_file(source) as file:
+            begins = json.loads((file.schema.metadata or {}).get(BEGINS, b"[0]"))
+            found = []
+            for part in np.unique(rows // ROWS).tolist():
+                piece = pa.Table.from_batches([file.get_batch(begins[own - first] + part)])
+                found.append(piece.take(array(rows[rows // ROWS == part] - part * ROWS)))
+            return pa.concat_tables(found).replace_schema_metadata(None)
 
     def places_in_table(
         self, numbers: NDArray[np.uint64], roll: Roll
@@ -371,17 +464,47 @@ class OldDocuments:
 
     def _manifest(self, at: int, kind: str) -> Manifest:
         if (at, kind) not in self._manifests:
-            assert self.index is not None
-            found = read_manifest(storage.join(self.index.folder(self.runs[at]), kind))
-            # There may be many runs, and only so many files can be open.
+            found = read_manifest(storage.join(self._folders[at], kind))
+            # There may be many folders, and only so many files can be open.
             self._manifests[at, kind] = replace(found, keeps_open=False)
         return self._manifests[at, kind]
 
-    def _roll(self, at: int) -> Roll:
-        if at not in self._rolls:
-            assert self.index is not None
-            self._rolls[at] = Roll.read(storage.join(self.index.folder(self.runs[at]), ROLL))
-        return self._rolls[at]
+    def _roll(self, run: int) -> Roll:
+        if run not in self._rolls:
+            self._rolls[run] = self._found(lambda: self._read_roll(run))
+        return self._rolls[run]
+
+    def _read_roll(self, run: int) -> Roll:
+        at = bisect.bisect_right(self._begins, int(self.starts[run])) - 1
+        path = roll_in(self._folders[at], self.runs[run].name)
+        with _readable(path):
+            return Roll.read(path)
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CuratorError(
+            f"{path!r} of the index cannot be read ({error}): nothing changes a file of an index once it is there, so "
+            "something else did; restore it, or make the index again"
+        ) from error
+
+
+# Files that are not laid out by place ---------------------------------------------------------------------------------
+
+
+def read_files(folder: str) -> list[tuple[str, int, int]]:
+    """The files of a kind that is not laid out by place: the name of each, its first batch, and how many batches it holds."""
+    place = storage.join(folder, FILES)
+    with _readable(place):
+        return [(name, first, count) for name, first, count in json.loads(storage.read_bytes(place))]
+
+
+def write_files(folder: str, files: Sequence[tuple[str, int, int]]) -> None:
+    """Write what `read_files` reads."""
+    storage.write_bytes_atomic(storage.join(folder, FILES), json.dumps(files).encode())
 
 
 # Adding --------------------------------------------------------------------------------------------------------------
@@ -393,15 +516,7 @@ def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
 
     It is refused if another run was added since this one was compared with the index.
     """
-    lock = RunDirectory(use.path)
-    try:
-        lock.lock()
-    except RunRefused as error:
-        raise RunRefused(
-            f"{owner}: another run is being added to the index {use.path!r} at this moment, or its folder cannot be "
-            f"written to. Nothing was added; resume this run (resume=True, --resume). ({error})"
-        ) from error
-    try:
+    with locked(use.path, f"{owner}: nothing was added; resume this run (resume=True, --resume)"):
         parameters = {**use.parameters, "values": pinned.values}
         place = storage.join(use.path, MANIFEST)
         index = Index.read(use.path) if storage.exists(place) else Index(use.path, use.kind, parameters)
@@ -418,8 +533,31 @@ def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
                 "may be duplicates between the two, and nothing was added. Run it again from the start (fresh=True, --fresh)"
             )
         known = {**index.parameters, "values": index.parameters.get("values") or pinned.values}
-        changed = replace(index, parameters=known, runs=[*index.runs, run])
+        folders = [*index.folders, IndexFolder(run.name, 1, run.bytes)]
+        changed = replace(index, parameters=known, runs=[*index.runs, run], folders=folders)
         storage.write_bytes_atomic(place, changed.content())
         return True
+
+
+@contextlib.contextmanager
+def locked(path: str, refusal: str) -> Iterator[None]:
+    """Hold the index alone, to change its manifest; where another process does, refuse with what ``refusal`` says."""
+    lock = RunDirectory(path)
+    try:
+        lock.lock()
+    except RunRefused as error:
+        raise RunRefused(
+            f"another run is being added to the index {path!r} at this moment, or its folder cannot be written to. "
+            f"{refusal}. ({error})"
+        ) from error
+    try:
+        yield
     finally:
         lock.unlock()
+
+
+def remove_unnamed(path: str, name: str) -> None:
+    """Remove a folder of an index that the manifest does not name: its run is in another folder, or keeps nothing."""
+    if storage.exists(storage.join(path, MANIFEST)) and any(f.name == name for f in Index.read(path).folders):
+        return
+    storage.remove(run_folder(path, name))

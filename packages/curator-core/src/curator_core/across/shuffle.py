@@ -392,23 +392,112 @@ def write_together(path: str, manifest: Manifest, files: Sequence[ShuffleFile], 
     numbers: list[NDArray[np.int64]] = []
     each = np.arange(manifest.partitions, dtype=np.uint16)
     for file in files:
-        source, layout = _open(file.path, file.bytes)
-        with source:
-            for at in range(source.num_record_batches):
-                found, batch = _numbered(file, source, at)
-                tables.append(fit(_unmarked(batch), schema))
-                numbers.append(found)
-            partitions.append(np.repeat(each, np.diff(layout.edges)))
+        layout = _read_file(file, schema, fit, tables, numbers)
+        partitions.append(np.repeat(each, np.diff(layout.edges)))
     table = pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries().combine_chunks()
     where = np.concatenate(partitions)
     order = np.argsort(where, kind="stable")  # of 16 bits: a radix sort
     which = np.concatenate([np.zeros(0, np.int64), *numbers])[order] - files[0].first
-    edges = np.append(0, np.cumsum(np.bincount(where, minlength=manifest.partitions))).astype(np.int64)
+    count = sum(file.count for file in files)
+    layout_of = (manifest.partitions, manifest.column, {"first": files[0].first, "count": count})
+    return _write_lot(path, table.take(array(order)), where, which, *layout_of, durable=False)
+
+
+def _read_file(
+    file: ShuffleFile, schema: pa.Schema, fit: Fit, tables: list[pa.Table], numbers: list[NDArray[np.int64]]
+) -> _Layout:
+    """Append what a file holds, and the number of the file that each row was written to first."""
+    source, layout = _open(file.path, file.bytes)
+    with source:
+        for at in range(source.num_record_batches):
+            found, batch = _numbered(file, source, at)
+            tables.append(fit(_unmarked(batch), schema))
+            numbers.append(found)
+    return layout
+
+
+def _write_lot(
+    path: str,
+    table: pa.Table,
+    where: NDArray[np.uint16],
+    which: NDArray[np.int64],
+    partitions: int,
+    column: str,
+    notes: Mapping[str, int],
+    *,
+    durable: bool,
+) -> FileRecord:
+    """Write rows in the order of partitions and files; ``where`` has the partition of each in any order, ``which`` the file."""
+    edges = np.append(0, np.cumsum(np.bincount(where, minlength=partitions))).astype(np.int64)
     begins = np.flatnonzero(np.append(True, which[1:] != which[:-1])) if len(which) else np.zeros(0, np.int64)
-    notes = {"first": files[0].first, "count": sum(file.count for file in files)}
-    with storage.write_atomic(path, durable=False) as out:
-        _write(out, table.take(array(order)).combine_chunks(), edges, manifest.column, notes, (begins, which[begins]))
+    with storage.write_atomic(path, durable=durable) as out:
+        _write(out, table.combine_chunks(), edges, column, notes, (begins, which[begins]))
     return out.record(rows=table.num_rows)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several shuffles as one: their files one after the other, in as many partitions as the one with the most."""
+
+    manifests: Sequence[Manifest]
+
+    @functools.cached_property
+    def partitions(self) -> int:
+        return max(manifest.partitions for manifest in self.manifests)
+
+    @functools.cached_property
+    def files(self) -> list[ShuffleFile]:
+        """All files, with the numbers that what they hold has in the whole."""
+        before = itertools.accumulate((len(manifest.names) for manifest in self.manifests), initial=0)
+        return [
+            replace(file, first=start + file.first)
+            for start, manifest in zip(before, self.manifests, strict=False)
+            for file in manifest.files
+        ]
+
+    @functools.cached_property
+    def schema(self) -> pa.Schema:
+        schemas: dict[bytes, list[FileRecord]] = {}
+        for manifest in self.manifests:
+            records = [FileRecord(file.path, file.rows, file.bytes, file.sha256) for file in manifest.files]
+            schemas.setdefault(manifest.schema.serialize().to_pybytes(), []).extend(records)
+        return _schema_of_all(schemas, json_allowed=False)
+
+    def write(self, path: str, files: Sequence[ShuffleFile]) -> FileRecord:
+        """Write what consecutive ones of these files hold into one file, on disk when it returns. All of it is in memory at
+        once.
+        """
+        column = self.manifests[0].column
+        schema = self.schema.append(pa.field(column, pa.uint64()))
+        tables: list[pa.Table] = [schema.empty_table()]
+        numbers = [np.zeros(0, np.int64)]
+        for file in files:
+            _read_file(file, schema, fitted, tables, numbers)
+        table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+        which = np.concatenate(numbers) - files[0].first
+        # Files may have other partitions, so neither their order nor that of their parts is the one needed.
+        where = (np.searchsorted(_starts(self.partitions), to_numpy(table[column]), "right") - 1).astype(np.uint16)
+        order = np.lexsort((to_numpy(table[column]), which, where))
+        notes = {"first": files[0].first, "count": sum(file.count for file in files)}
+        rows = table.take(array(order))
+        return _write_lot(path, rows, where, which[order], self.partitions, column, notes, durable=True)
+
+    def finish(self, folder: str, records: Sequence[FileRecord]) -> None:
+        """Write the manifest of the files that `write` has left in ``folder``."""
+        names = [f"{number}/{name}" for number, manifest in enumerate(self.manifests) for name in manifest.names]
+        rows, size = np.zeros(self.partitions, np.int64), np.zeros(self.partitions, np.float64)
+        for record in records:
+            file, layout = _open(record.path, record.bytes)
+            with file:
+                each = np.diff(layout.edges)
+            rows += each
+            size += each * (layout.bytes / max(1, layout.rows))
+        bytes_ = np.ceil(size).astype(np.int64)
+        parts = (folder, self.partitions, self.manifests[0].column, self.schema, rows, bytes_)
+        before = Manifest(*parts, [], names, {})
+        if sum(record.rows for record in records) != sum(int(manifest.rows.sum()) for manifest in self.manifests):
+            raise CuratorError(f"{folder!r} does not hold all that was read: write it again")
+        finish_together(folder, before, records)
 
 
 def finish_together(folder: str, before: Manifest, records: Sequence[FileRecord]) -> None:

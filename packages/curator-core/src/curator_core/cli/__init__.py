@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -127,4 +128,14 @@ def exit_code_of(error: CuratorError) -> int:
 
 def show_error(error: CuratorError) -> None:
     """The error for a person, on standard error."""
-    click.echo(f"{click.style('error', fg='red', bold=True)}: {error}", err=True)
+    click.echo(f"{click.style('error', fg='red', bold=True)}: {as_options(str(error))}", err=True)
+
+
+# A way out that is named for Python and for the command line: ``resume=True (--resume)``, ``(fresh=True, --fresh)``, and
+# ``--resume (resume=True)``.
+_TWO_WAYS = re.compile(r"\w+=(?:True|False)(?: \((--[\w-]+)\)|, (--[\w-]+))|(--[\w-]+) \(\w+=(?:True|False)\)")
+
+
+def as_options(text: str) -> str:
+    """A message on the command line: ways out that have an option there are named by it alone."""
+    return _TWO_WAYS.sub(lambda found: next(filter(None, found.groups())), text)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # A collection is named if it loses more than this, or this many times as much as the others.
 _MOST_LOST = 0.95
 _TIMES_PEERS = 3
+# From so many on, writing the folders of an index together is recommended.
+_MANY_FOLDERS = 16
 
 
 @click.group("dedup", short_help="Remove duplicates, and show what was removed for which document.")
@@ -294,6 +296,37 @@ def index_command(folder: str, as_json: bool) -> int:
     rows = [(run.name, f"{run.documents:,}", size(run.bytes)) for run in index.runs]
     total = (count(len(index.runs), "run"), f"{index.documents:,}", size(index.size))
     for line in aligned([("run", "documents", "size"), *rows, total]):
+        click.echo(line)
+    if len(index.folders) > _MANY_FOLDERS:
+        click.echo(
+            f"\nThey lie in {count(len(index.folders), 'folder')}, and a run opens the files of all: "
+            f"`curate dedup compact {folder}` writes them together."
+        )
+    return DONE
+
+
+@dedup_command.command("compact", short_help="Write the runs of an index together.")
+@click.argument("folder", metavar="DIR")
+@click.option(
+    "--folders", type=click.IntRange(min=1), default=1, help="How many folders may remain; the smallest go together."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def compact_command(folder: str, folders: int, as_json: bool) -> int:
+    """Write the runs of the index in DIR, each of which lies in a folder of its own, into few large files.
+
+    What is decided by the index does not change. Other runs may use it meanwhile. An interrupted command can be given again.
+    """
+    from curator_core.across.compact_index import compact_index  # imports pyarrow
+
+    done = compact_index(folder, folders=folders)
+    if as_json:
+        click.echo(json.dumps(asdict(done), indent=1))
+        return DONE
+    if done.folders[0] == done.folders[1]:
+        click.echo(f"{folder}: nothing to do, {count(done.folders[0], 'folder')} already")
+        return DONE
+    rows = [(name, *(f"{number:,}" for number in getattr(done, name))) for name in ("folders", "files")]
+    for line in aligned([("", "before", "now"), *rows, ("size", *(size(number) for number in done.bytes))]):
         click.echo(line)
     return DONE
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from curator_core.cli import FAILED, INTERRUPTED, exit_code_of, show_error
+from curator_core.cli import FAILED, INTERRUPTED, as_options, exit_code_of, show_error
 from curator_core.errors import CuratorError, StageError, UsageError
 
 if TYPE_CHECKING:
@@ -142,7 +142,12 @@ def run_and_report(
             summary, place = _carry_out(file, command, quiet, flags)
     except CuratorError as error:
         if as_json:
-            failure = {"state": "failed", "error": str(error), "exit_code": exit_code_of(error), "run_dir": run_dir}
+            failure = {
+                "state": "failed",
+                "error": as_options(str(error)),
+                "exit_code": exit_code_of(error),
+                "run_dir": run_dir,
+            }
             click.echo(json.dumps(failure, indent=1))
         show_error(error)
         _after_failure(run_dir, error)

@@ -105,7 +105,7 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
         old_texts = None
         if against != "self":
             old_texts = storage.join(work_dir, "old-texts")
-            theirs = IndexedTexts(path=old_texts, groups=groups, keep=self.keep, partitions=count)
+            theirs = IndexedTexts(path=old_texts, keys=keys, groups=groups, keep=self.keep, partitions=count)
             yield Pipeline([IndexBatches(keys=keys), theirs], name="old-texts")
         compare = DecideGroups(**sketch, **rule, **pieces, path=decided, keys=keys, old_texts=old_texts)
         yield Pipeline([Partitions(path=texts), compare], name="compare")

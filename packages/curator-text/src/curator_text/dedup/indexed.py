@@ -10,20 +10,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from curator_core import storage
 from curator_core.across.additions import AddToIndex
 from curator_core.across.copies import EXACT, exact_keys, write_keys
 from curator_core.across.decided import ROLL
 from curator_core.across.groups import groups_of
-from curator_core.across.index import OldDocuments
+from curator_core.across.index import MANIFEST, ROWS, OldDocuments
 from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll, first_number
 from curator_core.across.shuffle import finish_partitioned, write_partitioned
 from curator_core.arrow.arrays import array
 from curator_core.arrow.row_hash import column_of
-from curator_core.errors import CuratorError
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import FanOut, SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
@@ -33,8 +31,6 @@ from curator_text.dedup.texts import SPREAD, word_columns
 WORDS = "words"
 # Batches of an index per task: most have few documents that are needed, or none.
 _BATCHES = 32
-# The words of this many documents lie together in a file, so that reading a few of a batch does not cost reading all.
-_ROWS = 1 << 10
 
 
 @dataclass(kw_only=True)
@@ -67,13 +63,13 @@ class AddTexts(SketchParameters, AddToIndex):
         made = pa.table(columns)
         path = storage.join(folder, WORDS, f"{documents.task_id or 'batch'}.arrow")
         with storage.write_atomic(path) as out, pa.ipc.new_file(out, made.schema) as writer:
-            writer.write_table(made, max_chunksize=_ROWS)
+            writer.write_table(made.combine_chunks(), max_chunksize=ROWS)
         return out.record(rows=documents.num_rows)
 
 
 @dataclass(kw_only=True)
 class IndexBatches(SourceStage[FileGroupTask]):
-    """Lists the files of words of the index that the run is compared with, in lots; each lot is a source."""
+    """Lists the batches of the index that the run is compared with, in lots; each lot is a source."""
 
     keys: str
 
@@ -83,7 +79,8 @@ class IndexBatches(SourceStage[FileGroupTask]):
             for start in range(first, stop, _BATCHES):
                 batches = list(range(start, min(start + _BATCHES, stop)))
                 yield FileGroupTask(
-                    data=[old.file_of(WORDS, batch) for batch in batches],
+                    # What the run has settled. Which files hold the words is looked up when they are read.
+                    data=[storage.join(self.keys, MANIFEST)],
                     task_id=source_id(f"{run.name}-{start - first:06d}", [run.name, str(start - first)]),
                     _metadata={"batches": batches},
                 )
@@ -96,6 +93,7 @@ class IndexedTexts(FanOut[FileGroupTask, FileGroupTask]):
     """
 
     path: str
+    keys: str
     groups: str
     keep: Sequence[Any] = ("longest", "first")
     partitions: int = 32
@@ -106,12 +104,12 @@ class IndexedTexts(FanOut[FileGroupTask, FileGroupTask]):
     def repacks(self) -> bool:
         return False
 
+    def setup(self, worker: Any) -> None:
+        self._old = OldDocuments(self.keys, len(Roll.read(storage.join(self.keys, ROLL))))
+
     def process(self, task: FileGroupTask) -> Iterator[FileGroupTask]:
-        found = [
-            table
-            for batch, path in zip(task._metadata["batches"], task.data, strict=True)
-            if (table := self._of_batch(batch, path)) is not None
-        ]
+        batches = task._metadata["batches"]
+        found = [table for batch in batches if (table := self._of_batch(batch)) is not None]
         if not found:
             return
         made = pa.concat_tables(found)
@@ -124,11 +122,11 @@ class IndexedTexts(FanOut[FileGroupTask, FileGroupTask]):
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         finish_partitioned(self.path, outputs, partitions=self.partitions)
 
-    def _of_batch(self, batch: int, path: str) -> pa.Table | None:
+    def _of_batch(self, batch: int) -> pa.Table | None:
         rows, groups = groups_of(self.groups, batch)
         if not len(rows):
             return None
-        table = _rows(path, rows)
+        table = self._old.rows_of_batch(WORDS, batch, rows)
         zeros = array(np.zeros(len(rows), np.uint64))
         numbers = array(first_number(batch) + rows.astype(np.uint64))
         # They come first whatever the order of preference, in the order of their numbers.
@@ -146,19 +144,3 @@ class IndexedTexts(FanOut[FileGroupTask, FileGroupTask]):
             "copy_of": numbers,
         }
         return pa.table(columns)
-
-
-def _rows(path: str, rows: NDArray[np.int64]) -> pa.Table:
-    """Some rows of a file of words, in order."""
-    try:
-        with storage.open_arrow(path) as source, pa.ipc.open_file(source) as file:
-            found = []
-            for part in np.unique(rows // _ROWS).tolist():
-                batch = pa.Table.from_batches([file.get_batch(part)])
-                found.append(batch.take(array(rows[rows // _ROWS == part] - part * _ROWS)))
-            return pa.concat_tables(found)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CuratorError(
-            f"{path!r} of the index cannot be read ({error}): nothing changes a file of an index once it is there, so "
-            "something else did; restore it, or make the index again"
-        ) from error

@@ -1,0 +1,215 @@
+"""How do the many folders of an index become few?
+
+Each run that is added brings a folder with a few files for each of its batches, and every later run opens all of them.
+`compact_index` writes the content of neighbouring folders into one folder with large files. The runs stay in the manifest, in
+their order and with their batches, so documents keep their numbers, and runs that are compared with the index decide the
+same, byte for byte, before and after.
+
+1. The files of the new folder are written, each whole or not at all. Its name is a hash of the folders that it replaces; what an
+   interrupted attempt has left is written again.
+2. The manifest names the new folder in place of the old ones, in one step, and lists these as replaced.
+3. The replaced folders are removed, and the manifest forgets them. Where this is interrupted, the next time does it.
+
+A run that is being compared with the index finds its folders gone, reads the manifest again, and continues in the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from curator_core import storage
+from curator_core.across.index import (
+    BEGINS,
+    MANIFEST,
+    ROLLS,
+    Index,
+    IndexFolder,
+    locked,
+    read_files,
+    roll_in,
+    run_folder,
+    write_files,
+)
+from curator_core.across.shuffle import MANIFEST as SHUFFLE
+from curator_core.across.shuffle import Joined, ShuffleFile, read_manifest
+from curator_core.errors import check_whole
+
+LOT_BYTES = 128 << 20
+_MERGED = "merged-"
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What `compact_index` has done: how many folders, files and bytes there were, and are now."""
+
+    folders: tuple[int, int]
+    files: tuple[int, int]
+    bytes: tuple[int, int]
+
+
+def compact_index(path: str, *, folders: int = 1, lot_bytes: int = LOT_BYTES) -> Compacted:
+    """Write the runs of the index in ``path`` into ``folders`` folders at most, whose files are of about ``lot_bytes``.
+
+    The smallest neighbours are put together. About three times ``lot_bytes`` are in memory, and the disk holds what
+    is replaced twice until the end. Runs can be added and compared meanwhile.
+    """
+    check_whole("folders", folders)
+    check_whole("lot_bytes", lot_bytes)
+    index = Index.read(path)
+    refusal = f"The index {path!r} is as it was"
+    with locked(
+        storage.join(path, ".compact"), f"Another process is writing folders of this index together. {refusal}"
+    ):
+        _forget_replaced(path, refusal)
+        before = _held(Index.read(path))
+        for group in _groups(index, folders):
+            merged = _written_together(index, group, lot_bytes)
+            _replace(path, group, merged, refusal)
+            _forget_replaced(path, refusal)
+        after = _held(Index.read(path))
+    return Compacted(*zip(before, after, strict=True))
+
+
+def _held(index: Index) -> tuple[int, int, int]:
+    files = sum(1 for folder in index.folders for _ in storage.scan(run_folder(index.path, folder.name)))
+    return len(index.folders), files, index.size
+
+
+def _groups(index: Index, most: int) -> list[list[IndexFolder]]:
+    """The neighbouring folders to write together, so that ``most`` remain."""
+    groups = [[folder] for folder in index.folders]
+    sizes = [folder.bytes for folder in index.folders]
+    while len(groups) > most:
+        at = min(range(len(groups) - 1), key=lambda number: sizes[number] + sizes[number + 1])
+        groups[at : at + 2] = [groups[at] + groups[at + 1]]
+        sizes[at : at + 2] = [sizes[at] + sizes[at + 1]]
+    return [group for group in groups if len(group) > 1]
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def _written_together(index: Index, group: Sequence[IndexFolder], lot_bytes: int) -> IndexFolder:
+    """A new folder that holds the runs of some neighbouring ones."""
+    digest = hashlib.sha256(json.dumps([folder.name for folder in group]).encode()).hexdigest()
+    name = f"{_MERGED}{digest[:16]}"
+    into = run_folder(index.path, name)
+    storage.remove(into)  # what an interrupted attempt has left may be of another size of lots
+    before = [run_folder(index.path, folder.name) for folder in group]
+    runs = dict(zip([folder.name for folder in index.folders], index.runs_of(), strict=True))
+    for folder, place in zip(group, before, strict=True):
+        for run in runs[folder.name]:
+            content = storage.read_bytes(roll_in(place, run.name))
+            storage.write_bytes_atomic(roll_in(into, run.name), content)
+    size = 0
+    for kind in sorted({storage.relative(file.path, before[0]).partition("/")[0] for file in storage.scan(before[0])}):
+        if kind == ROLLS:
+            continue
+        places = [storage.join(place, kind) for place in before]
+        if storage.exists(storage.join(places[0], SHUFFLE)):
+            size += _join_placed(places, storage.join(into, kind), lot_bytes)
+        else:
+            size += _join_others(places, storage.join(into, kind), lot_bytes)
+    return IndexFolder(name, sum(folder.runs for folder in group), size)
+
+
+def _join_placed(places: Sequence[str], into: str, lot_bytes: int) -> int:
+    """Write the shuffles in ``places`` as one; how many bytes that is."""
+    joined = Joined([read_manifest(place) for place in places])
+    records = [
+        joined.write(storage.join(into, f"lot-{number:05d}.arrow"), lot)
+        for number, lot in enumerate(_lots(joined.files, lambda file: file.bytes, lot_bytes))
+    ]
+    joined.finish(into, records)
+    return sum(record.bytes for record in records)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A file that is not laid out by place: its batches, and what decides whether it can be in one file with another."""
+
+    path: str
+    count: int
+    size: int
+    schema: bytes
+
+
+def _join_others(places: Sequence[str], into: str, lot_bytes: int) -> int:
+    """Write files of batches one after the other into few; how many bytes that is."""
+    parts = []
+    for place in places:
+        for name, _, count in read_files(place):
+            path = storage.join(place, name)
+            with storage.open_arrow(path) as source, pa.ipc.open_file(source) as file:
+                schema = file.schema.remove_metadata().serialize().to_pybytes()
+                parts.append(_Part(path, count, source.size(), schema))
+    size, first = 0, 0
+    files: list[tuple[str, int, int]] = []
+    for _, same in itertools.groupby(parts, key=lambda part: part.schema):
+        for lot in _lots(list(same), lambda part: part.size, lot_bytes):
+            name = f"lot-{len(files):05d}.arrow"
+            size += _join_lot(lot, storage.join(into, name))
+            files.append((name, first, sum(part.count for part in lot)))
+            first += files[-1][2]
+    write_files(into, files)
+    return size
+
+
+def _join_lot(lot: Sequence[_Part], path: str) -> int:
+    begins: list[int] = []
+    behind = 0
+    for part in lot:
+        with storage.open_arrow(part.path) as source, pa.ipc.open_file(source) as file:
+            begins += [behind + at for at in json.loads((file.schema.metadata or {}).get(BEGINS, b"[0]"))]
+            behind += file.num_record_batches
+    schema = pa.ipc.read_schema(pa.py_buffer(lot[0].schema)).with_metadata({BEGINS: json.dumps(begins).encode()})
+    with storage.write_atomic(path) as out, pa.ipc.new_file(out, schema) as writer:
+        for part in lot:
+            with storage.open_arrow(part.path) as source, pa.ipc.open_file(source) as file:
+                for at in range(file.num_record_batches):
+                    writer.write_batch(file.get_batch(at).replace_schema_metadata(schema.metadata))
+    return out.record().bytes
+
+
+def _lots[T: (ShuffleFile, _Part)](files: Sequence[T], size_of: Callable[[T], int], most: int) -> list[list[T]]:
+    """Consecutive files that are of ``most`` bytes together, or one that is larger."""
+    lots: list[list[T]] = []
+    room = 0
+    for file in files:
+        if not lots or size_of(file) > room:
+            lots.append([])
+            room = most
+        lots[-1].append(file)
+        room -= size_of(file)
+    return lots
+
+
+# The manifest --------------------------------------------------------------------------------------------------------
+
+
+def _replace(path: str, group: Sequence[IndexFolder], merged: IndexFolder, refusal: str) -> None:
+    """Let the manifest name a folder in place of others."""
+    with locked(path, refusal):
+        index = Index.read(path)
+        # Others may have added runs meanwhile, behind all that were there.
+        at = index.folders.index(group[0])
+        folders = [*index.folders[:at], merged, *index.folders[at + len(group) :]]
+        replaced = [*index.replaced, *(folder.name for folder in group)]
+        changed = replace(index, folders=folders, replaced=replaced)
+        storage.write_bytes_atomic(storage.join(path, MANIFEST), changed.content())
+
+
+def _forget_replaced(path: str, refusal: str) -> None:
+    """Remove folders that others stand in for."""
+    for name in Index.read(path).replaced:
+        storage.remove(run_folder(path, name))
+    with locked(path, refusal):
+        index = Index.read(path)
+        if index.replaced:
+            storage.write_bytes_atomic(storage.join(path, MANIFEST), replace(index, replaced=[]).content())
