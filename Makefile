@@ -47,14 +47,14 @@ test: sync-all ## run all tests with all extras
 	@# A test that fails on a busy machine gets a second go; the closing line counts it, and why it failed at the first
 	@# is printed, since a race that shows once in a thousand runs is a fault to mend and no reason to test nothing.
 	@$(BIN)/pytest --require-extras -n $(WORKERS) --dist loadgroup --timeout 600 --durations 15 --reruns 1 -rR \
-		-m "not (ray or xenna)" $(ARGS) || [ $$? -eq 5 ]
+		-m "not (ray or xenna or thorough)" $(ARGS) || [ $$? -eq 5 ]
 	@# Clusters one after the other and alone: two at a time on two cores starve one another.
 	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 --reruns 1 -rR \
 		-m "(ray or xenna) and not thorough" $(ARGS) || [ $$? -eq 5 ]
 
 .PHONY: test-engines
-test-engines: sync-all ## run every test that needs an engine, those that `make test` leaves out included
-	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 -m "ray or xenna" $(ARGS)
+test-engines: sync-all ## run every test that needs an engine, and all that `make test` leaves out
+	@$(BIN)/pytest --require-extras -n 0 --timeout 600 --durations 15 -m "ray or xenna or thorough" $(ARGS)
 
 .PHONY: test-fast
 test-fast: sync ## under a minute: run the tests without an engine or model that take less than 0.2 seconds each (mark: slow)

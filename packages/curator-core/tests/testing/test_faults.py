@@ -35,6 +35,7 @@ pytestmark = pytest.mark.slow  # all of it together
 
 
 @pytest.mark.timeout(500)
+@pytest.mark.thorough
 def test_twenty_killed_workers_change_nothing(tmp_path: Path) -> None:
     trial = Trial(tmp_path, config={"workers": 2}, files=60, seconds=0.01)
     killed = trial.kill_workers(seed=20, kills=20)

@@ -93,7 +93,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (2, 3))])
 def test_two_halves_one_after_the_other_are_as_one_run_that_prefers_the_first(
     tmp_path: Path, make: type, seed: int
 ) -> None:
