@@ -125,24 +125,51 @@ def test_a_killed_run_by_vectors_ends_the_same(
     assert written_by_vectors(LocalExecutor(workers=2), vectors, tmp_path, resume=True) == expected_by_vectors
 
 
-@pytest.mark.slow
-def test_a_killed_run_ends_the_same(data: str, expected: dict[str, bytes], tmp_path: Path) -> None:
-    """On Ray Data and Xenna this is a matter of the run, which is the same code; their workers have tests of their own."""
-    code = (
-        "import os, signal, sys\n"
-        "from curator_core import LocalExecutor\n"
-        "from curator_text import FuzzyDedup\n"
-        "def progress(state):\n"
-        "    if state.step == 4 and state.finished_sources:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "work = FuzzyDedup(paths=sys.argv[1], path=sys.argv[2] + '/out', partitions=3)\n"
-        "work.run(LocalExecutor(workers=2), run_dir=sys.argv[2] + '/run', progress=progress)\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code, data, str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
-    )
+KILLED = """
+import os, signal, sys
+from {module} import {executor}
+from curator_text import FuzzyDedup
+def progress(state):
+    if state.step == int(sys.argv[3]) and state.finished_sources:
+        os.kill(os.getpid(), signal.SIGKILL)
+work = FuzzyDedup(paths=sys.argv[1], path=sys.argv[2] + "/out", partitions=3)
+resume = os.path.exists(sys.argv[2] + "/run/run.json")
+work.run({executor}({options}), run_dir=sys.argv[2] + "/run", progress=progress, resume=resume)
+"""
+
+
+def kill_at(step: int, data: str, place: Path, module: str, executor: str, options: str) -> None:
+    """Begin or resume a run in a process that ends at once when a source of a step is complete."""
+    code = KILLED.format(module=module, executor=executor, options=options)
+    command = [sys.executable, "-c", code, data, str(place), str(step)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_five_times_ends_the_same(data: str, expected: dict[str, bytes], tmp_path: Path) -> None:
+    for step in (1, 2, 4, 5, 7):
+        kill_at(step, data, tmp_path, "curator_core", "LocalExecutor", "workers=2")
     assert written(LocalExecutor(workers=2), data, tmp_path, resume=True) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("RayDataExecutor", marks=pytest.mark.ray),
+        pytest.param("XennaExecutor", marks=pytest.mark.xenna),
+    ],
+)
+def test_a_run_that_is_killed_on_an_engine_ends_the_same(
+    name: str, data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
+) -> None:
+    import ray
+
+    import curator_backends
+
+    address = ray.get_runtime_context().gcs_address
+    kill_at(4, data, tmp_path, "curator_backends", name, f"address={address!r}")
+    assert written(getattr(curator_backends, name)(), data, tmp_path, resume=True) == expected
 
 
 @pytest.mark.ray
