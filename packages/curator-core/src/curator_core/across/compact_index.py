@@ -62,13 +62,12 @@ def compact_index(path: str, *, folders: int = 1, lot_bytes: int = LOT_BYTES) ->
     """
     check_whole("folders", folders)
     check_whole("lot_bytes", lot_bytes)
-    index = Index.read(path)
-    refusal = f"The index {path!r} is as it was"
-    with locked(
-        storage.join(path, ".compact"), f"Another process is writing folders of this index together. {refusal}"
-    ):
-        _forget_replaced(path, refusal)
-        before = _held(Index.read(path))
+    Index.read(path)  # refuses what is no index before anything is made there
+    doing = f"another process writes the folders of the index {path!r} together"
+    with locked(storage.join(path, ".compact"), doing, "Wait until it has ended."):
+        _forget_replaced(path)
+        index = Index.read(path)
+        before = _held(index)
         for group in _groups(index, folders):
             merged = _written_together(index, group, lot_bytes)
             _replace(path, group, merged)
