@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -61,17 +62,16 @@ def compact_index(path: str, *, folders: int = 1, lot_bytes: int = LOT_BYTES) ->
     """
     check_whole("folders", folders)
     check_whole("lot_bytes", lot_bytes)
-    index = Index.read(path)
-    refusal = f"The index {path!r} is as it was"
-    with locked(
-        storage.join(path, ".compact"), f"Another process is writing folders of this index together. {refusal}"
-    ):
-        _forget_replaced(path, refusal)
-        before = _held(Index.read(path))
+    Index.read(path)  # refuses what is no index before anything is made there
+    doing = f"another process writes the folders of the index {path!r} together"
+    with locked(storage.join(path, ".compact"), doing, "Wait until it has ended."):
+        _forget_replaced(path)
+        index = Index.read(path)
+        before = _held(index)
         for group in _groups(index, folders):
             merged = _written_together(index, group, lot_bytes)
-            _replace(path, group, merged, refusal)
-            _forget_replaced(path, refusal)
+            _replace(path, group, merged)
+            _forget_replaced(path)
         after = _held(Index.read(path))
     return Compacted(*zip(before, after, strict=True))
 
@@ -193,9 +193,14 @@ def _lots[T: (ShuffleFile, _Part)](files: Sequence[T], size_of: Callable[[T], in
 # The manifest --------------------------------------------------------------------------------------------------------
 
 
-def _replace(path: str, group: Sequence[IndexFolder], merged: IndexFolder, refusal: str) -> None:
+def _manifest_alone(path: str) -> AbstractContextManager[None]:
+    doing = f"a run is being added to the index {path!r}"
+    return locked(path, doing, "Give the command again: it continues.")
+
+
+def _replace(path: str, group: Sequence[IndexFolder], merged: IndexFolder) -> None:
     """Let the manifest name a folder in place of others."""
-    with locked(path, refusal):
+    with _manifest_alone(path):
         index = Index.read(path)
         # Others may have added runs meanwhile, behind all that were there.
         at = index.folders.index(group[0])
@@ -205,11 +210,11 @@ def _replace(path: str, group: Sequence[IndexFolder], merged: IndexFolder, refus
         storage.write_bytes_atomic(storage.join(path, MANIFEST), changed.content())
 
 
-def _forget_replaced(path: str, refusal: str) -> None:
+def _forget_replaced(path: str) -> None:
     """Remove folders that others stand in for."""
     for name in Index.read(path).replaced:
         storage.remove(run_folder(path, name))
-    with locked(path, refusal):
+    with _manifest_alone(path):
         index = Index.read(path)
         if index.replaced:
             storage.write_bytes_atomic(storage.join(path, MANIFEST), replace(index, replaced=[]).content())

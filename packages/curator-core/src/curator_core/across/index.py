@@ -516,7 +516,8 @@ def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
 
     It is refused if another run was added since this one was compared with the index.
     """
-    with locked(use.path, f"{owner}: nothing was added; resume this run (resume=True, --resume)"):
+    doing = f"{owner}: another run is being added to the index {use.path!r}"
+    with locked(use.path, doing, "Nothing was added; resume this run with resume=True (--resume)."):
         parameters = {**use.parameters, "values": pinned.values}
         place = storage.join(use.path, MANIFEST)
         index = Index.read(use.path) if storage.exists(place) else Index(use.path, use.kind, parameters)
@@ -540,15 +541,16 @@ def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: str, refusal: str) -> Iterator[None]:
-    """Hold the index alone, to change its manifest; where another process does, refuse with what ``refusal`` says."""
-    lock = RunDirectory(path)
+def locked(folder: str, doing: str, refusal: str) -> Iterator[None]:
+    """Hold a folder alone. Where another process does, it is refused: ``doing`` says what that one does, and ``refusal``
+    what becomes of this one.
+    """
+    lock = RunDirectory(folder)
     try:
         lock.lock()
     except RunRefused as error:
         raise RunRefused(
-            f"another run is being added to the index {path!r} at this moment, or its folder cannot be written to. "
-            f"{refusal}. ({error})"
+            f"{doing} at this moment, or its folder cannot be written to. {refusal} ({error})"
         ) from error
     try:
         yield

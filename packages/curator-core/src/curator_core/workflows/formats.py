@@ -50,11 +50,12 @@ def format_of(paths: str | Sequence[str], owner: str) -> str:
     if counts:
         shown = ", ".join(f"{number} of {kind}" for kind, number in sorted(counts.items()))
         raise UsageError(
-            f"{owner}.paths {paths!r} hold files of several formats ({shown}): give format, or name the files"
+            f"{owner}.paths {paths!r} hold files of several formats ({shown}): choose one with format (--format), or name "
+            "the files"
         )
     raise UsageError(
         f"{owner}.paths {paths!r} hold no file that an installed reader knows by its name ({', '.join(sorted(endings))}): "
-        "give format, or a reader; so it is where another step fills the folder"
+        "give format (--format), or a reader; so it is where another step fills the folder"
     )
 
 
