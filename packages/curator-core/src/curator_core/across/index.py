@@ -549,9 +549,7 @@ def locked(folder: str, doing: str, refusal: str) -> Iterator[None]:
     try:
         lock.lock()
     except RunRefused as error:
-        raise RunRefused(
-            f"{doing} at this moment, or its folder cannot be written to. {refusal} ({error})"
-        ) from error
+        raise RunRefused(f"{doing} at this moment, or its folder cannot be written to. {refusal} ({error})") from error
     try:
         yield
     finally:
