@@ -541,7 +541,7 @@ def test_interrupted_before_or_after_any_change_of_a_file_it_decides_the_same(
         if calls < limit:
             break
     assert limit > 10
-    assert len(seen) > 3
+    assert len(seen) == 3, "as it was, with the replaced folders, and without them"
 
 
 @pytest.mark.slow
