@@ -54,8 +54,8 @@ ORDER_COLUMN = "prefer_order"
 # Rows and columns of a block of products. Half of a block on the diagonal is computed in vain, but smaller blocks take
 # longer.
 _ROWS, _COLUMNS = 256, 2048
-# The most preferred vectors at home in a cluster that a vector is tied to, and the most visitors that one at home is
-# tied to: it is removed if any of them stays.
+# A vector is tied to at most this many preferred ones at home in a cluster, and one at home to at most this many
+# visitors: it is removed if any of them stays.
 MOST_TIES = 32
 TIES = pa.schema(
     [
@@ -290,8 +290,7 @@ class FindPairs(PartitionStage):
 
 
 def sort_by_preference(preference: Any, columns: dict[str, NDArray[np.uint64]]) -> NDArray[np.int64]:
-    """The rows in order of preference: first by the centre or by chance where ``order`` says so, and then by the
-    rules."""
+    """The rows in order of preference: by the centre or by chance if ``order`` says so, then by the rules."""
     order: NDArray[np.int64] = preference.sort(columns, within=[columns[ORDER_COLUMN]])
     return order
 
@@ -321,8 +320,7 @@ class _Spread:
 
 
 class _Space:
-    """Memory for a block of products, and for the marks of the large ones: new memory for each block costs a tenth of
-    the time."""
+    """Memory for a block of products and the marks of large ones: new memory for each costs a tenth of the time."""
 
     def __init__(self) -> None:
         self._products = np.empty(_ROWS * _COLUMNS, np.float32)

@@ -85,8 +85,7 @@ def train(sample: Vectors, clusters: int, iterations: int) -> tuple[Vectors, NDA
 
 
 def _means(whole: Whole, labels: NDArray[np.int64], products: NDArray[np.float32], before: Vectors) -> Vectors:
-    """The direction of the sum of each cluster; a cluster that has become empty begins again at a vector far from its
-    own centre."""
+    """The direction of the sum of each cluster; an empty cluster begins again at a vector far from its own centre."""
     sums = np.zeros(before.shape, np.float64)
     order = np.argsort(labels, kind="stable")
     edges = np.searchsorted(labels[order], np.arange(len(before) + 1)).tolist()

@@ -1,5 +1,4 @@
-"""Which cluster is each document in, how far from its centre is it, and which rank does that give it? Ranks, brought
-back to the rows."""
+"""Which cluster is each document in, how far is it from the centre, and how does it rank? Brought back to the rows."""
 
 from __future__ import annotations
 

@@ -420,8 +420,7 @@ def _notes(folder: str, name: str) -> dict[str, int]:
 
 
 class _Star(FanOut[FileGroupTask, DocumentBatch]):
-    """Makes one star at each node of a partition; its children are edges, with a count of those that the star has
-    changed."""
+    """One star at each node of a partition; its children are edges, with a count of those that it has changed."""
 
     memory: int
 

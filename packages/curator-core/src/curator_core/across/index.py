@@ -223,8 +223,7 @@ class Pinned:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexUse:
-    """How a run uses an index: ``add`` says whether the documents that stay are added; ``settings`` decide which stay.
-    """
+    """How a run uses an index: ``add`` says whether the documents that stay are added; ``settings`` decide which stay."""
 
     path: str
     kind: str

@@ -111,8 +111,7 @@ def _eights(numbers: NDArray[np.uint64]) -> list[bytes]:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SortParameters:
-    """Which columns set the order: the first decides, the next where the first is equal; ``descending`` names those
-    from high to low."""
+    """The columns that set the order: the first, the next where it is equal; ``descending`` are from high to low."""
 
     columns: Sequence[str]
     descending: Sequence[str] = ()

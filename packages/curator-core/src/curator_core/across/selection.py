@@ -232,8 +232,7 @@ class Requests:
     def _in_order(
         self, target: NDArray[np.int64], weight: NDArray[np.int64]
     ) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """For each open request, where its target begins, and the weight up to and including each entry of the
-        target."""
+        """For each open request, where its target begins, and the weight up to the end of each entry of the target."""
         places = self.targets().places(self)
         starts = np.searchsorted(target, np.arange(places.max(initial=-1) + 2))
         sums = np.cumsum(weight)

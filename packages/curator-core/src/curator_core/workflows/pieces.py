@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from curator_core.across.shuffle import MOST_PARTITIONS
 
-# Of the input for each piece: comparing takes up to nine times what it holds of words, and packed files hold several times
-# their size.
+# The size of the input for each piece: comparing takes up to nine times what it holds of words, and packed files hold
+# several times their size.
 PIECE_BYTES = 16 << 20
 LEAST_PIECES = 32
 

@@ -41,8 +41,8 @@ from curator_core.workflows.pieces import pieces_of
 # What is written between the steps of a workflow of workflows.
 _BETWEEN = "parquet"
 _CLUSTER, _DISTANCE = "cluster", "distance"
-# A worker compares the vectors of one cluster at a time where they lie, so a partition may be larger than one of texts. There are
-# as many pieces as partitions times partitions, and each takes a moment to open.
+# A worker compares the vectors of one cluster at a time where they lie, so a partition may be larger than one of texts.
+# The number of pieces is that of partitions squared, and each takes a moment to open.
 _PIECES_IN_ONE = 4
 
 
@@ -74,7 +74,8 @@ class SemanticDedup(Dedup):
     sample: int | None = None
     iterations: int = 20
 
-    # Read twice and written once; of products about as much as of reading, which depends on their length most of all.
+    # Read twice and written once; products take about as long as reading, which depends mostly on the length of the
+    # vectors.
     costs = Costs(readings=2, keys=2, disk_of_keys=4, disk_of_text=0)
 
     def __post_init__(self) -> None:
@@ -174,7 +175,7 @@ class SemDeDup(SemanticDedup):
 @dataclass(kw_only=True)
 class D4(Ends):
     """Removes semantic duplicates, and then the most typical documents (Tirumala et al., 2023): ``SemDeDup`` with ``eps``, new
-    clusters of what stays, and of these the ``fraction`` that is farthest from its centre.
+    clusters of what stays, and of these the ``fraction`` that is farthest from the centres.
 
     The output has the columns ``cluster`` and ``distance`` besides its own. What is read and written is said as in `Ends`.
     """
