@@ -2,8 +2,8 @@
 
 A source carries a share of 1. When a task becomes *n*, each child carries 1/*n* of its parent's share; when tasks are
 merged, shares add up; a task that ends (done, dropped, failed) hands its share in. Ids say who descends from whom
-(`curator_core.model.lineage`), so an event needs no fraction: a ``fork`` says into how many, and every share follows from
-that, exactly, even where children stream before anybody knows how many there will be.
+(`curator_core.model.lineage`), so an event needs no fraction: a ``fork`` says into how many children a task was split,
+and every share follows from that, exactly, even where children stream before their number is known.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Settlement:
     failed: Fraction = Fraction(0)
     merged: Fraction = Fraction(0)
     missing: Fraction = Fraction(0)
-    last_stage: str = ""  # the last stage that saw a missing part
+    last_stage: str = ""  # the last stage that saw the missing part
     missing_task: str = ""
 
     @property
@@ -184,8 +184,8 @@ class Accounts:
         self._judged = None
 
     def expect(self, source: str, generation: str) -> None:
-        """Only events of this generation count for the source. What has been judged already is not judged again: the source
-        is incomplete until the ledger is read anew.
+        """Only events of this generation count for the source. What has been judged already is not judged again: the
+        source is incomplete until the ledger is read again.
         """
         if self._judged is not None and self._expected.get(source) != generation:
             self._stale.add(source)
@@ -228,7 +228,8 @@ class Accounts:
         return int(self._all().attempt[verdict.number[place]])
 
     def counting(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows of a table belong to a task that counts, at the attempt that does, and a number for each one's task.
+        """Which rows of a table belong to a task that counts, at the attempt that counts, and a number for the task of
+        each row.
 
         The table says about each row its ``run_source``, ``generation``, ``attempt`` and ``path``, all but the attempt as dictionaries.
         """
@@ -279,13 +280,13 @@ class Accounts:
         return result
 
     def shares(self, sources: Sequence[str]) -> dict[str, Fraction]:
-        """Where the shares of all ``sources`` went, those that were handed to merges followed to their end."""
+        """Where the shares of all ``sources`` went; those that were handed to merges are followed to their end."""
         self._verdict()
         ends = dict.fromkeys((DONE, DROPPED, FAILED, MERGED), Fraction(0))
         weights: dict[str, Fraction] = {}
         self._add_shares(np.array([self._sources.codes[s] for s in sources], np.int64), None, ends, weights)
         while weights:
-            # Members of a merge come from what is before it, so each round goes one merge down the pipeline.
+            # The members of a merge come from before it, so each round goes one merge down the pipeline.
             names = [name for name in weights if name in self._sources.codes]
             ends[MERGED] += sum((weights[name] for name in weights.keys() - set(names)), Fraction(0))
             codes = np.array([self._sources.codes[name] for name in names], np.int64)
@@ -324,7 +325,7 @@ class Accounts:
         kinds = np.where(verdict.kind[at] == KIND_CODES[FORK], KIND_CODES[DROPPED], verdict.kind[at]).astype(np.int64)
         parts = verdict.parts[at]
         if given is None and parts.dtype != object:
-            # Few different denominators: count the leaves of each.
+            # There are few different denominators: count the leaves of each.
             order = np.lexsort((parts, kinds))
             kinds, parts = kinds[order], parts[order]
             starts = np.flatnonzero(np.r_[True, (kinds[1:] != kinds[:-1]) | (parts[1:] != parts[:-1])])
@@ -406,7 +407,7 @@ class Accounts:
         """The position of each path in lineage order."""
         paths = self._paths.texts()
         ordered = to_numpy(pc.sort_indices(array(paths, pa.string())))
-        if any(len(path) % (CHILD_DIGITS + 1) for path in paths):  # a number of more digits than ids are padded to
+        if any(len(path) % (CHILD_DIGITS + 1) for path in paths):  # a number with more digits than ids are padded to
             ordered = np.array(sorted(range(len(paths)), key=lambda code: lineage_key(paths[code])[1]), np.int64)
         ranks = np.empty(len(paths), np.int64)
         ranks[ordered] = np.arange(len(paths))
@@ -461,7 +462,9 @@ class Accounts:
     def _descend(
         self, key: np.ndarray, source: np.ndarray, path: np.ndarray, kind: np.ndarray, children: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Which tasks descend from their source by forks that announced them, and into how many their share went."""
+        """Which tasks descend from their source by forks that announced them, and into how many parts their share was
+        split.
+        """
         texts = self._paths.texts()
         depth = np.array([text.count(".") for text in texts], np.int32)
         parent = np.array([self._paths.codes.get(text.rpartition(".")[0], -1) for text in texts], np.int64)
@@ -503,11 +506,12 @@ def _looked_up(column: pa.ChunkedArray, code: Callable[[str], int]) -> np.ndarra
 
 
 def _newest(events: _Columns, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the events with these ``numbers`` the one of each task that counts: their positions, and the keys of the tasks,
-    which are sorted.
+    """The event of each task that counts, among those with these ``numbers``: their positions, and the keys of the
+    tasks, which are sorted.
 
-    A later attempt beats an earlier one. At one attempt a task that was set aside stays so: its dead worker may have left
-    more. Otherwise any will do; the most children are taken, so that it is always the same one.
+    A later attempt beats an earlier one. Within one attempt a task that was set aside stays so: its dead worker may
+    have left more events. Otherwise any will do; the one with the most children is taken, so that the choice is always
+    the same.
     """
     key = events.source[numbers].astype(np.int64) << 32 | events.path[numbers]
     order = np.argsort(key, kind="stable")

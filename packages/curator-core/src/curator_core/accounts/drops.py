@@ -1,4 +1,4 @@
-"""Which rows has a stage dropped? Those that a run has written down, or the samples that it has kept."""
+"""Which rows has a stage dropped? Those that the run has written down, or the samples that it has kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAGE, REASON, SCORE = "dropped_by", "dropped_for", "dropped_score"
 @dataclass
 class Drops:
     """Rows that one stage has dropped for one reason, those near the limit first. ``of``: how many there are in all;
-    ``complete``: whether every one of them was there to choose from.
+    ``complete``: whether these rows were chosen from all of them.
     """
 
     stage: str
@@ -31,7 +31,9 @@ class Drops:
 
 
 def drops_of(run_dir: str, *, stage: str | None = None, reason: str | None = None, near: int = 20) -> list[Drops]:
-    """By stage and reason up to ``near`` of the rows that were dropped, those with a score nearest to the limit first."""
+    """By stage and reason, up to ``near`` of the rows that were dropped, those with a score nearest to the limit
+    first.
+    """
     seen = read_seen(run_dir)
     found = []
     for entry in seen.stages.values():
@@ -76,7 +78,7 @@ def written_drops(tables: Iterable[pa.Table], entry: StageSeen, reason: str, nea
     for table in tables:
         for row in table.filter(pc.equal(table[REASON], scalar(reason))).to_pylist():
             number -= 1
-            # The farthest is the smallest of the heap, and of two alike the later one.
+            # The farthest is the smallest of the heap, and of two equal ones the later.
             key = (-_nearest(row[SCORE], limits), number, row)
             if len(best) < near:
                 heapq.heappush(best, key)

@@ -27,7 +27,7 @@ _COUNT = pa.struct(
         ("rows_in", pa.int64()),
         ("rows_out", pa.int64()),
         ("quarantined", pa.int64()),
-        ("dropped", pa.string()),  # {"reason": rows} as JSON, null where there are none; so are the next two
+        ("dropped", pa.string()),  # {"reason": rows} as JSON, null where there are none; the same for the next two
         ("rejected", pa.string()),
         ("metrics", pa.string()),
     ]
@@ -58,7 +58,7 @@ EVENT_FIELDS = [
 ]
 EVENT_SCHEMA = pa.schema(EVENT_FIELDS)
 
-# The columns that it takes to say what is complete.
+# The columns that are needed to tell what is complete.
 INDEX = ["kind", "source", "path", "generation", "attempt", "children", "quarantined"]
 
 

@@ -33,7 +33,7 @@ from curator_core.model.task import StagePerfStats
 # Tasks that reached the end of a pipeline without a writer: a resumed run gives them back.
 RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("data", pa.large_binary())])
 
-# A flush waits for a disk: it is due when it costs a small part of the time since the one before, or after this time.
+# A flush waits for the disk: it is due when it costs a small part of the time since the last one, or after this time.
 FLUSH_SECONDS = 1.0
 FLUSH_SHARE = 250
 FLUSH_BYTES = 32 << 20
@@ -45,20 +45,20 @@ PACK_LEVELS = 3
 
 
 class Sink(Protocol):
-    """Where the adapter hands in what it knows."""
+    """Where the adapter records what it knows."""
 
     def event(self, event: Event) -> None: ...
 
     def reject(self, row: RejectRow) -> None: ...
 
     def flush(self) -> None:
-        """Make everything handed in durable."""
+        """Make everything recorded so far durable."""
 
 
 class MemorySink:
     """For a run with no run directory: facts stay in this process until the executor collects them.
 
-    Rejects are counted with the events, and not kept: there is no place to look at them.
+    Rejects are counted with the events, and not kept: there is nowhere to look at them.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class MemorySink:
 
 
 class LedgerWriter:
-    """One worker's hand in the ledger of a run directory."""
+    """One worker's part of the ledger of a run directory."""
 
     def __init__(self, run_dir: str, attempt: int = 1) -> None:
         self.run_dir = run_dir
@@ -89,7 +89,7 @@ class LedgerWriter:
         self._rejects = RejectRows()
         self.seen = SeenRows()
         self.times = WorkTimes()
-        # What makes durable what another process knows of the same tasks.
+        # Calls that make durable what another process knows about the same tasks.
         self.before_flush: Callable[[], None] | None = None
         self._number = 0
         # Files of this writer by folder and by how often they were packed.
@@ -124,7 +124,7 @@ class LedgerWriter:
         return len(self._events) + len(self._rejects)
 
     def due(self) -> bool:
-        """Whether enough has come together, or stood long enough, to be worth a file."""
+        """Whether enough has accumulated, or waited long enough, to be worth a file."""
         return bool(self._events or self._rejects) and (
             len(self._events) >= FLUSH_EVENTS
             or time.monotonic() - self._flushed >= min(FLUSH_SECONDS, FLUSH_SHARE * self._flush_seconds)
@@ -183,14 +183,14 @@ class LedgerWriter:
             return
         tables = [read_file(small, schema, verify=False) for small in files]
         packed = self._write(folder, pa.concat_tables(tables).unify_dictionaries())
-        levels[level] = []  # before they go: an interrupted pack must not look for them again
+        levels[level] = []  # before they are removed: an interrupted pack must not look for them again
         for small in files:
             storage.remove(small)
         self._pack(folder, packed, schema, level + 1)
 
 
 def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
-    """The accounts of a run directory: what its ledger says about the sources as they were listed last."""
+    """The accounts of a run directory: what its ledger says about the sources as they were last listed."""
     accounts = Accounts()
     for row in (listing or SourceList(run_dir)).rows.values():
         accounts.expect(row.source, row.generation)
@@ -200,7 +200,7 @@ def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
 
 
 def read_events(run_dir: str) -> Iterator[Event]:
-    """All events of a run, file by file, in no order that matters."""
+    """All events of a run, file by file, in no particular order."""
     for table in read_tables(run_dir, "ledger", EVENT_SCHEMA):
         yield from events_from(table)
 
@@ -217,7 +217,7 @@ def read_results(run_dir: str, wanted: set[str]) -> dict[str, pa.Buffer]:
 
 
 def read_rejects(run_dir: str) -> Iterator[tuple[str, pa.Table]]:
-    """The rejects of a run with the file that they stand in, a piece at a time; see `rejects_of` for those that count."""
+    """The rejects of a run with the file that holds them, a piece at a time; see `rejects_of` for those that count."""
     place = storage.join(run_dir, "rejects")
     for path in sorted(storage.list_files(place)) if storage.exists(place) else ():
         if path.endswith(".parquet"):

@@ -20,7 +20,7 @@ _END = 8  # bytes after the footer: its length, and four letters
 
 
 def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
-    """A Parquet file of one table, or of several of the same columns, that is there whole or not at all."""
+    """A Parquet file of one table, or of several with the same columns, that is there whole or not at all."""
     import pyarrow.parquet as pq  # deferred: it costs 30 ms, and not every process writes a ledger
 
     given = iter((tables,)) if isinstance(tables, pa.Table) else tables
@@ -40,8 +40,8 @@ def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
 class _Summed(io.RawIOBase):
     """Puts a checksum of all other bytes in front of the footer, where readers of Parquet do not look.
 
-    The checksums that Parquet has are of pages. A bit that flips in a page's header or in the footer can leave a file that
-    reads, and says something else.
+    The checksums that Parquet has are of pages. A bit that flips in a page's header or in the footer can leave a file
+    that is readable but wrong.
     """
 
     def __init__(self, out: BinaryIO) -> None:
@@ -94,7 +94,7 @@ def read_folder(
             except UsageError:
                 if storage.exists(path):
                     raise
-                packed = True  # by a run that is at work, into a file that the next listing has
+                packed = True  # by a running run, into a file that the next listing shows
                 continue
             yield path, table
 

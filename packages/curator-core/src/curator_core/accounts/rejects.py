@@ -48,7 +48,7 @@ def group_rejects(run_dir: str, examples: int = 3) -> list[RejectGroup]:
             group = groups.setdefault(key, RejectGroup(*key))
             group.rows += rows
             if len(group.examples) < examples:
-                # The run of equal ones may be shorter: what is too much is of another kind, and is left out again.
+                # The sequence of equal ones may be shorter: rows beyond it are of another kind, and are left out again.
                 some = table.slice(start, examples - len(group.examples)).to_pylist()
                 alike = takewhile(lambda row, key=key: (row["kind"], row["stage"], row["reason"]) == key, some)  # type: ignore[misc]
                 group.examples += [{name: row[name] for name in _SHOWN} for row in alike]
@@ -58,8 +58,8 @@ def group_rejects(run_dir: str, examples: int = 3) -> list[RejectGroup]:
 def _counting(run_dir: str) -> Iterator[pa.Table]:
     """The rejects that count, a piece at a time."""
     accounts: Accounts | None = None
-    # A task that was begun by a worker that died, and done by another, stands in the files of both. The one that did
-    # it has all of its rejects, the other some.
+    # A task that one worker began before it died, and another finished, is in the files of both. The one that finished
+    # it has all of its rejects, the other only some.
     most: dict[Call, tuple[int, str]] = {}
     for path, tables in groupby(read_rejects(run_dir), itemgetter(0)):
         accounts = accounts or open_accounts(run_dir)
@@ -90,7 +90,7 @@ def _valid(table: pa.Table, accounts: Accounts) -> Iterator[tuple[Call, int, int
 
 
 def _runs(table: pa.Table, names: list[str]) -> tuple[np.ndarray[Any, Any], list[tuple[Any, ...]]]:
-    """Where other values begin in any of these columns, and the values that begin there."""
+    """Where values change in any of these columns, and the values that begin there."""
     changes = np.ones(table.num_rows, np.bool_)
     changes[1:] = False
     columns = []

@@ -1,7 +1,8 @@
-"""What can be seen of a run: scores in bins, samples of rows, and counts by source, folder and column; all of what counts.
+"""What can be seen of a run: scores in bins, samples of rows, and counts by source, folder and column; all only of what
+counts.
 
-`read_seen` reads what the workers have kept. Of a task that was run again or interrupted only what counts is taken, by the rule of
-the ledger, so the numbers are those of the report.
+`read_seen` reads what the workers have kept. For a task that was repeated or interrupted, only what counts by the rule
+of the ledger is taken, so the numbers are those of the report.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ BYTES_PER_TOKEN = 4
 
 @dataclass
 class ScoreSeen:
-    """A score over all rows. ``counts[i]`` rows lie from ``edges[i]`` up to below ``edges[i + 1]``, ``below`` and ``above`` beside
-    them. ``kept`` are those that stayed; ``free`` those that pass all tests of the filter but the limits of this score, so that a
-    limit moved to an edge leaves exactly the free rows on its side.
+    """A score over all rows. ``counts[i]`` rows lie from ``edges[i]`` up to below ``edges[i + 1]``, ``below`` and
+    ``above`` rows outside the edges. ``kept`` are those that stayed; ``free`` those that pass all tests of the filter
+    except the limits of this score, so that a limit moved to an edge leaves exactly the free rows on its side.
     """
 
     name: str
@@ -86,7 +87,7 @@ class Sample:
 
     @property
     def marked(self) -> str:
-        """What is at fault, as it is in the text."""
+        """What is at fault, as the text has it."""
         return " … ".join((self.text or "")[start:end] for start, end in self.spans)
 
 
@@ -110,7 +111,8 @@ class StageSeen:
     """What is seen of one stage. ``of``: how many rows were dropped by reason, and how many kept, that the samples are of.
 
     Where the overlap of filters was measured: how many rows the filter would drop ``alone`` of those that come to the first of its
-    neighbours, how many it drops ``first``, and how many of these would have gone ``anyway``, for a later one drops them too.
+    neighbours, how many it drops ``first``, and how many of these would have been dropped ``anyway``, by a later
+    filter.
     """
 
     name: str
@@ -148,8 +150,8 @@ class Counted:
 
 @dataclass
 class Seen:
-    """All that was kept of a run. ``tokens``: how they were counted. ``overlap``: for each filter, how many rows it and each of its
-    neighbours would both drop.
+    """All that was kept to be seen of a run. ``tokens``: how they were counted. ``overlap``: for each filter, how many
+    rows it and each of its neighbours would both drop.
     """
 
     stages: dict[str, StageSeen] = field(default_factory=dict)
@@ -308,7 +310,7 @@ def _add_lists(found: dict[str, list[int]], part: pa.Table) -> None:
 
 
 def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
-    """The rows of counts that count, a file at a time; what is in the files of two workers is taken once."""
+    """The rows of counts that are valid, a file at a time; what is in the files of two workers is taken once."""
     keys: list[np.ndarray] = []
     words: dict[str, int] = {}
     paths: list[str] = []
@@ -416,7 +418,7 @@ def _put_samples(seen: Seen, run_dir: str, accounts: Accounts) -> None:
                     del group[key]
     chosen = groups.pop(("", "map", "", ""), {})
     seen.map = [_map_row(chosen[key]) for key in sorted(chosen)[:mapped]]
-    # By stage as the pipeline has them, what was dropped first, near before far.
+    # By stage in the order of the pipeline; dropped rows first, near before far.
     for stage, side, reason, near in sorted(groups, key=lambda key: (key[0], key[1], key[2], not key[3], key[3])):
         group = groups[stage, side, reason, near]
         entry = seen.stages.setdefault(stage, StageSeen(stage))
@@ -463,7 +465,7 @@ def _sample(row: dict[str, Any]) -> Sample:
 
 
 def data_uri(picture: bytes | None) -> str | None:
-    """A small JPEG as the address that a page shows it by."""
+    """A small JPEG as the address by which a page shows it."""
     return None if picture is None else f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
 
 
@@ -526,7 +528,7 @@ def _largest(found: dict[str, Counted]) -> list[Counted]:
 
 
 def _by_source(accounts: Accounts, stages: list[str]) -> dict[str, Counted]:
-    """Rows in and out of each source, and what each stage has dropped of it, from the events that count."""
+    """Rows in and out for each source, and what each stage has dropped of it, from the events that count."""
     names = accounts.sources()
     numbers = {name: number for number, name in enumerate(names)}
     order = {stage: number for number, stage in enumerate(stages)}

@@ -1,8 +1,8 @@
 """What a worker hands in to be seen, as rows of two tables: counts by task, and rows of the data that are kept as samples.
 
 A row of counts belongs to one task, so that it counts as often as its task does: once, however often it was repeated. Counts of
-scores wait as plain arrays and are put into bins for many tasks at a time, because a call on a small array costs as much as one
-on a thousand numbers.
+scores wait as plain arrays and are put into bins for many tasks at a time, because a call costs as much for a small
+array as for a thousand numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SEEN_SCHEMA = pa.schema(
         ("run_source", WORD),
         ("generation", WORD),
         ("attempt", pa.int32()),
-        ("path", WORD),  # what the task's id has behind its source
+        ("path", WORD),  # what follows the source in the task's id
         ("stage", WORD),
         ("kind", WORD),
         ("name", WORD),
@@ -53,7 +53,7 @@ SAMPLE_SCHEMA = pa.schema(
         ("stage", WORD),
         ("side", WORD),
         ("reason", WORD),
-        ("near", WORD),  # the limit that the row is near; empty for one that was taken from anywhere
+        ("near", WORD),  # the limit that the row is near; empty for one that was chosen without regard to limits
         ("distance", pa.float64()),
         ("order", pa.uint64()),
         ("row", pa.int64()),
@@ -71,10 +71,10 @@ SAMPLE_SCHEMA = pa.schema(
         ("vector", pa.binary()),  # of a row that is kept for a map: its embedding in half precision
     ]
 )
-# Values of a column, sources and folders are listed up to so many; the others are one entry.
+# At most this many values of a column, sources and folders are listed; the others are one entry.
 MOST_VALUES = 1_000
 OTHERS = "(others)"
-# Scores of so many rows wait at most before they are put into bins.
+# Scores of at most this many rows wait before they are put into bins.
 WAITING = 200_000
 
 
@@ -112,11 +112,11 @@ class SeenRows:
         self._made: list[pa.Table] = []
         self._others: list[tuple[Any, ...]] = []
         self._samples: list[tuple[Any, ...]] = []
-        # The rows of a map are chosen among those of all stages.
+        # The rows of a map are chosen from those of all stages.
         self.map: Any = None
         # Small pictures that were made last, by what they show.
         self.pictures: dict[bytes, bytes | None] = {}
-        # What hands over samples that wait elsewhere.
+        # Calls that hand over samples that wait elsewhere.
         self.before_flush: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
@@ -289,7 +289,9 @@ def _table(columns: list[Any], schema: pa.Schema) -> pa.Table:
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """An array, of lists too; where there is no list, an empty one. `pa.array` would load pandas for a list of lists."""
+    """An array, also of lists; a missing list becomes an empty one. `pa.array` would load pandas for a list of
+    lists.
+    """
     if not pa.types.is_list(kind):
         return array(values, kind)
     lists = [value or [] for value in values]

@@ -58,12 +58,12 @@ class StageTotals:
 
 
 class Tally:
-    """Running totals by stage; of many workers when their tallies are added."""
+    """Running totals by stage; those of many workers when their tallies are added."""
 
     def __init__(self) -> None:
         self._stages: dict[str, StageTotals] = {}
-        # What is added after each task is summed up when somebody asks, or much at a time: that is several times as quick.
-        # A progress display may ask from a thread of its own, beside the one that adds: sums are made by one at a time.
+        # What is added after each task is summed up on request, or in large portions: that is several times as quick. A
+        # progress display may ask from its own thread, beside the one that adds: only one sums at a time.
         self._new: deque[StagePerfStats] = deque()
         self._summing = threading.Lock()
 
@@ -139,7 +139,7 @@ class Tally:
 
     @property
     def rows_read(self) -> int:
-        """Rows at the widest point: what went wrong is judged against it."""
+        """Rows at the widest point, against which failures are judged."""
         return max((totals.rows_in for totals in self.stages.values()), default=0)
 
     @property

@@ -18,10 +18,11 @@ import pyarrow as pa
 from curator_core import storage
 
 FOLDER = "times"
-# A worker's time is divided into so many slots at most: when they are full, two become one.
+# A worker's time is divided into at most this many slots: when they are full, two become one.
 SLOTS = 200
 _FIRST_SLOT = 0.05
-# A file is written anew when that takes a small part of the time since the last one. Not every engine says that a worker ends.
+# A file is rewritten when that takes a small part of the time since the last one. Not every engine says when a worker
+# ends.
 _SHARE = 400
 # Adding up the buffers of a table takes as long as a light stage takes for some rows of it.
 _FIRST_TABLES, _ONE_OF_TABLES = 3, 64
@@ -43,7 +44,7 @@ class WorkTimes:
         self._gpu_sums: list[float] = []
         self._gpu_looks = 0
         self.worker = ""
-        # The worker is about to end, so that what it has is to be written.
+        # The worker is about to end, so what it has must be written.
         self.ending = False
 
     def add(self, stage: str, started: float, ended: float) -> None:
@@ -66,7 +67,9 @@ class WorkTimes:
         busy[end] += last - max(first, 0.0)
 
     def measure(self, stage: str, table: pa.Table) -> None:
-        """Measure a table that a stage was given, or that a reader has made: the first ones, and then one of several."""
+        """Measure a table that a stage was given, or that a reader has made: the first ones, and then one in
+        several.
+        """
         found = self._tables.get(stage)
         if found is None:
             found = self._tables[stage] = [0, 0, 0]
@@ -115,7 +118,7 @@ def _memory_peak() -> int | None:
 
 
 def read_times(run_dir: str, attempt: int) -> Iterator[dict[str, Any]]:
-    """What the workers of an attempt have written; a file that is damaged is passed by."""
+    """What the workers of an attempt have written; a damaged file is skipped."""
     folder = storage.join(run_dir, FOLDER)
     if not storage.exists(folder):
         return

@@ -48,7 +48,7 @@ R = TypeVar("R")
 
 
 class BaseStageAdapter:
-    """Runs one stage. Executors extend it to translate; what a stage may rely on is all here."""
+    """Runs one stage. Executors extend it to translate; all that a stage may rely on is here."""
 
     def __init__(
         self, planned: PlannedStage, context: RunContext, sink: Sink, calls: CallObserver | None = None
@@ -69,8 +69,8 @@ class BaseStageAdapter:
         self._may_create = self.stage.creates_rows or self._fans_out
         self._times = sink.times if isinstance(sink, LedgerWriter) else None
         self._dropped = dropped_folder(planned, context.dropped) if context.writes else None
-        self.overlap: Overlap | None = None  # of this and the filters behind it; set by the group
-        self.begun = Begun()  # the group's, if this is in one
+        self.overlap: Overlap | None = None  # of this filter and those after it; set by the group
+        self.begun = Begun()  # the group's, if this stage is in one
         # Without a run directory there is no place to keep what would be seen.
         seen = context.seen if isinstance(sink, LedgerWriter) else None
         self._seer = (
@@ -108,7 +108,7 @@ class BaseStageAdapter:
         try:
             return call(*arguments)
         except SystemExit as stop:
-            # What an engine or a handler of a signal raises to end the process has a class or attributes of its own.
+            # What an engine or a signal handler raises to end the process has its own class or attributes.
             if type(stop) is not SystemExit or vars(stop):
                 raise
             code = "" if stop.code is None else repr(stop.code)
@@ -121,7 +121,7 @@ class BaseStageAdapter:
                 self._no_call()
 
     def stream(self, tasks: Iterator[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
-        """What the stage makes of ``tasks``, as it is asked for."""
+        """What the stage makes of ``tasks``, made on demand."""
         tasks = map(self._landed, tasks)
         # Each `del` releases a task before the next is made: they may be large.
         if self._merges or self._fans_out:
@@ -145,7 +145,7 @@ class BaseStageAdapter:
                 del batch
 
     def _begin_ahead(self, tasks: Iterator[Task[Any]], care: Care) -> Iterator[Task[Any]]:
-        """The same where the stage begins tasks before it is asked for them."""
+        """The same for a stage that begins tasks before their results are requested."""
         waiting: deque[tuple[Task[Any], Callable[[], Any] | None, float]] = deque()
         more = True
         try:
@@ -169,7 +169,7 @@ class BaseStageAdapter:
                 self._no_call()
 
     def _no_call(self) -> None:
-        """No stage is called now, but what is begun may be worked on."""
+        """No stage is called now, but tasks that were begun may be in progress."""
         assert self.calls is not None
         if self.begun:
             self.calls.begin(*self.begun.suspects("", []), None)
@@ -181,7 +181,7 @@ class BaseStageAdapter:
             finish = self._work(self.stage.begin, task, tasks=[task])
         except FATAL:
             raise
-        except Exception:  # when it is asked for the task it will raise that again, and the policy decides
+        except Exception:  # it raises that again when the task is requested, and the policy decides
             return None
         if finish is None:
             return None
@@ -198,7 +198,9 @@ class BaseStageAdapter:
         return finished
 
     def _landed(self, task: Task[Any]) -> Task[Any]:
-        """The task as the stage can be given it: of the columns beside the table, others are put into it."""
+        """The task in a form that the stage can take: columns beside the table that it does not read there are put into
+        it.
+        """
         if not isinstance(task, DocumentBatch) or not task._beside:
             return task
         return task.landed([name for name in task._beside if may_stay_beside(self.stage, name)])
@@ -212,7 +214,7 @@ class BaseStageAdapter:
         wrong = None if self._merges else self._declared.unmet_by(task)
         if wrong is None:
             if self._seer is not None and not task._stage_perf and task.unit == ROWS:
-                self._seer.entered(task)  # no stage has read them: the run was given them
+                self._seer.entered(task)  # no stage has read them: the run was given these rows
             return True
         if self.context.on_error == "fail":
             raise StageError(self.name, wrong, task.task_id, source=place_of(task))
@@ -225,8 +227,8 @@ class BaseStageAdapter:
         self, batch: list[Task[Any]], finish: Callable[[], Any] | None = None, spent: float = 0.0
     ) -> Iterator[Task[Any]]:
         """``finish``: what the stage has begun, and ``spent``: the seconds that beginning took."""
-        # Counted before the call: a stage that cuts its input short must not pass for one that was given less. One batch of
-        # rows is the usual case, and a number says it all.
+        # Counted before the call: a stage that cuts its input short must not look like one that was given less. One
+        # batch of rows is the usual case, and a number is enough.
         rows = batch[0].num_items if len(batch) == 1 and batch[0].unit == ROWS else None
         given = [amount_of(task) for task in batch] if rows is None else []
         if self._times is not None:
@@ -238,7 +240,7 @@ class BaseStageAdapter:
             results = self._call(batch, finish)
         except Exception as error:
             failure = error
-        if failure is not None:  # outside the handler: what fails from here on has not happened because of it
+        if failure is not None:  # outside the handler: later errors are not caused by this one
             yield from self._recover(batch, [Amount(rows)] if rows is not None else given, failure)
             return
         seconds = time.perf_counter() - started
@@ -250,7 +252,7 @@ class BaseStageAdapter:
             and result.num_items == rows
             and self.stage.__dict__.get("_recorder") is None
         ):
-            # The usual case has nothing to balance: as much came out as went in, and nothing was recorded.
+            # The usual case has nothing to balance: as many rows came out as went in, and nothing was recorded.
             yield self._continue_as(task, result, StagePerfStats(self.name, seconds, 1, rows, rows), [])
         else:
             yield from self._account(batch, [Amount(rows)] if rows is not None else given, results, seconds)
@@ -310,7 +312,7 @@ class BaseStageAdapter:
         return survivors
 
     def _perf(self, task: Task[Any], recorder: Recorder, seconds: float) -> StagePerfStats:
-        """The statistics of one call on one task, so far as the stage has recorded them; its rejects go to the sink."""
+        """The statistics of one call on one task, as far as the stage has recorded them; its rejects go to the sink."""
         perf = StagePerfStats(self.name, seconds, 1)
         perf.dropped, perf.custom_metrics = recorder.dropped, recorder.metrics
         if recorder.rejects:
@@ -322,7 +324,7 @@ class BaseStageAdapter:
         return perf
 
     def _outputs_of(self, task: Task[Any], recorder: Recorder, *, whole: str = "") -> list[tuple[str, FileRecord]]:
-        """The files that the stage has written for a task, and the one of the rows that it has dropped.
+        """The files that the stage has written for a task, and the file of the rows that it has dropped.
 
         ``whole``: what the task was dropped for as a whole. Its rows are all dropped where the stage has not said otherwise.
         """
@@ -379,7 +381,7 @@ class BaseStageAdapter:
         """One for one: the result keeps the id of its parent."""
         if result is not parent:
             if result.task_id != parent.task_id:
-                # Not made with with_data(): it may be an object of the stage's own, which may hand it out again.
+                # Not made with with_data(): it may be the stage's own object, which it may return again.
                 result = copy.copy(result)
             result.task_id = parent.task_id
             result._source = parent._source
@@ -407,8 +409,8 @@ class BaseStageAdapter:
     def _fork(
         self, task: Task[Any], children: list[Task[Any]], perf: StagePerfStats, outputs: list[Any]
     ) -> list[Task[Any]]:
-        """A list from a map: the children are numbered, and what came before them is handed in with the fork."""
-        # A stage may hand back its input, or the same task twice: each child needs a body of its own.
+        """A list from a map: the children are numbered, and what came before them is recorded with the fork."""
+        # A stage may return its input, or the same task twice: each child needs its own body.
         children = [replace(child, _pending=[], _outputs=[]) for child in children]
         for index, child in enumerate(children):
             self._name_child(task, child, index, perf)
@@ -460,7 +462,7 @@ class BaseStageAdapter:
         if failure is not None and given.unit == ROWS and not made.amounts.keys() - {ROWS}:
             gone = perf.rows_dropped + perf.rows_rejected
             lost = max(0, given.items - sum(amount.items for amount in made.amounts.values()) - gone)
-        # What a stage has read before it failed says nothing of what its input holds.
+        # What a stage has read before it failed says nothing about what its input holds.
         read = recorder.read if failure is None else None
         rest = given._replace(items=given.items - lost)
         self._balance(task, perf, rest, list(made.amounts.values()), read, lost, "nothing came out")
@@ -481,7 +483,7 @@ class BaseStageAdapter:
             self._reset_recorder()
             try:
                 children = self._timed(perf, task, lambda: self._begin_children(task))
-                # A repeated attempt makes the same children again: those that are on their way already are skipped.
+                # A repeated attempt makes the same children again: those that were already handed on are skipped.
                 for number in itertools.count():
                     child = self._timed(perf, task, lambda: next(children, _END))  # noqa: B023 - called here
                     if child is _END:
@@ -489,7 +491,7 @@ class BaseStageAdapter:
                     if number < made.count:
                         continue
                     self._require_task(child, task, "yielded", "a fan-out yields tasks")
-                    # A stage may hand back its input, or one object again and again: each child gets a body of its own.
+                    # A stage may return its input, or one object again and again: each child gets its own body.
                     child = copy.copy(child)
                     self._name_child(task, child, made.count, perf)
                     made.add(child)
@@ -515,7 +517,7 @@ class BaseStageAdapter:
         return iter(made if made is not None else ())
 
     def _timed(self, perf: StagePerfStats, task: Task[Any], call: Callable[[], R]) -> R:
-        """A part of the work on one task: its time is added to what the parts before it took, the limit is one."""
+        """A part of the work on one task: its time is added to that of the earlier parts; one limit applies to all."""
         started = time.perf_counter()
         try:
             return self._work(call, tasks=[task], spent=perf.process_time)
@@ -562,7 +564,7 @@ class BaseStageAdapter:
     # The error policy --------------------------------------------------------------------------------------------
 
     def _recover(self, batch: list[Task[Any]], given: list[Amount], error: Exception) -> Iterator[Task[Any]]:
-        """What is left of a call that failed: asked again, then halved, until single rows are to blame."""
+        """What is left of a call that failed: it is repeated, then halved, until single rows are to blame."""
         if isinstance(error, FATAL):
             raise error
         for _ in range(0 if isinstance(error, TaskTimeout) else self.context.retries):
@@ -627,8 +629,8 @@ class BaseStageAdapter:
     def set_aside(self, task: Task[Any], error: Exception) -> None:
         """Hand a task that the stage cannot be given (again) to the error policy: whole, with its rows where it has some.
 
-        Every task that fails as a whole comes through here, also one that has killed its workers or took too long, so
-        that it leaves the same record on every executor.
+        Every task that fails as a whole comes through here, including one that has killed its workers or took too long,
+        so that it leaves the same record on every executor.
         """
         if self.context.on_error == "fail":
             raise error
@@ -661,7 +663,7 @@ class BaseStageAdapter:
         return text.encode("utf-8", "replace")[: self.context.max_raw_bytes]
 
     def see_end(self, task: Task[Any]) -> None:
-        """A task has come to the end of the pipeline; one of rows has had no writer."""
+        """A task has come to the end of the pipeline; if it holds rows, there was no writer."""
         if self._seer is not None and task.unit == ROWS:
             self._seer.left(task)
 
@@ -721,7 +723,7 @@ class BaseStageAdapter:
 
 @dataclass(slots=True)
 class _Made:
-    """The children that are on their way: how many, and how much of each unit."""
+    """The children that were handed on: how many, and how much of each unit."""
 
     count: int = 0
     amounts: dict[str, Amount] = field(default_factory=dict)

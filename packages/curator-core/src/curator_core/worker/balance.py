@@ -29,11 +29,11 @@ class Amount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """The rows of one call on one task. ``created`` is what nothing accounts for: below 0 rows were lost."""
+    """The rows of one call on one task. ``created`` is what nothing accounts for: if it is below 0, rows were lost."""
 
     rows_in: int
     rows_out: int
-    # Rows that left with a task of which nothing came, and of which the stage has recorded nothing.
+    # Rows of a task that came to nothing, for which the stage has recorded nothing.
     dropped: int = 0
     created: int = 0
 
@@ -57,12 +57,12 @@ def balance(
         if given.unit != ROWS:
             rows_in = read if read is not None else left
             return Balance(rows_in, 0, created=left - rows_in)
-        # None takes all rows along. An empty list may be one from which rows were lost: then some losses are recorded.
+        # None drops all rows. An empty list may be one from which rows were lost: then some losses are recorded.
         rest = given.items - left if made is None or not left else 0
         return Balance(given.items, 0, max(0, rest), left + max(0, rest) - given.items)
     rows_out = sum(amount.items for amount in made)
     if all(amount.unit == given.unit for amount in made):
-        # A fan-out may group or split what is no row as it likes.
+        # A fan-out may group or split anything but rows as it likes.
         rows_in = given.items if given.unit == ROWS or not fans_out else rows_out + left
     elif given.unit == ROWS and all(amount.unit != ROWS for amount in made):  # a writer: rows go into files
         rows_in = given.items

@@ -1,4 +1,4 @@
-"""Which tasks have the stages of a group begun that they are not asked for yet? A worker that dies may have died of them."""
+"""Which tasks have the stages of a group begun whose results are not needed yet? A worker may die of any of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ class Begun:
     """The tasks that are begun, by stage; one for all stages of a group."""
 
     def __init__(self, allowed: bool = True) -> None:
-        """``allowed``: whether stages may begin tasks at all. Where a call has a limit of time, it must be the only work."""
+        """``allowed``: whether stages may begin tasks ahead at all. Where a call has a limit of time, it must be the
+        only work.
+        """
         self.allowed = allowed
         self._tasks: list[tuple[str, Task[Any]]] = []
 
@@ -23,7 +25,7 @@ class Begun:
         self._tasks.append((stage, task))
 
     def end(self, stage: str, task: Task[Any]) -> None:
-        """The task is through, or will not be asked for."""
+        """The task is finished, or its result will not be requested."""
         self._tasks = [(name, begun) for name, begun in self._tasks if name != stage or begun is not task]
 
     def suspects(self, stage: str, tasks: Sequence[Task[Any]]) -> tuple[str, Sequence[Task[Any]]]:

@@ -20,10 +20,9 @@ from curator_core.model.task import Task
 
 @dataclass(frozen=True)
 class Care:
-    """How a source is run again after a worker has died of it, or has been ended because it took too long.
-
-    ``alone`` are stages that are given one task a call, so that the one to blame is found; ``aside`` are tasks that a
-    stage is not given at all but that go to the error policy, each with the reason.
+    """How a source is run again after a worker has died of it, or was ended because it took too long. ``alone`` are
+    stages that are given one task per call, so that the task to blame is found; ``aside`` are tasks that go to the
+    error policy instead of a stage, each with the reason.
     """
 
     alone: frozenset[str] = frozenset()
@@ -40,7 +39,7 @@ class CallObserver:
     """Called around every call of a stage; the base class observes nothing.
 
     ``limit_s`` is how long the call may take (`task_timeout_s`, for each task of the call). An observer that ends late
-    workers does so in its own way: from outside of the worker, or from a thread in it.
+    workers does so in its own way: from outside the worker, or from a thread in it.
     """
 
     def begin(self, stage: str, tasks: Sequence[Task[Any]], limit_s: float | None) -> None:
@@ -54,7 +53,7 @@ class TimeLimits(CallObserver):
     """Time limits in the user's own process, which must not be ended.
 
     In the main thread a timer of the system interrupts the stage, at the latest when it returns from native code. In
-    another thread nothing can, so the call is judged when it comes back.
+    another thread nothing can interrupt it, so the call is judged when it returns.
     """
 
     def __init__(self) -> None:

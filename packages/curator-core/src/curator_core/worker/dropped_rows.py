@@ -1,8 +1,6 @@
-"""Where do dropped rows go that a run is asked to write down?
-
-Into a folder for each stage, a file for each task in the format of the pipeline's writer or as Parquet, named by its lineage and
-there whole or not at all: an output like those of a writer, so a run accounts for it, resumes it, and clears away what an
-interrupted attempt has left.
+"""Where do dropped rows go when a run must write them down? Into a folder for each stage, a file for each task in the
+format of the pipeline's writer or as Parquet, named by its lineage and there whole or not at all: an output like those
+of a writer, so a run accounts for it, resumes it, and clears away what an interrupted attempt has left.
 """
 
 from __future__ import annotations
@@ -70,7 +68,7 @@ def _of_judged(planned: PlannedStage, judged: Judged) -> pa.Table:
     words = array([reasons] * table.num_rows, pa.string()) if isinstance(reasons, str) else reasons.cast(pa.string())
     assert isinstance(planned.stage, ColumnFilter)
     parts = planned.stage.score_parts(judged.scores)
-    # Of several scores none is the one: they are all in a struct.
+    # With several scores there is no single one: they are all in a struct.
     if len(parts) == 1:
         scores: pa.Array = next(iter(parts.values())).filter(lost).cast(pa.float64())
     elif parts:

@@ -58,7 +58,7 @@ class GroupRunner:
         self._log: StageLog | None = None
 
     def setup_on_node(self, node: NodeInfo, worker: WorkerMetadata) -> None:
-        """Every stage, those after one that failed included: what is missing is reported at once."""
+        """Every stage, including those after one that failed, so that all that is missing is reported at once."""
         _all_or_raise(
             (adapter.name, functools.partial(adapter.setup_on_node, node, worker)) for adapter in self.adapters
         )
@@ -81,12 +81,12 @@ class GroupRunner:
         try:
             _all_or_raise((adapter.name, functools.partial(set_up, adapter)) for adapter in self.adapters)
         except BaseException:
-            with contextlib.suppress(Exception):  # what went wrong first is what to show
+            with contextlib.suppress(Exception):  # show the first error
                 self.teardown()
             raise
 
     def run(self, tasks: Iterable[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
-        """Everything that the group makes of ``tasks``. Call `flush` before what came out is relied on."""
+        """Everything that the group makes of ``tasks``. Call `flush` before relying on what came out."""
         stream: Iterator[Task[Any]] = iter(tasks)
         for adapter in self.adapters:
             stream = adapter.stream(stream, care)
@@ -169,7 +169,9 @@ class GroupRunner:
 
 
 def _all_or_raise(calls: Iterable[tuple[str, Callable[[], None]]]) -> None:
-    """Make the calls, one for each stage, and then raise what went wrong: one error, with the stages where it is of several."""
+    """Make the calls, one for each stage, and then raise what went wrong: one error, which names the stages if there
+    are several.
+    """
     failed: dict[str, list[str]] = {}
     errors: list[CuratorError] = []
     for name, call in calls:

@@ -60,7 +60,7 @@ def load_task(folder: str, task_id: str) -> Task[Any]:
 
 
 class CountingMembers(Sequence[Task[Any]]):
-    """Counts the rows of the members that a merge looks at, and of those that it does not."""
+    """Counts the rows of the members that a merge reads, and of those that it does not."""
 
     def __init__(self, members: MergeMembers) -> None:
         self._members = members
@@ -79,7 +79,7 @@ class CountingMembers(Sequence[Task[Any]]):
         return task
 
     def total(self) -> Amount:
-        """What all members hold; of no unit where they are of several."""
+        """What all members hold; without a unit where they have several."""
         for index in range(len(self)):
             if index not in self._rows:
                 self[index]

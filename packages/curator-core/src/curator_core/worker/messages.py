@@ -29,7 +29,7 @@ def message_of(error: BaseException) -> str:
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback from the stage's own code on; our frames say nothing to the user, nor does that of our errors."""
+    """The traceback from the stage's own code on; our frames tell the user nothing, nor do those of our own errors."""
     if isinstance(error, CuratorError):
         return ""
     frame = error.__traceback__

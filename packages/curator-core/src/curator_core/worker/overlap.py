@@ -1,7 +1,6 @@
-"""How much do neighbouring filters overlap: what would each drop by itself, and what would have gone anyway?
-
-Each filter is tried on all rows that come to the first of them. That is the work of all of them once more, on more rows, so it is
-done only where it is asked for.
+"""How much do neighbouring filters overlap: what would each drop by itself, and what would have been dropped anyway?
+Each filter is tried on all rows that come to the first of them. That repeats the work of all of them, on more rows, so
+it is done only on request.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from curator_core.stages.column_filter import ColumnFilter
 
 
 class Overlap:
-    """Filters that follow one another, tried on what the first of them is given."""
+    """Consecutive filters, tried on what the first of them is given."""
 
     def __init__(self, filters: Sequence[PlannedStage], attempt: int, rows: SeenRows) -> None:
         self._filters = filters
@@ -56,7 +55,7 @@ class Overlap:
 
 
 def overlaps(stages: Sequence[PlannedStage]) -> Iterator[tuple[int, list[PlannedStage]]]:
-    """Where filters follow one another in a group, two or more of them: the place of the first, and all."""
+    """Each series of two or more consecutive filters in a group: the place of the first, and all of them."""
     run: list[PlannedStage] = []
     for place, planned in enumerate([*stages, None]):
         stage = planned.stage if planned is not None else None

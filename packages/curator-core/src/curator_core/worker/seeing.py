@@ -1,8 +1,9 @@
 """What does a worker keep of a stage's work to be seen: counts of scores in bins, sizes, and a few rows of the data?
 
 Which rows are kept depends on the rows alone: each has a number from its task's id and its place there, and those with the
-smallest are kept; beside a limit those with the nearest scores. So a worker may forget a row as soon as it has seen enough that
-come before it, and what all workers have kept holds the first of the whole run, whoever saw which.
+smallest are kept; near a limit those with the nearest scores. So a worker may forget a row as soon as it has seen
+enough that come before it, and what all workers have kept includes the first of the whole run, whichever worker saw
+them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PICTURE_KEPT = 32 << 10
 PICTURES_HELD = 500
 MAP_TEXT_KEPT = 80
 MAP = "map"
-# So many chosen rows, and bytes of what pictures of them are made of, wait for the next flush at most.
+# The most chosen rows, and bytes of the sources of their pictures, that wait for the next flush.
 ROWS_WAITING = 4_000
 PICTURES_WAITING = 64 << 20
 _IDS = ("id", "key")
@@ -69,7 +70,7 @@ class Best:
     def choose(
         self, rows: np.ndarray[Any, Any], distances: np.ndarray[Any, Any] | None, numbers: np.ndarray[Any, Any]
     ) -> list[tuple[int, float, int]]:
-        """Of these rows the ones that are among the first so far, with their distance and number."""
+        """Those of these rows that are among the first so far, with their distance and number."""
         if not len(rows):
             return []
         mine = numbers[rows]
@@ -130,7 +131,7 @@ class StageSeer:
             self._keep(take)
 
     def _map(self, take: _Taken, side: str, reason: str, rows: np.ndarray[Any, Any]) -> None:
-        """Rows that leave here may stand in the map of embeddings, if they have one."""
+        """Rows that leave here may appear in the map of embeddings, if they have one."""
         vectors = take.vectors() if self.options.map and len(rows) else None
         if vectors is None:
             return
@@ -143,7 +144,7 @@ class StageSeer:
         take.add(self._rows.map, (side, reason, MAP), rows, None, numbers, None)
 
     def changed(self, parent: Task[Any], made: Task[Any]) -> None:
-        """A stage has made one batch of another: columns that rows are counted by may have come with it."""
+        """A stage has made one batch from another, which may have brought columns that rows are counted by."""
         if self.options.by and isinstance(made, DocumentBatch) and isinstance(parent, DocumentBatch):
             new = [name for name in self.options.by if name in made.column_names and name not in parent.column_names]
             self._by(TaskKey.of(parent, self._attempt), "by in", made.to_pyarrow(), new)
@@ -168,7 +169,7 @@ class StageSeer:
         tokens: np.ndarray[Any, Any] | None = None,
         stage: str = "",
     ) -> None:
-        """Rows, bytes and tokens by the values of columns; the values that many rows have, and the others as one."""
+        """Rows, bytes and tokens by the values of columns: each value that many rows have, and the others together."""
         if not names or not table.num_rows:
             return
         sized = sized_column(table, self.options.text)
@@ -250,7 +251,7 @@ class StageSeer:
         self._by(key, "by dropped", table, names, np.zeros(table.num_rows, np.int64), self.name)
 
     def _free(self, scores: pa.Array, rows: int) -> dict[str, np.ndarray[Any, Any]]:
-        """For each score of several, which rows pass all tests but those of its own limits."""
+        """For each of several scores, which rows pass all tests except those of its own limits."""
         assert self._declared is not None
         assert isinstance(self.stage, ColumnFilter)
         if len(self._declared) < 2:
@@ -265,10 +266,11 @@ class StageSeer:
         for place, (score, _, _) in enumerate(self._declared):
             own = about[place]
             if any(own & other for at, other in enumerate(about) if at != place):
-                # One test holds several scores to their limits: without those of this one it shows what the others leave.
+                # One test holds several scores to their limits: without the limits of this score it shows what the
+                # others leave.
                 try:
                     tests = without_limits(self.stage, score.limits).tests(scores)
-                except Exception:  # code of the filter's author, given limits that it may not be made for
+                except Exception:  # code of the filter's author, with limits that it may not be made for
                     tests = self.stage.tests(scores)
                 found[score.name] = ~np.any(
                     [to_numpy(pc.fill_null(test, True)).astype(bool) for test in tests.values()], axis=0
@@ -314,7 +316,7 @@ class StageSeer:
                 usable = np.isfinite(distances)
                 with np.errstate(invalid="ignore"):
                     above = found[0] >= limit.edge()
-                # On the other side of this limit: a row that broke another one is not near to this.
+                # On the other side of this limit: a row that broke another limit is not near this one.
                 broken = usable & (~above if limit.keeps == "at least" else above)
                 if getattr(self.stage, "mode", "") == "invert":
                     broken = usable
@@ -357,13 +359,13 @@ class StageSeer:
         self._taken, self._waiting, self._waiting_bytes = [], 0, 0
 
     def at_fault(self, text: str | None, reason: str) -> list[tuple[int, int]]:
-        """Where in a text is what the stage has dropped it for, as far as the stage can say."""
+        """The places in a text for which the stage has dropped it, as far as the stage can say."""
         find = getattr(self.stage, "at_fault", None)
         if not text or find is None:
             return []
         try:
             found = [(int(start), int(end)) for start, end in islice(find(text, reason), SPANS_KEPT)]
-        except Exception:  # code of the stage's author, asked for an ornament: a run does not fail for it
+        except Exception:  # code of the stage's author, for decoration only: a run does not fail for it
             return []
         return sorted((start, end) for start, end in found if 0 <= start < end <= len(text))
 
@@ -376,7 +378,7 @@ class StageSeer:
         if key not in pictures:
             try:
                 made = batch.thumbnail(value)
-            except Exception:  # code of the batch's author, asked for an ornament
+            except Exception:  # code of the batch's author, for decoration only
                 made = None
             if len(pictures) >= PICTURES_HELD:
                 pictures.clear()
@@ -412,8 +414,8 @@ class StageSeer:
 class _Taken:
     """Rows of one batch that were chosen: copies of those alone, which wait until they are written down.
 
-    Most are chosen while a worker has seen little, and give way to others before the next flush. So what costs time, to bring a
-    row into its form and to look for what is at fault, is done for those that are left by then.
+    Most are chosen while a worker has seen little, and give way to others before the next flush. So the costly work,
+    converting a row and finding what is at fault, is done only for those that are left by then.
     """
 
     __slots__ = (
@@ -445,9 +447,7 @@ class _Taken:
     def vectors(self) -> pa.ChunkedArray | None:
         """The embeddings of the batch: its first column of lists of one length that hold floats."""
         table = self._batch.data
-        if not isinstance(
-            table, pa.Table
-        ):  # a frame has no such lists, and bringing it into Arrow once more takes long
+        if not isinstance(table, pa.Table):  # a frame has no such lists, and converting it to Arrow again takes long
             return None
         return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
 
@@ -460,11 +460,11 @@ class _Taken:
         numbers: np.ndarray[Any, Any],
         score: str | None,
     ) -> None:
-        """Rows among which the first are chosen: side, reason and limit that they are of, and the score that it is about."""
+        """Rows among which the first are chosen: their side, reason and limit, and the score that the limit is for."""
         self._chosen += [(best, of, found, score) for found in best.choose(rows, distances, numbers)]
 
     def close(self) -> int:
-        """Copy what was chosen of the batch, and let the rest of it go; how many rows there are."""
+        """Copy what was chosen from the batch, and release the rest; returns how many rows there are."""
         rows = sorted({row for _, _, (row, _, _), _ in self._chosen})
         if rows:
             table = self._batch.to_pyarrow()
@@ -486,7 +486,7 @@ class _Taken:
         return len(rows)
 
     def settle(self) -> Iterator[tuple[TaskKey, tuple[Any, ...]]]:
-        """What of it is still among the first, as samples."""
+        """The rows that are still among the first, as samples."""
         left = [entry for entry in self._chosen if entry[0].has(entry[2][1], entry[2][2])]
         if not left or self._table is None:
             return
@@ -541,7 +541,9 @@ class _Taken:
         return {place: self._seer.picture(self._batch, self._pictures[place].as_py()) for place in sorted(places)}
 
     def _vector(self, place: int) -> bytes | None:
-        """The embedding of a row in half precision, scaled to a largest value of 1; None where it is no use in a map."""
+        """The embedding of a row in half precision, scaled to a largest value of 1; None where it is useless in a
+        map.
+        """
         assert self._vectors is not None
         value = np.array(self._vectors[place].as_py(), np.float64)
         largest = np.max(np.abs(value), initial=0.0)
@@ -602,7 +604,7 @@ def _counted(reasons: pa.Array | str, lost: int) -> dict[str, int]:
 
 
 def _file_of(task: Task[Any]) -> str:
-    """The file that a task's rows come from; of several the first."""
+    """The file that a task's rows come from; the first if there are several."""
     if isinstance(task, FileGroupTask) and task.data:
         return task.data[0]
     files = task._metadata.get("source_files")
@@ -625,7 +627,7 @@ def _row_bytes(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
 
 
 def _as_words(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """The values of a column as text, and where there is none as ``(none)``."""
+    """The values of a column as text; ``(none)`` where there is no value."""
     if isinstance(column.type, pa.BaseExtensionType) or pa.types.is_nested(column.type):
         texts = array([None if v is None else as_json(v) for v in column.to_pylist()], pa.string())
     else:

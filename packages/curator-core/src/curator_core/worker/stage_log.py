@@ -1,8 +1,8 @@
 """What stages print and log while they work: kept with time, worker and stage, for the ``log.txt`` of the run.
 
 Each worker publishes its lines as whole files in the run directory's ``log`` folder; `curator_core.running.log` puts them
-together. What a stage prints still goes where it went before. Of a worker that is killed, the lines since its last file
-are lost. A worker keeps a limited number of lines, and says how many more there were.
+together. What a stage prints still goes where it went before. If a worker is killed, the lines since its last file are
+lost. A worker keeps a limited number of lines, and says how many more there were.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from curator_core import storage
 
 FOLDER = "log"
-# A worker publishes that many lines at a time, and keeps that many of a run.
+# A worker publishes this many lines at a time, and keeps this many in a run.
 LINES_A_FILE = 1_000
 MOST_LINES = 20_000
 MOST_CHARACTERS = 2_000
@@ -35,7 +35,7 @@ class _AtWork:
     stage = ""  # nothing is kept while there is none
 
 
-# Set around every call of a stage, which is why it is an attribute: anything more would cost as much as a small stage.
+# Set around every call of a stage, which is why it is an attribute: anything else would cost as much as a small stage.
 AT_WORK = _AtWork()
 
 
@@ -88,7 +88,7 @@ class StageLog:
         self.flush()
 
     def add(self, level: str, text: str) -> None:
-        """A line of the stage that is at work."""
+        """A line from the stage that is running."""
         if not AT_WORK.stage or not text.strip():
             return
         if self._kept >= MOST_LINES:
@@ -107,7 +107,7 @@ class StageLog:
         self._lines = []
         path = storage.join(self._folder, f"{self._name}-{self._number:04d}.jsonl")
         self._number += 1
-        # A log is no reason to fail: where the disk is full, the run itself says so.
+        # A log is no reason to fail: if the disk is full, the run itself says so.
         with contextlib.suppress(Exception):
             storage.write_bytes_atomic(path, text.encode(), durable=False)
 
