@@ -30,7 +30,7 @@ def report_command(run_dir: str, as_json: bool) -> None:
         if RunDirectory(place).exists():
             write_report(place)
             write_log(place)
-    write_log(run_dir, steps)  # a run that was killed has put none together
+    write_log(run_dir, steps)  # a run that was killed has not made one
     record = RunDirectory(run_dir).read_json("run.json")
     ended = "summary" in record
     places = {name: place for name, place in (steps or {"": run_dir}).items() if RunDirectory(place).exists()}
@@ -108,7 +108,7 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
         where += f":{example['position']}"
     parts = [where, *_said(example["message"] or "")]
     if example["raw"]:
-        # repr(): bytes from outside must not steer the terminal.
+        # repr(): bytes from outside must not control the terminal.
         shown = beginning(example["raw"], width)
         parts.append(shown if is_binary(example["raw"]) else repr(shown))
     return "  ".join(printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part)
@@ -127,7 +127,7 @@ def printable(text: str) -> str:
 
 
 def runs_in(run_dir: str) -> dict[str, str]:
-    """The run directory itself under no name, or those of the pipelines of a workflow in it by the names of their steps."""
+    """The run directory itself under an empty name, or those of a workflow's pipelines by the names of their steps."""
     from curator_core import storage  # imports pyarrow
     from curator_core.running.steps import pipelines_in
 

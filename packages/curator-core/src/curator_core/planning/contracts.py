@@ -22,7 +22,9 @@ from curator_core.planning.plan import PlannedStage
 
 
 def check_one_reader(stages: Sequence[Any]) -> None:
-    """A pipeline has one reader, at its start. Asked of what the user wrote, since a composite's parts have other names."""
+    """A pipeline has one reader, at its start. Checks what the user wrote, since a composite's parts have other
+    names.
+    """
     readers = [(place, stage) for place, stage in enumerate(stages) if _reads_files(stage)]
     if len(readers) < 2:
         return
@@ -58,7 +60,7 @@ def check_kinds(named: Sequence[PlannedStage]) -> None:
 
 
 def check_outputs(named: Sequence[PlannedStage]) -> None:
-    """Refuse to write where the pipeline reads: the next run would take what this one writes for input."""
+    """Refuse to write where the pipeline reads: the next run would take this run's output as input."""
     source = named[0].stage
     if not isinstance(source, SourceStage):
         return
@@ -163,17 +165,17 @@ def _column_message(
 
 
 def _may_have_had(named: Sequence[PlannedStage], remover: PlannedStage) -> bool:
-    """Whether the columns in front of a stage are known by the data alone, as after a reader without a schema."""
+    """Whether the columns before a stage are known only from the data, as after a reader without a schema."""
     return any(ANY_COLUMNS in p.stage.outputs() for p in named[: named.index(remover)])
 
 
 def _makers(column: str) -> list[str]:
-    """Registered stages that produce a column as they come, by name. Looked for only to say so in an error."""
+    """The names of registered stages that produce a column with their defaults. Needed only for an error."""
     from curator_core.registry import STAGES, entries, load  # deferred: only an error needs the registry
 
     found = []
     for name in entries(STAGES):
-        # One that needs parameters, or a package that is not installed, cannot be the advice.
+        # A stage that needs parameters, or a package that is not installed, cannot be recommended.
         with contextlib.suppress(Exception):
             if column in load(STAGES, name)().outputs():
                 found.append(name)

@@ -1,4 +1,4 @@
-"""Which neighbouring stages share a worker, and whether what they ask for fits the machine."""
+"""Which neighbouring stages share a worker, and whether what they require fits the machine."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def _engine_facts(stage: Stage) -> dict[str, Any]:
 
 
 def _together(members: Sequence[PlannedStage]) -> Resources:
-    """What one worker needs that runs these one after the other: the most of each; GPU memory adds up, models stay."""
+    """What one worker needs to run these one after the other: the most of each resource, except that GPU memory adds
+    up, since models stay.
+    """
     needs = [planned.stage.resources for planned in members]
     gpus = max(need.gpus for need in needs)
     memory = sum(need.gpu_memory_gb for need in needs)
@@ -95,7 +97,9 @@ def keep_beside(segment: Segment, decisions: list[str]) -> Segment:
 
 
 def _taker(column: str, later: Sequence[PlannedStage]) -> str | None:
-    """The first stage that reads a column, if it takes it beside the table and those before it let it pass."""
+    """The first stage that reads a column, if it takes the column beside the table and the stages before it let it
+    pass.
+    """
     for planned in later:
         if column in planned.stage.takes_beside():
             return planned.name

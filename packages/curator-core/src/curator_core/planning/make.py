@@ -127,7 +127,8 @@ def _own_copy(stage: Stage, name: str) -> Stage:
     for key, value in vars(stage).items():
         if key in ("_given", "_recorder") or id(value) in given or isinstance(value, _PLAIN):
             continue
-        # A lock or a handle cannot be copied: in this process it can be shared, and a pool says that it cannot be sent.
+        # A lock or a handle cannot be copied: in this process it can be shared, and a pool reports that it cannot be
+        # sent.
         with contextlib.suppress(Exception):
             object.__setattr__(twin, key, copy.deepcopy(value, dict(given)))
     object.__setattr__(twin, "_recorder", None)
@@ -175,7 +176,7 @@ def _specialise(named: Sequence[PlannedStage]) -> list[PlannedStage]:
 
 
 def _satisfy_needs(named: Sequence[PlannedStage], decisions: list[str], warnings: list[str]) -> list[PlannedStage]:
-    """Have every stage make its columns as the stages need them that read them."""
+    """Have every stage make its columns in the form that their readers need."""
     needs = [(planned, planned.stage.column_needs()) for planned in named]
     result: list[PlannedStage] = []
     for index, planned in enumerate(named):
@@ -202,7 +203,7 @@ def _satisfy_needs(named: Sequence[PlannedStage], decisions: list[str], warnings
 def _suit(
     named: Sequence[PlannedStage], machine: Machine, decisions: list[str], warnings: list[str]
 ) -> list[PlannedStage]:
-    """Have every stage that has a choice suit the machine and the stages that read what it makes."""
+    """Adapt every stage that has a choice to the machine and to the stages that read its output."""
     result: list[PlannedStage] = []
     for index, planned in enumerate(named):
         readers: dict[str, list[ColumnReader]] = {}
@@ -214,7 +215,7 @@ def _suit(
                 if column in stage.outputs() or column in stage.removes() or later.is_fanout:
                     break
                 if not (stage.light or stage.resources.requires_gpu):
-                    break  # what comes after it is in another worker than a stage on a GPU
+                    break  # what comes after it is not in the worker of a stage on a GPU
         made = planned.stage.suited_to(machine, readers) if readers else MadeFor(planned.stage)
         decisions += made.decisions
         warnings += made.warnings
@@ -225,7 +226,7 @@ def _suit(
 def check_stage_list(
     stages: Iterable[object], what: str = "a pipeline is made of", error: type[CuratorError] = UsageError
 ) -> list[Stage]:
-    """The stages as a list, or an error that names what is not one; ``what`` says whose stages they are."""
+    """The stages as a list, or an error that names what is not a stage; ``what`` says whose stages they are."""
     found = []
     for stage in stages:
         if not isinstance(stage, ProcessingStage):

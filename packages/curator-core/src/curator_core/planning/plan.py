@@ -27,7 +27,7 @@ Stage = ProcessingStage[Any, Any]
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage with the name that tells it apart in this run (``Upper``, ``Upper#2``)."""
+    """A stage with its unique name in this run (``Upper``, ``Upper#2``)."""
 
     stage: Stage
     name: str
@@ -206,12 +206,12 @@ def _plain(value: Any) -> Any:
 
 
 def _named(value: Any) -> str:
-    """A function by its name; one that a name does not tell from another, as a lambda, by its code too."""
+    """A function by its name; one whose name is not unique, such as a lambda, by its code too."""
     name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
     if "<" not in name or not isinstance(value, types.FunctionType):
         return name
     try:
-        # Its text and not its bytecode, which differs between versions of Python.
+        # Its text, not its bytecode, which differs between versions of Python.
         text = inspect.getsource(value)
     except (OSError, TypeError):
         text = value.__code__.co_code.hex() + repr(value.__code__.co_consts) + repr(value.__code__.co_names)
