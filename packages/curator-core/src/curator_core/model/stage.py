@@ -83,7 +83,7 @@ class ColumnReader(NamedTuple):
 
     stage: str
     resources: Resources
-    rows_s: float | None  # how many rows a worker of it gets through in a second, if that can be known
+    rows_s: float | None  # how many rows a worker processes in a second, if that can be known
 
 
 class MadeFor(NamedTuple):
@@ -101,7 +101,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
     name: str = ""
     resources: Resources = Resources()
     batch_size: int = 1  # how many tasks `process_batch` is given at most
-    # Seconds that one task may take; over it the worker is ended and the task goes to the error policy. None: any time.
+    # Seconds that one task may take; after that the worker is ended and the task goes to the error policy. None: no
+    # limit.
     task_timeout_s: float | None = None
     # A folder to write the rows to that the stage drops, with the reason; None: where the run says, or nowhere.
     dropped: str | None = None
@@ -113,11 +114,11 @@ class ProcessingStage(ABC, Generic[X, Y]):
     light: bool = False
     # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends something, or takes long.
     tried_by_plan: ClassVar[bool] = True
-    # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Those that are
-    # called path, file and the like always are. In a pipeline file both are relative to it. Where such a parameter is a
-    # mapping, its values are paths, or mappings with paths among their entries.
+    # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Parameters
+    # called path, file and the like always are paths. In a pipeline file both are relative to it. Where such a
+    # parameter is a mapping, its values are paths, or mappings with paths among their entries.
     maybe_paths: ClassVar[tuple[str, ...]] = ()
-    # How many tasks the stage begins (see `begin`) before it is asked for the first of them; 0 begins none.
+    # How many tasks the stage begins (see `begin`) before the result of the first is requested; 0 begins none.
     begins_ahead: int = 0
     # True for a stage that changes tasks only by `filter` and `append_column`: columns beside the table that it does not read may
     # stay there.
@@ -131,7 +132,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # @dataclass leaves alone what is there, and what it would make knows nothing of `with_()`.
+        # @dataclass leaves existing methods alone, and those that it would make know nothing of `with_()`.
         for special in ("__eq__", "__repr__"):
             if special not in cls.__dict__:
                 setattr(cls, special, getattr(cls, special))
@@ -166,8 +167,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return []
 
     def replaces(self) -> Sequence[str]:
-        """Of `outputs()`, columns whose values from before the stage may go. What it reads and writes under one name is
-        among them anyway; any other column of the data that has such a name is an error, not overwritten.
+        """Those columns of `outputs()` whose earlier values may be overwritten. A column that the stage both reads and
+        writes is always among them; any other column of the data that has such a name is an error, not overwritten.
         """
         return []
 
@@ -178,7 +179,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def describe(self) -> str:
         """What these parameters make the stage do, as a clause for people: "keeps documents of 50 to 100,000 words".
 
-        `curate plan` shows it beside the stage's name. Empty where the name says it all.
+        `curate plan` shows it beside the stage's name. Empty where the name says everything.
         """
         return ""
 
@@ -197,39 +198,41 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def needed_by(self, columns: frozenset[str]) -> ProcessingStage[Any, Any]:
         """Called once by the plan with the columns that later stages read: return a copy that makes just those.
 
-        The default returns the stage itself. A reader of images uses it to decode pixels only for who needs them.
+        The default returns the stage itself. A reader of images uses it to decode pixels only for stages that need
+        them.
         """
         return self
 
     def column_needs(self) -> Mapping[str, object]:
-        """What this stage needs to find in columns that it reads, beside their names: the size of pictures, say.
-
-        A value is between this stage and the one that makes the column, which is given it by `made_for`. It is asked for while planning, where a model may not be on this machine yet: leave out what is not known.
+        """What this stage needs to find in columns that it reads, beyond their names: the size of pictures, say. A
+        value is a matter between this stage and the one that makes the column, which receives it through `made_for`. It
+        is called while planning, when a model may not be on this machine yet: leave out what is not known.
         """
         return {}
 
     def made_for(self, needs: Mapping[str, Sequence[ColumnNeed]]) -> MadeFor:
         """Called once by the plan with what later stages need to find in the columns that this one makes.
 
-        Return a copy that makes the columns so, with what was decided and what to warn of. Raise `UsageError` where no
+        Return a copy that makes such columns, with what was decided and what to warn of. Raise `UsageError` where no
         copy can satisfy them all. Keep what is derived out of the parameters: these are what the user said.
         """
         return MadeFor(self)
 
     def rows_s(self) -> float | None:
-        """How many rows one worker gets through in a second, where that can be known while planning; a plan compares it
+        """How many rows one worker processes in a second, where that can be known while planning; a plan compares it
         with what stages before it can make.
         """
         return None
 
     def suited_to(self, machine: Machine, readers: Mapping[str, Sequence[ColumnReader]]) -> MadeFor:
         """Called once by the plan with the machine, and with the stages that read the columns that this one makes and could
-        share its worker: return a copy that suits them, on a GPU instead of CPUs, say. The default stays as it is.
+        share its worker: return a copy that suits them, on a GPU instead of CPUs, say. The default returns the stage
+        itself.
         """
         return MadeFor(self)
 
     def takes_beside(self) -> Sequence[str]:
-        """Of the columns that it reads, those that it also takes beside the table: as `DocumentBatch.beside`."""
+        """The columns it reads that it also takes beside the table: as `DocumentBatch.beside`."""
         return []
 
     def gives_beside(self, columns: Collection[str]) -> ProcessingStage[Any, Any]:
@@ -249,18 +252,17 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """One task in; a task, a list of tasks, or None to drop it. It must not change ``task`` itself."""
 
     def begin(self, task: X) -> Callable[[], Y | Iterable[Y] | None] | None:
-        """Start work on a task that will be asked for soon, on a thread or a device of the stage's own, and return at once.
-
-        What is returned is called in place of `process`, once, and gives what that would: it waits for what is not
-        finished. Record nothing before then. It may never be called, and `process` may be called for the task all the same, if
-        the first attempt failed. None: there is nothing to begin. Up to `begins_ahead` tasks are begun before the first of them
-        is asked for, while later stages of the same worker have those before them. A stage that has `process_batch` is not
-        asked to begin.
+        """Start work on a task that will be needed soon, on the stage's own thread or device, and return at once. The
+        returned function is called once in place of `process` and gives what that would: it waits for what is not
+        finished. Record nothing before then. It may never be called, and `process` may be called for the task all the
+        same, if the first attempt failed. None: there is nothing to begin. Up to `begins_ahead` tasks are begun before
+        the first is needed, while later stages of the same worker process earlier ones. A stage that has
+        `process_batch` is not asked to begin.
         """
         return None
 
     def process_batch(self, tasks: list[X]) -> Sequence[Y | Iterable[Y] | None]:
-        """Several tasks at once; element *i* of the answer is what `process` would have returned for task *i*."""
+        """Several tasks at once; element *i* of the result is what `process` would have returned for task *i*."""
         results = []
         for task in tasks:
             with self.about(task):
@@ -283,7 +285,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def write_rows(self, path: str, table: pa.Table) -> FileRecord | None:
         """For writers: write a table in the writer's format, all of its columns, under ``path`` with the format's ending.
 
-        The rows that a run drops are written so where it is asked for them. None where the writer has no way to write this
+        The dropped rows of a run are written this way on request. None where the writer has no way to write this
         table; it is written as Parquet then.
         """
         return None
@@ -291,9 +293,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def finish(self, outputs: Sequence[FileRecord]) -> Sequence[FileRecord] | None:
         """Once per run, in the driver, after every source is complete: the finishing pass.
 
-        ``outputs`` are the files that this stage recorded, in lineage order. Return the records of the files that
-        stand afterwards, or None if they are the same. It must be safe to repeat, also when a repetition finds some
-        of ``outputs`` gone because the pass before was cut off.
+        ``outputs`` are the files that this stage recorded, in lineage order. Return the records of the files that exist
+        afterwards, or None if they are the same. It must be safe to repeat, even when a repetition finds some of
+        ``outputs`` gone because the previous pass was interrupted.
         """
         return None
 
@@ -302,7 +304,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return ""
 
     def repacks(self) -> bool:
-        """For writers: whether `finish` puts other files in the place of those that tasks wrote."""
+        """For writers: whether `finish` replaces the files that tasks wrote by others."""
         return overrides(self, "finish")
 
     # What the stage reports while it works ------------------------------------------------------------------------
@@ -311,7 +313,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     @property
     def recorder(self) -> Recorder:
-        """What was recorded since the adapter last looked; of use by itself where a stage is tried by hand."""
+        """What was recorded since the adapter last looked; also useful where a stage is tried by hand."""
         recorder = self.__dict__.get("_recorder")
         if recorder is None:
             recorder = Recorder()
@@ -334,7 +336,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def record_dropped(
         self, reason: str, rows: int = 1, *, which: Any = None, of: Any = None, task: Task[Any] | None = None
     ) -> None:
-        """``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``.
+        """Record that ``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``.
 
         ``which``: their places in the table that the stage was given, as numbers from 0, so that the rows can be shown and
         written down. ``of`` is the batch that they are places in, if the stage has rejected rows before. Where a stage
@@ -348,7 +350,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
                 recorder.of = of if of is not None else recorder.of
 
     def record_judged(self, judged: Judged, *, task: Task[Any] | None = None) -> None:
-        """For filters: the score of every row, which stay, and why the others leave; what a run shows of them is made of it."""
+        """For filters: the score of every row, which stay, and why the others leave; what a run shows of them is made
+        from this.
+        """
         self._recorder_of(task, "record_judged").judged = judged
 
     def record_rejected(
@@ -372,11 +376,11 @@ class ProcessingStage(ABC, Generic[X, Y]):
         recorder.read = (recorder.read or 0) + rows
 
     def record_output(self, record: FileRecord, *, task: Task[Any] | None = None) -> None:
-        """For writers: a file that now stands under its final name."""
+        """For writers: a file that now has its final name."""
         self._recorder_of(task, "record_output").outputs.append(record)
 
     def record_metric(self, name: str, value: float) -> None:
-        """A number of the stage's own; summed over calls and shown in statistics."""
+        """The stage's own number; summed over calls and shown in statistics."""
         call = self.__dict__.get("_call")
         # A sum over everything needs no task; it is kept with the first.
         recorder = self.recorder if call is None else call.recorders[0] if call.current is None else call.current
@@ -541,8 +545,8 @@ class SourceStage(FanOut[EmptyTask, Y]):
 class Merge(ProcessingStage[X, Y]):
     """Many tasks become one: all tasks that reach the stage in lineage order, ``batch_size`` at a time.
 
-    It is a barrier: what is before it is complete before it starts, so the result does not depend on who came first.
-    ``batch_size = 0`` merges everything into one.
+    It is a barrier: everything before it is complete before it starts, so the result does not depend on the order of
+    arrival. ``batch_size = 0`` merges everything into one.
     """
 
     batch_size = 0
@@ -555,8 +559,8 @@ class Merge(ProcessingStage[X, Y]):
 class CompositeStage(ProcessingStage[X, Y]):
     """Several stages under one name: sugar that the plan expands. Nesting is allowed.
 
-    What `with_` sets on it (resources, batch_size, …) holds for each of its stages that has not set it itself; a name
-    becomes the first part of theirs.
+    What `with_` sets on it (resources, batch_size, …) holds for each of its stages that has not set it itself; its name
+    becomes the first part of their names.
     """
 
     @abstractmethod
@@ -587,7 +591,7 @@ def needed_columns(stage: ProcessingStage[Any, Any], task_type: type[Task[Any]] 
 
 
 def added_columns(stage: ProcessingStage[Any, Any], task_type: type[Task[Any]] | None = None) -> list[str]:
-    """The columns that must not be there yet where a stage takes a task of this type."""
+    """The columns that must not exist yet when a stage takes a task of this type."""
     may_be_there = {ANY_COLUMNS, *needed_columns(stage, task_type), *stage.replaces()}
     return [column for column in stage.outputs() if column not in may_be_there]
 

@@ -139,7 +139,7 @@ class Derived(Protocol):
     """Something computed from a batch that can follow it through a filter."""
 
     def filter(self, mask: pa.BooleanArray) -> Derived | None:
-        """The same for the rows that ``mask`` keeps, or None where computing it anew is cheaper."""
+        """The same for the rows that ``mask`` keeps, or None where computing it again is cheaper."""
 
 
 class Beside(Protocol):
@@ -157,16 +157,18 @@ class DocumentBatch(Task[Any]):
     """A table of documents: an Arrow table, or a pandas frame, converted where a stage asks for the other."""
 
     data: pa.Table | pd.DataFrame
-    # What stages computed from columns and want to share in this process, by a key of theirs (say "words:text").
+    # What stages computed from columns and want to share in this process, by their own key (say "words:text").
     # Never sent anywhere, dropped whenever the data is replaced by other means than `filter` and `append_column`.
     _derived: dict[str, Derived] = field(default_factory=dict, repr=False, compare=False)
     # Columns beside the table, by name. They are there for stages that say so (`ProcessingStage.takes_beside`); before any other
-    # stage, and before the task leaves this process, they are put into the table. With other data they are gone.
+    # stage, and before the task leaves this process, they are put into the table. They are lost when the data is
+    # replaced.
     _beside: dict[str, Beside] = field(default_factory=dict, repr=False, compare=False)
 
     unit: ClassVar[str] = "rows"
-    # The column that a small picture of a row is made of, and "module:function" that makes a JPEG of one of its values or says
-    # None. Rows of most batches have no picture. A name, since most processes make none and need not load the function.
+    # The column that a small picture of a row is made of, and "module:function" that makes a JPEG of one of its values
+    # or returns None. Rows of most batches have no picture. A name, since most processes make none and need not load
+    # the function.
     picture_column: ClassVar[str | None] = None
     picture_maker: ClassVar[str] = ""
 
@@ -190,7 +192,8 @@ class DocumentBatch(Task[Any]):
         return {**self.landed().__dict__, "_derived": {}}
 
     def __copy__(self) -> Self:
-        # Not by way of __getstate__, which is for other processes: the data are the same, and so is what follows from them.
+        # Not through __getstate__, which is for other processes: the data are the same, and so is what was derived from
+        # them.
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._derived = dict(self._derived)
@@ -266,7 +269,7 @@ class DocumentBatch(Task[Any]):
         return self._beside.get(name)
 
     def landed(self, stay: Collection[str] = ()) -> Self:
-        """The task with its columns in the table, but for those of ``stay``; itself where none is beside it."""
+        """The task with its columns in the table, except those of ``stay``; the task itself where none is beside it."""
         names = [name for name in self._beside if name not in stay]
         if not names:
             return self
@@ -295,7 +298,7 @@ class DocumentBatch(Task[Any]):
             raise UsageError(f"append_column({name!r}): {len(values)} values for {len(table)} rows")
         if name in table.column_names:
             twin = self.with_data(table.set_column(table.column_names.index(name), column, values))
-            # What is about the rows alone stays true when a column is replaced.
+            # What concerns only the rows stays true when a column is replaced.
             twin._derived = {k: value for k, value in self._derived.items() if getattr(value, "of_rows", False)}
             twin._beside = dict(self._beside)
             return twin
@@ -306,7 +309,7 @@ class DocumentBatch(Task[Any]):
 
 
 def _is_frame(data: object) -> bool:
-    # pandas costs 0.3 s to import: somebody who holds a frame has imported it already.
-    # Where another thread is still importing it, nobody holds one yet.
+    # Importing pandas takes 0.3 s: whoever holds a frame has imported it already. While another thread is still
+    # importing it, nobody holds one yet.
     frame = getattr(sys.modules.get("pandas"), "DataFrame", None)
     return frame is not None and isinstance(data, frame)
