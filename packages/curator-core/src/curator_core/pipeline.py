@@ -103,14 +103,14 @@ class Pipeline:
         finished output, which is refused otherwise.
         ``retry``: resume, and run sources with quarantined work again too.
         ``on_error``: ``fail`` stops at the first stage that raises; ``quarantine`` sets the rows aside and continues.
-        ``retries``: how often a stage is asked again before that. ``max_error_fraction``: the share of rows that may
+        ``retries``: how often a stage is called again before that. ``max_error_fraction``: the share of rows that may
         be rejected or quarantined before the run stops. ``max_reject_fraction``: a source that loses more of its rows
-        than this to rejects is named in the summary, and the exit code is 3. ``log_level``: from which level on what stages log is kept in
-        ``log.txt`` of the run directory, beside what they print. ``limit``: only the first N sources.
-        ``dropped``: a folder or URL to which the rows that stages drop are written, as Parquet, with the reason.
-        ``seen``: what is kept in ``run_dir`` to be seen, such as ``{"samples": 20, "by": ["language"]}`` (see `SeenOptions`), or
-        False for nothing. ``metrics``: where numbers go while it runs, such as ``{"file": "run.prom"}`` or ``{"port": 9109}`` (see
-        `MetricsOptions`); nowhere by default.
+        than this to rejects is named in the summary, and the exit code is 3. ``log_level``: the lowest level of log
+        messages of stages that is kept in ``log.txt`` of the run directory, beside what they print. ``limit``: only the
+        first N sources. ``dropped``: a folder or URL to which the rows that stages drop are written, as Parquet, with
+        the reason. ``seen``: what is kept in ``run_dir`` to be seen, such as ``{"samples": 20, "by": ["language"]}``
+        (see `SeenOptions`), or False for nothing. ``metrics``: where numbers go while it runs, such as ``{"file":
+        "run.prom"}`` or ``{"port": 9109}`` (see `MetricsOptions`); nowhere by default.
         """
         options = RunOptions(
             run_dir=run_dir,
@@ -140,8 +140,8 @@ class Pipeline:
     ) -> RunStream:
         """The results one by one, as they reach the end, in any order; takes the same options as `run`.
 
-        No more than the executor has at hand is in memory. When the last one has been taken the accounts are closed, as at
-        the end of `run`, and ``summary`` is there::
+        Only what the executor has at hand is in memory. When the last one has been taken, the accounts are closed, as
+        at the end of `run`, and ``summary`` is available::
 
             with Pipeline([...]).iterate("ray_data") as results:
                 for batch in results:
@@ -173,7 +173,9 @@ class Pipeline:
 
 
 def checked_tasks(tasks: Any) -> list[Task[Any]] | None:
-    """The tasks as a list, or `UsageError` where they are none; a table or frame in their place is the usual slip."""
+    """The tasks as a list, or `UsageError` where they are not tasks; a table or frame in their place is the usual
+    mistake.
+    """
     if tasks is None:
         return None
     kind = type(tasks).__name__
@@ -183,7 +185,7 @@ def checked_tasks(tasks: Any) -> list[Task[Any]] | None:
         raise UsageError(
             f"initial_tasks is a list of tasks, not a {kind}: wrap it, [DocumentBatch(data={_said(tasks)})]"
         )
-    found = list(tasks)  # once: what comes from a generator comes only once
+    found = list(tasks)  # once: a generator gives its items only once
     for task in found:
         if isinstance(task, Task):
             continue
@@ -198,7 +200,7 @@ def _said(value: Any) -> str:
 
 
 def executor_of(given: BaseExecutor | str | None) -> BaseExecutor:
-    """The executor itself, the one of that registered name, or LocalExecutor."""
+    """The executor itself, the one with that registered name, or LocalExecutor."""
     if given is None:
         return LocalExecutor()
     if isinstance(given, str):

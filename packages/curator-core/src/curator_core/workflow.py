@@ -66,12 +66,12 @@ class Step:
 class Workflow(ABC):
     """Several pipelines as one piece of work. Subclasses have plain parameters, like stages, and say what their steps are.
 
-    ``later`` says in words which steps show themselves only when others are complete. Where it says something, a plan
-    that is made before anything ran asks for the first step alone.
+    ``later`` says in words which steps become known only when others are complete. If it is not empty, a plan that is
+    made before anything ran takes only the first step.
     """
 
     later: str = ""
-    # Parameters that hold folders and are not called so: in a pipeline file they are relative to the file.
+    # Parameters that hold folders although their names do not say so: in a pipeline file they are relative to the file.
     sure_paths: ClassVar[tuple[str, ...]] = ()
 
     _given: dict[str, Any]  # the arguments of the constructor, kept by __new__
@@ -87,7 +87,7 @@ class Workflow(ABC):
         return self._name or type(self).__name__
 
     def named(self, name: str) -> Self:
-        """A copy that is called ``name``: what a step of another workflow, and a run, are called after."""
+        """A copy that is called ``name``, after which runs and steps of other workflows are named."""
         twin = copy.copy(self)
         object.__setattr__(twin, "_name", name)
         return twin
@@ -102,11 +102,11 @@ class Workflow(ABC):
 
     @abstractmethod
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
-        """The steps in order; what one leaves for the next lies under ``work_dir``.
+        """The steps in order; what one leaves for the next is under ``work_dir``.
 
-        A generator is asked for a step when all before it are complete, and may look at what they have left: a ``yield``
-        brings the `RunSummary` of its step. On a resumed run it is asked for all of them again, and what a step has given
-        back (`Step.frees`) is not there then. Names are unique among the steps of a workflow.
+        A generator is asked for a step when all earlier ones are complete, and may look at what they have left: a
+        ``yield`` returns the `RunSummary` of its step. On a resumed run it is asked for all steps again, and what a
+        step has given back (`Step.frees`) no longer exists. Names are unique among the steps of a workflow.
         """
 
     def check_room(self, work_dir: str) -> None:  # noqa: B027 - most have nothing to say
@@ -122,9 +122,10 @@ class Workflow(ABC):
         machine: Machine | None = None,
         run_dir: str | None = None,
     ) -> WorkflowPlan:
-        """The plans of all steps that are clear before anything ran, and what hands files to what; starts nothing.
+        """The plans of all steps that are known before anything ran, and which steps hand files to which; starts
+        nothing.
 
-        ``run_dir`` is where the run would be; what steps hand over is shown to lie there.
+        ``run_dir`` is where the run would be; the files that steps hand over are shown there.
         """
         found = _planned(self, executor, machine, run_dir or _RUN_DIR, {})
         check_steps_apart(found)
@@ -162,9 +163,9 @@ class Workflow(ABC):
     ) -> RunResult:
         """Run the steps in order on one executor, and prove for each that nothing was lost.
 
-        The options are those of `Pipeline.run`. With ``resume``, steps that are complete do nothing, and the first that is
-        not goes on where it was. ``limit`` is for the steps that read what lies outside of the run directory. The result
-        has the summary of the step that counts, and in ``summary.steps`` what came of each.
+        The options are those of `Pipeline.run`. With ``resume``, steps that are complete do nothing, and the first that
+        is not continues where it was. ``limit`` applies to the steps that read from outside the run directory. The
+        result has the summary of the step that counts, and in ``summary.steps`` what came of each.
         """
         options = RunOptions(
             run_dir=run_dir,
@@ -195,7 +196,7 @@ class Workflow(ABC):
 
 
 class Steps(Workflow):
-    """A workflow that is given its steps."""
+    """A workflow whose steps are given."""
 
     def __init__(self, of: Sequence[Pipeline | Workflow | Step]) -> None:
         self.of = list(of)
@@ -216,7 +217,7 @@ _ANYWHERE = Machine(cpus=1e9, memory_gb=1e9, gpus=1e9, gpu_memory_gb=1e9, name="
 def _planned(
     workflow: Workflow, executor: BaseExecutor | None, machine: Machine | None, run_dir: str, left: dict[str, str]
 ) -> WorkflowPlan:
-    """The plan of a workflow; ``left`` are the folders that steps before it fill, and grows by its own."""
+    """The plan of a workflow; ``left`` has the folders that earlier steps fill; its own are added."""
     asked = _Asked(workflow, storage.join(run_dir, WORK))
     found: list[PlannedStep] = []
     later = workflow.later
@@ -226,7 +227,7 @@ def _planned(
         except CuratorError:
             raise
         except Exception as error:
-            # It looked at what a step has left, and none has left anything yet. A run asks when there is something.
+            # It looked at what a step has left, and no step has left anything yet. A run asks once there is something.
             if not found:
                 raise
             later = f"what comes after step {found[-1].name!r} shows itself when it is complete ({error})"
@@ -260,7 +261,7 @@ def _plan_of(workflow: Workflow, pipeline: Pipeline, executor: BaseExecutor | No
 class _Session:
     """What all steps share: the executor, which is opened when a step first needs it and stays open until the end.
 
-    ``temporary``: the run directory goes with the run, so no later run can know its own output again.
+    ``temporary``: the run directory is removed with the run, so no later run can recognise its own output.
     """
 
     def __init__(self, executor: BaseExecutor, *, temporary: bool) -> None:
@@ -397,7 +398,7 @@ class _Run:
         if known is not None:
             record = replace(known)
             if known.before != before:
-                # What it has done stands only on what it was done with.
+                # Its work is valid only for the input that it was done with.
                 record = StepRecord(step.name, folder, before=before, anew=True)
         summary = StepSummary(step.name, folder=folder)
         self.records.append(record)
@@ -420,14 +421,14 @@ class _Run:
         if not record.complete or not summary.complete_before:
             record.state = found.state
             record.left = records.left_by(place)
-            # What was set aside is read again when it is retried.
+            # What was set aside is read again on a retry.
             given = () if found.sources_failed else step.frees
             record.freed = [storage.relative(storage.absolute(folder), self.directory.url) for folder in given]
             self.marks |= records.marks_in(place.url)
             if self.begun:
                 self._write_record()
         for folder in record.freed:
-            # Recorded before: a run that was killed in between removes it when it is resumed.
+            # Recorded first: a run that is killed in between removes it when it is resumed.
             if storage.exists(self.directory.path(folder)):
                 storage.remove(self.directory.path(folder))
         self.freed += record.freed
@@ -478,7 +479,7 @@ class _Run:
     def _nested(self, workflow: Workflow, record: StepRecord, summary: StepSummary, place: RunDirectory) -> RunResult:
         again = self.options.retry and record.state == "quarantined"
         if record.complete and not (record.anew or again) and self.earlier.given_back_from(len(self.records)):
-            # What it would be asked about again is not there any more; the steps before it have left the same as before.
+            # What its steps would look at again no longer exists; the steps before it have left the same as before.
             plan = place.read_json("plan.json")
             if plan is not None and plan.get("call") == workflow.call():
                 summary.complete_before = True
@@ -503,7 +504,7 @@ class _Run:
                 record.anew = False
                 self._write_record()
             self.session.worked(state)
-            # A copy: the next call brings the same object, which says nothing of steps.
+            # A copy: the next call brings the same object, which says nothing about steps.
             shown = replace(
                 state,
                 step=number,
@@ -543,10 +544,10 @@ class _Run:
             self._check_outputs()
         self.begun = True
         if self.attempt > 1:
-            self.directory.sweep(recursive=False)  # each step does that in a folder of its own
+            self.directory.sweep(recursive=False)  # each step does that in its own folder
         self._write_record()
         if not self.earlier.steps:
-            # What is here is of no use: a fresh start, or a run that never did a thing.
+            # What is here is of no use: a fresh start, or a run that never did anything.
             self.directory.clear(keep="run.json")
             for name in (STEPS, WORK):
                 if self.earlier.ours:
@@ -564,7 +565,7 @@ class _Run:
         )
 
     def _check_outputs(self) -> None:
-        """Refuse now what a step would refuse when it is its turn, after hours."""
+        """Refuse now what a step would refuse only at its turn, after hours."""
         assert self.plan is not None
         if self.earlier.replaces:
             return
@@ -623,7 +624,7 @@ class _Run:
         else:
             text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
         summary.problems = [*summary.problems, step + text]
-        with contextlib.suppress(CuratorError):  # the disk may be what failed; the first error is the one to show
+        with contextlib.suppress(CuratorError):  # the disk may have failed; show the first error
             self._write_record("failed", summary=summary.as_dict())
             write_log(self.directory.url, records.pipelines_in(self.directory.url))
 
@@ -654,14 +655,14 @@ class _Run:
 
 
 def _stored(run_dir: str) -> list[Task[Any]]:
-    """The results of a complete run, or of the step of it that counts."""
+    """The results of a complete run, or of its step that counts."""
     while (step := records.counting_folder(run_dir)) is not None:
         run_dir = step
     return records.results_of(run_dir)
 
 
 class _Asked:
-    """The steps of a workflow one by one, each with a name of its own."""
+    """The steps of a workflow one by one, each with its own name."""
 
     _steps: Any
 

@@ -35,8 +35,9 @@ _DOCUMENTS_PER_PART = 1 << 20
 def write_batch_decisions(
     folder: str, task: DocumentBatch, rows: NDArray[np.int64], columns: Mapping[str, Any]
 ) -> FileRecord:
-    """Write decisions about ``rows`` of a batch into a file of the batch; ``columns`` are some of the table's. The
-    caller must hand the record on, by `record_output` or with the task that it returns; it counts all rows of the
+    """Write decisions about ``rows`` of a batch into a file of the batch; ``columns`` are some of the table's.
+
+    The caller must hand the record on, by `record_output` or with the task that it returns; it counts all rows of the
     batch.
     """
     given = decisions_table({"number": array(rows.astype(np.uint64)), **columns})

@@ -242,9 +242,10 @@ class IndexUse:
 
 
 def pin(use: IndexUse, keys: str, roll: Roll, files: Sequence[str], owner: str) -> None:
-    """Settle which runs of the index the documents are compared with: those in it now. If these very documents are in
-    it already, they are compared only with the runs before their own: a repeated run finds the same, and does not find
-    itself. ``files`` are the files of exact keys in the order of the roll.
+    """Settle which runs of the index the documents are compared with: those in it now.
+
+    If these very documents are in it already, they are compared only with the runs before their own: a repeated run
+    finds the same, and does not find itself. ``files`` are the files of exact keys in the order of the roll.
     """
     kinds: dict[str, str] = {}
     digest = hashlib.sha256()
@@ -386,7 +387,9 @@ class OldDocuments:
 
 def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
     """Enter a run whose files are all there into the manifest; False if it is there already. No two runs do this at
-    once. The run is refused if another one was added after it was compared with the index.
+    once.
+
+    The run is refused if another one was added after it was compared with the index.
     """
     lock = RunDirectory(use.path)
     try:

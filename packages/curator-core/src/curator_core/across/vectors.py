@@ -98,8 +98,10 @@ def cosines(one: Vectors, other: Vectors) -> NDArray[np.float64]:
 @dataclass(frozen=True, slots=True)
 class Whole:
     """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of what was rounded
-    off, in units of the vector. The cosine of two vectors differs from the product of their whole numbers over
-    ``scale`` squared by at most the sum and the product of their errors.
+    off, in units of the vector.
+
+    The cosine of two vectors differs from the product of their whole numbers over ``scale`` squared by at most the sum
+    and the product of their errors.
     """
 
     numbers: Vectors

@@ -79,6 +79,7 @@ class Outcome:
 
 class Sink(ABC):
     """Where the answer for one address goes. The client calls its methods in its own thread, again for each attempt.
+
     Each method may raise `Refused` (the address is not fetched) or `Failed` (this attempt has failed).
     """
 

@@ -24,9 +24,11 @@ from curator_core.worker.context import Ending, RunContext
 
 @dataclass
 class SegmentRun:
-    """One segment with everything needed to run it. ``tasks`` gives its sources lazily; consume it as workers become
-    free. Facts that workers did not write themselves (a run with no run directory) go to ``collect``; sources and
-    counts as they finish to ``progress``. How many workers are set up goes to ``staffed`` when it changes.
+    """One segment with everything needed to run it.
+
+    ``tasks`` gives its sources lazily; consume it as workers become free. Facts that workers did not write themselves
+    (a run with no run directory) go to ``collect``; sources and counts as they finish to ``progress``. How many workers
+    are set up goes to ``staffed`` when it changes.
     """
 
     segment: Segment

@@ -52,8 +52,9 @@ def fetch(answer: Any, device: str, torch: Any) -> Late:
 
 
 class SendToCuda:
-    """Sends tensors to a GPU on a stream of its own, so that they arrive while earlier ones are processed. Only later
-    computation on the current stream waits for the copy.
+    """Sends tensors to a GPU on a stream of its own, so that they arrive while earlier ones are processed.
+
+    Only later computation on the current stream waits for the copy.
     """
 
     def __init__(self, torch: Any) -> None:

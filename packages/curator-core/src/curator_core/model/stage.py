@@ -204,9 +204,10 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return self
 
     def column_needs(self) -> Mapping[str, object]:
-        """What this stage needs to find in columns that it reads, beyond their names: the size of pictures, say. A
-        value is a matter between this stage and the one that makes the column, which receives it through `made_for`. It
-        is called while planning, when a model may not be on this machine yet: leave out what is not known.
+        """What this stage needs to find in columns that it reads, beyond their names: the size of pictures, say.
+
+        A value is a matter between this stage and the one that makes the column, which receives it through `made_for`.
+        It is called while planning, when a model may not be on this machine yet: leave out what is not known.
         """
         return {}
 
@@ -252,8 +253,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """One task in; a task, a list of tasks, or None to drop it. It must not change ``task`` itself."""
 
     def begin(self, task: X) -> Callable[[], Y | Iterable[Y] | None] | None:
-        """Start work on a task that will be needed soon, on the stage's own thread or device, and return at once. The
-        returned function is called once in place of `process` and gives what that would: it waits for what is not
+        """Start work on a task that will be needed soon, on the stage's own thread or device, and return at once.
+
+        The returned function is called once in place of `process` and gives what that would: it waits for what is not
         finished. Record nothing before then. It may never be called, and `process` may be called for the task all the
         same, if the first attempt failed. None: there is nothing to begin. Up to `begins_ahead` tasks are begun before
         the first is needed, while later stages of the same worker process earlier ones. A stage that has

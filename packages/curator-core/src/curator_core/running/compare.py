@@ -360,8 +360,9 @@ def _sources(a: RunRecord, b: RunRecord) -> tuple[list[SourceCounts], int]:
 
 
 def _by_source(run: RunRecord) -> pa.Table:
-    """For every source, the rows that were read from it and those that the last stage let through. Where a stage merges
-    tasks, what comes after it belongs to no source, and counts under the merge.
+    """For every source, the rows that were read from it and those that the last stage let through.
+
+    Where a stage merges tasks, what comes after it belongs to no source, and counts under the merge.
     """
     names = [step["name"] for step in run.plan.get("steps") or ()]
     sums = _counts(run).group_by(["source", "stage"]).aggregate([("rows_in", "sum"), ("rows_out", "sum")])

@@ -1,6 +1,7 @@
-"""What are the numbers of a run? All that its page shows, as plain values: the content of ``report.json``. They come
-from the run directory alone, so they are available while a run goes on, after it was killed, and on another machine.
-docs/report-json.md describes the form.
+"""What are the numbers of a run? All that its page shows, as plain values: the content of ``report.json``.
+
+They come from the run directory alone, so they are available while a run goes on, after it was killed, and on another
+machine. docs/report-json.md describes the form.
 """
 
 from __future__ import annotations

@@ -57,9 +57,11 @@ RESULTS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Order:
-    """What to run, and how. ``opened``: the executor is already open and stays open, since the run is a step of a
-    workflow. ``replaces``: output that another run has finished may be overwritten, as after a fresh start of the whole
-    workflow. ``own``: the success files that earlier attempts at the workflow have written, by folder.
+    """What to run, and how.
+
+    ``opened``: the executor is already open and stays open, since the run is a step of a workflow. ``replaces``: output
+    that another run has finished may be overwritten, as after a fresh start of the whole workflow. ``own``: the success
+    files that earlier attempts at the workflow have written, by folder.
     """
 
     stages: Sequence[ProcessingStage[Any, Any]]

@@ -181,9 +181,10 @@ def left_by(directory: RunDirectory) -> str:
 def stands(
     step: str, plan: Plan, directory: RunDirectory, options: RunOptions, *, outside: bool, freed: Iterable[str]
 ) -> bool:
-    """Whether a complete step has nothing to do: its stages, its sources and its output are as they were. ``outside``:
-    its sources lie outside the run directory, so that others may have changed them. What was left in the folders
-    ``freed`` is not checked.
+    """Whether a complete step has nothing to do: its stages, its sources and its output are as they were.
+
+    ``outside``: its sources lie outside the run directory, so that others may have changed them. What was left in the
+    folders ``freed`` is not checked.
     """
     record, earlier = directory.read_json("run.json"), directory.read_json("plan.json")
     if record is None or earlier is None or "summary" not in record:

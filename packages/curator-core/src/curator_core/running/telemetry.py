@@ -1,5 +1,7 @@
 """What does a run give to monitoring systems while it goes? Metrics as a file, at an endpoint, or by its engine; and
-spans. All of it is off by default; when on, it costs a look at the counters every few seconds.
+spans.
+
+All of it is off by default; when on, it costs a look at the counters every few seconds.
 """
 
 from __future__ import annotations

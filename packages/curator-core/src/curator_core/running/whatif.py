@@ -258,6 +258,7 @@ def _changes(
     bins: Sequence[_Bin], was: Sequence[Limit], then: Sequence[Limit], invert: bool, *, several: bool
 ) -> tuple[Span, Span]:
     """How many kept rows would be dropped and how many dropped rows would stay if the limits of one score moved.
+
     ``several``: what is known of other tests does not hold, since they move too.
     """
     fails, passes = _Ends(), _Ends()  # rows that passed the filter and would fail it, and the other way round

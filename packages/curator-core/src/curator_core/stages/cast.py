@@ -1,4 +1,4 @@
-"""Give columns other types, row by row: a value that cannot be cast costs its row."""
+"""Give columns other types, row by row: a row with a value that cannot be cast is rejected."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _TYPES = {
 class Cast(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Gives columns other types: ``Cast(columns={"text": "string", "score": "float64"})``.
 
-    As text a number is what JSON spells (``5``, ``0.5``), and so are a list and an object. Text becomes the number that it
-    spells. A row with a value that cannot be cast without changing it (``x`` or ``0.5`` as an integer) is rejected. A null
-    stays a null.
+    As text, a number is written as in JSON (``5``, ``0.5``), and so are a list and an object. Text becomes the number
+    that it represents. A row with a value that cannot be cast without changing it (``x`` or ``0.5`` as an integer) is
+    rejected. A null stays a null.
     """
 
     columns: Mapping[str, str]

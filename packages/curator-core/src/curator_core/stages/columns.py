@@ -130,7 +130,7 @@ class Where(ColumnFilter):
     """Keeps rows whose value in ``column`` compares with ``value``: ``Where(column="language", op="==", value="en")``.
 
     ``in`` and ``not in`` take a list, ``is null`` and ``is not null`` take none; ``contains``, ``starts with`` and
-    ``matches`` (a regular expression, anywhere in the text) are for text. A null passes nothing but ``is null``.
+    ``matches`` (a regular expression, anywhere in the text) are for text. A null passes only ``is null``.
     """
 
     column: str
@@ -155,7 +155,7 @@ class Where(ColumnFilter):
         return column_of(batch.to_pyarrow(), self.column).combine_chunks()
 
     def score_array(self, values: pa.Array) -> pa.Array:
-        """The values themselves: what is compared is the score."""
+        """The values themselves: the score is what is compared."""
         return values
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
@@ -185,7 +185,9 @@ class Where(ColumnFilter):
         return pc.and_(scores.is_valid(), among if self.op == "in" else pc.invert(among))
 
     def _passes(self, value: Any) -> bool | None:
-        """Whether one of several kinds of values passes; None where it is of another kind than what it is compared with."""
+        """Whether one of several kinds of values passes; None where its kind differs from that of what it is compared
+        with.
+        """
         if self.op in ("in", "not in"):
             found = any(_same_kind(value, other) and value == other for other in self.value)
             return found if self.op == "in" else not found

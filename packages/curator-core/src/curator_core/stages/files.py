@@ -21,12 +21,12 @@ from curator_core.storage.packing import PACKED, PARTS
 
 type ByteRange = tuple[int, int] | None
 
-# Marks, notes and side files that are beside data and are none.
+# Marks, notes and side files that are beside data but hold none.
 NOT_DATA = frozenset({"_SUCCESS", "_metadata", "_common_metadata", PACKED})
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtp", start=1):
     _UNITS |= {_letter: 1024**_power, f"{_letter}ib": 1024**_power, f"{_letter}b": 1000**_power}
-# Formats that cannot be read from the middle, by name and, as names lie, by their first bytes.
+# Formats that cannot be read from the middle, by name and, since names can be wrong, by their first bytes.
 _WHOLE_ONLY: tuple[str, ...] = (
     *(".gz", ".bgz", ".bz2", ".xz", ".zst", ".zstd", ".lz4", ".br", ".sz", ".zip", ".tar", ".tgz", ".7z"),
     *(".parquet", ".arrow", ".feather", ".orc", ".avro"),
@@ -120,12 +120,12 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         found: dict[str, tuple[str, str, FileInfo]] = {}
         for entry in [self.paths] if isinstance(self.paths, str | os.PathLike) else self.paths:
             base, files = self._matches(os.fspath(entry))
-            # By hand, because relative and absolute paths of 100,000 files take two seconds.
+            # Done by hand, because relative and absolute paths of 100,000 files take two seconds.
             prefix, root = storage.join(base, ""), storage.absolute(base)
             for file in files:
                 name = file.path.removeprefix(prefix) if base != "." else storage.relative(file.path, base)
                 found.setdefault(storage.join(root, name), (name, base, file))
-        # Two bases may hold files of one relative name; then, and only then, the base is part of the name.
+        # Two bases may hold files with the same relative name; only then is the base part of the name.
         count: dict[str, int] = {}
         for name, _, _ in found.values():
             count[name] = count.get(name, 0) + 1
@@ -182,7 +182,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
 
     def _groups(self, parts: Iterable[_Part]) -> Iterator[list[_Part]]:
         room = None if self.bytes_per_partition is None else parse_bytes(self.bytes_per_partition)
-        # By size alone, unless a count is asked for too.
+        # By size alone, unless a count is given too.
         most = None if room is not None and self.files_per_partition == 1 else self.files_per_partition
         group: list[_Part] = []
         held = 0
@@ -197,7 +197,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
 
 
 class _Sources(Iterator[FileGroupTask]):
-    """Tasks that are made when they are asked for, of which it is known how many there are."""
+    """Tasks that are made on demand, whose number is known."""
 
     def __init__(self, tasks: Iterator[FileGroupTask], count: int) -> None:
         self._tasks = tasks
@@ -282,7 +282,7 @@ def _earlier(earlier: Any, parts: list[_Part]) -> list[tuple[str, list[_Part]]]:
 
 
 def _other_ending(entry: str, base: str, there: Sequence[str]) -> str:
-    """A hint such as ``; did you mean '*.jsonl'?``, where a pattern's files are there under another ending."""
+    """A hint such as ``; did you mean '*.jsonl'?``, where a pattern's files exist with another ending."""
     wanted = entry if base == "." else storage.relative(entry, base)
     stem, dot, ending = wanted.rpartition(".")
     if not dot or storage.has_magic(ending) or not storage.has_magic(stem):
@@ -293,7 +293,9 @@ def _other_ending(entry: str, base: str, there: Sequence[str]) -> str:
 
 
 def is_data(path: str, base: str) -> bool:
-    """Whether a file below ``base`` holds data: no mark, note or part that a writer keeps beside its files."""
+    """Whether a file below ``base`` holds data, and is not a mark, note or part that a writer keeps beside its
+    files.
+    """
     if storage.file_name(path) in NOT_DATA:
         return False
     # Files of single tasks, which will be packed or have been: beside the packed ones each row would be there twice.

@@ -1,6 +1,6 @@
 """Which of a filter's parameters are limits of which score? Found by trying the filter at, below and above each of them.
 
-What a filter's author would have to write down beside the predicate, and could get wrong, the predicate says by itself: a
+The predicate itself says what a filter's author would otherwise have to declare beside it, and could get wrong: a
 parameter is a limit of a score where what passes on one side of its value fails on the other, and passes on both once the
 parameter is out of the way.
 """
@@ -23,7 +23,7 @@ _COMMON = ("column", "mode", "score_column")
 
 
 class Judge(Protocol):
-    """What is asked of a filter here."""
+    """What this module needs of a filter."""
 
     def params(self) -> dict[str, Any]: ...
 
@@ -42,17 +42,17 @@ class _Parameter:
 
 
 def found_scores(judge: Judge) -> list[Score]:
-    """The scores of a filter with their limits. A filter that cannot be tried so has its scores without limits."""
+    """The scores of a filter with their limits. A filter that cannot be tried has its scores without limits."""
     try:
         parts = judge.score_parts(judge.scores_with("", [0.0]))
-    except Exception:  # code of the filter's author; what it cannot say is not shown
+    except Exception:  # code of the filter's author; what it cannot tell is not shown
         return []
     found = []
     for name, values in parts.items():
         integers = pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)
         single = pa.types.is_float32(values.type)
         limits = list(_limits(judge, name, integers, single))
-        # An edge where the number lies that the filter compares with: scores of 32 bits are held to a limit of 64.
+        # The edge is at the number that the filter compares with: scores of 32 bits are compared with a limit of 64.
         edges = default_edges(integers, [limit.value for limit in limits])
         found.append(Score(name, edges, integers=integers).with_limits(limits))
     return found
@@ -94,12 +94,12 @@ def _passing(judge: Judge, part: str, values: list[float]) -> dict[str, list[boo
     try:
         failed = judge.tests(judge.scores_with(part, values))
         return {reason: (~to_numpy(rows).astype(bool)).tolist() for reason, rows in failed.items()}
-    except Exception:  # code of the filter's author, given what it may not be made for
+    except Exception:  # code of the filter's author, with values that it may not be made for
         return {}
 
 
 def _numbers(judge: Any) -> Iterator[_Parameter]:
-    """The numbers among the parameters, those in pairs of a list included."""
+    """The numbers among the parameters, including those in pairs of a list."""
     for name, value in judge.params().items():
         if name in _COMMON:
             continue
@@ -118,7 +118,7 @@ def _numbers(judge: Any) -> Iterator[_Parameter]:
 
 
 def _with(judge: Any, name: str, value: Any) -> Judge:
-    # Not made anew: its constructor would refuse a value out of range.
+    # Copied, not constructed: its constructor would refuse a value out of range.
     twin = copy.copy(judge)
     object.__setattr__(twin, name, value)
     return twin  # type: ignore[no-any-return]

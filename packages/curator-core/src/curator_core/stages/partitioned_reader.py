@@ -18,8 +18,8 @@ Y = TypeVar("Y", bound=Task[Any])
 class PartitionedReader(CompositeStage[EmptyTask, Y]):
     """Base of readers of files: ``partitioning`` names them, ``read`` reads them.
 
-    Each half is given the reader's parameters of the same name. A reader shares those of its reading half by a base class
-    for both, so that they are in one place::
+    Each half is given the reader's parameters of the same name. A reader shares the parameters of its reading half
+    through a base class for both, so that they are in one place::
 
         @dataclass(kw_only=True, eq=False, repr=False)
         class LineParameters:
@@ -41,7 +41,7 @@ class PartitionedReader(CompositeStage[EmptyTask, Y]):
 
     partitioning: ClassVar[type[ProcessingStage[Any, Any]]] = FilePartitioning
     read: ClassVar[type[ProcessingStage[Any, Any]]]
-    # What is read of a folder: files whose names end so; all of them where it is empty.
+    # The endings of files that are read from a folder; all files if it is empty.
     suffixes: ClassVar[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
@@ -58,5 +58,7 @@ class PartitionedReader(CompositeStage[EmptyTask, Y]):
 
 
 def made_from[S: ProcessingStage[Any, Any]](given: Mapping[str, Any], kind: type[S]) -> S:
-    """A stage of ``kind`` with the parameters that it takes out of ``given``: how a composite makes its halves of its own."""
+    """A stage of ``kind`` with those parameters of ``given`` that it takes: this is how a composite makes its
+    halves.
+    """
     return kind(**{name: given[name] for name in constructor_signature(kind).parameters if name in given})

@@ -21,8 +21,8 @@ class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Keeps about ``fraction`` of the rows, the same ones on every executor and in every run.
 
     Whether a row stays depends on ``seed`` and on where the row is (its task and its number there), or, with
-    ``columns``, on what is in these: then equal rows stay or go together, wherever they are, and a sample of 1 % is part
-    of a sample of 10 % with the same seed.
+    ``columns``, on what is in these: then equal rows are kept or dropped together, wherever they are, and a sample of 1
+    % is part of a sample of 10 % with the same seed.
     """
 
     fraction: float
@@ -61,8 +61,9 @@ class Sample(ProcessingStage[DocumentBatch, DocumentBatch]):
 class Limit(Merge[DocumentBatch, DocumentBatch]):
     """Keeps the first ``rows`` rows of the whole run, in lineage order (by source id, then by place in the source).
 
-    It waits for everything before it, so that the rows do not depend on who came first, and gives them as one batch:
-    for a quick look at a big collection, limit the sources instead (``curate run --limit``), which reads no more.
+    It waits for everything before it, so that the rows do not depend on the order of arrival, and gives them as one
+    batch: for a quick look at a big collection, limit the sources instead (``curate run --limit``), which reads no
+    more.
     """
 
     rows: int

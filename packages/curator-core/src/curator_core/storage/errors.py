@@ -63,6 +63,7 @@ def _translated(error: OSError, verb: str, path: str) -> CuratorError:
 
 def no_answer(error: BaseException) -> str | None:
     """What kept a store from saying whether a file is there, in words; None where it has said that there is none.
+
     Whatever goes wrong on the way to a web server, fsspec reports that the file was not found.
     """
     cause = error.__cause__

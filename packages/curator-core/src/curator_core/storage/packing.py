@@ -36,6 +36,7 @@ def pack(
     settings: Mapping[str, Any] | None = None,
 ) -> list[FileRecord]:
     """Have ``make`` put ``parts`` into full files, and remove the parts; returns the files that remain, in order.
+
     ``make`` is given the parts that no file holds yet, and the existing files: new sources come after those. It returns
     the records of the files that it has written, which may include some that existed before. It is called again for all
     parts where something that was packed has changed or is gone, or with other ``settings``.

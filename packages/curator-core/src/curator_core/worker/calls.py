@@ -20,9 +20,10 @@ from curator_core.model.task import Task
 
 @dataclass(frozen=True)
 class Care:
-    """How a source is run again after a worker has died of it, or was ended because it took too long. ``alone`` are
-    stages that are given one task per call, so that the task to blame is found; ``aside`` are tasks that go to the
-    error policy instead of a stage, each with the reason.
+    """How a source is run again after a worker has died of it, or was ended because it took too long.
+
+    ``alone`` are stages that are given one task per call, so that the task to blame is found; ``aside`` are tasks that
+    go to the error policy instead of a stage, each with the reason.
     """
 
     alone: frozenset[str] = frozenset()

@@ -1,6 +1,8 @@
-"""Where do dropped rows go when a run must write them down? Into a folder for each stage, a file for each task in the
-format of the pipeline's writer or as Parquet, named by its lineage and there whole or not at all: an output like those
-of a writer, so a run accounts for it, resumes it, and clears away what an interrupted attempt has left.
+"""Where do dropped rows go when a run must write them down?
+
+Into a folder for each stage, a file for each task in the format of the pipeline's writer or as Parquet, named by its
+lineage and there whole or not at all: an output like those of a writer, so a run accounts for it, resumes it, and
+clears away what an interrupted attempt has left.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 """How much do neighbouring filters overlap: what would each drop by itself, and what would have been dropped anyway?
+
 Each filter is tried on all rows that come to the first of them. That repeats the work of all of them, on more rows, so
 it is done only on request.
 """

@@ -175,7 +175,7 @@ class SemDeDup(SemanticDedup):
 @dataclass(kw_only=True)
 class D4(Ends):
     """Removes semantic duplicates, and then the most typical documents (Tirumala et al., 2023): ``SemDeDup`` with ``eps``, new
-    clusters of what stays, and of these the ``fraction`` that is farthest from the centres.
+    clusters of what stays, and of these the ``fraction`` that is farthest from its centre.
 
     The output has the columns ``cluster`` and ``distance`` besides its own. What is read and written is said as in `Ends`.
     """
