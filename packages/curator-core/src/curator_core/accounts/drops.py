@@ -69,7 +69,7 @@ def _distance(entry: StageSeen, sample: Sample) -> float:
 
 
 def written_drops(tables: Iterable[pa.Table], entry: StageSeen, reason: str, near: int) -> Iterator[dict[str, Any]]:
-    """Of the dropped rows in tables those of a reason, the ones nearest to the limit first."""
+    """The rows of a reason in tables of dropped rows, those nearest to the limit first."""
     limits = [
         (score.name, limit.value) for score in entry.scores for limit in score.limits if limit.reason in ("", reason)
     ]

@@ -49,7 +49,7 @@ COPIES, EDGES, PAIRS, HOMES = "copies", "edges", "pairs", "homes"
 Order = Literal["keep", "hard", "easy", "random"]
 ORDERS = ("keep", "hard", "easy", "random")
 RULE = "similar"
-# Where the order by the centre or by chance is kept: before what `keep` says.
+# The column of the order by the centre or by chance, which decides before what `keep` says.
 ORDER_COLUMN = "prefer_order"
 # Rows and columns of a block of products. Half of a block on the diagonal is computed in vain, but smaller blocks take
 # longer.

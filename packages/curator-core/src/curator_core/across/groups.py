@@ -442,7 +442,7 @@ class _Star(FanOut[FileGroupTask, DocumentBatch]):
                     yield from self._tied(u, v, smallest, np.zeros(0 if number else 1, np.int64))
 
     def _tied(self, u: Numbers, v: Numbers, smallest: Numbers, starts: NDArray[np.int64]) -> Iterator[DocumentBatch]:
-        """The edges from here; ``smallest`` of the neighbours of ``u``, whose rows begin at ``starts``."""
+        """The edges of the stars; ``smallest`` is that of the neighbours of ``u``, whose rows begin at ``starts``."""
         raise NotImplementedError
 
     def _edges(self, a: Numbers, b: Numbers, changed: int) -> Iterator[DocumentBatch]:

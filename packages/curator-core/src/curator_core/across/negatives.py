@@ -224,8 +224,8 @@ class _Block:
 
 
 class _Search:
-    """The ``last_rank`` nearest passages of each of some pairs that are not positives of its query, the nearest first:
-    ``best`` comes from the blocks that were examined.
+    """For each of some pairs, the ``last_rank`` nearest passages that are not positives of its query, the nearest
+    first: ``best`` comes from the blocks that were examined.
     """
 
     def __init__(self, pairs: pa.Table, last_rank: int) -> None:

@@ -426,7 +426,7 @@ def _show_collections(run_dir: str) -> None:
 
     try:
         found = losses(_table_of(run_dir))
-    except CuratorError:  # the table was asked for elsewhere
+    except CuratorError:  # the table was written elsewhere, by request
         return
     rows = [
         (loss.collection or ".", f"{loss.documents:,}", f"{loss.removed:,}", percent(loss.removed, loss.documents))

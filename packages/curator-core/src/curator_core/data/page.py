@@ -10,7 +10,7 @@ from typing import Any
 from curator_core import formatting
 from curator_core.data.values import text_of
 
-# The column with a row's picture, and that with the bytes that the picture was made from.
+# The column in which rows bring a small picture to be shown.
 THUMBNAIL = "thumbnail"
 _MOST_CHARACTERS = 2000
 

@@ -471,7 +471,7 @@ class Pool:
             case protocol.Ready():
                 worker.ready = True
             case protocol.OwnerLost():
-                # Should the owner live, it is of no use to the worker any more. Its end is the next that is heard of it.
+                # If the owner is still alive, it is no longer of use to the worker. The next news from it is its end.
                 if worker.owner in self.owners and worker.owner is not None:
                     worker.owner.process.popen.kill()
             case protocol.Failed(error):

@@ -47,7 +47,7 @@ def this_machine() -> Machine:
 
 
 def system_name() -> str:
-    """The operating system; `platform.platform` starts a process to find out what is the machine's name too."""
+    """The operating system; `platform.platform` starts a process to find out the machine's name too."""
     return "-".join(filter(None, (platform.system(), platform.release(), platform.machine())))
 
 

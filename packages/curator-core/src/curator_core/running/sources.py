@@ -137,7 +137,7 @@ class Sources:
         # A source that knows how many it has says so; listing ahead only to count would hold them all.
         total = length_hint(made, 0)
         self.progress.total_sources = min(total, self.options.limit or total) if total else None
-        # As they are written and as they are: to make the path of each source absolute would take seconds.
+        # In both spellings, as written and absolute: making the path of each source absolute would take seconds.
         folders = {
             spelling.rstrip("/"): writer.name
             for writer in self.outputs.writers

@@ -237,7 +237,7 @@ def an_error_stops_the_run_and_names_stage_task_and_line(subject: Subject) -> No
 
 @_check()
 def quarantine_sets_the_bad_row_aside_and_goes_on(subject: Subject, folder: Path) -> None:
-    """One fails in a call of its own, one in a task that its stage has begun ahead: the records are those of calls one by one."""
+    """One row fails in its own call, one in a task that was begun ahead: the records are those of single calls."""
     several = s.OnThread(bad=10).with_(batch_size=4)
     result = run(subject, [s.Raise(bad=3), several], on_error="quarantine", run_dir=str(folder / "run"))
     one_by_one = s.OnThread(bad=10, begins_ahead=0)
@@ -352,7 +352,7 @@ def a_killed_worker_costs_nothing_but_time(subject: Subject, folder: Path) -> No
 
 @_check("processes")
 def a_task_that_kills_its_workers_is_set_aside(subject: Subject, folder: Path) -> None:
-    """With its rows and by the name of the stage, like every task that fails as a whole; nothing else is lost with it."""
+    """The record has its rows and the stage, like that of any task that fails as a whole; nothing else is lost."""
     kill = s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))
     result = run(subject, [s.Same(), kill, s.Same()], on_error="quarantine", run_dir=str(folder / "run"))
     bad = next(ids_of(task) for task in batches() if 3 in ids_of(task))

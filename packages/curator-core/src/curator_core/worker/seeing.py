@@ -559,7 +559,9 @@ class _Taken:
 
 
 def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, str | None, list[int]]:
-    """Of a text as much as is kept, around what is at fault: what is before it, its length, itself, and where to mark it."""
+    """The part of a text that is kept, around what is at fault: its start, the length of the text, the part, and its
+    marks.
+    """
     if text is None:
         return 0, 0, None, []
     start = 0

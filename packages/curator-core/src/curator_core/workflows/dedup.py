@@ -36,8 +36,8 @@ class Dedup(DocumentParameters, Ends):
     documents that go, with the table's columns beside their own. ``mode`` is ``remove``, ``annotate`` (all stay, and say
     what was decided) or ``rehydrate`` (survivors get a weight by the size of their cluster).
 
-    ``partitions`` is how many pieces the work between the files comes in; by default so many that a worker holds no more
-    of a larger input. The result does not depend on it.
+    ``partitions`` is how many pieces the work between the files comes in; by default enough that a worker does not hold
+    more of a larger input. The result does not depend on it.
 
     ``index`` is a folder that holds what is needed of the documents of earlier runs to compare new ones with them. These
     come first in the order and are never removed. With ``against="both"`` the documents are compared with the index and with

@@ -11,7 +11,7 @@ LEAST_PIECES = 32
 
 
 def pieces_of(input_bytes: int) -> int:
-    """Enough pieces that a worker holds no more of a larger input.
+    """Enough pieces that a worker does not hold more of a larger input.
 
     A power of two, so that a few files more do not change the steps of a run that is resumed.
     """

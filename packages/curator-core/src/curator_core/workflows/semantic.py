@@ -57,8 +57,8 @@ class SemanticDedup(Dedup):
 
     ``order`` decides first which of two is preferred: ``hard`` the one farther from the centre of its cluster, as SemDeDup
     has it, ``easy`` the nearer one, ``random`` either, by ``seed``; ``keep`` leaves it to ``keep``, and decides ties.
-    Documents without a vector, or with one of zeros, stay. The result is the same on every machine: what is as near to the
-    limit as products of BLAS may be wrong is computed again in a fixed order.
+    Documents without a vector, or with one of zeros, stay. The result is the same on every machine: a product so near
+    the limit that an error of BLAS could matter is computed again in a fixed order.
     """
 
     # The vectors once, and then as often as they are at home or visit.
