@@ -61,9 +61,9 @@ class ScoreSeen:
 
 @dataclass
 class Sample:
-    """A row that was kept to be seen. ``spans`` mark in ``text`` what it was dropped for; ``cut`` characters of the whole text, which
-    has ``length``, stand before it. ``near``: whether it was chosen for its score close to ``limit``. ``picture`` is a small JPEG
-    of a row that has a picture.
+    """A row that was kept to be seen. ``spans`` mark in ``text`` what it was dropped for; ``cut`` characters of the
+    whole text, which has ``length``, come before it. ``near``: whether it was chosen for its score close to ``limit``.
+    ``picture`` is a small JPEG of a row that has a picture.
     """
 
     side: str

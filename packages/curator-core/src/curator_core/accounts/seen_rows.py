@@ -63,7 +63,7 @@ SAMPLE_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("position", pa.string()),
         ("text", pa.string()),
-        ("cut", pa.int64()),  # how many characters of the text stand before what is kept
+        ("cut", pa.int64()),  # how many characters of the text come before what is kept
         ("length", pa.int64()),
         ("spans", pa.list_(pa.int32())),  # starts and ends in `text`, in turn
         ("columns", pa.string()),  # JSON

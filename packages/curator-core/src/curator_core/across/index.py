@@ -371,7 +371,7 @@ class OldDocuments:
         if (at, kind) not in self._manifests:
             assert self.index is not None
             found = read_manifest(storage.join(self.index.folder(self.runs[at]), kind))
-            # There may be many runs, and only so many files can be open.
+            # There may be many runs, and the number of open files is limited.
             self._manifests[at, kind] = replace(found, keeps_open=False)
         return self._manifests[at, kind]
 

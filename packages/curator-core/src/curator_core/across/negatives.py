@@ -150,10 +150,10 @@ class MineParameters:
     """Which passages are hard negatives of a query.
 
     Ranks count the passages that are not what the query asks for, from 1, the nearest; those from ``first_rank`` to
-    ``last_rank`` are looked at. ``margin``: how much lower than the cosine of query and positive that of query and negative must
-    be; ``ratio``: or at most this part of it. A passage with a cosine of 1 - ``eps`` or more with a positive says the
-    same, and is no negative. ``negatives`` of the others are taken: the nearest ones (``top``), or ``random`` ones by
-    ``seed``.
+    ``last_rank`` are examined. ``margin``: how much lower than the cosine of query and positive that of query and
+    negative must be; ``ratio``: or at most this part of it. A passage with a cosine of 1 - ``eps`` or more with a
+    positive says the same, and is no negative. ``negatives`` of the others are taken: the nearest ones (``top``), or
+    ``random`` ones by ``seed``.
     """
 
     negatives: int = 5

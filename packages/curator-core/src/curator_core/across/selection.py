@@ -161,7 +161,7 @@ class Totals:
 class Requests:
     """Requests, and how far each one is answered. Each attribute holds a value for each request.
 
-    ``high`` and ``low`` are the first ``bits`` bits of the key and of the number of the document asked for, and
+    ``high`` and ``low`` are the first ``bits`` bits of the key and of the number of the requested document, and
     ``bound`` is the weight that is left for documents which share these bits. There are ``rows`` such documents. A
     request whose bound is never exceeded has no such document: it is ``endless``. When ``bits`` is 128, all are
     answered.

@@ -1,10 +1,10 @@
 """How do rows get to partitions, so that one task sees all rows of a kind, when the data do not fit in memory?
 
-Each row has a *place*, 64 bits that say where in an order it stands. The places are cut into equal ranges, the partitions.
-`write_partitioned` lays the rows of one batch out by place in one file; `finish_partitioned` writes the manifest of all
-files; `Partitions` makes a task of each partition that has rows; `partition_pieces` and `partition_sorted` read it. The
-order is that of the places, and rows of one place keep the order of the input, so neither the number of files nor that of
-partitions or workers shows in the result.
+Each row has a *place*, 64 bits that give its position in an order. The places are cut into equal ranges, the
+partitions. `write_partitioned` lays the rows of one batch out by place in one file; `finish_partitioned` writes the
+manifest of all files; `Partitions` makes a task of each partition that has rows; `partition_pieces` and
+`partition_sorted` read it. The order is that of the places, and rows of one place keep the order of the input, so
+neither the number of files nor that of partitions or workers shows in the result.
 
 A file is Arrow IPC, uncompressed: rows by partition, in record batches of 64 KiB or more (where there is that much)
 which end where a partition does. So a partition is read from a file with one look at its footer and one read of what it

@@ -15,7 +15,7 @@ MOST_REJECTED = 0.05
 # A stage that takes more than this share of the workers' time, if it is time worth saving.
 MOST_TIME = 0.5
 LEAST_SECONDS = 10.0
-# At most so many of one kind: a page of a hundred alarms shows none.
+# At most this many of one kind: a page of a hundred alarms shows none.
 _MOST_ALIKE = 10
 
 

@@ -73,7 +73,7 @@ class RunRecord:
 
 @dataclass
 class SourceCounts:
-    """A source, or a folder or a value of a column, of which two runs have different counts; None for a run without it."""
+    """A source, folder or value of a column for which two runs have different counts; None for a run without it."""
 
     source: str
     a: dict[str, int] | None

@@ -16,7 +16,7 @@ from curator_core.stages.column_filter import ColumnFilter
 
 
 def write_declared(run_dir: str, plan: Plan, options: SeenOptions | None, attempt: int) -> None:
-    """Write down what the stages of a plan declare; nothing where nothing is to be seen."""
+    """Write down what the stages of a plan declare; nothing where nothing is kept to be seen."""
     if options is None:
         return
     stages: list[dict[str, Any]] = []

@@ -121,7 +121,7 @@ def _seconds(record: dict[str, Any]) -> float | None:
 
 
 def _run_directories(folder: str) -> Iterator[str]:
-    """The run directories in a folder that are in no other run's; what is in one is not looked at."""
+    """The run directories in a folder, except those inside another run's; what is inside one is not examined."""
     if not storage.is_local(folder):
         names = sorted(
             storage.parent(path) for path in storage.list_files(folder) if storage.file_name(path) in (_RECORD, _PLAN)

@@ -34,7 +34,7 @@ NOTE_SOURCES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether a source has to run, the generation that its events carry from now on, and how it stands."""
+    """Whether a source has to run, the generation that its events carry from now on, and its state."""
 
     run: bool
     generation: str

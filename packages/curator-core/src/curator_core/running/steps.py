@@ -1,4 +1,6 @@
-"""The run directory of a workflow: which steps there are, how each stands, and what each has left for those after it."""
+"""The run directory of a workflow: which steps there are, the state of each, and what each has left for those after
+it.
+"""
 
 from __future__ import annotations
 

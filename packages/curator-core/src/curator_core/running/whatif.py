@@ -276,7 +276,7 @@ def _changes(
 
 @dataclass
 class _Ends:
-    """A sum of rows of which some are sure and others are not."""
+    """A sum of rows, some of which are certain and others not."""
 
     low: int = 0
     high: int = 0

@@ -47,7 +47,9 @@ def open_input(path: AnyPath) -> BinaryIO:
 
 
 def open_arrow(path: AnyPath) -> pa.NativeFile:
-    """A file for Arrow to read from; a large one on this machine is mapped, so that only what is looked at is read."""
+    """A file for Arrow to read from; a large one on this machine is mapped, so that only the parts that are used are
+    read.
+    """
     with explained("read", path):
         if not is_local(path):
             return pa.PythonFile(open_input(path), mode="r")

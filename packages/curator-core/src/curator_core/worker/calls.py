@@ -1,7 +1,7 @@
 """Which stage works on which task: the evidence when a worker dies or takes too long.
 
-An adapter announces every call of a stage to a `CallObserver`. What an executor learns from it comes back as `Care`: how
-the source is to be run again.
+An adapter announces every call of a stage to a `CallObserver`. What an executor learns from it comes back as `Care`:
+how the source must be run again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Clusters of documents by their vectors: which one each is in, how typical it is of it, and at most so many of each."""
+"""Clusters of documents by their vectors: which one each is in, how typical of it each is, and at most a given number
+of each.
+"""
 
 from __future__ import annotations
 

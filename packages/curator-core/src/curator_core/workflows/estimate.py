@@ -17,7 +17,7 @@ from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import DocumentBatch, EmptyTask
 from curator_core.running.preview import survey
 
-# No more than this is read of each source that is looked at.
+# At most this much is read of each source that is examined.
 SAMPLE_BYTES = 8 << 20
 
 
