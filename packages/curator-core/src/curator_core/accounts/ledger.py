@@ -89,7 +89,7 @@ class LedgerWriter:
         self._rejects = RejectRows()
         self.seen = SeenRows()
         self.times = WorkTimes()
-        # Calls that make durable what another process knows about the same tasks.
+        # Makes durable what another process knows about the same tasks.
         self.before_flush: Callable[[], None] | None = None
         self._number = 0
         # Files of this writer by folder and by how often they were packed.

@@ -94,7 +94,7 @@ def read_folder(
             except UsageError:
                 if storage.exists(path):
                     raise
-                packed = True  # by a running run, into a file that the next listing shows
+                packed = True  # by a run in progress, into a file that the next listing shows
                 continue
             yield path, table
 

@@ -116,7 +116,7 @@ class SeenRows:
         self.map: Any = None
         # Small pictures that were made last, by what they show.
         self.pictures: dict[bytes, bytes | None] = {}
-        # Calls that hand over samples that wait elsewhere.
+        # Functions that hand over samples that wait elsewhere.
         self.before_flush: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:

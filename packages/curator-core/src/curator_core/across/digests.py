@@ -19,7 +19,7 @@ from curator_core.arrow.row_hash import row_digests
 
 # Letters, marks and numbers stay; whatever is between them becomes one space.
 _BETWEEN = r"[^\pL\pM\pN]+"
-# A text without any of these is in NFC: all others are already composed, and change nothing beside them. Symbols,
+# A text without any of these is in NFC: all others normalize to themselves, and change nothing beside them. Symbols,
 # ideographs and the letters of European languages are among the others.
 _MAY_CHANGE = (
     r"[^\x00-\x{2FF}\x{2002}-\x{20CF}\x{2100}-\x{2125}\x{2127}-\x{2129}\x{212C}-\x{2328}\x{232B}-\x{2ADB}"
