@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-# Of an error's text, how many lines a notebook shows.
+# How many lines of an error's text a notebook shows.
 _NOTEBOOK_LINES = 12
 _FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 
@@ -17,7 +17,7 @@ class CuratorError(Exception):
     """Base of every error that Curator raises on purpose; its text is written for the user."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython and notebooks show in place of forty frames of ours: the message; ``%tb`` has the frames."""
+        """What IPython and notebooks show instead of forty frames of ours: the message; ``%tb`` has the frames."""
         first, *rest = str(self).splitlines() or [""]
         if len(rest) > _NOTEBOOK_LINES:
             rest = [f"  … {len(rest) - _NOTEBOOK_LINES} lines are in str(error) …", *rest[-_NOTEBOOK_LINES:]]
@@ -65,7 +65,7 @@ class StageError(CuratorError):
         self.source = source
 
     def __reduce__(self) -> tuple[type[StageError], tuple[Any, ...]]:
-        # Made anew where it arrives, and not given the attributes that it had: there the source lines may be known.
+        # Constructed again where it arrives, instead of copying its attributes: the source lines may be known there.
         return type(self), self.args
 
     def __str__(self) -> str:
@@ -96,7 +96,9 @@ class WorkerDied(CuratorError):
 
     @classmethod
     def of_task(cls, task_id: str, deaths: int, stage: str = "", how: str = "") -> WorkerDied:
-        """A task that has killed so many workers that it is given to the error policy; ``how`` the last of them ended."""
+        """A task that has killed so many workers that it goes to the error policy; ``how`` says how the last of them
+        ended.
+        """
         where = f"stage {stage!r} worked on task {task_id!r}" if stage else f"they worked on task {task_id!r}"
         last = f" (the last by {how})" if how else ""
         return cls(f"{deaths} workers died while {where}: a crash in native code, a kill, or no memory left{last}")
@@ -107,7 +109,7 @@ class RunRefused(CuratorError):
 
 
 class OutputError(CuratorError):
-    """What a run writes cannot be written: no space, no permission. No row is to blame, so the run stops."""
+    """The output of a run cannot be written: no space, no permission. No row is to blame, so the run stops."""
 
 
 class TooManyErrors(CuratorError):
@@ -119,7 +121,7 @@ FATAL = (AccountingError, MissingDependency, OutputError, PlanError, RunRefused,
 
 
 def remember_code(kind: type) -> None:
-    """Remember where the functions of a class are: sent to a worker by value, they lose the name of their file there."""
+    """Remember where the functions of a class are: sent to a worker by value, they lose the name of their file."""
     for value in vars(kind).values():
         function = getattr(value, "__func__", getattr(value, "fget", value))
         code = getattr(function, "__code__", None)
@@ -135,7 +137,7 @@ _SENT = "<dynamic-code>"
 
 
 def with_source_lines(details: str) -> str:
-    """A traceback with the source lines that this process has and the one where it was written had not.
+    """A traceback with the source lines that this process has but the process that wrote it had not.
 
     Code of a notebook's cell, or of a script, is in no file that a worker could read.
     """
@@ -174,7 +176,7 @@ def check_whole(what: str, value: object, *, least: int = 1, optional: bool = Fa
 
 
 def check_free(what: str, there: Iterable[str], added: Iterable[str | None]) -> None:
-    """Raise `UsageError` if a column that a stage adds is there already: its values would be lost without a word.
+    """Raise `UsageError` if a column that a stage adds is there already: its values would be lost silently.
 
     ``what`` names the stage; None among ``added`` stands for a column that is not added.
     """

@@ -8,7 +8,7 @@ import unicodedata
 
 
 def number(value: float) -> str:
-    """``1,234``; three significant digits for what is not whole."""
+    """``1,234``; three significant digits for a number that is not whole."""
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -44,12 +44,12 @@ def duration(seconds: float) -> str:
 
 
 def is_binary(raw: bytes) -> bool:
-    """Whether bytes are no text: an image, an archive."""
+    """Whether bytes are not text: an image, an archive."""
     return b"\0" in raw[:512]
 
 
 def beginning(raw: bytes, width: int) -> str:
-    """The first characters of some bytes; of what is no text (an image, an archive) only how much it is."""
+    """The first characters of some bytes; for what is not text (an image, an archive) only how much there is."""
     if is_binary(raw):
         return f"({size(len(raw))} of binary data)"
     text = raw.decode("utf-8", "backslashreplace")
@@ -65,12 +65,12 @@ def percent(part: float, whole: float) -> str:
 
 
 def plain(text: str) -> str:
-    """A text as it can be written: what is no character, as in a file name that is no UTF-8, as an escape."""
+    """A text as it can be written: what is not a character, as in a file name that is not UTF-8, becomes an escape."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-# What steers a terminal or hides what is in a text: control characters, marks of direction, tags, halves of surrogate
-# pairs. Joiners stay, without which some scripts are not written.
+# Characters that control a terminal or hide what is in a text: control characters, marks of direction, tags, halves of
+# surrogate pairs. Joiners stay, without which some scripts are not written.
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]"
@@ -78,7 +78,7 @@ _STEERING = re.compile(
 
 
 def printable(text: str, *, one_line: bool = True) -> str:
-    """A text from outside as a terminal may show it: what would steer it stands there as an escape.
+    """A text from outside as a terminal may show it: what would control the terminal becomes an escape.
 
     In one line, line ends and tabs are escaped too.
     """
@@ -87,7 +87,7 @@ def printable(text: str, *, one_line: bool = True) -> str:
 
 
 def cut(text: str, cells: int) -> str:
-    """The beginning of a text that takes this many cells of a terminal; an ellipsis where it is longer."""
+    """The beginning of a text that takes this many cells of a terminal; with an ellipsis if the text is longer."""
     if len(text) * 2 <= cells:
         return text
     taken = 0

@@ -199,7 +199,7 @@ def _said(value: Any) -> str:
 
 
 def executor_of(given: BaseExecutor | str | None) -> BaseExecutor:
-    """The executor itself, the one of that registered name, or LocalExecutor."""
+    """The executor itself, the one with that registered name, or LocalExecutor."""
     if given is None:
         return LocalExecutor()
     if isinstance(given, str):

@@ -25,7 +25,7 @@ EXECUTORS = "curator.executors"
 WORKFLOWS = "curator.workflows"
 _KIND = {STAGES: "stage", EXECUTORS: "executor", WORKFLOWS: "workflow"}
 
-# Where to look for a name that is not here; advice for people, nothing is imported.
+# Where to look for a name that is missing here; advice for people, nothing is imported.
 _MORE = {
     STAGES: " Stages for text come with curator-text, for images with curator-image.",
     EXECUTORS: ' ray_data comes with pip install "curator-backends[ray]", xenna with "curator-backends[xenna]".',

@@ -71,7 +71,7 @@ class Workflow(ABC):
     """
 
     later: str = ""
-    # Parameters that hold folders and are not called so: in a pipeline file they are relative to the file.
+    # Parameters that hold folders although their names do not say so: in a pipeline file they are relative to the file.
     sure_paths: ClassVar[tuple[str, ...]] = ()
 
     _given: dict[str, Any]  # the arguments of the constructor, kept by __new__
@@ -102,7 +102,7 @@ class Workflow(ABC):
 
     @abstractmethod
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
-        """The steps in order; what one leaves for the next lies under ``work_dir``.
+        """The steps in order; what one leaves for the next is under ``work_dir``.
 
         A generator is asked for a step when all before it are complete, and may look at what they have left: a ``yield``
         brings the `RunSummary` of its step. On a resumed run it is asked for all of them again, and the folders that a
@@ -195,7 +195,7 @@ class Workflow(ABC):
 
 
 class Steps(Workflow):
-    """A workflow that is given its steps."""
+    """A workflow whose steps are given."""
 
     def __init__(self, of: Sequence[Pipeline | Workflow | Step]) -> None:
         self.of = list(of)
@@ -544,7 +544,7 @@ class _Run:
             self._check_outputs()
         self.begun = True
         if self.attempt > 1:
-            self.directory.sweep(recursive=False)  # each step does that in a folder of its own
+            self.directory.sweep(recursive=False)  # each step does that in its own folder
         self._write_record()
         if not self.earlier.steps:
             # Nothing here is of use: a fresh start, or a run that did nothing.
@@ -624,7 +624,7 @@ class _Run:
         else:
             text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
         summary.problems = [*summary.problems, step + text]
-        with contextlib.suppress(CuratorError):  # the disk may be what failed; the first error is the one to show
+        with contextlib.suppress(CuratorError):  # the disk may have failed; show the first error
             self._write_record("failed", summary=summary.as_dict())
             write_log(self.directory.url, records.pipelines_in(self.directory.url))
 
@@ -655,14 +655,14 @@ class _Run:
 
 
 def _stored(run_dir: str) -> list[Task[Any]]:
-    """The results of a complete run, or of the step of it that counts."""
+    """The results of a complete run, or of its step that counts."""
     while (step := records.counting_folder(run_dir)) is not None:
         run_dir = step
     return records.results_of(run_dir)
 
 
 class _Asked:
-    """The steps of a workflow one by one, each with a name of its own."""
+    """The steps of a workflow one by one, each with its own name."""
 
     _steps: Any
 

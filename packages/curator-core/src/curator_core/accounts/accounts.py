@@ -44,7 +44,7 @@ class Settlement:
     failed: Fraction = Fraction(0)
     merged: Fraction = Fraction(0)
     missing: Fraction = Fraction(0)
-    last_stage: str = ""  # the last stage that saw a missing part
+    last_stage: str = ""  # the last stage that saw the missing part
     missing_task: str = ""
 
     @property
@@ -325,7 +325,7 @@ class Accounts:
         kinds = np.where(verdict.kind[at] == KIND_CODES[FORK], KIND_CODES[DROPPED], verdict.kind[at]).astype(np.int64)
         parts = verdict.parts[at]
         if given is None and parts.dtype != object:
-            # Few different denominators: count the leaves of each.
+            # There are few different denominators: count the leaves of each.
             order = np.lexsort((parts, kinds))
             kinds, parts = kinds[order], parts[order]
             starts = np.flatnonzero(np.r_[True, (kinds[1:] != kinds[:-1]) | (parts[1:] != parts[:-1])])
@@ -462,7 +462,9 @@ class Accounts:
     def _descend(
         self, key: np.ndarray, source: np.ndarray, path: np.ndarray, kind: np.ndarray, children: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Which tasks descend from their source by forks that announced them, and into how many their share went."""
+        """Which tasks descend from their source by forks that announced them, and into how many parts their share was
+        split.
+        """
         texts = self._paths.texts()
         depth = np.array([text.count(".") for text in texts], np.int32)
         parent = np.array([self._paths.codes.get(text.rpartition(".")[0], -1) for text in texts], np.int64)

@@ -1,4 +1,4 @@
-"""Which rows has a stage dropped? Those that a run has written down, or the samples that it has kept."""
+"""Which rows has a stage dropped? Those that the run has written down, or the samples that it has kept."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _COUNT = pa.struct(
         ("rows_in", pa.int64()),
         ("rows_out", pa.int64()),
         ("quarantined", pa.int64()),
-        ("dropped", pa.string()),  # {"reason": rows} as JSON, null where there are none; so are the next two
+        ("dropped", pa.string()),  # {"reason": rows} as JSON, null where there are none; the same for the next two
         ("rejected", pa.string()),
         ("metrics", pa.string()),
     ]

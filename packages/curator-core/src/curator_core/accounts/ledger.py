@@ -45,20 +45,20 @@ PACK_LEVELS = 3
 
 
 class Sink(Protocol):
-    """Where the adapter hands in what it knows."""
+    """Where the adapter records what it knows."""
 
     def event(self, event: Event) -> None: ...
 
     def reject(self, row: RejectRow) -> None: ...
 
     def flush(self) -> None:
-        """Make everything handed in durable."""
+        """Make everything recorded so far durable."""
 
 
 class MemorySink:
     """For a run with no run directory: facts stay in this process until the executor collects them.
 
-    Rejects are counted with the events, and not kept: there is no place to look at them.
+    Rejects are counted with the events, and not kept: there is nowhere to look at them.
     """
 
     def __init__(self) -> None:
@@ -185,14 +185,14 @@ class LedgerWriter:
             return
         tables = [read_file(small, schema, verify=False) for small in files]
         packed = self._write(folder, pa.concat_tables(tables).unify_dictionaries())
-        levels[level] = []  # before they go: an interrupted pack must not look for them again
+        levels[level] = []  # before they are removed: an interrupted pack must not look for them again
         for small in files:
             storage.remove(small)
         self._pack(folder, packed, schema, level + 1)
 
 
 def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
-    """The accounts of a run directory: what its ledger says about the sources as they were listed last."""
+    """The accounts of a run directory: what its ledger says about the sources as they were last listed."""
     accounts = Accounts()
     for row in (listing or SourceList(run_dir)).rows.values():
         accounts.expect(row.source, row.generation)

@@ -12,7 +12,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric with what it says; ``labels`` stand beside ``run`` and ``step``, which all have."""
+    """A metric and its meaning; ``labels`` come in addition to ``run`` and ``step``, which all metrics have."""
 
     kind: Literal["gauge", "counter"]
     says: str
@@ -63,7 +63,7 @@ class MetricSample:
 
 
 def text_format(samples: Iterable[MetricSample]) -> str:
-    """The samples as Prometheus's text format, version 0.0.4; those of a metric together, in the order of `METRICS`."""
+    """The samples in Prometheus's text format, version 0.0.4; those of a metric together, in the order of `METRICS`."""
     by_name: dict[str, list[MetricSample]] = {}
     for sample in samples:
         by_name.setdefault(sample.name, []).append(sample)

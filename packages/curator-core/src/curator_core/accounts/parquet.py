@@ -20,7 +20,7 @@ _END = 8  # bytes after the footer: its length, and four letters
 
 
 def write_parquet(path: str, tables: pa.Table | Iterator[pa.Table]) -> None:
-    """A Parquet file of one table, or of several of the same columns, that is there whole or not at all."""
+    """A Parquet file of one table, or of several with the same columns, that is there whole or not at all."""
     import pyarrow.parquet as pq  # deferred: it costs 30 ms, and not every process writes a ledger
 
     given = iter((tables,)) if isinstance(tables, pa.Table) else tables

@@ -62,9 +62,9 @@ class ScoreSeen:
 
 @dataclass
 class Sample:
-    """A row that was kept to be seen. ``spans`` mark in ``text`` what it was dropped for; ``cut`` characters of the whole text, which
-    has ``length``, stand before it. ``near``: whether it was chosen for its score close to ``limit``. ``picture`` is a small JPEG
-    of a row that has a picture.
+    """A row that was kept to be seen. ``spans`` mark in ``text`` what it was dropped for; ``cut`` characters of the
+    whole text, which has ``length``, come before it. ``near``: whether it was chosen for its score close to ``limit``.
+    ``picture`` is a small JPEG of a row that has a picture.
     """
 
     side: str
@@ -151,8 +151,8 @@ class Counted:
 
 @dataclass
 class Seen:
-    """All that was kept of a run. ``tokens``: how they were counted. ``overlap``: for each filter, how many rows it and each of its
-    neighbours would both drop.
+    """All that was kept to be seen of a run. ``tokens``: how they were counted. ``overlap``: for each filter, how many
+    rows it and each of its neighbours would both drop.
     """
 
     stages: dict[str, StageSeen] = field(default_factory=dict)
@@ -531,7 +531,7 @@ def _largest(found: dict[str, Counted]) -> list[Counted]:
 
 
 def _by_source(accounts: Accounts, stages: list[str]) -> dict[str, Counted]:
-    """Rows in and out of each source, and what each stage has dropped of it, from the events that count."""
+    """Rows in and out for each source, and what each stage has dropped of it, from the events that count."""
     names = accounts.sources()
     numbers = {name: number for number, name in enumerate(names)}
     order = {stage: number for number, stage in enumerate(stages)}

@@ -113,7 +113,7 @@ class SeenRows:
         self._made: list[pa.Table] = []
         self._others: list[tuple[Any, ...]] = []
         self._samples: list[tuple[Any, ...]] = []
-        # The rows of a map are chosen among those of all stages.
+        # The rows of a map are chosen from those of all stages.
         self.map: Any = None
         # The small pictures that were made last, keyed by what they show.
         self.pictures: dict[bytes, bytes | None] = {}

@@ -16,7 +16,7 @@ from curator_core.arrow.arrays import array
 # A later row of a source replaces an earlier one.
 SOURCE_SCHEMA = pa.schema([("source", pa.string()), ("generation", pa.string()), ("group", pa.string())])
 
-GONE = "-"  # the generation of a source that is not listed any more
+GONE = "-"  # the generation of a source that is no longer listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Listed:
 
 
 class SourceList:
-    """The sources that a run directory knows, those that have gone included; written by the driver alone."""
+    """The sources that a run directory knows, including those that are gone; only the driver writes it."""
 
     def __init__(self, run_dir: str) -> None:
         self._folder = storage.join(run_dir, "sources")

@@ -58,7 +58,7 @@ class StageTotals:
 
 
 class Tally:
-    """Running totals by stage; of many workers when their tallies are added."""
+    """Running totals by stage; those of many workers when their tallies are added."""
 
     def __init__(self) -> None:
         self._stages: dict[str, StageTotals] = {}

@@ -37,7 +37,7 @@ from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 class AddToIndex(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes the hash, the id and the collection of each document that stays by the ``decisions`` into a run of the index.
 
-    It reads the documents again. ``keys`` is where the run has settled what it is called in the index.
+    It reads the documents again. ``keys`` is the folder in which the run has settled its name in the index.
     """
 
     keys: str

@@ -1,4 +1,5 @@
-"""Which vectors are alike, and which of those go? Keys, clusters, pairs within clusters, and decisions about groups of pairs.
+"""Which vectors are alike, and which of those are removed? Keys, clusters, pairs within clusters, and decisions about
+groups of pairs.
 
 A vector has a *home*, the cluster of the nearest centre, and *visits* those of the next nearest ones. Two vectors are compared
 where one is at home and the other is at home or visits. What products of whole numbers cannot tell for certain is computed
@@ -48,12 +49,13 @@ COPIES, EDGES, PAIRS, HOMES = "copies", "edges", "pairs", "homes"
 Order = Literal["keep", "hard", "easy", "random"]
 ORDERS = ("keep", "hard", "easy", "random")
 RULE = "similar"
-# Where the order by the centre or by chance is kept: before what `keep` says.
+# The column of the order by the centre or by chance, which decides before what `keep` says.
 ORDER_COLUMN = "prefer_order"
-# Rows and columns of a block of products. Of a block on the diagonal half is computed in vain, but smaller ones take longer.
+# Rows and columns of a block of products. Half of a block on the diagonal is computed in vain, but smaller blocks take
+# longer.
 _ROWS, _COLUMNS = 256, 2048
-# To how many preferred ones at home in a cluster a vector is tied, and one at home to how many visitors: it goes if any of
-# them stays.
+# A vector is tied to at most this many preferred ones at home in a cluster, and one at home to at most this many
+# visitors: it is removed if any of them stays.
 MOST_TIES = 32
 TIES = pa.schema(
     [
@@ -155,7 +157,7 @@ class VisitClusters(PartitionStage):
             stay = np.arange(table.num_rows)
         places = cluster_places(found[stay], len(self._centres))
         visits = places.shape[1]
-        # In the order of their places at once: to sort them later would copy all vectors once more.
+        # Put into the order of their places at once: sorting them later would copy all vectors once more.
         by_place = np.argsort(places.ravel(), kind="stable")
         rows = np.repeat(stay, visits)[by_place]
         kept = table if self.with_vectors else table.drop_columns([VECTOR])
@@ -240,8 +242,8 @@ def ties_of(
 class FindPairs(PartitionStage):
     """Compares the vectors of each cluster, and ties each to preferred ones whose cosine with it is ``least`` or more.
 
-    In one cluster a vector is tied to the ``MOST_TIES`` most preferred ones at home at most, and one at home to as many visitors,
-    so that what is alike in masses costs no more than its number.
+    In one cluster a vector is tied to at most the ``MOST_TIES`` most preferred ones at home, and one at home to as many
+    visitors, so the cost of a mass of similar vectors grows only with their number.
     """
 
     least: float
@@ -282,20 +284,20 @@ class FindPairs(PartitionStage):
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        storage.make_folder(storage.join(self.path, EDGES))  # where there are no vectors at all nothing has made it
+        storage.make_folder(storage.join(self.path, EDGES))  # nothing has made it where there are no vectors at all
         folder = storage.join(self.path, PAIRS)
         finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
 
 
 def sort_by_preference(preference: Any, columns: dict[str, NDArray[np.uint64]]) -> NDArray[np.int64]:
-    """The rows in order of preference: by the centre or by chance where that is asked for, and then by the rules."""
+    """The rows in order of preference: by the centre or by chance if ``order`` says so, then by the rules."""
     order: NDArray[np.int64] = preference.sort(columns, within=[columns[ORDER_COLUMN]])
     return order
 
 
 class _Spread:
-    """The vectors of a partition where they lie: each cluster has a few of each piece. To put all together first would copy
-    all, and out of the cache.
+    """The vectors of a partition where they lie: each cluster has a few of each piece. Putting them together first
+    would copy them all, out of the cache.
     """
 
     def __init__(self, pieces: Sequence[pa.Table], places: NDArray[np.uint64]) -> None:
@@ -318,7 +320,7 @@ class _Spread:
 
 
 class _Space:
-    """Memory for a block of products, and for which of them are large: new memory for each block costs a tenth of the time."""
+    """Memory for a block of products and the marks of large ones: new memory for each costs a tenth of the time."""
 
     def __init__(self) -> None:
         self._products = np.empty(_ROWS * _COLUMNS, np.float32)
@@ -357,9 +359,9 @@ class Cluster:
         return at_home * (at_home - 1) / 2 + at_home * (len(self.home) - at_home)
 
     def preferred_neighbours(self, least: float) -> _Ties:
-        """Which are how alike: (the one, a preferred one, their cosine) of pairs with a cosine of at least ``least``: for each
-        up to ``MOST_TIES`` with those at home, the most preferred ones, and for one at home as many with visitors. Members are
-        named by their place in the order.
+        """Which vectors are alike, and how much: (a vector, a preferred one, their cosine) for pairs with a cosine of
+        at least ``least``. Each vector has up to ``MOST_TIES`` pairs with those at home, the most preferred ones, and
+        one at home has as many with visitors. Members are named by their place in the order.
         """
         none = np.zeros(0, np.int64)
         made: list[_Ties] = [(none, none, np.zeros(0))]
@@ -419,8 +421,8 @@ class Cluster:
         wanted: NDArray[np.int64],
         least: float,
     ) -> Iterator[_Ties]:
-        """The pairs that are alike for certain, by their places among ``losers`` and ``winners``; as many as are ``wanted`` of
-        each loser, the first ones. Those of a loser are together.
+        """The pairs that are alike for certain, by their places among ``losers`` and ``winners``; for each loser the
+        first ones, as many as are ``wanted``. The pairs of a loser are together.
         """
         if self.groups is not None:
             same = self.groups[losers[loser]] == self.groups[winners[winner]]
@@ -474,7 +476,7 @@ class RouteTies(PartitionStage):
 
 
 def groups_of_numbers(folder: str, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The group of each document; one that nothing is tied to is a group of its own."""
+    """The group of each document; a document without ties is a group of its own."""
     group = numbers.copy()
     batches = batches_of(numbers)
     for batch in np.unique(batches):
@@ -493,7 +495,8 @@ def groups_of_numbers(folder: str, numbers: NDArray[np.uint64]) -> NDArray[np.ui
 class DecideTies(PartitionStage):
     """Decides about all documents of the groups of a partition; what it decides is laid out by batch.
 
-    In order of preference a document stays unless one that stays is tied to it. It goes for the most alike of those.
+    In order of preference a document stays unless it is tied to one that stays. It is removed for the most similar of
+    those.
     """
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
@@ -514,7 +517,7 @@ def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
     witness = np.arange(len(numbers))
     figure = np.ones(len(numbers))
     valid = pairs[stays[winner[pairs]] & ~stays[loser[pairs]]]
-    # The most alike of those that stay; of equally alike ones the one with the smaller hash, whatever its number.
+    # The most similar of those that stay; of equally similar ones the one with the smaller hash, whatever its number.
     valid = valid[np.lexsort((tie[valid], -similarity[valid], loser[valid]))]
     best = valid[np.flatnonzero(np.append(True, loser[valid][1:] != loser[valid][:-1]))] if len(valid) else valid
     witness[loser[best]], figure[loser[best]] = winner[best], similarity[best]
@@ -551,7 +554,7 @@ def _documents(table: pa.Table) -> pa.Table:
 
 
 def independent(count: int, loser: NDArray[np.int64], winner: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of ``count`` documents stay, if one goes as soon as a preferred one that stays is tied to it.
+    """Which of ``count`` documents stay, if each one that is tied to a preferred one that stays is removed.
 
     ``winner[i]`` is preferred to ``loser[i]``. Each turn decides all rows whose preferred rows are decided.
     """
@@ -562,7 +565,7 @@ def independent(count: int, loser: NDArray[np.int64], winner: NDArray[np.int64])
         waits[loser] = True
         state[(state == unknown) & ~waits] = stays
         state[loser[state[winner] == stays]] = goes
-        # A tie says nothing any more once its loser goes, or its winner does.
+        # A tie says nothing more once its loser or its winner is removed.
         rest = (state[loser] == unknown) & (state[winner] != goes)
         if not rest.any():
             state[state == unknown] = stays

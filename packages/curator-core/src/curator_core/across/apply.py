@@ -55,17 +55,18 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Applies the table of decisions in the folder ``path`` to the rows of the sources.
 
     It must come directly after the reader that the decisions were made with, since it identifies a row by its batch and
-    its place there; a batch that is missing in the decisions, or has a different number of rows, is refused. ``mode``:
+    its place there; a batch that is missing from the decisions, or has a different number of rows, is refused.
+    ``mode``:
 
     - ``remove`` drops what is removed, with the reason in the accounts (``exact duplicate``, ``near duplicate``, …);
     - ``annotate`` keeps all rows and adds ``columns`` to them: any of ``decision``, ``rule``, ``duplicate_of`` (the id of
       the row that stays for it, or its source and row where rows have no ids), ``jaccard``, ``containment``, ``new_words``,
       ``similarity``, ``cluster`` and ``cluster_size``; each is called that with ``prefix`` before it;
     - ``rehydrate`` drops the same rows and gives each survivor a ``weight`` from the size of its cluster: ``size``, its
-      square root (``sqrt``), or 1 + log2 of it (``log``); at most ``max_weight``. It is a column, ``weight_column``, or, with
-      ``repeat``, each survivor is repeated that often: with a weight of 2.3 two or three times, as ``seed`` and its
-      place decide;
-    - ``removed`` keeps the removed rows only, with ``columns``, so that a pipeline can write them out.
+      square root (``sqrt``), or 1 + log2 of it (``log``); at most ``max_weight``. The weight is written into
+      ``weight_column``, or, with ``repeat``, each survivor is repeated that often: with a weight of 2.3 two or three
+      times, depending on ``seed`` and its place;
+    - ``removed`` keeps only the removed rows, with ``columns``, so that a pipeline can write them out.
     """
 
     path: str
@@ -78,7 +79,7 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
     repeat: bool = False
     seed: int = 0
 
-    tried_by_plan = False  # the batches of a look at the data are others than those of a run
+    tried_by_plan = False  # the batches of a preview differ from those of a run
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
@@ -150,7 +151,7 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         keep = np.ones(rows, np.bool_)
         removed = about.filter(pc.equal(about["decision"], scalar(REMOVED)))
         keep[rows_of(to_numpy(removed["number"]))] = False
-        # A copy of a removed document is still an exact copy, whatever the reason for the removal of that one.
+        # A copy of a removed document is still an exact copy, whatever the reason for the removal of that document.
         rules = pc.if_else(removed["copy_of"].is_valid(), scalar("exact"), removed["rule"])
         places = rows_of(to_numpy(removed["number"]))
         words = np.array([rule or REMOVED for rule in rules.to_pylist()], object)

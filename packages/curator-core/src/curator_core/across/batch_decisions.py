@@ -25,7 +25,7 @@ from curator_core.model.lineage import source_id
 from curator_core.model.stage import FanOut, SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 
-# The files of the batches stay: a run that is resumed with more batches numbers all of them anew.
+# The files of the batches stay: a run that is resumed with more batches numbers all of them again.
 _FOLDER = "_batches"
 _ROW = "row_in_batch"
 # A part is read one row group at a time, and there should not be a hundred thousand parts.
@@ -37,7 +37,8 @@ def write_batch_decisions(
 ) -> FileRecord:
     """Write decisions about ``rows`` of a batch into a file of the batch; ``columns`` are some of the table's.
 
-    The record is to be handed on, by `record_output` or with the task that is returned; it counts all rows of the batch.
+    The caller must hand the record on, by `record_output` or with the task that it returns; it counts all rows of the
+    batch.
     """
     given = decisions_table({"number": array(rows.astype(np.uint64)), **columns})
     chosen = given.select([name for name in SCHEMA.names if name in columns])

@@ -1,7 +1,7 @@
 """How does a pipeline hand its rows to the next one by key: in a random order, or all rows of a key together?
 
 `ShuffleWriter` ends a pipeline and `ShuffleReader` begins the next, with all rows in the order of a seeded hash of
-their key. Where rows of one key are wanted together, a subclass of `GroupByKey` takes the place of the reader.
+their key. Where the rows of a key must be together, a subclass of `GroupByKey` takes the place of the reader.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ShuffleWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     A row's place in the order comes from ``key_column``, a column or a list of them, and ``seed``. ``partitions`` is
     the number of pieces that the reader's work is cut into; the order does not depend on it. The files are for the
-    reader alone and can be removed after it.
+    reader alone and can be removed afterwards.
     """
 
     path: str

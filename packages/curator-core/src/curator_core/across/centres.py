@@ -1,6 +1,6 @@
 """Where are the centres of the clusters of many vectors? k-means by cosine, with the same centres on every machine.
 
-A sample of the vectors is chosen by the hash of each, so it is the same however they lie in files. All products are of whole
+The sample of vectors is chosen by their hashes, so it is the same however they lie in files. All products are of whole
 numbers (see `curator_core.across.vectors`), and so are the sums that new centres are made of: neither threads nor blocks
 decide which centre is nearest.
 """
@@ -31,23 +31,23 @@ _END = 1 << 64
 _BLOCK_PRODUCTS = 1 << 20
 # None of the whole numbers is above 4,096, so the sums of so many are exact in float32.
 _SUMMED = 1 << 12
-# Clusters of about as many vectors as there are clusters cost the least to find and to compare; of more than this nobody
-# has been seen to gain.
+# Clusters of about as many vectors as there are clusters cost the least to find and to compare; more clusters than this
+# have not been seen to help.
 _MOST_CLUSTERS = 50_000
 _SAMPLE_EACH = 128
-# The sample is in memory, with as much again in whole numbers: so many numbers at most, 512 MiB.
+# The sample is in memory, with as much again in whole numbers: at most this many numbers, 512 MiB.
 _MOST_NUMBERS = 1 << 27
 
 
 def default_clusters(vectors: int) -> int:
-    """How many clusters that many vectors come in by default: the square root."""
+    """The default number of clusters for that many vectors: the square root."""
     return max(1, min(_MOST_CLUSTERS, round(float(np.sqrt(vectors)))))
 
 
 def nearest(vectors: Whole, centres: Whole, count: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ``count`` centres nearest to each vector, the nearest first, and the product of whole numbers with each.
 
-    Of equally near ones the first comes first.
+    Equally near ones keep their order.
     """
     count = min(count, len(centres.numbers))
     found = np.empty((len(vectors.numbers), count), np.int64)
@@ -67,8 +67,8 @@ def nearest(vectors: Whole, centres: Whole, count: int = 1) -> tuple[NDArray[np.
 
 
 def train(sample: Vectors, clusters: int, iterations: int) -> tuple[Vectors, NDArray[np.int64], int]:
-    """Centres of length one for a sample, how many of it are nearest to each, and how many turns that took. The sample begins with the first centres,
-    so it must be in random order.
+    """Centres of length one for a sample, how many of its vectors are nearest to each, and how many turns that took.
+    The sample begins with the first centres, so it must be in random order.
     """
     whole = Whole.of(sample)
     centres = sample[: min(clusters, len(sample))].copy()
@@ -85,7 +85,7 @@ def train(sample: Vectors, clusters: int, iterations: int) -> tuple[Vectors, NDA
 
 
 def _means(whole: Whole, labels: NDArray[np.int64], products: NDArray[np.float32], before: Vectors) -> Vectors:
-    """The direction of the sum of each cluster; one that has become empty begins again at a vector far from its centre."""
+    """The direction of the sum of each cluster; an empty cluster begins again at a vector far from its own centre."""
     sums = np.zeros(before.shape, np.float64)
     order = np.argsort(labels, kind="stable")
     edges = np.searchsorted(labels[order], np.arange(len(before) + 1)).tolist()
@@ -170,7 +170,8 @@ class TrainCentres(ProcessingStage[FileGroupTask, FileGroupTask]):
 def first_vectors(manifest: Manifest, count: int) -> Vectors:
     """The ``count`` vectors of a shuffle with the smallest places, in the order of these."""
     rows = int(manifest.rows.sum())
-    # Places are hashes, evenly spread: a range of them holds about as many as are wanted, and a wider one is read if not.
+    # Places are hashes, evenly spread: a range of them holds about as many as are wanted; if it holds fewer, a wider
+    # one is read.
     share = min(1.0, 1.1 * count / max(1, rows) + 1e-6)
     while True:
         high = min(_END, int(_END * share) + 1)

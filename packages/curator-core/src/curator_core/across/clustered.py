@@ -1,4 +1,4 @@
-"""Which cluster is each document in, how far from its centre, and at which place by that? Ranks, brought back to the rows."""
+"""Which cluster is each document in, how far is it from the centre, and how does it rank? Brought back to the rows."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class RankClusters(PartitionStage):
 class AddClusters(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Adds to each row its cluster and its distance from the centre, null where it has no vector; it comes after the reader.
 
-    With ``most`` only that many of each cluster stay, those that come first in its ranking; rows without a vector stay.
+    With ``most`` only that many rows of each cluster stay, those that rank first; rows without a vector stay.
     """
 
     path: str
@@ -111,7 +111,7 @@ class AddClusters(ProcessingStage[DocumentBatch, DocumentBatch]):
     distance_column: str = "distance"
     most: int | None = None
 
-    tried_by_plan = False  # the batches of a look at the data are others than those of a run
+    tried_by_plan = False  # the batches of a preview differ from those of a run
 
     def __post_init__(self) -> None:
         check_whole("AddClusters.most", self.most, optional=True)

@@ -1,7 +1,7 @@
 """How does a shuffle of very many files become one of few, so that its partitions can be read?
 
-Each partition has a piece in each file: 10,000 files and 4,000 partitions are 40 million pieces, and a file is opened
-as many times. A pipeline of `FileLots` and `CompactFiles` merges as many files into one as fit ``size``, partition by
+Each partition has a piece in each file: 10,000 files and 4,000 partitions are 40 million pieces, and each takes opening
+a file. A pipeline of `FileLots` and `CompactFiles` merges as many files into one as fit ``size``, partition by
 partition, and keeps the order of rows and their numbers, so the reader finds the same.
 """
 
@@ -30,7 +30,7 @@ from curator_core.pipeline import Pipeline
 from curator_core.stages.files import parse_bytes
 
 SIZE = "128MiB"
-# With more pieces than this it takes longer to open the files than to write them again.
+# With more pieces than this, opening the files takes longer than writing them again.
 MANY_PIECES = 100_000
 
 

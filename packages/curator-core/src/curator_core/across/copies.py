@@ -1,4 +1,4 @@
-"""Exact copies: which documents have the same value, and which of them is kept?"""
+"""Exact copies: which documents have the same value, and which of these is kept?"""
 
 from __future__ import annotations
 

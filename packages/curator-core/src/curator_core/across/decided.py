@@ -51,7 +51,7 @@ def decided_rows(
     ``numbers`` are the removed documents and ``witnesses`` the document that each was removed for. ``names`` holds
     ``id`` and ``collection`` of all documents; ``at`` and ``witness_at`` are the rows of the two in it. ``figures`` and
     ``rules`` describe the removed documents. ``copy_at`` is the row of the document that each is an exact copy of,
-    where that one was removed too, and otherwise its own row. ``component_sizes`` covers all documents.
+    where that document was removed too, and otherwise its own row. ``component_sizes`` covers all documents.
     """
     kept, first, sizes = np.unique(witnesses, return_index=True, return_counts=True)
     size_of = sizes[np.searchsorted(kept, witnesses)]

@@ -13,7 +13,7 @@ A document without a row stays and is no witness. The columns:
 | ``witness_number``, ``witness_source``, ``witness_row``, ``witness_id`` | the same for the document that stays in its place; null for one that is kept, and where a rule needs no witness |
 | ``jaccard`` | the part of the union of their shingles that both have |
 | ``containment`` | the part of its shingles that the witness has |
-| ``new_words`` | the most words in a window of 25 that the witness does not have |
+| ``new_words`` | the highest number of words in a window of 25 that the witness does not have |
 | ``shared_bands`` | how many bands of the sketch brought them together |
 | ``similarity`` | the cosine of both vectors, or another measure of how alike the two are, 1 at most |
 | ``rule`` | the rule by which it goes: ``exact``, ``nothing_new``, ``containment``, ``jaccard``, ``fraction``, ``list``, … |
@@ -22,8 +22,8 @@ A document without a row stays and is no witness. The columns:
 | ``cluster_size`` | the witness and the documents that were removed for it |
 | ``component_size`` | how many documents were brought together; it decides nothing |
 
-It lies in a folder: Parquet files, each of a range of batches, with a manifest and the roll of the batches. So a step
-that reads the sources again needs only the part of its batch.
+The table lies in a folder: Parquet files, each for a range of batches, with a manifest and the roll of the batches. So
+a step that reads the sources again needs only the part for its batch.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ SCHEMA = pa.schema(
 )
 # A batch holds some thousands of rows: most of a larger group would be read in vain.
 _GROUP_ROWS = 1 << 14
-# Row groups of the part that batches are being read from; the next batch is in the same one most of the time.
+# Row groups of the part that is being read; the next batch is most often in the same one.
 _HELD_GROUPS = 4
 
 
@@ -133,7 +133,7 @@ def finish_decisions(
     """Complete a table of decisions: its manifest, and the roll, beside the files that ``records`` name.
 
     ``settings`` say how the decisions were made: ``rule``, ``threshold``, ``max_new_words``, and whatever else is of
-    interest. Called from a stage's ``finish``; it can be cut off anywhere and done again.
+    interest. Called from a stage's ``finish``; it can be interrupted anywhere and repeated.
     """
     import pyarrow.parquet as pq
 

@@ -19,8 +19,8 @@ from curator_core.arrow.row_hash import row_digests
 
 # Letters, marks and numbers stay; whatever is between them becomes one space.
 _BETWEEN = r"[^\pL\pM\pN]+"
-# A text without any of these is in NFC: all others stand for themselves, and change nothing beside them. Signs, ideographs and
-# letters of Europe are among the others.
+# A text without any of these is in NFC: all others normalize to themselves, and change nothing beside them. Symbols,
+# ideographs and the letters of European languages are among the others.
 _MAY_CHANGE = (
     r"[^\x00-\x{2FF}\x{2002}-\x{20CF}\x{2100}-\x{2125}\x{2127}-\x{2129}\x{212C}-\x{2328}\x{232B}-\x{2ADB}"
     r"\x{2ADD}-\x{2BFF}\x{3001}-\x{3029}\x{3041}-\x{3096}\x{30A1}-\x{30FF}\x{4E00}-\x{9FFF}\x{AC00}-\x{D7A3}"
@@ -40,7 +40,7 @@ class Digests(NamedTuple):
 def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
     """The digests of a column.
 
-    Text is taken in NFC, so that the two ways to write an accent are one; with ``normalize`` case, white space and
+    Text is taken in NFC, so that the two ways to write an accent are the same; with ``normalize`` case, white space and
     punctuation do not count either. Null and the empty text are not present: nothing is a copy of them. The length
     counts characters of text and bytes of binary values, and is 0 for others.
     """
@@ -70,7 +70,7 @@ def hashes_of(values: Iterable[bytes | memoryview]) -> tuple[NDArray[np.uint64],
 
 
 def composed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts in NFC. Most are in it already, as ASCII is, and are only looked at."""
+    """Texts in NFC. Most texts are already in NFC, as ASCII is, and are only checked."""
     chunks = []
     for part in texts.chunks:
         chunk = part

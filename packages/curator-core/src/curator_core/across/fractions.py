@@ -41,7 +41,7 @@ class _Limited(ProcessingStage[DocumentBatch, DocumentBatch]):
     bases: Sequence[str] = ()
     owner: str = "KeepTop"
 
-    tried_by_plan = False  # the batches of a look at the data are others than those of a run
+    tried_by_plan = False  # the batches of a preview differ from those of a run
 
     def setup(self, worker: WorkerMetadata) -> None:
         self._roll = Roll.read(storage.join(self.scores, ROLL))
@@ -106,7 +106,7 @@ class KeepTop(_Limited):
 
 @dataclass(kw_only=True)
 class AddBuckets(_Limited):
-    """Adds the bucket of each row: of one score, or of several, combined."""
+    """Adds the bucket of each row, for one score or for several combined."""
 
     columns: Sequence[str]
     lowest: Sequence[str] = ()

@@ -23,7 +23,7 @@ def batch_places(numbers: NDArray[np.uint64], batches: int) -> NDArray[np.uint64
 class BatchRows:
     """The rows, batch by batch, of a shuffle that is laid out by `batch_places` of its column ``number``.
 
-    The partition of the batch asked for last is kept, since the batches of a source come one after the other.
+    The partition of the last batch read is kept, since the batches of a source come one after the other.
     """
 
     def __init__(self, folder: str, batches: int) -> None:

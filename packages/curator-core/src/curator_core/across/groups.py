@@ -1,10 +1,10 @@
-"""Which documents are connected by edges, also where no memory holds the edges?
+"""Which documents are connected by edges, even where the edges do not fit in memory?
 
 The input is a folder of Arrow files whose rows are edges: ``a`` and ``b``, two numbers of documents. A *group* is a set
 of documents that edges connect, and is named after the smallest number in it. The output gives the members of the
-groups by batch, so that a step that reads the sources again opens what its batch needs and no more (`groups_of`).
+groups by batch, so that a step that reads the sources again opens only what its batch needs (`groups_of`).
 
-Edges that fit the memory are solved by one task (`components`). More edges are reduced in rounds of two pipelines each
+Edges that fit in memory are solved by one task (`components`). More edges are reduced in rounds of two pipelines each
 over a shuffle of the edges (large star and small star, Kiveris et al., *Connected Components in MapReduce and Beyond*,
 2014):
 
@@ -13,14 +13,15 @@ over a shuffle of the edges (large star and small star, Kiveris et al., *Connect
 
 Neither separates what was connected, and each change moves an edge to a smaller number, so the rounds end. What a task
 writes is contracted first: edges that connect the same documents within the task become a star around the smallest. As
-soon as the edges fit the memory, one task solves the rest. Otherwise the rounds end when one of them has changed
-nothing. Then each document has either larger neighbours only (it is the smallest of its group), or one neighbour, its
-smallest; the step that writes the members checks this again for each document, and stops the run if it does not hold.
+soon as the edges fit in memory, one task solves the rest. Otherwise the rounds end when one of them changes nothing.
+Then each document has either larger neighbours only (it is the smallest of its group), or one neighbour, its smallest;
+the step that writes the members checks this again for each document, and stops the run if it does not hold.
 
-**Memory.** A task holds edges of 16 bytes: the shares of a partition that fit ``memory``/4, and their stars. A document with more
-neighbours than that is read twice, once for the smallest neighbour and once to tie the others to it. Solving in one task
-needs about six times the bytes of the edges. So with 10⁹ documents that all have an edge, each round reads and writes 16 GB (large
-star: 32 GB) in partitions of 64 MiB; no process holds more than some hundred MiB, whatever their groups look like.
+**Memory.** A task holds edges of 16 bytes: as much of a partition as fits ``memory``/4, and its stars. A document with
+more neighbours than that is read twice, once for the smallest neighbour and once to tie the others to it. Solving in
+one task needs about six times the bytes of the edges. So with 10⁹ documents that all have an edge, each round reads and
+writes 16 GB (large star: 32 GB) in partitions of 64 MiB; no process holds more than a few hundred MiB, whatever the
+groups look like.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class Groups(Workflow):
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         memory = parse_bytes(self.memory, "Groups.memory")
-        # A plan is made before there are any edges.
+        # The plan is made before there are any edges.
         size = sum(file.size for file in _edge_files(self.edges)) if storage.exists(self.edges) else 0
         if size <= memory:
             yield Pipeline([AllEdges(path=self.edges), SolveGroups(path=self.path)], name="groups")
@@ -242,7 +243,7 @@ def _edge_files(folder: str) -> list[storage.FileInfo]:
 
 
 def _edges_in(path: str) -> Iterator[tuple[Numbers, Numbers]]:
-    """The edges of a file, some at a time; an edge that is there in both directions comes once."""
+    """The edges of a file, some at a time; an edge that is there in both directions is given once."""
     with storage.open_arrow(path) as source:
         try:
             file = pa.ipc.open_file(source)
@@ -351,7 +352,7 @@ def _joined(edges: Sequence[tuple[Numbers, Numbers]]) -> pa.Table:
 
 # Rounds --------------------------------------------------------------------------------------------------------------
 
-# A bijection of 64 bits that spreads numbers over all of the range: then a place says which node it is.
+# A bijection of 64 bits that spreads numbers over the whole range: a place still identifies its node.
 _SPREAD = 0x9E3779B97F4A7C15
 _GATHER = pow(_SPREAD, -1, 1 << 64)
 
@@ -419,7 +420,7 @@ def _notes(folder: str, name: str) -> dict[str, int]:
 
 
 class _Star(FanOut[FileGroupTask, DocumentBatch]):
-    """One star at each node of a partition; children are edges, with a count of those that the star has changed."""
+    """One star at each node of a partition; its children are edges, with a count of those that it has changed."""
 
     memory: int
 
@@ -434,14 +435,14 @@ class _Star(FanOut[FileGroupTask, DocumentBatch]):
                 starts = _starts(u)
                 smallest = np.repeat(np.minimum.reduceat(v, starts), np.diff(starts, append=len(u)))
                 yield from self._tied(u, v, smallest, starts)
-            else:  # a node with more neighbours than fit the memory
+            else:  # a node with more neighbours than fit in memory
                 least = min(int(v.min()) for _, v in _ends_of(span))
                 for number, (u, v) in enumerate(_ends_of(span)):
                     smallest = np.full(len(u), least, np.uint64)
                     yield from self._tied(u, v, smallest, np.zeros(0 if number else 1, np.int64))
 
     def _tied(self, u: Numbers, v: Numbers, smallest: Numbers, starts: NDArray[np.int64]) -> Iterator[DocumentBatch]:
-        """The edges from here; ``smallest`` of the neighbours of ``u``, whose rows begin at ``starts``."""
+        """The edges of the stars; ``smallest`` is that of the neighbours of ``u``, whose rows begin at ``starts``."""
         raise NotImplementedError
 
     def _edges(self, a: Numbers, b: Numbers, changed: int) -> Iterator[DocumentBatch]:
@@ -496,7 +497,7 @@ def _starts(u: Numbers) -> NDArray[np.int64]:
 
 @dataclass(kw_only=True)
 class StarMembers(FanOut[FileGroupTask, DocumentBatch]):
-    """Each document with its group, from edges that form stars, which is checked for each document."""
+    """Gives each document with its group, from edges that form stars; this is checked for each document."""
 
     memory: int
 
@@ -632,7 +633,7 @@ class WriteGroups(_GroupsWriter):
 
     def _sorted(self, task: FileGroupTask) -> Iterator[pa.Table]:
         for span in partition_spans(task, self.memory):
-            # A batch is one place; it has been in memory before, as a task of its own.
+            # A batch has one place; it has been in memory before, as a task of its own.
             tables = span.tables if span.tables is not None else [table for _, table in span.read()]
             table = pa.concat_tables(tables).drop_columns([PLACE])
             tables.clear()

@@ -263,9 +263,7 @@ class Pinned:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexUse:
-    """How a run uses an index: ``add`` says whether the documents that stay are added; ``settings`` are those that
-    decide which stay.
-    """
+    """How a run uses an index: ``add`` says whether the documents that stay are added; ``settings`` decide which stay."""
 
     path: str
     kind: str
@@ -286,8 +284,8 @@ class IndexUse:
 def pin(use: IndexUse, keys: str, roll: Roll, files: Sequence[str], owner: str) -> None:
     """Settle which runs of the index the documents are compared with: those in it now.
 
-    If these very documents are in it already, only the runs that came before them: a repeated run finds the same, and
-    does not find itself. ``files`` are the files of exact keys in the order of the roll.
+    If these very documents are in it already, they are compared only with the runs before their own: a repeated run
+    finds the same, and does not find itself. ``files`` are the files of exact keys in the order of the roll.
     """
     kinds: dict[str, str] = {}
     digest = hashlib.sha256()
@@ -447,7 +445,7 @@ class OldDocuments:
         if len(old) == len(numbers):
             sources, rows = np.full(len(numbers), "", object), np.zeros(len(numbers), np.int64)
         else:
-            # The place of any new document stands in for the place of an old one, which overwrites it below.
+            # The place of an arbitrary new document is put where an old one belongs; the old one overwrites it below.
             plain[old] = numbers[~self.are_old(numbers)][0]
             names, rows = roll.places(plain)
             sources, rows = names.to_numpy(zero_copy_only=False).astype(object), rows.copy()
@@ -514,7 +512,7 @@ def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
     """Enter a run whose files are all there into the manifest; False if it is there already. No two runs do this at
     once.
 
-    It is refused if another run was added since this one was compared with the index.
+    The run is refused if another one was added after it was compared with the index.
     """
     doing = f"{owner}: another run is being added to the index {use.path!r}"
     with locked(use.path, doing, "Nothing was added; resume this run with resume=True (--resume)."):

@@ -49,7 +49,9 @@ class Inputs:
             )
 
     def require_there(self) -> None:
-        """Refuse to go on where a file is gone that documents were compared of: another may have been removed for one of them."""
+        """Refuse to continue if a file with compared documents is gone: others may have been removed for one of
+        them.
+        """
         gone = [path for files, _ in self.sources.values() for path in files if not storage.exists(path)]
         if gone:
             more = f" and {len(gone) - 1:,} more" if len(gone) > 1 else ""

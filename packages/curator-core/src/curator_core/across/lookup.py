@@ -30,13 +30,12 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
     where ``table_on`` can name others. ``how``:
 
     - ``left`` keeps all rows; where the table has no row of the key, the new columns are null;
-    - ``inner`` keeps the rows that have one in the table, and drops the others as ``no match``;
-    - ``anti`` keeps the rows that have none, and drops the others as ``listed``; it adds nothing.
+    - ``inner`` keeps the rows whose key is in the table, and drops the others as ``no match``;
+    - ``anti`` keeps the rows whose key is not in the table, and drops the others as ``listed``; it adds nothing.
 
     ``columns`` are the columns of the table to add, each under its name with ``prefix`` before it; all but the key by
-    default, and none with ``[]``. Rows stay in order. A key may be in one row of the table at most, unless no columns
-    are added. A null is no key, and equals none. A number is equal to the same number of another type, and not to the
-    text of it.
+    default, and none with ``[]``. Rows stay in order. A key may be in at most one row of the table, unless no columns
+    are added. A null is no key, and equals none. A number equals the same number of another type, but not its text.
     """
 
     table: str | Sequence[str]

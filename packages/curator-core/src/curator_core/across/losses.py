@@ -13,7 +13,7 @@ from curator_core.arrow.arrays import scalar
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A collection, how many documents it has, and how many of them go."""
+    """A collection, how many documents it has, and how many of them are removed."""
 
     collection: str
     documents: int

@@ -1,8 +1,8 @@
 """Which passages are near to a query and are not what it asks for? Search in blocks, exact, with the same result on every machine.
 
-Products of whole numbers (see `curator_core.across.vectors`) say which passages may be among the nearest ones; of these the
-cosine is computed in float64 in a fixed order, and that decides. Passages lie by the hash of their text, so the same text counts
-once, and the result does not depend on the files.
+Products of whole numbers (see `curator_core.across.vectors`) say which passages may be among the nearest ones; their
+cosines are computed in float64 in a fixed order, and these decide. Passages are laid out by the hash of their text, so
+the same text counts once, and the result does not depend on the files.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ Form = Literal["tuple", "triplet"]
 _VECTOR, _PASSAGE_VECTOR = "vector", "passage_vector"
 type _Places = Sequence[tuple[Manifest, int]]
 
-# Queries and passages of a block: their products take 32 MiB.
+# The queries and the passages in a block: their products take 32 MiB.
 _QUERIES, _PASSAGES = 512, 1 << 14
-# What is in memory of pairs and of the nearest passages of each; for so many pairs all passages are read once.
+# The memory for pairs and the nearest passages of each; all passages are read once for as many pairs as fit.
 _HELD_BYTES = 1 << 27
 _FOUND_BYTES = 48
 
@@ -150,9 +150,10 @@ class MineParameters:
     """Which passages are hard negatives of a query.
 
     Ranks count the passages that are not what the query asks for, from 1, the nearest; those from ``first_rank`` to
-    ``last_rank`` are looked at. ``margin``: how much lower than the cosine of query and positive that of query and negative must
-    be; ``ratio``: at most so much of it. One with a cosine of 1 - ``eps`` or more with a positive says the same, and is none.
-    Of what is left ``negatives`` are taken: the nearest ones (``top``), or ``random`` ones by ``seed``.
+    ``last_rank`` are examined. ``margin``: how much lower than the cosine of query and positive that of query and
+    negative must be; ``ratio``: or at most this part of it. A passage with a cosine of 1 - ``eps`` or more with a
+    positive says the same, and is no negative. ``negatives`` of the others are taken: the nearest ones (``top``), or
+    ``random`` ones by ``seed``.
     """
 
     negatives: int = 5
@@ -191,8 +192,8 @@ class MineParameters:
 
 @dataclass(slots=True)
 class _Found:
-    """Candidates: the pair that each is for, its passage as a place and a row there, the cosine with the query, and with the
-    nearest positive of it.
+    """Candidates: the pair that each is for, its passage as a place and a row there, and its cosines with the query and
+    with the query's nearest positive.
     """
 
     pair: NDArray[np.int64]
@@ -223,8 +224,8 @@ class _Block:
 
 
 class _Search:
-    """The ``last_rank`` nearest passages of each of some pairs that are not positives of its query, the nearest first: ``best``
-    of the blocks that were looked at.
+    """For each of some pairs, the ``last_rank`` nearest passages that are not positives of its query, the nearest
+    first: ``best`` comes from the blocks that were examined.
     """
 
     def __init__(self, pairs: pa.Table, last_rank: int) -> None:
@@ -237,18 +238,18 @@ class _Search:
         self._begins = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
         self._ends = np.append(self._begins[1:], len(group))
         self._most_own = int((self._ends - self._begins).max())
-        self._least = np.full(len(group), -np.inf)  # what is further off is not among the nearest
+        self._least = np.full(len(group), -np.inf)  # what is farther away is not among the nearest
         none = np.zeros(0, np.int64)
         self.best = _Found(none, none, none, np.zeros(0, np.uint64), np.zeros(0), np.zeros(0))
 
     def look_at(self, block: _Block) -> None:
-        """Take in what is near in a block."""
+        """Add what is near in a block."""
         passages = block.whole
         products = self._whole.numbers @ passages.numbers.T
         scale = self._whole.scale * passages.scale
         wrong = 2 * (self._whole.error + passages.error) * scale
         limit = self._least * scale - wrong
-        # So many are as near by their products, and at least last_rank of them are no positives.
+        # This many are near by their products, and at least last_rank of them are no positives.
         enough = self.last_rank + self._most_own
         if np.isinf(self._least).any() and enough < products.shape[1]:
             nearest = np.partition(products, products.shape[1] - enough, axis=1)[:, products.shape[1] - enough]
@@ -308,7 +309,7 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
                 search.look_at(block)
         asked = [cosines(search.queries, search.positives) for search in searches]
         found = [self._hard(search, towards) for search, towards in zip(searches, asked, strict=True)]
-        texts = _texts(places, _Found.joined(found))  # of all at once: each time all passages are read
+        texts = _texts(places, _Found.joined(found))  # for all at once, since each search reads all passages
         first = 0
         for search, towards, mine in zip(searches, asked, found, strict=True):
             table = self._table(search.pairs, towards, mine, texts.slice(first, len(mine.pair)))
@@ -360,13 +361,13 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
 
 
 def _groups(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """A number for each of the equal queries, which are together."""
+    """One number for each set of equal queries, which are together."""
     changes = np.append(False, (high[1:] != high[:-1]) | (low[1:] != low[:-1])) if len(high) else np.zeros(0, np.bool_)
     return np.cumsum(changes)
 
 
 def _cuts(pairs: pa.Table, most: int) -> list[tuple[int, int]]:
-    """Ranges of ``most`` pairs or fewer; those of one query are never parted, however many they are."""
+    """Ranges of ``most`` pairs or fewer; the pairs of one query are never separated, however many they are."""
     group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
     ends = np.flatnonzero(np.append(group[1:] != group[:-1], np.ones(min(1, len(group)), np.bool_))) + 1
     cuts = [0]

@@ -1,4 +1,4 @@
-"""How do rows get into the order of the values of columns, when no memory holds them?
+"""How are rows put into the order of the values of columns when they do not fit in memory?
 
 `SampleKeys` draws rows at random, and their keys cut the order into slots that hold about as many rows each; `SortWriter` lays
 all rows out by slot with the shuffle, and `SortRead` sorts slot after slot. A key is a row's values as bytes that compare as
@@ -42,7 +42,7 @@ from curator_core.stages.files import parse_bytes
 
 KEY, SLOT = "__sort_key__", "__sort_slot__"
 CUTS, TYPES = "_cuts.arrow", "_types.arrow"
-# Rows drawn from a batch, and from all of them: a slot holds a ten-thousandth of the rows or so.
+# The number of rows drawn from a batch, and from all batches: a slot holds about a ten-thousandth of the rows.
 _OF_A_BATCH, _OF_ALL = 1 << 10, 1 << 14
 _SIGN = np.uint64(1 << 63)
 _MISSING = np.uint64((1 << 64) - 1)
@@ -82,7 +82,7 @@ def _encoded(values: pa.ChunkedArray, kind: pa.DataType, name: str) -> list[byte
     elif pa.types.is_floating(kind):
         real = to_numpy(pc.fill_null(values.cast(pa.float64()), array([0.0], pa.float64())[0])) + 0.0
         bits = real.view(np.uint64)
-        # NaN comes behind all numbers, whatever its bits are.
+        # NaN comes after all numbers, whatever its bits are.
         return _eights(np.where(np.isnan(real), _MISSING, np.where(bits & _SIGN, ~bits, bits | _SIGN)))
     elif pa.types.is_uint64(kind):
         return _eights(to_numpy(pc.fill_null(values, array([0], pa.uint64())[0])))
@@ -97,7 +97,7 @@ def _encoded(values: pa.ChunkedArray, kind: pa.DataType, name: str) -> list[byte
 
 
 def _ended(item: bytes) -> bytes:
-    # A shorter text comes before a longer one that begins with it, also where another column follows.
+    # A shorter text comes before a longer one that begins with it, even where another column follows.
     return item.replace(b"\x00", b"\x00\xff") + b"\x00\x00"
 
 
@@ -111,7 +111,7 @@ def _eights(numbers: NDArray[np.uint64]) -> list[bytes]:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SortParameters:
-    """Which columns say the order: the first decides, the next where it is equal; ``descending`` names those from high to low."""
+    """The columns that set the order: the first, the next where it is equal; ``descending`` are from high to low."""
 
     columns: Sequence[str]
     descending: Sequence[str] = ()
@@ -119,8 +119,8 @@ class SortParameters:
 
 @dataclass(kw_only=True)
 class SampleKeys(SortParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes the values of some rows of each batch, drawn at random; finally where the order is cut, and the type that each
-    column has in all files.
+    """Writes the values of some rows of each batch, drawn at random, and finally the cuts of the order and the type
+    that each column has in all files.
     """
 
     path: str
@@ -140,7 +140,7 @@ class SampleKeys(SortParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
             if name in table.column_names:
                 raise UsageError(f"a column is called {name!r}, a name that Sort needs: rename it")
         table = pa.table({name: column_of(table, name) for name in self.columns})
-        # Drawn by the batch's id and the row, so that a repeated task draws the same.
+        # The draw depends on the batch's id and the row, so a repeated task draws the same.
         seed = int.from_bytes(hashlib.blake2b(task.task_id.encode(), digest_size=8).digest(), "big")
         drawn = np.random.Generator(np.random.PCG64(seed)).random(table.num_rows)
         rows = np.sort(np.argsort(drawn, kind="stable")[:_OF_A_BATCH])

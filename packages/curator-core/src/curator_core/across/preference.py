@@ -34,7 +34,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """An order of preference: the first rule decides, the next where it ties, and so on.
+    """An order of preference: the first rule decides, the next where the first ties, and so on.
 
     Where all rules tie, the smaller 128-bit hash of the text comes first, and then the smaller number; so the order is
     total. ``first`` is the number itself, after which nothing can tie.

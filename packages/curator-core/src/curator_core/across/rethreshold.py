@@ -56,7 +56,7 @@ def rethreshold(
 ) -> Decisions:
     """Write to the folder ``out`` the decisions of ``folder`` under stricter limits; returns them, to read.
 
-    Removals whose figures do not meet the limits are undone; each other removal keeps its witness, which stays in any
+    Removals whose figures do not meet the limits are undone; every other removal keeps its witness, which stays in any
     case. An exact copy of a document that is kept again is then removed as a copy of that one. So more may stay than a
     run with these limits would keep, since that might find other witnesses. Looser limits are refused: what they would
     remove was never recorded.
@@ -144,7 +144,7 @@ def _not_looser(name: str, value: float, decisions: Decisions, *, looser: bool) 
 
 
 def _failing(table: pa.Table, limits: _Limits) -> NDArray[np.bool_]:
-    """Which removals miss the limits."""
+    """Which removals do not meet the limits."""
     removed = to_numpy(pc.equal(table["decision"], scalar(REMOVED)))
     fails = np.zeros(table.num_rows, np.bool_)
     for rule, (figure, counts_words) in _FIGURES.items():

@@ -2,9 +2,9 @@
 
 `MeasureScores` writes what matters of each batch: the key of each score, the weight, the group. A request asks, in one group
 and for one score, for the first document, in the order of (key, number), at which the weight of it and all before it exceeds
-a bound. It is answered digit by digit, as in a radix sort: a pass counts the weight by the next digits of those documents
-that can still be it, `CountScores`, and so on until few enough are left to be examined, `CollectScores`. All of it
-is exact, and no task or driver holds more than ``MOST_CANDIDATES`` documents or ``MOST_BINS`` counts.
+a bound. It is answered digit by digit, as in a radix sort: each pass (`CountScores`) counts weight by the next digits
+of the documents that can still be the answer, until few enough are left to be examined (`CollectScores`). All of it is
+exact, and no task or driver holds more than ``MOST_CANDIDATES`` documents or ``MOST_BINS`` counts.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _GROUP = pa.dictionary(pa.int32(), pa.string())
 class MeasureScores(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes the key of each score, the weight and the group of each row to a file for the batch, below ``path``.
 
-    ``columns`` are scores of which the highest is best, except for those that are in ``lowest`` too.
+    ``columns`` are scores whose highest value is best, except for those that are in ``lowest`` too.
     """
 
     path: str
@@ -161,9 +161,10 @@ class Totals:
 class Requests:
     """Requests, and how far each one is answered. Each attribute holds a value for each request.
 
-    ``high`` and ``low`` are the first ``bits`` bits of the key and of the number of the document asked for, and ``bound``
-    is the weight that is left for documents which share them. ``rows`` documents do. A request whose bound is never
-    exceeded has no such document: it is ``endless``. When ``bits`` is 128, all are answered.
+    ``high`` and ``low`` are the first ``bits`` bits of the key and of the number of the requested document, and
+    ``bound`` is the weight that is left for documents which share these bits. There are ``rows`` such documents. A
+    request whose bound is never exceeded has no such document: it is ``endless``. When ``bits`` is 128, all are
+    answered.
     """
 
     column: NDArray[np.int64]
@@ -231,7 +232,7 @@ class Requests:
     def _in_order(
         self, target: NDArray[np.int64], weight: NDArray[np.int64]
     ) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """Each open request, where its target begins, and the weight up to and including each entry of the target."""
+        """For each open request, where its target begins, and the weight up to the end of each entry of the target."""
         places = self.targets().places(self)
         starts = np.searchsorted(target, np.arange(places.max(initial=-1) + 2))
         sums = np.cumsum(weight)
@@ -247,7 +248,7 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """Where requests look: a score, a group, and the first ``bits`` bits of (key, number). Sorted; each stands once."""
+    """Where requests look: a score, a group, and the first ``bits`` bits of (key, number). Sorted, without repeats."""
 
     column: NDArray[np.int64]
     group: NDArray[np.int64]
@@ -309,13 +310,13 @@ class Counts:
 
     @classmethod
     def of(cls, counted: Iterable[Counts]) -> Counts:
-        """The sum of counts that are in any order, and may hold a digit several times."""
+        """The sums of counts that come in any order and may hold a digit several times."""
         held = [cls(*(np.zeros(0, np.int64) for _ in range(4)))]
         rows = 0
         for counts in counted:
             held.append(counts)
             rows += len(counts.target)
-            # Summed up now and then, since each time costs as much as there is to sum.
+            # Summed up only now and then, since the cost each time is that of all that there is to sum.
             if rows > max(_COUNTS_AT_ONCE, 2 * len(held[0].target)):
                 held, rows = [cls._sum(held)], 0
         return cls._sum(held)
@@ -444,7 +445,7 @@ _NO_HIT = tuple(np.zeros(0, kind) for kind in (np.int64, np.uint64, np.uint64, n
 
 
 def _first_bits(values: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
-    """The first ``bits`` bits; none for 0 or fewer, since numpy cannot shift an integer by 64."""
+    """The first ``bits`` bits; none for 0 or fewer bits, since numpy cannot shift an integer by 64."""
     return np.zeros_like(values) if bits <= 0 else values >> np.uint64(max(0, KEY_BITS - bits))
 
 

@@ -1,15 +1,15 @@
-"""How do rows get to partitions, so that one task sees all rows of a kind, with no memory holding the data?
+"""How do rows get to partitions, so that one task sees all rows of a kind, when the data do not fit in memory?
 
-Each row has a *place*, 64 bits that say where in an order it stands. The places are cut into equal ranges, the partitions.
-`write_partitioned` lays the rows of one batch out by place in one file; `finish_partitioned` writes the manifest of all
-files; `Partitions` makes a task of each partition that has rows; `partition_pieces` and `partition_sorted` read it. The
-order is that of the places, and rows of one place keep the order of the input, so neither the number of files nor that of
-partitions or workers shows in the result.
+Each row has a *place*, 64 bits that give its position in an order. The places are cut into equal ranges, the
+partitions. `write_partitioned` lays the rows of one batch out by place in one file; `finish_partitioned` writes the
+manifest of all files; `Partitions` makes a task of each partition that has rows; `partition_pieces` and
+`partition_sorted` read it. The order is that of the places, and rows of one place keep the order of the input, so
+neither the number of files nor that of partitions or workers shows in the result.
 
-A file is Arrow IPC, uncompressed: rows by partition, in record batches of 64 KiB or more where there is as much, which end
-where a partition does. So a partition is read from a file with one look at its footer and one read of what it holds. A
-file may also hold the content of several files, one after the other within each partition; then each record batch says
-how many rows came from which file.
+A file is Arrow IPC, uncompressed: rows by partition, in record batches of 64 KiB or more (where there is that much)
+which end where a partition does. So a partition is read from a file with one look at its footer and one read of what it
+holds. A file may also hold the content of several files, one after the other within each partition; then each record
+batch says how many rows came from which file.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _write(
     notes: Mapping[str, int],
     runs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> None:
-    """Write rows of which ``edges[p]`` to ``edges[p + 1]`` are those of partition *p*.
+    """Write rows; those of partition *p* are ``edges[p]`` to ``edges[p + 1]``.
 
     ``runs``, for rows from several files: where each stretch of one file begins, and the number of that file.
     """
@@ -175,7 +175,7 @@ def _write(
 
 
 def _runs_in(runs: tuple[NDArray[np.int64], NDArray[np.int64]], start: int, stop: int) -> str:
-    """The numbers of files and how many rows of each come in a row, from row ``start`` to ``stop``."""
+    """The numbers of files, and how many consecutive rows come from each, from row ``start`` to ``stop``."""
     begins, files = runs
     first, last = np.searchsorted(begins, start, "right") - 1, np.searchsorted(begins, stop)
     counts = np.diff(np.clip(begins[first:last], start, stop), append=stop)
@@ -272,7 +272,7 @@ def finish_partitioned(
 ) -> None:
     """Write the manifest of the files that `write_partitioned` left in ``folder``; ``records`` are in lineage order.
 
-    It is what a stage's `finish` calls. ``partitions`` is used only where there is no file. ``facts`` are kept in the
+    A stage's `finish` calls it. ``partitions`` is used only where there is no file. ``facts`` are kept in the
     manifest for the reader. Where the files have columns of different types, the manifest has one that holds all of their
     values; if only JSON does, that is an error, unless ``json_allowed``: then the reader must say how to spell values.
     """
@@ -555,7 +555,7 @@ class Partitions(SourceStage[FileGroupTask]):
 
 
 def require_complete(folder: str) -> str:
-    """The place of a folder's manifest; an error where the run that writes the shuffle has not come to its end."""
+    """The place of a folder's manifest; an error where the run that writes the shuffle has not ended."""
     place = storage.join(folder, MANIFEST)
     # A stage that writes several shuffles has one mark above all of them.
     marks = (storage.join(above, "_SUCCESS") for above in (folder, storage.parent(folder)))
@@ -642,7 +642,7 @@ def partition_sorted(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A range of places [low, high) of a partition, with its rows where they fit the memory, in the order of files.
+    """A range of places [low, high) of a partition, with its rows where they fit in memory, in the order of files.
 
     Where the rows of a single place do not fit, ``tables`` is None, and `read` reads them again at each call.
     """
@@ -704,7 +704,7 @@ def _batches(manifest: Manifest, number: int, partition: int) -> Iterator[tuple[
             start, stop = max(0, low - before), min(batch.num_rows, high - before)
             if (start, stop) != (0, batch.num_rows):
                 numbers = numbers[start:stop]
-                # A slice keeps the whole alive, which is memory of this process unless the file is mapped.
+                # A slice keeps the whole batch alive, which is memory of this process unless the file is mapped.
                 if storage.is_local(file.path):
                     batch = batch.slice(start, stop - start)
                 else:
@@ -746,7 +746,7 @@ class _Layout:
 
 
 def _open(path: str, size: int) -> tuple[Any, _Layout]:
-    """A file of a shuffle, open; an error that names it where it is not what was written."""
+    """A file of a shuffle, open; an error names it if it is not what was written."""
     source = storage.open_arrow(path)
     with _damage(path):
         found = source.size()

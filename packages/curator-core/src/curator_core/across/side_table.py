@@ -1,4 +1,4 @@
-"""What is in a small table beside the data, and which of its rows has a key?
+"""What is in a small table beside the data, and which of its rows has a given key?
 
 A side table is Parquet, JSON lines, or a text file with one value a line. It is held in memory as a whole, up to a
 bound.

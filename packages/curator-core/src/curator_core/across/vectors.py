@@ -3,8 +3,8 @@
 BLAS chooses its order of sums by processor, number of threads and shape of the arrays, so the last bits of a product differ
 from machine to machine. Here a vector of length one is rounded to whole numbers, 12 bits of them: then each product and each
 partial sum of products is a whole number below 2²⁴, which float32 holds exactly, and BLAS computes it at full speed with the
-same bits everywhere. How far off such a product may be is known (`Whole.error`). Whatever hangs on more
-digits is computed again from the vectors themselves, in float64 and in a fixed order (`cosines`).
+same bits everywhere. How far off such a product may be is known (`Whole.error`). Whatever depends on more digits is
+computed again from the vectors themselves, in float64 and in a fixed order (`cosines`).
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.
 def _unit(block: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         wide = block.astype(np.float64)
-        # By the largest first: squares of numbers beyond 1e154 would be infinite, and those below 1e-154 nothing.
+        # Divide by the largest number first: the squares of numbers beyond 1e154 would be infinite, and of those below
+        # 1e-154 zero.
         most = np.abs(wide).max(axis=1)
         wide /= most[:, None]
         lengths = np.sqrt(row_sums(wide * wide))
@@ -96,11 +97,11 @@ def cosines(one: Vectors, other: Vectors) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of what was rounded off, in
-    units of the vector.
+    """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of what was rounded
+    off, in units of the vector.
 
-    The cosine of two vectors lies within the sum of their errors, and their product, of the product of their whole numbers
-    over ``scale`` squared.
+    The cosine of two vectors differs from the product of their whole numbers over ``scale`` squared by at most the sum
+    and the product of their errors.
     """
 
     numbers: Vectors
@@ -117,7 +118,8 @@ class Whole:
             part = slice(start, start + _BLOCK)
             np.multiply(vectors[part] if rows is None else vectors[rows[part]], np.float32(scale), out=numbers[part])
             np.rint(numbers[part], out=numbers[part])
-        # Half in each place, a little more for what float32 rounds off before, and vectors are of length one to within 1e-6.
+        # A half in each place, and a little more: float32 rounds before that, and vectors have length one only to
+        # within 1e-6.
         return cls(numbers, scale, float(0.501 * np.sqrt(size) / scale + 2e-6))
 
     def least(self, cosine: float, other: Whole) -> float:
@@ -135,7 +137,7 @@ def scale_of(size: int) -> float:
 
 
 def packed(vectors: Vectors) -> pa.Array:
-    """Vectors as bytes, for files that others may stand beside whose rows have none."""
+    """Vectors as bytes, for files beside which there may be others whose rows have no vectors."""
     data = np.ascontiguousarray(vectors, "<f4")
     offsets = np.arange(len(data) + 1, dtype=np.int64) * (data.shape[1] * data.itemsize)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]

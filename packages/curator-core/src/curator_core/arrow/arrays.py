@@ -24,14 +24,14 @@ _NUMBERS: dict[pa.DataType, tuple[type, type]] = {
 }
 _SCALARS = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 _WORDS = pa.dictionary(pa.int32(), pa.string())
-# Bytes of text: for more than this, the copies made here would soon cost more than the import.
+# Bytes of text: beyond this, the copies made here would soon cost more than the import.
 _MOST_BYTES = 1 << 20
 
 
 def array(values: Sequence[Any] | np.ndarray[Any, Any], kind: pa.DataType | None = None) -> pa.Array:
-    """What `pyarrow.array` makes of a list, or of an array of numpy without masks, and its errors where it makes nothing.
+    """What `pyarrow.array` makes of a list, or of a numpy array without masks, or its errors.
 
-    ``kind`` may be left out for an array of numpy.
+    ``kind`` may be left out for a numpy array.
     """
     made = _from_numpy(values, kind) if isinstance(values, np.ndarray) else _from_list(values, kind)
     return pa.array(values, kind) if made is None else made

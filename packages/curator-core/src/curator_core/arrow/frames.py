@@ -1,7 +1,7 @@
-"""How does a table become a frame of pandas, and a table again, with what pandas cannot express?
+"""How does a table become a pandas frame, and a table again, with what pandas cannot express?
 
 A column of JSON is a column of Python values in the frame. Which columns these are, and the marks of fields (`kinds.marked`),
-travel in ``frame.attrs``. pandas keeps them where it selects, copies and adds; a frame that is made anew has none.
+travel in ``frame.attrs``. pandas keeps them where it selects, copies and adds; a newly made frame has none.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def from_frame(frame: pd.DataFrame) -> pa.Table:
 
 
 def _text_of(value: Any) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas has NaN for what is missing
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas uses NaN for missing values
         return None
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
-    # Half of a surrogate pair can only be spelled out.
+    # Half of a surrogate pair can only be written as an escape.
     return (
         text
         if text.isascii() or text.encode("utf-8", "replace").decode() == text

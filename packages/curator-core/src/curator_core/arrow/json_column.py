@@ -1,7 +1,7 @@
 """What are the values of a column that holds each value as JSON text because their types differ?
 
 Readers of JSON keep such values in a column of Arrow's ``json`` type (`JSON`). Text in it is in quotation marks, so
-code that wants the values asks here.
+code that needs the values uses this module.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def texts_in(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
 
 
 def compared(column: pa.Array | pa.ChunkedArray, test: Callable[[Any], bool | None]) -> pa.Array:
-    """Whether each value of a column of JSON passes a test; null where there is none, or none that can be tested."""
+    """Whether each value of a column of JSON passes a test; null where there is no value, or none that can be
+    tested.
+    """
     return array([None if value is None else test(value) for value in values_of(column)], pa.bool_())
 
 

@@ -5,8 +5,8 @@ items, and a null or an empty list goes with anything. Any other mixture becomes
 of text in which each value is written as JSON spells it. The answer depends on the values alone and not on their order,
 so it is the same for a file that is read in one piece and for one that many workers share. Decision 0060 says why.
 
-A float column whose whole numbers had no fraction in the source (``1``, not ``1.0``) is marked so in its field,
- as is a column that came up late in its file and is absent from the rows where it is null.
+A float column whose whole numbers had no fraction in the source (``1``, not ``1.0``) is marked in its field, as is a
+column that first appeared late in its file and is absent from the rows where it is null.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NUMBER, _TEXT, _TRUTH, _LIST, _OTHER = "number", "text", "truth", "list", "othe
 
 @dataclass(slots=True)
 class Kinds:
-    """What the values of a column have been so far: enough to say which type holds them all."""
+    """The kinds of values that a column has had so far: enough to tell which type holds them all."""
 
     counts: dict[str, int] = field(default_factory=dict)
     low: int = 0
@@ -41,7 +41,7 @@ class Kinds:
     items: Kinds | None = None
 
     def add(self, value: Any, depth: int = 0) -> None:
-        """Take up a value of JSON."""
+        """Add a JSON value."""
         if value is None:
             return
         kind = type(value)
@@ -65,7 +65,7 @@ class Kinds:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def add_type(self, kind: pa.DataType) -> None:
-        """Take up that there may be any value of a type elsewhere."""
+        """Note that any value of a type may occur elsewhere."""
         if pa.types.is_null(kind):
             return
         if pa.types.is_list(kind):
@@ -119,8 +119,8 @@ _TYPE_NAMES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
 
 
 def aligner(kind: pa.DataType) -> Callable[[Any], Any] | None:
-    """How a number is brought in line with a column of this type: whole numbers become floats where the column is of
-    floats, and lose their ``.0`` where it is of integers or not yet of anything. None where values stay as they are.
+    """How a number is adapted to a column of this type: whole numbers become floats where the column is of
+    floats, and lose their ``.0`` where it is of integers or has no type yet. None where values stay as they are.
     """
     return _aligner(kind, 0)
 
@@ -194,9 +194,10 @@ def _has(part: pa.Field, mark: tuple[bytes, bytes]) -> bool:
 def one_schema(schemas: Sequence[pa.Schema], fits: Callable[[int, str, pa.DataType], bool]) -> pa.Schema:
     """The schema that holds the rows of all of these.
 
-    ``fits(number, name, kind)`` says whether each value of a column keeps its value in that type; it is asked where the
-    types alone do not tell. Columns come in the order in which they first stand, those that came up late after them, by
-    name; what some have is null in the others. Words that are numbered in some and spelled out in others are spelled out.
+    ``fits(number, name, kind)`` says whether each value of a column keeps its value in that type; it is called where
+    the types alone do not tell. Columns come in the order in which they first occur, those that appeared late after
+    them, by name; a column that a schema lacks is null there. Words that are numbered in some and spelled out in others
+    are spelled out.
     """
     places: dict[str, list[int]] = {}
     for number, schema in enumerate(schemas):

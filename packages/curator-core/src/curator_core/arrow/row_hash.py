@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from curator_core.arrow.json_column import JSON, values_of, whole_as_integers
 from curator_core.errors import UsageError, nearest
 
-# One byte for what a value is, so that null, text and the bytes of the same text, and 1 and "1" differ.
+# One byte for the kind of a value, so that null, a text and its bytes differ, as do 1 and "1".
 _NULL, _TEXT, _BYTES, _NUMBER, _NESTED = b"0", b"t", b"b", b"n", b"j"
 
 
@@ -41,7 +41,7 @@ def row_digests(table: pa.Table, columns: Sequence[str], salt: bytes = b"", size
 def lineage_numbers(task_id: str, rows: int, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """A pseudo-random 64-bit number for each row of a task, from the task's id, the row's place and a seed."""
     base = int.from_bytes(hashlib.blake2b(f"{seed}\0{task_id}".encode(), digest_size=8).digest(), "little")
-    # SplitMix64: a bijection that spreads consecutive numbers over all of the range.
+    # SplitMix64: a bijection that spreads consecutive numbers over the whole range.
     with np.errstate(over="ignore"):
         value = np.uint64(base) + np.arange(rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -50,7 +50,7 @@ def lineage_numbers(task_id: str, rows: int, seed: int) -> np.ndarray[Any, np.dt
 
 
 def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column by name, or an error that names the nearest."""
+    """A column by name, or an error that suggests the nearest name."""
     if name not in table.column_names:
         raise UsageError(
             f"there is no column {name!r}{nearest(name, table.column_names) or '.'} "

@@ -1,4 +1,4 @@
-"""How do tables of several types get one schema, with no value changed?"""
+"""How do tables of several types get one schema without a change of any value?"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import click
 from curator_core.errors import CuratorError, MissingDependency, PlanError, RunRefused, UsageError
 
 DONE, FAILED, BAD_USAGE, QUARANTINED, INTERRUPTED = 0, 1, 2, 3, 130
-# The commands by what they are about, each with the module that it stands in.
+# The commands by subject, each with its module.
 _SECTIONS = {
     "Pipelines": {
         "init": "init",
@@ -96,13 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if sys.stdout is not None:  # None where the caller has closed it: `curate run FILE >&-`
             sys.stdout.flush()
     except BrokenPipeError:
-        # `curate stages | head`: the reader has what it wanted. The interpreter must not flush again.
+        # `curate stages | head`: the reader has what it wants. The interpreter must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run a command in this process; its exit code. Errors that are meant for users are shown without a traceback."""
+    """Run a command in this process; returns its exit code. Errors that are meant for users are shown without a
+    traceback.
+    """
     try:
         result: Any = curate.main(args=list(arguments), prog_name="curate", standalone_mode=False)
     except click.exceptions.Abort:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _COLUMN_WIDTH = 24
 _THUMBNAIL_SIDE = 160
-# Up to how many bytes of files `inspect` looks at every row, and how many rows it looks at beyond.
+# Up to this many bytes of files `inspect` examines every row; beyond that, this many rows.
 _ALL_BYTES = 64_000_000
 _SOME_ROWS = 10_000
 
@@ -165,7 +165,7 @@ def show_command(
         )
     names_of_filters = tuple(dict.fromkeys(filters))
     own = [setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] not in names_of_filters]
-    # Of a file that is read from its start every row has its line.
+    # In a file that is read from its start every row has its line.
     rows = open_rows(path, reader=reader, settings=own, few=place is not None, split_bytes=None)
     if place is not None:
         found = row_at(rows, path, place)
@@ -213,7 +213,7 @@ def show_command(
 
 
 def _refuse_missing(data: str) -> None:
-    """An error that names what may have been meant, where nothing stands under the name of the data."""
+    """An error that names what may have been meant, where nothing exists under the name of the data."""
     from curator_core import storage
 
     if storage.has_magic(data) or storage.exists(data):
@@ -361,7 +361,7 @@ def _echo_row(row: dict[str, Any]) -> None:
 
 
 def _echo_whole(row: dict[str, Any], mark: str | None) -> None:
-    """Every column of a row: short values first in a line each, long texts below; what is marked stands between ⟦ and ⟧."""
+    """Every column of a row: short values first, one a line, long texts below; what is marked is between ⟦ and ⟧."""
     from curator_core.data.values import text_of
 
     if row["source"]:

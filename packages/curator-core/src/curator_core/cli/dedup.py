@@ -267,7 +267,7 @@ def show_command(run_dir: str, id: str, html: str | None, as_json: bool) -> int:
 
 
 def _figures(decision: dict[str, Any]) -> str:
-    """The rule by which a document went, with the figures of it and its witness."""
+    """The rule by which a document was removed, with the figures for it and its witness."""
     figures = []
     if decision["containment"] is not None:
         figures.append(f"{decision['containment']:.1%} of its shingles are in the other")
@@ -395,7 +395,7 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
     )
 
 
-# Options that the command for resuming has anyway, or must not have.
+# Options that the command for resuming always has, or must not have.
 _NOT_AGAIN = ("run_dir", "executor", "resume", "fresh", "as_json", "quiet", "dry_run")
 
 
@@ -415,7 +415,7 @@ def _flags() -> list[str]:
 
 
 def _order(text: str | None) -> list[Any] | None:
-    """An order of preference, as a flag spells it."""
+    """An order of preference, as it is written in a flag."""
     if text is None:
         return None
     found: list[Any] = []
@@ -459,7 +459,7 @@ def _show_collections(run_dir: str) -> None:
 
     try:
         found = losses(_table_of(run_dir))
-    except CuratorError:  # the table was asked for elsewhere
+    except CuratorError:  # the table was written elsewhere, by request
         return
     rows = [
         (loss.collection or ".", f"{loss.documents:,}", f"{loss.removed:,}", percent(loss.removed, loss.documents))

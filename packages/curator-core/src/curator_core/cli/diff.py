@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from curator_core.data.sides import Sides
     from curator_core.running.compare import Comparison, RunRecord, SourceCounts
 
-    # The rows of an output, and what became of those that are on one side alone.
+    # The rows of an output, and what became of those that are on one side only.
     Compared = tuple[Sides, Mapping[str, Fates]]
 
 _HEADINGS = ("stage", "rows in", "", "kept", "", "dropped", "", "set aside", "")
@@ -80,7 +80,7 @@ def _sides(a: RunRecord, b: RunRecord, found: Comparison, id_column: str | None,
             continue
         missing = [place for place in (folder, other) if not storage.exists(place)]
         if len(missing) == 2 and folder.startswith(f"{a.root}/") and other.startswith(f"{b.root}/"):
-            continue  # what a step left for the next: both have removed it when it was of no more use
+            continue  # what a step left for the next: both runs removed it when it was no longer needed
         if missing:
             found.unknown.append(f"the rows of {stage}: {missing[0]} is not there any more")
             continue
@@ -297,7 +297,7 @@ def _fate(fates: Fates, run: str) -> str:
 
 
 def _row_line(row: dict[str, Any], by: str) -> str:
-    """The id of a row, where it is, and the beginning of it."""
+    """The id of a row, its place, and its beginning."""
     columns = row["columns"]
     where = f"{row['source']}:{row['position'].removeprefix('line ').removeprefix('row ')}".strip(":")
     texts = [value for name, value in columns.items() if isinstance(value, str) and name != by]

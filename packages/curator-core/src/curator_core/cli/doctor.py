@@ -121,7 +121,7 @@ def _missing(name: str, extra: str, wanted: dict[str, list[str]], above: frozens
 
 
 def _misfits(name: str) -> list[str]:
-    """Siblings whose versions do not fit: an installer would not allow it, a mixed checkout does."""
+    """Siblings whose versions do not fit together: an installer would not allow that, a mixed checkout does."""
     wrong = []
     for requirement in metadata.requires(name) or []:
         match = re.match(r"(curator-[a-z]+)\s*\(?([<>=!~0-9.,\s]*)", requirement)

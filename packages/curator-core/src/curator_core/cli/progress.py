@@ -77,7 +77,7 @@ class ProgressDisplay:
             self.look()
 
     def look(self) -> None:
-        """Print a line if one is due: by the clock, or because the run waits for something else than work."""
+        """Print a line if one is due: by the clock, or because the run waits for something other than work."""
         from curator_core.running.progress import line  # imports pyarrow, as the run has done
 
         with self._lock:
@@ -107,14 +107,14 @@ def _live(stream: TextIO, progress: Callable[[], RunProgress | None]) -> Any:
         console=console,
         refresh_per_second=REDRAWS_A_SECOND,
         transient=True,
-        # What goes to a file is not to be drawn on the terminal.
+        # What goes to a file must not be drawn on the terminal.
         redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         vertical_overflow="crop",
     )
 
 
 class _Screen:
-    """What stands on the terminal: what runs, a bar, a row for each stage, and what the machine has in use."""
+    """What is on the terminal: what runs, a bar, a row for each stage, and what the machine has in use."""
 
     def __init__(self, progress: Callable[[], RunProgress | None]) -> None:
         from curator_core.model.machine_use import MachineUse
@@ -156,7 +156,7 @@ def _bar(progress: RunProgress, width: int) -> Any:
 
 
 def _stages(progress: RunProgress, width: int, room: int) -> Any:
-    """A row for each stage, as many as there is room for."""
+    """A row for each stage, as far as there is room."""
     from rich.text import Text
 
     states = progress.stage_states()
@@ -175,7 +175,7 @@ def _stages(progress: RunProgress, width: int, room: int) -> Any:
             "rows/s": round(rate),
         }
         cells.append([totals.name, *(f"{numbers[name]:,}" if numbers[name] else "·" for name in columns)])
-    # As wide as a large number from the start: the columns stay where they are while numbers grow.
+    # As wide as a large number from the start, so that columns stay in place while numbers grow.
     wide = [
         max(9 if width >= 80 else 7, *(len(row[place]) for row in [[""] * 9, *cells]))
         for place in range(1, len(columns) + 1)

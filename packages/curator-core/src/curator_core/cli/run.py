@@ -131,7 +131,7 @@ def run_and_report(
 ) -> int:
     """Load what to run, run it, and show what came of it; the exit code.
 
-    ``words`` are the command by which it was asked for, ``command`` is what a retry needs of it. ``after`` says more
+    ``words`` are the user's command, ``command`` is what a retry needs of it. ``after`` says more
     about a run that ended well, given its run directory.
     """
     run_dir: str | None = flags.get("run_dir")
@@ -156,7 +156,7 @@ def run_and_report(
         click.echo(f"interrupted; resume with: {_resume_line(words, run_dir, flags)}", err=True)
         return INTERRUPTED
     except Exception as error:
-        # Not an error that was foreseen, so its traceback is the best there is to tell.
+        # This error was not foreseen, so its traceback is the best explanation.
         traceback.print_exc()
         click.echo(f"this should not have happened; resume with: {_resume_line(words, run_dir, flags)}", err=True)
         if as_json:
@@ -213,7 +213,7 @@ def _carry_out(
     return result.summary.as_dict(), result.run_dir or run_dir
 
 
-# A run that takes less has not waited long for its processes.
+# A shorter run has not waited long for its processes.
 _SLOW_SECONDS = 2.0
 _LIMITS = ("on_error", "retries", "max_error_fraction", "max_reject_fraction", "limit", "dropped", "seen", "log_level")
 _OPTIONS = ("resume", "fresh", "allow_changed", "retry", *_LIMITS)
@@ -236,7 +236,7 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
     if summary["seconds"] >= _SLOW_SECONDS and (hint := bytecode_hint()):
         click.echo(f"slow start: {hint}")
     click.echo(f"report: {place}/report.html")
-    # A writer may have written no file, where no row was left; it is in the record all the same.
+    # A writer may have written no file, if no row was left; it is in the record all the same.
     if summary["results"] and not summary["files"] and not RunDirectory(place).read_json("run.json").get("outputs"):
         what, kind = ("the workflow", "Workflow") if summary["steps"] else ("the pipeline", "Pipeline")
         click.echo(
@@ -251,13 +251,13 @@ def _report(summary: dict[str, Any], place: str, as_json: bool) -> int:
 
 
 def _after_failure(run_dir: str | None, error: CuratorError) -> None:
-    """A report of how far it came, and how to go on; nothing for a run that never began."""
+    """A report of how far the run came, and how to continue; nothing for a run that never began."""
     if run_dir is None or exit_code_of(error) != FAILED:
         return
     from curator_core.running.directory import RunDirectory
     from curator_core.running.report import write_report  # see _run
 
-    with contextlib.suppress(CuratorError):  # where the disk is what failed, the error that is shown already says so
+    with contextlib.suppress(CuratorError):  # if the disk failed, the error that is shown already says so
         if not RunDirectory(run_dir).exists():
             return
         write_report(run_dir)

@@ -105,7 +105,7 @@ def example_line(example: dict[str, Any], width: int = 160) -> str:
         where += f":{example['position']}"
     parts = [where, *_said(example["message"] or "")]
     if example["raw"]:
-        # repr(): bytes from outside must not steer the terminal.
+        # repr(): bytes from outside must not control the terminal.
         shown = beginning(example["raw"], width)
         parts.append(shown if is_binary(example["raw"]) else repr(shown))
     return "  ".join(printable(part) if part is not parts[-1] or not example["raw"] else part for part in parts if part)
@@ -124,7 +124,7 @@ def printable(text: str) -> str:
 
 
 def runs_in(run_dir: str) -> dict[str, str]:
-    """The run directory itself under no name, or those of the pipelines of a workflow in it by the names of their steps."""
+    """The run directory itself under an empty name, or those of a workflow's pipelines by the names of their steps."""
     from curator_core import storage  # imports pyarrow
     from curator_core.running.steps import pipelines_in
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The registered names that begin so, for a shell that completes one."""
+    """The registered names with this beginning, for completion in a shell."""
     from curator_core.registry import STAGES, WORKFLOWS, entries
 
     del ctx, parameter
@@ -44,7 +44,7 @@ def stages_command(name: str | None, as_json: bool) -> None:
 
 
 def _workflow_facts(name: str) -> dict[str, Any] | None:
-    """What a workflow says about itself; None where the name is that of something else."""
+    """What a workflow says about itself; None where the name belongs to something else."""
     from curator_core.config.build import load_workflow
     from curator_core.errors import CuratorError
     from curator_core.registry import STAGES, entries  # only this command needs it
@@ -68,7 +68,7 @@ def _workflow_facts(name: str) -> dict[str, Any] | None:
         facts["steps"] = {step: [planned.name for planned in inner.stages] for step, inner in plan.pipelines()}
         if plan.later:
             facts["later"] = plan.later
-    except Exception:  # it refuses the values that stand in, so its steps depend on its parameters
+    except Exception:  # it refuses the placeholder values, so its steps depend on its parameters
         facts["steps"] = "depend on its parameters"
     assert issubclass(cls, Workflow)
     return facts
@@ -89,7 +89,7 @@ def _parameters(cls: Any) -> list[dict[str, Any]]:
 
 
 def _required(cls: Any) -> dict[str, Any]:
-    """Where a parameter has no default its name stands for it, so a column that it names is shown as <column>."""
+    """A parameter without a default is replaced by its name, so a column that it names is shown as <column>."""
     from curator_core.model.parameters import constructor_signature  # imports pyarrow
 
     hints = constructor_signature(cls).parameters
@@ -131,7 +131,7 @@ def stage_facts(name: str) -> dict[str, Any]:
         if isinstance(stage, CompositeStage):
             facts["stands for"] = [part.name for part in parts]
         facts |= _columns(parts)
-    except Exception:  # it refuses the values that stand in, so what it reads and adds depends on its parameters
+    except Exception:  # it refuses the placeholder values, so what it reads and adds depends on its parameters
         facts["columns"] = "depend on its parameters"
     return facts
 
@@ -224,7 +224,7 @@ def _shown(facts: dict[str, Any]) -> str:
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    """Names for reading: those in a row that are the same once, with their number."""
+    """Names for reading: equal neighbours once, with their number."""
     counted = [(name, len(list(same))) for name, same in groupby(names)]
     return [f"{'any column' if name == '*' else name}{f' (x{n})' if n > 1 else ''}" for name, n in counted]
 

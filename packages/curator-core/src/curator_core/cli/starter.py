@@ -1,7 +1,7 @@
 """A pipeline file for the user's data: format, columns and the column with the text are detected in the data.
 
-Core has no modality, so what is written here are names: a reader for each ending, and filters that a package
-registers. Where the package is not installed, the error names the command that installs it.
+Core has no modality, so this module holds only names: a reader for each ending, and filters that a package registers.
+If the package is not installed, the error names the command that installs it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from curator_core.pipeline import Pipeline
 if TYPE_CHECKING:
     from curator_core.running.preview import Preview
 
-# How many rows are read to learn the columns.
+# The number of rows that are read to learn the columns.
 _ROWS = 200
 
 
@@ -58,7 +58,9 @@ def starter(data: str, template: str | None, folder: str) -> tuple[str, str]:
 
 
 def _run_name(data: str) -> str:
-    """What the run is called: the folder or file, without endings and without what a path or YAML would trip over."""
+    """The name of the run: that of the folder or file, without endings and without characters that break a path or
+    YAML.
+    """
     base = storage.fixed_base(data) if storage.has_magic(data) else data
     stem = storage.file_name(base.rstrip("/")).partition(".")[0]
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem).strip("-")

@@ -57,7 +57,7 @@ def stage_lines(stages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _step_rows(steps: Sequence[Mapping[str, Any]], above: str) -> list[Sequence[str]]:
-    """A row for each step of a workflow, those of a step that is a workflow itself below it."""
+    """A row for each step of a workflow; the steps of a step that is itself a workflow are below it."""
     rows: list[Sequence[str]] = []
     for number, step in enumerate(steps, 1):
         state = {"quarantined": "done, with work set aside"}.get(step["state"], step["state"])
@@ -111,8 +111,8 @@ def _or_blank(value: int) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    """Rows of text in columns, ``left`` of which begin at one place and the others end at one; a column behind the third
-    that says nothing is left out.
+    """Rows of text in columns: ``left`` columns are aligned at their beginning, the others at their end; an empty
+    column after the third is left out.
     """
     shown = [column for column in range(len(rows[0])) if column < 3 or any(row[column] for row in rows[1:])]
     widths = {column: max(len(row[column]) for row in rows) for column in shown}

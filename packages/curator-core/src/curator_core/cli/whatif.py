@@ -74,7 +74,7 @@ def whatif_command(run_dir: str, settings: tuple[str, ...], step: str | None, ex
 
 
 def _chosen(runs: Mapping[str, RunRecord], changes: Mapping[str, Any], step: str | None, run_dir: str) -> RunRecord:
-    """The pipeline in which all stages of the changes are."""
+    """The pipeline that has all stages of the changes."""
     from curator_core.errors import nearest
 
     if step is not None:

@@ -115,7 +115,9 @@ def build(cls: Any, name: str, params: Mapping[str, Any], signature: inspect.Sig
 
 
 class ParameterError(UsageError):
-    """A parameter that a stage does not take, or not with this value; ``parameter`` is None for one that is missing."""
+    """A parameter that a stage does not take, or whose value it does not take; ``parameter`` is None if one is
+    missing.
+    """
 
     def __init__(self, stage: str, parameter: str | None, message: str) -> None:
         super().__init__(stage, parameter, message)
@@ -128,7 +130,9 @@ class ParameterError(UsageError):
 
 
 def checked(name: str, key: str, annotation: Any, value: Any) -> Any:
-    """``value`` as ``annotation`` wants it: a list may become a tuple and a whole number a float, but never text a number."""
+    """``value`` as ``annotation`` requires it: a list may become a tuple and a whole number a float, but text never
+    becomes a number.
+    """
     if _is_exactly(value, annotation):
         return value
     if is_stage_type(annotation):
@@ -197,7 +201,7 @@ def setting_value(key: str, value: Any) -> Any:
 
 
 def _is_exactly(value: Any, annotation: Any) -> bool:
-    """Whether a single value is of its type as it stands, as most are: pydantic need not be loaded to say so."""
+    """Whether a single value already has its type, as most do: pydantic need not be loaded to tell."""
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return type(value) in (str, int, float, bool, type(None)) and type(value) in kinds
 
@@ -221,7 +225,7 @@ def shown_type(annotation: Any) -> str:
 
 
 def _inner(error: Any) -> str:
-    """Where inside a list or mapping the trouble is, if it is not the whole value."""
+    """Where inside a list or mapping the fault is, if it is not the whole value."""
     for item in error.errors():
         steps: Sequence[Any] = [step for step in item["loc"] if isinstance(step, int)]
         if steps:

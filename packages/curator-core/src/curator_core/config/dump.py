@@ -19,10 +19,10 @@ from curator_core.workflow import Step, Steps, Workflow
 
 
 def dump_pipeline(pipeline: Pipeline | Workflow, *, executor: str = "local", run_dir: str | None = None) -> str:
-    """The YAML of a pipeline or a workflow: registered names where there are some, dotted paths otherwise, no defaults.
+    """The YAML of a pipeline or a workflow: registered names where they exist, dotted paths otherwise, no defaults.
 
-    Relative paths are written as they are; in a file they are relative to it. A stage that only this process knows (a
-    lambda, a class of a notebook) cannot be written, and the error names it.
+    Relative paths are written as they are; those in a file are relative to the file. A stage that only this process
+    knows (a lambda, a class of a notebook) cannot be written, and the error names it.
     """
     content: dict[str, Any] = {"name": pipeline.name, **_work(pipeline), "executor": executor}
     if run_dir is not None:
@@ -114,7 +114,7 @@ def _setting(value: Any, where: str) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists are indented below their key, and a text that our reader would take for something else is quoted."""
+    """Lists are indented below their key, and a text that our reader would read as something else is quoted."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
@@ -131,7 +131,7 @@ def _means_something_else(value: str) -> bool:
     try:
         return bool(parse_value(value) != value)
     except UsageError:
-        return False  # what cannot stand without quotes gets them anyway
+        return False  # what needs quotes gets them anyway
 
 
 _Dumper.add_representer(str, _text)

@@ -98,7 +98,7 @@ def load_pipeline(
 ) -> PipelineFile:
     """Read and check a pipeline file; everything that is wrong with its stages is reported at once.
 
-    ``settings`` are ``stage.parameter=value`` and win over the file. Paths in the file are relative to it, paths in
+    ``settings`` are ``stage.parameter=value`` and override the file. Paths in the file are relative to it, paths in
     settings to ``settings_folder``, the working folder if it is None. Modules beside the file can be named as stages.
     """
     text = os.fspath(path)
@@ -282,7 +282,7 @@ class _Build:
         return None if made is None else made.named(name)
 
     def unbuilt(self, item: Any, where: Where) -> tuple[Callable[[], Workflow | None] | None, list[_Entry]]:
-        """What makes the workflow once settings have been applied to its stages, and these."""
+        """A function that makes the workflow once settings have been applied to its stages, and these stages."""
         if not isinstance(item, list):
             entry = self.entry(item, where)
             if entry is None:
@@ -340,7 +340,7 @@ class _Build:
         return workflow, entries
 
     def registered(self, entry: _Entry, inner: Mapping[str, _Entry]) -> Workflow | None:
-        """A workflow by its name and parameters, of which those in ``inner`` are stages."""
+        """A workflow by its name and parameters; those in ``inner`` are stages."""
         place = (*entry.where, entry.name)
         for key, part in inner.items():
             for stage in self.stage(part) if key not in entry.set_by else ():
@@ -359,7 +359,7 @@ class _Build:
         return None
 
     def inner_stages(self, entry: _Entry) -> dict[str, _Entry]:
-        """The parameters of a workflow that are stages, such as its reader, written as items of `stages:` are."""
+        """The parameters of a workflow that are stages, such as its reader, written like items of `stages:`."""
         from curator_core.model.parameters import constructor_signature  # a syntax check does without pyarrow
 
         found: dict[str, _Entry] = {}
@@ -413,7 +413,9 @@ def _hint(word: Any, known: Mapping[str, Any]) -> str:
 
 
 def _located_params(name: str, params: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """The parameters of a stage or workflow, in which relative paths are joined to ``folder``, also those of stages."""
+    """The parameters of a stage or workflow, with relative paths joined to ``folder``, including those of inner
+    stages.
+    """
     cls: Any = None
     with contextlib.suppress(CuratorError):  # what is wrong with the name is reported when it is built
         cls = load_stage(name)
@@ -440,7 +442,7 @@ def _relocated(key: Any, value: Any, folder: str, maybe: Sequence[str] = (), sur
     """A value of a parameter that holds paths, with relative paths joined to ``folder``."""
     if key in maybe and isinstance(value, str) and value:
         there = _located(value, folder)
-        with contextlib.suppress(CuratorError):  # no name that a file could have
+        with contextlib.suppress(CuratorError):  # not a name that a file could have
             return there if there != value and storage.exists(there) else value
         return value
     if key in maybe and isinstance(value, dict):

@@ -14,7 +14,7 @@ import yaml
 from curator_core.errors import UsageError
 
 type Where = tuple[str | int, ...]
-# More than any file written by hand; aliases of aliases can make billions of a few lines.
+# More than any file written by hand has; aliases of aliases can make billions of nodes from a few lines.
 _MOST_VALUES = 100_000
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -43,9 +43,9 @@ class YamlFile:
 
 
 def read_yaml(text: str, path: str) -> YamlFile:
-    """Parse one document; what is no YAML, or not safe, is a `FileError`."""
+    """Parse one document; raises `FileError` for what is not YAML, or not safe."""
     try:
-        loader = _Loader(text)  # looks at the first characters already
+        loader = _Loader(text)  # already looks at the first characters
     except yaml.reader.ReaderError as error:
         raise _unprintable(path, text, error) from None
     try:
@@ -183,7 +183,7 @@ def _tag_text(tag: str) -> str:
 
 
 def _plain_words(error: yaml.MarkedYAMLError, text: str) -> tuple[str, yaml.Mark | None]:
-    """What is wrong, as the writer of the file sees it, and where: the parser notices some faults lines later."""
+    """What is wrong, as the writer of the file sees it, and where: the parser notices some faults only lines later."""
     mark = error.problem_mark or error.context_mark
     problem = error.problem or "this is not YAML"
     if "could not determine a constructor for the tag" in problem:
@@ -230,7 +230,7 @@ def _unexpected_colon(text: str, mark: yaml.Mark | None) -> str:
 
 
 def _unprintable(path: str, text: str, error: yaml.reader.ReaderError) -> FileError:
-    """A control character, which YAML does not allow; the parser knows its place in the whole text alone."""
+    """A control character, which YAML does not allow; the parser knows only its place in the whole text."""
     character = chr(error.character) if isinstance(error.character, int) else str(error.character)
     place = text.find(character)
     if place < 0:

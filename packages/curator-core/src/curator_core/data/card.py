@@ -25,7 +25,7 @@ from curator_core.running.steps import counting_folder
 
 CARD, CROISSANT = "README.md", "croissant.jsonld"
 _SIZES = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8, 10**9, 10**10, 10**11, 10**12)
-# What Croissant calls files, by their ending.
+# Croissant's names for file types, by ending.
 _ENCODINGS = {
     "jsonl": "application/jsonlines",
     "ndjson": "application/jsonlines",
@@ -90,7 +90,7 @@ class Card:
         return json.dumps(self.croissant, ensure_ascii=False, indent=1) + "\n"
 
     def write(self, *, replace: bool = False) -> list[str]:
-        """Put both beside the data; what is there already is kept unless ``replace``."""
+        """Put both files beside the data; existing ones are kept unless ``replace``."""
         files = {CARD: self.readme, CROISSANT: self.croissant_text}
         paths = {storage.join(self.folder, name): text for name, text in files.items()}
         there = [path for path in paths if storage.exists(path)]
@@ -173,7 +173,7 @@ def _output_folder(run_dir: str, outputs: Mapping[str, Any], output: str | None)
 
 
 def _data_in(folder: str) -> str:
-    """The files of the format with the most bytes; a card that is there already is none of them."""
+    """The files of the format with the most bytes; an existing card is not one of them."""
     sizes: dict[str, int] = {}
     for file in storage.scan(folder, recursive=True):
         name = storage.file_name(file.path)
@@ -251,7 +251,7 @@ def _readme(facts: _Facts) -> str:
         parts.append("### Why rows went\n\n" + _table(("stage", "reason", "rows"), reasons))
     counted = {
         stage.name for stage in summary.stages
-    }  # what only lists the files has no counts, and says nothing of the data
+    }  # a stage that only lists the files has no counts, and says nothing about the data
     settings = [
         (step["name"], _parameters(step.get("params") or {})) for step in facts.steps if step["name"] in counted
     ]
@@ -275,7 +275,7 @@ def _stage_table(summary: RunSummary) -> str:
 
 
 def _parameters(params: Mapping[str, Any]) -> str:
-    """Parameters but for paths, which say more of a machine than of the data."""
+    """Parameters except paths, which say more about a machine than about the data."""
     shown = {
         key: value
         for key, value in params.items()

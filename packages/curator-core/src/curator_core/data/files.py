@@ -1,4 +1,4 @@
-"""Which files lie at a place, of which format, and which registered reader reads them?
+"""Which files are at a place, in which format, and which registered reader reads them?
 
 Core has no modality, so this module names readers by the endings of files; the packages that register them may
 not be installed.
@@ -46,7 +46,9 @@ class Data:
 
 
 def look_at(data: str) -> Data:
-    """What lies at ``data``: a file, a folder, or a pattern; of several formats the one with the most bytes."""
+    """What is at ``data``: a file, a folder, or a pattern; if there are several formats, the one with the most
+    bytes.
+    """
     if is_pattern(data):
         files = list(storage.match_files(data))
         pattern = True
@@ -76,7 +78,7 @@ def look_at(data: str) -> Data:
     images = [ending for ending in known if ending in _IMAGES]
     group = images if best in _IMAGES else [best]
     paths = data
-    # A caption beside its picture has no reader of its own; other formats beside the chosen one are kept out by a pattern.
+    # A caption beside its picture has no reader of its own; a pattern excludes formats other than the chosen one.
     beside = {e: n for e, n in counts.items() if e not in group and not (best in _IMAGES and e in ("txt", "json"))}
     if beside and not pattern and best not in _IMAGES:
         spelled = sorted(spellings[best])

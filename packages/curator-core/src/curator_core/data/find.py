@@ -1,4 +1,4 @@
-"""Which row stands at a place, or has an id?"""
+"""Which row is at a place, or has an id?"""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from curator_core.model.places import Places, places_of
 from curator_core.model.recorder import Reject
 from curator_core.model.task import DocumentBatch, FileGroupTask
 
-# Columns that name a row, the first that is there.
+# Columns that name a row; the first that exists is used.
 ID_COLUMNS = ("id", "key", "doc_id", "document_id", "uid", "uuid", "url", "path")
-# Of ids that are not the one asked for, how many are kept to suggest one from.
+# The number of other ids that are kept, from which one may be suggested.
 _SEEN = 10_000
 _PLACE = re.compile(r"(?:(line|row|byte) )?(\d+)")
 
@@ -38,13 +38,13 @@ class FoundRow:
 
 @dataclass(frozen=True)
 class FoundReject:
-    """What is at a place and is no row, and why."""
+    """What is at a place but is not a row, and why."""
 
     reject: Reject
 
 
 def split_address(data: str) -> tuple[str, str | None]:
-    """``a.jsonl`` and ``12`` of ``a.jsonl:12``; no place where the whole of it is a file name."""
+    """``a.jsonl`` and ``12`` of ``a.jsonl:12``; no place where all of it is a file name."""
     if storage.has_magic(data) or _is_there(data):
         return data, None
     at = len(data)
@@ -139,7 +139,7 @@ def rows_with_id(rows: Rows, wanted: str, column: str | None) -> Iterator[FoundR
 
 
 def id_column(names: Sequence[str]) -> str:
-    """The column that names a row; an empty text where none is called so."""
+    """The column that names a row; an empty text where there is none."""
     return next((name for name in ID_COLUMNS if name in names), "")
 
 

@@ -10,13 +10,15 @@ from typing import Any
 from curator_core import formatting
 from curator_core.data.values import text_of
 
-# The column in which rows bring a picture to be shown, and the bytes that it was made of.
+# The column in which rows bring a small picture to be shown.
 THUMBNAIL = "thumbnail"
 _MOST_CHARACTERS = 2000
 
 
 def rows_page(title: str, rows: Sequence[Mapping[str, Any]], facts: Sequence[str] = (), text: str = "") -> str:
-    """A page of rows, each a mapping of ``source``, ``position`` and ``columns``; ``facts`` and ``text`` stand above them."""
+    """A page of rows, each a mapping of ``source``, ``position`` and ``columns``; ``facts`` and ``text`` are above
+    them.
+    """
     pictures = any(row["columns"].get(THUMBNAIL) for row in rows)
     shown = "".join(map(_card if pictures else _article, rows)) or "<p>There are no rows.</p>"
     said = "".join(f"<p>{escape(_clean(fact))}</p>" for fact in facts)

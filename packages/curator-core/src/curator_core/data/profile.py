@@ -30,18 +30,18 @@ from curator_core.model.task import DocumentBatch
 from curator_core.running.preview import likely_text
 from curator_core.stages.column_filter import ColumnFilter
 
-# Where not all rows are looked at: from how many sources some are taken.
+# If not all rows are examined: the number of sources from which some are taken.
 _SOURCES = 20
 _LISTED = 100_000
-# Of a column with more different values than this, no value is counted.
+# If a column has more different values than this, no value is counted.
 _VALUES = 1000
 _LONGEST_VALUE = 200
-# How many documents a language is guessed of, and how much of each is looked at.
+# The number of documents whose language is guessed, and how much of each is examined.
 LANGUAGE_ROWS = 1000
 _LANGUAGE_CHARACTERS = 2000
 _BYTES_OF_A_TOKEN = 4
 ESTIMATED = f"estimated: bytes / {_BYTES_OF_A_TOKEN}"
-# Of a sample, how much of each text is kept.
+# How much of each text in a sample is kept.
 _SAMPLE_CHARACTERS = 1_000_000
 
 
@@ -88,7 +88,7 @@ class Octaves:
 
 @dataclass
 class ColumnProfile:
-    """What one column holds, as far as it was looked at."""
+    """What one column holds, as far as it was examined."""
 
     name: str
     types: dict[str, int] = field(default_factory=dict)  # rows by type: files may differ
@@ -207,9 +207,9 @@ class Profile:
     """What was found in data."""
 
     rows: int = 0
-    sources: int = 0  # that were looked at
-    all_sources: int | None = None  # that there are; None where it is not known
-    complete: bool = False  # whether every row was looked at
+    sources: int = 0  # that were examined
+    all_sources: int | None = None  # how many there are; None where it is not known
+    complete: bool = False  # whether every row was examined
     columns: dict[str, ColumnProfile] = field(default_factory=dict)
     text_column: str | None = None
     tokens: Octaves = field(default_factory=Octaves)
@@ -227,7 +227,7 @@ def make_profile(
     text_column: str | None = None,
     tokenizer: str | None = None,
 ) -> Profile:
-    """Look at ``wanted`` rows, taken from sources all over the data, or at all of them where it is None."""
+    """Examine ``wanted`` rows, taken from sources all over the data, or all rows if it is None."""
     return _Look(rows, wanted, samples, text_column, tokenizer).profile()
 
 
@@ -243,7 +243,7 @@ class _Look:
         self.found = Profile(text_column=text_column)
         self.counter: ColumnFilter | None = None
         self.tokenizer = tokenizer
-        # Numbers that the rows are sampled by: the same rows whenever the same data are looked at.
+        # Numbers by which rows are sampled: the same rows whenever the same data are examined.
         self.random = np.random.default_rng(0)
         self.best: list[tuple[float, int, dict[str, Any]]] = []
         self.texts: list[tuple[float, str]] = []  # those with the smallest numbers
@@ -269,10 +269,10 @@ class _Look:
         return found
 
     def _chosen(self) -> tuple[Iterator[Any], int | None]:
-        """The sources to look at, and how many rows of each."""
+        """The sources to examine, and how many rows of each."""
         sources = self.rows.sources()
         count = length_hint(sources, 0)
-        if not count:  # one that does not know how many there are
+        if not count:  # a reader that does not know how many sources there are
             first = list(islice(sources, _LISTED))
             count = len(first) if len(first) < _LISTED else 0
             sources = chain(first, sources)
@@ -339,7 +339,7 @@ class _Look:
                 source, position = place_text(batch, row)
                 values = {name: _short(value) for name, value in rows_of(table.slice(row, 1))[0].items()}
                 kept = {"source": source, "position": position, "columns": values}
-                # The smallest numbers are kept: the largest of them is in front.
+                # The smallest numbers are kept, with the largest of them in front.
                 entry = (-number, self.found.rows - table.num_rows + row, kept)
                 if len(self.best) < self.samples:
                     heapq.heappush(self.best, entry)
@@ -382,7 +382,7 @@ def _short(value: Any) -> Any:
 
 
 def profile_lines(found: Profile, width: int) -> Sequence[str]:
-    """A profile as lines of text: how much was looked at, the columns, lengths and tokens of the text, languages."""
+    """A profile as lines of text: how much was examined, the columns, lengths and tokens of the text, languages."""
     lines = [_looked_at(found)]
     if not found.columns:
         return lines

@@ -22,7 +22,7 @@ Stage = ProcessingStage[Any, Any]
 
 # Parameters of readers that bound a batch, and their values where only a few rows are wanted.
 _SMALL = {"batch_bytes": "64KiB", "images_per_batch": 8}
-# Of WARC files the records with the text, or with what was found about it.
+# The records of WARC files that hold the text, or what was found about it.
 _RECORDS = {"wet": ["conversion"], "wat": ["metadata"]}
 # How many rejects are kept to be shown.
 _EXAMPLES = 5
@@ -32,8 +32,8 @@ _EXAMPLES = 5
 class Rows:
     """Data that a reader reads: its sources, and their rows batch by batch.
 
-    ``rejected`` counts what could not be read so far, by reason; ``examples`` are the first of it, or those for which
-    ``wanted`` is true.
+    ``rejected`` counts what could not be read so far, by reason; ``examples`` are the first of these, or those for
+    which ``wanted`` is true.
     """
 
     found: Data
@@ -65,7 +65,7 @@ class Rows:
                 yield from self._through([made], stages[1:])
 
     def _made(self, stage: Stage, task: Task[Any]) -> Iterator[Task[Any]]:
-        """What a stage makes of a task; what it rejects meanwhile is counted."""
+        """What a stage makes of a task; its rejects are counted."""
         try:
             made = stage.process(task)
             for one in () if made is None else [made] if isinstance(made, Task) else made:
@@ -93,8 +93,9 @@ def open_rows(
 ) -> Rows:
     """The rows of a file, a folder, a pattern or a URL, of the format with the most bytes.
 
-    ``reader`` reads them whatever their ending, ``settings`` are its parameters as ``NAME.PARAMETER=VALUE``. ``few``: small
-    batches, so that the first rows need little. What of ``params`` the reader does not have is left out.
+    ``reader`` reads them whatever their ending, ``settings`` are its parameters as ``NAME.PARAMETER=VALUE``. ``few``:
+    small batches, so that the first rows come quickly. Entries of ``params`` that the reader does not have are left
+    out.
     """
     _refuse_run(data)
     if reader is None:
@@ -123,7 +124,7 @@ def open_rows(
 
 
 def with_thumbnails(rows: Rows, side: int) -> None:
-    """Let rows that are images bring a small picture in a column ``thumbnail``; other rows stay as they are."""
+    """Give rows that are images a small picture in a column ``thumbnail``; other rows stay as they are."""
     if rows.kind == "image":
         rows.reading.append(build_stage("Thumbnail", {"side": side}))
 
@@ -157,7 +158,7 @@ def settings_for(name: str, settings: Sequence[str], what: str, others: Sequence
 
 
 def _refuse_run(data: str) -> None:
-    """A run directory holds no rows of its own; who names one most likely wants what the run has written."""
+    """A run directory itself holds no rows; whoever names one most likely wants what the run has written."""
     if storage.has_magic(data) or not storage.is_local(data):
         return
     if storage.exists(storage.join(data, "run.json")) and storage.exists(storage.join(data, "ledger")):

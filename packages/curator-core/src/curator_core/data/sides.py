@@ -1,4 +1,4 @@
-"""Which rows are in one of two data sets alone, and which are in both and differ?
+"""Which rows are in only one of two data sets, and which are in both and differ?
 
 Rows are compared by what names them, an id where there is one and the text otherwise. Each row is held as two numbers of 64
 bits, a part of the rows at a time, so that memory is bounded whatever the data.
@@ -47,7 +47,7 @@ class Sides:
     columns_b: list[str] = field(default_factory=list)
     twice: int = 0  # rows whose id another row of the same side has
     examples: list[dict[str, Any]] = field(default_factory=list)
-    # The numbers of the rows that are on one side alone, as far as somebody asks what became of them.
+    # The numbers of the rows on one side only, where it is of interest what became of them.
     keys: dict[str, Numbers] = field(default_factory=dict)
 
     @property
@@ -64,7 +64,7 @@ def compare_rows(
 ) -> Sides:
     """Compare the rows of two data sets; ``rows`` is about how many each has, ``examples`` how many of each kind to show."""
     columns = [_columns(data) for data in (a, b)]
-    # Data without a row have no columns to speak of.
+    # Data without rows have no known columns.
     shared = [name for name in columns[0] or columns[1] if name in (columns[1] or columns[0])]
     found = _by(shared, columns, id_column, a, b)
     found.columns_a = [name for name in columns[0] if columns[1] and name not in shared]
@@ -152,7 +152,7 @@ def _compare(
     found.rows_b += len(theirs[0])
     found.twice += len(ours[0]) - len(key_a) + len(theirs[0]) - len(key_b)
     in_b, in_a = np.isin(key_a, key_b, assume_unique=True), np.isin(key_b, key_a, assume_unique=True)
-    # A key that stands several times in one of them: what one has more is on its side alone.
+    # A key that occurs several times: what one side has in excess is on that side only.
     more = np.zeros(len(key_a), np.int64)
     more[in_b] = count_a[in_b] - count_b[in_a]
     differ = np.zeros(len(key_a), bool)
@@ -167,7 +167,7 @@ def _compare(
 
 
 def _grouped(keys: Numbers, rests: Numbers) -> tuple[Numbers, npt.NDArray[np.int64], Numbers]:
-    """Each key once, in order, with how many rows have it and the sum of the numbers of the rest of these."""
+    """Each key once, in order, with how many rows have it and the sum of the numbers for the rest of these rows."""
     order = np.argsort(keys, kind="stable")
     keys, rests = keys[order], rests[order]
     unique, starts, counts = np.unique(keys, return_index=True, return_counts=True)

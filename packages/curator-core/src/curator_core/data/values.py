@@ -1,4 +1,4 @@
-"""How is a value of a row shown to a person, and how does it stand in JSON?"""
+"""How is a value of a row shown to a person, and how is it written in JSON?"""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def kind_of(column: pa.Field) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A value as text, whole: text as it is, other values as JSON has them, of bytes that are no text only their number."""
+    """A value as text, in full: text as it is, other values as JSON has them, and only the number of bytes that are not
+    text.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -47,7 +49,9 @@ def text_of(value: Any) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """A value as JSON can hold it: bytes that are no text as their number, what is no number as its name."""
+    """A value as JSON can hold it: bytes that are not text as their number, floats that JSON lacks (NaN) as their
+    name.
+    """
     if isinstance(value, str):
         return formatting.plain(value)
     if value is None or isinstance(value, bool | int):

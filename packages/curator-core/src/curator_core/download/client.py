@@ -1,6 +1,6 @@
 """How is an address fetched? Redirects, limits, retries, pauses that hosts ask for, and one word for how it ended.
 
-A `Client` runs an event loop in a thread of its own and keeps connections, names and pauses from one list to the next.
+A `Client` runs an event loop in its own thread and keeps connections, names and pauses from one list to the next.
 What is done with an answer is up to a `Sink`: keep it in memory, or write it to a file.
 """
 
@@ -73,14 +73,14 @@ class Outcome:
 
     @property
     def sha256(self) -> str:
-        """Of what was received, as hex."""
+        """The hash of what was received, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest() if self.data else ""
 
 
 class Sink(ABC):
-    """Where the answer for one address goes. The client calls its methods in its own thread, anew for each attempt.
+    """Where the answer for one address goes. The client calls its methods in its own thread, again for each attempt.
 
-    Each method may raise `Refused` (the address is not fetched) or `Failed` (this attempt was in vain).
+    Each method may raise `Refused` (the address is not fetched) or `Failed` (this attempt has failed).
     """
 
     # The statuses that are an answer; any other is a failure.
@@ -92,7 +92,7 @@ class Sink(ABC):
         """Wait until an attempt may begin."""
 
     def request_headers(self) -> dict[str, str]:
-        """What to ask for beside the address."""
+        """What to request in addition to the address."""
         return {}
 
     @abstractmethod
@@ -105,7 +105,7 @@ class Sink(ABC):
 
     @abstractmethod
     def end(self) -> bytes:
-        """All of it has come. What it returns is the outcome's ``data``."""
+        """All of it has come. The result becomes the outcome's ``data``."""
 
     def undo(self) -> None:  # noqa: B027 - optional, and does nothing by default
         """The attempt failed after `begin`."""
@@ -185,8 +185,8 @@ class Client:
         private = self._private
 
         class CheckedResolver(aiohttp.ThreadedResolver):  # type: ignore[name-defined]
-            """Answers with allowed addresses alone. The connection is made to these very addresses, so that a name
-            that is resolved anew to another address a moment later gains nothing.
+            """Answers only with allowed addresses. The connection is made to exactly these addresses, so a name that
+            resolves to another address a moment later gains nothing.
             """
 
             async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
@@ -197,7 +197,7 @@ class Client:
                 return public
 
         def checked_socket(info: Any) -> socket.socket:
-            """The last door: whatever led here, no socket is opened to an address that is not allowed."""
+            """The last check: whatever led here, no socket is opened to an address that is not allowed."""
             family, kind, protocol, _, address = info
             check_address(address[0], address[0], private)
             return socket.socket(family=family, type=kind, proto=protocol)
@@ -220,10 +220,10 @@ class Client:
         )
 
     def _seconds_to_wait(self, url: str, attempt: int, asked: float | None) -> float | None:
-        """Seconds until the next attempt; None where the server asks for more patience than there is."""
+        """Seconds until the next attempt; None where the server asks for a longer wait than is allowed."""
         if asked is not None:
             return asked if asked <= self.rules.max_retry_after_s else None
-        # Spread by the address, so that all that failed together do not come back together.
+        # Spread by the address, so that requests that failed together are not repeated together.
         spread = int.from_bytes(hashlib.sha256(f"{url}\0{attempt}".encode("utf-8", "replace")).digest()[:4], "big")
         return float(self.rules.backoff_s * 2.0 ** (attempt - 1) * (0.5 + spread / 2**32))
 
@@ -233,7 +233,8 @@ class Client:
         for _ in range(self.rules.max_redirects + 1):
             try:
                 host = check_url(here, self._private, https_only=self.rules.https_only)
-                # The place at the host first: a request that waits for a slow host takes no place from the others.
+                # The place at the host comes first: a request that waits for a slow host takes no place from the
+                # others.
                 async with self._hosts[host]:
                     while (pause := self._pauses.get(host, 0.0) - time.monotonic()) > 0:
                         await asyncio.sleep(pause)

@@ -1,4 +1,4 @@
-"""How does a file arrive whole? A download that broke off is continued, and no two writers share a file."""
+"""How does a file arrive whole? A download that was interrupted is continued, and no two writers share a file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from curator_core.download.rules import Failed, Reason, Refused
 
 
 class FileSink(Sink):
-    """Writes an answer behind what ``part`` holds already, if the server still has the same file; else from its start."""
+    """Appends an answer to what ``part`` holds already, if the server still has the same file; else from its start."""
 
-    # 416: what is there is not the beginning of what they have.
+    # 416: what is here is not the beginning of what the server has.
     statuses = frozenset({200, 206, 416})
 
     def __init__(self, part: Path, limit: int | None = None) -> None:
@@ -33,7 +33,7 @@ class FileSink(Sink):
         tag = _read_tag(self.part)
         if not self._have or not tag:
             return {}
-        # The tag makes sure that it is still the same file; a server that has another one sends all of it.
+        # The tag ensures that it is still the same file; a server that has another one sends all of it.
         return {"Range": f"bytes={self._have}-", "If-Range": tag}
 
     def begin(self, head: Head) -> None:
@@ -99,7 +99,7 @@ def _locked(part: Path) -> Iterator[None]:
             except OSError as error:
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
                     raise  # some network file systems have no locks: there it is up to the user to run one at a time
-            if _is_at(held, part):  # not the file that the one before has put under its final name
+            if _is_at(held, part):  # not the file that the previous writer has put under its final name
                 break
         except BaseException:
             os.close(held)

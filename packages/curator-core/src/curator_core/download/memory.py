@@ -28,10 +28,10 @@ class MemorySink(Sink):
         self._started = False
 
     def check_head(self, head: Head) -> None:
-        """Refuse an answer for what its head says."""
+        """Refuse an answer because of what its head says."""
 
     def check_start(self, data: bytes) -> None:
-        """Refuse an answer for its first bytes."""
+        """Refuse an answer because of its first bytes."""
 
     async def ready(self) -> None:
         if self._gate is not None:
@@ -71,9 +71,9 @@ class MemorySink(Sink):
 class MemoryGate:
     """Holds back new downloads while results that wait for their turn take more than ``limit`` bytes.
 
-    Results are taken in order. The one whose turn it is always gets through, and one that has begun is never stopped
-    while it holds a place at its host: so no download waits forever, and what is held stays below ``limit`` and one
-    answer for every place.
+    Results are taken in order. The one whose turn it is always proceeds, and one that has begun is never stopped while
+    it holds a place at its host: so no download waits forever, and what is held stays below ``limit`` and one answer
+    for every place.
     """
 
     def __init__(self, limit: int) -> None:
@@ -98,7 +98,7 @@ class MemoryGate:
         self._changed.set()
 
     def advance(self, number: int) -> None:
-        """It is the turn of result ``number``."""
+        """It is now the turn of result ``number``."""
         self.turn = number
         self._changed.set()
 

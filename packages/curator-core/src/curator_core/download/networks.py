@@ -12,7 +12,7 @@ from collections.abc import Sequence
 type Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# The IANA IPv4 Special-Purpose Address Registry (RFC 6890 and what was added since), and multicast.
+# The IANA IPv4 Special-Purpose Address Registry (RFC 6890 and later additions), and multicast.
 _SPECIAL_4 = (
     "0.0.0.0/8",  # this network; 0.0.0.0 is this machine
     "10.0.0.0/8",  # private
@@ -38,11 +38,11 @@ _GLOBAL_6 = "2000::/3"
 _SPECIAL_6 = (
     "2001::/23",  # protocol assignments: Teredo, benchmarks, AMT, ORCHID and others
     "2001:db8::/32",  # documentation
-    "2002::/16",  # 6to4, which carries an IPv4 address and has no relays any more
+    "2002::/16",  # 6to4, which carries an IPv4 address and no longer has relays
     "2620:4f:8000::/48",  # AS112
     "3fff::/20",  # documentation
 )
-# Services of clouds that give credentials or secrets to any client inside. They stay refused when all private
+# Services of clouds that give credentials or secrets to any client inside the cloud. They stay refused when all private
 # networks are allowed, unless a network that holds them is listed.
 _METADATA = (
     "100.100.100.200/32",  # Alibaba Cloud

@@ -10,7 +10,8 @@ from typing import Any
 from curator_core.download.networks import Network, allowed
 from curator_core.errors import UsageError, check_whole
 
-# Words of `X-Robots-Tag` by which a site says that what it serves is not for training; those for pictures alone apart.
+# Words of `X-Robots-Tag` by which a site says that its content is not for training; those only for pictures are
+# separate.
 OPT_OUT = frozenset({"noai", "noindex", "none"})
 OPT_OUT_IMAGES = frozenset({"noimageai", "noimageindex"})
 
@@ -58,7 +59,7 @@ class NotFetched(Exception):
 
 
 class Refused(NotFetched):
-    """An address that is not fetched, however often one asks."""
+    """An address that is never fetched, however often it is requested."""
 
 
 class Failed(NotFetched):
@@ -71,7 +72,7 @@ class Failed(NotFetched):
 
 @dataclass(frozen=True, kw_only=True)
 class FetchRules:
-    """Limits of a download. Times are in seconds and hold for one attempt; a redirect starts them anew.
+    """Limits of a download. Times are in seconds and hold for one attempt; a redirect restarts them.
 
     ``timeout_s`` is for a whole answer (None: as long as it takes), ``idle_timeout_s`` for a pause within it.
     """
@@ -130,8 +131,8 @@ class FetchRules:
 def check_url(url: Any, private: bool | Sequence[Network], *, https_only: bool = False) -> str:
     """The host of a `yarl.URL` that may be fetched; `Refused` for any other.
 
-    A host given as a number is judged here; a name is judged when it has been resolved. It is the parsed address that
-    is judged and fetched, so that no two parsers can disagree on where it leads.
+    A host given as a number is judged here; a name is judged when it has been resolved. The parsed address is both
+    judged and fetched, so no two parsers can disagree on where it leads.
     """
     if url.scheme not in ("http", "https"):
         raise Refused(Reason.BAD_URL, f"the scheme is {url.scheme!r}, and only http and https are fetched")
@@ -149,7 +150,7 @@ def check_url(url: Any, private: bool | Sequence[Network], *, https_only: bool =
 
 
 def check_address(host: str, address: str, private: bool | Sequence[Network]) -> None:
-    """Refuse a numeric address, to which ``host`` leads, that may not be connected to."""
+    """Refuse a numeric address to which ``host`` leads, if connecting to it is not allowed."""
     if not allowed(address, private):
         where = host if host == address else f"{host} is {address}, which"
         raise Refused(

@@ -24,11 +24,11 @@ from curator_core.worker.context import Ending, RunContext
 
 @dataclass
 class SegmentRun:
-    """One segment with everything that running it takes.
+    """One segment with everything needed to run it.
 
-    ``tasks`` are its sources, lazily; consume it as workers become free. Facts that workers did not write themselves
-    (a run with no run directory) go to ``collect``; sources and counts as they finish to ``progress``. How many workers are
-    set up goes to ``staffed`` when it changes.
+    ``tasks`` gives its sources lazily; consume it as workers become free. Facts that workers did not write themselves
+    (a run with no run directory) go to ``collect``; sources and counts as they finish to ``progress``. How many workers
+    are set up goes to ``staffed`` when it changes.
     """
 
     segment: Segment
@@ -78,7 +78,7 @@ class BaseExecutor(ABC):
                 )
 
     def machine(self) -> Machine:
-        """What the plan is to fit on."""
+        """The machine that the plan must fit."""
         return this_machine()
 
     def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:  # noqa: B027 - optional likewise
@@ -99,7 +99,9 @@ class BaseExecutor(ABC):
         """Stop what `open` started; called on success, failure and interruption."""
 
     def publish(self, samples: Sequence[MetricSample]) -> None:  # noqa: B027 - optional likewise
-        """Give the numbers of a run to the engine's own metrics, if it has some; called now and then while it is open."""
+        """Give the numbers of a run to the engine's own metrics, if it has any; called now and then while it is
+        open.
+        """
 
     def set_verbose(self) -> None:  # noqa: B027 - optional likewise
         """Let the engine write to the terminal what it does; `curate run -v` asks for it, before `open`."""

@@ -13,7 +13,7 @@ def gpu_slots(names: Sequence[str], memories: Sequence[float], *, memory_gb: flo
 
     A worker needs ``gpus`` cards (a part of one, one, or several), or ``memory_gb`` of one. ``memories`` are those of the
     cards, in the order of ``names``; empty where they are not known, and then a card is given to one worker. Every card
-    gets a worker before any gets a second.
+    gets a worker before any gets a second one.
     """
     if gpus >= 1:
         each = math.ceil(gpus)

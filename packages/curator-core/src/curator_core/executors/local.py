@@ -63,7 +63,7 @@ class LocalExecutor(BaseExecutor):
 
     def run_segment(self, run: SegmentRun) -> Iterator[Task[Any]]:
         owned = self._owned_groups(run)
-        # Beside an owner of a GPU one more than there are cores: each waits for it at times.
+        # Beside an owner of a GPU, one more than there are cores: each waits for the owner at times.
         workers = int(available_cpus()) + bool(owned) if self.workers is None else self.workers
         wanted = [
             group.num_workers for index, group in enumerate(run.groups) if group.num_workers and index not in owned
@@ -97,13 +97,15 @@ class LocalExecutor(BaseExecutor):
                 yield from pool.results()
 
     def _owned_groups(self, run: SegmentRun) -> list[int]:
-        """The groups that the owner of a GPU runs for all workers, by number. A merge is none: it waits for all of its tasks."""
+        """The groups that the owner of a GPU runs for all workers, by number. A merge is not one of them: it waits for
+        all of its tasks.
+        """
         first = 1 if run.segment.merge is not None else 0
         found = [index for index, group in enumerate(run.groups) if group.resources.requires_gpu]
         return found if all(index >= first for index in found) else []
 
     def _gpu_slots(self, run: SegmentRun) -> list[str] | None:
-        """For each process that the GPUs have room for, those it gets; None where no stage asks for one.
+        """For each process that the GPUs have room for, the GPUs it gets; None where no stage requires one.
 
         The stages of all groups that use one live in the same process, so what they need adds up.
         """
@@ -151,7 +153,7 @@ def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
             run.progress(1, hand_over())
             del task
     except BaseException:
-        with contextlib.suppress(Exception):  # what went wrong first is what to show
+        with contextlib.suppress(Exception):  # show the first error
             runner.teardown()
         raise
     else:

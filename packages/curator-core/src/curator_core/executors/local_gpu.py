@@ -1,8 +1,8 @@
 """One process owns a GPU and runs the stages that use it; the workers, on the CPU, send it tasks and continue with others meanwhile.
 
 A source stays with one worker from its first stage to its last, as where there is no GPU: at a group of stages that use one it
-sends the task on and takes what comes back. What the owner has to say for the accounts either comes with the answer (a run
-without a run directory) or is made durable before the worker reports a source as durable.
+sends the task on and takes what comes back. What the owner has to record in the accounts either comes with the answer
+(a run without a run directory) or is made durable before the worker reports a source as durable.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from curator_core.worker.context import RunContext
 from curator_core.worker.group import GroupRunner
 from curator_core.worker.sending import packed_error, unpacked_error
 
-# What a worker has sent and has no answer to yet: this many bytes, and no fewer requests than FEW, so that one waits while one
-# is computed, and no more than MANY.
+# What a worker may have sent without an answer yet: this many bytes, but at least FEW requests, so that one waits while
+# another is computed, and at most MANY.
 AHEAD_BYTES = 256 << 20
 FEW, MANY = 2, 16
-# Answers that the owner has computed and not sent yet; then it waits for the workers to take them.
+# The most answers that the owner has computed but not sent; beyond that it waits for the workers to take them.
 ANSWERS = 4
 
 
@@ -80,7 +80,7 @@ class Owner:
     def __init__(self, channel: Channel, ahead_bytes: int = AHEAD_BYTES) -> None:
         self._channel = channel
         self._numbers = itertools.count()
-        self._answers: dict[int, tuple[Answer, list[pa.Buffer]]] = {}  # that came while another was waited for
+        self._answers: dict[int, tuple[Answer, list[pa.Buffer]]] = {}  # that came during the wait for another
         self._unwanted: set[int] = set()
         self.ahead_bytes = ahead_bytes
         self.source = -1
@@ -105,12 +105,12 @@ class Owner:
         return self._answers.pop(number)
 
     def forget(self, number: int) -> None:
-        """Nobody will ask for this answer."""
+        """Nobody needs this answer."""
         if self._answers.pop(number, None) is None:
             self._unwanted.add(number)
 
     def make_durable(self) -> None:
-        """Return when what the owner knows of answered tasks is durable."""
+        """Return when what the owner knows about answered tasks is durable."""
         number = next(self._numbers)
         self._send(Durable(number))
         self.answer(number)
@@ -128,7 +128,7 @@ class OwnedGroup:
     def __init__(self, runner: GroupRunner, first: int, last: int, group: int, owner: Owner) -> None:
         adapters = runner.adapters[first:last]
         self._last = adapters[-1]
-        # As many tasks as one of its stages wants a call: those that begin tasks ahead have the next of them at once.
+        # As many tasks as one of its stages wants per call: stages that begin tasks ahead have the next ones at once.
         self._batch = max(1, *(adapter.stage.batch_size for adapter in adapters))
         # A stage that computes tasks together gets as many as it wants; others may get fewer, where these are large.
         self._may_cut = not any(overrides(adapter.stage, "process_batch") for adapter in adapters)
@@ -149,7 +149,9 @@ class OwnedGroup:
         """The owner does it."""
 
     def stream(self, tasks: Iterator[Task[Any]], care: Care = NO_CARE) -> Iterator[Task[Any]]:
-        """What the owner makes of ``tasks``, in their order; some are always ahead, so that it has the next when it is through."""
+        """What the owner makes of ``tasks``, in their order; some are always sent ahead, so that it has the next when
+        it is finished.
+        """
         ahead: deque[tuple[int, int]] = deque()
         size, more = 0, True
         try:
@@ -244,13 +246,13 @@ class Server:
         threading.Thread(target=self._read, args=(client,), name="curator-gpu-requests", daemon=True).start()
 
     def end(self) -> None:
-        """Let `serve` return when what has been asked for is computed."""
+        """Let `serve` return when all that was requested is computed."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def serve(self) -> None:
-        """Compute what workers ask for, in the order in which it comes, until `end`."""
+        """Compute what workers request, in the order of arrival, until `end`."""
         while True:
             with self._changed:
                 while not self._waiting and not self._ended:
@@ -332,5 +334,5 @@ def _unsendable(error: Exception) -> CuratorError:
 
 
 def share_of_memory(memory_gb: float, workers: int) -> int:
-    """How many bytes each of some workers may have on their way to the GPU, so that all together stay within a part of memory."""
+    """How many bytes each worker may have on the way to the GPU, so that all together stay within a part of memory."""
     return max(1 << 20, min(AHEAD_BYTES, int(memory_gb * 2**30) // 8 // max(1, workers)))

@@ -37,7 +37,7 @@ CHUNK_SECONDS = 0.05  # how much work one message should carry
 MAX_CHUNK = 512
 CHUNK_BYTES = 4 << 20  # and how many bytes, so that many small tasks travel together and large ones alone
 STOP_SECONDS = 5.0
-# A Ctrl-C that comes in the instant before a wait is heard when the wait is over, so no wait is long.
+# A Ctrl-C that comes just before a wait is noticed only when the wait is over, so no wait is long.
 WAKE_SECONDS = 1.0
 
 
@@ -47,7 +47,7 @@ class _Process:
 
     popen: subprocess.Popen[bytes]
     connection: Connection
-    call_file: int  # in which the worker notes what it works on
+    call_file: int  # where the worker notes what it works on
     made_for: object
 
     @classmethod
@@ -106,7 +106,7 @@ class Spares:
         self._processes += processes
 
     def take(self) -> _Process | None:
-        """A worker that lives and would not be started otherwise now; None where there is none."""
+        """A live worker that would be started in the same way now; None where there is none."""
         while self._processes:
             process = self._processes.pop(0)
             if process.popen.poll() is None and process.made_for == surroundings():
@@ -152,11 +152,11 @@ class _Worker:
     process: _Process
     card: str | None = None  # the GPUs it sees, where stages need one
     ready: bool = False
-    outstanding: dict[int, None] = field(default_factory=dict)  # sources that were sent, in order, and are not through
+    outstanding: dict[int, None] = field(default_factory=dict)  # sources that were sent, in order, and are not finished
     undurable: set[int] = field(default_factory=set)
     flushing: bool = False
     asked: bool = False  # to give back; nothing is sent before it has answered
-    spent: bool = False  # it has nothing to give back, and has not got through anything since
+    spent: bool = False  # it has nothing to give back, and has not finished anything since
     late: protocol.CurrentCall | None = None  # the call for which it was ended
     spare: bool = False  # it has done another segment before
     setting_up: bool = False
@@ -205,14 +205,14 @@ class Pool:
     ) -> None:
         """``cards`` are the GPUs of each worker; where some groups are ``owned``, of each process that runs these for the workers.
 
-        What is on its way to these takes no more than a part of ``memory_gb``.
+        What is on the way to these takes only a part of ``memory_gb``.
         """
         self.ahead_bytes = share_of_memory(memory_gb, size) if owned else 0
         self.run = run
         self.size = size
         self.owners: list[_Owner] = []
         self.owners_started = 0
-        self.owner_deaths = 0  # in a row that no call explains
+        self.owner_deaths = 0  # consecutive deaths that no call explains
         self.owned_groups = [run.groups[index] for index in owned]
         self.owned = _places(run, owned)
         self.owner_cards = (cards or []) if owned else []
@@ -229,7 +229,7 @@ class Pool:
         self.exhausted = False
         self.started = 0
         self.seconds_per_source = 0.0
-        # Where nothing is to be done once for the machine, no worker waits for the first.
+        # If no setup runs once per machine, no worker waits for the first.
         here = [p for number, group in enumerate(run.groups) if number not in owned for p in group.stages]
         self.node_ready = not any(overrides(planned.stage, "setup_on_node") for planned in here)
         there = [planned for group in self.owned_groups for planned in group.stages]
@@ -376,13 +376,16 @@ class Pool:
                 self._end_late_workers()
 
     def _feed(self) -> None:
-        """Every worker gets something before any gets more, and one that has nothing to do gets what others wait with."""
+        """Every worker gets something before any gets more, and one that has nothing to do gets what others have not
+        begun.
+        """
         ready = [worker for worker in self.workers if worker.ready and not worker.asked and worker.late is None]
         idle = [worker for worker in ready if not worker.outstanding and not self._hand_out(worker)]
         if idle:
             self._take_back(ready, len(idle))
         elif all(worker.outstanding for worker in self.workers):
-            # A little more than they work on, so that none waits for the driver. Not beside a suspect: it may die of it.
+            # A little more than they work on, so that none waits for the driver. Nothing is sent beside a suspect: the
+            # worker may die of it.
             for worker in ready:
                 if (
                     len(worker.outstanding) <= self._chunk_size()
@@ -472,7 +475,7 @@ class Pool:
             case protocol.Ready():
                 worker.ready = True
             case protocol.OwnerLost():
-                # Should the owner live, it is of no use to the worker any more. Its end is the next that is heard of it.
+                # If the owner is still alive, it is no longer of use to the worker. The next news from it is its end.
                 if worker.owner in self.owners and worker.owner is not None:
                     worker.owner.process.popen.kill()
             case protocol.Failed(error):
@@ -535,7 +538,7 @@ class Pool:
                 owner.process.popen.kill()
 
     def _replace_dead_owner(self, owner: _Owner) -> None:
-        """Start another owner, and with it all workers anew that have sent it tasks: what was on its way is done again."""
+        """Start another owner, and restart all workers that have sent it tasks: what was on the way is done again."""
         code = owner.process.popen.wait()
         call = owner.late or protocol.read_call(owner.process.call_file)
         owner.process.close()
@@ -566,7 +569,7 @@ class Pool:
         self.workers.remove(worker)
         if self.cards is not None and worker.card is not None:
             self.cards.append(worker.card)
-        # A spare one may have died while it had nothing to do.
+        # A spare worker may have died while it had nothing to do.
         if not worker.ready and not worker.spare and not worker.lost_owner:
             raise _dead_at_set_up(code)
         if not worker.lost_owner and call.index in worker.outstanding and call.index in self.source:
@@ -578,7 +581,7 @@ class Pool:
         self._start()
 
     def _blame(self, call: protocol.CurrentCall, code: int, late: bool) -> None:
-        """Note what a worker died of, or was ended for; what is to blame for good goes to the error policy."""
+        """Note what a worker died of, or was ended for; what is finally blamed goes to the error policy."""
         suspect = self.suspects.setdefault(call.index, _Suspect())
         source = self.source[call.index].task_id
         if call.tasks > 1:
@@ -595,13 +598,13 @@ class Pool:
             suspect.deaths[key] = deaths = suspect.deaths.get(key, 0) + 1
             if deaths < MAX_DEATHS:
                 return
-            # How it ended is for the terminal: no record may depend on what an executor learns of a death.
+            # How it ended is for the terminal: no record may depend on what an executor learns about a death.
             how = _how(code) if self.run.context.on_error == "fail" else ""
             error = WorkerDied.of_task(call.task or source, deaths, call.stage, how)
         if self.run.context.on_error == "fail":
             raise error
         if call.stage and key not in suspect.care.aside:
-            # The worker that has the source next sets the task aside, where it gets to it.
+            # The worker that has the source next sets the task aside when it gets to it.
             suspect.care = Care(suspect.care.alone, {**suspect.care.aside, key: error})
         else:
             self._quarantine_source(call.index, error)
@@ -623,7 +626,7 @@ class Pool:
 
 
 def _places(run: SegmentRun, owned: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Where the stages of these groups begin and end among all of the segment."""
+    """Where the stages of these groups begin and end among all stages of the segment."""
     ends = list(itertools.accumulate(len(group.stages) for group in run.groups))
     return tuple((ends[index] - len(run.groups[index].stages), ends[index]) for index in owned)
 

@@ -1,6 +1,6 @@
 """What the driver and a worker of LocalExecutor send each other, and the file that records a worker's current work.
 
-For each segment the driver sends `SetUp`, then `Work` as the worker gets through it, `TakeBack` when another worker has
+For each segment the driver sends `SetUp`, then `Work` as the worker finishes it, `TakeBack` when another worker has
 nothing to do, `Flush`, and `Rest`; at the end it sends `Stop`. Each answer below names the message that it answers, if any.
 """
 
@@ -73,7 +73,9 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class TakeBack:
-    """Give back the share ``parts - 1`` of ``parts`` of what has not begun: that many workers have nothing to do."""
+    """Give back ``parts - 1`` of ``parts`` equal parts of what has not begun: ``parts - 1`` workers have nothing to
+    do.
+    """
 
     parts: int
 
@@ -115,7 +117,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """These sources are finished, in that many seconds; ``durable``: with all before them, for good.
+    """These sources were finished in that many seconds; ``durable``: they and all before them are durable.
 
     ``events`` are those that no run directory holds.
     """
@@ -141,7 +143,7 @@ class Durable:
 
 @dataclass(frozen=True, slots=True)
 class OwnerLost:
-    """The owner of the GPU does not answer any more; the worker waits for its own end."""
+    """The owner of the GPU no longer answers; the worker waits for its own end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ _NO_SOURCE = -1
 
 @dataclass(frozen=True, slots=True)
 class CurrentCall:
-    """What a worker works on: a source by number, and the call of a stage in which it is, if it is in one."""
+    """What a worker works on: a source by number, and the call of a stage that it is in, if any."""
 
     index: int = _NO_SOURCE
     deadline: float = 0.0  # on the clock of `time.monotonic`, which all processes of a machine share; 0 for none
@@ -201,10 +203,10 @@ def new_call_file() -> int:
 
 
 def read_call(descriptor: int) -> CurrentCall:
-    """What the worker that has the file works on, or worked on when it died."""
+    """What the worker with this file works on, or worked on when it died."""
     while True:
         found, again = (os.pread(descriptor, _SIZE, 0) for _ in range(2))
-        if found == again:  # a worker that lives may be writing
+        if found == again:  # a live worker may be writing
             break
     index, deadline, tasks, length = _HEAD.unpack_from(found)
     if not tasks:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 # Sources that are quick are reported together.
 REPORT_SECONDS = 0.05
-# A worker that holds more than this when its stages were torn down does no other segment.
+# A worker that holds more than this after its stages were torn down does no further segment.
 KEEP_BYTES = 1 << 30
 
 
 class Terminated(SystemExit):
-    """SIGTERM: unwinds what is half written. No stage caused it, so no error policy applies."""
+    """SIGTERM: cleans up what is half written. No stage caused it, so no error policy applies."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ class _Worker:
         self._server: local_gpu.Server | None = None
         self._runner: GroupRunner | None = None
         self._inbox: _Inbox | None = None
-        # What is through and not yet reported.
+        # What is finished and not yet reported.
         self._done: list[int] = []
         self._began = time.perf_counter()
 
@@ -128,7 +128,7 @@ class _Worker:
         self._answer(Ready())
 
     def _leave_to_owner(self, runner: GroupRunner, order: protocol.SetUp) -> None:
-        """Put what hands tasks to the owner of the GPU in the place of the stages that it runs."""
+        """Replace the stages that the owner of the GPU runs with one that hands tasks to it."""
         import socket
 
         from curator_core.accounts.ledger import LedgerWriter
@@ -137,7 +137,7 @@ class _Worker:
 
         owner = self._owner = Owner(Channel(socket.socket(fileno=self._owner_socket)), order.ahead_bytes)
         if isinstance(runner.sink, LedgerWriter):
-            # Before the events of this worker: what the owner has rejected and seen of the same tasks.
+            # Before the events of this worker: what the owner has rejected and kept of the same tasks.
             runner.sink.before_flush = owner.make_durable
         adapters: list[Any] = list(runner.adapters)
         for group, (first, last) in reversed(list(enumerate(order.owned))):
@@ -242,7 +242,7 @@ class _Worker:
             runner.teardown()
         except Exception as error:
             self._fail(error)
-        with contextlib.suppress(OwnerGone):  # then what it has worked on since the last flush is done again
+        with contextlib.suppress(OwnerGone):  # then its work since the last flush is done again
             runner.flush()
 
     def _group(self) -> GroupRunner:
@@ -283,7 +283,7 @@ class _Inbox:
             return None
 
     def take_end(self) -> None:
-        """Wait until the driver is gone or has ended this process; nothing else is of use any more."""
+        """Wait until the driver is gone or has ended this process; nothing else is useful now."""
         with self._changed:
             while self._ended is None:
                 self._changed.wait()

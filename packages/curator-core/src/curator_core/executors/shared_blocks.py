@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-# Fewer bytes are quicker sent than mapped, and several such messages fit into a socket whose other end is busy.
+# Fewer bytes are sent faster than they are mapped, and several such messages fit into a socket whose other end is busy.
 INLINE_BYTES = 8 << 10
 _ALIGN = 64
 _HEAD = struct.Struct("<IQ")  # bytes of the pickled part, bytes of the block (0: none)

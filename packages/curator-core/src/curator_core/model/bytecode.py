@@ -1,4 +1,4 @@
-"""Whether Python finds bytecode of the installed packages, or compiles them anew in every process."""
+"""Whether Python finds bytecode of the installed packages, or compiles them again in every process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def uncompiled_modules() -> list[str]:
 
 
 def bytecode_hint() -> str:
-    """What to do about modules that every process compiles anew; empty where there are few of them."""
+    """What to do about modules that every process compiles again; empty where there are few of them."""
     missing = uncompiled_modules()
     if len(missing) < FEW_MODULES:
         return ""

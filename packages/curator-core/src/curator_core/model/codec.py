@@ -1,6 +1,6 @@
 """A task as one block of bytes: a small JSON header and, for tables, an Arrow IPC stream that is read without a copy.
 
-Between our own processes a task of another kind may travel pickled. From disk nothing is unpickled, ever.
+Between our own processes a task of another kind may travel pickled. Nothing is ever unpickled from disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _ACCOUNT = ("_source", "_generation")
 
 
 def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
-    """The bytes of a task. ``pickled=False`` is for what goes to disk: a task that is no table or file list is refused."""
+    """The bytes of a task. ``pickled=False`` is for what goes to disk: a task that is neither a table nor a file list
+    is refused.
+    """
     if isinstance(task, DocumentBatch):
         task = task.landed()
     extra = _extra_fields(type(task)) or not _has_address(type(task))
@@ -121,7 +123,7 @@ def _prefix(header: dict[str, Any]) -> bytes | None:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists: metadata may hold either, and reads as lists after a journey."""
+    """Tuples as lists: metadata may hold either, and arrives as lists."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
@@ -192,8 +194,8 @@ def can_import(module: str) -> bool:
 
 @functools.cache
 def _address(kind: type[Task[Any]]) -> str:
-    """Where a type of task is found again. Curator's own go by the package that offers them: its modules are private
-    and may move, and a stored task outlives them.
+    """Where a type of task is found again. Curator's own types are named by the package that offers them: its modules
+    are private and may move, and a stored task outlives them.
     """
     package = kind.__module__.partition(".")[0]
     if _offered(package, kind.__qualname__) is kind:

@@ -1,7 +1,7 @@
 """When is a model compiled? The rule behind the option ``compile`` of every stage that has one.
 
-Compiling takes about half a minute, so it pays once a worker has work for longer than that. A plan does not know how many rows
-there are: ``auto`` waits until the work has proved itself, which costs at most twice the best choice.
+Compiling takes about half a minute, so it pays off once a worker has work for longer than that. A plan does not know
+how many rows there are: ``auto`` waits until there has been that much work, which costs at most twice the best choice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 from curator_core.errors import UsageError
 
 COMPILE = ("auto", "always", "never")
-# About what it costs to compile a model: `compile: auto` does it once a worker has computed for that long on a GPU.
+# About the time that it takes to compile a model: `compile: auto` does it once a worker has computed for that long on a
+# GPU.
 COMPILE_AFTER_S = 30.0
 
 
@@ -58,7 +59,7 @@ class MaybeCompiled:
             self.compiled = compile(model)
 
     def in_time(self) -> bool:
-        """Compile now if it is time to; whether that has just happened."""
+        """Compile now if it is time to; returns whether that has just happened."""
         if self.compiled is not None or self._option != "auto" or not self._on_gpu:
             return False
         if self._began is None:

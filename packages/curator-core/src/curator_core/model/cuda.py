@@ -1,7 +1,7 @@
 """What does a GPU do that a CPU does not, for stages that compute with torch?
 
-Copies run beside the computation, answers are asked for late, and memory is measured. Core does not import torch: callers pass it
-in. What has ``cuda`` in its name runs on a GPU only; the rest is the same step for both.
+Copies run beside the computation, answers are fetched late, and memory is measured. Core does not import torch: callers
+pass it in. What has ``cuda`` in its name runs on a GPU only; the rest is the same step for both.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 
 class Late(Protocol):
-    """An answer that may still be on its way."""
+    """An answer that may not have arrived yet."""
 
     def result(self) -> NDArray[np.float32]:
-        """Its numbers; waits for them if need be."""
+        """Its numbers; waits for them if necessary."""
 
 
 class Here:
-    """An answer that is computed: what is on its way from a GPU looks the same."""
+    """An answer that is computed; one that is still on its way from a GPU looks the same."""
 
     def __init__(self, answer: Any) -> None:
         self._answer = answer.float().numpy()
@@ -52,9 +52,9 @@ def fetch(answer: Any, device: str, torch: Any) -> Late:
 
 
 class SendToCuda:
-    """Sends tensors to a GPU on a stream of its own, so that they arrive while what was sent before is computed.
+    """Sends tensors to a GPU on a stream of its own, so that they arrive while earlier ones are processed.
 
-    What is computed on the current stream from here on waits for the copy, and nothing else does.
+    Only later computation on the current stream waits for the copy.
     """
 
     def __init__(self, torch: Any) -> None:
@@ -69,17 +69,18 @@ class SendToCuda:
             there = pinned.to("cuda", non_blocking=True)
         computing = cuda.current_stream()
         computing.wait_stream(self._stream)
-        there.record_stream(computing)  # its memory is free again when the computation is through, not the copy
+        there.record_stream(computing)  # its memory is free again when the computation ends, not the copy
         return there
 
 
 def sender(device: str, torch: Any) -> Callable[[Any], Any]:
-    """What brings a tensor of this process's memory to the device."""
+    """A function that brings a tensor from this process's memory to the device."""
     return SendToCuda(torch) if device.startswith("cuda") else lambda tensor: tensor.to(device)
 
 
 def copied_cuda(parts: Sequence[Any], torch: Any) -> Any:
-    """Tensors of another library on this GPU in one of torch's own; when it returns, their memory may be used again.
+    """Copies tensors of another library on this GPU into one of torch's own; when it returns, their memory may be used
+    again.
 
     The copy has a stream of its own: waiting for it must not wait for what is being computed.
     """
@@ -92,7 +93,7 @@ def copied_cuda(parts: Sequence[Any], torch: Any) -> Any:
 
 
 def joined(parts: Sequence[Any], torch: Any) -> Any:
-    """Tensors of another library, one behind the other, in one of torch's own."""
+    """Tensors of another library, one after the other, in one of torch's own."""
     return copied_cuda(parts, torch) if parts[0].is_cuda else torch.cat(list(parts))
 
 
@@ -109,9 +110,10 @@ def seconds_cuda(work: Callable[[], Any], times: int, torch: Any) -> float:
 
 
 def items_that_fit_cuda(work: Callable[[int], Any], memory_gb: float, share: float, torch: Any) -> float:
-    """How many items fit the memory of a GPU, from what ``work(count)`` is measured to need for each.
+    """How many items fit in the memory of a GPU, from the measured need of ``work(count)`` for each.
 
-    ``memory_gb`` is what a worker may use, 0 for all; ``share`` of what is free is used, the rest is for fragments.
+    ``memory_gb`` is what a worker may use, 0 for all; ``share`` of the free memory is used, the rest allows for
+    fragmentation.
     """
     peaks = []
     # The first round does not count: libraries allocate their workspaces then.

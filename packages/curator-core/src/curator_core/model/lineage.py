@@ -1,6 +1,6 @@
 """Task ids: where a task comes from, as a readable, deterministic, unique string.
 
-A source has an id of its own, derived from its path and range. The children of a task are numbered, so
+A source has its own id, derived from its path and range. The children of a task are numbered, so
 ``page-3f2a9c10.00002.00000`` is the first child of the third child of the source ``page-3f2a9c10``. A stage that
 gives one task for one keeps the id: among the tasks alive at one point of a pipeline it stays unique.
 """

@@ -13,8 +13,8 @@ from pathlib import Path
 class Machine:
     """The CPUs and GPUs that a run may use.
 
-    ``gpu_memory_gb`` is what a worker finds on the GPU that it gets, None where unknown: where the executor chooses the
-    card, that of the largest, where a scheduler does, that of the smallest. ``gpu_memories`` are those of all cards.
+    ``gpu_memory_gb`` is what a worker finds on the GPU that it gets, None where unknown: that of the largest card where
+    the executor chooses one, that of the smallest where a scheduler does. ``gpu_memories`` are those of all cards.
     """
 
     cpus: float = 1.0
@@ -26,7 +26,7 @@ class Machine:
 
     @property
     def gpu_card(self) -> str:
-        """Which card ``gpu_memory_gb`` is the memory of, in words for an error."""
+        """The card whose memory ``gpu_memory_gb`` is, in words for an error."""
         if len(set(self.gpu_memories)) < 2:
             return f"a GPU of {self.name}"
         which = "largest" if self.gpu_memory_gb == max(self.gpu_memories) else "smallest"
@@ -47,7 +47,7 @@ def this_machine() -> Machine:
 
 
 def system_name() -> str:
-    """The operating system; `platform.platform` starts a process to find out what is the machine's name too."""
+    """The operating system; `platform.platform` starts a process to find out the machine's name too."""
     return "-".join(filter(None, (platform.system(), platform.release(), platform.machine())))
 
 
@@ -82,17 +82,17 @@ def visible_gpus() -> list[str]:
 
 
 def gpu_numbers(names: Iterable[str]) -> tuple[int, ...]:
-    """The names that are numbers; CUDA also takes identities such as ``GPU-3f…``."""
+    """The names that are numbers; CUDA also takes identifiers such as ``GPU-3f…``."""
     return tuple(int(name) for name in names if name.isdigit())
 
 
 def _gpu_memories(names: Sequence[str]) -> tuple[float, ...]:
     """GB of each of these GPUs; empty where they cannot be asked.
 
-    NVML counts cards by their place on the bus. CUDA counts the fastest first unless it is asked not to, so where cards
-    differ and are named by number, only a user who has set CUDA_DEVICE_ORDER has named the ones that NVML means: the
-    others are given the memory of the smallest, which every card has. A list that the user has not cut down is ours to
-    order, see `device_order`.
+    NVML counts cards by their place on the bus. CUDA counts the fastest first unless it is told otherwise, so where
+    cards differ and are named by number, only a user who has set CUDA_DEVICE_ORDER has named the ones that NVML means:
+    the others are given the memory of the smallest, which every card has. A list that the user has not shortened is
+    ours to order, see `device_order`.
     """
     if not names:
         return ()

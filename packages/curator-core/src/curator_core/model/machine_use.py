@@ -10,7 +10,7 @@ from typing import Any
 
 from curator_core.model import machine as limits
 
-# It is read again this often at most: a display asks at every redraw.
+# It is read again at most this often: a display asks at every redraw.
 READ_SECONDS = 2.0
 
 
@@ -56,7 +56,7 @@ class MachineUse:
         return tuple(busy)
 
     def close(self) -> None:
-        """Let go of the driver's library."""
+        """Release the driver's library."""
         with self._lock:
             nvml, self._nvml, self._handles = self._nvml, None, []
         if nvml is not None:
@@ -75,7 +75,7 @@ def _memory() -> tuple[float, float]:
     limit = limits.first_line_of("/sys/fs/cgroup/memory.max").strip()
     current = limits.first_line_of("/sys/fs/cgroup/memory.current").strip()
     if limit.isdigit() and current.isdigit() and int(limit) / 2**30 < (total or float("inf")):
-        # Pages of files that it could give back do not count, as they do not in MemAvailable.
+        # Pages of files that could be freed do not count, as in MemAvailable.
         cache = next(
             (
                 int(line.split()[1])

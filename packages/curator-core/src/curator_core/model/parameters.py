@@ -73,7 +73,7 @@ def values_of(owner: Any, given: dict[str, Any]) -> dict[str, Any]:
 def call_text(owner: Any, values: dict[str, Any], given: dict[str, Any], *, brief: bool) -> str:
     """How an object is made, as Python: the name of its class and the parameters that are not the defaults.
 
-    ``brief`` is for reading: of a long list it shows the beginning.
+    ``brief`` is for reading: it shows only the beginning of a long list.
     """
     signature = own_signature(owner.__class__)
     show = _BRIEF.repr if brief else repr
@@ -87,7 +87,7 @@ def call_text(owner: Any, values: dict[str, Any], given: dict[str, Any], *, brie
 
 
 def is_factory(default: object) -> bool:
-    """Whether a dataclass makes the value of this parameter anew for each object."""
+    """Whether a dataclass makes a new value of this parameter for each object."""
     return type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS"
 
 
@@ -105,8 +105,8 @@ def type_hints(function: Any) -> dict[str, Any]:
 
 
 def _field_hints(cls: type) -> dict[str, Any]:
-    """The types of a dataclass's fields. Each is looked up where it was written, which may be another module, and by
-    itself, so that one that cannot be found (a name for type checkers alone) does not affect the others.
+    """The types of a dataclass's fields. Each is looked up where it was written, which may be another module, and
+    separately, so that one that cannot be found (a name only for type checkers) does not affect the others.
     """
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
@@ -142,7 +142,7 @@ def checked_seconds(what: str, value: object) -> float:
 
 
 def same_value(left: Any, right: Any) -> bool:
-    """Whether two values of a parameter are equal; two arrays are the same only where they are one."""
+    """Whether two values of a parameter are equal; two arrays are equal only if they are the same object."""
     if left is right:
         return True
     try:

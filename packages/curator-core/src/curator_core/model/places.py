@@ -1,4 +1,4 @@
-"""Where did each row of a batch stand: which file, and which line, row, byte or key in it?"""
+"""Where was each row of a batch: in which file, and at which line, row, byte or key in it?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from curator_core.model.task import DocumentBatch
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The key under which a batch has them among what is derived from it.
+# The key under which a batch keeps places among its derived values.
 _PLACES = "places"
 
 
@@ -24,9 +24,9 @@ _PLACES = "places"
 class Places:
     """The place of each row of a batch, named as the rejects of a run name it.
 
-    A reader attaches them to the batches that it makes, and they follow filters and journeys to other processes. They are gone
-    where a stage makes a new table. ``sources``: one file, or the file of each row. ``unit`` is
-    ``line``, ``row`` or ``byte``, and empty where ``found`` holds names.
+    A reader attaches them to the batches that it makes, and they survive filters and transfers to other processes. They
+    are lost where a stage makes a new table. ``sources``: one file, or the file of each row. ``unit`` is ``line``,
+    ``row`` or ``byte``, and empty where ``found`` holds names.
     """
 
     of_rows: ClassVar[bool] = True  # they stay true when a column is replaced
@@ -34,7 +34,7 @@ class Places:
     sources: str | Sequence[str]
     unit: str
     found: Sequence[int] | Sequence[str] | npt.NDArray[np.int64]
-    # What filters have kept, the newest last: they are applied when a place is asked for.
+    # What filters have kept, the newest last; applied when a place is read.
     masks: tuple[pa.BooleanArray, ...] = ()
 
     def filter(self, mask: pa.BooleanArray) -> Places:
@@ -69,7 +69,7 @@ class Places:
         return cls(sources, unit, np.frombuffer(base64.b64decode(found[0]), "<i8"))
 
     def at(self, row: int) -> tuple[str, str]:
-        """The file that a row of the batch stood in, and its place there: ``("a.jsonl", "line 12")``."""
+        """The file that a row of the batch was in, and its place there: ``("a.jsonl", "line 12")``."""
         return self.of([row])[0]
 
     def of(self, rows: Sequence[int]) -> list[tuple[str, str]]:
@@ -92,6 +92,6 @@ def place_rows[B: DocumentBatch](batch: B, places: Places) -> B:
 
 
 def places_of(batch: DocumentBatch) -> Places | None:
-    """Where the rows of a batch were, if that is still there."""
+    """Where the rows of a batch were, if that is still known."""
     found = batch._derived.get(_PLACES)
     return found if isinstance(found, Places) else None

@@ -64,12 +64,12 @@ class Rejects(Spool[Reject]):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a filter found of each row that it was given: its score, and whether it stays.
+    """What a filter found for each row that it was given: its score, and whether it stays.
 
     ``reasons``: one word for all that leave, or an array of words with one for each of them, in order.
     """
 
-    batch: Any  # the rows in question: what the stage was given, less what it has rejected
+    batch: Any  # the rows in question: those that the stage was given, less those that it has rejected
     scores: pa.Array
     kept: pa.BooleanArray
     reasons: pa.Array | str
@@ -77,7 +77,7 @@ class Judged:
 
 @dataclass(slots=True)
 class Recorder:
-    """What was reported of one task, or of a whole call where a stage is tried by hand."""
+    """What was recorded about one task, or about a whole call where a stage is tried by hand."""
 
     dropped: dict[str, int] = field(default_factory=dict)
     # The rows that were dropped, by their places in the task as it was given, where the stage says which.
@@ -95,7 +95,7 @@ class Recorder:
 
 
 class CallRecorder:
-    """What one call with several tasks reports, by task: each may be run again, and then in other company."""
+    """What one call with several tasks records, by task: each may be run again, and then with others."""
 
     __slots__ = ("_stage", "_tasks", "current", "recorders")
 

@@ -9,7 +9,7 @@ from curator_core.errors import PlanError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Needs of one worker. ``gpu_memory_gb`` asks for part of one GPU, ``gpus`` for whole or several."""
+    """Needs of one worker. ``gpu_memory_gb`` requests part of one GPU, ``gpus`` whole ones."""
 
     cpus: float = 1.0
     gpu_memory_gb: float = 0.0

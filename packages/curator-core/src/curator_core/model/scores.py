@@ -1,7 +1,7 @@
 """What does a filter say about its scores: which limits apply to them, and which bins count them?
 
 The bins of a score depend on the filter's parameters alone, never on the data, so that the counts of any two workers add up.
-Each limit has an edge of its own, at which the rows that it keeps and those that it drops part exactly, and so have values
+Each limit has its own edge, which exactly separates the rows that it keeps from those that it drops, and so have values
 around it.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 Keeps = Literal["at least", "at most"]
 
-# Beside a limit, counts are exact where it is moved by these parts of it.
+# Counts around a limit are exact where it is moved by these parts of its value.
 _AROUND = (0.5, 0.75, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.25, 1.5, 2.0)
 _PER_OCTAVE = 8
 _LARGEST = 40  # octaves: scores are counted one by one up to 2**40 and no further
@@ -40,14 +40,16 @@ class Limit:
     reason: str = ""
 
     def edge(self, value: float | None = None) -> float:
-        """Where scores part with the limit at ``value``: those from there on lie on one side, all less on the other."""
+        """Where the limit at ``value`` divides scores: those from there on lie on one side, all smaller ones on the
+        other.
+        """
         value = self.value if value is None else float(value)
-        # A bin holds its lower edge. What has to lie below together with the limit ends at the next number.
+        # A bin holds its lower edge. What must lie below, together with the limit, ends at the next number.
         above = self.inclusive == (self.keeps == "at least")
         return value if above else math.nextafter(value, math.inf)
 
     def value_at(self, edge: float) -> float:
-        """The value of the parameter with which scores part at ``edge``; the inverse of `edge`."""
+        """The value of the parameter that divides scores at ``edge``; the inverse of `edge`."""
         above = self.inclusive == (self.keeps == "at least")
         return edge if above else math.nextafter(edge, -math.inf)
 
@@ -112,7 +114,7 @@ def merged(edges: Iterable[float], more: Iterable[float]) -> tuple[float, ...]:
 
 
 def default_edges(integers: bool, limits: Sequence[float]) -> tuple[float, ...]:
-    """Edges for a score of which nothing is declared: by its type, and by where its limits lie."""
+    """Edges for a score about which nothing is declared: by its type, and by where its limits lie."""
     if integers:
         return whole_numbers()
     if limits and all(0 <= value <= 1 for value in limits):

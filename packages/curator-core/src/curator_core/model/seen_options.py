@@ -1,4 +1,4 @@
-"""What is to be kept of a run so that it can be seen afterwards?"""
+"""What must be kept of a run so that it can be seen afterwards?"""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MOST_MAPPED = 2000
 
 @dataclass(frozen=True)
 class SeenOptions:
-    """``samples``: how many rows are kept for each stage, reason and side, near the limit and anywhere. ``by``: columns whose
-    values rows are counted by. ``tokens``: ``bytes`` (a token counts as 4 bytes), ``words``, or a tokenizer.
-    ``text``: the column that bytes and tokens are counted in. ``overlap``: measure what each filter would drop by itself.
-    ``map``: how many rows with an embedding are kept for a map of them. ``seed`` decides which rows are kept.
+    """``samples``: how many rows are kept for each stage, reason and side, near the limit and anywhere. ``by``: columns
+    by whose values rows are counted. ``tokens``: ``bytes`` (a token counts as 4 bytes), ``words``, or a tokenizer.
+    ``text``: the column in which bytes and tokens are counted. ``overlap``: measure what each filter would drop by
+    itself. ``map``: how many rows with an embedding are kept for a map of them. ``seed`` decides which rows are kept.
     """
 
     samples: int = 20

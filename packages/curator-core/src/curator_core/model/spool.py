@@ -1,6 +1,6 @@
 """A buffer of rows waiting to be written: the latest in memory, those before them in a temporary file.
 
-How many rows of a file are bad is up to the file: of ten gigabytes that are not what their name says, it is all of them.
+How many rows of a file are bad depends on the file: in ten gigabytes that are not what their name says, all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curator_core.errors import OutputError
 
-# What stays in memory: that many things, of that many bytes.
+# What stays in memory: at most this many things, and this many bytes.
 KEPT = 4096
 KEPT_BYTES = 8 << 20
 

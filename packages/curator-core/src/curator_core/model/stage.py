@@ -83,7 +83,7 @@ class ColumnReader(NamedTuple):
 
     stage: str
     resources: Resources
-    rows_s: float | None  # how many rows a worker of it gets through in a second, if that can be known
+    rows_s: float | None  # how many rows a worker processes in a second, if that can be known
 
 
 class MadeFor(NamedTuple):
@@ -115,11 +115,11 @@ class ProcessingStage(ABC, Generic[X, Y]):
     light: bool = False
     # False for a stage that `curate plan` must not try on a few rows: it loads a model, sends something, or takes long.
     tried_by_plan: ClassVar[bool] = True
-    # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Those that are
-    # called path, file and the like always are. In a pipeline file both are relative to it. Where such a parameter is a
-    # mapping, its values are paths, or mappings with paths among their entries.
+    # Parameters whose text may be the path of a file or folder, or something else (a list, a model's name). Parameters
+    # called path, file and the like always are paths. In a pipeline file both are relative to it. Where such a
+    # parameter is a mapping, its values are paths, or mappings with paths among their entries.
     maybe_paths: ClassVar[tuple[str, ...]] = ()
-    # How many tasks the stage begins (see `begin`) before it is asked for the first of them; 0 begins none.
+    # How many tasks the stage begins (see `begin`) before the result of the first is requested; 0 begins none.
     begins_ahead: int = 0
     # True for a stage that changes tasks only by `filter` and `append_column`: columns beside the table that it does not read may
     # stay there.
@@ -180,7 +180,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def describe(self) -> str:
         """What these parameters make the stage do, as a clause for people: "keeps documents of 50 to 100,000 words".
 
-        `curate plan` shows it beside the stage's name. Empty where the name says it all.
+        `curate plan` shows it beside the stage's name. Empty where the name says everything.
         """
         return ""
 
@@ -222,14 +222,15 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return MadeFor(self)
 
     def rows_s(self) -> float | None:
-        """How many rows one worker gets through in a second, where that can be known while planning; a plan compares it
+        """How many rows one worker processes in a second, where that can be known while planning; a plan compares it
         with what stages before it can make.
         """
         return None
 
     def suited_to(self, machine: Machine, readers: Mapping[str, Sequence[ColumnReader]]) -> MadeFor:
         """Called once by the plan with the machine, and with the stages that read the columns that this one makes and could
-        share its worker: return a copy that suits them, on a GPU instead of CPUs, say. The default stays as it is.
+        share its worker: return a copy that suits them, on a GPU instead of CPUs, say. The default returns the stage
+        itself.
         """
         return MadeFor(self)
 
@@ -254,7 +255,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         """One task in; a task, a list of tasks, or None to drop it. It must not change ``task`` itself."""
 
     def begin(self, task: X) -> Callable[[], Y | Iterable[Y] | None] | None:
-        """Start work on a task that will be asked for soon, on a thread or a device of the stage's own, and return at once.
+        """Start work on a task that will be needed soon, on the stage's own thread or device, and return at once.
 
         Return a function. It is called once, in place of `process`, and returns what that would, after waiting for the
         work to finish. Record nothing before then. The function may never be called, and `process` may still be called
@@ -266,7 +267,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return None
 
     def process_batch(self, tasks: list[X]) -> Sequence[Y | Iterable[Y] | None]:
-        """Several tasks at once; element *i* of the answer is what `process` would have returned for task *i*."""
+        """Several tasks at once; element *i* of the result is what `process` would have returned for task *i*."""
         results = []
         for task in tasks:
             with self.about(task):
@@ -340,7 +341,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def record_dropped(
         self, reason: str, rows: int = 1, *, which: Any = None, of: Any = None, task: Task[Any] | None = None
     ) -> None:
-        """``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``.
+        """Record that ``rows`` rows of the task leave the pipeline here, on purpose, for ``reason``.
 
         ``which``: their places in the table that the stage was given, as numbers from 0, so that the rows can be shown and
         written down. ``of`` is the batch that they are places in, if the stage has rejected rows before. Where a stage
@@ -380,7 +381,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         recorder.read = (recorder.read or 0) + rows
 
     def record_output(self, record: FileRecord, *, task: Task[Any] | None = None) -> None:
-        """For writers: a file that now stands under its final name."""
+        """For writers: a file that now has its final name."""
         self._recorder_of(task, "record_output").outputs.append(record)
 
     def record_metric(self, name: str, value: float) -> None:
@@ -598,7 +599,7 @@ def needed_columns(stage: ProcessingStage[Any, Any], task_type: type[Task[Any]] 
 
 
 def added_columns(stage: ProcessingStage[Any, Any], task_type: type[Task[Any]] | None = None) -> list[str]:
-    """The columns that must not be there yet where a stage takes a task of this type."""
+    """The columns that must not exist yet when a stage takes a task of this type."""
     may_be_there = {ANY_COLUMNS, *needed_columns(stage, task_type), *stage.replaces()}
     return [column for column in stage.outputs() if column not in may_be_there]
 

@@ -1,4 +1,4 @@
-"""Which neighbouring stages share a worker, and whether what they ask for fits the machine."""
+"""Which neighbouring stages share a worker, and whether what they require fits the machine."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def keep_beside(segment: Segment, decisions: list[str]) -> Segment:
 
 
 def _taker(column: str, later: Sequence[PlannedStage]) -> str | None:
-    """The first stage that reads a column, if it takes it beside the table and those before it let it pass."""
+    """The first stage that reads a column, if it takes the column beside the table and the stages before it let it
+    pass.
+    """
     for planned in later:
         if column in planned.stage.takes_beside():
             return planned.name

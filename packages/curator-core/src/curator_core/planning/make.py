@@ -216,7 +216,7 @@ def _suit(
                 if column in stage.outputs() or column in stage.removes() or later.is_fanout:
                     break
                 if not (stage.light or stage.resources.requires_gpu):
-                    break  # what comes after it is in another worker than a stage on a GPU
+                    break  # what comes after it is not in the worker of a stage on a GPU
         made = planned.stage.suited_to(machine, readers) if readers else MadeFor(planned.stage)
         decisions += made.decisions
         warnings += made.warnings
@@ -227,7 +227,7 @@ def _suit(
 def check_stage_list(
     stages: Iterable[object], what: str = "a pipeline is made of", error: type[CuratorError] = UsageError
 ) -> list[Stage]:
-    """The stages as a list, or an error that names what is not one; ``what`` says whose stages they are."""
+    """The stages as a list, or an error that names what is not a stage; ``what`` says whose stages they are."""
     found = []
     for stage in stages:
         if not isinstance(stage, ProcessingStage):

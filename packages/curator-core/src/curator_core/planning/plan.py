@@ -211,7 +211,7 @@ def _named(value: Any) -> str:
     if "<" not in name or not isinstance(value, types.FunctionType):
         return name
     try:
-        # Its text and not its bytecode, which differs between versions of Python.
+        # Its text, not its bytecode, which differs between versions of Python.
         text = inspect.getsource(value)
     except (OSError, TypeError):
         text = value.__code__.co_code.hex() + repr(value.__code__.co_consts) + repr(value.__code__.co_names)

@@ -1,4 +1,4 @@
-"""What of a run should somebody look at before its output is used? One sentence each, with advice."""
+"""What in a run should somebody look at before its output is used? One sentence each, with advice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_REJECTED = 0.05
 # A stage that takes more than this share of the workers' time, if it is time worth saving.
 MOST_TIME = 0.5
 LEAST_SECONDS = 10.0
-# Of one kind at most so many: a page of a hundred alarms shows none.
+# At most this many of one kind: a page of a hundred alarms shows none.
 _MOST_ALIKE = 10
 
 

@@ -37,7 +37,7 @@ class Attempt:
     """Which attempt this is.
 
     ``pipeline_attempt`` is the attempt that brought the present pipeline; 0 for the first. ``stale``: what the run
-    directory holds is to be forgotten before this run begins. ``changes`` is what differs from the plan before.
+    directory holds must be forgotten before this run begins. ``changes`` is what differs from the plan before.
     """
 
     number: int = 1
@@ -76,7 +76,7 @@ def look(directory: RunDirectory | None, options: RunOptions) -> Earlier:
 
 
 def settle(directory: RunDirectory | None, options: RunOptions, earlier: Earlier, plan: Plan) -> Attempt:
-    """Whether to begin, to begin anew or to continue, or a refusal; writes nothing."""
+    """Whether to begin, to start afresh or to continue; raises on a refusal; writes nothing."""
     if directory is None or earlier.plan is None:
         return Attempt()
     if options.fresh:
@@ -96,7 +96,7 @@ def settle(directory: RunDirectory | None, options: RunOptions, earlier: Earlier
 
 
 def write_plan(directory: RunDirectory, plan: Plan, attempt: Attempt, earlier: Earlier) -> None:
-    """Write the present plan, and keep it and the one before by the attempt that brought each."""
+    """Write the present plan, and keep it and the previous one under the attempts that brought them."""
     content = {
         "name": plan.name,
         "fingerprint": plan.fingerprint(),
@@ -113,7 +113,9 @@ def write_plan(directory: RunDirectory, plan: Plan, attempt: Attempt, earlier: E
 
 
 def plans_of(directory: RunDirectory) -> list[dict[str, Any]]:
-    """The plans that brought events into a run directory, in order; their ``since`` says from which attempt on."""
+    """The plans that brought events into a run directory, in order; their ``since`` says from which attempt each
+    applies.
+    """
     folder = directory.path(PLANS)
     names = [storage.file_name(path) for path in storage.list_files(folder)] if storage.exists(folder) else []
     found = [directory.read_json(f"{PLANS}/{name}") for name in sorted(names)] or [directory.read_json("plan.json")]
@@ -121,7 +123,9 @@ def plans_of(directory: RunDirectory) -> list[dict[str, Any]]:
 
 
 def plan_of(generation: str, since: Sequence[int]) -> int:
-    """The place in ``since`` (attempts that brought a plan, ascending) of the plan that a source was worked on under."""
+    """The place in ``since`` (attempts that brought a plan, ascending) of the plan under which a source was
+    processed.
+    """
     begun = int(generation.partition("+")[2] or 0)
     return max((place for place, attempt in enumerate(since) if attempt <= begun), default=0)
 

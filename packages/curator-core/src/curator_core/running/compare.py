@@ -24,22 +24,22 @@ from curator_core.running.directory import RunDirectory
 from curator_core.running.result import RunSummary
 from curator_core.running.steps import pipelines_in
 
-# What the output of a stage is called that holds the rows which it has dropped.
+# The name of the output of a stage that holds the rows it has dropped.
 _DROPPED = ": dropped rows"
-# What is counted of a stage.
+# What is counted for a stage.
 _COUNTS = ("rows_in", "rows_out", "quarantined")
 _REASONS = ("dropped", "rejected")
-# What takes the place of a folder that a writer fills: two runs never fill the same one.
+# Replaces a folder that a writer fills: two runs never fill the same one.
 _ITS_FOLDER = "(its folder)"
-# Options that say how a run went about its work, and not what came of it.
+# Options that say how a run did its work, not what came of it.
 _MANNER = ("retries",)
 _SHOWN_SOURCES = 1000
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run directory says about the run of one pipeline; ``step`` is its name in a workflow, and ``root`` the run directory
-    of that, which is its own where there is no workflow. ``places`` are the folders that all steps have filled.
+    """What a run directory says about the run of one pipeline; ``step`` is its name in a workflow, and ``root`` the run
+    directory of the workflow, or its own where there is none. ``places`` are the folders that all steps have filled.
     """
 
     root: str
@@ -73,7 +73,7 @@ class RunRecord:
 
 @dataclass
 class SourceCounts:
-    """A source, or a folder or a value of a column, of which two runs have different counts; None for a run without it."""
+    """A source, folder or value of a column for which two runs have different counts; None for a run without it."""
 
     source: str
     a: dict[str, int] | None
@@ -85,9 +85,10 @@ class SourceCounts:
 
 @dataclass
 class ScoreMoved:
-    """A score whose values lie in other bins in two runs: ``share`` of the rows would have to move for them to be the same.
+    """A score whose values lie in different bins in two runs: ``share`` of the rows would have to move for them to be
+    the same.
 
-    ``bins``: the rows of both from one edge that both have to the next.
+    ``bins``: the rows of both runs between neighbouring edges that both have.
     """
 
     stage: str
@@ -105,7 +106,7 @@ class ScoreMoved:
 class Comparison:
     """What is different in two runs of a pipeline, and what could not be compared.
 
-    ``manner`` is what differs in how they ran (executor, versions, time), and makes them no different runs.
+    ``manner`` is what differs in how they ran (executor, versions, time), which does not make them different runs.
     """
 
     step: str = ""
@@ -144,7 +145,7 @@ class Comparison:
 
 
 def records_of(run_dir: str) -> dict[str, RunRecord]:
-    """The runs in a run directory by the names of their steps; of one that is no workflow its own under no name."""
+    """The runs in a run directory by the names of their steps; without a workflow, its own run under no name."""
     if not storage.exists(storage.join(run_dir, "run.json")):
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json; `curate runs` lists the runs below a folder")
     places = pipelines_in(run_dir) or {"": run_dir}
@@ -234,7 +235,9 @@ def _change(entry: SourceCounts) -> int:
 
 
 def _moved(stage: str, a: ScoreSeen, b: ScoreSeen) -> ScoreMoved | None:
-    """How the rows lie between the edges that both have, as each limit has edges of its own; None where they lie the same."""
+    """How the rows lie between the edges that both runs have, as each limit has its own edges; None where there is no
+    difference.
+    """
     shared = sorted(set(a.edges) & set(b.edges))
     rows = [_between(score, shared) for score in (a, b)]
     if rows[0] == rows[1]:
@@ -261,7 +264,7 @@ def _between(score: ScoreSeen, shared: Sequence[float]) -> list[int]:
 
 
 def _steps_of(run: RunRecord) -> list[dict[str, Any]]:
-    """The stages of a plan, with words in the place of the folders that the run and its steps have filled."""
+    """The stages of a plan, with words in place of the folders that the run and its steps have filled."""
     own = {storage.absolute(folder).rstrip("/") for folder in run.folders.values()}
     above = {run.root.rstrip("/"): "(the run)"}
     above |= {storage.absolute(folder).rstrip("/"): "(the output)" for folder in run.places}
@@ -296,7 +299,7 @@ def _manner(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def _stages(a: RunRecord, b: RunRecord) -> list[dict[str, Any]]:
-    """The counts of every stage of both, in the order of the second run, those that are only in the first behind."""
+    """The counts of every stage of both runs, in the order of the second; stages that only the first has come last."""
     ours, theirs = _totals(a), _totals(b)
     found = []
     for name in [*theirs, *(name for name in ours if name not in theirs)]:
@@ -357,9 +360,9 @@ def _sources(a: RunRecord, b: RunRecord) -> tuple[list[SourceCounts], int]:
 
 
 def _by_source(run: RunRecord) -> pa.Table:
-    """For every source, the rows that were read of it and those that the last stage let through.
+    """For every source, the rows that were read from it and those that the last stage let through.
 
-    Where a stage merges tasks, what is after it belongs to no source, and counts under the merge.
+    Where a stage merges tasks, what comes after it belongs to no source, and counts under the merge.
     """
     names = [step["name"] for step in run.plan.get("steps") or ()]
     sums = _counts(run).group_by(["source", "stage"]).aggregate([("rows_in", "sum"), ("rows_out", "sum")])
@@ -376,7 +379,7 @@ def _by_source(run: RunRecord) -> pa.Table:
 
 
 def _counts(run: RunRecord) -> pa.Table:
-    """What each stage did with tasks of each source, as far as it counts."""
+    """What each stage did with tasks of each source, as far as these count."""
     listing = SourceList(run.folder)
     accounts = open_accounts(run.folder, listing)
     known = [row.source for row in listing.rows.values() if row.generation != GONE]

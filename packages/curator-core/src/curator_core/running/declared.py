@@ -1,7 +1,7 @@
 """What do the stages of a run say about themselves: in words, in settings, and which scores are held to which limits?
 
 It is written beside the counts when a run begins, so that they can be read without the code of the stages. Attempts with another
-pipeline leave a file of their own: counts in bins of an earlier one are read by it.
+pipeline leave a file of their own: counts in bins from an earlier attempt are read with its file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from curator_core.stages.column_filter import ColumnFilter
 
 
 def write_declared(run_dir: str, plan: Plan, options: SeenOptions | None, attempt: int) -> None:
-    """Write down what the stages of a plan declare; nothing where nothing is to be seen."""
+    """Write down what the stages of a plan declare; nothing where nothing is kept to be seen."""
     if options is None:
         return
     stages: list[dict[str, Any]] = []

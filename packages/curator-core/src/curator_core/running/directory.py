@@ -19,7 +19,8 @@ from curator_core.running.locks import LOCK_FILE, HeartbeatLock, KernelLock
 from curator_core.running.shape import COMMAND, PLAN, RUN, WORKFLOW_PLAN, misfit
 
 _SHAPES = {"run.json": RUN, "plan.json": PLAN, "command.json": COMMAND}
-# Those with a fingerprint of all that is in them. What earlier versions left has none, and is held to its shape alone.
+# Records with a fingerprint of all that is in them. Those of earlier versions have none, and only their shape is
+# checked.
 _WHOLE = ("run.json", "command.json")
 
 
@@ -155,6 +156,6 @@ def _is_as_written(kind: str, found: Any) -> bool:
 
 
 def _of_the_rest(record: dict[str, Any]) -> str:
-    """The fingerprint of a record without the one in it, the same before it is written and after it is read."""
+    """The fingerprint of a record, without the one that it holds; it is the same before writing and after reading."""
     rest = {key: value for key, value in record.items() if key != "fingerprint"}
     return fingerprint([json.loads(json.dumps(rest))])  # as JSON has it: no tuples, and every key a string

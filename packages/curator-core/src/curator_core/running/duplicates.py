@@ -16,7 +16,8 @@ from curator_core.registry import WORKFLOWS, load
 
 _MANIFEST = "_decisions.json"
 _SHOWN = 10
-# Pairs of the largest clusters, and of the least alike, that are shown with both texts: each takes reading their files again.
+# The number of pairs of the largest clusters, and of the least similar, that are shown with both texts: each requires
+# reading their files again.
 _PAIRS = 3
 _CHARACTERS = 2_000
 _COLUMNS = [
@@ -39,7 +40,9 @@ _COLUMNS = [
 
 
 def duplicates_of(run_dir: str) -> dict[str, Any]:
-    """Sizes of clusters, the largest ones, and the removals that are least alike; nothing where there is no such table."""
+    """The sizes of clusters, the largest ones, and the removals that are least similar; nothing where there is no such
+    table.
+    """
     folder = storage.join(run_dir, "decisions")
     if not storage.exists(storage.join(folder, _MANIFEST)):
         return {}
@@ -110,7 +113,7 @@ def _alike(entry: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _members(folder: str, clusters: list[int]) -> dict[int, list[dict[str, Any]]]:
-    """Some of the documents that were removed for each of these."""
+    """Some of the documents that were removed for each of these witnesses."""
     import pyarrow.parquet as pq  # see above
 
     found: dict[int, list[dict[str, Any]]] = {}

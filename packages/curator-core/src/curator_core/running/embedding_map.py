@@ -1,6 +1,6 @@
-"""Where do rows lie to one another by their embeddings? A map of a sample of them, on its two main axes.
+"""How do rows lie to one another by their embeddings? A map of a sample of them, on its two main axes.
 
-Every machine draws the same map: products are those of whole numbers, which no order of adding can round, and the rest adds
+Every machine draws the same map: products are of whole numbers, which no order of adding can round, and the rest adds
 float64 numbers one after the other.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from curator_core.accounts.seen import MapRow
 
-# Vectors of length 1 are brought to whole numbers of this size. Centred by the sum of 2,000 of them they have lengths below
-# 2**25, so their products stay below 2**53, up to which float64 holds every whole number.
+# Vectors of length 1 are scaled to whole numbers of this size. Centred by the sum of 2,000 of them they have lengths
+# below 2**25, so their products stay below 2**53, up to which float64 holds every whole number.
 _SIZE = 8_000
 _ROUNDS = 300
 _DIGITS = 4
@@ -59,21 +59,21 @@ def map_of(rows: Sequence[MapRow], stages: Sequence[Mapping[str, Any]]) -> dict[
 
 
 def _all_rows(rows: Sequence[MapRow], stages: Sequence[Mapping[str, Any]]) -> int:
-    """How many rows came as far as those of the map."""
+    """How many rows came as far as the rows of the map did."""
     dropping = {row.stage for row in rows if row.side == "dropped"}
     dropped = sum(sum(stage["dropped"].values()) for stage in stages if stage["name"] in dropping)
     return max(len(rows), dropped + (stages[-1]["rows_out"] if stages else 0))
 
 
 def main_axes(vectors: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], tuple[float, float]]:
-    """The places of vectors on their two main axes, from -1 to 1, and which part of their spread each axis holds.
+    """The places of vectors on their two main axes, from -1 to 1, and what part of their spread each axis holds.
 
     The sign of an axis is that of its place furthest from the middle.
     """
     lengths = np.sqrt(np.add.reduce(np.ascontiguousarray((vectors * vectors).T), axis=0))
     whole = np.rint(vectors / np.where(lengths > 0, lengths, 1.0)[:, None] * _SIZE)
     centred = whole * len(whole) - whole.sum(axis=0)
-    # Exact in float64, in whatever order a library adds up.
+    # Exact in float64, in whatever order a library adds.
     products = centred @ centred.T
     spread = float(np.trace(products))
     places, held = np.zeros((len(whole), 2)), [0.0, 0.0]

@@ -1,4 +1,4 @@
-"""Which runs lie below a folder, and how did each end?"""
+"""Which runs are below a folder, and how did each end?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curator_core.running.locks import owner_at_work
 from curator_core.running.result import RunSummary, StepSummary
 from curator_core.running.so_far import so_far
 
-# What a run has first, and what it has in any case once it has begun.
+# What a run has first, and what it always has once it has begun.
 _RECORD = "run.json"
 _PLAN = "plan.json"
 
@@ -26,8 +26,8 @@ _PLAN = "plan.json"
 class ListedRun:
     """A run as a list of runs shows it.
 
-    ``state`` is that of its record, but ``interrupted`` where the record says that it runs and no process is working on it, and
-    ``damaged`` where the record cannot be read, for ``problem``. ``steps`` are those of a workflow.
+    ``state`` is that of its record, but ``interrupted`` where the record says that it runs and no process is working on
+    it, and ``damaged`` where the record cannot be read; ``problem`` says why. ``steps`` are those of a workflow.
     """
 
     name: str
@@ -47,7 +47,9 @@ class ListedRun:
 
 
 def runs_below(folder: str) -> list[ListedRun]:
-    """The runs in a folder and in the folders inside it, those that began first in front; steps are in their workflow."""
+    """The runs in a folder and in the folders inside it, those that began first come first; steps are in their
+    workflow.
+    """
     if not storage.is_folder(folder):
         raise UsageError(f"there is no folder {folder!r}")
     found = [read_run(place) for place in _run_directories(folder)]
@@ -108,7 +110,7 @@ def _step(step: StepSummary, run_dir: str) -> ListedRun:
 
 
 def _seconds(record: dict[str, Any]) -> float | None:
-    """How long a run that left no summary has taken; None where it is at work or was cut off."""
+    """How long a run that left no summary took; None where it is running or was interrupted."""
     started, ended = record.get("started"), record.get("ended")
     if not started or not ended:
         return None
@@ -119,7 +121,7 @@ def _seconds(record: dict[str, Any]) -> float | None:
 
 
 def _run_directories(folder: str) -> Iterator[str]:
-    """The run directories in a folder that are in no other run's; what is in one is not looked at."""
+    """The run directories in a folder, except those inside another run's; what is inside one is not examined."""
     if not storage.is_local(folder):
         names = sorted(
             storage.parent(path) for path in storage.list_files(folder) if storage.file_name(path) in (_RECORD, _PLAN)

@@ -27,8 +27,8 @@ class KernelLock:
         self.fd: int | None = None
 
     def take(self, run_dir: str) -> bool:
-        """False where the file was removed by its owner before it was ours."""
-        import fcntl  # not on Windows, where only remote run directories would do
+        """False where its owner removed the file before it became ours."""
+        import fcntl  # missing on Windows, where only remote run directories work
 
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

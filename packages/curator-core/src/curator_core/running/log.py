@@ -18,7 +18,7 @@ _LINE: dict[str, Any] = {"time": 0.0, "worker": "", "stage": "", "level": "", "t
 def write_log(run_dir: str, steps: Mapping[str, str] | None = None) -> None:
     """Write ``log.txt`` from what the workers have published so far; nothing where no stage has said a word.
 
-    Of a workflow: from what those of its steps have published; ``steps`` are their run directories by name.
+    For a workflow, from what the workers of its steps have published; ``steps`` are their run directories by name.
     """
     lines: list[dict[str, Any]] = []
     more = damaged = 0

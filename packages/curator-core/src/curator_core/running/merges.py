@@ -24,7 +24,7 @@ def merge_tasks(
     attempt: int,
     directory: RunDirectory | None,
 ) -> Iterator[MergeTask]:
-    """The sources of ``segment``, each the merge of as many members as the stage's batch size says.
+    """The sources of ``segment``; each merges as many members as the stage's batch size says.
 
     ``before`` are the sources whose tasks wait for it; without a run directory the tasks themselves are in ``waiting``.
     Which tasks went into which merge is recorded before the first is handed out.

@@ -1,6 +1,6 @@
 """What a notebook shows of a run while it runs: its progress, in the cell.
 
-Nothing here imports IPython: what a notebook brings is used where it is there already.
+Nothing here imports IPython: it is used where a notebook has loaded it already.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from curator_core.running.progress import STARTING, line, rows_text, sources_tex
 if TYPE_CHECKING:
     from curator_core.running.progress import RunProgress
 
-# A cell is redrawn this often at most: each time costs a message to the browser.
+# A cell is redrawn at most this often: each time costs a message to the browser.
 REDRAW_SECONDS = 0.5
 
 
@@ -39,12 +39,12 @@ class CellProgress:
 
     def __call__(self, progress: RunProgress) -> None:
         now = self._clock()
-        # What it waits for is shown at once, and so are the first state of a step and the last one.
+        # What the run waits for is shown at once, and so are the first and the last state of a step.
         shown = (progress.state, progress.title)
         if shown == self._shown and now - self._drawn < REDRAW_SECONDS:
             return
         self._drawn, self._shown = now, shown
-        ipython = sys.modules["IPython"].display  # in a kernel it is there
+        ipython = sys.modules["IPython"].display  # it is always there in a kernel
         page = ipython.HTML(progress_html(progress))
         if self._handle is None:
             self._handle = ipython.display(page, display_id=True)
@@ -57,7 +57,7 @@ def progress_html(progress: RunProgress) -> str:
     title = f"<b>{html.escape(progress.title)}</b>"
     if progress.state == STARTING:
         text = line(progress).removeprefix(f"{progress.title}: ").rpartition(", ")[0]
-        # The browser moves the bar: no news comes from here until the executor is there.
+        # The browser animates the bar: no news comes from here until the executor has started.
         return f'<div>{title} {html.escape(text)} …<progress style="width:100%"></progress></div>'
     parts = [sources_text(progress), rows_text(progress), formatting.duration(progress.elapsed)]
     if progress.workers:
@@ -72,7 +72,7 @@ def progress_html(progress: RunProgress) -> str:
 
 def _stages_html(progress: RunProgress) -> str:
     states = progress.stage_states()
-    if not states or not progress.going:  # what came of a run has a table of its own, the result
+    if not states or not progress.going:  # the result shows what came of a run in a table of its own
         return ""
     rows = "".join(
         f"<tr><td style='text-align:left'>{html.escape(state.totals.name)}</td>"

@@ -1,7 +1,7 @@
 """What are the numbers of a run? All that its page shows, as plain values: the content of ``report.json``.
 
-They come from the run directory alone, so that they can be had while a run goes on, after it was killed, and on another machine.
-docs/report-json.md describes the form.
+They come from the run directory alone, so they are available while a run goes on, after it was killed, and on another
+machine. docs/report-json.md describes the form.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from curator_core.running.work import work_of
 FORMAT = 1
 # Examples of rejects of one kind, stage and reason.
 _EXAMPLES = 3
-# A page holds at most so many characters of one example.
+# A page holds at most this many characters of one example.
 _MESSAGE_CHARACTERS = 2_000
 _RAW_BYTES = 1_000
-# So many characters of small pictures at most: a page stays below 2 MB.
+# At most this many characters of small pictures, so that a page stays below 2 MB.
 _PICTURES = 1_200_000
-# Less waiting than this is that of a short run, which no number of workers would save.
+# Less waiting than this is usual in a short run, and no number of workers would avoid it.
 _LONG_WAIT = 10.0
 _VERDICTS = {
     "done": "Every source is complete and every row is accounted for.",
@@ -152,7 +152,9 @@ def make_numbers(
 
 
 def _seen(place: str) -> tuple[Seen, str]:
-    """What was kept to be seen, of a workflow that of its last step; what cannot be read costs the samples, not the page."""
+    """What was kept to be seen, in a workflow by its last step; if it cannot be read, the page lacks only the
+    samples.
+    """
     try:
         return read_seen(place), ""
     except (CuratorError, OSError) as error:
@@ -202,7 +204,9 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
 
 
 def _limit_pictures(stages: Sequence[Mapping[str, Any]]) -> None:
-    """Leave pictures to as many samples as there is room for: of every stage, reason and limit the first, then the second."""
+    """Leave pictures to as many samples as there is room for: the first of every stage, reason and limit, then the
+    second.
+    """
     turns: list[tuple[int, int, dict[str, Any]]] = []
     for number, stage in enumerate(stages):
         taken: dict[tuple[Any, ...], int] = {}
@@ -227,7 +231,7 @@ def _limit_pictures(stages: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _trimmed(score: dict[str, Any]) -> dict[str, Any]:
-    """A score without the empty bins at its ends that no limit lies near."""
+    """A score without the empty bins at its ends, unless a limit is near them."""
     edges, counts = score["edges"], score["counts"]
     busy = [place for place, rows in enumerate(counts) if rows]
     wanted = [value for limit in score["limits"] for value in (limit["value"] * 0.5, limit["value"] * 2)]
@@ -329,7 +333,9 @@ def _time(
 
 
 def _of_workers(stage: Mapping[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the workers that ran a stage say of it. Bytes are those of an Arrow table with all columns, by some of the batches."""
+    """What the workers that ran a stage say of it. Bytes are those of an Arrow table with all columns, estimated from
+    some of the batches.
+    """
     if found is None:
         return {"waited": None, "bytes_a_second": None, "memory": None, "gpu_busy": None}
     rows = max(stage["rows_in"], stage["rows_out"])

@@ -34,7 +34,7 @@ class Writer:
 
 @dataclass(slots=True)
 class Finished:
-    """What the finishing pass left: the files of each writer in numbers, and what the user should hear of."""
+    """What the finishing pass left: the files of each writer in numbers, and what the user should be told."""
 
     written: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: int = 0
@@ -47,7 +47,7 @@ class Finished:
 class Outputs:
     """The folders that a run fills.
 
-    ``success_files`` holds, by absolute folder, the checksum of the success file that this run (an earlier attempt of it)
+    ``success_files`` holds, by absolute folder, the checksum of the success file that this run (in an earlier attempt)
     has put there. It grows as folders are finished; ``note`` is called after each entry and before the file appears, so
     that a run that is killed in between can be resumed. A run without a run directory notes nothing.
     """
@@ -96,7 +96,9 @@ class Outputs:
                 )
 
     def unmark(self) -> None:
-        """Remove the success files: a folder that is about to change is not finished any more. Again, it does nothing."""
+        """Remove the success files: a folder that is about to change is no longer finished. A second call does
+        nothing.
+        """
         if self._unmarked:
             return
         self._unmarked = True
@@ -106,7 +108,9 @@ class Outputs:
                 storage.remove(path)
 
     def are_there(self, events: Iterable[Event]) -> bool:
-        """Whether the files that these events name still exist; what a finishing pass has repacked is not looked for."""
+        """Whether the files that these events name still exist; files that a finishing pass has repacked are not
+        checked.
+        """
         for event in events:
             for stage, record in event.outputs:
                 if stage in self._direct:
@@ -118,8 +122,8 @@ class Outputs:
     def finish(self, outputs: Mapping[str, Sequence[FileRecord]], sources: AbstractSet[str]) -> Finished:
         """The finishing pass of each stage, and a success file in each folder.
 
-        ``outputs`` are the files that count, by stage and in lineage order. Files in a folder that are named after one of
-        ``sources`` and that nothing stands for are what earlier attempts left, and are removed.
+        ``outputs`` are the files that count, by stage and in lineage order. Files in a folder that are named after one
+        of ``sources`` and belong to no event were left by earlier attempts, and are removed.
         """
         for writer in self.writers:
             if self._finished_by_another(writer.folder):
@@ -140,7 +144,7 @@ class Outputs:
                 self._finish_folder(planned.name, folder, records, sources, done)
             if text := planned.stage.conclusion():
                 done.notes.append(text)
-        # Counted by themselves: what a run has written is what its writers have.
+        # Counted separately: what a run has written is what its writers have written.
         beside = Finished()
         for writer in self.dropped:
             records = _once(outputs.get(writer.name, []))
@@ -190,7 +194,7 @@ class Outputs:
 
 
 def _check_apart(writers: Sequence[Writer]) -> None:
-    """Dropped rows have a folder of their own: what is in a folder is taken for the output of one stage."""
+    """Dropped rows have a folder of their own: the content of a folder is taken for the output of one stage."""
     found: dict[str, Writer] = {}
     for writer in writers:
         place = storage.absolute(writer.folder).rstrip("/")
@@ -202,7 +206,7 @@ def _check_apart(writers: Sequence[Writer]) -> None:
 
 
 def checksum(data: bytes) -> str:
-    """What a success file is known by."""
+    """What identifies a success file."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -220,8 +224,8 @@ def _success_text(
 
 
 def _remove_strays(folder: str, standing: AbstractSet[str], sources: AbstractSet[str]) -> int:
-    """Remove what earlier attempts of this run left: files named after its sources that no event stands for. How many
-    other files there are.
+    """Remove what earlier attempts of this run left: files named after its sources that belong to no event. Returns how
+    many other files there are.
     """
     if not storage.exists(folder):
         return 0
@@ -254,7 +258,7 @@ def _ending(name: str) -> str:
 
 
 def _once(records: Sequence[FileRecord]) -> list[FileRecord]:
-    """Each path once, the last record winning, in the order of first mention."""
+    """Each path once, with its last record, in the order of first mention."""
     by_path: dict[str, FileRecord] = {}
     for record in records:
         by_path[record.path] = record

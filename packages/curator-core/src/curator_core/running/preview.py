@@ -27,7 +27,7 @@ from curator_core.worker.context import RunContext
 from curator_core.worker.group import GroupRunner
 
 ROWS = 1000
-# Read from that many sources, as far apart as they lie.
+# The number of sources that are read, spread over all.
 SOURCES = 3
 # A text column is guessed by its name before its content.
 TEXT_NAMES = ("text", "content", "body", "raw_content", "document", "page", "article", "markdown", "abstract")
@@ -105,7 +105,7 @@ class Preview:
 
 
 def stage_text(stage: StageTotals) -> str:
-    """What one stage did with the sample: ``keeps 71.0 % (290 of 1,000 dropped: too few words 290)``."""
+    """What one stage does with the sample: ``keeps 71.0 % (290 of 1,000 dropped: too few words 290)``."""
     if not stage.rows_in:
         return "no row reached it"
     lost = [(reason, rows) for part in (stage.dropped, stage.rejected) for reason, rows in part.items()]
@@ -213,7 +213,7 @@ class _Trial:
                 runner.teardown()
         except CuratorError as error:
             return str(error)
-        # What is cut off here is counted by nobody: a reader's rows are those that go on.
+        # What is cut off here is not counted: a reader's rows are those that continue.
         counts = [count for event in sink.take() for count in event.counts]
         for task in results:
             counts += task._pending
@@ -238,7 +238,7 @@ class _Trial:
         self.captions = any(t[name].null_count < len(t) for t in tables for name in t.column_names if name == "caption")
 
     def _missing(self, planned: PlannedStage) -> str:
-        """A column that the stage reads and the data lack, with what may have been meant."""
+        """A column that the stage reads and the data lack, with the column that may have been meant."""
         batches = [task for task in self.tasks if isinstance(task, DocumentBatch)]
         for batch in batches:
             names = batch.column_names

@@ -26,7 +26,7 @@ class RunProgress:
     seconds: float = 0.0
     tally: Tally = field(default_factory=Tally)
     state: str = RUNNING
-    # Of a workflow: which step this is, of how many where that is clear from the start, and what the step is called.
+    # In a workflow: which step this is, of how many where that is known from the start, and the name of the step.
     step: int = 0
     steps: int | None = None
     step_name: str = ""
@@ -46,7 +46,7 @@ class RunProgress:
 
     @property
     def going(self) -> bool:
-        """Whether it has not come to its end."""
+        """Whether it has not ended."""
         return self.state in (STARTING, RUNNING)
 
     @property
@@ -63,18 +63,18 @@ class RunProgress:
 
     @property
     def in_flight(self) -> int:
-        """Sources that the executor has been given and not finished."""
+        """Sources that the executor has been given and has not finished."""
         return max(0, self.taken_sources - self.finished_sources)
 
     @property
     def busy_seconds(self) -> float:
-        """Seconds since there was work: what an executor takes to start says nothing of the speed."""
+        """Seconds since there was work: the time that an executor takes to start says nothing about the speed."""
         if self.working_since is None or self.begun is None:
             return self.elapsed
         return max(0.0, self.elapsed - (self.working_since - self.begun))
 
     def stage_states(self) -> list[StageState]:
-        """Each stage of the plan with its numbers, in the order of the plan; those with no news yet too."""
+        """Each stage of the plan with its numbers, in the order of the plan; including those with no news yet."""
         totals = dict(self.tally.stages)
         names = self.stages or tuple(totals)
         states: list[StageState] = []
@@ -104,7 +104,7 @@ class StageState:
 
 
 def time_left(progress: RunProgress) -> str:
-    """How long it takes from here, by the sources that are done; where that cannot be said, why."""
+    """How long it will still take, judged by the sources that are done; where that is not known, why."""
     done, total = progress.done, progress.total_sources
     if not progress.going or progress.state == STARTING:
         return ""

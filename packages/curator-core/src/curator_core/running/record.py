@@ -30,7 +30,7 @@ def run_record(
     machine: Machine,
     started: str,
 ) -> dict[str, Any]:
-    """The part of the record that is there from the start. It describes this attempt; nothing that is written depends on it."""
+    """The part of the record that is there from the start. It describes this attempt; no output depends on it."""
     return {
         "state": state,
         "attempt": attempt,

@@ -12,7 +12,7 @@ from curator_core import storage
 from curator_core.arrow.arrays import array, to_numpy
 
 _SHOWN = 10
-# Of more different parts than this the rarer half is forgotten, now and then: memory does not grow with the table.
+# Beyond this many different parts the rarer half is forgotten, so memory does not grow with the table.
 _MOST_PARTS = 100_000
 _COLUMNS = ["id", "source", "row", "start", "end", "witness_id", "witness_source", "witness_row", "text"]
 
@@ -38,7 +38,7 @@ def repeats_of(run_dir: str) -> dict[str, Any]:
         with storage.open_arrow(path) as file:
             table = pq.ParquetFile(file).read()
         if not set(_COLUMNS) <= set(table.column_names):
-            return {}  # a folder of this name, and not ours
+            return {}  # a folder of this name that is not ours
         sizes = to_numpy(table["end"]) - to_numpy(table["start"])
         spans += table.num_rows
         characters += int(sizes.sum())

@@ -1,4 +1,4 @@
-"""Where is what a run was? In ``report.json``, all of its numbers, and ``report.html``, a page that shows them."""
+"""Where is the report of a run? In ``report.json``, all of its numbers, and ``report.html``, a page that shows them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write_report(run_dir: str) -> str:
     """
     directory = RunDirectory(run_dir)
     numbers = numbers_of(run_dir)
-    # Not durable: they are made of records that are, and `curate report` makes them again.
+    # Not durable: they are made from records that are, and `curate report` makes them again.
     content = json.dumps(numbers, ensure_ascii=False, allow_nan=False)
     storage.write_bytes_atomic(
         directory.path("report.json"), content.encode("utf-8", "backslashreplace"), durable=False

@@ -26,7 +26,7 @@ class StepSummary:
     name: str
     state: str = "running"
     folder: str = ""  # its own run directory, relative to the workflow's
-    complete_before: bool = False  # an earlier attempt has finished it, and this one had nothing to do
+    complete_before: bool = False  # an earlier attempt finished it, and this one had nothing to do
     sources: int = 0
     rows_in: int = 0
     rows_out: int = 0
@@ -58,7 +58,7 @@ class RunSummary:
     executor: str = ""
     attempt: int = 1
     seconds: float = 0.0
-    opened_after: float = 0.0  # seconds until the executor was there: a cluster takes some to start
+    opened_after: float = 0.0  # seconds until the executor was ready: a cluster takes some to start
     worked_after: float | None = None  # seconds until the first work was done
     sources: int = 0
     sources_skipped: int = 0
@@ -78,7 +78,7 @@ class RunSummary:
     plans: list[PlanShare] = field(default_factory=list)  # empty where everything was made under the present one
     steps: list[StepSummary] = field(
         default_factory=list
-    )  # of a workflow; what else is here is of the step that counts
+    )  # of a workflow; everything else here is of the step that counts
 
     @property
     def exit_code(self) -> int:
@@ -125,7 +125,8 @@ def _step(content: Mapping[str, Any]) -> StepSummary:
 
 
 class RunStream(Iterator[Task[Any]]):
-    """The tasks that reach the end, as they do. When there are no more the accounts are closed and ``summary`` is there.
+    """The tasks that reach the end, one by one. After the last one the accounts are closed and ``summary`` is
+    available.
 
     Stopping early (``break``, `close`) stops the run; with a run directory it can be resumed.
     """

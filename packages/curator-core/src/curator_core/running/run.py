@@ -51,17 +51,17 @@ from curator_core.worker.tokens import token_counter
 
 # A run is not judged by max_error_fraction before it has seen this many rows.
 ERROR_SAMPLE_ROWS = 100
-# When results are handed out one by one, those of an earlier attempt are loaded for that many sources at a time.
+# When results are handed out one by one, those of an earlier attempt are loaded for this many sources at a time.
 RESULTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Order:
-    """What was asked for.
+    """What to run, and how.
 
-    ``opened``: the executor is open already, and stays so: the run is a step of a workflow. ``replaces``: output that
-    another run has finished may be written over, as after a fresh start of the whole workflow. ``own``: the success files
-    that earlier attempts at the workflow have put there, by folder.
+    ``opened``: the executor is already open and stays open, since the run is a step of a workflow. ``replaces``: output
+    that another run has finished may be overwritten, as after a fresh start of the whole workflow. ``own``: the success
+    files that earlier attempts at the workflow have written, by folder.
     """
 
     stages: Sequence[ProcessingStage[Any, Any]]
@@ -88,7 +88,7 @@ def run_stages(order: Order) -> RunResult:
 
 
 def iterate_stages(order: Order) -> RunStream:
-    """The same run, whose results are handed out as they come and kept by nobody."""
+    """The same run; its results are handed out as they come and are not kept."""
     return RunStream(_running(order, keep=False))
 
 
@@ -105,7 +105,7 @@ def _in_its_directory(order: Order, *, keep: bool) -> Generator[Task[Any], None,
     if directory is not None:
         directory.lock()
     try:
-        # An executor may take ten seconds to open: what needs no plan is refused before.
+        # An executor may take ten seconds to open: what can be refused without a plan is refused before that.
         earlier = attempts.look(directory, order.options)
         if not order.opened:
             order.executor.expect(order.stages)
@@ -128,7 +128,7 @@ def starting(name: str, executor: BaseExecutor, begun: float) -> RunProgress:
 
 @contextlib.contextmanager
 def opened(executor: BaseExecutor) -> Iterator[None]:
-    """The executor, open; closed afterwards however it went."""
+    """The open executor; it is closed afterwards, whatever happens."""
     executor.open()
     try:
         yield
@@ -182,7 +182,7 @@ def _check_run_dir(plan: Plan, directory: RunDirectory | None) -> None:
 
 
 class _Run:
-    """A run that has been planned and may begin. Its accounts are read anew from the ledger after each segment."""
+    """A run that has been planned and may begin. Its accounts are read again from the ledger after each segment."""
 
     def __init__(
         self,
@@ -267,7 +267,7 @@ class _Run:
         directory, listing = self.directory, self.earlier.listing
         if directory is not None and listing is not None:
             if self.attempt.stale:
-                # What the run before has written is recognised by its sources, so these are kept.
+                # The output of the previous run is recognised by its sources, so these are kept.
                 listing.forget(listing.rows)
                 directory.clear()
             if self.attempt.number > 1:
@@ -278,12 +278,12 @@ class _Run:
             self._write_record()
         if self.attempt.number == 1:  # a resume does so when it has found something to run
             self.outputs.unmark()
-        self.report(self.progress)  # that it has begun: the first source may take long
+        self.report(self.progress)  # that it has begun: the first source may take a long time
 
     # The segments -------------------------------------------------------------------------------------------------
 
     def _segments(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
-        """Run one segment after the other; the tasks that leave the last one, as they do."""
+        """Run one segment after the other; yields the tasks that leave the last one as they come."""
         waiting: list[Task[Any]] = []
         for number, segment in enumerate(self.plan.segments):
             self.progress.segment = number
@@ -299,7 +299,9 @@ class _Run:
                 waiting = list(self._segment(number, segment, tasks))
 
     def _segment(self, number: int, segment: Segment, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
-        """What leaves the segment: the results of the last one; of others what waits for the merge, if nothing stores it."""
+        """What leaves the segment: results from the last one; from others, what waits for the merge, if it is not
+        stored.
+        """
         last = number == len(self.plan.segments) - 1
         folder = "" if last or self.directory is None else self.directory.path("spill", str(number))
         run = SegmentRun(
@@ -323,7 +325,7 @@ class _Run:
             self.accounts = open_accounts(self.directory.url, self.earlier.listing)
 
     def _unmarked(self, tasks: Iterator[Task[Any]]) -> Iterator[Task[Any]]:
-        """Sources that must run; before the first of them the output stops being finished, and no earlier.
+        """Sources that must run; only before the first of them does the output stop being finished.
 
         A damaged ledger may show only when a source is looked up, and a resume that is refused leaves what is finished as it is.
         """
@@ -418,7 +420,7 @@ class _Run:
         return RunResult(tasks, summary, run_dir)
 
     def _share_by_plan(self) -> None:
-        """Say what was made under an earlier plan and is beside what the present one has made."""
+        """Report what was made under an earlier plan and is beside the output of the present one."""
         if self.directory is None:
             return
         plans = attempts.plans_of(self.directory)
@@ -519,7 +521,7 @@ def _named(items: Sequence[SourceRejects]) -> str:
 
 @contextlib.contextmanager
 def _closing(stream: Iterator[Task[Any]]) -> Iterator[None]:
-    """Like `contextlib.closing`, for executors that may answer with any iterator."""
+    """Like `contextlib.closing`, for executors, which may return any iterator."""
     try:
         yield
     finally:

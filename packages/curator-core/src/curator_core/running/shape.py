@@ -25,7 +25,7 @@ _STAGE = {
     "calls?": int,
 }
 
-# What a workflow has recorded of a step, and what came of one; yes or no is any object, since a bool is no number here.
+# What a workflow has recorded of a step, and what came of one; a flag is any object, since a bool is no number here.
 _STEP = {"name": str, "folder": str, "state": str, "before": str, "left": str, "anew": object, "freed": [str]}
 _STEP_SUMMARY: dict[str, Shape] = {
     "name": str,
@@ -43,7 +43,7 @@ RUN: Shape = {
     "state": str,
     "attempt?": int,
     **{f"{name}?": str for name in ("started", "host", "executor", "python")},
-    "command?": (str, list),  # a list in what earlier versions left
+    "command?": (str, list),  # a list in records of earlier versions
     "ended?": (str, type(None)),
     "marks?": {...: str},
     "outputs?": {...: {"folder": str, "files": int}},
@@ -100,7 +100,7 @@ COMMAND: Shape = {"file": str, "settings": [str], "folder": str, "flags": {...: 
 
 
 def misfit(value: Any, shape: Shape, place: str = "") -> str | None:
-    """What is wrong with the first part of ``value`` that has not this shape; None where all of it has."""
+    """What is wrong with the first part of ``value`` that does not have this shape; None where all of it does."""
     if isinstance(shape, Mapping):
         return _misfit_of_mapping(value, shape, place)
     if isinstance(shape, list):

@@ -1,4 +1,4 @@
-"""How far has a run come that is at work, or was cut off? By what its workers have recorded as complete."""
+"""How far has a run come that is running or was interrupted? Judged by what its workers have recorded as complete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _TRIES = 5
 
 @dataclass
 class SoFar:
-    """What is complete of a run. ``listed``: the sources that it has met until now, which need not be all that there are."""
+    """What is complete of a run. ``listed``: the sources that it has met so far, which need not be all that there
+    are.
+    """
 
     name: str
     state: str  # ``running``, ``interrupted``, or what its record says
@@ -36,7 +38,7 @@ class SoFar:
 
 
 def so_far(run_dir: str) -> SoFar:
-    """How far the run in a run directory has come; for one that has ended its record says more."""
+    """How far the run in a run directory has come; the record of one that has ended says more."""
     directory = RunDirectory(run_dir)
     record = directory.read_json("run.json") or {}
     plan = directory.read_json("plan.json") or {}

@@ -27,14 +27,14 @@ from curator_core.running.outputs import Outputs
 from curator_core.running.progress import RunProgress
 from curator_core.running.result import RunSummary
 
-# Sources are noted in the run directory before they are handed out: as many at once as come in this time.
+# Sources are noted in the run directory before they are handed out: at once, as many as come in this time.
 NOTE_SECONDS = 0.05
 NOTE_SOURCES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether a source has to run, the generation that its events carry from now on, and how it stands."""
+    """Whether a source has to run, the generation that its events carry from now on, and its state."""
 
     run: bool
     generation: str
@@ -120,7 +120,7 @@ class Sources:
             if not task.validate():
                 raise UsageError(f"source {task.task_id!r} is not a valid {type(task).__name__}")
             task._source = task.task_id
-            task._generation = task._generation.replace("+", "_")  # what follows a plus is the attempt, see `decide`
+            task._generation = task._generation.replace("+", "_")  # what follows the plus is the attempt, see `decide`
             yield task
 
     def _from_stage(self) -> Iterator[Task[Any]]:
@@ -137,7 +137,7 @@ class Sources:
         # A source that knows how many it has says so; listing ahead only to count would hold them all.
         total = length_hint(made, 0)
         self.progress.total_sources = min(total, self.options.limit or total) if total else None
-        # As they are written and as they are: to make the path of each source absolute would take seconds.
+        # In both spellings, as written and absolute: making the path of each source absolute would take seconds.
         folders = {
             spelling.rstrip("/"): writer.name
             for writer in self.outputs.writers
@@ -198,7 +198,7 @@ class Sources:
 
     def _decide(self, task: Task[Any], known: str | None, accounts: Accounts) -> Decision:
         content = task._generation
-        # What is complete is of no use, and takes a while to say, where the content is another one.
+        # Where the content has changed, what is complete is of no use, and takes a while to find out.
         same = known is not None and known.partition("+")[0] == content.partition("+")[0]
         complete = same and accounts.is_complete(task.task_id)
         again = complete and self.options.retry and accounts.has_failures(task.task_id)
@@ -219,7 +219,7 @@ class Sources:
             self.summary.sources_skipped += 1
 
     def _members_of(self, task: Task[Any]) -> str:
-        """The files of a source of several, so that a resumed run puts the same ones together."""
+        """The files of a source that has several, so that a resumed run puts the same ones together."""
         if not isinstance(task, FileGroupTask):
             return ""
         self._several = self._several or len(task.data) > 1
@@ -236,7 +236,7 @@ class Sources:
         return self.met() if self.listing is None else set(self.listing.rows)
 
     def note_removed(self, accounts: Accounts) -> None:
-        """Forget sources that are not listed any more, before their files go."""
+        """Forget sources that are no longer listed, before their files are removed."""
         if self.listing is None:
             return
         present = self.met()

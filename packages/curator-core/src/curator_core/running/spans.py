@@ -65,7 +65,7 @@ class Spans:
         return provider
 
     def look(self, progress: RunProgress) -> None:
-        """Take in what has happened; that a stage has worked is looked for now and then, and at the end of a step."""
+        """Take in what has happened; whether stages have worked is checked now and then, and at the end of a step."""
         if progress.step and progress.step_name not in self._steps:
             self._steps[progress.step_name] = self._tracer.start_span(
                 f"step {progress.step_name}",
@@ -124,7 +124,7 @@ class Spans:
         span.end()
 
     def end(self, state: str, error: BaseException | None) -> None:
-        """The run is over: end what is open, and let the spans reach where they go."""
+        """The run is over: end what is open, and deliver the spans."""
         for span in self._steps.values():
             if span.is_recording():
                 self._finish(span, state, None)

@@ -1,4 +1,6 @@
-"""The run directory of a workflow: which steps there are, how each stands, and what each has left for those after it."""
+"""The run directory of a workflow: which steps there are, the state of each, and what each has left for those after
+it.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ class StepRecord:
     """What the run directory remembers of a step.
 
     ``before`` is the fingerprint of what the steps before it had left when it began, and ``left`` of what it has left
-    itself. ``anew``: it has to begin anew and has not begun yet. ``freed``: the folders, relative to the run directory, that
-    went when it was complete.
+    itself. ``anew``: it must start afresh and has not begun yet. ``freed``: the folders, relative to the run directory,
+    that were removed when it was complete.
     """
 
     name: str
@@ -66,7 +68,7 @@ class EarlierSteps:
     warnings: list[str] = field(default_factory=list)
 
     def given_back_from(self, number: int) -> list[str]:
-        """The folders that went with step ``number`` (the first is 1) or one after it."""
+        """The folders that were removed with step ``number`` (the first is 1) or a later one."""
         return [folder for record in list(self.steps.values())[number - 1 :] for folder in record.freed]
 
 
@@ -156,7 +158,7 @@ def pipelines_in(run_dir: str, above: str = "") -> dict[str, str]:
 
 
 def marks_in(run_dir: str) -> dict[str, str]:
-    """By folder, the checksum of the success file that a run has put there, or a step of it."""
+    """By folder, the checksum of the success file that a run or one of its steps has put there."""
     directory = RunDirectory(run_dir)
     found = dict((directory.read_json("run.json") or {}).get("marks", {}))
     for place in step_folders(run_dir):
@@ -183,8 +185,8 @@ def stands(
 ) -> bool:
     """Whether a complete step has nothing to do: its stages, its sources and its output are as they were.
 
-    ``outside``: its sources lie outside of the run directory, so that others may have changed them. What was left in the
-    folders ``freed`` is not looked for.
+    ``outside``: its sources lie outside the run directory, so that others may have changed them. What was left in the
+    folders ``freed`` is not checked.
     """
     record, earlier = directory.read_json("run.json"), directory.read_json("plan.json")
     if record is None or earlier is None or "summary" not in record:
@@ -217,7 +219,7 @@ def is_marked(folder: str, mark: str) -> bool:
 
 
 def _same_sources(plan: Plan, directory: RunDirectory, options: RunOptions, number: int) -> bool:
-    """Whether the sources that a step would list are the ``number`` that it has met, with the same content."""
+    """Whether the sources that a step would list are the ``number`` sources that it has met, with the same content."""
     listing = SourceList(directory.url)
     sources = Sources(
         plan,
@@ -253,7 +255,7 @@ def summary_of(run_dir: str) -> RunSummary:
 
 
 def outputs_of(run_dir: str) -> dict[str, Any]:
-    """What a run has written, by stage: its folder and how many files."""
+    """What a run has written, by stage: the folder and the number of files."""
     return dict((RunDirectory(run_dir).read_json("run.json") or {}).get("outputs", {})) if run_dir else {}
 
 

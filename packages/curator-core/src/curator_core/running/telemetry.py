@@ -1,6 +1,7 @@
-"""What does a run give to monitoring systems while it goes? Metrics as a file, at an endpoint, by its engine; and spans.
+"""What does a run give to monitoring systems while it goes? Metrics as a file, at an endpoint, or by its engine; and
+spans.
 
-All of it is off unless it is asked for, and then it costs a look at the counters every few seconds.
+All of it is off by default; when on, it costs a look at the counters every few seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATES = (STARTING, RUNNING, "done", "quarantined", "failed")
-# Of a stage's reasons, those beyond the first so many are counted together: each is a series that a server keeps.
+# A stage's reasons beyond this many are counted together: each is a series that a server keeps.
 REASONS = 100
 OTHERS = "(others)"
 
@@ -38,8 +39,8 @@ class MetricsOptions:
     """Where metrics of a run go; see docs/metrics.md.
 
     ``file``: a ``.prom`` file, renewed every ``every_seconds``, for node exporter's textfile collector. ``port``: an
-    endpoint ``/metrics`` on ``host``, which is this machine alone by default. ``engine``: as metrics of the engine too (Ray's,
-    which stand in its dashboard). ``spans``: OpenTelemetry spans of the run, its steps and stages.
+    endpoint ``/metrics`` on ``host``, which is this machine alone by default. ``engine``: as metrics of the engine too
+    (Ray's, which its dashboard shows). ``spans``: OpenTelemetry spans of the run, its steps and stages.
     """
 
     file: str | None = None
@@ -71,7 +72,7 @@ class MetricsOptions:
 
 
 def metrics_options(given: MetricsOptions | Mapping[str, Any] | bool | None) -> MetricsOptions | None:
-    """The options as they are checked; None where there are to be no metrics. ``True`` is the engine's metrics alone."""
+    """The options as they are checked; None where there are no metrics. ``True`` is the engine's metrics alone."""
     if given is None or given is False:
         return None
     if given is True:
@@ -118,7 +119,7 @@ class Telemetry:
         self.progress: RunProgress | None = None
         self._state = STARTING
         self._aside = False  # whether a step has set something aside
-        self._ended: dict[str, list[MetricSample]] = {}  # what steps that are over have come to, by name
+        self._ended: dict[str, list[MetricSample]] = {}  # the totals of steps that have ended, by name
         self._use = MachineUse()
         self._stack = contextlib.ExitStack()
         self._stop = threading.Event()
@@ -202,7 +203,7 @@ class Telemetry:
 
     @contextlib.contextmanager
     def _only_warned(self, what: str) -> Iterator[None]:
-        """A run does not fail for want of its metrics; it says so once."""
+        """A run does not fail if its metrics cannot be written; it says so once."""
         try:
             yield
         except Exception as error:
@@ -286,7 +287,7 @@ def _stage_samples(labels: Mapping[str, str], progress: RunProgress) -> list[Met
 
 
 def _few(reasons: Mapping[str, int]) -> dict[str, int]:
-    # The first that were met stay, so that no series goes down.
+    # The first reasons met keep their own series, so that no series decreases.
     names = list(reasons)
     found = {name: reasons[name] for name in names[:REASONS]}
     rest = sum(reasons[name] for name in names[REASONS:])

@@ -64,7 +64,7 @@ def require_complete(accounts: Accounts, sources: Iterable[str]) -> None:
 
 
 def settled_shares(accounts: Accounts, sources: Sequence[str]) -> dict[str, str]:
-    """Where the shares of all sources ended, as exact fractions; `AccountingError` if they do not add up."""
+    """Where the shares of all sources have ended, as exact fractions; `AccountingError` if they do not add up."""
     ends = accounts.shares(sources)
     merged = ends.pop(MERGED)
     if merged or sum(ends.values()) != len(sources):
@@ -122,7 +122,7 @@ def source_rejects(accounts: Accounts, rejected: Mapping[str, int], stages: Sequ
 
 
 def _add_rejected(rejected: dict[str, int], table: pa.Table) -> None:
-    """Add how many rows each source has lost to rejects, by the counts of its events."""
+    """Add up how many rows each source has lost to rejects, from the counts of its events."""
     if not _any_rejected(table["counts"]):
         return
     names, codes, values = _counts_by_source(table)
@@ -146,7 +146,7 @@ def _counts_by_source(table: pa.Table) -> tuple[list[str], np.ndarray, pa.Struct
 
 
 def empty_tally(plan: Plan) -> Tally:
-    """A tally that has every stage but the source, in the order of the plan."""
+    """A tally that has every stage except the source, in the order of the plan."""
     tally = Tally()
     for planned in plan.stages:
         if planned is not plan.source:
@@ -159,7 +159,7 @@ def shares_by_plan(
 ) -> list[PlanShare]:
     """What was made under which plan, in the order of ``plans``, the present one last; see `attempt.plans_of`.
 
-    The generation of a source says which attempt began it, and so which plan it was worked on under.
+    The generation of a source says which attempt began it, and so under which plan it was processed.
     """
     since = [int(plan.get("since", 0)) for plan in plans]
     shares = []
@@ -192,7 +192,9 @@ def ordered_results(
     *,
     without: Set[str] = frozenset(),
 ) -> list[Task[Any]]:
-    """``results`` in lineage order; those of sources that an earlier attempt finished are loaded. Not those of ``without``."""
+    """``results`` in lineage order; those of sources that an earlier attempt finished are loaded, except those of
+    ``without``.
+    """
     numbers = accounts.event_numbers(sources, DONE)
     ids = [task for task, _ in accounts.tasks(numbers)]
     if without and all(task_id in without for task_id in ids):

@@ -1,4 +1,4 @@
-"""Whether the output is still what the run has written."""
+"""Whether the output is still what the run wrote."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from curator_core.running.workflow_plan import is_within
 def verify(run_dir: str) -> list[str]:
     """Recompute every file's size and checksum and compare with what the run recorded; the differences, one a line.
 
-    Of a workflow the files of all steps, without those that were given back.
+    For a workflow, the files of all steps, without those that were given back.
     """
     if RunDirectory(run_dir).read_json("run.json") is None:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")

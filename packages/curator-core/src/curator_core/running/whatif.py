@@ -1,7 +1,7 @@
 """What would other limits of a filter have kept? From the histograms that a run has kept of its scores, without reading data.
 
-What is counted in bins is exact where a limit moves from one edge of them to another, and lies between two numbers where it
-moves to somewhere inside of one. Behind the filter, later stages see other rows than they did. How many rows reach them follows
+Counts are exact where a limit moves from one edge of a bin to another, and lie between two numbers where it moves to a
+place inside a bin. After the filter, later stages see different rows than they did. How many rows reach them follows
 from the counts; which of these they would have dropped does not, so it is given as bounds, with an estimate.
 """
 
@@ -106,7 +106,7 @@ def what_if(
     """
     found = WhatIf()
     _check_changes(steps, changes)
-    # Of the rows that a stage was given: those that would be missing, and those that would be there besides.
+    # Of the rows that a stage was given: those that would be missing, and those that would be added.
     removed: Span | None = NOTHING
     added: Span | None = NOTHING
     for step in steps:
@@ -153,7 +153,9 @@ def _moved(
     build: Build,
     found: WhatIf,
 ) -> tuple[Span, Span]:
-    """Of the rows that a filter was given: how many that it kept it would drop, and how many that it dropped it would keep."""
+    """Of the rows that a filter was given: how many kept ones it would drop, and how many dropped ones it would
+    keep.
+    """
     stage.changed = {key: (step["params"][key], value) for key, value in given.items()}
     made = build(step["class"], {**step["params"], **given})
     if not isinstance(made, ColumnFilter):
@@ -232,7 +234,7 @@ def _bins(score: Mapping[str, Any]) -> list[_Bin]:
 
 
 def _share(each: _Bin, limits: Sequence[Limit]) -> float:
-    """The part of a bin that keeps all limits: 1 or 0, and something between for a bin that a limit parts."""
+    """The part of a bin that is within all limits: 1 or 0, or between these for a bin that a limit cuts."""
     low, high = each.low, each.high
     for limit in limits:
         edge = limit.edge()
@@ -246,7 +248,7 @@ def _share(each: _Bin, limits: Sequence[Limit]) -> float:
 
 
 def _tells_others(bins: Sequence[_Bin], was: Sequence[Limit], invert: bool) -> bool:
-    """Whether the rows that pass all other tests are known: of those that keep the limits, they are the ones that passed."""
+    """Whether the rows that pass all other tests are known: they are the rows within the limits that passed."""
     return all(
         each.free == (each.rows - each.kept if invert else each.kept) for each in bins if _share(each, was) == 1.0
     )
@@ -255,7 +257,7 @@ def _tells_others(bins: Sequence[_Bin], was: Sequence[Limit], invert: bool) -> b
 def _changes(
     bins: Sequence[_Bin], was: Sequence[Limit], then: Sequence[Limit], invert: bool, *, several: bool
 ) -> tuple[Span, Span]:
-    """How many kept rows would go and how many dropped rows would stay if the limits of one score moved.
+    """How many kept rows would be dropped and how many dropped rows would stay if the limits of one score moved.
 
     ``several``: what is known of other tests does not hold, since they move too.
     """
@@ -274,7 +276,7 @@ def _changes(
 
 @dataclass
 class _Ends:
-    """A sum of rows of which some are sure and others are not."""
+    """A sum of rows, some of which are certain and others not."""
 
     low: int = 0
     high: int = 0
@@ -290,7 +292,7 @@ class _Ends:
 
 
 def _union(spans: Sequence[Span], most: int, *, mixed: bool) -> Span:
-    """How many rows are in one of several sets at least; ``mixed``: of several changes another may move them back."""
+    """How many rows are in at least one of several sets; ``mixed``: of several changes another may move them back."""
     if not spans:
         return NOTHING
     low = 0 if mixed and len(spans) > 1 else max(span.low for span in spans)
@@ -299,7 +301,7 @@ def _union(spans: Sequence[Span], most: int, *, mixed: bool) -> Span:
 
 
 def _tell_bins(stage: str, bins: Sequence[_Bin], then: Sequence[Limit], was: Sequence[Limit], found: WhatIf) -> None:
-    """Note a limit that lies inside of a bin, with the values beside it at which the numbers are exact."""
+    """Note a limit that lies inside a bin, with the values beside it at which the numbers are exact."""
     for limit in then:
         edge = limit.edge()
         inside = next((each for each in bins if each.low < edge < each.high), None)
@@ -313,7 +315,7 @@ def _tell_bins(stage: str, bins: Sequence[_Bin], then: Sequence[Limit], was: Seq
 
 
 def _shown(value: float) -> str:
-    """As people write it, and every digit where that is another number."""
+    """As people write it, or with every digit where that would be a different number."""
     short = f"{value:.12g}"
     return short if float(short) == value else repr(value)
 
@@ -361,7 +363,7 @@ def _behind(
     gained: Span,
     found: WhatIf,
 ) -> tuple[Span | None, Span | None]:
-    """Of the rows that a stage let through: how many would be missing after it, and how many would be there besides."""
+    """Of the rows that a stage let through: how many would be missing after it, and how many would be added."""
     if not (removed.high or added.high):
         return lost, gained
     if stage.was_out > stage.was_in:

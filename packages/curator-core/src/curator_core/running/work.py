@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-# So many workers are shown, those that were at work longest; the others are counted.
+# At most this many workers are shown, those that worked longest; the others are counted.
 MOST_WORKERS = 12
 SLOTS = 100
 
 
 def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: str | None) -> dict[str, Any]:
-    """The timeline, and for each stage what is known of it beside its counts; nothing where no worker has said anything."""
+    """The timeline, and for each stage what is known of it beyond its counts; nothing where no worker has recorded
+    anything.
+    """
     workers = [entry for entry in found if _is_whole(entry)]
     if not workers:
         return {"workers": [], "of": 0, "begins": 0.0, "ends": 0.0, "by_stage": {}}
@@ -35,7 +37,7 @@ def work_of(found: Iterable[Mapping[str, Any]], stages: Sequence[str], started: 
             stage["rows"] += rows
             stage["bytes"] += size
             stage["busy"] += busy[name]
-            # A worker waits for what its first stage is to be given.
+            # A worker waits for the input of its first stage.
             stage["waited"] += 0.0 if place else waited
             if entry["memory"] is not None:
                 stage["memory"] = max(stage["memory"] or 0, int(entry["memory"]))
@@ -78,7 +80,7 @@ def _seconds(started: str | None) -> float | None:
 
 
 def _slots(entry: Mapping[str, Any], stage: str, begun: float, end: float) -> list[float]:
-    """Which part of each slot of the axis the stage was at work."""
+    """The part of each slot of the axis in which the stage was at work."""
     found = [0.0] * SLOTS
     width, own = end / SLOTS, entry["width"]
     for place, seconds in enumerate(entry["busy"][stage]):

@@ -1,4 +1,6 @@
-"""The plan of a workflow as values: the plan of each step that is clear from the start, and what hands files to what."""
+"""The plan of a workflow as values: the plan of each step that is known from the start, and which steps hand files to
+which.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class WorkflowPlan:
-    """What a workflow will do. ``later`` says in words which steps show themselves only when others are complete."""
+    """What a workflow will do. ``later`` says in words which steps become known only when others are complete."""
 
     name: str
     call: str
@@ -92,13 +94,15 @@ class WorkflowPlan:
 
 
 def taken_by(plan: Plan, left: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The folders in ``left`` (by folder, the step that fills it) that a stage of ``plan`` names, or names something in."""
+    """The folders in ``left`` (by folder, the step that fills it) that a stage of ``plan`` names, or in which it names
+    something.
+    """
     named = [text for planned in plan.stages for text in texts_of(planned.stage.params())]
     return tuple((step, folder) for folder, step in left.items() if any(is_within(text, folder) for text in named))
 
 
 def is_within(path: str, folder: str) -> bool:
-    """Whether a path is that of a folder or of something below it; a text that is no path is not."""
+    """Whether a path is that of a folder or of something below it; false for a text that is no path."""
     with contextlib.suppress(CuratorError, ValueError):
         return f"{storage.absolute(path)}/".startswith(f"{storage.absolute(folder).rstrip('/')}/")
     return False
@@ -127,7 +131,7 @@ def check_steps_apart(plan: WorkflowPlan) -> None:
 
 
 def texts_of(value: Any) -> Iterator[str]:
-    """All texts in a parameter, however deep."""
+    """All texts in a parameter, at any depth."""
     if isinstance(value, str):
         if value:
             yield value

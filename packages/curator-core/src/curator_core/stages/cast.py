@@ -1,4 +1,4 @@
-"""Give columns other types, row by row: a value that cannot be cast costs its row."""
+"""Give columns other types, row by row: a row with a value that cannot be cast is rejected."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     follows_rows = True
 
-    # The type of the score array, where `score_one` is used.
+    # The type of the score array if `score_one` is used.
     score_type: ClassVar[pa.DataType] = pa.float64()
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         raise NotImplementedError(f"{type(self).__name__} needs score_one(value) or score_array(values)")
 
     def score_array(self, values: pa.Array) -> pa.Array:
-        """The scores of an array, in order; the default asks `score_one` for each value (None for null)."""
+        """The scores of an array, in order; the default calls `score_one` for each value (None for null)."""
         return array([self.score_one(value) for value in values_of(values)], self.score_type)
 
     def score_batch(self, batch: DocumentBatch) -> pa.Array:
@@ -83,11 +83,11 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         raise NotImplementedError(f"{type(self).__name__} needs keep_array(scores)")
 
     def reasons(self, scores: pa.Array) -> pa.Array | str:
-        """Why rows with these scores leave; one word for all, or an array of words."""
+        """Why rows with these scores are dropped; one word for all, or an array of words."""
         return self.short_name()
 
     def limits(self) -> str:
-        """What passes, limits included, as people say it: "documents of 50 to 100,000 words".
+        """What passes, including limits, as people say it: "documents of 50 to 100,000 words".
 
         By default it names the parameters and their values.
         """
@@ -111,11 +111,11 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         return {self.short_name(): scores} if _is_number(scores.type) else {}
 
     def tests(self, scores: pa.Array) -> dict[str, pa.Array]:
-        """Which rows fail each test of the filter, by the reason that they are dropped for; one test for most filters."""
+        """Which rows fail each test of the filter, by the reason for dropping them; most filters have one test."""
         return {"": pc.invert(self.keep(scores))}
 
     def scores_with(self, part: str, values: Sequence[float]) -> pa.Array:
-        """Scores that have these values in one of their parts; with them the limits are found. See `declared_scores`."""
+        """Scores with these values in one of their parts; used to find the limits. See `declared_scores`."""
         if not pa.types.is_struct(self.score_type):
             return array([_as_type(value, self.score_type) for value in values], self.score_type)
         columns = []
@@ -126,9 +126,9 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         return pa.StructArray.from_arrays(columns, fields=list(self.score_type))
 
     def declared_scores(self) -> list[Score]:
-        """The scores that are counted in bins, each with the limits that it is held to.
+        """The scores that are counted in bins, each with its limits.
 
-        The default finds the limits by trying what the filter makes of scores at, below and above each number among its
+        The default finds the limits by trying the filter on scores at, below and above each number among its
         parameters, so that what is shown is what the filter does. Override it to choose the bins.
         """
         return found_scores(self)
@@ -136,7 +136,7 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
     def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
         """The passages for which a text was dropped with ``reason``: starts and ends, in characters.
 
-        It is asked only for the few rows that a run keeps to be seen.
+        Called only for the few rows that a run keeps to be seen.
         """
         return []
 

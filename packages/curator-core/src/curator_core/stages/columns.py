@@ -130,7 +130,7 @@ class Where(ColumnFilter):
     """Keeps rows whose value in ``column`` compares with ``value``: ``Where(column="language", op="==", value="en")``.
 
     ``in`` and ``not in`` take a list, ``is null`` and ``is not null`` take none; ``contains``, ``starts with`` and
-    ``matches`` (a regular expression, anywhere in the text) are for text. A null passes nothing but ``is null``.
+    ``matches`` (a regular expression, anywhere in the text) are for text. A null passes only ``is null``.
     """
 
     column: str
@@ -155,7 +155,7 @@ class Where(ColumnFilter):
         return column_of(batch.to_pyarrow(), self.column).combine_chunks()
 
     def score_array(self, values: pa.Array) -> pa.Array:
-        """The values themselves: what is compared is the score."""
+        """The values themselves: the score is what is compared."""
         return values
 
     def keep_array(self, scores: pa.Array) -> pa.Array:

@@ -120,7 +120,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
         found: dict[str, tuple[str, str, FileInfo]] = {}
         for entry in [self.paths] if isinstance(self.paths, str | os.PathLike) else self.paths:
             base, files = self._matches(os.fspath(entry))
-            # By hand, because relative and absolute paths of 100,000 files take two seconds.
+            # Done by hand, because relative and absolute paths of 100,000 files take two seconds.
             prefix, root = storage.join(base, ""), storage.absolute(base)
             for file in files:
                 name = file.path.removeprefix(prefix) if base != "." else storage.relative(file.path, base)
@@ -182,7 +182,7 @@ class FilePartitioning(SourceStage[FileGroupTask]):
 
     def _groups(self, parts: Iterable[_Part]) -> Iterator[list[_Part]]:
         room = None if self.bytes_per_partition is None else parse_bytes(self.bytes_per_partition)
-        # By size alone, unless a count is asked for too.
+        # By size alone, unless a count is given too.
         most = None if room is not None and self.files_per_partition == 1 else self.files_per_partition
         group: list[_Part] = []
         held = 0
@@ -293,7 +293,9 @@ def _other_ending(entry: str, base: str, there: Sequence[str]) -> str:
 
 
 def is_data(path: str, base: str) -> bool:
-    """Whether a file below ``base`` holds data: no mark, note or part that a writer keeps beside its files."""
+    """Whether a file below ``base`` holds data, and is not a mark, note or part that a writer keeps beside its
+    files.
+    """
     if storage.file_name(path) in NOT_DATA:
         return False
     # Files of single tasks, which are packed into others: with both, each row would be read twice.

@@ -99,7 +99,7 @@ def _passing(judge: Judge, part: str, values: list[float]) -> dict[str, list[boo
 
 
 def _numbers(judge: Any) -> Iterator[_Parameter]:
-    """The numbers among the parameters, those in pairs of a list included."""
+    """The numbers among the parameters, including those in pairs of a list."""
     for name, value in judge.params().items():
         if name in _COMMON:
             continue
@@ -118,7 +118,7 @@ def _numbers(judge: Any) -> Iterator[_Parameter]:
 
 
 def _with(judge: Any, name: str, value: Any) -> Judge:
-    # Not made anew: its constructor would refuse a value out of range.
+    # Copied, not constructed: its constructor would refuse a value out of range.
     twin = copy.copy(judge)
     object.__setattr__(twin, name, value)
     return twin  # type: ignore[no-any-return]

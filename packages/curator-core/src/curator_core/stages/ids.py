@@ -19,7 +19,7 @@ from curator_core.model.task import DocumentBatch
 class AddId(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Adds an id to each row: ``prefix`` and 32 hexadecimal digits of a hash over ``columns``.
 
-    The same content has the same id on every machine, in every run, wherever it stands, so exact duplicates share one.
+    The same content has the same id on every machine, in every run and at every place, so exact duplicates share one.
     ``unique`` makes all ids of a run different by hashing the place of the row too (its task and its number there);
     such ids stay the same as long as the files and the stages before this one do.
     """

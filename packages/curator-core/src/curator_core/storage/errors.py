@@ -27,7 +27,7 @@ def explained(verb: str, path: AnyPath) -> Iterator[None]:
             translated = OutputError(str(translated))
         raise translated from error
     except Exception as error:
-        # What a store's own client raises is no OSError: botocore's NoCredentialsError, aiohttp's ClientError.
+        # The errors of a store's own client are no OSErrors: botocore's NoCredentialsError, aiohttp's ClientError.
         if is_local(path) or type(error).__module__.partition(".")[0] in ("builtins", "curator_core"):
             raise
         raise _store_error(error, verb, os.fspath(path)) from error
@@ -64,7 +64,7 @@ def _translated(error: OSError, verb: str, path: str) -> CuratorError:
 def no_answer(error: BaseException) -> str | None:
     """What kept a store from saying whether a file is there, in words; None where it has said that there is none.
 
-    fsspec says of everything that goes wrong on the way to a web server that the file was not found.
+    Whatever goes wrong on the way to a web server, fsspec reports that the file was not found.
     """
     cause = error.__cause__
     if cause is None or isinstance(cause, FileNotFoundError):

@@ -1,4 +1,6 @@
-"""Is a folder one by which the kernel shows itself? Such folders hold no data, and listing them does not come to an end."""
+"""Is a folder part of a file system in which the kernel shows itself? Such folders hold no data, and listing them does
+not end.
+"""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def join(base: AnyPath, *names: str) -> str:
 def relative(path: AnyPath, base: AnyPath) -> str:
     """``path`` as seen from the folder ``base``, with forward slashes."""
     text, folder = os.fspath(path), os.fspath(base).rstrip("/") + "/"
-    # The usual case, and a run asks for each of its files: names that are written as they would be after `absolute`.
+    # The usual case, which occurs for each file of a run: names that are written as they would be after `absolute`.
     if text.startswith(folder) and not _UNUSUAL.search(text, len(folder) - 1):
         return text[len(folder) :]
     if is_local(text) and is_local(folder):
@@ -92,7 +92,7 @@ def is_temporary(path: AnyPath) -> bool:
 
 @lru_cache(maxsize=4096)  # most components are folders, which many files share
 def target_name(path: AnyPath) -> str:
-    """The name that a temporary file (see `is_temporary`) was to have."""
+    """The final name of a temporary file (see `is_temporary`)."""
     return file_name(path).rpartition(".tmp-")[0].removeprefix(".")
 
 

@@ -1,8 +1,8 @@
 """Packing: when the run is complete, the small files of all tasks become full ones.
 
-A packing writer lets each task write under ``_parts/``, named by its lineage. `pack` has full files made of these in
-lineage order, so what comes out does not depend on who wrote first; it writes ``.packed.json`` when everything stands, and
-only then the parts go. So a repetition finds either all parts, or the note of what they became.
+A packing writer lets each task write under ``_parts/``, named by its lineage. `pack` has full files made from these in
+lineage order, so what comes out does not depend on who wrote first; it writes ``.packed.json`` when everything is
+written, and only then removes the parts. So a repetition finds either all parts, or the note of what they became.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ PACKED = ".packed.json"
 
 
 def parts_folder(path: str) -> str:
-    """Where the files of single tasks wait; a folder of its own, so that nobody takes them for the result."""
+    """Where the files of single tasks wait; a separate folder, so that nobody takes them for the result."""
     return storage.join(path, PARTS)
 
 
 def part_name(path: str, record: FileRecord) -> str:
-    """A part as it is called in the folder of parts."""
+    """The name of a part in the folder of parts."""
     return storage.relative(record.path, parts_folder(path))
 
 
@@ -35,11 +35,11 @@ def pack(
     make: Callable[[Sequence[FileRecord], Sequence[FileRecord]], Sequence[FileRecord]],
     settings: Mapping[str, Any] | None = None,
 ) -> list[FileRecord]:
-    """Have ``make`` put ``parts`` into full files, and let them go; returns the files that remain, in order.
+    """Have ``make`` put ``parts`` into full files, and remove the parts; returns the files that remain, in order.
 
-    ``make`` is given the parts that no file holds yet, and the files that stand: new sources go after those. It returns
-    the records of the files that it has written, which may be some that stood before. It is
-    called again for all where something that was packed is different now or gone, or with other ``settings``.
+    ``make`` is given the parts that no file holds yet, and the existing files: new sources come after those. It returns
+    the records of the files that it has written, which may include some that existed before. It is called again for all
+    parts where something that was packed has changed or is gone, or with other ``settings``.
     """
     settings = dict(settings or {})
     note = _note(path)

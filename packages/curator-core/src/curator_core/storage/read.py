@@ -47,7 +47,9 @@ def open_input(path: AnyPath) -> BinaryIO:
 
 
 def open_arrow(path: AnyPath) -> pa.NativeFile:
-    """A file for Arrow to read from; a large one on this machine is mapped, so that only what is looked at is read."""
+    """A file for Arrow to read from; a large one on this machine is mapped, so that only the parts that are used are
+    read.
+    """
     with explained("read", path):
         if not is_local(path):
             return pa.PythonFile(open_input(path), mode="r")
@@ -64,7 +66,7 @@ def read_bytes(path: AnyPath) -> bytes:
 
 
 def exists(path: AnyPath) -> bool:
-    """Whether a file or folder stands under this name now."""
+    """Whether a file or folder with this name exists now."""
     with explained("look at", path):
         if is_local(path):
             return Path(local_path(path)).exists()
@@ -75,7 +77,7 @@ def exists(path: AnyPath) -> bool:
 
 
 def _is_served(filesystem: Any, name: str) -> bool:
-    """Whether a web server has this file; an error where no server answers, which fsspec takes for an answer."""
+    """Whether a web server has this file; an error where no server answers, which fsspec treats as an answer."""
     try:
         filesystem.info(name)
     except FileNotFoundError as error:
@@ -86,7 +88,7 @@ def _is_served(filesystem: Any, name: str) -> bool:
 
 
 def is_folder(path: AnyPath) -> bool:
-    """Whether this is a folder (on an object store: whether files stand under it)."""
+    """Whether this is a folder (on an object store: whether there are files under it)."""
     with explained("look at", path):
         if is_local(path):
             return Path(local_path(path)).is_dir()
@@ -99,7 +101,7 @@ def is_folder(path: AnyPath) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file that stands: its path as the user would write it, its size, and what changes when its content does."""
+    """An existing file: its path as the user would write it, its size, and what changes when its content does."""
 
     path: str
     size: int
@@ -130,7 +132,7 @@ def scan(folder: AnyPath, *, recursive: bool = True, hidden: bool = False) -> It
     """The files in a folder, in the order the file system gives; symbolic links are followed, loops are not.
 
     Devices, pipes and sockets are no files, and the file systems by which a kernel shows itself (``/proc``, ``/sys``) hold none:
-    such a folder is refused, and one that is met on the way is passed by.
+    such a folder is refused, and one that is met on the way is skipped.
     ``hidden=False`` leaves out names that begin with a dot, and everything under such folders.
     """
     if is_local(folder):
@@ -188,7 +190,7 @@ def _scan_local(folder: str, *, recursive: bool, hidden: bool, above: frozenset[
             require_files(folder, kind)
             entries = list(os.scandir(local_path(folder)))
         except FileNotFoundError:
-            if above:  # removed since the folder that it was in was read
+            if above:  # removed after its folder was read
                 return
             raise
     here = above | {(place.st_dev, place.st_ino)}
@@ -225,7 +227,7 @@ def _match_local(pattern: str, base: str, *, hidden: bool) -> list[FileInfo]:
             status = Path(local_path(path)).stat()
         except FileNotFoundError:  # removed since the folder was read, or a link to nothing
             continue
-        # One that is named may be a pipe.
+        # A file that is named explicitly may be a pipe.
         if stat.S_ISREG(status.st_mode) or (name == inside and not stat.S_ISDIR(status.st_mode)):
             found.append(_local_info(path, status))
     return found

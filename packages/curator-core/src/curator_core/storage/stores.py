@@ -9,7 +9,7 @@ from typing import Any
 from curator_core.errors import MissingDependency, UsageError, nearest
 from curator_core.storage.names import AnyPath
 
-# These show a file when its upload is committed. Every other file system gets a temporary name and a rename.
+# These show a file only when its upload is committed. Every other file system gets a temporary name and a rename.
 _OBJECT_STORES = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "oci", "oss", "r2", "s3", "s3a", "tos"})
 
 

@@ -32,7 +32,7 @@ _counter = itertools.count()
 
 
 def write_atomic(path: AnyPath, *, durable: bool = True) -> AtomicFile:
-    """A file that appears under its name whole, when the ``with`` block ends, or not at all, when it raises.
+    """A file that appears whole under its name when the ``with`` block ends, or not at all if it raises.
 
     Missing folders are made. An existing file is replaced at the end. ``durable`` waits until a local file and its
     name are on disk. Afterwards ``out.record(rows=…)`` says what was written, with its SHA-256.
@@ -72,9 +72,9 @@ def _remove_local(target: Path) -> None:
             else:
                 target.unlink(missing_ok=True)
         except OSError as error:
-            # Another has made this folder meanwhile, or put a file into it. Python has no number for a folder that is
-            # not the one that it was a moment ago. Where they are quicker than this, only a pause lets them come to
-            # an end: any number of tries in a row can be lost.
+            # Another process has made this folder meanwhile, or put a file into it. Python has no error number for a
+            # folder that was replaced a moment ago. Where others are quicker than this process, only a pause lets them
+            # finish: any number of immediate tries can be lost.
             if error.errno not in (errno.ENOTEMPTY, errno.EISDIR, None) or time.monotonic() > until:
                 raise
             time.sleep(min(_REMOVE_PAUSE, attempt / 1000))
@@ -127,11 +127,13 @@ class AtomicFile(io.BufferedWriter):
             self.discard()
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # at the end of the interpreter modules may be gone
+        with contextlib.suppress(Exception):  # when the interpreter ends, modules may be gone
             self.discard()
 
     def close(self) -> None:
-        """Flush. Libraries close what they are given; only the ``with`` block decides what becomes of the file."""
+        """Only flush. Libraries close what they are given; the ``with`` block alone decides what becomes of the
+        file.
+        """
         if not self._finished:
             self.flush()
 
@@ -244,7 +246,7 @@ class _LocalSink(_Sink):
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
-        # Where even removing fails (a disk gone, a file system now read-only), the first error is the one to show.
+        # Where even removing fails (a lost disk, a file system now read-only), the first error is shown.
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
@@ -273,7 +275,7 @@ class _RemoteSink(_Sink):
                 self._filesystem.mv(self._temporary, self._name)
 
     def discard(self) -> None:
-        with contextlib.suppress(Exception):  # the store may be what failed; the first error is the one to show
+        with contextlib.suppress(Exception):  # the store may have failed; show the first error
             self._file.discard()
         # Otherwise the file would commit what it has when it is collected.
         with contextlib.suppress(Exception):

@@ -32,7 +32,7 @@ from curator_core.running.result import RunResult
 from curator_core.testing import stages as s
 from curator_core.testing.waiting import wait_for
 
-# What an executor may be able to do beside what all must.
+# What an executor may be able to do beyond what all must.
 ABILITIES = {
     "processes": "stages run in processes of their own, so one may be killed",
     "spread": "the children of one task are worked on by several workers",
@@ -84,7 +84,7 @@ class Check:
     needs: frozenset[str] = frozenset()
 
     def run(self, subject: Subject, folder: Path) -> None:
-        """Raise `AssertionError` if ``subject`` does not; ``folder`` is empty and for the check alone."""
+        """Raise `AssertionError` if ``subject`` fails the check; ``folder`` is empty and only for this check."""
         with_folder = "folder" in inspect.signature(self.function).parameters
         self.function(subject, folder) if with_folder else self.function(subject)
 
@@ -237,7 +237,7 @@ def an_error_stops_the_run_and_names_stage_task_and_line(subject: Subject) -> No
 
 @_check()
 def quarantine_sets_the_bad_row_aside_and_goes_on(subject: Subject, folder: Path) -> None:
-    """One fails in a call of its own, one in a task that its stage has begun ahead: the records are those of calls one by one."""
+    """One row fails in its own call, one in a task that was begun ahead: the records are those of single calls."""
     several = s.OnThread(bad=10).with_(batch_size=4)
     result = run(subject, [s.Raise(bad=3), several], on_error="quarantine", run_dir=str(folder / "run"))
     one_by_one = s.OnThread(bad=10, begins_ahead=0)
@@ -267,7 +267,7 @@ def what_is_rejected_and_said_is_the_same(subject: Subject, folder: Path) -> Non
 
 @_check()
 def an_error_is_the_same_in_whatever_hook_it_was_raised(subject: Subject) -> None:
-    """Class and text: an engine's own words, advice or colours have no place in them."""
+    """Class and text: an engine's own words, advice or colours do not belong in them."""
     for hook in ("setup_on_node", "setup", "process", "teardown"):
         _same_error(subject, s.FailIn(hook=hook))
     _same_error(subject, s.FailIn(hook="setup", missing=True))
@@ -296,7 +296,7 @@ def sys_exit_in_a_stage_is_an_error_like_any_other(subject: Subject, folder: Pat
 
 @_check()
 def a_task_that_takes_too_long_is_set_aside_by_name(subject: Subject, folder: Path) -> None:
-    """The other tasks go on, with a new worker where the old one had to be ended."""
+    """The other tasks continue, with a new worker where the old one had to be ended."""
     stages = [s.SplitRows(), s.Same(), s.Hang(bad=3).with_(task_timeout_s=2), s.Same()]
     with expected(TaskTimeout) as caught:
         run(subject, stages)
@@ -352,7 +352,7 @@ def a_killed_worker_costs_nothing_but_time(subject: Subject, folder: Path) -> No
 
 @_check("processes")
 def a_task_that_kills_its_workers_is_set_aside(subject: Subject, folder: Path) -> None:
-    """With its rows and by the name of the stage, like every task that fails as a whole; nothing else is lost with it."""
+    """The record has its rows and the stage, like that of any task that fails as a whole; nothing else is lost."""
     kill = s.KillWorker(bad=3, times=99, folder=str(folder / "kills"))
     result = run(subject, [s.Same(), kill, s.Same()], on_error="quarantine", run_dir=str(folder / "run"))
     bad = next(ids_of(task) for task in batches() if 3 in ids_of(task))
@@ -445,7 +445,7 @@ def a_fan_out_is_shared_by_workers(subject: Subject, folder: Path) -> None:
 
 @_check("spread")
 def without_the_fact_a_fan_out_stays_with_one_worker(subject: Subject) -> None:
-    """What shows that the check above sees the spreading, and not luck."""
+    """Shows that the check above sees the spreading, and not luck."""
     split = s.SplitRows().with_(ray_stage_spec={RayStageSpecKeys.IS_FANOUT_STAGE: False})
     result = run(subject, [split, s.AddProcess().with_(num_workers=2)], tasks=[table(range(20))])
     used = {row["pid"] for row in rows_of(result.tasks)}
@@ -540,7 +540,7 @@ def run(subject: Subject, stages: Stages, tasks: Sequence[Task[Any]] | None = No
 
 
 def run_here(stages: Stages, **options: Any) -> RunResult:
-    """The same in this process: what all must agree with."""
+    """The same in this process: all executors must agree with it."""
     return Pipeline(list(stages)).run(LocalExecutor(workers=0), initial_tasks=batches(), **options)
 
 
@@ -577,7 +577,7 @@ def rows_of(tasks: Iterable[Task[Any]]) -> list[dict[str, Any]]:
 
 
 def vars_of(stage: Any) -> dict[str, Any]:
-    """What is the same on every executor of a stage's totals: not the times."""
+    """The part of a stage's totals that is the same on every executor: all but the times."""
     return {"name": stage.name, "in": stage.rows_in, "out": stage.rows_out, "dropped": dict(stage.dropped)}
 
 
@@ -602,7 +602,7 @@ def read_files(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def expected(kind: type[BaseException]) -> Iterator[list[BaseException]]:
-    """Something of this kind must be raised inside; it is found in the list afterwards."""
+    """An error of this kind must be raised inside; it is in the list afterwards."""
     caught: list[BaseException] = []
     try:
         yield caught

@@ -1,4 +1,4 @@
-"""The driver of the resume check: runs a pipeline that kills this process in the middle."""
+"""The driver of the resume check: runs a pipeline that kills this process halfway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""LocalExecutor as it is beside a GPU, on a machine that has none: what owns the GPU runs the stages, and computes on the CPU."""
+"""LocalExecutor as it works with a GPU, on a machine that has none: the owner of the GPU runs the stages, on the
+CPU.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,14 @@ from curator_core.model.machine import Machine
 
 
 class OneCardExecutor(LocalExecutor):
-    """The machine seems to have one GPU; stages that ask for it find none, and compute on the CPU."""
+    """The machine seems to have one GPU; stages that require it find none, and compute on the CPU."""
 
     def machine(self) -> Machine:
         return replace(super().machine(), gpus=1.0, gpu_memory_gb=80.0, gpu_memories=(80.0,))
 
 
 class AllOnTheCardExecutor(OneCardExecutor):
-    """Every stage but a merge runs in the process that owns the GPU, whatever it asks for."""
+    """Every stage except a merge runs in the process that owns the GPU, whatever it requires."""
 
     def _owned_groups(self, run: SegmentRun) -> list[int]:
         first = 1 if run.segment.merge is not None else 0

@@ -1,4 +1,4 @@
-"""Deliberate faults: workers and drivers are killed, tasks run twice, and what must hold all the same.
+"""Deliberate faults: workers and drivers are killed, tasks run twice, and the output must be the same.
 
 For any executor, by name::
 
@@ -57,7 +57,7 @@ Stages = list[ProcessingStage[Any, Any]]
 
 @dataclass
 class ReadLines(ProcessingStage[FileGroupTask, DocumentBatch]):
-    """Lines of JSON with ``id`` and ``text``; a line that is none is rejected."""
+    """Lines of JSON with ``id`` and ``text``; a line that is not JSON is rejected."""
 
     def outputs(self) -> list[str]:
         return ["id", "text"]
@@ -141,7 +141,7 @@ class NoMultiples(ColumnFilter):
 
 @dataclass
 class Join(Merge[DocumentBatch, DocumentBatch]):
-    """One task of several, rows in order."""
+    """Makes one task of several, with rows in order."""
 
     def process(self, tasks: Sequence[DocumentBatch]) -> DocumentBatch:  # type: ignore[override]
         return DocumentBatch(data=pa.concat_tables([task.to_pyarrow() for task in tasks]))
@@ -171,7 +171,7 @@ class WriteLines(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 @dataclass
 class Trial:
-    """A pipeline over files of its own, run by one executor, in an empty ``folder``."""
+    """A pipeline over its own files, run by one executor, in an empty ``folder``."""
 
     folder: Path
     executor: str = "local"
@@ -205,7 +205,7 @@ class Trial:
         return Pipeline(self.stages()).run(executor, run_dir=str(self.folder / "run"), **options)
 
     def expected(self) -> dict[str, bytes]:
-        """The output of a run that nothing disturbs, over the input as it is now."""
+        """The output of an undisturbed run over the input as it is now."""
         place, run = self.folder / "expected", self.folder / "expected-run"
         for folder in (place, run):
             shutil.rmtree(folder, ignore_errors=True)
@@ -237,9 +237,10 @@ class Trial:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def check(self, result: RunResult | None = None, *, samples: bool = True) -> None:
-        """The output is that of an undisturbed run, `_SUCCESS` included, and nothing else lies about.
+        """The output is that of an undisturbed run, including `_SUCCESS`, and no other files are left.
 
-        ``samples``: so are the rows that are kept to be seen. Of an input that has changed since, there may be fewer.
+        ``samples``: the same holds for the rows that are kept to be seen. If the input has changed since, there may be
+        fewer.
         """
         assert_same(snapshot(self.folder / "out"), self.expected())
         seen, expected = (self.seen(run, samples=samples) for run in ("run", "expected-run"))
@@ -275,10 +276,10 @@ class Trial:
                 traced = self.traced()
                 begun = Counter(task for _, _, task in traced)
                 current = {pid: task for _, pid, task in traced}
-                # The third worker that dies of a task is its last, however late we are here.
+                # The third worker that dies of a task is its last, however late this is checked.
                 spare = tried | {pid for pid, task in current.items() if begun[task] >= MAX_DEATHS}
                 victim = next((pid for _, pid, _ in reversed(traced) if pid not in spare), None)
-                if victim is None:  # the one that takes its place has not begun yet
+                if victim is None:  # its replacement has not begun yet
                     done.wait(0.002)
                     continue
                 tried.add(victim)
@@ -301,7 +302,7 @@ class Trial:
     # The driver ---------------------------------------------------------------------------------------------------
 
     def kill_driver(self, seed: int = 0, kills: int = 20, timeout_s: float = 300) -> Kills:
-        """A run whose driver is killed at random instants and resumed, ``kills`` times, and then left in peace."""
+        """A run whose driver is killed at random instants and resumed, ``kills`` times, and then left undisturbed."""
         rng = random.Random(seed)
         report = Kills()
         deadline = time.monotonic() + timeout_s
@@ -338,7 +339,7 @@ class Trial:
             complete = self._complete()
             flight = {source: when for source, when in begun.items() if source not in complete}
             report.in_flight.append(len(flight))
-            # What a task has taken here at the most, the machine being busy or not.
+            # The longest time that a task has taken here, whether the machine is busy or not.
             slowest = max([self.seconds, *_gaps(now)])
             stale = [s for s, when in flight.items() if killed_at - when > FLUSH_SECONDS + 10 * slowest + 1]
             known = report.left_over & set(stale)
@@ -351,7 +352,7 @@ class Trial:
         return report
 
     def start_driver(self, **options: Any) -> subprocess.Popen[str]:
-        """A driver in a process of its own; it resumes where there is something to resume."""
+        """A driver in its own process; it resumes where there is something to resume."""
         order = {
             "executor": self.executor,
             "config": dict(self.config),
@@ -400,7 +401,7 @@ class Kills:
     attempts: int = 0
     repeated: int = 0  # tasks that were worked on more than once
     in_flight: list[int] = field(default_factory=list)  # sources begun and not complete, at each kill
-    orphans: int = 0  # workers that were still ending when the driver had been killed
+    orphans: int = 0  # workers that were still ending after the driver had been killed
     left_over: set[str] = field(default_factory=set)
 
 
@@ -443,7 +444,7 @@ def _alive(pid: int) -> bool:
 
 
 class Crash(RuntimeError):
-    """What `ChaoticExecutor` dies of."""
+    """The error of which `ChaoticExecutor` dies."""
 
 
 class ChaoticExecutor(BaseExecutor):

@@ -41,9 +41,10 @@ class ImportCheck:
 
 
 def import_checks(package: str, *, every_module: bool = True) -> list[ImportCheck]:
-    """What must hold of importing ``package``, each in a new interpreter.
+    """What must hold when ``package`` is imported, each check in a new interpreter.
 
-    ``every_module=False`` leaves out that all its modules import without an engine, for a package that is made for one::
+    ``every_module=False`` leaves out the check that all its modules import without an engine, for a package that is
+    made for one::
 
         @pytest.mark.parametrize("check", import_checks("my_package"), ids=lambda check: check.name)
         def test_importing(check):
@@ -61,7 +62,7 @@ def import_checks(package: str, *, every_module: bool = True) -> list[ImportChec
         _require_absent(modules, engines_and_siblings, f"importing every module of {package}")
 
     def is_quick() -> None:
-        # The best of three: the first may find the files cold, and a busy machine is not the package's doing.
+        # The best of three: the first may find the files cold, and a busy machine is not the package's fault.
         best = min(_fresh(_IMPORT.format(package=package))[0] for _ in range(3))
         assert best < 0.5, f"import {package} takes {best:.2f} s"
 

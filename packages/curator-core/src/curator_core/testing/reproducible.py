@@ -8,7 +8,7 @@
         cases = [Case("word count", [WordCountFilter(mode="annotate")], batch)]
         assert differences(cases, tmp_path, {**THREADS, **PROCESSORS}) == []
 
-Each setting is a process of its own, since the libraries that compute read their environment once, at the start. A chain
+Each setting has its own process, since the libraries that compute read their environment once, at the start. A chain
 of several stages is one case: `Case("nsfw", [ImageEmbedding(…), NSFWFilter(…)], images)`. Where numbers cannot be the same
 on another processor (torch has other kernels there), ``tolerance`` says how far apart they may be under that environment.
 
@@ -45,14 +45,15 @@ THREADS: Mapping[str, Environment] = {
 
 
 def _without_vectors() -> dict[str, str]:
-    # Only what numpy chooses while it runs, and this processor has: numpy refuses to go below what it was built for.
-    umath: Any = importlib.import_module("numpy._core._multiarray_umath")  # the one place where numpy says it
+    # Only what numpy chooses at run time and this processor has: numpy refuses to go below what it was built for.
+    umath: Any = importlib.import_module("numpy._core._multiarray_umath")  # the only place where numpy tells
 
     chosen = [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__.get(name)]
     return {"NPY_DISABLE_CPU_FEATURES": " ".join(chosen)} if chosen else {}
 
 
-# Older processors, as far as libraries let one pretend: numpy's kernels, and those of the C library (pow, exp, log).
+# Older processors, as far as libraries can be made to imitate them: numpy's kernels, and those of the C library (pow,
+# exp, log).
 PROCESSORS: Mapping[str, Environment] = {
     "numpy without vector kernels": _without_vectors(),
     "C library without AVX and FMA": {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-FMA,-FMA4"},
@@ -90,7 +91,7 @@ def differences(
     environments: Mapping[str, Environment] = THREADS,
     tolerance: Mapping[str, float] | None = None,
 ) -> list[str]:
-    """What is not the same everywhere, a line for each column; an empty list where all is well.
+    """What is not the same everywhere, a line for each column; an empty list where everything is.
 
     ``tolerance`` gives, for environments by name, how far their numbers may be from those of the first environment; what
     differs between the batches of one environment is always reported.
@@ -99,7 +100,7 @@ def differences(
 
 
 def compare(found: Found, tolerance: Mapping[str, float] | None = None) -> list[str]:
-    """What `differences` says, of rows that `run_cases` gave."""
+    """What `differences` says, for rows that `run_cases` gave."""
     lines: list[str] = []
     for name, tables in found.items():
         (first, rows), *_ = tables.items()
@@ -108,7 +109,7 @@ def compare(found: Found, tolerance: Mapping[str, float] | None = None) -> list[
             lines.append(f"{name}: no rows came out, so nothing was compared")
         for key, table in tables.items():
             head = heads.setdefault(key[0], key)
-            # An environment's first run is compared with the first of all, its others with its own.
+            # An environment's first run is compared with the very first run, its other runs with its first.
             against, allowed = (first, (tolerance or {}).get(key[0], 0.0)) if head == key else (head, 0.0)
             what = f"{name}: {_label(against)} against {_label(key)}"
             lines += [f"{what}: {line}" for line in _compared(tables[against], table, allowed)]
@@ -145,7 +146,7 @@ def run_cases(cases: Sequence[Case], folder: Path, environments: Mapping[str, En
 
 
 def largest_difference(one: pa.Table, other: pa.Table) -> float:
-    """How far the numbers of two tables are apart at most; infinite where something else differs."""
+    """The largest difference between the numbers of two tables; infinite where something else differs."""
     gaps = [_gap(one[name], other[name]) for name in one.column_names if not _same(one[name], other[name])]
     return max(gaps, default=0.0)
 

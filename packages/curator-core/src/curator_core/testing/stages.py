@@ -1,6 +1,6 @@
 """Stages for the conformance suite: small, and each leaves a trace of how it was called.
 
-They live in a module of their own so that worker processes can import them.
+They are in their own module so that worker processes can import them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from curator_core.testing.waiting import wait_for
 
 
 def leave_trace(folder: str, name: str, text: str = "") -> None:
-    """A file of its own for each trace, there whole or not at all: traces of several processes never mix."""
+    """A separate file for each trace, there whole or not at all: traces of several processes never mix."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     file = f"{name}-{uuid.uuid4().hex}"
@@ -40,7 +40,7 @@ def leave_trace(folder: str, name: str, text: str = "") -> None:
 
 
 def traces(folder: Path, name: str) -> list[str]:
-    """The texts of all traces of a name, in no order that matters."""
+    """The texts of all traces of a name, in no particular order."""
     return [path.read_text() for path in folder.glob(f"{name}-*")] if folder.is_dir() else []
 
 
@@ -77,7 +77,7 @@ class ReadRows(ProcessingStage[FileGroupTask, DocumentBatch]):
 
 @dataclass
 class AddLength(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds the length of the text; keeps state, and works on batches of tasks only."""
+    """Adds the length of the text; keeps state, and works only on batches of tasks."""
 
     column: str = "length"
     calls: str = ""
@@ -206,7 +206,9 @@ class NameProcess(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class WaitFor(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Keeps its worker. All but the first ``free`` tasks wait until the file ``until`` is there; if it never is, they fail."""
+    """Keeps its worker. All but the first ``free`` tasks wait until the file ``until`` exists; if it never does, they
+    fail.
+    """
 
     folder: str = ""
     until: str = ""
@@ -224,7 +226,8 @@ class WaitFor(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class BeginsBeside(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Waits, instead of computing, until another stage has begun a task ``ahead`` of this one (or behind it): both are at work.
+    """Waits, instead of computing, until another stage has begun a task ``ahead`` of this one (or behind it), so that
+    both are working.
 
     A stage that ``loads`` does so in its setup as well, which counts as task -1: a model that loads while the first task is read.
     """
@@ -385,7 +388,7 @@ class Hang(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class HoldLock(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Made with a lock, which no other process can be given."""
+    """Has a lock, which cannot be sent to another process."""
 
     def __post_init__(self) -> None:
         self.locks = {"own": threading.Lock()}
@@ -396,7 +399,7 @@ class HoldLock(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Kills its own process on tasks that hold a row with this id, that many times."""
+    """Kills its own process on tasks that hold a row with this id, a given number of times."""
 
     bad: int = 3
     times: int = 1
@@ -411,7 +414,8 @@ class KillWorker(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class OnThread(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Drops odd ids, rejects those that end in 7, and fails on ``bad``, on a thread that has begun before the stage is asked.
+    """Drops odd ids, rejects those that end in 7, and fails on ``bad``, on a thread that begins before the stage is
+    called.
 
     On ``killer`` the thread kills its process. With a folder it leaves a trace when it begins a task, and waits until ``other`` has
     begun the task before.

@@ -1,4 +1,4 @@
-"""Wait for a condition, for a limited time: what tests do instead of sleeping for a time that is too long or too short."""
+"""Wait for a condition, for a limited time: what tests do instead of sleeping for too long or too short a time."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0, pause_s: float = 0.01) -> None:
-    """Return as soon as ``condition()`` is true; raise `AssertionError`, with ``what`` was waited for, after ``seconds``.
+    """Return as soon as ``condition()`` is true; raise `AssertionError`, which says ``what`` was awaited, after
+    ``seconds``.
 
-    An error is what a check needs: one that went on after the wait would fail much later, by its own time limit or not at
+    A check needs an error: if it continued after the wait, it would fail much later, by its own time limit, or not at
     all. The condition may raise to end the wait early.
     """
     deadline = time.monotonic() + seconds

@@ -145,7 +145,7 @@ class BaseStageAdapter:
                 del batch
 
     def _begin_ahead(self, tasks: Iterator[Task[Any]], care: Care) -> Iterator[Task[Any]]:
-        """The same where the stage begins tasks before it is asked for them."""
+        """The same for a stage that begins tasks before their results are requested."""
         waiting: deque[tuple[Task[Any], Callable[[], Any] | None, float]] = deque()
         more = True
         try:
@@ -214,7 +214,7 @@ class BaseStageAdapter:
         wrong = None if self._merges else self._declared.unmet_by(task)
         if wrong is None:
             if self._seer is not None and not task._stage_perf and task.unit == ROWS:
-                self._seer.entered(task)  # no stage has read them: the run was given them
+                self._seer.entered(task)  # no stage has read them: the run was given these rows
             return True
         if self.context.on_error == "fail":
             raise StageError(self.name, wrong, task.task_id, source=place_of(task))
@@ -240,7 +240,7 @@ class BaseStageAdapter:
             results = self._call(batch, finish)
         except Exception as error:
             failure = error
-        if failure is not None:  # outside the handler: what fails from here on has not happened because of it
+        if failure is not None:  # outside the handler: later errors are not caused by this one
             yield from self._recover(batch, [Amount(rows)] if rows is not None else given, failure)
             return
         seconds = time.perf_counter() - started
@@ -252,7 +252,7 @@ class BaseStageAdapter:
             and result.num_items == rows
             and self.stage.__dict__.get("_recorder") is None
         ):
-            # The usual case has nothing to balance: as much came out as went in, and nothing was recorded.
+            # The usual case has nothing to balance: as many rows came out as went in, and nothing was recorded.
             yield self._continue_as(task, result, StagePerfStats(self.name, seconds, 1, rows, rows), [])
         else:
             yield from self._account(batch, [Amount(rows)] if rows is not None else given, results, seconds)
@@ -312,7 +312,7 @@ class BaseStageAdapter:
         return survivors
 
     def _perf(self, task: Task[Any], recorder: Recorder, seconds: float) -> StagePerfStats:
-        """The statistics of one call on one task, so far as the stage has recorded them; its rejects go to the sink."""
+        """The statistics of one call on one task, as far as the stage has recorded them; its rejects go to the sink."""
         perf = StagePerfStats(self.name, seconds, 1)
         perf.dropped, perf.custom_metrics = recorder.dropped, recorder.metrics
         if recorder.rejects:
@@ -324,7 +324,7 @@ class BaseStageAdapter:
         return perf
 
     def _outputs_of(self, task: Task[Any], recorder: Recorder, *, whole: str = "") -> list[tuple[str, FileRecord]]:
-        """The files that the stage has written for a task, and the one of the rows that it has dropped.
+        """The files that the stage has written for a task, and the file of the rows that it has dropped.
 
         ``whole``: the reason if the task as a whole was dropped. Then all its rows are dropped, unless the stage has
         recorded otherwise.
@@ -494,7 +494,7 @@ class BaseStageAdapter:
                     if number < made.count:
                         continue
                     self._require_task(child, task, "yielded", "a fan-out yields tasks")
-                    # A stage may hand back its input, or one object again and again: each child gets a body of its own.
+                    # A stage may return its input, or one object again and again: each child gets its own body.
                     child = copy.copy(child)
                     self._name_child(task, child, made.count, perf)
                     made.add(child)
@@ -635,8 +635,8 @@ class BaseStageAdapter:
         """Hand a task that the stage must not be given (again) to the error policy: the whole task, with any rows that
         it has.
 
-        Every task that fails as a whole comes through here, also one that has killed its workers or took too long, so
-        that it leaves the same record on every executor.
+        Every task that fails as a whole comes through here, including one that has killed its workers or took too long,
+        so that it leaves the same record on every executor.
         """
         if self.context.on_error == "fail":
             raise error
@@ -669,7 +669,7 @@ class BaseStageAdapter:
         return text.encode("utf-8", "replace")[: self.context.max_raw_bytes]
 
     def see_end(self, task: Task[Any]) -> None:
-        """A task has come to the end of the pipeline; one of rows has had no writer."""
+        """A task has come to the end of the pipeline; if it holds rows, there was no writer."""
         if self._seer is not None and task.unit == ROWS:
             self._seer.left(task)
 

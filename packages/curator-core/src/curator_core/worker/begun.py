@@ -23,7 +23,7 @@ class Begun:
         self._tasks.append((stage, task))
 
     def end(self, stage: str, task: Task[Any]) -> None:
-        """The task is through, or will not be asked for."""
+        """The task is finished, or its result will not be requested."""
         self._tasks = [(name, begun) for name, begun in self._tasks if name != stage or begun is not task]
 
     def suspects(self, stage: str, tasks: Sequence[Task[Any]]) -> tuple[str, Sequence[Task[Any]]]:

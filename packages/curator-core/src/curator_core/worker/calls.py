@@ -1,7 +1,7 @@
 """Which stage works on which task: the evidence when a worker dies or takes too long.
 
-An adapter announces every call of a stage to a `CallObserver`. What an executor learns from it comes back as `Care`: how
-the source is to be run again.
+An adapter announces every call of a stage to a `CallObserver`. What an executor learns from it comes back as `Care`:
+how the source must be run again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from curator_core.model.task import Task
 
 @dataclass(frozen=True)
 class Care:
-    """How a source is run again after a worker has died of it, or has been ended because it took too long.
+    """How a source is run again after a worker has died of it, or was ended because it took too long.
 
     ``alone`` are stages that are given one task a call, so that the one to blame is found; ``aside`` are tasks that go
     to the error policy without being given to a stage, each with the reason.

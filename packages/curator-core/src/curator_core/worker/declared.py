@@ -16,9 +16,9 @@ class Declared:
         self._stage = stage
         self._name = name
         self._accepts = accepted_tasks(stage)
-        # By type of task, the columns that the stage reads, and those that it adds and that must not be there before.
+        # By type of task, the columns that the stage reads, and those that it adds, which must not exist before.
         self._columns: dict[type[Task[Any]], tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        self.has_seen_outputs = False  # the columns of what it makes are compared once
+        self.has_seen_outputs = False  # the columns of its output are compared once
 
     def unmet_by(self, task: Task[Any]) -> str | None:
         """What is wrong with the columns of a task; a task of a type that the stage does not take is an error."""

@@ -1,8 +1,8 @@
 """Where does a run write dropped rows when it is asked to?
 
-Into a folder for each stage, a file for each task in the format of the pipeline's writer or as Parquet, named by its lineage and
-there whole or not at all: an output like those of a writer, so a run accounts for it, resumes it, and clears away what an
-interrupted attempt has left.
+Into a folder for each stage, a file for each task in the format of the pipeline's writer or as Parquet, named by its
+lineage and there whole or not at all: an output like those of a writer, so a run accounts for it, resumes it, and
+clears away what an interrupted attempt has left.
 """
 
 from __future__ import annotations

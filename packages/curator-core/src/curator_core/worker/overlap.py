@@ -1,4 +1,4 @@
-"""How much do neighbouring filters overlap: what would each drop by itself, and what would have gone anyway?
+"""How much do neighbouring filters overlap: what would each drop by itself, and what would have been dropped anyway?
 
 Each filter is tried on all rows that come to the first of them. That repeats the work of all of them, on more rows, so
 it is done only on request.
@@ -20,7 +20,7 @@ from curator_core.stages.column_filter import ColumnFilter
 
 
 class Overlap:
-    """Filters that follow one another, tried on what the first of them is given."""
+    """Consecutive filters, tried on what the first of them is given."""
 
     def __init__(self, filters: Sequence[PlannedStage], attempt: int, rows: SeenRows) -> None:
         self._filters = filters

@@ -132,7 +132,7 @@ class StageSeer:
             self._keep(take)
 
     def _map(self, take: _Taken, side: str, reason: str, rows: np.ndarray[Any, Any]) -> None:
-        """Rows that leave here may stand in the map of embeddings, if they have one."""
+        """Rows that leave here may appear in the map of embeddings, if they have one."""
         vectors = take.vectors() if self.options.map and len(rows) else None
         if vectors is None:
             return
@@ -271,7 +271,7 @@ class StageSeer:
                 # others let through.
                 try:
                     tests = without_limits(self.stage, score.limits).tests(scores)
-                except Exception:  # code of the filter's author, given limits that it may not be made for
+                except Exception:  # code of the filter's author, with limits that it may not be made for
                     tests = self.stage.tests(scores)
                 found[score.name] = ~np.any(
                     [to_numpy(pc.fill_null(test, True)).astype(bool) for test in tests.values()], axis=0
@@ -461,7 +461,7 @@ class _Taken:
         numbers: np.ndarray[Any, Any],
         score: str | None,
     ) -> None:
-        """Rows among which the first are chosen: side, reason and limit that they are of, and the score that it is about."""
+        """Rows among which the first are chosen: their side, reason and limit, and the score that the limit is for."""
         self._chosen += [(best, of, found, score) for found in best.choose(rows, distances, numbers)]
 
     def close(self) -> int:
@@ -487,7 +487,7 @@ class _Taken:
         return len(rows)
 
     def settle(self) -> Iterator[tuple[TaskKey, tuple[Any, ...]]]:
-        """What of it is still among the first, as samples."""
+        """The rows that are still among the first, as samples."""
         left = [entry for entry in self._chosen if entry[0].has(entry[2][1], entry[2][2])]
         if not left or self._table is None:
             return
@@ -542,7 +542,9 @@ class _Taken:
         return {place: self._seer.picture(self._batch, self._pictures[place].as_py()) for place in sorted(places)}
 
     def _vector(self, place: int) -> bytes | None:
-        """The embedding of a row in half precision, scaled to a largest value of 1; None where it is no use in a map."""
+        """The embedding of a row in half precision, scaled to a largest value of 1; None where it is useless in a
+        map.
+        """
         assert self._vectors is not None
         value = np.array(self._vectors[place].as_py(), np.float64)
         largest = np.max(np.abs(value), initial=0.0)

@@ -57,7 +57,7 @@ def _packed_alone(error: BaseException) -> bytes:
     try:
         with by_value(*type(error).__mro__):
             data = bytes(cloudpickle.dumps(error))
-        cloudpickle.loads(data)  # a constructor that takes more than args shows only here
+        cloudpickle.loads(data)  # a constructor that takes more than args is noticed only here
     except Exception:
         data = bytes(cloudpickle.dumps(CuratorError(f"{type(error).__name__}: {error}")))
     return data
@@ -79,7 +79,9 @@ def _failure(value: Any) -> Exception | None:
 
 
 def _culprit(stage: ProcessingStage[Any, Any]) -> str:
-    """What of a stage cannot be pickled: ``its attribute 'options['lock']', a lock, ``; nothing where it is its code."""
+    """What in a stage cannot be pickled: ``its attribute 'options['lock']', a lock, ``; nothing where that is its
+    code.
+    """
     attributes = {name: value for name, value in vars(stage).items() if name not in ("_given", "_recorder", "_call")}
     for name, value in (attributes or {}).items():
         if _failure(value) is not None:

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from curator_core import storage
 
 FOLDER = "log"
-# A worker publishes that many lines at a time, and keeps that many of a run.
+# A worker publishes this many lines at a time, and keeps this many in a run.
 LINES_A_FILE = 1_000
 MOST_LINES = 20_000
 MOST_CHARACTERS = 2_000
@@ -35,7 +35,7 @@ class _AtWork:
     stage = ""  # nothing is kept while there is none
 
 
-# Set around every call of a stage, which is why it is an attribute: anything more would cost as much as a small stage.
+# Set around every call of a stage, which is why it is an attribute: anything else would cost as much as a small stage.
 AT_WORK = _AtWork()
 
 
@@ -88,7 +88,7 @@ class StageLog:
         self.flush()
 
     def add(self, level: str, text: str) -> None:
-        """A line of the stage that is at work."""
+        """A line from the stage that is running."""
         if not AT_WORK.stage or not text.strip():
             return
         if self._kept >= MOST_LINES:

@@ -16,8 +16,8 @@ CountTokens = Callable[[Sequence[str]], Sequence[int]]
 def token_counter(options: SeenOptions) -> CountTokens | None:
     """The counter that the options name; None where tokens are estimated by bytes.
 
-    A package registers under ``curator.token_counters`` a function that is given the name of a tokenizer, a file or a model,
-    and returns a function that counts the tokens of texts.
+    A package registers under ``curator.token_counters`` a function that takes the name of a tokenizer, a file or a
+    model, and returns a function that counts the tokens of texts.
     """
     if options.tokens == "bytes":
         return None

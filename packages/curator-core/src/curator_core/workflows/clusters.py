@@ -1,4 +1,6 @@
-"""Clusters of documents by their vectors: which one each is in, how typical it is of it, and at most so many of each."""
+"""Clusters of documents by their vectors: which one each is in, how typical of it each is, and at most a given number
+of each.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ class Clusters(Ends):
     """Finds clusters of the vectors in ``column``, and adds the cluster of each document and its distance from the centre.
 
     The distance is 1 - cosine. ``clusters`` is how many there are, by default the square root of the number of documents.
-    With ``most`` at most as many documents of each cluster stay: the most ``typical`` ones, those nearest to the centre, the
-    ``untypical`` ones, or ``random`` ones by ``seed``. Documents without a vector have null, and stay.
+    With ``most``, at most that many documents of each cluster stay: the most ``typical`` ones, those nearest to the
+    centre, the ``untypical`` ones, or ``random`` ones by ``seed``. Documents without a vector have null, and stay.
 
     What is read and written is said as in `Ends`. ``clusters.parquet``, in ``clusters/`` of the run directory or in the
     folder ``summary``, has the size, the mean distance and the centre of each.

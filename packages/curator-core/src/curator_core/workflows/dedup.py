@@ -36,8 +36,8 @@ class Dedup(DocumentParameters, Ends):
     documents that go, with the table's columns beside their own. ``mode`` is ``remove``, ``annotate`` (all stay, and say
     what was decided) or ``rehydrate`` (survivors get a weight by the size of their cluster).
 
-    ``partitions`` is how many pieces the work between the files comes in; by default so many that a worker holds no more
-    of a larger input. The result does not depend on it.
+    ``partitions`` is how many pieces the work between the files comes in; by default enough that a worker does not hold
+    more of a larger input. The result does not depend on it.
 
     ``index`` is a folder that holds what is needed of the documents of earlier runs to compare new ones with them. These
     come first in the order and are never removed. With ``against="both"`` the documents are compared with the index and with
@@ -68,7 +68,7 @@ class Dedup(DocumentParameters, Ends):
     costs: ClassVar[Costs] = Costs(readings=3, keys=1.5, disk_of_keys=2, disk_of_text=0)
 
     def estimate(self, run_dir: str = "runs/dedup") -> Estimate:
-        """What a run would take, from a look at some of the documents; nothing is written."""
+        """What a run would take, estimated from some of the documents; nothing is written."""
         alone = replace(self, index=None) if self.index is not None else self
         first = next(iter(alone.steps(storage.join(run_dir, WORK))))
         assert isinstance(first, Pipeline)
@@ -82,7 +82,9 @@ class Dedup(DocumentParameters, Ends):
         witness: str,
         settings: Mapping[str, Any],  # noqa: ARG003 - for workflows that compare parts
     ) -> tuple[Sequence[tuple[int, int, bool]], Sequence[tuple[int, int, bool]]]:
-        """The pieces of a removed document and of its witness: from where to where, and whether the other has it too."""
+        """The pieces of a removed document and of its witness: start, end, and whether the other document has the piece
+        too.
+        """
         return [(0, len(text), True)], [(0, len(witness), True)]
 
     @classmethod
@@ -207,7 +209,7 @@ class Dedup(DocumentParameters, Ends):
         if add is not None:
             # At the end: what is in the index is in the output.
             steps.append(Step(Pipeline([self._reader(), add(decisions=folder)], name="index")))
-        # Freed at the end and no sooner: a resumed run finds out from it what there was to do.
+        # Freed only at the end: a resumed run finds out from it what there was to do.
         steps[-1] = replace(steps[-1], frees=[work_dir])
         inputs = Inputs.read(keys)
         for step in steps:

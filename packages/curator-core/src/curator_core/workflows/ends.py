@@ -18,7 +18,7 @@ from curator_core.workflow import Workflow
 from curator_core.workflows.estimate import free_bytes
 from curator_core.workflows.formats import format_of, reader_of, writer_of
 
-# Of a reader's batches, about.
+# About the size of a reader's batches.
 _BATCH_BYTES = 8 << 20
 
 
@@ -37,7 +37,7 @@ class Ends(Workflow):
     reader: ProcessingStage[Any, Any] | None = None
     writer: ProcessingStage[Any, Any] | None = None
 
-    # Of the size of the input, what the steps hand to one another needs at least; 0 where that does not follow from it.
+    # The least part of the size of the input that the steps hand to one another; 0 where it does not follow from that.
     disk_of_input: ClassVar[float] = 0.0
 
     check_disk: bool = True
@@ -88,7 +88,7 @@ class Ends(Workflow):
             )
 
     def _together(self, path: str, partitions: int) -> Generator[Pipeline, Any, str]:
-        """The step that makes few files of a shuffle where it has too many, if it has; the folder to read it from."""
+        """The step that makes few files of a shuffle if it has too many, and the folder to read the shuffle from."""
         # By the size of the input, not by what lies there: a run that is resumed has to find the same steps.
         found = self._input()
         batches = max(found.sources, found.bytes // _BATCH_BYTES) if found is not None else 0

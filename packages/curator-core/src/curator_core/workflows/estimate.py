@@ -17,14 +17,15 @@ from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import DocumentBatch, EmptyTask
 from curator_core.running.preview import survey
 
-# No more than this is read of each source that is looked at.
+# At most this much is read of each source that is examined.
 SAMPLE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a whole run costs, as it was measured: how often the input is read or written, the time of all other steps in
-    that of making keys, and the disk that is needed at most, in that of the keys and of the input.
+    """What a whole run costs, as it was measured: how often the input is read or written, the time of all other steps
+    as a multiple of that of making keys, and the most disk that it needs, as multiples of the size of the keys and of
+    the input.
     """
 
     readings: float
@@ -37,8 +38,8 @@ class Costs:
 class Estimate:
     """What a run would take, estimated from a few batches of three sources.
 
-    ``seconds`` is processor time. ``disk`` is the most that the run's ``work`` folder will hold, ``free`` what the disk
-    has.
+    ``seconds`` is processor time. ``disk`` is the most that the run's ``work`` folder will hold, ``free`` the space
+    that the disk has.
     """
 
     sources: int

@@ -21,7 +21,7 @@ class ExactDedup(Dedup):
     """Removes documents whose ``column`` has the same value as that of a document that stays.
 
     Values are the same if a 128-bit hash and the length are, of text in NFC. With ``normalize`` case, white space and
-    punctuation do not count. Null and the empty text are no copies of one another. ``keep`` says which one stays.
+    punctuation do not count. Null and empty texts are never copies. ``keep`` says which one stays.
     """
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:

@@ -110,7 +110,7 @@ class TopFraction(Ends):
 class QuantileBuckets(Ends):
     """Gives each row a bucket from 0 to ``buckets`` - 1 by the ranks of its scores over the whole data.
 
-    The bucket of a score is the part of the rows with a worse one, in units of 1/``buckets``: bucket 19 of 20 is the
+    The bucket of a score is the part of the rows with a worse score, in units of 1/``buckets``: bucket 19 of 20 is the
     best 5 %, where no scores are equal. Equal scores share a bucket. The highest scores are the best, except for
     columns that are also in ``lowest``; null and NaN are worse than any number. Several ``columns`` are combined by the
     ``max`` of their buckets or by the ``mean``, rounded down, into ``bucket_column``; ``each`` adds ``<column>_bucket``

@@ -66,7 +66,7 @@ class HardNegatives(MineParameters, Ends):
             passage_column=self.passage_column,
             query_vector=self.query_vector,
             passage_vector=self.passage_vector,
-            # Fewer than of passages: for each all passages are read.
+            # Fewer than partitions of passages: all passages are read for each of them.
             partitions=self.partitions or pieces_of(self._input_bytes() // _PIECES_IN_ONE),
         )
         yield Pipeline([self._reader(), ask], name="queries")

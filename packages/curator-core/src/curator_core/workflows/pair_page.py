@@ -1,4 +1,6 @@
-"""A removed document beside the one that stays for it, as a page: texts with what only one has marked, images as they are."""
+"""A removed document beside the one that stays for it, as a page: texts with their differences marked, images as they
+are.
+"""
 
 from __future__ import annotations
 

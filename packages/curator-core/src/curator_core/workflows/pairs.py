@@ -127,7 +127,7 @@ def _batches(reader: ProcessingStage[Any, Any], source: str) -> Iterator[tuple[D
     if len(parts) < 2:
         raise UsageError(f"{type(reader).__name__} is not a reader of files whose sources can be read one by one")
     naming, reading, *more = parts
-    # As in the run, where nothing asked for what they may add; one that drops rows does so here too.
+    # As in the run, where no stage asked for the columns that they may add; one that drops rows does so here too.
     more = [stage.needed_by(frozenset()) for stage in more]
     task = next((task for task in naming.process(EmptyTask(task_id="sources")) or () if task.task_id == source), None)
     if task is None:

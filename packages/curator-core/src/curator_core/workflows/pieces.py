@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from curator_core.across.shuffle import MOST_PARTITIONS
 
-# Of the input for each piece: comparing takes up to nine times what it holds of words, and packed files hold several times
-# their size.
+# The size of the input for each piece: comparing takes up to nine times what it holds of words, and packed files hold
+# several times their size.
 PIECE_BYTES = 16 << 20
 LEAST_PIECES = 32
 
 
 def pieces_of(input_bytes: int) -> int:
-    """Enough pieces that a worker holds no more of a larger input.
+    """Enough pieces that a worker does not hold more of a larger input.
 
     A power of two, so that a few files more do not change the steps of a run that is resumed.
     """

@@ -41,8 +41,8 @@ from curator_core.workflows.pieces import pieces_of
 # What is written between the steps of a workflow of workflows.
 _BETWEEN = "parquet"
 _CLUSTER, _DISTANCE = "cluster", "distance"
-# A worker compares the vectors of one cluster at a time where they lie, so a partition may be larger than one of texts. There are
-# as many pieces as partitions times partitions, and each takes a moment to open.
+# A worker compares the vectors of one cluster at a time where they lie, so a partition may be larger than one of texts.
+# The number of pieces is that of partitions squared, and each takes a moment to open.
 _PIECES_IN_ONE = 4
 
 
@@ -57,8 +57,8 @@ class SemanticDedup(Dedup):
 
     ``order`` decides first which of two is preferred: ``hard`` the one farther from the centre of its cluster, as SemDeDup
     has it, ``easy`` the nearer one, ``random`` either, by ``seed``; ``keep`` leaves it to ``keep``, and decides ties.
-    Documents without a vector, or with one of zeros, stay. The result is the same on every machine: what is as near to the
-    limit as products of BLAS may be wrong is computed again in a fixed order.
+    Documents without a vector, or with one of zeros, stay. The result is the same on every machine: a product so near
+    the limit that an error of BLAS could matter is computed again in a fixed order.
     """
 
     # The vectors once, and then as often as they are at home or visit.
@@ -74,7 +74,8 @@ class SemanticDedup(Dedup):
     sample: int | None = None
     iterations: int = 20
 
-    # Read twice and written once; of products about as much as of reading, which depends on their length most of all.
+    # Read twice and written once; products take about as long as reading, which depends mostly on the length of the
+    # vectors.
     costs = Costs(readings=2, keys=2, disk_of_keys=4, disk_of_text=0)
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from curator_core.pipeline import Pipeline
 from curator_core.workflow import Step, Workflow
 from curator_core.workflows.ends import Ends
 
-# Of the input for each file of the output, where ``partitions`` does not say how many there are.
+# The size of the input for each file of the output, where ``partitions`` does not say how many there are.
 FILE_BYTES = 64 << 20
 
 
@@ -24,14 +24,14 @@ class Sort(SortParameters, Ends):
 
     ``descending`` names those that go from high to low. Text is in the order of its code points, numbers in that of their
     values; NaN comes after all numbers, and null last, in either direction. Rows with equal values stay in the order of the
-    input, so the order depends neither on the number of files nor on that of workers.
+    input, so the order depends on neither the number of files nor the number of workers.
 
     The output is in ``partitions`` files or fewer, by default one for each 64 MiB of the input; read in the order of their
     names they are the whole. The data is read twice and written twice. A worker holds about three times ``memory``. What is
     read and written is said as in `Ends`.
     """
 
-    # What is laid out by slot is about as large as the input.
+    # The rows laid out by slot are about as large as the input.
     disk_of_input: ClassVar[float] = 1.0
 
     partitions: int | None = None

@@ -19,7 +19,7 @@ from curator_core.formatting import percent
 WIDTH, HEIGHT = 600, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 12, 12, 26, 24
 _BARS = 60
-# Stops of one handle; more than there are pixels would only cost bytes.
+# The most stops of one handle; more than there are pixels would only cost bytes.
 _STOPS = 300
 
 
@@ -31,7 +31,7 @@ def shown(value: float) -> str:
 
 
 class Scale:
-    """Places on the axis: even for scores of one size, and by their magnitude where they span more than two."""
+    """Places on the axis: linear for scores of one magnitude, logarithmic where they span more than two."""
 
     def __init__(self, low: float, high: float, middle: float, *, integers: bool) -> None:
         self.low, self.high = low, high if high > low else low + 1
@@ -110,7 +110,7 @@ def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
 
 
 def _middle(edges: Sequence[float], counts: Sequence[int]) -> float:
-    """About the median of the score."""
+    """Roughly the median of the score."""
     half, seen = sum(counts) / 2, 0
     for place, rows in enumerate(counts):
         seen += rows
@@ -134,7 +134,7 @@ def _bars(
     scale: Scale,
     ends: Sequence[float],
 ) -> list[tuple[float, float, int, int]]:
-    """Bins put together until they are wide enough to be seen; none goes across a limit. An area is a number of rows."""
+    """Bins put together until they are wide enough to be seen; none crosses a limit. An area is a number of rows."""
     found: list[tuple[float, float, int, int]] = []
     least = (WIDTH - _LEFT - _RIGHT) / _BARS
     start, rows, stays = first, 0, 0
@@ -163,7 +163,7 @@ def free_below(score: Mapping[str, Any]) -> list[int]:
 
 
 def would_stay(score: Mapping[str, Any], moved: Mapping[str, float]) -> int | None:
-    """How many rows the filter would keep if these limits stood elsewhere; None where that is inside of a bin."""
+    """How many rows the filter would keep if these limits stood elsewhere; None where one is inside a bin."""
     below = free_below(score)
     low, high = 0, below[-1] + int(score["free_above"])
     for limit in score["limits"]:

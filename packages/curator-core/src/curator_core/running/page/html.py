@@ -1,4 +1,4 @@
-"""What is on the page of a run, in which order? Everything that comes from data is escaped; nothing is fetched."""
+"""What is on the page of a run, and in which order? Everything that comes from data is escaped; nothing is fetched."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from curator_core.running.page.script import SCRIPT
 from curator_core.running.page.style import STYLE
 from curator_core.running.page.timeline import timeline
 
-# Of each side of a filter, and of each collection and file: more stand in report.json.
+# At most this many for each side of a filter, and for collections and files: report.json has more.
 _NEAR, _FAR = 8, 4
-# Of pictures: a contact sheet at the limit.
+# At most this many pictures: a contact sheet at the limit.
 _SHEET = 12
 _ALT_CHARACTERS = 80
 _ROWS = 50
@@ -117,7 +117,7 @@ def _clock(text: str) -> str:
 
 
 def _texts(notes: Sequence[str]) -> str:
-    """What stages have to say, line by line as they say it."""
+    """What stages have to say, line by line in their words."""
     return "".join(f"<pre>{escape(text)}</pre>" for text in notes)
 
 
@@ -191,7 +191,7 @@ def _table(columns: Sequence[tuple[str, str]], rows: Iterable[str]) -> str:
 
 
 def _cell(title: str, text: str, kind: str = "") -> str:
-    """A number with the title of its column, which a phone shows beside it."""
+    """A number with the title of its column, which is shown beside it on a phone."""
     named = f' data-name="{escape(title)}"' if title and text else ""
     return f"<td{named}{f' class="{kind}"' if kind else ''}>{escape(text)}</td>"
 
@@ -306,7 +306,9 @@ def _sentence(text: str) -> str:
 
 
 def _overlap(stage: Mapping[str, Any]) -> str:
-    """What the filter drops by itself, first, and in vain, where the run was asked to measure it."""
+    """What the filter drops by itself, what it drops first, and what another would drop anyway, where the run has
+    measured it.
+    """
     said = []
     if stage.get("alone") is not None:
         said.append(
@@ -343,7 +345,7 @@ def _unsure(stage: Mapping[str, Any]) -> str:
     items = "".join(
         f"<li>{escape(sample['side'])}, {escape(_score(sample))}{_where(sample)}</li>" for _, sample in first
     )
-    # Of rows with one score these come first by their numbers alone.
+    # Of rows with equal scores these come first only by their numbers.
     ordered = sorted(far for far, _ in found.values())
     tied = len(ordered) > len(first) and ordered[len(first)] == first[-1][0]
     more = '<p class="soft">Other rows are as near.</p>' if tied else ""
@@ -351,8 +353,8 @@ def _unsure(stage: Mapping[str, Any]) -> str:
 
 
 def _far(sample: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]) -> float:
-    """How far the score of a row is from the limit that it is near to, in units that all limits of the score share: 120 words are
-    nearer to 50 than 740 to 100,000.
+    """How far the score of a row is from the limit that it is near, in a unit that all limits of the score share: 120
+    words are nearer to 50 than 740 to 100,000.
     """
     value, unit = limits.get(sample["limit"], (None, 1.0))
     score = sample["scores"].get(sample["score_name"], sample["score"])
@@ -369,7 +371,7 @@ def _sides(stage: Mapping[str, Any]) -> str:
             parts.append(_sheet(side, mine, limits, max(whole, stage["rows_out"]) if side == "kept" else whole))
             continue
         near = _some(mine, limits, near=True, most=_NEAR)
-        # A row may be in both samples, and in few rows it is.
+        # A row may be in both samples, and is where there are few rows.
         shown_rows = {(sample["task"], sample["row"]) for sample in near}
         others = [sample for sample in mine if (sample["task"], sample["row"]) not in shown_rows]
         far = _some(others, limits, near=False, most=_FAR)
@@ -394,7 +396,7 @@ def _sides(stage: Mapping[str, Any]) -> str:
 def _sheet(
     side: str, samples: Sequence[Mapping[str, Any]], limits: Mapping[str, tuple[float, float]], whole: int
 ) -> str:
-    """Pictures of one side, those nearest to the limit first; each opens to say where it is from."""
+    """Pictures of one side, those nearest to the limit first; each opens to show where it is from."""
     drawn = [sample for sample in samples if sample["picture"]]
     near = _some(drawn, limits, near=True, most=_SHEET)
     shown_rows = {(sample["task"], sample["row"]) for sample in near}
@@ -456,7 +458,7 @@ def _example(sample: Mapping[str, Any]) -> str:
 
 
 def _marked(sample: Mapping[str, Any]) -> str:
-    """A part of the text around the first place at fault, with what is at fault marked."""
+    """A part of the text around the first fault, with all faults marked."""
     text, spans = sample["text"] or "", sample["spans"]
     start = max(0, spans[0][0] - _BEFORE) if spans else 0
     end = min(len(text), start + _EXAMPLE_CHARACTERS)
@@ -718,7 +720,7 @@ def _rate(value: float | None) -> str:
 
 
 def _plans(plans: Sequence[Mapping[str, Any]]) -> str:
-    """Which rows were made under which plan, where more than the present one was used."""
+    """Which rows were made under which plan, where earlier plans were used too."""
     rows = (
         f'<tr><th scope="row">{escape("; ".join(share["changes"]) or "the present plan")}</th>{_cell("since attempt", f"{share['since']:,}")}'
         f"{_cell('sources', f'{share["sources"]:,}')}{_cell('rows in', f'{share["rows_in"]:,}')}{_cell('kept', f'{share["rows_out"]:,}')}</tr>"

@@ -1,4 +1,4 @@
-"""How do the embeddings of a run lie to one another? A map drawn as SVG, with a table of the same rows."""
+"""How do the embeddings of a run relate to one another? A map drawn as SVG, with a table of the same rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from curator_core.running.page.histogram import shown
 
 WIDTH, HEIGHT = 600, 420
 _EDGE = 16
-# Shades of the score, from low to high; each has about as many rows as each other.
+# Shades of the score, from low to high; all have about as many rows.
 SHADES = 5
 
 

@@ -10,12 +10,12 @@ from curator_core import formatting
 
 WIDTH = 600
 _LINE, _GAP, _TOP, _FOOT = 26, 8, 4, 20
-# So many stages have a shade of their own, those that take most of the time; the others share one.
+# The number of stages with a shade of their own, those that take the most time; the others share one.
 _SHADES = 5
 
 
 def timeline(found: Mapping[str, Any]) -> str:
-    """The lines of the workers; nothing where no worker has left its times."""
+    """The lines of the workers; nothing where no worker has recorded its times."""
     workers, begins = found["workers"], found["begins"]
     seconds = found["ends"] - begins
     if not workers or seconds <= 0:
