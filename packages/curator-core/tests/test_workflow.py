@@ -527,7 +527,7 @@ def test_work_set_aside_in_an_inner_step_is_said(three: ThreeSteps, tmp_path: Pa
     (tmp_path / "in" / "part-9.jsonl").write_text("no JSON\n")
     result = three.run(HERE, run_dir=str(tmp_path / "run"))
     assert (result.summary.state, result.exit_code) == ("quarantined", 3)
-    assert "step 'read' is done with work set aside (1 rows rejected, 0 quarantined)" in result.summary.warnings[0]
+    assert "step 'read' is done with work set aside (1 row rejected, 0 quarantined)" in result.summary.warnings[0]
     assert "of step &#x27;read&#x27;" in (tmp_path / "run" / "report.html").read_text()
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Self
 from curator_core import storage
 from curator_core.errors import CuratorError, PlanError, RunRefused, UsageError
 from curator_core.executors.base import BaseExecutor
-from curator_core.formatting import text_html
+from curator_core.formatting import count, text_html
 from curator_core.model.machine import Machine
 from curator_core.model.parameters import bound_arguments, call_text, values_of
 from curator_core.model.seen_options import SeenOptions
@@ -412,7 +412,7 @@ class _Run:
         self._note(summary, found)
         if found.state == "quarantined" and not step.counts:
             self.warnings.append(
-                f"step {step.name!r} is done with work set aside ({found.rows_rejected:,} rows rejected, "
+                f"step {step.name!r} is done with work set aside ({count(found.rows_rejected, 'row')} rejected, "
                 f"{found.rows_quarantined:,} quarantined): look at it with `curate rejects {place.url}`"
             )
         if not self.counted:
