@@ -324,8 +324,9 @@ def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
         _, first, inverse = np.unique(local, return_index=True, return_inverse=True)
         named = (tuple(texts[codes[at]] for texts, codes in kinds) for at in first.tolist())
         what = np.array([words.setdefault(name, len(words)) for name in named], np.int64)[inverse]
-        # The task in the upper half, the kind of count below it: no two counts share a number by chance.
-        keys.append(np.where(found, (tasks << 24) | what, -1))
+        # The task in the upper half, the kind of count in the lower one. Each file of the input is a kind by its name, so there
+        # may be as many kinds as tasks.
+        keys.append(np.where(found, (tasks << 32) | what, -1))
         paths.append(path)
     if not paths:
         return

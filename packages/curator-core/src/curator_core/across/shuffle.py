@@ -398,9 +398,8 @@ def write_together(path: str, manifest: Manifest, files: Sequence[ShuffleFile], 
     where = np.concatenate(partitions)
     order = np.argsort(where, kind="stable")  # of 16 bits: a radix sort
     which = np.concatenate([np.zeros(0, np.int64), *numbers])[order] - files[0].first
-    count = sum(file.count for file in files)
-    layout_of = (manifest.partitions, manifest.column, {"first": files[0].first, "count": count})
-    return _write_lot(path, table.take(array(order)), where, which, *layout_of, durable=False)
+    rows = table.take(array(order))
+    return _write_lot(path, rows, where, which, files, manifest.partitions, manifest.column, durable=False)
 
 
 def _read_file(
@@ -421,13 +420,16 @@ def _write_lot(
     table: pa.Table,
     where: NDArray[np.uint16],
     which: NDArray[np.int64],
+    files: Sequence[ShuffleFile],
     partitions: int,
     column: str,
-    notes: Mapping[str, int],
     *,
     durable: bool,
 ) -> FileRecord:
-    """Write rows in the order of partitions and files; ``where`` has the partition of each in any order, ``which`` the file."""
+    """Write rows in the order of partitions and files; ``where`` has the partition of each in any order, ``which`` its place
+    among ``files``.
+    """
+    notes = {"first": files[0].first, "count": sum(file.count for file in files)}
     edges = np.append(0, np.cumsum(np.bincount(where, minlength=partitions))).astype(np.int64)
     begins = np.flatnonzero(np.append(True, which[1:] != which[:-1])) if len(which) else np.zeros(0, np.int64)
     with storage.write_atomic(path, durable=durable) as out:
@@ -478,9 +480,8 @@ class Joined:
         # Files may have other partitions, so neither their order nor that of their parts is the one needed.
         where = (np.searchsorted(_starts(self.partitions), to_numpy(table[column]), "right") - 1).astype(np.uint16)
         order = np.lexsort((to_numpy(table[column]), which, where))
-        notes = {"first": files[0].first, "count": sum(file.count for file in files)}
         rows = table.take(array(order))
-        return _write_lot(path, rows, where, which[order], self.partitions, column, notes, durable=True)
+        return _write_lot(path, rows, where, which[order], files, self.partitions, column, durable=True)
 
     def finish(self, folder: str, records: Sequence[FileRecord]) -> None:
         """Write the manifest of the files that `write` has left in ``folder``."""

@@ -53,7 +53,20 @@ _SHOWN = 200
 
 
 @dataclass(kw_only=True)
-class WriteAnchors(DocumentStage):
+class WriteHashes(DocumentStage):
+    """Writes rows about the documents of a batch, laid out by a hash, and at the end the roll of all batches."""
+
+    def write(self, task: DocumentBatch, rows: pa.Table, hashes: NDArray[np.uint64]) -> FileGroupTask:
+        """Write ``rows``, each with its hash."""
+        record = write_keys(self, self.path, task, ANCHORS, rows, hashes)
+        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        finish_keys(self.path, outputs, [ANCHORS], None, type(self).__name__)
+
+
+@dataclass(kw_only=True)
+class WriteAnchors(WriteHashes):
     """Writes the anchors of each document's runs of ``length`` words or ``characters``, laid out by hash, and at the end the roll
     of all batches.
     """
@@ -67,11 +80,7 @@ class WriteAnchors(DocumentStage):
         hashes, at = anchors(measured, self.length)
         row = np.searchsorted(words.offsets, at, "right") - 1
         made = pa.table({"row": array(row.astype(np.uint32)), "at": array((at - words.offsets[row]).astype(np.uint32))})
-        record = write_keys(self, self.path, task, ANCHORS, noted(made, task, self.collections(task)), hashes)
-        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
-
-    def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_keys(self.path, outputs, [ANCHORS], None, type(self).__name__)
+        return self.write(task, noted(made, task, self.collections(task)), hashes)
 
 
 @dataclass(kw_only=True)
@@ -164,7 +173,7 @@ class WriteWindows(_Units):
 
 
 @dataclass(kw_only=True)
-class WriteUnitHashes(DocumentStage):
+class WriteUnitHashes(WriteHashes):
     """Writes the hash of each ``unit`` of the documents that has ``least`` characters or more, and whether it occurs once in its
     batch or more often; at the end the roll of all batches.
     """
@@ -177,11 +186,7 @@ class WriteUnitHashes(DocumentStage):
         *_, high, _ = line_units(texts, self.unit, self.least, normalize=self.normalize)
         places, counts = np.unique(high, return_counts=True)
         made = pa.table({"times": array(np.minimum(counts, 2).astype(np.uint8))})
-        record = write_keys(self, self.path, task, ANCHORS, noted(made, task, self.collections(task)), places)
-        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
-
-    def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_keys(self.path, outputs, [ANCHORS], None, type(self).__name__)
+        return self.write(task, noted(made, task, self.collections(task)), places)
 
 
 @dataclass(kw_only=True)
@@ -211,7 +216,7 @@ class FilterRepeated(PartitionStage):
 
 
 @dataclass(kw_only=True)
-class WriteLines(_Units):
+class WriteLines(WriteHashes, _Units):
     """Writes each ``unit`` of the documents that has ``least`` characters or more, and at the end the roll of all batches.
 
     With ``filters``, the folder of `FilterRepeated`, only those that may occur more than once; ``hashes`` is the folder of
@@ -235,12 +240,7 @@ class WriteLines(_Units):
         if self._filters is not None:
             some = np.flatnonzero(self._filters.may_hold(high))
             row, at, high, low = row[some], at[some], high[some], low[some]
-        made = self.units_table(task, row, at, low)
-        record = write_keys(self, self.path, task, ANCHORS, made, high)
-        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
-
-    def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_keys(self.path, outputs, [ANCHORS], None, type(self).__name__)
+        return self.write(task, self.units_table(task, row, at, low), high)
 
 
 @dataclass(kw_only=True)
