@@ -191,7 +191,7 @@ def _gpus(group: Group, gpu_memory_gb: float | None, card: str) -> float:
     if not need.requires_gpu:
         return 0.0
     if need.gpus > 1 and need.gpus != int(need.gpus):
-        raise PlanError(f"stage {group.name!r} asks for gpus={need.gpus:g}: more than one GPU goes in whole ones only")
+        raise PlanError(f"stage {group.name!r} asks for gpus={need.gpus:g}: above one, GPUs come in whole numbers only")
     if need.gpu_memory_gb and gpu_memory_gb is None:
         raise PlanError(
             f"stage {group.name!r} asks for gpu_memory_gb={need.gpu_memory_gb:g}, but the memory of the cluster's GPUs is "

@@ -1,7 +1,7 @@
-"""Leaves out, on a local Ray of ours, the actors of Ray Data that serve a dashboard, a node autoscaler, usage
-statistics, and clusters of several machines.
+"""Leaves out actors of Ray Data that serve a dashboard, a node autoscaler, usage statistics, and larger clusters.
 
-Each is a process. They start with the first dataset, on the CPUs that its workers are waiting for. This module imports
+On a local Ray of ours they are of no use, and each is a process. They start with the first dataset, on the CPUs that
+its workers are waiting for. This module imports
 Ray Data, so it is
 imported when a run starts.
 """

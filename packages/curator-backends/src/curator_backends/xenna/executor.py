@@ -351,7 +351,7 @@ def _shape(group: Group, cluster: Cluster) -> tuple[float, float]:
         )
     gpus = need.gpu_share(cluster.gpu_memory_gb or 0.0, cluster.machine().gpu_card) if need.requires_gpu else 0.0
     if gpus > 1 and gpus != int(gpus):
-        raise PlanError(f"stage {group.name!r} asks for gpus={gpus:g}: more than one GPU goes in whole ones only")
+        raise PlanError(f"stage {group.name!r} asks for gpus={gpus:g}: above one, GPUs come in whole numbers only")
     # Xenna accepts no worker that needs nothing.
     return max(need.cpus, 0.001 if not gpus else 0.0), gpus
 
