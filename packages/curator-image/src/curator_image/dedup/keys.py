@@ -1,4 +1,4 @@
-"""Extracts what deduplication needs of images: hashes of bytes, small grey pictures, their hashes, order of preference."""
+"""Extracts what deduplication needs of images: hashes of bytes, small grey pictures, their hashes, preference."""
 
 from __future__ import annotations
 
