@@ -44,19 +44,21 @@ def default_clusters(vectors: int) -> int:
     return max(1, min(_MOST_CLUSTERS, round(float(np.sqrt(vectors)))))
 
 
-def nearest(vectors: Whole, centres: Whole, count: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def nearest(vectors: Whole | Vectors, centres: Whole, count: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ``count`` centres nearest to each vector, the nearest first, and the product of whole numbers with each.
 
-    Equally near ones keep their order.
+    Equally near ones keep their order. Vectors that are needed once are given as they are: each block becomes whole
+    numbers while it is in the cache.
     """
     count = min(count, len(centres.numbers))
-    found = np.empty((len(vectors.numbers), count), np.int64)
-    products = np.empty((len(vectors.numbers), count), np.float32)
+    there = vectors.numbers if isinstance(vectors, Whole) else vectors
+    found = np.empty((len(there), count), np.int64)
+    products = np.empty((len(there), count), np.float32)
     across = np.ascontiguousarray(centres.numbers.T)
     rows = max(1, _BLOCK_PRODUCTS // max(1, len(centres.numbers)))
-    for start in range(0, len(vectors.numbers), rows):
+    for start in range(0, len(there), rows):
         part = slice(start, start + rows)
-        made = vectors.numbers[part] @ across
+        made = (there[part] if isinstance(vectors, Whole) else Whole.of(there[part]).numbers) @ across
         at = np.arange(len(made))
         for turn in range(count):
             best = made.argmax(axis=1)
