@@ -33,6 +33,7 @@ from curator_core.across.digests import hashes_of
 from curator_core.across.documents import collection_salts
 from curator_core.across.groups import groups_of
 from curator_core.across.inputs import noted
+from curator_core.across.products import MultipliesVectors, NumpyProducts, Products, products_for
 from curator_core.across.roll import batches_of, rows_of
 from curator_core.across.shuffle import (
     Partitions,
@@ -129,7 +130,7 @@ def _hashes(vectors: Vectors) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 
 @dataclass(kw_only=True)
-class VisitClusters(PartitionStage):
+class VisitClusters(MultipliesVectors, PartitionStage):
     """Lays the vectors of a partition out by cluster: each at its home, and as a visitor in the ``visits`` next nearest ones.
 
     Of equal vectors only the preferred one is laid out; the others are written by the batch of that one. ``order`` decides
@@ -149,13 +150,14 @@ class VisitClusters(PartitionStage):
         super().setup(worker)
         self._centres = read_centres(self.centres)
         self._whole = Whole.of(self._centres)
+        self._products = products_for(self.resources, self.name)
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         preference = self.preference()
         table = partition_table(task)
         assert table is not None  # only partitions with rows are tasks
         vectors = unpacked(table[VECTOR])
-        found, _ = nearest(vectors, self._whole, self.visits + 1)
+        found, _ = nearest(vectors, self._whole, self.visits + 1, self._products)
         self.record_metric("products", float(len(vectors) * len(self._centres)))
         towards = cosines(vectors, self._centres[found[:, 0]])
         if self.collapse:
@@ -257,7 +259,7 @@ def ties_of(
 
 
 @dataclass(kw_only=True)
-class FindPairs(PartitionStage):
+class FindPairs(MultipliesVectors, PartitionStage):
     """Compares the vectors of each cluster, and ties each to preferred ones whose cosine with it is ``least`` or more.
 
     In one cluster a vector is tied to at most the ``MOST_TIES`` most preferred ones at home, and one at home to as many
@@ -272,6 +274,7 @@ class FindPairs(PartitionStage):
     def setup(self, worker: Any) -> None:
         super().setup(worker)
         self._stored = StoredVectors(self.vectors, VECTOR)
+        self._products = products_for(self.resources, self.name)
 
     def teardown(self) -> None:
         self._stored.close()  # mapped files would occupy disk after they are removed
@@ -295,14 +298,14 @@ class FindPairs(PartitionStage):
         else:
             files, there = (to_numpy(table[name])[order] for name in (_FILE, _ROW_THERE))
             together = self._stored.take(files, there)
-        none, space = np.zeros(0, np.int64), _Space()
+        none = np.zeros(0, np.int64)
         found: list[_Ties] = [(none, none, np.zeros(0))]
         for number, rows in enumerate(np.split(order, begins[1:])):
             if with_vectors:
                 vectors, at = spread.of(number), np.searchsorted(np.sort(rows), rows)
             else:
                 vectors, at = together[begins[number] :][: len(rows)], np.arange(len(rows))
-            cluster = Cluster(vectors, at, home[rows], None if groups is None else groups[rows], space)
+            cluster = Cluster(vectors, at, home[rows], None if groups is None else groups[rows], self._products)
             lost, best, similarity = cluster.preferred_neighbours(self.least)
             found.append((rows[lost], rows[best], similarity))
             self.record_metric("pairs", cluster.pairs)
@@ -354,24 +357,6 @@ class _Spread:
         )
 
 
-class _Space:
-    """Memory for a block of products and the marks of large ones: new memory for each costs a tenth of the time."""
-
-    def __init__(self) -> None:
-        self._products = np.empty(_ROWS * _COLUMNS, np.float32)
-        self._large = np.empty(_ROWS * _COLUMNS, np.bool_)
-
-    def marked(self, mine: Vectors, theirs: Vectors, limit: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of ``mine`` and of ``theirs`` whose products are ``limit`` or more, in order."""
-        shape = len(mine), len(theirs)
-        size = shape[0] * shape[1]
-        products, large = self._products[:size].reshape(shape), self._large[:size].reshape(shape)
-        np.matmul(mine, theirs.T, out=products)
-        np.greater_equal(products, limit, out=large)
-        row, column = np.divmod(np.flatnonzero(large), shape[1])
-        return row, column
-
-
 type _Ties = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
@@ -385,7 +370,7 @@ class Cluster:
     rows: NDArray[np.int64]
     home: NDArray[np.bool_]
     groups: NDArray[Any] | None = None
-    space: _Space = field(default_factory=_Space)
+    products: Products = field(default_factory=NumpyProducts)
 
     @property
     def pairs(self) -> float:
@@ -410,7 +395,7 @@ class Cluster:
 
     def _at_home(self, home: NDArray[np.int64], whole: Whole, least: float) -> Iterator[_Ties]:
         """Those at home with those at home that come before them."""
-        numbers, limit = whole.numbers, whole.least(least, whole)
+        numbers, limit = self.products.put(whole.numbers), whole.least(least, whole)
         wanted = np.full(len(home), MOST_TIES)
         for start in range(0, len(home), _ROWS):
             stop = min(start + _ROWS, len(home))
@@ -420,7 +405,7 @@ class Cluster:
                 if not len(rows):
                     break
                 mine = numbers[start:stop] if len(rows) == stop - start else numbers[rows]
-                row, column = self.space.marked(mine, numbers[first:last], limit)
+                row, column = self.products.at_least(mine, numbers[first:last], limit)
                 row, column = rows[row], first + column
                 before = column < row
                 yield from self._certain(home, row[before], home, column[before], wanted, least)
@@ -430,6 +415,7 @@ class Cluster:
     ) -> Iterator[_Ties]:
         """Those at home with the visitors, of whom either may be the preferred one."""
         limit = whole.least(least, theirs)
+        at_home, away = self.products.put(whole.numbers), self.products.put(theirs.numbers)
         wanted, wanted_there = np.full(len(home), MOST_TIES), np.full(len(visitors), MOST_TIES)
         for low in range(0, len(home), _ROWS):
             block = home[low : low + _ROWS]
@@ -438,8 +424,8 @@ class Cluster:
                 is_open = wanted[low : low + _ROWS].any() and others[0] < block[-1]
                 if not is_open and not (wanted_there[first : first + _COLUMNS].any() and block[0] < others[-1]):
                     continue
-                mine, others_there = whole.numbers[low : low + _ROWS], theirs.numbers[first : first + _COLUMNS]
-                row, column = self.space.marked(mine, others_there, limit)
+                mine, others_there = at_home[low : low + _ROWS], away[first : first + _COLUMNS]
+                row, column = self.products.at_least(mine, others_there, limit)
                 row, column = low + row, first + column
                 loses = visitors[column] < home[row]
                 yield from self._certain(home, row[loses], visitors, column[loses], wanted, least)
