@@ -1,4 +1,4 @@
-"""Which object is in a line of JSON, or what is wrong with the line?"""
+"""Parses one line of JSON into an object, or says what is wrong with the line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 
-# Deeper than anyone needs, and far from where Python's parser gives up, which depends on how deep it is called.
+# More levels than anyone needs, and far fewer than Python's parser handles, which depends on the depth of the call
+# stack.
 MOST_LEVELS = 512
 # Strings, whole or cut off: brackets in them open nothing.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
@@ -63,7 +64,9 @@ def levels(text: str) -> int:
 
 
 def first_lines(data: bytes, limit: int) -> Iterator[dict[str, Any]]:
-    """The objects among the first ``limit`` lines, from which types are inferred; bad lines are reported later, when they are read."""
+    """The objects among the first ``limit`` lines, for inferring types; bad lines are reported later, when they are
+    read.
+    """
     for raw in data.split(b"\n", limit)[:limit]:
         if not raw or raw.isspace():
             continue
