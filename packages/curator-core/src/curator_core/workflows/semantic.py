@@ -35,7 +35,7 @@ from curator_core.workflows.ends import Ends
 from curator_core.workflows.estimate import Costs
 from curator_core.workflows.formats import reader_of, writer_of
 from curator_core.workflows.fractions import TopFraction
-from curator_core.workflows.pairs import removed_pair, text_of
+from curator_core.workflows.pairs import RemovedPair, text_of
 from curator_core.workflows.pieces import pieces_of
 
 # What is written between the steps of a workflow of workflows.
@@ -105,12 +105,10 @@ class SemanticDedup(Dedup):
     @classmethod
     def shown_pair(
         cls,
-        folder: str,
-        name: str,
+        pair: RemovedPair,
         settings: Mapping[str, Any],  # noqa: ARG003 - the column that was compared has vectors
     ) -> dict[str, Any]:
         """Both documents by what they hold besides vectors: their ``text``, or else their longest text."""
-        pair = removed_pair(folder, name)
         if pair.witness is None:
             return {}
         texts = {key: value for key, value in pair.document.items() if isinstance(value, str)}
