@@ -183,7 +183,7 @@ def test_workers_that_need_no_gpu_may_use_nodes_without_one() -> None:
 @pytest.mark.parametrize(
     ("resources", "says"),
     [
-        (Resources(gpus=1.5), "whole ones only"),
+        (Resources(gpus=1.5), "whole numbers only"),
         (Resources(gpus=4), "the most has 2"),
     ],
 )

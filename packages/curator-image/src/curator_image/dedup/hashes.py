@@ -1,8 +1,9 @@
-"""What does a picture look like in 63 bits? The signs of its lowest frequencies, of the whole picture and of windows in it.
+"""Hashes a picture into 63 bits, the signs of its lowest frequencies, and windows of the picture likewise.
 
-A small grey picture of 64 x 64 is taken apart into 8 x 8 cosines; each but the first is 1 if it is above their median. Scaling,
-compression and brightness change few bits. A crop moves everything, so windows of the picture are hashed too: what was cut out
-of it looks like one of them. All sums are of whole numbers that float64 holds exactly, so no processor rounds them otherwise.
+A small grey picture of 64 x 64 is decomposed into 8 x 8 cosines; each but the first gives a bit, 1 if it is above their
+median. Scaling, compression and brightness change few bits. A crop moves everything, so windows of the picture are
+hashed too: a crop looks like one of them. All sums are of whole numbers that float64 holds exactly, so every processor
+gets the same bits.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 
 SIDE = 64
 BITS = 63
-# Two different pictures have about half of their bits alike; copies differ in less than this.
+# Two different pictures agree in about half of their bits; copies differ in fewer than this.
 RADIUS = 10
-# A window is the whole without this share of its width and of its height.
+# A window leaves out this share of the picture's width and of its height.
 CUT = 0.08
-# Where a window lies in the whole, by how much of what is cut is cut at the left and at the top.
+# The position of a window: the share of the cut that is made at the left and at the top.
 WINDOWS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 MIRRORED = len(WINDOWS)
 
@@ -27,7 +28,7 @@ type Boxes = NDArray[np.float64]
 
 _FREQUENCIES = 8
 _SCALE = 1 << 12
-# What is as grey as this all over has no picture in it.
+# A picture whose greys spread no more than this shows nothing.
 _LEAST_CONTRAST = 6.0
 _EVEN = 12
 _MOST_BORDER = 0.4
@@ -58,7 +59,7 @@ def _border(lows: NDArray[np.int64], highs: NDArray[np.int64]) -> NDArray[np.int
 
 
 def is_plain(pictures: Grey) -> NDArray[np.bool_]:
-    """Which pictures have hardly any contrast: their hashes would say nothing."""
+    """Which pictures have hardly any contrast, so that their hashes would mean nothing."""
     wide = pictures.reshape(len(pictures), SIDE * SIDE).astype(np.int64)
     count = wide.shape[1]
     spread = count * (wide * wide).sum(axis=1) - wide.sum(axis=1) ** 2
@@ -66,7 +67,7 @@ def is_plain(pictures: Grey) -> NDArray[np.bool_]:
 
 
 def hashes_of(pictures: Grey, boxes: Boxes, *, crops: bool = True, mirror: bool = False) -> NDArray[np.uint64]:
-    """The hash of each picture, of its windows, and of its mirror image, in columns; 0 where one is not asked for."""
+    """The hash of each picture, of its windows, and of its mirror image, in columns; 0 where one is not requested."""
     made = np.zeros((len(pictures), 2 + len(WINDOWS)), np.uint64)
     for row in range(len(pictures)):
         picture = pictures[row].astype(np.float64)
@@ -103,7 +104,9 @@ def _spectrum(picture: NDArray[np.float64], box: tuple[float, ...]) -> NDArray[n
 
 @functools.lru_cache(maxsize=4096)
 def _cosines(low: float, high: float) -> NDArray[np.float64]:
-    """The lowest cosines over a range of pixels, as whole numbers; a pixel that lies in it in part counts in part."""
+    """The lowest cosines over a range of pixels, as whole numbers; a pixel that is partly in the range counts in
+    part.
+    """
     at = np.arange(SIDE)
     first, last = np.maximum(at, low), np.minimum(at + 1, high)
     weight = np.clip(last - first, 0, 1)

@@ -1,4 +1,4 @@
-"""What deduplication needs to know of the images of a batch: bytes, a small grey picture, hashes of it, order of preference."""
+"""Extracts what deduplication needs of images: hashes of bytes, small grey pictures, their hashes, preference."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ _SMALL = Picture(SIDE, SIDE, "squash", "bilinear")
 
 @dataclass(kw_only=True)
 class PictureKeys(DocumentStage):
-    """Writes for each image the hash of its bytes, its small grey picture and the hashes of that, laid out by the first.
+    """Writes for each image the hash of its bytes, its small grey picture and that picture's hashes, laid out by the
+    first.
 
     An image that does not decode, or has hardly any contrast, can only be an exact copy.
     """
@@ -77,7 +78,7 @@ class PictureKeys(DocumentStage):
 
 @dataclass(kw_only=True)
 class SetCopiesAside(PartitionStage):
-    """Writes of equal images the preferred one, by batch, and which others are copies of it."""
+    """Writes the preferred one of equal images, by batch, and which others are copies of it."""
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         table = partition_table(task)

@@ -1,4 +1,4 @@
-"""Which images may show the same picture, and do they? Search by hash, and comparison of the small pictures themselves."""
+"""Finds images that may show the same picture by their hashes, and compares the small pictures themselves."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from curator_image.dedup.keys import BOX, GREY, HASHES, PICTURES, SEEN
 from curator_image.dedup.search import TABLES, near_pairs
 
 RULE = "perceptual"
-# To how many preferred ones an image is tied by one search: what is alike in masses costs no more than its number.
+# How many preferred images one search may pair an image with, so that masses of similar images cost only linear time.
 _MOST_TIES = 64
-# Of images with the same hash, this many stand for all in a comparison with others.
+# This many of the images with the same hash represent all of them in comparisons with others.
 _STAND_FOR_ALL = 2
 _HASHES = 2 + len(WINDOWS)
-# Beyond this a better fit changes no decision.
+# Above this, a better fit changes no decision.
 _ENOUGH = 0.98
 _PAIR = pa.schema([("number", pa.uint64()), ("other", pa.uint64()), ("window", pa.uint8())])
 
@@ -88,7 +88,7 @@ class SearchPictures(PartitionStage):
         wholes = Values.of(hashes[:, 0])
         tables = range(word, word + 1)
         if window == 0:
-            if word == 0:  # equal ones differ in no word: they are found once
+            if word == 0:  # equal hashes differ in no word: the first table finds them
                 found.append(wholes.among_equals())
             pairs = near_pairs(wholes.hashes, None, self.radius, tables)
             found += [wholes.across(i, wholes, j) for i, j in pairs]
@@ -118,7 +118,7 @@ class SearchPictures(PartitionStage):
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def _images(self, place: str) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Numbers and hashes of all images with a picture, the preferred ones first."""
+        """Numbers and hashes of all images that have a picture, in order of preference."""
         preference = self.preference()
         names = ["number", "hash_high", "hash_low", *preference.names]
         manifest = read_manifest(place)
@@ -162,7 +162,7 @@ class Values:
         return self._cross(many, self.counts[many], self, many, np.minimum(self.counts[many], _MOST_TIES))
 
     def across(self, mine: NDArray[np.int64], other: Values, theirs: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Each image of one value with the first of the other, and the other way round."""
+        """Pair each image of one value with the first images of the other, and the other way round."""
         few, their_few = (
             np.minimum(values.counts[at], _STAND_FOR_ALL) for values, at in ((self, mine), (other, theirs))
         )
@@ -190,7 +190,7 @@ class Values:
 
 
 def _fewest(both: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of each image only the pairs with the most preferred ones, where they are very many."""
+    """Where an image has very many pairs, keep only those with the most preferred images."""
     loser, winner = both.max(axis=1), both.min(axis=1)
     order = np.lexsort((winner, loser))
     loser = loser[order]
@@ -225,7 +225,7 @@ class PictureParts(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class RoutePictures(PartitionStage):
-    """Lays pairs, copies and pictures out by the group that they belong to."""
+    """Lays out pairs, copies and pictures by the group that they belong to."""
 
     groups: str
 
@@ -236,7 +236,7 @@ class RoutePictures(PartitionStage):
         group = groups_of_numbers(self.groups, numbers)
         if kind == COPIES:
             table = table.rename_columns({"number": "witness", "member": "number"}).select(TIES.names)
-        if kind == PICTURES:  # those that nothing is tied to are compared with nothing
+        if kind == PICTURES:  # images without a pair are compared with nothing
             tied = self._tied(numbers)
             table, group = table.filter(array(tied)), group[tied]
         if "place" in table.column_names:

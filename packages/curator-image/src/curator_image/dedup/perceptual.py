@@ -1,4 +1,4 @@
-"""Perceptual deduplication: of images that show the same picture one stays."""
+"""Perceptual deduplication: keeps one of the images that show the same picture."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class ImageDedup(Dedup):
     """Removes images that show the same picture as one that stays: resized, compressed again, brightened, bordered or cropped a
     little, with ``mirror`` also mirrored.
 
-    A hash of the lowest frequencies, and with ``crops`` of windows that a crop may have left, brings images together that
-    differ in at most ``radius`` bits. No image goes without a witness that stays, comes before it in the order of preference,
-    and was laid over it: small grey pictures of both must correlate by ``threshold`` or more. The table of decisions names the
-    witness and the figure. Copies of the same bytes go first. Images that do not decode, and those with hardly any contrast,
-    go as exact copies only.
+    Images are compared if hashes of their lowest frequencies differ in at most ``radius`` bits; with ``crops``, windows
+    that a crop may have left are hashed too. No image is removed without a witness that stays and comes before it in
+    the order of preference; the small grey pictures of both must correlate by ``threshold`` or more. The table of
+    decisions names the witness and the correlation. Copies of the same bytes are removed first. Images that do not
+    decode, and those with hardly any contrast, are removed only as exact copies.
 
-    It needs no model and no GPU. ``keep`` is by default the larger file, and then the first.
+    It needs no model and no GPU. By default, ``keep`` prefers the larger file, and then the first.
     """
 
     column: str = BYTES

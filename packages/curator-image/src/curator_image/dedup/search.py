@@ -1,8 +1,8 @@
-"""Which hashes differ in few bits? All pairs of two lists within a radius, without comparing each with each.
+"""Finds all pairs of hashes from two lists within a radius, without comparing every pair.
 
-64 bits are four words of 16. Of two hashes that differ in at most 11 bits, one word differs in at most two. So of each word in
-turn, the hashes whose word is the same or differs in one or two bits are looked up, and compared whole. A pair is given for
-the first such word only, so it is found once.
+64 bits are four words of 16. If two hashes differ in at most 11 bits, at least one word differs in at most two. So for
+each word in turn, hashes whose word is the same or differs in one or two bits are looked up and compared whole. A pair
+is reported for the first such word only, so it is found once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def near_pairs(
     left: Hashes, right: Hashes | None, radius: int, tables: range = range(TABLES)
 ) -> Iterator[tuple[Indices, Indices]]:
     """Pairs (i, j) where ``left[i]`` and ``right[j]`` differ in at most ``radius`` bits; i < j within ``left`` if ``right`` is
-    None. ``tables`` are the words that are looked up: all of them find all pairs, each some.
+    None. ``tables`` are the words to look up: together they find all pairs, and each of them finds some.
     """
     if radius > MOST_RADIUS:
         raise ValueError(f"a radius of {radius} is more than {MOST_RADIUS}")
@@ -42,7 +42,7 @@ def _in_table(
     sorted_right = right[order]
     edges = np.searchsorted(_word(sorted_right, table), np.arange((1 << _WORD) + 1))
     starts, counts = edges[:-1].astype(np.int64), np.diff(edges)
-    mine = np.argsort(_word(left, table), kind="stable")  # neighbours look the same places up
+    mine = np.argsort(_word(left, table), kind="stable")  # neighbours look up the same places
     sorted_left = left[mine]
     words = _word(sorted_left, table)
     for flip in _FLIPS.tolist():
@@ -81,7 +81,7 @@ def _lots(number: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def _first_found(difference: Hashes, table: int) -> NDArray[np.bool_]:
-    """Whether no word before this table's differs in two bits or less."""
+    """Whether every word before this table's differs in more than two bits."""
     fresh = np.ones(len(difference), np.bool_)
     for before in range(table):
         fresh &= np.bitwise_count(_word(difference, before)) > 2
@@ -89,7 +89,7 @@ def _first_found(difference: Hashes, table: int) -> NDArray[np.bool_]:
 
 
 def _word(hashes: Hashes, table: int) -> NDArray[np.int64]:
-    """The bits of a table: every fourth, so that no table has the lowest frequencies alone."""
+    """The bits of a table: every fourth bit, so that no table holds the lowest frequencies alone."""
     found = np.zeros(len(hashes), np.int64)
     for bit in range(_WORD):
         found |= ((hashes >> np.uint64(TABLES * bit + table)).astype(np.int64) & 1) << bit

@@ -1,6 +1,4 @@
-"""The words of documents in an index: how those of the documents that stay get there, and are found again to
-compare.
-"""
+"""Adds the words of documents that stay to an index, and finds them again for comparison."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ from curator_text.dedup.keys import NEAR, SketchParameters, document_keys
 from curator_text.dedup.texts import SPREAD, word_columns
 
 WORDS = "words"
-# Batches of an index per task: most have few documents that are needed, or none.
+# Batches of an index per task: most hold few needed documents, or none.
 _BATCHES = 32
 
 
@@ -37,7 +35,7 @@ _BATCHES = 32
 class AddTexts(SketchParameters, AddToIndex):
     """Writes the keys and the words of each document that stays by the ``decisions`` into a run of the index.
 
-    It reads the documents again. ``keys`` is where the run has settled what it is called in the index.
+    It reads the documents again. In ``keys`` the run has settled its name in the index.
     """
 
     placed: ClassVar[tuple[str, ...]] = (NEAR, EXACT)
@@ -79,7 +77,7 @@ class IndexBatches(SourceStage[FileGroupTask]):
             for start in range(first, stop, _BATCHES):
                 batches = list(range(start, min(start + _BATCHES, stop)))
                 yield FileGroupTask(
-                    # What the run has settled. Which files hold the words is looked up when they are read.
+                    # The run has settled this. The files that hold the words are looked up when they are read.
                     data=[storage.join(self.keys, MANIFEST)],
                     task_id=source_id(f"{run.name}-{start - first:06d}", [run.name, str(start - first)]),
                     _metadata={"batches": batches},

@@ -91,12 +91,12 @@ class KeyPartitions(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class FindCandidates(PartitionStage):
-    """Ties the documents of one partition that share a key to the first of them, and exact copies to the best of them.
+    """Ties documents of a partition that share a key to the first of them, and exact copies to the preferred one.
 
     Documents of an index are tied to the new ones that share a key with them, and exact copies of theirs to them.
 
-    The edges only bring texts together and decide nothing, so it does not matter which document of a key the others are
-    tied to.
+    The edges only bring texts together and decide nothing, so any document of a key may be the one that others are tied
+    to.
     """
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
@@ -132,7 +132,7 @@ class FindCandidates(PartitionStage):
             return _stars(keys, numbers)
         theirs = self._old.matching(NEAR, np.unique(keys))
         old_keys = to_numpy(theirs["place"]) if theirs is not None else np.zeros(0, np.uint64)
-        if self.against == "index":  # a key that new documents alone share needs no look at the index
+        if self.against == "index":  # a key that only new documents share needs no lookup in the index
             shared = np.isin(keys, old_keys)
             keys, numbers = keys[shared], numbers[shared]
         if theirs is not None:
@@ -142,13 +142,13 @@ class FindCandidates(PartitionStage):
         return _stars(keys, numbers)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        storage.make_folder(storage.join(self.path, EDGES))  # where no document has words nothing has made it
+        storage.make_folder(storage.join(self.path, EDGES))  # no folder exists if no document has words
         folder = storage.join(self.path, COPIES)
         finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
 
 
 def _stars(keys: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Each document tied to the smallest number that has one of its keys; each pair once."""
+    """Tie each document to the smallest number that has one of its keys; each pair once."""
     order = np.argsort(keys)
     keys = keys[order]
     again = np.zeros(len(keys) + 1, np.bool_)  # whether a key is that of the one before
