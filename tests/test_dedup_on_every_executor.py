@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -181,16 +181,6 @@ def test_ray_data_decides_what_one_process_does(
     assert written(RayDataExecutor(), data, tmp_path) == expected
 
 
-@pytest.mark.thorough
-@pytest.mark.ray
-def test_ray_data_decides_by_vectors_what_one_process_does(
-    vectors: str, expected_by_vectors: dict[str, bytes], cluster: None, tmp_path: Path
-) -> None:
-    from curator_backends import RayDataExecutor
-
-    assert written_by_vectors(RayDataExecutor(), vectors, tmp_path) == expected_by_vectors
-
-
 @pytest.mark.xenna
 def test_xenna_decides_what_one_process_does(
     data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
@@ -198,16 +188,6 @@ def test_xenna_decides_what_one_process_does(
     from curator_backends import XennaExecutor
 
     assert written(XennaExecutor(), data, tmp_path) == expected
-
-
-@pytest.mark.thorough
-@pytest.mark.xenna
-def test_xenna_decides_by_vectors_what_one_process_does(
-    vectors: str, expected_by_vectors: dict[str, bytes], cluster: None, tmp_path: Path
-) -> None:
-    from curator_backends import XennaExecutor
-
-    assert written_by_vectors(XennaExecutor(), vectors, tmp_path) == expected_by_vectors
 
 
 @pytest.fixture(scope="module")
@@ -247,12 +227,14 @@ WORKS: dict[str, tuple[int, Callable[..., Workflow]]] = {
 }
 
 
-def each_written(executor: BaseExecutor, data: str, place: Path, **options: bool) -> dict[str, bytes]:
+def each_written(
+    executor: BaseExecutor, data: str, place: Path, names: Iterable[str] = WORKS, **options: bool
+) -> dict[str, bytes]:
     """What each of these workflows writes and decides."""
     found = {}
-    for name, (_, work) in WORKS.items():
+    for name in names:
         run = place / name / "run"
-        work(paths=data, path=str(place / name / "out")).run(executor, run_dir=str(run), **options)
+        WORKS[name][1](paths=data, path=str(place / name / "out")).run(executor, run_dir=str(run), **options)
         for folder in (place / name / "out", run / "spans", run / "clusters"):
             files = sorted(folder.iterdir()) if folder.exists() else []
             found |= {f"{name}/{path.name}": path.read_bytes() for path in files if path.name != "_SUCCESS"}
@@ -299,21 +281,30 @@ def test_each_that_is_killed_ends_the_same(pairs: str, expected_of_each: dict[st
     assert each_written(LocalExecutor(workers=0), pairs, tmp_path, resume=True) == expected_of_each
 
 
-@pytest.mark.thorough
-@pytest.mark.ray
-def test_ray_data_writes_of_each_what_one_process_does(
-    pairs: str, expected_of_each: dict[str, bytes], cluster: None, tmp_path: Path
+RAY = ("RayDataExecutor", pytest.mark.ray)
+XENNA = ("XennaExecutor", pytest.mark.xenna)
+# The engine that CI runs each workflow on; on the other one it runs with `make test-engines`.
+ENGINES = {"vectors": RAY, "substring": XENNA, "lines": RAY, "clusters": XENNA, "negatives": RAY}
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [
+        pytest.param(name, engine, marks=[mark, *([] if (engine, mark) == mine else [pytest.mark.thorough])])
+        for name, mine in ENGINES.items()
+        for engine, mark in (RAY, XENNA)
+    ],
+)
+def test_an_engine_writes_what_one_process_does(
+    name: str, engine: str, request: pytest.FixtureRequest, cluster: None, tmp_path: Path
 ) -> None:
-    from curator_backends import RayDataExecutor
+    import curator_backends
 
-    assert each_written(RayDataExecutor(), pairs, tmp_path) == expected_of_each
-
-
-@pytest.mark.thorough
-@pytest.mark.xenna
-def test_xenna_writes_of_each_what_one_process_does(
-    pairs: str, expected_of_each: dict[str, bytes], cluster: None, tmp_path: Path
-) -> None:
-    from curator_backends import XennaExecutor
-
-    assert each_written(XennaExecutor(), pairs, tmp_path) == expected_of_each
+    executor = getattr(curator_backends, engine)()
+    if name == "vectors":
+        vectors, expected = (request.getfixturevalue(asked) for asked in ("vectors", "expected_by_vectors"))
+        assert written_by_vectors(executor, vectors, tmp_path) == expected
+        return
+    pairs, expected = (request.getfixturevalue(asked) for asked in ("pairs", "expected_of_each"))
+    mine = {path: content for path, content in expected.items() if path.startswith(f"{name}/")}
+    assert each_written(executor, pairs, tmp_path, [name]) == mine

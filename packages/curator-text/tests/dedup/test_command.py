@@ -133,3 +133,20 @@ def test_what_cannot_work_is_refused_in_words(
     said = capsys.readouterr().err
     assert says in said
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_repeated_parts_are_counted_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "in", {"one": TEXT + " the end", "two": "before " + TEXT, "three": "else"})
+    run = str(tmp_path / "run")
+    arguments = ["--run-dir", run, "--workers", "0", "--quiet", "--keep", "first"]
+    assert run_command(["dedup", "substring", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 0
+    assert f"1 repeated part, {len(TEXT)} characters, in 1 document\n" in capsys.readouterr().out
+    assert run_command(["dedup", "show", run, "two"]) == 0
+    said = capsys.readouterr().out
+    assert f"--- characters 7 to {7 + len(TEXT)}, begins as a part of 'one' ---" in said
+    assert "word0 word1" in said
+    assert run_command(["dedup", "show", run, "two", "--json"]) == 0
+    assert [part["witness_id"] for part in json.loads(capsys.readouterr().out)] == ["one"]
+    assert run_command(["dedup", "show", run, "one"]) == 2
+    assert "has none of 'one': nothing in it is repeated" in capsys.readouterr().err
