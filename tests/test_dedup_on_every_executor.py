@@ -1,4 +1,4 @@
-"""Deduplication decides and writes the same bytes on every executor, also when it was killed there."""
+"""Deduplication decides and writes the same bytes on every executor, even after a kill."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def expected(data: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process decides and writes."""
+    """The decisions and output of one process."""
     return written(LocalExecutor(workers=0), data, tmp_path_factory.mktemp("one"))
 
 
@@ -101,7 +101,7 @@ def written_by_vectors(executor: BaseExecutor, data: str, place: Path, *, resume
 
 @pytest.fixture(scope="module")
 def expected_by_vectors(vectors: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process decides and writes."""
+    """The decisions and output of one process."""
     return written_by_vectors(LocalExecutor(workers=0), vectors, tmp_path_factory.mktemp("one-by-vectors"))
 
 
