@@ -14,7 +14,17 @@ pytest.importorskip("curator_text")
 
 from curator_core import LocalExecutor
 from curator_core.across import alike, centres, negatives
+from curator_core.across.shuffle import (
+    MANIFEST,
+    finish_partitioned,
+    partition_tables,
+    rows_in_files,
+    write_partitioned,
+)
+from curator_core.across.stored_vectors import StoredVectors
+from curator_core.across.vectors import packed
 from curator_core.errors import UsageError
+from curator_core.model.task import FileGroupTask
 from curator_core.workflows import pieces
 from curator_core.workflows.clusters import Clusters
 from curator_core.workflows.negatives import HardNegatives
@@ -112,7 +122,7 @@ def test_visits_find_most_of_what_lies_across_borders(tmp_path: Path) -> None:
     assert found[3] > found[0]
 
 
-def test_the_decisions_hang_on_no_file_partition_or_worker(tmp_path: Path) -> None:
+def test_the_decisions_hang_on_no_file_partition_or_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = vectors(400)
     score = np.random.default_rng(1).permutation(400).astype(float)
     table = embedded(made, score=score)
@@ -127,6 +137,27 @@ def test_the_decisions_hang_on_no_file_partition_or_worker(tmp_path: Path) -> No
         found.append(removals(tmp_path / f"run{number}"))
     assert found[0] == found[1] == found[2]
     assert len(found[0]) > 40
+    monkeypatch.setattr(alike, "_STAY_BYTES", 0)  # vectors are written again by cluster, as many are
+    work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "again"))
+    assert removals(tmp_path / "again") == found[0]
+
+
+def test_stored_vectors_are_found_by_file_and_row(tmp_path: Path) -> None:
+    made = vectors(300)
+    places = np.random.default_rng(3).integers(0, 1 << 63, 300).astype(np.uint64) * np.uint64(2)
+    records = []
+    for number in range(3):
+        some = slice(number * 100, number * 100 + 100)
+        table = pa.table({"vector": packed(made[some]), "name": np.arange(300)[some]})
+        records.append(write_partitioned(str(tmp_path / f"{number}.arrow"), table, places[some], 4))
+    finish_partitioned(str(tmp_path), records)
+    stored = StoredVectors(str(tmp_path), "vector")
+    for partition in range(4):
+        task = FileGroupTask(data=[str(tmp_path / MANIFEST)], _metadata={"partition": partition})
+        names = np.concatenate([table["name"].to_numpy() for _, table in partition_tables(task)])
+        order = np.random.default_rng(4).permutation(len(names))
+        files, rows = rows_in_files(task)
+        assert (stored.take(files[order], rows[order]) == made[names[order]]).all()
 
 
 def test_the_order_says_which_stays(tmp_path: Path) -> None:

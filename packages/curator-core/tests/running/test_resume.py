@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from curator_core import FilePartitioning, LocalExecutor, Pipeline, WorkerMetadata
+from curator_core import FilePartitioning, LocalExecutor, Pipeline, WorkerMetadata, storage
 from curator_core.accounts.ledger import open_accounts
 from curator_core.accounts.source_list import SourceList
 from curator_core.errors import MissingDependency, RunRefused, UsageError
@@ -323,6 +323,17 @@ def test_a_fresh_run_that_is_interrupted_still_knows_what_was_there_before(tmp_p
         path.unlink()
     interrupt(trial, 1, fresh=True)
     trial.check(trial.run(resume=True))
+
+
+@pytest.mark.slow
+def test_what_a_killed_finish_had_begun_to_write_beside_the_output_is_removed(tmp_path: Path) -> None:
+    trial = here(tmp_path, files=1)
+    trial.run()
+    for name in ("._inputs.json.tmp-12-3", ".notes.txt.tmp-12-3"):
+        (tmp_path / "out" / name).write_text("half")
+    trial.run(fresh=True)
+    left = {path.name for path in (tmp_path / "out").iterdir() if storage.is_temporary(str(path))}
+    assert left == {".notes.txt.tmp-12-3"}  # somebody else may be writing it
 
 
 def test_files_of_others_in_the_output_stay_and_are_reported(tmp_path: Path) -> None:
