@@ -1,4 +1,4 @@
-"""`curate dedup`: what it prints, and what it says of input that it cannot work with."""
+"""`curate dedup`: its output, and its errors about unusable input."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_folder_is_deduplicated_and_a_removal_shown(tmp_path: Path, capsys: py
     shown = json.loads(capsys.readouterr().out)
     assert (shown["document"]["id"], shown["witness"]["id"]) == ("three", "one")
     assert run_command(["dedup", "rethreshold", run, str(tmp_path / "strict"), "--threshold", "0.999"]) == 0
-    # The one that went for the longer text stays now, and its exact copy goes for it.
+    # The one that was removed for the longer text stays now, and its exact copy is removed for it.
     assert "strict: 1 document goes, for 1 that stays" in capsys.readouterr().out
 
 
