@@ -540,8 +540,8 @@ def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: str, doing: str, refusal: str) -> Iterator[None]:
-    """Hold a folder alone. Where another process does, it is refused: ``doing`` says what that one does, and ``refusal``
-    what becomes of this one.
+    """Hold a folder alone, and remove from it what a killed process had begun to write. Where another process holds it,
+    this one is refused: ``doing`` says what the other one does, and ``refusal`` what becomes of this one.
     """
     lock = RunDirectory(folder)
     try:
@@ -549,6 +549,8 @@ def locked(folder: str, doing: str, refusal: str) -> Iterator[None]:
     except RunRefused as error:
         raise RunRefused(f"{doing} at this moment, or its folder cannot be written to. {refusal} ({error})") from error
     try:
+        # Only its holder writes directly into it, so what has not been completed is from a killed process.
+        lock.sweep(recursive=False)
         yield
     finally:
         lock.unlock()
