@@ -1,4 +1,4 @@
-"""Deduplication decides and writes the same bytes on every executor, also when it was killed there."""
+"""Deduplication decides and writes the same bytes on every executor, even after a kill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def expected(data: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process decides and writes."""
+    """The decisions and output of one process."""
     return written(LocalExecutor(workers=0), data, tmp_path_factory.mktemp("one"))
 
 
@@ -128,7 +128,7 @@ def written_by_vectors(executor: BaseExecutor, data: str, place: Path, *, resume
 
 @pytest.fixture(scope="module")
 def expected_by_vectors(vectors: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process decides and writes."""
+    """The decisions and output of one process."""
     return written_by_vectors(LocalExecutor(workers=0), vectors, tmp_path_factory.mktemp("one-by-vectors"))
 
 
@@ -237,14 +237,6 @@ def test_an_engine_cuts_out_test_questions_as_one_process_does(
     assert [(test["name"], test["found"]) for test in report["test_sets"]] == [("test", len(questions))]
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", ENGINES)
-def test_an_engine_decides_by_vectors_what_one_process_does(
-    name: str, vectors: str, expected_by_vectors: dict[str, bytes], cluster: None, tmp_path: Path
-) -> None:
-    assert written_by_vectors(engine(name), vectors, tmp_path) == expected_by_vectors
-
-
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Texts that share passages and lines, with vectors, and a query for each with a vector of its own."""
@@ -282,12 +274,14 @@ WORKS: dict[str, tuple[int, Callable[..., Workflow]]] = {
 }
 
 
-def each_written(executor: BaseExecutor, data: str, place: Path, **options: bool) -> dict[str, bytes]:
+def each_written(
+    executor: BaseExecutor, data: str, place: Path, names: Iterable[str] = WORKS, **options: bool
+) -> dict[str, bytes]:
     """What each of these workflows writes and decides."""
     found = {}
-    for name, (_, work) in WORKS.items():
+    for name in names:
         run = place / name / "run"
-        work(paths=data, path=str(place / name / "out")).run(executor, run_dir=str(run), **options)
+        WORKS[name][1](paths=data, path=str(place / name / "out")).run(executor, run_dir=str(run), **options)
         for folder in (place / name / "out", run / "spans", run / "clusters"):
             files = sorted(folder.iterdir()) if folder.exists() else []
             found |= {f"{name}/{path.name}": path.read_bytes() for path in files if path.name != "_SUCCESS"}
@@ -334,9 +328,27 @@ def test_each_that_is_killed_ends_the_same(pairs: str, expected_of_each: dict[st
     assert each_written(LocalExecutor(workers=0), pairs, tmp_path, resume=True) == expected_of_each
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", ENGINES)
-def test_an_engine_writes_of_each_what_one_process_does(
-    name: str, pairs: str, expected_of_each: dict[str, bytes], cluster: None, tmp_path: Path
+# Each workflow runs on one engine in CI, and on the other one with `make test-engines`.
+IN_CI = {
+    "vectors": ON_RAY_DATA,
+    "substring": ON_XENNA,
+    "lines": ON_RAY_DATA,
+    "clusters": ON_XENNA,
+    "negatives": ON_RAY_DATA,
+}
+
+
+@pytest.mark.parametrize(
+    ("work", "name"),
+    [pytest.param(work, *each.values, marks=each.marks) for work, engines in IN_CI.items() for each in engines],
+)
+def test_an_engine_writes_what_one_process_does(
+    work: str, name: str, request: pytest.FixtureRequest, cluster: None, tmp_path: Path
 ) -> None:
-    assert each_written(engine(name), pairs, tmp_path) == expected_of_each
+    if work == "vectors":
+        vectors, expected = (request.getfixturevalue(asked) for asked in ("vectors", "expected_by_vectors"))
+        assert written_by_vectors(engine(name), vectors, tmp_path) == expected
+        return
+    pairs, expected = (request.getfixturevalue(asked) for asked in ("pairs", "expected_of_each"))
+    mine = {path: content for path, content in expected.items() if path.startswith(f"{work}/")}
+    assert each_written(engine(name), pairs, tmp_path, [work]) == mine

@@ -1,4 +1,4 @@
-"""Deduplication by vectors, clusters and hard negatives: what brute force says, and the same whoever computes it."""
+"""Deduplication by vectors, clusters and hard negatives: equal to brute force, and the same for any workers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def unit(made: np.ndarray) -> np.ndarray:
 
 
 def by_brute_force(made: np.ndarray, order: np.ndarray, eps: float) -> set[int]:
-    """Who stays, if in an order of preference each one goes that is near one that stays."""
+    """The rows that stay if, in order of preference, each row near one that stays is removed."""
     alike = unit(made) @ unit(made).T >= 1 - eps
     stay: list[int] = []
     for one in order.tolist():
@@ -274,7 +274,7 @@ def test_clusters_are_those_of_the_nearest_centres_and_can_be_capped(tmp_path: P
     assert [row["size"] for row in summary] == np.bincount([row["cluster"] for row in rows], minlength=8).tolist()
     for number, row in enumerate(rows):
         assert row["distance"] == pytest.approx(1 - towards[number, row["cluster"]], abs=1e-6)
-        assert towards[number].max() - towards[number, row["cluster"]] < 5e-3  # of whole numbers it is the nearest
+        assert towards[number].max() - towards[number, row["cluster"]] < 5e-3  # among whole numbers it is the nearest
     capped = Clusters(paths=data, path=str(tmp_path / "few"), clusters=8, most=10, prefer="untypical")
     counts = capped.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run2")).summary
     few = read(tmp_path / "few")
@@ -287,7 +287,7 @@ def test_clusters_are_those_of_the_nearest_centres_and_can_be_capped(tmp_path: P
 def pairs(count: int) -> tuple[pa.Table, np.ndarray, np.ndarray, list[int]]:
     """Pairs of 40 queries, of which some have several passages, with their vectors."""
     rng = np.random.default_rng(4)
-    # No two are equal: of those as near the hash of the text decides.
+    # No two are equal: among equally near ones the hash of the text decides.
     passages = vectors(count, seed=5) + 0.01 * rng.normal(size=(count, 24)).astype(np.float32)
     which = rng.integers(0, 40, count).tolist()
     asked = vectors(40, seed=5) + 0.3 * rng.normal(size=(40, 24)).astype(np.float32)
@@ -337,7 +337,7 @@ def test_hard_negatives_come_from_a_corpus_too_and_as_triplets(tmp_path: Path) -
     near = queries[:20] + 0.05
     more = pa.table({"passage": [f"far {n}" for n in range(20)], "passage_embedding": list(near)})
     corpus = write(tmp_path / "more", more, files=1)
-    # What is in both counts once.
+    # A row in both counts once.
     write(tmp_path / "more" / "again", table.select(["passage", "passage_embedding"]), files=1)
     work = HardNegatives(
         paths=data, corpus=corpus, path=str(tmp_path / "out"), form="triplet", negatives=3, margin=-2.0, eps=0.0,

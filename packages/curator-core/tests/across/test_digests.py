@@ -38,7 +38,7 @@ def test_normalized_texts_differ_neither_by_case_nor_by_what_is_between_words():
 
 
 def test_the_hash_is_fixed():
-    """What an index holds must still be recognised by the next version."""
+    """The next version must still recognise the content of an index."""
     assert pairs(pa.array(["hello"]))[0] == [(0x2285F2D40874FB46, 0x1B8525EA16F54A8F, 5)]
 
 

@@ -1,4 +1,5 @@
-"""Fuzzy and exact deduplication from files to files: nothing goes without a witness that stays, however it is run."""
+"""Fuzzy and exact deduplication from files to files: nothing is removed without a witness that stays, however it
+runs."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ CHINESE = "今天天气很好我们一起去公园散步然后回家吃饭"
 
 
 def documents(seed: int = 1, count: int = 120) -> list[dict[str, Any]]:
-    """Documents, some of them exact copies, near copies, or of one template, and what is awkward besides."""
+    """Documents, some of them exact copies, near copies, or of one template, and awkward ones."""
     rng = random.Random(seed)
     rows: list[dict[str, Any]] = []
 
@@ -90,7 +91,7 @@ def kept(out: Path) -> list[str]:
 
 
 def files_of(*folders: Path) -> dict[str, bytes]:
-    """What was written, without the marks that name the folder."""
+    """The output, without the marks that name the folder."""
     return {
         f"{folder.name}/{path.relative_to(folder).as_posix()}": path.read_bytes()
         for folder in folders
@@ -151,7 +152,7 @@ def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path
             assert row["containment"] == pytest.approx(share)
             assert row["new_words"] == most <= 12
             assert share >= 0.8
-    # Copies and near copies go; what has a paragraph of its own stays.
+    # Copies and near copies are removed; documents with a paragraph of their own stay.
     kinds = [name.partition("-")[0] for name in removed]
     assert "trap" not in kinds
     assert kinds.count("copy") + kinds.count("base") >= sum(row["id"].startswith("copy") for row in rows)
@@ -252,7 +253,7 @@ def test_how_rows_lie_in_files_makes_no_difference_to_an_order_without_first(tmp
 
 
 def texts_of(rows: Sequence[dict[str, Any]], name: str | None) -> str | None:
-    """Which of two rows with one text stays is decided by their place alone."""
+    """Only their places decide which of two rows with the same text stays."""
     return next((unicodedata.normalize("NFC", row["text"]) for row in rows if row["id"] == name), None)
 
 
@@ -294,7 +295,7 @@ def test_killed_at_any_step_and_resumed_it_is_the_same(tmp_path: Path) -> None:
     [(1 << 20, 8), (1 << 28, 8), (1 << 28 | 1, 32), (1 << 30, 64), (1 << 30 | 1, 128), (1 << 38, 16384)],
 )
 def test_a_larger_input_comes_in_more_pieces_and_none_is_larger(tmp_path: Path, size: int, pieces: int) -> None:
-    """What a worker holds is a piece, so this is what bounds its memory."""
+    """A worker holds one piece, so the size of pieces bounds its memory."""
     with (tmp_path / "a.jsonl").open("wb") as file:
         file.truncate(size)
     for make in (FuzzyDedup, ExactDedup):
