@@ -67,7 +67,7 @@ def judged(folder: Path, found: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 def dedup(folder: Path, place: Path, workers: int, **how: Any) -> Any:
     from curator_core import LocalExecutor
-    from curator_image import ImageDedup
+    from curator_image.dedup.perceptual import ImageDedup
 
     shutil.rmtree(place, ignore_errors=True)
     work = ImageDedup(paths=f"{folder}/*.tar", path=str(place / "out"), **how)
@@ -107,14 +107,87 @@ def rate(options: argparse.Namespace) -> dict[str, Any]:
 def hashes(options: argparse.Namespace) -> dict[str, Any]:
     """The steps of a workflow that search, from the hashes as the steps before leave them to the groups of pictures."""
     import numpy as np
+    import pyarrow as pa
 
-    from curator_core import LocalExecutor, Pipeline, storage
+    from curator_core import LocalExecutor, Pipeline
     from curator_core.across.alike import EDGES
-    from curator_core.across.copies import EXACT
     from curator_core.across.groups import Groups
     from curator_core.across.roll import Roll
     from curator_core.across.shuffle import finish_partitioned
     from curator_core.arrow.arrays import array
-    from curator_core.workflow import SequentialWorkflow
+    from curator_core.workflow import Steps
     from curator_image.dedup.hashes import WINDOWS
+    from curator_image.dedup.keys import HASHES, KIND_BITS, PARTS_OF_KIND, SetCopiesAside
     from curator_image.dedup.pairs import Searches, SearchPictures
+
+    (scratch,) = options.folders
+    place, count = scratch / "search", options.hashes
+    shutil.rmtree(place, ignore_errors=True)
+    rng = np.random.default_rng(16)
+    columns = np.zeros((count, 2 + len(WINDOWS)), np.uint64)
+    for kind in range(1 + len(WINDOWS) if options.crops else 1):
+        columns[:, kind] = rng.integers(0, 1 << 63, count, dtype=np.uint64) << np.uint64(1) | np.uint64(2)
+    near, plain, alike = count // 10, count // 10, count // 100
+    columns[count - near :, 0] = flipped(rng, columns[:near, 0], RADIUS)
+    columns[near : near + plain, 0] = columns[0, 0]
+    columns[near + plain : near + plain + alike, 0] = flipped(rng, np.repeat(columns[1, 0], alike), 2)
+    aside = SetCopiesAside(path=str(place / "aside"), keys=str(place / "keys"))
+    files, records = 32, []
+    batch = -(-count // files)
+    (place / "keys").mkdir(parents=True)
+    rows = [min(batch, count - number * batch) for number in range(files)]
+    Roll(array([f"{number:05d}" for number in range(files)], pa.string()), np.array(rows)).write(
+        str(place / "keys/roll.arrow")
+    )
+    for number in range(files):
+        some = columns[number * batch : number * batch + batch]
+        names = (np.uint64(number) << np.uint64(32)) + np.arange(len(some), dtype=np.uint64)
+        lengths = rng.integers(0, 1 << 20, len(some), dtype=np.uint64)
+        table = pa.table({"number": names, "hash_high": rng.integers(0, 1 << 63, len(some), dtype=np.uint64)})
+        table = table.append_column("hash_low", array(names))
+        for name in aside.preference().names:
+            table = table.append_column(name, array(lengths))
+        flat = pa.FixedSizeListArray.from_arrays(array(some.ravel()), some.shape[1])
+        table = table.append_column(HASHES, flat)
+        records.append(aside.write_hashes(table, str(place / f"aside/{HASHES}/{number:05d}.arrow")))
+    finish_partitioned(str(place / f"aside/{HASHES}"), records, partitions=PARTS_OF_KIND << KIND_BITS)
+    (place / "aside/_SUCCESS").touch()
+    del columns
+    named = Searches(path=str(place / f"aside/{HASHES}"), crops=options.crops)
+    search = SearchPictures(path=str(place / "pairs"), keys=str(place / "keys"), radius=RADIUS)
+    groups = Groups(edges=str(place / f"pairs/{EDGES}"), path=str(place / "groups"))
+    start, before = time.perf_counter(), processor_seconds()
+    Steps([Pipeline([named, search], name="search"), groups]).run(
+        LocalExecutor(workers=options.workers), run_dir=str(place / "run")
+    )
+    metrics = {
+        "hashes": count,
+        "search_s": round(time.perf_counter() - start, 1),
+        "search_cpu_s": round(processor_seconds() - before, 1),
+    }
+    edges = 0
+    for path in (place / f"pairs/{EDGES}").glob("*.arrow"):
+        with pa.ipc.open_file(str(path)) as file:
+            edges += sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
+    shutil.rmtree(place)
+    return metrics | {"pairs": edges}
+
+
+def flipped(rng: Any, values: Any, most: int) -> Any:
+    """Hashes with up to ``most`` bits of 63 changed, never the lowest two."""
+    import numpy as np
+
+    made = values.copy()
+    for turn in range(most):
+        change = np.uint64(1) << rng.integers(2, 64, len(made), dtype=np.uint64)
+        made ^= np.where(rng.integers(0, most, len(made)) >= turn, change, np.uint64(0))
+    return made
+
+
+def processor_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+if __name__ == "__main__":
+    main()

@@ -176,7 +176,7 @@ class Dedup(DocumentParameters, Ends):
             settings=decided,
         ).values()
 
-    def _applied(self, work_dir: str, decisions: str) -> ApplyDecisions:  # noqa: ARG002 - for workflows that also reject
+    def _applied(self, work_dir: str, decisions: str) -> ApplyDecisions:
         """The stage that applies the table of decisions to the input."""
         return ApplyDecisions(path=decisions, mode=self.mode)
 

@@ -155,13 +155,13 @@ class SetCopiesAside(PartitionStage):
         stay = table.take(array(np.sort(copies.order[~copies.removed])))
         stay = stay.rename_columns(["hash_high" if name == "place" else name for name in stay.column_names])
         stay = stay.combine_chunks()
-        self.record_output(self._write_hashes(stay, storage.join(self.path, HASHES, f"{task.task_id}.arrow")))
+        self.record_output(self.write_hashes(stay, storage.join(self.path, HASHES, f"{task.task_id}.arrow")))
         stay = stay.drop_columns([HASHES])
         record = self.write_by_batch(storage.join(self.path, PICTURES, f"{task.task_id}.arrow"), stay)
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
-    def _write_hashes(self, pictures: pa.Table, path: str) -> FileRecord:
+    def write_hashes(self, pictures: pa.Table, path: str) -> FileRecord:
         """Write a row for each hash, so that those of a kind are together, and of these the equal ones."""
         count = 2 + len(WINDOWS)
         hashes = to_numpy(pictures[HASHES].combine_chunks().flatten()).reshape(pictures.num_rows, count)
