@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -165,9 +167,9 @@ work.run({executor}({options}), run_dir=sys.argv[2] + "/run", progress=progress,
 """
 
 
-def kill_at(step: int, data: str, place: Path, module: str, executor: str, options: str) -> None:
+def kill_at(step: int, data: str, place: Path, module: str, executor: str, options: str, script: str = KILLED) -> None:
     """Begin or resume a run in a process that ends at once when a source of a step is complete."""
-    code = KILLED.format(module=module, executor=executor, options=options)
+    code = script.format(module=module, executor=executor, options=options)
     command = [sys.executable, "-c", code, data, str(place), str(step)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
@@ -253,6 +255,87 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
             rows.append(row | {"asks": [value + rng.gauss(0, 0.2) for value in vector]})
         (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Drawn pictures, smaller copies of some, and one that does not decode."""
+    pytest.importorskip("curator_image")
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("images")
+    rng = random.Random(13)
+    made: list[bytes] = []
+    for number in range(16):
+        coarse = Image.frombytes("RGB", (5, 4), rng.randbytes(60))
+        for side in (160, 120) if number % 2 else (160,):
+            out = io.BytesIO()
+            coarse.resize((side, side * 3 // 4), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+            made.append(out.getvalue())
+    made.append(made[0][:500])
+    for file in range(2):
+        with tarfile.open(folder / f"{file}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number, data in list(enumerate(made))[file::2]:
+                info = tarfile.TarInfo(f"{number:03d}.jpg")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return str(folder)
+
+
+def written_by_images(executor: BaseExecutor, data: str, place: Path, *, resume: bool = False) -> dict[str, bytes]:
+    from curator_image.dedup.perceptual import ImageDedup
+
+    work = ImageDedup(paths=data, path=str(place / "out"), partitions=2)
+    summary = work.run(executor, run_dir=str(place / "run"), resume=resume).summary
+    assert (summary.rows_dropped, summary.rows_rejected) == (8, 1)
+    return contents(place)
+
+
+@pytest.fixture(scope="module")
+def expected_by_images(images: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process decides and writes."""
+    return written_by_images(LocalExecutor(workers=0), images, tmp_path_factory.mktemp("one-by-images"))
+
+
+KILLED_BY_IMAGES = """
+import os, signal, sys
+from {module} import {executor}
+from curator_image.dedup.perceptual import ImageDedup
+def progress(state):
+    if state.step == int(sys.argv[3]) and state.finished_sources:
+        os.kill(os.getpid(), signal.SIGKILL)
+work = ImageDedup(paths=sys.argv[1], path=sys.argv[2] + "/out", partitions=2)
+resume = os.path.exists(sys.argv[2] + "/run/run.json")
+work.run({executor}({options}), run_dir=sys.argv[2] + "/run", progress=progress, resume=resume)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_over_images_ends_the_same(
+    images: str, expected_by_images: dict[str, bytes], tmp_path: Path
+) -> None:
+    kill_at(3, images, tmp_path, "curator_core", "LocalExecutor", "workers=0", KILLED_BY_IMAGES)
+    assert written_by_images(LocalExecutor(workers=0), images, tmp_path, resume=True) == expected_by_images
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("RayDataExecutor", marks=pytest.mark.ray),
+        pytest.param("XennaExecutor", marks=pytest.mark.xenna),
+    ],
+)
+def test_an_engine_that_is_killed_decides_about_images_what_one_process_does(
+    name: str, images: str, expected_by_images: dict[str, bytes], cluster: None, tmp_path: Path
+) -> None:
+    import ray
+
+    import curator_backends
+
+    address = ray.get_runtime_context().gcs_address
+    kill_at(3, images, tmp_path, "curator_backends", name, f"address={address!r}", KILLED_BY_IMAGES)
+    assert written_by_images(getattr(curator_backends, name)(), images, tmp_path, resume=True) == expected_by_images
 
 
 # The step in which a run is killed, and the workflow.
