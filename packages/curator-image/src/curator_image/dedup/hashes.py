@@ -56,7 +56,8 @@ def _border(lows: NDArray[np.int64], highs: NDArray[np.int64]) -> NDArray[np.int
     even = highs - lows <= _EVEN
     even &= (np.abs(lows - lows[:, :1]) <= _EVEN) & (np.abs(highs - highs[:, :1]) <= _EVEN)
     count = np.where(even.all(axis=1), 0, even.argmin(axis=1))
-    return np.where(count > _MOST_BORDER * SIDE, 0, count)
+    # The next line is border in part.
+    return np.where((count == 0) | (count > _MOST_BORDER * SIDE), 0, count + 1)
 
 
 def is_plain(pictures: Grey) -> NDArray[np.bool_]:
