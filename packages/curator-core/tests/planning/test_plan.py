@@ -376,7 +376,7 @@ def test_an_environment_that_an_executor_does_not_provide_is_a_warning() -> None
     stage = Add().with_(runtime_env={"env_vars": {"A": "1"}})
     task = DocumentBatch(data=pa.table({"text": ["a"]}))
     made = Pipeline([stage]).plan(initial_tasks=[task])
-    assert "warnings\n  Add asks for an environment of its own" in made.describe()
+    assert "warnings\n  Add asks for its own environment" in made.describe()
     assert Pipeline([stage]).run(LocalExecutor(workers=0), initial_tasks=[task]).summary.warnings == list(made.warnings)
 
 

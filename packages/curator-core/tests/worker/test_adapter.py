@@ -159,7 +159,7 @@ def test_a_column_that_is_declared_and_not_made_names_the_stage_that_lied() -> N
 
 def test_a_table_with_a_column_twice_is_stopped_where_it_was_made() -> None:
     twice = pa.Table.from_arrays([pa.array([1, 2, 3])] * 2, names=["x", "x"])
-    with pytest.raises(StageError, match=r"'Map'.*invalid DocumentBatch: column 'x' is there twice"):
+    with pytest.raises(StageError, match=r"'Map'.*invalid DocumentBatch: column 'x' occurs twice"):
         run(Map(lambda _, task: task.with_data(twice)))
 
 
@@ -262,7 +262,7 @@ def test_a_record_about_a_task_of_another_call_is_refused() -> None:
         with stage.about(batch(9)):
             return tasks
 
-    with pytest.raises(AccountingError, match="which is none of the 2 that it was given"):
+    with pytest.raises(AccountingError, match="which is not one of the 2 that it was given"):
         run(EachRow(), Batched(errs), tasks=[batch(1, 2)])
 
 

@@ -290,7 +290,7 @@ def test_images_are_decoded_on_the_gpu_only_if_cpus_cannot_feed_it(monkeypatch: 
     # A stage between them that works on CPUs would have pixels sent twice; of a model that is not here nothing is known.
     assert planned(2, BlurFilter()) == (False, [])
     assert planned(2, model="some/model")[1] == [
-        "ImageDecode decodes on CPUs: how many images ImageEmbedding takes is not known"
+        "ImageDecode decodes on CPUs: the speed of ImageEmbedding is not known"
     ]
     assert "3 GB of the GPU are left" in planned(2, memory=11)[1][0]
     # What the user said stands.

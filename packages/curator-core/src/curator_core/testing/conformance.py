@@ -39,7 +39,7 @@ ABILITIES = {
     "environments": "a stage may have a runtime environment of its own (env_vars at least)",
     "pools": "a stage with num_workers gets that many workers of its own",
     "calls": "the worker of a stage with max_calls_per_worker ends after that many calls",
-    "nodes": "what ran on a machine that goes away is done again on another",
+    "nodes": "work on a lost machine is done again on another",
 }
 
 Stages = Sequence[ProcessingStage[Any, Any]]

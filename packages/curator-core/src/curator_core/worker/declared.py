@@ -48,7 +48,7 @@ class Declared:
             if isinstance(result, DocumentBatch):
                 names = result.column_names
                 twice = sorted({name for name in names if names.count(name) > 1})
-                what += f": column {', '.join(map(repr, twice))} is there twice" if twice else ""
+                what += f": column {', '.join(map(repr, twice))} occurs twice" if twice else ""
             raise StageError(self._name, f"the stage made an invalid {what}", parent.task_id)
         if self.has_seen_outputs:
             return

@@ -55,7 +55,7 @@ def format_of(paths: str | Sequence[str], owner: str) -> str:
         )
     raise UsageError(
         f"{owner}.paths {paths!r} hold no file that an installed reader knows by its name ({', '.join(sorted(endings))}): "
-        "give format (--format), or a reader; so it is where another step fills the folder"
+        "give format (--format), or a reader, as you must if another step fills the folder"
     )
 
 
