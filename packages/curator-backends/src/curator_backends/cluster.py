@@ -180,7 +180,7 @@ def _start_error(error: Exception, slow: bool, waited: float) -> CuratorError:
     if slow:
         reason += f" It was given {waited:.0f} s: on such a busy machine give the executor a larger start_timeout_s"
     return CuratorError(
-        f"{reason.rstrip('.')}. What its processes logged is in the newest folder of "
+        f"{reason.rstrip('.')}. The logs of its processes are in the newest folder of "
         f"{os.environ.get('RAY_TMPDIR') or '/tmp/ray'}; the local executor needs no Ray"  # noqa: S108 - Ray's own place
     )
 

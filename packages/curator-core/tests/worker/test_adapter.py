@@ -153,7 +153,7 @@ def test_a_column_that_is_declared_and_not_made_names_the_stage_that_lied() -> N
         def outputs(self) -> list[str]:
             return ["score"]
 
-    with pytest.raises(StageError, match=r"'Lies'.*declares column 'score' in outputs\(\), but what it made has x"):
+    with pytest.raises(StageError, match=r"'Lies'.*declares column 'score' in outputs\(\), but its result has x"):
         run(Lies(lambda _, task: task))
 
 

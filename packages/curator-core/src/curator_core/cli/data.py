@@ -111,9 +111,9 @@ def head_command(
 @click.command("show", short_help="Show one whole row of data.")
 @click.argument("data", type=click.Path())
 @click.argument("row_id", metavar="[ID]", required=False)
-@click.option("--id-column", metavar="NAME", help="The column with the ids; left out: id, key, url and the like.")
+@click.option("--id-column", metavar="NAME", help="The column with the ids. [default: id, key, url and the like]")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
-@click.option("--mark", metavar="REGEX", help="Mark what matches in the text.")
+@click.option("--mark", metavar="REGEX", help="Mark matches in the text.")
 @click.option(
     "--by",
     "filters",
@@ -232,9 +232,9 @@ def _refuse_missing(data: str) -> None:
 @click.argument("data", type=click.Path())
 @click.option("-n", "--rows", "wanted", type=click.IntRange(min=1), help="Read about this many rows.")
 @click.option("--all", "everything", is_flag=True, help="Read every row.")
-@click.option("--text", "text_column", metavar="NAME", help="The column with the text; left out: the likely one.")
+@click.option("--text", "text_column", metavar="NAME", help="The column with the text. [default: the likely one]")
 @click.option("--tokenizer", metavar="NAME", help="Count tokens with it: a tokenizer.json, or a name on the hub.")
-@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show; left out: 3, on a page 24.")
+@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show. [default: 3, on a page 24]")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Write it as a page too; images as thumbnails.")
 @_reading
 def inspect_command(

@@ -95,7 +95,9 @@ class Card:
         paths = {storage.join(self.folder, name): text for name, text in files.items()}
         there = [path for path in paths if storage.exists(path)]
         if there and not replace:
-            raise UsageError(f"{', '.join(map(repr, there))} exists already, perhaps with your additions: --replace")
+            raise UsageError(
+                f"{', '.join(map(repr, there))} exists already, perhaps with your additions: overwrite with --replace"
+            )
         for path, text in paths.items():
             storage.write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
         return list(paths)

@@ -60,7 +60,7 @@ class Declared:
         if missing:
             raise StageError(
                 self._name,
-                f"the stage declares column {', '.join(map(repr, missing))} in outputs(), but what it made has "
+                f"the stage declares column {', '.join(map(repr, missing))} in outputs(), but its result has "
                 f"{', '.join(names) or 'no columns'}",
                 parent.task_id,
             )

@@ -264,7 +264,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
                     raise
                 if len(batch.rows) == 1:
                     raise CuratorError(
-                        f"{type(self).__name__}: one text of {batch.width()} tokens does not fit the memory: lower max_tokens"
+                        f"{type(self).__name__}: one text of {batch.width()} tokens does not fit into memory: lower max_tokens"
                     ) from error
                 self._batch_tokens = max(1, batch.size() // 2)
                 self.record_metric("batches_halved", 1)

@@ -688,7 +688,7 @@ def _time(time: Mapping[str, Any]) -> str:
         ("waited", ""),
         ("rows a second", ""),
         ("MB a second", ""),
-        ("most memory", ""),
+        ("peak memory", ""),
     ]
     gpus = any(stage["gpu_busy"] is not None for stage in time["stages"])
     rows = (
@@ -698,7 +698,7 @@ def _time(time: Mapping[str, Any]) -> str:
         f"{_cell('waited', formatting.duration(stage['waited']) if stage['waited'] else '')}"
         f"{_cell('rows a second', _rate(stage['rows_a_second']))}"
         f"{_cell('MB a second', '' if stage['bytes_a_second'] is None else _few(stage['bytes_a_second'] / 1e6))}"
-        f"{_cell('most memory', '' if stage['memory'] is None else formatting.size(stage['memory']))}"
+        f"{_cell('peak memory', '' if stage['memory'] is None else formatting.size(stage['memory']))}"
         + (
             _cell("GPU busy", "" if stage["gpu_busy"] is None else formatting.percent(stage["gpu_busy"], 1))
             if gpus
