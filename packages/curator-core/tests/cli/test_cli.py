@@ -258,7 +258,7 @@ def test_an_engine_talks_only_when_it_is_asked_to(curate: Project) -> None:
 
 def test_workers_are_for_executors_that_have_them(curate: Project) -> None:
     assert curate("run", "p.yaml", "--executor", f"{curate.module}.Elsewhere", "--workers", "2") == BAD_USAGE
-    assert "--workers is not for" in curate.err
+    assert "--workers does not apply to" in curate.err
     assert "num_workers: N" in curate.err
 
 

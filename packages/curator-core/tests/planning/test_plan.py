@@ -291,7 +291,7 @@ def test_neighbours_share_a_worker() -> None:
         ([Add(), Add().with_(runtime_env={"pip": ["x"]})], ["Add", "Add#2"], "it has an environment of its own"),
         ([Add(), Add().with_(num_workers=3)], ["Add", "Add#2"], "it wants 3 workers"),
         ([Add().with_(num_workers=1), Add()], ["Add", "Add#2"], "Add wants 1 worker"),
-        ([Add(), Add().with_(ray_stage_spec={"max_workers": 2})], ["Add", "Add#2"], "scheduling facts of its own"),
+        ([Add(), Add().with_(ray_stage_spec={"max_workers": 2})], ["Add", "Add#2"], "its own scheduling settings"),
     ],
     ids=["fan-out", "to-gpu", "from-gpu", "environment", "workers", "from-workers", "facts"],
 )

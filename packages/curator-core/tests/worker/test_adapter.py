@@ -166,7 +166,9 @@ def test_a_table_with_a_column_twice_is_stopped_where_it_was_made() -> None:
 # Several at once
 
 
-@pytest.mark.parametrize(("answer", "said"), [([], "2 tasks and returned 0"), (None, "returned no list but NoneType")])
+@pytest.mark.parametrize(
+    ("answer", "said"), [([], "2 tasks and returned 0"), (None, "returned not a list but NoneType")]
+)
 def test_process_batch_of_a_wrong_length_names_both_lengths_and_the_stage(answer: Any, said: str) -> None:
     with pytest.raises(AccountingError, match="stage 'Batched': process_batch.. was given .*" + said):
         run(EachRow(), Batched(lambda _, tasks: answer), tasks=[batch(1, 2)])
@@ -252,7 +254,7 @@ def test_a_record_that_could_be_about_any_of_several_tasks_is_refused(method: st
         return tasks
 
     with pytest.raises(
-        AccountingError, match=rf"'Batched' was given 2 tasks, and {method}\(\) does not say .*about\(task\)"
+        AccountingError, match=rf"'Batched' was given 2 tasks, and {method}\(\) does not name its task.*about\(task\)"
     ):
         run(EachRow(), Batched(guesses), tasks=[batch(1, 2)])
 

@@ -47,7 +47,7 @@ def test_a_folder_is_deduplicated_and_a_removal_shown(tmp_path: Path, capsys: py
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "says"), [("one", "it stays, and others went for it"), ("nobody", "says nothing of 'nobody'")]
+    ("name", "says"), [("one", "it stays, and others were removed for it"), ("nobody", "does not mention 'nobody'")]
 )
 def test_what_was_not_removed_cannot_be_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, says: str

@@ -313,8 +313,8 @@ def test_an_exact_index_holds_values_of_one_kind_and_folded_or_not(tmp_path: Pat
         ({"against": "index"}, "needs an index"),
         ({"index": ""}, "index must be a folder or URL, not ''"),
         ({"index": "i", "against": "self", "index_add": False}, "neither compared with .* nor added to"),
-        ({"index": "out/i"}, "lies in path 'out'"),
-        ({"index": "gone", "removed": "gone"}, "lies in removed 'gone'"),
+        ({"index": "out/i"}, "is inside path 'out'"),
+        ({"index": "gone", "removed": "gone"}, "is inside removed 'gone'"),
     ],
 )
 def test_parameters_of_an_index_that_make_no_sense_are_refused(parameters: dict[str, Any], says: str) -> None:

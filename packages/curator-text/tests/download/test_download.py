@@ -278,7 +278,7 @@ def test_lines_that_are_no_urls_cost_only_themselves(server, tmp_path):
         ({"urls": []}, "must be a list of URLs"),
         ({"urls": "https://a.org/x"}, r"such as \['https://a.org/x'\]"),
         ({"urls": ["file:///etc/passwd"]}, "no http"),
-        ({"urls": [5]}, "5 is no http"),
+        ({"urls": [5]}, "5 is not an http"),
         ({"limit": 0}, "limit must be a whole number of 1 or more"),
         ({"path": "s3://b"}, "local folder"),
         ({"retries": -1}, "retries must be a whole number of 0 or more"),
