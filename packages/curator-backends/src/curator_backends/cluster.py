@@ -160,9 +160,7 @@ def _start(ray: Any, options: RayOptions, dashboard: bool) -> None:
                 **_talking(options),
             )
             return
-        except (
-            Exception
-        ) as error:  # Ray has no error type for failures of its start, and gives each step no more than half a minute
+        except Exception as error:  # Ray has no type for failures of its start; each step has half a minute
             ray.shutdown()
             kill_leftovers(ray_processes(folder) - before)
             waited = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""Images that show the same picture: which are found, which are not, and that no picture goes without a witness."""
+"""Images that show the same picture: which are found, which are not, and no picture is removed without a witness."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def picture(seed: int, side: int = 200) -> Image.Image:
-    """Noise at many scales, which is what photographs are to a hash."""
+    """Noise at many scales, which looks like a photograph to a hash."""
     rng = np.random.default_rng(seed)
     field = np.zeros((side, side * 4 // 3, 3), np.float32)
     for octave in range(1, 7):

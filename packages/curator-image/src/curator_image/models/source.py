@@ -129,9 +129,7 @@ def locate_file(file: HubFile) -> Path:
         try:
             _check_reachable(hub)
             path = Path(hub.hf_hub_download(name, file.filename, revision=revision))
-        except (
-            Exception
-        ) as error:  # the hub library and its HTTP client raise many kinds of errors: all mean "not here"
+        except Exception as error:  # the hub library and its HTTP client raise many kinds: all mean "not here"
             raise ModelNotFound(_advice(name, revision, file.filename, error)) from error
         _check_blob(path)
     return _checked(path, file.sha256)
