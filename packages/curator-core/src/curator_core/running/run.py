@@ -417,6 +417,8 @@ class _Run:
         self.report(self.progress)
         if self.directory is not None:
             self._write_record(summary.state, summary=summary.as_dict(), outputs=finished.written)
+            if storage.is_local(self.directory.url):
+                self.directory.sweep()  # what workers that have died in this attempt had begun to write
             if self.context.seen is not None:
                 sum_counts(self.directory.url, self.accounts, self.attempt.number)
             self._write_report()
