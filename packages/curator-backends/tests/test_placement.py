@@ -1,4 +1,4 @@
-"""Where groups go on Ray Data: decided by a plain function, so no cluster is needed to see it."""
+"""The placement of groups on Ray Data: a plain function decides, so no cluster is needed."""
 
 from __future__ import annotations
 

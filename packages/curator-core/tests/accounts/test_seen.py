@@ -1,4 +1,4 @@
-"""What a run keeps to be seen: the same whoever works on it, of all rows, once each."""
+"""Samples, counts and histograms of a run: the same for any workers, over all rows, each counted once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from curator_core.model.scores import Limit, bin_at
 from curator_core.running.report import write_report
 from curator_core.worker.seeing import Best
 
-# Limits up to which things are held or put together.
+# Limits up to which things are held or merged.
 SMALL = [
     (ledger, "HELD_BYTES", 0),
     (seen_module, "_HELD_BYTES", 0),
@@ -203,7 +203,7 @@ def test_a_tokenizer_that_is_not_there_is_refused_before_anything_runs(tmp_path:
 
 @dataclass
 class BothSides(ColumnFilter):
-    """Two scores that one test holds to a limit each."""
+    """Two scores, each compared with a limit by the same test."""
 
     min_length: int = 3
     min_words: int = 2
@@ -241,7 +241,7 @@ def test_a_limit_moves_exactly_where_one_test_holds_several_scores(tmp_path: Pat
 def test_what_is_read_piece_by_piece_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, value: int
 ) -> None:
-    """Small folders are read whole; large ones in pieces, which are put together here after every row."""
+    """Small folders are read whole, large ones in pieces; here pieces are merged after every row."""
     whole = run(tmp_path / "run", seen={"samples": 5}).to_json()
     monkeypatch.setattr(module, name, value)
     assert read_seen(str(tmp_path / "run")).to_json() == whole

@@ -1,4 +1,4 @@
-"""Arrow arrays of Python values without pandas: the same as pyarrow makes, by itself."""
+"""Arrow arrays of Python values without pandas equal those that pyarrow makes."""
 
 from __future__ import annotations
 

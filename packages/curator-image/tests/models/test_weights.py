@@ -1,4 +1,4 @@
-"""Weights of heads are read from the formats that they are published in, and nothing in them is executed."""
+"""Weights of heads are read from their published formats, and nothing in them is executed."""
 
 from __future__ import annotations
 

@@ -137,11 +137,11 @@ class SemanticDedup(Dedup):
         yield Pipeline([AllVectors(path=vectors), TrainCentres(path=centres, **how)], name="centres")
         order: Order = self.order
         visit = VisitClusters(**pieces, path=homes, centres=centres, visits=self.visits, order=order, seed=self.seed)
-        yield Step(Pipeline([Partitions(path=vectors), visit], name="clusters"), frees=[vectors])
-        compare = FindPairs(**pieces, path=pairs, least=1 - float(self.eps), scope=self.scope)
+        yield Pipeline([Partitions(path=vectors), visit], name="clusters")
+        compare = FindPairs(**pieces, path=pairs, least=1 - float(self.eps), scope=self.scope, vectors=vectors)
         yield Step(
             Pipeline([Partitions(path=storage.join(homes, HOMES)), compare], name="compare"),
-            frees=[storage.join(homes, HOMES)],
+            frees=[storage.join(homes, HOMES), vectors],
         )
         yield Groups(edges=storage.join(pairs, EDGES), path=groups)
         route = RouteTies(**pieces, path=ties, groups=groups)
