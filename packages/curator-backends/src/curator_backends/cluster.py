@@ -88,8 +88,11 @@ def connect(
     *,
     extra_environment: Mapping[str, str] | None = None,
     dashboard: Callable[[], bool] = lambda: False,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[Cluster]:
     """A cluster for the length of a ``with`` block. ``dashboard`` says whether one that is started here must have one.
+
+    ``meanwhile`` may be called once the first process of a cluster that is started here is on its way.
 
     An existing connection is used as it is. An address is connected to and disconnected from. Otherwise a local cluster
     is started, with ``extra_environment`` set while it starts, and stopped at the end, whatever happens in between.
@@ -106,7 +109,7 @@ def connect(
             silence_logs(ours and not options.verbose, options.verbose),
             environment(extra_environment if ours else None),
             driver_path(ours),
-            minimal_ray(minimal),
+            minimal_ray(minimal, meanwhile),
         ):
             if ours or address is None:
                 _start(ray, options, not minimal and (options.dashboard or dashboard()))

@@ -7,11 +7,11 @@ environment in which Ray was started says for which engine and which stages it i
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from curator_core.lazy import without_collection
 from curator_core.model.codec import can_import
 
 NAME = "CURATOR_PRELOAD"
@@ -36,18 +36,6 @@ def load() -> None:
             if module:
                 with contextlib.suppress(Exception):
                     importlib.import_module(module)
-
-
-@contextlib.contextmanager
-def without_collection() -> Iterator[None]:
-    """Python does not look for cycles inside: an import makes much that stays, and looking through it takes a tenth of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 load()

@@ -16,6 +16,7 @@ import click
 
 from curator_core.cli import FAILED, INTERRUPTED, as_options, exit_code_of, show_error
 from curator_core.errors import CuratorError, StageError, UsageError
+from curator_core.lazy import without_collection
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
@@ -109,11 +110,13 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
 def _run_file(
     path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet: bool, flags: dict[str, Any]
 ) -> int:
-    from curator_core import storage  # these import pyarrow
-    from curator_core.config.pipeline_file import load_pipeline
+    with without_collection():
+        from curator_core import storage  # these import pyarrow
+        from curator_core.config.pipeline_file import load_pipeline
 
     def load() -> PipelineFile:
-        return load_pipeline(path, settings, settings_folder=folder)
+        with without_collection():  # it imports the stages
+            return load_pipeline(path, settings, settings_folder=folder)
 
     command = {"file": storage.absolute(path), "settings": list(settings), "folder": folder}
     return run_and_report(load, ["run", path, *_set(settings)], command, as_json=as_json, quiet=quiet, flags=flags)
@@ -172,9 +175,10 @@ def _carry_out(
     file: PipelineFile, command: Mapping[str, Any], quiet: bool, flags: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """Run the pipeline or the workflow; the summary and the run directory."""
-    from curator_core.cli.progress import ProgressDisplay
-    from curator_core.config.build import load_executor
-    from curator_core.running.directory import RunDirectory
+    with without_collection():
+        from curator_core.cli.progress import ProgressDisplay
+        from curator_core.config.build import load_executor
+        from curator_core.running.directory import RunDirectory
 
     run_dir = flags["run_dir"]
     chosen = flags.get("executor") or file.executor
@@ -184,7 +188,8 @@ def _carry_out(
             f"--workers is not for {chosen}, which has as many workers as there is room for; a stage can have a number "
             "of its own, in the file: with: {num_workers: N}"
         )
-    executor = file.make_executor(chosen, **workers)
+    with without_collection():
+        executor = file.make_executor(chosen, **workers)
     if flags.get("verbose"):
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         executor.set_verbose()
@@ -208,7 +213,8 @@ def _carry_out(
                 RunDirectory(run_dir).write_json(_COMMAND_FILE, command)
             display(state)
 
-        work = file.workflow or file.pipeline()
+        with without_collection():
+            work = file.workflow or file.pipeline()
         result = work.run(executor, run_dir=run_dir, progress=progress, **options)
     return result.summary.as_dict(), result.run_dir or run_dir
 
