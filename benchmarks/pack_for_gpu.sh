@@ -14,7 +14,11 @@ shift
 more=
 for name in "$@"; do
     case $name in
-        ray) more="$more ray msgpack protobuf jsonschema jsonschema-specifications referencing rpds-py attrs filelock" ;;
+        ray)
+            more="$more ray msgpack protobuf jsonschema jsonschema-specifications referencing rpds-py attrs filelock"
+            more="$more requests urllib3 certifi charset-normalizer idna"
+            ;;
+        tables) more="$more pyarrow pandas python-dateutil six pillow" ;;
         dali)
             more="$more nvidia-dali-cuda130 nvidia-nvimgcodec-cu13 nvidia-libnvcomp-cu13 nvidia-nvjpeg nvidia-nvjpeg2k-cu13"
             more="$more nvidia-nvtiff-cu13 optree nvtx makefun libcst astunparse gast six"
