@@ -741,6 +741,7 @@ def test_workers_that_start_ahead_of_the_plan_do_the_work(tmp_path: Path) -> Non
     executor.open()
     try:
         executor.get_ready()
+        executor.get_ready()  # as by the command, and then by the workflow that it runs
         assert executor._spares is not None
         (ahead,) = (process.popen.pid for process in executor._spares._processes)
         _over(tmp_path, executor)
@@ -748,6 +749,18 @@ def test_workers_that_start_ahead_of_the_plan_do_the_work(tmp_path: Path) -> Non
     finally:
         executor.close()
     assert not alive(ahead)
+
+
+def test_workers_that_started_for_nothing_are_not_waited_for() -> None:
+    executor = LocalExecutor(workers=1)
+    executor.open()
+    executor.get_ready()
+    assert executor._spares is not None
+    (process,) = executor._spares._processes
+    executor.close()
+    assert process.popen.returncode in (-signal.SIGTERM, 143), (
+        "it was ended, and did not first import what it would need"
+    )
 
 
 @pytest.mark.slow

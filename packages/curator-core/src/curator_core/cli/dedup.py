@@ -417,6 +417,7 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
         quiet=given["quiet"],
         flags=flags,
         after=_show_collections,
+        executor=given["executor"] or "local",
     )
 
 
