@@ -1,7 +1,8 @@
-"""What Ray Data does without on a local Ray of ours: actors, each a process, that serve a dashboard, a node
-autoscaler, usage statistics, and clusters of several machines.
+"""Leaves out actors of Ray Data that serve a dashboard, a node autoscaler, usage statistics, and larger clusters.
 
-They start with the first dataset, on the CPUs that its workers are waiting for. This module imports Ray Data, so it is
+On a local Ray of ours they are of no use, and each is a process. They start with the first dataset, on the CPUs that
+its workers are waiting for. This module imports
+Ray Data, so it is
 imported when a run starts.
 """
 
@@ -21,15 +22,15 @@ from ray.data._internal.execution.operators import actor_pool_map_operator
 from curator_backends.environment import environment
 from curator_backends.minimal import NULL_ACTOR, replaced
 
-# Tasks that Ray is handed for each CPU: one that runs, and those that follow it.
-TASKS_PER_CPU = float(__import__("os").environ.get("OVER", "2"))
+# Tasks that Ray gets for each CPU: one that runs, and one that follows it.
+TASKS_PER_CPU = 2.0
 
 
 @contextlib.contextmanager
 def no_services(minimal: bool, tasks_only: bool = False) -> Iterator[None]:
-    """Datasets executed inside start no actor but their own, for the length of a ``with`` block. ``tasks_only``: they have none.
+    """For the length of a ``with`` block, datasets start no actors but their own. With ``tasks_only`` they have none.
 
-    What is replaced goes by Ray Data's own names: a version that has others starts its actors, and works.
+    Attributes of Ray Data are replaced by name: a version with other names starts its actors, and works.
     """
     if not minimal:
         yield
@@ -40,7 +41,7 @@ def no_services(minimal: bool, tasks_only: bool = False) -> Iterator[None]:
             (stats, "get_or_create_stats_actor", lambda: NULL_ACTOR),
             (stats._StatsManager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid.uuid4().hex)),
             (streaming_executor, "create_cluster_autoscaler", lambda *_, **__: _FixedCluster(tasks_only)),
-            # There is one machine: where actors are is known when they start, and does not change.
+            # There is one machine, so the location of actors never changes.
             (actor_pool_map_operator, "get_or_create_actor_location_tracker", lambda: NULL_ACTOR),
             (actor_pool_map_operator, "get_actor_locations", lambda _: {}),
         ),
@@ -49,12 +50,12 @@ def no_services(minimal: bool, tasks_only: bool = False) -> Iterator[None]:
 
 
 class _FixedCluster:
-    """A cluster that has what it has; Ray Data's own asks an actor, which asks for more machines."""
+    """A cluster of fixed size; Ray Data's own class asks an actor, which requests more machines."""
 
     def __init__(self, tasks_only: bool) -> None:
         total = ExecutionResources.from_resource_dict(ray.cluster_resources())
-        # With as many tasks as there are CPUs, the one of a task that has ended waits until the driver has looked and another is
-        # handed out. So Ray is handed more than it can run, and has the next at hand. Actors would take what is not there.
+        # With as many tasks as CPUs, the CPU of a finished task idles until the driver has looked and hands out another. So Ray
+        # gets more tasks than it can run at once. Actors would wait for CPUs that do not exist.
         self._total = total.copy(cpu=total.cpu * TASKS_PER_CPU) if tasks_only else total
 
     def try_trigger_scaling(self) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import importlib
 import os
 import re
 import sys
-import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from curator_core.errors import CuratorError, MissingDependency, PlanError, RunRefused, UsageError
 from curator_core.lazy import without_collection
+from curator_core.leave import leave
 
 DONE, FAILED, BAD_USAGE, QUARANTINED, INTERRUPTED = 0, 1, 2, 3, 130
 # The commands by subject, each with its module.
@@ -103,19 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # `curate stages | head`: the reader has what it wants. The interpreter must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if arguments is None:
-        _leave(code)
+    if arguments is None:  # the command itself; a caller in Python goes on
+        leave(code)
     sys.exit(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """End as `sys.exit` does, without taking apart what was imported: a third of a second where that is Ray and pandas."""
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads and ends pools of threads
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # closed by the caller, or by its reader
-            stream.flush()
-    os._exit(code)
 
 
 def run_command(arguments: Sequence[str]) -> int:
