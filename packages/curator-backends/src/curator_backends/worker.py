@@ -36,6 +36,9 @@ from curator_core.worker.context import Ending, RunContext
 from curator_core.worker.group import GroupRunner
 from curator_core.worker.sending import packed_error, packed_stages, unpacked_error
 
+# Results of at most about this many bytes wait until what is recorded of them is durable.
+HELD_BYTES = 64 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -117,7 +120,12 @@ class GroupWorker:
         self._report("up", self.worker_id, closes)
 
     def run(self, tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
-        """Everything that the group makes of ``tasks``; every fact about them is durable when it ends."""
+        """Everything that the group makes of ``tasks``; every fact about them is durable when it ends.
+
+        A result that keeps the id of its task is handed over after the facts about it are durable. The group behind may
+        finish it at once, and no fork of this group is missing then: a run that is resumed would skip its source, and
+        its rejects and samples would be lost.
+        """
         if not tasks:
             return
         if self._closed.is_set():
@@ -125,7 +133,8 @@ class GroupWorker:
         key = f"{self.job.index}:{tasks[0].task_id}:{len(tasks)}"
         with self._reporting(key), self._working():
             begun = self._report("begin", self.worker_id, key)
-            yield from self._carefully(tasks, begun.died) if begun.again else self._runner.run(tasks)
+            results = self._carefully(tasks, begun.died) if begun.again else self._runner.run(tasks)
+            yield from self._recorded(results, {task.task_id for task in tasks})
             self._runner.flush()
             self._report("finish", self.worker_id, key, self._facts(len(tasks)))
 
@@ -143,6 +152,28 @@ class GroupWorker:
         # The driver may be gone already; the worker ends in any case.
         with contextlib.suppress(Exception):
             self._report("down", self.worker_id, failure)
+
+    def _recorded(self, results: Iterator[Task[Any]], given: set[str]) -> Iterator[Task[Any]]:
+        """The results, in order; those that keep the id of a given task wait for a flush, in portions of some megabytes."""
+        if self.job.ending != "pass" or not isinstance(self._runner.sink, LedgerWriter):
+            yield from results
+            return
+        held: list[Task[Any]] = []
+        size = 0
+        for result in results:
+            if not held and result.task_id not in given:
+                yield result
+                continue
+            held.append(result)
+            size += getattr(result.data, "nbytes", 0)
+            del result
+            if size >= HELD_BYTES:
+                self._runner.flush()
+                yield from _handed_over(held)
+                size = 0
+        if held:
+            self._runner.flush()
+            yield from _handed_over(held)
 
     def _carefully(self, tasks: list[Task[Any]], died: bool) -> Iterator[Task[Any]]:
         """Task by task, each with what is held against it. ``died``: a worker has died of these tasks together."""
@@ -199,6 +230,13 @@ class GroupWorker:
         while not self._closed.wait(BEAT_SECONDS):
             if self._busy.is_set():
                 self._link.tell("beat", self.worker_id)
+
+
+def _handed_over(held: list[Task[Any]]) -> Iterator[Task[Any]]:
+    """Each task once, released as soon as it is out."""
+    held.reverse()
+    while held:
+        yield held.pop()
 
 
 def judge(suspect: Suspect, died: bool, alone: bool, most: int) -> tuple[Care, int]:
