@@ -1,10 +1,10 @@
-"""What an engine costs on this machine, after its start: the second half of engine_overhead.py.
+"""Measures what an engine costs on this machine after its start; the second half of engine_overhead.py.
 
     python benchmarks/cluster_overhead.py ray_data            # or xenna, or xenna:batch
 
 Prints ``BENCH {json}``: seconds to start, ms a task for small tasks through three fused no-op stages, and ms a task for
-tasks of 1 MB through three stages that are not fused. Both are what a task more costs: the time of a run of 20 tasks,
-which is that of starting workers, is taken off, and reported by itself.
+tasks of 1 MB through three stages that are not fused. Both are the cost of one more task: the time of a run of 20
+tasks, which is the start of the workers, is subtracted and reported separately.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FEW = 20
 
 
 class NoOp(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Hands on a task with the same data."""
+    """Passes on a task with the same data."""
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         return task.with_data(task.data)
@@ -54,7 +54,7 @@ def fused() -> list[ProcessingStage[Any, Any]]:
 
 
 def unfused() -> list[ProcessingStage[Any, Any]]:
-    """Stages that want different numbers of workers share none."""
+    """Stages with different numbers of workers share no worker."""
     return [NoOp().with_(name="a"), NoOp().with_(name="b", num_workers=1), Drop().with_(name="c")]
 
 

@@ -1,14 +1,15 @@
-"""How long does `curate dedup` take from the command to its end, and is what it decided right?
+"""Measures `curate dedup` from the command to its end, and checks its decisions.
 
     python benchmarks/dedup.py exact|fuzzy FOLDER SCRATCH [--workers 2] [--truth] [--no-copy]
 
-FOLDER holds what make_dedup.py made. ``wall_s`` is the whole process, with the start of Python and of its workers; its output
-is written. In the same run the files are also copied twice, as a limit: by a script of pyarrow and orjson that parses every
-line and writes it again (in two processes, each half of the files), and by `curate run` with a reader and a writer.
-``speed_of_script`` and ``speed_of_run`` are their time divided by ours: 1 would be deduplication for nothing.
+FOLDER holds the output of make_dedup.py. ``wall_s`` is the time of the whole process, including the start of Python and
+of its workers, and writing the output. In the same run the files are also copied in two ways, as limits: by a script
+with pyarrow and orjson that parses every line and writes it again (in two processes, each with half of the files), and
+by `curate run` with a reader and a writer. ``speed_of_script`` and ``speed_of_run`` are their times divided by ours: 1
+would mean that deduplication costs nothing.
 
-``--truth`` lets dedup_truth.py judge every removal. ``shuffle_bytes`` is what the steps handed to one another, at its
-largest, and ``files`` how many files that was; both are looked up ten times a second in a run of its own, which is not timed.
+``--truth`` lets dedup_truth.py judge every removal. ``shuffle_bytes`` and ``files`` are the peak size and number of the
+files between the steps; they are sampled ten times a second in a separate run that is not timed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ stages:
   - JsonlReader: {{paths: {source}}}
   - JsonlWriter: {{path: {target}}}
 """
-# What a person would write: no checks, nothing counted, nothing resumed.
+# A script that a person would write: without checks, counts or resuming.
 SCRIPT = """\
 import multiprocessing, pathlib, sys
 import orjson
@@ -114,7 +115,7 @@ def rows_in(folder: Path) -> int:
 
 
 def dropped(summary: dict[str, Any]) -> dict[str, int]:
-    """What the applying step dropped, by reason."""
+    """The rows that the applying step dropped, by reason."""
     reasons: dict[str, int] = {}
     for stage in summary.get("stages", []):
         for reason, count in stage["dropped"].items():
@@ -160,7 +161,7 @@ def truth(folder: Path, run: Path, out: Path, kind: str) -> dict[str, Any]:
 
 
 def watched(command: list[str | Path], run: Path) -> dict[str, int]:
-    """The most bytes and files that lay between the steps."""
+    """The most bytes and files between the steps."""
     size = count = 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -169,7 +170,7 @@ def watched(command: list[str | Path], run: Path) -> dict[str, int]:
                 try:
                     if path.is_file():
                         sizes.append(path.stat().st_size)
-                except FileNotFoundError:  # given back meanwhile
+                except FileNotFoundError:  # deleted meanwhile
                     continue
             size, count = max(size, sum(sizes)), max(count, len(sizes))
             time.sleep(0.1)

@@ -1,11 +1,11 @@
-"""How fast are texts turned into keys for deduplication, and groups of them decided, on one core?
+"""Measures on one core how fast texts become keys for deduplication, and how fast groups are decided.
 
     python benchmarks/dedup_keys.py FOLDER [--documents 50000]
 
-FOLDER is what make_text.py made. Measured is CPU time, in one process, of texts that are in memory. `keys_to_split` is the
-speed beside what pyarrow takes to write the same texts in lower case and split them at white space, in the same minute.
-`near_with_key` counts the edited copies that share a key with what they are a copy of; `decided` are clusters of the
-corpus, made into one group each, and `template` is one group of 10,000 pages that share most of their words.
+FOLDER is the output of make_text.py. It measures CPU time in one process, for texts in memory. `keys_to_split` compares
+the speed with pyarrow, which turns the same texts into lower case and splits them at white space in the same minute.
+`near_with_key` counts the edited copies that share a key with their original; `decided` are clusters of the corpus,
+each made into one group; `template` is one group of 10,000 pages that share most of their words.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def spent(work: Callable[[], Any], repeats: int = REPEATS) -> float:
 
 
 def pieces(texts: pa.ChunkedArray) -> list[pa.Array]:
-    # As many texts at once as stay in the cache, which is how our own are worked on.
+    # As many texts at once as stay in the cache, as in our own code.
     return [texts.slice(start, 100).combine_chunks() for start in range(0, len(texts), 100)]
 
 
@@ -97,7 +97,7 @@ def recall(keys: np.ndarray[Any, Any], kinds: np.ndarray[Any, Any], clusters: np
 
 
 def template(words: Words, count: int) -> Words:
-    """Pages of 20 to 80 words of their own, 10 to 40 % of each, within the same 120 words of a template."""
+    """Pages with 20 to 80 words of their own, 10 to 40 % of each, inside the same template of 120 words."""
     chance = np.random.default_rng(0)
     own = chance.integers(20, 80, count)
     shared = np.minimum((own * chance.uniform(1.5, 9, count)).astype(np.int64), 120)

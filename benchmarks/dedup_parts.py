@@ -1,9 +1,10 @@
-"""What does it take to find what is repeated in a corpus: runs of words, runs of characters, or lines?
+"""Measures how repeated parts of a corpus are found: runs of words, runs of characters, or lines.
 
     python benchmarks/dedup_parts.py substring|characters|lines|filtered FOLDER SCRATCH [--workers 2]
 
-FOLDER holds what make_dedup.py made. The whole of a run is timed, with its workers: wall time, and processor time for each MB of the
-files. `filtered` is `lines` with a Bloom filter. ``between_mb`` is what the steps wrote for one another, all together.
+FOLDER holds the output of make_dedup.py. The whole run is timed, with its workers: wall time, and processor time for
+each MB of the files. `filtered` is `lines` with a Bloom filter. ``between_mb`` is the total that steps wrote for later
+steps.
 """
 
 from __future__ import annotations

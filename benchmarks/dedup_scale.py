@@ -1,16 +1,18 @@
-"""What would fuzzy deduplication take of a corpus and a cluster that nobody has at hand?
+"""Estimates fuzzy deduplication for corpora and clusters that are not at hand.
 
-    python benchmarks/dedup_scale.py measure FOLDER SCRATCH    the constants, from a run over what make_dedup.py made
+    python benchmarks/dedup_scale.py measure FOLDER SCRATCH    the constants, from a run over the output of
+    make_dedup.py
     python benchmarks/dedup_scale.py [--constants FILE]        the table of docs/dedup-at-scale.md, by simulation
 
-`measure` runs `curate dedup fuzzy` in one process and looks at its processor time each time a step begins, so the constants
-are those of one core, whatever else the machine does; and at the sizes of what lies between the steps, at their largest.
+`measure` runs `curate dedup fuzzy` in one process and looks at its processor time each time a step begins, so the
+constants are for one core, whatever else the machine does. It also records the peak sizes of the files between the
+steps.
 
 The simulation gives each step its list of tasks: one for each piece of 128 MB of the input, and one for each partition of a
-shuffle. A task takes what the constants say about its share of the documents, times a spread (log-normal, 20 %; one task in two
-hundred takes five times as long), and no less than what the engine needs for a task. Free workers take the next task of the
-list, and a step begins when the one before is complete. What a step reads and writes may not pass the storage either, which has
-so many bytes a second for each sixteen cores. Everything follows from the seed.
+shuffle. The duration of a task follows from the constants and its share of the documents, times a random spread
+(log-normal, 20 %; one task in two hundred takes five times as long), and is at least the engine's cost of a task. Free
+workers take the next task of the list, and a step begins when the one before it is complete. The storage limits reading
+and writing too: it has a fixed rate for each sixteen cores. Everything follows from the seed.
 """
 
 from __future__ import annotations
@@ -45,16 +47,16 @@ CONSTANTS: dict[str, Any] = {
     "peak_bytes": 283799552,
 }
 PIECE_BYTES = 128e6
-# A task of an engine: what LocalExecutor, Ray Data and Xenna need at most for one (benchmarks/nightly.yaml, engines).
+# The largest cost of a task on LocalExecutor, Ray Data and Xenna (benchmarks/nightly.yaml, engines).
 TASK_S = 0.015
 STORAGE_PER_16_CORES = 1e9
 DOCUMENT_BYTES = 3050  # as in the measured corpus
-# Steps whose tasks are pieces of the input; those of the others are partitions.
+# Steps whose tasks are pieces of the input; tasks of other steps are partitions.
 OF_INPUT = ("keys", "texts", "apply")
 # A worker holds about nine bytes for each byte of words in a partition (75 MB in one: a peak of 885 MB).
 PARTITION_BYTES = 64e6
-# Edges beyond this are reduced in rounds, each of which reads and writes them twice. Five rounds are
-# assumed; how many there are hangs on the groups.
+# More edges than this are reduced in rounds, which each read and write them twice. Five rounds are assumed; the true
+# number depends on the groups.
 IN_MEMORY_BYTES = 1e9
 ROUNDS = 10
 
@@ -150,7 +152,7 @@ SHUFFLE_OF = {"candidates": "keys", "groups": "pairs", "compare": "texts", "tabl
 
 
 def schedule(work: float, count: int, cores: int, rng: random.Random) -> float:
-    """When the last of so many tasks ends, if each free worker takes the next."""
+    """When the last of these tasks ends, if each free worker takes the next one."""
     mean = work / count
     if count > 50 * cores and count > 200_000:  # so many that the workers end together
         return (work * 1.04 + count * TASK_S) / cores + 5 * mean

@@ -1,25 +1,28 @@
-"""Is what deduplication decided right, by brute force? Shares no code with the packages; the rules are written here again.
+"""Checks the decisions of deduplication by brute force. It shares no code with the packages and implements the rules
+anew.
 
     python benchmarks/dedup_truth.py CORPUS --run RUN_DIR [--output FOLDER] [--threshold 0.8] [--max-new-words 12] [--recall]
     python benchmarks/dedup_truth.py CORPUS --kept KEPT.txt
 
-CORPUS is what `make_dedup.py` made. The first form reads the table of decisions of a run and checks
+CORPUS is the output of `make_dedup.py`. The first form reads the table of decisions of a run and checks
 
-- every removal: its witness stays, is not shorter, and the two texts meet the rule that the table names, with the figures
-  that it names; nothing else is trusted. With ``--output`` also that exactly the documents that were not removed are there,
-  unchanged;
-- equal texts (in NFC): of each class all but one are removed (recall), and what is removed as `exact` has an equal that stays
-  (precision);
-- with ``--recall``, that what could go went: *all* pairs of a document and a document that stays are considered. A witness that
-  covers the share t of a document's n distinct shingles has one of any n - ⌈t n⌉ + 1 of them, so the rarest ones of each document
-  are looked up in an index of all shingles of all documents that stay, and each pair that this finds is compared in full. This
-  leaves out no pair: it is brute force over those that could meet the rule, not a sample. Intervals are Wilson's at 95 %.
+- every removal: its witness stays, is not shorter, and the two texts meet the rule with the figures that the table
+names; nothing else is trusted. With ``--output`` it also checks that exactly the documents that were not removed are
+there, unchanged;
+- equal texts (in NFC): of each class all but one are removed (recall), and each document removed as `exact` has an
+equal one that stays (precision);
+- with ``--recall``, how many of the possible removals happened: *all* pairs of a document and a document that stays are
+considered. A witness that
+  covers the share t of a document's n distinct shingles has one of any n - ⌈t n⌉ + 1 of them, so each document's rarest
+  ones are looked up in an index of all shingles of all documents that stay, and each pair found is compared in full. No
+  pair that could meet the rule is left out. Intervals are Wilson's at 95 %.
 
-The second form takes the ids that any other tool kept, one a line. Both print what the labels say: which share of each kind of
-copies was found (not all of a family kept), and how many of the different documents of the template trap were removed.
+The second form takes the ids that another tool kept, one a line. Both print a comparison with the labels: the share of
+copies found by kind (not all of a family kept), and how many of the different documents of the template trap were
+removed.
 
-Words, shingles and windows are compared as numbers that are given out one by one, so nothing hangs on a hash. Ends in 1 if
-there is a violation, and lists the first of each kind.
+Words, shingles and windows are compared as consecutive numbers, so nothing depends on a hash. The exit code is 1 if
+there is a violation; the first of each kind are listed.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ def _class_of(*categories: str) -> str:
 
 ASCII_WORD = re.compile("[a-z0-9]+")
 MARKS = _class_of("M")
-# A mark that stands alone, such as what is left of an overline, is no word.
+# A mark that stands alone, such as the rest of an overline, is not a word.
 LETTERS = _class_of("L", "Nd")
 WORD = re.compile(f"[{SPACELESS}][{MARKS}]*|(?![{SPACELESS}])[{LETTERS}](?:(?![{SPACELESS}])[{LETTERS}{MARKS}])*")
 IGNORED = re.compile(
@@ -109,7 +112,7 @@ class Document:
     file: str
     row: int
     text: str
-    # One number a shingle, in the order of the text, and the distinct ones, sorted.
+    # One number for each shingle, in the order of the text, and the distinct ones, sorted.
     places: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     distinct: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     word_count: int = 0
@@ -129,7 +132,7 @@ class Shingler:
         document.word_count = len(words)
         if not words:
             return
-        # Three numbers of 21 bits, from 1: shorter texts have zeros behind.
+        # Three numbers of 21 bits, from 1; shorter texts are padded with zeros.
         if len(words) < 3 or any(ALONE.match(word) for word in words):
             bounds = shingle_bounds(words)
             numbers = [self.other.setdefault(tuple(words[a:b]), len(self.other)) for a, b in bounds]
@@ -183,7 +186,7 @@ def new_words(document: Document, hits: np.ndarray[Any, Any]) -> int:
 
 @dataclass(frozen=True)
 class Rule:
-    """When a document may go for a witness."""
+    """When a document may be removed for a witness."""
 
     name: str
     threshold: float
@@ -201,7 +204,7 @@ class Rule:
 
 
 class Violations:
-    """What is wrong, counted by kind; the first three of each are printed."""
+    """The violations, counted by kind; the first three of each are printed."""
 
     def __init__(self) -> None:
         self.count: Counter[str] = Counter()
@@ -278,7 +281,7 @@ def decisions(run: Path) -> list[dict[str, Any]]:
 def check_table(
     table: list[dict[str, Any]], documents: dict[str, Document], labels: dict[str, Any], violations: Violations
 ) -> dict[str, Any]:
-    """Each row names a document that is there, where it says, once; each witness has a row as well."""
+    """Each row names an existing document in its place, once; each witness has a row as well."""
     met = Counter(one["id"] for one in table)
     decided = {one["id"]: one["decision"] for one in table}
     sizes = Counter(one["witness_id"] for one in table if one["decision"] == "removed")
@@ -291,7 +294,7 @@ def check_table(
         document = documents[name]
         if met[name] > 1:
             violations.add("a document has several rows", f"{name} has {met[name]}")
-        # A source is a range of one file, however it is called, and rows of it are counted from its first.
+        # A source is a range of one file, whatever its name, and its rows are counted from the first.
         begins = begin.setdefault(one["source"], (document.file, document.row - one["row"]))
         if begins != (document.file, document.row - one["row"]) or one["row"] < 0:
             violations.add("source and row are another's", f"{name}: {one['source']} row {one['row']}")
@@ -347,7 +350,7 @@ def check_witnesses(
     shingler: Shingler,
     violations: Violations,
 ) -> dict[str, Any]:
-    """Each removal by a rule, with the two texts in hand."""
+    """Check each removal by a rule with the two texts."""
     checked = 0
     for one in table:
         if one["decision"] != "removed" or one["id"] not in documents:
@@ -388,7 +391,7 @@ def equal(one: Document, other: Document) -> bool:
 def check_output(
     output: Path, removed: set[str], documents: dict[str, Document], violations: Violations
 ) -> dict[str, Any]:
-    """What was written is what was not removed, each once and unchanged."""
+    """Check that the output has exactly the documents that were not removed, each once and unchanged."""
     met: Counter[str] = Counter()
     for path in sorted(output.rglob("*.jsonl")):
         with path.open("rb") as file:
@@ -409,7 +412,7 @@ def check_output(
 
 
 def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingler: Shingler) -> dict[str, Any]:
-    """Of the documents that have a witness that stays, comes before them and meets the rule, how many are removed?"""
+    """How many documents are removed, of those with a witness that stays, comes before them and meets the rule?"""
     everyone = list(documents.values())
     for document in everyone:
         if not len(document.distinct):
@@ -438,8 +441,7 @@ def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingl
         if not pieces:
             continue
         others = np.unique(np.concatenate(pieces))
-        # A witness comes first: it is longer, and among equals it is the one that the table kept, or else the earlier
-        # one.
+        # A witness comes first: it is longer; among equals it is the one that the table kept, or else the earlier one.
         before = (sizes[others] > sizes[index]) | (
             (sizes[others] == sizes[index]) & ((others < index) | (not stay[index]))
         )
@@ -458,7 +460,7 @@ def recall(removed: set[str], documents: dict[str, Document], rule: Rule, shingl
             continue
         others, jaccard = others[fit], jaccard[fit]
         if rule.name == "nothing_new":
-            # What all of them together do not cover, none does: most documents of a template end here.
+            # A word that all of them together do not cover, none covers: most documents of a template end here.
             together = np.concatenate([part for part, fits in zip(parts, fit, strict=True) if fits])
             marked[together] = True
             hits = marked[np.searchsorted(numbers, document.places)]

@@ -3,9 +3,9 @@
     python benchmarks/engine_overhead.py [--tasks 10000]
 
 Prints ``BENCH {json}`` with microseconds of CPU per stage call on ``LocalExecutor(workers=0)``. ``ledger_us_per_task``
-is what a run directory adds to a run; ``slow_stage_overhead`` is what everything (plan, adapter, accounts, ledger,
-verdict, report) adds to a pipeline of three stages of a millisecond, so it is more than accounts and ledger alone. All are
-the best of several repeats: others on the machine cool the caches between two calls, and the same code then takes several
+is the cost of a run directory; ``slow_stage_overhead`` is the cost of everything (plan, adapter, accounts, ledger,
+verdict, report) for a pipeline of three stages of a millisecond, so it is more than accounts and ledger alone. All are
+the best of several repeats: other processes cool the caches between two calls, and the same code then takes several
 times as long.
 """
 
@@ -46,7 +46,7 @@ class OneMillisecond(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Works for a millisecond."""
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
-        # CPU time, so that a machine that is busy with something else does not change how much work this is.
+        # CPU time, so that a busy machine does not change the amount of work.
         until = time.thread_time() + 0.001
         while time.thread_time() < until:
             pass
@@ -96,7 +96,7 @@ def main() -> None:
         slow = [*(OneMillisecond().with_(name=f"work-{index}") for index in range(STAGES)), Sink()]
         some = max(100, options.tasks // 5)
         alone_s, run_s = [], []
-        for index in range(REPEATS):  # side by side, for the machine is not equally quick all the time
+        for index in range(REPEATS):  # side by side, because the machine's speed varies
             alone_s.append(bare(slow, tasks(some)))
             run_s.append(engine(slow, tasks(some), f"{folder}/slow-{index}"))
     calls = options.tasks * STAGES

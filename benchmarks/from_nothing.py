@@ -1,9 +1,9 @@
-"""A pipeline of JSON lines from the command to its end, as a user runs it, the engine's start and stop included.
+"""Times a pipeline of JSON lines from the command to its end, including the engine's start and stop.
 
     python benchmarks/from_nothing.py examples/text/pipeline.yaml DATA SCRATCH --executor ray_data
 
-DATA is a folder of JSON lines. Prints ``BENCH {json}``: seconds until the executor was there, until the first work was
-done, and for everything; rows read and written.
+DATA is a folder of JSON lines. Prints ``BENCH {json}``: seconds until the executor was ready, until the first work was
+done, and in total; rows read and written.
 """
 
 from __future__ import annotations

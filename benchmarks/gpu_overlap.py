@@ -1,12 +1,12 @@
-"""Does a GPU wait for the CPUs? Stages that wait instead of computing, so that no GPU is needed to see it.
+"""Shows whether a GPU waits for CPUs, with stages that wait instead of computing, so that no GPU is needed.
 
     python benchmarks/gpu_overlap.py local|ray_data|xenna
 
-Each task is decoded for 80 ms on the CPU and embedded for 100 ms by the one worker on a pretended GPU (on Xenna, which can be
-shown none, by a group of its own). Prints ``BENCH {json}``: seconds that embedding takes by itself, those that decoding would
-take in one worker, those of both once all workers are there (one decoding, and from the first embedding to the last), and how
-these compare with the larger (``total_to_larger``; in turns it would be 1.8). ``first_embedding_s`` is the start: from that of the
-run to the first embedding.
+Each task is decoded for 80 ms on the CPU and embedded for 100 ms by the only worker on a simulated GPU (on Xenna, which
+cannot simulate one, by a separate group). Prints ``BENCH {json}``: the seconds of embedding alone, of decoding in one
+worker, and of both once all workers are ready (one decoding, and the time from the first embedding to the last), and
+the ratio of the total to the larger (``total_to_larger``; without overlap it would be 1.8). ``first_embedding_s`` is
+the time from the start of the run to the first embedding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BYTES = 4 << 20
 
 @dataclass
 class Wait(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Takes ``seconds`` for each task and no processor time; leaves the span behind."""
+    """Takes ``seconds`` for each task and no processor time; records the span."""
 
     folder: str
     mine: str

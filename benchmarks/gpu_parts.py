@@ -1,6 +1,7 @@
-"""The parts of a benchmark for a GPU: each in a process of its own, stopped in time, and printed as soon as it is done.
+"""Runs the parts of a benchmark for a GPU, each in its own process with a time limit, and prints each as soon as it is
+done.
 
-What ten minutes on a card give is then complete as far as it goes, and one part that hangs costs no other.
+So ten minutes on a card give complete results for some parts, and a part that hangs costs no other.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def chosen(parser: argparse.ArgumentParser, options: argparse.Namespace, parts: 
 def run_parts(
     script: str, parts: Sequence[str], options: argparse.Namespace, ratios: Mapping[str, tuple[str, str]]
 ) -> int:
-    """Run each part of a script with ``--one``; ``ratios`` are a metric above and one below. 1 if a part gave nothing."""
+    """Run each part of a script with ``--one``; ``ratios`` name a numerator and a denominator. Returns 1 if a part gave
+    nothing.
+    """
     metrics: dict[str, Any] = {"gpu": 0 if options.cpu else 1}
     failed = 0
     for part in parts:
@@ -55,13 +58,13 @@ def run_parts(
 
 
 def _output(command: Sequence[str], seconds: float) -> tuple[int | None, list[str]]:
-    """What a command returns, None if it had to be stopped, and what it has printed."""
+    """A command's exit code (None if it had to be stopped) and output."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         printed, _ = process.communicate(timeout=seconds)
         return process.returncode, printed.splitlines()
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGINT)  # an engine is shut down with its processes
+        os.killpg(process.pid, signal.SIGINT)  # an engine's processes end with it
         try:
             printed, _ = process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
@@ -71,6 +74,6 @@ def _output(command: Sequence[str], seconds: float) -> tuple[int | None, list[st
 
 
 def run_one(measure: Callable[[], dict[str, Any]]) -> int:
-    """What the process of a part does."""
+    """The body of a part's process."""
     print("PART", json.dumps(measure()), flush=True)
     return 0

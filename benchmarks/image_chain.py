@@ -1,4 +1,4 @@
-"""A chain of images end to end, in images per second after start-up, and whether everything is accounted for.
+"""Measures a chain of image stages in images per second after start-up, and checks that every image is accounted for.
 
     python benchmarks/image_chain.py FOLDER_OF_TARS OUT --chain measures|curation --executor local|ray_data|xenna
                                      [--workers 2] [--no-fanout]
@@ -6,15 +6,15 @@
 - ``measures``: read → eleven measures → write, no model.
 - ``curation``: read → embed → aesthetic → NSFW → write, with a small CLIP and heads made here in the published formats.
 
-The chain runs over a few samples of every tar and then over all. ``images_s`` is the rate of the images that only the second
-run has, in the time from the first task that is through the whole chain to the end, less what that takes in the first run:
-neither the start nor the end of processes counts, however long a busy machine takes for them. ``startup_s`` is the time to
+The chain runs over a few samples of every tar and then over all. ``images_s`` is the rate of the images that only the
+second run has, in the time from the first finished task to the end, minus that time in the first run: neither the start
+nor the end of processes counts, however long a busy machine takes for them. ``startup_s`` is the time to
 the first result, ``images_s_total`` counts everything. Peak memory is the sum of the proportional set sizes of all
 processes of the run, sampled four times a second.
 
 Afterwards the output is compared with the input, sample by sample: ``kept_as_they_were`` counts the samples whose members
-are the same bytes, ``rejects_listed`` says that the run's rejects are the bad images by tar and key and no others,
-``rows_lost`` is what is neither kept, nor dropped for a reason, nor rejected.
+are the same bytes, ``rejects_listed`` says that the run's rejects are exactly the bad images by tar and key;
+``rows_lost`` counts rows that are neither kept, nor dropped for a reason, nor rejected.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 
 FEW = 16
 ROOT = Path(__file__).resolve().parent.parent
-# Each in a wide gap between two scores of these images, so the last bits of a sum do not decide who stays.
+# Each limit is in a wide gap between two scores of these images, so the last bits of a sum decide nothing.
 MIN_AESTHETIC, MAX_NSFW = 4.764225, 0.625943
 
 
@@ -45,7 +45,7 @@ def stages(tars: str, out: str, options: argparse.Namespace) -> list[Any]:
     reader: list[Any] = [
         ImageReader(tars, size=32 if options.chain == "curation" else 224, reject_odd=["wrong extension"])
     ]
-    if options.no_fanout:  # what the fact is worth: without it one worker gets everything of a tar
+    if options.no_fanout:  # shows the value of the fan-out: without it one worker gets a whole tar
         source, read, decode = reader[0].decompose()
         reader = [source, read.with_(ray_stage_spec={RayStageSpecKeys.IS_FANOUT_STAGE: False}), decode]
     middle = curation(options.out / "models") if options.chain == "curation" else measures()
@@ -110,7 +110,7 @@ def executor(name: str, workers: int | None) -> Any:
 
 
 class FirstResult:
-    """When the first task was through the whole chain, and what share of the tasks was through by then."""
+    """When the first task had passed the whole chain, and the share of tasks that had by then."""
 
     def __init__(self, out: Path) -> None:
         self.parts = out / "_parts"  # where the writer puts the tar of a task
@@ -139,7 +139,7 @@ class FirstResult:
 
 
 class PeakMemory:
-    """The most that this process and its descendants held together, in bytes, each shared page counted once."""
+    """The peak memory of this process and its descendants together, in bytes, with each shared page counted once."""
 
     def __init__(self) -> None:
         self.peak = 0
@@ -204,7 +204,7 @@ def few_of_each(tars: list[Path], folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the chain: what it says about itself, and seconds and images by the clock of this process."""
+    """One run of the chain: its report, and seconds and images by the clock of this process."""
 
     summary: Any
     seconds: float
@@ -236,7 +236,9 @@ def run_folder(out: Path) -> Path:
 
 
 def samples(tars: list[Path]) -> dict[str, dict[str, bytes]]:
-    """Every sample by key: the checksums of its members by extension. Python's own reader, not the one that is measured."""
+    """Every sample by key, with the checksums of its members by extension. It uses Python's own reader, not the
+    measured one.
+    """
     found: dict[str, dict[str, bytes]] = {}
     for path in tars:
         with tarfile.open(path) as tar:
@@ -264,7 +266,7 @@ def compared(folder: Path, out: Path) -> dict[str, int]:
 
 
 def counts(summary: Any) -> dict[str, int]:
-    """What the run says: rows in, written, dropped and rejected by reason, and what is missing."""
+    """The run's counts: rows in, written, dropped and rejected by reason, and missing."""
     rows = {"rows_in": rows_in(summary), "rows_out": summary.rows_written}
     for stage in summary.stages:
         for what, reasons in (("dropped", stage.dropped), ("rejected", stage.rejected)):
@@ -305,7 +307,7 @@ def main() -> None:
         "images_s_total": round(total / whole.seconds, 1),
         "peak_pss_gb": round(memory.peak / 1e9, 3),
     }
-    if options.executor == "local":  # the workers of a cluster are nobody's children that this process waits for
+    if options.executor == "local":  # the workers of a cluster are not children of this process
         cpu = (whole.cpu_s - small.cpu_s) / (total - rows_in(small.summary))
         metrics["cpu_ms_per_image"] = round(cpu * 1000, 3)
     print("BENCH " + json.dumps(metrics))

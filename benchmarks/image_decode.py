@@ -1,4 +1,4 @@
-"""Read, decode and resize to 224: our stages against bare decoders fed from memory, in one run, on the same images.
+"""Compares reading, decoding and resizing to 224 by our stages with bare decoders fed from memory, on the same images.
 
     python benchmarks/image_decode.py FOLDER_OF_TARS
 
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BATCH = 128  # what our reader makes too; pictures that nobody keeps would cost less
+BATCH = 128  # like our reader; pictures that nobody keeps would cost less
 
 
 def memory(paths: list[str]) -> list[bytes]:
@@ -52,7 +52,7 @@ def ours(paths: list[str]) -> Callable[[], int]:
 
 
 def turbo_pillow(paths: list[str]) -> Callable[[], int]:
-    """libjpeg-turbo, then Pillow's resize: what most loaders do."""
+    """libjpeg-turbo, then Pillow's resize, as in most loaders."""
     import numpy as np
     import simplejpeg
     from PIL import Image
@@ -75,7 +75,7 @@ def turbo_pillow(paths: list[str]) -> Callable[[], int]:
 
 
 def turbo_simd(paths: list[str]) -> Callable[[], int]:
-    """libjpeg-turbo, then the SIMD resizer that we use too: the fastest that can be put together here."""
+    """libjpeg-turbo, then the SIMD resizer that we also use: the fastest combination available here."""
     import cykooz_resizer as library
     import numpy as np
     import simplejpeg
@@ -122,7 +122,7 @@ def turbo_decode_only(paths: list[str]) -> Callable[[], int]:
 
 
 def dali(paths: list[str]) -> Callable[[], int]:
-    """DALI's CPU operators, decode and antialiased resize in one pipeline, on images that it can take."""
+    """DALI's CPU operators, decode and antialiased resize in one pipeline, on images that DALI accepts."""
     import numpy as np
     import simplejpeg
     from nvidia import dali
@@ -222,7 +222,7 @@ def main() -> None:
     metrics = {f"{name}_images_s": round(rate, 1) for name, rate in medians.items()}
     metrics["ratio_to_fastest_bare"] = round(statistics.median(ratios), 3)
     metrics["ratio_to_decode_only"] = round(medians["ours"] / medians["turbo_decode_only"], 3)
-    # The same in CPU seconds, which others on the machine disturb less.
+    # The same in CPU seconds, which other work on the machine affects less.
     metrics |= {f"{name}_cpu_us": round(cost, 1) for name, cost in cpu.items()}
     usual = [name for name in ("turbo_pillow", "dali") if name in crews]
     metrics["cpu_ratio_to_usual"] = round(min(cpu[name] for name in usual) / cpu["ours"], 3)

@@ -1,9 +1,9 @@
-"""What do the defaults of BlurFilter and BorderFilter cost good photographs, and what do they catch?
+"""Shows how many good photographs the defaults of BlurFilter and BorderFilter drop, and what they catch.
 
     python benchmarks/image_defaults.py PHOTO…
 
-Each photograph is measured as it is, cut out on plain grounds, blurred, and with bars and frames. Printed is the share that
-each threshold drops. The table in docs/images.md is made with this.
+Each photograph is measured as it is, cut out on plain grounds, blurred, and with bars and frames. It prints the share
+that each threshold drops; the table in docs/images.md comes from it.
 """
 
 from __future__ import annotations

@@ -1,25 +1,29 @@
-"""Image embeddings on a GPU: the bare model, the stage from memory, decoding, and whole runs from tars to tars.
+"""Measures image embeddings on a GPU: the bare model, the stage from memory, decoding, and whole runs from tars to
+tars.
 
     python benchmarks/image_gpu.py SCRATCH [--parts bare,memory,agree,ray_data,local,dali,compiled,decode] [--part-seconds 75]
     python benchmarks/image_gpu.py SCRATCH --size tiny --cpu --images 200 --rows 20 --seconds 1     # only to see that it runs
 
-The model is CLIP ViT-L/14 in full size with random weights: as fast as the published one, and nothing to download. The pictures
-are drawn by ``benchmarks/make_images.py``, in as many processes as there are cores, before the first part. Every part runs
-in a process of its own, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done, the most
-important first: what ten minutes on a card give is complete. The last line, ``BENCH``, has all of them, and ratios to the bare model.
+The model is CLIP ViT-L/14 in full size with random weights: as fast as the published one, without a download. The
+pictures
+are drawn by ``benchmarks/make_images.py``, in as many processes as there are cores, before the first part. Every part
+runs in its own process, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done,
+the most important first, so ten minutes on a card give complete results. The last line, ``BENCH``, has all of them, and
+ratios to the bare model.
 
-- ``bare_images_s``: forward passes over pixels that are on the device already, preprocessing included.
+- ``bare_images_s``: forward passes over pixels that are already on the device, with preprocessing.
 - ``memory_images_s``: `ImageEmbedding` in a group of stages over batches of uint8 pixels in memory, as a worker runs it.
 - ``agree_…``: by how many levels DALI's pixels differ from those of the CPU's decoder (``mean_levels``, ``max_levels``), and the least
   cosine of vectors of 16 images: of DALI's pixels on their device (``dali``), and of this precision (``precision``), to those of the CPU.
 - ``ray_data_…``, ``local_…``: read, decode, embed, score, annotate and write, from and to tars. ``…_images_s`` is the rate of the last
   three quarters of the images, ``…_first_s`` when the first 2,000 images (or a quarter) were written, from the start of the run, ``…_total_s`` all of it.
-- ``dali_…``: the same on LocalExecutor with images decoded by DALI in the worker of the model, on ``--dali-cpus`` cores.
-- ``compiled_images_s``: as ``bare_images_s`` with a compiled model, and ``compile_s`` what compiling took.
-- ``decode_cpu_images_s``: of one core; ``decode_dali_images_s``: of DALI from memory, pixels left on its device.
+- ``dali_…``: the same on LocalExecutor, with DALI decoding in the model's worker, on ``--dali-cpus`` cores.
+- ``compiled_images_s``: like ``bare_images_s`` with a compiled model; ``compile_s`` is the time to compile.
+- ``decode_cpu_images_s``: the rate of one core; ``decode_dali_images_s``: of DALI from memory, with pixels left on its
+device.
 - ``…_busy``: the share of the time that the GPU was busy, from nvidia-smi five times a second.
 
-Where there is no GPU it says so, measures nothing, and exits with 0; ``--cpu`` runs everything on the CPU.
+Without a GPU it says so, measures nothing, and exits with 0; ``--cpu`` runs everything on the CPU.
 """
 
 from __future__ import annotations
@@ -54,7 +58,7 @@ FIRST = 2_000
 
 
 class Busy:
-    """How busy the GPU was while a block ran, in percent; none where nvidia-smi is not there."""
+    """How busy the GPU was while a block ran, in percent; nothing without nvidia-smi."""
 
     def __init__(self) -> None:
         self.shares: list[float] = []
@@ -139,7 +143,7 @@ def measure_compiled(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
-    """Images per second of the stage in its group over batches that are there, and the busy share."""
+    """Images per second of the stage in its group over batches in memory, and the busy share."""
     from curator_core import WorkerMetadata
     from curator_core.accounts.ledger import MemorySink
     from curator_core.planning.plan import PlannedStage
@@ -258,7 +262,7 @@ def measure_dali(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class Written:
-    """When images were written: a thread looks at the folder of parts, which are gone when the run is over."""
+    """When images were written: a thread watches the folder of parts, which are gone at the end of the run."""
 
     def __init__(self, folder: Path, rows: int) -> None:
         self._folder = folder / "_parts"
@@ -361,7 +365,7 @@ def _heads(options: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def _tars(options: argparse.Namespace) -> Path:
-    """The folder of tars; a quarter of the pictures are drawn, and each is there four times."""
+    """The folder of tars; a quarter of the pictures are drawn, and each is used four times."""
     if options.tars:
         return Path(options.tars)
     folder: Path = options.scratch / f"tars-{options.images}"

@@ -1,4 +1,4 @@
-"""How long does importing a package take, and does it load anything heavy?"""
+"""Measures how long importing a package takes, and whether it loads anything heavy."""
 
 from __future__ import annotations
 

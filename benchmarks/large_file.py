@@ -1,10 +1,10 @@
-"""Does one huge file of JSON lines stream through a worker that may not have much memory?
+"""Checks that one huge file of JSON lines streams through a worker with little memory.
 
     python benchmarks/large_file.py SCRATCH [--gb 20] [--memory-gb 1.5]
 
-Makes the file in SCRATCH, and removes it at the end. It is read as one source, not in ranges, so that a single worker gets
-all of it; a filter keeps one document in a hundred, and those are written. No process of the run may have more than
-``--memory-gb`` (RLIMIT_DATA, so one that asks for more gets no memory and fails). ``peak_rss_gb`` is the peak of the
+Makes the file in SCRATCH, and removes it at the end. It is read as one source, not in ranges, so a single worker gets
+all of it; a filter keeps one document in a hundred for writing. No process of the run may have more than
+``--memory-gb`` (RLIMIT_DATA, so a process that requests more fails). ``peak_rss_gb`` is the peak of the
 largest process; the time to make the file is not in ``wall_s``.
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
         curate = Path(sys.executable).with_name("curate")
         command = [curate, "run", file, "--workers", "1", "--run-dir", scratch / "run", "--quiet", "--json"]
         limit = int(options.memory_gb * (1 << 30))
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # those that are started have it too
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # child processes inherit it
         started = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         wall = time.perf_counter() - started
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def make(path: Path, size: int) -> int:
-    """Write a file of about that many bytes, one block of documents again and again; how many documents it has."""
+    """Write a file of about this many bytes by repeating one block of documents; returns the number of documents."""
     rng = random.Random(20)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyzäé", k=rng.randint(2, 11))) for _ in range(5000)]
     lines = []

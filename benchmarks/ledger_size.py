@@ -1,4 +1,4 @@
-"""How large a ledger gets, and what it takes to open one.
+"""Measures how large a ledger gets, and what opening it costs.
 
     python benchmarks/ledger_size.py [--leaves 10000000] [--leaves-per-source 1000]
 
@@ -30,7 +30,7 @@ LEAVES_PER_FILE = 200_000
 
 
 def write_ledger(run_dir: str, leaves: int, per_source: int) -> list[str]:
-    """A ledger as LedgerWriter packs it: whole sources, the leaves of each before the fork that made them."""
+    """A ledger in the form of LedgerWriter: whole sources, with the leaves of each before the fork that made them."""
     sources: list[str] = []
     number = 0
     while leaves > 0:

@@ -1,9 +1,9 @@
-"""Very many sources on a cluster engine: what the driver holds, and whether it lists lazily.
+"""Runs very many sources on a cluster engine, and measures the driver's memory and whether it lists lazily.
 
     python benchmarks/many_sources.py [--executor ray_data|xenna] [--sources 100000]
 
-Prints ``BENCH {json}``: seconds, the driver's peak memory, the most that lay in shared memory, where Ray keeps its
-objects, and how many sources at most were listed before they were known to be done.
+Prints ``BENCH {json}``: seconds, the driver's peak memory, the peak of shared memory, where Ray keeps its objects, and
+the largest number of sources that were listed and not yet done.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from curator_core.config.build import load_executor
 
 @dataclass
 class Listing(SourceStage[FileGroupTask]):
-    """Names sources; the count of those that were listed stays with the driver's copy."""
+    """Names sources; the driver's copy counts those that were listed."""
 
     count: int = 10
 

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Packs what a machine with a GPU, torch and transformers but no network lacks for text_gpu.py and image_gpu.py.
+# Packs everything that text_gpu.py and image_gpu.py need on a machine with a GPU, torch and transformers but no
+# network.
 #
 #   benchmarks/pack_for_gpu.sh gpu.tar.xz            on this machine: Curator and its small dependencies, about 10 MB
 #   tar xf gpu.tar.xz && PYTHONPATH=gpu/site python gpu/benchmarks/image_gpu.py scratch         over there
 #
-# Both machines need the same minor version of Python. What else the benchmarks can use is named after the file: `ray` (50 MB more) and
+# Both machines need the same minor version of Python. Optional packages are named after the file: `ray` (50 MB more)
+# and
 # `dali` (180 MB more) for the parts of image_gpu.py of these names, sentence-transformers for a part of text_gpu.py, any package. A
 # part whose package is not there is left out.
 set -eu
@@ -34,7 +36,7 @@ mkdir -p "$work/gpu/benchmarks" "$work/gpu/tools"
 rm -rf "$work/gpu/site/ray/jars" "$work/gpu/site/ray/rllib"
 for script in text_gpu image_gpu gpu_parts make_images; do cp "$root/benchmarks/$script.py" "$work/gpu/benchmarks/"; done
 cp "$root"/tools/image_models.py "$work/gpu/tools/"
-# Modules are compiled here: over there every second counts.
+# Modules are compiled here, because every second counts on the other machine.
 "$root/.venv/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$work/gpu" || true
 tar -C "$work" -cJf "$out" gpu
 ls -l "$out"

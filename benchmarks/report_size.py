@@ -1,9 +1,9 @@
-"""How large the page of a large run is, and what it takes to make it.
+"""Measures how large the page of a large run is, and what making it costs.
 
     python benchmarks/report_size.py [--tasks 1000000] [--tasks-per-source 100]
 
-Writes the run directory of a run whose sources fork into tasks with scores, samples and sizes, as workers write it, and makes its
-report. Prints ``BENCH {json}``.
+Writes the run directory of a run whose sources fork into tasks with scores, samples and sizes, like workers do, and
+makes its report. Prints ``BENCH {json}``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TASKS_A_FILE = 20_000
 
 
 def write_seen(run_dir: str, sources: list[str], per_source: int, score: Score) -> None:
-    """Scores of ten rows of each task, sizes of each, and some samples, through what a worker collects them with."""
+    """Scores of ten rows of each task, its sizes, and some samples, through a worker's own code."""
     random = np.random.default_rng(3)
     edges = np.array(score.edges)
     waiting, number, tasks = SeenRows(), 0, 0

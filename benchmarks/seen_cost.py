@@ -1,4 +1,5 @@
-"""What it costs a run to keep what is to be seen: processor time with the default and with nothing kept, in turns.
+"""Measures what samples, histograms and counts cost a run: processor time with the default and with nothing kept, in
+turns.
 
     python benchmarks/seen_cost.py FOLDER SCRATCH [--rounds 5] [--workers N]
 
@@ -53,7 +54,7 @@ def main() -> None:
             took = processor_seconds(
                 [curate, "run", str(place / "pipeline.yaml"), "--run-dir", str(place / "run"), "--quiet"]
             )
-            if turn:  # the first of each only warms the caches
+            if turn:  # the first round only warms the caches
                 seconds[name].append(took)
         folders = [scratch / "default" / "run" / name for name in ("seen", "samples", "declared")]
         kept = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())

@@ -1,10 +1,11 @@
-"""How fast are vectors deduplicated, beside what BLAS takes for the same products?
+"""Compares deduplicating vectors with the time that BLAS takes for the same products.
 
     python benchmarks/semantic.py SCRATCH [--vectors 100000] [--size 384]
 
-Random vectors around as many centres as the square root of their number, a fifth of them near copies of others. One process,
-processor time. Of each stage that multiplies: the time that BLAS takes for its products in square blocks, beside that of the
-stage with all that it does besides. `compare_to_blas`: all pairs that are compared; `assign_to_blas`: each vector with each
+The vectors are random, around as many centres as the square root of their number; a fifth are near copies of others. It
+measures processor time in one process. For each stage that multiplies, the time that BLAS takes for its products in
+square blocks is divided by the stage's whole time. `compare_to_blas`: all pairs that are compared; `assign_to_blas`:
+each vector with each
 centre; `train_to_blas`: the sample with the centres, in each turn. `products_to_blas`: all three together; `run_to_blas`:
 all three beside the whole run, which also reads, hashes, lays out and writes the vectors.
 """
@@ -30,7 +31,7 @@ from curator_core.across.centres import TrainCentres
 from curator_core.workflows.semantic import SemanticDedup
 
 FILES = 8
-# Vectors on a side of a square block, and how many such blocks BLAS multiplies between two calls.
+# The side of a square block in vectors, and how many such blocks BLAS multiplies between two calls.
 SIDE, PROBES = 1024, 10
 
 

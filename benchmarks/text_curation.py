@@ -1,10 +1,11 @@
-"""Eight filters over JSON lines, from the command to its end: how long does the whole process take?
+"""Times eight filters over JSON lines, from the command to its end.
 
     python benchmarks/text_curation.py FOLDER SCRATCH [--executor local|ray_data|xenna]
 
 FOLDER holds the 50,000 documents of make_text.py. The pipeline is the one that the peers were timed with: the same
-filters, thresholds and files. ``first_work_s`` is when the first file was written, ``wall_s`` includes the start of Python, of the engine and of its workers, and their end.
-``dropped`` is what each filter dropped, which has to be the same on every executor.
+filters, thresholds and files. ``first_work_s`` is when the first file was written; ``wall_s`` includes the start of
+Python, of the engine and of its workers, and their end. ``dropped`` is the number of documents that each filter
+dropped, which must be the same on every executor.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How many documents a second do text filters get through on one core?
+"""Measures how many documents a second text filters process on one core.
 
     python benchmarks/text_filters.py FOLDER [--set web-english] [--chars 4000] [--profile]
 
-FOLDER is what make_text.py made. Documents of at least ``--chars`` characters are cut to that length, so that the
-figure is one of documents of a known size. Measured is CPU time of the filters alone, in one process, over batches of
-four megabytes; reading is not. `docs_per_s` lets documents leave as they do in a pipeline, `docs_per_s_all` computes
-every score of every document.
+FOLDER is the output of make_text.py. Documents of at least ``--chars`` characters are cut to that length, so the figure
+is for documents of a known size. It measures the CPU time of the filters alone, without reading, in one process over
+batches of four megabytes. `docs_per_s` drops documents as a pipeline does; `docs_per_s_all` computes every score of
+every document.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH_BYTES = 4 << 20
 
 
 def sets() -> dict[str, list[Any]]:
-    # The eight are those of which NeMo Curator, datatrove and Data-Juicer were timed.
+    # NeMo Curator, datatrove and Data-Juicer were timed with these eight.
     eight = [
         filters.WordCountFilter(50, 100000),
         filters.NonAlphaNumericFilter(0.25),

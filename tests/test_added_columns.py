@@ -19,7 +19,7 @@ from curator_core.stages.column_filter import ColumnFilter
 from curator_core.worker.adapter import BaseStageAdapter
 from curator_core.worker.context import RunContext
 
-# What stages need that cannot be made without parameters. Nothing is opened: they are not set up.
+# Parameters of stages that need some. Nothing is opened, since the stages are not set up.
 PARAMETERS: dict[str, dict[str, Any]] = {
     "ApplyDecisions": {"mode": "annotate", "path": "decisions"},
     "BadWordsFilter": {"words": ["bad"]},
@@ -62,7 +62,7 @@ MAY_REPLACE = {"ImageDecode": "pixels are made again at another size"}
 
 
 def leaves(stage: ProcessingStage[Any, Any]) -> Iterator[ProcessingStage[Any, Any]]:
-    """The stages that do the work."""
+    """The stages that a composite consists of."""
     if isinstance(stage, CompositeStage):
         for part in stage.decompose():
             yield from leaves(part)
@@ -81,7 +81,7 @@ def stages() -> dict[str, ProcessingStage[Any, Any]]:
         parameters = dict(PARAMETERS.get(name, {}))
         if issubclass(kind, ColumnFilter):
             parameters["score_column"] = "score of mine"
-        found[name] = kind(**parameters)  # a TypeError: the stage belongs into PARAMETERS
+        found[name] = kind(**parameters)  # a TypeError: add the stage to PARAMETERS
     return found
 
 

@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_dir(made: Path, tmp_path: Path) -> Path:
-    """The run directory, and beside it the folder that the data are in, both the test's own."""
+    """The run directory, and beside it the folder with the data, both used by this test alone."""
     run, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(made / "run", run)
     shutil.copytree(made / "out", out)
@@ -51,7 +51,7 @@ def run_dir(made: Path, tmp_path: Path) -> Path:
 
 
 def changed(run_dir: Path, **changes: Any) -> str:
-    """The run with other things in its record."""
+    """The run with changes in its record."""
     directory = RunDirectory(str(run_dir))
     directory.write_json("run.json", {**json.loads((run_dir / "run.json").read_text()), **changes})
     return str(run_dir)

@@ -1,4 +1,4 @@
-"""The tools that guard the workspace find what they are for."""
+"""The tools that guard the workspace find the faults that they look for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The same key of a pipeline file means the same in every stage of every package: `column` is what a stage reads."""
+"""A key of a pipeline file has the same meaning in every stage of every package: `column` is the column that a stage
+reads."""
 
 from __future__ import annotations
 

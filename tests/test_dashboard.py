@@ -1,4 +1,4 @@
-"""The Grafana dashboard asks for metrics that exist, with labels that they have; the page on metrics names all of them."""
+"""The Grafana dashboard uses existing metrics with their labels; the page on metrics names all of them."""
 
 from __future__ import annotations
 

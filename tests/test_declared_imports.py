@@ -1,4 +1,5 @@
-"""What a package imports, deferred imports included, it declares: `make isolation` leaves out slow tests, and this does not."""
+"""A package declares all its imports, even deferred ones: `make isolation` leaves out slow tests, and this test fills
+the gap."""
 
 from __future__ import annotations
 

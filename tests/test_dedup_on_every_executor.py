@@ -1,13 +1,14 @@
-"""Deduplication decides and writes the same bytes on every executor, also when it was killed there."""
+"""Deduplication decides and writes the same bytes on every executor, even after a kill."""
 
 from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +17,20 @@ import pytest
 pytest.importorskip("curator_text")
 
 from curator_core import Clusters, HardNegatives, LocalExecutor, SemanticDedup
+from curator_core.across.decisions import Decisions
+from curator_core.across.index import Index
 from curator_core.executors.base import BaseExecutor
 from curator_core.workflow import Workflow
-from curator_text import FuzzyDedup, LineDedup, SubstringDedup
+from curator_text import Decontamination, FuzzyDedup, LineDedup, SubstringDedup
 
 WORDS = [f"w{number}" for number in range(900)]
+ENGINES = [
+    pytest.param("RayDataExecutor", marks=pytest.mark.ray),
+    pytest.param("XennaExecutor", marks=pytest.mark.xenna),
+]
+# For what passes through the same code on both: the other one is left to `make test-engines`.
+ON_RAY_DATA = [ENGINES[0], pytest.param("XennaExecutor", marks=[pytest.mark.xenna, pytest.mark.thorough])]
+ON_XENNA = [pytest.param("RayDataExecutor", marks=[pytest.mark.ray, pytest.mark.thorough]), ENGINES[1]]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def expected(data: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process decides and writes."""
+    """The decisions and output of one process."""
     return written(LocalExecutor(workers=0), data, tmp_path_factory.mktemp("one"))
 
 
@@ -60,6 +70,14 @@ def cluster() -> Iterator[None]:
 
     with connect(RayOptions(num_cpus=2, dashboard=True), extra_environment=CLUSTER_ENVIRONMENT):
         yield
+
+
+def engine(name: str) -> BaseExecutor:
+    """An executor of this name, on the cluster that runs."""
+    import curator_backends
+
+    made: BaseExecutor = getattr(curator_backends, name)()
+    return made
 
 
 def written(executor: BaseExecutor, data: str, place: Path, *, resume: bool = False) -> dict[str, bytes]:
@@ -76,6 +94,15 @@ def contents(place: Path) -> dict[str, bytes]:
         for folder in ("out", "run/decisions")
         for path in sorted((place / folder).iterdir())
         if path.name != "_SUCCESS"
+    }
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """All files that are in a folder, also in those below it."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("_SUCCESS", ".lock")
     }
 
 
@@ -101,7 +128,7 @@ def written_by_vectors(executor: BaseExecutor, data: str, place: Path, *, resume
 
 @pytest.fixture(scope="module")
 def expected_by_vectors(vectors: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process decides and writes."""
+    """The decisions and output of one process."""
     return written_by_vectors(LocalExecutor(workers=0), vectors, tmp_path_factory.mktemp("one-by-vectors"))
 
 
@@ -153,61 +180,61 @@ def test_a_run_that_is_killed_five_times_ends_the_same(data: str, expected: dict
     assert written(LocalExecutor(workers=2), data, tmp_path, resume=True) == expected
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("RayDataExecutor", marks=pytest.mark.ray),
-        pytest.param("XennaExecutor", marks=pytest.mark.xenna),
-    ],
-)
+@pytest.mark.parametrize("name", ENGINES)
 def test_a_run_that_is_killed_on_an_engine_ends_the_same(
     name: str, data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
 ) -> None:
     import ray
 
-    import curator_backends
-
     address = ray.get_runtime_context().gcs_address
     kill_at(4, data, tmp_path, "curator_backends", name, f"address={address!r}")
-    assert written(getattr(curator_backends, name)(), data, tmp_path, resume=True) == expected
+    assert written(engine(name), data, tmp_path, resume=True) == expected
 
 
-@pytest.mark.ray
-def test_ray_data_decides_what_one_process_does(
-    data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
+@pytest.mark.parametrize("name", ON_XENNA)
+def test_an_engine_decides_what_one_process_does(
+    name: str, data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
 ) -> None:
-    from curator_backends import RayDataExecutor
-
-    assert written(RayDataExecutor(), data, tmp_path) == expected
+    assert written(engine(name), data, tmp_path) == expected
 
 
-@pytest.mark.thorough
-@pytest.mark.ray
-def test_ray_data_decides_by_vectors_what_one_process_does(
-    vectors: str, expected_by_vectors: dict[str, bytes], cluster: None, tmp_path: Path
+@pytest.mark.parametrize("name", ON_RAY_DATA)
+def test_an_engine_compares_with_an_index_and_adds_to_it_as_one_process_does(
+    name: str, data: str, cluster: None, tmp_path: Path
 ) -> None:
-    from curator_backends import RayDataExecutor
+    old, new = [f"{data}/0.jsonl"], [f"{data}/1.jsonl", f"{data}/2.jsonl"]
+    here = LocalExecutor(workers=0)
+    FuzzyDedup(paths=old, index=str(tmp_path / "old")).run(here, run_dir=str(tmp_path / "first"))
+    found = []
+    for executor, place in ((here, tmp_path / "here"), (engine(name), tmp_path / "there")):
+        shutil.copytree(tmp_path / "old", place / "index")
+        work = FuzzyDedup(paths=new, path=str(place / "out"), index=str(place / "index"), partitions=2)
+        work.run(executor, run_dir=str(place / "run"))
+        found.append(contents(place) | files_in(place / "index"))
+    assert found[1] == found[0]
+    assert [run.documents > 0 for run in Index.read(str(tmp_path / "there" / "index")).runs] == [True, True]
+    table = Decisions.open(str(tmp_path / "there" / "run" / "decisions"))
+    sources = [row for part in table.tables(["witness_source"]) for row in part["witness_source"].to_pylist()]
+    assert any(source and source.startswith("index:") for source in sources)
 
-    assert written_by_vectors(RayDataExecutor(), vectors, tmp_path) == expected_by_vectors
 
-
-@pytest.mark.xenna
-def test_xenna_decides_what_one_process_does(
-    data: str, expected: dict[str, bytes], cluster: None, tmp_path: Path
+@pytest.mark.parametrize("name", ON_RAY_DATA)
+def test_an_engine_cuts_out_test_questions_as_one_process_does(
+    name: str, data: str, cluster: None, tmp_path: Path
 ) -> None:
-    from curator_backends import XennaExecutor
-
-    assert written(XennaExecutor(), data, tmp_path) == expected
-
-
-@pytest.mark.thorough
-@pytest.mark.xenna
-def test_xenna_decides_by_vectors_what_one_process_does(
-    vectors: str, expected_by_vectors: dict[str, bytes], cluster: None, tmp_path: Path
-) -> None:
-    from curator_backends import XennaExecutor
-
-    assert written_by_vectors(XennaExecutor(), vectors, tmp_path) == expected_by_vectors
+    rows = [json.loads(line) for line in Path(data, "0.jsonl").read_text().splitlines()]
+    questions = [" ".join(row["text"].split()[3:18]) for row in rows]
+    (tmp_path / "test.txt").write_text("\n".join(questions) + "\n")
+    found = []
+    for executor, place in ((LocalExecutor(workers=0), tmp_path / "here"), (engine(name), tmp_path / "there")):
+        work = Decontamination(
+            paths=data, path=str(place / "out"), test_sets={"test": str(tmp_path / "test.txt")}, mode="cut", margin=5
+        )
+        work.run(executor, run_dir=str(place / "run"))
+        found.append(files_in(place / "out") | files_in(place / "run" / "decontamination"))
+    assert found[1] == found[0]
+    report = json.loads((tmp_path / "there" / "run" / "decontamination" / "decontamination.json").read_text())
+    assert [(test["name"], test["found"]) for test in report["test_sets"]] == [("test", len(questions))]
 
 
 @pytest.fixture(scope="module")
@@ -247,12 +274,14 @@ WORKS: dict[str, tuple[int, Callable[..., Workflow]]] = {
 }
 
 
-def each_written(executor: BaseExecutor, data: str, place: Path, **options: bool) -> dict[str, bytes]:
+def each_written(
+    executor: BaseExecutor, data: str, place: Path, names: Iterable[str] = WORKS, **options: bool
+) -> dict[str, bytes]:
     """What each of these workflows writes and decides."""
     found = {}
-    for name, (_, work) in WORKS.items():
+    for name in names:
         run = place / name / "run"
-        work(paths=data, path=str(place / name / "out")).run(executor, run_dir=str(run), **options)
+        WORKS[name][1](paths=data, path=str(place / name / "out")).run(executor, run_dir=str(run), **options)
         for folder in (place / name / "out", run / "spans", run / "clusters"):
             files = sorted(folder.iterdir()) if folder.exists() else []
             found |= {f"{name}/{path.name}": path.read_bytes() for path in files if path.name != "_SUCCESS"}
@@ -299,21 +328,27 @@ def test_each_that_is_killed_ends_the_same(pairs: str, expected_of_each: dict[st
     assert each_written(LocalExecutor(workers=0), pairs, tmp_path, resume=True) == expected_of_each
 
 
-@pytest.mark.thorough
-@pytest.mark.ray
-def test_ray_data_writes_of_each_what_one_process_does(
-    pairs: str, expected_of_each: dict[str, bytes], cluster: None, tmp_path: Path
+# Each workflow runs on one engine in CI, and on the other one with `make test-engines`.
+IN_CI = {
+    "vectors": ON_RAY_DATA,
+    "substring": ON_XENNA,
+    "lines": ON_RAY_DATA,
+    "clusters": ON_XENNA,
+    "negatives": ON_RAY_DATA,
+}
+
+
+@pytest.mark.parametrize(
+    ("work", "name"),
+    [pytest.param(work, *each.values, marks=each.marks) for work, engines in IN_CI.items() for each in engines],
+)
+def test_an_engine_writes_what_one_process_does(
+    work: str, name: str, request: pytest.FixtureRequest, cluster: None, tmp_path: Path
 ) -> None:
-    from curator_backends import RayDataExecutor
-
-    assert each_written(RayDataExecutor(), pairs, tmp_path) == expected_of_each
-
-
-@pytest.mark.thorough
-@pytest.mark.xenna
-def test_xenna_writes_of_each_what_one_process_does(
-    pairs: str, expected_of_each: dict[str, bytes], cluster: None, tmp_path: Path
-) -> None:
-    from curator_backends import XennaExecutor
-
-    assert each_written(XennaExecutor(), pairs, tmp_path) == expected_of_each
+    if work == "vectors":
+        vectors, expected = (request.getfixturevalue(asked) for asked in ("vectors", "expected_by_vectors"))
+        assert written_by_vectors(engine(name), vectors, tmp_path) == expected
+        return
+    pairs, expected = (request.getfixturevalue(asked) for asked in ("pairs", "expected_of_each"))
+    mine = {path: content for path, content in expected.items() if path.startswith(f"{work}/")}
+    assert each_written(engine(name), pairs, tmp_path, [work]) == mine

@@ -1,4 +1,4 @@
-"""The corpus on which deduplication is proved is what its labels say, and the script that judges finds what is wrong."""
+"""The labels of the deduplication corpus are right, and the judging script finds violations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-# All of them look at what one long set-up makes.
+# All of these tests share one long set-up.
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -46,7 +46,7 @@ def truth() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Text that every machine has: some of Python's own files, as if they were a package."""
+    """Text that every machine has: some of Python's own files in the role of a package."""
     folder = tmp_path_factory.mktemp("sources") / "library"
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(

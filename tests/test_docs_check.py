@@ -1,4 +1,4 @@
-"""The examples of the documentation are run as they are shown, and one that does not do what it shows is found."""
+"""The examples of the documentation are run as shown, and an example with wrong output is found."""
 
 from __future__ import annotations
 

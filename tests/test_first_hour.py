@@ -1,4 +1,4 @@
-"""The first hour with data of one's own: a starter made for it, and a plan that looks at it."""
+"""The first hour with one's own data: a starter pipeline made for it, and a plan that examines it."""
 
 from __future__ import annotations
 

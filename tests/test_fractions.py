@@ -79,7 +79,7 @@ def worse(value: float | None, order: str = "highest") -> tuple[bool, float]:
 def best(
     rows: list[Row], fraction: str, weight: str = "rows", by: str | None = None, order: str = "highest"
 ) -> set[str]:
-    """The ids that stay, by sorting."""
+    """The ids that stay, found by sorting."""
     kept = set()
     for group in {row[by] if by else None for row in rows}:
         mine = [row for row in rows if by is None or row[by] == group]
@@ -356,7 +356,7 @@ def engine(name: str) -> BaseExecutor:
     "name",
     [
         pytest.param("ray_data", marks=pytest.mark.ray),
-        # Nothing here but steps over a shuffle, which deduplication takes on Xenna too.
+        # These are only steps over a shuffle, which the tests of deduplication run on Xenna too.
         pytest.param("xenna", marks=[pytest.mark.xenna, pytest.mark.thorough]),
     ],
 )

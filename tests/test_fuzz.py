@@ -1,4 +1,4 @@
-"""A thousand damaged inputs, and what the fuzzer says about an area that is at fault. By hand: ``tools/fuzz.py``."""
+"""A thousand damaged inputs, and the fuzzer's report about a faulty area. By hand: ``tools/fuzz.py``."""
 
 from __future__ import annotations
 

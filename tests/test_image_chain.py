@@ -93,7 +93,7 @@ def written(out: Path) -> dict[str, bytes]:
 def local(
     tmp_path_factory: pytest.TempPathFactory, shards: dict[str, bytes], models: dict[str, str]
 ) -> tuple[Path, Any]:
-    """What one process makes of it: the yardstick."""
+    """The result of one process, for comparison."""
     out = tmp_path_factory.mktemp("local")
     return out, run_chain(LocalExecutor(), out, shards, models)
 

@@ -1,4 +1,4 @@
-"""What users may rely on is written down, and a change of it shows."""
+"""The public surface is recorded, so changes of it are visible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_public_names_are_listed_once_documented_and_called_what_they_are(packag
         for public in module.__all__:
             value = getattr(module, public)
             assert value is getattr(module, public)
-            if isinstance(value, type):  # a function's name and types may say it all
+            if isinstance(value, type):  # a function's name and types may be enough
                 assert value.__doc__, f"{name}.{public} says nothing of itself"
                 assert value.__name__ == public
 

@@ -1,4 +1,4 @@
-"""The page of a run in a real Chromium: it shows what was counted, moves as it says, and nothing from the data runs."""
+"""The page of a run in a real Chromium: its numbers and handles are right, and nothing from the data runs."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_pictures_stand_on_both_sides_of_a_limit_and_on_a_map(pictures: Demo, br
     assert max(dropped) < 50 <= min(scores) == scores[0]
     browser.value("document.querySelector('.shot summary').click()")
     assert "curate show" in browser.value("document.querySelector('.shot[open]').textContent")
-    # The map: each row a mark, and the keys go from one to the next and say which it is.
+    # The map: each row is a mark, and keys move from one to the next and announce it.
     points = pictures.numbers["embeddings"]["points"]
     marks = browser.value("document.querySelectorAll('.map [data-point]').length")
     assert marks == len(points) == pictures.numbers["stages"][blur]["rows_in"]
@@ -300,7 +300,7 @@ def assert_nothing_is_cut_off(browser: Browser, width: int) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_contrast_and_labels_pass_axe(demo: Demo, browser: Browser, dark: bool) -> None:
     browser.open(demo.page, dark=dark)
-    # All is looked at, and axe takes what is folded for something that lies behind the rest.
+    # Everything is unfolded, since axe takes folded content for hidden content.
     browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert_axe_finds_nothing(browser)
 

@@ -1,4 +1,4 @@
-"""Deduplication by vectors, clusters and hard negatives: what brute force says, and the same whoever computes it."""
+"""Deduplication by vectors, clusters and hard negatives: equal to brute force, and the same for any workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ pytest.importorskip("curator_text")
 
 from curator_core import LocalExecutor
 from curator_core.across import alike, centres, negatives
+from curator_core.across.shuffle import (
+    MANIFEST,
+    finish_partitioned,
+    partition_tables,
+    rows_in_files,
+    write_partitioned,
+)
+from curator_core.across.stored_vectors import StoredVectors
+from curator_core.across.vectors import packed
 from curator_core.errors import UsageError
+from curator_core.model.task import FileGroupTask
 from curator_core.workflows import pieces
 from curator_core.workflows.clusters import Clusters
 from curator_core.workflows.negatives import HardNegatives
@@ -67,7 +77,7 @@ def unit(made: np.ndarray) -> np.ndarray:
 
 
 def by_brute_force(made: np.ndarray, order: np.ndarray, eps: float) -> set[int]:
-    """Who stays, if in an order of preference each one goes that is near one that stays."""
+    """The rows that stay if, in order of preference, each row near one that stays is removed."""
     alike = unit(made) @ unit(made).T >= 1 - eps
     stay: list[int] = []
     for one in order.tolist():
@@ -112,7 +122,7 @@ def test_visits_find_most_of_what_lies_across_borders(tmp_path: Path) -> None:
     assert found[3] > found[0]
 
 
-def test_the_decisions_hang_on_no_file_partition_or_worker(tmp_path: Path) -> None:
+def test_the_decisions_hang_on_no_file_partition_or_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = vectors(400)
     score = np.random.default_rng(1).permutation(400).astype(float)
     table = embedded(made, score=score)
@@ -127,6 +137,27 @@ def test_the_decisions_hang_on_no_file_partition_or_worker(tmp_path: Path) -> No
         found.append(removals(tmp_path / f"run{number}"))
     assert found[0] == found[1] == found[2]
     assert len(found[0]) > 40
+    monkeypatch.setattr(alike, "_STAY_BYTES", 0)  # vectors are written again by cluster, as many are
+    work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "again"))
+    assert removals(tmp_path / "again") == found[0]
+
+
+def test_stored_vectors_are_found_by_file_and_row(tmp_path: Path) -> None:
+    made = vectors(300)
+    places = np.random.default_rng(3).integers(0, 1 << 63, 300).astype(np.uint64) * np.uint64(2)
+    records = []
+    for number in range(3):
+        some = slice(number * 100, number * 100 + 100)
+        table = pa.table({"vector": packed(made[some]), "name": np.arange(300)[some]})
+        records.append(write_partitioned(str(tmp_path / f"{number}.arrow"), table, places[some], 4))
+    finish_partitioned(str(tmp_path), records)
+    stored = StoredVectors(str(tmp_path), "vector")
+    for partition in range(4):
+        task = FileGroupTask(data=[str(tmp_path / MANIFEST)], _metadata={"partition": partition})
+        names = np.concatenate([table["name"].to_numpy() for _, table in partition_tables(task)])
+        order = np.random.default_rng(4).permutation(len(names))
+        files, rows = rows_in_files(task)
+        assert (stored.take(files[order], rows[order]) == made[names[order]]).all()
 
 
 def test_the_order_says_which_stays(tmp_path: Path) -> None:
@@ -243,7 +274,7 @@ def test_clusters_are_those_of_the_nearest_centres_and_can_be_capped(tmp_path: P
     assert [row["size"] for row in summary] == np.bincount([row["cluster"] for row in rows], minlength=8).tolist()
     for number, row in enumerate(rows):
         assert row["distance"] == pytest.approx(1 - towards[number, row["cluster"]], abs=1e-6)
-        assert towards[number].max() - towards[number, row["cluster"]] < 5e-3  # of whole numbers it is the nearest
+        assert towards[number].max() - towards[number, row["cluster"]] < 5e-3  # among whole numbers it is the nearest
     capped = Clusters(paths=data, path=str(tmp_path / "few"), clusters=8, most=10, prefer="untypical")
     counts = capped.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run2")).summary
     few = read(tmp_path / "few")
@@ -256,7 +287,7 @@ def test_clusters_are_those_of_the_nearest_centres_and_can_be_capped(tmp_path: P
 def pairs(count: int) -> tuple[pa.Table, np.ndarray, np.ndarray, list[int]]:
     """Pairs of 40 queries, of which some have several passages, with their vectors."""
     rng = np.random.default_rng(4)
-    # No two are equal: of those as near the hash of the text decides.
+    # No two are equal: among equally near ones the hash of the text decides.
     passages = vectors(count, seed=5) + 0.01 * rng.normal(size=(count, 24)).astype(np.float32)
     which = rng.integers(0, 40, count).tolist()
     asked = vectors(40, seed=5) + 0.3 * rng.normal(size=(40, 24)).astype(np.float32)
@@ -306,7 +337,7 @@ def test_hard_negatives_come_from_a_corpus_too_and_as_triplets(tmp_path: Path) -
     near = queries[:20] + 0.05
     more = pa.table({"passage": [f"far {n}" for n in range(20)], "passage_embedding": list(near)})
     corpus = write(tmp_path / "more", more, files=1)
-    # What is in both counts once.
+    # A row in both counts once.
     write(tmp_path / "more" / "again", table.select(["passage", "passage_embedding"]), files=1)
     work = HardNegatives(
         paths=data, corpus=corpus, path=str(tmp_path / "out"), form="triplet", negatives=3, margin=-2.0, eps=0.0,

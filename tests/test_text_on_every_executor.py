@@ -48,7 +48,7 @@ def cluster() -> Iterator[None]:
 
 
 def run(executor: BaseExecutor, data: str, out: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
-    """The files that were written, and what each stage took in, kept, dropped by reason and set aside."""
+    """The written files, and each stage's rows in, kept, dropped by reason and set aside."""
     scatter = [
         JsonlReader(paths=data, batch_bytes="200kB"),
         AddId(),

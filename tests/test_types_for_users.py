@@ -1,4 +1,4 @@
-"""Type checkers and editors see what users import: the classes, their parameters, their documentation."""
+"""Type checkers and editors see the classes that users import, with parameters and documentation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PIPELINE = Path(__file__).parent / "typing" / "user_pipeline.py"
 
-# What a user's file needs no types of, and what takes minutes to read.
+# Packages whose types a user's file does not need and that take minutes to read.
 HEAVY = ["ray", "torch", "transformers", "nvidia", "cosmos_xenna", "pandas", "numpy", "trafilatura", "pyarrow"]
 
 
@@ -51,7 +51,7 @@ def test_mypy_in_strict_mode_knows_the_types_of_a_users_pipeline(tmp_path: Path)
     config = tmp_path / "mypy.ini"
     skipped = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\nignore_missing_imports = True\n" for name in HEAVY)
     config.write_text(f"[mypy]\nstrict = True\n{skipped}")
-    # Elsewhere than in the checkout: our own settings and paths are none of a user's.
+    # Outside of the checkout, since users do not have our settings and paths.
     done = subprocess.run(
         [BIN / "mypy", f"--config-file={config}", f"--cache-dir={ROOT / '.mypy_cache' / 'users'}", PIPELINE],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""``curate whatif`` beside real runs with the changed limits."""
+"""``curate whatif`` compared with real runs with the changed limits."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_test_of_something_else_than_a_number_makes_bounds_of_a_loosened_limit
         ran = Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / f"{score}"))
         kept[score] = ran.summary.stages[1].rows_out
     looser = then(answer(capsys, tmp_path / "0.65", "LanguageFilter.min_score=0.4"), "LanguageFilter")["rows_out"]
-    assert not looser["exact"]  # what is German in these bins would not be kept
+    assert not looser["exact"]  # German rows in these bins would not be kept
     assert looser["low"] <= kept[0.4] < looser["high"]
     stricter = answer(capsys, tmp_path / "0.65", "LanguageFilter.min_score=0.8")
     assert then(stricter, "LanguageFilter")["rows_out"] == {

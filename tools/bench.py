@@ -1,9 +1,9 @@
-"""How fast is it, how much memory does it take, and are the counts still right?
+"""Runs the benchmarks: speed, memory, and whether the counts are still right.
 
-Runs the entries of ``benchmarks/nightly.yaml``, each several times in fresh processes, and holds them to their gates.
+It runs the entries of ``benchmarks/nightly.yaml``, each several times in fresh processes, and checks their gates.
 A measured command prints its metrics as lines ``BENCH {"rows_out": 12345, "rows_per_s": 6100.5}``; the runner adds
 ``seconds``, ``peak_memory_gb`` (of all processes together) and ``processes_left`` (those that outlived the command).
-What an entry may say is documented at the top of ``benchmarks/nightly.yaml``.
+The keys of an entry are documented at the top of ``benchmarks/nightly.yaml``.
 
 Exit codes: 0 all gates hold, 1 a gate is missed or a command failed, 2 the file or an option is wrong.
 """
@@ -24,7 +24,7 @@ from benching.suite import BenchError, choose, groups, load
 
 
 def main() -> int:
-    """Run what was asked for; the exit code is the verdict."""
+    """Run the requested entries; the exit code is the verdict."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", metavar="ENTRY", help="run these entries (default: all)")
     parser.add_argument("--tag", action="append", default=[], help="run the entries with this tag; may be repeated")

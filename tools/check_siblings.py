@@ -1,6 +1,6 @@
-"""Do the packages admit each other's present versions? uv does not ask: inside a workspace it takes any.
+"""Checks that the packages' ranges admit each other's present versions. uv does not: inside a workspace it takes any.
 
-core 0.4.0 beside a text that wants ``<0.4`` locks and tests happily, and users find out. This finds out first.
+core 0.4.0 beside a text package that wants ``<0.4`` locks and tests without complaint, and only users would notice.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def problems(known: list[Package]) -> list[str]:
 
 
 def main() -> int:
-    """Print what is wrong; the exit code says whether anything is."""
+    """Print problems; the exit code says whether there are any."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="the workspace (default: this checkout)")
     known = packages(parser.parse_args().root)

@@ -1,4 +1,4 @@
-"""Does a tracked file, or a commit message, name the machine it was written on?
+"""Checks that no tracked file or commit message names the machine it was written on.
 
 A path of one machine means nothing on another; a registry's host ties everyone to one registry.
 """
@@ -22,12 +22,12 @@ PATTERNS = {
         r"|download\.pytorch\.(?:org)|pypi\.nvidia\.(?:com)|\bconda\.anaconda\.(?:org)|\bstatic\.crates\.(?:io)"
     ),
 }
-# The one word that excuses a line, for text that has to show such a path (a test of this check, say).
+# The word that exempts a line that must show such a path, for example in a test of this check.
 EXCUSE = "check-text: ok"
 
 
 def findings(text: str) -> list[tuple[int, str, str]]:
-    """Line number, what is wrong and the offending words, for each finding."""
+    """Line number, problem and offending words of each finding."""
     return [
         (number, what, match.group())
         for number, line in enumerate(text.splitlines(), start=1)
@@ -38,7 +38,7 @@ def findings(text: str) -> list[tuple[int, str, str]]:
 
 
 def main() -> int:
-    """Print what is found; the exit code says whether anything is."""
+    """Print findings; the exit code says whether there are any."""
     count = 0
     for name in _git("ls-files", "-z").split("\0"):
         path = ROOT / name

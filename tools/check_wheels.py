@@ -1,8 +1,8 @@
-"""Does each package, built as users get it, install alone and import?
+"""Checks that each package, built as users get it, installs alone and imports.
 
-Builds source distributions and the wheels from them, looks into the wheels, and installs each one, with only the
-siblings that it requires, into a fresh environment: so a missing file, a wrong range or an undeclared import shows
-here and not at a user's.
+It builds source distributions and wheels from them, inspects the wheels, and installs each one, with only the siblings
+that it requires, into a fresh environment. So a missing file, a wrong range or an undeclared import shows here first
+and not to a user.
 """
 
 from __future__ import annotations

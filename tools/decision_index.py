@@ -1,4 +1,4 @@
-"""Write the index of docs/decisions, or with ``--check`` fail if a record has another form or the index is old.
+"""Writes the index of docs/decisions, or with ``--check`` fails if a record is malformed or the index is old.
 
 A record has a title ``# NNNN: …`` and the sections Status, Context, Decision and Consequences, in this order.
 """
@@ -20,7 +20,7 @@ longer holds stays, with a status that names its successor. `make generate` writ
 
 
 def problems(path: Path) -> list[str]:
-    """What is wrong with the form of a record."""
+    """Problems with the form of a record."""
     text = path.read_text()
     found = []
     if not re.match(rf"# {path.name[:4]}: \S", text):

@@ -1,7 +1,7 @@
-"""Does every example of the documentation run as it is shown? Reads each page with the packages as users get them.
+"""Checks that every example of the documentation runs as shown, with the packages as users get them.
 
-Builds the wheels, installs them into a bare environment, gives each page a folder with the data that the pages speak of, and
-has `read_page.py` run its blocks there. What a fence says is explained there too.
+It builds the wheels, installs them into a bare environment, gives each page a folder with the data that the pages
+mention, and lets `read_page.py`, which also explains the fences, run its blocks there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALSO = ["duckdb"]  # docs/ledger.md asks it
 
 
 def pages(root: Path = ROOT) -> list[str]:
-    """Every page with examples for users, those that need the most at the end."""
+    """Every page with examples for users; those with the most requirements come last."""
     found = [
         *root.glob("*.md"),
         *root.glob("packages/*/README.md"),
@@ -48,7 +48,7 @@ def main() -> int:
     chosen = parser.parse_args().pages or pages()
     with tempfile.TemporaryDirectory(prefix="curator-docs-") as scratch:
         environment = _installed(Path(scratch))
-        # One after the other: two at a time take so long that progress shows, which no page has.
+        # One after the other: two at a time take so long that progress lines appear, which no page shows.
         wrong = [page for page in chosen if not _works(page, environment, Path(scratch))]
     if wrong:
         print(f"error: not as shown: {', '.join(wrong)}", file=sys.stderr)
@@ -76,7 +76,7 @@ def _works(page: str, environment: Path, scratch: Path) -> bool:
 
 
 def give_data(folder: Path, *, images: bool) -> None:
-    """What a page expects its reader to have: text in JSON lines or tars of pictures, and a picture."""
+    """Make the data that a page expects its reader to have: text in JSON lines or tars of pictures, and a picture."""
     text = (ROOT / "examples" / "web-english" / "sample" / "documents.jsonl").read_bytes()
     for name in ("in", "crawl", "web", "books", "more/deep", "."):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -108,14 +108,14 @@ def _picture(seed: int) -> bytes:
 
 
 def _installed(scratch: Path) -> Path:
-    """A bare environment with all packages as wheels, and a pip that needs no index for them."""
+    """Make a bare environment with all packages as wheels, and a pip that needs no index for them."""
     wheels = build(packages(), scratch / "dist")
     environment = scratch / "environment"
     python = environment / "bin" / "python"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, environment], check=True)
     install = [UV, "pip", "install", "--quiet", "--python", str(python)]
     subprocess.run([*install, *wheels.values(), *ALSO], cwd=ROOT, check=True)
-    # `pip install "curator-backends[ray]"` on a page: what is installed already is the wheel that was built here.
+    # `pip install "curator-backends[ray]"` on a page: the installed package is the wheel that was built here.
     pip = environment / "bin" / "pip"
     pip.write_text(f'#!/bin/sh\n[ "$1" = install ] || exit 2\nshift\ncd "{ROOT}" && exec {" ".join(install)} "$@"\n')
     pip.chmod(pip.stat().st_mode | stat.S_IXUSR)

@@ -1,7 +1,7 @@
-"""Draw packages and layers as docs/architecture.svg, from the import contracts that CI holds.
+"""Draws packages and layers as docs/architecture.svg from the import contracts that CI enforces.
 
     tools/draw_architecture.py            write the picture
-    tools/draw_architecture.py --check    exit 1 where it is not what the contracts say
+    tools/draw_architecture.py --check    exit with 1 if it differs from the contracts
 
 The picture has no other source than ``[tool.importlinter]`` in pyproject.toml, so it cannot show a layer that is not
 enforced. Each package is a column; within it a layer may import what is below it and nothing above.
@@ -51,7 +51,7 @@ class Package:
 
 
 def packages(contracts: Sequence[Mapping[str, Any]]) -> list[Package]:
-    """The packages in reading order, with the layers that the contract of each gives them; not those of its folders."""
+    """The packages in reading order, with the layers of each one's contract, but not those of its folders."""
     found: dict[str, tuple[tuple[str, ...], ...]] = {}
     for contract in contracts:
         containers = contract.get("containers") or []
@@ -61,7 +61,7 @@ def packages(contracts: Sequence[Mapping[str, Any]]) -> list[Package]:
 
 
 def draw(found: Sequence[Package]) -> str:
-    """The picture: core below, what builds on it above."""
+    """The picture, with core at the bottom and the packages that build on it above."""
     core, others = found[0], list(found[1:])
     wide = len(others) * WIDTH + (len(others) - 1) * PAD * 2
     top = max(package.height(WIDTH) for package in others)

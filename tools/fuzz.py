@@ -1,12 +1,12 @@
-"""Does damaged input crash, hang, lose a row, or write where it must not? Tries thousands, each made from its number.
+"""Checks that damaged input does not crash, hang, lose a row, or write outside its folders, with numbered inputs.
 
     tools/fuzz.py --count 1000                       # what the tests do
-    nice tools/fuzz.py --count 100000 --state FOLDER # by hand; the same command continues where it was cut off
+    nice tools/fuzz.py --count 100000 --state FOLDER # by hand; the same command continues after an interruption
     tools/fuzz.py --first 4711 --count 1             # one input again, with its traceback
 
-Inputs run in a process of their own, a thousand in each, so that a crash costs one input and memory stays bounded. An
-input that takes longer than ``--limit-s`` is a hang. What is found goes to ``findings.jsonl`` in the state folder, and the
-input itself to ``inputs/NUMBER``. What each area checks is in ``fuzz_areas.py``.
+Inputs run in separate processes, a thousand in each, so a crash costs one input and memory stays bounded. An input that
+takes longer than ``--limit-s`` counts as a hang. Findings go to ``findings.jsonl`` in the state folder, and the input
+itself to ``inputs/NUMBER``. The checks of each area are in ``fuzz_areas.py``.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from typing import Any
 
 CHUNK = 1000
 MEMORY = 6 << 30  # address space of a process; a good input takes a thirtieth
-GROWTH = 1 << 30  # what one input may add to the memory that the process has had at most
+GROWTH = 1 << 30  # how much one input may add to the peak memory of the process
 
 
 @dataclass
 class Report:
-    """What came of the inputs so far."""
+    """The results of the inputs so far."""
 
     next: int
     inputs: Counter[str] = field(default_factory=Counter)
@@ -48,7 +48,7 @@ class Report:
     seconds: float = 0.0
 
     def text(self) -> str:
-        """For people: inputs by area, and findings, those that are alike as one."""
+        """A summary for people: inputs by area, and findings, with similar ones grouped."""
         lines = [f"{sum(self.inputs.values()):,} inputs in {self.seconds:,.0f} s"]
         lines += [f"  {count:>8,} {area}" for area, count in sorted(self.inputs.items())]
         lines += [f"  {count:>8,} {what}" for what, count in sorted(self.noted.items())]
@@ -60,7 +60,7 @@ class Report:
 
 
 def main() -> int:
-    """Try the inputs; the exit code says whether anything was found."""
+    """Try the inputs; the exit code says whether there are findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000, help="how many inputs (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="the first of them (default: 0)")
@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def fuzz(numbers: range, state: Path, areas: list[str] | None = None, limit_s: float = 20.0) -> Report:
-    """Try the inputs with these numbers, but those that ``state`` says have been tried."""
+    """Try the inputs with these numbers, except those that ``state`` records as tried."""
     state.mkdir(parents=True, exist_ok=True)
     report = _loaded(state, numbers.start)
     while report.next < numbers.stop:
@@ -94,10 +94,10 @@ def fuzz(numbers: range, state: Path, areas: list[str] | None = None, limit_s: f
 
 
 def _run_chunk(chunk: range, state: Path, areas: list[str] | None, limit_s: float, report: Report) -> int:
-    """Run a chunk in a process of its own; the number to continue with, after the input that ended the process if one did."""
+    """Run a chunk in a separate process; returns the number to continue with, after an input that ended the process."""
     command = [sys.executable, __file__, "--child", f"--first={chunk.start}", f"--count={len(chunk)}"]
     command += [f"--state={state}", f"--limit-s={limit_s}", *(["--areas", *areas] if areas else [])]
-    # A session of its own: what it leaves running ends with it.
+    # A separate session, so that processes that it leaves running end with it.
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     assert child.stdout is not None
     assert child.stderr is not None
@@ -130,7 +130,7 @@ def _run_chunk(chunk: range, state: Path, areas: list[str] | None, limit_s: floa
 
 
 def _lines(child: subprocess.Popen[bytes], stderr: bytearray, patience_s: float) -> Iterator[bytes | None]:
-    """What the child says, line by line; None, once, when it has said nothing for too long."""
+    """The child's output line by line; None, once, if there is no output for too long."""
     assert child.stdout is not None
     assert child.stderr is not None
     left, streams = b"", [child.stdout, child.stderr]
@@ -152,11 +152,11 @@ def _lines(child: subprocess.Popen[bytes], stderr: bytearray, patience_s: float)
 
 
 def _child(numbers: range, areas: list[str] | None, state: Path | None, limit_s: float) -> None:
-    """Try inputs one after the other, and say on standard output what comes of each."""
+    """Try inputs one after the other, and report each result on standard output."""
     from fuzz_areas import AREAS, Area, Finding  # half a second of imports, in the child alone
 
     say = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is not ours to say
+    os.dup2(2, 1)  # output of libraries is not ours
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     signal.signal(signal.SIGALRM, _alarm)
@@ -203,7 +203,7 @@ def _child(numbers: range, areas: list[str] | None, state: Path | None, limit_s:
 
 
 def _cage(top: Path) -> Path:
-    """An empty folder for one input, with nothing beside it: what appears beside it has got out."""
+    """An empty folder for one input, with nothing beside it: anything that appears beside it has escaped."""
     for path in top.iterdir():
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
     cage = top / "level" / "cage"
@@ -215,7 +215,7 @@ def _cage(top: Path) -> Path:
 
 
 def _strays(top: Path, written: list[str]) -> list[str]:
-    """What was written elsewhere than in the cage."""
+    """Files that were written outside the cage."""
     cage = top / "level" / "cage"
     beside = [str(path) for path in (*top.iterdir(), *(top / "level").iterdir()) if path not in (top / "level", cage)]
     own = {"in", "out", "run", "tmp"}
@@ -235,7 +235,7 @@ def _watch_writes(written: list[str]) -> None:
             noted = arguments[1] if event in ("os.rename", "os.link", "os.symlink") else arguments[0]
         else:
             return
-        # Python's own caches of modules are nobody's output.
+        # Python's own caches of modules do not count.
         if isinstance(noted, str | bytes) and "__pycache__" not in (text := os.fsdecode(noted)):
             written.append(os.path.abspath(text))  # noqa: PTH100 - resolving links would hide where it led
 
@@ -251,7 +251,7 @@ def _alarm(*_: object) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """The kind of an error and the last line of our code that it passed through, to tell faults apart."""
+    """The kind of an error and the last line of our code in its traceback, to distinguish faults."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "/curator_" in frame.filename] or frames
     last = ours[-1]

@@ -1,4 +1,4 @@
-"""Image models with random weights in the real file formats, for tests and benchmarks where none can be downloaded.
+"""Makes image models with random weights in the real file formats, for tests and benchmarks without downloads.
 
 python tools/image_models.py FOLDER [--size tiny|vit-l-14]
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-# Shapes as transformers names them: one that a laptop runs in milliseconds, and CLIP ViT-L/14 as it was published.
+# Shapes by transformers' names: one that a laptop runs in milliseconds, and CLIP ViT-L/14 as published.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "vision": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -79,7 +79,9 @@ def save_siglip(folder: Path, *, seed: int = 0) -> Path:
 
 
 def save_siglip2(folder: Path, *, seed: int = 0) -> Path:
-    """A tiny SigLIP 2 for any aspect ratio (NaFlex): it is given patches. SigLIP 2 of a fixed size has the format of SigLIP."""
+    """A tiny SigLIP 2 for any aspect ratio (NaFlex), which takes patches. SigLIP 2 of a fixed size has the format of
+    SigLIP.
+    """
     import torch
     import transformers
 
@@ -99,7 +101,7 @@ def save_siglip2(folder: Path, *, seed: int = 0) -> Path:
 
 
 def save_dinov2(folder: Path, *, seed: int = 0) -> Path:
-    """A tiny DINOv2: resized to more than it sees and cropped."""
+    """A tiny DINOv2, for which images are resized to more than its input and cropped."""
     import torch
     import transformers
 
@@ -122,7 +124,7 @@ def save_dinov2(folder: Path, *, seed: int = 0) -> Path:
 
 
 def aesthetic_tensors(dimension: int = 768, *, seed: int = 0, scale: float = 1.0) -> dict[str, np.ndarray[Any, Any]]:
-    """The tensors of the aesthetic head, named and shaped as it was published; scores of unit vectors lie around 5."""
+    """The tensors of the aesthetic head, named and shaped as published; scores of unit vectors are around 5."""
     random = np.random.default_rng(seed)
     widths, numbers = (dimension, 1024, 128, 64, 16, 1), (0, 2, 4, 6, 7)
     tensors: dict[str, np.ndarray[Any, Any]] = {}
@@ -130,7 +132,7 @@ def aesthetic_tensors(dimension: int = 768, *, seed: int = 0, scale: float = 1.0
         tensors[f"layers.{number}.weight"] = random.normal(0, before**-0.5, (after, before)).astype(np.float32)
         tensors[f"layers.{number}.bias"] = random.normal(0, 0.1, after).astype(np.float32)
     tensors["layers.7.weight"] *= np.float32(scale * dimension**0.5)
-    # What comes out for an embedding of zeros is moved to 5.
+    # The output for an embedding of zeros is shifted to 5.
     offset = np.zeros(1, np.float32)
     for number in numbers:
         offset = tensors[f"layers.{number}.weight"] @ offset.ravel() if number else np.zeros(1024, np.float32)
@@ -140,7 +142,7 @@ def aesthetic_tensors(dimension: int = 768, *, seed: int = 0, scale: float = 1.0
 
 
 def nsfw_tensors(dimension: int = 768, *, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
-    """The tensors of LAION's NSFW head, named and shaped as it was published for PyTorch."""
+    """The tensors of LAION's NSFW head, named and shaped as published for PyTorch."""
     random = np.random.default_rng(seed)
     tensors: dict[str, np.ndarray[Any, Any]] = {
         "norm.mean": random.normal(0, 0.02, dimension).astype(np.float32),
@@ -177,7 +179,7 @@ def _spread(model: Any) -> None:
 
 def _write_tokenizer(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    # The printable stand-ins for the 256 bytes, in the order that byte-level tokenizers use.
+    # The printable characters that stand for the 256 bytes, in the order of byte-level tokenizers.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]

@@ -1,8 +1,8 @@
-"""Do each package's tests pass with only what the package itself declares?
+"""Checks that each package's tests pass with only the dependencies that the package declares.
 
-In the shared environment an undeclared import works because a sibling brought it. Here each package gets an
-environment of its own: its dependencies, its ``test`` group, and nothing else. Tests marked for an extra skip
-themselves (see conftest.py). Two packages are tested at a time: one alone uses one core.
+In the shared environment an undeclared import works because a sibling brought the package. Here each package gets its
+own environment with its dependencies, its ``test`` group, and nothing else. Tests marked for an extra skip themselves
+(see conftest.py). Two packages are tested at a time, since each uses one core.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> int:
     if unknown := sorted(set(options.packages) - known.keys()):
         parser.error(f"no package {unknown[0]!r}; there are {', '.join(known)}")
 
-    # The one with the most to do first, so that it is not what everybody waits for in the end.
+    # The longest one first, so that nothing waits for it at the end.
     names = sorted(options.packages or known, key=lambda name: -_bytes_of_tests(known[name]))
     failed: list[str] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -55,8 +55,8 @@ def _run_tests(package: Package, extras: list[str]) -> tuple[int, float, str]:
     command = [UV, "run", "--quiet", "--package", package.name, "--exact", "--isolated"]
     command += ["--no-default-groups", "--group", "test"]
     command += [word for extra in extras for word in ("--extra", extra)]
-    # Not the cache of the shared environment's runs: the two would take turns in rewriting it.
-    # Long tests show nothing new here: what they import, short ones import too.
+    # A separate cache, since the shared environment's runs would keep rewriting it. Long tests show nothing new here:
+    # short ones have the same imports.
     command += [
         "python",
         "-m",

@@ -1,14 +1,15 @@
-"""Does a page of documentation work for its reader? Runs its blocks in order, in one folder, as a reader would.
+"""Checks that a page of documentation works for its reader: runs its blocks in order in one folder.
 
-A block is what is between fences. The word after the fence says what becomes of it:
+A block is the text between fences. The word after the fence decides what happens to it:
 
 - ``sh`` is run by bash, ``python`` in one interpreter for the whole page, ``sql`` by DuckDB;
-- ``yaml`` with stages is a pipeline file and is run, other YAML is put into one and checked; ``toml`` is parsed;
+- ``yaml`` with stages is a pipeline file and is run; other YAML is put into a pipeline file and checked; ``toml`` is
+parsed;
 - a block whose first line is ``# name.yaml`` or ``# name.py`` is saved under that name instead, for later blocks;
-- ``text`` behind a block is what that block prints: ``…`` stands for anything, and times may differ;
-- ``not run: REASON`` after the language, for what needs a cluster, a network or a GPU: it is parsed all the same.
+- ``text`` after a block is the output of that block: ``…`` stands for anything, and times may differ;
+- ``not run: REASON`` after the language is for blocks that need a cluster, a network or a GPU: they are only parsed.
 
-Needs nothing but Python: it is run by the one that the packages are installed for.
+It needs only Python, and runs in the environment of the packages.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ MARK = "not run: "
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: where it begins, its language, why it is not run (empty if it is), and its text."""
+    """One fenced block: its first line, its language, why it is not run (empty if it is), and its text."""
 
     line: int
     language: str
@@ -53,7 +54,7 @@ class WrongPageError(Exception):
 
 
 def blocks_of(text: str) -> list[Block]:
-    """The fenced blocks of a page, with what is written about each; a fence that says nothing usable is an error."""
+    """The fenced blocks of a page with their settings; a fence without a usable word is an error."""
     found: list[Block] = []
     opened: tuple[int, str] | None = None
     lines: list[str] = []
@@ -78,7 +79,7 @@ def blocks_of(text: str) -> list[Block]:
 
 
 class Reader:
-    """Somebody who types what a page shows."""
+    """A reader who types what a page shows."""
 
     def __init__(self, page: str) -> None:
         self.page = page
@@ -86,7 +87,7 @@ class Reader:
         self.printed: str | None = None
 
     def read(self, block: Block) -> None:
-        """Do what a block says, or check it where it is not to be run."""
+        """Run a block, or check it if it must not run."""
         if block.language == "text":
             if not block.not_run:
                 self._compare(block)
@@ -110,7 +111,7 @@ class Reader:
             tomllib.loads(block.text)
 
     def _sh(self, block: Block) -> str:
-        # What ends in an error on purpose says with which code.
+        # A block that fails on purpose states its exit code.
         code = re.search(r"# exit code (\d+)", block.text)
         return self._called(["bash", "-euo", "pipefail", "-c", block.text], int(code[1]) if code else 0)
 
@@ -129,7 +130,7 @@ class Reader:
         return printed.getvalue()
 
     def _sql(self, block: Block) -> str:
-        # By name: the tools are checked where it is not installed.
+        # Imported by name, since the tools are checked where it is not installed.
         rows = importlib.import_module("duckdb").sql(block.text).fetchall()
         if not rows:
             raise WrongPageError("the query finds nothing")
@@ -148,7 +149,7 @@ class Reader:
         return self._called(["curate", "run", str(path)])
 
     def _check_yaml(self, block: Block) -> None:
-        """Every name and parameter in it is one that there is; what is no whole file is put into one."""
+        """Check that every name and parameter in it exists; a fragment is put into a whole file."""
         from curator_core.config.pipeline_file import load_pipeline
 
         text = block.text
@@ -167,14 +168,14 @@ class Reader:
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Whether a page shows what is printed; ``…`` is anything, and times are any times."""
+    """Whether a page shows the output; ``…`` matches anything, and a time matches any time."""
     pattern = re.escape(shown.strip())
     pattern = re.sub(r"[\d.]+(?:\\\.\d+)?\\ s\b", r"[\\d.]+ s", pattern)
     return re.fullmatch(pattern.replace("…", ".*?"), printed.strip(), re.DOTALL) is not None
 
 
 def problems(page: str, text: str) -> Iterator[str]:
-    """Read a page from its first block on; the first that is wrong ends it, for the others build on it."""
+    """Read a page from its first block on, and stop at the first error, since later blocks build on earlier ones."""
     try:
         blocks = blocks_of(text)
     except WrongPageError as error:
@@ -193,9 +194,9 @@ def problems(page: str, text: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Read the page that is named; the exit code says whether it works."""
+    """Read the named page; the exit code says whether it works."""
     page, path = sys.argv[1:]
-    sys.path[0] = ""  # what lies in the folder can be imported, and not what lies beside this file
+    sys.path[0] = ""  # modules in the folder can be imported, and not those beside this file
     found = list(problems(page, Path(path).read_text(encoding="utf-8")))
     for problem in found:
         print(f"error: {problem}", file=sys.stderr)

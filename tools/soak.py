@@ -1,9 +1,9 @@
-"""Kill workers and drivers for as long as you like, and see that the output stays that of an undisturbed run.
+"""Kills workers and drivers for any length of time, and checks that the output equals that of an undisturbed run.
 
     python tools/soak.py [--executor local] [--config '{"workers": 2}'] [--minutes 30] [--seed 1]
 
-Every round has a seed of its own, printed before it starts, and a pipeline of random size with and without a merge and
-with one or several files per source. A round that fails leaves its folder behind and names it.
+Every round has its own seed, printed before it starts, and a pipeline of random size, with or without a merge, and with
+one or several files per source. A round that fails leaves its folder behind and names it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from curator_core.testing.faults import Trial
 
 
 def play(folder: Path, seed: int, executor: str, config: dict[str, object]) -> str:
-    """One round; returns what was done in it. Raises `AssertionError` if anything is lost, doubled or left over."""
+    """One round; returns a summary. Raises `AssertionError` if anything is lost, doubled or left over."""
     rng = random.Random(seed)
     kills = rng.randint(5, 30)
     trial = Trial(

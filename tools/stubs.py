@@ -1,8 +1,8 @@
-"""What do type checkers and editors see of packages whose names load on first use? Writes their ``__init__.pyi``.
+"""Writes the ``__init__.pyi`` of packages whose names load on first use, for type checkers and editors.
 
 ``from curator_text import WordCountFilter`` loads one module at run time, through a table (``_HOME``) that says where each
-name lives. A type checker cannot follow a table: without a stub every such name is `Any`. The stub says the same as
-imports. It is made from the table and never edited; ``--check`` says which stubs are not what the table would make.
+name lives. A type checker cannot follow a table: without a stub every such name is `Any`. The stub says the same with
+imports. It is made from the table and never edited; ``--check`` lists the stubs that differ from the table.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def lazy_packages(root: Path = ROOT) -> dict[Path, str]:
 
 
 def stale(root: Path = ROOT) -> dict[Path, str | None]:
-    """Stubs that are not what they should be, with what they should hold; None for one that should not be there."""
+    """Outdated stubs with their correct content; None for a stub that should not exist."""
     wanted: dict[Path, str | None] = {
         init.with_suffix(".pyi"): stub(init, name) for init, name in lazy_packages(root).items()
     }
@@ -71,7 +71,7 @@ def stale(root: Path = ROOT) -> dict[Path, str | None]:
 
 
 def main() -> int:
-    """Write the stubs, or with ``--check`` say which are out of date; the exit code says whether any is."""
+    """Write the stubs, or with ``--check`` list the outdated ones; the exit code says whether there are any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a stub is out of date")
     check = parser.parse_args().check

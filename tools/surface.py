@@ -1,8 +1,8 @@
-"""What may users rely on? Writes the public surface of each package: every public name, with what it takes and gives.
+"""Writes the public surface of each package, on which users may rely: every public name with its signature.
 
-The names of a package are those in its ``__all__`` and in that of its public subpackages; whatever else can be imported
-is private. ``packages/NAME/surface.txt`` holds them, so that a change of one is seen in the review. ``--check`` says what
-differs between the file and the code.
+The names of a package are those in its ``__all__`` and in that of its public subpackages; everything else that can be
+imported is private. ``packages/NAME/surface.txt`` holds them, so that reviews show their changes. ``--check`` shows
+differences between the file and the code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def surface(package: str) -> str:
         for name in sorted(loaded.__all__):
             value = getattr(loaded, name)
             full = f"{module}.{name}"
-            # A second name of the same thing needs no second description. Equal constants are not the same thing.
+            # A second name of the same object needs no second description. Equal constants are not the same object.
             home = homes.setdefault(id(value), full) if callable(value) else full
             shown = described(name, value) if home == full else [f"{name} = {home}"]
             lines += [f"  {line}" for line in shown]
@@ -41,7 +41,7 @@ def surface(package: str) -> str:
 
 
 def public_packages(package: str) -> Iterator[str]:
-    """``package`` and the packages below it that have ``__all__``; none whose name begins with an underscore."""
+    """``package`` and its subpackages that have ``__all__``, except those whose name begins with an underscore."""
     loaded = importlib.import_module(package)
     if hasattr(loaded, "__all__"):
         yield package
@@ -51,7 +51,7 @@ def public_packages(package: str) -> Iterator[str]:
 
 
 def described(name: str, value: Any) -> list[str]:
-    """A public thing in lines: first its signature; below, for a class, what it brings beyond its public bases."""
+    """The lines about a public object: its signature, and for a class its members beyond those of its public bases."""
     if isinstance(value, type):
         bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
         kind = f" is {bases}" if bases else ""
@@ -79,7 +79,7 @@ def surface_file(package: Package) -> Path:
 
 
 def main() -> int:
-    """Write the files, or with ``--check`` say what differs; the exit code says whether anything does."""
+    """Write the files, or with ``--check`` show differences; the exit code says whether there are any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     check = parser.parse_args().check
@@ -107,7 +107,7 @@ def _members(cls: type) -> Iterator[str]:
             continue
         forms = [form for base in ours if (form := _member(base, name)) is not None]
         bases = [form for base in ours[1:] if _is_public(base) and (form := _member(base, name)) is not None]
-        # An override that gives something narrower is used as before.
+        # An override with a narrower result is used as before.
         if (
             name not in parameters
             and forms
@@ -117,7 +117,7 @@ def _members(cls: type) -> Iterator[str]:
 
 
 def _member(cls: type, name: str) -> str | None:
-    """What ``cls`` itself says about an attribute; None if it says nothing."""
+    """The description of an attribute by ``cls`` itself; None if there is none."""
     annotation = inspect.get_annotations(cls).get(name)
     if name not in vars(cls):
         return None if annotation is None else f"{name}: {_type(annotation)}"
@@ -164,7 +164,7 @@ def _signature(function: Any) -> str:
 
 
 def _joined(parameters: list[inspect.Parameter]) -> str:
-    """Parameters as they stand between the brackets of a call; those with an underscore are private and left out."""
+    """Parameters in the form of a call; those with an underscore are private and left out."""
     shown: list[str] = []
     keyword_only = False
     for one in parameters:
@@ -185,7 +185,7 @@ def _type(annotation: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    """A default as it is written; three dots for one that has no text of its own."""
+    """A default as it is written; three dots for one without a readable form."""
     if callable(value) and hasattr(value, "__qualname__"):
         return str(value.__qualname__)
     if isinstance(value, set | frozenset):  # in the same order every time

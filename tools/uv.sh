@@ -3,8 +3,8 @@
 #
 #   tools/uv.sh sync --all-packages
 #
-# uv comes from PATH if it is new enough, else from the checkout's own .uv/, which is made on first use.
-# Python 3.12 or 3.13 is found, never downloaded: UV_PYTHON names another one, and
+# uv comes from PATH if it is new enough, otherwise from the checkout's own .uv/, which is made on first use. Python
+# 3.12 or 3.13 must be on the machine; it is not downloaded. UV_PYTHON names another one, and
 # UV_PYTHON_DOWNLOADS=automatic lets uv fetch one.
 set -eu
 
@@ -20,7 +20,7 @@ new_enough() {
     [ "$(printf '%s\n%s\n' "$minimum" "$version" | sort -V | head -n1)" = "$minimum" ]
 }
 
-# A pyenv shim exists for versions that pyenv then refuses to run, so each candidate is tried.
+# pyenv has shims for versions that it then refuses to run, so each candidate is tried.
 some_python() {
     for name in python3.12 python3.13 python3 python /usr/bin/python3; do
         "$name" -c 'import sys; sys.exit(sys.version_info < (3, 8))' >/dev/null 2>&1 && {
@@ -53,9 +53,9 @@ if [ -z "$uv" ] || ! new_enough "$uv"; then
 fi
 
 export UV_PYTHON_DOWNLOADS="${UV_PYTHON_DOWNLOADS:-never}"
-# A registry that is slow or busy for a moment is no reason to fail.
+# A registry that is briefly slow or busy is no reason to fail.
 export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-120}" UV_HTTP_RETRIES="${UV_HTTP_RETRIES:-6}"
-# An environment that happens to be active is not this checkout's.
+# An active environment does not belong to this checkout.
 unset VIRTUAL_ENV CONDA_PREFIX
 
 if [ -z "${UV_PYTHON:-}" ] && ! "$uv" python find --system 3.12 >/dev/null 2>&1; then

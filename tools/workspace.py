@@ -1,4 +1,4 @@
-"""Which packages the workspace holds, read from their pyproject files."""
+"""Finds the packages of the workspace by their pyproject files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UV = str(ROOT / "tools" / "uv.sh")
 
 @dataclass(frozen=True)
 class Package:
-    """One member of the workspace. ``requirements`` holds those of the extras too."""
+    """One member of the workspace. ``requirements`` includes those of the extras."""
 
     name: str
     version: str
@@ -32,7 +32,7 @@ class Package:
 
 
 def read_package(folder: Path) -> Package:
-    """The package whose ``pyproject.toml`` lies in ``folder``."""
+    """The package whose ``pyproject.toml`` is in ``folder``."""
     config: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
     project = config["project"]
     extras: dict[str, list[str]] = project.get("optional-dependencies", {})

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Data-Juicer 1.6.1. It imports aiohttp without asking for it, and its MinHash needs scipy.
+# Data-Juicer 1.6.1. It imports aiohttp without declaring it, and its MinHash needs scipy.
 set -eu
 cd "$(dirname -- "$0")"
 [ -x envs/datajuicer/bin/python ] || ../../tools/uv.sh venv --quiet --python 3.12 envs/datajuicer

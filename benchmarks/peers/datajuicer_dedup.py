@@ -1,9 +1,10 @@
-"""Deduplicate the labelled corpus with Data-Juicer, from JSON lines to JSON lines.
+"""Deduplicates the labelled corpus with Data-Juicer, from JSON lines to JSON lines.
 
     sh benchmarks/peers/datajuicer.sh
     benchmarks/peers/envs/datajuicer/bin/python benchmarks/peers/datajuicer_dedup.py exact|fuzzy FOLDER SCRATCH
 
-Its own program `dj-process` with two processes and without its cache, which would be read by a second run. The settings
+It runs Data-Juicer's program `dj-process` with two processes and without the cache, which a second run would read. The
+settings
 are the operators' defaults: words at white space, 5-grams, 256 permutations, a Jaccard of 0.7.
 """
 
@@ -45,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     scratch = (options.scratch / "datajuicer").resolve()
     shutil.rmtree(scratch, ignore_errors=True)
-    # It reads a folder without those below it.
+    # It reads a folder without its subfolders.
     source, target = scratch / "in", scratch / "out"
     source.mkdir(parents=True)
     target.mkdir()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# datasketch 2.0.0, with what reads and writes the files.
+# datasketch 2.0.0, with libraries to read and write the files.
 set -eu
 cd "$(dirname -- "$0")"
 [ -x envs/datasketch/bin/python ] || ../../tools/uv.sh venv --quiet --python 3.12 envs/datasketch

@@ -1,10 +1,10 @@
-"""Deduplicate the labelled corpus with datasketch, as its documentation shows it, from JSON lines to JSON lines.
+"""Deduplicates the labelled corpus with datasketch, as its documentation shows, from JSON lines to JSON lines.
 
     sh benchmarks/peers/datasketch.sh
     benchmarks/peers/envs/datasketch/bin/python benchmarks/peers/datasketch_dedup.py fuzzy FOLDER SCRATCH
 
-A library, not a pipeline: one process, word 5-grams, 128 permutations, its LSH for a Jaccard of 0.7, and of documents that it
-joins, by any chain of matches, the first stays.
+A library, not a pipeline: one process, word 5-grams, 128 permutations, its LSH for a Jaccard of 0.7, and the first of
+all documents that a chain of matches connects stays.
 """
 
 from __future__ import annotations

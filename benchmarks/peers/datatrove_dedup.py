@@ -1,10 +1,11 @@
-"""Deduplicate the labelled corpus with datatrove, from JSON lines to JSON lines.
+"""Deduplicates the labelled corpus with datatrove, from JSON lines to JSON lines.
 
     sh benchmarks/peers/datatrove.sh
     benchmarks/peers/envs/datatrove/bin/python benchmarks/peers/datatrove_dedup.py exact|fuzzy FOLDER SCRATCH [--words spacy|space]
 
-Its documented steps with its defaults (word 5-grams, 14 buckets of 8 hashes), two workers, a task for each file. Words are
-those of spaCy, its default for English; `space` splits at white space, which is four times as fast and finds as much.
+It runs datatrove's documented steps with their defaults (word 5-grams, 14 buckets of 8 hashes), two workers, and a task
+for each file. spaCy, the default for English, finds the words; `space` splits at white space, which is four times as
+fast and finds as much.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ WORKERS = 2
 
 
 class WhiteSpace(WordTokenizer):
-    """Words are what white space separates."""
+    """Words are separated by white space."""
 
     def word_tokenize(self, text: str) -> list[str]:
         return text.split()

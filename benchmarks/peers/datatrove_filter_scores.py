@@ -1,11 +1,11 @@
-"""Record what datatrove's filters say about the parity corpus: decisions and reasons, once, into a committed file.
+"""Records the decisions and reasons of datatrove's filters for the parity corpus in a committed file.
 
     sh benchmarks/peers/datatrove.sh
     benchmarks/peers/envs/datatrove/bin/python benchmarks/peers/datatrove_filter_scores.py \
         packages/curator-text/tests/filters/data
 
-Words are what white space separates, and sentences what `.?!` ends: datatrove takes a tokenizer as its language, so
-that its rules are compared, not spaCy's. Every rule is also recorded alone, with all other limits off, because a
+Words are separated by white space, and sentences end with `.?!`: datatrove gets such a tokenizer as its language, so
+its own rules are compared, not spaCy's. Every rule is also recorded alone, with all other limits off, because a
 decision by the first broken limit hides the rest.
 """
 

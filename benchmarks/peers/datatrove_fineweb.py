@@ -1,12 +1,13 @@
-"""FineWeb's recipe by datatrove on the pages of `examples/fineweb-minhash`, stage by stage, for comparison with `curate run`.
+"""Compares FineWeb's recipe in datatrove with `curate run`, stage by stage, on the pages of `examples/fineweb-minhash`.
 
     benchmarks/peers/envs/datatrove/bin/python benchmarks/peers/datatrove_fineweb.py there MADE OUT
     python benchmarks/peers/datatrove_fineweb.py here MADE OUT
 
 ``there`` runs the filters of datatrove's own `examples/fineweb.py`, in its order and with its limits, and then its MinHash
-(word 5-grams, 14 buckets of 8), and writes the ids that are left behind each stage to ``OUT/there.json``. ``here`` does the
-same with ours, into ``OUT/here.json``, and prints both beside one another, and why documents are left on one side alone. datatrove is given the words that white space
-separates, as in `datatrove_filter_scores.py`; its filter of addresses gets the one word that the example blocks.
+(word 5-grams, 14 buckets of 8), and writes the ids that remain after each stage to ``OUT/there.json``. ``here`` does
+the same with ours, into ``OUT/here.json``, and prints both side by side, and why documents remain on one side alone.
+datatrove gets words separated by white space, as in `datatrove_filter_scores.py`; its filter of addresses gets the one
+word that the example blocks.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def compared(ours: dict[str, list[str]], theirs: dict[str, list[str]]) -> str:
 
 
 def explained(ours: dict[str, list[str]], theirs: dict[str, list[str]], before: Path) -> str:
-    """Documents that MinHash leaves on one side alone, by the most alike one that is left on the other, by brute force."""
+    """Documents that MinHash leaves on one side alone, with the most similar one that is left on the other, by brute
+    force.
+    """
     texts = {}
     for file in before.rglob("*.jsonl"):
         for line in file.read_bytes().splitlines():

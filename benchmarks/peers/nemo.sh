@@ -1,6 +1,6 @@
 #!/bin/sh
-# NeMo Curator 1.4.0 with its CPU text extra: the pure-Python filters need nothing else. fasttext is what its fastText
-# filters import.
+# NeMo Curator 1.4.0 with its CPU text extra: the pure-Python filters need nothing else. Its fastText filters import
+# fasttext.
 set -eu
 cd "$(dirname -- "$0")"
 [ -x envs/nemo/bin/python ] || ../../tools/uv.sh venv --quiet --python 3.12 envs/nemo

@@ -1,11 +1,11 @@
-"""Record what NeMo Curator's filters say about the parity corpus: scores and decisions, once, into a committed file.
+"""Records the scores and decisions of NeMo Curator's filters for the parity corpus in a committed file.
 
     sh benchmarks/peers/nemo.sh
     PYTHONHASHSEED=0 benchmarks/peers/envs/nemo/bin/python benchmarks/peers/nemo_filter_scores.py \
         packages/curator-text/tests/filters/data
 
 A filter that raises on a document has no score there: null. The hash seed is fixed because the most frequent n-gram is
-picked from a set, so that some scores of RepeatingTopNGramsFilter differ from run to run; the tests know which.
+picked from a set, so some scores of RepeatingTopNGramsFilter would differ from run to run; the tests list them.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
                 score = judge.score_document(text)
                 scores.append(None if score is None else float(score))
                 kept.append(bool(judge.keep_document(score)))
-            except Exception:  # what a peer raises is what is recorded
+            except Exception:  # an error of the peer is recorded as its result
                 scores.append(None)
                 kept.append(None)
         columns[name] = pa.array(scores, pa.float64())

@@ -1,7 +1,7 @@
-"""NeMo Curator's filters over the documents that text_filters.py takes: the same filters, limits and order.
+"""Times NeMo Curator's filters over the documents of text_filters.py, with the same filters, limits and order.
 
-Its filter objects are called as its ScoreFilter stage calls them, in one process with no engine, and only the filters
-are timed: what an engine adds comes on top.
+Its filter objects are called as its ScoreFilter stage calls them, in one process without an engine, and only the
+filters are timed; an engine's cost would come on top.
 
     {peer}/bin/python benchmarks/peers/nemo_text_filters.py FOLDER [--set web-english|eight] [--documents 1500]
 """

@@ -1,4 +1,4 @@
-"""Makes documents and two small test sets in the folder that is named; some documents hold items of them.
+"""Makes documents and two small test sets in a folder; some documents contain test items.
 
     python make_data.py FOLDER
 
@@ -16,12 +16,12 @@ SUBJECTS = ["a ferry", "the old library", "every second tram", "her cousin", "a 
 VERBS = ["left", "passed", "carried", "missed", "counted", "waited for"]
 OBJECTS = ["the harbour", "forty letters", "the market hall", "a grey dog", "the last bridge", "three crates of tea"]
 WHENS = ["before noon", "in heavy rain", "on the second of May", "without a word", "as it always had", "for once"]
-# Common on the web, and at the end of an item too.
+# Common on the web, and also at the end of an item.
 NOTICE = "Please read the terms of use before you copy any part of this text to another place."
 
 
 def sentences(random_: random.Random, count: int) -> str:
-    """Plain prose in which nothing is repeated by much."""
+    """Plain prose with little repetition."""
     parts = (SUBJECTS, VERBS, OBJECTS, WHENS)
     return " ".join(" ".join(map(random_.choice, parts)).capitalize() + "." for _ in range(count))
 

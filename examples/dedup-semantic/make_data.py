@@ -1,7 +1,7 @@
-"""Makes questions and answers with vectors in the folder that is named: ``python make_data.py FOLDER``.
+"""Makes questions and answers with vectors in a folder: ``python make_data.py FOLDER``.
 
-The same files every time. The vectors are made, not computed by a model: those of one topic point about the same way. A third of the 300
-answers says what another one says.
+The same files every time. The vectors are invented, not computed by a model: those of one topic have similar
+directions. A third of the 300 answers repeat what another one says.
 """
 
 from __future__ import annotations

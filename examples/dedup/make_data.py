@@ -1,9 +1,9 @@
-"""Makes a small crawl with duplicates in the folder that is named: two collections, and what each document is in its ``kind``.
+"""Makes a small crawl with duplicates in a folder: two collections, with a ``kind`` for each document.
 
     python make_data.py FOLDER
 
 The same files every time. Of 600 pages, 60 are copies, 60 are copies with some words changed, and 60 share a template around
-a paragraph of their own; the rest is of its own, or junk that filters of web text drop.
+a paragraph of their own; the rest are unique, or junk that filters of web text drop.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def page(random_: random.Random, sentences: int) -> str:
 
 
 def changed(text: str, random_: random.Random) -> str:
-    """A word in 30 is another one."""
+    """Replace one word in 30."""
     words = text.split(" ")
     return " ".join(random_.choice(NOUNS) if random_.random() < 1 / 30 else word for word in words)
 

@@ -1,4 +1,4 @@
-"""Makes two WebDataset tars in the folder that is named: drawn landscapes with captions, and what goes wrong in tars.
+"""Makes two WebDataset tars in a folder: drawn landscapes with captions, and typical damage of tars.
 
     python make_data.py FOLDER
 
@@ -31,7 +31,7 @@ def landscape(random_: random.Random, width: int, height: int) -> tuple[Image.Im
         points = [(x, base + random_.randint(-height // 9, height // 9)) for x in range(0, width + 40, 40)]
         shade = 130 - 25 * layer
         draw.polygon([(0, height), *points, (width, height)], fill=(shade - 30, shade, shade - 45))
-    for _ in range(width * height // 60):  # grass, so that there is something to be sharp
+    for _ in range(width * height // 60):  # grass, so that the picture has sharp details
         x, y = random_.randrange(width), random_.randrange(height * 3 // 4, height)
         draw.line((x, y, x + random_.randint(-2, 2), y - 5), fill=(60, random_.randint(90, 170), 50))
     side = width // 6

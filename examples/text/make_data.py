@@ -1,8 +1,8 @@
-"""Makes a small web crawl in the folder that is named: notes worth keeping, and every kind of junk that crawls bring.
+"""Makes a small web crawl in a folder: notes worth keeping, and every kind of junk that crawls contain.
 
     python make_data.py FOLDER
 
-The same files every time. What each document is stands in its ``kind``, so that you can check the filters.
+The same files every time. Each document has a ``kind``, so that you can check the filters.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main(folder: str) -> None:
         for _ in range(250):
             kind = "note" if random_.random() < 0.7 else random_.choice(kinds)
             text = note(random_) if kind == "note" else junk(kind, random_)
-            # The id has leading zeros on purpose: it must come out as it went in.
+            # The id has leading zeros on purpose: it must stay unchanged.
             lines.append(json.dumps({"id": f"{number:06d}", "kind": kind, "text": text}, ensure_ascii=False))
             number += 1
         if part == 2:

@@ -1,4 +1,4 @@
-"""What a user writes. `test_types_for_users.py` runs type checkers over it; nothing runs it.
+"""A user's pipeline. `test_types_for_users.py` runs type checkers over it; the code itself never runs.
 
 ``# -> T``: the type that is revealed here. ``# error``: a mistake that a type checker must find here, and nowhere else.
 """

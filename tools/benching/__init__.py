@@ -1,1 +1,3 @@
-"""The benchmark runner: what the file says (suite), what runs (runner, processes, data), what is judged and shown (gates, report)."""
+"""The benchmark runner: reading the file (suite), running (runner, processes, data), judging and showing (gates,
+report).
+"""

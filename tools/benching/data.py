@@ -1,4 +1,4 @@
-"""The data of benchmarks: made once for each maker, and verified before it is used."""
+"""Makes the data of benchmarks once for each maker, and verifies it before use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the gates hold? What was measured, held to what the entries ask for; no effects."""
+"""Checks measurements against the gates of the entries, without side effects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from benching.suite import Entry, Value
 
-# What the runner itself measures of every command.
+# The metrics that the runner itself measures for every command.
 OWN_METRICS = ("seconds", "peak_memory_gb", "processes_left")
 
 Number = int | float
@@ -16,7 +16,7 @@ Number = int | float
 
 @dataclass
 class Measured:
-    """What was measured of one entry: each metric's value in each repeat, or why there is none."""
+    """The measurements of one entry: each metric's value in each repeat, or why there is none."""
 
     entry: Entry
     values: dict[str, list[Value]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def _compare(entry: str, metric: str, value: float | None, sign: str, limit: flo
 
 
 def show(value: Value) -> str:
-    """A value as tables and gates have it."""
+    """A value in the form of tables and gates."""
     if isinstance(value, float):
         return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
     return str(value)

@@ -1,4 +1,4 @@
-"""All processes that a command started: their memory together, and their end."""
+"""Finds all processes that a command started, adds up their memory, and ends them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ TAG = "CURATOR_BENCH_RUN"
 
 
 class Tree:
-    """All processes that a command started, also those that have left it for another parent.
+    """All processes that a command started, including those that now have another parent.
 
-    Found by the variable in their environment, or by a parent that belongs. Linux only; elsewhere it sees nothing.
+    They are found by the variable in their environment, or by their parent. Linux only; elsewhere it sees nothing.
     """
 
     def __init__(self, pid: int, tag: str) -> None:
         self.peak_bytes = 0
         self._root = pid
         self._needle = f"{TAG}={tag}".encode()
-        # By pid and start time, since pids are used again. What once belonged still does after an exec.
+        # By pid and start time, since pids are reused. A process that once belonged still does after an exec.
         self._known: dict[tuple[int, int], bool] = {}
 
     def sample(self) -> None:
-        """Add up the memory now; shared pages count once, split among those who share them (PSS)."""
+        """Add up the current memory; a shared page counts once, split among the processes that share it (PSS)."""
         total = sum(_pss_bytes(pid) for pid in self.members())
         self.peak_bytes = max(self.peak_bytes, total)
 
@@ -44,7 +44,9 @@ class Tree:
         return [pid for pid, ours in belongs.items() if ours]
 
     def kill(self, except_pid: int | None) -> int:
-        """Kill what is still running; how many there were (two looks: the first may see one about to end)."""
+        """Kill what is still running; returns how many there were (it looks twice, since a process may be about to
+        end).
+        """
         found = [pid for pid in self.members() if pid != except_pid]
         if found and except_pid is None:
             time.sleep(0.2)

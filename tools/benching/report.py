@@ -1,4 +1,4 @@
-"""What a run of benchmarks leaves: the JSON that other runs are compared with, and the table that people read."""
+"""Writes the results of a run of benchmarks: JSON to compare with other runs, and a table for people."""
 
 from __future__ import annotations
 

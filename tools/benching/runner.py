@@ -1,4 +1,4 @@
-"""Runs the commands of entries in fresh processes, and takes what they print and what they use."""
+"""Runs the commands of entries in fresh processes, and records their metrics, time and memory."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from benching.suite import BenchError, Entry, Value
 ROOT = Path(__file__).resolve().parent.parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 MARK = "BENCH "
-# Data is made once, and not measured: on a busy machine, or over a slow network, that may take its time.
+# Data is made once and not measured; on a busy machine or a slow network that may take long.
 DATA_TIMEOUT_S = 3600.0
 
 
 def measure(group: list[Entry], repeats: int | None, data_root: Path) -> list[Measured]:
-    """Run the entries of a group in turns, so that what disturbs the machine disturbs all of them alike."""
+    """Run the entries of a group in turns, so that other work on the machine affects all of them alike."""
     results = [Measured(entry, skipped=_why_not(entry)) for entry in group]
     folders = Folders(data_root, ROOT, lambda entry, words: _spawn(entry, words, DATA_TIMEOUT_S, pinned=False))
     data = {}
@@ -87,7 +87,9 @@ def _fill(word: str, places: dict[str, str]) -> str:
 
 
 def _spawn(entry: Entry, words: list[str], timeout_s: float, *, pinned: bool) -> tuple[str, dict[str, Value]]:
-    """Run a command to its end, watching the memory of everything that it starts; its output and our metrics."""
+    """Run a command to its end and watch the memory of everything that it starts; returns its output and our
+    metrics.
+    """
     tag = uuid.uuid4().hex
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"PATH": path} | entry.env | {TAG: tag}
@@ -136,8 +138,8 @@ def _wait(process: subprocess.Popen[bytes], tree: Tree, deadline: float) -> bool
     while (now := time.perf_counter()) < deadline:
         before = time.thread_time()
         tree.sample()
-        # At most a twentieth of one core: the watch must not slow what it watches. Counted in CPU time, since on a
-        # busy machine the clock also counts the waiting, and the pauses would grow until peaks are missed.
+        # At most a twentieth of one core: watching must not slow the command. The cost is counted in CPU time, since on
+        # a busy machine wall time includes waiting, and pauses would grow until peaks are missed.
         pause = min(max(0.05, 20 * (time.thread_time() - before)), deadline - now)
         if _ended_within(process, pause):
             tree.sample()  # what was left running

@@ -1,4 +1,4 @@
-"""Benchmarks as the file names them: entries with their gates, which of them are chosen, which run in turns."""
+"""Reads the benchmarks' file: entries with their gates, which are chosen, and which run in turns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Strict(BaseModel):
 
 
 class Ratio(Strict):
-    """A speed gate that moves with the machine: ``metric`` divided by ``to``, which is ``entry.metric``."""
+    """A speed gate relative to the machine: ``metric`` divided by ``to``, which is ``entry.metric``."""
 
     metric: str
     to: str
@@ -32,7 +32,7 @@ class Ratio(Strict):
 
 
 class Resources(Strict):
-    """What the command gets, and what the machine must have, or the entry is skipped."""
+    """The resources of the command; if the machine lacks them, the entry is skipped."""
 
     cpus: int | None = Field(default=None, ge=1)
     memory_gb: float = 0.0
@@ -40,10 +40,10 @@ class Resources(Strict):
 
 
 class Data(Strict):
-    """How an entry's data is made, and what it must be then.
+    """How an entry's data is made, and the checksums that it must have.
 
-    ``sha256`` has a checksum for every pattern of file names. It is that of the rows: of the lines of JSON files in the order
-    of their names, and of the same lines made of the rows of Parquet files, whose bytes differ from one writer to the next.
+    ``sha256`` has a checksum for every pattern of file names. It covers the rows: the lines of JSON files in the order
+    of their names, and for Parquet files, whose bytes differ between writers, the same lines made from their rows.
     """
 
     make: str
@@ -86,7 +86,7 @@ class Suite(Strict):
 
 
 def load(path: Path) -> list[Entry]:
-    """The entries of a file; raises ``BenchError`` with the place of what is wrong in it."""
+    """The entries of a file; raises ``BenchError`` with the place of a mistake."""
     try:
         suite = Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except OSError as error:
@@ -109,7 +109,7 @@ def load(path: Path) -> list[Entry]:
 
 
 def choose(entries: list[Entry], tags: Iterable[str], only: Iterable[str]) -> list[Entry]:
-    """The entries with one of the tags or names (all, if none is given), and those they are compared with."""
+    """The entries with one of the tags or names (all, if none is given), and those that they are compared with."""
     tags, only = set(tags), set(only)
     known_tags, names = {tag for entry in entries for tag in entry.tags}, {entry.name for entry in entries}
     for what, wanted, known in (("tag", tags, known_tags), ("entry", only, names)):
@@ -122,7 +122,7 @@ def choose(entries: list[Entry], tags: Iterable[str], only: Iterable[str]) -> li
 
 
 def groups(entries: list[Entry]) -> list[list[Entry]]:
-    """Entries that are compared with one another, together; in the order of the file."""
+    """Groups of entries that are compared with one another, in the order of the file."""
     found: list[list[Entry]] = []
     for entry in entries:
         tied = [g for g in found if any(entry.name in o.compared_with or o.name in entry.compared_with for o in g)]

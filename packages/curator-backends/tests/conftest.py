@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-# Workers get the path that the driver has when it connects, and import `stages_for_tests` from it.
+# Workers get the driver's import path at the time of the connection, and import `stages_for_tests` from it.
 sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """A Ray of two CPUs and two pretended GPUs, with what Xenna needs of it; executors find the connection and leave it alone."""
+    """A Ray with two CPUs and two simulated GPUs, set up for Xenna too; executors find the connection and leave it
+    alone."""
     pytest.importorskip("ray")
     from curator_backends.cluster import connect
     from curator_backends.options import RayOptions

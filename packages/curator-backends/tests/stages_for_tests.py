@@ -1,4 +1,4 @@
-"""Stages that tests run in worker processes; on the path of the tests' own folder, so that workers find them."""
+"""Stages that tests run in worker processes; the tests' folder is on the import path, so that workers find them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def column(results: Any, name: str) -> list[Any]:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process is running; one that has ended but was not yet waited for is not."""
+    """Whether a process is running; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -37,7 +37,7 @@ def lives(pid: int) -> bool:
 
 @dataclass(kw_only=True)
 class Drawn(DocumentBatch):
-    """Rows that have a picture of a kind: what stands for a JPEG is made of their number."""
+    """Rows with a stand-in for a JPEG, made from their number."""
 
     picture_column: ClassVar[str | None] = "raw"
     picture_maker: ClassVar[str] = "stages_for_tests:drawn"
@@ -67,7 +67,7 @@ class Draw(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class WithoutRaw(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Leaves out what JSON cannot hold."""
+    """Leaves out values that JSON cannot hold."""
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         return task.with_data(task.to_pyarrow().drop_columns(["raw"]))
@@ -92,7 +92,7 @@ class Many(SourceStage[FileGroupTask]):
 
 @dataclass
 class ManyWaiting(Many):
-    """Lists no further than ``until`` before somebody has worked on one of the sources."""
+    """Lists no further than ``until`` before a worker has worked on one of the sources."""
 
     until: int = 10
     folder: str = ""
@@ -106,7 +106,7 @@ class ManyWaiting(Many):
 
 @dataclass
 class Passed(ProcessingStage[FileGroupTask, FileGroupTask]):
-    """Hands on; leaves a file in ``folder`` that says so."""
+    """Passes its tasks on, and leaves a file in ``folder`` to show it."""
 
     folder: str = ""
 
@@ -125,8 +125,8 @@ class Rows(FanOut[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Where(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Says where it ran: process, node, devices. With ``meet`` a task waits until there was one on another device too, with
-    ``until`` until there is a file of that name.
+    """Records where it ran: process, node, devices. With ``meet`` a task waits until another has run on another device;
+    with ``until`` it waits for a file of that name.
     """
 
     folder: str = ""

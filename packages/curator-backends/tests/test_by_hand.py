@@ -25,7 +25,7 @@ on_ray = pytest.mark.usefixtures("local_ray")
 
 @dataclass
 class Pairs(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Notes how many tasks came together, and where it was set up."""
+    """Records how many tasks came together, and where it was set up."""
 
     batch_size = 2
 

@@ -1,4 +1,4 @@
-"""The files for Slurm and Kubernetes: run with what this machine has, and read as their readers would."""
+"""The files for Slurm and Kubernetes: run on this machine alone, and parsed by the rules of their readers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_slurm_script_starts_a_cluster_runs_on_it_and_leaves_nothing(tmp_pat
     environment = {
         **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
         "PATH": os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "HOME": str(tmp_path),  # `ray get-auth-token` leaves a token there, that every later Ray would ask for
+        "HOME": str(tmp_path),  # `ray get-auth-token` leaves a token there that every later Ray would require
         "SLURM_JOB_ID": str(job),
         "SLURM_JOB_NODELIST": "some[1-2]",
         "SLURM_JOB_NUM_NODES": "2",
@@ -94,7 +94,7 @@ def test_the_job_for_kubernetes_has_what_its_reader_wants() -> None:
     job: dict[str, Any] = yaml.safe_load((FILES / "kuberay-job.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     spec = job["spec"]
-    # The names that RayJobSpec of ray.io/v1 has, of those that a job may want.
+    # Names in RayJobSpec of ray.io/v1 that a job may use.
     known = {"entrypoint", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit", "rayClusterSpec"}
     assert set(spec) <= known
     cluster = spec["rayClusterSpec"]

@@ -15,8 +15,8 @@ RAY_DATA = Subject("ray_data", {}, OF_RAY_DATA, "ray_data")
 XENNA = Subject("xenna", {"mode": "streaming"}, OF_XENNA, "xenna")
 XENNA_BATCH = Subject("xenna", {"mode": "batch"}, OF_XENNA, "xenna-batch")
 
-# `make test` leaves out what passes through the same code for both engines, or in both modes of Xenna, and takes long;
-# `make test-engines` runs all. Of the mode, what remains is what it changes: results come all at the end, nothing is handed
+# `make test` leaves out long checks of code that both engines, or both modes of Xenna, share; `make test-engines` runs
+# all. Checks of the differences between the modes remain: in batch mode results come all at the end, nothing is handed
 # over meanwhile, and groups run one after the other.
 OF_THE_MODE = {
     "a_fan_out_and_a_merge_follow_one_another",

@@ -1,4 +1,4 @@
-"""What the coordinator knows of workers, without a cluster: it is a plain object until Ray makes an actor of it."""
+"""The coordinator's records about workers, without a cluster: it is a plain object until Ray makes an actor of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def test_a_worker_that_begins_again_is_still_there() -> None:
 
 
 def suspected(coordinator: Coordinator, *calls: tuple[str, list[str]] | None) -> Suspect:
-    """What is known of task ``a`` of group 0 after a worker has died in each of these calls, None for outside of any."""
+    """What is held against task ``a`` of group 0 after a worker has died in each of these calls; None means outside of
+    any call."""
     for call in calls:
         coordinator.begin_suspect("0:a")
         if call is not None:

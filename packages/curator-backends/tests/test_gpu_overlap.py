@@ -1,4 +1,4 @@
-"""A GPU computes while the CPUs decode what is next, shown by stages that wait for one another instead of computing."""
+"""A GPU computes while CPUs decode the next tasks, shown by stages that wait for one another instead of computing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from curator_core.testing import stages as s
 from curator_core.testing.waiting import wait_for
 
 pytest.importorskip("ray")
-# The groups need both CPUs of the cluster at once. What an earlier test still holds is waited for, or the stages wait for one another in
-# vain. Thorough, since it shows what benchmarks/gpu_overlap.py does.
+# The groups need both CPUs of the cluster at once. The test first waits for CPUs that an earlier test still holds;
+# otherwise the stages would wait for one another in vain. It is thorough, since benchmarks/gpu_overlap.py shows the
+# same.
 pytestmark = [pytest.mark.thorough, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("local_ray")]
 
-# Xenna finds GPUs by itself and cannot be made to see others: a worker of its own stands for the one on the GPU.
+# Xenna detects GPUs itself and accepts no simulated ones: a separate worker stands for the one on the GPU.
 ENGINES = [
     pytest.param("RayDataExecutor", {"resources": Resources(gpus=1), "batch_size": 1}, marks=pytest.mark.ray),
     pytest.param("XennaExecutor", {"num_workers": 1}, marks=pytest.mark.xenna),
@@ -29,9 +30,10 @@ ENGINES = [
 def test_the_next_task_is_decoded_while_the_gpu_computes_one(
     engine: str, on_the_gpu: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Decoding task n ends when embedding n-1 has begun, embedding n ends when decoding n+1 has: in turns neither could.
+    """Decoding task n ends once embedding n-1 has begun, and embedding n ends once decoding n+1 has; without overlap
+    neither could.
 
-    The same holds of the start: the model is loaded when the first task is being decoded, and that when the model is being loaded.
+    The start overlaps too: loading the model and decoding the first task each wait for the other to begin.
     """
     import ray
 

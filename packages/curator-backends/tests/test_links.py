@@ -38,7 +38,7 @@ def test_only_this_user_reaches_the_coordinator(tmp_path: Path) -> None:
     link = DriverLink(tmp_path / "run")
     link.close()
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
-    with pytest.raises(FileExistsError):  # a folder that somebody else has put there is not used
+    with pytest.raises(FileExistsError):  # a folder that somebody else has created is not used
         DriverLink(tmp_path / "run")
 
 

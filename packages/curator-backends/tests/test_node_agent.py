@@ -1,4 +1,4 @@
-"""What stands in for the Python agents of a local Ray's node, with an agent of our own in the place of Ray's."""
+"""The stand-in for the Python agents of a local Ray's node, with an agent of our own in place of Ray's."""
 
 from __future__ import annotations
 

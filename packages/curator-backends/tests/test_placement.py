@@ -1,4 +1,4 @@
-"""Where groups go on Ray Data: decided by a plain function, so no cluster is needed to see it."""
+"""The placement of groups on Ray Data: a plain function decides, so no cluster is needed."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_workers_that_need_no_gpu_may_use_nodes_without_one() -> None:
 @pytest.mark.parametrize(
     ("resources", "says"),
     [
-        (Resources(gpus=1.5), "whole ones only"),
+        (Resources(gpus=1.5), "whole numbers only"),
         (Resources(gpus=4), "the most has 2"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What Ray Data is given, and what it makes of it."""
+"""The dataset that Ray Data gets, and the plan that it makes."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_work_begins_while_the_driver_still_lists(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def both_cpus_held() -> Iterator[Any]:
-    """What another job does to a run."""
+    """The effects of another job on a run."""
 
     @ray.remote(num_cpus=2)
     class Holder:

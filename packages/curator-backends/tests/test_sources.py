@@ -28,7 +28,7 @@ from curator_core.model.task import FileGroupTask, Task
 
 @pytest.fixture(autouse=True, scope="module")
 def _any_machine() -> Iterator[None]:
-    """A busy machine lists as far before it decides as a quick one."""
+    """A busy machine lists as far as a quick one before it decides."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("curator_backends.sources.SURVEY_SECONDS", 600.0)
         yield
@@ -80,7 +80,7 @@ def test_a_long_listing_is_read_no_further_than_the_survey() -> None:
 
 
 class Reader:
-    """Takes what is offered; ``standing`` is what it says about itself."""
+    """Takes whatever is offered; ``standing`` is its report about itself."""
 
     def __init__(self, standing: Standing, enough: int) -> None:
         self.standing = standing
@@ -126,7 +126,7 @@ def test_the_feeder_stays_a_little_ahead_of_what_is_done_however_much_is_asked_f
 
 
 def test_the_listing_goes_on_when_nothing_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done may be waiting for what is to be listed."""
+    """Finished work may wait for sources that are not listed yet."""
     monkeypatch.setattr("curator_backends.sources.HELD_SECONDS", 0.01)
     reader = Reader(Standing(asked=10**6), enough=2 * SOURCES_AHEAD)
     blocks = SourceBlocks(sources(2 * SOURCES_AHEAD), workers=2, per_block=1_000)

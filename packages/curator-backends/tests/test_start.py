@@ -1,4 +1,4 @@
-"""A local Ray that does not start: the reason is reported, soon, and nothing else is started or left."""
+"""A local Ray that does not start: the reason is reported soon, and nothing else is started or left behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytest.importorskip("ray")
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 
-# Counts what is started by where every start of Ray passes, whatever asks for it.
+# Counts starts in the function that every start of Ray goes through.
 START = """
 import json, sys, time
 from pathlib import Path
@@ -75,8 +75,8 @@ def test_an_option_that_ray_refuses_is_reported_with_its_reason_and_no_second_ra
 
 
 def test_a_ray_that_takes_longer_than_it_may_is_not_tried_again_and_leaves_nothing() -> None:
-    # The node's own process ends at once, as where a library is missing, so it never reports itself. Ray asks for it for
-    # half a minute, by a clock that is ten times as fast here; one answer would take as long.
+    # The node's process ends at once, as if a library were missing, so it never reports. Ray waits half a minute for
+    # it, by a clock that runs ten times as fast here.
     fault = """
 import types
 

@@ -1,4 +1,4 @@
-"""A run that does not move: stalled, or queued behind other jobs."""
+"""A run that makes no progress: stalled, or queued behind other jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEEDS = [Need("Read", 1.0, 0.0), Need("Embed", 1.0, 0.5)]
         (0.0, 1.0, 0.0, 0.0, False),  # no CPU is free, and nobody else has any
         (4.0, 1.0, 2.0, 1.0, False),  # there is enough for every worker
         (4.0, 0.0, 0.0, 1.0, True),  # no GPU is free, and others have one
-        (4.0, 0.0, 3.0, 0.0, False),  # others have CPUs, which is not what is missing
+        (4.0, 0.0, 3.0, 0.0, False),  # others have CPUs, but CPUs are not missing
     ],
 )
 def test_a_run_is_queued_where_others_hold_what_a_worker_needs(

@@ -1,5 +1,4 @@
-"""Task types and stages of the user's own run on both engines, wherever they are written: in a script, in a module, in a
-notebook."""
+"""A user's own task types and stages run on both engines, whether written in a script, a module or a notebook."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600), pytes
 
 @pytest.fixture
 def address(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cluster of all tests, for the processes that these start: two more clusters would show nothing more."""
+    """The cluster of all tests, for the processes that these tests start: more clusters would show nothing new."""
     import ray
 
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
@@ -112,7 +111,7 @@ for types in TYPES:
 
 @pytest.mark.xenna
 def test_types_of_a_script_and_of_a_module_beside_it(tmp_path: Path) -> None:
-    # In one process, because most of the time goes into the start of it.
+    # In one process, because starting it takes most of the time.
     (tmp_path / "video_types_of_a_test.py").write_text(TYPES)
     script = tmp_path / "script.py"
     script.write_text(

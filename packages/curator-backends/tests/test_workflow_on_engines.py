@@ -1,4 +1,4 @@
-"""A workflow on Ray Data and on Xenna: the engine starts once for all steps, and what comes out is what comes out locally."""
+"""A workflow on Ray Data and on Xenna: the engine starts once for all steps, and the results equal the local ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900), pytes
 
 @dataclass
 class Twice(Workflow):
-    """Two steps that hand files over."""
+    """Two steps; the first leaves files for the second."""
 
     paths: str
     out: str
@@ -41,7 +41,7 @@ class Twice(Workflow):
 
 
 def seen_of(folder: Path) -> dict[str, str]:
-    """What each step has kept to be seen, as text."""
+    """The samples, counts and histograms of each step, as text."""
     steps = {name: json.dumps(read_seen(place).to_json()) for name, place in pipelines_in(str(folder / "run")).items()}
     assert '"alone": 8' in steps["write"]
     assert '"counts"' in steps["write"]

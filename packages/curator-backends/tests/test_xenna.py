@@ -1,4 +1,4 @@
-"""What Xenna is given. Placement on GPUs needs real ones, so the translation is what is tested."""
+"""The pipeline that Xenna gets. Placement on GPUs needs real ones, so only the translation is tested."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What tests share: an object store on this machine, the rights of an ordinary user, and processes that do not outlive a
-test that fails.
+"""Fixtures for all tests: an object store on this machine, the rights of an ordinary user, and processes that do not
+outlive a failing test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 @pytest.fixture
 def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a process in a group of its own; what is left of the group when the test ends is killed."""
+    """Starts a process in its own group; the rest of the group is killed when the test ends."""
     started: list[subprocess.Popen[str]] = []
 
     def start(command: list[str], **how: Any) -> subprocess.Popen[str]:
@@ -37,7 +37,7 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def as_anyone() -> Iterator[None]:
-    """Root may write everywhere; here it may only what the owner of a file may."""
+    """Root may write everywhere; here it has only the rights of a file's owner."""
     if os.geteuid() != 0:
         yield
         return

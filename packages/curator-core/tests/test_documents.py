@@ -1,4 +1,4 @@
-"""What the documents show runs as it stands."""
+"""The examples in the documents run unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_every_python_snippet_runs_one_after_the_other(document: Path, tmp_path:
     if not document.exists():
         pytest.skip("the documents of the workspace are not here")
     snippets = re.findall(r"^```python\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
-    # What needs another package and files is run by `make docs-check`.
+    # `make docs-check` runs the examples that need other packages and files.
     snippets = [snippet for snippet in snippets if "from curator_text" not in snippet]
     assert snippets
     script = tmp_path / "script.py"

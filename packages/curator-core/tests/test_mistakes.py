@@ -1,4 +1,4 @@
-"""Mistakes that people make in their first hour, and what they are told to do."""
+"""Mistakes that people make in their first hour, and the advice that they get."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def test_a_source_that_lists_lazily_is_listed_lazily() -> None:
         order.append(f"ran {batch.to_pyarrow()['text'][0]}")
         return batch
 
-    # A run without a directory remembers nothing of its sources, so it need not see them all first.
+    # A run without a directory keeps no record of its sources, so it need not see them all first.
     Pipeline([Lists(), note()]).run(HERE)
     assert [entry for entry in order if entry.startswith("ran")] == ["ran 0", "ran 1", "ran 2"]
 

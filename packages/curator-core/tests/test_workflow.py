@@ -1,4 +1,4 @@
-"""Workflows: pipelines in a row that hand files over, resumed where they stopped."""
+"""Workflows: sequences of pipelines that pass files on, resumed where they stopped."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_without_a_run_directory_nothing_is_left_but_the_output(flow: TwoSteps, 
 
 
 class Doubling(Workflow):
-    """Doubles the rows until there are enough: it looks at what each step has left."""
+    """Doubles the rows until there are enough, judging by the files that each step has left."""
 
     def __init__(self, paths: Sequence[str], enough: int) -> None:
         self.paths, self.enough = paths, enough
@@ -216,7 +216,7 @@ def test_a_workflow_may_decide_on_a_step_by_what_came_of_those_before(flow: TwoS
 
 @dataclass
 class ThreeSteps(Workflow):
-    """Reads, doubles and writes; what it hands over goes when it is of no use any more."""
+    """Reads, doubles and writes; files between steps are removed once they are not needed any more."""
 
     paths: str
     out: str
@@ -326,7 +326,7 @@ def test_a_step_that_has_changed_is_refused_or_run_again(three: ThreeSteps, tmp_
 
 
 def test_later_steps_begin_anew_where_an_earlier_one_has_left_something_else(tmp_path: Path) -> None:
-    """A side input does not show in the sources of a step, so what it has done before must not be kept."""
+    """A side input does not show in the sources of a step, so earlier results must not be kept."""
     write_inputs(tmp_path / "in", range(2))
     write_inputs(tmp_path / "side", range(1))
     flow = Sided(str(tmp_path / "in"), str(tmp_path / "side"), str(tmp_path / "out"))
@@ -340,7 +340,7 @@ def test_later_steps_begin_anew_where_an_earlier_one_has_left_something_else(tmp
 
 @dataclass
 class CountIn(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds how many rows lie in a folder."""
+    """Adds the number of rows in a folder."""
 
     path: str = ""
 
@@ -364,7 +364,7 @@ class Sided(Workflow):
 
 @dataclass
 class Around(Workflow):
-    """A workflow in a workflow, whose input goes with the last step."""
+    """A workflow in a workflow, whose input is removed with the last step."""
 
     paths: str
     out: str
@@ -379,7 +379,7 @@ class Around(Workflow):
 
 @dataclass
 class LooksAt(Workflow):
-    """Has a step for each file that it finds, so it says nothing sensible where there are none."""
+    """Has a step for each file that it finds, so without files it makes no sense."""
 
     paths: str
     out: str
@@ -426,7 +426,7 @@ def test_a_workflow_in_a_workflow_is_not_asked_again_when_its_input_was_given_ba
 
 
 def _kill(flow: str, folder: Path, run_dir: Path, when: str, workers: int) -> None:
-    """A driver in a process of its own that dies in the instant in which ``when`` is true of its progress, if ever."""
+    """A driver in a separate process that dies at the instant when ``when`` becomes true of its progress, if ever."""
     script = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})

@@ -1,4 +1,4 @@
-"""Decoding: the decoders agree, formats and orientations come out right, and bad images get a reason."""
+"""Decoding: the decoders agree, formats and orientations are handled correctly, and bad images get a reason."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def test_pictures_that_are_not_read_are_named_for_what_they_are(data: bytes, nam
 
 
 def progressive(side: int, scans: int) -> bytes:
-    """A progressive JPEG whose last scan stands there again and again."""
+    """A progressive JPEG whose last scan is repeated many times."""
     data = encode(Image.new("RGB", (side, side), (90, 120, 30)), progressive=True)
     last = data.rfind(b"\xff\xda")
     return data[:-2] + data[last:-2] * (scans - data.count(b"\xff\xda")) + data[-2:]
@@ -303,7 +303,7 @@ def progressive(side: int, scans: int) -> bytes:
 @pytest.mark.slow
 def test_scans_are_counted_before_they_are_decoded() -> None:
     assert probe(progressive(64, 10)).scans == 10
-    assert reason(progressive(64, 300)) == ""  # a small picture costs little however often it is gone over
+    assert reason(progressive(64, 300)) == ""  # a small picture costs little however often it is scanned
     started = time.process_time()
     assert reason(progressive(4000, 300)) == "too many scans"
     assert time.process_time() - started < 0.5
@@ -313,7 +313,7 @@ def test_scans_are_counted_before_they_are_decoded() -> None:
 
 
 def test_a_jpeg_that_is_not_progressive_but_in_many_scans_is_counted_too() -> None:
-    # A scan of one component of three: decoders keep the whole picture and go over it for each.
+    # A scan of one of three components: decoders keep the whole picture and go over it for each scan.
     data = bytearray(encode(photo(300, 300), subsampling=0))
     scan = data.find(b"\xff\xda")
     one = b"\xff\xda\x00\x08\x01" + bytes(data[scan + 5 : scan + 7]) + b"\x00\x3f\x00" + bytes(data[scan + 14 : -2])
@@ -326,7 +326,7 @@ def test_a_jpeg_that_is_not_progressive_but_in_many_scans_is_counted_too() -> No
 @pytest.mark.parametrize("stray", [b"\x00", b"\xff", b"\x11\xff\x00", b"\xff\xd0"])
 def test_stray_bytes_in_front_of_a_picture_are_not_walked_in_python(stray: bytes) -> None:
     data = encode(photo(60, 40))
-    first = 4 + int.from_bytes(data[4:6], "big")  # after the first segment, which tells what the file is
+    first = 4 + int.from_bytes(data[4:6], "big")  # after the first segment, which identifies the file
     padded = data[:first] + stray * (50_000_000 // len(stray)) + data[first:]
     started = time.process_time()
     try:
@@ -347,7 +347,7 @@ def test_stray_bytes_between_segments_cost_no_picture(stray: bytes, progressive:
     while data[at + 1] != 0xDA:
         odd = data[:at] + stray + data[at:]
         made, errors = decode_batch([odd], 32)
-        # In front of the first segment they hide what the file is.
+        # Before the first segment they hide the kind of the file.
         assert errors == {} or at == 2
         assert errors or np.array_equal(made, clean)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

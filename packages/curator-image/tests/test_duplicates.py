@@ -70,7 +70,7 @@ def hashes(*images: bytes, **options: Any) -> list[str]:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
 def test_the_same_pixels_in_other_files_have_one_hash(mode: str) -> None:
     image = picture(1, mode)
-    # Where alpha is 0 a lossless WebP may forget the colour, which is not seen.
+    # Where alpha is 0 a lossless WebP may lose the colour, which is invisible.
     files = [
         encoded(image, "PNG"),
         encoded(image, "PNG", compress_level=0),

@@ -18,7 +18,7 @@ NUMBERS = st.floats(-1e3, 1e3, width=32)
 
 
 def rounded(row: np.ndarray[Any, Any], bits: int) -> list[Fraction]:
-    """The numbers of a row to ``bits`` bits relative to the largest, by another way than the code's."""
+    """The numbers of a row to ``bits`` bits relative to the largest, computed differently from the code."""
     top = max(abs(float(value)) for value in row)
     if top == 0:
         return [Fraction(0)] * len(row)

@@ -1,4 +1,4 @@
-"""Measures: what each number means, shown on pictures that are made to have it; filters keep and drop accordingly."""
+"""Measures: the meaning of each number, shown on pictures made for it; filters keep and drop accordingly."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_the_last_measure_lets_the_picture_go_and_those_before_it_do_not() -> No
     after = last.process(batch)
     assert after.column_names == ["key"]
     assert after.to_pyarrow().column("key").to_pylist() == ["0"]
-    assert "thumb" in EntropyFilter().process(batch).column_names  # tried by hand nothing goes
+    assert "thumb" in EntropyFilter().process(batch).column_names  # outside of a pipeline nothing is removed
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ print(rows, len(reader.recorder.rejects), (resource.getrusage(resource.RUSAGE_SE
 
 @pytest.mark.slow
 def test_a_tar_twenty_times_larger_than_what_the_worker_may_use_streams_through(tmp_path: Path) -> None:
-    """The process may grow by 32 MiB over where it is when it begins; the tar has 640 MiB."""
+    """The process may grow by 32 MiB from its start; the tar has 640 MiB."""
     data = picture(0, 300, 300)
     filler = np.random.default_rng(0).bytes((1 << 20) - len(data) - 2048)
     path = tmp_path / "large.tar"

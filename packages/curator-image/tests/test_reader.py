@@ -1,4 +1,4 @@
-"""Reading: samples with their sidecars, every kind of trouble with a record, nothing lost."""
+"""Reading: samples with their sidecars, every kind of damage with a record, nothing lost."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_missing_and_repeated_keys_and_members_are_recorded(tmp_path: Path) -> N
     stage = ImageRead()
     _, rows = read(stage, path)
     assert [(row["key"], row["bytes"]) for row in rows] == [("a", jpeg), ("b", jpeg)]
-    # The name of the last is reported when it is met, before the sample that it follows is complete.
+    # The name of the last is reported where it is found, before the sample that it follows is complete.
     assert sorted(rejects(stage)) == sorted(
         [
             ("missing key", ".jpg"),
@@ -169,7 +169,7 @@ def test_missing_and_repeated_keys_and_members_are_recorded(tmp_path: Path) -> N
             ("unsafe name", "../x.jpg"),
         ]
     )
-    # A README never was a row; it is named all the same.
+    # A README is never a row, but it is recorded all the same.
     assert stage.recorder.read == 6
 
 
@@ -488,7 +488,7 @@ def test_a_folder_that_a_writer_or_a_downloader_filled_is_read_without_its_index
         "a.2.parquet",
     )
     assert sources(str(tmp_path), *names) == ["00000.tar", "a.1.tar", "a.2.parquet", "b.parquet", "c.TAR.GZ"]
-    assert sources(f"{tmp_path}/*.parquet")[0] == "00000.parquet"  # asked for by name they are read
+    assert sources(f"{tmp_path}/*.parquet")[0] == "00000.parquet"  # explicitly named ones are read
     assert sources(f"{tmp_path}/c.parquet") == ["c.parquet"]
 
 

@@ -1,6 +1,6 @@
 """Every number that an image stage writes has the same bits whatever the processor, threads and size of batches.
 
-Each setting is a process of its own, for NumPy and BLAS look at the processor when they are loaded.
+Each setting needs its own process, since NumPy and BLAS examine the processor when they are loaded.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ json.dump(found, sys.stdout)
 
 
 def features() -> str:
-    """What NumPy found of this processor beyond its baseline, and would use."""
+    """The processor features beyond its baseline that NumPy has found and would use."""
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
     return " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
 
 
 def answer(code: str, argument: Path, **environment: str) -> dict[str, Any]:
-    """What the code prints in a process of its own with these variables."""
+    """The output of the code in a separate process with these variables."""
     found = subprocess.run(
         [sys.executable, "-c", code, str(argument)],
         env={**os.environ, **environment},

@@ -1,4 +1,4 @@
-"""Which members of a tar are one sample: no picture hides behind another, and what a sample holds is bounded."""
+"""Which members of a tar form a sample: no picture hides another, and the size of a sample is bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of images to be seen: thumbnails on both sides of a limit, a map of embeddings, and duplicates side by side."""
+"""Images on a run's page: thumbnails on both sides of a limit, a map of embeddings, and duplicates side by side."""
 
 from __future__ import annotations
 

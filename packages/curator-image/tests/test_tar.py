@@ -1,4 +1,4 @@
-"""Tars as a stream: what Python's own writer makes is read, and what is hostile or broken is reported."""
+"""Tars as a stream: those of Python's own writer are read, and hostile or broken ones are reported."""
 
 from __future__ import annotations
 

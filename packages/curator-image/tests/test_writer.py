@@ -1,4 +1,5 @@
-"""Writing: original bytes and every member come back; packing is the same whichever worker wrote first and however often."""
+"""Writing: original bytes and every member survive; packing is the same whichever worker wrote first and however
+often."""
 
 from __future__ import annotations
 
@@ -139,7 +140,7 @@ def test_the_index_does_not_repeat_members_that_are_bytes(tmp_path: Path) -> Non
     stage.finish(write(stage, tasks))
     index = pq.read_table(tmp_path / "out/00000.parquet")
     assert not {"npy", "vector"} & set(index.column_names)
-    assert index.column("digest").to_pylist() == [b"d"] * 4  # which stands nowhere else
+    assert index.column("digest").to_pylist() == [b"d"] * 4  # which occurs nowhere else
     assert contents(tmp_path / "out/00000.tar")["001.npy"] == b"\x00"
 
 

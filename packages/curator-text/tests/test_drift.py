@@ -1,4 +1,4 @@
-"""Types that drift, as those of real data do: no row is lost, nothing changes, and no cut of the files shows."""
+"""Types that drift as in real data: no row is lost, no value changes, and the cutting of files has no effect."""
 
 from __future__ import annotations
 

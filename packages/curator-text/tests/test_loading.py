@@ -1,4 +1,4 @@
-"""What we write is read by those who read it: Hugging Face datasets, DuckDB, polars and pandas."""
+"""Our output is readable by Hugging Face datasets, DuckDB, polars and pandas."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ WRITERS = {
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_folder_of_ours_is_loaded_as_it_is(tmp_path, data, kind):
     out = tmp_path / "out"
-    # Of the first file no row is left.
+    # The first file has no rows left.
     keep = Where(column="id", op=">=", value=20)
     stages = [JsonlReader(paths=str(data), batch_bytes=500), keep, WRITERS[kind](str(out))]
     Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"))
@@ -64,7 +64,7 @@ def test_a_folder_of_ours_is_loaded_as_it_is(tmp_path, data, kind):
     ending = "parquet" if "parquet" in kind else "jsonl*"
     reader = "read_parquet" if "parquet" in kind else "read_json"
     found = duckdb.sql(f"select id, text, tags, mixed from {reader}('{out}/*.{ending}') order by id").fetchall()
-    # A value of mixed kinds is JSON to DuckDB, which it shows as text.
+    # DuckDB sees a value of mixed kinds as JSON, and shows it as text.
     assert [(*row[:3], json.loads(row[3])) for row in found] == [tuple(row.values()) for row in ROWS[20:]]
 
     paths = sorted(path for path in out.rglob("*") if path.is_file() and path.name[0] not in "._")

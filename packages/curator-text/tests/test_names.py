@@ -1,4 +1,4 @@
-"""What pipeline files name is what Python imports."""
+"""Names in pipeline files are those that Python imports."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What stages write does not depend on threads, on the batch, or on the processor's vector units.
+"""The output of stages does not depend on threads, on the batch, or on the processor's vector units.
 
-Every registered stage is run, or is listed with the reason why it is not: a new one that computes is noticed here.
+Every registered stage runs here, or is listed with a reason, so a new one that computes is noticed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from curator_core.testing.reproducible import PROCESSORS, THREADS, Case, differe
 from curator_text._exact import power, power_of_ten
 from curator_text.models.base import TextModel
 
-# What reads and writes files as they are, rows in, the same rows out; or counts whole numbers.
+# Stages that read and write files as they are, pass rows on unchanged, or count whole numbers.
 FILES_ALONE = {"JsonlWriter", "ParquetWriter", "ShuffleWriter", "MegatronWriter", "CountTestNgrams"}
-# Whole batches are what they work on, by design: their rows are compared between threads and processors only.
+# These work on whole batches by design: their rows are compared only between threads and processors.
 BY_BATCH = {"DocumentJoiner", "PackTokens"}
 CODE_TABLE = Path(__file__).parent / "filters" / "data" / "code_meta.csv"
 
@@ -124,7 +124,7 @@ def registered() -> dict[str, type[ProcessingStage[Any, Any]]]:
 
 
 def computes(cls: type[Any]) -> bool:
-    """Whether a stage works on rows: readers and sources give what is in files, recipes are made of other stages."""
+    """Whether a stage works on rows: readers and sources only read files, and recipes consist of other stages."""
     return not issubclass(cls, CompositeStage | FanOut | SourceStage | TextModel) and cls.__name__ not in FILES_ALONE
 
 

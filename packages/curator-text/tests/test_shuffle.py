@@ -1,4 +1,4 @@
-"""The shuffle of all rows: one order for one data and seed, in bounded memory, gone on with where it stopped."""
+"""The shuffle of all rows: one order for given data and seed, in bounded memory, resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_files_are_shuffled_to_the_same_files_by_any_number_of_workers(tmp_path,
     assert len(found[0]) == 5
     assert ids(tmp_path / "out0") == SHUFFLED
     moved = sum(abs(at - place) for place, at in enumerate(expected(IDS, 7))) / len(IDS)
-    assert moved == pytest.approx(len(IDS) / 3, rel=0.1)  # what chance gives
+    assert moved == pytest.approx(len(IDS) / 3, rel=0.1)  # the value expected by chance
 
 
 @pytest.mark.slow

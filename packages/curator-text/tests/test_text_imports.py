@@ -1,4 +1,4 @@
-"""What a run of text stages loads: not pandas, which takes each process a sixth of a second."""
+"""Imports of a run of text stages: pandas is not among them, which would take each process a sixth of a second."""
 
 from __future__ import annotations
 

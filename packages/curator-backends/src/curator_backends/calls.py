@@ -1,4 +1,4 @@
-"""Which call of a stage a worker is in: what kills it is found by that, and a call that takes too long ends it."""
+"""Tracks which call of a stage a worker is in, to find what kills workers and to end calls that take too long."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from curator_core.worker.calls import CallObserver
 class WorkerCalls(CallObserver):
     """Reports each call while a ``suspect`` is run, and ends the process when a call is over its limit.
 
-    A thread of the process watches the clock, so native code that holds Python's lock is ended when it lets go.
+    A thread of the process watches the clock, so native code that holds Python's lock is ended only when it releases
+    the lock.
     """
 
     def __init__(
@@ -25,8 +26,8 @@ class WorkerCalls(CallObserver):
         calling: Callable[[str, str, list[str]], Any],
         late: Callable[[str, list[str], TaskTimeout], Any],
     ) -> None:
-        """``calling`` is given the suspect, the stage and its tasks, ``late`` the stage, its tasks and the error."""
-        self.suspect = ""  # the task that is run by itself, because a worker has died of it
+        """``calling`` gets the suspect, the stage and its tasks; ``late`` gets the stage, its tasks and the error."""
+        self.suspect = ""  # the task that runs alone because a worker has died of it
         self._calling = calling
         self._late = late
         self._call: tuple[str, list[str], float] | None = None

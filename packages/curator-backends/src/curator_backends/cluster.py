@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: one that is there is used and left alone, one that we start is stopped again."""
+"""The Ray cluster of a run: an existing one is used and left running; one that we start is stopped at the end."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from curator_backends.processes import kill, kill_leftovers, ray_processes
 from curator_core.errors import CuratorError, MissingDependency, PlanError, UsageError
 from curator_core.model.machine import Machine
 
-# Read by Ray when it is imported. The raylet prints the death of every worker on the driver's terminal, whatever the log
-# settings; the run counts them and says what came of it.
+# Read by Ray when it is imported. The raylet prints the death of every worker on the driver's terminal, whatever the
+# log settings. The run counts deaths itself and reports their outcome.
 _IMPORT = {"RAY_DEDUP_LOGS_SKIP_REGEX": r"A worker died or was killed|retries remaining, so the task will be retried"}
 _PORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster, as far as planning goes."""
+    """A machine of the cluster, reduced to what planning needs."""
 
     node_id: str
     is_head: bool
@@ -59,7 +59,7 @@ class Cluster:
         return sum(node.gpus for node in self.nodes)
 
     def machine(self) -> Machine:
-        """The cluster as the plan sees it: what all nodes have together."""
+        """The cluster as the plan sees it: the sum of what its nodes have."""
         return Machine(
             cpus=self.cpus,
             memory_gb=sum(node.memory_gb for node in self.nodes),
@@ -71,7 +71,7 @@ class Cluster:
 
 
 def import_ray(extra: str = "ray") -> Any:
-    """Ray, or the command that installs it."""
+    """Import Ray, or say which command installs it."""
     try:
         with environment(_IMPORT):
             import ray
@@ -89,9 +89,11 @@ def connect(
     extra_environment: Mapping[str, str] | None = None,
     dashboard: Callable[[], bool] = lambda: False,
 ) -> Iterator[Cluster]:
-    """A cluster for the length of a ``with`` block. ``dashboard`` says whether one that is started here must have one.
+    """A cluster for the length of a ``with`` block. ``dashboard`` says whether a cluster that is started here must have
+    a dashboard.
 
-    An existing connection is used as it is. An address is connected to and disconnected from. Otherwise a local cluster
+    An existing connection is used as it is. With an address, we connect to that cluster and disconnect at the end.
+    Otherwise a local cluster
     is started, with ``extra_environment`` set while it starts, and stopped at the end, whatever happens in between.
     """
     ray = import_ray()
@@ -158,7 +160,7 @@ def _start(ray: Any, options: RayOptions, dashboard: bool) -> None:
                 **_talking(options),
             )
             return
-        except Exception as error:  # Ray has no type for those of its start, and gives each no more than half a minute
+        except Exception as error:  # Ray has no type for failures of its start; each step has half a minute
             ray.shutdown()
             kill_leftovers(ray_processes(folder) - before)
             waited = time.monotonic() - began
@@ -190,7 +192,7 @@ def _talking(options: RayOptions) -> dict[str, Any]:
 
 
 def _check_port(address: str) -> None:
-    """Check that something listens at ``host:port``: Ray takes a minute and a half to find that nothing does."""
+    """Check that something listens at ``host:port``: Ray takes a minute and a half to notice that nothing does."""
     host, _, port = address.rpartition(":")
     if "/" in address or not host or not port.isdigit():
         return  # auto, or a Ray client's: left to Ray
@@ -232,13 +234,13 @@ def describe_cluster(options: RayOptions, *, ours: bool, minimal: bool = False) 
     memories: tuple[float, ...] = ()
     if gpus and options.gpu_memory_gb is None:
         memories = _gpu_memories(ray, avoid)
-    # Ray gives a worker whichever card has room: it can count on no more than the smallest has.
+    # Ray gives a worker any card that has room, so a worker can count only on the memory of the smallest card.
     memory = options.gpu_memory_gb if gpus and options.gpu_memory_gb else min(memories, default=None)
     return Cluster(tuple(nodes), ours, name, avoid, memory, minimal, memories)
 
 
 def _gpu_memories(ray: Any, avoid: str | None) -> tuple[float, ...]:
-    """GB of the GPUs of the cluster, asked where the GPUs are; empty where they are not real."""
+    """GB of each GPU of the cluster, measured on the nodes that have them; empty where GPUs are simulated."""
 
     @ray.remote(num_cpus=0, max_retries=1)
     def memories() -> tuple[float, ...]:

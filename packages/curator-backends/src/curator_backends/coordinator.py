@@ -1,8 +1,8 @@
 """What the driver and the workers of one run report to each other: a small actor that does no work of its own.
 
-It counts which tasks were begun and never finished, so that one that kills its workers is found; keeps the errors that
-workers raise, as they were before the engine wrapped them, and the facts of workers that have no run directory to write
-them to; and says whether anything is being worked on.
+It counts tasks that were begun and never finished, which finds a task that kills its workers. It keeps the errors that
+workers raise, as they were before the engine wrapped them, and the facts of workers that have no run directory. It also
+says whether any work is going on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-# A worker that is busy says so this often, and is believed for this long.
+# How often a busy worker reports that it is busy, and how long the report counts.
 BEAT_SECONDS = 15.0
 BELIEF_SECONDS = 120.0
 
@@ -22,7 +22,7 @@ NOT_YET = "not yet"
 
 @dataclass
 class Status:
-    """What has happened; facts from number ``first`` on, failures since the driver last asked."""
+    """What has happened: facts from number ``first`` on, and failures since the driver last asked."""
 
     first: int = 0
     facts: list[Any] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Status:
 
 
 class Standing(NamedTuple):
-    """How far the workers are with the sources."""
+    """How far the workers have got through the sources."""
 
     asked: int = 0  # tables of sources that were asked for
     through: int = 0  # sources that the first group has finished
@@ -44,31 +44,31 @@ class Standing(NamedTuple):
 class Begun(NamedTuple):
     """Whether work that begins was begun before."""
 
-    again: bool  # it was begun before, and did not get through
-    died: bool  # because its worker died, and not because it was ended for being late
+    again: bool  # it was begun before and never finished
+    died: bool  # because its worker died, not because it was ended for being late
 
 
 @dataclass
 class Suspect:
-    """A task whose worker has died or was late: what is held against it, and how it is to be run."""
+    """A task whose worker has died or was late: what is held against it, and how it must be run."""
 
     deaths: dict[tuple[str, str], int] = field(default_factory=dict)  # by stage and the task that it worked on
     unexplained: int = 0  # deaths outside of any call, or in a call with several tasks
     alone: frozenset[str] = frozenset()  # stages that get one task a call
-    aside: dict[tuple[str, str], bytes] = field(default_factory=dict)  # tasks that a stage is not given, and the error
-    open: bool = False  # it has begun and has not ended
-    call: tuple[str, list[str]] | None = None  # the stage that works on it, and on which tasks
+    aside: dict[tuple[str, str], bytes] = field(default_factory=dict)  # tasks that a stage does not get, with the error
+    open: bool = False  # begun and not yet ended
+    call: tuple[str, list[str]] | None = None  # the stage that works on it, and the tasks of the call
 
 
 class Coordinator:
-    """One per run and segment. Every method is short and none waits, so that one thread serves all.
+    """One per run and segment. Methods are short and never wait, so one thread serves all callers.
 
-    It is no asynchronous actor: under Ray 2.60 such a one aborts with ``Check failed: erased == 1`` when calls are sent
-    again while it starts, and takes the facts of the run with it.
+    It is not an asynchronous actor: under Ray 2.60 an asynchronous actor aborts with ``Check failed: erased == 1`` when
+    calls are sent again while it starts, and the facts of the run are lost with it.
     """
 
     def __init__(self) -> None:
-        self._open: dict[str, tuple[int, str]] = {}  # times begun, and the worker that began it last
+        self._open: dict[str, tuple[int, str]] = {}  # how often it was begun, and the worker that began it last
         self._ended: set[str] = set()  # work whose worker was ended because it was late, not by a death
         self._suspects: dict[str, Suspect] = {}
         self._alone: set[str] = set()
@@ -76,7 +76,7 @@ class Coordinator:
         self._busy: dict[str, float] = {}
         self._up: set[str] = set()
         self._nodes: set[str] = set()
-        self._facts: list[Any] = []  # those that the driver has not said it has
+        self._facts: list[Any] = []  # those that the driver has not confirmed
         self._first = 0  # the number of the first of them
         self._failures: list[bytes] = []
         self._raised: dict[str, bytes] = {}  # by worker (its set-up) or key (its work)
@@ -95,7 +95,7 @@ class Coordinator:
         self._progress += 1
 
     def up(self, worker: str, closes: bool) -> None:
-        """A worker is set up, and will say when it has torn down if it ``closes``."""
+        """A worker is set up. If it ``closes``, it will report its teardown."""
         self._busy.pop(worker, None)
         self._raised.pop(worker, None)
         if closes:
@@ -117,10 +117,12 @@ class Coordinator:
     # Work --------------------------------------------------------------------------------------------------------
 
     def begin(self, worker: str, key: str) -> Begun:
-        """Work ``key`` begins. Returns whether it was begun before without an end, and whether a worker died of it."""
+        """Work ``key`` begins. Returns whether it was begun before and never finished, and whether a worker died of
+        it.
+        """
         earlier, died = self._open.get(key, (0, worker))
         self._open[key] = (earlier + 1, worker)
-        if died != worker:  # it will not say that it has torn down
+        if died != worker:  # it will not report its teardown
             self._busy.pop(died, None)
             self._up.discard(died)
         self._busy[worker] = time.monotonic()
@@ -128,7 +130,7 @@ class Coordinator:
         return Begun(earlier > 0, earlier > 0 and key not in self._ended)
 
     def begin_suspect(self, task: str) -> Suspect:
-        """A task of work that was begun before begins by itself. Returns what is held against it."""
+        """A task of work that was begun before begins alone. Returns what is held against it."""
         suspect = self._suspects.setdefault(task, Suspect())
         if suspect.open:
             self._blame(suspect)
@@ -138,16 +140,18 @@ class Coordinator:
         return suspect
 
     def calling(self, task: str, stage: str, tasks: list[str]) -> None:
-        """While a suspect runs, a stage is about to work on ``tasks``; with no stage, it has."""
+        """While a suspect runs: a stage is about to work on ``tasks``. Without a stage: it has finished."""
         self._suspects[task].call = (stage, tasks) if stage else None
 
     def end_suspect(self, task: str) -> None:
-        """The task is through: what killed the worker was another."""
+        """The task has finished: another one killed the worker."""
         self._suspects.pop(task, None)
         self._progress += 1
 
     def late(self, worker: str, stage: str, tasks: list[str], failure: bytes) -> None:
-        """A worker ends itself because a call is over its limit; with several tasks the one to blame is not clear yet."""
+        """A worker ends itself because a call is over its limit; with several tasks it is not yet clear which one is to
+        blame.
+        """
         self._ended.update(key for key, (_, last) in self._open.items() if last == worker)
         for suspect in self._suspects.values():
             if suspect.call == (stage, tasks):
@@ -188,17 +192,17 @@ class Coordinator:
     # Sources -----------------------------------------------------------------------------------------------------
 
     def offer(self, tables: list[Any], last: bool) -> Standing:
-        """More sources, from the driver. Returns how far the workers are, so that it stays a little ahead."""
+        """More sources, from the driver. Returns how far the workers are, so that the driver stays a little ahead."""
         self._sources.extend(tables)
         self._all_listed = self._all_listed or last
         return self.standing()
 
     def standing(self) -> Standing:
-        """How many tables of sources were asked for, and how many sources have left the first group."""
+        """How many tables of sources were requested, and how many sources have left the first group."""
         return Standing(self._asked, self._through)
 
     def source(self, index: int) -> Any:
-        """Table ``index`` of the sources, None past the last, or `NOT_YET`. Asked again, it gives the same answer."""
+        """Table ``index`` of the sources, None after the last, or `NOT_YET`. The same question gets the same answer."""
         self._asked = max(self._asked, index + 1)
         if index < len(self._sources):
             return self._sources[index]
@@ -207,11 +211,13 @@ class Coordinator:
     # The driver --------------------------------------------------------------------------------------------------
 
     def failure(self) -> bytes | None:
-        """The first error that a worker raised and that no later attempt has made good."""
+        """The first error of a worker that no later attempt has overcome."""
         return next(iter(self._raised.values()), None)
 
     def status(self, received: int) -> Status:
-        """What is going on. The driver already has facts below ``received``; the others are sent, again if need be."""
+        """What is going on. The driver already has the facts below ``received``; the others are sent, if necessary
+        again.
+        """
         now = time.monotonic()
         del self._facts[: max(0, received - self._first)]
         self._first = max(self._first, received)
@@ -231,7 +237,7 @@ class Coordinator:
 
 
 def start_coordinator(ray: Any) -> Any:
-    """The coordinator of a run, on the driver's node, so that it is lost only with the driver; it holds no CPU."""
+    """The coordinator of a run. It is on the driver's node, so it is lost only with the driver, and it holds no CPU."""
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )

@@ -1,4 +1,4 @@
-"""What this process is like while Ray starts, runs and stops: environment variables, terminal, Ctrl-C."""
+"""The state of this process while Ray starts, runs and stops: environment variables, terminal, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# Read by Ray when its processes start. Set for a cluster that we start, while it starts, and never otherwise.
+# Ray reads these when its processes start. They are set only while a cluster of ours starts.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -21,7 +21,7 @@ _QUIET = {
 
 @contextlib.contextmanager
 def environment(values: Mapping[str, str] | None) -> Iterator[None]:
-    """Environment variables for the length of a ``with`` block; a value that the user has set wins."""
+    """Set environment variables for the length of a ``with`` block; a value that the user has set wins."""
     before = {name: os.environ.get(name) for name in values or {}}
     for name, value in (values or {}).items():
         os.environ.setdefault(name, value)
@@ -37,7 +37,7 @@ def environment(values: Mapping[str, str] | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_environment() -> Iterator[None]:
-    """Environment variables that are set inside are as before when the ``with`` block ends."""
+    """Restore at the end of the ``with`` block the environment variables that are set inside it."""
     before = dict(os.environ)
     try:
         yield
@@ -49,7 +49,9 @@ def same_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def driver_path(start: bool) -> Iterator[None]:
-    """Workers of a cluster that we start import from where the driver does; Ray gives them only the folder of its script."""
+    """Let the workers of a cluster that we start import from the driver's paths; Ray gives them only the script's
+    folder.
+    """
     if not start:
         yield
         return
@@ -71,7 +73,7 @@ def driver_path(start: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def silence_logs(start: bool, verbose: bool) -> Iterator[None]:
-    """Ray says nothing on the terminal for the length of a ``with`` block, unless ``verbose``."""
+    """Keep Ray off the terminal for the length of a ``with`` block, unless ``verbose``."""
     if verbose:
         yield
         return
@@ -87,7 +89,7 @@ def silence_logs(start: bool, verbose: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Cleaning up is not cut short by a second Ctrl-C, which takes effect afterwards."""
+    """Let no second Ctrl-C cut cleaning up short; it takes effect afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -107,7 +109,7 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_sigterm() -> Iterator[None]:
-    """The program's handler of SIGTERM is put back at the end: `ray.init` replaces it."""
+    """Put the program's handler of SIGTERM back at the end: `ray.init` replaces it."""
     main = threading.current_thread() is threading.main_thread()
     handler: Any = signal.getsignal(signal.SIGTERM) if main else None
     try:
@@ -119,7 +121,7 @@ def own_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Ray's native code announces on stderr that its log level was set. Failures are raised, so none is missed."""
+    """Ray's native code announces on stderr that its log level was set. Failures are raised, so silence hides none."""
     try:
         kept = os.dup(2)
     except OSError:  # there is no stderr to silence

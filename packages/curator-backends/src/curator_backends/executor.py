@@ -1,6 +1,6 @@
-"""What both executors share: which Ray they run on, when it starts and stops, and how a segment ends.
+"""The base of both executors: which Ray they run on, when it starts and stops, and how a segment ends.
 
-`RayDataExecutor` and `XennaExecutor` add what their engine does with the groups of a segment.
+`RayDataExecutor` and `XennaExecutor` add how their engine runs the groups of a segment.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
     # The options that ``config`` may hold.
     options_type: ClassVar[type[RayOptions]]
 
-    # What the driver imports while Ray starts, and every worker before its first task.
+    # Modules that the driver imports while Ray starts, and every worker imports before its first task.
     driver_modules: ClassVar[tuple[str, ...]] = ()
     worker_modules: ClassVar[tuple[str, ...]] = ()
 
@@ -59,7 +59,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.config.items())})"
 
     def set_verbose(self) -> None:
-        """Let Ray and the engine write to the terminal, as ``verbose`` does."""
+        """Let Ray and the engine write to the terminal, like the option ``verbose``."""
         self.settings = replace(self.settings, verbose=True)
 
     def expect(self, stages: Sequence[ProcessingStage[Any, Any]]) -> None:
@@ -77,7 +77,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
             raise UsageError(f"this {type(self).__name__} is running already: make another for another run")
         self.require_engine()
         with ExitStack() as stack:
-            # Beside the start of Ray, which waits for its processes most of the time.
+            # Import beside the start of Ray, which mostly waits for its processes.
             loading = threading.Thread(target=self._load_engine, name="curator-imports", daemon=True)
             loading.start()
             stack.callback(loading.join)
@@ -91,7 +91,7 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         return f"connecting to Ray at {address}" if address else "Ray is starting"
 
     def publish(self, samples: Sequence[MetricSample]) -> None:
-        """As metrics of Ray: its dashboard and the Prometheus that it is set up with have them, as ``ray_curator_…``."""
+        """Publish the numbers as metrics of Ray: its dashboard and its Prometheus show them as ``ray_curator_…``."""
         if self._cluster is None:
             return
         if self._metrics is None:
@@ -99,13 +99,13 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         self._metrics.publish(samples)
 
     def close(self) -> None:
-        """Leave Ray, and stop it if `open` started it."""
+        """Disconnect from Ray, and stop it if `open` started it."""
         stack, self._stack, self._cluster, self._metrics = self._stack, None, None, None
         if stack is not None:
             stack.close()
 
     def machine(self) -> Machine:
-        """The nodes that workers may use; before `open`, what a local cluster would have."""
+        """The nodes that workers may use; before `open`, those that a local cluster would have."""
         if self._cluster is not None:
             return self._cluster.machine()
         here = this_machine()
@@ -145,19 +145,19 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
 
 
 class RaySegment[Options: RayOptions](ABC):
-    """One segment on its engine, from its sources to its last result, and what must be true however it ends."""
+    """One segment on its engine, from its sources to its last result, with the guarantees that hold however it ends."""
 
-    engine: ClassVar[str]  # as its users call it
+    engine: ClassVar[str]  # the name that its users know
 
     def __init__(self, run: SegmentRun, cluster: Cluster, settings: Options, *, lists_sources: bool = False) -> None:
-        """``lists_sources``: the coordinator hands out sources, as references to what the object store holds."""
+        """``lists_sources``: the coordinator hands out sources, as references into the object store."""
         self.run = run
         self.cluster = cluster
         self.settings = settings
         self.token = uuid.uuid4().hex[:16]
         self.jobs = [self._job(index) for index in range(len(run.groups))]
         for job in self.jobs:
-            _ = job.packed  # a stage that cannot be sent is found here, before anything starts
+            _ = job.packed  # this finds a stage that cannot be sent, before anything starts
         self.ray = import_ray()
         self.link = self._link(lists_sources)
         self.supervisor = Supervisor(self.ray, self.link, run, settings, self.token)
@@ -180,7 +180,9 @@ class RaySegment[Options: RayOptions](ABC):
         )
 
     def results(self) -> Iterator[Task[Any]]:
-        """What leaves the segment. When it ends, well or badly, workers are torn down and their facts are in."""
+        """The results of the segment. When it ends, well or badly, workers are torn down and their facts have
+        arrived.
+        """
         failed = True
         try:
             yield from self.stream()
@@ -194,7 +196,7 @@ class RaySegment[Options: RayOptions](ABC):
         finally:
             with uninterrupted():
                 self.stop()
-                gc.collect()  # workers end when the last reference to them goes, and engines are full of cycles
+                gc.collect()  # workers end with the last reference to them, and engines are full of reference cycles
                 try:
                     self.supervisor.conclude(failed)
                 finally:
@@ -211,15 +213,17 @@ class RaySegment[Options: RayOptions](ABC):
 
     @abstractmethod
     def needs(self) -> list[Need]:
-        """What one worker of each group asks for."""
+        """The resources that one worker of each group requests."""
 
     def explain(self, error: BaseException) -> BaseException:
-        """A better error than ``error``, where the engine has one of its own for something that users can change."""
+        """A better error than ``error``, where the engine has an error of its own for something that users can
+        change.
+        """
         return error
 
     def stop(self) -> None:  # noqa: B027 - optional
         """Stop what the segment started in the driver."""
 
     def poll(self) -> None:
-        """Take in what workers report, without waiting; raise `Stalled` when nothing will move any more."""
+        """Take in the workers' reports without waiting; raise `Stalled` when nothing will move any more."""
         self.supervisor.poll(self.needs(), self.cluster)

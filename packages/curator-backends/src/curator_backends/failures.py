@@ -1,7 +1,7 @@
-"""What an engine raises, in the run's words: a worker's own error first, without the engine's frames.
+"""Turns what an engine raises into the run's errors: a worker's own error first, without the engine's frames.
 
 A worker reports its error to the coordinator before it raises it (see `curator_backends.worker`), so a run ends with
-that error, its class and its text as they were there. The engine's own error is read only where no worker has reported
+that error, with its original class and text. The engine's own error is read only where no worker has reported
 one.
 """
 
@@ -18,11 +18,11 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class EngineError(CuratorError):
-    """The engine failed, and no stage had a part in it."""
+    """The engine failed, and no stage is to blame."""
 
 
 def translate(error: BaseException, engine: str) -> BaseException:
-    """The error to raise instead of ``error``: the first of our own errors in its chain, or one with the engine's
+    """The error to raise instead of ``error``: the first of our own errors in its chain, or a new one with the engine's
     message.
     """
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
@@ -30,7 +30,7 @@ def translate(error: BaseException, engine: str) -> BaseException:
     for found in _chain(error):
         if isinstance(found, CuratorError):
             return _plain(found)
-    # Ray Data hangs these markers on the errors that matter.
+    # Ray Data puts these markers on the errors that matter.
     last = next((e for e in _chain(error) if type(e).__name__ not in ("SystemException", "UserCodeException")), error)
     name = type(error).__name__
     if "OutOfMemory" in name or "ActorDied" in name or "WorkerCrashed" in name or "NodeDied" in name:
@@ -40,7 +40,7 @@ def translate(error: BaseException, engine: str) -> BaseException:
 
 
 def clear_frames(error: BaseException) -> None:
-    """Empty the frames that an error holds: through them it keeps the engine's workers alive, which are then never torn down."""
+    """Empty the frames that an error holds: they keep the engine's workers alive, which are then never torn down."""
     for found in _chain(error):
         if found.__traceback__ is not None:
             traceback.clear_frames(found.__traceback__)
@@ -53,7 +53,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _plain(error: CuratorError) -> CuratorError:
-    """The error as it was raised in the worker; Ray makes classes of its own that mix its frames into the text."""
+    """The error as the worker raised it; Ray makes classes of its own that mix its frames into the text."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, CuratorError):
         return _plain(cause)

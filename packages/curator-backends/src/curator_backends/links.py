@@ -1,7 +1,8 @@
 """How the driver and its workers reach the coordinator: an actor on a cluster, the driver itself on a local Ray of ours.
 
-An actor is a process more, which imports Ray at the moment when the workers do. Where everything runs on this machine
-the coordinator is an object in the driver, and workers ask it through a socket in a folder that only this user can enter.
+An actor is one more process, which imports Ray while the workers import it too. Where everything runs on this machine,
+the coordinator is an object in the driver, and workers reach it through a socket in a folder that only this user can
+enter.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 from curator_backends.coordinator import Coordinator, Status, start_coordinator
 
-# The longest path that a socket may have on Linux, with its end.
+# The longest path of a socket on Linux, including the terminating zero.
 _LONGEST_PATH = 107
 STOP_SECONDS = 5.0
 
@@ -37,20 +38,20 @@ class Link(ABC):
         """Call a method whose answer nobody needs, without waiting."""
 
     def status_now(self, received: int) -> Status | None:
-        """What is going on, if that can be said without waiting; ask again for it otherwise."""
+        """What is going on, if the answer is there without waiting; otherwise ask again later."""
         status: Status = self.call("status", received)
         return status
 
     def last_status(self, timeout: float) -> Status | None:
-        """The answer to a `status_now` that has not come yet, if there is one: it has what no other will have."""
+        """The outstanding answer to a `status_now`, if there is one: no other answer repeats its content."""
         return None
 
-    def close(self) -> None:  # noqa: B027 - a worker's end has nothing to close
+    def close(self) -> None:  # noqa: B027 - the worker's side has nothing to close
         """End the coordinator; in the driver, when the run is over."""
 
 
 class ActorLink(Link):
-    """The coordinator as an actor: on a cluster, and where sources are still being listed, which the object store keeps."""
+    """The coordinator as an actor: on a cluster, and where sources are still being listed into the object store."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -95,10 +96,10 @@ class ActorLink(Link):
 
 
 class DriverLink(Link):
-    """The coordinator in this process, which is the driver; a copy that is sent to a worker is a `WorkerLink`."""
+    """The coordinator in the driver's own process; the copy that goes to a worker is a `WorkerLink`."""
 
     def __init__(self, folder: Path) -> None:
-        """``folder`` is made here, for this user alone."""
+        """``folder`` is created here, for this user alone."""
         self._coordinator = Coordinator()
         self._lock = threading.Lock()
         folder.mkdir(mode=0o700, parents=True)
@@ -112,7 +113,7 @@ class DriverLink(Link):
 
     @staticmethod
     def fits(folder: Path) -> bool:
-        """Whether a socket may lie there."""
+        """Whether the path is short enough for a socket."""
         return len(os.fsencode(folder / "coordinator")) <= _LONGEST_PATH
 
     def __reduce__(self) -> tuple[Callable[[str], WorkerLink], tuple[str]]:
@@ -150,7 +151,7 @@ class DriverLink(Link):
     def _answer(self, connection: Connection) -> bool:
         """Answer one call; False where the worker is gone."""
         try:
-            method, arguments, answered = pickle.loads(connection.recv_bytes())  # noqa: S301 - of a process of this run
+            method, arguments, answered = pickle.loads(connection.recv_bytes())  # noqa: S301 - sent by a process of this run
             answer = self.call(method, *arguments)
             if answered:
                 connection.send_bytes(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
@@ -178,7 +179,7 @@ class WorkerLink(Link):
     def call(self, method: str, *arguments: Any, timeout: float | None = None) -> Any:
         with self._lock:
             connection = self._send(method, arguments, answered=True)
-            return pickle.loads(connection.recv_bytes())  # noqa: S301 - of the driver that started this process
+            return pickle.loads(connection.recv_bytes())  # noqa: S301 - sent by the driver that started this process
 
     def tell(self, method: str, *arguments: Any) -> None:
         with self._lock:

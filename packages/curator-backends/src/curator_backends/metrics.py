@@ -1,4 +1,4 @@
-"""The numbers of a run as metrics of Ray, from the driver: each node's agent gives them to whoever scrapes Ray."""
+"""The numbers of a run as metrics of Ray, set by the driver; each node's agent serves them to any scraper."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from curator_core.accounts.metrics import COMMON, METRICS, MetricSample
 
 
 class RayMetrics:
-    """Gauges, also for what only grows: the numbers are sums already, and a counter of Ray takes differences."""
+    """Gauges, even for what only grows: the numbers are already sums, and a counter of Ray takes differences."""
 
     def __init__(self) -> None:
         self._gauges: dict[str, Any] = {}
-        self._lock = threading.Lock()  # the clock's thread and the run's may come at the same time
+        self._lock = threading.Lock()  # the clock's thread and the run's thread may call at the same time
 
     def publish(self, samples: Sequence[MetricSample]) -> None:
         """Set each gauge to its value."""
@@ -23,7 +23,7 @@ class RayMetrics:
                 gauge = self._gauges.get(sample.name)
                 if gauge is None:
                     gauge = self._gauges[sample.name] = _gauge(sample.name)
-                # Ray takes no tag without a value.
+                # Ray accepts no tag without a value.
                 gauge.set(sample.value, tags={name: value or "-" for name, value in sample.labels.items()})
 
 

@@ -1,10 +1,9 @@
-"""What a local Ray without a dashboard does without: processes that serve no run, and take the CPUs when
-a run wants them most.
+"""Starts a local Ray without the processes that serve no run and take CPUs just when a run needs them most.
 
-On two CPUs the start of Ray and its workers is nothing but Python processes that import modules, so each one left out
-counts. What is left out here serves the dashboard, the node autoscaler, usage statistics, the copying of logs to the
-driver's terminal, and environments that no stage has asked for yet. It is done by Ray's own names, in this process and while Ray starts: a version that has other names
-starts more, and works.
+On two CPUs the start of Ray and its workers consists of Python processes that import modules, so leaving one out
+counts. The processes left out here serve the dashboard, the node autoscaler, usage statistics, the copying of logs to
+the driver's terminal, and environments that no stage has requested yet. Attributes of Ray are replaced by name, in this
+process and while Ray starts; a version with other names starts more processes, and works.
 """
 
 from __future__ import annotations
@@ -21,7 +20,9 @@ _AGENTS = ("dashboard_agent", "runtime_env_agent")
 
 @contextlib.contextmanager
 def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
-    """Attributes set for the length of a ``with`` block: (owner, name, value); those that do not exist are left out."""
+    """Set attributes, (owner, name, value), for the length of a ``with`` block; those that do not exist are left
+    out.
+    """
     before = [(owner, name, vars(owner)[name]) for owner, name, _ in changes if name in vars(owner)]
     existing = {(id(owner), name) for owner, name, _ in before}
     for owner, name, value in changes:
@@ -36,7 +37,9 @@ def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def minimal_ray(minimal: bool) -> Iterator[None]:
-    """Ray started inside has a control store, a raylet and stand-ins for its two helpers, and nothing else until there is work."""
+    """A Ray that is started inside has a control store, a raylet and stand-ins for its two agents until there is
+    work.
+    """
     if not minimal:
         yield
         return
@@ -54,10 +57,10 @@ def minimal_ray(minimal: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ends_at_once(kill: Callable[[], None]) -> Iterator[None]:
-    """`ray.shutdown` inside calls ``kill`` as soon as the driver has disconnected, and waits for no process to end by itself.
+    """`ray.shutdown` inside calls ``kill`` as soon as the driver has disconnected, and waits for no process to end.
 
-    Ray asks its node to end, which asks its workers, and looks after them now and then: half a second in which nothing that is
-    left has anything to do. Stages are torn down before.
+    Ray asks its node to end, the node asks its workers, and Ray polls them: half a second in which no process has
+    anything left to do. Stages are torn down before that.
     """
     from ray._private import node
 
@@ -65,7 +68,7 @@ def ends_at_once(kill: Callable[[], None]) -> Iterator[None]:
 
     def kill_all(self: Any, *_: Any, wait: bool = False, **__: Any) -> None:
         kill()
-        assert original is not None  # it would not have been replaced
+        assert original is not None  # without the attribute, nothing was replaced
         original(self, check_alive=False, allow_graceful=False, wait=wait)
 
     with replaced((node.Node, "kill_all_processes", kill_all)):
@@ -73,10 +76,10 @@ def ends_at_once(kill: Callable[[], None]) -> Iterator[None]:
 
 
 class NullActor:
-    """Stands in for an actor that is not started: it takes calls and ignores them."""
+    """Stands in for an actor that is not started: it accepts calls and ignores them."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # pickle asks for these
+        if name.startswith("__"):  # pickle looks these up
             raise AttributeError(name)
         return self
 

@@ -1,11 +1,11 @@
-"""Stands in for the two Python agents of a local Ray's node until somebody asks for what they do.
+"""Stands in for the two Python agents of a local Ray's node until one of them is needed.
 
     python -I -S node_agent.py PATH_OF_RAYS_AGENT ARGUMENTS...
 
-Ray's node does not join before both agents have written their ports into files, and each imports Ray first: on two CPUs
-that is more than a second of a start. One serves the dashboard, and here says that it does not. The other makes
-environments for workers: it becomes Ray's own agent, in this process, with the first connection to its port. It runs
-without site-packages and imports nothing but what it needs, so it is there at once.
+Ray's node joins only when both agents have written their ports into files, and each imports Ray first: on two CPUs that
+takes more than a second of the start. The first agent serves the dashboard; its stand-in answers that there is none.
+The second makes environments for workers; with the first connection to its port, its stand-in becomes Ray's own agent
+in the same process. The stand-in runs without site-packages and imports only what it needs, so it is ready at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 NO_SERVICE = -1
 DASHBOARD_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 ENVIRONMENTS_PORT = "runtime_env_agent_port"
-# Where the agent that takes over finds the socket that this process has listened on.
+# Tells the agent that takes over where the socket is on which this process has been listening.
 SOCKET = "CURATOR_AGENT_SOCKET"
 
 

@@ -1,4 +1,4 @@
-"""Options of the executors: typed, documented, and an unknown one is an error."""
+"""The typed, documented options of the executors; an unknown option is an error."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class RayOptions:
 
     ``address``: the cluster to use (``auto`` for the one on this machine); without it, and without ``RAY_ADDRESS`` in
     the environment, a local one is started and stopped again. ``num_cpus``, ``num_gpus``, ``object_store_memory_gb`` and
-    ``dashboard`` are for a cluster that we start; ``start_timeout_s`` is how long its start may take before it is not
-    tried again. ``ignore_head_node`` keeps workers off the head node. ``gpu_memory_gb`` is the memory of a GPU where it
-    cannot be asked for. ``verbose`` lets the engines write to the terminal. ``max_worker_deaths``: how many workers a
-    task may bring down before it goes to the error policy. ``stall_timeout_s``: how long nothing may move, while nothing
-    is being worked on, before the run ends and says so; not while other jobs hold what a worker needs, for which a run
-    waits ``wait_for_resources_s``, by default as long as it takes.
+    ``dashboard`` are for a cluster that we start; ``start_timeout_s`` is how long attempts to start it may go on.
+    ``ignore_head_node`` keeps workers off the head node. ``gpu_memory_gb`` is the memory of a GPU where it cannot be
+    measured. ``verbose`` lets the engines write to the terminal. ``max_worker_deaths``: how many workers a task may
+    kill before the error policy decides about it. ``stall_timeout_s``: how long a run may stand still, with no worker
+    busy, before it ends with an error. The time in which other jobs hold what a worker needs does not count: for that a
+    run waits ``wait_for_resources_s``, by default without limit.
     """
 
     address: str | None = None
@@ -75,7 +75,7 @@ class RayOptions:
 
 
 def parse_options[Options: RayOptions](kind: type[Options], executor: str, config: Mapping[str, Any] | None) -> Options:
-    """Options from a mapping, as a pipeline file gives them."""
+    """Make options from a mapping, which a pipeline file gives."""
     given = dict(config or {})
     known = [field.name for field in dataclasses.fields(kind)]
     for key in given:
@@ -87,7 +87,7 @@ def parse_options[Options: RayOptions](kind: type[Options], executor: str, confi
 
 
 def parse_spec(stage: str, executor: str, spec: Mapping[str, Any], known: type[Any]) -> dict[str, Any]:
-    """A stage's facts for an engine, by the names in ``known`` (an enum of them)."""
+    """A stage's facts for an engine, by the names in the enum ``known``."""
     names = [str(key) for key in known]
     for key in spec:
         if str(key) not in names:

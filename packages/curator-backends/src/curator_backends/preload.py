@@ -1,7 +1,7 @@
-"""Imported by each worker of a local Ray of ours before its first task, while the driver plans: what every worker needs.
+"""Imports what a worker of a local Ray of ours needs before its first task, while the driver plans.
 
-Ray starts workers when the driver connects. Without this they would wait, and import when work is there. The
-environment in which Ray was started says for which engine and which stages it is.
+Ray starts workers when the driver connects. Without this module they would wait, and import only when work arrives. The
+environment in which Ray was started names the modules of the engine and of the stages.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ WORKER_MODULES = ("pyarrow.parquet", "curator_backends.worker", "curator_backend
 
 
 def environment_for(modules: Sequence[str]) -> Mapping[str, str]:
-    """What must be in the environment of a Ray that starts, so that its workers import ``modules``."""
+    """The environment variables that make the workers of a starting Ray import ``modules``."""
     return {"RAY_preload_python_modules": __name__, NAME: ",".join(dict.fromkeys((*WORKER_MODULES, *modules)))}
 
 
 def importable(modules: Iterable[str]) -> list[str]:
-    """Those of the modules that a worker can import; the others, such as a script's, travel with their code."""
+    """The modules that a worker can import; the others, such as a script's, travel with their code."""
     return [module for module in dict.fromkeys(modules) if can_import(module)]
 
 
 def load() -> None:
-    """Import what the environment names; what cannot be imported is reported where it is needed."""
+    """Import the modules that the environment names; one that fails is reported where it is needed."""
     with without_collection():
         for module in os.environ.get(NAME, "").split(","):
             if module:
@@ -40,7 +40,9 @@ def load() -> None:
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """Python does not look for cycles inside: an import makes much that stays, and looking through it takes a tenth of its time."""
+    """Turn off Python's search for cycles inside: imports make many objects that stay, and searching them takes a tenth
+    of the time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:

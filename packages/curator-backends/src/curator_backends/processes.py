@@ -1,7 +1,6 @@
-"""Which processes belong to a Ray that we started, and that they are gone when it has stopped.
+"""Finds the processes of a Ray that we started, and sees that they are gone when it has stopped.
 
-Read from /proc and nowhere else: a question to Ray starts a Ray where there is none, which is just the case after a
-start that failed.
+It reads /proc only: a question to Ray starts a Ray where none runs, as after a failed start.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ import signal
 import time
 from pathlib import Path
 
-# A process by its id and its time of birth, since ids are used again.
+# A process, by its id and its start time, since ids are reused.
 Process = tuple[int, str]
 
-# How long processes of a Ray that was stopped may take to end by themselves.
+# How long the processes of a stopped Ray may take to end.
 _GONE_SECONDS = 5.0
 
 
 def ray_processes(ray_folder: str) -> set[Process]:
-    """The processes below this one that Ray has started: those that run from its package, and all below them."""
+    """The descendants of this process that Ray has started: those that run from its package, and their descendants."""
     parents, births = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended since
@@ -35,14 +34,14 @@ def ray_processes(ray_folder: str) -> set[Process]:
 
 
 def kill_leftovers(processes: set[Process]) -> None:
-    """Wait until processes are gone: workers outlive their raylet by the moment that it takes them to notice."""
+    """Wait until processes are gone: workers need a moment to notice that their raylet has ended."""
     left = wait_for_exit(processes)
     kill(left)
     wait_for_exit(left)
 
 
 def kill(processes: set[Process]) -> None:
-    """End those that are still there at once, without waiting for them."""
+    """Kill at once those that are still there, without waiting for them."""
     for pid, birth in processes:
         if is_running(pid, birth):
             with contextlib.suppress(ProcessLookupError):
@@ -50,7 +49,7 @@ def kill(processes: set[Process]) -> None:
 
 
 def wait_for_exit(processes: set[Process]) -> set[Process]:
-    """Those that are still there after a while; returns at once when none is."""
+    """The processes that are still there after a while; returns at once when there are none."""
     deadline = time.monotonic() + _GONE_SECONDS
     while (processes := {process for process in processes if is_running(*process)}) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -58,7 +57,7 @@ def wait_for_exit(processes: set[Process]) -> set[Process]:
 
 
 def is_running(pid: int, birth: str) -> bool:
-    """Whether the process is there; one that has ended and that its parent has not waited for is not."""
+    """Whether the process is there; a zombie is not."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,7 +1,7 @@
-"""Sources on their way from the driver to the workers: listed as they are needed, several to a block where they are many.
+"""Lists sources in the driver as workers need them, several to a block where there are many.
 
-An engine looks at what it has running some tens of times a second, and hands out a few blocks at each look, however
-small they are. Many small sources therefore travel together; few travel alone, so that every worker has something to do.
+An engine polls its running tasks some tens of times a second, and hands out a few blocks each time, however small. Many
+small sources therefore travel together; a few travel alone, so that every worker has something to do.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from curator_backends.transport import pack
 from curator_core.model.codec import encode_task
 from curator_core.model.task import Task
 
-# What the driver lists before it decides how many sources travel together: no more sources, bytes or seconds than these.
+# Limits of what the driver lists before it decides how many sources travel together: sources, bytes, seconds.
 SURVEY_SOURCES = 2_000
 SURVEY_BYTES = 256 << 20
 SURVEY_SECONDS = 1.0
 # Blocks stay below these, whatever the number of sources.
 MOST_IN_BLOCK = 64
 BLOCK_BYTES = 16 << 20
-# Tables of sources that are listed ahead of what was asked for.
+# How many tables of sources are listed beyond those requested.
 TABLES_AHEAD = 8
-# Sources that are listed and not yet through the first group, at the least: more than a reader keeps back until it has
-# gathered a block.
+# The least number of sources that are listed and not yet through the first group: more than a reader keeps back until
+# it has gathered a block.
 SOURCES_AHEAD = 8_192
-# Blocks of sources for each worker, if that is more.
+# The least number of blocks of sources for each worker, if that is more.
 BLOCKS_AHEAD = 16
 # After this long without progress, list a little more anyway.
 HELD_SECONDS = 5.0
 
 
 class SourceBlocks:
-    """Tables of encoded sources, made as they are asked for from an iterator of tasks."""
+    """Tables of encoded sources, made on request from an iterator of tasks."""
 
     def __init__(self, tasks: Iterator[Task[Any]], workers: int, per_block: int | None = None) -> None:
         self._tasks = tasks
         self._workers = max(1, workers)
         self._ahead: list[pa.Buffer] = []
         self.complete = self._survey()
-        self.seen = seen = len(self._ahead)  # all there are of a complete listing
-        # Enough blocks that each worker gets some eight of them, and the last ones smaller: a slow block must not decide
-        # when the run ends.
+        self.seen = seen = len(self._ahead)  # how many there are in a complete listing
+        # So many blocks that each worker gets about eight, with smaller ones at the end: no slow block may delay the
+        # end of the run.
         self.per_block = per_block or max(1, min(MOST_IN_BLOCK, seen // (8 * self._workers)))
         self._fixed = per_block is not None
 
@@ -72,7 +72,7 @@ class SourceBlocks:
         return self.complete and not self._ahead
 
     def all_tables(self) -> list[pa.Table]:
-        """The tables of a complete listing: large ones first, small ones at the end, so that workers end together."""
+        """The tables of a complete listing: large ones first and small ones last, so that workers end together."""
         assert self.complete
         tables = []
         start = 0
@@ -86,7 +86,7 @@ class SourceBlocks:
         return tables
 
     def tables(self) -> Iterator[pa.Table]:
-        """The tables of a listing that goes on."""
+        """The tables of a listing that is not complete yet."""
         waiting: list[pa.Buffer] = []
         size = 0
         for buffer in self._buffers():
@@ -120,11 +120,11 @@ class SourceBlocks:
 
 
 class Feeder(threading.Thread):
-    """Lists sources in the driver while the run proceeds, a little ahead of what is asked for and of what is done.
+    """Lists sources in the driver while the run proceeds, a little ahead of what is requested and of what is done.
 
-    An engine's reader asks for more before what it has is worked on, so what is asked for alone would be everything.
-    But the reader keeps back what does not fill a block yet, so that the work might wait for the listing that waits for
-    the work: when nothing has got through for a while, a little more is listed all the same.
+    An engine's reader requests more before its sources are worked on, so requests alone would list everything. But the
+    reader keeps back what does not fill a block yet, so work and listing might wait for each other. When nothing has
+    got through for a while, a little more is therefore listed all the same.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Feeder(threading.Thread):
                 standing = self._offer([table], False)
                 self._listed += table.num_rows
             self._offer([], True)
-        except BaseException as error:  # raised in the driver, which polls `failure`
+        except BaseException as error:  # the driver polls `failure` and raises it
             self.failure = error
 
     def _hold_back(self, offered: int, standing: Standing) -> Standing:

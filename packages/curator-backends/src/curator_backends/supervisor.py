@@ -1,4 +1,4 @@
-"""The driver's side of the coordinator: facts come in, and a run in which nothing moves is distinguished from a slow one."""
+"""The driver's side of the coordinator: takes in facts, and tells a run in which nothing moves from a slow one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from curator_core.worker.sending import unpacked_error
 logger = logging.getLogger(__name__)
 
 TEARDOWN_SECONDS = 20.0
-# After an error or Ctrl-C a worker may be in the middle of something long.
+# How long to wait after an error or Ctrl-C, when a worker may be in the middle of a long call.
 TEARDOWN_SECONDS_AFTER_ERROR = 5.0
 
 
@@ -31,7 +31,7 @@ class Stalled(CuratorError):
 
 
 class Need(NamedTuple):
-    """What one worker of a group asks for."""
+    """The resources that one worker of a group requests."""
 
     group: str
     cpus: float
@@ -42,7 +42,7 @@ class Need(NamedTuple):
 
 
 class Standstill(NamedTuple):
-    """What a run that does not move needs, and what there is."""
+    """What a stalled run needs, and what is available."""
 
     needs: Sequence[Need]
     cluster: str
@@ -68,7 +68,7 @@ class Standstill(NamedTuple):
 
     @property
     def queued(self) -> bool:
-        """Whether a worker cannot start for want of what other jobs hold."""
+        """Whether a worker cannot start because other jobs hold what it needs."""
         return any(
             (need.cpus > self.cpus and self.others_cpus > 1e-3) or (need.gpus > self.gpus and self.others_gpus > 1e-3)
             for need in self.needs
@@ -87,7 +87,9 @@ class Standstill(NamedTuple):
 
 
 class Supervisor:
-    """Asks the coordinator what is going on; one per segment. `poll` runs in one thread, `hand_over` in another."""
+    """Asks the coordinator what is going on. There is one per segment. `poll` runs in one thread, `hand_over` in
+    another.
+    """
 
     def __init__(self, ray: Any, link: Link, run: SegmentRun, options: RayOptions, token: str) -> None:
         self._ray = ray
@@ -96,7 +98,7 @@ class Supervisor:
         self._stall_timeout = options.stall_timeout_s
         self._wait = options.wait_for_resources_s
         self._queued = float("-inf")  # when the run last waited for other jobs
-        self._said_so = False  # that it does
+        self._said_so = False  # when it last said so
         self._pools: dict[int, int] = {}  # workers that are set up, by group
         self._manned: set[int] = set()  # groups that have had workers
         self._token = token
@@ -107,12 +109,12 @@ class Supervisor:
         self._nodes: set[str] = set()
         self._failures: list[BaseException] = []
         self.sources = 0  # how many are through the first group
-        # The engine's own thread may be polling while the driver's concludes: an answer belongs to one of them.
+        # The engine's own thread may poll while the driver's thread concludes: each answer belongs to one of them.
         self._lock = threading.Lock()
         self._concluding = False
 
     def poll(self, needs: Sequence[Need], cluster: Cluster) -> None:
-        """Take in what has come, without waiting; raise `Stalled` when nothing has moved for too long."""
+        """Take in what has arrived, without waiting; raise `Stalled` when nothing has moved for too long."""
         with self._lock:
             if self._concluding:
                 return
@@ -124,7 +126,7 @@ class Supervisor:
     def _judge(self, now: float, standstill: Standstill) -> None:
         idle = now - self._moved
         if not standstill.queued:
-            # What other jobs held has its time to be put to use: a worker takes some to start.
+            # Once other jobs release resources, the clock starts anew: a worker takes some time to start.
             if now - self._queued > self._stall_timeout:
                 raise Stalled(f"nothing has moved for {idle:.0f} seconds and no worker is at work: {standstill}")
             return
@@ -145,15 +147,15 @@ class Supervisor:
 
     @property
     def emptied(self) -> int:
-        """How many groups have had workers and have none any more: they are through, and what they held is free."""
+        """How many groups have had workers and have none left: they are done, and their resources are free."""
         return sum(not self._pools.get(group) for group in self._manned)
 
     def moved(self) -> None:
-        """A result has come: the run is alive."""
+        """A result has arrived: the run is alive."""
         self._moved = time.monotonic()
 
     def hand_over(self) -> None:
-        """Pass received facts on to the run, those that have come since the last poll included."""
+        """Pass received facts on to the run, including those that have arrived since the last poll."""
         with self._lock:
             if not self._concluding:
                 self._look()
@@ -165,7 +167,7 @@ class Supervisor:
             self._run.progress(fact.sources, fact.counts)
 
     def reported_failure(self) -> BaseException | None:
-        """The first error that a worker reported before it raised it, if the work has not been done since."""
+        """The first error that a worker reported, unless the work has been done since."""
         with contextlib.suppress(self._ray.exceptions.RayError):
             packed = self._link.call("failure", timeout=TEARDOWN_SECONDS)
             return None if packed is None else unpacked_error(packed)
@@ -176,7 +178,7 @@ class Supervisor:
         deadline = time.monotonic() + (TEARDOWN_SECONDS_AFTER_ERROR if failed else TEARDOWN_SECONDS)
         with self._lock:
             self._concluding = True
-        # A run that has failed may do without the last facts; one that is to be judged by them may not.
+        # A failed run can do without the last facts; a run whose outcome depends on them cannot.
         lenient = contextlib.suppress(self._ray.exceptions.RayError) if failed else contextlib.nullcontext()
         with lenient:
             last = self._link.last_status(TEARDOWN_SECONDS)

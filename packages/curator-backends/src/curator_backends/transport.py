@@ -1,6 +1,6 @@
 """Tasks as the rows of an Arrow table: one binary column, ``item``, that reads back without a copy.
 
-A task is the bytes that `curator_core.model.codec` makes of it: a header and an Arrow IPC stream. As a binary column it
+`curator_core.model.codec` encodes a task as bytes: a header and an Arrow IPC stream. As a binary column it
 crosses processes in Ray's shared memory, and the columns of a decoded batch point straight into it. Nothing is pickled
 into object columns.
 """
@@ -21,14 +21,16 @@ from curator_core.model.task import Task
 ITEM = "item"
 SCHEMA = pa.schema([pa.field(ITEM, pa.large_binary())])
 
-# Values start at multiples of this, so that the arrays inside them stay aligned.
+# Values start at multiples of this, so that the arrays in them stay aligned.
 _ALIGN = 64
 # Small tasks travel together up to this many bytes; a task that is larger travels by itself, uncopied.
 PACK_BYTES = 1 << 20
 
 
 def pack(buffers: Iterable[pa.Buffer]) -> pa.Table:
-    """A table with one row per encoded task. One buffer is taken as it is; several are laid side by side, aligned."""
+    """A table with one row per encoded task. A single buffer is used as it is; several are laid side by side,
+    aligned.
+    """
     values = list(buffers)
     if len(values) == 1:
         data = values[0]
@@ -52,7 +54,7 @@ def pack(buffers: Iterable[pa.Buffer]) -> pa.Table:
 def unpack(table: pa.Table) -> Iterator[pa.Buffer]:
     """The encoded tasks of a table, as views of its memory."""
     for chunk in table.column(ITEM).chunks:
-        # By hand: a scalar's as_buffer() copies.
+        # Slice by hand: a scalar's as_buffer() copies.
         _, offsets, data = chunk.buffers()
         bounds = np.frombuffer(offsets, np.int64, count=len(chunk) + 1, offset=8 * chunk.offset).tolist()
         for start, end in itertools.pairwise(bounds):
@@ -70,7 +72,7 @@ def decode(table: pa.Table) -> list[Task[Any]]:
 
 
 def encode_stream(tasks: Iterable[Task[Any]], pack_bytes: int = PACK_BYTES) -> Iterator[pa.Table]:
-    """Tables as tasks come: small tasks together, a large one at once and alone."""
+    """Tables of tasks as they arrive: small tasks together, a large one at once and alone."""
     waiting: list[pa.Buffer] = []
     size = 0
     for task in tasks:

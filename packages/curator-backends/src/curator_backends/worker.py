@@ -1,8 +1,8 @@
-"""What a worker process does around core's `GroupRunner`, on either engine.
+"""The part of a worker process around core's `GroupRunner`, on either engine.
 
-It counts deaths: work is marked before it begins and after it is through. Work that was begun before and never got
-through has killed its worker, so it is done again task by task, and a task that has killed too many is handed to the
-error policy instead. It reports errors: what a stage raises goes to the coordinator before the engine wraps it.
+It counts deaths: work is marked before it begins and after it is finished. Work that was begun and never finished has
+killed its worker, so it is repeated task by task, and a task that has killed too many workers goes to the error policy
+instead. It reports errors: what a stage raises goes to the coordinator before the engine wraps it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import pyarrow as pa
 
 from curator_backends.calls import WorkerCalls
 from curator_backends.coordinator import BEAT_SECONDS, Suspect
@@ -29,7 +30,7 @@ from curator_core.accounts.ledger import LedgerWriter, MemorySink
 from curator_core.errors import CuratorError, TaskTimeout, WorkerDied
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.stage import overrides
-from curator_core.model.task import StagePerfStats, Task
+from curator_core.model.task import DocumentBatch, StagePerfStats, Task
 from curator_core.planning.plan import Group
 from curator_core.worker.calls import Care
 from curator_core.worker.context import Ending, RunContext
@@ -37,12 +38,12 @@ from curator_core.worker.group import GroupRunner
 from curator_core.worker.sending import packed_error, packed_stages, unpacked_error
 
 # Results of at most about this many bytes wait until what is recorded of them is durable.
-HELD_BYTES = 64 << 20
+HELD_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a worker hands to the driver with the end of a piece of work."""
+    """What a worker gives to the driver at the end of a piece of work."""
 
     sources: int
     counts: list[StagePerfStats]
@@ -51,13 +52,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker must have of its group; sent once to each.
+    """What a worker needs of its group; sent once to each worker.
 
-    It is pickled by the library that pickles tasks, whatever the engine uses: a class of the user's script travels with
+    The library that pickles tasks also pickles it, whatever the engine uses. A class of the user's script travels with
     its code, and two libraries would make two classes of it, one for the stage and one for its tasks.
     """
 
-    token: str  # of the run: names what the run puts on a node
+    token: str  # of the run: it names what the run leaves on a node
     index: int  # of the group
     group: Group
     context: RunContext
@@ -76,7 +77,7 @@ class Job:
 
     @functools.cached_property
     def packed(self) -> bytes:
-        """The job as bytes; `UsageError` names a stage that cannot be sent, and what of it."""
+        """The job as bytes; `UsageError` names a stage that cannot be sent, and the part at fault."""
         return packed_stages(self.group.stages, tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
 
     def __reduce__(self) -> tuple[Callable[[bytes], Job], tuple[bytes]]:
@@ -120,7 +121,7 @@ class GroupWorker:
         self._report("up", self.worker_id, closes)
 
     def run(self, tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
-        """Everything that the group makes of ``tasks``; every fact about them is durable when it ends.
+        """All that the group makes of ``tasks``; every fact about them is durable when it ends.
 
         A result that keeps the id of its task is handed over after the facts about it are durable. The group behind may
         finish it at once, and no fork of this group is missing then: a run that is resumed would skip its source, and
@@ -139,7 +140,7 @@ class GroupWorker:
             self._report("finish", self.worker_id, key, self._facts(len(tasks)))
 
     def close(self) -> None:
-        """Tear down; what goes wrong is reported to the driver, since an error that is raised here goes nowhere."""
+        """Tear down; report failures to the driver, since an error that is raised here reaches nobody."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -164,9 +165,9 @@ class GroupWorker:
             if not held and result.task_id not in given:
                 yield result
                 continue
-            held.append(result)
-            size += getattr(result.data, "nbytes", 0)
+            held.append(result.landed() if isinstance(result, DocumentBatch) else result)
             del result
+            size += _bytes_of(held[-1])
             if size >= HELD_BYTES:
                 self._runner.flush()
                 yield from _handed_over(held)
@@ -176,13 +177,13 @@ class GroupWorker:
             yield from _handed_over(held)
 
     def _carefully(self, tasks: list[Task[Any]], died: bool) -> Iterator[Task[Any]]:
-        """Task by task, each with what is held against it. ``died``: a worker has died of these tasks together."""
+        """Run task by task, each with what is held against it. ``died``: a worker has died of these tasks together."""
         for task in tasks:
             key = f"{self.job.index}:{task.task_id}"
             suspect: Suspect = self._report("begin_suspect", key)
             care, guilty = judge(suspect, died, len(tasks) == 1, self.job.max_worker_deaths)
             if guilty:
-                # It dies outside of any stage, so no stage can be spared it.
+                # It kills workers outside of any stage, so it cannot be withheld from one stage alone.
                 self._runner.set_aside(task, WorkerDied.of_task(task.task_id, guilty))
             else:
                 self._calls.suspect = key
@@ -196,7 +197,7 @@ class GroupWorker:
         self._report("late", self.worker_id, stage, tasks, packed_error(error))
 
     def _facts(self, tasks: int) -> Facts:
-        """What the driver gets: how many sources are through, the rows and times, and the events that have no file."""
+        """What the driver gets: how many sources are done, rows and times, and events that are in no file."""
         sources = tasks if self.job.index == 0 else 0
         sink = self._runner.sink
         if isinstance(sink, LedgerWriter):
@@ -210,11 +211,11 @@ class GroupWorker:
 
     @contextlib.contextmanager
     def _reporting(self, key: str) -> Iterator[None]:
-        """What a stage raises is reported as it is: the engine would wrap it, and may keep its text alone."""
+        """Report what a stage raises as it is: the engine would wrap it, and may keep only its text."""
         try:
             yield
         except Exception as error:
-            with contextlib.suppress(Exception):  # the error itself still goes up
+            with contextlib.suppress(Exception):  # the error itself is still raised
                 self._report("raised", key, packed_error(error))
             raise
 
@@ -232,6 +233,11 @@ class GroupWorker:
                 self._link.tell("beat", self.worker_id)
 
 
+def _bytes_of(task: Task[Any]) -> int:
+    """How large a task is in memory, as far as it is a table."""
+    return int(task.data.nbytes) if isinstance(task.data, pa.Table) else 0
+
+
 def _handed_over(held: list[Task[Any]]) -> Iterator[Task[Any]]:
     """Each task once, released as soon as it is out."""
     held.reverse()
@@ -240,10 +246,10 @@ def _handed_over(held: list[Task[Any]]) -> Iterator[Task[Any]]:
 
 
 def judge(suspect: Suspect, died: bool, alone: bool, most: int) -> tuple[Care, int]:
-    """How a suspect is run again, and how many deaths condemn it as a whole (0 where none do).
+    """How a suspect runs again, and how many deaths condemn it as a whole (0 where none do).
 
-    The death that made it a suspect counts as well: for the call that has killed a worker since, or for the task if it was
-    ``alone`` then.
+    The death that made it a suspect counts too: against the call that has killed a worker since, or against the task if
+    it ran ``alone`` at the time.
     """
     aside: dict[tuple[str, str], CuratorError] = {}
     for call, failure in suspect.aside.items():
@@ -258,12 +264,12 @@ def judge(suspect: Suspect, died: bool, alone: bool, most: int) -> tuple[Care, i
 
 
 def once_per_node(token: str, name: str, call: Callable[[], None]) -> None:
-    """Call once on this machine, however many workers ask; the others wait until it is through."""
+    """Call once on this machine, however many workers ask; the others wait until the call has returned."""
     folder = node_folder(token)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     done = folder / f"{name}.done"
     with (folder / f"{name}.lock").open("w") as lock:
-        # The lock goes with the process, so a worker that dies in the middle leaves the call to the next.
+        # The lock ends with the process, so a worker that dies in the middle leaves the call to the next.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             call()

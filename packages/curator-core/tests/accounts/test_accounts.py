@@ -1,4 +1,5 @@
-"""Shares and rows of random pipelines under repeated, shuffled and crashed execution, beside a plain simulation."""
+"""Shares and rows of random pipelines under repeated, shuffled and crashed execution, compared with a plain
+simulation."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from curator_core.testing.faults import ChaoticExecutor, Crash
 
 # Random pipelines -------------------------------------------------------------------------------------------------
 
-# What Poison and its kin refuse; a test that mends its pipeline clears it.
+# The rows that Poison and similar stages refuse; a test clears it to mend its pipeline.
 BROKEN = [True]
 
 
@@ -137,7 +138,7 @@ class PoisonJoin(Merge[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Truth:
-    """What a pipeline must give: the rows of the final tasks, and the rest by stage."""
+    """The expected results of a pipeline: the rows of the final tasks, and the rest by stage."""
 
     tasks: list[list[int]] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -269,7 +270,7 @@ def assert_true(result: Any, truth: Truth, sources: list[list[int]]) -> None:
     assert summary.state == ("quarantined" if truth.failed else "done")
 
 
-# Shrinking a failing pipeline takes minutes; the example as found says enough, and is repeated by its seed.
+# Shrinking a failing pipeline takes minutes; the original example says enough, and its seed repeats it.
 quick = settings(
     max_examples=25,
     deadline=None,
@@ -447,8 +448,8 @@ def test_a_task_that_was_given_up_ends_there_whatever_its_dead_worker_left(
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_law_3_of_two_attempts_at_one_task_the_newer_counts_alone(order: tuple[int, ...]) -> None:
-    """The first made three children, the second two (it found less, or was cut short): the third is of no attempt that
-    counts, and the verdict is the same whichever is read first.
+    """The first attempt made three children, the second two (it found less, or was cut short). The third child belongs
+    to no attempt that counts, and the verdict is the same whichever is read first.
     """
 
     def attempt(number: int, children: int, kind: str) -> list[Event]:

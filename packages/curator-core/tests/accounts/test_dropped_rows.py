@@ -34,7 +34,7 @@ class MinLength(ColumnFilter):
 
 @dataclass
 class NoVowelAtTheEnd(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Drops by itself, and says which rows; a task of one row it drops as a whole."""
+    """Drops rows itself and reports which; a task of one row is dropped whole."""
 
     fails_at: str = ""
 

@@ -1,4 +1,4 @@
-"""The ledger as files: what writers leave, what readers of any kind find, and a run on an object store."""
+"""The ledger as files: its writers, its readers of any kind, and a run on an object store."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ patient = settings(max_examples=50, deadline=None, suppress_health_check=[Health
 def test_events_come_back_as_they_were_written(given_events: list[Event]) -> None:
     table = events_table(given_events)
     assert list(events_from(table)) == given_events
-    # A slice, as a reader of a part of a file gets it.
+    # A slice, such as a reader of a part of a file gets.
     assert list(events_from(table.slice(1, 2))) == given_events[1:3]
 
 
 def counted(totals: StageTotals) -> tuple[object, ...]:
-    """All of a stage's counts but its seconds and metrics, which add up to nearly the same in another order."""
+    """All of a stage's counts except its seconds and metrics, whose sums differ slightly in another order."""
     return (
         totals.calls,
         totals.rows_in,
@@ -145,7 +145,7 @@ def test_nothing_is_known_before_it_is_flushed_and_everything_after(tmp_path: Pa
 
 @pytest.mark.parametrize("folder", ["rejects", "results"])
 def test_laws_3_and_4_no_event_is_durable_before_what_it_stands_for(tmp_path: Path, folder: str) -> None:
-    """A resumed run takes an event for the word that rejects and results of its task are there too."""
+    """A resumed run takes an event as proof that the rejects and results of its task are there too."""
     obstacle = tmp_path / folder
     obstacle.write_text("a file where the folder is to be: nothing can be written into it")
     writer = LedgerWriter(str(tmp_path))
@@ -249,7 +249,7 @@ def test_leaves_beyond_a_hundred_thousand_stay_in_order(tmp_path: Path) -> None:
 
 
 def test_any_reader_of_parquet_can_ask_where_rows_went(tmp_path: Path) -> None:
-    """What docs/ledger.md shows: no code of ours, just the files."""
+    """The queries in docs/ledger.md use only the files, and no code of ours."""
     trial = Trial(tmp_path, config={"workers": 0}, files=5, seconds=0.0)
     trial.run()
     rows = pq.read_table(tmp_path / "run" / "ledger").to_pylist()

@@ -1,4 +1,4 @@
-"""Rejects: as many as a file has lines, in bounded memory, each recorded once, whatever its file is called."""
+"""Rejects: as many as a file has lines, in bounded memory, each recorded once, whatever the file's name."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ def test_where_rejects_cannot_wait_the_run_stops_and_says_why(tmp_path: Path, mo
 
 
 def test_rejects_that_two_workers_recorded_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One worker died in the middle, another did all of it; a third has had another task. Files of many pieces."""
+    """One worker died in the middle, another did all of the work, and a third had another task; files have many
+    pieces."""
     monkeypatch.setattr(spool, "KEPT", 3)
     run_dir = str(tmp_path)
     SourceList(run_dir).note([Listed("a", "1"), Listed("b", "1")])

@@ -1,14 +1,17 @@
-"""What a run keeps to be seen: the same whoever works on it, of all rows, once each."""
+"""Samples, counts and histograms of a run: the same for any workers, over all rows, each counted once."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import weakref
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import ClassVar
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +21,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator_core import ColumnFilter, DocumentBatch, LocalExecutor, Pipeline, ProcessingStage
+from curator_core.accounts import ledger, parquet
+from curator_core.accounts import seen as seen_module
 from curator_core.accounts.seen import Seen, read_seen
 from curator_core.errors import CuratorError, UsageError
 from curator_core.model.scores import Limit, bin_at
+from curator_core.running.report import write_report
 from curator_core.worker.seeing import Best
+
+# Limits up to which things are held or merged.
+SMALL = [
+    (ledger, "HELD_BYTES", 0),
+    (seen_module, "_HELD_BYTES", 0),
+    (seen_module, "_ROWS_AT_ONCE", 1),
+    (seen_module, "_SAMPLES_WAITING", 1),
+]
 
 
 @dataclass
@@ -213,7 +227,7 @@ def test_a_tokenizer_that_is_not_there_is_refused_before_anything_runs(tmp_path:
 
 @dataclass
 class BothSides(ColumnFilter):
-    """Two scores that one test holds to a limit each."""
+    """Two scores, each compared with a limit by the same test."""
 
     min_length: int = 3
     min_words: int = 2
@@ -245,3 +259,37 @@ def test_a_limit_moves_exactly_where_one_test_holds_several_scores(tmp_path: Pat
             moved = BothSides(**{limit.parameter: value})
             again = Pipeline([moved]).run(LocalExecutor(workers=0), initial_tasks=[batch])
             assert sum(score.free[first:]) + score.free_above == again.summary.stages[0].rows_out
+
+
+@pytest.mark.parametrize(("module", "name", "value"), SMALL)
+def test_what_is_read_piece_by_piece_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, value: int
+) -> None:
+    """Small folders are read whole, large ones in pieces; here pieces are merged after every row."""
+    whole = run(tmp_path / "run", seen={"samples": 5}).to_json()
+    monkeypatch.setattr(module, name, value)
+    assert read_seen(str(tmp_path / "run")).to_json() == whole
+
+
+def test_a_row_that_two_workers_have_kept_is_one_sample(tmp_path: Path) -> None:
+    once = run(tmp_path / "run", seen={"samples": 5}).to_json()
+    for name in ("samples", "seen"):
+        for file in list((tmp_path / "run" / name).iterdir()):
+            shutil.copy(file, file.with_name(f"copy-{file.name}"))
+    assert read_seen(str(tmp_path / "run")).to_json() == once
+
+
+def test_a_report_reads_each_small_file_of_the_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file takes a millisecond or two, so a report that read each of them four times took half a second."""
+    run(tmp_path / "run")
+    opened: list[str] = []
+    real = parquet._opened
+
+    def counted(path: str, *, verify: bool = True) -> AbstractContextManager[Any]:
+        opened.append(path)
+        return real(path, verify=verify)
+
+    monkeypatch.setattr(parquet, "_opened", counted)
+    write_report(str(tmp_path / "run"))
+    assert {Path(path).parent.name for path in opened} == {"ledger", "samples", "seen", "sources"}
+    assert len(opened) == len(set(opened))

@@ -1,4 +1,4 @@
-"""What a worker did when: no second is lost in slots, however long it works, and the file that says so stays small."""
+"""The times of a worker: slots lose no second, however long it works, and their file stays small."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_workers_of_one_attempt_stand_on_one_axis_and_the_rest_is_counted(tm
     assert sum(first["slots"]["Write"]) * (found["ends"] - found["begins"]) / len(
         first["slots"]["Write"]
     ) == pytest.approx(1, abs=0.1)
-    # Some tables are measured, so that what a row has is known.
+    # Some tables are measured, so that the size of a row is known.
     measured = found["by_stage"]["Read"]
     assert 0 < measured["rows"] < 50 * (MOST_WORKERS + 3)
     assert measured["bytes"] == 8 * measured["rows"]

@@ -1,4 +1,4 @@
-"""What a table of decisions does to rows: they go, are marked, weighted, repeated or shown, and are accounted for."""
+"""Applying a table of decisions to rows: they are removed, marked, weighted, repeated or shown, and accounted for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def at(batch: int, row: int) -> int:
     return batch << 32 | row
 
 
-# Two removed in the first batch for rows of the first and the last, one in the last; nothing about the second.
+# Two rows are removed in the first batch, for witnesses in the first and the last, and one in the last; none in the
+# second.
 DECIDED = {
     "number": [at(0, 1), at(0, 2), at(0, 5), at(2, 0), at(2, 4)],
     "decision": [REMOVED, KEPT, REMOVED, KEPT, REMOVED],

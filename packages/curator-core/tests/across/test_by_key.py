@@ -70,7 +70,7 @@ def test_another_seed_is_another_order(tmp_path):
 
 
 class Biggest(GroupByKey):
-    """Keeps of each key the row of the largest ``n``."""
+    """Keeps for each key the row with the largest ``n``."""
 
     def process_group(self, rows: pa.Table) -> pa.Table | None:
         assert len(set(rows["k"].to_pylist())) == 1

@@ -207,7 +207,7 @@ def test_stricter_limits_undo_what_does_not_meet_them_and_nothing_else(tmp_path_
             witness = data.draw(st.sampled_from(sorted(witnesses)))
             rows[number] = removed(number, witness, containment=figures[0], new_words=figures[1], rule=rule)
     originals = [number for number, row in rows.items() if row["rule"] == "nothing_new"]
-    for number in numbers:  # exact copies of what is removed share its figures and its witness
+    for number in numbers:  # exact copies of a removed document share its figures and its witness
         if number not in rows and number not in witnesses and originals and data.draw(st.booleans()):
             original = data.draw(st.sampled_from(originals))
             rows[number] = {

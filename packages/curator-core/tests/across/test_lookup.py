@@ -1,4 +1,4 @@
-"""A join with a side table: what is added, who stays, what is refused."""
+"""A join with a side table: the columns added, the rows that stay, the input that is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are rows in the order of their columns, whatever the types, the memory, the files and the workers?"""
+"""Rows are in the order of their columns, whatever the types, the memory, the files and the workers."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_a_collection_is_the_first_folder_below_the_input_or_a_column_of_that_na
 
 
 def answered(folder: Path, batches: list[dict[str, Any]], asked: list[tuple[int, str, int]], **how: Any) -> Requests:
-    """Measures batches and runs the steps that answer, in this process; ``asked`` names groups."""
+    """Measures batches and runs the selecting steps in this process; ``asked`` names groups."""
     columns = [name for name in batches[0] if name.startswith("s")]
     weight = "w" if "w" in batches[0] else "rows"
     measure = MeasureScores(path=str(folder / "scores"), columns=columns, weight=weight, by="g")

@@ -1,4 +1,4 @@
-"""Arrow arrays of Python values without pandas: the same as pyarrow makes, by itself."""
+"""Arrow arrays of Python values without pandas equal those that pyarrow makes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from curator_core.arrow.arrays import array, scalar, to_numpy
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.string(): st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    pa.large_string(): st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
     pa.binary(): st.binary(max_size=20),
     pa.int64(): INT64,
     pa.int32(): st.integers(-(1 << 31), (1 << 31) - 1),
@@ -117,7 +118,7 @@ def test_pandas_is_left_alone() -> None:
         "import sys, numpy as np, pyarrow as pa, pyarrow.compute as pc\n"
         "from curator_core.arrow.arrays import array, scalar, to_numpy\n"
         "ages = array([1, None, 3], pa.int64())\n"
-        "array(['a', None], pa.string()), array([b'a'], pa.binary()), array([[1], None], pa.list_(pa.int64()))\n"
+        "array(['a', None], pa.string()), array([b'a'], pa.binary()), array(['a'], pa.large_string()), array([[1], None], pa.list_(pa.int64()))\n"
         "array(['a'], pa.dictionary(pa.int32(), pa.string()))\n"
         "to_numpy(array(np.arange(3))), to_numpy(pc.fill_null(pc.greater(ages, scalar(2)), scalar(False)))\n"
         "assert 'pandas' not in sys.modules\n"

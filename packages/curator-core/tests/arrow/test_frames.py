@@ -1,4 +1,4 @@
-"""Tables as frames of pandas and back: what pandas cannot express is there again."""
+"""Tables as frames of pandas and back: values that pandas cannot express survive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the shell and the help know of the commands."""
+"""Completion in the shell and the help of the commands."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from curator_core import (
 from curator_core.config.dump import inline
 from curator_core.config.yaml_file import parse_value
 
-# What YAML may take for something else, and what it needs quotes for.
+# Texts that YAML may misread, and texts that need quotes.
 WORDS = st.sampled_from(
     ["yes", "1e-3", "0o7", "null", "~", "a: b", "- a", "a #b", "{x}", "", " a", "on", "text", "é"]
 ) | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]))

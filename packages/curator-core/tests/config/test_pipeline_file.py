@@ -1,4 +1,4 @@
-"""A pipeline file says what runs; what is wrong in it is shown with its line and the nearest right word."""
+"""A pipeline file says what runs; a mistake in it is shown with its line and the nearest valid word."""
 
 from __future__ import annotations
 

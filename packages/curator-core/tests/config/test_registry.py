@@ -72,7 +72,7 @@ assert not {"pyarrow", "pydantic", "curator_core.stages.files", "curator_text"} 
 
 
 def install(folder: Path, package: str, *lines: str) -> None:
-    """A package as an installer leaves it: metadata that says what it registers."""
+    """A package in the form that an installer leaves: metadata that lists what it registers."""
     info = folder / f"{package}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")

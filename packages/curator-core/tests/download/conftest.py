@@ -1,4 +1,4 @@
-"""A web server on this machine, and no way to any other."""
+"""A web server on this machine, with no way to any other machine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
-        with contextlib.suppress(ConnectionError):  # the client has heard enough
+        with contextlib.suppress(ConnectionError):  # the client has closed the connection
             self.wfile.write(body)
 
 

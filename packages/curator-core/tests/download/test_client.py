@@ -1,4 +1,4 @@
-"""Where a download goes, what it says of how it ended, and how it is stopped."""
+"""Where a download connects, how it reports its end, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_name_without_an_address_is_asked_for_again(serve: Callable[..., Any])
 
 @pytest.fixture
 def silent(serve: Callable[..., Any]) -> Iterator[tuple[Any, threading.Event, threading.Event]]:
-    """A server that begins an answer and says no more, with the events of a request and of the end of the test."""
+    """A server that begins an answer and sends no more, with events for a request and for the end of the test."""
     asked, over = threading.Event(), threading.Event()
 
     def answer(request: Any) -> None:

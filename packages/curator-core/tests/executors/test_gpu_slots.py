@@ -1,4 +1,4 @@
-"""Workers on the cards of one machine, which need not be alike."""
+"""Workers on the cards of one machine, which may differ."""
 
 from __future__ import annotations
 

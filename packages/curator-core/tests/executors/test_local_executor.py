@@ -1,4 +1,5 @@
-"""LocalExecutor: in this process and on worker processes; what dies is retried, what is stopped leaves nothing."""
+"""LocalExecutor, in this process and on worker processes: dead workers are replaced, and a stopped run leaves
+nothing."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ class AddPid(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class WaitsForOthers(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """On the task with row ``slow`` it waits until all ``others`` are through: they end together, or not at all."""
+    """On the task with row ``slow`` it waits until all ``others`` have finished: they end together, or not at all."""
 
     folder: str = ""
     slow: int = 0
@@ -77,7 +78,7 @@ class WaitsForOthers(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Die(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Ends its process on the batch that holds ``bad``, that many times."""
+    """Ends its process on the batch that holds ``bad``, a given number of times."""
 
     how: str = "kill"
     bad: int = 3
@@ -353,7 +354,7 @@ def test_a_failing_teardown_is_reported_and_never_hides_what_came_first(workers:
 class SeesCards(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Notes which GPUs its process sees; the second worker that is set up dies with its first task.
 
-    The first waits for that, so that there is a task to die of.
+    The first waits for that, so that there is a task to die on.
     """
 
     folder: str = ""
@@ -414,7 +415,7 @@ def test_what_takes_the_place_of_a_dead_worker_gets_its_gpu(tmp_path: Path, monk
 @pytest.mark.parametrize("slow", [0, 5, 19])
 @pytest.mark.parametrize("workers", [2, 3])
 def test_what_waits_behind_a_long_source_is_done_by_the_others(tmp_path: Path, workers: int, slow: int) -> None:
-    """Sources that are quick share a message, so many may wait behind one that turns out to be long."""
+    """Quick sources share a message, so many may wait behind one that turns out to be long."""
     stage = WaitsForOthers(folder=str(tmp_path), slow=slow)
     assert column(run(workers, stage, tasks=batches(20, rows=1)), "id") == list(range(20))
 
@@ -457,7 +458,7 @@ def test_three_deaths_set_the_source_aside_where_the_run_goes_on(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_of_a_source_whose_parts_kill_workers_only_these_are_set_aside(tmp_path: Path, workers: int) -> None:
-    """Each by the name of its stage and its own id, though a source is what travels: the other parts are not to blame."""
+    """Each is reported by its stage and its own id, although whole sources travel: the other parts are not to blame."""
     stages = [s.SplitRows(), s.Same(), Die(bad=4, times=99, folder=str(tmp_path)), s.Same()]
     tasks = [*batches(2), *batches(1, rows=9)]
     result = run(workers, *stages, tasks=tasks, on_error="quarantine", run_dir=str(tmp_path / "run"))
@@ -493,7 +494,7 @@ def test_a_worker_that_takes_too_long_is_ended_and_its_task_named(tmp_path: Path
 
 
 class Refuses(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Raises an error of its own with a cause, which no other process can make again."""
+    """Raises its own kind of error with a cause, which no other process can recreate."""
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         class Odd(Exception):
@@ -516,7 +517,7 @@ def test_an_error_has_the_same_causes_from_a_worker_as_in_this_process() -> None
         return found
 
     assert causes(0) == [("ValueError", "refused"), ("Odd", "1 and 2")]
-    # Of an error that cannot be made again, what it said is left.
+    # Of an error that cannot be recreated, the text remains.
     assert causes(2) == [("ValueError", "refused"), ("CuratorError", "Odd: 1 and 2")]
 
 
@@ -589,7 +590,7 @@ def test_ctrl_c_ends_promptly_and_leaves_no_process_and_no_half_file(
         "not every worker has begun",
     )
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the whole group
-    _, errors = driver.communicate(timeout=60)  # what they are at would never end
+    _, errors = driver.communicate(timeout=60)  # their current work would never end
     assert driver.returncode != 0
     assert "KeyboardInterrupt" in errors
     pids = {int(path.name.partition("-")[2]) for path in tmp_path.glob("pid-*")}
@@ -657,12 +658,12 @@ def test_a_script_needs_no_main_guard_and_a_notebook_works(notebook: bool, tmp_p
     assert done.stdout.strip() == SAID
 
 
-# For those who drive segments themselves
+# For programs that drive segments themselves
 
 
 @pytest.mark.slow
 def test_sources_are_taken_as_workers_become_free() -> None:
-    """Law 6: the driver runs ahead of the workers by little, however many sources there are."""
+    """Law 6: the driver stays only a little ahead of the workers, however many sources there are."""
     taken = 0
 
     def sources() -> Iterator[Task[Any]]:
@@ -690,7 +691,7 @@ class Slow(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @pytest.mark.slow
 def test_files_written_by_workers_are_the_same_bytes_twice(tmp_path: Path) -> None:
-    """Law 8, and law 1: neither the time nor the number of workers is in what is written."""
+    """Laws 8 and 1: the output depends neither on the time nor on the number of workers."""
     contents = []
     for name, workers in (("one", 0), ("two", 2), ("three", 2)):
         tasks = [DocumentBatch(data=pa.table({"id": [n]})) for n in range(6)]
@@ -711,7 +712,7 @@ def _over(folder: Path, executor: LocalExecutor, *more: ProcessingStage[Any, Any
 
 @pytest.fixture
 def held() -> Iterator[LocalExecutor]:
-    """An executor that is open, as it is while a workflow runs."""
+    """An open executor, as during a workflow."""
     executor = LocalExecutor(workers=1)
     executor.open()
     yield executor
@@ -740,6 +741,7 @@ def test_workers_that_start_ahead_of_the_plan_do_the_work(tmp_path: Path) -> Non
     executor.open()
     try:
         executor.get_ready()
+        executor.get_ready()  # as by the command, and then by the workflow that it runs
         assert executor._spares is not None
         (ahead,) = (process.popen.pid for process in executor._spares._processes)
         _over(tmp_path, executor)
@@ -747,6 +749,18 @@ def test_workers_that_start_ahead_of_the_plan_do_the_work(tmp_path: Path) -> Non
     finally:
         executor.close()
     assert not alive(ahead)
+
+
+def test_workers_that_started_for_nothing_are_not_waited_for() -> None:
+    executor = LocalExecutor(workers=1)
+    executor.open()
+    executor.get_ready()
+    assert executor._spares is not None
+    (process,) = executor._spares._processes
+    executor.close()
+    assert process.popen.returncode in (-signal.SIGTERM, 143), (
+        "it was ended, and did not first import what it would need"
+    )
 
 
 @pytest.mark.slow
@@ -810,7 +824,7 @@ def test_a_worker_looks_for_garbage_only_where_it_holds_much(
 
 @dataclass
 class Hold(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Leaves memory behind, as a library with a cache of its own does."""
+    """Leaves memory behind, like a library with a cache."""
 
     gigabytes: float = 1.0
 

@@ -1,4 +1,4 @@
-"""LocalExecutor beside a GPU: one process owns it, and the workers feed it while it computes. No GPU is needed to show that."""
+"""LocalExecutor with a GPU: one process owns it, and the workers feed it while it computes. The tests need no GPU."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Decode(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Embed(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """A number from the pixels; keeps which process did it, and drops rows that it is asked to."""
+    """Computes a number from the pixels, records the process, and drops chosen rows."""
 
     folder: str = ""
     column: str = "embedding"
@@ -97,7 +97,7 @@ class Embed(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class Forget(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Takes the pixels away, and says which process did."""
+    """Removes the pixels, and records the process."""
 
     def inputs(self) -> list[str]:
         return ["pixels"]
@@ -118,7 +118,7 @@ def embed(tmp_path: Path, **options: Any) -> ProcessingStage[Any, Any]:
 
 
 def rows(result: Any) -> list[dict[str, Any]]:
-    """What came out, without what says who did it."""
+    """The results without the columns that name processes."""
     found = [row for task in result for row in task.to_pyarrow().to_pylist()]
     return [{key: value for key, value in row.items() if key not in ("decoder", "forgetter")} for row in found]
 
@@ -162,7 +162,7 @@ def test_a_request_has_as_many_tasks_as_one_of_the_stages_wants_a_call() -> None
         return [len(buffers) for buffers in echo.asked]
 
     assert requests(s.Same(), AHEAD_BYTES) == [4, 4, 1]
-    # Large tasks go in smaller requests, but for a stage whose numbers may depend on which tasks come together.
+    # Large tasks travel in smaller requests, except for a stage whose numbers may depend on which tasks come together.
     assert requests(s.Same(), 100) == [1] * 9
     assert requests(Together(), 100) == [4, 4, 1]
 
@@ -329,7 +329,7 @@ def test_what_the_owner_has_rejected_is_durable_before_the_events_of_a_worker(
     assert written == ["rejects", "results", "ledger"]
 
 
-# Of the suite that every executor passes, what only a process more can get wrong.
+# The part of the executors' common suite that an additional process could break.
 OWNER = Subject(
     "curator_core.testing.executors.AllOnTheCardExecutor",
     {"workers": 2},

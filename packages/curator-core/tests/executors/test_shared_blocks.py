@@ -1,4 +1,5 @@
-"""Messages in memory that two processes share: they arrive as they were sent, uncopied, and nothing of them is left behind."""
+"""Messages in memory that two processes share: they arrive unchanged and uncopied, and nothing of them is left
+behind."""
 
 from __future__ import annotations
 

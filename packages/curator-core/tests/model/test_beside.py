@@ -1,4 +1,5 @@
-"""Columns beside the table: they stay where they were made for stages that take them so, and are ordinary columns for all others."""
+"""Columns beside the table: they stay in place for stages that take them so, and are ordinary columns for all
+others."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ LANDED: list[int] = []
 
 
 class Numbers:
-    """Values that stand for what is on a device; it counts how often they are brought into a table."""
+    """Values that stand for data on a device; it counts how often they are copied into a table."""
 
     def __init__(self, values: np.ndarray[Any, Any]) -> None:
         self.values = values

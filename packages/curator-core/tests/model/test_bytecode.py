@@ -1,4 +1,4 @@
-"""Packages without bytecode are recognised, and what to do about them is said."""
+"""Packages without bytecode are recognised, and the remedy is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks as bytes: the same task comes out, tables are not copied, and nothing from a disk is unpickled."""
+"""Tasks as bytes: they decode to the same task, tables are not copied, and nothing from a disk is unpickled."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_law_9_what_lies_on_a_disk_does_not_choose_the_code_that_is_loaded() -> 
     data = bytes(memoryview(encode_task(DocumentBatch(data=pa.table({"x": [1]})))))
     for kind, message in (("antigravity:Task", "is not loaded: import it"), ("os:popen", "is not a type of task")):
         name = b"curator_core:DocumentBatch"
-        # As long as before, so that the length in front of it still holds.
+        # As long as before, so that the length before it is still right.
         forged = data.replace(b'"' + name + b'"', f'"{kind}"'.encode().ljust(len(name) + 2))
         with pytest.raises(UsageError, match=message):
             decode_task(forged, pickled=False)

@@ -1,4 +1,4 @@
-"""Stages made of functions: parameters, and what a function records."""
+"""Stages made from functions: their parameters, and what they record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids say where a task comes from: deterministic, unique, readable, fit for file names, in order."""
+"""Ids of tasks encode their origin: they are deterministic, unique, readable, fit for file names, and in order."""
 
 from __future__ import annotations
 

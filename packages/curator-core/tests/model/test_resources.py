@@ -1,4 +1,4 @@
-"""Resources: checked, and a need of GPU memory is never rounded to nothing."""
+"""Resources are checked, and a need of GPU memory is never rounded to nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks: Arrow and pandas both ways without copies, files and their parts, values that are left alone."""
+"""Tasks: Arrow and pandas both ways without copies, files and their parts, values that are left unchanged."""
 
 from __future__ import annotations
 

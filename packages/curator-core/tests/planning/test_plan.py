@@ -1,4 +1,4 @@
-"""Plans: pure, explained, and wrong pipelines are refused before anything runs."""
+"""Plans are pure and explained, and refuse wrong pipelines before anything runs."""
 
 from __future__ import annotations
 
@@ -380,12 +380,12 @@ def test_an_environment_that_an_executor_does_not_provide_is_a_warning() -> None
     assert Pipeline([stage]).run(LocalExecutor(workers=0), initial_tasks=[task]).summary.warnings == list(made.warnings)
 
 
-# What stages need to find in columns
+# Needs of stages about the content of columns
 
 
 @dataclass
 class Paints(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Makes a column in the colour that readers of it need."""
+    """Makes a column in the colour that its readers need."""
 
     colour: str | None = None
 
@@ -439,7 +439,7 @@ def test_needs_that_contradict_one_another_are_refused_unless_the_column_is_made
     assert [made.stages[index].stage.made for index in (2, 4)] == ["red", "green"]  # type: ignore[attr-defined]
 
 
-# What is shown
+# The explanation
 
 
 def test_the_description_shows_parameters_columns_and_needs() -> None:

@@ -1,4 +1,4 @@
-"""What a stage has to say when all is done is in the summary of the run, and shown below its table."""
+"""A stage's conclusion is in the summary of the run, and is shown below its table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run directory with a damaged file: the file is named, what can be saved is said, and nothing wrong is believed."""
+"""A run directory with a damaged file: the error names the file and the remedy, and no wrong content is used."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_a_record_without_a_fingerprint_is_held_to_what_its_readers_need(
     record["outputs"] = {"Writer": {"folder": "nowhere", "files": 1}}
     if name == "command.json":
         record = {"file": str(tmp_path / "gone.yaml"), "settings": ["a=1"], "folder": "", "flags": {"retries": 2}}
-    record.pop("fingerprint", None)  # as earlier versions wrote it, or somebody by hand
+    record.pop("fingerprint", None)  # as earlier versions wrote it, or as written by hand
     commands = ["report", "verify"] if name == "run.json" else ["retry"]
     refused = 0
     for path in places(record):

@@ -37,7 +37,7 @@ MODIFIED = 1_700_000_000
 
 @pytest.fixture(params=["finished", "interrupted", "tables"])
 def left(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A copy of one of them as the current folder, its input as old as it was; the name of the one."""
+    """A copy of one of them as the current folder, with the original times of its input; returns its name."""
     folder = tmp_path / "copy"
     shutil.copytree(EARLIER / request.param, folder)
     record = folder / "run" / "run.json"

@@ -1,4 +1,4 @@
-"""The map of embeddings is that of their main axes, and the same wherever it is drawn."""
+"""The map of embeddings shows their main axes, and is the same on every machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_axes_hold_as_much_as_those_of_a_library(rows: int, size: int) -> No
 def test_the_order_in_which_numbers_are_added_up_changes_nothing() -> None:
     given = vectors(50, 64)
     places, held = main_axes(given)
-    # Another order of the dimensions is another order of every sum of the products.
+    # Another order of the dimensions changes the order of every sum of products.
     again, held_again = main_axes(np.ascontiguousarray(given[:, ::-1]))
     assert held == pytest.approx(held_again, abs=1e-12)
     assert np.abs(places - again).max() < 1e-6

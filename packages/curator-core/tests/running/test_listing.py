@@ -1,4 +1,4 @@
-"""``curate runs``: which runs lie below a folder, and how each ended."""
+"""``curate runs``: which runs are below a folder, and how each ended."""
 
 from __future__ import annotations
 

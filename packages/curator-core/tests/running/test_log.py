@@ -1,4 +1,4 @@
-"""What stages print and log stands in log.txt of the run directory, with stage and worker."""
+"""Output and log messages of stages are in log.txt of the run directory, with stage and worker."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_what_a_stage_prints_and_logs_is_kept(tmp_path: Path, workers: int, capf
     assert ("print", "setting up") in texts
     assert ("stderr", "to stderr") in texts
     assert not any(level == "info" for level, _ in texts), "below the level that was asked for"
-    # Two workers share a terminal, so their words may mix.
+    # Two workers share a terminal, so their output may mix.
     assert capfd.readouterr().out.count("of many") == 3, "what is printed is still printed"
     assert lines == sorted(lines, key=lambda line: line.split(" ")[0])
 

@@ -1,4 +1,4 @@
-"""The top of a page says how a run ended and what of it is worth a look; a handle's number is that of the counts behind it."""
+"""The top of a page says how a run ended and what deserves a look; a handle's number equals the counts behind it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from curator_core.testing.stages import ListFiles, ReadRows
 
 
 def top_of(page: str) -> str:
-    """What stands before the funnel."""
+    """The part of the page before the funnel."""
     return page.partition('<section id="funnel">')[0]
 
 
@@ -99,7 +99,7 @@ def test_the_top_says_that_a_run_was_killed_and_what_of_it_is_complete(tmp_path:
     Pipeline(stages, name="cut off").run(LocalExecutor(workers=0), run_dir=run_dir)
     directory = RunDirectory(run_dir)
     record = directory.read_json("run.json")
-    # As a run leaves it whose process was killed: no summary, and nobody who holds the lock.
+    # As after a killed run: there is no summary, and nobody holds the lock.
     killed = {name: record[name] for name in record if name not in ("summary", "outputs", "fingerprint")}
     directory.write_json("run.json", {**killed, "state": "running", "ended": None})
     page = Path(write_report(run_dir)).read_text()

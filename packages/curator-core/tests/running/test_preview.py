@@ -17,7 +17,7 @@ HELD: list[int] = []
 
 @dataclass
 class Endless(SourceStage[FileGroupTask]):
-    """Lists sources one at a time, and notes how many of those before are still held."""
+    """Lists sources one at a time, and records how many earlier ones are still held."""
 
     sources: int = 1000
 

@@ -1,4 +1,4 @@
-"""What a run says of itself while it runs: as lines, on a terminal, in a cell; the same numbers from every executor."""
+"""Progress of a run: as lines, on a terminal, in a cell; the numbers are the same on every executor."""
 
 from __future__ import annotations
 
@@ -265,14 +265,14 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
     os.close(ours)
     assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1, "the cursor is shown again"
     last = shown.decode().rpartition("\x1b[?25h")[2]
-    # What was drawn is taken away line by line, and what stays is a sentence of its own.
+    # The drawing is removed line by line, and the rest is a complete sentence.
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last).replace("\r", "").strip()
     assert plain == "interrupted; resume with: curate run slow.yaml --run-dir runs/slow --resume"
     assert b"Traceback" not in shown
 
 
 def read_until(terminal: int, pattern: bytes | None) -> bytes:
-    """What a terminal shows until there is this in it, or to its end."""
+    """The output on a terminal until it contains this, or to its end."""
     found, end = b"", time.monotonic() + 60
     while pattern is None or not re.search(pattern, found):
         assert time.monotonic() < end, found

@@ -1,4 +1,4 @@
-"""The report is one page that shows everything and trusts nothing; numbers read as people write them."""
+"""The report is one page that shows everything and trusts no text from the data; numbers have a readable form."""
 
 from __future__ import annotations
 

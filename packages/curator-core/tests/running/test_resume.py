@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from curator_core import FilePartitioning, LocalExecutor, Pipeline, WorkerMetadata
+from curator_core import FilePartitioning, LocalExecutor, Pipeline, WorkerMetadata, storage
 from curator_core.accounts.ledger import open_accounts
 from curator_core.accounts.source_list import SourceList
 from curator_core.errors import MissingDependency, RunRefused, UsageError
@@ -89,7 +89,7 @@ def test_a_changed_input_is_run_again_and_its_old_rows_leave(
     change(trial)
     result = trial.run(resume=True)
     found = snapshot(tmp_path / "out")
-    # Groups stay as they were, so names may differ from those of a new run; the rows may not.
+    # Groups stay as they were, so names may differ from those of a new run, but rows may not.
     assert rows_of(found) == rows_of(trial.expected())
     if per_partition == 1:
         assert_same(found, trial.expected())
@@ -114,7 +114,7 @@ def test_of_a_complete_run_only_what_has_changed_is_run(
     assert rows_of(snapshot(tmp_path / "out")) == rows_of(trial.expected())
     assert verify(str(tmp_path / "run")) == []
     again = worked_on(trial) - before
-    # A file that is deleted takes its group apart: its neighbour stands alone from then on, or joins the last one.
+    # Deleting a file dissolves its group: its neighbour is alone from then on, or joins the last one.
     assert again == (0 if change is delete and per_partition == 1 else 1), result.summary.inputs
 
 
@@ -247,7 +247,7 @@ def test_a_run_is_not_run_over_without_being_told_to(tmp_path: Path) -> None:
 
 
 class Watched(LocalExecutor):
-    """A local executor that tells whether it was opened."""
+    """A local executor that records whether it was opened."""
 
     opened = False
 
@@ -281,7 +281,7 @@ def test_a_file_system_without_locks_is_not_taken_for_another_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_again", [0, 1, 4])
 def test_allow_changed_keeps_what_is_complete_and_mixes_nothing(tmp_path: Path, stop_again: int) -> None:
-    """Also when it is interrupted itself: what it began is gone on with by the changed pipeline alone."""
+    """Even if it is interrupted too: only the changed pipeline may continue what it began."""
     trial = here(tmp_path)
     interrupt(trial, 3)
     accounts = open_accounts(str(tmp_path / "run"))
@@ -323,6 +323,17 @@ def test_a_fresh_run_that_is_interrupted_still_knows_what_was_there_before(tmp_p
         path.unlink()
     interrupt(trial, 1, fresh=True)
     trial.check(trial.run(resume=True))
+
+
+@pytest.mark.slow
+def test_what_a_killed_finish_had_begun_to_write_beside_the_output_is_removed(tmp_path: Path) -> None:
+    trial = here(tmp_path, files=1)
+    trial.run()
+    for name in ("._inputs.json.tmp-12-3", ".notes.txt.tmp-12-3"):
+        (tmp_path / "out" / name).write_text("half")
+    trial.run(fresh=True)
+    left = {path.name for path in (tmp_path / "out").iterdir() if storage.is_temporary(str(path))}
+    assert left == {".notes.txt.tmp-12-3"}  # somebody else may be writing it
 
 
 def test_files_of_others_in_the_output_stay_and_are_reported(tmp_path: Path) -> None:
@@ -397,7 +408,7 @@ def test_a_path_that_names_nothing_leaves_the_run_as_it_was(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_run_in_which_nothing_was_done_is_not_in_the_way(tmp_path: Path) -> None:
-    """As after a package that was missing: what was changed since does not matter either."""
+    """As after a missing package: changes since then do not matter either."""
 
     class Unready(NoMultiples):
         def setup(self, worker: WorkerMetadata) -> None:
@@ -475,7 +486,7 @@ def test_what_another_run_has_finished_is_not_written_over(tmp_path: Path) -> No
     assert verify(str(tmp_path / "other")) == []
     (problem,) = verify(str(tmp_path / "run"))
     assert "another run has replaced the output" in problem
-    # The files have the names of its own, but the rows of another run.
+    # The files have this run's names, but another run's rows.
     with pytest.raises(RunRefused, match="finished output of another run"):
         trial.run(resume=True)
     trial.check(trial.run(fresh=True))

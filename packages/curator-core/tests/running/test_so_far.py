@@ -1,4 +1,4 @@
-"""``curate report`` and ``curate runs`` of a run that is at work, and of one that was killed."""
+"""``curate report`` and ``curate runs`` for a run in progress, and for a killed one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pipeline(sys.argv[1]).run(LocalExecutor(workers=0), run_dir=sys.argv[2], resume=
 
 
 def pipeline(folder):
-    """Kills its process at the third file, of four."""
+    """Kills its process at the third of four files."""
     stages = [FilePartitioning(paths=f"{folder}/in"), ReadLines(), s.KillWorker(bad=12, folder=f"{folder}/traces")]
     return Pipeline(stages, name="clean")
 

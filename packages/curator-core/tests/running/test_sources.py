@@ -1,4 +1,4 @@
-"""Whether a source has to run, as a table; and a generation never mixes two contents, attempts or pipelines."""
+"""Whether a source must run, as a table; and a generation never mixes two contents, attempts or pipelines."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_only_a_complete_source_of_the_same_content_is_skipped_and_nothing_old_i
     assert decision.generation.partition("+")[0] == content
     if not decision.run:
         assert decision.generation == known
-    else:  # what is made now belongs to the present pipeline
+    else:  # results made now belong to the present pipeline
         since = sorted({0, pipeline_attempt})
         assert since[plan_of(decision.generation, since)] == pipeline_attempt
     if known not in (None, GONE) and (not same or (complete and decision.run)):

@@ -1,4 +1,4 @@
-"""What a run gives to monitoring systems: a file, an endpoint, spans; the numbers are those of its summary."""
+"""Telemetry of a run: a file, an endpoint, spans; the numbers are those of its summary."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Above(ColumnFilter):
 
 
 class Add(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds a column, and fails where it is asked to."""
+    """Adds a column, and fails on chosen rows."""
 
     def __init__(self, fails: bool = False) -> None:
         self.fails = fails
@@ -68,7 +68,7 @@ def batches(count: int = 2) -> list[DocumentBatch]:
 
 
 def parsed(text: str) -> dict[str, float]:
-    """Every sample by its name and labels; a line that is none fails."""
+    """Every sample by its name and labels; any other line fails the test."""
     found = {}
     for line in text.splitlines():
         if line.startswith("#"):
@@ -208,7 +208,7 @@ def test_a_pipeline_file_has_metrics_beside_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The spans that reach the SDK that a program has set up."""
+    """The spans that reach an SDK set up by a program."""
     trace = pytest.importorskip("opentelemetry.trace")
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
     export = pytest.importorskip("opentelemetry.sdk.trace.export")

@@ -1,4 +1,4 @@
-"""Cast: columns get other types, and what cannot be cast costs its row."""
+"""Cast: columns get other types, and a value that cannot be cast costs its row."""
 
 from __future__ import annotations
 

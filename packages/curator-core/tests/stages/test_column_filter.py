@@ -1,4 +1,4 @@
-"""Column filters: a score and a predicate; modes, columns and accounting come from the base."""
+"""Column filters define a score and a predicate; modes, columns and accounting come from the base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every file is a source once, under an id of its own, whatever is beside it."""
+"""Every file is a source exactly once, with its own id, whatever is beside it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def names(tasks: list[FileGroupTask], folder: Path) -> list[list[str]]:
 
 
 def members(tasks: list[FileGroupTask]) -> dict[str, list[Any]]:
-    """What a run keeps of its groups, as JSON would give it back."""
+    """A run's record of its groups, after a round trip through JSON."""
     return {task.task_id: [[path, None if span is None else list(span)] for path, span in task.parts] for task in tasks}
 
 

@@ -19,7 +19,7 @@ def part(folder: Path, name: str, text: str) -> FileRecord:
 
 
 def packed(folder: Path, parts: Sequence[FileRecord]) -> str:
-    """All parts that have rows in one file more; the files that remain, end to end."""
+    """All parts with rows in one more file; the remaining files, joined."""
 
     def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
         text = "".join(Path(record.path).read_text() for record in fresh)
@@ -51,7 +51,7 @@ def test_parts_that_are_gone_before_they_were_packed_are_reported(tmp_path: Path
 
 
 def test_law_2_parts_stay_until_what_they_became_is_written_down(tmp_path: Path) -> None:
-    """A pass that is cut off is repeated; what it needs for that must not be gone."""
+    """An interrupted pass is repeated, so everything that it needs must still be there."""
     parts = [part(tmp_path, "a", "aa"), part(tmp_path, "b", "b")]
     note = tmp_path / PACKED
 

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, wherever they are, and errors say what to do."""
+"""Files appear whole or not at all on every store, and errors name the remedy."""
 
 from __future__ import annotations
 
@@ -162,8 +162,8 @@ with write_atomic({str(tmp_path / "a")!r}) as out:
 def test_law_2_a_file_and_every_new_name_on_its_path_survive_a_loss_of_power(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is on the disk after a loss of power is what was synced: of a file its bytes, of a folder its names."""
-    bytes_synced: dict[str, int] = {}  # by name, when it was given
+    """After a loss of power the disk holds what was synced: the bytes of a file, the names in a folder."""
+    bytes_synced: dict[str, int] = {}  # by name, if one was given
     file_sizes: dict[tuple[int, int], int] = {}
     names_synced: dict[tuple[int, int], set[str]] = {}
     sync, replace = os.fsync, os.replace
@@ -186,7 +186,7 @@ def test_law_2_a_file_and_every_new_name_on_its_path_survive_a_loss_of_power(
     monkeypatch.setattr(os, "fsync", noting_sync)
     monkeypatch.setattr(os, "replace", noting_replace)
     path = tmp_path / "new" / "newer" / "file"
-    for data in (b"first", b"the second is longer"):  # of a file that is replaced the same holds
+    for data in (b"first", b"the second is longer"):  # the same holds for a replaced file
         names_synced.pop(identity(path.parent.stat()) if path.parent.exists() else (0, 0), None)
         write_bytes_atomic(path, data)
         assert bytes_synced.pop("file") == len(data), "a name was given to bytes that a loss of power would take"
@@ -255,7 +255,7 @@ def test_a_folder_may_be_listed_written_into_and_removed_by_several_at_once(tmp_
                 return
 
     def write() -> None:
-        # The file may go before it stands, as the folder does; then it has none to stand in.
+        # The file may vanish before it is complete, and so may its folder; then there is no place for it.
         with contextlib.suppress(OutputError):
             write_bytes_atomic(shared / "a/b/file", b"x", durable=False)
 
@@ -495,7 +495,7 @@ assert not {{"fsspec", "pandas"}} & set(sys.modules)
 
 def test_an_entry_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
-    (tmp_path / "b").symlink_to("a")  # links that lead nowhere but to one another
+    (tmp_path / "b").symlink_to("a")  # links that lead only to one another
     with pytest.raises(CuratorError, match="cannot look at"):
         list(storage.scan(tmp_path))
 
@@ -506,7 +506,7 @@ def test_what_the_kernel_shows_of_itself_is_not_listed_and_pipes_are_no_files(tm
     for look in (storage.list_files, lambda folder: storage.match_files(f"{folder}/*")):
         with pytest.raises(UsageError, match=r"cannot list '/proc.*the kernel shows itself \(proc\)"):
             look("/proc/self")
-    # One that is met on the way is passed by, and a file that is named can be read.
+    # One that is found on the way is skipped, and a named file can be read.
     (tmp_path / "kernel").symlink_to("/proc/self/task")
     (tmp_path / "a.jsonl").write_text("{}")
     os.mkfifo(tmp_path / "pipe")

@@ -1,4 +1,4 @@
-"""Killed workers, killed drivers, full disks, lost permission: the output is that of an undisturbed run."""
+"""Killed workers, killed drivers, full disks, lost permissions: the output equals that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_source_that_kills_three_workers_is_set_aside_and_may_be_retried(tmp_p
     assert row["source"].endswith("part-0002.jsonl")
     assert row["message"].startswith("3 workers died while stage 'KillWorker' worked on task 'part-0002-")
     assert len(snapshot(tmp_path / "out")) == 5 + 1
-    # The cause is mended: here, the stage believes that it has killed often enough.
+    # The cause is mended: here, the stage has killed often enough by its own count.
     for number in range(100):
         (tmp_path / "kills" / f"kill-{number}").touch()
     mended = deadly(tmp_path).run(LocalExecutor(workers=2), **run, retry=True)  # type: ignore[arg-type]
@@ -191,7 +191,7 @@ def test_files_that_may_not_grow_stop_the_run_and_resume_makes_up_for_it(tmp_pat
 def test_a_flush_that_is_interrupted_is_made_up_for_by_the_next(
     tmp_path: Path, folder: str, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that is ended by a signal, or finds the disk full for a moment, flushes once more as it goes."""
+    """A worker that is ended by a signal, or finds the disk full for a moment, flushes once more at its end."""
     trial = Trial(tmp_path, config={"workers": 0}, files=3, seconds=0)
     for path in (tmp_path / "in").iterdir():
         with path.open("a") as file:

@@ -38,7 +38,7 @@ class Square(ColumnFilter):
 
 @dataclass
 class Hasty(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Writes something that its output must not depend on."""
+    """Writes a value that depends on something that output must not depend on."""
 
     on: str = "batch"
 
@@ -64,7 +64,7 @@ def test_a_stage_that_depends_on_threads_or_on_its_batch_is_reported_with_column
         "batch: 1 threads, 1 at a time against 1 threads, 7 at a time: column 'm' differs in 20 of 20 rows" in found[0]
     )
     assert "by 6e-09 at most" in found[0]
-    # Of each of three environments two sizes of batches, and two environments against the first.
+    # Two sizes of batches in each of three environments, and two environments against the first.
     assert [line.split(":")[0] for line in found] == ["batch"] * 6 + ["threads"] * 2
     assert "threads: 1 threads, 1 at a time against 4 threads, 1 at a time" in found[-1]
     allowed = compare(tables, {"2 threads": 1e-8, "4 threads": 1e-8})

@@ -1,4 +1,4 @@
-"""The adapter: what a stage returns is checked, counted and recorded; nothing leaves without a record."""
+"""The adapter: results of a stage are checked, counted and recorded, and no row is lost without a record."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def rows(result: RunResult) -> list[list[int]]:
 
 
 class Map(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Does what a function says."""
+    """Calls a function."""
 
     def __init__(self, function: Any) -> None:
         self.function = function
@@ -194,7 +194,7 @@ def test_a_batch_that_loses_rows_is_caught() -> None:
 
 
 def test_law_3_two_tasks_of_one_call_are_balanced_like_one() -> None:
-    """Two tasks and no third: a call of one task is balanced elsewhere, and would hide what this is about."""
+    """Two tasks and no third: a call of one task is balanced elsewhere, and would hide the point of this test."""
 
     def cuts(_: Any, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
         return [tasks[0].with_data(tasks[0].data.slice(1)), *tasks[1:]]
@@ -218,7 +218,7 @@ def test_law_3_a_row_lost_on_one_task_is_not_made_up_for_by_another() -> None:
 
 
 def drops_and_rejects(stage: Batched, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
-    """Of each row 1, 2, 3 …: 1 is kept, 2 dropped, 3 rejected, and so on; in the order from the last task to the first."""
+    """Rows 1, 2, 3 … are kept, dropped, rejected, and so on in turn, from the last task to the first."""
     results = []
     for task in reversed(tasks):
         value = task.data["x"][0].as_py()
@@ -601,7 +601,7 @@ def test_sys_exit_in_a_stage_follows_the_policy_like_any_error() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("thread", [False, True], ids=["main thread", "other thread"])
 def test_a_task_over_its_time_is_set_aside_whole_and_named(thread: bool) -> None:
-    """Interrupted in the main thread; judged when it comes back in another, which nothing can interrupt."""
+    """Interrupted in the main thread; judged on its return in another thread, which nothing can interrupt."""
     calls: list[int] = []
 
     def dawdles(_: Any, task: DocumentBatch) -> DocumentBatch:

@@ -1,4 +1,4 @@
-"""The balance of a call: rows in are rows out and rows that left with a reason, whatever kind of stage it is."""
+"""The balance of a call: rows in equal rows out plus rows that left with a reason, for every kind of stage."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ numbers = st.integers(0, 50)
 @pytest.mark.parametrize(
     ("amount", "made", "how", "expected"),
     [
-        # A map over rows: nothing is taken at its word.
+        # A map over rows: its own claims are not trusted.
         (Amount(5), [Amount(3)], {"gone": 2}, Balance(5, 3)),
         (Amount(5), [Amount(3)], {"gone": 1}, Balance(5, 3, created=-1)),
         (Amount(5), [Amount(6)], {}, Balance(5, 6, created=1)),
         (Amount(5), [Amount(2), Amount(3)], {}, Balance(5, 5)),
         (Amount(5), [Amount(4)], {"quarantined": 1}, Balance(5, 4)),
-        # A task that is dropped takes its rows along; an empty list does, if nothing was recorded.
+        # A dropped task takes its rows along; so does an empty list, if nothing was recorded.
         (Amount(5), None, {}, Balance(5, 0, dropped=5)),
         (Amount(5), None, {"gone": 2}, Balance(5, 0, dropped=3)),
         (Amount(5), [], {}, Balance(5, 0, dropped=5)),
         (Amount(5), [], {"gone": 2}, Balance(5, 0, created=-3)),
         (Amount(5), None, {"gone": 6}, Balance(5, 0, created=1)),
-        # A reader: what it says it has read, or else what came of it.
+        # A reader: the rows that it reports, or else those that it returns.
         (Amount(1, FILES), [Amount(7)], {"gone": 2, "read": 9}, Balance(9, 7)),
         (Amount(1, FILES), [Amount(7)], {"gone": 1, "read": 9}, Balance(9, 7, created=-1)),
         (Amount(1, FILES), [Amount(7)], {"gone": 2}, Balance(9, 7)),
@@ -38,7 +38,7 @@ numbers = st.integers(0, 50)
         (Amount(5), [Amount(1, FILES, 4)], {}, Balance(5, 4, created=-1)),
         (Amount(5), [Amount(1, FILES, 2), Amount(1, FILES, 3)], {}, Balance(5, 5)),
         (Amount(5), [Amount(1, FILES)], {"gone": 2}, Balance(5, 3)),
-        # What is no row is balanced in a map, and is grouped and split at will by a fan-out.
+        # Values that are not rows are balanced in a map; a fan-out groups and splits them freely.
         (Amount(3, FILES), [Amount(2, FILES)], {}, Balance(3, 2, created=-1)),
         (Amount(3, FILES), [Amount(2, FILES)], {"fans_out": True}, Balance(2, 2)),
     ],

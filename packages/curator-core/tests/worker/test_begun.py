@@ -1,4 +1,4 @@
-"""A stage begins tasks before it is asked for them: beside what later stages do, with the same records, and with no wrong blame."""
+"""A stage begins tasks ahead, beside the work of later stages, with the same records and no wrong blame."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ids(result: RunResult) -> list[int]:
 
 @pytest.mark.slow
 def test_a_task_is_begun_while_a_later_stage_has_the_one_before(tmp_path: Path) -> None:
-    # Each waits until the other is at work on the neighbouring task: in turns neither would ever go on.
+    # Each waits until the other works on the neighbouring task; without overlap neither would ever continue.
     folder = str(tmp_path)
     later = s.BeginsBeside(folder, "later", "begun", ahead=1)
     result = run(s.SplitRows(), s.OnThread(folder=folder, other="later"), later, rows=6)

@@ -1,4 +1,4 @@
-"""The search for bad rows finds those that fail by themselves, all of them, and asks few questions."""
+"""The search for bad rows finds all rows that fail alone, with few calls."""
 
 from __future__ import annotations
 

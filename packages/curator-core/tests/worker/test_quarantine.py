@@ -1,4 +1,4 @@
-"""One poison row costs one row, whatever kind of stage meets it; and what is mended can be retried."""
+"""One poison row costs one row, whatever kind of stage meets it; and mended input can be retried."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_poison_row_costs_one_row(tmp_path: Path, kind: Any) -> None:
     assert row["position"] == "row 1"
     assert json.loads(row["raw"])["id"] == 13
     assert row["message"].splitlines()[-1] == "ValueError: thirteen"
-    # The search for the row failed many times on the way; that is not what the user wants to read.
+    # The search for the row failed many times on the way, which the user does not want to read.
     assert row["message"].count("Traceback") == 1
     assert "adapter.py" not in row["message"]
 
@@ -140,7 +140,7 @@ def test_a_poison_row_in_a_writer_costs_one_row(tmp_path: Path) -> None:
 
 
 def test_a_poison_row_in_a_generator_costs_what_comes_after_it_in_its_task(tmp_path: Path) -> None:
-    """What a generator would have made after it failed cannot be known; every row of it is counted and kept."""
+    """What a generator would have made after its failure cannot be known; each of its rows is counted and kept."""
     result = run(tmp_path, Stream(), WriteLines(path=str(tmp_path / "out")))
     assert rows_written(tmp_path) == [row for row in range(30) if row not in range(13, 18)]
     assert result.summary.rows_quarantined == 5
@@ -227,7 +227,7 @@ def test_retry_runs_just_what_was_quarantined(tmp_path: Path) -> None:
 
 
 def test_a_retry_that_is_cut_off_is_gone_on_with_by_any_resume(tmp_path: Path) -> None:
-    """The file of the retried source may stand already; the ledger must not go on believing in the old one."""
+    """The file of the retried source may already exist; the ledger must not keep the record of the old one."""
     stages = (Map(), WriteLines(path=str(tmp_path / "out")))
     run(tmp_path, *stages)
     POISON.clear()

@@ -45,7 +45,7 @@ _HOME = {
     "probe": "decode.probe",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one place that lists names
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the only list of names
 
 __version__ = "0.1.0"
 

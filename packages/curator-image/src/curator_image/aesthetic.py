@@ -1,4 +1,4 @@
-"""Aesthetic quality of images, as people who rated photographs see it."""
+"""Scores the aesthetic quality of images the way people rated photographs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class AestheticFilter(EmbeddingHeadFilter):
 
     The score is that of the LAION aesthetic predictor V2 (linear-MSE head on CLIP ViT-L/14), an estimate of the mean
     rating on a scale from 1 to 10; nearly all images of the web lie between 3 and 7. LAION's own subsets were cut at
-    4.5, 5, 6 and 6.5: the default of 5 keeps what is somewhat better than average, 6 what is clearly pleasing.
+    4.5, 5, 6 and 6.5: the default of 5 keeps images that are somewhat better than average, and 6 keeps clearly pleasing
+    ones.
     """
 
     min_score: float = 5.0
@@ -38,7 +39,7 @@ class AestheticFilter(EmbeddingHeadFilter):
         return HubFile(self.model, "model.safetensors", self.revision, self.sha256)
 
     def load_head(self, path: Path) -> LinearHead:
-        """The five layers as the one linear map that they are."""
+        """The five layers, multiplied into the one linear map that they form."""
         return LinearHead.from_weights(read_weights(path), repr(str(path)))
 
     def keep_array(self, scores: pa.Array) -> Any:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.model.task import DocumentBatch
 
-# What a reader makes of every image; sidecar members of the sample (caption, json) and later scores are beside these.
+# The columns that a reader makes for every image. Sidecar members of the sample (caption, json) and scores come beside
+# them.
 KEY = "key"
 SHARD = "shard"
 EXT = "ext"
@@ -23,7 +24,7 @@ FORMAT = "format"
 MEMBERS = "members"
 ODD = "odd"
 CAPTION = "caption"
-# What decoding adds: the picture a model needs, and a small one of the whole image for measures.
+# The columns that decoding adds: the picture that a model needs, and a small one of the whole image for measures.
 PIXELS = "pixels"
 THUMB = "thumb"
 PICTURES = (PIXELS, THUMB)
@@ -31,8 +32,8 @@ PICTURES = (PIXELS, THUMB)
 
 @dataclass(kw_only=True)
 class ImageBatch(DocumentBatch):
-    """Images as rows: ``key``, ``shard``, ``ext``, the original ``bytes``, ``width``, ``height``, and whatever else
-    belongs to each: a column for every sidecar member, every score, every embedding. Filters of text work on captions.
+    """Images as rows: ``key``, ``shard``, ``ext``, the original ``bytes``, ``width``, ``height``, and a column for
+    every sidecar member, score and embedding. Text filters work on captions.
 
     ``members`` lists the extensions of the sample's members in their order (``["jpg", "txt"]``), so that a writer can
     put every one of them back.
@@ -60,7 +61,7 @@ def tensor_column(values: NDArray[Any]) -> pa.ExtensionArray:
 
 
 def tensor_to_numpy(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    """What `tensor_column` made, as an array again."""
+    """The array that `tensor_column` was made from."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     arrays = [
         to_numpy(chunk.storage.flatten()).reshape(len(chunk), *chunk.type.shape) for chunk in chunks if len(chunk)

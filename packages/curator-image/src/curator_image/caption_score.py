@@ -34,9 +34,9 @@ from curator_image.models.towers import DEVICES, PRECISIONS, TextTower, choose_d
 class CaptionScoreFilter(ColumnFilter):
     """Keeps images whose caption has a cosine similarity of ``min_score`` or more to the picture.
 
-    ``column`` is the caption, ``embedding_column`` what ImageEmbedding made with the same ``model``. The scale belongs
-    to the model: the 0.28 and 0.3 of LAION are for ViT-B/32; ViT-L/14, the default here, gives lower values, and 0.2 drops
-    captions that have nothing to do with their picture. An image without a caption leaves as ``no caption``.
+    ``column`` is the caption; ``embedding_column`` is the output of ImageEmbedding with the same ``model``. The scale
+    depends on the model: LAION's 0.28 and 0.3 are for ViT-B/32. ViT-L/14, the default here, gives lower values, and 0.2
+    drops captions that have nothing to do with their picture. An image without a caption is dropped as ``no caption``.
     """
 
     tried_by_plan = False
@@ -86,7 +86,7 @@ class CaptionScoreFilter(ColumnFilter):
         )
 
     def teardown(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._tower = None
 
     def score_batch(self, batch: DocumentBatch) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Small stages between images and documents: drop duplicates, let pixels go, call the caption text."""
+"""Small stages between images and documents: drop duplicates, drop pixels, use the caption as the text."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ImageDuplicateRemoval(CompositeStage[ImageBatch, ImageBatch]):
     """Drops the images that a deduplication removes, or that a list names.
 
     ``decisions_path`` is the folder of a table of decisions, such as ``decisions/`` in the run directory of `ExactDedup`.
-    It knows an image by its batch and its place there, so this stage comes directly after the reader that the decisions
-    were made with. ``ids_path`` is a list of ids instead, from anywhere: a text file of one id a line, JSON lines or
-    Parquet with a column ``ids_column``; ``id_column`` is the column here. With ``keep=True`` these images stay and all
-    others go.
+    The table identifies an image by its batch and its place in the batch, so this stage must directly follow the reader
+    with which the decisions were made. ``ids_path`` is instead a list of ids from any origin: a text file with one id a
+    line, JSON lines, or Parquet with a column ``ids_column``; ``id_column`` is the column of ids in this pipeline. With
+    ``keep=True`` these images stay and all others are dropped.
     """
 
     decisions_path: str | None = None
@@ -57,7 +57,7 @@ class ImageDuplicateRemoval(CompositeStage[ImageBatch, ImageBatch]):
 
 @dataclass(kw_only=True)
 class ImagesToDocuments(ProcessingStage[ImageBatch, DocumentBatch]):
-    """Lets the image bytes and pixels go and keeps every other column: what text writers and workflows take."""
+    """Drops image bytes and pixels and keeps every other column, for text writers and workflows."""
 
     drop: Sequence[str] = (BYTES, *PICTURES)
 
@@ -76,7 +76,7 @@ class ImagesToDocuments(ProcessingStage[ImageBatch, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class CaptionToText(ProcessingStage[ImageBatch, ImageBatch]):
-    """Copies the caption into a column that text stages read by default; a missing caption is an empty text."""
+    """Copies the caption into the column that text stages read by default; a missing caption becomes an empty text."""
 
     column: str = CAPTION
     text_column: str = "text"

@@ -1,4 +1,4 @@
-"""Image embeddings: the pixels of every image as one unit vector, from CLIP, SigLIP, SigLIP 2 or DINOv2."""
+"""Image embeddings: one unit vector for the pixels of every image, from CLIP, SigLIP, SigLIP 2 or DINOv2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from curator_image.models.preprocess import needed_picture
 from curator_image.models.source import check_model, locate_folder, split_model
 from curator_image.models.towers import DEVICES, PRECISIONS, ImageTower, choose_device, threads
 
-# How many batches a GPU has before the first of them is asked for.
+# How many batches a GPU has before the first result is requested.
 AHEAD = 2
 DEFAULT_MODEL = "openai/clip-vit-large-patch14"
 # In the metadata of the column: heads are trained on one kind of embedding and refuse another of the same length.
@@ -43,12 +43,12 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
     The reader makes ``pixels`` as the model's ``preprocessor_config.json`` says, unless its ``size`` or ``mode`` is given.
 
     ``model`` is a Hugging Face id (``org/name``, ``org/name@revision``) of a CLIP, SigLIP, SigLIP 2 or DINOv2 model, or a local
-    folder. The default is read at a pinned revision. ``gpu_memory_gb`` asks for part of a GPU; without it the model
+    folder. The default is read at a pinned revision. ``gpu_memory_gb`` requests part of a GPU; without it the model
     runs on ``cpus`` threads. ``precision`` is ``fp32``, ``fp16``, ``bf16``, or ``auto``: bf16 on a GPU, fp32 on the
-    CPU. ``model_batch_size`` is how many images go through the model at once, found by measuring when it is not given,
-    and halved when memory runs out. ``compile``: ``always`` compiles the model when the worker starts,
-    ``never`` does not, ``auto`` does it on a GPU once the worker has computed for half a minute. ``pixels`` are dropped afterwards unless a later stage reads them or
-    ``keep_pixels`` says so.
+    CPU. ``model_batch_size`` is how many images go through the model at once; by default it is found by measuring, and
+    it is halved when memory runs out. ``compile``: ``always`` compiles the model when the worker starts,
+    ``never`` does not, ``auto`` does it on a GPU once the worker has computed for half a minute. ``pixels`` are dropped
+    afterwards unless a later stage reads them or ``keep_pixels`` is set.
     """
 
     tried_by_plan = False
@@ -140,7 +140,7 @@ class ImageEmbedding(ProcessingStage[DocumentBatch, DocumentBatch]):
         self._tower = None
 
     def begin(self, task: DocumentBatch) -> Callable[[], DocumentBatch]:
-        """A GPU computes while the batches before and behind are dealt with."""
+        """A GPU computes while the CPU handles the batches before and after."""
         tower = self._tower
         assert tower is not None, "setup() comes before process()"
         check_free(self.name, task.column_names, [self.embedding_column])
@@ -224,17 +224,17 @@ def embedding_origin(table: pa.Table, column: str) -> tuple[str, str]:
 
 
 def check_choice(what: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among the choices."""
+    """Refuse a value that is not among the choices."""
     if value not in choices:
         raise UsageError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def check_batch(what: str, value: object) -> None:
-    """Refuse what is not a batch size; None finds it by measuring."""
+    """Refuse a value that is no batch size; None means that it is found by measuring."""
     check_whole(what, value, optional=True)
 
 
 def check_number(what: str, value: object) -> None:
-    """Refuse what is not a number."""
+    """Refuse a value that is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
         raise UsageError(f"{what} must be a number, not {value!r}")

@@ -1,10 +1,10 @@
-"""How numbers are added, multiplied and raised so that they have the same bits on every machine and in every batch.
+"""Adds, multiplies and exponentiates numbers so that they have the same bits on every machine and in every batch.
 
 BLAS, NumPy's reductions and the transcendental functions of NumPy and of C libraries choose their order of sums and
-their polynomials by processor, by the number of threads and by the shape of the arrays. What is used here is only:
+their polynomials by processor, by the number of threads and by the shape of the arrays. This module uses only:
 
 - ``+ - * /`` and ``sqrt`` of whole arrays, which IEEE 754 rounds correctly, one number at a time;
-- sums of whole numbers below 2**53 in float64, which no order can round, so that BLAS may compute them.
+- sums of whole numbers below 2**53 in float64, which are exact in any order, so BLAS may compute them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 # Whole numbers of a float64 are exact up to here.
 _EXACT_BITS = 53
-# Rows that are multiplied at once: what is computed of them stays in the cache.
+# How many rows are multiplied at once, so that results stay in the cache.
 _ROWS = 64
 # ln 2 in two parts: the first has so few digits that a multiple of it by an exponent is exact.
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -30,7 +30,7 @@ _LOGISTIC_REACH = 110.0
 
 
 def row_sums(values: NDArray[Any]) -> Floats:
-    """The sum of every row of a matrix, in float64: halves are added to one another until one number is left."""
+    """The sum of every row of a matrix, in float64: its halves are added until one number is left."""
     rest = np.asarray(values, np.float64)
     if not rest.shape[1]:
         return np.zeros(len(rest))
@@ -42,7 +42,7 @@ def row_sums(values: NDArray[Any]) -> Floats:
 
 
 def unit_rows(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Every row divided by its length, as float32; a row of zeros stays, as `torch.nn.functional.normalize` has it."""
+    """Every row divided by its length, as float32; a row of zeros stays, as in `torch.nn.functional.normalize`."""
     wide = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore"):  # a vector with infinities becomes one with NaN, which callers reject
         lengths = np.maximum(np.sqrt(row_sums(wide * wide)), 1e-12)
@@ -51,7 +51,7 @@ def unit_rows(values: NDArray[Any]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Weights to multiply rows with, about as precise as float32 is: ``matrix.times(rows)`` is ``rows @ weights.T``.
+    """Weights to multiply rows with, about as precise as float32: ``matrix.times(rows)`` is ``rows @ weights.T``.
 
     Weights and rows are rounded to whole numbers, relative to the largest of each row, that are small enough for every
     partial sum of products to be exact: 21 bits where a row has 768 numbers.
@@ -69,7 +69,7 @@ class Matrix:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows of weights, and how many each has."""
+        """The number of rows, and of weights in each."""
         return self.whole.shape
 
     def times(self, rows: NDArray[Any]) -> Floats:
@@ -80,7 +80,7 @@ class Matrix:
         return found
 
     def _times(self, rows: Floats, found: Floats) -> None:
-        # The largest is not finite where one of the row is not.
+        # The largest is not finite if any number of the row is not.
         finite = np.isfinite(_largest(rows))
         if not finite.all():
             rows = np.where(finite[:, None], rows, 0.0)
@@ -92,15 +92,15 @@ class Matrix:
 
 
 def _largest(rows: Floats) -> Floats:
-    """The largest amount in each row; NaN where one is."""
+    """The largest absolute value in each row; NaN where the row has one."""
     largest: Floats = np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0))
     return largest
 
 
 def _whole_rows(rows: Floats, bits: int) -> tuple[Floats, Floats]:
-    """Rows as whole numbers of at most ``bits`` bits, and the power of two that each is to be multiplied with."""
+    """Rows as whole numbers of at most ``bits`` bits, and the power of two by which each must be multiplied."""
     exponents = np.frexp(_largest(rows))[1] - bits
-    # Powers of two that a float64 has, as has every one that float32 and products of a few of them lead to.
+    # These powers of two are within float64, as are all that arise from float32 numbers and products of a few of them.
     exponents = np.maximum(exponents, -900)
     whole = rows * np.ldexp(1.0, -exponents)[:, None]
     return np.rint(whole, out=whole), np.ldexp(1.0, exponents)
@@ -116,7 +116,7 @@ def exp(values: Floats) -> Floats:
     """The exponential function for numbers whose result is a normal float64, to about 1e-16 of it."""
     whole = np.rint(values * _LOG2_E)
     rest = (values - whole * _LN2_HIGH) - whole * _LN2_LOW
-    # Taylor's series in Horner's form: beyond the thirteenth power nothing is left of numbers below 0.35.
+    # Taylor's series in Horner's form: for numbers below 0.35, terms after the thirteenth power contribute nothing.
     found = np.ones_like(rest)
     for power in range(13, 0, -1):
         found = found * rest / power + 1.0

@@ -1,4 +1,4 @@
-"""Filters over an image embedding: a published head gives the score, the filter keeps by a threshold."""
+"""Filters over an image embedding: a published head computes the score, and a threshold decides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EmbeddingHeadFilter(ColumnFilter):
     """Base of filters whose score is a small network over the column of ImageEmbedding.
 
     The network runs in NumPy, in microseconds an image: it needs no GPU of its own, and runs in the worker of the
-    ImageEmbedding before it, so what it drops never leaves that process.
+    ImageEmbedding before it, so dropped rows never leave that process.
     """
 
     tried_by_plan = False
@@ -71,7 +71,7 @@ class EmbeddingHeadFilter(ColumnFilter):
         self._head = self.load_head(locate_file(self.weights_file()))
 
     def teardown(self) -> None:
-        """Forget the head."""
+        """Release the head."""
         self._head = None
 
     def score_batch(self, batch: DocumentBatch) -> pa.Array:

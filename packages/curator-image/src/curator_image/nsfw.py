@@ -1,4 +1,4 @@
-"""Sexual content in images, by LAION's detector on CLIP embeddings."""
+"""Detects sexual content in images with LAION's detector on CLIP embeddings."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from curator_image.models.source import HubFile
 from curator_image.models.weights import read_weights
 
 LAION_HEAD = "laion/clip-autokeras-binary-nsfw"
-# The name above is the head's usual one; the file is in LAION's repository, here at a fixed commit. It is the
-# PyTorch form that LAION made of the Keras model; the Keras form itself is read as well (see read_weights).
+# The name above is the head's usual one; the file is in LAION's repository, here at a fixed commit. It is LAION's
+# PyTorch version of the Keras model; the Keras version can be read as well (see read_weights).
 _LAION_URL = (
     "https://raw.githubusercontent.com/LAION-AI/CLIP-based-NSFW-Detector/"
     "21072a2a38e6d2bb294be03c005aaa9a65778e47/models/clip_ViT-L-14_openai_binary_nsfw_head.pth"
@@ -31,7 +31,7 @@ class NSFWFilter(EmbeddingHeadFilter):
     """Keeps images whose probability of sexual content is below ``max_score``.
 
     The score, from 0 to 1, is that of LAION's ``clip-autokeras-binary-nsfw`` head on CLIP ViT-L/14. ``model`` may also
-    be a local file: the published ``.pth``, a Keras SavedModel (folder or zip), or safetensors made of one by
+    be a local file: the published ``.pth``, a Keras SavedModel (folder or zip), or safetensors made from one by
     ``python -m curator_image.models.convert``.
     """
 

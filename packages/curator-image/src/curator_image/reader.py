@@ -1,4 +1,4 @@
-"""Reading images: WebDataset tars, folders of image files, Parquet with a column of bytes."""
+"""Reads images from WebDataset tars, folders of image files, and Parquet with a column of bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from curator_image.reading.sources import PICTURES, TARS, ImageSources
 
 @dataclass
 class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
-    """Reads images and everything that belongs to them, one row each.
+    """Reads images and everything that belongs to them, one row per image.
 
     ``paths``: WebDataset tars (plain or gzipped), image files and folders of them, Parquet with a column of encoded
     images; a path, a folder, a pattern, or a list; local or any fsspec URL. Tars are streamed.
@@ -30,23 +30,23 @@ class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
     Columns: ``key``, ``shard``, ``ext``, ``format``, ``width``, ``height`` (upright), ``members`` (the extensions of
     the sample), ``bytes`` (the original ones), ``odd`` (what was unusual), ``caption`` (the ``txt`` member), ``json``, one
     for every other member, and one for each of ``json_fields``: names for text columns, or a mapping of names to
-    ``string``, ``int``, ``float`` or ``bool``. Beside image files, those named alike with an extension of ``sidecars`` are
-    read.
+    ``string``, ``int``, ``float`` or ``bool``. Beside image files, files of the same name with an extension in
+    ``sidecars`` are read.
 
     In a tar every picture is a sample of its own, with the members that continue its name. ``grouping="first_dot"`` is the
     rule of WebDataset: all members whose names are alike up to the first dot are one sample, even several pictures. A
     sample has at most ``max_members`` and ``max_sample_bytes``.
 
-    ``pixels`` and ``thumb`` are added, by `ImageDecode`, if a later stage reads them. Images are decoded and resized
-    in one go: see there for ``size``, ``mode``, ``resample``, ``thumb_size``, ``decoder`` and ``detail``. With
-    ``decode=False`` put an `ImageDecode` where you like, for example after filters that need only the header.
+    ``pixels`` and ``thumb`` are added, by `ImageDecode`, if a later stage reads them. Images are decoded and resized in
+    one step; `ImageDecode` explains ``size``, ``mode``, ``resample``, ``thumb_size``, ``decoder`` and ``detail``. With
+    ``decode=False`` you place an `ImageDecode` yourself, for example after filters that need only the header.
 
-    ``pixel_hash=True`` adds a column of that name, by `PixelHash`, which is equal for images of the same pixels:
+    ``pixel_hash=True`` adds a column of that name with `PixelHash`. It is equal for images with the same pixels, so
     deduplication can compare it.
 
-    What is corrupt, cut short, empty, too large or hostile goes to the rejects with its key and a reason. What is merely
-    odd (``wrong extension``, ``text not UTF-8``, ``byte order mark``, ``broken json``) is read and noted in ``odd``, unless
-    ``reject_odd`` lists it.
+    Corrupt, truncated, empty, oversized or hostile input goes to the rejects with its key and a reason. Merely odd
+    input (``wrong extension``, ``text not UTF-8``, ``byte order mark``, ``broken json``) is read and noted in ``odd``,
+    unless ``reject_odd`` lists it.
     """
 
     paths: str | Sequence[str]
@@ -57,7 +57,7 @@ class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
 
     partitioning = ImageSources
     read = ImageRead
-    # Files that are images by their names; Parquet may hold anything.
+    # Extensions of image files; Parquet may hold anything.
     suffixes: ClassVar[Sequence[str]] = (*TARS, *PICTURES)
 
     def __post_init__(self) -> None:
@@ -83,14 +83,14 @@ class ImageReader(ReadOptions, DecodeOptions, PartitionedReader[ImageBatch]):
         if not self.decode:
             return [sources, *reading]
         decode = made_from(given, ImageDecode)
-        if self.resources.requires_gpu:  # it is for decoding: reading files needs none
+        if self.resources.requires_gpu:  # the resources are for decoding: reading files needs none
             reading = [stage.with_(resources=Resources()) for stage in reading]
             decode = decode.with_(resources=self.resources)
         return [sources, *reading, decode]
 
     def handed_on(self) -> dict[str, Any]:
         roots = [_root(entry) for entry in ([self.paths] if isinstance(self.paths, str) else self.paths)]
-        # No extensions: of a folder it takes what is beside a picture too, which its sources decide.
+        # No extensions: from a folder it also takes files beside pictures; its sources decide which.
         return {**super().handed_on(), "extensions": None, "roots": roots}
 
 

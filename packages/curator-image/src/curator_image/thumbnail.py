@@ -1,4 +1,4 @@
-"""A small JPEG of an image, for people to look at: in pages and reports, never for a model."""
+"""Makes a small JPEG of an image for people to look at in pages and reports, never for a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curator_image.decode.pictures import pillow_pixels, pillow_resize
 from curator_image.decode.probe import BadImage, probe
 
 _QUALITY = 75
-# Of a very long image only its middle is shown, this many times as long as it is wide.
+# Of a very long image only the middle is shown, at most this many times as long as it is wide.
 _LONGEST = 4
 
 

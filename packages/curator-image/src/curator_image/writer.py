@@ -1,4 +1,4 @@
-"""Writing images: WebDataset tars with the original bytes and every sidecar, and a Parquet index beside each."""
+"""Writes images: WebDataset tars with the original bytes and every sidecar, and a Parquet index beside each."""
 
 from __future__ import annotations
 
@@ -37,15 +37,16 @@ Reencode = Literal["jpeg", "png", "webp"]
 class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
     """Writes WebDataset tars of ``images_per_tar`` images or ``bytes_per_tar`` bytes, whichever is reached first.
 
-    A sample keeps its original bytes and all its members in their order; members listed in ``sidecars`` (extension to
-    column) are added or replaced. Beside ``00000.tar`` stands ``00000.parquet`` with a row per sample: every column but
-    bytes, pixels and binary members, and where the image lies (``shard``, ``member``, ``offset``, ``length``); the tar that
-    it was read from is ``source_shard``. ``reencode`` writes the image anew, at ``quality`` and at most ``max_side``
-    pixels; the index then has its new format and size.
+    A sample keeps its original bytes and all its members in order; members listed in ``sidecars`` (extension to column)
+    are added or replaced. Beside ``00000.tar`` is ``00000.parquet`` with a row per sample: every column except bytes,
+    pixels and binary members, and the location of the image (``shard``, ``member``, ``offset``, ``length``);
+    ``source_shard`` is the tar that it was read from. ``reencode`` encodes the image anew, at ``quality`` and at most
+    ``max_side`` pixels; the index then has its new format and size.
 
-    Each task writes a small tar named by its lineage; when all sources are complete these are packed into full ones in
-    lineage order, and removed. So the result does not depend on which task wrote first, and every step can be repeated. A
-    key that is in a tar already gets the name of its source shard as a folder; the index keeps the key as it was.
+    Each task writes a small tar that is named by its lineage. When all sources are complete, the small tars are packed
+    into full ones in lineage order and then removed. So the result does not depend on which task wrote first, and every
+    step can be repeated. If a tar already has a key, the second one gets the name of its source shard as a folder; the
+    index keeps the original key.
     """
 
     path: str
@@ -126,7 +127,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
         return FileGroupTask(data=[record.path for record in records], records=records, dataset_name=task.dataset_name)
 
     def _anew(self, sample: _Sample) -> tuple[str | None, _Sample]:
-        """The sample with its image encoded as asked, or why that cannot be; its other members stay."""
+        """The sample with its image encoded as requested, or the reason why not; its other members stay."""
         assert self.reencode is not None
         try:
             body = reencoded(sample.data, self.reencode, self.quality, self.max_side)
@@ -238,7 +239,7 @@ class _Shard:
         return places
 
     def flush(self, index: pa.Table) -> None:
-        """The rows taken from ``index``, as they will stand in the index of this tar."""
+        """The rows taken from ``index``, as they will be in the index of this tar."""
         if not self._taken:
             return
         rows = index.take(array(self._taken, pa.int64())).drop_columns([*_PLACES, _START, _END])
@@ -270,7 +271,9 @@ class _Shard:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """A row as it will stand in a tar; ``ext`` is the member that is the image, ``header`` is set if it was made anew."""
+    """A row as it will be in a tar; ``ext`` is the member that is the image; ``header`` is set if it was encoded
+    anew.
+    """
 
     key: str
     shard: str
@@ -332,7 +335,7 @@ def _samples(table: pa.Table, sidecars: Mapping[str, str]) -> Iterator[_Sample]:
 
 
 def _member_column(ext: str, names: Container[str]) -> str:
-    """The column of a sidecar in a table: under a name of its own, where a JSON field has the one it would have."""
+    """The column of a sidecar in a table; it gets another name where a JSON field has its usual one."""
     apart = f"member_{ext.lower()}"
     return apart if apart in names else column_of(ext)
 
@@ -361,7 +364,7 @@ def _extension(data: bytes) -> str:
 
 
 def reencoded(data: bytes, kind: Reencode, quality: int, max_side: int | None) -> bytes:
-    """The image upright and encoded anew, made smaller where a side is longer than ``max_side``."""
+    """The image upright and encoded anew, and made smaller where a side is longer than ``max_side``."""
     import io
 
     from PIL import Image
@@ -376,7 +379,7 @@ def reencoded(data: bytes, kind: Reencode, quality: int, max_side: int | None) -
 
 
 class _Names:
-    """Names of the samples of one tar: each once."""
+    """The names of the samples of one tar, each unique."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
@@ -384,7 +387,7 @@ class _Names:
     def claim(self, key: str, source: str, prefer: str | None = None) -> str:
         """The name for a key: as it is, or under the name of its shard, or numbered."""
         folder, slash, base = key.rpartition("/")
-        # A reader takes the key up to the first dot, so a key cannot hold one.
+        # A reader takes the key up to the first dot, so a key cannot contain one.
         plain = f"{folder}{slash}{base.replace('.', '_')}"
         shard = storage.file_name(source).partition(".")[0] if source else ""
         beside = f"{shard}/{plain}" if shard and not unsafe_name(f"{shard}/x") else plain
@@ -424,7 +427,7 @@ def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
 
 
 def _check_names(table: pa.Table) -> None:
-    """Refuse columns whose place the index needs: their values would be gone from it without a word."""
+    """Refuse columns whose names the index needs: their values would be lost from it silently."""
     taken = [name for name in (*_PLACES, SOURCE_SHARD, _START, _END) if name in table.column_names and name != SHARD]
     if taken:
         raise UsageError(
@@ -459,7 +462,9 @@ def _index(
 
 
 def _facts(written: Sequence[_Sample]) -> dict[str, pa.Array]:
-    """The columns that say what is in the tar: the members, and format and size of images that were made anew."""
+    """The columns that describe the tar's content: the members, and format and size of images that were encoded
+    anew.
+    """
     members = array([[ext for ext, _ in sample.members] for sample in written], pa.list_(pa.string()))
     headers = [sample.header for sample in written if sample.header is not None]
     if len(headers) < len(written):
@@ -481,7 +486,7 @@ def _binary_members(rows: pa.Table, written: Sequence[_Sample], sidecars: Mappin
 
 
 def _together(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """One schema for all: what some have is null in the others."""
+    """One schema for all: a column that only some have is null in the others."""
     merged = pa.unify_schemas([schema.remove_metadata() for schema in schemas], promote_options="permissive")
     return pa.schema([f for f in merged if f.name not in (_START, _END)])
 

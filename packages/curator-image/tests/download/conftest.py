@@ -1,4 +1,4 @@
-"""A web server on this machine that misbehaves in every way that servers of the world do."""
+"""A web server on this machine that misbehaves in every way that real servers do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BadServer:
         self.open = self.most = 0
         self.agents: set[str] = set()
         self.flaky_left = 2
-        self.three = asyncio.Barrier(3)  # where answers wait until three are asked for at once
+        self.three = asyncio.Barrier(3)  # where answers wait until three requests are open at once
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -188,5 +188,5 @@ def jpeg() -> Callable[..., bytes]:
 
 @pytest.fixture
 def quick() -> dict[str, Any]:
-    """Parameters of a download from this machine that does not wait long between its tries."""
+    """Parameters of a download from this machine with short pauses between attempts."""
     return {"allow_private": True, "timeout_s": 20.0, "connect_timeout_s": 10.0, "retries": 1, "backoff_s": 0.001}

@@ -1,4 +1,4 @@
-"""Lists of addresses become tars with a status row for every address; what stands is not downloaded again."""
+"""Lists of addresses become tars with a status row for every address; finished tars are not downloaded again."""
 
 from __future__ import annotations
 

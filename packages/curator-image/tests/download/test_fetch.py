@@ -1,4 +1,4 @@
-"""Every way in which a server misbehaves ends in one word, in bounded time and memory, and harms no other address."""
+"""Every misbehaviour of a server ends in one word, in bounded time and memory, and affects no other address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that the tests make themselves, in the formats that real ones are published in."""
+"""Models that the tests make, in the formats of published ones."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ MakeBatch = Callable[..., ImageBatch]
 
 
 def reference(folder: Path, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """What transformers itself makes of the pictures: its processor on Pillow images, its model, unit length."""
+    """The results of transformers itself: its processor on Pillow images, its model, unit length."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""Filters on embeddings: the published heads, thresholds with their direction, and embeddings that do not fit."""
+"""Filters on embeddings: published heads, thresholds and their direction, and embeddings that do not fit."""
 
 from __future__ import annotations
 

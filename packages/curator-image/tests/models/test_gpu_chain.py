@@ -1,4 +1,5 @@
-"""How a GPU is kept at work: the next images are sent and decoded while those before are computed, and their pixels stay there.
+"""Keeping a GPU busy: the next images are decoded and sent while earlier ones are computed, and pixels stay on the
+device.
 
 No GPU is needed: models compute on the CPU, DALI decodes there, and where work of a GPU would go on by itself, a thread does it.
 """
@@ -57,9 +58,9 @@ def png(seed: int, width: int = 48) -> bytes:
 
 
 class Gpu:
-    """Computes batches in their order on a thread of its own, as a GPU does: what is asked of it returns at once.
+    """Computes batches in order on its own thread, like a GPU: requests return at once.
 
-    It is at work on a batch until the next has been sent, or until nothing more comes.
+    It works on a batch until the next has been sent, or until nothing more comes.
     """
 
     def __init__(self, batches: int) -> None:
@@ -146,13 +147,15 @@ def test_pixels_that_stay_on_the_device_give_the_same_vectors_and_records(
     result, beside = embedded(images, siglip, "dali", ResolutionFilter(min_width=50))
     assert not landings
     assert any("pixels of ImageDecode stay where they are made" in text for text in result.summary.decisions)
-    # A stage that looks at pixels without being able to take them from a device finds them in the table.
+    # A stage that reads pixels but cannot take them from a device finds them in the table.
     looked, column = embedded(images, siglip, "dali", ResolutionFilter(min_width=50), Look())
     assert column.drop_columns(["seen"]) == beside
     turbo_result, turbo = embedded(images, siglip, "turbo", ResolutionFilter(min_width=50), detail=8.0)
     assert turbo["key"] == beside["key"]
     a, b = (np.asarray(embedding_matrix(table, "embedding")[0]) for table in (beside, turbo))
-    assert (a * b).sum(axis=1).min() > 0.995  # what two decoders differ by, for a small model with large random weights
+    assert (a * b).sum(
+        axis=1
+    ).min() > 0.995  # the difference between two decoders, for a small model with large random weights
     for one in (result, looked, turbo_result):
         counts = {counts.name: (counts.rows_in, counts.rows_out, counts.rejected) for counts in one.summary.stages}
         assert counts["ImageDecode"] == (22, 21, {"corrupt": 1})
@@ -175,7 +178,8 @@ class Look(ProcessingStage[ImageBatch, ImageBatch]):
 @pytest.mark.dali
 @pytest.mark.models
 def test_a_batch_decodes_while_the_model_has_the_one_before(images: Path, clip: Path) -> None:
-    # The model waits until DALI has begun the next batch, and each batch until the model has begun with the one before.
+    # The model waits until DALI has begun the next batch, and each batch waits until the model has begun the one
+    # before.
     begun = [threading.Event() for _ in range(5)]
     decode = ImageDecode(decoder="dali", size=32).with_()
     decode.columns = ["pixels"]
@@ -287,13 +291,13 @@ def test_images_are_decoded_on_the_gpu_only_if_cpus_cannot_feed_it(monkeypatch: 
     )
     assert planned(2, ResolutionFilter(min_width=1))[0]
     assert planned(8, gpus=4)[0]
-    # A stage between them that works on CPUs would have pixels sent twice; of a model that is not here nothing is known.
+    # A stage between them on CPUs would cause pixels to be sent twice; nothing is known of a missing model.
     assert planned(2, BlurFilter()) == (False, [])
     assert planned(2, model="some/model")[1] == [
         "ImageDecode decodes on CPUs: how many images ImageEmbedding takes is not known"
     ]
     assert "3 GB of the GPU are left" in planned(2, memory=11)[1][0]
-    # What the user said stands.
+    # The user's choice is kept.
     assert planned(2, reader=ImageReader("in/*.tar", decoder="turbo")) == (False, [])
     assert planned(64, reader=ImageReader("in/*.tar").with_(resources=Resources(gpu_memory_gb=4)))[0]
     monkeypatch.setattr(stage, "dali_installed", lambda: False)

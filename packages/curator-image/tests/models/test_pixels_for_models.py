@@ -1,4 +1,4 @@
-"""The plan finds which pixels a model needs: vectors are those of its own processor, or the user hears that they are not."""
+"""The plan finds which pixels a model needs: vectors equal those of its own processor, or the user gets a warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model is named by one string, and where it is missing the error says what to download and where to put it."""
+"""One string names a model; if it is missing, the error says what to download and where to put it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_address_is_kept_in_the_cache_and_not_fetched_twice(tmp_path: Path, m
         locate_file(HubFile(url))
     message = str(caught.value)
     assert "could not be downloaded" in message
-    # What the error says to do works: the file is put where it says, and found there.
+    # The advice in the error works: a file in the named place is found.
     target = Path(message.split("put it at ")[1].split("'")[1])
     assert cache_folder() in target.parents
     target.parent.mkdir(parents=True, exist_ok=True)

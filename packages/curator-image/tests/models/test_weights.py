@@ -1,4 +1,4 @@
-"""Weights of heads are read from the formats that they are published in, and nothing in them is executed."""
+"""Weights of heads are read from their published formats, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_file_of_other_tensors_is_refused_with_what_it_holds() -> None:
         LinearHead.from_weights({"x": np.zeros(3, np.float32)})
     tensors = linear_stack(48, 32, 16, 8, 4, 1, numbers=(0, 2, 4, 6, 7))
     tensors["layers.0.weight"] = np.zeros((8, 48), np.float32)
-    with pytest.raises(WrongWeights, match="takes 32 numbers and is given 8"):
+    with pytest.raises(WrongWeights, match="takes 32 numbers and gets 8"):
         LinearHead.from_weights(tensors)
 
 

@@ -1,4 +1,4 @@
-"""Columns that a stage reads are there and are text; names that it is given differ."""
+"""Checks that the columns of a stage exist and are text, and that the names it gets differ."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _RAW_KEPT = 1 << 16
 
 
 def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) -> DocumentBatch:
-    """The batch with the column as text. Where it holds JSON, because some values are text and others are not, the rows of
-    the others are rejected: a reader keeps them, and only a stage that needs text cannot use them.
+    """The batch with the column as text. A column of JSON holds both text and other values. Rows with other values are
+    rejected here: a reader keeps them, and only a stage that needs text cannot use them.
     """
     table = task.to_pyarrow()
     column = column_of(table, name)
@@ -39,7 +39,7 @@ def with_text(stage: ProcessingStage[Any, Any], task: DocumentBatch, name: str) 
 
 
 def not_text(stage: object, name: str, kind: pa.DataType) -> UsageError:
-    """The error for a column that a stage needs as text and that holds something else altogether."""
+    """The error for a column that should be text and holds something else altogether."""
     return UsageError(
         f"{type(stage).__name__} reads text, and the column {name!r} is {kind}: put Cast(columns={{{name!r}: 'string'}}) "
         f"before it, or declare the type where the files are read, as schema: {{{name}: string}}, which rejects other values"
@@ -55,14 +55,14 @@ def texts_of(stage: object, table: pa.Table, name: str) -> list[str | None]:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column holds texts, in any of Arrow's ways, or nothing but nulls."""
+    """Whether a column holds texts, in any of Arrow's types, or only nulls."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(test(kind) for test in tests)
 
 
 def check_different(stage: object, *names: str | None) -> None:
-    """Refuse names of columns, None for one that is not there, of which two are the same or one is empty."""
+    """Refuse names of columns if two are equal or one is empty; None stands for a column that is not used."""
     given = [name for name in names if name is not None]
     if not all(isinstance(name, str) and name for name in given) or len(set(given)) < len(given):
         raise UsageError(f"{type(stage).__name__}'s columns need different names: {', '.join(map(str, given))}")

@@ -1,15 +1,15 @@
-"""Powers that are the same on every processor.
+"""Computes powers that are the same on every processor.
 
-``**`` of two floats asks the C library, whose last bit depends on its version and on whether the processor has fused
-multiplication. Python's decimals are computed digit by digit from integers; their cost, some ten microseconds, is small
-beside the models that need them.
+For two floats, ``**`` calls the C library, whose last bit depends on its version and on whether the processor fuses
+multiplication and addition. Python's decimals are computed digit by digit from integers; their cost, about ten
+microseconds, is small beside the models that need them.
 """
 
 from __future__ import annotations
 
 from decimal import Context, Decimal
 
-# More digits than the 17 of a float, so that rounding to one is a matter of these digits alone.
+# More digits than the 17 of a float, so that these digits alone decide how the result is rounded to one.
 _DIGITS = Context(prec=25, Emin=-999_999, Emax=999_999)
 
 

@@ -1,6 +1,7 @@
 """Classes of Unicode characters: which code points are letters, white space, punctuation, ends of sentences.
 
-They are written out, not taken from the interpreter, so that a run gives the same result on every version of Python.
+They are written out here rather than taken from the interpreter, so a run gives the same result on every version of
+Python.
 Letters are those of Unicode 17. Ranges are hexadecimal and inclusive.
 """
 
@@ -14,9 +15,9 @@ import numpy.typing as npt
 ALPHABETIC = 1  # property Alphabetic: letters, and marks that make words
 LETTER = 2  # general category L, as in str.isalpha()
 SPACE = 4  # what str.split() and str.strip() take for white space
-SYMBOL = 8  # punctuation and control characters: the Gopher and FineWeb recipes do not count a word of these alone
+SYMBOL = 8  # punctuation and control characters: the Gopher and FineWeb recipes do not count a word that consists of these alone
 TERMINAL = 16  # ends a sentence, in any script
-NO_SYMBOL = 32  # all that is not SYMBOL
+NO_SYMBOL = 32  # everything except SYMBOL
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Mix data sets by weight, split by hash: the same result every time, on any number of workers."""
+"""Mixes data sets by weight and splits them by hash, with the same result for any number of workers."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
 from curator_text._columns import check_different
 
-# More copies than anybody wants, and few enough to hold in memory.
+# More copies than anybody needs, and few enough to hold in memory.
 _MOST_COPIES = 10_000
 
 
 def hashes(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
-    """64 bits for each value, that depend on the value and the seed alone."""
+    """64 bits for each value, which depend on the value and the seed alone."""
     return np.fromiter((xxhash.xxh3_64_intdigest(_bytes(value), seed) for value in values), np.uint64, len(values))
 
 
 def unit_numbers(values: Sequence[Any], seed: int) -> np.ndarray[Any, Any]:
-    """A number in [0, 1) for each value, that depends on the value and the seed alone."""
-    # As many bits as a double holds: with more, the highest would be rounded up to 1.
+    """A number in [0, 1) for each value, which depends on the value and the seed alone."""
+    # As many bits as a double holds: with more, the highest values would be rounded up to 1.
     return (hashes(values, seed) >> np.uint64(11)) * 2.0**-53
 
 
 @dataclass(kw_only=True)
 class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Says of each row which part of the data it belongs to, in ``split_column``, by a hash of ``key_column``.
+    """Assigns each row to a part of the data, named in ``split_column``, by a hash of ``key_column``.
 
     ``parts`` are the shares, which must add up to 1: ``{train: 0.98, validation: 0.02}``. Rows with the same key are in
-    the same part, also in another run, and with more data; so are all without a key. ``keep`` keeps one part and adds no
-    column.
+    the same part, even in another run or with more data; rows without a key are in one part together. ``keep`` keeps
+    only one part and adds no column.
     """
 
     parts: Mapping[str, float]
@@ -89,12 +89,13 @@ class SplitByHash(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class Blend(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Repeats or drops rows by weight: 0.3 keeps 30 % of them, 2.5 has each twice and half of them thrice.
+    """Repeats or drops rows by weight: 0.3 keeps 30 % of them; 2.5 repeats each row twice, and half of them three
+    times.
 
     ``weights`` maps values of ``by_column`` to weights, or patterns of values: a data set's name, or ``"*/web/*"`` where the
-    reader's ``path_column`` names the file. The first pattern that fits counts, a value itself before all patterns, and
-    ``default`` where none does. Which rows are taken depends on ``key_column`` and the seed alone: rows with the same key, or
-    with none, are taken together. Copies follow one another.
+    reader's ``path_column`` names the file. An exact value takes precedence, then the first pattern that fits, then
+    ``default``. The selection of rows depends on ``key_column`` and the seed alone: rows with the same key, or without
+    a key, are selected together. Copies follow one another.
     """
 
     weights: Mapping[str, float]
@@ -157,5 +158,5 @@ def _bytes(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     if isinstance(value, float) and value.is_integer() and -EXACT <= value <= EXACT:
-        value = int(value)  # whether a column holds whole numbers as floats may depend on its other values
+        value = int(value)  # a column may hold whole numbers as floats because of its other values
     return hashlib.sha256(repr((type(value).__name__, value)).encode()).digest()

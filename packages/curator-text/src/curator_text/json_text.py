@@ -1,4 +1,4 @@
-"""How is a row spelled as a line of JSON, and a value as JSON text?"""
+"""Spells rows as lines of JSON, and values as JSON text."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ def value_text(value: Any) -> str:
 
 
 def _inner_value(value: Any) -> Any:
-    """What `orjson` cannot convert by itself; it occurs only inside lists and objects, since such columns are cast
-    before.
-    """
+    """Convert what `orjson` cannot; it occurs only inside lists and objects, since such columns are cast before."""
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value))
     if isinstance(value, datetime):  # a subclass: pandas has one, for nanoseconds
@@ -86,7 +84,7 @@ def _inner_value(value: Any) -> Any:
 
 
 def _json_column(column: pa.ChunkedArray, part: pa.Field) -> tuple[pa.ChunkedArray, bool]:
-    """A column as what `orjson` takes, and whether it is text that is JSON already."""
+    """A column in a form that `orjson` takes, and whether it is already JSON text."""
     kind = column.type
     if kind == JSON:
         return _storage(column), True
@@ -142,7 +140,7 @@ def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _holds(kind: pa.DataType, test: Callable[[pa.DataType], bool]) -> bool:
-    """Whether a type, or one inside of it, passes a test."""
+    """Whether a type, or a type inside it, passes a test."""
     if test(kind):
         return True
     if pa.types.is_map(kind):

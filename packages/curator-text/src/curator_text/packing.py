@@ -1,4 +1,4 @@
-"""Files of text packed to a size: which parts go into which file, and how a file is made of them."""
+"""Packs files of text to a size: which parts go into which file, and how a file is made of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curator_core.model.task import FileRecord
 from curator_core.storage import packing
 
 _COPY_BYTES = 1 << 20
-# Each packs a file of its own; what one holds in memory is a row group.
+# Each packs one file at a time and holds a row group in memory.
 _THREADS = 4
 
 
@@ -40,8 +40,9 @@ def pack(
 ) -> list[FileRecord]:
     """Make files of at most ``limit`` bytes of ``outputs``, folder by folder; returns the files that remain.
 
-    ``prepare`` is given the parts and the files that stand before ``write`` makes a file of some parts, and returns the
-    records of the files that remain; ``settings`` are what else decides how the files come out. A part is never divided: one that is larger than the limit is a file by itself.
+    ``prepare`` gets the parts and the existing files before ``write`` makes a file of some parts, and returns the
+    records of the files that remain; ``settings`` are everything else that affects the files. A part is never divided:
+    one that is larger than the limit is a file by itself.
     """
 
     def make(fresh: Sequence[FileRecord], standing: Sequence[FileRecord]) -> list[FileRecord]:
@@ -62,7 +63,7 @@ def copy_bytes(parts: Sequence[str], out: storage.AtomicFile) -> None:
 
 
 def repack_zstd(parts: Sequence[str], out: storage.AtomicFile) -> None:
-    """One zstd frame of several: common readers stop, without a word, where the first frame of a file ends."""
+    """Make one zstd frame of several: common readers silently stop where the first frame of a file ends."""
     with pa.CompressedOutputStream(pa.PythonFile(out, mode="w"), "zstd") as target:
         for part in parts:
             with storage.open_input(part) as file, pa.CompressedInputStream(pa.PythonFile(file), "zstd") as stream:
@@ -88,7 +89,7 @@ def _files(
 
 
 def groups(records: Sequence[FileRecord], limit: int) -> Iterator[list[FileRecord]]:
-    """Consecutive parts in groups of at most ``limit`` bytes; a part that is larger is a group of its own."""
+    """Consecutive parts in groups of at most ``limit`` bytes; a larger part is a group by itself."""
     group: list[FileRecord] = []
     size = 0
     for record in records:

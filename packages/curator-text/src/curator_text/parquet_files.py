@@ -1,4 +1,4 @@
-"""How do the Parquet files of one folder get one schema, and how are several made into one?"""
+"""Gives the Parquet files of a folder one schema, and makes one file of several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curator_core.arrow.widening import keeps_values
 from curator_core.model.task import FileRecord
 from curator_text.widening import fitted
 
-# Ends of files that are read at a time: most of the time they are on their way.
+# How many ends of files are read at a time: most of the time is spent waiting for them.
 _THREADS = 16
 
 
@@ -56,9 +56,9 @@ def brought_to(
     compression: str,
     row_group_bytes: int,
 ) -> list[FileRecord]:
-    """Write the files of another schema anew, each in its place; returns the records of all.
+    """Rewrite the files that have another schema, each in its place; returns the records of all.
 
-    It can be cut off anywhere and done again: a file that an earlier pass has written anew is known by its size.
+    It can be interrupted anywhere and repeated: a file that an earlier pass has rewritten is recognised by its size.
     """
 
     def bring(entry: tuple[FileRecord, pa.Schema]) -> FileRecord:

@@ -1,4 +1,4 @@
-"""Whole recipes by name: each is several filters with the limits of its paper, in its order.
+"""Whole recipes by name: each is a sequence of filters with the limits of its paper.
 
 They are composites, so a plan shows the filters, and a run counts what each one drops. To change a limit, or to add
 a filter in between, list the filters themselves: ``Gopher().decompose()`` prints what there is.
@@ -21,7 +21,7 @@ Stages = list[ProcessingStage[Any, Any]]
 
 @dataclass(kw_only=True)
 class Recipe(CompositeStage[DocumentBatch, DocumentBatch]):
-    """Base of the recipes: the column they read, and what they do with what does not pass.
+    """Base of the recipes: the column that they read, and what they do with documents that do not pass.
 
     ``mode="annotate"`` drops nothing and changes no text: each filter adds its score and its verdict as columns.
     """
@@ -46,7 +46,7 @@ class Recipe(CompositeStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class WebEnglish(Recipe):
-    """The 28 heuristics for English web text, as NeMo Curator's configuration has them."""
+    """The 28 heuristics for English web text from NeMo Curator's configuration."""
 
     def filters(self) -> Stages:
         here: dict[str, Any] = {"column": self.column}
@@ -91,7 +91,7 @@ class Gopher(Recipe):
 
 @dataclass
 class C4(Recipe):
-    """The filters of C4. It takes lines out of the text; ``bad_words`` is a list or a file, and none without.
+    """The filters of C4. It removes lines from the text; ``bad_words`` is an optional list or file.
 
     ``language`` keeps documents in that language, with a probability of at least ``min_language_score`` (C4 itself: English, 0.99)
     and needs the extra ``language``.
@@ -118,8 +118,8 @@ class C4(Recipe):
 class FineWeb(Recipe):
     """The filters of FineWeb: addresses, language, Gopher's two, C4's without ends of lines, FineWeb's own.
 
-    ``blocked_domains`` and ``blocked_words`` are lists or files for the column ``url``, and none without; a language of
-    None checks none and needs no extra.
+    ``blocked_domains`` and ``blocked_words`` are optional lists or files for the column ``url``; with a language of
+    None, no language is checked and no extra is needed.
     """
 
     maybe_paths = ("blocked_domains", "blocked_words")
@@ -187,7 +187,7 @@ class DCLM(Recipe):
 
 @dataclass
 class PythonCode(Recipe):
-    """Filters for Python files: comments, lines, letters, and files that are XML in truth."""
+    """Filters for Python files: comments, lines, letters, and files that are really XML."""
 
     def filters(self) -> Stages:
         here: dict[str, Any] = {"column": self.column}

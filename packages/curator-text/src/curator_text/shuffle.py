@@ -1,8 +1,8 @@
-"""A shuffle of all rows that no memory has to hold, from files to files; see `curator_core.across.by_key`.
+"""Shuffles all rows from files to files without holding them in memory; see `curator_core.across.by_key`.
 
 The order is that of a seeded hash of each row's key, and rows of one key keep the order that they came in. So it depends on
 the data and the seed alone, not on the number of partitions, of files or of workers. Types that drift between files are
-brought together as readers of JSON do it, in JSON where nothing else holds the values.
+unified like in readers of JSON, as JSON where nothing else holds the values.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from curator_text.writers import JsonlWriter, ParquetWriter
 
 @dataclass(kw_only=True)
 class ShuffleWriter(by_key.ShuffleWriter):
-    """Writes each batch to ``path`` with its rows laid out by partition, for `ShuffleReader` to go on from.
+    """Writes each batch to ``path`` with its rows laid out by partition, for `ShuffleReader`.
 
-    A row's place in the order comes from ``key_column``, a column or a list of them, and ``seed``. ``partitions`` is how many
-    pieces the reader's work comes in; the order does not depend on it. The files are for the reader alone and can be removed
+    A row's place in the order comes from ``key_column``, a column or a list of them, and ``seed``. ``partitions`` is
+    the number of pieces of the reader's work; the order does not depend on it. The files are for the reader alone and
+    can be removed
     after it.
     """
 

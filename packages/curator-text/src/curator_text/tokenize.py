@@ -1,4 +1,4 @@
-"""Text becomes token shards: ``.bin`` and ``.idx`` that Megatron reads, or packed rows."""
+"""Turns text into token shards: ``.bin`` and ``.idx`` files for Megatron, or packed rows."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from curator_text.packing import copy_bytes, groups
 _MAGIC = b"MMIDIDX\x00\x00"
 # Version, kind of token, number of sequences and of marks between documents.
 _HEAD = struct.Struct("<QBQQ")
-# Tokens are numbers of 32 bits, with a sign.
+# Tokens are signed 32-bit numbers.
 _MOST_TOKENS = (1 << 31) - 1
-# Megatron's numbers for what an array holds.
+# Megatron's codes for the element type of an array.
 _CODES = {np.dtype(np.uint16): 8, np.dtype(np.int32): 4}
 
 
 @dataclass(kw_only=True)
 class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Adds the tokens of each text as a list column, and how many there are.
+    """Adds the tokens of each text as a list column, and their number.
 
     ``tokenizer`` is a folder or a ``tokenizer.json``, or a name on the hub at ``revision`` (a commit, best of all; without one
-    the newest). ``end_token`` (such as ``</s>``) is put behind
-    every text; without it texts that are packed into one row run into one another. A null text has null tokens.
+    the newest). ``end_token`` (such as ``</s>``) is put after every text; without it, texts that are packed into one
+    row run into one another. A null text has null tokens.
     """
 
     maybe_paths = ("tokenizer",)
@@ -101,9 +101,9 @@ class Tokenize(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class PackTokens(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Lays the tokens of a batch end to end and cuts them into rows of exactly ``length``; other columns go.
+    """Joins the tokens of a batch and cuts them into rows of exactly ``length``; other columns are dropped.
 
-    The last row is filled up with ``pad_token_id``, or left out without one; how many tokens that costs is counted.
+    The last row is filled up with ``pad_token_id``, or left out without one; the lost tokens are counted.
     """
 
     length: int
@@ -146,9 +146,11 @@ class PackTokens(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes the tokens of each batch as ``NAME.bin`` and ``NAME.idx``, an indexed data set of Megatron's: a document a row.
+    """Writes the tokens of each batch as ``NAME.bin`` and ``NAME.idx``, an indexed data set of Megatron with one
+    document per row.
 
-    ``vocab_size`` says how wide a token is: 16 bits below 65,500, otherwise 32. A batch without a token has no files, since
+    ``vocab_size`` decides the width of a token: 16 bits below 65,500, otherwise 32. A batch without a token has no
+    files, since
     Megatron cannot open an empty one.
 
     With ``target_size`` (such as ``"1GB"``) the data sets of all tasks are packed, when the run is complete, into
@@ -187,7 +189,7 @@ class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         if not len(tokens):
             return FileGroupTask(data=[], records=[], dataset_name=task.dataset_name)
         kind = np.dtype(np.uint16 if self.vocab_size < 65_500 else np.int32)
-        # A null document is one of no tokens: rows and documents stay the same.
+        # A null document becomes one without tokens, so rows and documents correspond.
         lengths = np.array([0 if row is None else len(row) for row in column.to_pylist()], np.int32)
         name = task.task_id or "batch"
         folder = self.path if self._target_size is None else parts_folder(self.path)
@@ -283,7 +285,9 @@ def _lengths(index: bytes) -> np.ndarray[Any, Any]:
 
 
 def _index(lengths: np.ndarray[Any, Any], kind: np.dtype[Any]) -> bytes:
-    """Magic, version, token type, counts, then lengths (32 bits), where each begins, and where documents begin (64)."""
+    """Magic, version, token type, counts; then lengths (32 bits), the start of each, and the starts of documents (64
+    bits).
+    """
     starts = np.zeros(len(lengths), np.int64)
     np.cumsum(lengths[:-1].astype(np.int64) * kind.itemsize, out=starts[1:])
     documents = np.arange(len(lengths) + 1, dtype=np.int64)

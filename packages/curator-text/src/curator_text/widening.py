@@ -1,4 +1,4 @@
-"""How do tables of several types get one schema, with no value changed, where JSON may have to hold what no other type can?"""
+"""Gives tables of several types one schema without changing a value; JSON holds what no other type can."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from curator_text.json_text import json_values
 
 
 def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the columns and types of a schema that `one_schema` has made of it and others."""
+    """The table with exactly the columns and types of a schema that `one_schema` has made for it and others."""
     return widening.fitted(table, schema, json_values)

@@ -1,4 +1,4 @@
-"""Writing documents: one file for each task, named by its lineage, whole or not at all."""
+"""Writes documents: one file for each task, named by its lineage, whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     ``compression`` is ``gzip``, ``zstd``, ``bz2`` or ``xz``. ``columns`` writes only these, in this order. A null is
     written as ``null``, or left out with ``nulls="omit"``. A ``json`` column is written as the value that it holds.
-    Dates and times are written as ISO 8601 text, decimals as numbers; NaN and the infinities, which JSON has no
-    spelling for, as null.
+    Dates and times are written as ISO 8601 text, decimals as numbers; NaN and the infinities, which JSON cannot
+    express, as null.
 
     With ``target_size`` (such as ``"256MB"``) the files of all tasks are packed, when the run is complete, into
     ``00000.jsonl``, ``00001.jsonl`` and so on, of at most that size, in the order of the input.
@@ -88,7 +88,7 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         return self._target_size is not None
 
     def finish(self, outputs: Sequence[FileRecord]) -> list[FileRecord] | None:
-        """Pack the files of all tasks; what is written one after the other is one file in every format but zstd."""
+        """Pack the files of all tasks; concatenated files are one valid file in every format but zstd."""
         if self._target_size is None:
             return None
         write = packing.repack_zstd if self._codec == "zstd" else packing.copy_bytes
@@ -98,7 +98,7 @@ class JsonlWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    """Whether a column holds bytes, or lists of them, which JSON has no spelling for."""
+    """Whether a column holds bytes or lists of bytes, which JSON cannot express."""
     if kind.num_fields:
         return any(_is_binary(kind.field(place).type) for place in range(kind.num_fields))
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -107,17 +107,19 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 @dataclass(kw_only=True)
 class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Writes each batch as Parquet under ``path``, in a file named after the task; with no rows left, the columns stay.
+    """Writes each batch as Parquet under ``path``, in a file named after the task; a batch without rows keeps its
+    columns.
 
     ``compression`` is ``zstd``, ``snappy``, ``gzip``, ``brotli``, ``lz4`` or ``none``. ``columns`` writes only these.
     ``partition_by`` puts rows into folders ``column=value`` and leaves these columns out of the files, as Hive does.
-    ``row_group_bytes`` is how much data (before compression) a row group holds at most.
+    ``row_group_bytes`` limits the data of a row group before compression.
 
     With ``target_size`` (such as ``"512MB"``) the files of all tasks are packed, when the run is complete, into
-    ``00000.parquet``, ``00001.parquet`` and so on, of about that size, in the order of the input; in each folder by itself.
+    ``00000.parquet``, ``00001.parquet`` and so on, of about that size, in the order of the input, separately in each
+    folder.
 
-    When the run is complete, all files have the same columns and types: what is missing in some is null there, numbers are
-    of a type that holds all of them, and a column of values of several kinds is one of JSON.
+    When the run is complete, all files have the same columns and types: a missing column is null, numbers have a type
+    that holds all of them, and a column with several kinds of values becomes JSON.
     """
 
     path: str
@@ -210,7 +212,7 @@ def _write_compressed(out: AtomicFile, lines: Iterable[bytes], codec: str) -> No
 def _partitions(stage: ParquetWriter, table: pa.Table, by: list[str]) -> Iterator[tuple[list[str], pa.Table]]:
     """The parts of a table with the folders that they go to, in order of first appearance.
 
-    Rows whose value names no folder, because it is too long or not one value, are rejected.
+    Rows whose value cannot name a folder, because it is too long or not a single value, are rejected.
     """
     if not by:
         yield [], table
@@ -252,8 +254,9 @@ def _folder_value(value: Any) -> str:
         return "__HIVE_DEFAULT_PARTITION__"
     value = whole_as_integers(value)
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    # A value comes from the data: nothing in it may leave the folder or hide the file. Letters of all scripts stay as they
-    # are, as others leave them too: each would be nine characters long, and a name has room for 255 bytes.
+    # A value comes from the data, so nothing in it may leave the folder or hide the file. Letters of all scripts stay
+    # as they are, as other tools leave them: escaped, each would take nine characters, and a name has room for 255
+    # bytes.
     if not text.strip("."):
         return text.replace(".", "%2E")
     return _NOT_IN_NAMES.sub(lambda found: quote(found[0], safe=""), text)
@@ -273,7 +276,7 @@ def _chosen(task: DocumentBatch, columns: Sequence[str] | None) -> pa.Table:
 
 
 def _folder(stage: JsonlWriter | ParquetWriter) -> str:
-    """Where tasks write: beside one another, or where they wait to be packed."""
+    """Where tasks write: directly, or into a folder whose files wait to be packed."""
     return stage.path if stage._target_size is None else parts_folder(stage.path)
 
 

@@ -106,9 +106,9 @@ def test_an_item_is_found_with_other_case_and_punctuation_and_stands_where_it_is
         None,
         "",
         FILLER,
-        "Is it so? " + FILLER,  # too short to be looked for
+        "Is it so? " + FILLER,  # too short to be searched for
         " ".join(CLIPS.split()[:12]),  # not a whole n-gram
-        PLANET.rsplit(" ", 1)[0],  # a short text is found as a whole only
+        PLANET.rsplit(" ", 1)[0],  # a short text is only found whole
         CLIPS.replace("April", "June").replace("she", "he").replace("How", "And how").replace("sell", "sold"),
         KING[:23],  # 20 characters count as 12 words
     ],
@@ -190,7 +190,7 @@ def test_what_a_cut_leaves_is_the_rest_of_the_words_in_their_order(words, gaps, 
         assert len(rest) < len(spelt)
         pieces = (left or "").split(" | ")
         at = 0
-        for piece in pieces:  # each is in the text, behind the one before
+        for piece in pieces:  # each is in the text, after the one before
             at = text.index(piece, at) + len(piece)
         # Nothing is left that is closer than the margin to an overlap.
         removed = len(text) - sum(map(len, pieces)) if left is not None else len(text)
@@ -216,7 +216,7 @@ def test_ngrams_of_many_documents_do_not_count_unless_a_longer_item_is_there(tes
     ]
     counts = counted(tmp_path, school(tests), batches)
     rows = [row for task in batches for row in noted(tests, task, counts_path=counts, max_documents=3)]
-    # The beginning is in four documents, the planets in three: only the fourth has more of the item than that.
+    # The beginning is in four documents, the planets are in three: only the fourth has more of the item.
     assert [round(row["overlap_share"] * 40) for row in rows[:3]] == [0, 0, 0]
     assert rows[3]["overlap_share"] == pytest.approx(15 / 40 + 12 / 40)
     assert [row["overlap_share"] for row in rows[4:]] == [1.0, 1.0, 1.0]
@@ -464,7 +464,7 @@ def test_the_workflow_counts_first_and_gives_the_same_files_whatever_the_workers
         workflow = load_pipeline(workflow_file(tmp_path)).workflow
         assert workflow is not None
         summary = workflow.run(LocalExecutor(workers=workers), run_dir=str(run), fresh=True).summary
-        # The whole items go, though their beginnings are in eight documents; the beginning alone is common.
+        # The whole items are removed, although their beginnings are in eight documents; the beginning alone is common.
         assert (summary.rows_in, summary.rows_dropped) == (20, 9)
         assert {"test set school": 9} in [stage.dropped for stage in summary.stages]
         found.append({p.name: p.read_bytes() for p in sorted((tmp_path / "out").glob("*.jsonl"))})

@@ -1,4 +1,4 @@
-"""Overlaps of documents with test sets are those of the definition, and stand where they are said to."""
+"""Overlaps of documents with test sets are those of the definition, at the reported places."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def words_in(overlap: Overlap, spans: list[tuple[int, int]]) -> set[int]:
 
 
 def with_others_of_a_character(overlap: Overlap, words: set[int]) -> set[int]:
-    """The words, and those that one character holds together with one of them: Thai ``ำ`` is two when it is folded."""
+    """The words, and those joined to them by a single character: Thai ``ำ`` becomes two when it is folded."""
     places = overlap.hits.places
     inside = {at for i in words for at in range(places.starts[i], places.ends[i])}
     return {i for i in range(len(places)) if inside.issuperset(range(places.starts[i], places.ends[i]))}

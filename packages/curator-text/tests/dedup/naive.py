@@ -40,7 +40,7 @@ def words(text: str, kind: str = "words") -> list[tuple[str, bool]]:
 
 
 def shingles(words: list[tuple[str, bool]], size: int = 3, characters: int = 5) -> list[tuple[int, int]]:
-    """First word and word after the last of each."""
+    """The first word and the word after the last of each."""
     found = []
     for first in range(len(words)):
         total, last = 0, first

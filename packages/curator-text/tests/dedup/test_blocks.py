@@ -1,4 +1,4 @@
-"""Groups that are decided about block by block come out as they do at once."""
+"""Deciding about groups block by block gives the same result as deciding at once."""
 
 from __future__ import annotations
 

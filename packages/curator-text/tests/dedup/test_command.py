@@ -1,4 +1,4 @@
-"""`curate dedup`: what it prints, and what it says of input that it cannot work with."""
+"""`curate dedup`: its output, and its errors about unusable input."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_folder_is_deduplicated_and_a_removal_shown(tmp_path: Path, capsys: py
     shown = json.loads(capsys.readouterr().out)
     assert (shown["document"]["id"], shown["witness"]["id"]) == ("three", "one")
     assert run_command(["dedup", "rethreshold", run, str(tmp_path / "strict"), "--threshold", "0.999"]) == 0
-    # The one that went for the longer text stays now, and its exact copy goes for it.
+    # The one that was removed for the longer text stays now, and its exact copy is removed for it.
     assert "strict: 1 document goes, for 1 that stays" in capsys.readouterr().out
 
 
@@ -114,8 +114,12 @@ def test_the_line_that_resumes_a_run_has_its_options(tmp_path: Path, capsys: pyt
         (["{in}", "{out}", "--keep", "highest:score"], "score"),
         (["{in}", "{out}", "--column", "body"], "body"),
         (["{in}", "{out}", "--format", "xml"], "ExactDedup.format must be one of"),
-        (["{mixed}", "{out}"], "hold files of several formats (1 of csv, 1 of jsonl)"),
-        (["{nothing}", "{out}"], "hold no file that an installed reader knows by its name"),
+        (
+            ["{mixed}", "{out}"],
+            "there are files of several formats (1 of csv, 1 of jsonl). Choose one as format (--format)",
+        ),
+        (["{nothing}", "{out}"], "no file has an ending that an installed reader reads"),
+        (["{out}/not-there", "{out}"], "there is no file or folder"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(
@@ -133,3 +137,20 @@ def test_what_cannot_work_is_refused_in_words(
     said = capsys.readouterr().err
     assert says in said
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_repeated_parts_are_counted_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "in", {"one": TEXT + " the end", "two": "before " + TEXT, "three": "else"})
+    run = str(tmp_path / "run")
+    arguments = ["--run-dir", run, "--workers", "0", "--quiet", "--keep", "first"]
+    assert run_command(["dedup", "substring", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 0
+    assert f"1 repeated part, {len(TEXT)} characters, in 1 document\n" in capsys.readouterr().out
+    assert run_command(["dedup", "show", run, "two"]) == 0
+    said = capsys.readouterr().out
+    assert f"--- characters 7 to {7 + len(TEXT)}, begins as a part of 'one' ---" in said
+    assert "word0 word1" in said
+    assert run_command(["dedup", "show", run, "two", "--json"]) == 0
+    assert [part["witness_id"] for part in json.loads(capsys.readouterr().out)] == ["one"]
+    assert run_command(["dedup", "show", run, "one"]) == 2
+    assert "has none of 'one': nothing in it is repeated" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What goes, and for which document, is what the rule says when it is written with sets and loops."""
+"""Removals and witnesses equal those of the rule written with sets and loops."""
 
 from __future__ import annotations
 

@@ -142,14 +142,14 @@ def test_against_the_index_alone_duplicates_among_the_new_ones_stay(tmp_path: Pa
     assert dedup(make, tmp_path / "index-only", new, against="index", **only) == {"b2", "b3"}
     assert dedup(make, tmp_path / "both", new, against="both", **only) == {"b2"}
     assert bytes_of(tmp_path / "index") == before
-    # Neither does what is in the index count, nor does the index change what it had.
+    # Documents of the index do not count, and the index does not change.
     assert dedup(make, tmp_path / "self", new, against="self", index=index) == {"b0", "b2"}
     after = bytes_of(tmp_path / "index")
     assert {name: after[name] for name in before if name != "_index.json"} == {
         name: content for name, content in before.items() if name != "_index.json"
     }
     assert Index.read(index).documents == 3
-    # What is in two runs of the index never goes for one another.
+    # Documents in two runs of the index are never removed for one another.
     assert dedup(make, tmp_path / "again", write(tmp_path / "c", [{"id": "c", "text": text}]), index=index) == set()
     assert removed(tmp_path / "again" / "run")["c"]["witness_id"] == "a0"
 
@@ -181,6 +181,7 @@ def progress(state):
         os.kill(os.getpid(), signal.SIGKILL)
 def cut_off(path, content, **more):
     if path.endswith("index/_index.json") and when == "before":
+        open(os.path.join(folder, "._index.json.tmp-12-3"), "w").close()  # as a kill amid the writing leaves it
         os.kill(os.getpid(), signal.SIGKILL)
     made = write(path, content, **more)
     if path.endswith("index/_index.json") and when == "after":
@@ -209,6 +210,7 @@ def test_killed_while_it_adds_and_resumed_it_has_added_once(tmp_path: Path) -> N
     again = dedup(FuzzyDedup, cut / "second", second, index=str(cut / "index"), resume=True)
     assert again == expected
     assert bytes_of(cut / "index") == bytes_of(whole / "index")
+    assert not [path for path in (cut / "index").rglob("*") if storage.is_temporary(str(path))]
 
 
 @pytest.mark.slow
@@ -223,11 +225,11 @@ def test_a_run_that_is_done_again_does_not_find_itself_and_is_not_added_twice(tm
         assert dedup(make, tmp_path / str(at), data, index=index, fresh=True) == found[at]
         assert dedup(make, tmp_path / f"{at}-elsewhere", data, index=index) == found[at]
     assert bytes_of(tmp_path / "index") == before
-    # Other settings would leave other documents than those that the index says are there.
+    # Other settings would keep other documents than those in the index.
     with pytest.raises(RunRefused, match="holds these documents already, as run-"):
         dedup(make, tmp_path / "other", first, index=index, keep=["shortest", "first"])
     assert not (tmp_path / "other" / "out").exists()
-    # Asked only to compare, it finds that all is there.
+    # With only a comparison, it finds that everything is there.
     assert dedup(make, tmp_path / "only", first, index=index, against="index", index_add=False) <= {
         row["id"] for row in old if not row["text"]
     }
@@ -476,20 +478,20 @@ def test_runs_that_were_written_together_decide_the_same_bytes(tmp_path: Path, m
             assert bytes_of(tmp_path / f"now-{most}" / name) == bytes_of(tmp_path / "before" / name)
     assert [len(found) for found in folders] == [2, 1]
     assert any(row["witness_source"] == f"index:{runs[2].name}" for row in table(tmp_path / "before" / "run"))
-    # A run that is in the folder is repeated: it finds what came before it, and not itself, nor what came later.
+    # A run whose output is in the folder is repeated: it finds earlier documents, and neither its own nor later ones.
     held = bytes_of(tmp_path / "index")
     dedup(make, tmp_path / "again", str(tmp_path / "data" / "2"), index=index, partitions=40)
     assert bytes_of(tmp_path / "again" / "out") == bytes_of(tmp_path / "2" / "out")
     assert bytes_of(tmp_path / "again" / "run/decisions") == bytes_of(tmp_path / "2" / "run/decisions")
     assert bytes_of(tmp_path / "index") == held
-    # And another one is added behind it.
+    # And another one is added after it.
     dedup(make, tmp_path / "added", new, index=index)
     assert len(Index.read(index).runs) == 5
     assert len(Index.read(index).folders) == 2
 
 
 class Killed(BaseException):
-    """What a process that is killed leaves undone."""
+    """The state that a killed process leaves."""
 
 
 @pytest.mark.slow
@@ -530,7 +532,7 @@ def test_interrupted_before_or_after_any_change_of_a_file_it_decides_the_same(
                     patched.setattr(storage, name, cut_at(limit, when, getattr(storage, name)))
                 with contextlib.suppress(Killed):
                     compact_index(str(place), folders=2)
-            # What no manifest names is read by nobody.
+            # A file that no manifest names is never read.
             state = (place / "_index.json").read_text()
             if state not in seen:
                 seen.add(state)
@@ -555,7 +557,7 @@ def test_a_run_that_is_being_compared_goes_on_in_the_new_folder(
     made = []
 
     def after(name: str, function: Callable[..., Any], calls: int) -> None:
-        """Write the runs together while a reader has looked up where they lie, and read a part."""
+        """Write the runs together while a reader has looked up their places and read a part."""
         seen = 0
 
         def watched(self: OldDocuments, *given: Any) -> Any:

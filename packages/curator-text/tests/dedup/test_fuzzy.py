@@ -1,4 +1,5 @@
-"""Fuzzy and exact deduplication from files to files: nothing goes without a witness that stays, however it is run."""
+"""Fuzzy and exact deduplication from files to files: nothing is removed without a witness that stays, however it
+runs."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ import pytest
 from curator_core import LocalExecutor, RunRefused, UsageError
 from curator_core.across.rethreshold import rethreshold
 from curator_core.workflows.exact import ExactDedup
+from curator_core.workflows.pairs import removed_pair
 from curator_text import JsonlReader, JsonlWriter
 from curator_text.dedup.fuzzy import FuzzyDedup
 
@@ -28,7 +30,7 @@ CHINESE = "今天天气很好我们一起去公园散步然后回家吃饭"
 
 
 def documents(seed: int = 1, count: int = 120) -> list[dict[str, Any]]:
-    """Documents, some of them exact copies, near copies, or of one template, and what is awkward besides."""
+    """Documents, some of them exact copies, near copies, or of one template, and awkward ones."""
     rng = random.Random(seed)
     rows: list[dict[str, Any]] = []
 
@@ -89,7 +91,7 @@ def kept(out: Path) -> list[str]:
 
 
 def files_of(*folders: Path) -> dict[str, bytes]:
-    """What was written, without the marks that name the folder."""
+    """The output, without the marks that name the folder."""
     return {
         f"{folder.name}/{path.relative_to(folder).as_posix()}": path.read_bytes()
         for folder in folders
@@ -150,7 +152,7 @@ def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path
             assert row["containment"] == pytest.approx(share)
             assert row["new_words"] == most <= 12
             assert share >= 0.8
-    # Copies and near copies go; what has a paragraph of its own stays.
+    # Copies and near copies are removed; documents with a paragraph of their own stay.
     kinds = [name.partition("-")[0] for name in removed]
     assert "trap" not in kinds
     assert kinds.count("copy") + kinds.count("base") >= sum(row["id"].startswith("copy") for row in rows)
@@ -195,6 +197,31 @@ def test_what_has_no_words_is_no_near_copy_and_the_empty_text_no_copy(tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
+def test_values_that_are_no_text_change_nothing_for_the_texts_beside_them(tmp_path: Path, make: type) -> None:
+    text, near = " ".join(WORDS[:40]), " ".join(WORDS[:40]).upper()
+    (tmp_path / "in").mkdir()
+    files = [
+        [{"id": "a1", "text": text}, {"id": 7, "text": 5}, {"id": "a3", "text": {"x": 1}}],
+        [{"id": "b1", "text": text}, {"id": "b2", "text": "5"}, {"id": "b3", "text": 5}],
+        [{"id": "c1", "text": text}, {"id": "c2", "text": near}],
+    ]
+    for name, rows in zip("abc", files, strict=True):
+        (tmp_path / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    work = make(paths=str(tmp_path / "in"), path=str(tmp_path / "out"), index=str(tmp_path / "index"))
+    work.run(HERE, run_dir=str(tmp_path / "run"))
+    gone = {(row["id"], row["witness_id"]) for row in table(tmp_path / "run") if row["decision"] == "removed"}
+    copies = {("b1", "a1"), ("c1", "a1"), ("b3", "7")}
+    assert gone == copies | ({("c2", "a1")} if make is FuzzyDedup else set())
+    assert set(kept(tmp_path / "out")) == {"a1", 7, "a3", "b2"} | (set() if make is FuzzyDedup else {"c2"})
+    for name in ("c1", "b1"):
+        pair = removed_pair(str(tmp_path / "run" / "decisions"), name)
+        assert pair.document["text"] == text
+        assert pair.witness is not None
+        assert pair.witness["text"] == text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
 def test_the_same_bytes_with_any_number_of_workers(tmp_path: Path, make: type) -> None:
     data = write(tmp_path / "in", documents(2, 60))
     found = []
@@ -226,7 +253,7 @@ def test_how_rows_lie_in_files_makes_no_difference_to_an_order_without_first(tmp
 
 
 def texts_of(rows: Sequence[dict[str, Any]], name: str | None) -> str | None:
-    """Which of two rows with one text stays is decided by their place alone."""
+    """Only their places decide which of two rows with the same text stays."""
     return next((unicodedata.normalize("NFC", row["text"]) for row in rows if row["id"] == name), None)
 
 
@@ -263,15 +290,18 @@ def test_killed_at_any_step_and_resumed_it_is_the_same(tmp_path: Path) -> None:
     assert files_of(cut / "out", cut / "run" / "decisions") == expected
 
 
-@pytest.mark.parametrize(("size", "pieces"), [(1 << 20, 32), (1 << 30, 64), (1 << 30 | 1, 128), (1 << 38, 16384)])
+@pytest.mark.parametrize(
+    ("size", "pieces"),
+    [(1 << 20, 8), (1 << 28, 8), (1 << 28 | 1, 32), (1 << 30, 64), (1 << 30 | 1, 128), (1 << 38, 16384)],
+)
 def test_a_larger_input_comes_in_more_pieces_and_none_is_larger(tmp_path: Path, size: int, pieces: int) -> None:
-    """What a worker holds is a piece, so this is what bounds its memory."""
+    """A worker holds one piece, so the size of pieces bounds its memory."""
     with (tmp_path / "a.jsonl").open("wb") as file:
         file.truncate(size)
     for make in (FuzzyDedup, ExactDedup):
         assert make(paths=str(tmp_path), path="out").pieces() == pieces
         assert make(paths=str(tmp_path), path="out", partitions=7).pieces() == 7
-        assert make(paths=str(tmp_path / "not-yet"), format="jsonl", path="out").pieces() == 32
+        assert make(paths=str(tmp_path / "not-yet"), format="jsonl", path="out").pieces() == 8
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def test_every_word_is_found_where_it_stands(text: str, kind: str) -> None:
     assert all(start < end for start, end in places)
     assert [start for start, _ in places] == sorted(start for start, _ in places)
     for (start, end), word in zip(places, words, strict=True):
-        # Alone, a place has the word; of a character that becomes several words, one is it.
+        # A place alone has the word; where a character becomes several words, one of them is it.
         assert word in [found for found, _ in naive.words(text[start:end], kind)]
 
 

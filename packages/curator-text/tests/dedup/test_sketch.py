@@ -1,4 +1,4 @@
-"""Sketches agree as often as their texts are similar, also where texts are short."""
+"""Sketches agree as often as their texts are similar, even for short texts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_places_agree_with_the_probability_of_the_similarity(union: int, shared:
     agree = (made[0::2] == made[1::2]).mean(axis=1)
     error = agree.std() / np.sqrt(count)
     assert abs(agree.mean() - jaccard) < 4 * error
-    # No place is different from the others.
+    # No place differs from the others.
     by_place = (made[0::2] == made[1::2]).mean(axis=0)
     assert np.abs(by_place - jaccard).max() < 5 * np.sqrt(jaccard * (1 - jaccard) / count)
 
@@ -53,7 +53,7 @@ def test_keys_are_shared_with_the_probability_of_the_curve(union: int, share: fl
     found = (keys[0::2] == keys[1::2]).any(axis=1).mean()
     expected = float(probability(jaccard))
     error = 4 * np.sqrt(max(expected * (1 - expected), 1e-3) / count)
-    # Of few shingles the same one is often in two places of a band: the less similar share a key more often.
+    # With few shingles the same one is often in two places of a band, so less similar texts share a key more often.
     assert expected - error - 0.02 < found < expected + error + (0.09 if union < 100 else 0.02)
 
 

@@ -34,7 +34,7 @@ def _loopback():
 
 
 class Server(ThreadingHTTPServer):
-    """Misbehaves by path; keeps what it was asked."""
+    """Misbehaves by path, and records requests."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)

@@ -1,4 +1,4 @@
-"""What holds for every filter of the package, whatever it measures."""
+"""Properties of every filter of the package, whatever it measures."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def some_texts(random_: random.Random, number: int) -> list[str | None]:
 
 
 def run(stage: Any, batches: list[DocumentBatch]) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """All rows that a stage leaves, and what it counted, a fresh copy for each batch."""
+    """All rows that a stage leaves, and its counts, with a fresh copy for each batch."""
     rows: list[dict[str, Any]] = []
     counted: Counter[str] = Counter()
     for task in batches:
@@ -346,7 +346,7 @@ def test_a_filter_measures_the_text_that_a_stage_before_it_left(stage: Any) -> N
     )
     measures = [filters.WordCountFilter(1), filters.GopherRepetitionFilter(), filters.NonAlphaNumericFilter(0.5)]
     task = DocumentBatch(data=both)
-    # What is measured before, of two columns, must not be taken for what is left.
+    # Earlier measurements of two columns must not be used for the remaining rows.
     for measure in measures:
         task = measure.with_(column="body", mode="annotate", score_column=f"body {measure}").process(task)
         task = measure.with_(mode="annotate").process(task)
@@ -548,7 +548,7 @@ def test_bad_words_are_found_as_words_and_a_share_can_be_kept() -> None:
     assert kept == some.keep(some.score(many[::-1])).true_count
 
 
-# Seeds that decide nothing unless another parameter asks for a draw.
+# Seeds that have no effect unless another parameter requests a draw.
 UNSAID = {("FastTextQualityFilter", "seed"), ("BadWordsFilter", "seed")}
 
 

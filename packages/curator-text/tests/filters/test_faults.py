@@ -1,4 +1,4 @@
-"""What a filter has dropped a text for is marked in it, and filters say by themselves which limits their scores have."""
+"""The part at fault is marked in a dropped text, and filters report the limits of their scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every measure equals the plain Python that says what it means."""
+"""Every measure equals its definition in plain Python."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ ORACLES: dict[str, tuple[Callable[[str], int], tuple[object, ...]]] = {
 
 
 def measure(name: str) -> Any:
-    """A measure by its name, wherever it lives."""
+    """A measure by its name, whatever its module."""
     homes = (Block, word_features, grams, line_features, urls)
     return next(getattr(home, name) for home in homes if hasattr(home, name))
 
@@ -180,7 +180,7 @@ def test_ngrams_are_what_plain_python_says(texts: list[str], n: int) -> None:
 def test_words_whose_hashes_collide_are_still_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["a b a b c d", "a b", "long-word-one x long-word-two x", "p" * 50 + " q " + "r" * 50 + " q"]
     expected = [[top_gram(text, n)[1] for text in texts] for n in (1, 2, 3)]
-    # Every hash is nought.
+    # Every hash is zero.
     monkeypatch.setattr(grams, "ODD", np.zeros_like(grams.ODD))
     monkeypatch.setattr(line_features, "ODD", np.zeros_like(line_features.ODD))
     found = TextFeatures.of(texts)

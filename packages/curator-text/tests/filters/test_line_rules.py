@@ -1,4 +1,4 @@
-"""What the recipes that take lines out of documents take out, by example."""
+"""Examples of lines that recipes remove from documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters by models, with real models that are made here or come with a package; each needs its extra."""
+"""Filters with models, either made here or packaged; each needs its extra."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Decisions and reasons on 6,000 documents are those of datatrove 0.10.1 (benchmarks/peers/datatrove_filter_scores.py).
 
-Each rule is compared alone as well, with a limit that cuts into the corpus.
+Each rule is also compared alone, with a limit that affects the corpus.
 """
 
 from __future__ import annotations

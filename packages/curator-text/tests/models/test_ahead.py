@@ -1,4 +1,4 @@
-"""Nothing waits for what could be done meanwhile, and numbers stay what they are."""
+"""Work overlaps wherever it can, and the numbers do not change."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_a_model_whose_attention_is_its_own_is_given_padded_texts():
 
 
 def roberta_of(encoder, folder):
-    """An encoder whose places count from behind the number of padding, with the tokenizer of ``encoder``."""
+    """An encoder whose positions count from after the padding number, with the tokenizer of ``encoder``."""
     import torch
     from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 

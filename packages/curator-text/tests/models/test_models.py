@@ -319,10 +319,10 @@ def test_a_model_that_is_not_here_says_how_to_bring_it(monkeypatch, tmp_path):
 
 @pytest.mark.models
 def test_a_model_without_all_its_weights_is_refused(folders):
-    # A head that nobody has trained would be made up, and its labels would be chance.
+    # An untrained head would be random, and so would its labels.
     with pytest.raises(UsageError, match=r"not those of a BertForSequenceClassification, there is no .*classifier"):
         TextClassifier(model=folders["encoder"]).setup(WorkerMetadata())
-    # What an embedding needs is in a classifier's weights.
+    # A classifier's weights contain everything that an embedding needs.
     out = TextEmbedding(model=folders["classes"]).process(batch()).to_pyarrow()
     assert out["embedding"].null_count == 1
 

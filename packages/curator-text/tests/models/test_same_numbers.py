@@ -1,4 +1,4 @@
-"""What models answer on a CPU does not depend on threads or on the batch, and hardly on the processor."""
+"""Results of models on a CPU do not depend on threads or on the batch, and hardly on the processor."""
 
 from __future__ import annotations
 

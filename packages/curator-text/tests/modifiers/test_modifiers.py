@@ -82,7 +82,7 @@ def test_every_modifier_is_defined_and_quick_for_odd_texts(stage):
 
 
 def test_what_is_quickly_told_to_need_nothing_is_what_needs_nothing():
-    # A modifier may pass over texts by a quick look: the look must never pass over one that would change.
+    # A modifier may skip texts by a quick check, which must never skip a text that would change.
     texts = [
         "plain",
         "sch\u00c3\u00b6n",
@@ -163,7 +163,7 @@ PII = [
     ),
     ("GB82 WEST 1234 5698 7654 32, DE89370400440532013000", "<IBAN>, <IBAN>", {"iban": 2}),
     ("GB82 WEST 1234 5698 7654 33", "GB82 WEST 1234 5698 7654 33", {}),
-    # What follows or comes before has the same form.
+    # The text before or after has the same form.
     ("AT61 1904 3002 3457 3201 BIC X, BE68 5390 0754 7034 AND I", "<IBAN> BIC X, <IBAN> AND I", {"iban": 2}),
     ("BE68 5390 0754 7034 BE68 5390 0754 7034 NO93", "<IBAN> <IBAN> NO93", {"iban": 2}),
     ("AB12 GB82\u00a0WEST\u00a01234 5698 7654 32", "AB12 <IBAN>", {"iban": 1}),

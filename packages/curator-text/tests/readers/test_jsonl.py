@@ -101,7 +101,7 @@ def test_a_byte_order_mark_at_the_start_costs_the_first_line(tmp_path):
 
 
 def test_an_object_over_two_lines_is_not_taken_for_one_of_two_in_a_line(tmp_path):
-    # As many objects as lines, and yet no line is one.
+    # As many objects as lines, and yet no line is an object.
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"id":"a"}\n{"id":"b"}{"id":"c"}\n{"id":\n"d"}\n{"id":"e"}\n')
     got = read_files(JsonlRead(), [str(path)])
@@ -132,7 +132,7 @@ def test_integers_over_64_bits_and_deep_nesting_stay_exact(tmp_path):
 @pytest.mark.parametrize("lines", [150, 200, 5000])
 @pytest.mark.parametrize("width", [10, 9000])
 def test_a_range_finds_the_types_that_the_whole_file_has(tmp_path, lines, width):
-    # What decides lies at the edge: line 150 by the rows, or the line that one mebibyte ends in.
+    # The deciding line is at the edge: line 150 by rows, or the line in which one mebibyte ends.
     rows = [{"t": "x" * width, "n": i} for i in range(lines)]
     rows[-1] = {"t": "x", "n": 0.5}
     rows[115] = {"t": "x", "n": 1, "edge": True}
@@ -180,7 +180,7 @@ def test_a_column_of_nulls_takes_the_types_of_the_values_that_appear(tmp_path):
     assert list(dict.fromkeys(types)) == [pa.null(), pa.string(), JSON]
 
 
-# Values that drift as those of real data do, for each of 10,000 rows: the first 250 are alike.
+# Values that drift like real data, for each of 10,000 rows; the first 250 are alike.
 DRIFTS = {
     "numbers": lambda i: 0 if i < 250 or i % 2 else 0.5,
     "whole and fraction": lambda i: i if i < 250 else [i, i + 0.5, float(i)][i % 3],
@@ -228,7 +228,7 @@ def no_question(number, name, kind):
 
 
 def written(got) -> list:
-    """The rows as a JSON writer has them."""
+    """The rows in the form of a JSON writer."""
     return [json.loads(line) for batch in got.batches for line in json_lines(batch.to_pyarrow())]
 
 

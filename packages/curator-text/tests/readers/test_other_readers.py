@@ -587,7 +587,7 @@ def test_a_record_whose_length_is_wrong_costs_no_record_behind_it(tmp_path, pack
     assert [row["content"] for row in got.rows] == [page(number) for number in range(1, 8)]
     assert len(got.rejects) == 1
     assert got.rejects[0].position == f"byte {len(pack(RECORDS[1]))}"
-    # Also where the limit keeps the record itself from being read.
+    # Even if the limit keeps the record itself from being read.
     got = read_files(WarcRead(max_record_bytes=2000), [path])
     assert len(got.rows) == 7
 
@@ -639,7 +639,7 @@ def test_a_parquet_file_of_views_of_text_can_be_filtered(tmp_path):
 
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_parquet_text_that_is_no_utf8_costs_its_row(tmp_path: Path, dictionary: bool) -> None:
-    """Arrow reads it without a look, and every later stage would fail on it."""
+    """Arrow reads it unchecked, and every later stage would fail on it."""
     path = tmp_path / "a.parquet"
     texts = ["good", "Zzzzzz", "fine", "good"]
     pq.write_table(pa.table({"id": [1, 2, 3, 4], "text": texts}), path, compression="none", use_dictionary=dictionary)

@@ -1,4 +1,4 @@
-"""Readers say where each row stood, by the numbers that rejects have."""
+"""Readers record the place of each row, with the same numbers as rejects."""
 
 import gzip
 import json

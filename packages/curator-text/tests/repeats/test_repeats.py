@@ -1,4 +1,4 @@
-"""Repeated spans and lines: what a naive script finds, nothing cut that occurs once, and the same however it is computed."""
+"""Repeated spans and lines: equal to a naive script, nothing unique is cut, and the result never depends on the way."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ HERE = LocalExecutor(workers=0)
 
 @pytest.fixture(autouse=True)
 def _few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A piece of next to nothing takes as long as one of much; what is decided does not depend on their number."""
+    """A nearly empty piece takes as long as a full one; the decisions do not depend on the number of pieces."""
     monkeypatch.setattr(pieces, "LEAST_PIECES", 4)
 
 
 def documents(seed: int, count: int = 60) -> list[str]:
-    """Texts of few words, made of passages some of which others have too."""
+    """Texts of few words, made of passages that other texts may share."""
     rng = random.Random(seed)
     vocabulary = [f"w{n}" for n in range(400)]
     passages = [[rng.choice(vocabulary) for _ in range(rng.randint(5, 40))] for _ in range(12)]
@@ -233,7 +233,7 @@ def of_a_pool(documents: int) -> list[str]:
 
 
 def once(run: Path, step: str) -> int:
-    """How many units occurred once in what a step was given."""
+    """How many units occurred once in a step's input."""
     (path,) = (run / "steps").glob(f"*-{step}/run.json")
     stages = json.loads(path.read_text())["summary"]["stages"]
     return round(sum(stage["metrics"].get("once", 0) for stage in stages))

@@ -1,10 +1,10 @@
-"""One stage on a Ray dataset of your own, whose rows are tasks in the column ``item``.
+"""Runs one stage on a Ray dataset of your own, whose rows are tasks in the column ``item``.
 
     adapter = RayDataStageAdapter(stage)
     dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks))
     rows = adapter.process_dataset(dataset).take_all()
 
-`RayDataExecutor` needs none of it: it moves encoded tasks, and has them accounted for.
+`RayDataExecutor` does not use it: it moves encoded tasks and keeps accounts of them.
 """
 
 from __future__ import annotations
@@ -37,16 +37,18 @@ Batch = Mapping[str, Any]
 
 
 class RayDataStageAdapter(BaseStageAdapter):
-    """A stage on Ray Data. In the driver it adds the stage to a dataset, in a worker it runs it, as its base does."""
+    """A stage on Ray Data. In the driver it adds the stage to a dataset; in a worker it runs the stage, like its
+    base.
+    """
 
     def __init__(
         self, stage: Stage | PlannedStage, context: RunContext | None = None, sink: Sink | None = None
     ) -> None:
-        """Unknown keys of ``ray_stage_spec()`` are refused here, and a GPU stage that names no ``batch_size`` is warned
-        about. ``context`` holds the error policy; by default the first error is raised.
+        """Unknown keys of ``ray_stage_spec()`` are refused here, and a GPU stage without a ``batch_size`` gets a
+        warning. ``context`` holds the error policy; by default the first error is raised.
         """
         planned = stage if isinstance(stage, PlannedStage) else PlannedStage(stage, stage.name)
-        # The memory of a GPU is asked for where it matters, in process_dataset().
+        # The memory of a GPU is looked up where it matters, in process_dataset().
         _, notes = describe_group(_alone(planned), gpu_memory_gb=float("inf"))
         for note in notes:
             warnings.warn(note, stacklevel=2)
@@ -57,7 +59,7 @@ class RayDataStageAdapter(BaseStageAdapter):
 
     @property
     def batch_size(self) -> int:
-        """How many tasks the stage is given at most."""
+        """How many tasks the stage gets at most."""
         return self.stage.batch_size
 
     def process_dataset(self, dataset: Any, ignore_head_node: bool = False) -> Any:
@@ -71,15 +73,15 @@ class RayDataStageAdapter(BaseStageAdapter):
         return split_blocks(dataset, 1) if self.group.is_fanout else dataset
 
     def work(self, batch: Batch) -> Iterator[dict[str, Any]]:
-        """A batch of rows with a task each; what the stage makes of them, as rows of the same kind, as it comes."""
+        """Run the stage on a batch of rows with one task each; yield its results as rows of the same kind."""
         for task in self.stream(iter(batch[ITEM])):
             yield {ITEM: _column([task])}
         if isinstance(self.sink, MemorySink):
-            self.sink.take()  # by hand nothing asks for the accounts, and they must not pile up
+            self.sink.take()  # nobody collects the accounts here, so they must not pile up
 
     @contextlib.contextmanager
     def set_up(self, token: str) -> Iterator[None]:
-        """The stage is set up inside, on a worker that ends with the ``with`` block."""
+        """The stage is set up for the length of the ``with`` block, and torn down at its end."""
         self.start(token)
         try:
             yield
@@ -87,7 +89,7 @@ class RayDataStageAdapter(BaseStageAdapter):
             self.teardown()
 
     def start(self, token: str) -> None:
-        """Set the stage up, on the machine too if it is the first worker there that has this ``token``."""
+        """Set the stage up; the first worker on a machine with this ``token`` also sets up the machine."""
         node, worker = this_worker()
         if overrides(self.stage, "setup_on_node"):
             once_per_node(token, node.node_id, lambda: self.setup_on_node(node, worker))
@@ -133,7 +135,9 @@ def create_task_from_stage(stage: Stage | PlannedStage) -> Callable[[Batch], Ite
 
 
 def _token() -> str:
-    """Names the marks of `setup_on_node`; those on this machine go with the driver, since no run clears them."""
+    """Name the marks of `setup_on_node`. Those on this machine are removed with the driver, since no run clears
+    them.
+    """
     token = uuid.uuid4().hex[:16]
     atexit.register(clean_node, token)
     return token
@@ -154,7 +158,7 @@ def _kind(stage: Stage | PlannedStage) -> str:
 
 
 def _column(tasks: Iterable[Task[Any]]) -> Any:
-    """Tasks as a column of objects; numpy would look into those that are sequences."""
+    """Tasks as a column of objects; left to itself, numpy would unpack those that are sequences."""
     values = list(tasks)
     column = np.empty(len(values), dtype=object)
     for index, task in enumerate(values):

@@ -26,10 +26,10 @@ from curator_core.model.task import Task
 
 logger = logging.getLogger(__name__)
 
-# A block of results is handed on at this size at the latest.
+# A block of results is passed on when it reaches this size, or earlier.
 BLOCK_BYTES = 32 << 20
-# Ray Data hands on what a reader lists when it has gathered a block. Names of sources are small, so a block of the usual
-# size would be all of them, and nothing would start before the last is listed.
+# Ray Data passes on what a reader lists once it has gathered a block. Names of sources are small, so a block of the
+# usual size would hold all of them, and nothing would start before the last was listed.
 LISTED_BLOCK_BYTES = 256 << 10
 
 
@@ -37,11 +37,11 @@ LISTED_BLOCK_BYTES = 256 << 10
 class RayDataOptions(RayOptions):
     """Options of `RayDataExecutor`, beside those that say which cluster.
 
-    ``tasks_per_block``: how many sources travel together; by default as many as leaves each worker some eight blocks.
+    ``tasks_per_block``: how many sources travel together; by default so many that each worker gets about eight blocks.
     ``tasks_in_flight``: how many blocks are at an actor or on their way to it; by default four where it uses a GPU, and
     Ray Data's own number elsewhere.
-    ``poll_interval_s``: how long Ray Data waits at most before it looks at its running tasks and hands out more; its
-    own 0.1 s is a long time for small tasks, less costs the driver CPU.
+    ``poll_interval_s``: how long Ray Data waits at most before it looks at its running tasks and hands out more. Its
+    own 0.1 s is long for small tasks; a shorter wait costs the driver CPU time.
     """
 
     tasks_per_block: int | None = None
@@ -93,7 +93,7 @@ class RayDataSegment(RaySegment[RayDataOptions]):
         self.feeder: Feeder | None = None
 
     def stream(self) -> Iterator[Task[Any]]:
-        # These import Ray Data.
+        # These modules import Ray Data.
         from curator_backends.ray_data.guard import guarded, polling_every
         from curator_backends.ray_data.services import no_services
 
@@ -156,7 +156,7 @@ class RayDataSegment(RaySegment[RayDataOptions]):
         return split_blocks(source_dataset(self.link, remote), self.blocks.per_block)
 
     def _offer(self, tables: list[pa.Table], last: bool) -> Standing:
-        # As references: a list is not looked into, so they stay references, and the object store may spill them.
+        # Pass references: Ray does not look into a list, so they stay references, and the object store may spill them.
         references = [self.ray.put(table) for table in tables]
         standing: Standing = self.link.call("offer", references, last)
         return standing
@@ -172,7 +172,7 @@ class RayDataSegment(RaySegment[RayDataOptions]):
             "log_internal_stack_trace": False,
             "enable_auto_log_stats": False,
             "target_max_block_size": BLOCK_BYTES if self.blocks.complete else LISTED_BLOCK_BYTES,
-            # A task may take as long as it takes: our supervisor sees whether a worker is busy, Ray Data's does not.
+            # A task may take any time: our supervisor sees whether a worker is busy, which Ray Data's check does not.
             "execution_no_progress_timeout_s": -1,
             "enable_fallback_to_arrow_object_ext_type": False,
         }

@@ -1,4 +1,4 @@
-"""A group as an operator of a Ray dataset: the translation of where and how it runs, and nothing else."""
+"""Translates a group into an operator of a Ray dataset: where and how it runs, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from curator_backends.worker import Job
 
 _turns = itertools.count()
 
-# Blocks that are at a worker on a GPU or on their way to it. Ray Data's own two are the one that is computed and one more, and the
-# driver may take longer to send another than a small one takes. Ray Data itself limits how many bytes wait before all
-# workers.
+# Blocks that are at a worker on a GPU or on their way to it. Ray Data's own two are the block that is being computed
+# and one more, and the driver may take longer to send another than a small block takes to compute. Ray Data itself
+# limits how many bytes wait for all workers.
 IN_FLIGHT_ON_GPU = 4
 
-# Tasks that split blocks at the same time, where no CPU is held for them.
+# How many tasks may split blocks at the same time where they hold no CPU.
 SPLITTING_TASKS = 4
 
 
 def add_group(dataset: Any, job: Job, placement: Placement, link: Link, tasks_in_flight: int | None = None) -> Any:
     """The dataset of encoded tasks with a group applied; after a fan-out each task is a block, so that workers share them."""
     if placement.max_calls is not None:
-        # A call of a worker is a block: as many tasks to a block as one call takes.
+        # A worker is called with a block, so a block has as many tasks as one call takes.
         dataset = split_blocks(dataset, placement.batch_size or 1)
     make = group_actor if placement.mode == "actor" else group_task
     options = {
@@ -37,13 +37,15 @@ def add_group(dataset: Any, job: Job, placement: Placement, link: Link, tasks_in
 
 
 def operator_options(placement: Placement, tasks_in_flight: int | None = None) -> dict[str, Any]:
-    """What `map_batches` takes for a placement, the batches apart. ``tasks_in_flight`` is for each actor."""
+    """The arguments of `map_batches` for a placement, except for the batch size. ``tasks_in_flight`` is for each
+    actor.
+    """
     options: dict[str, Any] = {"num_cpus": placement.num_cpus, **placement.remote_args}
     if placement.num_gpus:
         options["num_gpus"] = placement.num_gpus
-    # Ray Data fuses neighbours that ask for the same, a fan-out with what comes after it included (2.60), and then one
-    # worker does it all. What may share a worker the plan has fused already. So no two neighbours say quite the
-    # same, though they mean it: both numbers are Ray Data's own.
+    # Ray Data (2.60) fuses neighbours with equal requests, even a fan-out with its successor, and then one worker does
+    # it all. The plan has already fused whatever may share a worker. So neighbours get requests that differ slightly in
+    # form and mean the same: both numbers are Ray Data's own.
     if placement.mode == "actor":
         options.setdefault("max_restarts", -1)
         options["compute"] = _actor_pool(placement, tasks_in_flight)
@@ -57,11 +59,11 @@ def operator_options(placement: Placement, tasks_in_flight: int | None = None) -
 
 
 def split_blocks(dataset: Any, rows: int) -> Any:
-    """Blocks of ``rows`` tasks. The splitting is done by the tasks before it where it can be, and holds no CPU otherwise.
+    """Blocks of ``rows`` tasks. The tasks before it do the splitting where they can; otherwise it holds no CPU.
 
-    Ray Data gives the splitting a CPU of its own, and fuses it with what is before it only if that asks for one CPU and
-    nothing else. On a machine that actors have filled it then never runs. Where it holds none, nothing would keep Ray
-    from starting a process for each block.
+    Ray Data gives the splitting a CPU of its own, and fuses it with the operator before it only if that requests one
+    CPU and nothing else. On a machine that actors have filled, a separate splitting then never runs. Where it holds no
+    CPU, nothing else would keep Ray from starting a process for each block.
     """
     before = getattr(getattr(dataset, "_logical_plan", None), "dag", None)
     dataset = dataset.repartition(target_num_rows_per_block=rows)

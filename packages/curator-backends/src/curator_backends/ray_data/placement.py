@@ -1,4 +1,4 @@
-"""What runs where on Ray Data: tasks or actors, how many, with which CPUs and GPUs. Decided before anything starts."""
+"""Decides, before anything starts, what runs where on Ray Data: tasks or actors, how many, with which CPUs and GPUs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from curator_core.planning.plan import Group
 
 Mode = Literal["actor", "task"]
 
-# As many workers of a pool start at once, where there is room for them. Ray Data asks for a second one only when the first is
-# there and has too much to do, and its start (torch takes a quarter of a minute to import) then takes the CPUs from the
-# work. But each may hold a model, so a small run does not fill a large machine with them.
+# So many workers of a pool start at once where there is room for them. Ray Data requests a second one only when the
+# first is ready and has too much to do, and its start (importing torch takes a quarter of a minute) then takes CPUs
+# from the work. But each may hold a model, so a small run does not fill a large machine with them.
 FIRST_WORKERS = 8
 
-# What `ray_remote_args` must not name: these have keys and attributes of their own, and two truths are none.
+# What `ray_remote_args` must not name: these have keys and attributes of their own, and the two could disagree.
 MANAGED = ("compute", "concurrency", "max_calls", "num_cpus", "num_gpus", "runtime_env")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """What Ray Data is given for one group."""
+    """What Ray Data gets for one group."""
 
     mode: Mode
     num_cpus: float
@@ -44,7 +44,7 @@ class Placement:
 
 
 def describe_group(group: Group, gpu_memory_gb: float | None, card: str = "a GPU") -> tuple[Placement, list[str]]:
-    """A group's own wishes, checked, before they are fitted to a cluster; and warnings about them."""
+    """A group's own requests, checked but not yet fitted to a cluster, and warnings about them."""
     warnings: list[str] = []
     spec = _spec(group)
     mode = _mode(group, spec)
@@ -91,7 +91,8 @@ def describe_group(group: Group, gpu_memory_gb: float | None, card: str = "a GPU
         max_workers=workers if workers is not None else high,
         initial_workers=first,
         max_calls=calls,
-        # None leaves a block whole. With a GPU Ray Data demands a number, and calls are blocks where they are counted.
+        # None leaves a block whole. With a GPU, Ray Data demands a number; and where calls are counted, each call is a
+        # block.
         batch_size=batch if batch > 1 else 1 if calls is not None or group.resources.requires_gpu else None,
         remote_args=_remote_args(group, spec),
     )
@@ -107,8 +108,8 @@ def _names_batch_size(stage: ProcessingStage[Any, Any]) -> bool:
 def place(groups: Sequence[Group], cluster: Cluster) -> tuple[list[Placement], list[str]]:
     """Fit the groups of a segment to a cluster, so that none can keep another from ever starting.
 
-    All groups hold their workers at once. Actors keep their CPUs to the end, so what they may grow to leaves room for
-    one task of the groups that run as tasks.
+    All groups hold their workers at once. Actors keep their CPUs to the end, so their growth is limited to leave room
+    for one task of the groups that run as tasks.
     """
     decisions: list[str] = []
     places = []
@@ -127,8 +128,8 @@ def place(groups: Sequence[Group], cluster: Cluster) -> tuple[list[Placement], l
 def start_no_more(places: Sequence[Placement], groups: Sequence[Group], sources: int) -> list[Placement]:
     """The same pools, with no more workers at the start than there are sources.
 
-    Pools after a fan-out are left as they are, because how many tasks it makes shows only as it runs, and so is a
-    number that was asked for.
+    A pool after a fan-out stays as it is, because the number of its tasks shows only as it runs; so does a number that
+    the stage requests.
     """
     fewer = []
     countable = True
@@ -157,7 +158,7 @@ def _mode(group: Group, spec: Mapping[str, Any]) -> Mode:
     fanout = spec.get(RayStageSpecKeys.IS_FANOUT_STAGE)
     if fanout is not None and not isinstance(fanout, bool):
         raise PlanError(f"stage {group.name!r}: is_fanout_stage must be true or false, not {fanout!r}")
-    # What was set up must be torn down, and a Ray task gives no notice of its end.
+    # A stage that was set up must be torn down, and a Ray task gives no notice of its end.
     torn_down = any(
         fact is None and overrides(planned.stage, "teardown") for planned, fact in zip(group.stages, facts, strict=True)
     )
@@ -190,7 +191,7 @@ def _gpus(group: Group, gpu_memory_gb: float | None, card: str) -> float:
     if not need.requires_gpu:
         return 0.0
     if need.gpus > 1 and need.gpus != int(need.gpus):
-        raise PlanError(f"stage {group.name!r} asks for gpus={need.gpus:g}: more than one GPU goes in whole ones only")
+        raise PlanError(f"stage {group.name!r} asks for gpus={need.gpus:g}: above one, GPUs come in whole numbers only")
     if need.gpu_memory_gb and gpu_memory_gb is None:
         raise PlanError(
             f"stage {group.name!r} asks for gpu_memory_gb={need.gpu_memory_gb:g}, but the memory of the cluster's GPUs is "
@@ -203,7 +204,7 @@ def _gpus(group: Group, gpu_memory_gb: float | None, card: str) -> float:
 
 
 def _least(placement: Placement) -> int:
-    """How many workers are there from the start to the end, at the least."""
+    """The least number of workers that are there from start to end."""
     return (placement.min_workers or 1) if placement.mode == "actor" else 0
 
 
@@ -253,7 +254,8 @@ def _fit_gpus(groups: Sequence[Group], places: list[Placement], cluster: Cluster
         placement = places[index]
         if placement.mode == "actor" and placement.max_workers is None:
             most = _least(placement) + int((spare + 1e-9) / placement.num_gpus)
-            # GPU workers are slow to start and idle GPUs cost money: they all start at once, where nothing else is asked.
+            # GPU workers are slow to start and idle GPUs cost money: unless the stage says otherwise, they all start at
+            # once.
             first = placement.initial_workers or most
             places[index] = replace(placement, max_workers=most, initial_workers=first)
     return places
@@ -267,12 +269,12 @@ def _limit_growth(places: list[Placement], cluster: Cluster) -> list[Placement]:
         return places
     task = _room_for_a_task(places, cluster)
     spare = max(0.0, cluster.cpus - held - task)
-    # Beside tasks the growth of all pools together must leave room for one task; among themselves each pool keeps at
-    # least its first workers, so what one does not use another may.
+    # Beside tasks, the growth of all pools together must leave room for one task. Without tasks, each pool keeps at
+    # least its first workers, and one pool may use what another leaves.
     share = spare / len(growing)
     each = share if task else spare
-    # On several nodes what is free may lie scattered, and on a cluster of others it may be less than there is: pools that
-    # start as a whole could leave nothing for another's first worker, or for a task.
+    # On several nodes free CPUs may be scattered, and other jobs may hold some: pools that start whole could leave
+    # nothing for another pool's first worker, or for a task.
     at_once = cluster.ours and len(cluster.nodes) == 1
     for index in growing:
         placement = places[index]
@@ -281,7 +283,7 @@ def _limit_growth(places: list[Placement], cluster: Cluster) -> list[Placement]:
             most = max(_least(placement), min(most, placement.max_workers))
         first = placement.initial_workers
         if first is None and at_once:
-            # No more than its share: a pool that waits for its first worker would hold up all that is before it.
+            # No more than its share: a pool that waits for its first worker would hold up everything before it.
             room = _least(placement) + int((share + 1e-9) / placement.num_cpus)
             first = max(_least(placement), min(FIRST_WORKERS, room))
         places[index] = replace(placement, max_workers=most, initial_workers=first and min(first, most))
@@ -289,7 +291,9 @@ def _limit_growth(places: list[Placement], cluster: Cluster) -> list[Placement]:
 
 
 def _room_for_two(places: list[Placement], cluster: Cluster) -> list[Placement]:
-    """On a small machine, ask for less CPU each so that a pool can have a second worker while another idles."""
+    """On a small machine, request less CPU for each worker, so that a pool can have a second one while another pool
+    idles.
+    """
     if len(places) > cluster.cpus:
         return places  # there is more than enough to run already
     wanted = _room_for_a_task(places, cluster)
@@ -309,9 +313,9 @@ def _grows(placement: Placement) -> bool:
 
 
 def _room_for_a_task(places: Sequence[Placement], cluster: Cluster) -> float:
-    """CPUs that actors must leave so that a task always fits on some node, wherever Ray puts the actors.
+    """The CPUs that actors must leave free so that a task fits on some node wherever Ray puts the actors.
 
-    What is free may lie scattered: only where it adds up to a task's CPUs for every node has one node enough of it.
+    Free CPUs may be scattered: one node is sure to have enough only if they add up to a task's CPUs for every node.
     """
     largest = max((placement.num_cpus for placement in places if placement.mode == "task"), default=0.0)
     return largest * max(1, sum(node.cpus > 0 for node in cluster.nodes))

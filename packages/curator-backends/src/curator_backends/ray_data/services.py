@@ -1,7 +1,8 @@
-"""What Ray Data does without on a local Ray of ours: actors, each a process, that serve a dashboard, a node
-autoscaler, usage statistics, and clusters of several machines.
+"""Leaves out actors of Ray Data that serve a dashboard, a node autoscaler, usage statistics, and larger clusters.
 
-They start with the first dataset, on the CPUs that its workers are waiting for. This module imports Ray Data, so it is
+On a local Ray of ours they are of no use, and each is a process. They start with the first dataset, on the CPUs that
+its workers are waiting for. This module imports
+Ray Data, so it is
 imported when a run starts.
 """
 
@@ -24,9 +25,9 @@ from curator_backends.minimal import NULL_ACTOR, replaced
 
 @contextlib.contextmanager
 def no_services(minimal: bool) -> Iterator[None]:
-    """Datasets executed inside start no actor but their own, for the length of a ``with`` block.
+    """For the length of a ``with`` block, datasets start no actors but their own.
 
-    What is replaced goes by Ray Data's own names: a version that has others starts its actors, and works.
+    Attributes of Ray Data are replaced by name: a version with other names starts its actors, and works.
     """
     if not minimal:
         yield
@@ -37,7 +38,7 @@ def no_services(minimal: bool) -> Iterator[None]:
             (stats, "get_or_create_stats_actor", lambda: NULL_ACTOR),
             (stats._StatsManager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid.uuid4().hex)),
             (streaming_executor, "create_cluster_autoscaler", lambda *_, **__: _FixedCluster()),
-            # There is one machine: where actors are is known when they start, and does not change.
+            # There is one machine, so the location of actors never changes.
             (actor_pool_map_operator, "get_or_create_actor_location_tracker", lambda: NULL_ACTOR),
             (actor_pool_map_operator, "get_actor_locations", lambda _: {}),
         ),
@@ -46,7 +47,7 @@ def no_services(minimal: bool) -> Iterator[None]:
 
 
 class _FixedCluster:
-    """A cluster that has what it has; Ray Data's own asks an actor, which asks for more machines."""
+    """A cluster of fixed size; Ray Data's own class asks an actor, which requests more machines."""
 
     def __init__(self) -> None:
         self._total = ExecutionResources.from_resource_dict(ray.cluster_resources())

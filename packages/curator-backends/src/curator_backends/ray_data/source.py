@@ -1,4 +1,4 @@
-"""A dataset of sources that the driver is still listing: one task asks the coordinator for them in order."""
+"""A dataset of sources that the driver is still listing: one task fetches them in order from the coordinator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from curator_backends.coordinator import NOT_YET
 from curator_backends.links import Link
 
-# Seconds between two questions for sources that are not listed yet.
+# Seconds between two requests for sources that are not listed yet.
 LEAST_PAUSE = 0.01
 MOST_PAUSE = 0.2
 
@@ -19,9 +19,9 @@ MOST_PAUSE = 0.2
 def source_dataset(link: Link, remote_args: dict[str, Any]) -> Any:
     """A dataset of all sources, from a task that holds no CPU.
 
-    Sources are asked for by number, so that a task that died is replaced by one that gives the same again. It is a map
-    over one row and no datasource of its own, because Ray Data splits blocks within a map, and after a reader with
-    tasks of their own: a process for each of them, where they hold no CPU.
+    Sources are requested by number, so a task that replaces a dead one gives the same again. The dataset is a map over
+    one row rather than a datasource, because Ray Data splits blocks within a map, but splits after a reader in separate
+    tasks, each with a process where they hold no CPU.
     """
     from ray import data
 
@@ -42,7 +42,7 @@ def _read(link: Link) -> Iterator[pa.Table]:
     while True:
         table = link.call("source", index)
         if isinstance(table, str) and table == NOT_YET:
-            # The listing is held back until what there is has been worked on, which the asking must not slow down.
+            # The listing is held back until the workers have caught up, and these requests must not slow them down.
             time.sleep(pause)
             pause = min(2 * pause, MOST_PAUSE)
             continue

@@ -1,4 +1,4 @@
-"""What Ray Data calls in its worker processes: an actor or a task around a `GroupWorker`."""
+"""The actors and tasks that Ray Data calls in its worker processes, around a `GroupWorker`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def group_actor(job: Job, link: Link) -> type:
             raise
 
     def __del__(self: Any) -> None:  # noqa: N807
-        # Ray Data drops the object when the pool lets the actor go: an actor gets no other notice of its end.
+        # Ray Data drops the object when the pool releases the actor: an actor gets no other notice of its end.
         worker = self.__dict__.pop("_worker", None)
         if worker is not None:
             worker.close()
@@ -43,7 +43,7 @@ def group_actor(job: Job, link: Link) -> type:
 
 def group_task(job: Job, link: Link) -> Callable[[pa.Table], Iterator[pa.Table]]:
     """A function for `map_batches`."""
-    # Where a stage with a setup is made to run as tasks, every call sets up and tears down.
+    # Where a stage with a setup must run as tasks, every call sets up and tears down.
     stateful = any(overrides(planned.stage, hook) for planned in job.group.stages for hook in ("setup", "teardown"))
 
     def work(batch: pa.Table) -> Iterator[pa.Table]:
@@ -59,13 +59,13 @@ def group_task(job: Job, link: Link) -> Callable[[pa.Table], Iterator[pa.Table]]
 
 
 def this_worker() -> tuple[NodeInfo, WorkerMetadata]:
-    """The node and the worker that this process is; sees to it that it sees no GPU but its own."""
+    """The node and the worker of this process, which from now on sees no GPU but its own."""
     import ray
 
     context = ray.get_runtime_context()
     gpus = context.get_accelerator_ids().get("GPU", [])
     if gpus and not os.environ.get("CUDA_VISIBLE_DEVICES"):
-        # A cluster that was started for Xenna leaves this to what places workers.
+        # A cluster that was started for Xenna leaves this to whatever places the workers.
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     worker_id = context.get_actor_id() or context.get_worker_id()
     numbers = tuple(int(gpu) for gpu in gpus if str(gpu).isdigit())

@@ -1,6 +1,6 @@
-"""Cosmos-Xenna, by its public interface only, and all of it in this folder.
+"""Runs on Cosmos-Xenna through its public interface only; all that is specific to it is in this folder.
 
-Xenna is in maintenance upstream: Ray Data is the engine to start with. A cluster that is tuned for Xenna can stay on it.
+Xenna is in maintenance upstream, so start with Ray Data. A cluster that is tuned for Xenna can stay on it.
 """
 
 from __future__ import annotations

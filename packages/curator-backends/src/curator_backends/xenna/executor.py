@@ -31,15 +31,15 @@ from curator_core.planning.plan import Group
 
 Mode = Literal["streaming", "batch"]
 
-# Without these every run fails as soon as Xenna asks for the state of its actors. They are read by the cluster's own
-# processes when they start, so on a cluster that is already there its owner has to set them.
+# Without these every run fails as soon as Xenna asks for the state of its actors. The cluster's own processes read them
+# when they start, so the owner of an existing cluster has to set them.
 CLUSTER_ENVIRONMENT = {
     "RAY_MAX_LIMIT_FROM_API_SERVER": "40000",
     "RAY_MAX_LIMIT_FROM_DATA_SOURCE": "40000",
     "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
 }
 LEAST_VERSION = (0, 5, 12)
-# Sources that are listed and not yet through the first group, at the most, in blocks for each of its workers.
+# The largest number of sources that are listed and not yet through the first group, in blocks for each of its workers.
 BLOCKS_AHEAD = 8
 
 
@@ -109,7 +109,7 @@ class XennaExecutor(RayExecutor[XennaOptions]):
     def __init__(self, config: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(config, **options)
         if self.settings.mode == "batch":
-            # One group after the other: each may have the whole machine.
+            # Groups run one after the other, so each may have the whole machine.
             self.__dict__["simultaneous"] = False
 
     def require_engine(self) -> None:
@@ -118,14 +118,14 @@ class XennaExecutor(RayExecutor[XennaOptions]):
         _require_real_gpus(self.settings.num_gpus, len(visible_gpus()))
 
     def connect(self) -> AbstractContextManager[Cluster]:
-        """A local Ray is started with what Xenna needs of it: higher limits, and its dashboard where Xenna is not to do without."""
+        """A local Ray starts with what Xenna needs: higher limits, and a dashboard where Xenna cannot do without."""
         return connect(self.settings, extra_environment=self._environment(), dashboard=needs_dashboard)
 
     def _environment(self) -> Mapping[str, str]:
         return {**CLUSTER_ENVIRONMENT, **environment_for([*self.worker_modules, *self._modules])}
 
     def machine(self) -> Machine:
-        """What Xenna may use of the cluster; before `open`, what a local one would have."""
+        """The part of the cluster that Xenna may use; before `open`, the part that it would have of a local one."""
         machine = super().machine()
         if self._cluster is not None:
             return replace(machine, cpus=_allocated(self._cluster, self.settings))
@@ -150,7 +150,7 @@ class XennaSegment(RaySegment[XennaOptions]):
         self.found: list[Task[Any]] = []
 
     def stream(self) -> Iterator[Task[Any]]:
-        """Xenna gives the driver back when the pipeline is through: until then results are gathered."""
+        """Xenna returns to the driver only when the pipeline is done: until then results are gathered."""
         from curator_backends.xenna.services import balanced_when_a_stage_ends, no_services
 
         with (
@@ -159,8 +159,8 @@ class XennaSegment(RaySegment[XennaOptions]):
             no_services(self.cluster.minimal),
             balanced_when_a_stage_ends(lambda: self.supervisor.emptied),
         ):
-            # Xenna asks for the state of its workers at the address that this machine's last cluster has left in a file,
-            # which need not be ours.
+            # Xenna asks for the state of its workers at the address in a file of this machine's last cluster, which may
+            # not be ours.
             os.environ["RAY_ADDRESS"] = self.ray.get_runtime_context().gcs_address
             self._run()
         yield from self.found
@@ -219,8 +219,8 @@ class XennaSegment(RaySegment[XennaOptions]):
 
         settings = self.settings
         level = xenna.VerbosityLevel.INFO if settings.verbose else xenna.VerbosityLevel.NONE
-        # Serving is streaming from a queue to a queue: sources are listed as they are needed, results come as they
-        # are made. Plain streaming takes a list and gives a list.
+        # Serving streams from a queue to a queue: sources are listed as they are needed, and results arrive as they are
+        # made. Plain streaming takes a list and returns a list.
         streaming = settings.mode == "streaming"
         return xenna.PipelineConfig(
             execution_mode=xenna.ExecutionMode.SERVING if streaming else xenna.ExecutionMode.BATCH,
@@ -234,7 +234,8 @@ class XennaSegment(RaySegment[XennaOptions]):
             worker_restart_interval_m=settings.worker_restart_interval_m,
             logging_interval_s=settings.logging_interval_s,
             cpu_allocation_percentage=settings.cpu_allocation,
-            # Hiding GPUs takes an environment of its own, for which Ray starts a worker anew: not where there are none.
+            # Hiding GPUs needs a separate environment, for which Ray starts new workers, so it is skipped where there
+            # are no GPUs.
             clear_cuda_visible_devices_on_cpu_actors=bool(self.cluster.gpus),
             actor_pool_verbosity_level=level,
             monitoring_verbosity_level=level,
@@ -250,15 +251,15 @@ class XennaSegment(RaySegment[XennaOptions]):
         )
 
     def _lost_nodes(self) -> list[str]:
-        """Nodes that the run began with and that are gone."""
-        with contextlib.suppress(Exception):  # the cluster itself may be gone, and then that is what is reported
+        """Nodes that the run had at its start and that are gone."""
+        with contextlib.suppress(Exception):  # the cluster itself may be gone, and then the original error is reported
             alive = {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
             return [node.node_id for node in self.cluster.nodes if node.node_id not in alive]
         return []
 
 
 class _Source:
-    """Where Xenna gets its items: what a queue would give, made from the sources as they are listed."""
+    """Gives Xenna its items in place of a queue, made from the sources as they are listed."""
 
     def __init__(self, segment: XennaSegment) -> None:
         self._segment = segment
@@ -301,7 +302,7 @@ def needs_dashboard() -> bool:
 
 
 def import_xenna() -> None:
-    """Check that Xenna is there and new enough."""
+    """Check that Xenna is installed and new enough."""
     from importlib import metadata
 
     try:
@@ -350,8 +351,8 @@ def _shape(group: Group, cluster: Cluster) -> tuple[float, float]:
         )
     gpus = need.gpu_share(cluster.gpu_memory_gb or 0.0, cluster.machine().gpu_card) if need.requires_gpu else 0.0
     if gpus > 1 and gpus != int(gpus):
-        raise PlanError(f"stage {group.name!r} asks for gpus={gpus:g}: more than one GPU goes in whole ones only")
-    # Xenna takes no worker that needs nothing.
+        raise PlanError(f"stage {group.name!r} asks for gpus={gpus:g}: above one, GPUs come in whole numbers only")
+    # Xenna accepts no worker that needs nothing.
     return max(need.cpus, 0.001 if not gpus else 0.0), gpus
 
 
@@ -366,7 +367,7 @@ def _check_gpus(groups: list[Group], shapes: list[tuple[float, float]], cluster:
 
 
 def _stage_options(group: Group) -> dict[str, Any]:
-    """A stage's own facts for Xenna, under the names that Xenna has for them."""
+    """A stage's own facts for Xenna, under Xenna's names."""
     keys = XennaStageSpecKeys
     names = {
         keys.NUM_WORKERS_PER_NODE: "num_workers_per_node",
@@ -393,7 +394,7 @@ def _stage_options(group: Group) -> dict[str, Any]:
 def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseException:
     text = str(error)
     if lost_nodes and _of_the_engine(error):
-        # Xenna ties the worker that is to replace a lost one to the same node.
+        # Xenna ties the replacement of a lost worker to the same node.
         return WorkerDied(
             f"{', '.join(node[:12] for node in lost_nodes)} left the cluster, and Xenna does not move its work to another "
             "node. What is complete is kept: continue with --resume (resume=True) and the same run_dir, or "
@@ -409,13 +410,13 @@ def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseExce
 
 
 def _of_the_engine(error: BaseException) -> bool:
-    """Whether it is about workers and not about what a stage made of its data."""
+    """Whether the error is about workers rather than about a stage's data."""
     return isinstance(error, (EngineError, Stalled, WorkerDied))
 
 
 @contextlib.contextmanager
 def _silence_logs(verbose: bool) -> Iterator[None]:
-    from loguru import logger  # a dependency of Xenna's
+    from loguru import logger  # a dependency of Xenna
 
     if not verbose:
         logger.disable("cosmos_xenna")

@@ -1,8 +1,9 @@
-"""Where Xenna's own ways cost a run time: what it does without on a local Ray of ours, and when it balances its workers.
+"""Saves time that Xenna's own ways cost a run: what it does without on a local Ray, and when it balances workers.
 
-It does without the monitor on each node and the list of actors that it takes from Ray's dashboard. Both end in status reports and
-metrics that are shown with ``verbose`` alone, and cost the dashboard, which is ten processes, and an actor. What is replaced goes by
-Xenna's own names; a version that has others gets the dashboard, as `needs_dashboard` says. This module imports Xenna, so it is
+It does without the monitor on each node and the list of actors from Ray's dashboard. Both serve status reports and
+metrics that are shown with ``verbose`` alone; they cost an actor and the ten processes of the dashboard. Attributes of
+Xenna are replaced by name; a version with other names gets the dashboard, as `needs_dashboard` says. This module
+imports Xenna, so it is
 imported when a run starts.
 """
 
@@ -23,13 +24,13 @@ _NAMES = ("RayResourceMonitor", "get_ray_actors")
 
 
 def needs_dashboard() -> bool:
-    """Whether this Xenna asks for what cannot be taken from it."""
+    """Whether this Xenna lacks one of the attributes that are replaced here."""
     return not all(name in vars(monitoring) for name in _NAMES)
 
 
 @contextlib.contextmanager
 def no_services(minimal: bool) -> Iterator[None]:
-    """Pipelines run inside measure no node and ask for no list of actors, for the length of a ``with`` block."""
+    """For the length of a ``with`` block, pipelines measure no node and request no list of actors."""
     if not minimal:
         yield
         return
@@ -43,9 +44,10 @@ def no_services(minimal: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def balanced_when_a_stage_ends(ended: Callable[[], int]) -> Iterator[None]:
-    """Xenna also balances its workers when ``ended`` stages are more than they were, and not only when its interval is over.
+    """Let Xenna balance its workers whenever more stages have ended, as counted by ``ended``, and not only at its
+    interval.
 
-    Otherwise the CPUs of a reader that is through stay idle for up to three minutes, which is the rest of a short run.
+    Otherwise the CPUs of a finished reader stay idle for up to three minutes, which is the rest of a short run.
     """
 
     class OrAtAnEnd(timing.RateLimitChecker):
@@ -64,9 +66,10 @@ def balanced_when_a_stage_ends(ended: Callable[[], int]) -> Iterator[None]:
 
 
 class _AskedHere:
-    """Stands in for the Ray task that asks a node what it has, where that node is this machine.
+    """Stands in for the Ray task that measures a node's resources, where that node is this machine.
 
-    The task would hold one of the workers that Ray has started, so that a further one, with all its imports, is started for a stage.
+    The task would hold one of the workers that Ray has started, so Ray would start another, with all its imports, for a
+    stage.
     """
 
     def __init__(self, module: Any) -> None:
@@ -81,7 +84,7 @@ class _AskedHere:
 
 
 class _NoMonitor:
-    """Has measured nothing."""
+    """An empty measurement."""
 
     def update(self) -> dict[str, Any]:
         return {}

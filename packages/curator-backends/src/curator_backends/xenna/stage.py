@@ -17,13 +17,15 @@ from curator_backends.worker import GroupWorker, Job
 from curator_core.model.codec import encode_task
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 
-# An item costs Xenna some tens of milliseconds of waiting in each stage, whatever its size: tasks that came together go on
-# together.
+# An item costs Xenna some tens of milliseconds of waiting in each stage, whatever its size, so tasks that arrived
+# together stay together.
 ITEM_BYTES = 16 << 20
 
 
 class GroupStage(xenna.Stage):
-    """What Xenna sends to its workers. Items are tables of encoded tasks; a fan-out gives a table for each child."""
+    """The stage that Xenna sends to its workers. Items are tables of encoded tasks; a fan-out makes a table for each
+    child.
+    """
 
     def __init__(
         self,
@@ -48,12 +50,14 @@ class GroupStage(xenna.Stage):
         return {**self.__dict__, "_poll": None, "_worker": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GroupStage:
-        # Xenna copies what it is given. Nothing here changes in the driver, and the end of a link is best left whole.
+        # Xenna copies what it gets. Nothing here changes in the driver, and a link's end must not be copied.
         return self
 
     @property
     def stage_batch_size(self) -> int:
-        """How many items a call takes; asked for at every step of Xenna's loop, so here the driver polls its workers."""
+        """How many items a call takes. Xenna's loop reads it at every step, so this is also where the driver polls its
+        workers.
+        """
         if self._poll is not None:
             self._poll()
         return self._batch_size
@@ -68,7 +72,7 @@ class GroupStage(xenna.Stage):
         return None if self._environment is None else StageEnvironment.of(self._environment)
 
     def setup(self, worker_metadata: xenna.WorkerMetadata) -> None:
-        """Set the stages up; `setup_on_node` too, where this is the first worker on its machine."""
+        """Set the stages up; the first worker on a machine also calls `setup_on_node`."""
         import ray
 
         context = ray.get_runtime_context()
@@ -79,11 +83,11 @@ class GroupStage(xenna.Stage):
             NodeInfo(context.get_node_id()),
             WorkerMetadata(worker_metadata.worker_id, tuple(sorted({gpu.index for gpu in allocation.gpus}))),
         )
-        # After an error in batch mode Xenna does not call destroy(): its workers are let go, and end by themselves.
+        # After an error in batch mode Xenna does not call destroy(): its workers are released and end on their own.
         atexit.register(self.destroy)
 
     def process_data(self, in_data: list[pa.Table]) -> list[pa.Table]:
-        """The group applied to some items."""
+        """Apply the group to some items."""
         assert self._worker is not None, "Xenna calls setup() first"
         results = self._worker.run([task for table in in_data for task in decode(table)])
         if self._job.group.is_fanout:
@@ -97,7 +101,7 @@ class GroupStage(xenna.Stage):
             worker.close()
 
 
-@attrs.define  # as its base is: Xenna copies environments, and attrs copies only declared fields
+@attrs.define  # declared like its base: Xenna copies environments, and attrs copies only declared fields
 class StageEnvironment(xenna.RuntimeEnv):
     """A runtime environment of Ray's, in the form that Xenna takes."""
 
@@ -105,7 +109,7 @@ class StageEnvironment(xenna.RuntimeEnv):
 
     @classmethod
     def of(cls, environment: dict[str, Any]) -> StageEnvironment:
-        """``env_vars`` go where Xenna adds its own; the rest is handed to Ray as it is."""
+        """``env_vars`` are merged with those of Xenna; the rest goes to Ray as it is."""
         rest = {key: value for key, value in environment.items() if key != "env_vars"}
         variables = dict(environment.get("env_vars", {}))
         return cls(extra_env_vars=variables, fields=rest)  # type: ignore[call-arg]  # of the untyped base

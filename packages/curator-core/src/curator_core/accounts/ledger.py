@@ -21,7 +21,7 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.events import EVENT_SCHEMA, INDEX, Event, events_from, events_table
-from curator_core.accounts.parquet import read_file, read_folder, read_pieces, read_tables, write_parquet
+from curator_core.accounts.parquet import read_file, read_folder, read_pieces, read_tables, size_of, write_parquet
 from curator_core.accounts.reject_rows import REJECT_SCHEMA, RejectRow, RejectRows
 from curator_core.accounts.seen_rows import SAMPLE_SCHEMA, SEEN_SCHEMA, SeenRows
 from curator_core.accounts.source_list import SourceList
@@ -40,6 +40,8 @@ FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
 # Counts of up to this many calls are passed on one by one; more are summed by stage.
 FEW_COUNTS = 32
+# A ledger of up to this many bytes is read once and held; of a larger one, columns are read again when they are needed.
+HELD_BYTES = 1 << 20
 PACK_FILES = 32
 PACK_LEVELS = 3
 
@@ -196,8 +198,10 @@ def open_accounts(run_dir: str, listing: SourceList | None = None) -> Accounts:
     accounts = Accounts()
     for row in (listing or SourceList(run_dir)).rows.values():
         accounts.expect(row.source, row.generation)
-    for path, table in read_folder(run_dir, "ledger", EVENT_SCHEMA, INDEX):
-        accounts.add_table(table, functools.partial(read_file, path, EVENT_SCHEMA, verify=False))
+    held = size_of(run_dir, "ledger") <= HELD_BYTES
+    for path, table in read_folder(run_dir, "ledger", EVENT_SCHEMA, None if held else INDEX):
+        load = table.select if held else functools.partial(read_file, path, EVENT_SCHEMA, verify=False)
+        accounts.add_table(table, load)
     return accounts
 
 

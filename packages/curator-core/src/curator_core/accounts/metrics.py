@@ -26,19 +26,19 @@ METRICS: Mapping[str, Metric] = {
     ),
     "curator_run_seconds": Metric("gauge", "Seconds since the run began."),
     "curator_run_updated_timestamp_seconds": Metric("gauge", "When these numbers were read, in Unix time."),
-    "curator_sources_expected": Metric("gauge", "Sources that there are; missing while that is unknown."),
+    "curator_sources_expected": Metric("gauge", "Number of sources; missing while it is unknown."),
     "curator_sources_done": Metric("gauge", "Sources that need no more work, those of earlier attempts included."),
     "curator_sources_skipped": Metric("gauge", "Sources that an earlier attempt has finished."),
-    "curator_sources_in_flight": Metric("gauge", "Sources that workers have been given and not finished."),
+    "curator_sources_in_flight": Metric("gauge", "Sources that workers have been given but have not finished."),
     "curator_workers": Metric("gauge", "Workers that are set up."),
     "curator_stage_rows_in_total": Metric("counter", "Rows that a stage was given.", ("stage",)),
     "curator_stage_rows_out_total": Metric("counter", "Rows that a stage let through.", ("stage",)),
     "curator_stage_rows_dropped_total": Metric("counter", "Rows that a stage dropped.", ("stage", "reason")),
     "curator_stage_rows_rejected_total": Metric(
-        "counter", "Rows that a stage set aside as they could not be read or used.", ("stage", "reason")
+        "counter", "Rows that a stage set aside because they could not be read or used.", ("stage", "reason")
     ),
     "curator_stage_rows_quarantined_total": Metric(
-        "counter", "Rows that were set aside as a stage raised an error.", ("stage",)
+        "counter", "Rows that were set aside because a stage raised an error.", ("stage",)
     ),
     "curator_stage_rows_waiting": Metric(
         "gauge", "Rows that the stage before has handed over and this one has not reported.", ("stage",)

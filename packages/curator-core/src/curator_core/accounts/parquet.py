@@ -99,6 +99,12 @@ def read_folder(
             yield path, table
 
 
+def size_of(run_dir: str, folder: str) -> int:
+    """The bytes of the files in a folder of a run directory, as they are stored."""
+    place = storage.join(run_dir, folder)
+    return sum(file.size for file in storage.scan(place)) if storage.exists(place) else 0
+
+
 def read_file(path: str, schema: pa.Schema, columns: Sequence[str] | None = None, *, verify: bool = True) -> pa.Table:
     """A whole file, or these columns of it. Without ``verify`` its checksum is not computed: that is for files that
     have been read before.
@@ -166,7 +172,8 @@ def _as_written(table: pa.Table, schema: pa.Schema, columns: Sequence[str] | Non
         table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     if expected != set(table.column_names):
         raise pa.ArrowInvalid(f"its columns are {', '.join(table.column_names)}, so it is another file")
-    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+    types = pa.schema([schema.field(name) for name in table.column_names])
+    return table if table.schema.equals(types) else table.cast(types)
 
 
 def _damage(path: str, error: Exception) -> str:

@@ -38,10 +38,12 @@ def rejects_of(run_dir: str) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-def group_rejects(run_dir: str, examples: int = 3) -> list[RejectGroup]:
-    """The rejects that count by stage and reason, the most frequent first, each with its first ``examples``."""
+def group_rejects(run_dir: str, examples: int = 3, accounts: Accounts | None = None) -> list[RejectGroup]:
+    """The rejects that count by stage and reason, the most frequent first, each with its first ``examples``. ``accounts``:
+    those of the run, where they have been read already.
+    """
     groups: dict[tuple[str, str, str], RejectGroup] = {}
-    for table in _counting(run_dir):
+    for table in _counting(run_dir, accounts):
         starts, keys = _runs(table, ["kind", "stage", "reason"])
         sums = np.add.reduceat(to_numpy(table["rows"]), starts)
         for start, key, rows in zip(starts.tolist(), keys, sums.tolist(), strict=True):
@@ -55,9 +57,8 @@ def group_rejects(run_dir: str, examples: int = 3) -> list[RejectGroup]:
     return sorted(groups.values(), key=lambda group: (-group.rows, group.stage, group.reason))
 
 
-def _counting(run_dir: str) -> Iterator[pa.Table]:
+def _counting(run_dir: str, accounts: Accounts | None = None) -> Iterator[pa.Table]:
     """The rejects that count, a piece at a time."""
-    accounts: Accounts | None = None
     # A task that was begun by a worker that died, and finished by another, is in the files of both. The worker that
     # finished it recorded all of its rejects, the other some of them.
     most: dict[Call, tuple[int, str]] = {}
@@ -70,7 +71,7 @@ def _counting(run_dir: str) -> Iterator[pa.Table]:
         for call, count in counts.items():
             if count > most.get(call, (0, ""))[0]:
                 most[call] = (count, path)
-    if accounts is None:
+    if not most or accounts is None:
         return
     for path, table in read_rejects(run_dir):
         chosen = np.zeros(table.num_rows, np.bool_)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.ledger import open_accounts
-from curator_core.accounts.parquet import read_folder
+from curator_core.accounts.parquet import read_folder, size_of
 from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, SAMPLE_SCHEMA, SEEN_SCHEMA
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import RunRefused
@@ -29,6 +29,12 @@ from curator_core.model.scores import Limit
 
 _INDEX = ["run_source", "generation", "attempt", "path", "stage", "kind", "name", "scale"]
 BYTES_PER_TOKEN = 4
+# Counts of up to this many bytes are read once and held; of more, first only what says which of them count.
+_HELD_BYTES = 4 << 20
+# Small tables are put together up to this many rows, because a call on one costs as much as on many rows.
+_ROWS_AT_ONCE = 50_000
+# So many rows wait to be chosen from.
+_SAMPLES_WAITING = 20_000
 
 
 @dataclass
@@ -178,8 +184,10 @@ class Seen:
         return found
 
 
-def read_seen(run_dir: str) -> Seen:
-    """What a run directory holds to be seen; nothing where the run kept nothing. A workflow's steps are run directories of their own."""
+def read_seen(run_dir: str, accounts: Accounts | None = None) -> Seen:
+    """What a run directory holds to be seen; nothing where the run kept nothing. A workflow's steps are run directories of
+    their own. ``accounts``: those of the run, where they have been read already.
+    """
     declared = _declared(run_dir)
     if not declared:
         return Seen()
@@ -188,9 +196,9 @@ def read_seen(run_dir: str) -> Seen:
         seen.stages[entry["name"]] = StageSeen(
             entry["name"], entry["describe"], entry["settings"], entry.get("mode", "filter")
         )
-    accounts = open_accounts(run_dir)
+    accounts = accounts or open_accounts(run_dir)
     sums = _Sums()
-    for table in _counting(run_dir, accounts):
+    for table in _joined(_counting(run_dir, accounts)):
         sums.add(table)
     _put_scores(seen, declared, sums)
     for (stage, side), reasons in sums.sides.items():
@@ -232,7 +240,7 @@ class _Sums:
     def add(self, table: pa.Table) -> None:
         if not len(table):
             return
-        table = table.combine_chunks()
+        table = table.unify_dictionaries().combine_chunks()
         kinds, stages, names, scales = (_texts(table[name]) for name in ("kind", "stage", "name", "scale"))
         codes = np.zeros(len(table), np.int64)
         for found, codes_of in (kinds, stages, names, scales):
@@ -315,7 +323,11 @@ def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
     keys: list[np.ndarray] = []
     words: dict[tuple[str, ...], int] = {}
     paths: list[str] = []
-    for path, table in read_folder(run_dir, "seen", SEEN_SCHEMA, _INDEX):
+    held = size_of(run_dir, "seen") <= _HELD_BYTES
+    tables: list[pa.Table] = []
+    for path, table in read_folder(run_dir, "seen", SEEN_SCHEMA, None if held else _INDEX):
+        if held:
+            tables.append(table)
         found, tasks = accounts.counting(table)
         kinds = [_texts(table[name]) for name in ("stage", "kind", "name", "scale")]
         local = np.zeros(len(table), np.int64)
@@ -340,10 +352,22 @@ def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
     for path, mine in zip(paths, keys, strict=True):
         pieces[path] = chosen[start : start + len(mine)]
         start += len(mine)
-    for path, table in read_folder(run_dir, "seen", SEEN_SCHEMA):
+    for path, table in zip(paths, tables, strict=True) if held else read_folder(run_dir, "seen", SEEN_SCHEMA):
         mask = pieces.get(path)
         if mask is not None and mask.any():
             yield table if mask.all() else table.filter(array(mask))
+
+
+def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in fewer tables."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _texts(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
@@ -408,25 +432,55 @@ def _score_seen(
 
 def _put_samples(seen: Seen, run_dir: str, accounts: Accounts) -> None:
     samples, mapped = int(seen.options.get("samples", 0)), int(seen.options.get("map", 0))
-    groups: dict[tuple[str, str, str, str], dict[tuple[float, int, str, int], dict[str, Any]]] = {}
+    waiting: list[pa.Table] = []
     for _, table in read_folder(run_dir, "samples", SAMPLE_SCHEMA):
         found, _ = accounts.counting(table)
-        for row in (table if found.all() else table.filter(array(found))).to_pylist():
-            of = (row["stage"], row["side"], row["reason"], row["near"])
-            most = mapped if row["vector"] is not None else samples
-            group = groups.setdefault(of if row["vector"] is None else ("", "map", "", ""), {})
-            task = row["run_source"] + row["path"]
-            group.setdefault((row["distance"], row["order"], task, row["row"]), row)
-            if len(group) > 8 * most + 64:
-                for key in sorted(group)[most:]:
-                    del group[key]
-    chosen = groups.pop(("", "map", "", ""), {})
-    seen.map = [_map_row(chosen[key]) for key in sorted(chosen)[:mapped]]
-    # By stage in the order of the pipeline; dropped rows come first, and near ones before far ones.
-    for stage, side, reason, near in sorted(groups, key=lambda key: (key[0], key[1], key[2], not key[3], key[3])):
-        group = groups[stage, side, reason, near]
-        entry = seen.stages.setdefault(stage, StageSeen(stage))
-        entry.samples += [_sample(group[key]) for key in sorted(group)[:samples]]
+        if found.any():
+            waiting.append(table if found.all() else table.filter(array(found)))
+        if sum(map(len, waiting)) > _SAMPLES_WAITING:
+            waiting = [_first_rows(pa.concat_tables(waiting), samples, mapped)]
+    if not waiting:
+        return
+    for row in _first_rows(pa.concat_tables(waiting), samples, mapped).to_pylist():
+        if row["vector"] is not None:
+            seen.map.append(_map_row(row))
+        else:
+            seen.stages.setdefault(row["stage"], StageSeen(row["stage"])).samples.append(_sample(row))
+
+
+def _first_rows(table: pa.Table, samples: int, mapped: int) -> pa.Table:
+    """The first rows of each stage, side, reason and limit, and of the map, in this order; dropped rows come first, and near
+    ones before far ones. A row that two workers have kept is taken once.
+    """
+    table = table.unify_dictionaries().combine_chunks()
+    texts = {name: _texts(table[name]) for name in ("run_source", "path", "stage", "side", "reason", "near")}
+    tasks = _ranks([texts["run_source"], texts["path"]], "".join)
+    of_map = to_numpy(table["vector"].is_valid())
+    groups = _ranks(
+        [texts[name] for name in ("stage", "side", "reason", "near")], lambda named: (*named[:3], not named[3])
+    )
+    groups = np.where(of_map, -1, groups)
+    columns = [to_numpy(table[name]) for name in ("row", "order", "distance")]
+    order = np.lexsort((columns[0], tasks, *columns[1:], groups))
+    alike = np.ones(len(order), bool)
+    for column in (groups, tasks, *columns):
+        alike[1:] &= column[order[1:]] == column[order[:-1]]
+    alike[:1] = False
+    order = order[~alike]
+    begins = np.flatnonzero(np.diff(groups[order], prepend=-2))
+    at = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))
+    return table.take(array(order[at < np.where(of_map[order], mapped, samples)]))
+
+
+def _ranks(columns: Sequence[tuple[list[str], np.ndarray]], key: Callable[[tuple[str, ...]], Any]) -> np.ndarray:
+    """The place of each row among the different ones, sorted by ``key`` of its texts and then by the texts."""
+    codes = np.zeros(len(columns[0][1]), np.int64)
+    for texts, column in columns:
+        codes = codes * (len(texts) + 1) + column
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    named = [tuple(texts[column[at]] for texts, column in columns) for at in first.tolist()]
+    places = {texts: place for place, texts in enumerate(sorted(set(named), key=lambda texts: (key(texts), texts)))}
+    return np.array([places[texts] for texts in named], np.int64)[inverse]
 
 
 def _map_row(row: dict[str, Any]) -> MapRow:

@@ -33,13 +33,17 @@ from curator_core.across.digests import hashes_of
 from curator_core.across.documents import collection_salts
 from curator_core.across.groups import groups_of
 from curator_core.across.inputs import noted
+from curator_core.across.products import MultipliesVectors, NumpyProducts, Products, products_for
 from curator_core.across.roll import batches_of, rows_of
 from curator_core.across.shuffle import (
     Partitions,
     finish_partitioned,
     partition_pieces,
+    read_manifest,
+    rows_in_files,
     write_partitioned,
 )
+from curator_core.across.stored_vectors import StoredVectors
 from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacked, vectors_of
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
@@ -49,8 +53,13 @@ COPIES, EDGES, PAIRS, HOMES = "copies", "edges", "pairs", "homes"
 Order = Literal["keep", "hard", "easy", "random"]
 ORDERS = ("keep", "hard", "easy", "random")
 RULE = "similar"
+# Where the vector of a row is among those that were written first.
+_FILE, _ROW_THERE = "vector_file", "vector_row"
 # The column of the order by the centre or by chance, which decides before what `keep` says.
 ORDER_COLUMN = "prefer_order"
+# Up to this size of all vectors together they stay where they are, on a local disk, and are looked up there: once read, they
+# are in the memory of any machine. What is larger is written again by cluster, so that nothing is read out of order.
+_STAY_BYTES = 1 << 31
 # Rows and columns of a block of products. Half of a block on the diagonal is computed in vain, but smaller blocks take
 # longer.
 _ROWS, _COLUMNS = 256, 2048
@@ -121,12 +130,13 @@ def _hashes(vectors: Vectors) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 
 
 @dataclass(kw_only=True)
-class VisitClusters(PartitionStage):
+class VisitClusters(MultipliesVectors, PartitionStage):
     """Lays the vectors of a partition out by cluster: each at its home, and as a visitor in the ``visits`` next nearest ones.
 
     Of equal vectors only the preferred one is laid out; the others are written by the batch of that one. ``order`` decides
     before ``keep`` which of two vectors is preferred: ``hard`` the one farther from the centre of its home, ``easy`` the
-    nearer one, ``random`` either, by ``seed``. Without ``with_vectors`` the vectors stay behind.
+    nearer one, ``random`` either, by ``seed``. Without ``with_vectors`` the vectors stay behind. Where all of them are
+    small they stay behind too, and each row has their places.
     """
 
     centres: str
@@ -140,13 +150,14 @@ class VisitClusters(PartitionStage):
         super().setup(worker)
         self._centres = read_centres(self.centres)
         self._whole = Whole.of(self._centres)
+        self._products = products_for(self.resources, self.name)
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         preference = self.preference()
         table = partition_table(task)
         assert table is not None  # only partitions with rows are tasks
         vectors = unpacked(table[VECTOR])
-        found, _ = nearest(Whole.of(vectors), self._whole, self.visits + 1)
+        found, _ = nearest(vectors, self._whole, self.visits + 1, self._products)
         self.record_metric("products", float(len(vectors) * len(self._centres)))
         towards = cosines(vectors, self._centres[found[:, 0]])
         if self.collapse:
@@ -160,7 +171,11 @@ class VisitClusters(PartitionStage):
         # Put into the order of their places at once: sorting them later would copy all vectors once more.
         by_place = np.argsort(places.ravel(), kind="stable")
         rows = np.repeat(stay, visits)[by_place]
-        kept = table if self.with_vectors else table.drop_columns([VECTOR])
+        stay_behind = not self.with_vectors or _may_stay(task.data[0])
+        kept = table.drop_columns([VECTOR]) if stay_behind else table
+        if self.with_vectors and stay_behind:
+            for name, values in zip((_FILE, _ROW_THERE), rows_in_files(task), strict=True):
+                kept = kept.append_column(name, array(values))
         made = kept.rename_columns(["hash_high" if name == "place" else name for name in kept.column_names])
         made = made.append_column(ORDER_COLUMN, array(self._order(table, towards)))
         made = made.append_column("towards", array(towards)).take(array(rows))
@@ -189,6 +204,11 @@ class VisitClusters(PartitionStage):
         for kind in (COPIES, HOMES):
             folder = storage.join(self.path, kind)
             finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
+
+
+def _may_stay(place: str) -> bool:
+    """Whether the vectors of a shuffle are few enough to be looked up where they are."""
+    return storage.is_local(place) and int(read_manifest(place).bytes.sum()) <= _STAY_BYTES
 
 
 def cluster_places(clusters: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
@@ -239,19 +259,30 @@ def ties_of(
 
 
 @dataclass(kw_only=True)
-class FindPairs(PartitionStage):
+class FindPairs(MultipliesVectors, PartitionStage):
     """Compares the vectors of each cluster, and ties each to preferred ones whose cosine with it is ``least`` or more.
 
     In one cluster a vector is tied to at most the ``MOST_TIES`` most preferred ones at home, and one at home to as many
-    visitors, so the cost of a mass of similar vectors grows only with their number.
+    visitors, so the cost of a mass of similar vectors grows only with their number. ``vectors`` is the folder that the vectors
+    were written to first, where they are unless `VisitClusters` wrote them again.
     """
 
     least: float
     scope: str = "global"
+    vectors: str
+
+    def setup(self, worker: Any) -> None:
+        super().setup(worker)
+        self._stored = StoredVectors(self.vectors, VECTOR)
+        self._products = products_for(self.resources, self.name)
+
+    def teardown(self) -> None:
+        self._stored.close()  # mapped files would occupy disk after they are removed
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
         pieces = [piece for _, piece in partition_pieces(task)]
-        table = pa.concat_tables([piece.drop_columns([VECTOR]) for piece in pieces])
+        with_vectors = VECTOR in pieces[0].column_names
+        table = pa.concat_tables([piece.drop_columns([VECTOR]) for piece in pieces] if with_vectors else pieces)
         table = table.unify_dictionaries().combine_chunks()
         preference = self.preference()
         names = ("number", "hash_high", "hash_low", ORDER_COLUMN, *preference.names)
@@ -262,12 +293,19 @@ class FindPairs(PartitionStage):
         home = to_numpy(table["home"])
         groups = to_numpy(table["collection"].combine_chunks().indices) if self.scope == "per_collection" else None
         begins = np.flatnonzero(np.append(True, places[1:] != places[:-1]))
-        spread = _Spread(pieces, places[begins])
-        none, space = np.zeros(0, np.int64), _Space()
+        if with_vectors:
+            spread = _Spread(pieces, places[begins])
+        else:
+            files, there = (to_numpy(table[name])[order] for name in (_FILE, _ROW_THERE))
+            together = self._stored.take(files, there)
+        none = np.zeros(0, np.int64)
         found: list[_Ties] = [(none, none, np.zeros(0))]
         for number, rows in enumerate(np.split(order, begins[1:])):
-            vectors, at = spread.of(number), np.searchsorted(np.sort(rows), rows)
-            cluster = Cluster(vectors, at, home[rows], None if groups is None else groups[rows], space)
+            if with_vectors:
+                vectors, at = spread.of(number), np.searchsorted(np.sort(rows), rows)
+            else:
+                vectors, at = together[begins[number] :][: len(rows)], np.arange(len(rows))
+            cluster = Cluster(vectors, at, home[rows], None if groups is None else groups[rows], self._products)
             lost, best, similarity = cluster.preferred_neighbours(self.least)
             found.append((rows[lost], rows[best], similarity))
             self.record_metric("pairs", cluster.pairs)
@@ -319,24 +357,6 @@ class _Spread:
         )
 
 
-class _Space:
-    """Memory for a block of products and the marks of large ones: new memory for each costs a tenth of the time."""
-
-    def __init__(self) -> None:
-        self._products = np.empty(_ROWS * _COLUMNS, np.float32)
-        self._large = np.empty(_ROWS * _COLUMNS, np.bool_)
-
-    def marked(self, mine: Vectors, theirs: Vectors, limit: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of ``mine`` and of ``theirs`` whose products are ``limit`` or more, in order."""
-        shape = len(mine), len(theirs)
-        size = shape[0] * shape[1]
-        products, large = self._products[:size].reshape(shape), self._large[:size].reshape(shape)
-        np.matmul(mine, theirs.T, out=products)
-        np.greater_equal(products, limit, out=large)
-        row, column = np.divmod(np.flatnonzero(large), shape[1])
-        return row, column
-
-
 type _Ties = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
@@ -350,7 +370,7 @@ class Cluster:
     rows: NDArray[np.int64]
     home: NDArray[np.bool_]
     groups: NDArray[Any] | None = None
-    space: _Space = field(default_factory=_Space)
+    products: Products = field(default_factory=NumpyProducts)
 
     @property
     def pairs(self) -> float:
@@ -375,7 +395,7 @@ class Cluster:
 
     def _at_home(self, home: NDArray[np.int64], whole: Whole, least: float) -> Iterator[_Ties]:
         """Those at home with those at home that come before them."""
-        numbers, limit = whole.numbers, whole.least(least, whole)
+        numbers, limit = self.products.put(whole.numbers), whole.least(least, whole)
         wanted = np.full(len(home), MOST_TIES)
         for start in range(0, len(home), _ROWS):
             stop = min(start + _ROWS, len(home))
@@ -385,7 +405,7 @@ class Cluster:
                 if not len(rows):
                     break
                 mine = numbers[start:stop] if len(rows) == stop - start else numbers[rows]
-                row, column = self.space.marked(mine, numbers[first:last], limit)
+                row, column = self.products.at_least(mine, numbers[first:last], limit)
                 row, column = rows[row], first + column
                 before = column < row
                 yield from self._certain(home, row[before], home, column[before], wanted, least)
@@ -395,6 +415,7 @@ class Cluster:
     ) -> Iterator[_Ties]:
         """Those at home with the visitors, of whom either may be the preferred one."""
         limit = whole.least(least, theirs)
+        at_home, away = self.products.put(whole.numbers), self.products.put(theirs.numbers)
         wanted, wanted_there = np.full(len(home), MOST_TIES), np.full(len(visitors), MOST_TIES)
         for low in range(0, len(home), _ROWS):
             block = home[low : low + _ROWS]
@@ -403,8 +424,8 @@ class Cluster:
                 is_open = wanted[low : low + _ROWS].any() and others[0] < block[-1]
                 if not is_open and not (wanted_there[first : first + _COLUMNS].any() and block[0] < others[-1]):
                     continue
-                mine, others_there = whole.numbers[low : low + _ROWS], theirs.numbers[first : first + _COLUMNS]
-                row, column = self.space.marked(mine, others_there, limit)
+                mine, others_there = at_home[low : low + _ROWS], away[first : first + _COLUMNS]
+                row, column = self.products.at_least(mine, others_there, limit)
                 row, column = low + row, first + column
                 loses = visitors[column] < home[row]
                 yield from self._certain(home, row[loses], visitors, column[loses], wanted, least)

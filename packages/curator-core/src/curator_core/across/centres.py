@@ -16,19 +16,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from curator_core import storage
+from curator_core.across.products import MultipliesVectors, NumpyProducts, Products, products_for
 from curator_core.across.shuffle import Manifest, read_manifest, require_complete, rows_between
 from curator_core.across.vectors import Vectors, Whole, as_lists, packed, unpacked, vectors_of
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import check_whole
 from curator_core.model.lineage import source_id
-from curator_core.model.stage import ProcessingStage, SourceStage
+from curator_core.model.stage import SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
 
 CENTRES = "centres.arrow"
 VECTOR = "vector"
 _END = 1 << 64
-# Products of a block: they stay in the cache until the nearest are found.
-_BLOCK_PRODUCTS = 1 << 20
 # None of the whole numbers is above 4,096, so the sums of so many are exact in float32.
 _SUMMED = 1 << 12
 # Clusters of about as many vectors as there are clusters cost the least to find and to compare; more clusters than this
@@ -44,29 +43,31 @@ def default_clusters(vectors: int) -> int:
     return max(1, min(_MOST_CLUSTERS, round(float(np.sqrt(vectors)))))
 
 
-def nearest(vectors: Whole, centres: Whole, count: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def nearest(
+    vectors: Whole | Vectors, centres: Whole, count: int = 1, products: Products | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ``count`` centres nearest to each vector, the nearest first, and the product of whole numbers with each.
 
-    Equally near ones keep their order.
+    Equally near ones keep their order. Vectors that are needed once are given as they are: each block becomes whole
+    numbers while it is in the cache.
     """
+    products = products or NumpyProducts()
     count = min(count, len(centres.numbers))
-    found = np.empty((len(vectors.numbers), count), np.int64)
-    products = np.empty((len(vectors.numbers), count), np.float32)
-    across = np.ascontiguousarray(centres.numbers.T)
-    rows = max(1, _BLOCK_PRODUCTS // max(1, len(centres.numbers)))
-    for start in range(0, len(vectors.numbers), rows):
+    there = vectors.numbers if isinstance(vectors, Whole) else vectors
+    found = np.empty((len(there), count), np.int64)
+    best = np.empty((len(there), count), np.float32)
+    across = products.put(np.ascontiguousarray(centres.numbers.T))
+    rows = max(1, products.block // max(1, len(centres.numbers)))
+    for start in range(0, len(there), rows):
         part = slice(start, start + rows)
-        made = vectors.numbers[part] @ across
-        at = np.arange(len(made))
-        for turn in range(count):
-            best = made.argmax(axis=1)
-            found[part, turn], products[part, turn] = best, made[at, best]
-            if turn + 1 < count:
-                made[at, best] = -np.inf
-    return found, products
+        numbers = there[part] if isinstance(vectors, Whole) else Whole.of(there[part]).numbers
+        found[part], best[part] = products.nearest(numbers, across, count)
+    return found, best
 
 
-def train(sample: Vectors, clusters: int, iterations: int) -> tuple[Vectors, NDArray[np.int64], int]:
+def train(
+    sample: Vectors, clusters: int, iterations: int, products: Products | None = None
+) -> tuple[Vectors, NDArray[np.int64], int]:
     """Centres of length one for a sample, how many of its vectors are nearest to each, and how many turns that took.
     The sample begins with the first centres, so it must be in random order.
     """
@@ -76,11 +77,11 @@ def train(sample: Vectors, clusters: int, iterations: int) -> tuple[Vectors, NDA
     turns = 0
     for _ in range(iterations):
         turns += 1
-        found, products = nearest(whole, Whole.of(centres))
+        found, best = nearest(whole, Whole.of(centres), products=products)
         if np.array_equal(found[:, 0], labels):
             break
         labels = found[:, 0]
-        centres = _means(whole, labels, products[:, 0], centres)
+        centres = _means(whole, labels, best[:, 0], centres)
     return centres, np.bincount(labels, minlength=len(centres)), turns
 
 
@@ -120,7 +121,7 @@ class AllVectors(SourceStage[FileGroupTask]):
 
 
 @dataclass(kw_only=True)
-class TrainCentres(ProcessingStage[FileGroupTask, FileGroupTask]):
+class TrainCentres(MultipliesVectors):
     """Finds the centres of ``clusters`` clusters from a sample of the vectors of a shuffle, and writes them into ``path``.
 
     The sample holds 128 vectors for each cluster, or ``sample`` in all; those with the smallest hashes.
@@ -150,7 +151,9 @@ class TrainCentres(ProcessingStage[FileGroupTask, FileGroupTask]):
         wanted = self.sample or min(clusters * _SAMPLE_EACH, max(clusters, _MOST_NUMBERS // size))
         sample = first_vectors(manifest, wanted)
         centres, sizes, turns = (
-            train(sample, clusters, self.iterations) if count else (sample, np.zeros(0, np.int64), 0)
+            train(sample, clusters, self.iterations, products_for(self.resources, self.name))
+            if count
+            else (sample, np.zeros(0, np.int64), 0)
         )
         self.record_metric("products", float(turns * len(sample) * len(centres)))
         table = pa.table({VECTOR: packed(centres), "in_sample": array(sizes)})

@@ -32,6 +32,7 @@ from curator_core import storage
 from curator_core.across.roll import ROW_BITS, Roll, batches_of, first_number, rows_of
 from curator_core.across.shuffle import PLACE, Manifest, read_manifest, rows_between
 from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import JSON
 from curator_core.errors import CuratorError, RunRefused, UsageError
 from curator_core.running.directory import RunDirectory
 
@@ -206,7 +207,7 @@ def kind_of(type_: pa.DataType) -> str:
     """The kind of a column's values, for a deduplication; empty where there are none."""
     if pa.types.is_dictionary(type_):
         return kind_of(type_.value_type)
-    if pa.types.is_null(type_):
+    if pa.types.is_null(type_) or type_ == JSON:  # a column of JSON may hold values of any kind
         return ""
     if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
         return "text"
@@ -540,8 +541,8 @@ def add_run(use: IndexUse, pinned: Pinned, run: IndexRun, owner: str) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: str, doing: str, refusal: str) -> Iterator[None]:
-    """Hold a folder alone. Where another process does, it is refused: ``doing`` says what that one does, and ``refusal``
-    what becomes of this one.
+    """Hold a folder alone, and remove from it what a killed process had begun to write. Where another process holds it,
+    this one is refused: ``doing`` says what the other one does, and ``refusal`` what becomes of this one.
     """
     lock = RunDirectory(folder)
     try:
@@ -549,6 +550,8 @@ def locked(folder: str, doing: str, refusal: str) -> Iterator[None]:
     except RunRefused as error:
         raise RunRefused(f"{doing} at this moment, or its folder cannot be written to. {refusal} ({error})") from error
     try:
+        # Only its holder writes directly into it, so what has not been completed is from a killed process.
+        lock.sweep(recursive=False)
         yield
     finally:
         lock.unlock()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from curator_core import storage
 from curator_core.across.alike import mixed
 from curator_core.across.digests import digests
+from curator_core.across.products import MultipliesVectors, Products, products_for
 from curator_core.across.shuffle import (
     MANIFEST,
     PLACE,
@@ -213,10 +214,11 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Different passages: their vectors, both halves of their hashes, and where they lie: a place and a row there."""
+    """Different passages: their vectors, their whole numbers where they are multiplied, both halves of their hashes, and where they lie: a place and a row there."""
 
     vectors: Vectors
     whole: Whole
+    put: Any
     high: NDArray[np.uint64]
     low: NDArray[np.uint64]
     place: NDArray[np.int64]
@@ -228,10 +230,11 @@ class _Search:
     first: ``best`` comes from the blocks that were examined.
     """
 
-    def __init__(self, pairs: pa.Table, last_rank: int) -> None:
-        self.pairs, self.last_rank = pairs, last_rank
+    def __init__(self, pairs: pa.Table, last_rank: int, products: Products) -> None:
+        self.pairs, self.last_rank, self._products = pairs, last_rank, products
         self.queries, self.positives = unpacked(pairs[_VECTOR]), unpacked(pairs[_PASSAGE_VECTOR])
         self._whole = Whole.of(self.queries)
+        self._numbers = products.put(self._whole.numbers)
         self._group = _groups(to_numpy(pairs["place"]), to_numpy(pairs["low"]))
         group = self._group
         self._own = np.unique(_marks(group, to_numpy(pairs["passage_high"]), to_numpy(pairs["passage_low"])))
@@ -245,16 +248,13 @@ class _Search:
     def look_at(self, block: _Block) -> None:
         """Add what is near in a block."""
         passages = block.whole
-        products = self._whole.numbers @ passages.numbers.T
         scale = self._whole.scale * passages.scale
         wrong = 2 * (self._whole.error + passages.error) * scale
-        limit = self._least * scale - wrong
         # This many are near by their products, and at least last_rank of them are no positives.
         enough = self.last_rank + self._most_own
-        if np.isinf(self._least).any() and enough < products.shape[1]:
-            nearest = np.partition(products, products.shape[1] - enough, axis=1)[:, products.shape[1] - enough]
-            limit = np.maximum(limit, nearest - wrong)
-        pair, column = np.divmod(np.flatnonzero(products >= limit[:, None]), products.shape[1])
+        by_rank = np.isinf(self._least).any() and enough < len(passages.numbers)
+        limits = self._least * scale - wrong
+        pair, column = self._products.near(self._numbers, block.put, limits, enough if by_rank else 0, wrong)
         keep = ~np.isin(_marks(self._group[pair], block.high[column], block.low[column]), self._own)
         pair, column = pair[keep], column[keep]
         cosine = cosines(self.queries[pair], block.vectors[column])
@@ -276,7 +276,7 @@ class _Search:
 
 
 @dataclass(kw_only=True)
-class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
+class MineNegatives(MineParameters, MultipliesVectors, FanOut[FileGroupTask, DocumentBatch]):
     """Finds hard negatives for the pairs of a partition among all in the folder ``passages``."""
 
     passages: str
@@ -289,6 +289,7 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
 
     def setup(self, worker: Any) -> None:
         self._manifest = read_manifest(require_complete(self.passages))
+        self._products = products_for(self.resources, self.name)
 
     def process(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
         table = pa.concat_tables([piece for _, piece in partition_pieces(task)]).combine_chunks()
@@ -303,8 +304,11 @@ class MineNegatives(MineParameters, FanOut[FileGroupTask, DocumentBatch]):
             yield from self._mined(task, table.slice(start, stop - start), places)
 
     def _mined(self, task: FileGroupTask, pairs: pa.Table, places: _Places) -> Iterator[DocumentBatch]:
-        searches = [_Search(pairs.slice(start, stop - start), self.last_rank) for start, stop in _cuts(pairs, _QUERIES)]
-        for block in _blocks(places):
+        searches = [
+            _Search(pairs.slice(start, stop - start), self.last_rank, self._products)
+            for start, stop in _cuts(pairs, _QUERIES)
+        ]
+        for block in _blocks(places, self._products):
             for search in searches:
                 search.look_at(block)
         asked = [cosines(search.queries, search.positives) for search in searches]
@@ -408,7 +412,7 @@ def _nearest_positive(
     return np.maximum.reduceat(found, first) if len(at) else np.zeros(0)
 
 
-def _blocks(places: _Places) -> Iterator[_Block]:
+def _blocks(places: _Places, products: Products) -> Iterator[_Block]:
     """The different passages of all partitions, about as many at a time as a block has; the same text counts once."""
     held: list[tuple[Any, ...]] = []
     for number, place in enumerate(places):
@@ -422,15 +426,16 @@ def _blocks(places: _Places) -> Iterator[_Block]:
             some = rows[start : start + _PASSAGES]
             held.append((vectors[some], high[some], low[some], np.full(len(some), number), some))
             if sum(len(part[0]) for part in held) >= _PASSAGES // 2:
-                yield _block(held)
+                yield _block(held, products)
                 held = []
     if held:
-        yield _block(held)
+        yield _block(held, products)
 
 
-def _block(parts: Sequence[tuple[Any, ...]]) -> _Block:
+def _block(parts: Sequence[tuple[Any, ...]], products: Products) -> _Block:
     vectors, *others = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return _Block(vectors, Whole.of(vectors), *others)
+    whole = Whole.of(vectors)
+    return _Block(vectors, whole, products.put(whole.numbers), *others)
 
 
 def _tables(place: tuple[Manifest, int]) -> list[pa.Table]:

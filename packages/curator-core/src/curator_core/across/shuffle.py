@@ -624,6 +624,31 @@ def _tables(
                 yield numbers[within], fit(_unmarked(batch.take(array(within))), schema)
 
 
+def rows_in_files(task: FileGroupTask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each row of a partition, in the order in which `partition_tables` gives them, the number of its file in the
+    manifest's ``files``, and of its row there.
+    """
+    manifest = read_manifest(task.data[0])
+    partition: int = task._metadata["partition"]
+    bounds = np.zeros((len(manifest.files), 2), np.int64)
+    for number in range(len(bounds)):
+        with manifest.opened(number) as (_, layout):
+            bounds[number] = layout.edges[partition : partition + 2]
+    files = np.repeat(np.arange(len(bounds)), bounds[:, 1] - bounds[:, 0])
+    rows = np.concatenate([np.arange(low, high) for low, high in bounds.tolist()] or [np.zeros(0, np.int64)])
+    return files, rows
+
+
+def batches_in_file(manifest: Manifest, number: int) -> tuple[NDArray[np.int64], list[pa.RecordBatch]]:
+    """All record batches of a file of a shuffle, and the number of the first row of each. A local file is mapped: only what is
+    looked at is read.
+    """
+    file = manifest.files[number]
+    source, layout = _open(file.path, file.bytes)
+    with _damage(file.path):
+        return layout.starts, [source.get_batch(at) for at in range(source.num_record_batches)]
+
+
 def partition_sorted(task: FileGroupTask, memory: int, *, fit: Fit = fitted) -> Iterator[pa.Table]:
     """The rows of a partition in the order of place, file, and order in the file, in tables of about ``memory`` or less.
 

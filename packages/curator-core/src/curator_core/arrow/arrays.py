@@ -86,15 +86,18 @@ def _from_list(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array | No
     types.discard(_NONE)
     if kind == pa.string() and types <= {str}:
         return _strings(values, nulls)
+    if kind == pa.large_string():
+        made = _from_list(values, pa.string())
+        return None if made is None else made.cast(kind)
     if kind == pa.binary() and types <= {bytes}:
         return _binary(values, nulls)
-    made = _NUMBERS.get(kind)
-    if made is None or not types <= {made[0]}:
+    number = _NUMBERS.get(kind)
+    if number is None or not types <= {number[0]}:
         return None
     filled = [0 if value is None else value for value in values] if nulls else values
     try:
         with np.errstate(over="ignore"):  # what is too large for float32 is infinite there
-            numbers: np.ndarray[Any, Any] = np.array(filled, made[1])
+            numbers: np.ndarray[Any, Any] = np.array(filled, number[1])
     except OverflowError:
         return None
     return _whole(kind, numbers, _valid(values, nulls))

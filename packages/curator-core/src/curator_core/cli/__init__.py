@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from curator_core.errors import CuratorError, MissingDependency, PlanError, RunRefused, UsageError
+from curator_core.leave import leave
 
 DONE, FAILED, BAD_USAGE, QUARANTINED, INTERRUPTED = 0, 1, 2, 3, 130
 # The commands by subject, each with its module.
@@ -98,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # `curate stages | head`: the reader has what it wants. The interpreter must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if arguments is None:  # the command itself; a caller in Python goes on
+        leave(code)
     sys.exit(code)
 
 

@@ -217,13 +217,18 @@ def lines_command(**given: Any) -> int:
 def show_command(run_dir: str, id: str, html: str | None, as_json: bool) -> int:  # noqa: A002 - the name in the usage line
     """Show the removed document ID of RUN_DIR beside its witness: what both have, and what only one has.
 
-    What only one of them has is in [brackets]. A document without an id is named SOURCE:ROW, as in the table.
+    What only one of them has is in [brackets]. Of a run of `substring` or `lines` the parts of document ID that are repeated are
+    shown, and the document that each begins to repeat. A document without an id is named SOURCE:ROW, as in the table.
     """
     from curator_core import storage  # these import pyarrow
     from curator_core.registry import WORKFLOWS, load
+    from curator_core.running.repeats import repeats_in
     from curator_core.workflows.pair_page import marked_text, pair_page
     from curator_core.workflows.pairs import removed_pair, text_of
 
+    parts = repeats_in(run_dir, id)
+    if parts is not None:
+        return _show_parts(run_dir, id, parts, html, as_json)
     folder = _table_of(run_dir)
     pair = removed_pair(folder, id)
     if as_json:
@@ -263,6 +268,26 @@ def show_command(run_dir: str, id: str, html: str | None, as_json: bool) -> int:
                 if name != column and value is not None and not isinstance(value, bytes):
                     click.echo(f"{name}: {value if isinstance(value, str) else repr(value)[:200]}")
         click.echo("\n--html FILE shows both side by side")
+    return DONE
+
+
+def _show_parts(run_dir: str, name: str, parts: list[dict[str, Any]], html: str | None, as_json: bool) -> int:
+    if not parts:
+        raise UsageError(
+            f"the table of spans in {run_dir!r} has none of {name!r}: nothing in it is repeated, or there is no document of this id. "
+            "A document without an id is named SOURCE:ROW, as in the table"
+        )
+    if html is not None:
+        raise UsageError(f"--html is for documents that were removed; {run_dir!r} has parts of documents: leave it out")
+    if as_json:
+        click.echo(json.dumps(parts, indent=1, ensure_ascii=False))
+        return DONE
+    click.echo(f"{name}: {count(len(parts), 'repeated part')}")
+    for part in sorted(parts, key=lambda part: (part["start"], part["end"])):
+        witness = part["witness_id"] or f"{part['witness_source']}:{part['witness_row']}"
+        click.echo(f"\n--- characters {part['start']:,} to {part['end']:,}, begins as a part of {witness!r} ---")
+        rest = part["end"] - part["start"] - len(part["text"])
+        click.echo(part["text"] + (f" … and {rest:,} more" if rest > 0 else ""))
     return DONE
 
 
@@ -392,6 +417,7 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
         quiet=given["quiet"],
         flags=flags,
         after=_show_collections,
+        executor=given["executor"] or "local",
     )
 
 
@@ -454,12 +480,25 @@ def _piece(text: str, shared: bool) -> str:
     return click.style(f"[{inner}]", fg="yellow") + text[len(inner) :]
 
 
+def _show_repeats(run_dir: str) -> None:
+    from curator_core.running.repeats import repeats_of  # imports pyarrow
+
+    found = repeats_of(run_dir)
+    if not found:
+        return
+    parts, documents = count(found["spans"], "repeated part"), count(found["documents"], "document")
+    click.echo(f"\n{parts}, {found['characters']:,} characters, in {documents}")
+    if found["spans"]:
+        click.echo(f"`curate dedup show {run_dir} ID` shows those of a document")
+
+
 def _show_collections(run_dir: str) -> None:
     from curator_core.across.losses import losses  # imports pyarrow
 
     try:
         found = losses(_table_of(run_dir))
-    except CuratorError:  # the table was written elsewhere, by request
+    except CuratorError:  # the table was written elsewhere, by request, or there are parts of documents
+        _show_repeats(run_dir)
         return
     rows = [
         (loss.collection or ".", f"{loss.documents:,}", f"{loss.removed:,}", percent(loss.removed, loss.documents))

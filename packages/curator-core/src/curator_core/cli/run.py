@@ -19,6 +19,7 @@ from curator_core.errors import CuratorError, StageError, UsageError
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
+    from curator_core.executors.base import BaseExecutor
     from curator_core.running.progress import RunProgress
 
 _COMMAND_FILE = "command.json"
@@ -128,18 +129,26 @@ def run_and_report(
     quiet: bool,
     flags: dict[str, Any],
     after: Callable[[str], None] | None = None,
+    executor: str | None = None,
 ) -> int:
     """Load what to run, run it, and show what came of it; the exit code.
 
-    ``words`` are the user's command, ``command`` is what a retry needs of it. ``after`` says more
-    about a run that ended well, given its run directory.
+    ``words`` are the user's command, ``command`` is what a retry needs of it. ``after`` says more about a run that ended
+    well, given its run directory. ``executor`` is the name of the executor if no file can name another one: its workers
+    start while the rest is loaded.
     """
     run_dir: str | None = flags.get("run_dir")
     try:
-        file = load()
-        run_dir = flags["run_dir"] = run_dir or file.run_dir or f"runs/{file.name}"
-        with _terminable():
-            summary, place = _carry_out(file, command, quiet, flags)
+        with contextlib.ExitStack() as held:
+            held.enter_context(_terminable())
+            ahead = _ready(_executor(executor, {}, flags), held) if executor is not None else None
+            file = load()
+            run_dir = flags["run_dir"] = run_dir or file.run_dir or f"runs/{file.name}"
+            if ahead is None:
+                chosen = flags.get("executor") or file.executor
+                given = file.executor_options if chosen == file.executor else {}
+                ahead = _ready(_executor(chosen, given, flags), held)
+            summary, place = _carry_out(file, ahead, command, quiet, flags)
     except CuratorError as error:
         if as_json:
             failure = {
@@ -168,23 +177,37 @@ def run_and_report(
     return code
 
 
-def _carry_out(
-    file: PipelineFile, command: Mapping[str, Any], quiet: bool, flags: dict[str, Any]
-) -> tuple[dict[str, Any], str]:
-    """Run the pipeline or the workflow; the summary and the run directory."""
-    from curator_core.cli.progress import ProgressDisplay
+def _executor(chosen: str, given: Mapping[str, Any], flags: Mapping[str, Any]) -> BaseExecutor:
+    """The executor of this name, with the options ``given`` and those of the flags."""
     from curator_core.config.build import load_executor
-    from curator_core.running.directory import RunDirectory
 
-    run_dir = flags["run_dir"]
-    chosen = flags.get("executor") or file.executor
+    executor = load_executor(chosen)
     workers = {} if flags.get("workers") is None else {"workers": flags["workers"]}
-    if workers and "workers" not in load_executor(chosen).options:
+    if workers and "workers" not in executor.options:
         raise UsageError(
             f"--workers is not for {chosen}, which has as many workers as there is room for; a stage can have a number "
             "of its own, in the file: with: {num_workers: N}"
         )
-    executor = file.make_executor(chosen, **workers)
+    return executor(config={**given, **workers})
+
+
+def _ready(executor: BaseExecutor, held: contextlib.ExitStack) -> BaseExecutor:
+    """The executor; if that takes no time it is open, and its workers import what they need from now on."""
+    if executor.opens_at_once:
+        executor.open()
+        held.callback(executor.close)
+        executor.get_ready()
+    return executor
+
+
+def _carry_out(
+    file: PipelineFile, executor: BaseExecutor, command: Mapping[str, Any], quiet: bool, flags: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Run the pipeline or the workflow; the summary and the run directory."""
+    from curator_core.cli.progress import ProgressDisplay
+    from curator_core.running.directory import RunDirectory
+
+    run_dir = flags["run_dir"]
     if flags.get("verbose"):
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         executor.set_verbose()

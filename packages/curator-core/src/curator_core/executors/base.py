@@ -66,6 +66,8 @@ class BaseExecutor(ABC):
     simultaneous: ClassVar[bool] = False
     # Whether a stage's runtime_env is provided to it.
     environments: ClassVar[bool] = True
+    # Whether `open` takes no time, so that a command may open the executor before it has read what to run.
+    opens_at_once: ClassVar[bool] = False
     options: ClassVar[Sequence[str]] = ()
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
@@ -88,7 +90,9 @@ class BaseExecutor(ABC):
         """Connect or start whatever the executor needs; called before planning."""
 
     def get_ready(self) -> None:  # noqa: B027 - optional likewise
-        """Start what every run needs. A workflow calls this when the executor is open and its steps are not planned yet."""
+        """Start what every run needs, unless it has started. A command calls this before it reads what to run, if `open`
+        takes no time, and a workflow before its steps are planned.
+        """
 
     @property
     def opening(self) -> str:

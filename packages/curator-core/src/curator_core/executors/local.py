@@ -32,6 +32,7 @@ class LocalExecutor(BaseExecutor):
 
     options: ClassVar[tuple[str, ...]] = ("workers",)
     environments: ClassVar[bool] = False
+    opens_at_once: ClassVar[bool] = True
 
     def __init__(self, workers: int | None = None, config: Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
@@ -71,6 +72,8 @@ class LocalExecutor(BaseExecutor):
         if wanted and self.workers is None:
             workers = min(workers, max(wanted))
         cards = self._gpu_slots(run) if workers else None
+        if cards is not None and self._spares is not None:
+            self._spares.close()  # a worker has its GPUs from its start, and those that started ahead have none
         if workers:
             if cards is not None and not owned:
                 workers = max(1, min(workers, len(cards)))

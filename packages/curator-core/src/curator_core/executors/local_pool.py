@@ -97,10 +97,13 @@ class Spares:
 
     def __init__(self) -> None:
         self._processes: list[_Process] = []
+        self._unused: set[int] = set()  # ids of processes that have not been asked for anything
 
     def start(self, number: int) -> None:
-        """Start so many processes: they import what every worker needs while the driver makes a plan."""
-        self._processes += [_Process.start(None) for _ in range(number)]
+        """Start processes until there are so many: they import what every worker needs while the driver makes a plan."""
+        for _ in range(number - len(self._processes)):
+            self._processes.append(process := _Process.start(None))
+            self._unused.add(process.popen.pid)
 
     def add(self, processes: list[_Process]) -> None:
         self._processes += processes
@@ -109,6 +112,7 @@ class Spares:
         """A live worker that would be started in the same way now; None where there is none."""
         while self._processes:
             process = self._processes.pop(0)
+            self._unused.discard(process.popen.pid)
             if process.popen.poll() is None and process.made_for == surroundings():
                 return process
             kill_all([process])
@@ -117,7 +121,8 @@ class Spares:
     def close(self) -> None:
         """End all of them."""
         processes, self._processes = self._processes, []
-        stop_all(processes)
+        # One that still imports would answer only afterwards, and has nothing to tear down.
+        stop_all([process for process in processes if process.popen.pid not in self._unused])
         kill_all(processes)
 
 

@@ -41,6 +41,9 @@ def main() -> None:
         _Worker(connection, call_file, start["card"], start["owner"]).work()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+    from curator_core.leave import leave  # after the driver's path is set
+
+    leave(0)
 
 
 def _terminate(*_: object) -> None:

@@ -229,7 +229,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def suited_to(self, machine: Machine, readers: Mapping[str, Sequence[ColumnReader]]) -> MadeFor:
         """Called once by the plan with the machine, and with the stages that read the columns that this one makes and could
-        share its worker: return a copy that suits them, on a GPU instead of CPUs, say. The default returns the stage
+        share its worker, if there are any: return a copy that suits them, on a GPU instead of CPUs, say. The default returns the stage
         itself.
         """
         return MadeFor(self)

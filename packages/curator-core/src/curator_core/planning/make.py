@@ -20,7 +20,6 @@ from curator_core.model.stage import (
     ColumnNeed,
     ColumnReader,
     CompositeStage,
-    MadeFor,
     Merge,
     ProcessingStage,
     SourceStage,
@@ -217,7 +216,7 @@ def _suit(
                     break
                 if not (stage.light or stage.resources.requires_gpu):
                     break  # what comes after it is not in the worker of a stage on a GPU
-        made = planned.stage.suited_to(machine, readers) if readers else MadeFor(planned.stage)
+        made = planned.stage.suited_to(machine, readers)
         decisions += made.decisions
         warnings += made.warnings
         result.append(planned if made.stage is planned.stage else replace(planned, stage=made.stage))

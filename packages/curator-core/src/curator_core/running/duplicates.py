@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 
 from curator_core import storage
 from curator_core.accounts.seen import data_uri
+from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import CuratorError
 from curator_core.registry import WORKFLOWS, load
 
@@ -20,6 +22,7 @@ _SHOWN = 10
 # reading their files again.
 _PAIRS = 3
 _CHARACTERS = 2_000
+_ROWS_AT_ONCE = 100_000
 _COLUMNS = [
     "id",
     "source",
@@ -46,33 +49,29 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
     folder = storage.join(run_dir, "decisions")
     if not storage.exists(storage.join(folder, _MANIFEST)):
         return {}
-    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and most runs have no such table
-
     sizes: Counter[int] = Counter()
     rules: Counter[str] = Counter()
     largest: list[dict[str, Any]] = []
     least: list[dict[str, Any]] = []
-    for path in sorted(storage.list_files(folder)):
-        if not path.endswith(".parquet"):
-            continue
-        with storage.open_arrow(path) as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=_COLUMNS):
-                table = pa.Table.from_batches([batch])
-                removed = table.filter(pc.equal(table["decision"], "removed"))
-                kept = table.filter(pc.equal(table["decision"], "kept"))
-                sizes.update(size for size in kept["cluster_size"].to_pylist() if size is not None)
-                rules.update(rule or "" for rule in removed["rule"].to_pylist())
-                largest = sorted([*largest, *_top(kept, "cluster_size", "descending")], key=_size)[:_SHOWN]
-                alike = pc.coalesce(removed["similarity"], removed["containment"], removed["jaccard"])
-                removed = removed.append_column("alike", alike).filter(pc.is_valid(alike))
-                least = sorted([*least, *_top(removed, "alike", "ascending")], key=_alike)[:_SHOWN]
+    held: list[pa.Table] = []  # the table itself, if it is small
+    for number, table in enumerate(_tables(folder)):
+        removed = table.filter(pc.equal(table["decision"], scalar("removed")))
+        kept = table.filter(pc.equal(table["decision"], scalar("kept")))
+        sizes.update(size for size in kept["cluster_size"].to_pylist() if size is not None)
+        rules.update(rule or "" for rule in removed["rule"].to_pylist())
+        largest = sorted([*largest, *_top(kept, "cluster_size", "descending")], key=_size)[:_SHOWN]
+        alike = pc.coalesce(removed["similarity"], removed["containment"], removed["jaccard"])
+        removed = removed.append_column("alike", alike).filter(pc.is_valid(alike))
+        least = sorted([*least, *_top(removed, "alike", "ascending")], key=_alike)[:_SHOWN]
+        held = [] if number else [table]
     settings = json.loads(storage.read_bytes(storage.join(folder, _MANIFEST))).get("settings") or {}
-    members = _members(folder, [entry["cluster"] for entry in largest])
+    members = _members(held or _tables(folder), [entry["cluster"] for entry in largest])
     for entry in largest:
         entry["removed"] = members.get(entry["cluster"], [])
     shown = [entry["removed"][0] for entry in largest if entry["removed"]][:_PAIRS] + least[:_PAIRS]
+    pairs: list[Any] = []  # made for the first removal that is shown, and used for all
     for entry in shown:
-        entry.update(_texts(folder, entry, settings))
+        entry.update(_texts(folder, entry, settings, pairs))
     return {
         "removed": sum(rules.values()),
         "stay": sum(sizes.values()),
@@ -83,11 +82,13 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
     }
 
 
-def _texts(folder: str, entry: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def _texts(folder: str, entry: dict[str, Any], settings: dict[str, Any], pairs: list[Any]) -> dict[str, Any]:
     """Both texts or pictures of a removal, where the workflow that made it can read them again; nothing where they are gone."""
-    name = entry["id"] if entry["id"] is not None else f"{entry['source']}:{entry['row'] + 1}"
     try:
-        found = load(WORKFLOWS, settings["workflow"]).shown_pair(folder, name, settings)
+        workflow = load(WORKFLOWS, settings["workflow"])
+        if not pairs:
+            pairs.append(workflow.pairs(folder, settings))
+        found = workflow.shown_pair(pairs[0].pair(entry), settings)
     except (CuratorError, OSError, KeyError, AttributeError, pa.ArrowException):
         return {}
     for end in ("", "witness_"):
@@ -112,22 +113,32 @@ def _alike(entry: dict[str, Any]) -> tuple[Any, ...]:
     return entry["alike"], entry["source"] or "", entry["row"] or 0
 
 
-def _members(folder: str, clusters: list[int]) -> dict[int, list[dict[str, Any]]]:
+def _members(tables: Iterable[pa.Table], clusters: list[int]) -> dict[int, list[dict[str, Any]]]:
     """Some of the documents that were removed for each of these witnesses."""
-    import pyarrow.parquet as pq  # see above
-
     found: dict[int, list[dict[str, Any]]] = {}
+    wanted = array(clusters, pa.uint64())
+    for table in tables:
+        mine = pc.and_(pc.equal(table["decision"], scalar("removed")), pc.is_in(table["cluster"], wanted))
+        for row in table.filter(mine).to_pylist():
+            members = found.setdefault(row["cluster"], [])
+            if len(members) < 3:
+                members.append(row)
+    return found
+
+
+def _tables(folder: str) -> Iterator[pa.Table]:
+    """The table of decisions, many rows at a time: a call on the few rows of one file takes as long as on these."""
+    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and most runs have no such table
+
+    waiting: list[pa.RecordBatch] = []
     for path in sorted(storage.list_files(folder)):
         if not path.endswith(".parquet"):
             continue
         with storage.open_arrow(path) as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=_COLUMNS):
-                table = pa.Table.from_batches([batch])
-                mine = pc.and_(
-                    pc.equal(table["decision"], "removed"), pc.is_in(table["cluster"], pa.array(clusters, pa.uint64()))
-                )
-                for row in table.filter(mine).to_pylist():
-                    members = found.setdefault(row["cluster"], [])
-                    if len(members) < 3:
-                        members.append(row)
-    return found
+            for batch in pq.ParquetFile(file).iter_batches(columns=_COLUMNS, use_threads=False):
+                waiting.append(batch)
+                if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+                    yield pa.Table.from_batches(waiting)
+                    waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.rejects import RejectGroup, group_rejects
 from curator_core.accounts.seen import Seen, data_uri, read_seen
 from curator_core.accounts.work_times import read_times
@@ -46,18 +47,20 @@ _VERDICTS = {
 }
 
 
-def numbers_of(run_dir: str) -> dict[str, Any]:
-    """The numbers of the run in a run directory, finished or not."""
+def numbers_of(run_dir: str, accounts: Accounts | None = None) -> dict[str, Any]:
+    """The numbers of the run in a run directory, finished or not. ``accounts``: those of the run of a pipeline, where they
+    have been read already.
+    """
     directory = RunDirectory(run_dir)
     record = directory.read_json("run.json")
     if record is None:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
     plan = directory.read_json("plan.json") or {}
     steps = {name: place for name, place in pipelines_in(directory.url).items() if RunDirectory(place).exists()}
-    groups = group_rejects(directory.url, _EXAMPLES)
+    groups = group_rejects(directory.url, _EXAMPLES, accounts)
     for step, place in steps.items():
         groups += [replace(group, stage=f"{group.stage} of step {step!r}") for group in group_rejects(place, _EXAMPLES)]
-    seen, problem = _seen(list(steps.values())[-1] if steps else directory.url)
+    seen, problem = _seen(list(steps.values())[-1] if steps else directory.url, accounts)
     unfinished = {}
     if "summary" not in record:
         unfinished = {name: so_far(place).as_dict() for name, place in (steps or {"": directory.url}).items()}
@@ -129,10 +132,8 @@ def make_numbers(
         "warnings": summary.get("warnings") or [],
         "notes": summary.get("notes") or [],
         "stages": stages,
-        "collections": [asdict(entry) for entry in seen.by.get("collection", ())],
-        "by": {
-            column: [asdict(entry) for entry in found] for column, found in seen.by.items() if column != "collection"
-        },
+        "collections": list(map(vars, seen.by.get("collection", ()))),
+        "by": {column: list(map(vars, found)) for column, found in seen.by.items() if column != "collection"},
         "overlap": seen.overlap,
         "seen": seen.options,
         "rejects": [_reject(group) for group in rejects],
@@ -151,12 +152,12 @@ def make_numbers(
     return plain
 
 
-def _seen(place: str) -> tuple[Seen, str]:
+def _seen(place: str, accounts: Accounts | None) -> tuple[Seen, str]:
     """What was kept to be seen, in a workflow by its last step; if it cannot be read, the page lacks only the
     samples.
     """
     try:
-        return read_seen(place), ""
+        return read_seen(place, accounts), ""
     except (CuratorError, OSError) as error:
         return Seen(), f"what the run has kept to be seen cannot be read: {error}"
 
@@ -186,9 +187,13 @@ def _stages(counted: Sequence[Mapping[str, Any]], seen: Seen, outputs: Mapping[s
         part["mode"] = entry.mode if entry else "filter"
         part["samples_of"] = entry.of if entry else {"dropped": {}, "kept": 0}
         if entry is not None:
-            part["scores"] = [_trimmed(asdict(score)) for score in entry.scores]
+            # Not `dataclasses.asdict`: it copies every number of every histogram one by one.
+            part["scores"] = [
+                _trimmed({**vars(score), "limits": [limit.as_dict() for limit in score.limits]})
+                for score in entry.scores
+            ]
             part["samples"] = [
-                {**asdict(sample), "marked": sample.marked, "picture": data_uri(sample.picture)}
+                {**vars(sample), "marked": sample.marked, "picture": data_uri(sample.picture)}
                 for sample in entry.samples
             ]
         filters = bool(part["scores"] or part["samples"] or stage["dropped"])
@@ -367,14 +372,25 @@ def _bottleneck(each: Sequence[Mapping[str, Any]], whole: float, wall: float | N
     return said
 
 
+# Types that JSON has as they are.
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
+
+
 def _plain(value: Any) -> Any:
     """Only what JSON has: no NaN, no infinity, no tuples, every key a string."""
+    kind = type(value)
+    if kind in _AS_THEY_ARE:
+        return value
+    if isinstance(value, (list, tuple)):
+        # Most are long and hold numbers alone.
+        kinds = set(map(type, value))
+        if kinds <= _AS_THEY_ARE or (kinds == {float} and all(map(math.isfinite, value))):
+            return list(value)
+        return [_plain(part) for part in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, bool, int)):
+    if isinstance(value, (str, int)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
+        return {str(key): part if type(part) in _AS_THEY_ARE else _plain(part) for key, part in value.items()}
     return str(value)

@@ -241,7 +241,8 @@ def _remove_strays(folder: str, standing: AbstractSet[str], sources: AbstractSet
         temporary = storage.is_temporary(path)
         target = storage.target_name(path) if temporary else file
         ours = source_of(target) in sources and (not endings or _ending(target) in endings)
-        if ours or (temporary and target in targets):
+        # No source's name begins with an underscore: files like `_roll.arrow` are what a stage adds when it finishes.
+        if ours or (temporary and (target in targets or target.startswith("_"))):
             storage.remove(path)
         elif not file.startswith((".", "_")):
             others += 1

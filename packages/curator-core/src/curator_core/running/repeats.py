@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curator_core import storage
 from curator_core.arrow.arrays import array, to_numpy
@@ -21,24 +24,14 @@ def repeats_of(run_dir: str) -> dict[str, Any]:
     """How many spans there are, in how many documents, the longest ones, and the texts that occur most; nothing where there is
     no such table.
     """
-    folder = storage.join(run_dir, "spans")
-    files = (
-        sorted(path for path in storage.list_files(folder) if path.endswith(".parquet"))
-        if storage.is_folder(folder)
-        else []
-    )
-    if not files:
-        return {}
-    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and most runs have no such table
-
     spans = documents = characters = 0
     longest: list[dict[str, Any]] = []
     texts: Counter[str] = Counter()
-    for path in files:
-        with storage.open_arrow(path) as file:
-            table = pq.ParquetFile(file).read()
-        if not set(_COLUMNS) <= set(table.column_names):
-            return {}  # a folder of this name that is not ours
+    tables = iter(_tables(run_dir))
+    first_table = next(tables, None)
+    if first_table is None:
+        return {}
+    for table in itertools.chain([first_table], tables):
         sizes = to_numpy(table["end"]) - to_numpy(table["start"])
         spans += table.num_rows
         characters += int(sizes.sum())
@@ -55,6 +48,41 @@ def repeats_of(run_dir: str) -> dict[str, Any]:
         "most": [{"text": text, "times": times} for text, times in texts.most_common(_SHOWN)],
         "longest": longest,
     }
+
+
+def repeats_in(run_dir: str, name: str) -> list[dict[str, Any]] | None:
+    """The spans of one document, named by its id or as SOURCE:ROW; None where the run has no table of spans."""
+    found: list[dict[str, Any]] = []
+    source, _, row = name.rpartition(":")
+    there = False
+    for table in _tables(run_dir):
+        there = True
+        wanted = pc.equal(table["id"], name)
+        if source and row.isdecimal():
+            by_place = pc.and_(pc.equal(table["source"], source), pc.equal(table["row"], int(row)))
+            wanted = pc.or_kleene(wanted, pc.and_(pc.is_null(table["id"]), by_place))
+        found += table.select(_COLUMNS).filter(wanted).to_pylist()
+    return found if there else None
+
+
+def _tables(run_dir: str) -> Iterator[pa.Table]:
+    """The parts of the table of spans, if there is one."""
+    folder = storage.join(run_dir, "spans")
+    files = (
+        sorted(path for path in storage.list_files(folder) if path.endswith(".parquet"))
+        if storage.is_folder(folder)
+        else []
+    )
+    if not files:
+        return
+    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and most runs have no such table
+
+    for path in files:
+        with storage.open_arrow(path) as file:
+            table = pq.ParquetFile(file).read()
+        if not set(_COLUMNS) <= set(table.column_names):
+            return  # a folder of this name that is not ours
+        yield table
 
 
 def _rows(table: pa.Table, places: np.ndarray[Any, Any]) -> list[dict[str, Any]]:

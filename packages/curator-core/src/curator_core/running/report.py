@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 
 from curator_core import storage
+from curator_core.accounts.accounts import Accounts
 from curator_core.running.directory import RunDirectory
 from curator_core.running.numbers import numbers_of
 from curator_core.running.page.html import report_page
 
 
-def write_report(run_dir: str) -> str:
+def write_report(run_dir: str, accounts: Accounts | None = None) -> str:
     """Write both into a run directory from its records, even while the run continues or after it was killed; returns
-    the page's path.
+    the page's path. ``accounts``: those of the run, where they have been read already.
     """
     directory = RunDirectory(run_dir)
-    numbers = numbers_of(run_dir)
+    numbers = numbers_of(run_dir, accounts)
     # Not durable: they are made from records that are, and `curate report` makes them again.
     content = json.dumps(numbers, ensure_ascii=False, allow_nan=False)
     storage.write_bytes_atomic(

@@ -511,7 +511,8 @@ class _Run:
 
         assert self.directory is not None
         write_log(self.directory.url)
-        write_report(self.directory.url)
+        # A source that is no longer listed does not count; these accounts have been judged with it.
+        write_report(self.directory.url, None if "removed" in self.summary.inputs else self.accounts)
 
 
 def _named(items: Sequence[SourceRejects]) -> str:

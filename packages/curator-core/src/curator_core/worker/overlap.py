@@ -33,9 +33,7 @@ class Overlap:
         key = TaskKey.of(task, self._attempt)
         try:
             failed = {planned.name: _failed(planned.stage, task) for planned in self._filters}
-        except (
-            Exception
-        ):  # because of a row that an earlier filter would have dropped, say: a measurement must not fail a run
+        except Exception:  # a row that an earlier filter would have dropped, say: a measurement must not fail a run
             self._rows.count(key, self._filters[0].name, "overlap", "unmeasured", ["rows"], [task.num_rows])
             return
         names = list(failed)

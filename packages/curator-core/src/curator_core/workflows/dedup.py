@@ -21,7 +21,7 @@ from curator_core.workflow import Step
 from curator_core.workflows.ends import Ends
 from curator_core.workflows.estimate import Costs, Estimate, estimate
 from curator_core.workflows.formats import writer_of
-from curator_core.workflows.pairs import reader_text, removed_pair, text_of
+from curator_core.workflows.pairs import Pairs, RemovedPair, reader_text, text_of
 from curator_core.workflows.pieces import pieces_of
 
 DECISIONS = "decisions"
@@ -88,12 +88,16 @@ class Dedup(DocumentParameters, Ends):
         return [(0, len(text), True)], [(0, len(witness), True)]
 
     @classmethod
-    def shown_pair(cls, folder: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def pairs(cls, folder: str, settings: Mapping[str, Any]) -> Pairs:
+        """The documents of a table of decisions, to be read again for `shown_pair`."""
+        return Pairs(folder, settings)
+
+    @classmethod
+    def shown_pair(cls, pair: RemovedPair, settings: Mapping[str, Any]) -> dict[str, Any]:
         """A removed document and its witness as a page shows them: small pictures of both, or both texts and the pieces that only
         one of them has.
         """
         column = settings.get("column", "text")
-        pair = removed_pair(folder, name)
         found: dict[str, Any] = {}
         for end, picture in zip(("", "witness_"), pair.thumbnails, strict=True):
             if picture is not None:
@@ -172,6 +176,10 @@ class Dedup(DocumentParameters, Ends):
             settings=decided,
         ).values()
 
+    def _applied(self, work_dir: str, decisions: str) -> ApplyDecisions:
+        """The stage that applies the table of decisions to the input."""
+        return ApplyDecisions(path=decisions, mode=self.mode)
+
     # The steps ----------------------------------------------------------------------------------------------------
 
     def _after(
@@ -204,7 +212,7 @@ class Dedup(DocumentParameters, Ends):
             )
         writer = self._writer()
         if writer is not None:
-            applied = ApplyDecisions(path=folder, mode=self.mode)
+            applied = self._applied(work_dir, folder)
             steps.append(Step(Pipeline([self._reader(), applied, writer], name="apply"), counts=True))
         if add is not None:
             # At the end: what is in the index is in the output.

@@ -15,11 +15,12 @@ from curator_core.across.decisions import REMOVED, Decisions
 from curator_core.across.index import INDEX
 from curator_core.across.inputs import Inputs
 from curator_core.arrow.arrays import scalar
+from curator_core.arrow.json_column import values_of
 from curator_core.config.build import build_stage
 from curator_core.config.dump import dump_pipeline
 from curator_core.errors import CuratorError, UsageError
 from curator_core.model.stage import CompositeStage, ProcessingStage
-from curator_core.model.task import DocumentBatch, EmptyTask
+from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask
 from curator_core.pipeline import Pipeline
 
 
@@ -67,19 +68,37 @@ def removed_pair(folder: str, wanted: str) -> RemovedPair:
     ``folder`` holds the table of decisions. The input is read again, where it was when the table was made.
     """
     decisions = Decisions.open(folder)
-    row = _decision(decisions, wanted)
-    inputs = Inputs.read(folder)
-    files = {name: list(paths) for name, (paths, _) in (inputs.sources if inputs else {}).items()}
-    reader = _reader(decisions.settings)
-    places = {
-        end: Place(row[f"{end}id"], files.get(row[f"{end}source"], []), row[f"{end}source"], row[f"{end}row"])
-        for end in ("", "witness_")
-    }
-    of_witness = places["witness_"]
-    witness, seen = (None, None) if of_witness.source.startswith(INDEX) else _read(reader, of_witness)
-    document, picture = _read(reader, places[""])
-    assert document is not None
-    return RemovedPair(row, document, places[""], witness, of_witness, (picture, seen))
+    return Pairs(folder, decisions.settings).pair(_decision(decisions, wanted))
+
+
+class Pairs:
+    """Removed documents and their witnesses, read again from the input of a table of decisions."""
+
+    def __init__(self, folder: str, settings: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._settings = settings
+
+    def pair(self, row: Mapping[str, Any]) -> RemovedPair:
+        """The documents that a row of the table is about."""
+        reader, files = self._reader, self._files
+        places = {
+            end: Place(row[f"{end}id"], files.get(row[f"{end}source"], []), row[f"{end}source"], row[f"{end}row"])
+            for end in ("", "witness_")
+        }
+        of_witness = places["witness_"]
+        witness, seen = (None, None) if of_witness.source.startswith(INDEX) else reader.read(of_witness)
+        document, picture = reader.read(places[""])
+        assert document is not None
+        return RemovedPair(dict(row), document, places[""], witness, of_witness, (picture, seen))
+
+    @functools.cached_property
+    def _files(self) -> dict[str, list[str]]:
+        inputs = Inputs.read(self._folder)
+        return {name: list(paths) for name, (paths, _) in (inputs.sources if inputs else {}).items()}
+
+    @functools.cached_property
+    def _reader(self) -> _Documents:
+        return _Documents(_reader(self._settings))
 
 
 def _decision(decisions: Decisions, wanted: str) -> dict[str, Any]:
@@ -111,35 +130,69 @@ def _reader(settings: Mapping[str, Any]) -> ProcessingStage[Any, Any]:
     return build_stage(name, params)
 
 
-def _read(reader: ProcessingStage[Any, Any], place: Place) -> tuple[dict[str, Any], bytes | None]:
-    """A document, and a small picture of it if it is one."""
-    for batch, first in _batches(reader, place.source):
-        if first <= place.row < first + batch.num_rows:
-            document: dict[str, Any] = batch.to_pyarrow().slice(place.row - first, 1).to_pylist()[0]
-            drawn = document.get(batch.picture_column) if batch.picture_column else None
-            return document, batch.thumbnail(drawn) if isinstance(drawn, bytes) else None
-    raise UsageError(f"there is no row {place.row + 1:,} any more in {', '.join(place.files) or place.source}")
+class _Documents:
+    """Documents, one by one, through the reader that the deduplication had."""
+
+    def __init__(self, reader: ProcessingStage[Any, Any]) -> None:
+        parts = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
+        if len(parts) < 2:
+            raise UsageError(f"{type(reader).__name__} is not a reader of files whose sources can be read one by one")
+        self._naming, self._reading, *more = parts
+        # As in the run, where no stage asked for the columns that they may add; one that drops rows does so here too.
+        self._more = [stage.needed_by(frozenset()) for stage in more]
+
+    def read(self, place: Place) -> tuple[dict[str, Any], bytes | None]:
+        """A document, and a small picture of it if it is one."""
+        task = self._sources.get(place.source)
+        if task is None:
+            raise UsageError(
+                f"the source {place.source!r} is not there: run this where the deduplication ran, since its paths may be "
+                "relative"
+            )
+        found = self._by_line(task, place)
+        if found is not None:
+            return found
+        first = 0
+        for batch in self._batches(task):
+            if first <= place.row < first + batch.num_rows:
+                return _document(batch, place.row - first)
+            first += batch.num_rows
+        raise UsageError(f"there is no row {place.row + 1:,} any more in {', '.join(place.files) or place.source}")
+
+    @functools.cached_property
+    def _sources(self) -> dict[str, FileGroupTask]:
+        return {task.task_id: task for task in self._naming.process(EmptyTask(task_id="sources")) or ()}
+
+    def _by_line(self, task: FileGroupTask, place: Place) -> tuple[dict[str, Any], bytes | None] | None:
+        """The document, where it is alone on the line of its row and has the id; None where only reading all can tell."""
+        range_of = getattr(self._reading, "range_of", None)
+        if place.id is None or range_of is None or len(task.parts) != 1 or task.parts[0][1] is not None:
+            return None
+        path = task.parts[0][0]
+        span = range_of(path, "line", place.row + 1)
+        if span is None:
+            return None
+        line = FileGroupTask(data=[path], ranges=[span], task_id=task.task_id)
+        batches = [batch for batch in self._batches(line) if batch.num_rows]
+        if len(batches) != 1 or batches[0].num_rows != 1:
+            return None
+        document, picture = _document(batches[0], 0)
+        # A line that is blank or was rejected is no row, so that rows after it are on later lines.
+        named = any(str(value) == place.id for value in document.values() if isinstance(value, (str, int)))
+        return (document, picture) if named else None
+
+    def _batches(self, task: FileGroupTask) -> Iterator[DocumentBatch]:
+        for made in self._reading.process(task) or ():
+            batch = functools.reduce(lambda so_far, stage: stage.process(so_far), self._more, made)
+            assert isinstance(batch, DocumentBatch)
+            yield batch
 
 
-def _batches(reader: ProcessingStage[Any, Any], source: str) -> Iterator[tuple[DocumentBatch, int]]:
-    """The batches of a source, each with the row at which it begins."""
-    parts = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
-    if len(parts) < 2:
-        raise UsageError(f"{type(reader).__name__} is not a reader of files whose sources can be read one by one")
-    naming, reading, *more = parts
-    # As in the run, where no stage asked for the columns that they may add; one that drops rows does so here too.
-    more = [stage.needed_by(frozenset()) for stage in more]
-    task = next((task for task in naming.process(EmptyTask(task_id="sources")) or () if task.task_id == source), None)
-    if task is None:
-        raise UsageError(
-            f"the source {source!r} is not there: run this where the deduplication ran, since its paths may be relative"
-        )
-    first = 0
-    for made in reading.process(task) or ():
-        batch = functools.reduce(lambda so_far, stage: stage.process(so_far), more, made)
-        assert isinstance(batch, DocumentBatch)
-        yield batch, first
-        first += batch.num_rows
+def _document(batch: DocumentBatch, row: int) -> tuple[dict[str, Any], bytes | None]:
+    table = batch.to_pyarrow().slice(row, 1)
+    document = {name: values_of(table[name])[0] for name in table.column_names}
+    drawn = document.get(batch.picture_column) if batch.picture_column else None
+    return document, batch.thumbnail(drawn) if isinstance(drawn, bytes) else None
 
 
 def text_of(document: Mapping[str, Any], column: str) -> str:

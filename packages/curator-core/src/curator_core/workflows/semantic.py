@@ -35,7 +35,7 @@ from curator_core.workflows.ends import Ends
 from curator_core.workflows.estimate import Costs
 from curator_core.workflows.formats import reader_of, writer_of
 from curator_core.workflows.fractions import TopFraction
-from curator_core.workflows.pairs import removed_pair, text_of
+from curator_core.workflows.pairs import RemovedPair, text_of
 from curator_core.workflows.pieces import pieces_of
 
 # What is written between the steps of a workflow of workflows.
@@ -105,12 +105,10 @@ class SemanticDedup(Dedup):
     @classmethod
     def shown_pair(
         cls,
-        folder: str,
-        name: str,
+        pair: RemovedPair,
         settings: Mapping[str, Any],  # noqa: ARG003 - the column that was compared has vectors
     ) -> dict[str, Any]:
         """Both documents by what they hold besides vectors: their ``text``, or else their longest text."""
-        pair = removed_pair(folder, name)
         if pair.witness is None:
             return {}
         texts = {key: value for key, value in pair.document.items() if isinstance(value, str)}
@@ -139,11 +137,11 @@ class SemanticDedup(Dedup):
         yield Pipeline([AllVectors(path=vectors), TrainCentres(path=centres, **how)], name="centres")
         order: Order = self.order
         visit = VisitClusters(**pieces, path=homes, centres=centres, visits=self.visits, order=order, seed=self.seed)
-        yield Step(Pipeline([Partitions(path=vectors), visit], name="clusters"), frees=[vectors])
-        compare = FindPairs(**pieces, path=pairs, least=1 - float(self.eps), scope=self.scope)
+        yield Pipeline([Partitions(path=vectors), visit], name="clusters")
+        compare = FindPairs(**pieces, path=pairs, least=1 - float(self.eps), scope=self.scope, vectors=vectors)
         yield Step(
             Pipeline([Partitions(path=storage.join(homes, HOMES)), compare], name="compare"),
-            frees=[storage.join(homes, HOMES)],
+            frees=[storage.join(homes, HOMES), vectors],
         )
         yield Groups(edges=storage.join(pairs, EDGES), path=groups)
         route = RouteTies(**pieces, path=ties, groups=groups)

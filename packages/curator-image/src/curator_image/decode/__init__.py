@@ -1,4 +1,4 @@
-"""Decoding: what an image's header says, and pictures of it at the size that is wanted."""
+"""Decodes images: reads their headers, and makes pictures at the requested size."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Pixels that stay on the device where they were decoded, until the model that runs there has them.
+"""Keeps pixels on the device where they were decoded until the model on that device takes them.
 
-They are a torch tensor beside the table; only what uses one imports torch.
+They are a torch tensor beside the table; torch is imported only where such a tensor is used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from curator_image.batch import tensor_column
 
 
 class PixelsBeside:
-    """Pixels ``(rows, height, width, 3)`` on a device; ``metadata`` is that of their column."""
+    """Pixels ``(rows, height, width, 3)`` on a device; ``metadata`` is their column's metadata."""
 
     def __init__(self, tensor: Any, metadata: dict[bytes, bytes]) -> None:
         self.tensor = tensor
@@ -36,7 +36,9 @@ class PixelsBeside:
 def whole_batch(
     pieces: Sequence[tuple[Sequence[int], Any]], rows: int, shape: tuple[int, int, int], device: str
 ) -> Any:
-    """The pictures of a batch as one tensor on the device, from pieces by row: tensors there, or arrays; other rows are black."""
+    """The pictures of a batch as one tensor on the device, made from pieces by row, tensors or arrays; other rows are
+    black.
+    """
     import torch
 
     here = [(at, piece) for at, piece in pieces if isinstance(piece, torch.Tensor)]

@@ -23,15 +23,15 @@ from curator_image.decode.pictures import CpuDecoder, Decoded
 from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE, BadImage, Header, probe
 
 _FILTERS = {"bilinear": "INTERP_TRIANGULAR", "bicubic": "INTERP_CUBIC", "lanczos": "INTERP_LANCZOS3"}
-# How many parts of batches are in DALI at once: one is read, one decoded, one resized and handed over.
+# How many parts of batches are in DALI at once: one is read, one is decoded, one is resized and handed over.
 DEPTH = 3
-# What DALI is given at once, in images and in pixels at full size (three bytes each): it holds DEPTH times as much.
+# The largest part that DALI gets at once, in images and in full-size pixels (three bytes each); it holds DEPTH parts.
 PART_IMAGES = 256
 PART_PIXELS = 128 << 20
 
 
 def dali_installed() -> bool:
-    """Whether DALI can be imported; it is not imported to find out."""
+    """Whether DALI can be imported, found out without importing it."""
     try:
         return importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:
@@ -39,13 +39,13 @@ def dali_installed() -> bool:
 
 
 class DaliDecoder:
-    """Decodes JPEGs with DALI, and everything else, and what DALI will not take, with `CpuDecoder`.
+    """Decodes JPEGs with DALI, and with `CpuDecoder` everything else and whatever DALI rejects.
 
-    `begin` returns at once, and DALI works on threads of its own until `Decoding.result` is asked for.
+    `begin` returns at once, and DALI works on its own threads until `Decoding.result` is called.
 
-    One corrupt image makes a DALI pipeline raise, and useless from then on. So every header is checked first, and when a part of a
-    batch fails all the same, its images are decoded one by one on the CPU, which finds the bad ones, and a new pipeline
-    is built for the next.
+    One corrupt image makes a DALI pipeline raise, and the pipeline is then useless. So every header is checked first.
+    If a part of a batch fails all the same, its images are decoded one by one on the CPU, which finds the bad ones, and
+    a new pipeline is built for the next part.
     """
 
     def __init__(
@@ -77,7 +77,9 @@ class DaliDecoder:
     def begin(
         self, images: Sequence[bytes | memoryview], wanted: Sequence[Picture], stay: Sequence[bool] = ()
     ) -> Decoding:
-        """Start on all ``wanted`` pictures of all images. Those of ``stay`` come as torch tensors on DALI's device."""
+        """Start on all ``wanted`` pictures of all images. Those named in ``stay`` come as torch tensors on DALI's
+        device.
+        """
         errors: dict[int, BadImage] = {}
         rows: list[int] = []
         headers: list[Header] = []
@@ -104,7 +106,7 @@ class DaliDecoder:
         return Decoding(images, wanted, stays, parts, others, errors, self._cpu, self.device_id)
 
     def close(self) -> None:
-        """Let the threads end; what is begun is finished."""
+        """End the threads once they have finished what they have begun."""
         for line in self._lines.values():
             line.end()
         self._lines.clear()
@@ -156,7 +158,7 @@ class Decoding:
 
 @dataclass
 class _Part:
-    """Images that DALI is given at once. ``made`` are their pictures, or None where DALI could not decode all of them."""
+    """Images that DALI gets at once. ``made`` holds their pictures, or None if DALI could not decode all of them."""
 
     rows: list[int]
     images: list[bytes | memoryview]
@@ -166,7 +168,7 @@ class _Part:
 
 
 class _Line:
-    """A DALI pipeline and the thread that feeds it: parts in, in their order, while up to `DEPTH` are in the pipeline."""
+    """A DALI pipeline and the thread that feeds it parts in order; up to `DEPTH` parts are in the pipeline at once."""
 
     def __init__(self, wanted: Sequence[Picture], device_id: int | None, threads: int) -> None:
         self.rebuilt = 0
@@ -174,7 +176,7 @@ class _Line:
         serve = _Server(self._state, tuple(wanted), device_id, threads, weakref.ref(self))
         thread = threading.Thread(target=serve.run, name="curator-dali", daemon=True)
         thread.start()
-        # Also when the interpreter ends: a thread inside of DALI would keep it from ending well.
+        # Also at the end of the interpreter, which a thread inside DALI would keep from ending cleanly.
         self.end = weakref.finalize(self, _end, self._state, thread)
 
     def add(self, part: _Part) -> None:
@@ -205,7 +207,7 @@ class _Waiting:
             self._parts.extendleft(reversed(parts))
 
     def take(self, wait: bool) -> _Part | None:
-        """The next part; None where there is none now, or never will be."""
+        """The next part; None where there is none now, or none at all any more."""
         with self._changed:
             while wait and not self._parts and not self._ended:
                 self._changed.wait()
@@ -219,7 +221,7 @@ class _Waiting:
 
 @dataclass
 class _Server:
-    """What the thread of a `_Line` does."""
+    """The body of the thread of a `_Line`."""
 
     waiting: _Waiting
     wanted: tuple[Picture, ...]
@@ -236,7 +238,7 @@ class _Server:
                     if pipeline is None:
                         pipeline = self._build()
                     self._feed(pipeline, part)
-                except Exception as error:  # no driver, no memory: not the fault of an image
+                except Exception as error:  # no driver or no memory: not the fault of an image
                     part.made.set_exception(error)
                     pipeline = None
                     self._lost(inside)
@@ -249,7 +251,7 @@ class _Server:
             try:
                 outputs = pipeline.share_outputs()
             except RuntimeError:
-                # An image that does not decode. The pipeline "is no longer valid": forget it, and all that share its state.
+                # An image does not decode. The pipeline "is no longer valid": discard it, and all that share its state.
                 if (line := self.line()) is not None:
                     line.rebuilt += 1
                 part.made.set_result(None)
@@ -264,7 +266,7 @@ class _Server:
             pipeline.release_outputs()
 
     def _lost(self, inside: deque[_Part]) -> None:
-        """A pipeline is given up: the parts in it go into the next."""
+        """A pipeline is given up: its parts go into the next one."""
         self.waiting.put_back(inside)
         inside.clear()
 
@@ -283,7 +285,7 @@ class _Server:
         """A pipeline that is empty and warm."""
         pipeline = self._definition()()
         pipeline.build()
-        # The first run of a pipeline takes as many inputs as it is deep: so the first are a picture of ours.
+        # The first run of a pipeline takes as many inputs as it is deep, so the first inputs are a picture of ours.
         small = _Part([0], [_small()], [probe(_small())], (False,) * len(self.wanted))
         for _ in range(DEPTH - 1):
             self._feed_only(pipeline, small)
@@ -307,7 +309,7 @@ class _Server:
         )
         def decode() -> Any:
             data = fn.external_source(name="encoded", device="cpu", dtype=types.UINT8)
-            # ``mixed`` takes the hardware decoder where the card has one.
+            # ``mixed`` uses the hardware decoder where the card has one.
             pixels = fn.decoders.image(data, device="mixed" if on_gpu else "cpu", output_type=types.RGB)
             made = []
             for number, picture in enumerate(self.wanted):
@@ -333,7 +335,9 @@ class _Server:
 
 
 def _cuts(headers: Sequence[Header]) -> list[tuple[int, int]]:
-    """Where parts begin and end: no more than `PART_IMAGES` images, nor than `PART_PIXELS` pixels unless one image has them."""
+    """Where parts begin and end: at most `PART_IMAGES` images and `PART_PIXELS` pixels, unless one image alone has
+    more.
+    """
     cuts: list[tuple[int, int]] = []
     start = pixels = 0
     for place, header in enumerate(headers):
@@ -348,7 +352,9 @@ def _cuts(headers: Sequence[Header]) -> list[tuple[int, int]]:
 
 
 def _feeds(fits: Sequence[Fit]) -> dict[str, list[Any]]:
-    """Per image, upright: (height, width) of the result, the corners of what is resized, and where the picture begins in it."""
+    """Per image, upright: (height, width) of the result, the corners of the part that is resized, and where the picture
+    begins in it.
+    """
     return {
         "size": [np.array([fit.height, fit.width], np.float32) for fit in fits],
         "start": [np.array([fit.box[1], fit.box[0]], np.float32) for fit in fits],
@@ -368,7 +374,9 @@ def _small() -> bytes:
 
 
 def _taken(output: Any, stays: bool) -> Any:
-    """Pictures of DALI: in memory of this process, or as a torch tensor where they are, whose memory DALI keeps as long as it lives."""
+    """Pictures of DALI, in memory of this process or as a torch tensor in place; DALI keeps their memory as long as the
+    tensor lives.
+    """
     if not stays:
         return np.array(output.as_cpu().as_tensor())
     import torch

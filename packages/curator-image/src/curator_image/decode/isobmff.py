@@ -1,11 +1,11 @@
-"""What does the header of an AVIF or HEIC file say? Both are boxes within boxes, of which few are looked at."""
+"""What does the header of an AVIF or HEIC file say? Both formats nest boxes in boxes; only a few are read."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 
-# Which codec a brand stands for. The general brands (``mif1``, ``msf1``) name none: then the compatible brands do.
+# The codec that a brand stands for. The general brands (``mif1``, ``msf1``) name none; the compatible brands then do.
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "avif"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "heic"),
@@ -16,7 +16,7 @@ _MOST = 4096
 
 
 def codec(data: bytes) -> str | None:
-    """``avif`` or ``heic`` where the first bytes announce one; empty for another picture in such boxes, else None."""
+    """``avif`` or ``heic`` where the first bytes announce it; empty for another picture in such boxes; else None."""
     if data[4:8] != b"ftyp":
         return None
     end = min(int.from_bytes(data[:4], "big"), len(data), 256)
@@ -52,7 +52,7 @@ def shown_size(data: bytes) -> tuple[int, int]:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each box in a stretch; start and end are those of what the box holds."""
+    """Kind, start and end of each box in a stretch; start and end are those of the box's content."""
     for _ in range(_MOST):
         if start + 8 > end:
             return

@@ -1,4 +1,4 @@
-"""Which picture do models need, and what if the user set another? Checked when a run is planned, and on the first batch."""
+"""Decides which picture models need and whether the user's options match, in the plan and on the first batch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from curator_core.errors import UsageError
 from curator_core.model.stage import ColumnNeed
 from curator_image.decode.picture import Picture
 
-# In the metadata of a column of pixels: the picture that each holds, and which of its properties were chosen: by the user,
-# or all of them by a plan that knew what models need.
+# In the metadata of a column of pixels: the picture that each value holds, and which of its properties were chosen, by
+# the user or (then all of them) by a plan that knew the models' needs.
 MADE_AS = b"curator.picture"
 
 
 class Derived(NamedTuple):
-    """The picture to make, and what the plan says about it."""
+    """The picture to make, and the plan's remarks about it."""
 
     picture: Picture
     decisions: list[str]
@@ -27,7 +27,7 @@ class Derived(NamedTuple):
 def derive(stage: str, default: Picture, chosen: frozenset[str], needs: Sequence[ColumnNeed]) -> Derived:
     """The picture that all ``needs`` agree on, but for what the user has ``chosen`` of ``size``, ``mode``, ``resample``.
 
-    A need of None is that of a model which is not on this machine yet. Of several sizes the largest is made.
+    A need of None belongs to a model that is not on this machine yet. Of several sizes the largest is made.
     """
     known = [(need.stage, need.need) for need in needs if isinstance(need.need, Picture)]
     warnings = [
@@ -65,9 +65,9 @@ def derive(stage: str, default: Picture, chosen: frozenset[str], needs: Sequence
 
 
 def differences(made: Picture, needed: Picture) -> list[str]:
-    """In which of ``size``, ``mode`` and ``resample`` a picture is not what is needed.
+    """Those of ``size``, ``mode`` and ``resample`` in which a picture differs from the need.
 
-    A picture of another size is resized on the device, and what is resized twice is not what is resized once.
+    A picture of another size is resized on the device, and resizing twice differs from resizing once.
     """
     wrong = ["size"] if (made.height, made.width) != (needed.height, needed.width) else []
     return wrong + [name for name in ("mode", "resample") if getattr(made, name) != getattr(needed, name)]
@@ -79,13 +79,13 @@ def shown(picture: Picture) -> str:
 
 
 def written(picture: Picture, chosen: frozenset[str]) -> bytes:
-    """What is kept with a column of pixels."""
+    """The metadata of a column of pixels."""
     kept = {name: getattr(picture, name) for name in ("height", "width", "mode", "resample")}
     return json.dumps({**kept, "chosen": sorted(chosen)}).encode()
 
 
 def check_made_as(stage: str, metadata: Mapping[bytes, bytes] | None, needed: Picture | None) -> None:
-    """Refuse pixels that were not made as a model needs them, unless they were chosen so or do not say how."""
+    """Refuse pixels that were not made as a model needs them, unless the user chose them or they carry no metadata."""
     kept = (metadata or {}).get(MADE_AS)
     if kept is None or needed is None:
         return

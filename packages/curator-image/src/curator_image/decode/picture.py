@@ -1,4 +1,4 @@
-"""Which picture is wanted of an image: its size, how the image is fitted into it, and by which filter."""
+"""The picture to make of an image: its size, how the image is fitted into it, and by which filter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Mode = Literal["crop", "squash", "pad"]
 Resample = Literal["bilinear", "bicubic", "lanczos", "box"]
 
 MAX_PICTURE_SIDE = 4096
-# A picture is not resized to more than this many times its own width before its middle is cut out of it.
+# An image is resized to at most this many times the picture's width before its middle is cut out.
 _LONGEST = 4
 
 
@@ -26,7 +26,7 @@ class Picture:
     ratio; ``pad`` shows the whole image on a black ground. The filter is antialiased in every case.
 
     JPEGs are decoded at the smallest of 1, 1/2, 1/4, 1/8 scale that is at least ``detail`` times the size they are
-    resized to. With 1 that is the fastest; from 2 on no difference to a decode at full size can be seen.
+    resized to. A value of 1 is fastest; from 2 on, no difference from a decode at full size can be seen.
     """
 
     height: int = 224
@@ -53,7 +53,7 @@ class Picture:
         return self.height, self.width, 3
 
     def fit(self, width: int, height: int) -> Fit:
-        """What has to happen to an upright image of this size."""
+        """The steps that turn an upright image of this size into the picture."""
         if self.mode == "squash":
             return Fit((0, 0, width, height), self.width, self.height, 0, 0)
         if self.mode == "pad":
@@ -61,7 +61,7 @@ class Picture:
             across, down = max(1, round(width * scale)), max(1, round(height * scale))
             return Fit((0, 0, width, height), across, down, -((self.width - across) // 2), -((self.height - down) // 2))
         left = top = 0
-        # A very long image is cut first: resized whole it could be thousands of times the picture.
+        # A very long image is cut first: resized whole, it could be thousands of times as large as the picture.
         if width * self.height > _LONGEST * height * self.width:
             keep = max(1, _LONGEST * height * self.width // self.height)
             left, width = (width - keep) // 2, keep
@@ -77,7 +77,7 @@ class Picture:
         return Fit(box, across, down, (across - self.width) // 2, (down - self.height) // 2)
 
     def dct_scale(self, width: int, height: int) -> int:
-        """The largest of 8, 4, 2, 1 by which a JPEG of this size may be decoded smaller."""
+        """The largest of 8, 4, 2 and 1 by which decoding may reduce a JPEG of this size."""
         fit = self.fit(width, height)
         left, top, right, bottom = fit.box
         for scale in (8, 4, 2):
@@ -90,8 +90,8 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Cut ``box`` (left, top, right, bottom) out, resize it to ``width`` x ``height``, and look at that from ``left``,
-    ``top`` on; negative values are a margin.
+    """Cut out ``box`` (left, top, right, bottom), resize it to ``width`` x ``height``, and begin the picture at
+    ``left``, ``top`` in it; negative values are a margin.
     """
 
     box: tuple[int, int, int, int]
@@ -103,8 +103,8 @@ class Fit:
     def place(self, made: NDArray[Any], target: NDArray[np.uint8]) -> None:
         """Put the resized image into the picture: cut where it is larger, on black where it is smaller.
 
-        A margin is judged by size, not by the sign of ``left`` and ``top``: one of a single pixel stands at the far end
-        alone, and begins at 0.
+        A margin is detected by size, not by the sign of ``left`` and ``top``: a margin of a single pixel is at the far
+        end alone, and the picture then begins at 0.
         """
         height, width = target.shape[:2]
         if self.width < width or self.height < height:

@@ -1,4 +1,4 @@
-"""Encoded bytes in, pictures out: one decode per image, however many pictures are wanted of it."""
+"""Makes pictures from encoded bytes, with one decode per image however many pictures are needed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _HARMLESS = ("extraneous bytes before marker", "unknown Adobe color transform", 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The pictures of a batch. Row *i* of each array (or tensor of torch, where a decoder was asked to leave it on a device) belongs
+    """The pictures of a batch. Row *i* of each array (or torch tensor, where the decoder left it on a device) belongs
     to image *i*; it is black where ``errors`` has *i*.
     """
 
@@ -50,17 +50,17 @@ class Decoded:
 
 
 class Decoder(Protocol):
-    """What makes pictures of a batch."""
+    """Makes the pictures of a batch."""
 
     def __call__(self, images: Sequence[bytes | memoryview], wanted: Sequence[Picture]) -> Decoded:
         """All ``wanted`` pictures of all images."""
 
 
 class Shelf:
-    """Arrays that are used again when nobody looks at them any more.
+    """Arrays that are reused once nothing refers to them any more.
 
-    The first touch of fresh memory costs more than the picture that is put there. An array is free when only the shelf
-    holds it: views, and Arrow columns made of it, hold it too.
+    Touching fresh memory for the first time costs more than making the picture. An array is free when only the shelf
+    holds it; views and Arrow columns of it hold it too.
     """
 
     def __init__(self, keep: int = 3) -> None:
@@ -71,7 +71,7 @@ class Shelf:
         """An array of this shape, not yet filled."""
         size = int(np.prod(shape))
         for index in range(len(self._arrays)):
-            # The list and the argument of getrefcount.
+            # The references of the list and of getrefcount's argument.
             if sys.getrefcount(self._arrays[index]) == 2 and size <= self._arrays[index].size <= 4 * max(size, 1):
                 return self._arrays[index][:size].reshape(shape)
         fresh = np.empty(size, np.uint8)
@@ -83,8 +83,8 @@ class Shelf:
 class CpuDecoder:
     """Decodes on the CPU: ``turbo`` takes JPEGs with libjpeg-turbo and resizes with SIMD, ``pillow`` uses Pillow alone.
 
-    Both fall back to Pillow for every other format. ``threads`` splits a batch; processes are the better way where
-    an executor offers them.
+    Both fall back to Pillow for every other format. ``threads`` splits a batch; where an executor offers processes,
+    they are better.
     """
 
     turbo: bool = True
@@ -122,12 +122,12 @@ class CpuDecoder:
     def _one(self, data: bytes, wanted: Sequence[Picture], into: Sequence[Pixels], resize: Resize) -> None:
         header = probe(data, max_pixels=self.max_pixels, max_side=self.max_side, check_end=False)
         scale = 1
-        if header.format != "jpeg":  # of a JPEG the decoder itself reports that it ends too soon
+        if header.format != "jpeg":  # for a JPEG, the decoder itself reports an early end
             check_closed(header.format, data)
         else:
             scale = min(picture.dct_scale(header.width, header.height) for picture in wanted)
         pixels = self._pixels(data, header, scale)
-        # Of a JPEG that was decoded smaller the fit is that of its full size; a HEIC may be cut while it is decoded.
+        # A JPEG that was decoded smaller is fitted by its full size; a HEIC may be cut while it is decoded.
         original = (header.width, header.height) if header.format == "jpeg" else None
         for picture, target in zip(wanted, into, strict=True):
             draw(pixels, picture, target, resize, original)
@@ -146,7 +146,7 @@ class CpuDecoder:
 
 
 def cpu_decoder(name: DecoderName = "auto", **limits: Any) -> CpuDecoder:
-    """The CPU decoder of that name; ``auto`` is ``turbo``."""
+    """The CPU decoder of this name; ``auto`` is ``turbo``."""
     if name not in get_args(DecoderName) or name == "dali":
         raise UsageError(f"decoder must be 'auto', 'turbo' or 'pillow' here, not {name!r}")
     return CpuDecoder(turbo=name != "pillow", **limits)
@@ -163,7 +163,7 @@ def decode_batch(
 ) -> tuple[Pixels, dict[int, BadImage]]:
     """Decode and resize encoded images (a list or an Arrow column) in one go.
 
-    Returns an array ``(n, height, width, 3)`` and what was wrong, by row; a bad row is black. ``picture`` may be a
+    Returns an array ``(n, height, width, 3)`` and the errors by row; a bad row is black. ``picture`` may be a
     size, for a square::
 
         pixels, errors = decode_batch(batch.to_pyarrow()["bytes"], 224, mode="crop", resample="bicubic")
@@ -215,8 +215,8 @@ def pillow_resize(pixels: Pixels, width: int, height: int, resample: str) -> Pix
 
 
 def fast_resizer() -> Resize:
-    """The same filters with SIMD, three to six times faster and within two levels of Pillow's; Pillow's where the
-    platform has no wheel of it.
+    """The same filters with SIMD, three to six times faster and within two levels of Pillow's; Pillow itself where the
+    platform has no wheel.
     """
     try:
         import cykooz_resizer
@@ -238,7 +238,7 @@ def _simd(library: Any) -> Resize:
         for ours, theirs in names.items()
     }
     rgb = library.PixelType.U8x3
-    own = threading.local()  # a resizer keeps buffers, and is not to be shared between threads
+    own = threading.local()  # a resizer keeps buffers, so threads must not share it
 
     def resize(pixels: Pixels, width: int, height: int, resample: str) -> Pixels:
         source = library.ImageData(pixels.shape[1], pixels.shape[0], rgb, pixels.tobytes())
@@ -275,7 +275,7 @@ def _turbo(data: bytes, header: Header, scale: int) -> Pixels:
                 return np.asarray(simplejpeg.decode_jpeg(without_stray_bytes(data), "RGB", strict=False, **sizes))
             except ValueError as again:
                 message = str(again)
-        check_closed("jpeg", data)  # its reason is the better one
+        check_closed("jpeg", data)  # its reason is more exact
         reason = TRUNCATED if "Premature end of JPEG file" in message else CORRUPT
         raise BadImage(reason, message) from error
 
@@ -283,12 +283,12 @@ def _turbo(data: bytes, header: Header, scale: int) -> Pixels:
 def pillow_pixels(
     data: bytes, header: Header, scale: int, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE
 ) -> Pixels:
-    """Upright RGB of an image of any format that is read."""
+    """Upright RGB of an image in any supported format."""
     from PIL import Image
 
     try:
         with _opened(data, header.format) as image:
-            # The header of the file was checked; this is what Pillow is about to allocate.
+            # The header of the file was checked; this is the size that Pillow is about to allocate.
             check_size(image.width, image.height, max_pixels, max_side)
             if header.format == "jpeg" and scale > 1:
                 image.draft("RGB" if image.mode in ("RGB", "L") else None, _stored(header, scale))
@@ -301,7 +301,7 @@ def pillow_pixels(
         raise BadImage(TOO_LARGE, str(error)) from error
     except MemoryError as error:
         raise BadImage(TOO_LARGE, "no memory for its pixels") from error
-    except Exception as error:  # a decoder fed with broken bytes may raise anything: OSError, SyntaxError, KeyError …
+    except Exception as error:  # a decoder may raise anything for broken bytes: OSError, SyntaxError, KeyError …
         check_closed(header.format, data)
         message = f"{type(error).__name__}: {error}"
         reason = TRUNCATED if "truncated" in message.lower() else CORRUPT
@@ -310,7 +310,7 @@ def pillow_pixels(
 
 
 def _opened(data: bytes, kind: str) -> Any:
-    """An image of Pillow, which has read no more than the header."""
+    """A Pillow image of which only the header has been read."""
     from PIL import Image
 
     if kind == "heic":
@@ -322,10 +322,10 @@ def _opened(data: bytes, kind: str) -> Any:
 
 
 def _orientation(image: Any, header: Header) -> int:
-    """The EXIF orientation that is still to be applied to a decoded image."""
+    """The EXIF orientation that must still be applied to a decoded image."""
     if header.format in ("tiff", "heic"):
         return 1  # turned by their decoders
-    if header.format == "avif":  # which Pillow translates from the file's own way to say it
+    if header.format == "avif":  # which Pillow translates from the file's own form
         found = image.getexif().get(0x0112, 1)
         return found if found in range(1, 9) else 1
     return header.orientation
@@ -337,7 +337,7 @@ def _stored(header: Header, scale: int) -> tuple[int, int]:
 
 
 def _rgb(image: Any) -> Pixels:
-    """RGB of a loaded Pillow image; what is transparent shows a white ground."""
+    """RGB of a loaded Pillow image; transparent parts show a white ground."""
     from PIL import Image
 
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):

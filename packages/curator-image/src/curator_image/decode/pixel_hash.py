@@ -25,10 +25,11 @@ PIXEL_HASH = "pixel_hash"
 class PixelHash(ProcessingStage[ImageBatch, ImageBatch]):
     """Adds ``output_column``: a hash of the pixels of each image, equal for images that show the same pixels.
 
-    The pixels are those at full size, upright, as 8-bit RGB, with white behind what is transparent; so a PNG and a lossless
-    WebP of one picture are equal, with or without metadata, and a JPEG of it is not. Images that do not decode are set
+    The hash covers the pixels at full size, upright, as 8-bit RGB, with white behind transparent parts. So a PNG and a
+    lossless WebP of one picture are equal, with or without metadata, and a JPEG of it is not. Images that do not decode
+    are set
     aside. The hash of a lossy file depends on the ``decoder`` (``turbo`` or ``pillow``; ``auto`` is ``turbo``): compare
-    hashes that one installation made.
+    only hashes from one installation.
     """
 
     output_column: str = PIXEL_HASH

@@ -1,4 +1,4 @@
-"""What an encoded image says about itself in its header: format, size, orientation. Nothing is decoded."""
+"""Reads the header of an encoded image: format, size, orientation. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ MAX_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB
 MAX_SIDE = 65_535
 # A file with more segments before its picture than this is not a picture.
 _MAX_STEPS = 10_000
-# Each scan of a progressive JPEG goes over the whole picture again. Encoders make about ten; a file may ask for thousands,
-# and cost a second per kilobyte. So its scans together may visit this many times the pixels that one picture may have.
+# Each scan of a progressive JPEG goes over the whole picture again. Encoders make about ten; a file may have thousands,
+# and cost a second per kilobyte. So all scans together may visit at most this many times the pixels that one picture
+# may have.
 _MOST_VISITS = 16
 
 EXTENSIONS = {
@@ -49,7 +50,7 @@ EXTENSIONS = {
     "mpo": "jpeg",
 }
 _CONTAINERS = ("heif", "hif")  # of any codec
-# Files that are pictures by their names, though they are not decoded: each is a reject, and never a sidecar.
+# Extensions of pictures that are not decoded here: such a file is a reject, never a sidecar.
 PICTURE_EXTENSIONS = frozenset(
     {
         *EXTENSIONS,
@@ -76,7 +77,7 @@ _SVG = re.compile(
 
 
 class BadImage(Exception):
-    """An image that cannot be used; ``reason`` is one of the words above, the text says more."""
+    """An image that cannot be used; ``reason`` is one of the words above, and the text says more."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, message)
@@ -89,7 +90,7 @@ class BadImage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Format and size of an image. ``width`` and ``height`` are those of the picture as it is shown, upright."""
+    """Format and size of an image. ``width`` and ``height`` describe the picture as it is shown, upright."""
 
     format: str
     width: int
@@ -105,7 +106,7 @@ def probe(
 ) -> Header:
     """The header of an encoded image; `BadImage` where it is empty, foreign, misnamed, absurd or visibly cut short.
 
-    ``ext`` is the extension it came under; empty for no check. ``check_end`` looks for the marks that close a file.
+    ``ext`` is the file's extension; leave it empty for no check. ``check_end`` looks for the marks that close a file.
     """
     if not data:
         raise BadImage(EMPTY, "the member has no bytes")
@@ -158,7 +159,7 @@ def sniff(data: bytes) -> str | None:
 
 
 def misnamed(ext: str, kind: str) -> bool:
-    """Whether an extension promises another format than ``kind``; one that promises nothing is right for all."""
+    """Whether an extension promises another format than ``kind``; an extension that promises nothing fits all."""
     last = ext.lower().rpartition(".")[2]
     expected = EXTENSIONS.get(last, kind)
     return expected != kind and not (last in _CONTAINERS and kind in ("avif", "heic"))
@@ -174,7 +175,7 @@ def check_size(width: int, height: int, max_pixels: int, max_side: int) -> None:
 
 @functools.cache
 def missing_decoder(kind: str) -> str | None:
-    """What has to be installed before a format can be decoded, or None if nothing has."""
+    """The installation that a format needs before it can be decoded, or None."""
     if kind == "heic" and importlib.util.find_spec("pillow_heif") is None:
         return 'HEIC is read with: pip install "curator-image[heif]"'
     if kind == "avif":
@@ -186,7 +187,7 @@ def missing_decoder(kind: str) -> str | None:
 
 
 def unrecognised(data: bytes) -> BadImage:
-    """What to say of bytes in which `sniff` finds no format: a format that is not read, or no image."""
+    """The error for bytes in which `sniff` finds no format: a format that is not read, or no image at all."""
     if codec(data) is not None:
         return BadImage(UNSUPPORTED, "HEIF with a codec other than AV1 and HEVC is not read")
     if _SVG.match(bytes(data[:4096])):
@@ -199,7 +200,7 @@ def unrecognised(data: bytes) -> BadImage:
 
 # JPEG ----------------------------------------------------------------------------------------------------------------
 
-# Start-of-frame marks: all of 0xC0 to 0xCF but DHT, JPG and DAC.
+# Start-of-frame marks: all of 0xC0 to 0xCF except DHT, JPG and DAC.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -210,7 +211,8 @@ _SCAN = b"\xff\xda"
 def _jpeg(data: bytes) -> Header:
     at, orientation = 2, 1
     for _ in range(_MAX_STEPS):
-        # Decoders skip stray bytes between segments too. There may be megabytes of them: none is looked at in Python.
+        # Decoders skip stray bytes between segments too. There may be megabytes of them, so Python code looks at none
+        # of them.
         at = data.find(b"\xff", at)
         found = _NOT_FF.search(data, at) if at >= 0 else None
         if found is None:
@@ -236,7 +238,7 @@ def _jpeg(data: bytes) -> Header:
 
 
 def without_stray_bytes(data: bytes) -> bytes:
-    """A JPEG without the bytes that stand between its segments; the same file from its first scan on."""
+    """A JPEG without stray bytes between its segments; from its first scan on, the file is unchanged."""
     kept, at = [data[:2]], 2
     for _ in range(_MAX_STEPS):
         start = data.find(b"\xff", at)
@@ -255,8 +257,8 @@ def without_stray_bytes(data: bytes) -> bytes:
 
 
 def _scans(data: bytes, at: int, channels: int, *, progressive: bool) -> int:
-    """How many scans follow a frame header. Where the first holds all channels of a frame that is not progressive, it is
-    the only one that is decoded.
+    """How many scans follow a frame header. If the first holds all channels of a frame that is not progressive, only
+    that one is decoded.
     """
     first = data.find(_SCAN, at)
     if first < 0:
@@ -265,14 +267,14 @@ def _scans(data: bytes, at: int, channels: int, *, progressive: bool) -> int:
         return 1
     scans = data.count(_SCAN, first)
     if scans > _MOST_VISITS:
-        # An end mark cannot stand within a scan, and what comes after it (a second picture, a film) is not decoded.
+        # A scan contains no end mark, and whatever follows one (a second picture, a film) is not decoded.
         end = data.find(b"\xff\xd9", first)
         scans = data.count(_SCAN, first, end) if end >= 0 else scans
     return max(1, scans)
 
 
 def exif_orientation(data: bytes, start: int, end: int) -> int:
-    """The EXIF orientation, 1 where there is none or it is broken: a wrong tag must not cost the picture."""
+    """The EXIF orientation; 1 where it is missing or broken: a wrong tag must not cost us the picture."""
     try:
         order = {b"II": "<", b"MM": ">"}[bytes(data[start : start + 2])]
         magic, offset = struct.unpack_from(f"{order}HI", data, start + 2)
@@ -285,7 +287,7 @@ def exif_orientation(data: bytes, start: int, end: int) -> int:
                 break
             tag, kind, values = struct.unpack_from(f"{order}HHI", data, at)
             if tag == 0x0112:
-                # A short or long number in the entry itself, as for Pillow; anything else is not the orientation.
+                # As in Pillow, a short or long number in the entry itself; anything else is not an orientation.
                 if not 1 <= values <= {3: 2, 4: 1}.get(kind, 0):
                     return 1
                 (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, at + 8)
@@ -415,10 +417,10 @@ _PARSERS = {
 
 
 def check_closed(kind: str, data: bytes) -> None:
-    """A file without its closing mark was cut: detected here at no cost, so that it need not be decoded to find out."""
+    """Refuse a file without its closing mark, since it was cut short; this check is cheap and saves a decode."""
     if kind == "jpeg":
-        # Some writers pad or append; an end mark anywhere after the start of the last scan is an end. To look for that
-        # start means to look through all of the file, so the common case comes first.
+        # Some writers pad or append, so an end mark anywhere after the start of the last scan counts. Finding that
+        # start means searching the whole file, so the common case comes first.
         if b"\xff\xd9" not in data[-32:] and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
             raise BadImage(TRUNCATED, "the JPEG has no end mark")
     elif kind == "png":

@@ -1,4 +1,4 @@
-"""The stage that decodes: one decode per image, for every later stage that needs pixels."""
+"""The stage that decodes each image once, for every later stage that needs pixels."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from curator_image.decode.pictures import Decoded, Decoder, DecoderName, Pixels,
 from curator_image.decode.probe import MAX_PIXELS, MAX_SIDE
 
 DEFAULT_SIZE = 224
-# What a CPU decodes and resizes in a second of JPEGs of 330 pixels, as web data sets store them: 1,120 were measured. Larger ones
-# take longer (343 of 1,024 x 768), which a plan cannot see.
+# How many JPEGs of 330 pixels, the size in web data sets, a CPU decodes and resizes in a second: 1,120 were measured.
+# Larger ones take longer (343 a second at 1,024 x 768), but a plan cannot see their size.
 CPU_IMAGES_S = 1000.0
-# What decoding on a GPU may take of it: `DEPTH` parts of `PART_PIXELS` at full size, and their pictures.
+# GPU memory for decoding: `DEPTH` parts of `PART_PIXELS` at full size, and their pictures.
 DALI_MEMORY_GB = 4.0
-# How many batches DALI has begun before the first of them is asked for.
+# How many batches DALI has begun before the first result is requested.
 AHEAD = 2
 
 
 @dataclass(kw_only=True)
 class DecodeOptions:
-    """What `ImageReader` and `ImageDecode` share; see `ImageDecode`."""
+    """The parameters that `ImageReader` and `ImageDecode` share; see `ImageDecode`."""
 
     size: int | None = None
     mode: Mode | None = None
@@ -50,15 +50,15 @@ class DecodeOptions:
 
 @dataclass(kw_only=True)
 class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
-    """Decodes and resizes in one go, and sets corrupt images aside; the rest of their batch is unharmed.
+    """Decodes and resizes in one step, and sets corrupt images aside; the rest of their batch is not affected.
 
-    It adds what later stages of the pipeline read, and only that: ``pixels``, the picture for models (``size``,
-    ``mode``, ``resample``), and ``thumb``, the whole image squashed to ``thumb_size``, for measures. With neither
-    wanted it does nothing. Tried by hand, outside of a pipeline, it adds what ``columns`` names.
+    It adds only the columns that later stages read: ``pixels``, the picture for models (``size``, ``mode``,
+    ``resample``), and ``thumb``, the whole image squashed to ``thumb_size``, for measures. If none of them is needed,
+    it does nothing. Outside of a pipeline it adds the columns that ``columns`` names.
 
-    Of ``size``, ``mode`` and ``resample``, each that is None is what the model of a later stage needs,
-    by its ``preprocessor_config.json``; without such a model it is 224, ``crop`` or ``bicubic``. A given value is used,
-    and the plan warns if a model needs another.
+    Where ``size``, ``mode`` or ``resample`` is None, the model of a later stage decides by its
+    ``preprocessor_config.json``; without such a model the values are 224, ``crop`` and ``bicubic``. A given value is
+    used, and the plan warns if a model needs another.
 
     ``decoder``: ``auto`` is DALI where the stage has a GPU and DALI is installed, and libjpeg-turbo otherwise;
     ``dali`` without a GPU uses DALI's CPU operators; ``turbo`` is libjpeg-turbo for JPEGs and Pillow for the rest;
@@ -109,7 +109,7 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         return self.with_(columns=[name for name in self.columns if name in columns])
 
     def made_for(self, needs: Mapping[str, Sequence[ColumnNeed]]) -> MadeFor:
-        """Pixels as models need them; see `curator_image.decode.needs`."""
+        """Make pixels as models need them; see `curator_image.decode.needs`."""
         pixels = needs.get(PIXELS, ())
         derived = derive(self.name, self.pictures()[PIXELS], self._chosen(), pixels)
         twin = self.with_()
@@ -122,7 +122,9 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         return frozenset(name for name in names if self._needed is not None or getattr(self, name) is not None)
 
     def suited_to(self, machine: Machine, readers: Mapping[str, Sequence[ColumnReader]]) -> MadeFor:
-        """On the GPU of a model if the CPUs cannot feed it, which is judged by their number and by what the model computes."""
+        """Decode on a model's GPU if the CPUs cannot feed it, judged by their number and by the model's amount of
+        work.
+        """
         models = [reader for reader in readers.get(PIXELS, ()) if reader.resources.requires_gpu]
         if self.decoder != "auto" or self.resources.requires_gpu or not machine.gpus or not models:
             return MadeFor(self)
@@ -146,7 +148,7 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         return MadeFor(twin, [f"{self.name} decodes on the GPU of {model.stage}, with DALI: {rates}"])
 
     def gives_beside(self, columns: Collection[str]) -> Self:
-        """Pixels that DALI has made stay on its device; elsewhere a column is as good."""
+        """Pixels that DALI has made stay on its device; elsewhere a column serves as well."""
         if PIXELS not in columns or not (self.decoder == "dali" or (self.decoder == "auto" and self._on_gpu())):
             return self
         twin = self.with_()
@@ -160,7 +162,7 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         limits: dict[str, Any] = {"max_pixels": self.max_pixels, "max_side": self.max_side}
         device = worker.gpu_ids[0] if self._on_gpu() and worker.gpu_ids else None
         if self.decoder == "dali" or (self.decoder == "auto" and self._on_gpu() and dali_installed()):
-            # Numbered within what the worker may see: an executor that gives one GPU shows it as number 0.
+            # Numbered among the GPUs that the worker sees: an executor that assigns one GPU shows it as number 0.
             self._decoder = DaliDecoder(0 if device is not None else None, **limits)
             self.begins_ahead = AHEAD
         else:
@@ -172,7 +174,7 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         self._decoder = None
 
     def begin(self, task: ImageBatch) -> Callable[[], ImageBatch] | None:
-        """DALI decodes on threads of its own, while the model has the batch before."""
+        """DALI decodes on its own threads while the model works on the batch before."""
         decoder = self._decoder
         if not self.columns or not isinstance(decoder, DaliDecoder):
             return None
@@ -233,7 +235,7 @@ def _noted(task: ImageBatch, made_as: bytes) -> ImageBatch:
 
 
 def _closed_up(pixels: Pixels, good: NDArray[np.bool_]) -> Pixels:
-    """The good rows, moved together in place: a copy of the array would cost more than the decoding did."""
+    """The good rows, moved together in place: copying the array would cost more than decoding did."""
     kept = 0
     for row in range(len(pixels)):
         if good[row]:

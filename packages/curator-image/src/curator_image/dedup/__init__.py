@@ -1,1 +1,1 @@
-"""Images that show the same picture: hashes, search, comparison, and the workflow that decides."""
+"""Finds images that show the same picture: hashes, search, comparison, and the workflow that decides."""

@@ -1,8 +1,9 @@
 """How alike do two small pictures look, once one is laid over the other?
 
-Both are brought to 32 x 32, and the figure is the correlation of their greys, 1 where they are the same but for brightness and
-contrast. A crop lies over the window of the other picture that it was cut out of, which is known roughly only; so the window is
-moved and scaled in small steps to where both fit best. Greys and their products are whole numbers, so every machine finds the same.
+Both are reduced to 32 x 32, and the result is the correlation of their greys: 1 where they differ only in brightness
+and contrast. A crop is laid over the window of the other picture that it was cut from. The window's place is only
+roughly known, so it is moved and scaled in small steps to the best fit. Greys and their products are whole numbers, so
+every machine gets the same result.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ type Box = tuple[float, float, float, float]
 _SMALL = 32
 _WEIGHT = 1 << 10
 _STEPS = (0.03, 0.015)
-# Steps cannot bring a pair together that is less alike than this.
+# No step makes a pair fit that is less alike than this.
 _HOPELESS = 0.4
 
 
 def likeness(one: Grey, one_box: Box, number: int, other: Grey, other_box: Box, enough: float = 2.0) -> float:
     """How alike the window ``number`` of one picture (0 is the whole) is to the whole of another, from -1 to 1.
 
-    Once it is ``enough`` the search for the best fit ends: then the figure may be a little less than the best one.
+    The search ends once the likeness is ``enough``, so the result may be a little below the best fit.
     """
     if number == 1 + MIRRORED:
         one, number = one[:, ::-1], 0
@@ -71,7 +72,7 @@ def _small(picture: Grey, box: Box) -> NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=1 << 14)
 def _areas(low: float, high: float) -> NDArray[np.float64]:
-    """How much of each pixel lies in each of 32 equal parts of a range, as whole numbers."""
+    """The share of each pixel in each of 32 equal parts of a range, as whole numbers."""
     edges = low + (high - low) * np.arange(_SMALL + 1) / _SMALL
     at = np.arange(SIDE)
     part = np.minimum(at + 1, edges[1:, None]) - np.maximum(at, edges[:-1, None])
@@ -80,7 +81,7 @@ def _areas(low: float, high: float) -> NDArray[np.float64]:
 
 
 def _centred(small: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """A picture less its mean, in whole numbers, and the sum of their squares, which is exact."""
+    """A picture minus its mean, in whole numbers, and the exact sum of their squares."""
     values = small - np.rint(small.sum() / small.size)
     return values, float((values * values).sum())
 

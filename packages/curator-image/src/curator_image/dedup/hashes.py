@@ -1,8 +1,9 @@
-"""What does a picture look like in 63 bits? The signs of its lowest frequencies, of the whole picture and of windows in it.
+"""Hashes a picture into 63 bits, the signs of its lowest frequencies, and windows of the picture likewise.
 
-A small grey picture of 64 x 64 is taken apart into 8 x 8 cosines; each but the first is 1 if it is above their median. Scaling,
-compression and brightness change few bits. A crop moves everything, so windows of the picture are hashed too: what was cut out
-of it looks like one of them. All sums are of whole numbers that float64 holds exactly, so no processor rounds them otherwise.
+A small grey picture of 64 x 64 is decomposed into 8 x 8 cosines; each but the first gives a bit, 1 if it is above their
+median. Scaling, compression and brightness change few bits. A crop moves everything, so windows of the picture are
+hashed too: a crop looks like one of them. All sums are of whole numbers that float64 holds exactly, so every processor
+gets the same bits.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 
 SIDE = 64
 BITS = 63
-# Two different pictures have about half of their bits alike; copies differ in less than this.
+# Two different pictures agree in about half of their bits; copies differ in fewer than this.
 RADIUS = 10
-# A window is the whole without this share of its width and of its height.
+# A window leaves out this share of the picture's width and of its height.
 CUT = 0.08
-# Where a window lies in the whole, by how much of what is cut is cut at the left and at the top.
+# The position of a window: the share of the cut that is made at the left and at the top.
 WINDOWS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 MIRRORED = len(WINDOWS)
 
@@ -27,10 +28,11 @@ type Boxes = NDArray[np.float64]
 
 _FREQUENCIES = 8
 _SCALE = 1 << 12
-# What is as grey as this all over has no picture in it.
+# A picture whose greys spread no more than this shows nothing.
 _LEAST_CONTRAST = 6.0
 _EVEN = 12
 _MOST_BORDER = 0.4
+_AT_ONCE = 256
 
 
 def grey(pixels: NDArray[np.uint8]) -> Grey:
@@ -58,7 +60,7 @@ def _border(lows: NDArray[np.int64], highs: NDArray[np.int64]) -> NDArray[np.int
 
 
 def is_plain(pictures: Grey) -> NDArray[np.bool_]:
-    """Which pictures have hardly any contrast: their hashes would say nothing."""
+    """Which pictures have hardly any contrast, so that their hashes would mean nothing."""
     wide = pictures.reshape(len(pictures), SIDE * SIDE).astype(np.int64)
     count = wide.shape[1]
     spread = count * (wide * wide).sum(axis=1) - wide.sum(axis=1) ** 2
@@ -68,17 +70,29 @@ def is_plain(pictures: Grey) -> NDArray[np.bool_]:
 def hashes_of(pictures: Grey, boxes: Boxes, *, crops: bool = True, mirror: bool = False) -> NDArray[np.uint64]:
     """The hash of each picture, of its windows, and of its mirror image, in columns; 0 where one is not asked for."""
     made = np.zeros((len(pictures), 2 + len(WINDOWS)), np.uint64)
-    for row in range(len(pictures)):
-        picture = pictures[row].astype(np.float64)
-        whole = _spectrum(picture, tuple(boxes[row].tolist()))
-        made[row, 0] = _signs(whole)
-        if mirror:
-            turned = whole.copy()
-            turned[:, 1::2] *= -1
-            made[row, 1 + MIRRORED] = _signs(turned)
-        if crops:
-            for number in range(len(WINDOWS)):
-                made[row, 1 + number] = _signs(_spectrum(picture, window(tuple(boxes[row].tolist()), number)))
+    alike, which = np.unique(boxes, axis=0, return_inverse=True)
+    for number, box in enumerate(alike.tolist()):  # most have no border, and are transformed together
+        rows = np.flatnonzero(which == number)
+        for first in range(0, len(rows), _AT_ONCE):
+            some = rows[first : first + _AT_ONCE]
+            made[some] = _hashes_in(pictures[some], tuple(box), crops, mirror)
+    return made
+
+
+def _hashes_in(pictures: Grey, box: tuple[float, ...], crops: bool, mirror: bool) -> NDArray[np.uint64]:
+    made = np.zeros((len(pictures), 2 + len(WINDOWS)), np.uint64)
+    parts = [box, *(window(box, number) for number in range(len(WINDOWS)) if crops)]
+    across = np.concatenate([_cosines(left, right) for left, _, right, _ in parts])
+    lines = pictures.reshape(-1, SIDE).astype(np.float64) @ across.T
+    lines = lines.reshape(len(pictures), SIDE, len(parts), _FREQUENCIES).transpose(2, 1, 0, 3)
+    for number, (_, top, _, bottom) in enumerate(parts):
+        found = _cosines(top, bottom) @ lines[number].reshape(SIDE, -1)
+        spectra = found.reshape(_FREQUENCIES, len(pictures), _FREQUENCIES).transpose(1, 0, 2)
+        made[:, number] = _signs(spectra)
+        if mirror and number == 0:
+            turned = spectra.copy()
+            turned[:, :, 1::2] *= -1
+            made[:, 1 + MIRRORED] = _signs(turned)
     return made
 
 
@@ -95,15 +109,11 @@ def window(box: tuple[float, ...], number: int) -> tuple[float, float, float, fl
     )
 
 
-def _spectrum(picture: NDArray[np.float64], box: tuple[float, ...]) -> NDArray[np.float64]:
-    left, top, right, bottom = box
-    found: NDArray[np.float64] = _cosines(top, bottom) @ picture @ _cosines(left, right).T
-    return found
-
-
 @functools.lru_cache(maxsize=4096)
 def _cosines(low: float, high: float) -> NDArray[np.float64]:
-    """The lowest cosines over a range of pixels, as whole numbers; a pixel that lies in it in part counts in part."""
+    """The lowest cosines over a range of pixels, as whole numbers; a pixel that is partly in the range counts in
+    part.
+    """
     at = np.arange(SIDE)
     first, last = np.maximum(at, low), np.minimum(at + 1, high)
     weight = np.clip(last - first, 0, 1)
@@ -115,8 +125,9 @@ def _cosines(low: float, high: float) -> NDArray[np.float64]:
     return whole
 
 
-def _signs(spectrum: NDArray[np.float64]) -> np.uint64:
-    values = spectrum.ravel()[1:]
-    middle = np.partition(values, BITS // 2)[BITS // 2]
-    bits = np.append(values > middle, False)
-    return np.uint64(int.from_bytes(np.packbits(bits).tobytes(), "big"))
+def _signs(spectra: NDArray[np.float64]) -> NDArray[np.uint64]:
+    values = spectra.reshape(len(spectra), -1)[:, 1:]
+    middle = np.partition(values, BITS // 2, axis=1)[:, BITS // 2]
+    bits = np.zeros((len(values), BITS + 1), np.bool_)
+    bits[:, :BITS] = values > middle[:, None]
+    return np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)

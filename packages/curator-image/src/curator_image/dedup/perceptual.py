@@ -1,4 +1,4 @@
-"""Perceptual deduplication: of images that show the same picture one stays."""
+"""Perceptual deduplication: keeps one of the images that show the same picture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.across.alike import EDGES
+from curator_core.across.apply import ApplyDecisions
 from curator_core.across.copies import EXACT
 from curator_core.across.groups import Groups
 from curator_core.across.shuffle import Partitions
@@ -19,7 +20,7 @@ from curator_core.workflows.estimate import Costs
 from curator_image.batch import BYTES, KEY
 from curator_image.decode.pictures import DecoderName
 from curator_image.dedup.hashes import RADIUS
-from curator_image.dedup.keys import PictureKeys, SetCopiesAside
+from curator_image.dedup.keys import HASHES, ApplyToPictures, PictureKeys, SetCopiesAside
 from curator_image.dedup.pairs import (
     RULE,
     ComparePictures,
@@ -37,13 +38,13 @@ class ImageDedup(Dedup):
     """Removes images that show the same picture as one that stays: resized, compressed again, brightened, bordered or cropped a
     little, with ``mirror`` also mirrored.
 
-    A hash of the lowest frequencies, and with ``crops`` of windows that a crop may have left, brings images together that
-    differ in at most ``radius`` bits. No image goes without a witness that stays, comes before it in the order of preference,
-    and was laid over it: small grey pictures of both must correlate by ``threshold`` or more. The table of decisions names the
-    witness and the figure. Copies of the same bytes go first. Images that do not decode, and those with hardly any contrast,
-    go as exact copies only.
+    Images are compared if hashes of their lowest frequencies differ in at most ``radius`` bits; with ``crops``, windows
+    that a crop may have left are hashed too. No image is removed without a witness that stays and comes before it in
+    the order of preference; the small grey pictures of both must correlate by ``threshold`` or more. The table of
+    decisions names the witness and the correlation. Copies of the same bytes are removed first. Images that do not
+    decode, and those with hardly any contrast, are removed only as exact copies.
 
-    It needs no model and no GPU. ``keep`` is by default the larger file, and then the first.
+    It needs no model and no GPU. By default, ``keep`` prefers the larger file, and then the first.
     """
 
     column: str = BYTES
@@ -77,6 +78,10 @@ class ImageDedup(Dedup):
                 f"{owner} keeps no index: give the earlier images as input, first in the order of preference"
             )
 
+    def _applied(self, work_dir: str, decisions: str) -> ApplyDecisions:
+        keys = storage.join(work_dir, "keys")
+        return ApplyToPictures(path=decisions, mode=self.mode, keys=keys, column=self.column)
+
     def index_parameters(self) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"{type(self).__name__} keeps no index")
 
@@ -93,8 +98,8 @@ class ImageDedup(Dedup):
         yield Step(
             Pipeline([Partitions(path=exact), SetCopiesAside(**pieces, path=aside)], name="copies"), frees=[exact]
         )
-        named = Searches(path=storage.join(aside, "pictures"), **how)
-        search = SearchPictures(**pieces, path=pairs, radius=self.radius, scope=self.scope)
+        named = Searches(path=storage.join(aside, HASHES), **how)
+        search = SearchPictures(**pieces, path=pairs, radius=self.radius)
         yield Pipeline([named, search], name="search")
         yield Groups(edges=storage.join(pairs, EDGES), path=groups)
         route = RoutePictures(**pieces, path=routed, groups=groups)

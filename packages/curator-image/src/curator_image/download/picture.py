@@ -1,4 +1,4 @@
-"""Which answers are pictures? Judged by the type that the server names and by the first bytes."""
+"""Decides which answers are pictures, by the type that the server names and by the first bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream", "appl
 
 
 class PictureSink(MemorySink):
-    """Keeps a picture in memory, and refuses early what is none or is of a format that is not read."""
+    """Keeps a picture in memory, and refuses early anything that is no picture or is in a format that is not read."""
 
     opt_out = MemorySink.opt_out | OPT_OUT_IMAGES
     # The comment or declaration in front of an SVG, and the brands of an AVIF, are longer than the marks of a JPEG.

@@ -33,7 +33,7 @@ NO_URL = "no url"
 USER_AGENT = "curator-image/0.1 (image download)"
 STATUS_SUFFIX = ".status.parquet"
 
-# The status rows: what anyone asks of a download afterwards. Nothing in it changes when a shard is done again.
+# The status rows answer later questions about a download. Nothing in them changes when a shard is downloaded again.
 STATUS = pa.schema(
     [
         pa.field(KEY, pa.string()),
@@ -53,7 +53,7 @@ STATUS = pa.schema(
         pa.field(HEIGHT, pa.int32()),
     ]
 )
-# Columns of images, and fields of the json member, that a download adds; columns of the list are called otherwise.
+# Columns of images, and fields of the json member, that a download adds; columns of the list get other names.
 _ADDED = (KEY, "url", SHARD, EXT, FORMAT, WIDTH, HEIGHT, MEMBERS, BYTES, "sha256")
 _REQUEST, _TAR = b"curator.download.request", b"curator.download.tar"
 _EXT = {"jpeg": "jpg", "tiff": "tif"}
@@ -138,7 +138,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
             self._client = None
 
     def process(self, task: DocumentBatch) -> ImageBatch | None:
-        """The images that came, as a batch; the tar and its status rows are written when this returns."""
+        """The images that arrived, as a batch; the tar and its status rows are written when this returns."""
         table = self._renamed(task.to_pyarrow())
         name = task.task_id or "part"
         asked = self._asked(table, name)
@@ -189,7 +189,9 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
         ]
 
     def _request(self, asked: Sequence[_Asked]) -> str:
-        """A hash of the list and of what decides which bytes are stored: a shard of another request is not reused."""
+        """A hash of the list and of the options that decide which bytes are stored: a shard of another request is not
+        reused.
+        """
         settings = [self.max_side, self.reencode, self.quality, self.max_pixels, self.max_bytes, self.respect_opt_out]
         digest = hashlib.sha256(json.dumps(settings).encode())
         for item in asked:
@@ -248,7 +250,7 @@ class ImageFetch(ProcessingStage[DocumentBatch, ImageBatch]):
             return {**row, "status": "failed", "reason": CHECKSUM, "message": f"the list says {item.checksum}"}, b""
         try:
             header = probe(data, max_pixels=self.max_pixels)
-            if self.reencode is not None:  # here, not in the thread that downloads: that one must not wait
+            if self.reencode is not None:  # here, because the downloading thread must not wait
                 data = reencoded(data, self.reencode, self.quality, self.max_side)
                 header = probe(data, max_pixels=self.max_pixels)
         except BadImage as error:
@@ -322,14 +324,15 @@ class ImageDownload(CompositeStage[EmptyTask, ImageBatch]):
 
     ``paths``: Parquet, CSV, TSV, JSONL (plain or gzipped) with a column of addresses, or text with one a line. Every
     ``urls_per_shard`` rows become one tar, ``<shard>.tar``, with the image, its caption (``txt``) and all other columns
-    (``json``), and ``<shard>.status.parquet`` with one row per address: how it ended and why, HTTP status, attempts,
-    where it was redirected, size, SHA-256, format, width and height. What did not come is counted by reason.
+    (``json``), and ``<shard>.status.parquet`` with one row per address: outcome and reason, HTTP status, attempts,
+    redirects, size, SHA-256, format, width and height. Failures are counted by reason.
 
     A finished shard is not downloaded again when a run is resumed or repeated; with ``retry_failed`` the addresses
     in it that failed for a passing reason (timeout, DNS, connection, 429, 5xx) are tried again, and only these.
 
     At most ``concurrency`` requests at a time run in one worker, ``per_host`` of them at one host. Attempts that fail
-    for a passing reason are repeated ``retries`` times, later and later, and when the server says in ``Retry-After``.
+    for a passing reason are repeated ``retries`` times, after growing pauses, or when the server's ``Retry-After``
+    says.
     An answer must be an image by its type and its first bytes, of ``max_bytes`` and ``max_pixels`` at most. Private
     addresses are refused, after names are resolved and on every redirect; ``allow_private`` allows all of them, or the
     networks that it lists. ``X-Robots-Tag: noai`` and its kin are respected unless ``respect_opt_out`` is off.
@@ -409,7 +412,7 @@ class _Earlier:
 
     @classmethod
     def load(cls, tar: str, status: str, request: str) -> _Earlier | None:
-        """The shard, or None where there is none, or one of another request, or one that does not hold together."""
+        """The shard, or None if it is missing, belongs to another request, or is not consistent."""
         if not (storage.exists(status) and storage.exists(tar)):
             return None
         with storage.open_input(status) as file:
@@ -432,7 +435,7 @@ class _Earlier:
         return any(row["reason"] in PASSING for row in self.rows)
 
     def keep(self, asked: Sequence[_Asked]) -> dict[str, dict[str, Any]]:
-        """The rows that need no second try, by key."""
+        """The rows that need no second attempt, by key."""
         assert len(asked) == len(self.rows)
         return {row[KEY]: row for row in self.rows if row["reason"] not in PASSING}
 
@@ -445,7 +448,7 @@ class _Earlier:
                     yield wanted[member.name], member.data
 
     def images(self, wanted: bool) -> Iterator[bytes]:
-        """The images in order, if they are wanted."""
+        """The images in order, if they are needed."""
         if wanted:
             yield from (data for _, data in self.samples())
 
@@ -480,7 +483,7 @@ def _members(item: _Asked, row: Mapping[str, Any], data: bytes) -> Iterator[tupl
 
 
 def _same_checksum(expected: str, data: bytes) -> bool:
-    """Whether the data has this MD5, SHA-1 or SHA-256, by its length; this finds damage, not forgery."""
+    """Whether the data has this MD5, SHA-1 or SHA-256 (told apart by length); this finds damage, not forgery."""
     kinds = {32: "md5", 40: "sha1", 64: "sha256"}
     kind = kinds.get(len(expected.strip()))
     if kind is None:

@@ -112,7 +112,7 @@ class UrlListRead(FanOut[FileGroupTask, DocumentBatch]):
                 pa.input_stream(file, compression=packed),
                 read_options=pyarrow.csv.ReadOptions(use_threads=False),
                 parse_options=pyarrow.csv.ParseOptions(**form, invalid_row_handler=set_aside),
-                # As text: a column of numbers may turn out not to be one a million rows later.
+                # As text: a column of numbers may hold something else a million rows later.
                 convert_options=pyarrow.csv.ConvertOptions(
                     strings_can_be_null=True, column_types=dict.fromkeys(names, pa.string())
                 ),

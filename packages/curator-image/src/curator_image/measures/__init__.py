@@ -1,4 +1,4 @@
-"""Measures of images that need no model; each annotates, filters, or filters the other way round."""
+"""Measures of images that need no model; each annotates, filters, or filters inversely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the measures share: a range that a score must lie in, and one word for each way out of it."""
+"""The range that a score must lie in, for all measures, with one word for each way to miss it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from curator_core.errors import UsageError
 
 
 def check_range(stage: str, low_name: str, low: object, high_name: str, high: object) -> None:
-    """Both ends are numbers or None, and in order."""
+    """Check that both ends are numbers or None, and in order."""
     for name, value in ((low_name, low), (high_name, high)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value)):
             raise UsageError(f"{stage}.{name} must be a number or None, not {value!r}")
@@ -39,7 +39,7 @@ def sides(
 
 
 def _bound(scores: pa.Array, value: float) -> pa.Scalar:
-    # A float beside whole numbers stays one: 2.5 characters are more than 2.
+    # A float limit for whole numbers stays a float: 2.5 characters are more than 2.
     return scalar(float(value) if pa.types.is_floating(scores.type) else value)
 
 

@@ -1,4 +1,4 @@
-"""Filters by the caption alone; those of curator-text work on it too, with ``column="caption"``."""
+"""Filters that read the caption alone; those of curator-text work on it too, with ``column="caption"``."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ class CaptionLengthFilter(ColumnFilter):
 
 @dataclass(kw_only=True)
 class CaptionDuplicateFilter(ColumnFilter):
-    """Drops images whose caption stands more than ``max_count`` times in their batch: "image", "photo of the day".
+    """Drops images whose caption occurs more than ``max_count`` times in their batch: "image", "photo of the day".
 
-    The score is how often it stands there, letter case and spaces at the ends aside; 0 for none, which passes. A batch
-    is what the reader makes of one source, at most ``images_per_batch`` rows less what was dropped since: the same
-    whichever worker reads it. To find equal captions across a whole collection, use a deduplication workflow.
+    The score is the number of occurrences, regardless of letter case and surrounding spaces; a missing caption scores 0
+    and passes. A batch is what the reader makes of one source: at most ``images_per_batch`` rows, minus those dropped
+    since. It is the same whichever worker reads it. To find equal captions across a whole collection, use a
+    deduplication workflow.
     """
 
     column: str = CAPTION

@@ -1,4 +1,4 @@
-"""Filters by what the header and the file size say; nothing is decoded for them."""
+"""Filters that read only the header and the file size; nothing is decoded for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SIDES = (("width", WIDTH), ("height", HEIGHT))
 class ResolutionFilter(ColumnFilter):
     """Keeps images whose width and height, upright, lie in the given ranges of pixels.
 
-    The score is ``{width, height}``. A row with no size leaves.
+    The score is ``{width, height}``. A row without a size is dropped.
     """
 
     column: str = WIDTH
@@ -110,7 +110,7 @@ class AspectRatioFilter(ColumnFilter):
 class BytesPerPixelFilter(ColumnFilter):
     """Keeps images with at least ``min_bytes`` and at most ``max_bytes`` of encoded bytes for each pixel.
 
-    Photographs as JPEG have 0.1 to 0.5. Far below are flat or crushed pictures, far above raw or padded ones.
+    Photographs as JPEG have 0.1 to 0.5. Flat or crushed pictures are far below, raw or padded ones far above.
     """
 
     column: str = BYTES
@@ -143,7 +143,7 @@ class BytesPerPixelFilter(ColumnFilter):
 
 @dataclass(kw_only=True)
 class FormatFilter(ColumnFilter):
-    """Keeps images of the ``allowed`` formats, as their bytes say, whatever they are named."""
+    """Keeps images of the ``allowed`` formats, judged by their bytes, whatever their names."""
 
     column: str = FORMAT
     allowed: Sequence[str] = ("jpeg", "png", "webp")

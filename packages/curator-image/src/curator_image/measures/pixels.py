@@ -1,4 +1,4 @@
-"""Filters by what a small picture of the whole image shows: sharpness, light, colour, emptiness, borders."""
+"""Filters that look at a small picture of the whole image: sharpness, light, colour, emptiness, borders."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from curator_image.measures.stats import PictureStats
 
 @dataclass(kw_only=True)
 class _PictureFilter(ColumnFilter):
-    """Base of the measures: a statistic of the ``thumb`` column, which `ImageDecode` makes, and a range.
+    """Base of the measures, with a statistic of the ``thumb`` column, which `ImageDecode` makes, and a range.
 
-    The last of them drops ``thumb``, so that it is not sent to stages that do not read it.
+    The last measure drops ``thumb``, so that it is not sent to stages that do not read it.
     """
 
     column: str = THUMB
@@ -62,8 +62,9 @@ class _PictureFilter(ColumnFilter):
 class BlurFilter(_PictureFilter):
     """Keeps images that are sharp enough: the score is the variance of the Laplacian in the sharpest parts of the picture.
 
-    Measured at the size of the ``thumb`` column (128 x 128 by default), where blur that would not be seen at that size does
-    not count, in the second sharpest of 4 x 4 tiles, so that a plain ground costs nothing. Sharp photographs have 200 and
+    It is measured at the size of the ``thumb`` column (128 x 128 by default), so blur that is invisible at that size
+    does not count. The score is that of the second sharpest of 4 x 4 tiles, so a plain ground does not lower it. Sharp
+    photographs have 200 and
     more, those blurred by a hundredth of their width 5 to 170; see the curve in ``docs/images.md``, and look at your own with
     ``mode="annotate"``.
     """
@@ -83,7 +84,9 @@ class BlurFilter(_PictureFilter):
 
 @dataclass(kw_only=True)
 class EntropyFilter(_PictureFilter):
-    """Keeps images whose grey levels have this many bits of entropy: 0 is one level, 8 all levels alike."""
+    """Keeps images whose grey levels have this many bits of entropy: 0 means a single level, 8 means that all levels
+    are equally common.
+    """
 
     min_bits: float | None = 3.0
     max_bits: float | None = None
@@ -134,7 +137,9 @@ class ContrastFilter(_PictureFilter):
 
 @dataclass(kw_only=True)
 class UniformFilter(_PictureFilter):
-    """Drops images that are nearly one tone: the score is the share of pixels within 8 levels of the commonest grey."""
+    """Drops images that are nearly one tone: the score is the share of pixels within 8 levels of the most common
+    grey.
+    """
 
     max_share: float = 0.9
 
@@ -169,8 +174,8 @@ class ColorfulnessFilter(_PictureFilter):
 class BorderFilter(_PictureFilter):
     """Drops images with plain bands along their edges (letterboxes, frames): the score is the share they take.
 
-    A band counts if it ends all at once along at least half of its length. The plain ground that a product stands on does
-    not, and is no border.
+    A band counts if it ends abruptly along at least half of its length. The plain ground behind a product does not, so
+    it is no border.
     """
 
     max_share: float = 0.1

@@ -1,4 +1,4 @@
-"""Numbers about pictures, computed once for all measures that ask: exact sums, so the same on every machine."""
+"""Computes numbers about pictures once for all measures, from exact sums, so they are the same on every machine."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from curator_image.exact import log2, row_sums
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
-# Two levels of grey this near are the same to a measure of uniformity; a JPEG's noise is within it.
+# Grey levels this near count as the same for uniformity; a JPEG's noise stays within it.
 NEAR_LEVELS = 8
-# Sharpness is measured in this many times this many parts of the picture.
+# Sharpness is measured in a grid of this many by this many parts of the picture.
 BLUR_TILES = 4
 # How much the levels of a row of pixels may spread for it to be part of a border.
 BORDER_SPREAD = 16
-# More is not needed. Sums are of whole numbers and so exact, and logarithms are the same everywhere.
+# More precision is not needed. Sums of whole numbers are exact, and logarithms are the same everywhere.
 _DECIMALS = 6
 
 
@@ -39,7 +39,7 @@ class _Shared:
 
 
 class PictureStats:
-    """The statistics of the pictures of a batch, each group of them computed when first asked for."""
+    """The statistics of the pictures of a batch; each group of them is computed at its first use."""
 
     def __init__(self, shared: _Shared, rows: NDArray[np.intp] | None = None) -> None:
         self._shared = shared
@@ -47,7 +47,7 @@ class PictureStats:
 
     @classmethod
     def of(cls, batch: DocumentBatch, column: str) -> PictureStats:
-        """Those of a batch; kept with it, and with what is filtered from it in this process."""
+        """The statistics of a batch, kept with it and with batches that are filtered from it in this process."""
         key = f"picture stats:{column}"
         known = batch._derived.get(key)
         if not isinstance(known, PictureStats):
@@ -87,7 +87,9 @@ def luma(picture: Pixels) -> Pixels:
 
 
 def _levels(grey: Pixels) -> dict[str, Floats]:
-    """Of every picture mean and spread of the grey levels (0 to 1), bits of entropy, and the share of the commonest."""
+    """For every picture: mean and spread of the grey levels (0 to 1), bits of entropy, and the share of the most
+    common.
+    """
     counts = np.array([np.bincount(picture.ravel(), minlength=256) for picture in grey]).reshape(len(grey), 256)
     total = counts.sum(axis=1)
     mean = (counts * _LEVELS).sum(axis=1) / total
@@ -157,7 +159,7 @@ def _border(grey: Pixels) -> float:
 
 
 def _bands(grey: Pixels) -> tuple[int, int]:
-    """How many rows at the top and at the bottom are plain, alike, and set off from what is between them."""
+    """How many rows at the top and at the bottom are plain, alike, and set off from the rows between them."""
     low, high = grey.min(axis=1).astype(np.int16), grey.max(axis=1).astype(np.int16)
     count = len(grey)
 
@@ -176,7 +178,7 @@ def _bands(grey: Pixels) -> tuple[int, int]:
 
 
 def _up_to_an_edge(grey: Pixels, band: int) -> int:
-    """The rows of a plain band, if it ends all at once as a bar or a frame does; 0 for a ground that something stands on."""
+    """The rows of a plain band if it ends abruptly like a bar or a frame; 0 for the ground behind an object."""
     if band == 0:
         return 0
     tone = int(grey[0].min()) + int(grey[0].max())

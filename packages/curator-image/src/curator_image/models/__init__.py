@@ -1,4 +1,4 @@
-"""Models: where they come from (hub, address, folder), how their weights are read, and what their heads compute."""
+"""Models: their origin (hub, address, folder), the reading of their weights, and the computation of their heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much work is an image for a model? From its configuration alone, for the plan to compare with what CPUs can decode."""
+"""Estimates a model's work per image from its configuration, so that the plan can compare it with decoding on CPUs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 from curator_image.models.source import ModelNotFound, local_file, split_model
 
-# What a card of a data centre does in a second with 16-bit numbers in such models: 2,239 images/s of CLIP ViT-L/14 were measured
-# on an H100, 162 thousand million operations each. Slower cards need fewer images, so CPUs feed them all the more easily.
+# Operations that a data-centre card does in a second with 16-bit numbers in such models: an H100 was measured at 2,239
+# images/s with CLIP ViT-L/14, at 162 billion operations each. Slower cards need fewer images, so CPUs feed them all the
+# more easily.
 GPU_OPERATIONS_S = 3.6e14
-# Of the stages' default models, for planning before they are downloaded.
+# Operations of the stages' default models, for planning before they are downloaded.
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "openai/clip-vit-large-patch14": {
         "hidden_size": 1024,
@@ -23,7 +24,7 @@ _PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 def operations(model: str, revision: str | None = None) -> float | None:
-    """Operations for one image; None where the configuration is not on this machine or does not say."""
+    """Operations for one image; None where the configuration is not on this machine or is incomplete."""
     try:
         path = local_file(model, revision, "config.json")
         values = json.loads(path.read_text(encoding="utf-8")) if path else _PUBLISHED.get(split_model(model)[0], {})
@@ -37,5 +38,6 @@ def operations(model: str, revision: str | None = None) -> float | None:
         )
     except (ModelNotFound, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    # Four products with square matrices, two with those of attention, two of the layers between; a multiplication and an addition each.
+    # Four products with square matrices, two in attention, and two in the layers between, with a multiplication and an
+    # addition for each element.
     return float(layers * (8 * tokens * width**2 + 4 * tokens**2 * width + 4 * tokens * width * inner))

@@ -1,4 +1,4 @@
-"""What is computed on top of an image embedding: small networks in NumPy, so that they need neither torch nor a GPU.
+"""Small networks on top of an image embedding, in NumPy, so that they need neither torch nor a GPU.
 
 Scores have the same bits on every machine and in every batch; `curator_image.exact` says how.
 """
@@ -19,13 +19,13 @@ from curator_image.exact import Matrix, logistic, row_sums
 
 Floats = NDArray[np.float32]
 
-# The places of the Linear layers in the published aesthetic heads. Between them is Dropout, and no activation.
+# The positions of the Linear layers in the published aesthetic heads. Between them is Dropout, without activation.
 _LINEAR_MSE = (0, 2, 4, 6, 7)
 _MIN_SPREAD = 1e-10
 
 
 class WrongWeights(CuratorError):
-    """The tensors of a file are not those of the head that was asked for."""
+    """The tensors of a file are not those of the requested head."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LinearHead:
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, NDArray[Any]], where: str = "the weights") -> LinearHead:
-        """The head that ``layers.0.weight`` … (or one ``weight`` and ``bias``) describe."""
+        """The head that is described by ``layers.0.weight`` … (or by one ``weight`` and ``bias``)."""
         layers = _linear_layers(weights, where)
         numbers = tuple(number for number, _, _ in layers)
         if len(layers) > 1 and numbers != _LINEAR_MSE:
@@ -81,7 +81,7 @@ class NSFWHead:
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, NDArray[Any]], where: str = "the weights") -> NSFWHead:
-        """The head that ``norm.mean``, ``norm.variance``, ``linear_1.weight`` … describe."""
+        """The head that is described by ``norm.mean``, ``norm.variance``, ``linear_1.weight`` and so on."""
         missing = {"norm.mean", "norm.variance", "linear_1.weight", "linear_1.bias"} - weights.keys()
         if missing:
             raise WrongWeights(
@@ -124,7 +124,5 @@ def _linear_layers(
         raise WrongWeights(f"{where} holds no linear layers. It holds: {', '.join(sorted(weights)[:8]) or 'nothing'}")
     for (_, before, _), (number, weight, bias) in itertools.pairwise(found):
         if weight.shape[1] != before.shape[0] or bias.shape != (weight.shape[0],):
-            raise WrongWeights(
-                f"{where}: layer {number} takes {weight.shape[1]} numbers and is given {before.shape[0]}"
-            )
+            raise WrongWeights(f"{where}: layer {number} takes {weight.shape[1]} numbers and gets {before.shape[0]}")
     return found

@@ -1,4 +1,4 @@
-"""From uint8 pixels to what a vision model takes, on the device: the steps of its Hugging Face image processor."""
+"""Turns uint8 pixels into a vision model's input on the device, by the steps of its Hugging Face image processor."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from curator_core.errors import UsageError
 from curator_image.decode.picture import Picture, Resample
 from curator_image.models.source import ModelNotFound, local_file, split_model
 
-# Where a model folder says it; the first that is there and says something counts.
+# Files of a model folder that may hold the configuration; the first with any content counts.
 CONFIG_FILES = ("preprocessor_config.json", "processor_config.json")
 
 # Pillow's numbers.
 _RESAMPLE = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
-# Filters that torch has, and the nearest of them for those that it has not.
+# Filters that torch has, and its nearest ones for those that it lacks.
 _ON_DEVICE = {"lanczos": "bicubic", "box": "bilinear"}
-# What the models of stages' defaults need, at their pinned revisions: for planning before they are downloaded.
+# The needs of the stages' default models at their pinned revisions, for planning before they are downloaded.
 PUBLISHED = {"openai/clip-vit-large-patch14": Picture(224, 224, "crop", "bicubic")}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop, rescale, normalise: what ``preprocessor_config.json`` says about a model."""
+    """Resize, crop, rescale, normalise: the content of a model's ``preprocessor_config.json``."""
 
     shortest_edge: int | None = None
     size: tuple[int, int] | None = None  # height, width
@@ -58,7 +58,7 @@ class Preprocessing:
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Preprocessing:
-        """Understand the forms of several years: ``size`` as a number, as an edge, as height and width."""
+        """Understand the forms of several generations: ``size`` as a number, as an edge, as height and width."""
         size, edge = values.get("size"), None
         exact: tuple[int, int] | None = None
         crop = _height_width(values.get("crop_size"))
@@ -71,7 +71,8 @@ class Preprocessing:
         else:
             exact = _height_width(size)
         if "max_num_patches" in values:
-            # NaFlex keeps the aspect ratio of each image; a batch has one shape, so images are squashed into as many patches.
+            # NaFlex keeps the aspect ratio of each image. A batch has one shape here, so images are squashed into as
+            # many patches.
             side = math.isqrt(int(values["max_num_patches"])) * int(values.get("patch_size", 16))
             edge, exact = None, (side, side)
         normalises = values.get("do_normalize", True)
@@ -87,10 +88,10 @@ class Preprocessing:
 
     @property
     def picture(self) -> Picture | None:
-        """The picture to make of an image, from which the device makes exactly what the model's own processor does.
+        """The picture to make of an image so that the device produces exactly the input of the model's own processor.
 
-        It is what the processor resizes to, before it crops. None where the processor does not resize, or in a way
-        that pictures are not made.
+        It has the size to which the processor resizes before it crops. None where the processor does not resize, or
+        resizes in a way that pictures do not support.
         """
         if self.resample not in get_args(Resample):
             return None
@@ -103,7 +104,7 @@ class Preprocessing:
 
     @property
     def target(self) -> tuple[int, int] | None:
-        """Height and width of what the model sees."""
+        """Height and width of the model's input."""
         if self.crop:
             return self.crop
         return self.size or ((self.shortest_edge, self.shortest_edge) if self.shortest_edge else None)
@@ -111,7 +112,7 @@ class Preprocessing:
     def __call__(self, pixels: Any, dtype: Any) -> Any:
         """A uint8 tensor ``(n, height, width, 3)`` on its device, as ``(n, 3, h, w)`` in ``dtype``.
 
-        Pixels that already have the target size are taken as resized and cropped.
+        Pixels that already have the target size count as resized and cropped.
         """
         import torch
 
@@ -137,7 +138,7 @@ class Preprocessing:
             to = (height, width)
         mode = _ON_DEVICE.get(self.resample, self.resample)
         smooth = mode in ("bilinear", "bicubic")
-        # Pillow, the reference, goes along one axis after the other and has whole numbers after each.
+        # Pillow, the reference, resizes one axis after the other and rounds to whole numbers after each.
         for step in ((height, to[1]), to):
             if tuple(images.shape[-2:]) != step:
                 images = torch.nn.functional.interpolate(images, size=step, mode=mode, antialias=smooth)
@@ -154,7 +155,7 @@ class Preprocessing:
 
 
 def needed_picture(model: str, revision: str | None = None) -> tuple[bool, Picture | None]:
-    """Whether a model's preprocessing can be seen from here without a network, and the picture that it needs, if any."""
+    """Whether a model's preprocessing is known without a network, and the picture that it needs, if any."""
     try:
         for name in CONFIG_FILES:
             path = local_file(model, revision, name)

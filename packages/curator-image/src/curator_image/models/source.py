@@ -1,7 +1,7 @@
-"""Where a model is: a local folder or file, a Hugging Face id at a pinned revision, or an https address.
+"""Locates a model: a local folder or file, a Hugging Face id at a pinned revision, or an https address.
 
-A model is named by one string. `locate_folder` and `locate_file` turn it into a local path, downloading what is
-missing, and raise `ModelNotFound` with the command to type and the folder to use where they cannot.
+One string names a model. `locate_folder` and `locate_file` turn it into a local path and download what is missing.
+Where they cannot, they raise `ModelNotFound` with the command to type and the folder to use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from curator_core.download import Client, FetchRules, fetch_file
 from curator_core.errors import CuratorError, MissingDependency, UsageError
 
-# Weights that need no unpickling; a repository without them is refused, with a hint how to convert it.
+# Weights that need no unpickling; a repository without them is refused, with a hint on how to convert it.
 FOLDER_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 # Commits of the models that stages name by default: the id alone is pinned to this revision.
@@ -34,7 +34,7 @@ _MAX_DOWNLOAD = 2 << 30
 
 
 class ModelNotFound(CuratorError):
-    """A model is neither here nor can it be fetched; the text says what to download and where to put it."""
+    """A model is not on this machine and cannot be fetched; the text says what to download and where to put it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def split_model(model: str, revision: str | None = None) -> tuple[str, str | Non
 
 
 def check_model(stage: str, model: object, revision: object = None) -> None:
-    """Refuse, without touching the disk, what cannot be the name of a model."""
+    """Refuse, without touching the disk, a text that cannot be the name of a model."""
     if not isinstance(model, str) or not model:
         raise UsageError(
             f"{stage}.model must be a Hugging Face id such as 'openai/clip-vit-large-patch14', "
@@ -69,7 +69,7 @@ def check_model(stage: str, model: object, revision: object = None) -> None:
 
 
 def locate_folder(model: str, revision: str | None = None) -> Path:
-    """The folder that holds a Hugging Face model: ``model`` itself where it is one, else a snapshot of the hub."""
+    """The folder of a Hugging Face model: ``model`` itself if it is a folder, otherwise a snapshot of the hub."""
     local = _local(model)
     if local is not None:
         if not local.is_dir():
@@ -90,7 +90,7 @@ def locate_folder(model: str, revision: str | None = None) -> Path:
     try:
         _check_reachable(hub)
         folder = Path(hub.snapshot_download(name, revision=revision, allow_patterns=list(FOLDER_PATTERNS)))
-    except Exception as error:  # the hub library and its HTTP client raise many kinds: all mean "not here"
+    except Exception as error:  # the hub library and its HTTP client raise many kinds of errors: all mean "not here"
         raise ModelNotFound(_advice(name, revision, "", error)) from error
     _check_folder(model, folder)
     for path in sorted(folder.glob("*.safetensors")):
@@ -136,7 +136,7 @@ def locate_file(file: HubFile) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where files from https addresses are kept; ``CURATOR_MODEL_CACHE`` moves it."""
+    """The folder for files from https addresses; ``CURATOR_MODEL_CACHE`` moves it."""
     given = os.environ.get("CURATOR_MODEL_CACHE")
     if given:
         return Path(given).expanduser()
@@ -153,7 +153,7 @@ def _local(model: str) -> Path | None:
     path = Path(model).expanduser()
     if path.exists():
         return path
-    # An id has one slash and no dot in front; anything else that is not there was meant as a path.
+    # An id has one slash and no leading dot; anything else that does not exist was meant as a path.
     if model.startswith(("/", ".", "~")) or not _HUB_ID.fullmatch(model.partition("@")[0]):
         raise ModelNotFound(
             f"there is no model at {model!r} (looked at {str(path.absolute())!r}): give the folder that holds "
@@ -175,7 +175,9 @@ def _hub_library(name: str, revision: str | None, filename: str = "") -> Any:
 
 
 def _check_reachable(hub: Any) -> None:
-    """Raise at once where there is no network: the hub library would ask for half a minute, with a line each time."""
+    """Raise at once where there is no network: the hub library would retry for half a minute and print a line each
+    time.
+    """
     host = urllib.parse.urlsplit(hub.constants.ENDPOINT).hostname or ""
     if urllib.request.getproxies() or hub.constants.HF_HUB_OFFLINE:
         return  # the proxy knows the name; offline the library says so itself
@@ -214,7 +216,7 @@ def _advice(name: str, revision: str | None, filename: str, error: Exception) ->
 
 
 def _check_blob(path: Path) -> None:
-    """The hub names large files in its cache by their SHA-256: hold a fresh download to it."""
+    """The hub names large files in its cache by their SHA-256: check a fresh download against it."""
     blob = path.resolve()
     if _SHA256.fullmatch(blob.name):
         _checked(blob, blob.name)
@@ -265,5 +267,5 @@ def _fetch(file: HubFile) -> Path:
     try:
         return _checked(target, file.sha256)
     except ModelNotFound:
-        target.unlink(missing_ok=True)  # it has just come, so nobody has put it there by hand
+        target.unlink(missing_ok=True)  # it has just been downloaded, so nobody has put it there by hand
         raise

@@ -1,7 +1,7 @@
-"""TensorFlow's checkpoint files (`variables.index`, `variables.data-*`) without TensorFlow.
+"""Reads TensorFlow's checkpoint files (`variables.index`, `variables.data-*`) without TensorFlow.
 
 A Keras SavedModel keeps its weights in such a bundle: a sorted table of names to entries (type, shape, position),
-and files of raw little-endian numbers. Only that is read; the graph and everything executable is left alone.
+and files of raw little-endian numbers. Only that is read; the graph and everything executable are ignored.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # TensorFlow's Dat
 
 
 class BrokenBundle(CuratorError):
-    """The index of a checkpoint does not have the form that it must have."""
+    """The index of a checkpoint is malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one tensor is."""
+    """The location of one tensor."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -36,7 +36,7 @@ class Entry:
 
 
 def read_bundle(index: bytes, shard: Callable[[int, int], bytes]) -> dict[str, NDArray[np.generic]]:
-    """The numeric tensors of a bundle by name; ``shard(i, of)`` answers with the bytes of data file ``i``."""
+    """The numeric tensors of a bundle by name; ``shard(i, of)`` returns the bytes of data file ``i``."""
     try:
         return _read(index, shard)
     except (ArithmeticError, IndexError, TypeError, ValueError, struct.error) as error:

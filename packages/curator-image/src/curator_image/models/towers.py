@@ -25,7 +25,7 @@ from curator_image.models.preprocess import Preprocessing
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
-# The batch that is compiled for on a GPU: larger ones compute no faster and take much longer to compile.
+# The batch size that the model is compiled for on a GPU: larger ones run no faster and take much longer to compile.
 COMPILED_BATCH = 64
 CPU_BATCH = 32
 LARGEST_BATCH = 1024
@@ -33,18 +33,20 @@ LARGEST_BATCH = 1024
 _LOG = logging.getLogger(__name__)
 _CLIP = ("clip", "clip_vision_model", "clip_text_model")
 _SIGLIP = ("siglip", "siglip_vision_model", "siglip_text_model")
-# SigLIP 2 with any aspect ratio (NaFlex); SigLIP 2 of a fixed size calls itself SigLIP.
+# SigLIP 2 with any aspect ratio (NaFlex); SigLIP 2 of a fixed size has the type of SigLIP.
 _NAFLEX = ("siglip2", "siglip2_vision_model", "siglip2_text_model")
 _DINO = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 
 
 class OutOfMemory(CuratorError):
-    """Not even one item fits into the memory that the stage has."""
+    """Not even one item fits into the stage's memory."""
 
 
 @dataclass
 class Batcher:
-    """Runs a function over chunks; a chunk that does not fit into memory is halved, for good, and tried again."""
+    """Runs a function over chunks; if a chunk does not fit into memory, the chunk size is halved permanently and the
+    chunk is tried again.
+    """
 
     size: int
     retries: int = 0
@@ -97,9 +99,9 @@ class ImageTower:
         precision: str = "auto",
         batch_size: int | None = None,
         memory_gb: float = 0.0,
-        compile: str = "never",  # noqa: A002 - the name that the option has
+        compile: str = "never",  # noqa: A002 - the name of the option
     ) -> ImageTower:
-        """Load the vision half of the model in ``folder``; ``memory_gb`` is what it may take of a GPU, 0 for all."""
+        """Load the vision half of the model in ``folder``; ``memory_gb`` limits its GPU memory, 0 for all."""
         transformers = import_models("transformers")
         kind = model_type(folder)
         if kind in _CLIP:
@@ -130,7 +132,7 @@ class ImageTower:
         return tower
 
     def _compiled(self, model: Any) -> Any:
-        """The model compiled, and from here on batches of one shape."""
+        """Compile the model, and from here on use batches of one shape."""
         import torch
 
         if self.device == "cuda":
@@ -138,14 +140,14 @@ class ImageTower:
         return torch.compile(model, dynamic=False)
 
     def forward(self, pixels: Any) -> Any:
-        """What the model makes of a uint8 tensor ``(n, height, width, 3)``, on the device, as float32."""
+        """The model's output for a uint8 tensor ``(n, height, width, 3)``, on the device, as float32."""
         import torch
 
         inputs = self.preprocessing(pixels, self.dtype)
         count = len(inputs)
         compiled = self.compiling is not None and self.compiling.compiled is not None
         if compiled and count < self.batcher.size:
-            # Another shape would be compiled anew: the last batch is filled up, and what that gives is cut off.
+            # Another shape would be compiled anew, so the last batch is filled up, and the surplus output is cut off.
             inputs = torch.nn.functional.pad(inputs, (0, 0) * 3 + (0, self.batcher.size - count))
         model = self.model if self.compiling is None else self.compiling.current
         answer = model(**self._named(inputs))
@@ -153,7 +155,7 @@ class ImageTower:
         return vectors[:count].float()
 
     def _named(self, images: Any) -> dict[str, Any]:
-        """Images as the model takes them: whole, or as patches with the shape of the grid that they came from."""
+        """The model's input: whole images, or patches with the shape of the grid that they came from."""
         if self.kind not in _NAFLEX:
             return {"pixel_values": images}
         import torch
@@ -174,7 +176,7 @@ class ImageTower:
         return self.begin(pixels)()
 
     def begin(self, pixels: Any) -> Callable[[], NDArray[np.float32]]:
-        """The same, of which a GPU does no more than begin: what is returned waits for the vectors."""
+        """The same, but a GPU only begins the work: the returned function waits for the vectors."""
         import torch
 
         if self._send is None:
@@ -202,7 +204,7 @@ class ImageTower:
         return finish
 
     def compile_in_time(self) -> bool:
-        """Compile the model if it is time to; whether that has just happened."""
+        """Compile the model if it is time; returns whether that has just happened."""
         return self.compiling is not None and self.compiling.in_time()
 
     def _zeros_cuda(self, count: int) -> Any:
@@ -212,7 +214,7 @@ class ImageTower:
         return torch.zeros((count, height, width, 3), dtype=torch.uint8, device=self.device)
 
     def choose_layout_cuda(self) -> None:
-        """Keep the weights channels-last if this card computes faster with them so."""
+        """Keep the weights channels-last if this card computes faster that way."""
         import torch
 
         pixels = self._zeros_cuda(8)
@@ -225,7 +227,7 @@ class ImageTower:
         _LOG.info("a batch takes %.1f ms, channels-last %.1f ms", usual / 3 * 1000, last / 3 * 1000)
 
     def fitting_batch(self, memory_gb: float) -> int:
-        """How many images fit: a constant on the CPU, from the measured need of an image on a GPU."""
+        """How many images fit: a constant on the CPU; on a GPU, computed from the measured need of an image."""
         if self.device != "cuda":
             return CPU_BATCH
         import torch
@@ -279,7 +281,7 @@ class TextTower:
         return tower
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors of texts; what is longer than the model's context is cut."""
+        """Unit vectors of texts; a text longer than the model's context is cut."""
         import torch
 
         def part(start: int, stop: int) -> Any:
@@ -301,7 +303,7 @@ class TextTower:
 
 
 def model_type(folder: Path) -> str:
-    """What kind of model a folder holds, from its config.json."""
+    """The type of the model in a folder, from its config.json."""
     try:
         return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (ValueError, KeyError) as error:
@@ -311,7 +313,7 @@ def model_type(folder: Path) -> str:
 
 
 def choose_device(device: str, wants_gpu: bool) -> str:
-    """``cuda`` where the stage was given a GPU or asked for the device by name, else ``cpu``."""
+    """``cuda`` where the stage has a GPU or names the device, otherwise ``cpu``."""
     torch = import_models("torch")
     available = bool(torch.cuda.is_available())
     if device == "cuda" and not available:
@@ -319,7 +321,8 @@ def choose_device(device: str, wants_gpu: bool) -> str:
     if device == "auto":
         if available and not wants_gpu:
             _LOG.warning(
-                "there is a GPU, but the stage did not ask for it, so the model runs on the CPU: set gpu_memory_gb to use it"
+                "there is a GPU, but the stage did not request it, so the model runs on the CPU: "
+                "set gpu_memory_gb to use it"
             )
         return "cuda" if available and wants_gpu else "cpu"
     return device
@@ -344,7 +347,9 @@ def load_pretrained(family: Any, folder: Path, dtype: Any, device: str) -> Any:
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Torch with ``count`` CPU threads: as many everywhere, so that sums are added up in the same order everywhere."""
+    """Torch with ``count`` CPU threads: the same number everywhere, so that sums are added in the same order
+    everywhere.
+    """
     import torch
 
     before = torch.get_num_threads()
@@ -357,7 +362,7 @@ def threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without progress bars, and without the report that half of a two-tower checkpoint is not used, as intended."""
+    """Silence progress bars, and the report that half of a two-tower checkpoint is not used, which is intended."""
     from transformers.utils import logging as library
 
     before = library.get_verbosity()

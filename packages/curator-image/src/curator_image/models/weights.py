@@ -1,4 +1,4 @@
-"""Weights from the formats that heads are published in, as NumPy arrays, with nothing unpickled that could run.
+"""Reads weights in the formats that heads are published in, as NumPy arrays, and unpickles nothing that could run.
 
 - ``.safetensors``
 - ``.pth``, ``.pt``, ``.bin``, ``.ckpt``: `torch.load(weights_only=True)`
@@ -25,13 +25,13 @@ from curator_image.models.tensor_bundle import read_bundle
 Weights = dict[str, NDArray[Any]]
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
-# A head has some megabytes; this keeps a zip from unpacking to more than a machine holds.
+# A head has a few megabytes; this limit keeps a zip from filling the machine.
 _MAX_MEMBER = 1 << 30
 _KERAS = re.compile(r"layer_with_weights-(\d+)/(\w+)/\.ATTRIBUTES/VARIABLE_VALUE")
 
 
 class UnreadableWeights(CuratorError):
-    """A file of weights is broken or of a format that is not read; the text says which formats are."""
+    """A file of weights is broken or in a format that is not read; the text lists the formats that are."""
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -55,7 +55,7 @@ def read_weights(path: str | Path) -> Weights:
 
 
 def write_weights(weights: Mapping[str, NDArray[Any]], path: str | Path) -> None:
-    """Save tensors as safetensors: what a converted head is kept as."""
+    """Save tensors as safetensors, the format of a converted head."""
     _safetensors().save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, str(path))
 
 
@@ -79,7 +79,7 @@ def _from_folder(folder: Path) -> Weights:
 def _from_zip(path: Path) -> Weights:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        if any(PurePosixPath(name).name == "data.pkl" for name in names):  # what torch.save writes is a zip itself
+        if any(PurePosixPath(name).name == "data.pkl" for name in names):  # a file of torch.save is itself a zip
             return _from_torch(path.read_bytes(), str(path))
         hidden = [name for name in names if not name.startswith("__MACOSX/")]
         index = [name for name in hidden if name.endswith("variables/variables.index")]
@@ -109,7 +109,7 @@ def _from_safetensors(data: bytes) -> Weights:
     library = _safetensors()
     try:
         return {name: _float32(value) for name, value in library.load(data).items()}
-    except Exception as error:  # safetensors raises its own kinds, and KeyError for a type that NumPy lacks
+    except Exception as error:  # safetensors raises its own errors, and KeyError for a type that NumPy lacks
         raise UnreadableWeights(f"the safetensors file cannot be read: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""The parameters of reading images, each with its default and its check, in one place for all stages that take them."""
+"""The parameters for reading images, with their defaults and checks, in one place for all stages that take them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCH_BYTES = 2**31 - 1
 
 @dataclass(kw_only=True)
 class ReadOptions:
-    """What `ImageReader` and `ImageRead` share; see `ImageReader`."""
+    """The parameters that `ImageReader` and `ImageRead` share; see `ImageReader`."""
 
     images_per_batch: int = 128
     bytes_per_batch: int = 64 << 20
@@ -34,7 +34,7 @@ class ReadOptions:
     max_side: int = MAX_SIDE
 
     def _check_read_options(self) -> None:
-        """Raise `UsageError` for the first parameter that cannot be."""
+        """Raise `UsageError` for the first invalid parameter."""
         stage = type(self).__name__
         for name in (
             *("images_per_batch", "bytes_per_batch", "max_member_bytes", "max_sample_bytes", "max_members"),

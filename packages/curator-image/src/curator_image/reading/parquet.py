@@ -1,4 +1,4 @@
-"""Parquet with a column of encoded images as tables of images; every other column of it is kept."""
+"""Turns Parquet with a column of encoded images into tables of images; every other column is kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OURS = frozenset({*FIXED, ODD, *PICTURES})
 
 
 def parquet_tables(path: str, options: ReadOptions) -> Iterator[pa.Table | Bad]:
-    """The images of a file as tables, and what is wrong with the others. Memory is bounded by the options."""
+    """The images of a file as tables, and the problems of the others. The options bound the memory."""
     import pyarrow.parquet as pq
 
     with storage.open_input(path) as stream:
@@ -53,7 +53,7 @@ def parquet_tables(path: str, options: ReadOptions) -> Iterator[pa.Table | Bad]:
                 row += table.num_rows
 
 
-# What pyarrow raises for bytes that are no Parquet.
+# Errors that pyarrow raises for bytes that are no Parquet.
 _DAMAGE = (pa.ArrowException, ValueError, OSError)
 
 
@@ -64,7 +64,7 @@ def _text_of(error: Exception) -> str:
 
 
 def _rows_and_rows_at_once(metadata: Any, group: int, column: str, options: ReadOptions) -> tuple[int, int]:
-    """How many rows a row group has, and how many to ask for: those of a batch, or fewer where its images are large."""
+    """How many rows a row group has, and how many to read at once: a batch, or fewer where images are large."""
     found = metadata.row_group(group)
     rows: int = found.num_rows
     size: int = sum(
@@ -76,7 +76,7 @@ def _rows_and_rows_at_once(metadata: Any, group: int, column: str, options: Read
 
 
 class _Part:
-    """One Parquet file: which of its columns is what, and its rows as images."""
+    """One Parquet file: the roles of its columns, and its rows as images."""
 
     def __init__(self, path: str, options: ReadOptions, schema: pa.Schema) -> None:
         self._path = path
@@ -122,7 +122,7 @@ class _Part:
 
     def _made(self, rows: Rows, given: pa.Table) -> pa.Table:
         made = rows.table()
-        # These were there for `members` alone.
+        # These columns served only for `members`.
         made = made.drop_columns([name for name in (CAPTION, "json") if name in made.column_names])
         for name in given.column_names:
             if name not in (self.column, self._key):
@@ -133,7 +133,7 @@ class _Part:
         return self._with_fields(made)
 
     def _with_fields(self, made: pa.Table) -> pa.Table:
-        """The chosen JSON fields: a column of that name, or else the field of the ``json`` column."""
+        """The chosen JSON fields, each from a column of that name or from the ``json`` column."""
         wanted = {name: kind for name, kind in self._fields.items() if not _is_there(made, name, JSON_TYPES[kind])}
         if not wanted:
             return made
@@ -199,7 +199,7 @@ def _encoded(images: pa.ChunkedArray) -> Iterator[bytes]:
 
 
 def _with_texts(table: pa.Table) -> tuple[pa.Table, set[int]]:
-    """The table with texts that are UTF-8, and the rows where they were not: Parquet does not check what it is given."""
+    """The table with valid UTF-8 texts, and the rows where they were not valid: Parquet does not check them."""
     mended: set[int] = set()
     for place, column in enumerate(table.schema):
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -222,7 +222,7 @@ def _are_there(table: pa.Table, name: str) -> list[bool]:
 
 
 def _free_name(name: str, table: pa.Table) -> str:
-    """The name of a column of the file; one that is taken by what is found out about the picture goes by ``parquet_``."""
+    """The name for a column of the file; if a column about the picture has that name, ``parquet_`` is put before it."""
     if name not in _OURS:
         return name
     free = f"parquet_{name}"

@@ -1,4 +1,4 @@
-"""The files of a task as batches of images: headers are checked, nothing is decoded, what is wrong is set aside."""
+"""Reads the files of a task as batches of images: headers are checked, nothing is decoded, bad input is set aside."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from curator_image.tar.read import ARCHIVES, BLOCK, MEMBER_TOO_LARGE, looks_like
 # How much of each reject is kept, and of all rejects of one source together.
 _RAW_BYTES = 64 << 10
 _RAW_TOTAL = 16 << 20
-# Each extension of a sidecar is a column: a batch of samples that have nothing in common closes early.
+# Each extension of a sidecar is a column, so a batch of samples that have nothing in common closes early.
 _MOST_COLUMNS = 256
 
 
@@ -90,7 +90,7 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
             yield place_rows(ImageBatch(data=table, dataset_name=task.dataset_name), Places(sources, "", keys))
 
     def _add(self, rows: Rows, sample: Sample, shard: str, source: str) -> bool:
-        """Add a sample to the rows, or to the rejects; whether it became a row."""
+        """Add a sample to the rows or to the rejects; returns whether it became a row."""
         ext = sample.image()
         if ext is None:
             text = f"the sample has only {', '.join(sample.members)}"
@@ -160,7 +160,7 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
 
 
 def _kind(path: str) -> str:
-    """``tar``, ``parquet`` or ``file``: by the name, and by the first bytes where the name says nothing."""
+    """``tar``, ``parquet`` or ``file``, by the name, or by the first bytes where the name says nothing."""
     lowered = path.lower()
     if lowered.endswith(TARS):
         return "tar"
@@ -183,8 +183,8 @@ def _head(path: str) -> bytes:
 def _no_picture(path: str, position: str, ext: str, sidecars: Sequence[str]) -> Bad:
     """The record of a file that is no picture and belongs to none.
 
-    A caption without its picture is a row that is lost, and so is an archive that cannot be opened. Other files (a README,
-    a list of labels) are named and count for nothing.
+    A caption without its picture is a row that is lost, and so is an archive that cannot be opened. Other files (a
+    README, a list of labels) are recorded and do not count as rows.
     """
     if path.lower().endswith(ARCHIVES):
         return Bad(UNSUPPORTED, position, "archives of this kind are not opened")

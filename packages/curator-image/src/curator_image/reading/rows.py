@@ -1,4 +1,4 @@
-"""What becomes of a sample: a row, with a column for the picture's facts, for each sidecar, and for chosen JSON fields."""
+"""Turns a sample into a row, with columns for the picture's facts, for each sidecar, and for chosen JSON fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curator_core.arrow.arrays import array
 from curator_image.batch import BYTES, CAPTION, EXT, FORMAT, HEIGHT, KEY, MEMBERS, ODD, PICTURES, SHARD, WIDTH
 from curator_image.decode.probe import WRONG_EXTENSION, Header, misnamed
 
-# What may be odd about a sample that is read all the same; the words are in the column `odd`, or in rejects.
+# Oddities of a sample that is read all the same; the words appear in the column `odd`, or in rejects.
 NOT_UTF8 = "text not UTF-8"
 BYTE_ORDER_MARK = "byte order mark"
 BROKEN_JSON = "broken json"
@@ -40,7 +40,7 @@ class Odd(Exception):
 
 
 def column_of(ext: str, taken: Iterable[str] = ()) -> str:
-    """The column that a sidecar stands in: ``txt`` is the caption, others go by their name unless that is ``taken``."""
+    """The column for a sidecar: ``txt`` becomes the caption; others keep their name unless it is ``taken``."""
     name = ext.lower()
     if name == _CAPTION_MEMBER:
         return CAPTION
@@ -58,10 +58,10 @@ def is_json(ext: str) -> bool:
 
 
 def decoded(data: bytes) -> tuple[str, str | None]:
-    """A text, whatever its encoding, and what was odd about that.
+    """A text, whatever its encoding, and what was odd about the encoding.
 
-    What is not UTF-8 is nearly always from Windows, whose code page has Latin-1 in it; the few bytes that it leaves open
-    are taken as Latin-1.
+    Text that is not UTF-8 nearly always comes from Windows, whose code page includes Latin-1; the few bytes that it
+    leaves undefined are read as Latin-1.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
@@ -80,7 +80,7 @@ _WINDOWS = {byte: bytes([byte]).decode("cp1252") for byte in range(256) if byte 
 
 
 def parsed(text: str) -> tuple[Any, str | None]:
-    """The value of a JSON text, and what is wrong if it is none."""
+    """The value of a JSON text, and the problem if the text is not JSON."""
     try:
         return json.loads(text), None
     except (ValueError, RecursionError) as error:
@@ -117,7 +117,7 @@ def lift(value: Any, kind: str) -> Any:
 
 
 class Rows:
-    """Rows of a batch as they come in, and the table that they make."""
+    """The rows of a batch as they arrive, and the table that they form."""
 
     def __init__(
         self,
@@ -141,15 +141,16 @@ class Rows:
 
     @property
     def columns(self) -> int:
-        """How many columns the sidecars and JSON fields fill so far."""
+        """How many columns the sidecars and JSON fields take so far."""
         return len(self._extra)
 
     def add(
         self, key: str, shard: str, ext: str, header: Header, members: Mapping[str, bytes], odd: Iterable[str] = ()
     ) -> None:
-        """One sample, whose image is the member ``ext``; `Odd` if it is odd in an unwanted way, and nothing is added.
+        """Add one sample, whose image is the member ``ext``; raise `Odd`, and add nothing, if it is odd in an unwanted
+        way.
 
-        ``odd`` is what was found out about it before.
+        ``odd`` holds the oddities found before.
         """
         noted: dict[str, None] = {}
         for what in odd:

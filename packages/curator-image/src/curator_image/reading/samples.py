@@ -1,8 +1,8 @@
-"""Which members of a tar belong together? Those that share a key, of which one is the picture.
+"""Groups the members of a tar into samples: members that share a key, one of which is the picture.
 
-WebDataset ends a key at the first dot of a name. Then ``IMG.2024.0000.jpg`` to ``IMG.2024.9999.jpg`` are one sample of ten
-thousand pictures, of which nine thousand nine hundred and ninety-nine are never looked at. So by default every picture is a
-sample of its own (`Grouping` ``picture``), and the rule of WebDataset holds where it makes no difference or is asked for.
+WebDataset ends a key at the first dot of a name. By that rule ``IMG.2024.0000.jpg`` to ``IMG.2024.9999.jpg`` are one
+sample of ten thousand pictures, and 9,999 of them are never seen. So by default every picture is a sample of its own
+(`Grouping` ``picture``), and the rule of WebDataset applies where it makes no difference or is requested.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SAMPLE_TOO_LARGE = "sample too large"
 
 Grouping = Literal["picture", "first_dot"]
 
-# Of pictures under one key, this many are kept waiting for sidecars that come late.
+# How many pictures of one key wait for sidecars that come late.
 _MOST_OPEN = 8
 
 
 @dataclass(slots=True)
 class Sample:
-    """The members that share a key, in their order: extension and bytes."""
+    """The members that share a key, in order: extension and bytes."""
 
     key: str
     members: dict[str, bytes] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A member or a sample that is set aside; ``rows`` is 0 where it was never a row."""
+    """A member or a sample that is set aside; ``rows`` is 0 if it was never a row."""
 
     reason: str
     position: str
@@ -73,7 +73,7 @@ class Limits:
     bytes: int = 512 << 20
 
     def broken(self, members: int, size: int) -> str | None:
-        """What a sample of so much is beyond, or None."""
+        """The limit that a sample of this size exceeds, or None."""
         if members > self.members:
             return f"more than {self.members:,} members"
         return f"more than {self.bytes:,} bytes" if size > self.bytes else None
@@ -81,7 +81,7 @@ class Limits:
 
 @functools.lru_cache(maxsize=4096)
 def names_picture(ext: str) -> bool:
-    """Whether the last part of an extension is that of a picture, whether or not the format is one that is read."""
+    """Whether the last part of an extension belongs to a picture, of a supported format or not."""
     return ext.lower().rpartition(".")[2] in PICTURE_EXTENSIONS
 
 
@@ -102,7 +102,7 @@ def split_last(name: str) -> tuple[str, str]:
 def group_members(
     found: Iterable[Member | Problem], *, grouping: Grouping = "picture", limits: Limits = Limits()
 ) -> Iterator[Sample | Bad]:
-    """Samples, from members that are together; what is wrong comes as it is met."""
+    """Samples, made from adjacent members, and problems as they are found."""
     once = _Once()
     group: _Group | None = None
     for item in found:
@@ -162,7 +162,8 @@ class _Once:
 
 
 class _Group:
-    """The members with one stem by the rule of WebDataset: one sample, until a second picture shows that it is several.
+    """The members with one stem by the rule of WebDataset: one sample, until a second picture shows that there are
+    several.
 
     From then on each picture is a sample, named up to its last dot, and every other member belongs to the picture whose
     name it continues. Only few of them are held, so that it does not matter how many pictures share a stem.
@@ -180,7 +181,7 @@ class _Group:
         self._open: dict[str, Sample] = {}
 
     def add(self, item: Member) -> Iterator[Sample | Bad]:
-        """Take a member; gives what is complete or wrong by now."""
+        """Take a member; yields the samples and problems that are complete by now."""
         if self._whole is None:
             yield from self._add_apart(item)
             return
@@ -195,14 +196,16 @@ class _Group:
             return
         self._size += len(item.data)
         self._beyond = self._beyond or self._limits.broken(len(self._whole) + 1, self._size)
-        if self._beyond is not None:  # what it holds is let go, so that it cannot fill the memory; it is one reject
+        if (
+            self._beyond is not None
+        ):  # its content is dropped, so that it cannot fill the memory; it counts as one reject
             self._left_out += 1 + len(self._whole)
             self._whole.clear()
         else:
             self._whole[ext] = item
 
     def rest(self) -> Iterator[Sample | Bad]:
-        """What has been held, once no more members of this stem follow."""
+        """The members held back, once no more members of this stem follow."""
         if self._beyond is not None:
             message = f"at byte {self._at}: {self._left_out:,} members under one key, {self._beyond} (see max_members)"
             yield Bad(SAMPLE_TOO_LARGE, self.stem, message)
@@ -212,8 +215,8 @@ class _Group:
             yield self._one(self._whole)
 
     def _one(self, members: dict[str, Member]) -> Sample:
-        """One sample. Its key is what all its names share, to a dot: a lone ``IMG.2024.0000.jpg`` is called as it would be
-        beside others.
+        """One sample. Its key is the common part of its names, up to a dot: a lone ``IMG.2024.0000.jpg`` gets the key
+        that it would have beside others.
         """
         if not any("." in ext for ext in members):  # nearly always
             return Sample(self.stem, {ext: item.data for ext, item in members.items()}, self._at)
@@ -234,7 +237,7 @@ class _Group:
             ext = item.name[len(key) + 1 :]
         sample = self._open.get(key)
         if sample is not None and picture and ext not in sample.members and any(map(names_picture, sample.members)):
-            key = item.name  # a.jpg and a.png: the second goes by its whole name
+            key = item.name  # a.jpg and a.png: the second gets its whole name as the key
             sample = self._open.get(key)
         if sample is not None and any(ext.lower() == other.lower() for other in sample.members):
             yield _duplicate(item, ext)
@@ -251,7 +254,7 @@ class _Group:
             yield self._open.pop(next(iter(self._open)))
 
     def _continued(self, name: str) -> str | None:
-        """The key of the open sample whose name this one continues; of several the longest."""
+        """The key of the open sample whose name this one continues; of several, the longest."""
         return max((key for key in self._open if name.startswith(f"{key}.")), key=len, default=None)
 
     def _held(self) -> int:

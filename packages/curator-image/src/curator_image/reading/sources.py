@@ -1,4 +1,4 @@
-"""Which files are sources of images? Of a folder all but those that belong to another file in it."""
+"""Finds the sources of images: in a folder, all files except those that belong to another file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _GROUP_BYTES = 64 << 20
 
 @dataclass(kw_only=True)
 class ImageSources(FilePartitioning):
-    """The sources of images: tars and Parquet files one by one, other files many together.
+    """The sources of images: tars and Parquet files one by one, other files in groups.
 
     In a folder, files that are beside a picture under its name (``a.jpg``, ``a.txt``, ``a.seg.npy``) are its sidecars, and
     files named after a tar (``00000.parquet``, ``00000_stats.json``), as writers and downloaders leave them, are about the
-    tar. Neither is a source. Everything else is, so that what is no picture is in the accounts.
+    tar. Neither is a source. Everything else is, so that files that are no pictures appear in the accounts.
     """
 
     files_per_group: int = 256
@@ -34,7 +34,7 @@ class ImageSources(FilePartitioning):
     def _matches(self, entry: str) -> tuple[str, list[storage.FileInfo]]:
         base, found = super()._matches(entry)
         if len(found) == 1 and found[0].path == entry:
-            return base, found  # named by itself, so wanted
+            return base, found  # named explicitly, so wanted
         tars = {stem for stem in (_stem(file.path, TARS) for file in found) if stem is not None}
         stems = {split_last(file.path)[0] for file in found if _names_picture(file.path)}
         beside: dict[str, list[storage.FileInfo]] = {}

@@ -1,1 +1,1 @@
-"""Tar archives as a stream, in and out."""
+"""Reads and writes tar archives as streams."""

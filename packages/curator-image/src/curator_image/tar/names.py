@@ -6,7 +6,7 @@ import re
 
 MAX_NAME = 4096
 _DRIVE = re.compile(r"[A-Za-z]:")
-# What nearly every name is; the rest is looked at more closely.
+# The form of nearly every name; all others get a closer look.
 _ORDINARY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}(?:[./][A-Za-z0-9_-]{1,99}){1,20}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 

@@ -1,8 +1,8 @@
-"""The members of a tar, one after the other: hostile and broken ones are set aside, and memory is bounded.
+"""Reads the members of a tar one after the other: sets hostile and broken ones aside, and bounds the memory.
 
-Read are ustar, old v7, GNU long names and pax, also several archives put together, plain or gzipped. Whatever is no
-plain file with a safe name comes as a `Problem`, with where it was; after a damaged header the stream looks for the
-next good one.
+It reads ustar, old v7, GNU long names and pax, also concatenated archives, plain or gzipped. Anything but a plain file
+with a safe name becomes a `Problem` with its position; after a damaged header the stream searches for the next good
+one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ UNKNOWN_TYPE = "unknown member type"
 ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
 _ARCHIVES = tuple(ending.encode() for ending in ARCHIVES)
 # Kinds of members, by the letter in their header.
-_EXTENDED = (b"x", b"g", b"X", b"L", b"K")  # what they hold is about the members after them
-_FOLDERS = (b"5", b"V", b"D")  # folders, volume labels: they hold nothing
+_EXTENDED = (b"x", b"g", b"X", b"L", b"K")  # their content describes the members after them
+_FOLDERS = (b"5", b"V", b"D")  # folders and volume labels: they have no content
 _LINKS = (b"1", b"2")
 _DEVICES = (b"3", b"4", b"6")
 _FILES = (b"0", b"\0", b"7")
@@ -54,7 +54,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in an archive that is not used, and why. ``name`` is as far as it could be read."""
+    """A part of an archive that is not used, and why. ``name`` is the part of its name that could be read."""
 
     reason: str
     name: str
@@ -95,7 +95,7 @@ def read_tar(stream: BinaryIO, *, max_member_bytes: int = 256 << 20) -> Iterator
 
 @dataclass(slots=True)
 class _Pending:
-    """What the headers so far say about the member to come.
+    """What the headers so far say about the next member.
 
     ``at`` is where the newest header is, ``started`` the first of those that belong to the next member. A global
     pax header (``every``) applies to all members after it, and outlives what resets the rest.
@@ -141,7 +141,7 @@ def _next_header(source: _Source, pending: _Pending) -> Generator[Problem, None,
 
 
 def _extended(source: _Source, block: bytes, size: int, pending: _Pending) -> Iterator[Problem]:
-    """Keep what an extended header says about the next member, or of all."""
+    """Keep what an extended header says about the next member or about all members."""
     if size > MAX_HEADER_BYTES:
         source.skip(size)
         yield Problem(BAD_HEADER, _raw_name(block), pending.at, f"an extended header of {size:,} bytes")
@@ -158,14 +158,14 @@ def _extended(source: _Source, block: bytes, size: int, pending: _Pending) -> It
             pending.every.pop("size", None)
             pending.started = None
     except _BadField as error:
-        # What was said before of the same member still holds.
+        # Earlier statements about the same member still hold.
         yield Problem(BAD_HEADER, _raw_name(block), pending.at, str(error))
 
 
 def _member(
     source: _Source, block: bytes, size: int, pending: _Pending, max_member_bytes: int
 ) -> Iterator[Member | Problem]:
-    """The member that a header announces, if it is one to be used."""
+    """The member that a header announces, if it can be used."""
     raw = (pending.pax.get("path") or pending.long_name or pending.every.get("path") or _name(block)).rstrip(b"\0")
     kind = block[156:157]
     sparse = kind == b"S" or any(key.startswith("GNU.sparse") for key in pending.pax)
@@ -221,7 +221,7 @@ def _checksum_holds(block: bytes) -> bool:
         return False
     # The field itself counts as eight spaces. Old writers summed signed bytes.
     outside = block[:148] + block[156:]
-    # One and the sum of all bytes, modulo 65521, is half of an Adler-32, and twenty times as fast as `sum`.
+    # Half of an Adler-32 is one plus the sum of all bytes, modulo 65521; it is twenty times as fast as `sum`.
     low = zlib.adler32(outside) & 0xFFFF
     if (said - 255 - low) % 65521 == 0 and 0 <= said <= 504 * 255 + 256:
         return True
@@ -251,7 +251,7 @@ def _number(field: bytes) -> int:
 
 
 def _size(block: bytes, pending: _Pending) -> int:
-    """How many bytes follow a header; a pax header before it may know better."""
+    """How many bytes follow a header; a pax header before it overrides the size."""
     size = _number(block[124:136])
     if "size" in pending.pax and block[156:157] not in _EXTENDED:
         size = _decimal(pending.pax["size"])
@@ -339,7 +339,7 @@ class _Source:
             left -= len(part)
 
     def _read(self, size: int) -> bytes:
-        # Never more at once than a buffer: a header may claim a size that the archive does not have.
+        # Never read more than a buffer at once: a header may claim a size that the archive does not have.
         if size <= _SKIP_BYTES:
             body = self._stream.read(size)
             self.at += len(body)
@@ -367,7 +367,7 @@ def _plain(stream: BinaryIO) -> BinaryIO:
 
 
 class _Joined:
-    """Bytes that were read already, and the rest of their stream."""
+    """Bytes that were already read, followed by the rest of their stream."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self._head = head

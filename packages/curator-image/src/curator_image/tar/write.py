@@ -1,4 +1,4 @@
-"""The headers of a tar: the same for the same names and sizes, today and tomorrow."""
+"""Writes the headers of a tar, which depend on names and sizes alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _ZEROS = bytes(BLOCK)
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """The header, or headers, of a plain file: the same for the same name and size, today and tomorrow."""
+    """The header, or headers, of a plain file; they depend on its name and size alone."""
     encoded = name.encode("utf-8")
     extra: list[tuple[str, bytes]] = []
     if len(encoded) > 100:
@@ -23,7 +23,7 @@ def tar_header(name: str, size: int) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """What follows ``size`` bytes of data up to the next header."""
+    """The padding that follows ``size`` bytes of data up to the next header."""
     return _ZEROS[: -size % BLOCK]
 
 

@@ -1,4 +1,4 @@
-"""Overlap of documents with test sets: finding it, and dropping, cutting or marking what overlaps."""
+"""Finds overlaps of documents with test sets, and drops, cuts or marks them."""
 
 from curator_text.decontaminate.counts import CountTestNgrams
 from curator_text.decontaminate.stage import Decontaminate

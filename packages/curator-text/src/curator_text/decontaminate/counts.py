@@ -1,4 +1,4 @@
-"""In how many documents is each n-gram of the test sets? One that is in many is boilerplate or common speech."""
+"""Counts the documents that hold each n-gram of the test sets. One that is in many is boilerplate or common speech."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _OF = b"test_sets"
 
 @dataclass(kw_only=True)
 class CountTestNgrams(TestSetParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
-    """Counts for each n-gram of the test sets how many documents hold it, in the folder ``path``.
+    """Counts for each n-gram of the test sets how many documents hold it, and writes the counts into the folder
+    ``path``.
 
     `Decontaminate` reads the counts there (``counts_path``); its test sets, ``words`` and ``min_words`` must be the
     same. The workflow `Decontamination` runs both.
@@ -72,7 +73,7 @@ class CountTestNgrams(TestSetParameters, ProcessingStage[DocumentBatch, FileGrou
 
 
 def frequent_ngrams(path: str, index: TestIndex, max_documents: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which n-grams are in more documents than this, according to the counts in a folder."""
+    """The n-grams that are in more documents than this, according to the counts in a folder."""
     place = storage.join(path, COUNTS)
     if not storage.exists(place):
         raise UsageError(

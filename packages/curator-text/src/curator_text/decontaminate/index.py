@@ -1,8 +1,8 @@
 """The n-grams of test sets as arrays, and which of them documents hold.
 
 A text of a test set is cut into all of its n-grams: runs of ``words`` words, where a character of a script without spaces
-counts three fifths of a word. A shorter text is one n-gram as a whole, if it has ``min_words``; a text below that is not
-looked for. A 64-bit number for each run of words finds candidates, and the words themselves decide.
+counts three fifths of a word. A shorter text is one n-gram as a whole, if it has ``min_words``; a text below that is
+not searched for. A 64-bit number for each run of words finds candidates, and the words themselves decide.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from curator_text.dedup.words import Bools, Hashes, Ints, Words, blocks_of, span
 
 # The weight of a word, and of a character of a script without spaces.
 WORD, CHARACTER = 5, 3
-# The bytes that a word of a test set takes while the index is made: its text, its n-gram's number and place, and the
-# sorting of them.
+# The bytes that a word of a test set takes while the index is made: its text, its n-gram's number and place, and
+# sorting.
 _BYTES_PER_WORD = 120
 _CHUNK_BYTES = 1 << 19
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _POWERS_KEPT = 1 << 20
-# Places in the filter for each key of the index, and the most places it may have.
+# Places in the filter for each key of the index, and the most places that it may have.
 _FILTER_ROOM, _FILTER_BITS = 16, 26
 
 
@@ -52,7 +52,7 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """The numbers that n-grams are found by: sorted, with their n-grams and a table of their highest bits."""
+    """The numbers by which n-grams are found: sorted, with their n-grams and a table of their highest bits."""
 
     numbers: Hashes
     grams: Ints
@@ -81,11 +81,11 @@ class TestIndex:
     """The n-grams of test sets; `index_of` makes it.
 
     The words of all texts are side by side. N-gram g is ``lengths[g]`` of them, and begins at each word in
-    ``occurrences[occurs[g]:occurs[g + 1]]``. N-grams have numbers in the order in which they first occur, so that the
-    same test sets give the same numbers.
+    ``occurrences[occurs[g]:occurs[g + 1]]``. N-grams are numbered in the order of their first occurrence, so the same
+    test sets give the same numbers.
     """
 
-    __test__ = False  # no class of tests
+    __test__ = False  # not a class of tests
 
     words: int
     min_words: int
@@ -109,7 +109,7 @@ class TestIndex:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A text that differs where the test sets or the n-grams do."""
+        """A text that differs if the test sets or the n-grams differ."""
         names = repr((self.words, self.min_words, self.test_sets, self.items))
         digest = hashlib.sha256(names.encode("utf-8", "replace"))
         for part in (self.folded, self.text_starts, self.text_items, self.set_of):
@@ -175,21 +175,21 @@ class TestIndex:
 
 
 class Runs:
-    """Runs of words of the same length, by weight, and their numbers."""
+    """Runs of words of equal weight, and their numbers."""
 
     def __init__(self, words: Words) -> None:
         self._words = words
         self._ends = np.repeat(words.offsets[1:], words.counts)
 
     def of(self, length: int) -> tuple[Ints, Ints]:
-        """Where each run of the weight of ``length`` words begins and ends; runs that a text is too short for are left
-        out.
+        """Where each run with the weight of ``length`` words begins and ends; runs for which a text is too short are
+        left out.
         """
         count = len(self._words.hashes)
         if self._words.spaceless is None:
             last = np.arange(length, count + length)
         else:
-            # Each run is as long as needed to make up the whole weight.
+            # Each run is as long as it must be to reach the whole weight.
             before = np.concatenate(([0], np.cumsum(np.where(self._words.spaceless, CHARACTER, WORD))))
             last = np.searchsorted(before, before[:-1] + length * WORD)
         first = np.flatnonzero(last <= self._ends)
@@ -262,8 +262,8 @@ class _Building:
     text_starts: list[Ints] = field(default_factory=list)
     folded: list[bytes] = field(default_factory=list)
     begins: list[Ints] = field(default_factory=list)
-    # For each n-gram: the number it is found by, the number of all its words, its first word and its length; whole
-    # ones, then shorter ones.
+    # For each n-gram: the number by which it is found, the number of all its words, its first word and its length;
+    # whole ones first, then shorter ones.
     whole: list[tuple[Hashes, Hashes, Ints, Ints]] = field(default_factory=list)
     short: list[tuple[Hashes, Hashes, Ints, Ints]] = field(default_factory=list)
     _waiting: list[bytes] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Which items of test sets are in a document, how much of each, and where?"""
+"""Finds which items of test sets are in a document, how much of each, and where."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from curator_text.decontaminate.index import Hits, TestIndex
 from curator_text.dedup.words import Bools, Ints
 
 Spans = list[tuple[int, int]]
-# An item that is almost wholly there counts even if its n-grams are frequent, provided it is as long as this many
+# An item that is almost complete counts even if its n-grams are frequent, provided that it is as long as this many
 # n-grams.
 _LONG = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What counts as an overlap.
+    """Decides what counts as an overlap.
 
     ``frequent`` marks n-grams that do not count, unless a document holds ``certain_share`` of the item.
     """
@@ -39,7 +39,7 @@ class FoundItem:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What a document has in common with test sets: items, the largest share first, and the places of all of them."""
+    """The overlaps of a document with test sets: items, the largest share first, and the places of all of them."""
 
     hits: Hits
     found: list[FoundItem]
@@ -72,7 +72,7 @@ def overlap_of(hits: Hits, index: TestIndex, rule: Rule) -> Overlap | None:
     if not counts.any():
         return None
     used = counts[inverse] & (rare | certain[inverse])
-    # The words of an item are together, and so are its occurrences: there may be as many items as a test set has.
+    # Words and occurrences are sorted by item, since there may be as many items as the test set has.
     edges = np.searchsorted(inverse, np.arange(len(items) + 1)).tolist()
 
     known: dict[bytes, Spans] = {}
@@ -102,7 +102,7 @@ def _covered(at: Ints, lengths: Ints, groups: Ints, count: int) -> npt.NDArray[n
 
 
 def _spans(hits: Hits, chosen: Bools) -> Spans:
-    """Where these hits are in the document, as spans that neither overlap nor touch."""
+    """The places of these hits in the document, as spans that neither overlap nor touch."""
     first, last = hits.first[chosen], hits.last[chosen]
     heads = np.flatnonzero(np.concatenate(([True], first[1:] > np.maximum.accumulate(last)[:-1])))
     ends = np.maximum.reduceat(hits.places.ends[last - 1], heads)
@@ -110,8 +110,8 @@ def _spans(hits: Hits, chosen: Bools) -> Spans:
 
 
 def without(text: str, overlap: Overlap, margin: int, replacement: str) -> tuple[str | None, int]:
-    """The text without what overlaps and ``margin`` characters on both sides, and the number of cuts; None for a text
-    of which no word is left. No word is split: a word in which a cut would begin or end is cut out as a whole.
+    """The text without the overlaps and ``margin`` characters on both sides of them, and the number of cuts; None if no
+    word is left. No word is split: a word in which a cut would begin or end is cut out whole.
     """
     starts, ends = overlap.hits.places.starts, overlap.hits.places.ends
     cuts: Spans = []

@@ -1,4 +1,4 @@
-"""The parameters by which stages and workflows name test sets, their checks, and the index that they make."""
+"""The parameters with which stages and workflows name test sets, their checks, and the index made from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from curator_text.decontaminate.test_sets import checked_test_sets
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TestSetParameters:
-    """Which test sets, and what of them is looked for."""
+    """Which test sets are used, and what is searched for in them."""
 
     __test__ = False  # no class of tests
     maybe_paths: ClassVar[tuple[str, ...]] = ("test_sets",)

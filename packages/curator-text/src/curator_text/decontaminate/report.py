@@ -1,4 +1,4 @@
-"""What was found of each test set: the parts that batches write, the report that is made of them, and its table."""
+"""The report by test set: the parts that batches write, the report made from them, and its table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXCERPT = 300
 
 
 def part_of(overlaps: Sequence[Overlap], index: TestIndex, places: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What one batch has in common with test sets; ``places`` names the document of each overlap."""
+    """The overlaps of one batch with test sets; ``places`` names the document of each overlap."""
     documents = dict.fromkeys(index.test_sets, 0)
     items: dict[int, int] = {}
     examples: dict[str, list[dict[str, Any]]] = {name: [] for name in index.test_sets}

@@ -1,4 +1,4 @@
-"""The stage that removes from documents what they share with test sets."""
+"""The stage that removes overlaps with test sets from documents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import as_text
 from curator_core.errors import UsageError, check_free, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
@@ -36,7 +37,7 @@ OVERLAPS = pa.list_(
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class OverlapParameters(TestSetParameters):
-    """What counts as an overlap, and what becomes of a document that has one."""
+    """Which overlaps count, and what happens to a document that has one."""
 
     mode: Literal["drop", "cut", "annotate"] = "drop"
     min_share: float = 0.0
@@ -79,14 +80,14 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
     """Drops documents that hold part of a test set's item, or cuts the part out, or marks it.
 
     ``test_sets`` are files by the name of each test set: JSON lines, Parquet, or text with an item in each line; a path, a
-    pattern, a list of these, or ``{paths: …, fields: [question, choices], id: question_id}`` (``fields``: those to look
-    for, by default ``text``). Words are compared without case and punctuation. A document overlaps with an item if it has a
-    run of ``words`` words in common with one of its texts; a shorter text has to be there as a whole, and one of fewer
-    than ``min_words`` is not looked for. ``min_share`` is the share of the item's words that have to be there.
+    pattern, a list of these, or ``{paths: …, fields: [question, choices], id: question_id}`` (``fields`` are searched
+    for, by default ``text``). Words are compared without case and punctuation. A document overlaps with an item if it
+    shares a run of ``words`` words with one of its texts; a shorter text must occur whole, and a text of fewer than
+    ``min_words`` is not searched for. ``min_share`` is the share of the item's words that must occur.
 
-    ``mode``: ``drop`` drops the document, with the test set in the reason; ``cut`` takes out what overlaps, with ``margin``
-    characters on both sides and never a part of a word, puts ``replacement`` between what stays, and drops a document that
-    would take more than ``max_cuts`` or of which nothing would be left; ``annotate`` adds the largest share of an item in
+    ``mode``: ``drop`` drops the document, with the test set in the reason; ``cut`` removes the overlaps with ``margin``
+    characters on both sides, in whole words, and puts ``replacement`` in their place; it drops a document that would
+    need more than ``max_cuts`` or would be empty; ``annotate`` adds the largest share of an item in
     ``score_column``, and in ``output_column`` for each item its test set, id, share and the places (``offsets``: pairs of
     the first character and that after the last).
 
@@ -133,7 +134,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
         self.rule()
 
     def rule(self) -> Rule:
-        """What counts as an overlap, including which n-grams are frequent."""
+        """The rule for overlaps, including which n-grams are frequent."""
         if "_rule" not in self.__dict__:
             frequent = None
             if self.counts_path is not None:
@@ -214,7 +215,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
         for overlap in overlaps:
             place: dict[str, Any] = {"batch": task.task_id, "row": overlap.row}
             if self.id_column in table.column_names:
-                place["id"] = str(table[self.id_column][overlap.row].as_py())
+                place["id"] = as_text(table[self.id_column].slice(overlap.row, 1).combine_chunks())[0].as_py()
             places.append(place)
         path = storage.join(folder, f"{task.task_id or 'batch'}.json")
         self.record_output(write_json(path, part_of(overlaps, self.index(), places)))
@@ -240,7 +241,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
 
 
 def _finds(words: int, min_words: int) -> str:
-    """What these n-grams can find and what they cannot, for readers of the report."""
+    """For readers of the report: what these n-grams can find, and what they cannot."""
     return (
         f"Runs of {words} words that a document and a text of an item have in common, whatever the case and punctuation, and "
         f"texts of {min_words} to {words - 1} words as a whole. Not found: texts of fewer than {min_words} words (items "

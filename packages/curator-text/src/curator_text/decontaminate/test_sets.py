@@ -1,7 +1,7 @@
-"""What is in the files of test sets: items with ids, and the texts of each.
+"""Reads the files of test sets: items with ids, and the texts of each.
 
 A test set is files of JSON lines, of Parquet, or of text with an item in each line. A test file that cannot be used is
-an error and is never skipped: what is not looked for is not found.
+an error and never skipped: a text that is not searched for is not found.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from curator_core.model.task import EmptyTask
 from curator_core.stages.files import FilePartitioning, checked_paths
 from curator_text.readers._bytes import Truncated, decompressed
 
-# A test set as users write it: its files, or these with the fields to look for.
+# A test set as users write it: its files, or its files with the fields to search for.
 TestSetGiven = str | Sequence[str] | Mapping[str, Any]
 
 _KEYS = ("paths", "fields", "id")
@@ -32,14 +32,14 @@ _SHOWN_FIELDS = 100
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """Where a test set is and which of its fields are looked for."""
+    """The files of a test set, and which of its fields are searched for."""
 
     __test__ = False  # no class of tests
 
     name: str
     paths: tuple[str, ...]
     fields: tuple[str, ...] | None = None  # None: the field `text`
-    id: str | None = None  # None: the field `id`, and else the place in the file
+    id: str | None = None  # None: the field `id`, or else the place in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def files_of(test_set: TestSet) -> list[str]:
 
 
 class _Fields:
-    """The fields of a test set in which texts are looked for, and which of them had any."""
+    """The fields of a test set that are searched for, and which of them had any text."""
 
     def __init__(self, test_set: TestSet) -> None:
         self.test_set = test_set
@@ -168,7 +168,7 @@ def _id(test_set: TestSet, row: Mapping[str, Any], place: str) -> str:
 
 
 def _value(row: Mapping[str, Any], field: str) -> tuple[bool, Any]:
-    """Whether a row has a field, and its value; a dot leads into objects where no field has the whole name."""
+    """Whether a row has a field, and its value; a dot leads into an object if no field has the whole name."""
     if field in row:
         return True, row[field]
     head, dot, rest = field.partition(".")

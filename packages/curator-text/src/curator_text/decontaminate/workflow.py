@@ -1,4 +1,4 @@
-"""Decontamination in two passes: what is common in the data does not indicate a test set."""
+"""Decontamination in two passes: n-grams that are common in the data do not indicate a test set."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from curator_text.decontaminate.stage import Decontaminate, OverlapParameters
 
 @dataclass(kw_only=True)
 class Decontamination(OverlapParameters, Ends):
-    """Removes from documents what they share with test sets, except for what is common in the data.
+    """Removes overlaps with test sets from documents, except for n-grams that are common in the data.
 
     It reads the data twice: `CountTestNgrams` counts how many documents hold each n-gram of the test sets, and
-    `Decontaminate`, whose parameters these are, does not count those that more than ``max_documents`` hold. What is read and
-    written is said as in other workflows: ``paths`` and ``path`` (in a ``format``, by default that of the files), or a
-    ``reader`` and a ``writer``. The report by test set lies in ``decontamination/`` of the run directory, unless
+    `Decontaminate`, whose parameters these are, ignores those that more than ``max_documents`` hold. Input and output
+    are given as in other workflows: ``paths`` and ``path`` (in a ``format``, by default that of the files), or a
+    ``reader`` and a ``writer``. The report by test set is in ``decontamination/`` of the run directory, unless
     ``report_path`` names another folder.
     """
 

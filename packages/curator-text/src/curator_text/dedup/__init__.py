@@ -1,1 +1,1 @@
-"""Deduplication: words, sketches and the comparison of documents, as functions of arrays."""
+"""Deduplication: words, sketches and comparisons of documents, as functions of arrays."""

@@ -1,4 +1,4 @@
-"""Decides about groups of any size in bounded memory: a large one block by block, with the same outcome."""
+"""Decides about groups of any size in bounded memory: large groups block by block, with the same outcome."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def decide_in_blocks(
 ) -> Decisions:
     """The decisions of `compare.decide` about documents that come group by group and in order of preference.
 
-    Groups that fit are decided together. The documents of a larger group are taken one block at a time: first each
-    earlier block of documents that stay, in order, decides which of them it is a witness for, then the rest decide
-    among themselves. So the first that meets the rule is the witness, as if all were compared at once. ``old``
+    Groups that fit are decided together. The documents of a larger group are decided block by block: first they are
+    compared with each earlier block of documents that stay, in order, and then the rest among themselves. So the first
+    document that meets the rule is the witness, as if all were compared at once. ``old``
     documents come first in their group; see `compare.decide`.
     """
     count = len(words)
@@ -57,7 +57,7 @@ def decide_in_blocks(
     edges = np.append(heads, count)
     first = 0
     while first < len(heads):
-        # As many whole groups as fit; one at least.
+        # As many whole groups as fit, and at least one.
         room = words.offsets[edges[first]] + block_words
         last = max(int(np.searchsorted(words.offsets[edges], room, "right")) - 1, first + 1)
         rows = np.arange(edges[first], edges[last])
@@ -126,7 +126,8 @@ def _decide_large(made: Decisions, rows: Ints, work: _Work) -> None:
             kept = kept[work.old[kept]]  # no other is a witness
         if not len(kept):
             continue
-        # A few documents from many blocks form one block: settled ones are compared as seldom as possible.
+        # A few documents from many blocks form one block, so that documents that stay are compared as rarely as
+        # possible.
         if stay and words.counts[stay[-1]].sum() + words.counts[kept].sum() <= most:
             stay[-1] = np.concatenate([stay[-1], kept])
         else:
@@ -134,7 +135,7 @@ def _decide_large(made: Decisions, rows: Ints, work: _Work) -> None:
 
 
 def _blocks(words: Words, rows: Ints, most: int) -> list[Ints]:
-    """The documents in blocks of ``most`` words, or of one document."""
+    """The documents in blocks of at most ``most`` words, or of one document."""
     ends = np.cumsum(words.counts[rows])
     found, start = [], 0
     while start < len(rows):

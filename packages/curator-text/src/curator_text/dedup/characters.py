@@ -1,13 +1,13 @@
-"""In which form are texts compared, and which characters of it make up words?
+"""The form in which texts are compared, and the characters of it that make up words.
 
 Texts are compared in the form that Unicode calls NFKC_Casefold: case is folded, ligatures, full-width letters and other
-variants become the letters they stand for, characters that nobody sees (soft hyphens, joiners, variation selectors) are
-dropped, and letters are composed with their marks. Case and normal forms are those of the characters in Unicode 15.0,
-which Unicode promises never to change; a later character is a gap between words. So the form is the same on every
-version of Python, and the tables below are written out, not taken from the interpreter.
+variants become the letters they stand for, invisible characters (soft hyphens, joiners, variation selectors) are
+dropped, and letters are composed with their marks. Case and normal forms are those of Unicode 15.0, which Unicode
+promises never to change for its characters; a later character is a gap between words. So the form is the same on every
+version of Python, and the tables below are written out rather than taken from the interpreter.
 
-Most text needs no more than its letters in lower case. `kinds` marks these simple characters, so that only documents
-with others are folded by `fold`, which is the definition.
+Most text only needs its letters in lower case. `kinds` marks these simple characters, so that only documents with
+others are folded by `fold`, which is the definition.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from curator_text import _unicode
 
 WORD = 1  # part of a word: a letter, a mark, a number
 MARK = 2  # belongs to the character before it
-SPACELESS = 4  # of a script without spaces between words: a word of its own, with its marks
+SPACELESS = 4  # of a script without spaces between words: each is a word, with its marks
 REWRITE = 8  # folded to as many bytes of UTF-8 as it has: `rewrites`
 FOLD = 16  # a document with such a character is folded by `fold`
 
@@ -44,13 +44,13 @@ def fold(text: str) -> str:
 
 @functools.cache
 def kinds() -> npt.NDArray[np.uint8]:
-    """What every code point is in a text that is not yet folded, as bits; 0 is a gap between words."""
+    """The role of every code point in a text that is not yet folded, as bits; 0 is a gap between words."""
     return _tables()[0]
 
 
 @functools.cache
 def rewrites() -> npt.NDArray[np.uint32]:
-    """The bytes, the first lowest, that a code point is folded to, where it has as many bytes itself."""
+    """The bytes, the first lowest, to which a code point is folded, where their number stays the same."""
     return _tables()[1]
 
 
@@ -71,7 +71,7 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
     kinds[kinds & MARK != 0] &= 255 - SPACELESS
     rewrites = np.zeros(0x110000, np.uint32)
     classes = np.zeros(0x110000, np.uint8)
-    # Ideographs and syllables of Hangul are their own form; a loop over all would take a second.
+    # Ideographs and syllables of Hangul are their own form; a loop over all of them would take a second.
     same = _members(_SAME)
     alone = ~(same | later)
     alone[0xD800:0xE000] = False
@@ -87,7 +87,7 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
             continue  # as most are
         parts = [ord(part) for part in text]
         if not any(words[part] for part in parts) or (not words[point] and all(no_letters[part] for part in parts)):
-            continue  # a gap as it is; so is a mark beside it
+            continue  # an unchanged gap; so is a mark beside it
         if point in composing:
             kinds[point] |= FOLD
         elif text != character:
@@ -108,7 +108,8 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArra
 
 def _folded(points: list[int]) -> dict[int, str]:
     """The folded form of each character."""
-    # One call for all takes a tenth of the time of one for each. No other character joins with a line feed or becomes one.
+    # One call for all takes a tenth of the time of a call for each. No other character joins with a line feed or
+    # becomes one.
     others = [point for point in points if point != _LINE_FEED]
     found = zip(others, fold("\n".join(map(chr, others))).split("\n"), strict=True)
     return dict(found) | {point: chr(point) for point in points if point == _LINE_FEED}

@@ -1,8 +1,8 @@
-"""Which documents of a group are removed, and for which one that stays?
+"""Decides which documents of a group are removed, and names the witness of each.
 
-Documents are taken in the order of preference. A document is removed if one of its group that stays, and comes before
-it, was compared with it and meets the rule; the witness is the first that does. So no document is removed for one that
-was removed itself, and two texts are enough to check a removal. What documents have in common is counted, not
+Documents are taken in the order of preference. A document is removed if it was compared with a document of its group
+that comes before it, stays, and meets the rule; the first such document is the witness. So no document is removed
+because of one that was itself removed, and two texts are enough to check a removal. Common shingles are counted, not
 estimated, and nothing is capped.
 """
 
@@ -29,11 +29,11 @@ Floats = npt.NDArray[np.float64]
 RuleKind = Literal["nothing_new", "containment", "jaccard"]
 # Words that are processed at once, so that intermediate results stay in the cache.
 CHUNK = 1 << 16
-# Documents of a group that are compared in rounds; in a larger group witnesses are looked up in an index.
+# The largest group that is compared in rounds; in a larger one, witnesses are looked up in an index.
 ROUNDS = 256
-# Documents of a large group that are decided together, at first and at most.
+# How many documents of a large group are decided together, at first and at most.
 FIRST, MOST = 16, 256
-# Bytes for marking the shingles of witnesses, and shingles that are compared with them at once.
+# How many bytes mark the shingles of witnesses, and how many shingles are compared with them at once.
 _MARKS = 1 << 22
 _NEVER = 1 << 62
 
@@ -44,7 +44,7 @@ class Rule:
 
     - `nothing_new`: at least ``threshold`` of its distinct shingles are in the witness, and no ``window`` words in a row
       hold more than ``max_new_words`` that are not covered; a shorter text is one window. A word is covered if it is in
-      a shingle that the witness has too.
+      a shingle that the witness also has.
     - `containment`: at least ``threshold`` of its distinct shingles are in the witness.
     - `jaccard`: at least ``threshold`` of the distinct shingles of both are in both.
     """
@@ -96,7 +96,7 @@ def decide(
     old: Bools | None = None,
     among_new: bool = True,
 ) -> Decisions:
-    """Decide about documents by the rule, each within its group; the lowest ``order`` comes first, and of equals the
+    """Decide about documents by the rule, each within its group; the lowest ``order`` comes first, and among equals the
     first given.
 
     A document without words stays and is no witness. The ``old`` documents of a group come before the others and stay;
@@ -125,7 +125,7 @@ def decide(
     stops = before[(heads + sizes)[several]]
     done = 0
     while done < len(several):
-        # Whole groups, each large one by itself; a document that is alone in its group is left out.
+        # Whole groups, each large one alone; a document that is alone in its group is left out.
         stop = max(int(np.searchsorted(stops, before[heads[several[done]]] + CHUNK, "right")), done + 1)
         chosen = several[done:stop]
         large = np.flatnonzero(sizes[chosen] > ROUNDS)
@@ -176,7 +176,7 @@ class _Chunk:
                 return
             marked = self.ids[_ranges(self.bounds[pivots], self.counts[pivots])]
             mark[marked] = True
-            # Old ones stay and wait for their turn.
+            # Old documents stay and wait for their turn.
             asked = np.flatnonzero(~old[rest])
             gone = np.zeros(len(rest), np.bool_)
             if len(asked):
@@ -188,8 +188,8 @@ class _Chunk:
             rest = rest[~gone]
 
     def compare(self, rows: Ints, witnesses: Ints, mark: Bools, at_mark: Ints | None) -> _Figures:
-        """Compare each row with its witness, whose shingles are marked, from a place in ``mark`` on where there are
-        several.
+        """Compare each row with its witness, whose shingles are marked; with several witnesses, each has its place in
+        ``mark``.
         """
         rule, counts = self.rule, self.counts[rows]
         at = _ranges(self.bounds[rows], counts)
@@ -217,7 +217,7 @@ class _Chunk:
         return most
 
     def record(self, made: Decisions, rows: Ints, witnesses: Ints, found: _Figures) -> None:
-        """Record comparisons and removals: no row meets the rule more than once."""
+        """Record comparisons and removals; no row meets the rule more than once."""
         np.add.at(made.compared, self.documents[rows], 1)
         some = np.flatnonzero(found.meets)
         to = self.documents[rows[some]]
@@ -236,7 +236,7 @@ class _Figures:
 
 
 class _Layout:
-    """The words of texts side by side, with a gap after each text that no window and no shingle crosses."""
+    """The words of texts side by side. Each text is followed by a gap that no window and no shingle crosses."""
 
     def __init__(self, chunk: _Chunk, rows: Ints, at: Ints) -> None:
         self.longest, self.window, self.sizes = chunk.longest, chunk.rule.window, chunk.sizes[at]
@@ -250,7 +250,7 @@ class _Layout:
         self.outside = _ranges(self.bounds[1::2], np.full(len(rows), gap))
 
     def covered(self, hits: Bools) -> Bools:
-        """Which words are in such a shingle; a gap counts as covered."""
+        """Which words are in one of these shingles; a gap counts as covered."""
         begins = np.zeros(self.total, np.bool_)
         begins[self.where] = hits
         covered = begins.copy()
@@ -283,12 +283,12 @@ class _Layout:
 
 
 class _Index:
-    """A large group, whose documents find witnesses by their rare shingles instead of comparing with all.
+    """A large group, whose documents find witnesses by their rare shingles instead of comparing with all others.
 
     A witness has at least ``need`` of a document's n distinct shingles, so it has one of any ``n - need + 1`` of them.
-    And it covers at least ``window - max_new_words`` words of every window: where that many words of a window are only
-    in rare shingles, it has one of these. Both are exact; whichever finds fewer is used. A page that shares only a
-    template with the others, and has a paragraph of its own, is compared with nothing.
+    It also covers at least ``window - max_new_words`` words of every window: if enough words of a window are only in
+    rare shingles, it has one of these. Both searches are exact; the one that finds fewer documents is used. A page that
+    shares only a template with the others and has a paragraph of its own is compared with nothing.
     """
 
     def __init__(self, chunk: _Chunk) -> None:
@@ -301,8 +301,8 @@ class _Index:
         self.mark = np.zeros(self.places * chunk.size, np.bool_)
 
     def decide(self, made: Decisions, old: int, among_new: bool) -> None:
-        """A few documents at a time: compare them with those that stay, then with one another, and add the rest to the
-        index. The first ``old`` ones stay, whatever they are compared with.
+        """Take a few documents at a time: compare them with those that stay, then with one another, and add the rest to
+        the index. The first ``old`` ones stay, whatever they are compared with.
         """
         count, done, step = len(self.chunk.documents), 0, FIRST
         while done < old:
@@ -320,7 +320,7 @@ class _Index:
         row, other = self._candidates(rows, self.having, self.lists)
         rank = np.arange(len(row)) - np.searchsorted(row, row)
         gone = np.zeros(len(self.chunk.documents), np.bool_)
-        # The first that meets the rule is looked for, and most often it is among the first few.
+        # The search is for the first that meets the rule, and usually it is among the first few.
         first = 0
         for last in (4, 32, len(self.chunk.documents)):
             some = np.flatnonzero((rank >= first) & (rank < last) & ~gone[row])
@@ -365,7 +365,7 @@ class _Index:
             return
         ids, owners = self._distinct(rows)
         self.having[ids] += np.bincount(ids, minlength=self.chunk.size)[ids] if len(rows) > 1 else 1
-        # Lists at least double in length, so that each entry is sorted a few times only.
+        # Lists at least double in length, so each entry is sorted only a few times.
         while self.lists and len(self.lists[-1][0]) < 2 * len(ids):
             more_ids, more_owners = self.lists.pop()
             ids, owners = np.append(more_ids, ids), np.append(more_owners, owners)
@@ -393,9 +393,7 @@ class _Index:
         return row[enough], other[enough]
 
     def _probes(self, rows: Ints, having: Ints) -> tuple[Ints, Ints]:
-        """Rows with shingles, at least one of which every witness of the row has. Shingles that no document has are
-        left out.
-        """
+        """Rows, each with shingles of which every witness has at least one. Shingles that no document has are left out."""
         chunk = self.chunk
         ids, owners = self._distinct(rows)
         cost = having[ids]
@@ -416,7 +414,7 @@ class _Index:
         return row, found
 
     def _window_probes(self, rows: Ints, price: Ints, having: Ints) -> tuple[Ints, Ints, Ints]:
-        """The rows for which the shingles of one window find fewer documents, and these shingles, as in `_probes`."""
+        """The rows for which the shingles of one window find fewer documents, with these shingles, as in `_probes`."""
         chunk = self.chunk
         counts = chunk.counts[rows]
         at = _ranges(chunk.bounds[rows], counts)
@@ -444,7 +442,7 @@ class _Index:
         return rows[some], np.repeat(rows[some], number)[rare], ids[rare]
 
     def _compared(self, row: Ints, other: Ints) -> _Figures:
-        # As many witnesses at once as there is room for their marks.
+        # Compare as many witnesses at once as there is room for their marks.
         chunk, made = self.chunk, []
         order = np.argsort(other, kind="stable")
         ordered = other[order]
@@ -498,7 +496,7 @@ def _numbered(hashes: Hashes, rows: Ints, documents: int) -> tuple[Ints, Bools, 
     it has.
     """
     count = len(hashes)
-    # Sorting numbers is much cheaper than finding their order, so each has its place in the lowest bits.
+    # Sorting numbers is much cheaper than computing their order, so each number carries its place in the lowest bits.
     bits = np.uint64(max(count - 1, 1).bit_length())
     places = np.uint64((1 << int(bits)) - 1)
     packed = (hashes & ~places) | np.arange(count, dtype=np.uint64)

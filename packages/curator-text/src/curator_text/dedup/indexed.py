@@ -1,6 +1,4 @@
-"""The words of documents in an index: how those of the documents that stay get there, and are found again to
-compare.
-"""
+"""Adds the words of documents that stay to an index, and finds them again for comparison."""
 
 from __future__ import annotations
 
@@ -21,7 +19,6 @@ from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll, first_number
 from curator_core.across.shuffle import finish_partitioned, write_partitioned
 from curator_core.arrow.arrays import array
-from curator_core.arrow.row_hash import column_of
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import FanOut, SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
@@ -29,7 +26,7 @@ from curator_text.dedup.keys import NEAR, SketchParameters, document_keys
 from curator_text.dedup.texts import SPREAD, word_columns
 
 WORDS = "words"
-# Batches of an index per task: most have few documents that are needed, or none.
+# Batches of an index per task: most hold few needed documents, or none.
 _BATCHES = 32
 
 
@@ -37,7 +34,7 @@ _BATCHES = 32
 class AddTexts(SketchParameters, AddToIndex):
     """Writes the keys and the words of each document that stays by the ``decisions`` into a run of the index.
 
-    It reads the documents again. ``keys`` is where the run has settled what it is called in the index.
+    It reads the documents again. In ``keys`` the run has settled its name in the index.
     """
 
     placed: ClassVar[tuple[str, ...]] = (NEAR, EXACT)
@@ -58,7 +55,7 @@ class AddTexts(SketchParameters, AddToIndex):
         columns: dict[str, Any] = {
             "id": self.ids(table),
             "collection": self.collections(documents).dictionary_decode(),
-            **word_columns(column_of(table, self.column), np.ones(table.num_rows, np.bool_)),
+            **word_columns(self.texts(table), np.ones(table.num_rows, np.bool_)),
         }
         made = pa.table(columns)
         path = storage.join(folder, WORDS, f"{documents.task_id or 'batch'}.arrow")
@@ -79,7 +76,7 @@ class IndexBatches(SourceStage[FileGroupTask]):
             for start in range(first, stop, _BATCHES):
                 batches = list(range(start, min(start + _BATCHES, stop)))
                 yield FileGroupTask(
-                    # What the run has settled. Which files hold the words is looked up when they are read.
+                    # The run has settled this. The files that hold the words are looked up when they are read.
                     data=[storage.join(self.keys, MANIFEST)],
                     task_id=source_id(f"{run.name}-{start - first:06d}", [run.name, str(start - first)]),
                     _metadata={"batches": batches},

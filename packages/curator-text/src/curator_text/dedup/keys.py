@@ -24,7 +24,6 @@ from curator_core.across.copies import (
 from curator_core.across.documents import DocumentParameters, collection_salts
 from curator_core.across.shuffle import Partitions, finish_partitioned
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.arrow.row_hash import column_of
 from curator_core.model.stage import SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 from curator_text.dedup.sketch import near_keys
@@ -63,7 +62,7 @@ def document_keys(
     sketch: SketchParameters, stage: DocumentParameters, task: DocumentBatch
 ) -> tuple[pa.Table, NDArray[np.uint64]]:
     """One entry for each band of each document that has words: its row in the batch, and the key."""
-    texts = column_of(task.to_pyarrow(), stage.column)
+    texts = stage.texts(task.to_pyarrow())
     keys, counts = near_keys(texts, bands=sketch.bands, rows=sketch.rows, seed=sketch.seed, size=sketch.ngram)
     if stage.scope == "per_collection":
         keys = keys ^ collection_salts(stage.collections(task))[:, :1]
@@ -91,12 +90,12 @@ class KeyPartitions(SourceStage[FileGroupTask]):
 
 @dataclass(kw_only=True)
 class FindCandidates(PartitionStage):
-    """Ties the documents of one partition that share a key to the first of them, and exact copies to the best of them.
+    """Ties documents of a partition that share a key to the first of them, and exact copies to the preferred one.
 
     Documents of an index are tied to the new ones that share a key with them, and exact copies of theirs to them.
 
-    The edges only bring texts together and decide nothing, so it does not matter which document of a key the others are
-    tied to.
+    The edges only bring texts together and decide nothing, so any document of a key may be the one that others are tied
+    to.
     """
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
@@ -132,7 +131,7 @@ class FindCandidates(PartitionStage):
             return _stars(keys, numbers)
         theirs = self._old.matching(NEAR, np.unique(keys))
         old_keys = to_numpy(theirs["place"]) if theirs is not None else np.zeros(0, np.uint64)
-        if self.against == "index":  # a key that new documents alone share needs no look at the index
+        if self.against == "index":  # a key that only new documents share needs no lookup in the index
             shared = np.isin(keys, old_keys)
             keys, numbers = keys[shared], numbers[shared]
         if theirs is not None:
@@ -142,13 +141,13 @@ class FindCandidates(PartitionStage):
         return _stars(keys, numbers)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        storage.make_folder(storage.join(self.path, EDGES))  # where no document has words nothing has made it
+        storage.make_folder(storage.join(self.path, EDGES))  # no folder exists if no document has words
         folder = storage.join(self.path, COPIES)
         finish_partitioned(folder, [record for record in outputs if storage.parent(record.path) == folder])
 
 
 def _stars(keys: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Each document tied to the smallest number that has one of its keys; each pair once."""
+    """Tie each document to the smallest number that has one of its keys; each pair once."""
     order = np.argsort(keys)
     keys = keys[order]
     again = np.zeros(len(keys) + 1, np.bool_)  # whether a key is that of the one before

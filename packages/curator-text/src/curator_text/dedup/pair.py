@@ -1,4 +1,4 @@
-"""What do two texts have in common, and where?"""
+"""Finds what two texts have in common, and where."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curator_text.dedup.words import CHARACTERS_IN_SHINGLE, WORDS_IN_SHINGLE, Bo
 
 
 class Span(NamedTuple):
-    """A piece of a text, in characters, whose words the other has too, or lacks."""
+    """A piece of a text, in characters, whose words the other text has, or lacks."""
 
     start: int
     end: int
@@ -24,7 +24,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A document beside a witness: whether the rule is met, the figures, and the pieces of both texts in order.
+    """A document and a witness: whether they meet the rule, the figures, and the pieces of both texts in order.
 
     ``jaccard`` and ``containment`` are NaN, and ``new_words`` is -1, where one of the texts has no words.
     """
@@ -80,7 +80,7 @@ def compare_pair(
 
 
 def _spans(text: str, covered: Bools, kind: Kind) -> list[Span]:
-    """The whole text in pieces; what is between words belongs to the piece before it."""
+    """The whole text in pieces; characters between words belong to the piece before them."""
     made: list[Span] = []
     start, shared = 0, None
     for first, is_covered in zip(places_of(text, kind=kind).starts.tolist(), covered.tolist(), strict=True):

@@ -1,8 +1,8 @@
-"""Where in a text is each of its words?
+"""Finds the place of each word in a text.
 
 `words_of` compares texts in a folded form, which can have more or fewer characters than the text itself. Here the words
 of one text come with their places in it, in code points. It is needed only for the few texts in which something was
-found, so it may take longer than finding it.
+found, so it may take longer than the search.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Which documents may be near copies of one another? Those that share a key.
+"""Sketches documents, so that near copies are likely to share a key.
 
-A sketch holds `bands` times `rows` numbers of a document's shingles, and two documents have the same number in a place with
-the probability of their Jaccard similarity. The rows of a band are hashed to one 64-bit key, so that documents whose
+A sketch holds `bands` times `rows` numbers of a document's shingles, and the probability that two documents have the
+same number in a place is their Jaccard similarity. The rows of a band are hashed to one 64-bit key, so that documents
+whose
 similarity is J share at least one key with the probability ``1 - (1 - J**rows)**bands``.
 
 The sketch is one-permutation hashing with densification: each shingle falls into one of the places, which keeps the
-smallest; an empty place takes the number of the first full one, at distances that are the same for all places. Every
+smallest number; an empty place copies the first full one, looking at distances that are the same for all places. Every
 shingle is hashed once, whatever the number of places, and the probability that a place agrees is exactly the
 similarity, even for texts of a few shingles: see ``docs/decisions/0064-sketch.md``.
 """
@@ -38,7 +39,7 @@ from curator_text.dedup.words import (
 ALGORITHM = "oph-1"
 BANDS = 26
 ROWS = 5
-# Documents whose sketches are completed at once: enough that the cost of a call does not matter.
+# How many sketches are completed at once: enough that the cost of a call does not matter.
 _TOGETHER = 500
 
 _MIX, _FINISH, _SEED = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), 0x9E3779B97F4A7C15
@@ -143,12 +144,13 @@ def curve(bands: int = BANDS, rows: int = ROWS) -> str:
 
 
 def _filled(made: Hashes) -> Hashes:
-    """Every place of every document that has a full one takes the number of the first full one in its order."""
+    """Each place takes the number of the first full place in its order, in every document that has a full place."""
     places = made.shape[1]
     full = made != _EMPTY
     filled = np.count_nonzero(full, axis=1)
     result = made.copy()
-    # Where few places are full, a table of ranks answers all at once; where few are empty, each searches step by step.
+    # Where few places are full, a table of ranks answers for all at once; where few are empty, each searches step by
+    # step.
     few = np.flatnonzero((filled < places // 2) & (filled > 0))
     if len(few):
         result[few] = _few_full(made[few], full[few], filled[few])
@@ -189,8 +191,8 @@ def _orders(places: int) -> Ints:
     """For every place, the order in which it looks at all places: itself first, then at the same distances as all
     others.
 
-    So at every step each place is looked at by one other, and the full ones are copied nearly equally often; an order
-    of its own for each place, as in the paper, would mean drawing them with replacement.
+    So at every step each place is examined by one other, and the full ones are copied nearly equally often. A separate
+    order for each place, as in the paper, would amount to drawing them with replacement.
     """
     distances = np.argsort(_numbers(places, places)) + 1
     distances = np.append(0, distances[distances < places])
@@ -200,7 +202,7 @@ def _orders(places: int) -> Ints:
 
 @functools.cache
 def _ranks(places: int) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """For each place, in a row of its own, the step at which every place looks at it."""
+    """For each place a row with the step at which every place looks at it."""
     return np.argsort(_orders(places), axis=1).T.astype(np.min_scalar_type(places), order="C")
 
 

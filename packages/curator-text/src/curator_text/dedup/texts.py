@@ -30,9 +30,7 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd, so that groups and places are one
 
 @dataclass(kw_only=True)
 class GroupedTexts(DocumentStage):
-    """Writes the words of each document that is in a group, laid out by group; for an exact copy only that it is
-    one.
-    """
+    """Writes the words of each document in a group, laid out by group; an exact copy is only marked as one."""
 
     keys: str
     groups: str
@@ -63,11 +61,10 @@ class GroupedTexts(DocumentStage):
         return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def _described(self, task: DocumentBatch, numbers: NDArray[np.uint64], whole: NDArray[np.bool_]) -> pa.Table:
-        """What is needed to compare and name the documents; words only for those that are ``whole``."""
+        """The columns for comparing and naming documents, with words only for those that are ``whole``."""
         table = task.to_pyarrow()
         collections = self.collections(task)
-        texts = column_of(table, self.column)
-        found = digests(texts, normalize=self.normalize)
+        found = digests(column_of(table, self.column), normalize=self.normalize)
         columns: dict[str, Any] = {
             "number": array(numbers),
             "hash_high": array(found.high),
@@ -78,7 +75,7 @@ class GroupedTexts(DocumentStage):
         preference = Preference.of(self.keep, type(self).__name__)
         for name, values in preference.encode(table, found.lengths, collections).items():
             columns[name] = array(values)
-        return pa.table({**columns, **word_columns(texts, whole)})
+        return pa.table({**columns, **word_columns(self.texts(table), whole)})
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         finish_partitioned(self.path, outputs)

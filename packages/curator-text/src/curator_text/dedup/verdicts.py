@@ -1,4 +1,4 @@
-"""Decides about the documents of each group by comparing them, in order of preference."""
+"""Decides about the documents of each group by comparing them in order of preference."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from curator_text.dedup.words import Words, shingles_of
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RuleParameters:
-    """What a witness must share with a document for the document to be removed."""
+    """What a witness must share with a document before the document is removed."""
 
     rule: RuleKind = "nothing_new"
     threshold: float | None = None
     max_new_words: int = 12
 
     def the_rule(self) -> Rule:
-        """The rule, checked; without a ``threshold`` it is 0.8, and 0.98 of containment, which promises nothing else."""
+        """The checked rule. Without a ``threshold`` it is 0.8; for containment, which promises nothing else, it is
+        0.98.
+        """
         usual = 0.98 if self.rule == "containment" else 0.8
         return Rule(self.rule, usual if self.threshold is None else self.threshold, self.max_new_words)
 
@@ -48,7 +50,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
     def process(self, task: FileGroupTask) -> FileGroupTask:
         pieces = [piece for _, piece in partition_pieces(task)]
         if self.old_texts is not None:
-            # Both are laid out in as many partitions, and each group has new documents.
+            # Both have the same number of partitions, and each group has new documents.
             theirs = replace(task, data=[storage.join(self.old_texts, MANIFEST)])
             pieces += [piece for _, piece in partition_pieces(theirs)]
         table = pa.concat_tables(pieces, promote_options="default").unify_dictionaries()
@@ -119,7 +121,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
 
 
 def _words(lists: pa.Table) -> Words:
-    """The words of all rows; the mark of scripts without spaces is null for rows that have none."""
+    """The words of all rows; the mark for scripts without spaces is null for rows without such words."""
     hashes, offsets = _flat(lists["words"])
     marks = lists["spaceless"]
     if marks.null_count == len(marks):

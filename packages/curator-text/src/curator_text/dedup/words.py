@@ -1,18 +1,19 @@
-"""What are a text's words, and the runs of words by which texts are compared?
+"""Numbers a text's words and shingles, the runs of words by which texts are compared.
 
-Both are 64-bit numbers that depend on nothing but the text, so that they can be kept and compared for years.
+Both numbers have 64 bits and depend only on the text, so they can be kept and compared for years.
 
 A *word* is a run of letters, their marks, and digits of the folded text (`characters.fold`). In scripts without spaces
-between words, every character is one, with its marks. A *shingle* is a run of three words, or of five such characters.
-In a text that mixes both, a word counts a third and a character a fifth, and a shingle runs from its first word as far
-as it takes to make a whole; the last one runs to the end of the text. A text too short for a whole is one shingle, and
-a text without words has none. So every word is in at least one shingle.
+between words, every character with its marks is a word. A *shingle* is a run of three words, or of five such
+characters.
+In a text that mixes both, a word counts a third and a character a fifth, and a shingle runs from its first word until
+these add up to one; the last shingle runs to the end of the text. A text too short for that is one shingle, and a text
+without words has none. So every word is in at least one shingle.
 
 The number of a word is computed from its UTF-8, folded, eight bytes at a time, the first lowest and zeros after the end:
 ``h = part * A``, ``h ^= h >> 32``, and for each further part ``h = (h ^ part) * B``, ``h ^= h >> 29``, then ``h *= C`` and
 ``h ^= h >> 32``. Different words of eight bytes or fewer never share a number. For more than 40 bytes it is XXH3-64 of
 the bytes. The number of a shingle is ``h = h * D + word`` over its words, beginning at 0, then ``h ^= h >> 32``, ``h *=
-E``, ``h ^= h >> 29``. All is modulo 2^64.
+E``, ``h ^= h >> 29``. All arithmetic is modulo 2^64.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Kind = Literal["words", "characters"]
 
 WORDS_IN_SHINGLE = 3
 CHARACTERS_IN_SHINGLE = 5
-# Text that is processed at once, so that intermediate results stay in the cache.
+# How much text is processed at once, so that intermediate results stay in the cache.
 BLOCK_BYTES = 1 << 18
 
 A, B, C, D, E = (
@@ -48,7 +49,8 @@ A, B, C, D, E = (
 )
 _8, _29, _32 = np.uint64(8), np.uint64(29), np.uint64(32)
 _LONGEST = 40
-# ASCII: lower-case letters and digits are themselves, all else is a gap. Bytes of other characters are left to `_wide`.
+# ASCII: lower-case letters and digits stay as they are, and everything else is a gap. `_wide` handles bytes of other
+# characters.
 _FOLDED = bytes(ord(chr(byte).lower()) if byte >= 0x80 or chr(byte).isalnum() else 0 for byte in range(0x80)) + bytes(
     range(0x80, 0x100)
 )
@@ -243,7 +245,7 @@ def shingles_of(words: Words, *, size: int = WORDS_IN_SHINGLE, characters: int =
 def _rolled(hashes: Hashes, first: Ints, last: Ints) -> Hashes:
     sizes = last - first
     longest, shortest = int(sizes.max(initial=0)), int(sizes.min(initial=len(hashes)))
-    # As many words as every shingle has, side by side, and then the longer ones.
+    # First the number of words that every shingle has, side by side, and then the longer ones.
     stop = max(len(hashes) - shortest + 1, 0)
     made = hashes[:stop].copy()
     for step in range(1, shortest):
@@ -327,8 +329,8 @@ def _wide_points(block: Block) -> tuple[Ints, Ints]:
 def _alone(
     data: npt.NDArray[np.uint8], at: Ints, kinds: npt.NDArray[np.uint8], sizes: Ints, kind: Kind
 ) -> tuple[Bools, Bools | None]:
-    """The bytes at which a word begins whatever is before it, and which of these words are single characters, if
-    any.
+    """The bytes at which a word begins regardless of what precedes it, and which of these words are single characters,
+    if any.
     """
     is_alone = np.zeros(len(data), np.bool_)
     marks = (kinds & MARK) != 0

@@ -1,4 +1,4 @@
-"""Which stages fetch files by URL? One that names the URLs, and one that brings their files into a folder."""
+"""The stages that fetch files by URL: one names the URLs, and one brings their files into a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from curator_core.storage import is_local, local_path, read_bytes
 
 COMMON_CRAWL = "https://data.commoncrawl.org/"
 USER_AGENT = "curator-text/0.1"
-# The list of a snapshot's files; those of today have some megabytes, packed.
+# The list of a snapshot's files; today's lists have a few megabytes, compressed.
 _MAX_LISTING = 256 << 20
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _SNAPSHOT = re.compile(r"CC-MAIN-\d{4}-\d{2}")
@@ -31,7 +31,7 @@ _SNAPSHOT = re.compile(r"CC-MAIN-\d{4}-\d{2}")
 
 @dataclass(kw_only=True)
 class UrlSource(SourceStage[FileGroupTask]):
-    """Names the URLs to fetch, each a source; none is asked for yet."""
+    """Names the URLs to fetch, each a source; none is requested yet."""
 
     urls: Sequence[str] | str
     limit: int | None = None
@@ -126,7 +126,7 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
         self._client: Client | None = None
 
     def rules(self) -> FetchRules:
-        """What the downloads may do: a file may take as long as it comes, but not stop coming."""
+        """The limits of the downloads: a file may take any time as long as data keeps coming."""
         return FetchRules(
             timeout_s=None,
             idle_timeout_s=self.timeout_s,
@@ -177,12 +177,14 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
 class UrlDownload(CompositeStage[EmptyTask, FileGroupTask]):
     """Fetches files into the local folder ``path``, for a reader's stage after it (``WarcRead``, ``JsonlRead``).
 
-    ``urls`` is a list, or the path of a file with one in each line, relative to the current folder. A file that is there
-    is not fetched again; one that broke off is continued, if the server can do that and still has the same file. A server
-    that is busy or silent for ``timeout_s`` is asked again up to ``retries`` times, after about ``backoff_s`` and then
-    twice as long each time, or when it says. Private addresses are refused, after names are resolved and on every
+    ``urls`` is a list, or the path of a file with one in each line, relative to the current folder. An existing file is
+    not fetched again; a partial one is continued if the server can do that and still has the same file. A server that
+    is busy, or silent for ``timeout_s``, is tried again up to ``retries`` times, after about ``backoff_s``, which
+    doubles each time, or at the time that it names. Private addresses are refused, after names are resolved and on
+    every
     redirect; ``allow_private`` allows all of them, or the networks that it lists. ``X-Robots-Tag: noai`` and its kin are
-    respected unless ``respect_opt_out`` is off. What could not be fetched is a reject with its URL and the reason.
+    respected unless ``respect_opt_out`` is off. A file that could not be fetched is a reject with its URL and the
+    reason.
     """
 
     maybe_paths = ("urls",)
@@ -240,7 +242,7 @@ def _is_web(url: Any) -> bool:
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
         return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:  # an address in brackets that is none
+    except ValueError:  # brackets without a valid address
         return False
 
 

@@ -1,4 +1,4 @@
-"""What an extraction engine makes of one page. Runs in the guarded process; see `_guard`."""
+"""Runs an extraction engine on one page, in the guarded process; see `_guard`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Set
 from typing import Any
 
-# Text, title, language, share of the page's characters that are in links; or why there is none.
+# Text, title, language, and the share of the page's characters in links; or why there is no text.
 type Extracted = tuple[str, str | None, str | None, float | None]
 type Engine = Callable[[bytes, str | None], Extracted]
 
@@ -16,7 +16,7 @@ _LINK = re.compile(r"<a[\s>][^>]*>([^<]*)", re.IGNORECASE)
 _HTML = re.compile(rb"\s*<(?:!doctype\s+)?html[\s>]", re.IGNORECASE)
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"\s+")
-# What the language is detected from: more of a page does not make it surer.
+# How much text the language is detected from: more does not make the result more certain.
 _LANGUAGE_CHARS = 2000
 
 
@@ -25,7 +25,7 @@ class NotHtml(Exception):
 
 
 def make_engine(name: str, main_content: bool, wanted: Set[str]) -> Engine:
-    """The engine of that name; imports what it needs. ``wanted``: which of `DETAILS` it extracts besides the text."""
+    """The engine of this name; imports its library. ``wanted``: which of `DETAILS` it extracts besides the text."""
     texts = {"resiliparse": _resiliparse, "trafilatura": _trafilatura, "justext": _justext}[name](main_content)
 
     def extract(content: bytes, charset: str | None) -> Extracted:
@@ -49,7 +49,7 @@ def _page(content: bytes, charset: str | None) -> tuple[str, Any]:
     mime = "text/html"
     if _HTML.match(content) is None or b"\0" in content[:1024]:
         mime = detect_mime(content)
-    # Pages in 8-bit encodings look like octets to it; binary formats nearly always have zero bytes early.
+    # The detector takes pages in 8-bit encodings for octets; binary formats nearly always have zero bytes early.
     octets = mime == "application/octet-stream" and b"\0" not in content[:1024]
     if not (octets or mime.startswith("text/") or mime in ("application/xhtml+xml", "application/xml")):
         raise NotHtml(f"the content is {mime}")
@@ -66,7 +66,7 @@ def _page(content: bytes, charset: str | None) -> tuple[str, Any]:
 
 
 def _utf8(content: bytes) -> str | None:
-    """The content in UTF-8, if it is that. Detection would take one page in five with few such characters for another."""
+    """The content as UTF-8, if it is valid. Detection would misjudge one in five pages with few such characters."""
     # UTF-16, ISO-2022 and HZ can be valid too. One byte is found many times faster than two.
     if b"\0" in content or b"\x1b" in content or (b"~" in content and b"~{" in content):
         return None
@@ -131,7 +131,7 @@ def _link_ratio(page: str, tree: Any) -> float | None:
     total = len(tree.body.text or "") if tree.body is not None else 0
     if not total:
         return None
-    # Taken from the source: asking the tree for its links takes time that grows with the square of their number.
+    # Links are taken from the source: reading them from the tree takes time that grows with the square of their number.
     return min(1.0, len("".join(_LINK.findall(page))) / total)
 
 

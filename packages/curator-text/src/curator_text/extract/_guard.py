@@ -1,4 +1,4 @@
-"""A process that extracts pages under a limit of time and memory, and that may be lost: the pages are not trusted.
+"""Extracts untrusted pages in a process that has limits of time and memory and may be lost.
 
 Run as ``python -m curator_text.extract._guard ENGINE MAIN_CONTENT WANTED MEMORY_BYTES FILE FILE``. Pages travel in
 shares: one is written to one of two files in memory, an order on the input names it, the answers are written behind its
@@ -24,9 +24,9 @@ from curator_text.extract._engines import NotHtml, make_engine
 
 # The file of a share, and how many pages are in it.
 _ORDER = struct.Struct("<II")
-# A file begins with how many answers stand, where they end, and when the last was found. Then come the pages' sizes and
-# those of their charsets' names, the pages, and the answers. What a file held before is left where it is: making room
-# again would take longer than all the rest.
+# A file begins with the number of answers, where they end, and when the last was found. Then come the sizes of the
+# pages and of their charsets' names, the pages, and the answers. Earlier content of a file is left in place: clearing
+# it would take longer than all the rest.
 _STATE = struct.Struct("<QQd")
 _HEAD = struct.Struct("<QI")
 # The lengths of the four texts of an `Answer`, or -1 for none; and the ratio, or NaN for none.
@@ -36,13 +36,13 @@ _SHARE_PAGES = 64
 _SHARE_BYTES = 1 << 19
 _FILES = 2
 _KEPT_BYTES = 4 << 20
-# malloc would return a tree's memory to the system after each page and ask for it again: a quarter of all the time.
+# malloc would return a tree's memory to the system after each page and request it again, a quarter of all the time.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 _START_S = 120.0
 
 
 class Answer(NamedTuple):
-    """What was made of a page, its texts in UTF-8; or the ``reason`` why nothing was, with the message in ``text``."""
+    """The result for a page, with texts in UTF-8; or the ``reason`` for having none, with the message in ``text``."""
 
     reason: bytes | None
     text: bytes | None = None
@@ -52,7 +52,7 @@ class Answer(NamedTuple):
 
 
 class _Share(NamedTuple):
-    """Pages on their way: in which file, how many, and where they end."""
+    """Pages in flight: in which file, how many, and where they end."""
 
     file: int
     pages: int
@@ -89,7 +89,7 @@ class GuardedProcess:
             self._files.pop().close()
 
     def _attempt(self, pages: Sequence[tuple[bytes, str | None]], first: int) -> Iterator[Answer]:
-        """Answers until the pages are done, or until one has killed the process: its answer says so."""
+        """Answers until the pages are done or one has killed the process, which its answer says."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -97,7 +97,7 @@ class GuardedProcess:
         waiting: deque[_Share] = deque()
         free = list(range(_FILES))
         sent = answered = first
-        begun = 0.0  # the latest time at which the page that the process is at can have been begun
+        begun = 0.0  # the latest time at which the current page can have begun
         loss: Answer | None = None
         stood: int | None = None  # the answers before the page that took too long
         try:
@@ -139,11 +139,11 @@ class GuardedProcess:
                 waiting.clear()
                 self.close()
                 yield from found
-                # A page that was done after all, just before the end, is not lost; nor is the one after it.
+                # A page that was finished just before the end is not lost, and neither is the one after it.
                 if answered + len(found) < len(pages) and stood in (None, len(found)):
                     yield loss
         finally:
-            if waiting:  # nobody wants the answers that would come
+            if waiting:  # nobody needs the remaining answers
                 self.close()
 
     def _filled(self, file: int, pages: Sequence[tuple[bytes, str | None]], first: int) -> _Share:
@@ -163,7 +163,7 @@ class GuardedProcess:
         return _Share(file, len(heads), at)
 
     def _found(self, share: _Share) -> list[Answer]:
-        """The answers that stand for a share; its file is not needed any more."""
+        """The answers for a share; its file is not needed any more."""
         file = self._files[share.file].fileno()
         count, end, _ = _STATE.unpack(_read(file, _STATE.size, 0))
         data = _read(file, end - share.size, share.size)
@@ -209,7 +209,7 @@ class GuardedProcess:
 
 
 def _written(file: int, pieces: Sequence[bytes], at: int) -> int:
-    """Writes all of the pieces, though one call may take only some; how long they are."""
+    """Write all of the pieces, though one call may take only some; returns their length."""
     size = sum(map(len, pieces))
     done = os.pwritev(file, pieces, at)
     while done < size:
@@ -218,7 +218,7 @@ def _written(file: int, pieces: Sequence[bytes], at: int) -> int:
 
 
 def _read(file: int, size: int, at: int) -> bytes:
-    """So many bytes, though one call may give only some."""
+    """Read this many bytes, though one call may give only some."""
     data = os.pread(file, size, at)
     while len(data) < size and (more := os.pread(file, size - len(data), at + len(data))):
         data += more
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str]) -> None:
 
     engine_name, main_content, wanted, memory_bytes, *files = arguments
     engine = make_engine(engine_name, main_content == "1", frozenset(wanted.split(",")))
-    # What the interpreter and the engine take already is not counted against the pages.
+    # Memory that the interpreter and the engine already use is not counted against the pages.
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     # A limit that the process was started with stays: only root may raise it.
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]

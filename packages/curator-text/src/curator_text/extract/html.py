@@ -1,4 +1,4 @@
-"""Pages of HTML become text, one by one, and no page can end or delay a run for long."""
+"""Turns pages of HTML into text, one by one; no page can end a run or delay it for long."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class HtmlExtractor(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Turns the pages in ``column`` (bytes or text) into plain text, with title, language and share of links.
 
     ``engine`` is ``resiliparse`` (fast), ``trafilatura`` or ``justext`` (slower, stricter; the extra ``extract``).
-    ``main_content`` leaves out menus, footers and the like. ``charset_column`` names a column with what the server said
-    of the encoding; otherwise a page that is valid UTF-8 is taken for that, and the encoding of any other is detected from its bytes. The
+    ``main_content`` leaves out menus, footers and the like. ``charset_column`` names a column with the encoding that
+    the server declared. Otherwise valid UTF-8 is read as UTF-8, and any other encoding is detected from the bytes. The
     language is resiliparse's quick guess from the first 2,000 characters of the text.
 
-    Pages are extracted in a process of their own. One that takes longer than ``timeout_s`` or more than ``memory_mb``,
-    or that no engine can read, is set aside; what is neither HTML nor text is dropped as ``not HTML``. The page itself
-    goes, unless ``keep_content``.
+    Pages are extracted in a separate process. A page that takes longer than ``timeout_s`` or more than ``memory_mb``,
+    or that no engine can read, is set aside; content that is neither HTML nor text is dropped as ``not HTML``. The page
+    itself is removed unless ``keep_content`` is set.
     """
 
     column: str = "content"
@@ -142,7 +142,7 @@ def _texts(values: list[bytes | None]) -> pa.Array:
 
 
 def _label(table: pa.Table, row: int) -> str:
-    """Says which page it was."""
+    """Say which page it was."""
     for name in ("url", "id", "path"):
         if name in table.column_names:
             return f"row {row}, {name} {table[name][row].as_py()}"

@@ -1,4 +1,4 @@
-"""Reading a dump of Wikipedia: its articles as plain text, streamed from the compressed XML."""
+"""Reads a dump of Wikipedia: its articles as plain text, streamed from the compressed XML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from curator_text.readers._bytes import Truncated, decompressed
 _SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("url", pa.string()), ("text", pa.string())])
 _RAW_KEPT = 1 << 16
 _CHUNK = 1 << 18
-# Files and categories, by number: a dump says what its wiki calls them. Older names still stand in many articles.
+# Files and categories, by number: a dump gives its wiki's names for them. Many articles still use older names.
 _NOT_TEXT = ("6", "14")
 _OLDER_NAMES = frozenset(
     (
@@ -73,7 +73,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
                 if held >= self._batch_bytes:
                     yield _batch(rows, task)
                     rows, held, given = [], 0, True
-        # Dumps without an article still tell the columns, so that what is written from them has a schema.
+        # Dumps without an article still give the columns, so that output from them has a schema.
         if rows or not given:
             yield _batch(rows, task)
 
@@ -116,7 +116,7 @@ class WikipediaDumpRead(FanOut[FileGroupTask, DocumentBatch]):
     def _article(self, page: Any, path: str, plain: Any) -> tuple[str, str, str, str] | None:
         found = {_tag(child): child for child in page}
         if page.findtext("{*}ns", "0") != "0" or "redirect" in found:
-            return None  # talk, users, categories: none is an article, and none is a row
+            return None  # talk, users, categories: these are not articles, so they are not rows
         number, title = page.findtext("{*}id") or "", page.findtext("{*}title") or ""
         if not number or not title or "revision" not in found:
             self._reject("incomplete page", path, f"page {number} {title}", f"it has only {', '.join(found)}")
@@ -162,7 +162,7 @@ class WikipediaDumpReader(CompositeStage[EmptyTask, DocumentBatch]):
 
 
 def _parser(names: Set[str] = _OLDER_NAMES) -> Callable[[str], str]:
-    """What makes plain text of wikitext; ``names`` are those of the kinds of pages whose links are left out."""
+    """Turns wikitext into plain text; ``names`` are the kinds of pages whose links are left out."""
     try:
         import mwparserfromhell
     except ImportError as error:
@@ -181,7 +181,7 @@ def _parser(names: Set[str] = _OLDER_NAMES) -> Callable[[str], str]:
 
 
 def _drop(code: Any, node: Any) -> None:
-    with contextlib.suppress(ValueError):  # it went with the one around it
+    with contextlib.suppress(ValueError):  # it was removed with the one around it
         code.remove(node)
 
 

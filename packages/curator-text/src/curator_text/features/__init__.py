@@ -1,20 +1,20 @@
-"""What text filters measure, computed once for a batch and shared by the filters that follow one another.
+"""Measures for text filters, computed once for a batch and shared by consecutive filters.
 
-Documents are laid out as UTF-8 bytes, half a megabyte at a time, each document followed by a newline that is not its
-own, so that no word, line or URL can reach into the next one. Everything is then a numpy operation over the whole
+Documents are laid out as UTF-8 bytes, half a megabyte at a time. An extra newline follows each document, so no word,
+line or URL can reach into the next one. Everything is then a numpy operation over the whole
 block: classes of bytes by a lookup table, words from the edges of white space, lines from newlines, repeated n-grams
 from the repeated (n-1)-grams that start at neighbouring words.
 
-A filter asks for what it needs, and what it needs is computed then, for the documents that are still there::
+A filter requests its measures, which are then computed for the documents that are still there::
 
     from curator_text.features import TextFeatures, word_counts
 
     text = TextFeatures.of(["some text", None])
     text.per_row(word_counts)  # array([2, 0])
 
-Questions about characters are methods of `Block`; those about words, n-grams, lines and addresses are functions of a block,
-and any function of a block that answers per document can be asked the same way. What is not per document (where the words
-are, say) is remembered by `curator_text.features.block.once`.
+Measures of characters are methods of `Block`; those of words, n-grams, lines and addresses are functions of a block.
+Any function of a block that returns a value per document can be used the same way. `curator_text.features.block.once`
+caches other results, such as the places of words.
 
 Nothing is decided by a hash: words, lines and n-grams that compare equal here are equal.
 """

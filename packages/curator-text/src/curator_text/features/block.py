@@ -1,4 +1,4 @@
-"""Documents side by side as bytes: how they are laid out, and what is asked of their characters."""
+"""Lays documents side by side as bytes, and measures their characters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from curator_core.arrow.arrays import array, to_numpy
 from curator_text import _unicode
 
-# A function of a block, or a method of it, with its other arguments: an answer for each document.
+# A function or method of a block, with its other arguments, that returns a value for each document.
 Measure = Callable[..., npt.NDArray[Any]]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ Bools = npt.NDArray[np.bool_]
 # Newlines before the first document and after the last, so that eight bytes can be read on either side of a word.
 _MARGIN = 32
 
-# Classes of bytes, as bits. A byte of a character beyond ASCII is START or CONT and nothing else.
+# Classes of bytes, as bits. A byte of a non-ASCII character is START or CONT and nothing else.
 SPACE, ENGLISH, DIGIT, BLANK, PAREN, LETTER, CONT, START = (1 << bit for bit in range(8))
 
 
@@ -48,7 +48,9 @@ _CLASSES = _byte_classes()
 
 
 class Block:
-    """Documents side by side; positions are offsets into `data`. Every method answers per document, in order."""
+    """Documents side by side; positions are offsets into `data`. Every method returns a value per document, in
+    order.
+    """
 
     def __init__(self, documents: Sequence[bytes | memoryview]) -> None:
         margin = b"\n" * _MARGIN
@@ -58,12 +60,12 @@ class Block:
         self.ends: Ints = np.cumsum(lengths + 1) + (_MARGIN - 1)
         self.starts: Ints = self.ends - lengths
         self.rows = len(documents)
-        # What functions found that is not an answer per document: see `once`.
+        # Results of functions that are not values per document: see `once`.
         self.shared: dict[Callable[..., Any], Any] = {}
         self._memo: dict[tuple[Measure, tuple[Hashable, ...]], npt.NDArray[Any]] = {}
 
     def per_row(self, method: Measure, *args: Hashable) -> npt.NDArray[Any]:
-        """The answer of a method, remembered."""
+        """The cached result of a method."""
         key = (method, args)
         if key not in self._memo:
             self._memo[key] = method(self, *args)
@@ -100,7 +102,7 @@ class Block:
     def count_between(self, mask: Bools, first: Ints, last: Ints) -> Ints:
         """How many bytes a mask marks in each of these spans, which follow one another."""
         if len(self.raw) > 400 * self.rows:
-            # count_nonzero reads 20 bytes a nanosecond; what it costs is the call.
+            # count_nonzero reads 20 bytes a nanosecond; the cost is in the call.
             counted = np.count_nonzero
             spans = zip(first.tolist(), last.tolist(), strict=True)
             return np.fromiter((counted(mask[a:b]) for a, b in spans), np.int64, len(first))
@@ -110,11 +112,11 @@ class Block:
         return np.where(first < last, np.add.reduceat(mask, bounds, dtype=np.int64)[::2], 0)
 
     def count_at(self, positions: Ints) -> Ints:
-        """How many of these sorted positions lie in each document."""
+        """How many of these sorted positions are in each document."""
         return np.searchsorted(positions, self.ends) - np.searchsorted(positions, self.starts)
 
     def rows_of(self, positions: Ints) -> Ints:
-        """The document that each position lies in."""
+        """The document of each position."""
         return np.searchsorted(self.starts, positions, "right") - 1
 
     def byte_counts(self) -> Ints:
@@ -135,7 +137,7 @@ class Block:
 
     @cached_property
     def chars_before(self) -> npt.NDArray[np.int32]:
-        """For every position, how many continuation bytes lie before it."""
+        """For every position, the number of continuation bytes before it."""
         before = np.zeros(len(self.data) + 1, np.int32)
         np.cumsum(self.mask(CONT), dtype=np.int32, out=before[1:])
         return before
@@ -164,18 +166,18 @@ class Block:
 
     @cached_property
     def wide_points(self) -> tuple[Ints, Ints]:
-        """Characters beyond ASCII: where they start, and their code points."""
+        """Non-ASCII characters: where they start, and their code points."""
         at = np.flatnonzero(self.classes >= START)  # the highest bit
         return at, self.code_points(at)
 
     @cached_property
     def wide(self) -> tuple[Ints, npt.NDArray[np.uint8]]:
-        """Characters beyond ASCII: where they start, and their classes."""
+        """Non-ASCII characters: where they start, and their classes."""
         at, points = self.wide_points
         return at, _unicode.classes()[points]
 
     def wide_positions(self, bits: int) -> Ints:
-        """Where characters beyond ASCII of a class start."""
+        """Where non-ASCII characters of a class start."""
         if self.is_ascii:
             return np.zeros(0, np.int64)
         at, kinds = self.wide
@@ -183,7 +185,7 @@ class Block:
         return found
 
     def code_points(self, at: Ints) -> Ints:
-        """The characters beyond ASCII that start at these positions."""
+        """The non-ASCII characters that start at these positions."""
         fours = np.ndarray((len(self.data) - 4,), "<u4", self.raw, 0, (1,))[at]
         second = fours >> 8 & 0x3F
         points = np.where(
@@ -194,7 +196,7 @@ class Block:
             points[longer] = (
                 (four & 0x07) << 18 | (four >> 8 & 0x3F) << 12 | (four >> 16 & 0x3F) << 6 | (four >> 24 & 0x3F)
             )
-        # Arrow's strings are valid UTF-8; somebody's unchecked buffer must still not read outside the table.
+        # Arrow's strings are valid UTF-8, but even an unchecked buffer must not cause reads outside the table.
         np.minimum(points, 0x10FFFF, out=points)
         return points
 
@@ -222,7 +224,7 @@ class Block:
 
 
 def once[T](function: Callable[[Block], T]) -> Callable[[Block], T]:
-    """Have a function of a block answer from memory, from the second time on."""
+    """Let a function of a block return its cached result from the second call on."""
 
     @functools.wraps(function)
     def remembered(block: Block) -> T:
@@ -243,5 +245,5 @@ def numbered(keys: npt.NDArray[Any]) -> tuple[Ints, int]:
 ODD = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xFF51AFD7ED558CCD], np.uint64
 )
-# Letters of English text by how often they occur: a search begins at the rarest of its needle.
+# Letters of English text by frequency: a search begins at the rarest letter of its needle.
 _FREQUENT = {byte: rank for rank, byte in enumerate(b"zqxjkv:/bpgwymufcldrhsnioate ", start=1)}

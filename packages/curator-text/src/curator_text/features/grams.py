@@ -1,4 +1,4 @@
-"""n-grams of words that occur again in their document."""
+"""Finds n-grams of words that repeat within their document."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class Grams:
 
     @cached_property
     def seen(self) -> Bools:
-        """Which ones occurred before. Numbers are given in order of occurrence, so a new one exceeds all before it."""
+        """Which of them occurred before. Numbers are assigned in order of occurrence, so a new one exceeds all earlier
+        ones.
+        """
         seen = np.ones(len(self.ids), np.bool_)
         if len(self.ids):
             highest = np.maximum.accumulate(self.ids)
@@ -36,7 +38,7 @@ class Grams:
 
 
 def _number_words(block: Block, chosen: Ints) -> tuple[Ints, int]:
-    # Equal words get equal numbers, others do not: eight bytes at a time, each step exact.
+    # Equal words get equal numbers, different ones different numbers: eight bytes at a time, each step exact.
     starts, ends = words_of(block).starts[chosen], words_of(block).ends[chosen]
     ids, size = numbered(word_keys(block)[chosen])
     sizes = ends - starts
@@ -80,7 +82,7 @@ def _word_sums(block: Block) -> npt.NDArray[np.uint64]:
 
 
 def _same_words(block: Block, some: Ints, others: Ints) -> bool:
-    # Whether words are equal, each to each.
+    # Whether words are equal, pair by pair.
     keys, starts, ends = word_keys(block), words_of(block).starts, words_of(block).ends
     sizes = (ends - starts)[some]
     if not (np.array_equal(keys[some], keys[others]) and np.array_equal(sizes, (ends - starts)[others])):
@@ -100,13 +102,13 @@ def _same_words(block: Block, some: Ints, others: Ints) -> bool:
 
 
 def _repeated_pairs(block: Block) -> Grams:
-    # Hashes find what may be equal, for a third of what it costs to number all words; then it is compared.
+    # Hashes find candidates at a third of the cost of numbering all words; candidates are then compared.
     rows, sums = word_rows(block), _word_sums(block)
     pairs = sums[1:] * ODD[1]
     pairs += sums[:-1]
     pairs += np.repeat(np.arange(block.rows, dtype=np.uint64) * ODD[2], word_counts(block))[:-1]
     pairs *= ODD[3]
-    # Most pairs occur once in their document, and a table of counts by a few bits of the hash says so at once.
+    # Most pairs occur once in their document, which a table of counts by a few bits of the hash shows at once.
     bits = max(len(pairs), 1).bit_length() + 1
     buckets = (pairs >> np.uint64(64 - bits)).view(np.int64)
     at = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
@@ -125,7 +127,7 @@ def _repeated_pairs(block: Block) -> Grams:
 
 
 def _exactly_repeated_pairs(block: Block) -> Grams:
-    # For hashes that collide, which somebody would have to contrive.
+    # For colliding hashes, which would have to be contrived.
     rows = word_rows(block)
     at = np.flatnonzero(rows[1:] == rows[:-1])
     ids, size = _number_words(block, np.arange(len(rows)))
@@ -187,13 +189,13 @@ def top_gram_sizes(block: Block, n: int) -> Ints:
 
 
 def top_gram_removed(block: Block, n: int) -> Ints:
-    """Code points that go when every occurrence of the most frequent n-gram is cut out of the raw text."""
+    """Code points that are removed when every occurrence of the most frequent n-gram is cut out of the raw text."""
     top, sizes = block.per_row(top_gram_starts, n), block.per_row(top_gram_sizes, n)
     starts, ends, raw = words_of(block).starts, words_of(block).ends, block.raw
     some = np.flatnonzero(top >= 0)
     head, tail = top[some], top[some] + (n - 1)
     removed = np.zeros(block.rows, np.int64)
-    # As bytes the words are side by side already, unless something but one space is between them.
+    # The bytes already hold the words side by side, unless something other than one space separates them.
     plain = np.ones(len(some), np.bool_)
     for step in range(n - 1):
         plain &= (starts[head + step + 1] - ends[head + step] == 1) & (block.data[ends[head + step]] == ord(" "))
@@ -223,7 +225,7 @@ def covered_gram_chars(block: Block, n: int) -> Ints:
 
 
 def skipped_gram_chars(block: Block, n: int) -> Ints:
-    """Code points in repeated n-grams, reading on after each one found: the way of the Gopher recipe."""
+    """Code points in repeated n-grams, continuing after each match, as the Gopher recipe does."""
     grams, sums = repeated_grams(block, n), word_char_sums(block)
     total = np.zeros(block.rows, np.int64)
     if not len(grams.at):

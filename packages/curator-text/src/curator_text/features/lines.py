@@ -1,4 +1,4 @@
-"""Lines and paragraphs, as the recipes of published data sets see them."""
+"""Finds lines and paragraphs as the recipes of published data sets define them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from curator_text.features.block import ODD, Block, Bools, Ints, numbered, once
 from curator_text.features.words import BEYOND, ELLIPSES, stripped_of, words_of
 
-# The marks that the filters of NeMo Curator and of C4 look for.
+# The marks that the filters of NeMo Curator and C4 look for.
 BULLETS = "•‣⁃⁌⁍∙○●◘◦⦾⦿"  # noqa: RUF001
 BOILERPLATE = (
     "terms of use",
@@ -56,7 +56,7 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Sentences(Pieces):
-    """Lines that are not blank; `first` and `last` bound what is in them, without white space around it."""
+    """Lines that are not blank; `first` and `last` bound their content without surrounding white space."""
 
     first: Ints
     last: Ints
@@ -64,7 +64,7 @@ class Sentences(Pieces):
 
 @once
 def lines_of(block: Block) -> Pieces:
-    """The lines, which a newline separates; always one more than there are newlines."""
+    """The lines, separated by newlines; there is always one more than newlines."""
     newlines = np.flatnonzero(block.data == 10)
     first, last = np.searchsorted(newlines, block.starts), np.searchsorted(newlines, block.ends) + 1
     if not block.rows:
@@ -149,7 +149,7 @@ def repeats(block: Block, pieces: Pieces) -> Bools:
     small = np.flatnonzero(sizes < 16)
     tail[small] = head[small]
     middle[small] = eights[starts[small] + 8] | BEYOND[np.clip(sizes[small] - 8, 0, 8)]
-    # Only to tell apart cheaply what differs: lines with the same sum are then compared.
+    # A cheap first test: lines with the same sum are then compared.
     with np.errstate(over="ignore"):
         sums = head * ODD[0] ^ (tail + sizes.astype(np.uint64)) * ODD[1]
         sums = (sums ^ sums >> np.uint64(29)) * ODD[2] ^ middle * ODD[3] ^ rows.astype(np.uint64) * ODD[4]
@@ -196,7 +196,7 @@ def distinct_sentence_chars(block: Block) -> Ints:
 
 @once
 def paragraphs_of(block: Block) -> Pieces:
-    """The paragraphs, which two newlines in a row separate, empty ones too."""
+    """The paragraphs, separated by two newlines in a row, including empty ones."""
     ends = lines_of(block).ends  # newlines, each document's last being the one after it
     foreign = np.zeros(len(ends), np.bool_)
     if len(ends):
@@ -251,7 +251,9 @@ def boilerplate_paragraphs(block: Block) -> Ints:
 
 @once
 def printed_lines_of(block: Block) -> Pieces:
-    """What str.splitlines() gives: there are more ends of lines than the newline, and no empty line after the last."""
+    """The lines of str.splitlines(): it knows more line ends than the newline, and gives no empty line after the
+    last.
+    """
     data = block.data
     marks = data == 10
     marks |= (data >= 11) & (data <= 13) | (data >= 28) & (data <= 30)
@@ -283,7 +285,7 @@ def inner_words(block: Block, pieces: Pieces) -> tuple[Ints, Ints]:
 
 
 def between_newlines(block: Block, at_least: int, *, strip: bool) -> Pieces:
-    """What runs of this many newlines or more separate, of the text as it is or without white space around it."""
+    """The pieces between runs of this many newlines or more, of the text as it is or stripped of white space."""
     ends = lines_of(block).ends
     own = np.isin(ends, block.ends, invert=True)
     newlines = ends[own]

@@ -1,4 +1,4 @@
-"""http(s) addresses in texts."""
+"""Finds http(s) addresses in texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def urls_of(block: Block) -> list[tuple[int, bytes]]:
     at = block.find(b"://")
     if not len(at):
         return []
-    # Where a scheme could begin; one within an address before it is a part of that.
+    # Where a scheme could begin; one inside an earlier address belongs to that address.
     secure = block.data[at - 1] == ord("s")
     found = []
     behind = 0

@@ -1,4 +1,4 @@
-"""Words, as str.split() gives them, and what is asked of them."""
+"""Finds words as str.split() does, and measures them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from curator_text import _unicode
 from curator_text.features.block import SPACE, Block, Bools, Ints, once
 
 ELLIPSES = ("...", "[...]", "…", "(...)", "[…]", "-»")
-# Bytes of a word's eight that lie after its end are set to 0xFF, which UTF-8 never uses: words differ when keys do.
+# Of a word's eight bytes, those after its end are set to 0xFF, which UTF-8 never uses: if keys differ, words differ.
 BEYOND = np.array([~((1 << 8 * length) - 1) & (2**64 - 1) for length in range(8)] + [0], np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Where words start and end, and which of them (first to before last) are each document's."""
+    """Where words start and end, and which of them (first to before last) belong to each document."""
 
     starts: Ints
     ends: Ints
@@ -28,7 +28,7 @@ class Words:
 
 @once
 def stripped_of(block: Block) -> tuple[Ints, Ints]:
-    """Where what str.strip() leaves starts and ends."""
+    """Where the text starts and ends once stripped as by str.strip()."""
     words = words_of(block)
     first, last = block.starts.copy(), block.starts.copy()
     some = words.last > words.first
@@ -60,7 +60,7 @@ def word_counts(block: Block) -> Ints:
 
 
 def word_chars(block: Block) -> Ints:
-    """Code points in words: all that are not white space."""
+    """Code points in words: all except white space."""
     words, sums = words_of(block), word_char_sums(block)
     return sums[words.last] - sums[words.first]
 
@@ -127,12 +127,12 @@ def _at_words(block: Block, indices: Ints) -> Ints:
 
 
 def known_word_counts(block: Block, known: tuple[str, ...]) -> Ints:
-    """How many words are one of the ``known``, as they are written."""
+    """How many words are one of the ``known`` ones, in exactly their spelling."""
     return count_words(block, words_among(block, known))
 
 
 def distinct_known_words(block: Block, known: tuple[str, ...]) -> Ints:
-    """How many of the ``known`` words occur."""
+    """How many of the ``known`` words occur at all."""
     long = sorted({word for word in known if len(word.encode()) >= 8})
     short = sorted(set(known).difference(long))
     at = np.flatnonzero(words_among(block, short))
@@ -187,7 +187,7 @@ def symbol_words(block: Block) -> Ints:
 
 
 def _key(word: bytes) -> int:
-    """The first eight bytes as `Block.word_keys` has them."""
+    """The first eight bytes, as in `Block.word_keys`."""
     return int.from_bytes(word[:8].ljust(8, b"\xff"), "little")
 
 

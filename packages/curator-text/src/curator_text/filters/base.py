@@ -1,4 +1,4 @@
-"""A text filter: a measure of every document and a range in which it is kept.
+"""A text filter: a measure of every document, and the range of values to keep.
 
 Most are one method over `TextFeatures`::
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class TextFilter(ColumnFilter):
-    """Base of filters that measure text; neighbours in a pipeline share what they measure."""
+    """Base of filters that measure text; neighbours in a pipeline share their measures."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +81,7 @@ class TextFilter(ColumnFilter):
         return list(islice(at_fault(self, text, reason), MOST_SPANS))
 
     def loaded(self, load: Callable[[], T]) -> T:
-        """What ``load`` gives, loaded once in a process: by `setup`, or by the first call where there was none."""
+        """The result of ``load``, once per process: loaded by `setup`, or by the first call without a setup."""
         if "_loaded" not in self.__dict__:
             object.__setattr__(self, "_loaded", load())
         found: T = self.__dict__["_loaded"]
@@ -101,7 +101,7 @@ class DocumentFilter(TextFilter):
 
 
 def optional(module: str, extra: str) -> Any:
-    """A module that an extra brings, or an error that names the command which adds it."""
+    """A module of an extra, or an error that names the command to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -109,7 +109,7 @@ def optional(module: str, extra: str) -> Any:
 
 
 def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any], *, empty: float) -> npt.NDArray[np.float64]:
-    """Part by whole; ``empty`` where the whole is 0."""
+    """The part divided by the whole; ``empty`` where the whole is 0."""
     result = np.full(len(whole), empty, np.float64)
     np.divide(part, whole, out=result, where=whole != 0)
     return result
@@ -142,7 +142,7 @@ def at_most(scores: pa.Array, limit: float) -> pa.Array:
 
 
 def at_least(scores: pa.Array, limit: float) -> pa.Array:
-    """Which scores are no less than ``limit``."""
+    """Which scores are at least ``limit``."""
     return pc.greater_equal(scores, scalar(limit))
 
 

@@ -1,7 +1,7 @@
 """Filters of source code: comments, lines, letters, headers of other formats.
 
-Names, parameters, defaults and scores are those of NeMo Curator; what it takes from other packages (comments,
-the text of HTML) is read here with Python's own parsers.
+Names, parameters, defaults and scores are those of NeMo Curator; what NeMo Curator takes from other packages (comments,
+the text of HTML), Python's own parsers read here.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class NumberOfLinesOfCodeFilter(TextFilter):
 
 @dataclass
 class AlphaFilter(TextFilter):
-    """Keep files in which enough of the characters are letters: others are tables and tensors written out."""
+    """Keep files in which enough of the characters are letters; others are often tables and tensors written out."""
 
     min_alpha_ratio: float = 0.25
 
@@ -167,7 +167,7 @@ class AlphaFilter(TextFilter):
 
 @dataclass
 class XMLHeaderFilter(TextFilter):
-    """Drop files that are XML, whatever their extension says: an XML declaration in the first characters."""
+    """Drop files that are XML, whatever their extension: those with an XML declaration in the first characters."""
 
     char_prefix_search_length: int = 100
     score_type: ClassVar[pa.DataType] = pa.int64()
@@ -188,7 +188,7 @@ class XMLHeaderFilter(TextFilter):
 
 @dataclass
 class HTMLBoilerplateFilter(DocumentFilter):
-    """Keep HTML in which the text that a reader sees is enough of the source, and is long enough."""
+    """Keep HTML whose visible text is long enough and a large enough share of the source."""
 
     min_lang_content_ratio: float = 0.2
     min_lang_content_num_chars: int = 100
@@ -215,7 +215,7 @@ class PerExtensionFilter(TextFilter):
 
     ``metadata_file`` is a CSV with the columns ``language``, ``extension``, ``Include`` (1 or 0), ``Long_line_threshold``
     (which also asks for a mean line of at most 100 characters), ``Alphanum_threshold`` and ``Alpha filter``; an empty
-    field sets no limit. Of a language that is in the table, an extension that is not is dropped.
+    field sets no limit. If the table has the language but not the extension, the file is dropped.
     """
 
     lang: str
@@ -312,7 +312,7 @@ def _comments_among_long_lines(source: str) -> list[str]:
 def python_docstrings(source: str) -> list[str]:
     """Docstrings of a module, its classes and functions, without their indentation."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the source's own doubtful escapes
+        warnings.simplefilter("ignore")  # warnings about doubtful escapes in the source
         tree = ast.parse(source)
     nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef))
     return [found for node in nodes if (found := ast.get_docstring(node))]
@@ -353,15 +353,15 @@ def visible_chars(source: str) -> int:
     try:
         reader.feed(source)
         reader.close()
-    except AssertionError:  # a declaration that html.parser gives up on: what came before it counts
+    except AssertionError:  # a declaration that html.parser gives up on: the text before it counts
         reader.flush()
-    except _EndlessError as error:  # what follows is text
+    except _EndlessError as error:  # the rest is text
         reader.handle_data(source[len(source) - error.left :])
         reader.flush()
     return reader.size
 
 
-# How many characters are searched in vain for the ends of tags and comments, a fraction of a second's worth.
+# How many characters may be searched in vain for the ends of tags and comments: a fraction of a second's work.
 _MOST_IN_VAIN = 5_000_000
 
 
@@ -378,7 +378,7 @@ class _VisibleText(HTMLParser):
         self._in_vain = 0
         self._run: list[str] = []
         self._hidden: str | None = None
-        self._exact = 0  # how many elements are open in which white space counts
+        self._exact = 0  # how many open elements preserve white space
 
     def flush(self) -> None:
         run = "".join(self._run)
@@ -412,7 +412,8 @@ class _VisibleText(HTMLParser):
         self._run.append(known if not known.startswith(f"&{name}") else f"&{name}")
 
     def handle_charref(self, name: str) -> None:
-        # One character whatever the number, also where the standard forbids it or Python has no number so long.
+        # One character whatever the number, even where the standard forbids it or Python cannot convert so long a
+        # number.
         digits, base = (name[1:], 16) if name[:1] in "xX" else (name, 10)
         number = int(digits, base) if len(digits) < 100 else 0x110000
         self._run.append(chr(number) if number < 0x110000 else "\ufffd")
@@ -451,7 +452,7 @@ class _VisibleText(HTMLParser):
         return self._found(i, super().parse_html_declaration(i))
 
     def _found(self, start: int, end: int) -> int:
-        # Where something does not end, html.parser looks at the rest again from every `<` in it: hours for a megabyte.
+        # If something does not end, html.parser searches the rest again from every `<` in it: hours for a megabyte.
         if end < 0:
             left = len(self.rawdata) - start
             self._in_vain += left

@@ -24,11 +24,11 @@ Predict = Callable[[str], tuple[str, float]]
 
 @dataclass
 class FastTextQualityFilter(TextFilter):
-    """Keep documents that a fastText model finds good, and some others, by a draw that favours the better.
+    """Keep documents that a fastText model rates as good, and some others, by a draw that favours better ones.
 
     The score is the probability of ``label`` and a draw from a Pareto distribution; a document is kept when the draw
-    is above one minus the probability. The draw comes from the text and ``seed``, so it is the same on every worker
-    and in every order. ``min_score`` replaces the draw by a limit.
+    is above one minus the probability. The draw depends on the text and ``seed``, so it is the same on every worker and
+    in every order. ``min_score`` replaces the draw by a limit.
     """
 
     model_path: str
@@ -156,7 +156,7 @@ def load_model(path: str) -> Predict:
         raise UsageError(f"{path!r} is not a fastText model: {error}") from error
 
     def predict(line: str) -> tuple[str, float]:
-        # A lone surrogate cannot be here, but a NUL can, and ends the line for the C++ side.
+        # A lone surrogate cannot occur here, but a NUL can, and it ends the line for the C++ side.
         labels, probabilities = model.predict(line.replace("\0", " "), k=1)
         return (labels[0], float(np.float64(probabilities[0]))) if len(labels) else ("", 0.0)
 

@@ -1,7 +1,8 @@
-"""Where in a text is what a filter has dropped it for: the repeated lines, the digits, the word of a list?
+"""Finds in a dropped text what it was dropped for: repeated lines, digits, a word of a list.
 
-It is for the few texts that a run keeps to be seen. The filters measure whole blocks of texts and keep no places, so they are looked
-for again here, one text at a time and in plain Python; what is marked explains a score, and is no part of it.
+It serves the few texts that a run keeps to be seen. The filters measure whole blocks of texts and keep no places, so
+the places are searched for again here, one text at a time in plain Python. Marks explain a score and are not part of
+it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 Span = tuple[int, int]
 Finder = Callable[[Any, str, str], Iterable[Span]]
 
-# A text is searched so far. What is marked of it is cut to much less.
+# How far a text is searched; the marked part is cut to much less.
 _SEARCHED = 20_000
-# Runs of words are counted in so much of it: it takes longer than to look for something.
+# How much of it is searched for runs of words, since counting them takes longer.
 _COUNTED = 3_000
-# So many places are marked at most.
+# The most places that are marked.
 MOST_SPANS = 200
 _DIGITS = re.compile(r"[0-9]+")
 _ODD = re.compile(r"[^a-zA-Z0-9\n?!,. ]+")
@@ -41,7 +42,7 @@ _ENDS = (".", "?", "!", '"', "'", "。", "！", "？")  # noqa: RUF001
 
 
 def at_fault(stage: Any, text: str, reason: str) -> Iterable[Span]:
-    """The places that a filter's verdict is about; nothing where the verdict is about the text as a whole."""
+    """The places that a filter's verdict is about; none where it is about the text as a whole."""
     for kind in type(stage).__mro__:
         finder = _FINDERS.get(kind.__name__)
         if finder is not None:
@@ -58,7 +59,7 @@ def _spans(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
 
 
 def _repeated(pieces: re.Pattern[str], text: str) -> Iterator[Span]:
-    """Pieces that have stood in the text before."""
+    """Pieces that occurred in the text before."""
     known: set[str] = set()
     for match in pieces.finditer(text):
         piece = match.group().strip()
@@ -85,7 +86,7 @@ def _grams(text: str, size: int) -> tuple[list[tuple[str, ...]], Callable[[int],
 
 
 def _top_gram(text: str, size: int) -> list[Span]:
-    """The most frequent run of words, where it occurs more than once; of several the longest, then the first."""
+    """The most frequent run of words, if it occurs more than once; among several, the longest, then the first."""
     runs, place = _grams(text, size)
     counts = Counter(runs)
     most = max(counts.values(), default=0)
@@ -128,7 +129,7 @@ def _words_without_letters(text: str) -> Iterator[Span]:
 def _bad_words(stage: Any, text: str, _reason: str) -> Iterator[Span]:
     single, others = stage._list()
     lowered = text.lower()
-    if len(lowered) != len(text):  # a letter that has two in lower case: places would be off
+    if len(lowered) != len(text):  # a letter whose lower case has two characters: places would be off
         return
     for match in re.finditer(r"\w+", lowered):
         if match.group() in single:

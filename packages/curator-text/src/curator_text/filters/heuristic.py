@@ -1,7 +1,7 @@
 """Filters by simple measures of prose: words, characters, lines, marks.
 
-Names, parameters, defaults and scores are those of NeMo Curator, so that a recipe moves over unchanged; its scores are
-defined here for every text, empty ones too. Where there is nothing to measure, a ratio is what its filter drops.
+Names, parameters, defaults and scores are those of NeMo Curator, so a recipe can be used unchanged. Here the scores are
+defined for every text, even an empty one: where there is nothing to measure, a ratio has a value that its filter drops.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ class BoilerPlateStringFilter(TextFilter):
         found = text.per_row(boilerplate_paragraphs)
         scores = np.zeros(len(found))
         some = np.flatnonzero(found)
-        if len(some):  # paragraphs are looked for only where there is something to count
+        if len(some):  # paragraphs are searched for only where there is something to count
             scores = found / text.per_row(paragraph_counts)
             scores[found < 0] = 1.0
         return scores
@@ -358,7 +358,7 @@ class EllipsisFilter(TextFilter):
 class CommonEnglishWordsFilter(TextFilter):
     """Keep documents with this many of the words "the be to of and that have with", in lower case.
 
-    With ``stop_at_false`` the score stops at the number that is asked for.
+    With ``stop_at_false`` the score stops at the required number.
     """
 
     min_num_common_words: int = 2
@@ -405,7 +405,7 @@ class WordsWithoutAlphabetsFilter(TextFilter):
 
 @dataclass
 class PornographicUrlsFilter(TextFilter):
-    """Drop documents with an http(s) address that has "porn" in it."""
+    """Drop documents with an http(s) address that contains "porn"."""
 
     url_regex: str | None = None
     score_type: ClassVar[pa.DataType] = pa.int64()
@@ -455,7 +455,7 @@ class SubstringFilter(TextFilter):
 
 
 def check_lang(stage: Any) -> None:
-    """Words are what white space separates, so they cannot be counted in languages written without it."""
+    """Refuse languages without white space between words, since words cannot be counted there."""
     if not isinstance(stage.lang, str) or not stage.lang:
         raise UsageError(f"{type(stage).__name__}.lang must be a language code such as 'en', not {stage.lang!r}")
     if stage.lang.lower() in ("zh", "ja"):

@@ -1,4 +1,4 @@
-"""A cheap test of language: are a document's characters those that the language is written with?"""
+"""A cheap test of language: is a document written with the language's characters?"""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from curator_text.features.block import Block
 from curator_text.features.words import stripped_of
 from curator_text.filters.base import TextFilter, check_number, ratio, share
 
-# Where the archive of histograms that the NLLB project published keeps its files.
+# The path of the files in the NLLB project's published archive of histograms.
 _ARCHIVE = Path("histograms/checkpoint/edunov/cc60_multilingual/clean_hists")
 _ENGLISH = frozenset(map(chr, range(0x20, 0x7F))) | frozenset("\t\n£©®°·éñü–—‘’“”•…€™")  # noqa: RUF001
 
 
 @dataclass
 class HistogramFilter(TextFilter):
-    """Keep documents of whose characters more than ``threshold`` are in the histogram of a language.
+    """Keep documents if the share of their characters in a language's histogram is above ``threshold``.
 
     ``cache_dir`` is a folder with a file for each language: a character at the start of every line, up to a line that
-    starts with ``threshold_char``. It may be the unpacked archive of the NLLB project. English needs no file: without
-    a folder it is what an English keyboard and typesetter use. Nothing is downloaded.
+    starts with ``threshold_char``. It may be the unpacked archive of the NLLB project. English needs no file: without a
+    folder, its characters are those of an English keyboard and typesetter. Nothing is downloaded.
     """
 
     lang: str = "en"

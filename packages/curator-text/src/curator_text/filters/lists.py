@@ -1,4 +1,4 @@
-"""Filters by lists: addresses that are blocked, words that are not wanted."""
+"""Filters by lists of blocked addresses and unwanted words."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 @dataclass
 class UrlBlocklistFilter(DocumentFilter):
-    """Drop documents by where they come from: the column is an address, and the score is why it is blocked, or "".
+    """Drop documents by their address in the column; the score is why it is blocked, or "".
 
-    ``domains`` blocks hosts and all that is below them, ``urls`` exact addresses, ``words`` addresses with one of these
-    words, ``soft_words`` those with ``soft_word_threshold`` of them, ``subwords`` those that have one anywhere once all
-    but letters and digits is taken out. Each is a list, or the path of a file with one entry to a line. A document
+    ``domains`` blocks hosts and their subdomains; ``urls`` exact addresses; ``words`` addresses with one of these
+    words; ``soft_words`` addresses with ``soft_word_threshold`` of them; ``subwords`` addresses that contain one
+    anywhere, ignoring everything but letters and digits. Each is a list, or the path of a file with one entry to a
+    line. A document
     with no address is kept.
     """
 
@@ -108,12 +109,12 @@ class UrlBlocklistFilter(DocumentFilter):
 
 @dataclass
 class BadWordsFilter(DocumentFilter):
-    """Drop documents that have a word of a list, in any case; the score is how many of the list they have.
+    """Drop documents that have a word of a list, in any case; the score is how many words of the list they have.
 
-    ``words`` is a list, or the path of a file with one entry to a line; entries may be several words. Entries are
-    found as words of their own, or anywhere where ``whole_words`` is False, as for languages written without spaces.
-    ``keep_fraction`` keeps that share of the documents found, chosen by their text and ``seed``: C4's way to leave
-    some. Those score 0. No list is bundled: lists differ by purpose, and their licences by owner.
+    ``words`` is a list, or the path of a file with one entry to a line; entries may be several words. Entries are found
+    as whole words, or anywhere if ``whole_words`` is False, which suits languages written without spaces.
+    ``keep_fraction`` keeps that share of the documents found, chosen by their text and ``seed``, as C4 does. Those
+    score 0. No list is bundled: lists differ by purpose, and their licences by owner.
     """
 
     maybe_paths = ("words",)

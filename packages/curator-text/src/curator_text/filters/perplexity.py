@@ -1,4 +1,4 @@
-"""A filter by the perplexity of a KenLM model: how surprised a model of good text is."""
+"""A filter by perplexity: how much a text surprises a KenLM model of good text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from curator_text.filters.base import DocumentFilter, between, check_range, opti
 class KenLMPerplexityFilter(DocumentFilter):
     """Keep documents whose perplexity under a KenLM model (``.arpa`` or ``.bin``) is in a range.
 
-    Every line that is not blank is a sentence; words are what white space separates, or the pieces of
+    Every line that is not blank is a sentence; words are separated by white space, or are the pieces of
     ``sentencepiece_model``. A document with no words has an infinite perplexity.
     """
 

@@ -1,8 +1,8 @@
 """Filters of whole published recipes: Gopher, C4, FineWeb, RefinedWeb, each with its limits and its reasons.
 
 A recipe measures several things of a document. Its score is a struct of them, so that ``mode="annotate"`` writes all
-the numbers into one column, and a document that leaves is counted under the first limit that it breaks, by the names
-that datatrove gives them. Words are what white space separates.
+the numbers into one column, and a dropped document is counted under the first limit that it breaks, by datatrove's name
+for it. Words are separated by white space.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class RecipeFilter(TextFilter):
         return {reason: array(np.asarray(rows, np.bool_)) for reason, rows in self.broken(_columns(scores))}
 
     def scores_with(self, part: str, values: Sequence[float]) -> pa.Array:
-        # A document of no text tells which measures there are, and their types.
+        # A document without text shows which measures there are, and their types.
         measures = {
             name: np.zeros(len(values), found.dtype) for name, found in self.metrics(TextFeatures.of([""])).items()
         }
@@ -114,7 +114,7 @@ def _columns(scores: pa.StructArray) -> dict[str, npt.NDArray[Any]]:
 class GopherQualityFilter(RecipeFilter):
     """The quality rules of Gopher (MassiveText): length, mean word, symbols, bullets, ellipses, letters, stop words.
 
-    A limit of None or 0 is not checked. Words of punctuation alone do not count towards length and mean.
+    A limit of None or 0 is not checked. Words that consist of punctuation alone do not count towards length and mean.
     """
 
     min_doc_words: int | None = 50
@@ -337,10 +337,10 @@ _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 
 @dataclass(kw_only=True)
 class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Base of recipes that take lines out of documents and drop the documents of which too little is left.
+    """Base of recipes that remove lines from documents and drop documents of which too little is left.
 
-    They change the text of their column, as they are asked to; ``rewrite=False`` drops the same documents and leaves
-    the text of the others as it was. ``mode="annotate"`` drops and changes nothing, and adds a column that says whether the
+    They change the text of their column; ``rewrite=False`` drops the same documents and leaves the text of the others
+    unchanged. ``mode="annotate"`` drops and changes nothing, and adds a column that says whether the
     document would have stayed, such as ``c4_quality_keep``.
     """
 
@@ -365,15 +365,15 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
         return [f"{name}_keep"]
 
     def edit(self, text: TextFeatures) -> tuple[list[str | None], list[str]]:
-        """What is left of every document, None for one that goes, with a reason for each that does."""
+        """What is left of every document, None for a dropped one, with the reason for each."""
         raise NotImplementedError
 
     def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
-        """Where in a text is what it was dropped for; see `ColumnFilter.at_fault`."""
+        """The part of a text that it was dropped for; see `ColumnFilter.at_fault`."""
         return list(islice(at_fault(self, text, reason), MOST_SPANS))
 
     def edits(self, lines: str, documents: str) -> str:
-        """What `describe` says: the lines that go, and the documents that are dropped."""
+        """The text of `describe`: the lines that are removed, and the documents that are dropped."""
         if self.mode == "annotate":
             return f"drops nothing; marks documents {documents or 'as kept'}"
         removes = f"removes {lines}" if self.rewrite else f"finds {lines}, leaving the text as it is"
@@ -400,9 +400,10 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass
 class C4QualityFilter(LineStage):
-    """The rules of C4: lines that end like sentences, have enough words and no boilerplate; enough sentences of them.
+    """The rules of C4: lines that end like sentences, have enough words and no boilerplate; enough sentences in all.
 
-    Lines that fail are taken out of the text. A line with ``{`` or "lorem ipsum" costs the document. A limit of -1 is
+    Lines that fail are removed from the text. A line with ``{`` or "lorem ipsum" drops the whole document. A limit of
+    -1 is
     not checked.
     """
 
@@ -472,11 +473,11 @@ class C4QualityFilter(LineStage):
 
 @dataclass
 class RefinedWebLineFilter(LineStage):
-    """The line rules of RefinedWeb: take out menus, counters and shouting; drop the page where that was much of it.
+    """The line rules of RefinedWeb: remove menus, counters and shouting; drop the page if that was much of it.
 
     Drops lines that are mostly upper case, are numbers alone, are a counter ("3 likes"), are one word, or are short and
-    an invitation to click ("sign in", "read more…"). A document goes when more than ``max_removed_ratio`` of its words
-    went with them.
+    an invitation to click ("sign in", "read more…"). A document is dropped if more than ``max_removed_ratio`` of its
+    words were in such lines.
     """
 
     max_removed_ratio: float = 0.05
@@ -530,7 +531,7 @@ def _letters(line: str) -> tuple[int, int]:
 
 
 _NUMBERS_ALONE = re.compile(r"[\d\s.,:;/+\-()%]+")
-# Nothing here can be divided among two repeats: what a run of blanks or dots is, is found out once.
+# No run of blanks or dots can be divided between two repeats, so each is matched in only one way.
 _COUNTER = re.compile(
     r"\W*\d[\d.,]*+(?:\s*+(?:[km]\+?|\+))?\s++(likes?|shares?|comments?|retweets?|reposts?|quotes?|bookmarks?|upvotes?|downvotes?|"
     r"downloads?|views?|followers?|replies|reply)\W*",
@@ -543,7 +544,7 @@ _SENTENCE_END = re.compile(r"(?<![.?!])[.?!]++[\"'”’)\]]*+(?=\s|$)")  # noqa
 
 
 def count_sentences(line: str) -> int:
-    """How many sentences a line has: what ends in ``. ? !`` before white space, and a rest that does not."""
+    """How many sentences a line has: pieces that end in ``. ? !`` before white space, and the rest."""
     ends = [match.end() for match in _SENTENCE_END.finditer(line)]
     rest = line[ends[-1] :].strip() if ends else line.strip()
     return len(ends) + bool(rest)
@@ -596,7 +597,7 @@ def _trailing_off_lines(block: Block) -> npt.NDArray[np.int64]:
     some = np.flatnonzero(after > first)
     data, end = block.data, words_of(block).ends[after[some] - 1]
     a, b, c = data[end - 3], data[end - 2], data[end - 1]
-    # The line begins at or before the three dots, for no dot is white space.
+    # The line begins at or before the three dots, since no dot is white space.
     begun = end - 3 >= lines.starts[some]
     marks = begun & ((a == 46) & (b == 46) & (c == 46) | (a == 0xE2) & (b == 0x80) & (c == 0xA6))
     return np.bincount(lines.rows[some[marks]], minlength=block.rows)
@@ -615,7 +616,7 @@ def _line_repeats(block: Block) -> npt.NDArray[np.int64]:
 
 
 def _repeat_counts(block: Block, paragraphs: bool) -> npt.NDArray[np.int64]:
-    # Repeated pieces, all pieces, and characters of the repeated, side by side: they come from one search.
+    # Repeated pieces, all pieces, and characters of the repeated ones, side by side, since one search finds them.
     pieces = _recipe_pieces(block, paragraphs)
     again = repeats(block, pieces)
     return np.stack(
@@ -664,7 +665,7 @@ def _nth_longest_lines(block: Block, n: int) -> npt.NDArray[np.int64]:
 
 
 def _check_limits(stage: Any, *, except_for: tuple[str, ...] = ()) -> None:
-    # What a parameter may be follows from its default: yes or no, or a number, or None where that is said.
+    # The allowed values of a parameter follow from its default: a boolean, a number, or None where that is stated.
     for field in fields(stage):
         name, value = field.name, getattr(stage, field.name)
         if name in (*except_for, "column", "mode", "score_column"):

@@ -1,7 +1,7 @@
 """Filters by repetition: of lines, of paragraphs, of n-grams of words.
 
-Names, parameters, defaults and scores are those of NeMo Curator. Its most frequent n-gram is one of several that are
-equally frequent, whichever comes first in an unordered set; here it is the one that occurs first in the text.
+Names, parameters, defaults and scores are those of NeMo Curator. Among several most frequent n-grams, it takes
+whichever comes first in an unordered set; here it is the one that occurs first in the text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from curator_text.features.words import word_counts
 from curator_text.filters.base import TextFilter, at_least, at_most, check_number, ratio, share
 from curator_text.filters.heuristic import check_lang
 
-# n-grams are found from (n-1)-grams, all of which are kept.
+# n-grams are found from (n-1)-grams, which are all kept.
 MOST_WORDS = 100
 
 
@@ -58,7 +58,7 @@ class RepeatedLinesFilter(TextFilter):
 
 @dataclass
 class RepeatedParagraphsFilter(TextFilter):
-    """Keep documents in which enough of the paragraphs are distinct; paragraphs are what an empty line separates."""
+    """Keep documents in which enough of the paragraphs are distinct; paragraphs are separated by empty lines."""
 
     max_repeated_paragraphs_ratio: float = 0.7
 
@@ -149,7 +149,7 @@ class RepeatingTopNGramsFilter(TextFilter):
 
 @dataclass
 class RepeatingDuplicateNGramsFilter(TextFilter):
-    """Drop documents in which too much is n-grams of words that occurred before.
+    """Drop documents that consist too much of n-grams of words that occurred before.
 
     A document of fewer than ``n`` words scores 1.
     """

@@ -63,7 +63,7 @@ class TokenCountFilter(TextFilter):
 
 @dataclass
 class TokenizerFertilityFilter(TextFilter):
-    """Keep documents with enough characters to a token: others are in a language or script foreign to the tokenizer.
+    """Keep documents with enough characters per token; others are in a language or script foreign to the tokenizer.
 
     ``path_to_tokenizer`` is a SentencePiece ``.model``, a ``tokenizer.json`` or a folder that has one. A document with
     no tokens scores -1.
@@ -108,7 +108,7 @@ def load_counter(name: str, *, special: bool) -> TokenCounter:
         loaded = (
             tokenizers.Tokenizer.from_file(str(path)) if path.is_file() else tokenizers.Tokenizer.from_pretrained(name)
         )
-    except Exception as error:  # the library raises bare Exception for all that can go wrong
+    except Exception as error:  # the library raises a bare Exception for every failure
         raise UsageError(
             f"the tokenizer {name!r} cannot be loaded: {error}. Give a tokenizer.json, a folder that has one, or, where "
             "the hub can be reached, the name of a model there"

@@ -1,4 +1,4 @@
-"""Model stages: classifiers and embeddings, on a GPU or without one."""
+"""Stages that run models, classifiers and embeddings, on a GPU or on the CPU."""
 
 from __future__ import annotations
 

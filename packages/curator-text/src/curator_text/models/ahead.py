@@ -1,4 +1,4 @@
-"""Work that runs ahead: items are made on a thread of their own while those before them are used."""
+"""Makes items ahead on a separate thread while earlier ones are used."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _END: Any = object()
 
 
 def ahead[T](items: Iterable[T], most: int = 2) -> Iterator[T]:
-    """The items in their order, up to ``most`` of them made before they are asked for.
+    """The items in order; up to ``most`` of them are made before they are requested.
 
-    What making an item raises is raised where the item is asked for. A generator that is closed early makes no more.
+    An error in making an item is raised where the item is requested. A generator that is closed early makes no more.
     """
     source = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:

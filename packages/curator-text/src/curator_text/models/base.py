@@ -1,4 +1,4 @@
-"""What do all model stages share? Weights that are found, texts tokenized ahead, and batches computed without a wait."""
+"""The base of model stages: finds weights, tokenizes texts ahead, and computes batches without waits."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from curator_text.models.batches import Batch, Padding, batches
 from curator_text.models.device import choose_device, choose_dtype, send, tokens_that_fit_cuda
 from curator_text.models.packed import attend_in_packs, first_position, packs_cuda
 
-# What is fetched of a model: its settings, its tokenizer, and weights that cannot run code.
+# The files that are fetched of a model: its settings, its tokenizer, and weights that cannot run code.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/config.json"]
 _MOST_TOKENS = 1 << 20
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-# Texts that are tokenized at once and sorted by length: enough on a GPU for batches of equal length.
+# How many texts are tokenized at once and sorted by length: enough for batches of similar length on a GPU.
 _WINDOW = {"cpu": 64, "cuda": 1024}
 # On a GPU, lengths are rounded up to a multiple of this, and tasks go through the model together.
 _LENGTHS, _TASKS = 32, 8
-# How many batches are computed or on their way when the oldest is waited for.
+# How many batches are in progress when the oldest is waited for.
 _IN_FLIGHT = 2
 
 # Commits of models that stages name by default: without a revision, this one is used.
@@ -54,22 +54,23 @@ PINNED = {
 class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Base of stages that run a Hugging Face model over a column of text.
 
-    ``model`` is a folder or the name of a model on the hub, at ``revision``: a commit, best of all. Without one it is the
-    commit that is pinned here for the models that stages name, and for others the newest, with a warning. Weights are
-    ``safetensors``. Texts are cut to ``max_tokens`` (by default what the model takes) for the model alone: the columns stay
-    as they are. ``max_chars`` cuts them before, which saves time for long ones. ``device``: ``auto`` takes a GPU where there
-    is one. A null text has null results.
+    ``model`` is a folder or the name of a model on the hub, at ``revision``, ideally a commit. By default it is the
+    commit pinned here for models that stages name, and for others the newest, with a warning. Weights are
+    ``safetensors``. Texts are cut to ``max_tokens`` (by default the model's limit) for the model alone; the columns
+    stay as they are. ``max_chars`` cuts them beforehand, which saves time for long texts. ``device``: ``auto`` uses a
+    GPU where there is one. A null text has null results.
 
     ``dtype``: ``auto`` is bfloat16 on a GPU (float16 on one without it) and float32 on a CPU. ``compile``: ``always`` compiles
-    the model when the worker starts, ``never`` does not, and ``auto`` compiles it on a GPU once the worker has computed for half
-    a minute, about what compiling takes: so a short run never waits for it, and a long one gains.
+    the model when the worker starts, ``never`` does not, and ``auto`` compiles it on a GPU once the worker has computed
+    for half a minute, about as long as compiling takes. So a short run never waits for it, and a long one gains.
 
-    Tokens are made on a thread of their own, ahead of the model. On a CPU texts are computed one by one, each on one thread,
-    on as many threads as the stage has ``cpus``: then a text has the same numbers, bit for bit, whatever other
-    texts there are and however many threads, and nothing is padded. On a GPU a batch holds texts of similar length, padded or, where
-    the model allows it, one after another in one row, and at most ``batch_tokens`` tokens, padding included (by default what fits the memory, by measuring); if memory runs out it is
-    halved, for good, and tried again. There the last bits of a number depend on the texts of its batch, which are those
-    of up to eight tasks, and on the card: see docs/text-io.md.
+    Tokens are made on a separate thread, ahead of the model. On a CPU texts are computed one by one, each on one
+    thread, with as many threads as the stage has ``cpus``. So a text gets the same numbers, bit for bit, whatever the
+    other texts and the number of threads, and nothing is padded. On a GPU a batch holds texts of similar length, padded
+    or, where the model allows it, one after another in one row. It has at most ``batch_tokens`` tokens including
+    padding (by default as many as fit the memory, found by measuring); if memory runs out, this is halved permanently
+    and the batch is tried again. There the last bits of a number depend on the texts of its batch, which come from up
+    to eight tasks, and on the card: see docs/text-io.md.
     """
 
     tried_by_plan = False
@@ -150,13 +151,13 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         self._pool = ThreadPoolExecutor(self._threads, "model") if self._threads > 1 else None
 
     def _pad(self, packed_from: int | None) -> None:
-        """Pad batches, or pack them where it is said from which number their places count."""
+        """Pad batches, or pack them where the number of the first place is given."""
         self._padding = Padding.of(self._tokenizer, 1 if self._device == "cpu" else _LENGTHS, self._limit, packed_from)
         if packed_from is not None:
             attend_in_packs(self._loaded)
 
     def _compute_longest(self, count: int) -> None:
-        """Compute ``count`` texts of as many tokens as the model takes."""
+        """Compute ``count`` texts of the model's full length."""
         tokens = {"input_ids": [[self._padding.fill["input_ids"]] * self._limit] * count}
         self.forward(send(Batch(range(count), tokens, self._padding).inputs(), self._device, import_torch()))
 
@@ -173,11 +174,13 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     @abstractmethod
     def forward(self, inputs: dict[str, Any]) -> Any:
-        """The model's answers for a batch on its device: a tensor with one row for each text. It is padded unless the stage `packs`."""
+        """The model's answers for a batch on its device: a tensor with one row for each text. The batch is padded
+        unless the stage `packs`.
+        """
 
     @abstractmethod
     def texts(self, task: DocumentBatch) -> tuple[DocumentBatch, list[str | None]]:
-        """The task with its text as text, and what the model is given."""
+        """The task with its column as text, and the texts for the model."""
 
     @abstractmethod
     def add(self, task: DocumentBatch, rows: list[Any]) -> DocumentBatch:
@@ -217,12 +220,12 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
         return found
 
     def _computed(self, pieces: list[str]) -> Iterator[tuple[Batch, Any]]:
-        """Each batch with its answer, which is asked for late: meanwhile the next are tokenized, sent and computed."""
+        """Each batch with its answer, fetched late: meanwhile the next batches are tokenized, sent and computed."""
         window = _WINDOW["cpu" if self._device == "cpu" else "cuda"]
         made = batches(pieces, self._tokenize, window, lambda: self._batch_tokens, self._padding)
         prepared = ((batch, batch.inputs()) for batch in made)
         late: deque[Future[Any]] = deque()
-        # Windows are whole numbers of batches on a CPU: the next window is begun while half of this one is computed.
+        # On a CPU windows are whole numbers of batches; the next window begins while half of this one is computed.
         for batch, inputs in ahead(prepared, window // 2 if self._device == "cpu" else 2 * _IN_FLIGHT):
             late.append(self._submit(batch, inputs))
             if len(late) > _IN_FLIGHT * self._threads:
@@ -248,7 +251,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
             yield batch, answer.result()
 
     def _compute(self, batch: Batch, inputs: Mapping[str, Any]) -> list[tuple[Batch, Any]]:
-        """The answers of a batch, or of its parts where it does not fit the memory as a whole."""
+        """The answers of a batch, or of its parts if the whole does not fit the memory."""
         torch = import_torch()
         if batch.size() <= self._batch_tokens or len(batch.rows) == 1:
             try:
@@ -265,19 +268,19 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
                     ) from error
                 self._batch_tokens = max(1, batch.size() // 2)
                 self.record_metric("batches_halved", 1)
-            # Outside of `except`: the exception holds on to what did not fit.
+            # Outside of `except`: the exception keeps alive what did not fit.
             free_memory(torch)
         return [answer for half in batch.halves() for answer in self._compute(half, half.inputs())]
 
     def call_model(self, inputs: dict[str, Any]) -> Any:
-        """The model's own answer, by its compiled form where there is one."""
+        """The model's answer, from its compiled form where there is one."""
         assert self._model is not None, "setup() comes first"
         if self._model.in_time():
             self.record_metric("compiled", 1)
         return self._model.current(**inputs)
 
     def token_limits(self) -> list[int]:
-        """How many tokens the model takes, as far as its tokenizer and its settings say."""
+        """How many tokens the model takes, according to its tokenizer and its settings."""
         limits = [self._tokenizer.model_max_length]
         config = self._config()
         if getattr(config, "position_biased_input", True):  # relative positions have no end
@@ -289,7 +292,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 def import_torch() -> Any:
-    """torch, or the command that installs it."""
+    """Import torch, or say which command installs it."""
     try:
         import torch
         import transformers  # noqa: F401
@@ -301,7 +304,7 @@ def import_torch() -> Any:
 
 
 def model_folder(name: str, revision: str | None) -> Path:
-    """The folder with a model: the one that is named, or that of the hub's cache, filled where there is a network."""
+    """The folder with a model: the named one, or one in the hub's cache, filled where there is a network."""
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
@@ -395,9 +398,9 @@ def _tokenizer(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def _one_thread(wanted: bool) -> Iterator[None]:
-    """Have torch compute each product on one thread, and on as many as before afterwards; False changes nothing.
+    """Let torch compute each product on one thread, and restore the number afterwards; False changes nothing.
 
-    How a product of matrices is divided among threads decides in which order its terms are added up.
+    The division of a matrix product among threads decides the order in which its terms are added.
     """
     if not wanted:
         yield

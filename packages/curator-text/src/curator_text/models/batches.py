@@ -1,4 +1,4 @@
-"""Which texts go through a model together, and as what? Tokens in batches of similar length, padded or packed."""
+"""Groups tokenized texts into batches of similar length, padded or packed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 class Padding:
     """How a tokenizer pads, and to which lengths: the multiples of ``multiple`` up to ``limit``.
 
-    Few lengths mean few shapes, for which kernels are chosen, memory is kept and graphs are compiled. ``packed_from``: nothing is
-    padded, texts follow one another in one row, and this is the number of the first place in each.
+    Few lengths mean few shapes to choose kernels, keep memory and compile graphs for. With ``packed_from`` nothing is
+    padded: texts follow one another in one row, and this is the number of the first place in each.
     """
 
     fill: Mapping[str, int]
@@ -31,7 +31,7 @@ class Padding:
         return cls(fill, tokenizer.padding_side == "left", multiple, limit, packed_from)
 
     def width(self, longest: int) -> int:
-        """To how many tokens texts are padded of which the longest has ``longest``: at least 1, which models need."""
+        """The padded length of texts whose longest has ``longest`` tokens: at least 1, which models need."""
         longest = max(1, longest)
         return max(longest, min(-(-longest // self.multiple) * self.multiple, self.limit))
 
@@ -42,7 +42,7 @@ class Padding:
         return sum(max(1, length) for length in lengths)
 
     def how_many(self, lengths: Sequence[int], most_tokens: int) -> int:
-        """How many of these texts, the longest first, make no more than ``most_tokens``; one at least."""
+        """How many of these texts, the longest first, make no more than ``most_tokens``; at least one."""
         if self.packed_from is None:
             return max(1, most_tokens // self.width(lengths[0]))
         ends = accumulate(max(1, length) for length in lengths)
@@ -73,13 +73,13 @@ class Batch:
         return first, second
 
     def inputs(self) -> dict[str, Any]:
-        """What the model is called with."""
+        """The model's inputs."""
         return self.padded() if self.padding.packed_from is None else self.packed(self.padding.packed_from)
 
     def packed(self, first_position: int) -> dict[str, Any]:
         """One row of all tokens, with the place of each in its text; ``bounds`` says where texts begin and end.
 
-        A text without tokens has one that is filled in, and that the mask leaves out.
+        A text without tokens gets a filler that the mask leaves out.
         """
         lengths = [len(ids) for ids in self.tokens["input_ids"]]
         bounds = np.concatenate([[0], np.cumsum([max(1, length) for length in lengths])])
@@ -119,7 +119,7 @@ def batches(
 ) -> Iterator[Batch]:
     """All texts in batches of at most ``most_tokens()`` tokens, sorted by length within windows of ``window`` texts.
 
-    Longest first: what does not fit the memory shows at once. A batch has one text at least.
+    The longest come first, so that a batch too large for the memory shows at once. A batch has at least one text.
     """
     for first in range(0, len(texts), window):
         tokens = tokenize(list(texts[first : first + window]))

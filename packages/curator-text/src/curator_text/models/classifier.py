@@ -1,4 +1,4 @@
-"""Classify texts with any sequence classifier in Hugging Face's formats."""
+"""Classifies texts with any sequence classifier in Hugging Face's formats."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from curator_text.models.base import TextModel, import_torch, load_weights, vect
 class TextClassifier(TextModel):
     """Adds the label and the score that a classifier gives each text.
 
-    With several classes ``label_column`` is the likeliest and ``score_column`` its probability, and ``scores_column``, if
-    it is named, all probabilities, in the order of the model's labels. A model with one output is a regression: its score
-    is that number, and its label the score rounded and held between 0 and ``top_score``. ``keep`` drops texts with other labels.
+    With several classes ``label_column`` is the likeliest one and ``score_column`` its probability; ``scores_column``,
+    if named, holds all probabilities in the order of the model's labels. A model with one output is a regression: its
+    score is that number, and its label is the score, rounded and limited to 0 to ``top_score``. ``keep`` drops texts
+    with other labels.
     """
 
     label_column: str = "label"
@@ -60,7 +61,7 @@ class TextClassifier(TextModel):
             model = load_weights(transformers.AutoModelForSequenceClassification.from_pretrained, folder, dtype, device)
             labels = model.config.id2label
         self._labels = [labels[key] for key in sorted(labels, key=int)]
-        # A regression has one name for its output, and its rounded score for a label.
+        # A regression has one name for its output, and its rounded score as the label.
         given = self._labels if len(self._labels) > 1 else [str(level) for level in range(self.top_score + 1)]
         if self.keep is not None and (unknown := set(self.keep) - set(given)):
             raise UsageError(

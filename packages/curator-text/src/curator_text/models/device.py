@@ -1,4 +1,6 @@
-"""Where a model computes: what goes there, and how much fits. `curator_core.model.cuda` has what only a GPU does."""
+"""Chooses the device of a model, sends inputs there and measures how much fits. `curator_core.model.cuda` has what only
+a GPU does.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ LARGEST_BATCH_TOKENS = 1 << 18
 
 
 def choose_device(stage: str, device: str, torch: Any) -> str:
-    """The device by its full name; an error where it is not there."""
+    """The device by its full name; an error if it does not exist."""
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if chosen.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"{stage}.device is {chosen!r}, and torch sees no GPU here: give auto or cpu")
@@ -23,7 +25,9 @@ def choose_device(stage: str, device: str, torch: Any) -> str:
 
 
 def choose_dtype(dtype: str, device: str, torch: Any) -> str:
-    """The numbers to compute with: ``auto`` is bfloat16 on a GPU (float16 on one without it) and float32 elsewhere."""
+    """The number type to compute with: ``auto`` is bfloat16 on a GPU (float16 if the GPU lacks it) and float32
+    elsewhere.
+    """
     if dtype != "auto":
         return dtype
     if not device.startswith("cuda"):
@@ -32,7 +36,9 @@ def choose_dtype(dtype: str, device: str, torch: Any) -> str:
 
 
 def send(inputs: Mapping[str, Any], device: str, torch: Any) -> dict[str, Any]:
-    """The inputs with their arrays as tensors on the device; for a GPU through pinned memory, so that nothing waits for the copy."""
+    """The inputs with their arrays as tensors on the device; for a GPU they go through pinned memory, so that nothing
+    waits for the copy.
+    """
     on_gpu = device.startswith("cuda")
 
     def sent(array: NDArray[np.int64]) -> Any:
@@ -43,7 +49,7 @@ def send(inputs: Mapping[str, Any], device: str, torch: Any) -> dict[str, Any]:
 
 
 def tokens_that_fit_cuda(compute: Callable[[int], Any], width: int, memory_gb: float, torch: Any) -> int:
-    """How many tokens fit the memory of a GPU: ``compute`` is given how many texts of ``width`` tokens to try."""
+    """How many tokens fit the memory of a GPU: ``compute`` gets the number of texts of ``width`` tokens to try."""
     with torch.inference_mode():
         # Several batches are in flight, and the allocator has fragments: a third stays free.
         texts = items_that_fit_cuda(compute, memory_gb, 0.66, torch)

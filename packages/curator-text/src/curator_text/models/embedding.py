@@ -1,4 +1,4 @@
-"""Embed texts with any encoder of transformers, pooled as sentence-transformers would."""
+"""Embeds texts with any encoder of transformers, pooled as in sentence-transformers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ POOLING = ("mean", "cls", "last", "max")
 class TextEmbedding(TextModel):
     """Adds an embedding of each text, a list of 32-bit floats of fixed length.
 
-    A model in the format of sentence-transformers says itself how to pool, whether to normalize, and how many tokens it
-    takes; ``pooling`` (``mean``, ``cls``, ``last`` or ``max``) and ``normalize`` override it. Other models are pooled by
+    A model in the format of sentence-transformers states how to pool, whether to normalize, and how many tokens it
+    takes; ``pooling`` (``mean``, ``cls``, ``last`` or ``max``) and ``normalize`` override it. Other models are pooled
+    by
     the mean and normalized. ``prompt`` is put before each text, for the model alone.
     """
 
@@ -52,7 +53,7 @@ class TextEmbedding(TextModel):
         self._pooling = self.pooling or found.get("pooling", "mean")
         self._normalize = found.get("normalize", True) if self.normalize is None else self.normalize
         self._most = found.get("max_tokens")
-        # What pools here needs no pooler, and many encoders come without one.
+        # Pooling is done here, so no pooler is needed, and many encoders come without one.
         return load_weights(transformers.AutoModel.from_pretrained, folder, dtype, device, unneeded=("pooler.",))
 
     def forward(self, inputs: dict[str, Any]) -> Any:
@@ -73,7 +74,7 @@ class TextEmbedding(TextModel):
         return self._finished_vectors(pooled)
 
     def _pooled_packs(self, states: Any, mask: Any, bounds: Any) -> Any:
-        """The same of texts that follow one another in one row."""
+        """The same for texts that follow one another in one row."""
         if self._pooling in ("cls", "last"):
             return states[bounds[:-1].long() if self._pooling == "cls" else bounds[1:].long() - 1]
         torch = import_torch()
@@ -109,7 +110,7 @@ class TextEmbedding(TextModel):
 
 
 def _sentence_settings(folder: Path) -> dict[str, Any]:
-    """What a sentence-transformers model says about itself; empty for another one."""
+    """The settings of a sentence-transformers model; empty for another one."""
     if not (folder / "modules.json").exists():
         return {}
     settings: dict[str, Any] = {"normalize": False}

@@ -1,7 +1,8 @@
-"""Which models take texts of any length without padding, as one row of tokens, and how does each text attend to itself alone?
+"""Lets models take texts without padding, as one row of tokens in which each text attends to itself alone.
 
-transformers hands what a model is called with on to its attention, and takes attention from others by name: ours cuts the row at
-``bounds``. On a GPU one kernel of torch does all texts of a row, on a CPU they are computed one after the other.
+transformers passes a model's arguments on to its attention, and accepts other attention functions by name: ours cuts
+the row at ``bounds``. On a GPU one kernel of torch computes all texts of a row; on a CPU they are computed one after
+the other.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-# What transformers calls our attention.
+# The name of our attention in transformers.
 NAME = "curator_packed"
-# Encoders that hand on what their attention needs, and whose tokens know their place by a number that they are given. The others pad.
+# Encoders that pass on what attention needs, and that accept explicit position numbers. The others pad.
 TYPES = ("bert", "roberta", "xlm-roberta")
 LARGEST_HEAD = 256
 
 
 def first_position(model: Any) -> int | None:
-    """The number of a text's first token; None for a model that cannot be given packed texts."""
+    """The position number of a text's first token; None for a model that cannot take packed texts."""
     config = model.config
     if config.model_type not in TYPES or getattr(config, "is_decoder", False):
         return None
@@ -36,7 +37,7 @@ def packs_cuda(model: Any, torch: Any) -> bool:
 
 
 def attend_in_packs(model: Any) -> None:
-    """Have ``model`` take packed texts from now on, and no others."""
+    """Make ``model`` take only packed texts from now on."""
     import transformers
 
     transformers.AttentionInterface.register(NAME, _attend)
@@ -45,7 +46,7 @@ def attend_in_packs(model: Any) -> None:
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """The bounds say what a mask would."""
+    """The bounds replace a mask."""
 
 
 def _attend(

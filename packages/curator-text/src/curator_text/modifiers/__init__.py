@@ -1,4 +1,4 @@
-"""Modifiers: stages that change the text of a column, and count what they changed."""
+"""Modifiers: stages that change the text of a column and count their changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A modifier: one method on a text; nulls, columns and counts come from here.
+"""Base of modifiers: a modifier is one method on a text; this base handles nulls, columns and counts.
 
     @dataclass(kw_only=True)
     class Shout(Modifier):
@@ -42,15 +42,15 @@ class Modifier(ProcessingStage[DocumentBatch, DocumentBatch]):
             raise UsageError(f"{type(self).__name__}.output_column must be the name of a column, not {name!r}")
 
     def modify(self, text: str) -> str:
-        """The new text; the same where nothing is to be done."""
+        """The new text, or the same one if there is nothing to do."""
         raise NotImplementedError(f"{type(self).__name__} needs modify(text)")
 
     def may_change(self, values: pa.Array) -> Any:
-        """A boolean array of the texts that `modify` may change, where that is quick to find out; None for all."""
+        """A boolean array of the texts that `modify` may change, if that is quick to compute; None for all."""
         return None
 
     def apply(self, values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> pa.Array:
-        """The changed texts of a list or an Arrow array, of whose type they are."""
+        """The changed texts of a list or an Arrow array, in its type."""
         given = _as_array(values)
         plain = _as_text(given)
         worth = self.may_change(plain)

@@ -1,4 +1,4 @@
-"""Personal data and secrets in text: found by form, checked where there is a checksum, and put out of sight."""
+"""Finds personal data and secrets in text by their form, checks checksums, and replaces them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from curator_core.errors import UsageError, nearest
 from curator_text.modifiers.base import Modifier
 
 # Every pattern is bounded or free of nested repeats: text is not trusted, and must not make a match take for ever.
-# Letters of scripts that are written with spaces between words. In Chinese or Japanese an address has none around it, so
-# that an address begins and ends where these do.
+# These are the letters of scripts that are written with spaces between words. In Chinese or Japanese no spaces surround
+# an address, so an address begins and ends where these letters do.
 _LETTER = "A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f"
 _EMAIL = (
     rf"(?<![{_LETTER}0-9_.+-])[{_LETTER}0-9][{_LETTER}0-9._%+-]{{0,63}}@(?:[{_LETTER}0-9][{_LETTER}0-9-]{{0,62}}\.){{1,8}}"
@@ -35,7 +35,7 @@ _PHONE = (
     r"|\([2-9]\d{2}\)[ \u00a0\u202f]?[2-9]\d{2}[ \u00a0\u202f.-]\d{4}|[2-9]\d{2}[.-][2-9]\d{2}[.-]\d{4})(?![\w-]|\.\d)"
 )
 _KEY = (
-    # Also as it is written in a string of a program, and without its last line.
+    # Also in the form of a string in a program, and without its last line.
     r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY-----(?:"
     r"[A-Za-z0-9+/=\s:,\\\"'-]{0,8000}?-----END (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY-----"
     r"|(?:(?:\s|\\n){1,2}[A-Za-z0-9+/=]{32,76}){1,200}(?:(?:\s|\\n){1,2}[A-Za-z0-9+/=]{0,76})?(?!.))"
@@ -51,7 +51,7 @@ _KEY = (
     r"|(?<!\w)AIza[A-Za-z0-9_-]{35}(?![\w-])"
     r"|(?<!\w)eyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,1000}(?![\w-])"
 )
-# Longest countries first would not help: the registered length of each country's IBAN.
+# The registered length of each country's IBAN.
 _IBAN_LENGTHS = {
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28,
     "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18,
@@ -66,10 +66,11 @@ _IBAN_LENGTHS = {
 
 @dataclass(kw_only=True)
 class PiiRedactor(Modifier):
-    """Puts placeholders in the place of e-mail addresses, IP addresses, phone numbers, credit cards, IBANs and keys.
+    """Replaces e-mail addresses, IP addresses, phone numbers, credit cards, IBANs and keys by placeholders.
 
-    ``kinds`` are those to look for. Credit cards must begin as issued ones do and pass the Luhn check, IBANs their country's
-    length and mod 97, IP addresses must be valid; phone numbers need a country code or the form of an American one.
+    ``kinds`` selects among them. Credit cards must begin like issued ones and pass the Luhn check; IBANs must have
+    their country's length and pass mod 97; IP addresses must be valid; phone numbers need a country code or the
+    American form.
     ``replace``:
     ``placeholder`` writes ``<EMAIL>``; ``hash`` writes ``<EMAIL_1f8a0c2b94d1>``, the same for the same value, made with
     ``salt``, so that mentions can still be counted. How many of each kind were found is counted as a metric.
@@ -103,7 +104,7 @@ class PiiRedactor(Modifier):
         return pc.match_substring_regex(values, self._signs)
 
     def modify(self, text: str) -> str:
-        # In this order whatever the order of `kinds`: an address inside a key is a part of the key.
+        # The order of `kinds` does not matter: an address inside a key is part of the key.
         for kind, (pattern, size) in _FORMS.items():
             if kind in self.kinds:
                 text = self._without(text, kind, pattern, size)
@@ -114,7 +115,7 @@ class PiiRedactor(Modifier):
         done = at = 0
         while match := pattern.search(text, at):
             start, found = match.start(), match[0][: size(match[0])]
-            at = start + (len(found) or 1)  # what is not one may contain one
+            at = start + (len(found) or 1)  # a failed match may contain a valid one
             if found:
                 self.record_metric(kind, 1)
                 pieces += text[done:start], self._sign(kind, found)
@@ -131,7 +132,7 @@ class PiiRedactor(Modifier):
 
 
 def luhn(text: str) -> bool:
-    """Whether a number passes the check that card numbers are made with."""
+    """Whether a number passes the check of card numbers."""
     digits = [int(character) for character in text if character in "0123456789"]
     if len(digits) < 13 or len(set(digits)) == 1:
         return False
@@ -148,8 +149,8 @@ def valid_iban(text: str) -> bool:
     return int("".join(str(int(character, 36)) for character in turned)) % 97 == 1
 
 
-# How much of what has the form of something is that thing, from its start: all, nothing, or what comes before words or
-# numbers that have the same form ("BE68 5390 0754 7034 BIC", a card and its security code).
+# How much of a match is real, from its start: all, nothing, or the part before further words or numbers of the same
+# form ("BE68 5390 0754 7034 BIC", a card and its security code).
 
 
 def _all(text: str) -> int:
@@ -173,8 +174,8 @@ def _card_size(text: str) -> int:
     return next((size for size in reversed(ends) if luhn(text[:size])), 0)
 
 
-# Visa, Mastercard, American Express, Diners Club, JCB, UnionPay, Discover, Maestro. Dates in milliseconds and book numbers,
-# of which every tenth passes the check, begin with 1 and 9.
+# Visa, Mastercard, American Express, Diners Club, JCB, UnionPay, Discover, Maestro. Dates in milliseconds and book
+# numbers begin with 1 and 9; every tenth of them would pass the check.
 _ISSUED = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6")
 
 
@@ -183,7 +184,7 @@ def _ip_size(text: str) -> int:
         address = ipaddress.ip_address(text)
     except ValueError:
         return 0
-    # `::` and 0.0.0.0 are nobody's, and stand in C++ and in version numbers.
+    # `::` and 0.0.0.0 belong to nobody, and occur in C++ and in version numbers.
     return 0 if address.is_unspecified else len(text)
 
 
@@ -191,7 +192,7 @@ def _phone_size(text: str) -> int:
     return len(text) if 7 <= sum(character.isdigit() for character in text) <= 15 else 0
 
 
-# In the order they are looked for.
+# In the order of the search.
 _FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], int]]] = {
     "key": (re.compile(_KEY, re.ASCII), _all),
     "email": (re.compile(_EMAIL), _all),
@@ -200,7 +201,7 @@ _FORMS: dict[str, tuple[re.Pattern[str], Callable[[str], int]]] = {
     "ip": (re.compile(f"{_IPV4}|{_IPV6}", re.ASCII), _ip_size),
     "phone": (re.compile(_PHONE, re.ASCII), _phone_size),
 }
-# What a text must at least have: Arrow's matcher looks for it in all texts at once.
+# The least that a text must contain: Arrow's matcher searches all texts for it at once.
 _SIGNS = {
     "key": r"PRIVATE KEY|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|sk-|[sr]k_(live|test)_|hf_|npm_|AIza|eyJ",
     "email": "@",

@@ -1,4 +1,4 @@
-"""Documents become their parts, and parts become documents again."""
+"""Splits documents into parts, and joins parts into documents again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from curator_text._columns import is_text, not_text, with_text
 class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
     r"""Splits each document at ``separator`` into rows: the other columns are repeated, ``segment_column`` counts from 0.
 
-    A null stays one row, and so does the empty text. Nothing is taken away but the separators.
+    A null stays one row, and so does the empty text. Only the separators are removed.
     """
 
     separator: str = "\n\n"
@@ -64,10 +64,11 @@ class DocumentSplitter(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class DocumentJoiner(ProcessingStage[DocumentBatch, DocumentBatch]):
-    r"""Joins rows with the same ``id_column`` into one document, in the order of ``segment_column``, which goes.
+    r"""Joins rows with the same ``id_column`` into one document, in the order of ``segment_column``, which is removed.
 
-    The other columns are those of the first segment. With ``max_chars`` a document ends before it would get longer, and
-    the next one begins. Rows of one document must be in one batch, as `DocumentSplitter` leaves them. Rows whose id is null
+    The other columns are those of the first segment. With ``max_chars`` a document ends before it would exceed this
+    length, and the next one begins. Rows of one document must be in one batch; `DocumentSplitter` leaves them so. Rows
+    whose id is null
     are not joined.
     """
 

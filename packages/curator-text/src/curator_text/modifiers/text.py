@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from curator_core.errors import UsageError
 from curator_text.modifiers.base import Modifier
 
-# What C4 takes as a sign that a line belongs to the site and not to the text.
+# Phrases by which C4 recognises a line that belongs to the site and not to the text.
 BOILERPLATE = (
     "terms of use",
     "privacy policy",
@@ -34,7 +34,7 @@ _ODD_BREAKS = re.compile(_LINE_ENDS)
 
 @dataclass(kw_only=True)
 class UnicodeRepair(Modifier):
-    """Repairs text that was decoded with the wrong encoding (``schÃ¶n``), with ftfy, where there is any sign of it.
+    """Repairs text that was decoded with the wrong encoding (``schÃ¶n``), with ftfy, where there are signs of it.
 
     Quotation marks, ligatures, entities and width are left as they are, unless ``everything``.
     """
@@ -50,7 +50,7 @@ class UnicodeRepair(Modifier):
         return {**self.__dict__, "_fix": None, "_is_bad": None}
 
     def may_change(self, values: pa.Array) -> Any:
-        # ASCII without control characters or entities has nothing to repair, and is most of what there is.
+        # ASCII without control characters or entities needs no repair, and most text is of this kind.
         sign = r"[^\x09\x0a\x20-\x7e]|&" if self.everything else r"[^\x00-\x7f]"
         return pc.match_substring_regex(values, sign)
 
@@ -59,7 +59,7 @@ class UnicodeRepair(Modifier):
             self._load()
         assert self._fix is not None
         assert self._is_bad is not None
-        # Asking whether there is a sign of it is quick; looking for the repair is not.
+        # Detecting signs of damage is quick; finding the repair is not.
         return self._fix(text) if self.everything or self._is_bad(text) else text
 
     def _load(self) -> None:
@@ -75,7 +75,7 @@ class UnicodeRepair(Modifier):
 
 @dataclass(kw_only=True)
 class NewlineNormalizer(Modifier):
-    r"""Makes every line end ``\n`` and leaves at most one blank line between paragraphs."""
+    r"""Turns every line end into ``\n`` and leaves at most one blank line between paragraphs."""
 
     def may_change(self, values: pa.Array) -> Any:
         return pc.match_substring_regex(values, r"\n\n\n|\r|\x{85}|\x{2028}|\x{2029}")
@@ -86,7 +86,7 @@ class NewlineNormalizer(Modifier):
 
 @dataclass(kw_only=True)
 class WhitespaceNormalizer(Modifier):
-    """Makes runs of spaces and tabs one space, and takes them off the ends of lines and of the text."""
+    """Turns runs of spaces and tabs into one space, and strips them from the ends of lines and of the text."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +99,9 @@ class WhitespaceNormalizer(Modifier):
 
 @dataclass(kw_only=True)
 class BoilerplateLineRemover(Modifier):
-    """Removes lines that hold one of ``phrases`` (small letters; those of C4 by default), however they are capitalized."""
+    """Removes lines that contain one of ``phrases`` (lower case; those of C4 by default), however they are
+    capitalized.
+    """
 
     phrases: Sequence[str] = BOILERPLATE
 
@@ -109,7 +111,7 @@ class BoilerplateLineRemover(Modifier):
         if "" in self.phrases:
             raise UsageError("BoilerplateLineRemover.phrases must not hold an empty text, which every line has in it")
         self._pattern = re.compile("|".join(re.escape(phrase.lower()) for phrase in self.phrases))
-        # As they are and in small letters: a dotted capital I becomes two characters.
+        # Both as they are and in lower case: a dotted capital I becomes two characters.
         forms = dict.fromkeys(form for phrase in self.phrases for form in (phrase, phrase.lower()))
         self._sign = "(?i)" + "|".join(map(re.escape, forms))
 
@@ -142,7 +144,7 @@ class LineRemover(Modifier):
 
 @dataclass(kw_only=True)
 class UrlRemover(Modifier):
-    """Removes web addresses, or puts ``replacement`` in their place; a full stop or bracket behind one stays."""
+    """Removes web addresses, or puts ``replacement`` in their place; a full stop or bracket after one stays."""
 
     replacement: str = ""
 
@@ -163,7 +165,7 @@ class UrlRemover(Modifier):
 
 @dataclass(kw_only=True)
 class MarkdownRemover(Modifier):
-    """Takes the marks of Markdown off and keeps its words; links and images become their text.
+    """Removes the marks of Markdown and keeps its words; links and images become their text.
 
     Code keeps every character, and a word such as ``snake_case_name`` is not emphasis.
     """
@@ -172,7 +174,7 @@ class MarkdownRemover(Modifier):
         return pc.match_substring_regex(values, r"[*_#`~>\[\]|+-]|\d[.)]")
 
     def modify(self, text: str) -> str:
-        # Behind the last line that closes a fence none is opened: each would be followed to the end of the text in vain.
+        # No fence is opened after the last line that closes one: each search would run to the end of the text in vain.
         closed = max((match.end() for match in _FENCE_END.finditer(text)), default=0)
         parts, rest = _CODE.split(text[:closed]), _TICKS.split(text[closed:])
         parts[-1] += rest[0]
@@ -188,7 +190,7 @@ class MarkdownRemover(Modifier):
 
 @dataclass(kw_only=True)
 class QuotationRemover(Modifier):
-    """Takes one pair of straight or curly quotation marks off a text that they enclose as a whole."""
+    """Removes one pair of straight or curly quotation marks that encloses a whole text."""
 
     def modify(self, text: str) -> str:
         inner = text[1:-1]
@@ -208,8 +210,8 @@ class Slicer(Modifier):
     """Keeps a part of each text: from ``left`` to ``right``, which are positions (negative ones count from the end), or
     strings to look for.
 
-    ``include_left`` and ``include_right`` keep the strings themselves. Where a string is not in the text nothing is left.
-    ``strip`` takes white space off the ends.
+    ``include_left`` and ``include_right`` keep the strings themselves. If a string is not in the text, nothing is left.
+    ``strip`` removes white space at the ends.
     """
 
     left: int | str = 0
@@ -245,11 +247,11 @@ class Slicer(Modifier):
         return cut.strip() if self.strip else cut
 
 
-# Fenced blocks with their fences off, and code in ticks with its ticks off.
+# Fenced blocks without their fences, and code in ticks without its ticks.
 _CODE = re.compile(r"(?ms)^[ ]{0,3}(?:```|~~~)[^\n`]*\n(.*?)^[ ]{0,3}(?:```|~~~)[ \t]*$|(?<!`)`([^`\n]+)`(?!`)")
 _FENCE_END = re.compile(r"(?m)^[ ]{0,3}(?:```|~~~)[ \t]*$")
 _TICKS = re.compile(r"(?!)()|(?<!`)`([^`\n]+)`(?!`)")
-# What may repeat is bounded, or ends at the character that begins it: a text must not make a match take for ever.
+# Repeats are bounded, or end at the character that begins them: a text must not make a match take for ever.
 _LINK_TEXT = r"\[([^\[\]\n]{0,500})\]"
 _TARGET = r"\((?:[^()\s]|\([^()\s]{0,200}\)){0,2000}(?:\s{1,8}\"[^\"\n]{0,300}\")?\)"
 _MARKS: tuple[tuple[re.Pattern[str], Any], ...] = (

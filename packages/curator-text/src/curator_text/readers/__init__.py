@@ -1,4 +1,6 @@
-"""Readers: files become batches of documents. Names load on first use: a worker needs one of them, with its libraries."""
+"""Readers turn files into batches of documents. Names load on first use: a worker needs one reader, with its
+libraries.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters that readers have in common: their checks, and what they do."""
+"""The parameters that readers have in common, with their checks and effects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def checked_columns(columns: Sequence[str] | None, stage: str) -> tuple[str, ...
 
 
 def with_path(table: pa.Table, path_column: str | None, path: str) -> pa.Table:
-    """The table with its file's path in a column of that name, if there is to be one."""
+    """The table, with its file's path in a column of that name if one is requested."""
     if not path_column:
         return table
     if path_column in table.column_names:
@@ -35,12 +35,12 @@ def with_path(table: pa.Table, path_column: str | None, path: str) -> pa.Table:
 
 
 def path_text(path: str) -> str:
-    """A path as text, which a name on Linux need not be."""
+    """A path as text; a name on Linux need not be valid text."""
     return path.encode("utf-8", "replace").decode()
 
 
 def twice_named(names: Sequence[str], path: str) -> str | None:
-    """What is wrong with a file of which two columns have one name, since only one of them could be addressed."""
+    """The problem of a file with two columns of one name, since only one of them could be addressed."""
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is None:
         return None
@@ -48,12 +48,12 @@ def twice_named(names: Sequence[str], path: str) -> str | None:
 
 
 def checked_encoding(encoding: str, stage: str) -> str:
-    """The name of an encoding of text, as Python has it."""
+    """Python's name for a text encoding."""
     try:
         with contextlib.suppress(UnicodeError):
             b"a".decode(encoding)
         return codecs.lookup(encoding).name
-    except (LookupError, TypeError) as error:  # `base64` and the like are known, and are none of text
+    except (LookupError, TypeError) as error:  # `base64` and the like exist, but are not text encodings
         raise UsageError(
             f"{stage}.encoding must be an encoding of text, such as 'utf-8' or 'cp1252', not {encoding!r}"
         ) from error

@@ -1,13 +1,15 @@
-"""How does a block of lines of JSON become an Arrow table, with every value exactly as it was and every bad line reported?
+"""Turns a block of JSON lines into an Arrow table, keeps every value exactly, and reports every bad line.
 
-A block goes through Arrow's own JSON parser, with the types fixed beforehand so that it guesses nothing (by itself it makes
-timestamps of texts). What it does not refuse, and yet is not one valid object per line, is checked here: text that is not
-UTF-8, two objects in a line, one object over two lines, NaN, integers that a double cannot hold. A block that fails in any
-way is cut into small ones; the small ones that fail are read line by line with Python's parser, which says what is wrong
-with which line, and gives columns types that hold what the first lines of the file did not have (`curator_core.arrow.kinds`).
+A block goes through Arrow's own JSON parser, with the types fixed beforehand so that it guesses nothing (it would turn
+texts into timestamps). Some input that it accepts is not one valid object per line; that is checked here: text that is
+not UTF-8, two objects in a line, one object over two lines, NaN, integers that a double cannot hold. A block that fails
+in any
+way is cut into small ones; the small ones that fail are read line by line with Python's parser, which says which line
+is wrong and why, and widens the types of columns for values that the first lines of the file did not have
+(`curator_core.arrow.kinds`).
 
-How a value comes out as JSON depends on the value and on the first lines of its file, and never on the block that it
-stands in: blocks are cut differently by every `batch_bytes`, and by every number of ranges.
+The JSON form of a value depends on the value and on the first lines of its file, and never on its block: every
+`batch_bytes` and every number of ranges cuts blocks differently.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from curator_text.widening import fitted
 _PIECES = 16
 _PYTHON = {pa.string(): str, pa.int64(): int, pa.uint64(): int, pa.float64(): float, pa.bool_(): bool}
 _PLAIN = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
-# Lists whose elements have no known type, because each is empty or holds nulls alone.
+# Lists whose elements have no known type, because each is empty or holds only nulls.
 _EMPTY, _TEXTS = pa.list_(pa.null()), pa.list_(pa.string())
 _OPENS = np.isin(np.arange(256), [ord("["), ord("{")])
 
@@ -51,7 +53,7 @@ class BadRow:
 
 @dataclass(slots=True)
 class Parsed:
-    """What a block of lines held."""
+    """The content of a block of lines."""
 
     table: pa.Table
     rows: int  # lines that are not blank
@@ -63,7 +65,7 @@ class Parsed:
 
 
 def infer_types(rows: Iterable[dict[str, Any]]) -> dict[str, pa.DataType]:
-    """The type of each key, in order of first appearance: what most of its values are.
+    """The type of each key, in order of first appearance: the type of most of its values.
 
     Whole numbers among fractions are float64; objects, and lists of mixed content, are ``json``. A key with nothing but
     nulls has Arrow's null type.
@@ -78,11 +80,12 @@ def infer_types(rows: Iterable[dict[str, Any]]) -> dict[str, pa.DataType]:
 def guessed_types(
     rows: Iterable[dict[str, Any]], declared: Mapping[str, pa.DataType], only: tuple[str, ...] | None
 ) -> dict[str, pa.DataType] | None:
-    """What `infer_types` will say about the rows of a block that begins with these, if all of it fits; None if unsure.
+    """The result of `infer_types` for a block that begins with these rows, if all of it fits; None if unsure.
 
     A block that Arrow parses by a schema has no other keys than these and, for these types, no other kinds of values.
     So every kind of value but one has a count of 0 (whole numbers count as fractions where there is a fraction), and
-    the keys are in the order of the first rows. It is not so for other types: an empty list fits a list of anything.
+    the keys are in the order of the first rows. This does not hold for other types: an empty list fits a list of
+    anything.
     """
     found = infer_types(rows)
     names = found.keys() if only is None else only
@@ -99,9 +102,9 @@ def guessed_types(
 class LineParser:
     """Parses blocks of one file.
 
-    ``types`` are those by the declared schema and the first lines of the file. ``only``: the columns to read, and no
-    others. ``checks``: what fits a declared column. ``settle`` gives the types where those at hand are a guess (see
-    `guessed_types`) and the first block does not prove it.
+    ``types`` come from the declared schema and the first lines of the file. ``only``: the only columns to read.
+    ``checks``: the values that fit a declared column. ``settle`` gives the types if those at hand are a guess (see
+    `guessed_types`) that the first block does not prove.
     """
 
     types: dict[str, pa.DataType]
@@ -109,14 +112,14 @@ class LineParser:
     max_line_bytes: int = 1 << 26
     checks: Mapping[str, Check] = field(default_factory=dict)
     settle: Callable[[], dict[str, pa.DataType]] | None = None
-    # What Arrow's parser is given: the types, and those of columns that have turned out wider or have come up since.
+    # The types for Arrow's parser, including those of columns that have since become wider or appeared.
     _tried: dict[str, pa.DataType] = field(init=False)
 
     def __post_init__(self) -> None:
         self._tried = dict(self.types)
 
     def parse(self, data: memoryview, ends: np.ndarray[Any, Any]) -> Parsed:
-        """The rows of a block of lines, and the lines that are none; ``ends``: where its line ends are."""
+        """The rows of a block of lines, and the lines that are no rows; ``ends``: where its line ends are."""
         bytes_ = np.frombuffer(data, np.uint8)
         lines = len(ends)
         if len(data) and (not lines or ends[-1] != len(data) - 1):
@@ -157,7 +160,7 @@ class LineParser:
         return self._schema(self.types).empty_table()
 
     def _schema(self, types: Mapping[str, pa.DataType]) -> pa.Schema:
-        """The columns, those of the first lines in their order and others by name, with the marks that they need."""
+        """The columns with their marks: those of the first lines in order, and then others by name."""
         names = [*self.types, *sorted(types.keys() - self.types.keys())]
         return pa.schema([self._field(name, types[name]) for name in names])
 
@@ -177,8 +180,9 @@ class LineParser:
         whole = lasts >= starts
         if not whole.all():  # blank lines are no rows
             starts, lasts = starts[whole], lasts[whole]
-        # A line that begins with { and ends with } and is followed by such a line cannot end inside an object, because
-        # } { never follow one another in one. So each holds one object or more, and as many rows as lines, exactly one.
+        # If a line begins with { and ends with } and the next one does too, the line cannot end inside an object,
+        # because } and { are never adjacent inside one. So each line holds one object or more; and with as many rows as
+        # lines, each holds exactly one.
         if not len(starts) or (bytes_[starts] != 0x7B).any() or (bytes_[lasts] != 0x7D).any():
             return None
         if len(data) > self.max_line_bytes and int((lasts - starts).max()) + 1 > self.max_line_bytes:
@@ -232,7 +236,7 @@ class LineParser:
         return pa.table([columns[name] for name in schema.names], schema=schema), count, bad
 
     def _try(self, name: str, kind: pa.DataType) -> None:
-        """Give Arrow's parser a wider type from now on; not JSON, which it cannot make and few blocks need."""
+        """Give Arrow's parser a wider type from now on, except JSON, which it cannot make and few blocks need."""
         kinds = Kinds()
         kinds.add_type(self._tried.get(name, pa.null()))
         kinds.add_type(kind)
@@ -250,7 +254,7 @@ class LineParser:
         return row
 
     def _column(self, name: str, values: list[Any]) -> pa.Array:
-        """The values of a key as a column of its type, or of one that holds them all."""
+        """The values of a key as a column of its type, or of a type that holds them all."""
         kind = self.types.get(name, pa.null())
         if name in self.checks:
             return _to_array(values, kind)
@@ -300,14 +304,16 @@ def _to_array(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _parsable(kind: pa.DataType) -> bool:
-    """Whether Arrow's parser makes such a column. It makes lists of nothing (`_EMPTY`) wrongly, so they are given to it as lists of text."""
+    """Whether Arrow's parser makes such a column. It gets lists of nothing (`_EMPTY`) wrong, so these are passed as
+    lists of text.
+    """
     if pa.types.is_list(kind):
         return bool(kind == _EMPTY) or (not pa.types.is_null(kind.value_type) and _parsable(kind.value_type))
     return bool(kind != JSON)
 
 
 def _emptied(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Lists of text as lists of nothing, where none of them holds a text."""
+    """Lists of text as lists of nothing, if none of them holds a text."""
     if any(len(chunk.flatten()) > chunk.flatten().null_count for chunk in column.chunks):
         return column
     chunks = [
@@ -334,11 +340,11 @@ def _is_utf8(buffer: pa.Buffer) -> bool:
 
 
 def _exact(values: pa.ChunkedArray | pa.Array) -> bool:
-    """Whether no number may have lost something on its way into a double."""
+    """Whether every number is exact as a double."""
     kind = values.type
     if pa.types.is_floating(kind):
         ends = pc.min_max(values).as_py()
-        # min_max passes over nulls; NaN it passes over too, so that is asked for on its own.
+        # min_max ignores nulls and NaN, so NaN is tested separately.
         low, high = ends["min"], ends["max"]
         if low is None:
             return True

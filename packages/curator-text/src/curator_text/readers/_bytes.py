@@ -1,4 +1,4 @@
-"""How does a file become blocks of complete lines, with bounded memory, whatever its compression?"""
+"""Reads a file, compressed or not, as blocks of complete lines in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ import pyarrow as pa
 from curator_core.errors import UsageError
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
-# Suffixes of the compressed files that a reader takes beside the plain one.
+# Suffixes of compressed files that a reader takes in addition to plain ones.
 COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _CHUNK = 1 << 20
 _RAW_KEPT = 1 << 16
-# How much one call gives, and what is read byte by byte before damage.
+# How much one call returns, and how much is read byte by byte before damage.
 _ZSTD_STEP = 1 << 16
 _STRIDE = 1 << 20
-# Lines from which on a search from one line end to the next is quicker than a look at every byte.
+# The line length from which a search for each line end is quicker than a scan of every byte.
 _LONG_LINES = 1024
 
 
 class Truncated(Exception):
-    """A compressed stream is cut short or damaged; what could be read before has been given out."""
+    """A compressed stream is cut short or damaged; the part before the damage has been passed on."""
 
 
 @dataclass(slots=True)
 class Block:
-    """Complete lines: ``data`` is only valid until the next block is asked for, because its memory is used again."""
+    """Complete lines. ``data`` is only valid until the next block is requested, because its memory is reused."""
 
     data: memoryview
     offset: int  # of the first byte, in the decompressed file
     line: int | None  # the number of the first line, counted from 1; None inside a byte range
-    lines: int | None = None  # how many line ends are in it, once somebody has counted
+    lines: int | None = None  # how many line ends are in it, once counted
     last: bool = False  # whether the file, or the span, ends with it
 
     def line_ends(self) -> np.ndarray[Any, Any]:
@@ -58,12 +58,12 @@ class LongLine:
 
 
 def compression_of(head: bytes) -> str | None:
-    """The compression that a file's first bytes show; names can lie."""
+    """The compression that a file's first bytes show, since names can be wrong."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def decompressed(raw: BinaryIO) -> BinaryIO:
-    """The content of a file, decompressed on the way where its first bytes are those of gzip, zstd, bzip2 or xz.
+    """The content of a file, decompressed if its first bytes are those of gzip, zstd, bzip2 or xz.
 
     Several compressed streams in one file count as one. Raises `Truncated` where a stream is cut short or damaged.
     """
@@ -72,7 +72,7 @@ def decompressed(raw: BinaryIO) -> BinaryIO:
     kind = compression_of(head)
     if kind is None:
         return raw
-    # Not buffered: a buffer would lose what came before the damage.
+    # Not buffered: a buffer would lose the data before the damage.
     return cast(BinaryIO, _Zstd(raw) if kind == "zstd" else _Decompressing(raw, kind))
 
 
@@ -84,7 +84,7 @@ def is_compressed(raw: BinaryIO) -> bool:
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
-    """A file in some encoding, read as UTF-8. What is not valid in the encoding is not valid UTF-8 either."""
+    """A file in some encoding, read as UTF-8. Bytes that are invalid in the encoding become invalid UTF-8."""
     return file if encoding == "utf-8" else cast(BinaryIO, _Recoded(file, encoding))
 
 
@@ -127,12 +127,12 @@ class _Recoded(io.RawIOBase):
         return count
 
 
-# Half of a surrogate pair, which as UTF-8 is refused wherever it stands: so a byte that is not valid costs its own row.
+# Half of a surrogate pair, which UTF-8 refuses anywhere, so an invalid byte costs only its own row.
 codecs.register_error("curator.invalid", lambda error: ("\udc80", cast(UnicodeDecodeError, error).end))
 
 
 class _Decompressing(io.RawIOBase):
-    """One member after the other, at most as much output at a time as was asked for: a bomb cannot fill memory."""
+    """One member after the other, with at most the requested output at a time, so a bomb cannot fill memory."""
 
     def __init__(self, raw: BinaryIO, kind: str) -> None:
         self._raw = raw
@@ -168,7 +168,7 @@ class _Decompressing(io.RawIOBase):
         return True
 
     def _step(self, limit: int) -> bytes:
-        # A decompressor keeps what it has not used and is called with nothing until it needs more.
+        # A decompressor keeps unused input, and is called without input until it needs more.
         given, self._pending = self._pending, b""
         try:
             data = self._member.decompress(given, limit)
@@ -181,7 +181,7 @@ class _Decompressing(io.RawIOBase):
 
 
 class _Gzip:
-    """zlib's decompressor with the manners of bz2's and lzma's."""
+    """zlib's decompressor with the interface of those of bz2 and lzma."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
@@ -203,7 +203,7 @@ class _Gzip:
 
 
 class _Lent:
-    """A file to read and not to close: Arrow closes the file that it reads as soon as it releases it."""
+    """A file that must not be closed: Arrow closes a file as soon as it releases it."""
 
     closed = False
 
@@ -220,7 +220,7 @@ class _Lent:
 class _Zstd(io.RawIOBase):
     """Arrow's decompressor, which unlike others reports a frame that is cut short.
 
-    A read that meets damage loses all that it has decompressed before. So the file is then read again, and byte by byte
+    A read that meets damage loses everything that it has decompressed. So the file is then read again, byte by byte
     from where that read began.
     """
 
@@ -259,9 +259,9 @@ class _Zstd(io.RawIOBase):
 
 
 def line_ends(buffer: bytes | bytearray, size: int) -> np.ndarray[Any, Any]:
-    """Where the line ends in the first ``size`` bytes are."""
+    """The places of the line ends in the first ``size`` bytes."""
     bytes_ = np.frombuffer(buffer, np.uint8, size)
-    # In strides that stay in the cache, because fresh memory costs more than the search.
+    # Search in strides that stay in the cache, because fresh memory costs more than the search.
     mask = np.empty(min(size, _STRIDE), np.bool_)
     found: list[np.ndarray[Any, Any]] = [np.empty(0, np.int64)]
     long = False
@@ -281,7 +281,7 @@ def line_ends(buffer: bytes | bytearray, size: int) -> np.ndarray[Any, Any]:
 
 
 def line_start(file: BinaryIO, number: int) -> int | None:
-    """Where line ``number`` (the first is 1) begins; None where there are not so many."""
+    """Where line ``number`` (the first is 1) begins; None if there are fewer lines."""
     passed = 1
     offset = 0
     while passed < number:
@@ -305,9 +305,9 @@ def line_blocks(
 ) -> Iterator[Block | LongLine | Truncated]:
     """Blocks of complete lines of about ``block_bytes``; the last line may lack its line end.
 
-    A line belongs to the ``span`` of bytes that its first byte is in, so that the spans of one file give each line
-    exactly once. A line over ``max_line_bytes`` comes as a `LongLine`. A damaged stream ends with a `Truncated`, after all
-    that came before.
+    A line belongs to the ``span`` of bytes that holds its first byte, so the spans of one file give each line exactly
+    once. A line over ``max_line_bytes`` comes as a `LongLine`. A damaged stream ends with a `Truncated`, after
+    everything before the damage.
     """
     start, end = span if span is not None else (0, None)
     if end is not None and end <= start:
@@ -342,10 +342,10 @@ def line_blocks(
 
 
 class _Buffer:
-    """The bytes at hand: a file fills it up, and lines leave it at the front."""
+    """A buffer that is filled from a file, and from whose front lines are taken."""
 
     def __init__(self, file: BinaryIO, data: bytearray, offset: int, last: int | None) -> None:
-        """``last``: the place in the file of a byte whose line is the last one wanted."""
+        """``last``: the place in the file of a byte in the last line that is needed."""
         self.data = data
         self.offset = offset  # of the first byte, in the file
         self.finished = False  # whether the last wanted line is at hand
@@ -356,7 +356,7 @@ class _Buffer:
         self._ended = False
 
     def fill(self) -> None:
-        """Read until the buffer is full, or no more is wanted or to be had."""
+        """Read until the buffer is full, or nothing more is needed or available."""
         if self._ended or self.finished:
             return
         begun = self._filled
@@ -372,8 +372,8 @@ class _Buffer:
                 self._filled, self.finished = close + 1, True
 
     def complete(self) -> int:
-        """How many bytes at the front are whole lines. The last line of a file needs no line end, but one that damage has
-        cut is reported with the damage, and not parsed.
+        """How many bytes at the front are whole lines. The last line of a file needs no line end, but a line that
+        damage has cut is reported with the damage and not parsed.
         """
         if self._ended:
             self.finished = True
@@ -388,13 +388,13 @@ class _Buffer:
         return self._filled == len(self.data)
 
     def drop(self, count: int) -> None:
-        """Let these bytes leave at the front."""
+        """Drop this many bytes from the front."""
         self.data[: self._filled - count] = self.data[count : self._filled]
         self.offset += count
         self._filled -= count
 
     def grow(self, limit: int) -> bool:
-        """Have more room, up to ``limit`` bytes; false where there is as much already."""
+        """Make more room, up to ``limit`` bytes; False if there is already as much."""
         if len(self.data) >= limit:
             return False
         grown = bytearray(min(2 * len(self.data), limit))
@@ -403,7 +403,7 @@ class _Buffer:
         return True
 
     def long_line(self, line: int | None) -> LongLine:
-        """The line at the front, which does not fit in: it leaves, however long it is."""
+        """Take the line at the front, which does not fit, out of the buffer, however long it is."""
         long = LongLine(self.head(), self.offset, line, self._filled)
         self.drop(self._filled)
         while True:
@@ -417,13 +417,13 @@ class _Buffer:
 
 
 def check_span(file: BinaryIO, path: str, span: tuple[int, int] | None) -> None:
-    """Refuse to read a part of a compressed file: there is no line to begin at."""
+    """Refuse to read a part of a compressed file, since no line in it can be found."""
     if span is not None and is_compressed(file):
         raise UsageError(f"{path!r} is compressed and cannot be split into ranges: leave split_bytes out for it")
 
 
 def _fill(file: BinaryIO, view: memoryview, filled: int) -> int:
-    """Read until the buffer is full or the file ends; how many bytes came."""
+    """Read until the buffer is full or the file ends; returns the number of bytes."""
     began = filled
     try:
         while filled < len(view):

@@ -1,8 +1,8 @@
-"""Where do the rows of CSV begin and end, and which cells are in one, also where quotes are wrong?
+"""Cuts CSV into rows and cells, even where quotes are wrong.
 
-A quote opens a cell where it is the cell's first byte, two quotes in a quoted cell are one, and a quote elsewhere stands for
-itself. A quoted cell that does not end where a cell can end, and has a line end in it, was never meant to: its quote is one
-that nobody closed. Such a quote costs the line that it is in, and not all lines down to the next quote of the file.
+A quote opens a cell where it is the cell's first byte, two quotes in a quoted cell mean one, and a quote elsewhere
+stands for itself. If a quoted cell contains a line end and does not end where a cell can end, its quote was never
+closed. Such a quote costs its own line, and not all lines down to the next quote of the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEPT = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Whole rows that can be parsed as they are; ``ends``: where each of them ends, line end included."""
+    """Whole rows that can be parsed as they are; ``ends``: where each of them ends, including its line end."""
 
     data: bytes
     ends: np.ndarray[Any, Any]
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """What is no row: why, and how it begins."""
+    """A piece that is no row: the reason, and its beginning."""
 
     reason: str
     message: str
@@ -59,7 +59,7 @@ class RowCutter:
         self._damage: BadRow | None = None
 
     def first(self) -> Row | BadRow | None:
-        """The first row that is not blank, such as that of the names; None where there is none."""
+        """The first row that is not blank, such as the row of names; None if there is none."""
         self._more(self._block_bytes)
         if self._data.startswith(b"\xef\xbb\xbf"):
             self._data = self._data[3:]
@@ -71,7 +71,7 @@ class RowCutter:
         yield from self._one_by_one(None)
 
     def rest(self) -> Iterator[Rows | Row | BadRow]:
-        """All rows that are left: in blocks where their quotes are in order, and one by one where they are not."""
+        """All remaining rows: in blocks where their quotes are in order, and one by one where they are not."""
         while self._data or not self._ended:
             self._more(self._block_bytes)
             ends, wrong = self._row_ends()
@@ -85,7 +85,7 @@ class RowCutter:
             yield self._damage
 
     def _more(self, size: int) -> None:
-        """Have at least ``size`` bytes at hand, or all that is left."""
+        """Buffer at least ``size`` bytes, or all that are left."""
         pieces = [self._data]
         held = len(self._data)
         while held < size and not self._ended:
@@ -100,20 +100,20 @@ class RowCutter:
         self._data = b"".join(pieces)
 
     def _end_in(self, data: bytes, message: str) -> None:
-        """End with what came before the damage, and without the row that it has cut."""
+        """End before the damage, without the row that it has cut."""
         whole = data.rfind(b"\n") + 1
         self._data, self._ended = data[:whole], True
         self._damage = BadRow("truncated file", message, data[whole : whole + _KEPT])
 
     def _row_ends(self) -> tuple[np.ndarray[Any, Any], bool]:
-        """Where rows end in what is at hand, down to the first quote that is out of place; and whether there is one."""
+        """Where rows end in the buffer, up to the first misplaced quote; and whether there is one."""
         bytes_ = np.frombuffer(self._data, np.uint8)
         ends = np.flatnonzero(bytes_ == _LF)
         if self._data.find(b"\r") >= 0:
             returns = np.flatnonzero(bytes_ == _CR)
             after = bytes_[np.minimum(returns + 1, len(bytes_) - 1)]
             alone = returns[(after != _LF) & ((returns + 1 < len(bytes_)) | self._ended)]
-            if len(alone):  # files of Windows have none: there each is half of a line end
+            if len(alone):  # Windows files have no lone ones: there each is half of a line end
                 ends = np.sort(np.concatenate([ends, alone]))
         quotes = np.flatnonzero(bytes_ == _QUOTE) if self._data.find(b'"') >= 0 else np.empty(0, np.int64)
         wrong = False
@@ -123,7 +123,7 @@ class RowCutter:
                 wrong = True
                 ends = ends[ends < quotes[bad]]
                 quotes = quotes[: bad + 1]
-            elif len(quotes) % 2 and self._ended:  # nobody closes it any more
+            elif len(quotes) % 2 and self._ended:  # it is never closed
                 wrong = True
             ends = ends[np.searchsorted(quotes, ends) & 1 == 0]
             if wrong and bad is not None and bad % 2:  # the cell that the misplaced quote closes began before
@@ -142,12 +142,13 @@ class RowCutter:
         opens = edges[before] | (quotes == 0)
         closes = edges[after] | (quotes == len(bytes_) - 1)
         fine = np.where(np.arange(len(quotes)) % 2 == 0, opens, closes)
-        # One of two in a quoted cell is beside its twin: a quote that opens right after a quote must follow a closing one.
+        # One of a pair in a quoted cell is beside its twin: a quote that opens right after a quote must follow a
+        # closing one.
         bad = np.flatnonzero(~fine)
         return int(bad[0]) if len(bad) else None
 
     def _one_by_one(self, count: int | None) -> Iterator[Row | BadRow]:
-        """That many rows, or all of those at hand."""
+        """At most this many rows of those in the buffer."""
         at = 0
         left = count
         while at < len(self._data) and left != 0:
@@ -167,7 +168,7 @@ class RowCutter:
         self._data = self._data[at:]
 
     def _row(self, at: int) -> tuple[Row | BadRow, int] | None:
-        """The row that begins at a place, and where the next one does; None where it continues beyond the bytes at hand."""
+        """The row that begins at a place, and where the next begins; None if it continues beyond the buffer."""
         data, begin = self._data, at
         cells: list[bytes] = []
         while True:
@@ -199,7 +200,7 @@ class RowCutter:
             return Row(cells, data[begin:at]), after
 
     def _line(self, begin: int) -> tuple[BadRow, int]:
-        """The line of a quote that nobody closes."""
+        """The line of a quote that is never closed."""
         close = self._data.find(b"\n", begin)
         stop = len(self._data) if close < 0 else close + 1
         raw = self._data[begin : min(stop, begin + _KEPT)]
@@ -208,7 +209,7 @@ class RowCutter:
         ), stop
 
     def _given_up(self, begin: int) -> tuple[BadRow, int]:
-        """A row that is too long: its line, or all of it that has no line end."""
+        """A row that is too long: its first line, or all of it if it has no line end."""
         raw = self._data[begin : begin + _KEPT]
         length = 0
         self._data = self._data[begin:]

@@ -1,4 +1,4 @@
-"""Which object is in a line of JSON, or what is wrong with the line?"""
+"""Parses one line of JSON into an object, or says what is wrong with the line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 
 import orjson
 
-# Deeper than anyone needs, and far from where Python's parser gives up, which depends on how deep it is called.
+# More levels than anyone needs, and far fewer than Python's parser handles, which depends on the depth of the call
+# stack.
 MOST_LEVELS = 512
 # Strings, whole or cut off: brackets in them open nothing.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-_LONG_NUMBER = re.compile(rb"\d{19}")
+# A regular expression for 19 digits takes fifteen times as long.
+_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+_LONG_NUMBER = b"0" * 19
 
 
 class BadLine(Exception):
@@ -63,13 +66,15 @@ def levels(text: str) -> int:
 
 
 def first_lines(data: bytes, limit: int) -> Iterator[dict[str, Any]]:
-    """The objects among the first ``limit`` lines, from which types are inferred; bad lines are reported later, when they are read."""
+    """The objects among the first ``limit`` lines, for inferring types; bad lines are reported later, when they are
+    read.
+    """
     for raw in data.split(b"\n", limit)[:limit]:
         if not raw or raw.isspace():
             continue
         try:
             # orjson turns integers beyond 64 bits into floats.
-            row = parse_line(raw) if _LONG_NUMBER.search(raw) else orjson.loads(raw)
+            row = parse_line(raw) if _LONG_NUMBER in raw.translate(_DIGITS) else orjson.loads(raw)
         except orjson.JSONDecodeError:
             try:
                 row = parse_line(raw)

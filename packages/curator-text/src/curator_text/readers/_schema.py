@@ -1,4 +1,4 @@
-"""Which types has the user declared for columns, and does a value of JSON fit one?"""
+"""Reads the types that the user declares for columns, and checks JSON values against them."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _SHORT = {
     JSON: "json",
 }
 
-# Gives a value of a JSON line, of the named column, for a column of some type; or raises `BadLine`.
+# Converts a JSON value of the named column for a column of some type, or raises `BadLine`.
 type Check = Callable[[Any, str], Any]
 
 
 def parse_type(spelled: Any, where: str) -> pa.DataType:
-    """An Arrow type from how users write it: ``string``, ``list<int64>``, ``json``, or a mapping for an object."""
+    """An Arrow type from its spelling: ``string``, ``list<int64>``, ``json``, or a mapping for an object."""
     if isinstance(spelled, pa.DataType):
         return spelled
     if isinstance(spelled, Mapping):
@@ -80,7 +80,7 @@ def _inner_type(spelled: Any, where: str) -> pa.DataType:
 
 
 def type_name(kind: pa.DataType) -> str:
-    """A type as users write it."""
+    """The spelling of a type for users."""
     if pa.types.is_list(kind):
         return f"list<{type_name(kind.value_type)}>"
     return _SHORT.get(kind, str(kind))

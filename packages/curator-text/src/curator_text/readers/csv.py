@@ -30,11 +30,11 @@ from curator_text.readers._bytes import COMPRESSED_SUFFIXES, Truncated, as_utf8,
 from curator_text.readers._csv_rows import BadRow, Row, RowCutter, Rows
 from curator_text.readers._schema import check_schema, type_name
 
-# Cells, and the number of the row that each stood in.
+# Cells, and the number of each one's row.
 _Numbered = tuple[pa.Table, Sequence[int]]
 _HEAD_BYTES = 1 << 16
 _RAW_KEPT = 1 << 16
-# A block with a bad row is cut into this many, of which those without one are parsed at once.
+# A block with a bad row is cut into this many pieces, and those without one are parsed at once.
 _PIECES = 16
 SUFFIXES = tuple(base + end for base in (".csv", ".tsv") for end in ("", *COMPRESSED_SUFFIXES))
 
@@ -94,7 +94,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
                     yield place_rows(batch, Places(path, "row", numbers))
                 elif empty is None:
                     empty = table
-        # Files that gave no row still give their columns, so that what is written from them has a schema.
+        # Files without a row still give their columns, so that output from them has a schema.
         if not given and empty is not None:
             yield DocumentBatch(data=empty, dataset_name=task.dataset_name)
 
@@ -137,7 +137,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
         )
 
     def _header(self, cutter: RowCutter, path: str, hint: _Hint) -> list[str] | None:
-        """The names in the first row; None if there is none that can be used."""
+        """The names in the first row; None if there is no usable row."""
         first = cutter.first()
         if first is None:
             for damage in cutter.rest():  # before the end of the first line, or the file is empty
@@ -182,7 +182,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
     # Rows ------------------------------------------------------------------------------------------------------------
 
     def _parsed(self, rows: Rows, file: _File, first: int, pieces: int = _PIECES) -> Iterator[_Numbered]:
-        """The tables of rows whose quotes are in order, of which some may have a wrong number of cells."""
+        """The tables of rows whose quotes are in order; some may have a wrong number of cells."""
         filled = _filled(rows)
         count = int(filled.sum())
         table = _at_once(rows.data, file)
@@ -226,8 +226,8 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
             yield self._typed(pa.Table.from_arrays(columns, names=file.names), file, numbers)
 
     def _typed(self, table: pa.Table, file: _File, numbers: Sequence[int]) -> _Numbered:
-        """The cells as text or as their declared types, with the numbers of their rows; a row with a cell that is neither
-        is rejected.
+        """The cells as text or as their declared types, with the numbers of their rows; a row with a cell that does not
+        fit is rejected.
         """
         good: pa.ChunkedArray | None = None
         columns = []
@@ -271,11 +271,11 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
 class CsvReader(CsvParameters, PartitionedReader[DocumentBatch]):
     """Reads CSV files, plain or compressed; quoted cells may hold line ends.
 
-    Every cell is text as it stands: ``00123``, ``NA`` and the empty cell too. ``schema`` declares other types, as in
-    ``{score: float64}``; there an empty cell is null. ``delimiter`` is a comma, and a tab for files named ``.tsv``, unless
-    it is given. ``header`` is True if the first line names the columns, or else the list of their names. ``encoding`` is
-    that of the files, such as ``utf-16`` or ``cp1252``. A row that does not fit, or is longer than ``max_row_bytes``, is
-    rejected with its number; a quote that nobody closes costs its line.
+    Every cell is text, unchanged: even ``00123``, ``NA`` and the empty cell. ``schema`` declares other types, as in
+    ``{score: float64}``; there an empty cell is null. ``delimiter`` is by default a comma, or a tab for files named
+    ``.tsv``. ``header`` is True if the first line names the columns, or else the list of their names. ``encoding`` is
+    the encoding of the files, such as ``utf-16`` or ``cp1252``. A row that does not fit, or is longer than
+    ``max_row_bytes``, is rejected with its number; an unclosed quote costs its line.
     """
 
     read = CsvRead
@@ -286,7 +286,7 @@ _SHOWN = {"utf-8": "UTF-8"}
 
 
 class _Hint:
-    """What may be wrong with the encoding of a file, found out when it is asked for."""
+    """A hint about the encoding of a file, computed on demand."""
 
     def __init__(self, raw: BinaryIO, encoding: str) -> None:
         raw.seek(0)
@@ -314,7 +314,7 @@ class _File:
 
 
 def _gathered(found: Iterable[Rows | Row | BadRow], limit: int) -> Iterator[Rows | list[Row | BadRow]]:
-    """Blocks of rows as they come, and single rows gathered into lists of about ``limit`` bytes."""
+    """Blocks of rows as they arrive, and single rows gathered into lists of about ``limit`` bytes."""
     single: list[Row | BadRow] = []
     size = 0
     for rows in found:
@@ -341,7 +341,7 @@ def _filled(rows: Rows) -> np.ndarray[Any, Any]:
 
 
 def _at_once(data: bytes, file: _File) -> pa.Table | None:
-    """The cells of rows as bytes, or None where one of them has a wrong number."""
+    """The cells of rows as bytes, or None if one of the rows has a wrong number of them."""
     import pyarrow.csv as pc_csv
 
     # Names of our own, since two of the file's may be the same.
@@ -351,7 +351,7 @@ def _at_once(data: bytes, file: _File) -> pa.Table | None:
             pa.BufferReader(data),
             read_options=pc_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=names),
             parse_options=pc_csv.ParseOptions(delimiter=file.delimiter, newlines_in_values=True),
-            # As bytes: a cell that is not UTF-8 costs its row, and not its file.
+            # As bytes, so that a cell that is not UTF-8 costs its row and not its file.
             convert_options=pc_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.binary()),
                 strings_can_be_null=False,

@@ -1,4 +1,4 @@
-"""Reading JSON lines: every value exactly as it is, every bad line reported, in bounded memory."""
+"""Reads JSON lines in bounded memory, keeps every value exactly, and reports every bad line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SUFFIXES = tuple(base + end for base in (".jsonl", ".ndjson", ".json") for end i
 # Types are inferred from this many lines, as far as they lie within this many bytes.
 _FIRST_LINES = 200
 _FIRST_BYTES = 1 << 20
-# What they are guessed from: to look at 200 lines takes longer than to see that a block fits.
+# How many lines a guess uses: examining 200 lines takes longer than seeing that a block fits.
 _GUESS_LINES = 8
 _GUESS_BYTES = 1 << 16
 _RAW_KEPT = 1 << 16
@@ -87,7 +87,7 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
         # Files that gave no row still give their columns, so that what is written from them has a schema.
         if empty is None or empty.num_columns:
             schema = pa.schema(list(self._types.items())) if empty is None else empty.schema
-            # Of a file of nothing but bad lines no column is known, and a batch of its path alone would fail the next stage.
+            # A file of only bad lines has no known column, and a batch with only its path would fail the next stage.
             if any(name != self.path_column for name in schema.names):
                 yield DocumentBatch(data=schema.empty_table(), dataset_name=task.dataset_name)
 
@@ -161,7 +161,7 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
         return LineParser(settle(), self._columns, self._max_line_bytes, wanted)
 
     def _first_types(self, path: str) -> dict[str, pa.DataType]:
-        """The types of a file's columns; every range of a file finds the same ones."""
+        """The types of a file's columns, the same for every range of the file."""
         with open_input(path) as raw:
             file = as_utf8(decompressed(raw), self._encoding)
             pieces: list[bytes] = []
@@ -177,7 +177,7 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
         return self._types_from(b"".join(pieces)) or {}
 
     def _types_from(self, head: bytes | None) -> dict[str, pa.DataType] | None:
-        """The types by what the user declared, and by the first lines of a file for the rest."""
+        """The types that the user declared, and for other columns those of the file's first lines."""
         if self._columns is not None and all(name in self._types for name in self._columns):
             return {name: self._types[name] for name in self._columns}
         if head is None:
@@ -193,10 +193,11 @@ class JsonlRead(JsonlParameters, FanOut[FileGroupTask, DocumentBatch]):
 class JsonlReader(JsonlParameters, PartitionedReader[DocumentBatch]):
     """Reads files of JSON lines: one object in each line, plain or compressed (gz, zst, bz2, xz).
 
-    Values come out as they went in: ``"00123"`` stays text, a date stays text, an integer stays an integer. ``schema`` fixes
+    Values stay as they are: ``"00123"`` stays text, a date stays text, an integer stays an integer. ``schema`` fixes
     the types of columns, as in ``{id: string, score: float64, tags: list<string>, meta: json}``, and lines that do not fit are
-    rejected. The types of the others are those that hold all their values; where no type does, and for objects, the column
-    is ``json``: it holds the JSON text of each value, and is written as values again. A key that first appears later becomes
+    rejected. Other columns get a type that holds all their values. Where no type does, and for objects, the column is
+    ``json``: it holds the JSON text of each value, and is written as values again. A key that first appears later
+    becomes
     a column from there on. A broken line is rejected with its file and line.
 
     ``columns`` reads only these. Files larger than ``split_bytes`` are read in ranges, by several workers, unless they are
@@ -210,13 +211,13 @@ class JsonlReader(JsonlParameters, PartitionedReader[DocumentBatch]):
     suffixes = SUFFIXES
 
     def handed_on(self) -> dict[str, Any]:
-        # Where a character begins cannot be seen from the middle of every encoding.
+        # In some encodings the start of a character cannot be found from the middle of a file.
         whole = checked_encoding(self.encoding, type(self).__name__) != "utf-8"
         return {**super().handed_on(), **({"split_bytes": None} if whole else {})}
 
 
 def _head_of(block: Block, span: tuple[int, int] | None) -> bytes | None:
-    """What `JsonlRead._first_types` would read of the file, where the block at hand holds it."""
+    """The part of the file that `JsonlRead._first_types` would read, if this block holds it."""
     return bytes(block.data[:_FIRST_BYTES]) if _holds_head(block, span) else None
 
 
@@ -229,7 +230,7 @@ def _holds_head(block: Block, span: tuple[int, int] | None) -> bool:
 
 
 def _places(path: str, block: Block, ends: npt.NDArray[np.int64], parsed: Parsed) -> Places:
-    """Where the rows of a block were: by their lines, and by their bytes where the lines before are not known."""
+    """The places of the rows of a block: by lines, or by bytes where the number of earlier lines is unknown."""
     starts = np.concatenate((np.zeros(1, np.int64), ends + 1))
     if starts[-1] >= len(block.data):
         starts = starts[:-1]

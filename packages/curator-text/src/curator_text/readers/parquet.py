@@ -1,4 +1,4 @@
-"""Reading Parquet: only the columns asked for, a row group at a time, large files by several workers."""
+"""Reads Parquet: only the requested columns, a row group at a time, large files with several workers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from curator_text.readers._arguments import bounded_bytes, checked_columns, twic
 
 SUFFIXES = (".parquet", ".pq")
 _MAX_BATCH_ROWS = 1 << 20
-# Where batches would have more rows than this, it is looked how large the first ones are.
+# If batches would have more rows than this, the size of the first rows is measured.
 _MANY_ROWS = 1 << 13
 _FIRST_ROWS = 64
-# What a damaged file makes Arrow raise.
+# Errors that Arrow raises for a damaged file.
 _DAMAGE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, OSError, UnicodeDecodeError)
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 
@@ -156,8 +156,8 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
     def _readable(
         self, table: pa.Table, path: str, group: int, first: int
     ) -> tuple[pa.Table, npt.NDArray[np.bool_] | None]:
-        """The rows whose values are what their types say, and which these are, None for all: a flipped bit leaves text that
-        is no UTF-8, and Arrow does not look at it when it reads.
+        """The rows whose values are valid for their types, and which these are, None for all. A flipped bit can leave
+        text that is not UTF-8, and Arrow does not check it while reading.
         """
         try:
             table.validate(full=True)
@@ -179,7 +179,7 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
         return table, None
 
     def _with_parts(self, table: pa.Table, path: str) -> pa.Table:
-        """The table with what the path tells: the values in the names of its folders, and itself."""
+        """The table with columns from the path: the values in its folders' names, and the path itself."""
         table = _without_views(table)
         for name in self.partition_by:
             value = _folder_value(path, name)
@@ -226,10 +226,11 @@ class ParquetRead(ParquetParameters, FanOut[FileGroupTask, DocumentBatch]):
 class ParquetReader(ParquetParameters, PartitionedReader[DocumentBatch]):
     """Reads Parquet files with their types as they are.
 
-    ``columns`` reads only these from disk. Row groups come one after the other, in batches of about ``batch_bytes``.
+    ``columns`` reads only these from disk. Row groups are read one after the other, in batches of about
+    ``batch_bytes``.
     Files larger than ``split_bytes`` are shared among workers by row group. A damaged row group is set aside.
-    ``partition_by`` gives columns that are only in the names of folders, as ``lang`` in ``lang=en/0.parquet``: as text, and
-    null where `ParquetWriter` had a null or an empty text.
+    ``partition_by`` adds columns from the names of folders, such as ``lang`` in ``lang=en/0.parquet``, as text; they
+    are null where `ParquetWriter` had a null or an empty text.
     """
 
     split_bytes: int | str | None = "256MiB"
@@ -257,7 +258,7 @@ def _spans(path: str, size: int, limit: int) -> list[tuple[int, int]]:
 
 
 def _start(file: Any, group: int) -> int:
-    """Where a row group begins in its file: it belongs to the range that this byte is in."""
+    """Where a row group begins in its file; it belongs to the range that holds this byte."""
     described = file.metadata.row_group(group)
     if not described.num_columns:
         return 0
@@ -267,7 +268,7 @@ def _start(file: Any, group: int) -> int:
 
 
 def _without_dictionaries(table: pa.Table) -> pa.Table:
-    """Each value in its own place: of a dictionary one bad word spoils all rows."""
+    """Unpack dictionaries, since one bad word of a dictionary spoils all rows."""
     for number, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             values = pa.chunked_array([chunk.dictionary_decode() for chunk in table.column(number).chunks])
@@ -276,7 +277,7 @@ def _without_dictionaries(table: pa.Table) -> pa.Table:
 
 
 def _without_views(table: pa.Table) -> pa.Table:
-    """Text as text: pyarrow (26) cannot take rows out of columns of views, which some programs write."""
+    """Convert columns of views, which some programs write, to plain text: pyarrow (26) cannot select rows of them."""
     fields = [field.with_type(_VIEWS.get(field.type, field.type)) for field in table.schema]
     schema = pa.schema(fields, table.schema.metadata)
     return table if schema.equals(table.schema) else table.cast(schema)

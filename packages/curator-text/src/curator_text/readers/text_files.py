@@ -1,4 +1,4 @@
-"""Reading text files: each file is one document."""
+"""Reads text files, each as one document."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TextFilesRead(TextFilesParameters, FanOut[FileGroupTask, DocumentBatch]):
             if held >= self._batch_bytes:
                 yield self._batch(paths, texts, task)
                 paths, texts, held, given = [], [], 0, True
-        # Files that gave no document still tell the columns, so that what is written from them has a schema.
+        # Files without a document still give the columns, so that output from them has a schema.
         if texts or not given:
             yield self._batch(paths, texts, task)
 
@@ -83,7 +83,7 @@ class TextFilesRead(TextFilesParameters, FanOut[FileGroupTask, DocumentBatch]):
                 return None
             text = data.decode(self._encoding)
             if self._encoding != "utf-8":
-                text.encode()  # UTF-7 and the like can spell half of a surrogate pair, which is no text
+                text.encode()  # UTF-7 and similar encodings can hold half of a surrogate pair, which is not text
             return text
         except Truncated as error:
             self.record_rejected("truncated file", source=path, message=str(error.args[0]))
@@ -105,10 +105,10 @@ class TextFilesRead(TextFilesParameters, FanOut[FileGroupTask, DocumentBatch]):
 
 @dataclass(kw_only=True)
 class TextFilesReader(TextFilesParameters, PartitionedReader[DocumentBatch]):
-    """Reads text files, plain or compressed: each is one document, with its path.
+    """Reads text files, plain or compressed, each as one document with its path.
 
     Small files travel together, ``bytes_per_partition`` to a task. A file that is not text in ``encoding``, or larger
-    than ``max_file_bytes``, is set aside. A byte order mark stays in the text; ``utf-8-sig`` takes it off.
+    than ``max_file_bytes``, is set aside. A byte order mark stays in the text; ``utf-8-sig`` removes it.
     """
 
     extensions: Sequence[str] | None = None

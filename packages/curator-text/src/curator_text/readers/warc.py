@@ -1,4 +1,4 @@
-"""Reading WARC files: each record that is wanted is a row, and what is damaged is reported and skipped."""
+"""Reads WARC files: each requested record is a row, and damaged parts are reported and skipped."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
         return DocumentBatch(data=table, dataset_name=task.dataset_name)
 
     def _rows(self, raw: BinaryIO, path: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """The records that are wanted, each with the byte where it begins."""
+        """The requested records, each with the byte where it begins."""
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
         wanted = sum(int(getattr(WarcRecordType, kind)) for kind in self.record_types)
@@ -113,12 +113,12 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
                     try:
                         row = self._row(record, path, found)
                     except OSError as error:
-                        self._damaged(path, found, str(error), read=0)  # it counts as read by now
+                        self._damaged(path, found, str(error), read=0)  # it already counts as read
                         raise _CutShort from error
                     passed = row is None
                     if row is not None:
                         yield found, row
-                if found < 0 and begin:  # what looked like a record after the damage was none
+                if found < 0 and begin:  # what looked like a record after the damage was not one
                     raise _CutShort
                 if not passed or _is_whole(raw, found):
                     rest = _bytes_behind(raw, max(found, begin))
@@ -128,7 +128,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
                         if found < 0:  # the first member of a file may be an empty one, with records after it
                             raise _CutShort
                     return
-                # With a length that lies, all the rest of the file was taken for its content.
+                # With a false length, the rest of the file was taken for its content.
                 self._damaged(path, found, "the record is shorter than its Content-Length")
             except _CutShort:
                 pass
@@ -195,7 +195,7 @@ class WarcReader(WarcParameters, PartitionedReader[DocumentBatch]):
     """Reads WARC files (also WET), plain or compressed: a row for each record of ``record_types``.
 
     The columns are ``id``, ``url``, ``date``, ``record_type``, ``status``, ``content_type``, ``charset`` and
-    ``content``, the payload's bytes with transfer and content encoding taken off. For WET files ask for
+    ``content``, the payload's bytes without transfer and content encoding. For WET files use
     ``record_types=["conversion"]``. A damaged or cut record is set aside, and reading continues after it.
     """
 
@@ -204,11 +204,11 @@ class WarcReader(WarcParameters, PartitionedReader[DocumentBatch]):
 
 
 class _CutShort(Exception):
-    """A record of which something is missing: what its header says about its length may be wrong."""
+    """A record that is incomplete, or whose header states a wrong length."""
 
 
 class _Offset:
-    """A file for FastWARC, whose positions count from where it was handed over."""
+    """A file for FastWARC, with positions counted from where the file stood when it was passed."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
@@ -238,9 +238,7 @@ def _is_whole(raw: BinaryIO, position: int) -> bool:
 
 
 def _bytes_behind(raw: BinaryIO, position: int) -> int:
-    """Where there is something after the compressed record at ``position``, or 0. FastWARC passes over what is too
-    short to be a record.
-    """
+    """Where data follows the compressed record at ``position``, or 0. FastWARC skips data too short to be a record."""
     raw.seek(position)
     chunk = raw.read(_SCAN)
     if not chunk.startswith(b"\x1f\x8b"):
@@ -259,8 +257,8 @@ def _bytes_behind(raw: BinaryIO, position: int) -> int:
 
 
 def _next_record(raw: BinaryIO, position: int, packed: bool) -> int | None:
-    """Where the next record begins that can be read at least in its first line, or None. In a file of compressed records
-    only such a one counts: what looks like another may stand in the rest of a damaged one.
+    """Where the next record begins whose first line can be read, or None. In a file of compressed records only a
+    compressed one counts: the rest of a damaged record may contain something that looks like another.
     """
     marks = (_GZIP,) if packed else (_GZIP, b"WARC/1.")
     raw.seek(position)
@@ -314,7 +312,7 @@ def _decoded(content: bytes, headers: Any, limit: int) -> bytes:
 
 
 def _gunzipped(content: bytes, limit: int) -> bytes:
-    """The content of all members; what is after the last one and is none is passed over, as browsers do."""
+    """The content of all members; data after the last one is ignored, as in browsers."""
     result, content = _inflated(content, 31, limit)
     pieces = [result]
     while content.startswith(b"\x1f\x8b\x08"):
@@ -325,7 +323,7 @@ def _gunzipped(content: bytes, limit: int) -> bytes:
 
 
 def _inflated(content: bytes, wbits: int, limit: int) -> tuple[bytes, bytes]:
-    """What was compressed, and what is after it."""
+    """The decompressed content, and the data after it."""
     inflater = zlib.decompressobj(wbits=wbits)
     result = inflater.decompress(content, max(limit, 1))
     if inflater.unconsumed_tail:
@@ -362,7 +360,7 @@ def _unchunked(content: bytes) -> bytes:
         except ValueError:
             size = -1
         if size < 0:
-            # Many archives keep the header of an encoding that they have already taken off.
+            # Many archives keep the header of an encoding that they have already removed.
             if not pieces and at == 0:
                 return content
             raise ValueError("a chunk has no valid length")

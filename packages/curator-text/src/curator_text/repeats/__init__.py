@@ -1,1 +1,1 @@
-"""What occurs more than once in a corpus, spans of words or lines: found exactly, and cut, marked, or counted against a document."""
+"""Finds spans of words or lines that occur more than once in a corpus, exactly, and cuts, marks or counts them."""

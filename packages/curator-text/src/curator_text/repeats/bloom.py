@@ -1,7 +1,8 @@
-"""May this key be among those? A Bloom filter: its size follows from how many keys there are and from its false rate.
+"""A Bloom filter, which tells whether a key may be in a set; its size follows from the number of keys and the false
+rate.
 
-It answers yes for every key that it was made of, and for the share ``rate`` of all others. It depends on nothing but the set
-of keys and the rate.
+It says yes for every key that it was made of, and for the share ``rate`` of all others. It depends only on the set of
+keys and the rate.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _STEP = 0x9E3779B97F4A7C15
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BloomFilter:
-    """A filter of ``size`` bits, of which each key has ``each`` set in ``data``; without keys it has no bits."""
+    """A filter of ``size`` bits; each key sets ``each`` of them in ``data``. Without keys it has no bits."""
 
     data: NDArray[np.uint8]
     size: int
@@ -52,7 +53,7 @@ class BloomFilter:
         if not self.size:
             return np.zeros(len(keys), np.bool_)
         found = np.arange(len(keys))
-        for turn in range(self.each):  # most of the keys that are not there are gone after the first turns
+        for turn in range(self.each):  # the first turns exclude most of the keys that are not there
             (place,) = _places(keys[found], self.size, 1, turn)
             found = found[(self.data[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1]
         held = np.zeros(len(keys), np.bool_)
@@ -72,7 +73,7 @@ def _places(keys: Hashes, size: int, each: int, first: int = 0) -> list[NDArray[
     """The bits of each key, one array for each turn from ``first`` on."""
     found = []
     for turn in range(first, first + each):
-        # SplitMix64, from another beginning for each turn: hashes of one partition share their highest bits.
+        # SplitMix64, with another start for each turn, since hashes of one partition share their highest bits.
         mixed = keys + np.uint64(_STEP * (turn + 1) % (1 << 64))
         mixed = (mixed ^ (mixed >> _30)) * _MIX[0]
         mixed = (mixed ^ (mixed >> _27)) * _MIX[1]

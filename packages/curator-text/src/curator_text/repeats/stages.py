@@ -1,7 +1,7 @@
-"""From units that occur more than once (runs of words, lines) to what is cut out of which document, and where it stands otherwise.
+"""Finds units (runs of words, lines) that occur more than once, and decides what is cut out of which document.
 
-A *unit* of a document has a 128-bit hash and a place in it. Of equal units the first in the order of preference of their
-documents, and in a document the first one, stays; all others are repeats of it.
+A *unit* of a document has a 128-bit hash and a place in it. Of equal units the first one of the preferred document
+stays; all others are repeats of it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ _SHOWN = 200
 
 @dataclass(kw_only=True)
 class WriteHashes(DocumentStage):
-    """Writes rows about the documents of a batch, laid out by a hash, and at the end the roll of all batches."""
+    """Base of stages that write rows about the documents of a batch, laid out by a hash, and at the end the roll of all
+    batches.
+    """
 
     def write(self, task: DocumentBatch, rows: pa.Table, hashes: NDArray[np.uint64]) -> FileGroupTask:
         """Write ``rows``, each with its hash."""
@@ -108,7 +110,7 @@ class FindRepeatedAnchors(PartitionStage):
 
 @dataclass(kw_only=True)
 class _Units(DocumentStage):
-    """Base of stages that write units of documents, laid out by hash, with what says whose stays."""
+    """Base of stages that write units of documents, laid out by hash, with their order of preference."""
 
     def units_table(
         self, task: DocumentBatch, row: NDArray[np.int64], at: NDArray[np.int64], low: NDArray[np.uint64]
@@ -245,7 +247,7 @@ class WriteLines(WriteHashes, _Units):
 
 @dataclass(kw_only=True)
 class FindRepeats(PartitionStage):
-    """Writes which units of a partition are repeats, and of which unit each, by batch.
+    """Writes which units of a partition are repeats, and of which unit, by batch.
 
     The metric ``once`` counts the units that occur once and were written all the same.
     """
@@ -289,10 +291,11 @@ class FindRepeats(PartitionStage):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RepeatParameters:
-    """What becomes of a document that repeats what another one has.
+    """What happens to a document that repeats parts of another.
 
-    ``mode``: ``cut`` takes the repeats out; ``annotate`` adds the share of characters in ``share_column`` and the places in
-    ``spans_column``; ``drop`` drops the document if the share is above ``max_share``, which ``cut`` does too where it is given.
+    ``mode``: ``cut`` removes the repeats; ``annotate`` adds the share of characters in ``share_column`` and the places
+    in ``spans_column``; ``drop`` drops the document if the share is above ``max_share``. With ``max_share``, ``cut``
+    does so too.
     """
 
     mode: Mode = "cut"
@@ -320,7 +323,7 @@ class RepeatParameters:
 
 @dataclass(kw_only=True)
 class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatch]):
-    """Does with the repeats of each document what `RepeatParameters` say; it stands behind the reader.
+    """Applies `RepeatParameters` to the repeats of each document; it must directly follow the reader.
 
     ``spans`` is a folder for a table of them.
     """
@@ -329,11 +332,11 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
     keys: str
     spans: str
     column: str = "text"
-    unit: Unit | None = None  # of the repeats; of runs of words their table says how many words they have
+    unit: Unit | None = None  # of the repeats; for runs of words their table has the number of words
     least: int = 1
     id_column: str | None = "id"
 
-    tried_by_plan = False  # the batches of a look at the data are others than those of a run
+    tried_by_plan = False  # a preview of the data has other batches than a run
 
     def __post_init__(self) -> None:
         self.check_repeats()
@@ -416,7 +419,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
         found: Mapping[int, Sequence[tuple[int, int]]],
         about: pa.Table,
     ) -> None:
-        """Put the spans of a batch into its part of the table; each with the document that its first unit stands in."""
+        """Put the spans of a batch into its part of the table, each with the document that holds its first unit."""
         rows, places = [], []
         rows_about = rows_of(to_numpy(about["number"]))
         first = np.lexsort((to_numpy(about["at"]), rows_about))
@@ -456,7 +459,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
 
 
 def without(text: str, spans: Sequence[tuple[int, int]], replacement: str) -> str:
-    """A text without some of it."""
+    """A text without some of its parts."""
     pieces, done = [], 0
     for start, end in spans:
         pieces.append(text[done:start])

@@ -1,4 +1,4 @@
-"""What are the lines, paragraphs or sentences of a text, and where in it are they? And where are runs of its words?"""
+"""Finds the lines, paragraphs, sentences and runs of words of a text, and their places."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNITS = ("line", "paragraph", "three_sentences")
 _LINE = re.compile(r"[^\r\n]+")
 _PARAGRAPH = re.compile(r"\S(?:.*?\S)?(?=\s*(?:\n[^\S\n]*\n|\Z))", re.S)
 _SENTENCE = re.compile(r"\S.*?(?:[.!?。！？]+(?=\s|$|[^\s\x00-\x7f])|(?=\n)|\Z)", re.S)  # noqa: RUF001
-# What goes with a unit that is cut out, so that no empty line is left.
+# White space that is cut out together with a unit, so that no empty line is left.
 _AFTER: dict[Unit, re.Pattern[str]] = {
     "line": re.compile(r"[^\S\n]*\n?"),
     "paragraph": re.compile(r"\s*"),
@@ -31,7 +31,7 @@ _SENTENCES = 3
 
 
 def units_of(text: str, unit: Unit, least: int) -> Iterator[tuple[int, int]]:
-    """Where the units of a text begin and end, without the white space around them; shorter ones are no units."""
+    """Where the units of a text begin and end, without surrounding white space; shorter pieces are no units."""
     if unit == "three_sentences":
         found = [match.span() for match in _SENTENCE.finditer(text)]
         spans = ((found[at][0], found[at + _SENTENCES - 1][1]) for at in range(len(found) - _SENTENCES + 1))
@@ -49,7 +49,7 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
 def line_units(
     texts: pa.ChunkedArray, unit: Unit, least: int, *, normalize: bool
 ) -> tuple[Ints, Ints, NDArray[np.uint64], NDArray[np.uint64]]:
-    """Of each unit the row of its text, its number in it, and both halves of its hash."""
+    """For each unit the row of its text, its number in the text, and both halves of its hash."""
     rows: list[int] = []
     numbers: list[int] = []
     high, low = hashes_of(_units(texts, unit, least, normalize, rows, numbers))
@@ -59,13 +59,13 @@ def line_units(
 def _units(
     texts: pa.ChunkedArray, unit: Unit, least: int, normalize: bool, rows: list[int], numbers: list[int]
 ) -> Iterator[bytes]:
-    """The bytes of each unit as they are compared; ``rows`` and ``numbers`` get its place."""
+    """The bytes of each unit, in the form that is compared; ``rows`` and ``numbers`` receive its place."""
     for row, text in enumerate(texts.to_pylist()):
         for number, (start, end) in enumerate(units_of(text or "", unit, least)):
             piece = text[start:end]
             if normalize:
                 piece = _BETWEEN.sub(" ", piece.lower()).strip()
-                if not piece:  # all lines of dashes would be the same
+                if not piece:  # otherwise all lines of dashes would be the same
                     continue
             rows.append(row)
             numbers.append(number)
@@ -73,7 +73,7 @@ def _units(
 
 
 def spans_of_lines(text: str, numbers: Ints, unit: Unit, least: int) -> list[tuple[int, int]]:
-    """Where the units with these numbers are, as ranges that do not overlap; a line goes with the end of it."""
+    """The places of the units with these numbers, as ranges that do not overlap; a line includes its end."""
     wanted = set(numbers.tolist())
     found: list[tuple[int, int]] = []
     for number, (start, stop) in enumerate(units_of(text, unit, least)):
@@ -89,7 +89,7 @@ def spans_of_lines(text: str, numbers: Ints, unit: Unit, least: int) -> list[tup
 
 
 def spans_of_runs(text: str, first: Ints, last: Ints) -> list[tuple[int, int]]:
-    """Where runs of words are: no word is cut, and what follows the last goes with it."""
+    """The places of runs of words: no word is cut, and the space after the last word is included."""
     places = places_of(text)
     found = []
     for one, other in zip(*(edges.tolist() for edges in merged(first, last)), strict=True):

@@ -1,11 +1,11 @@
-"""Which runs of words may occur elsewhere? All runs of a number of words or characters, and a few that stand for the others.
+"""Chooses runs of words that represent all others when repeats are searched.
 
-A repeated run of N words shares every shorter run in it. So it is enough to look at some runs of half that length, the
-*anchors*: in every run of N the one with the smallest hash is chosen. Equal runs of N choose the same anchor,
-wherever they are; what shares no anchor shares no run (winnowing, Schleimer et al., 2003).
+If a run of N words repeats, so does every shorter run in it. So it is enough to compare some runs of half that length,
+the *anchors*: in every run of N, the one with the smallest hash. Equal runs of N have the same anchor wherever they
+are; texts that share no anchor share no run (winnowing, Schleimer et al., 2003).
 
-A run of N characters is the shortest one from its first word on that has so many, with a space between words as they are
-compared; so equal runs are equally long, and no run ends inside of a word.
+A run of N characters is the shortest one from its first word on that has that many, with one space between words in the
+compared form. So equal runs are equally long, and no run ends inside a word.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _NONE = np.uint64(2**64 - 1)
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Measured:
-    """The words of many texts, and where each begins and ends in units of length: words, or characters as they are compared."""
+    """The words of many texts, and where each begins and ends, in units of length: words, or characters in the compared
+    form.
+    """
 
     words: Words
     starts: Ints
@@ -55,7 +57,7 @@ class Measured:
         return cls(words, ends - sizes, ends)
 
     def runs(self, length: int) -> Runs:
-        """The shortest run of this length or more from each word on that lies in one text."""
+        """The shortest run of at least this length from each word on, within one text."""
         in_words = len(self.ends) == 0 or self.ends[-1] == len(self.ends)
         last = self.starts + length if in_words else np.searchsorted(self.ends, self.starts + length) + 1
         stop = np.repeat(self.words.offsets[1:], self.words.counts)
@@ -97,7 +99,7 @@ class Runs:
 
 
 def anchor_length(length: int) -> int:
-    """How long an anchor of runs of this length is."""
+    """The length of an anchor for runs of this length."""
     return max(1, length // 2)
 
 
@@ -119,7 +121,7 @@ def anchors(measured: Measured, length: int) -> tuple[Hashes, Ints]:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
     hashes = short.hashes(measured.words)
     lowest = _best_between(hashes, *_anchors_in(runs, short), np.minimum)
-    # Chosen is what is the smallest of some run that it lies in.
+    # An anchor is chosen if it has the smallest hash in some run.
     first, stop = _runs_with(runs, short, np.arange(len(short.first)))
     some = np.flatnonzero(stop > first)
     chosen = some[_best_between(lowest, first[some], stop[some], np.maximum) == hashes[some]]
@@ -135,28 +137,28 @@ def runs_around(measured: Measured, length: int, at: Ints) -> Runs:
 
 
 def _anchors_in(runs: Runs, short: Runs) -> tuple[Ints, Ints]:
-    """Which of the short runs lie in each run: from the first to before the last."""
+    """Which of the short runs are in each run: from the first to before the last."""
     return _counted(short.first, runs.first - 1), _counted(short.last, runs.last)
 
 
 def _runs_with(runs: Runs, short: Runs, which: Ints) -> tuple[Ints, Ints]:
-    """In which runs each of some short runs lies: from the first to before the last."""
+    """Which runs contain each of some short runs: from the first to before the last."""
     return _counted(runs.last, short.last[which] - 1), _counted(runs.first, short.first[which])
 
 
 def _counted(places: Ints, up_to: Ints) -> Ints:
-    """How many of the places, which are sorted, are not above each of these; much faster than a search where these are many."""
+    """How many of the sorted places are not above each of these; much faster than a search if these are many."""
     if len(up_to) * 8 < len(places):
         found: Ints = np.searchsorted(places, up_to, "right")
         return found
-    # From -1 on: the place before the first word.
+    # The first value is -1, the place before the first word.
     most = max(int(places.max(initial=-1)), int(up_to.max(initial=-1)))
     counts = np.cumsum(np.bincount(places + 1, minlength=most + 2))
     return counts[up_to + 1]
 
 
 def _best_between(values: Hashes, first: Ints, stop: Ints, best: np.ufunc) -> Hashes:
-    """The best of the values from ``first`` to before ``stop``, for each of these ranges, none of which is empty."""
+    """The best of the values from ``first`` to before ``stop`` for each of these ranges; no range is empty."""
     found = np.empty(len(first), np.uint64)
     sizes = stop - first
     least = int(sizes.min(initial=1 << 62))

@@ -1,4 +1,4 @@
-"""Repeated spans and lines: of what occurs more than once in a corpus one stays."""
+"""Workflows that find repeated spans and lines in a corpus, and keep one of each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WORDS = 50
 
 @dataclass(kw_only=True)
 class _Repeats(RepeatParameters, DocumentParameters, Ends):
-    """Base of workflows that cut what is repeated."""
+    """Base of workflows that cut repeats."""
 
     sure_paths: ClassVar[tuple[str, ...]] = ("spans",)
 
@@ -69,13 +69,13 @@ class SubstringDedup(_Repeats):
     """Finds all runs of ``words`` words (50) or more, or of ``characters`` or more, that occur more than once in the corpus, and
     leaves one of each.
 
-    Words are compared without case and punctuation. Of equal runs the one in the first document in the order of preference
-    ``keep`` stays, and in a document the first one; the others are cut out, marked, or counted against their documents, as
-    ``mode`` has it. Runs that overlap are cut as one, and no word is ever split. A run that stays may itself overlap with
-    another that goes; then what it shares with it stands in a third document.
+    Words are compared without case and punctuation. Of equal runs the first one of the preferred document (by ``keep``)
+    stays; ``mode`` decides whether the others are cut out, marked, or counted against their documents. Overlapping runs
+    are cut as one, and no word is ever split. A run that stays may overlap with another that is cut; their common part
+    is then in a third document.
 
-    The table of spans, ``spans/`` in the run directory or the folder ``spans``, has the place of each in characters, and the
-    document that its beginning stands in.
+    The table of spans, ``spans/`` in the run directory or the folder ``spans``, has the place of each in characters,
+    and the document that holds its beginning.
     """
 
     # An anchor of twenty bytes for every thirteen words or so.
@@ -123,13 +123,13 @@ class LineDedup(_Repeats):
     """Finds lines, paragraphs or spans of three sentences that occur more than once in the corpus, and leaves one of each.
 
     ``unit`` is ``line``, ``paragraph`` (between blank lines, as CCNet has it) or ``three_sentences`` (as C4 has it). Units of
-    fewer than ``least`` characters are left alone. With ``normalize`` case, white space and punctuation do not count. Of
-    equal units the one in the first document in the order of preference ``keep`` stays, and in a document the first one; what
-    becomes of the others is said by ``mode``. The table of spans is that of `SubstringDedup`.
+    fewer than ``least`` characters are left alone. With ``normalize`` case, white space and punctuation do not count.
+    Of equal units the first one of the preferred document (by ``keep``) stays; ``mode`` decides about the others. The
+    table of spans is that of `SubstringDedup`.
 
-    With ``false_rate``, such as 0.01, a Bloom filter is made first of what occurs more than once, and only what it may hold
-    is written out and compared: that saves most of the disk where most units occur once, for another reading of the input.
-    Of the units that occur once this share is compared in vain. The result is the same: a filter removes nothing.
+    With ``false_rate``, such as 0.01, a Bloom filter of repeated units is made first, and only units that it may hold
+    are written out and compared. That reads the input once more, and saves most of the disk where most units occur
+    once; this share of them is compared in vain. The result is the same: a filter removes nothing.
     """
 
     # A hash, a place and the order of preference for each line.

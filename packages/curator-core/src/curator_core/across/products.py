@@ -1,0 +1,183 @@
+"""Where are the products of vectors computed? On the CPU by numpy and BLAS, or by torch on a GPU that the stage has; with the same
+bytes.
+
+All factors are whole numbers whose products and sums float32 holds exactly (see `curator_core.across.vectors`), so no order
+of sums changes a result. Core does not import torch: a package that has it registers a module under ``curator.products`` with
+two functions, ``installed()``, which imports nothing, and ``make(device)``, which gives a `TorchProducts`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curator_core.across.vectors import Vectors
+from curator_core.errors import UsageError
+from curator_core.model.machine import Machine
+from curator_core.model.resources import Resources
+from curator_core.model.stage import ColumnReader, MadeFor, ProcessingStage
+from curator_core.model.task import FileGroupTask
+
+GROUP = "curator.products"
+
+type Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class Products(Protocol):
+    """Products of the rows of two matrices of whole numbers. A matrix that `put` gives can be sliced, and rows taken from it."""
+
+    # How many products `nearest` should be asked for at a time.
+    block: int
+
+    def put(self, numbers: Vectors) -> Any:
+        """A matrix where its products are computed."""
+
+    def nearest(self, vectors: Vectors, across: Any, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """For each vector the columns of ``across`` with the ``count`` largest products, the largest first and of equal ones
+        the first, and these products.
+        """
+
+    def at_least(self, mine: Any, theirs: Any, limit: float) -> Pairs:
+        """The rows of ``mine`` and of ``theirs`` whose products are ``limit`` or more, in order."""
+
+    def near(self, mine: Any, theirs: Any, limits: NDArray[np.float64], enough: int, wrong: float) -> Pairs:
+        """The same, with a limit for each row of ``mine``. If ``enough`` is not zero, a limit is at least the product of that
+        rank in its row, less ``wrong``.
+        """
+
+
+class NumpyProducts:
+    """Products by numpy. Memory for blocks is kept: new memory for each costs a tenth of the time."""
+
+    # Products of a block: they stay in the cache until the nearest are found.
+    block = 1 << 20
+
+    def __init__(self) -> None:
+        self._products = np.empty(0, np.float32)
+        self._large = np.empty(0, np.bool_)
+
+    def put(self, numbers: Vectors) -> Vectors:
+        return numbers
+
+    def nearest(self, vectors: Vectors, across: Any, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        made = vectors @ across
+        at = np.arange(len(made))
+        found, products = np.empty((len(made), count), np.int64), np.empty((len(made), count), np.float32)
+        for turn in range(count):
+            best = made.argmax(axis=1)
+            found[:, turn], products[:, turn] = best, made[at, best]
+            if turn + 1 < count:
+                made[at, best] = -np.inf
+        return found, products
+
+    def at_least(self, mine: Any, theirs: Any, limit: float) -> Pairs:
+        shape = len(mine), len(theirs)
+        size = shape[0] * shape[1]
+        if size > len(self._products):
+            self._products, self._large = np.empty(size, np.float32), np.empty(size, np.bool_)
+        products, large = self._products[:size].reshape(shape), self._large[:size].reshape(shape)
+        np.matmul(mine, theirs.T, out=products)
+        np.greater_equal(products, limit, out=large)
+        row, column = np.divmod(np.flatnonzero(large), shape[1])
+        return row, column
+
+    def near(self, mine: Any, theirs: Any, limits: NDArray[np.float64], enough: int, wrong: float) -> Pairs:
+        products = mine @ theirs.T
+        if enough:
+            nearest = np.partition(products, products.shape[1] - enough, axis=1)[:, products.shape[1] - enough]
+            limits = np.maximum(limits, nearest - wrong)
+        row, column = np.divmod(np.flatnonzero(products >= limits[:, None]), products.shape[1])
+        return row, column
+
+
+class TorchProducts:
+    """Products by torch on ``device``. Only pairs that are found come back from there."""
+
+    block = 1 << 24
+
+    def __init__(self, torch: Any, device: str) -> None:
+        self._torch, self._device = torch, device
+
+    def put(self, numbers: Vectors) -> Any:
+        return self._torch.from_numpy(np.ascontiguousarray(numbers)).to(self._device)
+
+    def nearest(self, vectors: Vectors, across: Any, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        torch = self._torch
+        with self._exact():
+            made = self.put(vectors) @ across
+        # Whole numbers, with the column as their last digits: no two are equal, so nothing depends on how torch sorts.
+        width = made.shape[1]
+        keys = made.to(torch.int64) * width + torch.arange(width - 1, -1, -1, device=self._device)
+        best = torch.topk(keys, count, dim=1).values
+        found = width - 1 - torch.remainder(best, width)
+        return found.cpu().numpy(), torch.gather(made, 1, found).cpu().numpy()
+
+    def at_least(self, mine: Any, theirs: Any, limit: float) -> Pairs:
+        with self._exact():
+            products = mine @ theirs.T
+        return self._pairs(products >= limit)
+
+    def near(self, mine: Any, theirs: Any, limits: NDArray[np.float64], enough: int, wrong: float) -> Pairs:
+        torch = self._torch
+        with self._exact():
+            products = mine @ theirs.T
+        least = torch.from_numpy(limits).to(self._device)
+        if enough:
+            # In float64, as the limits are.
+            nearest = torch.topk(products, enough, dim=1).values[:, -1].to(torch.float64)
+            least = torch.maximum(least, nearest - wrong)
+        return self._pairs(products.to(torch.float64) >= least[:, None])
+
+    def _pairs(self, large: Any) -> Pairs:
+        found = self._torch.nonzero(large).cpu().numpy()
+        return found[:, 0], found[:, 1]
+
+    @contextlib.contextmanager
+    def _exact(self) -> Iterator[None]:
+        """Float32 as it is: TF32 and bfloat16, which other stages of this process may have allowed, have too few digits."""
+        torch = self._torch
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            with torch.autocast(self._device.split(":")[0], enabled=False), torch.inference_mode():
+                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+def products_for(resources: Resources, owner: str) -> Products:
+    """Where a stage with these resources computes."""
+    if not resources.requires_gpu:
+        return NumpyProducts()
+    for module in _registered():
+        if module.installed():
+            made: Products = module.make("cuda")
+            return made
+    raise UsageError(f"{owner} has a GPU, and no installed package brings torch for it: {_REMEDY}")
+
+
+class MultipliesVectors(ProcessingStage[FileGroupTask, Any]):
+    """Base of stages that multiply vectors: on a GPU where there is one and torch is installed, else with numpy."""
+
+    def suited_to(self, machine: Machine, readers: Mapping[str, Sequence[ColumnReader]]) -> MadeFor:
+        if self.resources.requires_gpu:
+            return MadeFor(self, [f"{self.name} multiplies on the GPU, with torch"])
+        if not machine.gpus:
+            return MadeFor(self, [f"{self.name} multiplies with numpy: {machine.name} has no GPU"])
+        if not any(module.installed() for module in _registered()):
+            return MadeFor(self, [f"{self.name} multiplies with numpy"], [f"a GPU is not used: {_REMEDY}"])
+        twin = self.with_(resources=Resources(cpus=self.resources.cpus, gpus=1))
+        return MadeFor(twin, [f"{self.name} multiplies on the GPU, with torch"])
+
+
+_REMEDY = 'pip install "curator-text[models]" or "curator-image[models]", here and on the workers, and vectors are multiplied on it'
+
+
+def _registered() -> list[Any]:
+    from importlib.metadata import entry_points  # deferred: it costs 20 ms, and only plans with a GPU ask
+
+    return [point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)]
