@@ -1,3 +1,4 @@
+import json
 import re
 import unicodedata
 
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator_core.across.digests import _MAY_CHANGE, composed, digests
+from curator_core.arrow.json_column import JSON
 
 
 def pairs(values, **options):
@@ -46,6 +48,15 @@ def test_the_hash_is_fixed():
 def test_how_arrow_holds_a_text_makes_no_difference(kind):
     values = ["a", None, "bb", "a"]
     assert pairs(pa.array(values, kind)) == pairs(pa.array(values, pa.string()))
+
+
+def test_a_value_among_others_of_other_types_is_equal_to_the_same_one_in_a_column_of_its_own_type():
+    values = ["a", 5, None, 2.5, [1, "b"]]
+    mixed, present = pairs(pa.ExtensionArray.from_storage(JSON, pa.array([v and json.dumps(v) for v in values])))
+    assert present == [True, True, False, True, True]
+    for place, values in ((0, ["a"]), (1, pa.array([5], pa.int8())), (3, [2.5])):
+        assert pairs(pa.array(values))[0] == [mixed[place]]
+    assert len(set(mixed)) == 5
 
 
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=5)), max_size=20), st.integers(0, 3))

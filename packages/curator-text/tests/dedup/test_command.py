@@ -114,8 +114,12 @@ def test_the_line_that_resumes_a_run_has_its_options(tmp_path: Path, capsys: pyt
         (["{in}", "{out}", "--keep", "highest:score"], "score"),
         (["{in}", "{out}", "--column", "body"], "body"),
         (["{in}", "{out}", "--format", "xml"], "ExactDedup.format must be one of"),
-        (["{mixed}", "{out}"], "hold files of several formats (1 of csv, 1 of jsonl)"),
-        (["{nothing}", "{out}"], "hold no file that an installed reader knows by its name"),
+        (
+            ["{mixed}", "{out}"],
+            "there are files of several formats (1 of csv, 1 of jsonl). Choose one as format (--format)",
+        ),
+        (["{nothing}", "{out}"], "no file has an ending that an installed reader reads"),
+        (["{out}/not-there", "{out}"], "there is no file or folder"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(

@@ -19,6 +19,7 @@ import pytest
 from curator_core import LocalExecutor, RunRefused, UsageError
 from curator_core.across.rethreshold import rethreshold
 from curator_core.workflows.exact import ExactDedup
+from curator_core.workflows.pairs import removed_pair
 from curator_text import JsonlReader, JsonlWriter
 from curator_text.dedup.fuzzy import FuzzyDedup
 
@@ -192,6 +193,31 @@ def test_what_has_no_words_is_no_near_copy_and_the_empty_text_no_copy(tmp_path: 
         ("7", "removed", "8"),
         ("8", "kept", None),
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
+def test_values_that_are_no_text_change_nothing_for_the_texts_beside_them(tmp_path: Path, make: type) -> None:
+    text, near = " ".join(WORDS[:40]), " ".join(WORDS[:40]).upper()
+    (tmp_path / "in").mkdir()
+    files = [
+        [{"id": "a1", "text": text}, {"id": 7, "text": 5}, {"id": "a3", "text": {"x": 1}}],
+        [{"id": "b1", "text": text}, {"id": "b2", "text": "5"}, {"id": "b3", "text": 5}],
+        [{"id": "c1", "text": text}, {"id": "c2", "text": near}],
+    ]
+    for name, rows in zip("abc", files, strict=True):
+        (tmp_path / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    work = make(paths=str(tmp_path / "in"), path=str(tmp_path / "out"), index=str(tmp_path / "index"))
+    work.run(HERE, run_dir=str(tmp_path / "run"))
+    gone = {(row["id"], row["witness_id"]) for row in table(tmp_path / "run") if row["decision"] == "removed"}
+    copies = {("b1", "a1"), ("c1", "a1"), ("b3", "7")}
+    assert gone == copies | ({("c2", "a1")} if make is FuzzyDedup else set())
+    assert set(kept(tmp_path / "out")) == {"a1", 7, "a3", "b2"} | (set() if make is FuzzyDedup else {"c2"})
+    for name in ("c1", "b1"):
+        pair = removed_pair(str(tmp_path / "run" / "decisions"), name)
+        assert pair.document["text"] == text
+        assert pair.witness is not None
+        assert pair.witness["text"] == text
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import JSON, texts_in
 from curator_core.arrow.row_hash import row_digests
 
 # Letters, marks and numbers stay; whatever is between them becomes one space.
@@ -42,9 +43,16 @@ def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
 
     Text is taken in NFC, so that the two ways to write an accent are the same; with ``normalize`` case, white space and
     punctuation do not count either. Null and the empty text are not present: nothing is a copy of them. The length
-    counts characters of text and bytes of binary values, and is 0 for others.
+    counts characters of text and bytes of binary values, and is 0 for others. A value in a column of JSON is equal to the
+    same one in a column of its own type.
     """
     kind = values.type
+    if kind == JSON:
+        texts, others = texts_in(values)
+        found, rows = digests(texts, normalize=normalize), array(others, pa.int64())
+        for part, more in zip(found, _hashed(values.take(rows)), strict=True):
+            part[others] = more
+        return found
     if pa.types.is_dictionary(kind):
         return digests(values.cast(kind.value_type), normalize=normalize)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -57,6 +65,10 @@ def digests(values: pa.ChunkedArray, *, normalize: bool = False) -> Digests:
         whole = values.cast(pa.large_binary())
         lengths = to_numpy(pc.fill_null(pc.binary_length(whole), array([0], pa.int64())[0])).astype(np.uint64)
         return Digests(*hashes_of(_views(whole)), lengths, lengths > 0)
+    return _hashed(values)
+
+
+def _hashed(values: pa.ChunkedArray) -> Digests:
     found = b"".join(row_digests(pa.table({"value": values}), ["value"]))
     halves = np.frombuffer(found, np.dtype("<u8")).reshape(-1, 2).astype(np.uint64)
     return Digests(halves[:, 0], halves[:, 1], np.zeros(len(values), np.uint64), to_numpy(values.is_valid()))

@@ -15,6 +15,7 @@ from curator_core import storage
 from curator_core.across.digests import Digests, digests
 from curator_core.across.preference import Preference
 from curator_core.arrow.arrays import array, scalar
+from curator_core.arrow.json_column import JSON, as_text, texts_in
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 from curator_core.model.task import DocumentBatch
@@ -69,13 +70,18 @@ class DocumentParameters:
             raise UsageError(
                 f"{type(self).__name__}.id_column {self.id_column!r} must hold text or numbers, not {values.type}"
             )
-        return _text(values)
+        return as_text(values)
+
+    def texts(self, table: pa.Table) -> pa.ChunkedArray:
+        """The column of texts; null where a value is not text in a column that holds others as well."""
+        column = column_of(table, self.column)
+        return texts_in(column)[0] if column.type == JSON else column
 
     def collections(self, task: DocumentBatch) -> pa.Array:
         """The collection of each row, as a dictionary of names."""
         table = task.to_pyarrow()
         if self.collection_column is not None:
-            values = _text(column_of(table, self.collection_column).combine_chunks())
+            values = as_text(column_of(table, self.collection_column).combine_chunks())
             return pc.fill_null(values, scalar("")).dictionary_encode().cast(_NAMES)
         found = {collection_of(path, self.bases) for path, _ in task._metadata.get("source_files", ())} or {""}
         if len(found) > 1:
@@ -124,7 +130,3 @@ def bases_of(paths: Sequence[str]) -> list[str]:
         else:
             found.append(storage.parent(entry))
     return list(dict.fromkeys(found))
-
-
-def _text(values: pa.Array) -> pa.Array:
-    return values if pa.types.is_string(values.type) else values.cast(pa.string())

@@ -17,6 +17,7 @@ from curator_core.across.grouping import groups_of
 from curator_core.across.roll import Roll, first_number
 from curator_core.across.selection import ROLL, Requests, Totals, keys_of, read_table, write_table
 from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import as_text
 from curator_core.errors import RunRefused, check_free
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
@@ -151,4 +152,4 @@ def _ids(table: pa.Table, column: str | None, rows: NDArray[np.int64]) -> pa.Arr
     """The ids of rows as text; null where there are none."""
     if column is None or column not in table.column_names or pa.types.is_nested(table[column].type):
         return pa.nulls(len(rows), pa.string())
-    return table[column].take(array(rows)).cast(pa.string())
+    return as_text(table[column].take(array(rows)).combine_chunks())

@@ -32,6 +32,7 @@ from curator_core import storage
 from curator_core.across.roll import ROW_BITS, Roll, batches_of, first_number, rows_of
 from curator_core.across.shuffle import PLACE, Manifest, read_manifest, rows_between
 from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import JSON
 from curator_core.errors import CuratorError, RunRefused, UsageError
 from curator_core.running.directory import RunDirectory
 
@@ -206,7 +207,7 @@ def kind_of(type_: pa.DataType) -> str:
     """The kind of a column's values, for a deduplication; empty where there are none."""
     if pa.types.is_dictionary(type_):
         return kind_of(type_.value_type)
-    if pa.types.is_null(type_):
+    if pa.types.is_null(type_) or type_ == JSON:  # a column of JSON may hold values of any kind
         return ""
     if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
         return "text"

@@ -12,6 +12,7 @@ from curator_core.across.batch_decisions import finish_batch_decisions, write_ba
 from curator_core.across.decisions import REMOVED
 from curator_core.across.side_table import KeyIndex, read_side_table
 from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import as_text
 from curator_core.errors import UsageError
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
@@ -71,9 +72,9 @@ class DecisionsFromList(ProcessingStage[DocumentBatch, FileGroupTask]):
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = task.to_pyarrow()
         rows = np.flatnonzero(self._index.find(table, [self.id_column]) >= 0)
-        ids = table[self.id_column].take(array(rows))
+        ids = as_text(table[self.id_column].take(array(rows)).combine_chunks())
         columns = {
-            "id": ids.cast(pa.string()),
+            "id": ids,
             "decision": array([REMOVED] * len(rows), pa.string()),
             "rule": array([RULE] * len(rows), pa.string()),
         }

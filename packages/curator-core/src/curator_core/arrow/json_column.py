@@ -35,6 +35,13 @@ def texts_in(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[int]]:
     return pa.chunked_array([array([v if isinstance(v, str) else None for v in values], _TEXT)]), others
 
 
+def as_text(values: pa.Array) -> pa.Array:
+    """Values as text: those of a column of JSON without quotation marks where they are text, and as JSON where not."""
+    if values.type != JSON:
+        return values if pa.types.is_string(values.type) else values.cast(_TEXT)
+    return array([json.loads(v) if v is not None and v[0] == '"' else v for v in values.to_pylist()], _TEXT)
+
+
 def compared(column: pa.Array | pa.ChunkedArray, test: Callable[[Any], bool | None]) -> pa.Array:
     """Whether each value of a column of JSON passes a test; null where there is no value, or none that can be
     tested.

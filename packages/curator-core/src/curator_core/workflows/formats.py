@@ -50,12 +50,17 @@ def format_of(paths: str | Sequence[str], owner: str) -> str:
     if counts:
         shown = ", ".join(f"{number} of {kind}" for kind, number in sorted(counts.items()))
         raise UsageError(
-            f"{owner}.paths {paths!r} hold files of several formats ({shown}): choose one with format (--format), or name "
-            "the files"
+            f"{owner}.paths {paths!r}: there are files of several formats ({shown}). Choose one as format (--format), or name the files"
         )
+    for entry in checked_paths(f"{owner}.paths", paths):
+        if not is_pattern(entry) and not storage.exists(entry):
+            raise UsageError(
+                f"{owner}.paths: there is no file or folder {entry!r}. Correct the path; or, if an earlier step makes it, give "
+                "the format of its files (--format)"
+            )
     raise UsageError(
-        f"{owner}.paths {paths!r} hold no file that an installed reader knows by its name ({', '.join(sorted(endings))}): "
-        "give format (--format), or a reader; so it is where another step fills the folder"
+        f"{owner}.paths {paths!r}: no file has an ending that an installed reader reads ({', '.join(sorted(endings))}). Give "
+        "their format (--format), or a reader"
     )
 
 

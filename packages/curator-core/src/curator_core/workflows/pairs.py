@@ -15,6 +15,7 @@ from curator_core.across.decisions import REMOVED, Decisions
 from curator_core.across.index import INDEX
 from curator_core.across.inputs import Inputs
 from curator_core.arrow.arrays import scalar
+from curator_core.arrow.json_column import values_of
 from curator_core.config.build import build_stage
 from curator_core.config.dump import dump_pipeline
 from curator_core.errors import CuratorError, UsageError
@@ -188,7 +189,8 @@ class _Documents:
 
 
 def _document(batch: DocumentBatch, row: int) -> tuple[dict[str, Any], bytes | None]:
-    document: dict[str, Any] = batch.to_pyarrow().slice(row, 1).to_pylist()[0]
+    table = batch.to_pyarrow().slice(row, 1)
+    document = {name: values_of(table[name])[0] for name in table.column_names}
     drawn = document.get(batch.picture_column) if batch.picture_column else None
     return document, batch.thumbnail(drawn) if isinstance(drawn, bytes) else None
 

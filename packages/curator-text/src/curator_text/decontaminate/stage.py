@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from curator_core import storage
 from curator_core.arrow.arrays import array
+from curator_core.arrow.json_column import as_text
 from curator_core.errors import UsageError, check_free, check_whole
 from curator_core.model.engine_facts import WorkerMetadata
 from curator_core.model.stage import ProcessingStage
@@ -214,7 +215,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
         for overlap in overlaps:
             place: dict[str, Any] = {"batch": task.task_id, "row": overlap.row}
             if self.id_column in table.column_names:
-                place["id"] = str(table[self.id_column][overlap.row].as_py())
+                place["id"] = as_text(table[self.id_column].slice(overlap.row, 1).combine_chunks())[0].as_py()
             places.append(place)
         path = storage.join(folder, f"{task.task_id or 'batch'}.json")
         self.record_output(write_json(path, part_of(overlaps, self.index(), places)))

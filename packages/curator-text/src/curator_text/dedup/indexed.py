@@ -19,7 +19,6 @@ from curator_core.across.preference import Preference
 from curator_core.across.roll import Roll, first_number
 from curator_core.across.shuffle import finish_partitioned, write_partitioned
 from curator_core.arrow.arrays import array
-from curator_core.arrow.row_hash import column_of
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import FanOut, SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
@@ -56,7 +55,7 @@ class AddTexts(SketchParameters, AddToIndex):
         columns: dict[str, Any] = {
             "id": self.ids(table),
             "collection": self.collections(documents).dictionary_decode(),
-            **word_columns(column_of(table, self.column), np.ones(table.num_rows, np.bool_)),
+            **word_columns(self.texts(table), np.ones(table.num_rows, np.bool_)),
         }
         made = pa.table(columns)
         path = storage.join(folder, WORDS, f"{documents.task_id or 'batch'}.arrow")

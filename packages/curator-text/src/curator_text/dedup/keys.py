@@ -24,7 +24,6 @@ from curator_core.across.copies import (
 from curator_core.across.documents import DocumentParameters, collection_salts
 from curator_core.across.shuffle import Partitions, finish_partitioned
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.arrow.row_hash import column_of
 from curator_core.model.stage import SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 from curator_text.dedup.sketch import near_keys
@@ -63,7 +62,7 @@ def document_keys(
     sketch: SketchParameters, stage: DocumentParameters, task: DocumentBatch
 ) -> tuple[pa.Table, NDArray[np.uint64]]:
     """One entry for each band of each document that has words: its row in the batch, and the key."""
-    texts = column_of(task.to_pyarrow(), stage.column)
+    texts = stage.texts(task.to_pyarrow())
     keys, counts = near_keys(texts, bands=sketch.bands, rows=sketch.rows, seed=sketch.seed, size=sketch.ngram)
     if stage.scope == "per_collection":
         keys = keys ^ collection_salts(stage.collections(task))[:, :1]

@@ -64,8 +64,7 @@ class GroupedTexts(DocumentStage):
         """The columns for comparing and naming documents, with words only for those that are ``whole``."""
         table = task.to_pyarrow()
         collections = self.collections(task)
-        texts = column_of(table, self.column)
-        found = digests(texts, normalize=self.normalize)
+        found = digests(column_of(table, self.column), normalize=self.normalize)
         columns: dict[str, Any] = {
             "number": array(numbers),
             "hash_high": array(found.high),
@@ -76,7 +75,7 @@ class GroupedTexts(DocumentStage):
         preference = Preference.of(self.keep, type(self).__name__)
         for name, values in preference.encode(table, found.lengths, collections).items():
             columns[name] = array(values)
-        return pa.table({**columns, **word_columns(texts, whole)})
+        return pa.table({**columns, **word_columns(self.texts(table), whole)})
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         finish_partitioned(self.path, outputs)
