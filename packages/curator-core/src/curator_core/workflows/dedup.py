@@ -180,6 +180,10 @@ class Dedup(DocumentParameters, Ends):
             settings=decided,
         ).values()
 
+    def _applied(self, work_dir: str, decisions: str) -> ApplyDecisions:
+        """The stage that applies the table of decisions to the input."""
+        return ApplyDecisions(path=decisions, mode=self.mode)
+
     # The steps ----------------------------------------------------------------------------------------------------
 
     def _after(
@@ -212,7 +216,7 @@ class Dedup(DocumentParameters, Ends):
             )
         writer = self._writer()
         if writer is not None:
-            applied = ApplyDecisions(path=folder, mode=self.mode)
+            applied = self._applied(work_dir, folder)
             steps.append(Step(Pipeline([self._reader(), applied, writer], name="apply"), counts=True))
         if add is not None:
             # At the end: what is in the index is in the output.

@@ -73,7 +73,8 @@ svg text{font-size:12px;fill:var(--soft)}
 .shot[open]{grid-column:1/-1;border:1px solid var(--line);border-radius:8px;padding:8px 10px}
 .shot[open] img{width:96px}.shot summary:focus-visible img{outline:2px solid var(--link);outline-offset:2px}
 .pair{width:96px;height:96px;object-fit:contain;background:var(--wash);border-radius:6px;display:block;margin:4px 0}
-.timeline svg text{font-size:8px}
+.timeline svg text{font-size:8px}.gap{fill:var(--paper)}
+.key .swatch{display:inline-block;width:14px;height:14px;margin:0 6px 0 0;vertical-align:-2px}
 .sides.pictures{grid-template-columns:auto auto;justify-content:start;margin:0 0 8px}
 #duplicates h3{margin-top:22px}#duplicates ul{padding-left:20px}
 .map-key em{font-style:normal;display:inline-block;margin-right:12px}.map-key em span:first-child{margin:0 6px 0 0}
