@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from curator_core.errors import UsageError
 from curator_core.executors.local import LocalExecutor
+from curator_image.dedup import pairs
 from curator_image.dedup.perceptual import ImageDedup
 
 pytestmark = pytest.mark.slow
@@ -142,15 +143,44 @@ def test_mirrored_copies_stay_unless_they_are_asked_for(tmp_path: Path) -> None:
     assert len(run(data, tmp_path / "yes", mirror=True)) == 1
 
 
-def test_plain_pictures_and_what_does_not_decode_go_as_exact_copies_only(tmp_path: Path) -> None:
+def test_plain_pictures_go_as_exact_copies_only(tmp_path: Path) -> None:
     plain = {f"p{n}": encoded(Image.new("RGB", (90 + n, 60), (200, 200, 200))) for n in range(40)}
-    broken = bytearray(encoded(picture(5)))
-    noise = b"\xff\xd0" + np.random.default_rng(0).bytes(398)
-    broken[len(broken) // 2 : len(broken) // 2 + 400] = noise
-    two = {"broken": bytes(broken), "broken2": bytes(broken).replace(noise[2:], noise[:1:-1])}
-    data = write(tmp_path / "in", {**plain, "again": plain["p3"], **two}, tars=1)
-    assert list(run(data, tmp_path)) == ["again"]
-    assert set(two) <= kept(tmp_path)
+    assert list(run(write(tmp_path / "in", {**plain, "again": plain["p3"]}, tars=1), tmp_path)) == ["again"]
+
+
+@pytest.mark.parametrize("mode", ["remove", "annotate", "rehydrate"])
+def test_what_does_not_decode_is_rejected_and_stands_for_no_other_image(tmp_path: Path, mode: str) -> None:
+    whole = encoded(picture(5))
+    cut = whole[: len(whole) // 2]
+    given = {"a": whole, "cut": cut, "cut again": cut, "text": b"no picture", "small": encoded(picture(5), 30)}
+    work = ImageDedup(
+        paths=write(tmp_path / "in", given, tars=1),
+        path=str(tmp_path / "out"),
+        mode=mode,
+        removed=str(tmp_path / "gone"),
+    )
+    summary = work.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"), max_reject_fraction=1).summary
+    assert decided(tmp_path / "run") == {"small": ("a", pytest.approx(1, abs=0.01))}
+    assert (summary.rows_in, summary.rows_rejected) == (5, 3)
+    assert kept(tmp_path) == ({"a", "small"} if mode == "annotate" else {"a"})
+    records = [row for path in (tmp_path / "run").rglob("rejects/*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert {(row["position"], row["reason"]) for row in records} == {
+        ("cut", "truncated"),
+        ("cut again", "truncated"),
+        ("text", "not an image"),
+    }
+    assert {row["raw"] for row in records} == {cut, b"no picture"}
+
+
+def test_what_is_found_does_not_depend_on_how_many_hashes_a_task_searches(
+    images: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "in", dict(list(images.items())[40:]))
+    expected = run(data, tmp_path / "one")
+    monkeypatch.setattr(pairs, "_MOST_AT_ONCE", 20)
+    monkeypatch.setattr(pairs, "_FEW", 30)
+    assert run(data, tmp_path / "many") == expected
+    assert expected
 
 
 def test_many_versions_of_one_picture_leave_one(tmp_path: Path) -> None:

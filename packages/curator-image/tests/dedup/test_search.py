@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from curator_image.dedup.search import near_pairs
+from curator_image.dedup.search import bits_of_words, near_pairs
 
 
 def hashes(seed: int, count: int) -> np.ndarray:
@@ -29,6 +29,21 @@ def test_all_pairs_within_the_radius_are_found_once(radius: int) -> None:
     left = made[:100]
     found = [pair for i, j in near_pairs(left, made, radius) for pair in zip(i.tolist(), j.tolist(), strict=True)]
     assert sorted(found) == list(zip(*np.nonzero(near[:100]), strict=True))
+
+
+def test_a_word_that_many_hashes_share_is_searched_as_well() -> None:
+    """Beyond the width of a row, hashes are looked up one by one."""
+    made = np.unique(hashes(1, 900) & np.uint64(0xFFFF_FFFF_0000_F000) | np.uint64(0x1234))
+    found = [pair for i, j in near_pairs(made, None, 10) for pair in zip(i.tolist(), j.tolist(), strict=True)]
+    near = np.bitwise_count(made[:, None] ^ made[None]) <= 10
+    assert sorted(found) == [(i, j) for i, j in zip(*np.nonzero(near), strict=True) if i < j]
+
+
+@pytest.mark.parametrize("radius", range(12))
+def test_one_word_differs_in_few_enough_bits(radius: int) -> None:
+    most = bits_of_words(radius)
+    assert sum(bits + 1 for bits in most) == radius + 1
+    assert max(most) <= 2
 
 
 def test_a_radius_beyond_what_is_exact_is_refused() -> None:

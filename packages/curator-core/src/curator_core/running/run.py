@@ -14,6 +14,7 @@ from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.events import DONE, MERGED, Event
 from curator_core.accounts.ledger import LedgerWriter, open_accounts
+from curator_core.accounts.seen import sum_counts
 from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
@@ -417,6 +418,10 @@ class _Run:
         self.report(self.progress)
         if self.directory is not None:
             self._write_record(summary.state, summary=summary.as_dict(), outputs=finished.written)
+            if storage.is_local(self.directory.url):
+                self.directory.sweep()  # what workers that have died in this attempt had begun to write
+            if self.context.seen is not None:
+                sum_counts(self.directory.url, self.accounts, self.attempt.number)
             self._write_report()
         return RunResult(tasks, summary, run_dir)
 

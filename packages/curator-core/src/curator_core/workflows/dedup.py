@@ -73,7 +73,11 @@ class Dedup(DocumentParameters, Ends):
         first = next(iter(alone.steps(storage.join(run_dir, WORK))))
         assert isinstance(first, Pipeline)
         reader, keys = first.stages
-        return estimate(reader, keys, run_dir, costs=self.costs)
+        return replace(estimate(reader, keys, run_dir, costs=self.costs), chances=self.chances())
+
+    def chances(self) -> dict[str, float]:
+        """The probability with which two documents are compared, by their similarity; empty where chance decides nothing."""
+        return {}
 
     @classmethod
     def spans(
@@ -176,6 +180,10 @@ class Dedup(DocumentParameters, Ends):
             settings=decided,
         ).values()
 
+    def _applied(self, work_dir: str, decisions: str) -> ApplyDecisions:
+        """The stage that applies the table of decisions to the input."""
+        return ApplyDecisions(path=decisions, mode=self.mode)
+
     # The steps ----------------------------------------------------------------------------------------------------
 
     def _after(
@@ -208,7 +216,7 @@ class Dedup(DocumentParameters, Ends):
             )
         writer = self._writer()
         if writer is not None:
-            applied = ApplyDecisions(path=folder, mode=self.mode)
+            applied = self._applied(work_dir, folder)
             steps.append(Step(Pipeline([self._reader(), applied, writer], name="apply"), counts=True))
         if add is not None:
             # At the end: what is in the index is in the output.

@@ -32,6 +32,7 @@ _SCALE = 1 << 12
 _LEAST_CONTRAST = 6.0
 _EVEN = 12
 _MOST_BORDER = 0.4
+_AT_ONCE = 256
 
 
 def grey(pixels: NDArray[np.uint8]) -> Grey:
@@ -67,19 +68,31 @@ def is_plain(pictures: Grey) -> NDArray[np.bool_]:
 
 
 def hashes_of(pictures: Grey, boxes: Boxes, *, crops: bool = True, mirror: bool = False) -> NDArray[np.uint64]:
-    """The hash of each picture, of its windows, and of its mirror image, in columns; 0 where one is not requested."""
+    """The hash of each picture, of its windows, and of its mirror image, in columns; 0 where one is not asked for."""
     made = np.zeros((len(pictures), 2 + len(WINDOWS)), np.uint64)
-    for row in range(len(pictures)):
-        picture = pictures[row].astype(np.float64)
-        whole = _spectrum(picture, tuple(boxes[row].tolist()))
-        made[row, 0] = _signs(whole)
-        if mirror:
-            turned = whole.copy()
-            turned[:, 1::2] *= -1
-            made[row, 1 + MIRRORED] = _signs(turned)
-        if crops:
-            for number in range(len(WINDOWS)):
-                made[row, 1 + number] = _signs(_spectrum(picture, window(tuple(boxes[row].tolist()), number)))
+    alike, which = np.unique(boxes, axis=0, return_inverse=True)
+    for number, box in enumerate(alike.tolist()):  # most have no border, and are transformed together
+        rows = np.flatnonzero(which == number)
+        for first in range(0, len(rows), _AT_ONCE):
+            some = rows[first : first + _AT_ONCE]
+            made[some] = _hashes_in(pictures[some], tuple(box), crops, mirror)
+    return made
+
+
+def _hashes_in(pictures: Grey, box: tuple[float, ...], crops: bool, mirror: bool) -> NDArray[np.uint64]:
+    made = np.zeros((len(pictures), 2 + len(WINDOWS)), np.uint64)
+    parts = [box, *(window(box, number) for number in range(len(WINDOWS)) if crops)]
+    across = np.concatenate([_cosines(left, right) for left, _, right, _ in parts])
+    lines = pictures.reshape(-1, SIDE).astype(np.float64) @ across.T
+    lines = lines.reshape(len(pictures), SIDE, len(parts), _FREQUENCIES).transpose(2, 1, 0, 3)
+    for number, (_, top, _, bottom) in enumerate(parts):
+        found = _cosines(top, bottom) @ lines[number].reshape(SIDE, -1)
+        spectra = found.reshape(_FREQUENCIES, len(pictures), _FREQUENCIES).transpose(1, 0, 2)
+        made[:, number] = _signs(spectra)
+        if mirror and number == 0:
+            turned = spectra.copy()
+            turned[:, :, 1::2] *= -1
+            made[:, 1 + MIRRORED] = _signs(turned)
     return made
 
 
@@ -94,12 +107,6 @@ def window(box: tuple[float, ...], number: int) -> tuple[float, float, float, fl
         right - CUT * (1 - across) * width,
         bottom - CUT * (1 - down) * height,
     )
-
-
-def _spectrum(picture: NDArray[np.float64], box: tuple[float, ...]) -> NDArray[np.float64]:
-    left, top, right, bottom = box
-    found: NDArray[np.float64] = _cosines(top, bottom) @ picture @ _cosines(left, right).T
-    return found
 
 
 @functools.lru_cache(maxsize=4096)
@@ -118,8 +125,9 @@ def _cosines(low: float, high: float) -> NDArray[np.float64]:
     return whole
 
 
-def _signs(spectrum: NDArray[np.float64]) -> np.uint64:
-    values = spectrum.ravel()[1:]
-    middle = np.partition(values, BITS // 2)[BITS // 2]
-    bits = np.append(values > middle, False)
-    return np.uint64(int.from_bytes(np.packbits(bits).tobytes(), "big"))
+def _signs(spectra: NDArray[np.float64]) -> NDArray[np.uint64]:
+    values = spectra.reshape(len(spectra), -1)[:, 1:]
+    middle = np.partition(values, BITS // 2, axis=1)[:, BITS // 2]
+    bits = np.zeros((len(values), BITS + 1), np.bool_)
+    bits[:, :BITS] = values > middle[:, None]
+    return np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)

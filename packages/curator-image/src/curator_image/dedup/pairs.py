@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from curator_core.across.groups import groups_of
 from curator_core.across.roll import batches_of, rows_of
 from curator_core.across.shuffle import (
     MANIFEST,
+    PLACE,
     finish_partitioned,
     partition_pieces,
     partition_tables,
@@ -38,15 +40,21 @@ from curator_core.model.stage import SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
 from curator_image.dedup.compare import Box, likeness
 from curator_image.dedup.hashes import MIRRORED, SIDE, WINDOWS
-from curator_image.dedup.keys import BOX, GREY, HASHES, PICTURES, SEEN
+from curator_image.dedup.keys import BOX, GREY, HASH, PARTS_OF_KIND, PICTURES
 from curator_image.dedup.search import TABLES, near_pairs
 
 RULE = "perceptual"
 # How many preferred images one search may pair an image with, so that masses of similar images cost only linear time.
 _MOST_TIES = 64
+# Where more images than this, divided by the number of ties, have one hash, each is tied to fewer.
+_MOST_TIES_OF_EQUALS = 100_000
+_LEAST_TIES = 4
 # This many of the images with the same hash represent all of them in comparisons with others.
 _STAND_FOR_ALL = 2
-_HASHES = 2 + len(WINDOWS)
+# How many hashes a task searches at once, and up to how many it looks all words up.
+_MOST_AT_ONCE = 1 << 20
+_FEW = 100_000
+_MOST_HELD = 1 << 22
 # Above this, a better fit changes no decision.
 _ENOUGH = 0.98
 _PAIR = pa.schema([("number", pa.uint64()), ("other", pa.uint64()), ("window", pa.uint8())])
@@ -54,7 +62,11 @@ _PAIR = pa.schema([("number", pa.uint64()), ("other", pa.uint64()), ("window", p
 
 @dataclass(kw_only=True)
 class Searches(SourceStage[FileGroupTask]):
-    """Names the searches among all images in a folder; each is a source: one of the words of a hash, among wholes or windows."""
+    """Names the searches among all hashes in a folder; each is a source: a block of the hashes of wholes with another one, or with a
+    block of those of a window, by one word or by all.
+
+    Blocks depend on the hashes alone, so what is found does not depend on files, partitions or workers.
+    """
 
     path: str
     crops: bool = True
@@ -62,16 +74,40 @@ class Searches(SourceStage[FileGroupTask]):
 
     def process(self, task: EmptyTask) -> Iterator[FileGroupTask]:
         place = require_complete(self.path)
+        rows = read_manifest(place).rows
         kinds = [0, *(range(1, 1 + len(WINDOWS)) if self.crops else ()), *([1 + MIRRORED] if self.mirror else ())]
+        blocks = {kind: _blocks(rows[kind * PARTS_OF_KIND : (kind + 1) * PARTS_OF_KIND]) for kind in kinds}
         for window in kinds:
-            for table in range(TABLES):
-                yield FileGroupTask(
-                    data=[place],
-                    task_id=source_id(f"search-{window}-{table}", []),
-                    dataset_name=task.dataset_name,
-                    _generation=storage.fingerprint(place),
-                    _metadata={"window": window, "table": table},
-                )
+            for left, right in itertools.product(range(len(blocks[0])), range(len(blocks[window]))):
+                if window == 0 and right < left:
+                    continue
+                (start, stop, size), (begin, end, more) = blocks[0][left], blocks[window][right]
+                tables = [(0, TABLES)] if size + more < _FEW else [(table, table + 1) for table in range(TABLES)]
+                for first, last in tables:
+                    yield FileGroupTask(
+                        data=[place],
+                        task_id=source_id(f"search-{window}-{left}-{right}-{first}", []),
+                        dataset_name=task.dataset_name,
+                        _generation=storage.fingerprint(place),
+                        _metadata={
+                            "window": window,
+                            "left": [start, stop],
+                            "right": [window * PARTS_OF_KIND + begin, window * PARTS_OF_KIND + end],
+                            "tables": [first, last],
+                        },
+                    )
+
+
+def _blocks(rows: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Ranges of partitions, and how many hashes each holds: as many as a task searches at once, or one partition."""
+    blocks: list[tuple[int, int, int]] = []
+    start = size = 0
+    for number, more in enumerate(rows.tolist()):
+        if size and size + more > _MOST_AT_ONCE:
+            blocks.append((start, number, size))
+            start, size = number, 0
+        size += more
+    return [*blocks, (start, len(rows), size)]
 
 
 @dataclass(kw_only=True)
@@ -79,32 +115,32 @@ class SearchPictures(PartitionStage):
     """Finds the images whose hashes differ in at most ``radius`` bits, of the wholes of both or of a whole and a window."""
 
     radius: int
-    scope: str = "global"
 
     def process(self, task: FileGroupTask) -> FileGroupTask:
-        window, word = task._metadata["window"], task._metadata["table"]
-        numbers, hashes = self._images(task.data[0])
-        found = [np.zeros((0, 2), np.int64)]
-        wholes = Values.of(hashes[:, 0])
-        tables = range(word, word + 1)
-        if window == 0:
-            if word == 0:  # equal hashes differ in no word: the first table finds them
-                found.append(wholes.among_equals())
-            pairs = near_pairs(wholes.hashes, None, self.radius, tables)
-            found += [wholes.across(i, wholes, j) for i, j in pairs]
-        else:
-            theirs = Values.of(hashes[:, window])
-            pairs = near_pairs(wholes.hashes, theirs.hashes, self.radius, tables)
-            # The window's image first.
-            found += [wholes.across(i, theirs, j)[:, ::-1] for i, j in pairs]
-        both = np.unique(np.concatenate(found), axis=0)
-        both = _fewest(both[both[:, 0] != both[:, 1]])
+        window, place = task._metadata["window"], task.data[0]
+        tables = range(*task._metadata["tables"])
+        wholes, theirs = task._metadata["left"], task._metadata["right"]
+        within = wholes == theirs
+        tables_read = [self._read(place, *wholes), *([] if within else [self._read(place, *theirs)])]
+        numbers, ranks = self._ranked(tables_read)
+        sides = [Values.of(to_numpy(read[HASH]), rank) for read, rank in zip(tables_read, ranks, strict=True)]
+        del tables_read
+        one, other = sides[0], sides[-1]
+        found = near_pairs(one.hashes, None if within else other.hashes, self.radius, tables)
+        pairs = _Pairs(by_rank=window == 0)
+        if within and tables.start == 0:  # equal ones differ in no word: they are found once
+            pairs.add(*one.among_equals())
+        by_one, by_other = _Nearest(one, other), _Nearest(other, one)
+        for i, j in found:
+            by_one.add(i, j)
+            by_other.add(j, i)
+        for whole, others in by_one.images():
+            pairs.add(others, whole)
+        for others, whole in by_other.images():
+            pairs.add(others, whole)
+        first, second = pairs.found()
         made = pa.table(
-            [
-                array(numbers[both[:, 0]]),
-                array(numbers[both[:, 1]]),
-                array(np.full(len(both), window, np.uint8)),
-            ],
+            [array(numbers[first]), array(numbers[second]), array(np.full(len(first), window, np.uint8))],
             schema=_PAIR,
         )
         path = storage.join(self.path, EDGES, f"{task.task_id}.arrow")
@@ -117,22 +153,30 @@ class SearchPictures(PartitionStage):
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
-    def _images(self, place: str) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Numbers and hashes of all images that have a picture, in order of preference."""
+    def _read(self, place: str, first: int, stop: int) -> pa.Table:
+        """The hashes in a range of partitions."""
+        manifest = read_manifest(place)
+        pieces = [pa.Table.from_batches([], manifest.schema)]
+        for partition in range(first, stop):
+            if manifest.rows[partition]:
+                part = FileGroupTask(data=[place], _metadata={"partition": partition})
+                pieces += [table.drop_columns([PLACE]) for _, table in partition_tables(part)]
+        return pa.concat_tables(pieces, promote_options="default")
+
+    def _ranked(self, tables: list[pa.Table]) -> tuple[NDArray[np.uint64], list[NDArray[np.int64]]]:
+        """The numbers of all images in some tables, the preferred ones first, and the place among them of each row."""
         preference = self.preference()
         names = ["number", "hash_high", "hash_low", *preference.names]
-        manifest = read_manifest(place)
-        pieces: list[pa.Table] = []
-        for partition in np.flatnonzero(manifest.rows).tolist():
-            part = FileGroupTask(data=[place], _metadata={"partition": partition})
-            for _, table in partition_tables(part):
-                pieces.append(table.filter(table[SEEN]).select([*names, HASHES]).combine_chunks())
-        if not pieces:
-            return np.zeros(0, np.uint64), np.zeros((0, _HASHES), np.uint64)
-        table = pa.concat_tables(pieces).combine_chunks()
-        order = preference.sort({name: to_numpy(table[name]) for name in names})
-        hashes = to_numpy(table[HASHES].combine_chunks().flatten()).reshape(table.num_rows, _HASHES)
-        return to_numpy(table["number"])[order], hashes[order]
+        if not sum(table.num_rows for table in tables):
+            return np.zeros(0, np.uint64), [np.zeros(0, np.int64) for _ in tables]
+        columns = {name: np.concatenate([to_numpy(table[name]) for table in tables]) for name in names}
+        _, first, which = np.unique(columns["number"], return_index=True, return_inverse=True)
+        columns = {name: values[first] for name, values in columns.items()}
+        order = preference.sort(columns)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        ends = np.cumsum([table.num_rows for table in tables])[:-1]
+        return columns["number"][order], np.split(rank[which], ends)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         folder = storage.join(self.path, PAIRS)
@@ -141,7 +185,7 @@ class SearchPictures(PartitionStage):
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """The different hashes among images in order of preference, and which images have each."""
+    """The different hashes among images, and which images have each, by their places in order of preference."""
 
     hashes: NDArray[np.uint64]
     starts: NDArray[np.int64]
@@ -149,54 +193,112 @@ class Values:
     members: NDArray[np.int64]
 
     @classmethod
-    def of(cls, hashes: NDArray[np.uint64]) -> Values:
-        """The values of a column; 0 is none."""
-        order = np.argsort(hashes, kind="stable")
-        order = order[hashes[order] != 0]
+    def of(cls, hashes: NDArray[np.uint64], ranks: NDArray[np.int64]) -> Values:
+        """The values of a column."""
+        order = np.lexsort((ranks, hashes))
         found, starts, counts = np.unique(hashes[order], return_index=True, return_counts=True)
-        return cls(found, starts.astype(np.int64), counts.astype(np.int64), order)
+        return cls(found, starts.astype(np.int64), counts.astype(np.int64), ranks[order])
 
-    def among_equals(self) -> NDArray[np.int64]:
-        """Each image with the first few of the same hash."""
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """The preferred image of each."""
+        return self.members[self.starts]
+
+    def among_equals(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each image with the first few of the same hash; the more have it, the fewer."""
         many = np.flatnonzero(self.counts > 1)
-        return self._cross(many, self.counts[many], self, many, np.minimum(self.counts[many], _MOST_TIES))
+        counts = self.counts[many]
+        few = np.minimum(counts, np.clip(_MOST_TIES_OF_EQUALS // counts, _LEAST_TIES, _MOST_TIES))
+        return self.cross(many, counts, self, many, few)
 
-    def across(self, mine: NDArray[np.int64], other: Values, theirs: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Pair each image of one value with the first images of the other, and the other way round."""
-        few, their_few = (
-            np.minimum(values.counts[at], _STAND_FOR_ALL) for values, at in ((self, mine), (other, theirs))
-        )
-        return np.concatenate(
-            [
-                self._cross(mine, self.counts[mine], other, theirs, their_few),
-                self._cross(mine, few, other, theirs, other.counts[theirs]),
-            ]
-        )
-
-    def _cross(
+    def cross(
         self,
         mine: NDArray[np.int64],
         many: NDArray[np.int64],
         other: Values,
         theirs: NDArray[np.int64],
         their_many: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first ``many`` images of each value with the first ``their_many`` of the other beside it."""
         each = many * their_many
         which = np.repeat(np.arange(len(each)), each)
         at = np.arange(len(which)) - np.repeat(np.cumsum(each) - each, each)
         one = self.members[self.starts[mine][which] + at // their_many[which]]
         two = other.members[other.starts[theirs][which] + at % their_many[which]]
-        return np.stack([one, two], axis=1)
+        return one, two
 
 
-def _fewest(both: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where an image has very many pairs, keep only those with the most preferred images."""
-    loser, winner = both.max(axis=1), both.min(axis=1)
-    order = np.lexsort((winner, loser))
-    loser = loser[order]
-    begins = np.flatnonzero(np.append(True, loser[1:] != loser[:-1])) if len(loser) else np.zeros(0, np.int64)
-    rank = np.arange(len(loser)) - np.repeat(begins, np.diff(np.append(begins, len(loser))))
-    return both[np.sort(order[rank < _MOST_TIES])]
+class _Nearest:
+    """The other values near each value, of which only those with the most preferred images are kept."""
+
+    def __init__(self, values: Values, others: Values) -> None:
+        self._values, self._others = values, others
+        self._first = others.first
+        self._held: list[NDArray[np.int64]] = []
+        self._size = 0
+
+    def add(self, values: NDArray[np.int64], others: NDArray[np.int64]) -> None:
+        self._held.append(np.stack([values, others]))
+        self._size += len(values)
+        if self._size > _MOST_HELD:
+            self._prune()
+
+    def _prune(self) -> NDArray[np.int64]:
+        both = np.concatenate([np.zeros((2, 0), np.int64), *self._held], axis=1)
+        order = np.lexsort((self._first[both[1]], both[0]))
+        both = both[:, order[_rank_in_group(both[0][order]) < _MOST_TIES]]
+        self._held, self._size = [both], both.shape[1]
+        return both
+
+    def images(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Each image of a value with the first of the others near it, some at a time."""
+        values, others = self._prune()
+        few = np.minimum(self._others.counts[others], _STAND_FOR_ALL)
+        many = self._values.counts[values]
+        ends = np.cumsum(many * few)
+        lots = np.arange(_MOST_HELD, ends[-1], _MOST_HELD) if len(ends) else ends
+        cuts = np.unique([0, *np.searchsorted(ends, lots).tolist(), len(values)])
+        for start, stop in itertools.pairwise(cuts.tolist()):
+            some = slice(start, stop)
+            yield self._values.cross(values[some], many[some], self._others, others[some], few[some])
+
+
+class _Pairs:
+    """Pairs of images, of each image only those with the most preferred ones, where there are very many.
+
+    With ``by_rank`` the preferred image comes first, whichever was given first.
+    """
+
+    def __init__(self, *, by_rank: bool) -> None:
+        self._by_rank = by_rank
+        self._held: list[NDArray[np.uint64]] = []
+        self._size = 0
+
+    def add(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
+        apart = first != second
+        first, second = first[apart], second[apart]
+        if self._by_rank:
+            first, second = np.minimum(first, second), np.maximum(first, second)
+        self._held.append(first.astype(np.uint64) << np.uint64(32) | second.astype(np.uint64))
+        self._size += len(first)
+        if self._size > 2 * _MOST_HELD:
+            self.found()
+
+    def found(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The pairs so far."""
+        packed = np.unique(np.concatenate([np.zeros(0, np.uint64), *self._held]))
+        first, second = (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        loser, winner = np.maximum(first, second), np.minimum(first, second)
+        order = np.lexsort((winner, loser))
+        stay = np.sort(order[_rank_in_group(loser[order]) < _MOST_TIES])
+        self._held, self._size = [packed[stay]], len(stay)
+        return first[stay], second[stay]
+
+
+def _rank_in_group(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place of each in its run of equal numbers."""
+    begins = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(groups) else np.zeros(0, np.int64)
+    return np.arange(len(groups)) - np.repeat(begins, np.diff(np.append(begins, len(groups))))
 
 
 @dataclass(kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.across.alike import EDGES
+from curator_core.across.apply import ApplyDecisions
 from curator_core.across.copies import EXACT
 from curator_core.across.groups import Groups
 from curator_core.across.shuffle import Partitions
@@ -19,7 +20,7 @@ from curator_core.workflows.estimate import Costs
 from curator_image.batch import BYTES, KEY
 from curator_image.decode.pictures import DecoderName
 from curator_image.dedup.hashes import RADIUS
-from curator_image.dedup.keys import PictureKeys, SetCopiesAside
+from curator_image.dedup.keys import HASHES, ApplyToPictures, PictureKeys, SetCopiesAside
 from curator_image.dedup.pairs import (
     RULE,
     ComparePictures,
@@ -77,6 +78,10 @@ class ImageDedup(Dedup):
                 f"{owner} keeps no index: give the earlier images as input, first in the order of preference"
             )
 
+    def _applied(self, work_dir: str, decisions: str) -> ApplyDecisions:
+        keys = storage.join(work_dir, "keys")
+        return ApplyToPictures(path=decisions, mode=self.mode, keys=keys, column=self.column)
+
     def index_parameters(self) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"{type(self).__name__} keeps no index")
 
@@ -93,8 +98,8 @@ class ImageDedup(Dedup):
         yield Step(
             Pipeline([Partitions(path=exact), SetCopiesAside(**pieces, path=aside)], name="copies"), frees=[exact]
         )
-        named = Searches(path=storage.join(aside, "pictures"), **how)
-        search = SearchPictures(**pieces, path=pairs, radius=self.radius, scope=self.scope)
+        named = Searches(path=storage.join(aside, HASHES), **how)
+        search = SearchPictures(**pieces, path=pairs, radius=self.radius)
         yield Pipeline([named, search], name="search")
         yield Groups(edges=storage.join(pairs, EDGES), path=groups)
         route = RoutePictures(**pieces, path=routed, groups=groups)

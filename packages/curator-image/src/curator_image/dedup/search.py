@@ -1,8 +1,11 @@
-"""Finds all pairs of hashes from two lists within a radius, without comparing every pair.
+"""Which hashes differ in few bits? All pairs of two lists within a radius, without comparing each with each.
 
-64 bits are four words of 16. If two hashes differ in at most 11 bits, at least one word differs in at most two. So for
-each word in turn, hashes whose word is the same or differs in one or two bits are looked up and compared whole. A pair
-is reported for the first such word only, so it is found once.
+64 bits are four words of 16. Of two hashes that differ in at most 11 bits, one word differs in at most two; of those that differ in
+10, two bits in three of the words or one bit in the other. So of each word in turn, the hashes whose word is the same or differs in
+that few bits are looked up, and compared whole. A pair is given for the first such word only, so it is found once.
+
+The hashes of one word are a bucket. Most buckets have about as many, so they are laid out in rows of one width, which are compared
+without an index for each pair; what a bucket has more than that is looked up one by one.
 """
 
 from __future__ import annotations
@@ -16,18 +19,33 @@ from numpy.typing import NDArray
 TABLES = 4
 MOST_RADIUS = 11
 _WORD = 16
-_FLIPS = np.array([sum(1 << bit for bit in bits) for n in range(3) for bits in itertools.combinations(range(_WORD), n)])
+_WORDS = 1 << _WORD
 _AT_ONCE = 1 << 22
+# Comparisons in rows: what is held of them stays in the cache.
+_IN_CACHE = 1 << 16
+_MOST_WIDTH = 128
+# A comparison that needs an index takes as long as this many in rows.
+_DEARER = 3
 
 type Hashes = NDArray[np.uint64]
 type Indices = NDArray[np.int64]
+
+
+def bits_of_words(radius: int) -> tuple[int, ...]:
+    """In how many bits each word may differ, so that of two hashes within the radius one word does not differ in more; -1 for a
+    word that need not be looked at.
+
+    The first word, which has a bit less, gets the smaller number.
+    """
+    each, more = divmod(radius + 1, TABLES)
+    return tuple(each - 1 + (table >= TABLES - more) for table in range(TABLES))
 
 
 def near_pairs(
     left: Hashes, right: Hashes | None, radius: int, tables: range = range(TABLES)
 ) -> Iterator[tuple[Indices, Indices]]:
     """Pairs (i, j) where ``left[i]`` and ``right[j]`` differ in at most ``radius`` bits; i < j within ``left`` if ``right`` is
-    None. ``tables`` are the words to look up: together they find all pairs, and each of them finds some.
+    None. ``tables`` are the words that are looked up: all of them find all pairs, each some.
     """
     if radius > MOST_RADIUS:
         raise ValueError(f"a radius of {radius} is more than {MOST_RADIUS}")
@@ -38,30 +56,23 @@ def near_pairs(
 def _in_table(
     left: Hashes, right: Hashes, radius: int, table: int, *, within: bool
 ) -> Iterator[tuple[Indices, Indices]]:
-    order = np.argsort(_word(right, table), kind="stable")
-    sorted_right = right[order]
-    edges = np.searchsorted(_word(sorted_right, table), np.arange((1 << _WORD) + 1))
-    starts, counts = edges[:-1].astype(np.int64), np.diff(edges)
-    mine = np.argsort(_word(left, table), kind="stable")  # neighbours look up the same places
+    most = bits_of_words(radius)
+    if most[table] < 0 or not len(left) or not len(right):
+        return
+    buckets = _Buckets(right, table)
+    mine = np.argsort(_word(left, table), kind="stable")  # neighbours look the same places up
     sorted_left = left[mine]
     words = _word(sorted_left, table)
-    for flip in _FLIPS.tolist():
-        theirs = words ^ flip
-        number = counts[theirs]
+    for flip in _flips(most[table]):
         if within and flip:  # each pair of buckets once
-            number = np.where(words < theirs, number, 0)
-        for first, stop in _lots(number):
-            each = number[first:stop]
-            one = np.repeat(np.arange(first, stop), each)
-            if not len(one):
-                continue
-            begin = np.repeat(starts[theirs[first:stop]] - np.cumsum(each) + each, each)
-            other = begin + np.arange(len(one))
-            differ = np.bitwise_count(sorted_left[one] ^ sorted_right[other])
-            near = np.flatnonzero(differ <= radius)
-            one, other = one[near], other[near]
-            fresh = _first_found(sorted_left[one] ^ sorted_right[other], table)
-            i, j = mine[one[fresh]], order[other[fresh]]
+            at = np.flatnonzero(words < words ^ flip)
+            asked, theirs = sorted_left[at], words[at] ^ flip
+        else:
+            at, asked, theirs = None, sorted_left, words ^ flip
+        for one, other in buckets.near(asked, theirs, radius):
+            i = one if at is None else at[one]
+            fresh = _first_found(sorted_left[i] ^ buckets.hashes[other], most[:table])
+            i, j = mine[i[fresh]], buckets.order[other[fresh]]
             if within:
                 if not flip:  # both ways in one bucket, and each with itself
                     upward = i < j
@@ -69,6 +80,69 @@ def _in_table(
                 i, j = np.minimum(i, j), np.maximum(i, j)
             if len(i):
                 yield i, j
+
+
+class _Buckets:
+    """The hashes of a list by one word: sorted, and the first few of each word in a row of one width."""
+
+    def __init__(self, hashes: Hashes, table: int) -> None:
+        words = _word(hashes, table)
+        self.order = np.argsort(words, kind="stable")
+        self.hashes = hashes[self.order]
+        edges = np.searchsorted(words[self.order], np.arange(_WORDS + 1))
+        self.starts, self.counts = edges[:-1].astype(np.int64), np.diff(edges)
+        self.width = _width(self.counts)
+        at = self.starts[:, None] + np.arange(self.width)
+        self.rows = self.hashes[np.minimum(at, len(hashes) - 1)]
+
+    def near(self, asked: Hashes, words: Indices, radius: int) -> Iterator[tuple[Indices, Indices]]:
+        """Which of ``asked`` differ in at most ``radius`` bits from which of the bucket of the word beside each."""
+        step = max(1, _IN_CACHE // self.width)
+        shape = (min(step, len(asked)), self.width)
+        held, bits = np.empty(shape, np.uint64), np.empty(shape, np.uint8)
+        ones, others = [], []
+        for first in range(0, len(asked), step):
+            theirs = words[first : first + step]
+            some, count = held[: len(theirs)], bits[: len(theirs)]
+            np.take(self.rows, theirs, axis=0, out=some, mode="clip")
+            np.bitwise_xor(some, asked[first : first + step, None], out=some)
+            np.bitwise_count(some, out=count)
+            found = np.flatnonzero(count <= radius)
+            if len(found):
+                one, place = np.divmod(found, self.width)
+                there = place < self.counts[theirs[one]]
+                ones.append(one[there] + first)
+                others.append(self.starts[theirs[one[there]]] + place[there])
+        if ones:
+            yield np.concatenate(ones), np.concatenate(others)
+        yield from self._beyond(asked, words, radius)
+
+    def _beyond(self, asked: Hashes, words: Indices, radius: int) -> Iterator[tuple[Indices, Indices]]:
+        """The same for what the rows do not hold."""
+        number = np.maximum(self.counts - self.width, 0)[words]
+        for first, stop in _lots(number):
+            each = number[first:stop]
+            one = np.repeat(np.arange(first, stop), each)
+            if not len(one):
+                continue
+            begin = np.repeat((self.starts + self.width)[words[first:stop]] - np.cumsum(each) + each, each)
+            other = begin + np.arange(len(one))
+            near = np.flatnonzero(np.bitwise_count(asked[one] ^ self.hashes[other]) <= radius)
+            yield one[near], other[near]
+
+
+def _width(counts: NDArray[np.int64]) -> int:
+    """How long the rows are with which a comparison of the list with itself takes the least time."""
+    sizes, number = np.unique(counts, return_counts=True)
+    members = sizes * number
+    widths = np.arange(1, _MOST_WIDTH + 1)
+    beyond = np.maximum(sizes - widths[:, None], 0) @ members
+    return int(widths[np.argmin(widths * members.sum() + _DEARER * beyond)])
+
+
+def _flips(most: int) -> list[int]:
+    """All differences of two words in at most that many bits."""
+    return [sum(1 << bit for bit in bits) for n in range(most + 1) for bits in itertools.combinations(range(_WORD), n)]
 
 
 def _lots(number: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -80,16 +154,16 @@ def _lots(number: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     yield from itertools.pairwise([0, *(cuts[cuts > 0]).tolist(), len(number)])
 
 
-def _first_found(difference: Hashes, table: int) -> NDArray[np.bool_]:
-    """Whether every word before this table's differs in more than two bits."""
+def _first_found(difference: Hashes, most: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Whether no word before finds the pair too."""
     fresh = np.ones(len(difference), np.bool_)
-    for before in range(table):
-        fresh &= np.bitwise_count(_word(difference, before)) > 2
+    for before, bits in enumerate(most):
+        fresh &= np.bitwise_count(_word(difference, before)) > bits
     return fresh
 
 
 def _word(hashes: Hashes, table: int) -> NDArray[np.int64]:
-    """The bits of a table: every fourth bit, so that no table holds the lowest frequencies alone."""
+    """The bits of a table: every fourth, so that no table has the lowest frequencies alone."""
     found = np.zeros(len(hashes), np.int64)
     for bit in range(_WORD):
         found |= ((hashes >> np.uint64(TABLES * bit + table)).astype(np.int64) & 1) << bit
