@@ -88,9 +88,12 @@ def connect(
     *,
     extra_environment: Mapping[str, str] | None = None,
     dashboard: Callable[[], bool] = lambda: False,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[Cluster]:
     """A cluster for the length of a ``with`` block. ``dashboard`` says whether a cluster that is started here must have
     a dashboard.
+
+    ``meanwhile`` may be called once the first process of a cluster that is started here is on its way.
 
     An existing connection is used as it is. With an address, we connect to that cluster and disconnect at the end.
     Otherwise a local cluster
@@ -108,7 +111,7 @@ def connect(
             silence_logs(ours and not options.verbose, options.verbose),
             environment(extra_environment if ours else None),
             driver_path(ours),
-            minimal_ray(minimal),
+            minimal_ray(minimal, meanwhile),
         ):
             if ours or address is None:
                 _start(ray, options, not minimal and (options.dashboard or dashboard()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -117,9 +117,14 @@ class XennaExecutor(RayExecutor[XennaOptions]):
         import_xenna()
         _require_real_gpus(self.settings.num_gpus, len(visible_gpus()))
 
-    def connect(self) -> AbstractContextManager[Cluster]:
+    def connect(self, meanwhile: Callable[[], None]) -> AbstractContextManager[Cluster]:
         """A local Ray starts with what Xenna needs: higher limits, and a dashboard where Xenna cannot do without."""
-        return connect(self.settings, extra_environment=self._environment(), dashboard=needs_dashboard)
+        return connect(
+            self.settings,
+            extra_environment=self._environment(),
+            dashboard=needs_dashboard,
+            meanwhile=meanwhile,
+        )
 
     def _environment(self) -> Mapping[str, str]:
         return {**CLUSTER_ENVIRONMENT, **environment_for([*self.worker_modules, *self._modules])}
@@ -151,13 +156,13 @@ class XennaSegment(RaySegment[XennaOptions]):
 
     def stream(self) -> Iterator[Task[Any]]:
         """Xenna returns to the driver only when the pipeline is done: until then results are gathered."""
-        from curator_backends.xenna.services import balanced_when_a_stage_ends, no_services
+        from curator_backends.xenna.services import balanced_when_there_is_news, no_services
 
         with (
             _silence_logs(self.settings.verbose),
             same_environment(),
             no_services(self.cluster.minimal),
-            balanced_when_a_stage_ends(lambda: self.supervisor.emptied),
+            balanced_when_there_is_news(lambda: self.supervisor.emptied + self.supervisor.rated),
         ):
             # Xenna asks for the state of its workers at the address in a file of this machine's last cluster, which may
             # not be ours.

@@ -466,6 +466,12 @@ def _table_of(run_dir: str) -> str:
     )
 
 
+def _has_ids(folder: str) -> bool:
+    from curator_core.across.decisions import Decisions  # imports pyarrow
+
+    return any(table["id"].null_count < table.num_rows for table in Decisions.open(folder).tables(["id"]))
+
+
 def _settings_of(folder: str) -> dict[str, Any]:
     from curator_core.across.decisions import Decisions  # imports pyarrow
 
@@ -509,6 +515,11 @@ def _show_collections(run_dir: str) -> None:
     click.echo("")
     for line in aligned([("collection", "documents", "removed", "share"), *rows]):
         click.echo(line)
+    column = click.get_current_context().params.get("id_column")
+    if column and any(loss.removed for loss in found) and not _has_ids(_table_of(run_dir)):
+        click.echo(
+            f"warning: no document in the table has a value in the column {column!r} (--id-column): they are named SOURCE:ROW"
+        )
     for loss in found:
         others_removed = sum(other.removed for other in found) - loss.removed
         others = sum(other.documents for other in found) - loss.documents

@@ -16,6 +16,7 @@ import click
 
 from curator_core.cli import FAILED, INTERRUPTED, as_options, exit_code_of, show_error
 from curator_core.errors import CuratorError, StageError, UsageError
+from curator_core.lazy import without_collection
 
 if TYPE_CHECKING:
     from curator_core.config.pipeline_file import PipelineFile
@@ -110,11 +111,13 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
 def _run_file(
     path: str, settings: tuple[str, ...], folder: str, as_json: bool, quiet: bool, flags: dict[str, Any]
 ) -> int:
-    from curator_core import storage  # these import pyarrow
-    from curator_core.config.pipeline_file import load_pipeline
+    with without_collection():
+        from curator_core import storage  # these import pyarrow
+        from curator_core.config.pipeline_file import load_pipeline
 
     def load() -> PipelineFile:
-        return load_pipeline(path, settings, settings_folder=folder)
+        with without_collection():  # it imports the stages
+            return load_pipeline(path, settings, settings_folder=folder)
 
     command = {"file": storage.absolute(path), "settings": list(settings), "folder": folder}
     return run_and_report(load, ["run", path, *_set(settings)], command, as_json=as_json, quiet=quiet, flags=flags)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from curator_core import formatting
 from curator_core.accounts.ledger import MemorySink
 from curator_core.accounts.tally import StageTotals, Tally
+from curator_core.arrow.json_column import JSON
 from curator_core.errors import CuratorError
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.stage import ANY_COLUMNS, Merge, needed_columns, overrides
@@ -291,8 +292,7 @@ def _first_rows(tasks: Iterator[Task[Any]], rows: int) -> list[Task[Any]]:
 
 
 def _kind(column: pa.Field) -> str:
-    metadata = column.metadata or {}
-    return "json" if b"curator.type" in metadata else str(column.type)
+    return "json" if column.type == JSON else str(column.type)
 
 
 def likely_text(tables: Sequence[pa.Table]) -> str | None:

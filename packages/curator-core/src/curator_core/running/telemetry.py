@@ -7,7 +7,6 @@ All of it is off by default; when on, it costs a look at the counters every few 
 from __future__ import annotations
 
 import contextlib
-import http.server
 import logging
 import os
 import threading
@@ -213,6 +212,8 @@ class Telemetry:
 
     @contextlib.contextmanager
     def _served(self, host: str, port: int) -> Iterator[None]:
+        import http.server  # with all of email: few runs are asked for their numbers
+
         telemetry = self
 
         class Handler(http.server.BaseHTTPRequestHandler):

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -221,6 +222,26 @@ class WaitFor(ProcessingStage[DocumentBatch, DocumentBatch]):
         leave_trace(self.folder, "begun", task.task_id)
         if self.until and len(traces(Path(self.folder), "begun")) > self.free:
             wait_for(Path(self.until).exists, f"there is no {self.until!r}")
+        return task.with_data(task.data)
+
+
+@dataclass
+class Takes(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Takes ``seconds`` for each task, with no processor time: how long a stage takes is what its test is about. It leaves
+    behind which process it was, and when.
+    """
+
+    folder: str
+    mine: str
+    seconds: float
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._pause = threading.Event()
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        began = time.monotonic()
+        self._pause.wait(self.seconds)
+        leave_trace(self.folder, self.mine, f"{began} {os.getpid()}")
         return task.with_data(task.data)
 
 

@@ -73,7 +73,11 @@ class Dedup(DocumentParameters, Ends):
         first = next(iter(alone.steps(storage.join(run_dir, WORK))))
         assert isinstance(first, Pipeline)
         reader, keys = first.stages
-        return estimate(reader, keys, run_dir, costs=self.costs)
+        return replace(estimate(reader, keys, run_dir, costs=self.costs), chances=self.chances())
+
+    def chances(self) -> dict[str, float]:
+        """The probability with which two documents are compared, by their similarity; empty where chance decides nothing."""
+        return {}
 
     @classmethod
     def spans(

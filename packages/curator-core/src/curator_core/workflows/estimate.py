@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ class Estimate:
     """What a run would take, estimated from a few batches of three sources.
 
     ``seconds`` is processor time. ``disk`` is the most that the run's ``work`` folder will hold, ``free`` the space
-    that the disk has.
+    that the disk has. ``chances`` has the probability with which two documents are compared, by their similarity, where
+    that depends on chance.
     """
 
     sources: int
@@ -49,6 +51,7 @@ class Estimate:
     seconds: float
     disk: int
     free: int | None
+    chances: Mapping[str, float] = field(default_factory=dict)
 
     def describe(self) -> str:
         """The estimate as text."""
@@ -64,6 +67,12 @@ class Estimate:
         ]
         if self.free is not None and self.disk > self.free:
             lines.append("warning: that is more than there is: choose a run directory on another disk")
+        if self.chances:
+            lines.append(
+                "two documents are compared with a probability that follows from the similarity of their sketches:"
+            )
+            lines.append("  Jaccard   " + "  ".join(f"{similarity:>4}" for similarity in self.chances))
+            lines.append("  compared  " + "  ".join(f"{chance:.2f}" for chance in self.chances.values()))
         return "\n".join(lines)
 
 
