@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +213,24 @@ def test_rows_that_are_as_near_as_those_shown_are_spoken_of() -> None:
     assert "Other rows are as near." in report_page(found)
     found["stages"][1]["samples"] = found["stages"][1]["samples"][:3]
     assert "Other rows are as near." not in report_page(found)
+
+
+def test_files_of_one_folder_are_named_by_what_tells_them_apart() -> None:
+    files = ["s3://bucket/crawl/de/a.jsonl", "s3://bucket/crawl/de/b.jsonl", "s3://bucket/crawl/en/a.jsonl"]
+    by = [Counted(file, rows_in=10, rows_out=place) for place, file in enumerate(files)]
+    found = numbers([StageTotals("Read", 3, 30, 30)], Seen(by={"source": [*by, Counted("(others)", 1, 1)]}))
+    page = report_page(found)
+    assert ">de/a.jsonl</th>" in page
+    assert ">en/a.jsonl</th>" in page
+    assert ">(others)</th>" in page
+    assert "de/a.jsonl lost most: 100.0 % of 10 rows. Files are in s3://bucket/crawl/" in page
+    assert [entry["value"] for entry in found["by"]["source"]] == [*files, "(others)"]
+
+
+def test_tokens_are_not_estimated_from_the_bytes_of_pictures() -> None:
+    shown = sample(1, 5, near=False)
+    for picture, tokens in ((None, 25), (b"\xff\xd8\xff", 0)):
+        stage = StageSeen("Blur", samples=[replace(shown, picture=picture)])
+        seen = Seen(stages={"Blur": stage}, tokens="estimated: bytes / 4", tokens_in=25, bytes_in=100)
+        found = numbers([StageTotals("Blur", 1, 2, 1)], seen)
+        assert (found["tokens"]["in"], found["bytes"]["in"]) == (tokens, 100)

@@ -119,7 +119,7 @@ def make_numbers(
         "configuration": {"file": configuration, "steps": plan.get("steps") or []},
         "rows": _rows(stages),
         "bytes": {"in": seen.bytes_in, "out": seen.bytes_out, "written": summary.get("bytes", 0)},
-        "tokens": {"counted_by": seen.tokens, "in": seen.tokens_in, "out": seen.tokens_out},
+        "tokens": _tokens(seen),
         "sources": {
             "total": summary.get("sources", last.get("listed", 0)),
             "complete": last.get("complete", summary.get("sources", 0) - summary.get("sources_failed", 0)),
@@ -250,6 +250,14 @@ def _trimmed(score: dict[str, Any]) -> dict[str, Any]:
     for name in ("counts", "kept", "free"):
         score[name] = score[name][first:last]
     return score
+
+
+def _tokens(seen: Seen) -> dict[str, Any]:
+    """How many tokens there are; none where their number would be estimated from the bytes of pictures."""
+    pictures = any(sample.picture for stage in seen.stages.values() for sample in stage.samples)
+    if pictures and seen.tokens.startswith("estimated"):
+        return {"counted_by": "", "in": 0, "out": 0}
+    return {"counted_by": seen.tokens, "in": seen.tokens_in, "out": seen.tokens_out}
 
 
 def _rows(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -499,7 +499,10 @@ def _collections(numbers: Mapping[str, Any]) -> str:
         if not entries or (column == "collection" and len(entries) == 1 and len(tables) > 1):
             continue
         title = {"collection": "collection", "source": "file"}.get(column, column)
-        ordered = sorted(entries, key=lambda entry: (-_lost(entry), -entry["rows_in"], entry["value"]))
+        # Of files in one folder the page shows only what tells them apart.
+        root = _common_folder([entry["value"] for entry in entries]) if column == "source" else ""
+        named = [{**entry, "value": entry["value"].removeprefix(root)} for entry in entries]
+        ordered = sorted(named, key=lambda entry: (-_lost(entry), -entry["rows_in"], entry["value"]))
         body = _table(
             [
                 (title, ""),
@@ -521,12 +524,25 @@ def _collections(numbers: Mapping[str, Any]) -> str:
             else ""
         )
         said = said if lost and len(entries) > 1 else ""
+        more += f" Files are in {root}" if root else ""
         lead = f'<p class="soft">{escape(said + more)}</p>' if said + more else ""
         inner = lead + body
         if parts:
             inner = f"<details><summary>By {escape(title)}: {len(entries):,}</summary>{inner}</details>"
         parts.append(inner)
     return "".join(parts)
+
+
+def _common_folder(files: Sequence[str]) -> str:
+    """The folder that all of several files are in, with a slash at its end; nothing where there is none."""
+    named = [file for file in files if "/" in file]
+    if len(named) < 2:
+        return ""
+    first, last = min(named), max(named)
+    shared = next(
+        (place for place, both in enumerate(zip(first, last, strict=False)) if both[0] != both[1]), len(first)
+    )
+    return first[: first.rfind("/", 0, shared) + 1]
 
 
 def _lost(entry: Mapping[str, Any]) -> float:
