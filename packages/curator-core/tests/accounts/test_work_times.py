@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -70,3 +71,22 @@ def test_the_workers_of_one_attempt_stand_on_one_axis_and_the_rest_is_counted(tm
     assert f"{MOST_WORKERS} of {MOST_WORKERS + 3} workers" in page
     assert "<b>:" not in page
     assert work_of([], ["Read"], None)["workers"] == []
+
+
+@pytest.mark.parametrize("stages", [1, 5, 6, 17, 30, 31])
+def test_every_stage_has_marks_of_its_own_in_the_timeline(stages: int) -> None:
+    """Five shades, and beyond them the same with stripes; those that take the most time are plain."""
+    busy = {f"Stage{number:02d}": float(1 + number) for number in range(stages)} | {"Idle": 0.0}
+    slots = {name: [min(1.0, seconds)] for name, seconds in busy.items()}
+    worker = {"id": "w", "begun": 0.0, "seconds": 9.0, "busy": busy, "waited": 0.0, "memory": None, "slots": slots}
+    page = timeline({"workers": [worker], "of": 1, "begins": 0.0, "ends": 9.0})
+    fills = re.findall(r'<path (\S+="[^"]+") d=', page)
+    assert len(fills) == stages
+    assert len(set(fills)) == stages
+    key = dict(re.findall(r"<rect width=\"14\" height=\"14\" (\S+=\"[^\"]+\")/></svg>([^<]+)</em>", page))
+    named = [name for name in busy if name != "Idle"][-30:]
+    assert [key[fill] for fill in fills[-30:]] == named
+    assert (key.get('class="shade-none"') == "other stages") == (stages > 30)
+    assert {fill for fill in fills[-5:] if "stripes" in fill} == set()
+    used = {fill.split("#")[1][:-2] for fill in fills if "stripes" in fill}
+    assert used == set(re.findall(r'<pattern id="([^"]+)"', page))

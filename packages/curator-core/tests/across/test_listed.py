@@ -54,6 +54,10 @@ def test_a_list_of_ids_becomes_a_table_that_removes_the_rows(tmp_path, monkeypat
     assert applied.summary.stages[1].dropped == {"listed": 3}
     write_removed(folder, str(tmp_path / "out.txt"))
     assert (tmp_path / "out.txt").read_text() == "3\n4\n17\n"
+    # The ids of the list that was written are text, and those of the rows numbers.
+    again = DecisionsFromList(ids=str(tmp_path / "out.txt"), path=str(tmp_path / "again"))
+    Pipeline([*reader, again]).run(HERE)
+    assert Decisions.open(str(tmp_path / "again")).removed == 3
 
 
 def test_resumed_with_more_files_the_table_is_that_of_all(tmp_path):

@@ -126,6 +126,15 @@ def test_a_text_file_is_a_list_of_keys(tmp_path: Path):
     assert looked_up(rows, table=f"{tmp_path}/*.txt", on="id", how="anti")[0]["id"].to_pylist() == ["b", ""]
 
 
+def test_numbers_are_found_in_a_text_file_which_says_nothing_about_types(tmp_path: Path):
+    (tmp_path / "ids.txt").write_text("3\n7\n")
+    for kind in (pa.int64(), pa.float64(), pa.string()):
+        rows = pa.table({"id": pa.array([1, 3, 7]).cast(kind)})
+        assert looked_up(rows, table=f"{tmp_path}/ids.txt", on="id", how="anti")[0].num_rows == 1
+    with pytest.raises(UsageError, match="the column 'id' is list"):
+        looked_up(pa.table({"id": [[3]]}), table=f"{tmp_path}/ids.txt", on="id", how="anti")
+
+
 def test_a_folder_of_files_is_one_table_and_an_empty_one_has_no_match(tmp_path: Path):
     side(tmp_path, pa.table({"id": [1], "a": [1.5]}), "1.jsonl")
     side(tmp_path, pa.table({"id": [2], "b": ["x"]}), "2.jsonl")
@@ -140,8 +149,8 @@ def test_a_folder_of_files_is_one_table_and_an_empty_one_has_no_match(tmp_path: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"id": 1}\n{"id":\n', r"line 2 of '.*x\.jsonl' is no JSON"),
-        ("[1]\n", "line 1 of .* is no object"),
+        ('{"id": 1}\n{"id":\n', r"line 2 of '.*x\.jsonl' is not JSON"),
+        ("[1]\n", "line 1 of .* is not an object"),
         ('{"id": 1}\n{"id": "a"}\n', "values of different kinds"),
         ('{"ident": 1}\n', r"has no column 'id'; did you mean 'ident'"),
     ],

@@ -46,8 +46,18 @@ def test_a_folder_is_deduplicated_and_a_removal_shown(tmp_path: Path, capsys: py
 
 
 @pytest.mark.slow
+def test_a_plan_names_the_type_of_ids_of_several_types_as_a_schema_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": "b", "text": "b"}\n')
+    (tmp_path / "dedup.yaml").write_text("workflow:\n  ExactDedup: {paths: a.jsonl, path: out/}\n")
+    assert run_command(["plan", str(tmp_path / "dedup.yaml")]) == 0
+    assert "columns: id (json), text (string)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "says"), [("one", "it stays, and others went for it"), ("nobody", "says nothing of 'nobody'")]
+    ("name", "says"), [("one", "it stays, and others were removed for it"), ("nobody", "does not mention 'nobody'")]
 )
 def test_what_was_not_removed_cannot_be_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, says: str
@@ -67,6 +77,17 @@ def test_a_collection_that_loses_nearly_everything_is_named(tmp_path: Path, caps
     arguments = ["--run-dir", str(tmp_path / "run"), "--workers", "0", "--quiet"]
     assert run_command(["dedup", "exact", str(tmp_path / "in"), str(tmp_path / "out"), *arguments]) == 0
     assert "warning: collection 'bad' loses 97.5 % of its documents" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_column_of_ids_that_names_no_document_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "in", {"one": TEXT, "two": TEXT})
+    for column in ("id", "name"):
+        place = tmp_path / column
+        arguments = ["--run-dir", str(place / "run"), "--workers", "0", "--quiet", "--id-column", column]
+        assert run_command(["dedup", "exact", str(tmp_path / "in"), str(place / "out"), *arguments]) == 0
+        said = capsys.readouterr().out
+        assert ("warning: no document in the table has a value in the column 'name'" in said) == (column == "name")
 
 
 @pytest.mark.parametrize("kind", ["exact", "fuzzy"])
@@ -92,7 +113,12 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     assert found["seconds"] > 0
     assert found["disk"] > 500 * 20
     assert run_command(command) == 0
-    assert "with 2 workers" in (said := capsys.readouterr().out) or "worker" in said
+    said = capsys.readouterr().out
+    assert "worker" in said
+    curve = (
+        "  Jaccard    0.3   0.4   0.5   0.6   0.7   0.8   0.9\n  compared  0.06  0.23  0.56  0.88  0.99  1.00  1.00\n"
+    )
+    assert (curve in said) == (kind == "fuzzy")
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -250,6 +250,24 @@ class Accounts:
         found &= self._all().attempt[verdict.number[place]] == to_numpy(table["attempt"])
         return found, place
 
+    def complete(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which rows of a table, as in `counting`, are of the generation that counts for a source that is complete; the number
+        of each row's source, and the attempt that its last event belongs to.
+        """
+        verdict = self._verdict()
+        sources = _looked_up(table["run_source"], lambda text: self._sources.codes.get(text, -1))
+        texts = list(dict.fromkeys(self._expected.values()))
+        numbers = {text: number for number, text in enumerate(texts)}
+        wanted = _looked_up(table["run_source"], lambda text: numbers.get(self._expected.get(text, ""), -2))
+        given = _looked_up(table["generation"], lambda text: numbers.get(text, -1))
+        if not len(verdict.key):
+            return np.zeros(len(table), bool), sources, np.zeros(len(table), np.int64)
+        # A source is told to have become something when all that it became is known: its own event is the last one.
+        place = np.minimum(np.searchsorted(verdict.key, sources << 32), len(verdict.key) - 1)
+        found = (sources >= 0) & (verdict.key[place] == sources << 32) & (wanted == given)
+        found &= verdict.complete[np.maximum(sources, 0)]
+        return found, sources, self._all().attempt[verdict.number[place]]
+
     def generation(self, source: str) -> str:
         """The generation (see `SourceStage`) that the events of a source belong to; empty where none is expected."""
         return self._expected.get(source, "")

@@ -24,6 +24,7 @@ from curator_core.accounts.events import EVENT_SCHEMA, INDEX, Event, events_from
 from curator_core.accounts.parquet import read_file, read_folder, read_pieces, read_tables, size_of, write_parquet
 from curator_core.accounts.reject_rows import REJECT_SCHEMA, RejectRow, RejectRows
 from curator_core.accounts.seen_rows import SAMPLE_SCHEMA, SEEN_SCHEMA, SeenRows
+from curator_core.accounts.seen_sums import sources_in, sums_of
 from curator_core.accounts.source_list import SourceList
 from curator_core.accounts.tally import Tally
 from curator_core.accounts.work_times import WorkTimes
@@ -102,6 +103,13 @@ class LedgerWriter:
         self._attempt = attempt
         self._results: list[tuple[str, pa.Buffer]] = []
         self._result_bytes = 0
+        # By source and generation: of all tasks of which the counts wait, and of some of which they are written down.
+        self._through: set[tuple[str, str]] = set()
+        self._partly: set[tuple[str, str]] = set()
+
+    def through(self, source: str, generation: str) -> None:
+        """All that there is of a source has come to this writer, so that one sum may stand for the counts of its tasks."""
+        self._through.add((source, generation))
 
     def keep(self, task_id: str, data: pa.Buffer) -> None:
         """Store a result with the next flush; many share a file."""
@@ -155,8 +163,10 @@ class LedgerWriter:
             self._write("rejects", self._rejects.tables())
             self._rejects.clear()
         if (seen := self.seen.counts()) is not None:
-            path = self._write("seen", seen)
+            path = self._write("seen", self._summed(seen))
             self.seen.clear_counts()
+            self._partly -= self._through
+            self._through = set()
             self._pack("seen", path, SEEN_SCHEMA)
         if (samples := self.seen.samples()) is not None:
             path = self._write("samples", samples)
@@ -169,6 +179,12 @@ class LedgerWriter:
         self.times.write(self.run_dir, self.name)
         self._flushed = time.monotonic()
         self._flush_seconds = (self._flush_seconds + self._flushed - started) / 2
+
+    def _summed(self, seen: pa.Table) -> pa.Table:
+        """Counts with those of sources that are through added up, unless a part of them is written down already."""
+        # Noted before anything is written or forgotten: a sum of the rest would go before the part.
+        self._partly |= sources_in(seen) - self._through
+        return sums_of(seen, self._through - self._partly)
 
     def _write(self, folder: str, tables: pa.Table | Iterator[pa.Table]) -> str:
         path = storage.join(self.run_dir, folder, f"{self.name}-{self._number:06d}.parquet")

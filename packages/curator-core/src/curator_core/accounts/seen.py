@@ -21,8 +21,9 @@ import pyarrow.compute as pc
 from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.ledger import open_accounts
-from curator_core.accounts.parquet import read_folder, size_of
+from curator_core.accounts.parquet import read_folder, size_of, write_parquet
 from curator_core.accounts.seen_rows import MOST_VALUES, OTHERS, SAMPLE_SCHEMA, SEEN_SCHEMA
+from curator_core.accounts.seen_sums import WHOLE, summed
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import RunRefused
 from curator_core.model.scores import Limit
@@ -31,8 +32,13 @@ _INDEX = ["run_source", "generation", "attempt", "path", "stage", "kind", "name"
 BYTES_PER_TOKEN = 4
 # Counts of up to this many bytes are read once and held; of more, first only what says which of them count.
 _HELD_BYTES = 4 << 20
+# Counts by task may take up to this many bytes; beyond that they are added up by source if it leaves less than half the rows.
+SUM_BYTES = 4 << 20
+_WORTH = 0.5
 # Small tables are put together up to this many rows, because a call on one costs as much as on many rows.
 _ROWS_AT_ONCE = 50_000
+# Marks the number of a sum among those of tasks.
+_SUM = 1 << 62
 # So many rows wait to be chosen from.
 _SAMPLES_WAITING = 20_000
 
@@ -219,6 +225,44 @@ def read_seen(run_dir: str, accounts: Accounts | None = None) -> Seen:
     return seen
 
 
+def sum_counts(run_dir: str, accounts: Accounts, attempt: int) -> None:
+    """Write the counts of sources that are complete by source, where those by task have grown large.
+
+    No process may be writing to the run directory. What does not count now and may count again, of sources that are no
+    longer listed or have changed, stays as it is.
+    """
+    folder = storage.join(run_dir, "seen")
+    if size_of(run_dir, "seen") <= SUM_BYTES:
+        return
+    before = [path for path in storage.list_files(folder) if path.endswith(".parquet")]
+    sums: list[pa.Table] = []
+    rest: list[pa.Table] = []
+    rows = 0
+    for table, chosen, complete in _judged(run_dir, accounts):
+        rows += len(table)
+        if (mine := chosen & complete).any():
+            part = table.filter(array(mine))
+            # The attempt by which a sum is judged.
+            _, _, attempts = accounts.complete(part)
+            place = part.schema.get_field_index("attempt")
+            sums.append(summed(part.set_column(place, "attempt", array(attempts.astype(np.int32)))))
+        if not complete.all():
+            rest.append(table.filter(array(~complete)))
+        if sum(map(len, sums[1:])) > max(_ROWS_AT_ONCE, len(sums[0])):
+            sums = [summed(pa.concat_tables(sums))]
+    made = [summed(pa.concat_tables(sums))] if sums else []
+    made += rest
+    if sum(map(len, made)) > rows * _WORTH:
+        return
+    path = storage.join(folder, f"{attempt:04d}-sums.parquet")
+    whole = pa.concat_tables(made).unify_dictionaries()
+    write_parquet(path, (whole.slice(start, _ROWS_AT_ONCE) for start in range(0, len(whole), _ROWS_AT_ONCE)))
+    # After it: a row that is there twice counts once, and a sum goes before its parts.
+    for other in before:
+        if storage.file_name(other) != storage.file_name(path):
+            storage.remove(other)
+
+
 # Counts ---------------------------------------------------------------------------------------------------------------
 
 
@@ -319,8 +363,19 @@ def _add_lists(found: dict[str, list[int]], part: pa.Table) -> None:
 
 
 def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
-    """The rows of counts whose tasks count, a file at a time; rows that two workers wrote are taken once."""
+    """The rows of counts that count, a file at a time: of tasks, or of whole sources in their place. Rows that two workers
+    wrote are taken once.
+    """
+    for table, chosen, _ in _judged(run_dir, accounts):
+        if chosen.any():
+            yield table if chosen.all() else table.filter(array(chosen))
+
+
+def _judged(run_dir: str, accounts: Accounts) -> Iterator[tuple[pa.Table, np.ndarray, np.ndarray]]:
+    """All rows of counts, a file at a time, with which of them count, and which are of a source that is complete."""
     keys: list[np.ndarray] = []
+    of: list[np.ndarray] = []  # the source and the kind of count
+    finished: list[np.ndarray] = []
     words: dict[tuple[str, ...], int] = {}
     paths: list[str] = []
     held = size_of(run_dir, "seen") <= _HELD_BYTES
@@ -329,6 +384,10 @@ def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
         if held:
             tables.append(table)
         found, tasks = accounts.counting(table)
+        complete, sources, attempts = accounts.complete(table)
+        paths_of, path_codes = _texts(table["path"])
+        sums = np.array([path == WHOLE for path in paths_of], bool)[path_codes]
+        found = np.where(sums, complete & (attempts == to_numpy(table["attempt"])), found)
         kinds = [_texts(table[name]) for name in ("stage", "kind", "name", "scale")]
         local = np.zeros(len(table), np.int64)
         for texts, codes in kinds:
@@ -338,7 +397,9 @@ def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
         what = np.array([words.setdefault(name, len(words)) for name in named], np.int64)[inverse]
         # The task in the upper half, the kind of count in the lower one. Each file of the input is a kind by its name, so there
         # may be as many kinds as tasks.
-        keys.append(np.where(found, (tasks << 32) | what, -1))
+        of.append((sources << 32) | what)
+        keys.append(np.where(found, np.where(sums, of[-1] | _SUM, (tasks << 32) | what), -1))
+        finished.append(complete)
         paths.append(path)
     if not paths:
         return
@@ -347,15 +408,18 @@ def _counting(run_dir: str, accounts: Accounts) -> Iterator[pa.Table]:
     chosen = np.zeros(len(every), bool)
     chosen[first] = True
     chosen &= every >= 0
+    sums_of = every[(every & _SUM > 0) & (every >= 0)] & ~_SUM
+    if len(sums_of):
+        # What a sum holds is not counted by task too.
+        chosen &= (every & _SUM > 0) | ~np.isin(np.concatenate(of), sums_of)
     start = 0
     pieces = {}
-    for path, mine in zip(paths, keys, strict=True):
-        pieces[path] = chosen[start : start + len(mine)]
+    for path, mine, whole in zip(paths, keys, finished, strict=True):
+        pieces[path] = chosen[start : start + len(mine)], whole
         start += len(mine)
     for path, table in zip(paths, tables, strict=True) if held else read_folder(run_dir, "seen", SEEN_SCHEMA):
-        mask = pieces.get(path)
-        if mask is not None and mask.any():
-            yield table if mask.all() else table.filter(array(mask))
+        if path in pieces:
+            yield table, *pieces[path]
 
 
 def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -657,7 +721,7 @@ def _declared(run_dir: str) -> list[dict[str, Any]]:
         try:
             content = json.loads(storage.read_bytes(path))
             if not {"attempt", "options", "stages"} <= content.keys():
-                raise ValueError("it does not say what the stages are")
+                raise ValueError("it does not name the stages")
         except (ValueError, AttributeError) as error:
             raise RunRefused(
                 f"{path!r} is damaged ({type(error).__name__}: {error}): it is written whole or not at all, so something else "

@@ -159,7 +159,7 @@ class VisitClusters(MultipliesVectors, PartitionStage):
         vectors = unpacked(table[VECTOR])
         found, _ = nearest(vectors, self._whole, self.visits + 1, self._products)
         self.record_metric("products", float(len(vectors) * len(self._centres)))
-        towards = cosines(vectors, self._centres[found[:, 0]])
+        towards = cosines(vectors, self._centres, other_rows=found[:, 0])
         if self.collapse:
             copies = Copies(table, preference)
             stay = np.sort(copies.order[~copies.removed])
@@ -455,7 +455,7 @@ class Cluster:
             if not turn.any():
                 return
             one, other = losers[loser[turn]], winners[winner[turn]]
-            cosine = cosines(self.vectors[self.rows[one]], self.vectors[self.rows[other]])
+            cosine = cosines(self.vectors, self.vectors, self.rows[one], self.rows[other])
             sure = cosine >= least
             np.subtract.at(wanted, loser[turn][sure], 1)
             yield one[sure], other[sure], cosine[sure]

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from curator_core.across.batch_decisions import finish_batch_decisions, write_batch_decisions
 from curator_core.across.decisions import REMOVED
-from curator_core.across.side_table import KeyIndex, read_side_table
+from curator_core.across.side_table import KeyIndex, keys_as_text, read_side_table
 from curator_core.arrow.arrays import array
 from curator_core.arrow.json_column import as_text
 from curator_core.errors import UsageError
@@ -26,7 +26,7 @@ RULE = "list"
 class DecisionsFromList(ProcessingStage[DocumentBatch, FileGroupTask]):
     """Writes a table of decisions to the folder ``path``: the rows whose ``id_column`` is in a list are removed.
 
-    ``ids`` is a text file of one id a line, or JSON lines or Parquet with a column ``list_column`` (by default named
+    Ids are compared as text, so 7 is the same id as "7". ``ids`` is a text file of one id a line, or JSON lines or Parquet with a column ``list_column`` (by default named
     like ``id_column``), as other tools make them: a file, a folder, a pattern, or a list of these. Each worker holds
     it, up to ``memory`` bytes. `ApplyDecisions` applies the table; to drop the rows at once, use `Lookup` with
     ``how="anti"``.
@@ -56,7 +56,7 @@ class DecisionsFromList(ProcessingStage[DocumentBatch, FileGroupTask]):
         return [self.id_column]
 
     def describe(self) -> str:
-        return f"decides that rows whose {self.id_column} is in {self.ids!r} go"
+        return f"decides that rows whose {self.id_column} is in {self.ids!r} are removed"
 
     def output_folder(self) -> str:
         return self.path
@@ -67,11 +67,12 @@ class DecisionsFromList(ProcessingStage[DocumentBatch, FileGroupTask]):
     def setup(self, worker: WorkerMetadata) -> None:
         way_out = "bring rows and list together by a shuffle (ShuffleWriter and GroupByKey)"
         listed = read_side_table("DecisionsFromList", self.ids, self._key, [], self._memory, way_out)
-        self._index = KeyIndex.of(listed, self._key)
+        self._index = KeyIndex.of(keys_as_text(listed, self._key), self._key)
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = task.to_pyarrow()
-        rows = np.flatnonzero(self._index.find(table, [self.id_column]) >= 0)
+        keys = [self.id_column]
+        rows = np.flatnonzero(self._index.find(keys_as_text(table, keys), keys) >= 0)
         ids = as_text(table[self.id_column].take(array(rows)).combine_chunks())
         columns = {
             "id": ids,

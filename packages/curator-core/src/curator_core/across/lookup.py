@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curator_core.across.side_table import KeyIndex, read_side_table
+from curator_core.across.side_table import KeyIndex, are_lines, keys_as_text, read_side_table
 from curator_core.arrow.arrays import array, null
 from curator_core.errors import UsageError, check_free
 from curator_core.model.engine_facts import WorkerMetadata
@@ -35,7 +35,8 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     ``columns`` are the columns of the table to add, each under its name with ``prefix`` before it; all but the key by
     default, and none with ``[]``. Rows stay in order. A key may be in at most one row of the table, unless no columns
-    are added. A null is no key, and equals none. A number equals the same number of another type, but not its text.
+    are added. A null is no key, and equals none. A number equals the same number of another type,
+    and its text only in a text file.
     """
 
     table: str | Sequence[str]
@@ -94,12 +95,13 @@ class Lookup(ProcessingStage[DocumentBatch, DocumentBatch]):
                 f"Lookup: rows {twice[0] + 1} and {twice[1] + 1} of {self.table!r} have the same key, {values}: which of them "
                 "is meant? Keep one row of each key in the table, or add no columns (columns=[])"
             )
-        self._index = index
+        self._index, self._lines = index, are_lines(self.table)
         self._side = side.select(added).rename_columns([f"{self.prefix}{name}" for name in added])
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         check_free("Lookup", task.column_names, self._side.column_names)
-        rows = self._index.find(task.to_pyarrow(), self._on)
+        table = task.to_pyarrow()
+        rows = self._index.find(keys_as_text(table, self._on) if self._lines else table, self._on)
         found = rows >= 0
         missing = int(len(found) - found.sum())
         if self.how == "anti":

@@ -122,7 +122,7 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
         if len(rows) and len(their_rows) and vectors.shape[1] != theirs.shape[1]:
             raise UsageError(
                 f"the vectors of {self.query_vector!r} have {vectors.shape[1]} numbers and those of "
-                f"{self.passage_vector!r} {theirs.shape[1]}: both must be of one model"
+                f"{self.passage_vector!r} {theirs.shape[1]}: both must come from one model"
             )
         whole = np.intersect1d(np.intersect1d(rows, their_rows), np.flatnonzero(asked.present & given.present))
         self.record_dropped("no vector or no text", task.num_rows - len(whole))
@@ -257,7 +257,7 @@ class _Search:
         pair, column = self._products.near(self._numbers, block.put, limits, enough if by_rank else 0, wrong)
         keep = ~np.isin(_marks(self._group[pair], block.high[column], block.low[column]), self._own)
         pair, column = pair[keep], column[keep]
-        cosine = cosines(self.queries[pair], block.vectors[column])
+        cosine = cosines(self.queries, block.vectors, pair, column)
         keep = cosine >= self._least[pair]
         pair, column, cosine = pair[keep], column[keep], cosine[keep]
         # Only the best of the block so far are compared with positives.
@@ -266,7 +266,7 @@ class _Search:
         pair, column, cosine = pair[order], column[order], cosine[order]
         if not len(pair):
             return
-        near = _nearest_positive(self._group[pair], block.vectors[column], self.positives, self._begins, self._ends)
+        near = _nearest_positive(self._group[pair], block.vectors, column, self.positives, self._begins, self._ends)
         new = _Found(pair, block.place[column], block.row[column], block.high[column], cosine, near)
         best = _Found.joined([self.best, new])
         best = best.take(np.lexsort((best.high, -best.cosine, best.pair)))
@@ -399,16 +399,17 @@ def _ranks(pair: NDArray[np.int64]) -> NDArray[np.int64]:
 def _nearest_positive(
     group: NDArray[np.int64],
     vectors: Vectors,
+    rows: NDArray[np.int64],
     positives: Vectors,
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """The highest cosine of each vector with a positive of its query."""
+    """The highest cosine of each of these rows with a positive of its query."""
     each = (ends - begins)[group]
     at = np.repeat(np.arange(len(group)), each)
     first = np.cumsum(each) - each
     which = begins[group][at] + np.arange(len(at)) - first[at]
-    found = cosines(vectors[at], positives[which])
+    found = cosines(vectors, positives, rows[at], which)
     return np.maximum.reduceat(found, first) if len(at) else np.zeros(0)
 
 

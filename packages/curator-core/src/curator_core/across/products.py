@@ -75,23 +75,32 @@ class NumpyProducts:
         return found, products
 
     def at_least(self, mine: Any, theirs: Any, limit: float) -> Pairs:
+        products, large = self._multiplied(mine, theirs)
+        np.greater_equal(products, limit, out=large)
+        return _places(large)
+
+    def near(self, mine: Any, theirs: Any, limits: NDArray[np.float64], enough: int, wrong: float) -> Pairs:
+        products, large = self._multiplied(mine, theirs)
+        if enough:
+            nearest = np.partition(products, products.shape[1] - enough, axis=1)[:, products.shape[1] - enough]
+            limits = np.maximum(limits, nearest - wrong)
+        np.greater_equal(products, limits[:, None], out=large)
+        return _places(large)
+
+    def _multiplied(self, mine: Any, theirs: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The products of a block, and memory for the marks of large ones."""
         shape = len(mine), len(theirs)
         size = shape[0] * shape[1]
         if size > len(self._products):
             self._products, self._large = np.empty(size, np.float32), np.empty(size, np.bool_)
-        products, large = self._products[:size].reshape(shape), self._large[:size].reshape(shape)
+        products = self._products[:size].reshape(shape)
         np.matmul(mine, theirs.T, out=products)
-        np.greater_equal(products, limit, out=large)
-        row, column = np.divmod(np.flatnonzero(large), shape[1])
-        return row, column
+        return products, self._large[:size].reshape(shape)
 
-    def near(self, mine: Any, theirs: Any, limits: NDArray[np.float64], enough: int, wrong: float) -> Pairs:
-        products = mine @ theirs.T
-        if enough:
-            nearest = np.partition(products, products.shape[1] - enough, axis=1)[:, products.shape[1] - enough]
-            limits = np.maximum(limits, nearest - wrong)
-        row, column = np.divmod(np.flatnonzero(products >= limits[:, None]), products.shape[1])
-        return row, column
+
+def _places(large: NDArray[np.bool_]) -> Pairs:
+    row, column = np.divmod(np.flatnonzero(large), large.shape[1])
+    return row, column
 
 
 class TorchProducts:

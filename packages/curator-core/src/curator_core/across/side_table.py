@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from curator_core import storage
 from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import as_text
 from curator_core.arrow.row_hash import column_of, row_digests
 from curator_core.errors import UsageError, nearest
 from curator_core.formatting import size
@@ -106,6 +107,25 @@ class KeyIndex:
         return found
 
 
+def keys_as_text(table: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """The columns of keys alone, as text."""
+    found = {}
+    for name in keys:
+        column = column_of(table, name).combine_chunks()
+        if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            raise UsageError(
+                f"a list holds keys as text, and the column {name!r} is {column.type}, not text or numbers"
+            )
+        found[name] = as_text(column)
+    return pa.table(found)
+
+
+def are_lines(paths: str | Sequence[str]) -> bool:
+    """Whether a side table is lines of text, which say nothing about types."""
+    endings = tuple(f".txt{codec}" for codec in ("", *_CODECS))
+    return all(path.lower().endswith(endings) for path in _files(paths))
+
+
 def _digests(table: pa.Table, keys: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     # Digests are objects of 50 bytes until they are side by side.
     pieces = (table.slice(start, _ROWS_AT_ONCE) for start in range(0, table.num_rows, _ROWS_AT_ONCE))
@@ -175,9 +195,9 @@ def _rows(what: str, path: str, columns: Sequence[str] | None, lines: Sequence[t
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise UsageError(f"{what}: line {number} of {path!r} is no JSON ({error}): {line[:80]!r}") from None
+            raise UsageError(f"{what}: line {number} of {path!r} is not JSON ({error}): {line[:80]!r}") from None
         if not isinstance(row, dict):
-            raise UsageError(f"{what}: line {number} of {path!r} is no object: {line[:80]!r}")
+            raise UsageError(f"{what}: line {number} of {path!r} is not an object: {line[:80]!r}")
         rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row if columns is None or name in columns)
     try:

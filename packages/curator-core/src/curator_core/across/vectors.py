@@ -35,7 +35,7 @@ def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.
         return np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
     listed = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not listed or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-        raise UsageError(f"{what} must hold vectors, lists of as many numbers each, and holds {kind}")
+        raise UsageError(f"{what} must hold vectors, lists of numbers of the same length, and holds {kind}")
     wide = values.cast(pa.large_list(kind.value_type)).combine_chunks()
     if isinstance(wide, pa.ChunkedArray):
         wide = wide.chunk(0) if wide.num_chunks else pa.array([], wide.type)
@@ -86,12 +86,21 @@ def row_sums(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.array(rest[:, 0])
 
 
-def cosines(one: Vectors, other: Vectors) -> NDArray[np.float64]:
-    """The cosine of each row of ``one`` with the same row of ``other``, with the same bits everywhere."""
-    found = np.empty(len(one))
-    for start in range(0, len(one), _BLOCK):
+type Rows = NDArray[np.int64]
+
+
+def cosines(
+    one: Vectors, other: Vectors, rows: Rows | None = None, other_rows: Rows | None = None
+) -> NDArray[np.float64]:
+    """The cosine of each row of ``one`` with the same row of ``other``, with the same bits everywhere. With ``rows`` and
+    ``other_rows``, those of these rows: they are gathered a block at a time, since all together would leave the cache.
+    """
+    found = np.empty(len(one) if rows is None else len(rows))
+    for start in range(0, len(found), _BLOCK):
         part = slice(start, start + _BLOCK)
-        found[part] = row_sums(one[part].astype(np.float64) * other[part])
+        mine = one[part] if rows is None else one[rows[part]]
+        theirs = other[part] if other_rows is None else other[other_rows[part]]
+        found[part] = row_sums(mine.astype(np.float64) * theirs)
     return found
 
 
@@ -164,8 +173,8 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
 
 def _two_lengths(what: str, least: int, most: int) -> UsageError:
     return UsageError(
-        f"{what} must hold vectors of one length, and holds some of {least} and some of {most} numbers: they are of two models; "
-        "keep those of one"
+        f"{what} must hold vectors of one length, and holds some of {least} and some of {most} numbers: they come "
+        "from two models; keep those of one"
     )
 
 

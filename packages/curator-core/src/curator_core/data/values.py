@@ -26,7 +26,7 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 
 def kind_of(column: pa.Field) -> str:
     """The type of a column as people write it in a schema."""
-    if isinstance(column.type, pa.JsonType) or b"curator.type" in (column.metadata or {}):
+    if isinstance(column.type, pa.JsonType):
         return "json"
     if isinstance(column.type, pa.FixedShapeTensorType):
         return f"tensor of {' x '.join(map(str, column.type.shape))} {column.type.value_type}"

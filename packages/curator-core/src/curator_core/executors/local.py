@@ -150,7 +150,10 @@ def _run_here(run: SegmentRun) -> Iterator[Task[Any]]:
         runner.setup_on_node(NodeInfo(), worker)
         runner.setup(worker)
         for task in run.tasks:
+            source, generation = task._source, task._generation
             yield from runner.run([task])
+            if isinstance(sink, LedgerWriter):
+                sink.through(source, generation)
             if isinstance(sink, LedgerWriter) and sink.due():
                 sink.flush()
             run.progress(1, hand_over())

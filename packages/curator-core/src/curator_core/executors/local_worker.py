@@ -185,6 +185,7 @@ class _Worker:
         return message
 
     def _run(self, source: protocol.Source) -> None:
+        from curator_core.accounts.ledger import LedgerWriter
         from curator_core.executors.local_protocol import Result
         from curator_core.model.codec import decode_task
         from curator_core.worker.calls import NO_CARE
@@ -193,12 +194,18 @@ class _Worker:
         if self._owner is not None:
             self._owner.source = source.index
         try:
-            for result in self._group().run([decode_task(source.data)], source.care or NO_CARE):
+            task = decode_task(source.data)
+            about = task._source, task._generation
+            stream = self._group().run([task], source.care or NO_CARE)
+            del task
+            for result in stream:
                 result._pending, result._outputs = [], []
                 self._answer(Result(_encoded(result)))
         except Exception:
             self._group().flush()
             raise
+        if isinstance(sink := self._group().sink, LedgerWriter):
+            sink.through(*about)
         self._calls.source()
         self._done.append(source.index)
 

@@ -31,6 +31,8 @@ def own_signature(cls: type) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
+# Resolving the types of a reader's parameters takes 2 ms, and a workflow makes its reader for each of its steps.
+@functools.cache
 def constructor_signature(cls: type) -> inspect.Signature:
     """The parameters of a stage class with their types resolved, as far as they can be."""
     signature = own_signature(cls)
@@ -123,7 +125,9 @@ def _field_hints(cls: type) -> dict[str, Any]:
 def checked_name(name: str) -> str:
     """The name of a stage, if it can be one; else `UsageError`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f"a stage's name is a non-empty string with no slash, because files carry it; got {name!r}")
+        raise UsageError(
+            f"a stage's name is a non-empty string with no slash, because file names contain it; got {name!r}"
+        )
     return name
 
 

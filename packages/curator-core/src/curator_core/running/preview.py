@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from curator_core import formatting
 from curator_core.accounts.ledger import MemorySink
 from curator_core.accounts.tally import StageTotals, Tally
+from curator_core.arrow.json_column import JSON
 from curator_core.errors import CuratorError
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.stage import ANY_COLUMNS, Merge, needed_columns, overrides
@@ -118,7 +119,7 @@ def stage_text(stage: StageTotals) -> str:
     shown = ", ".join(f"{reason} {rows:,}" for reason, rows in lost[:3])
     more = f", and {len(lost) - 3} other reasons" if len(lost) > 3 else ""
     kept = formatting.percent(stage.rows_in - gone, stage.rows_in)
-    return f"keeps {kept} ({gone:,} of {stage.rows_in:,} go: {shown}{more})"
+    return f"keeps {kept} ({gone:,} of {stage.rows_in:,} leave: {shown}{more})"
 
 
 def make_preview(plan: Plan, rows: int = ROWS) -> Preview:
@@ -131,7 +132,7 @@ def make_preview(plan: Plan, rows: int = ROWS) -> Preview:
         return Preview()
     if not plan.source.stage.tried_by_plan:
         names = tuple(planned.name for planned in plan.stages)
-        return Preview(not_tried=names, why_not="asks a server what there is")
+        return Preview(not_tried=names, why_not="asks a server for its list")
     try:
         found, tasks = survey(plan.source.stage.process(EmptyTask()) or ())
     except CuratorError as error:
@@ -291,8 +292,7 @@ def _first_rows(tasks: Iterator[Task[Any]], rows: int) -> list[Task[Any]]:
 
 
 def _kind(column: pa.Field) -> str:
-    metadata = column.metadata or {}
-    return "json" if b"curator.type" in metadata else str(column.type)
+    return "json" if column.type == JSON else str(column.type)
 
 
 def likely_text(tables: Sequence[pa.Table]) -> str | None:

@@ -14,6 +14,7 @@ from curator_core import storage
 from curator_core.accounts.accounts import Accounts
 from curator_core.accounts.events import DONE, MERGED, Event
 from curator_core.accounts.ledger import LedgerWriter, open_accounts
+from curator_core.accounts.seen import sum_counts
 from curator_core.accounts.tally import Tally
 from curator_core.errors import CuratorError, PlanError, RunRefused, TooManyErrors
 from curator_core.executors.base import BaseExecutor, SegmentRun
@@ -176,7 +177,8 @@ def _check_run_dir(plan: Plan, directory: RunDirectory | None) -> None:
     entry = source.stage.reads_from(directory.url)
     if entry is not None:
         raise PlanError(
-            f"the run directory {directory.url!r} is in what {source.name!r} reads by {entry!r}: the next run would read "
+            f"the run directory {directory.url!r} is inside the input that {source.name!r} reads by {entry!r}: the "
+            "next run would read "
             "its files; choose a run directory beside the input"
         )
 
@@ -416,6 +418,10 @@ class _Run:
         self.report(self.progress)
         if self.directory is not None:
             self._write_record(summary.state, summary=summary.as_dict(), outputs=finished.written)
+            if storage.is_local(self.directory.url):
+                self.directory.sweep()  # what workers that have died in this attempt had begun to write
+            if self.context.seen is not None:
+                sum_counts(self.directory.url, self.accounts, self.attempt.number)
             self._write_report()
         return RunResult(tasks, summary, run_dir)
 
@@ -432,7 +438,7 @@ class _Run:
         self.summary.warnings += [
             f"{count(share.sources, 'source')} of {self.summary.sources} ({count(share.rows_in, 'row')} read, "
             f"{share.rows_out:,} kept) were made under the pipeline of attempt {share.since}: {'; '.join(share.changes)}. "
-            "fresh=True (--fresh) makes all of it anew"
+            "fresh=True (--fresh) makes all output again"
             for share in earlier
         ]
 
@@ -450,8 +456,7 @@ class _Run:
         notes = []
         if nothing:
             notes.append(
-                f"{_named(nothing)} gave nothing but rejects: the files may be of another kind than the stage reads; "
-                f"{see}"
+                f"{_named(nothing)} gave only rejects: the files may be of another kind than the stage reads; {see}"
             )
         if partly:
             worst = partly[0]
@@ -480,7 +485,7 @@ class _Run:
         if isinstance(error, KeyboardInterrupt):
             text = "interrupted before it was done"
         elif isinstance(error, GeneratorExit):
-            text = "stopped before it was done: its results were not taken to the end"
+            text = "stopped before it was done: not all of its results were taken"
         else:
             text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
         summary.problems.append(text)

@@ -370,7 +370,15 @@ class StageSeer:
             return []
         return sorted((start, end) for start, end in found if 0 <= start < end <= len(text))
 
-    def picture(self, batch: DocumentBatch, value: bytes | None) -> bytes | None:
+    def text_column(self, schema: pa.Schema, names: Sequence[str]) -> str | None:
+        """The column that is shown as a row's text: the one that the stage reads, or a usual one."""
+        own = getattr(self.stage, "column", None)
+        for name in (own, self.options.text, *_TEXTS):
+            if isinstance(name, str) and name in names and _is_text(schema.field(name).type):
+                return name
+        return None
+
+    def picture(self, batch: type[DocumentBatch], value: bytes | None) -> bytes | None:
         """A small JPEG of a row, where its batch can make one. One row is near to the limits of several filters."""
         if value is None:
             return None
@@ -416,24 +424,33 @@ class _Taken:
     """Rows of one batch that were chosen: copies of those alone, which wait until they are written down.
 
     Most are chosen while a worker has seen few rows, and give way to others before the next flush. So the costly work
-    (converting a row and finding the passages at fault) is done only for the rows that are left by then.
+    (converting a row and finding the passages at fault) is done only for the rows that are left by then. The batch is
+    released before that: a worker that holds the batches of a second, with all that stages derived from them, takes new
+    memory for each batch instead of using the same memory again.
     """
 
     __slots__ = (
         "_batch",
         "_chosen",
         "_key",
+        "_kind",
         "_pictures",
+        "_places",
         "_rows",
         "_seer",
         "_table",
+        "_text",
         "_values",
         "_vectors",
         "picture_bytes",
     )
 
     def __init__(self, seer: StageSeer, key: TaskKey, batch: DocumentBatch, values: dict[str, _Numbers]) -> None:
-        self._seer, self._key, self._batch, self._values = seer, key, batch, values
+        self._seer, self._key, self._values = seer, key, values
+        self._batch: DocumentBatch | None = batch  # until the take is closed
+        self._kind = type(batch)
+        self._text: str | None = None  # the column that is shown as the row's text
+        self._places: dict[int, tuple[str, str]] = {}
         self._chosen: list[tuple[Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
         self._rows: dict[int, int] = {}
         self._table: pa.Table | None = None
@@ -446,11 +463,8 @@ class _Taken:
         return f"{self._key.source}{self._key.path}"
 
     def vectors(self) -> pa.ChunkedArray | None:
-        """The embeddings of the batch: its first column of lists of one length that hold floats."""
-        table = self._batch.data
-        if not isinstance(table, pa.Table):  # a frame has no such lists, and converting it to Arrow again is slow
-            return None
-        return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
+        """The embeddings of the batch, until it is released."""
+        return None if self._batch is None else _vectors_of(self._batch)
 
     def add(
         self,
@@ -465,25 +479,30 @@ class _Taken:
         self._chosen += [(best, of, found, score) for found in best.choose(rows, distances, numbers)]
 
     def close(self) -> int:
-        """Copy the chosen rows of the batch and release the rest; returns how many rows there are."""
+        """Copy the chosen rows of the batch and release the batch; returns how many rows there are."""
+        batch, self._batch = self._batch, None
         rows = sorted({row for _, _, (row, _, _), _ in self._chosen})
-        if rows:
-            table = self._batch.to_pyarrow()
+        if rows and batch is not None:
+            table = batch.to_pyarrow()
             names = [name for name in table.column_names if _is_shown(table.schema.field(name).type)]
-            text = self._text_column(names)
-            kept = [name for name in names[:COLUMNS_KEPT] if name != text]
+            self._text = self._seer.text_column(table.schema, names)
+            kept = [name for name in names[:COLUMNS_KEPT] if name != self._text]
             identity = next((name for name in _IDS if name in names), None)
-            wanted = list(dict.fromkeys([*kept, *(name for name in (text, identity) if name)]))
+            wanted = list(dict.fromkeys([*kept, *(name for name in (self._text, identity) if name)]))
             chosen = array(np.array(rows, np.int64))
             self._table = table.select(wanted).take(chosen)
-            drawn = self._batch.picture_column
+            drawn = batch.picture_column
             if drawn is not None and drawn in table.column_names and _is_binary(table.schema.field(drawn).type):
                 self._pictures = table[drawn].take(chosen)
                 self.picture_bytes = self._pictures.nbytes
-            vectors = self.vectors() if any(of[2] == MAP for _, of, _, _ in self._chosen) else None
-            self._vectors = None if vectors is None else vectors.take(chosen)
+            if any(of[2] == MAP for _, of, _, _ in self._chosen):
+                vectors = _vectors_of(batch)
+                self._vectors = None if vectors is None else vectors.take(chosen)
             self._values = {name: (found[0][rows], None) for name, found in self._values.items()}
             self._rows = {row: place for place, row in enumerate(rows)}
+            places = places_of(batch)
+            found_places = [(_file_of(batch), "")] * len(rows) if places is None else places.of(rows)
+            self._places = dict(zip(rows, found_places, strict=True))
         return len(rows)
 
     def settle(self) -> Iterator[tuple[TaskKey, tuple[Any, ...]]]:
@@ -492,17 +511,13 @@ class _Taken:
         if not left or self._table is None:
             return
         names = self._table.column_names
-        text_name = self._text_column(names)
+        text_name = self._text
         identity = next((name for name in _IDS if name in names), None)
         wanted = sorted({self._rows[found[0]] for _, _, found, _ in left})
         table = self._table.take(array(np.array(wanted, np.int64)))
         columns = {name: table[name].to_pylist() for name in names}
-        places = places_of(self._batch)
-        file = _file_of(self._batch)
         seer, shown = self._seer, [name for name in names if name != text_name]
         faults: dict[tuple[int, str], list[tuple[int, int]]] = {}
-        rows = sorted({found[0] for _, _, found, _ in left})
-        where = dict(zip(rows, places.of(rows), strict=True)) if places is not None else dict.fromkeys(rows, (file, ""))
         at = {row: place for place, row in enumerate(wanted)}
         pictures = self._drawn({self._rows[found[0]] for _, of, found, _ in left if of[2] != MAP})
         for _, (side, reason, near), (row, distance, number), score in left:
@@ -531,7 +546,7 @@ class _Taken:
             )
             yield self._key, (
                 seer.name, side, reason, "" if mapped else near, distance, number, row, scores.get(first) if first else None, as_json(scores),
-                None if name is None else str(name), *where[row], part, cut, length, spans, as_json(brief),
+                None if name is None else str(name), *self._places[row], part, cut, length, spans, as_json(brief),
                 pictures.get(self._rows[row]) if not mapped else None, vector,
             )  # fmt: skip
 
@@ -539,7 +554,7 @@ class _Taken:
         """Small pictures of these rows, where the batch has pictures."""
         if self._pictures is None:
             return {}
-        return {place: self._seer.picture(self._batch, self._pictures[place].as_py()) for place in sorted(places)}
+        return {place: self._seer.picture(self._kind, self._pictures[place].as_py()) for place in sorted(places)}
 
     def _vector(self, place: int) -> bytes | None:
         """The embedding of a row in half precision, scaled to a largest value of 1; None where it is useless in a
@@ -550,13 +565,13 @@ class _Taken:
         largest = np.max(np.abs(value), initial=0.0)
         return (value / largest).astype("<f2").tobytes() if 0 < largest < np.inf else None
 
-    def _text_column(self, names: Sequence[str]) -> str | None:
-        own = getattr(self._seer.stage, "column", None)
-        schema = self._batch.to_pyarrow().schema
-        for name in (own, self._seer.options.text, *_TEXTS):
-            if isinstance(name, str) and name in names and _is_text(schema.field(name).type):
-                return name
+
+def _vectors_of(batch: DocumentBatch) -> pa.ChunkedArray | None:
+    """The embeddings of a batch: its first column of lists of one length that hold floats."""
+    table = batch.data
+    if not isinstance(table, pa.Table):  # a frame has no such lists, and converting it to Arrow again is slow
         return None
+    return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
 
 
 def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, str | None, list[int]]:

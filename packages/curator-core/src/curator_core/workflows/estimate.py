@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ class Estimate:
     """What a run would take, estimated from a few batches of three sources.
 
     ``seconds`` is processor time. ``disk`` is the most that the run's ``work`` folder will hold, ``free`` the space
-    that the disk has.
+    that the disk has. ``chances`` has the probability with which two documents are compared, by their similarity, where
+    that depends on chance.
     """
 
     sources: int
@@ -49,6 +51,7 @@ class Estimate:
     seconds: float
     disk: int
     free: int | None
+    chances: Mapping[str, float] = field(default_factory=dict)
 
     def describe(self) -> str:
         """The estimate as text."""
@@ -59,11 +62,17 @@ class Estimate:
             f"{about}{formatting.count(self.documents, 'document')}",
             f"about {formatting.duration(self.seconds)} of processor time, {formatting.duration(self.seconds / workers)} "
             f"with {formatting.count(workers, 'worker')} of this machine, and the start of the workers",
-            f"up to {formatting.size(self.disk)} of disk for what the steps hand to one another, given back at the end"
+            f"up to {formatting.size(self.disk)} of disk for the files between steps, freed at the end"
             + ("" if self.free is None else f"; {formatting.size(self.free)} are free there"),
         ]
         if self.free is not None and self.disk > self.free:
             lines.append("warning: that is more than there is: choose a run directory on another disk")
+        if self.chances:
+            lines.append(
+                "two documents are compared with a probability that follows from the similarity of their sketches:"
+            )
+            lines.append("  Jaccard   " + "  ".join(f"{similarity:>4}" for similarity in self.chances))
+            lines.append("  compared  " + "  ".join(f"{chance:.2f}" for chance in self.chances.values()))
         return "\n".join(lines)
 
 
@@ -77,7 +86,7 @@ def estimate(
     """Try ``keys``, the stage that makes keys, on batches of the reader's first, middle and last source."""
     halves = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
     if len(halves) != 2:
-        raise UsageError(f"{type(reader).__name__} is not a reader of files: what it would take cannot be told before")
+        raise UsageError(f"{type(reader).__name__} is not a reader of files: its needs cannot be estimated")
     naming, reading = halves
     found, tasks = survey(naming.process(EmptyTask(task_id="sources")) or ())
     sources, size = found.sources, found.bytes

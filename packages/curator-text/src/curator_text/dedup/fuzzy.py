@@ -20,7 +20,7 @@ from curator_core.workflows.estimate import Costs
 from curator_text.dedup.indexed import AddTexts, IndexBatches, IndexedTexts
 from curator_text.dedup.keys import COPIES, EDGES, NEAR, FindCandidates, FuzzyKeys, KeyPartitions, SketchParameters
 from curator_text.dedup.pair import compare_pair
-from curator_text.dedup.sketch import ALGORITHM
+from curator_text.dedup.sketch import ALGORITHM, probability
 from curator_text.dedup.texts import GroupedTexts
 from curator_text.dedup.verdicts import DecideGroups, RuleParameters
 
@@ -55,13 +55,17 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
             check_whole(f"{owner}.{name}", getattr(self, name))
         if self.normalize:
             raise UsageError(
-                f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words, and their case and what "
-                "is between them never count"
+                f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words, and ignores "
+                "their case and the characters between them"
             )
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:
         names = ("ngram", "bands", "rows", "seed")
         return "fuzzy", {"algorithm": ALGORITHM, **{name: getattr(self, name) for name in names}}
+
+    def chances(self) -> dict[str, float]:
+        similarities = [number / 10 for number in range(3, 10)]
+        return {f"{at:.1f}": round(float(probability(at, self.bands, self.rows)), 4) for at in similarities}
 
     @classmethod
     def spans(

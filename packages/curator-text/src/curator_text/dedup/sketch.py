@@ -134,15 +134,6 @@ def probability(
     return found
 
 
-def curve(bands: int = BANDS, rows: int = ROWS) -> str:
-    """The probabilities as a table to print."""
-    lines = [f"similarity  shares a key ({bands} bands of {rows} rows)"]
-    lines += [
-        f"{percent / 100:10.2f}  {float(probability(percent / 100, bands, rows)):.4f}" for percent in range(30, 101, 5)
-    ]
-    return "\n".join(lines)
-
-
 def _filled(made: Hashes) -> Hashes:
     """Each place takes the number of the first full place in its order, in every document that has a full place."""
     places = made.shape[1]

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -312,7 +312,7 @@ def _overlap(stage: Mapping[str, Any]) -> str:
     said = []
     if stage.get("alone") is not None:
         said.append(
-            f"By itself it would drop {stage['alone']:,} of the rows that come to the first of its neighbours. It drops "
+            f"On its own it would drop {stage['alone']:,} of the rows that reach the first of its neighbours. It drops "
             f"{stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
         )
     found = stage.get("overlap")
@@ -348,7 +348,7 @@ def _unsure(stage: Mapping[str, Any]) -> str:
     # Of rows with equal scores these come first only by their numbers.
     ordered = sorted(far for far, _ in found.values())
     tied = len(ordered) > len(first) and ordered[len(first)] == first[-1][0]
-    more = '<p class="soft">Other rows are as near.</p>' if tied else ""
+    more = '<p class="soft">Other rows are equally near.</p>' if tied else ""
     return f'<div class="unsure"><h4>Least sure about</h4><ol>{items}</ol>{more}</div>'
 
 
@@ -499,7 +499,10 @@ def _collections(numbers: Mapping[str, Any]) -> str:
         if not entries or (column == "collection" and len(entries) == 1 and len(tables) > 1):
             continue
         title = {"collection": "collection", "source": "file"}.get(column, column)
-        ordered = sorted(entries, key=lambda entry: (-_lost(entry), -entry["rows_in"], entry["value"]))
+        # Of files in one folder the page shows only what tells them apart.
+        root = _common_folder([entry["value"] for entry in entries]) if column == "source" else ""
+        named = [{**entry, "value": entry["value"].removeprefix(root)} for entry in entries]
+        ordered = sorted(named, key=lambda entry: (-_lost(entry), -entry["rows_in"], entry["value"]))
         body = _table(
             [
                 (title, ""),
@@ -521,12 +524,25 @@ def _collections(numbers: Mapping[str, Any]) -> str:
             else ""
         )
         said = said if lost and len(entries) > 1 else ""
+        more += f" Files are in {root}" if root else ""
         lead = f'<p class="soft">{escape(said + more)}</p>' if said + more else ""
         inner = lead + body
         if parts:
             inner = f"<details><summary>By {escape(title)}: {len(entries):,}</summary>{inner}</details>"
         parts.append(inner)
     return "".join(parts)
+
+
+def _common_folder(files: Sequence[str]) -> str:
+    """The folder that all of several files are in, with a slash at its end; nothing where there is none."""
+    named = [file for file in files if "/" in file]
+    if len(named) < 2:
+        return ""
+    first, last = min(named), max(named)
+    shared = next(
+        (place for place, both in enumerate(zip(first, last, strict=False)) if both[0] != both[1]), len(first)
+    )
+    return first[: first.rfind("/", 0, shared) + 1]
 
 
 def _lost(entry: Mapping[str, Any]) -> float:
@@ -609,7 +625,7 @@ def _repeats(found: Mapping[str, Any]) -> str:
         return ""
     lead = (
         f"<p>{formatting.count(found['spans'], 'part')} of {formatting.count(found['documents'], 'document')}, {found['characters']:,} characters in "
-        "all, stand in another one that stays as it is, or before in the same.</p>"
+        "all, occur in another document that stays as it is, or earlier in the same document.</p>"
     )
     most = _table(
         [("times", ""), ("begins with", "")],
@@ -680,35 +696,30 @@ def _time(time: Mapping[str, Any]) -> str:
         return ""
     lead = f"<p>{escape(time['bottleneck'])}</p>" if time["bottleneck"] else ""
     most = max(stage["seconds"] for stage in time["stages"])
-    columns = [
-        ("stage", ""),
-        ("", ""),
-        ("time of all workers", ""),
-        ("share", ""),
-        ("waited", ""),
-        ("rows a second", ""),
-        ("MB a second", ""),
-        ("most memory", ""),
+    columns: list[tuple[str, str, Callable[[Mapping[str, Any]], str]]] = [
+        ("time of all workers", "time", lambda stage: formatting.duration(stage["seconds"])),
+        ("share", "share", lambda stage: formatting.percent(stage["share"], 1)),
+        ("waited", "waited", lambda stage: formatting.duration(stage["waited"]) if stage["waited"] else ""),
+        ("rows a second", "rows a second", lambda stage: _rate(stage["rows_a_second"])),
+        ("MB a second", "MB a second", lambda stage: _if_any(stage["bytes_a_second"], lambda size: _few(size / 1e6))),
+        ("peak memory", "peak memory", lambda stage: _if_any(stage["memory"], formatting.size)),
+        ("GPU busy", "GPU busy", lambda stage: _if_any(stage["gpu_busy"], lambda busy: formatting.percent(busy, 1))),
+        ("calls", "calls", lambda stage: f"{stage['calls']:,}"),
     ]
-    gpus = any(stage["gpu_busy"] is not None for stage in time["stages"])
+    # An attempt that only resumed has no times of workers, and most machines have no GPU.
+    columns = [column for column in columns if any(map(column[2], time["stages"]))]
     rows = (
         f'<tr><th scope="row">{escape(stage["name"])}</th><td class="bars"><div><span class="clock" style="width:'
-        f'{_width(stage["seconds"], most)}"></span></div></td>{_cell("time", formatting.duration(stage["seconds"]))}'
-        f"{_cell('share', formatting.percent(stage['share'], 1))}"
-        f"{_cell('waited', formatting.duration(stage['waited']) if stage['waited'] else '')}"
-        f"{_cell('rows a second', _rate(stage['rows_a_second']))}"
-        f"{_cell('MB a second', '' if stage['bytes_a_second'] is None else _few(stage['bytes_a_second'] / 1e6))}"
-        f"{_cell('most memory', '' if stage['memory'] is None else formatting.size(stage['memory']))}"
-        + (
-            _cell("GPU busy", "" if stage["gpu_busy"] is None else formatting.percent(stage["gpu_busy"], 1))
-            if gpus
-            else ""
-        )
-        + f"{_cell('calls', f'{stage["calls"]:,}')}</tr>"
+        f'{_width(stage["seconds"], most)}"></span></div></td>'
+        f"{''.join(_cell(name, said(stage)) for _, name, said in columns)}</tr>"
         for stage in time["stages"]
     )
-    columns += [("GPU busy", "")] if gpus else []
-    return lead + timeline(time["timeline"]) + _table([*columns, ("calls", "")], rows)
+    titles = [("stage", ""), ("", ""), *((title, "") for title, _, _ in columns)]
+    return lead + timeline(time["timeline"]) + _table(titles, rows)
+
+
+def _if_any(value: Any, said: Callable[[Any], str]) -> str:
+    return "" if value is None else said(value)
 
 
 def _few(value: float) -> str:
