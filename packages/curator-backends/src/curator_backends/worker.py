@@ -48,6 +48,7 @@ class Facts:
     sources: int
     counts: list[StagePerfStats]
     events: list[Event]
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -201,10 +202,10 @@ class GroupWorker:
         sources = tasks if self.job.index == 0 else 0
         sink = self._runner.sink
         if isinstance(sink, LedgerWriter):
-            return Facts(sources, sink.take_counts(), [])
+            return Facts(sources, sink.take_counts(), [], self.job.index)
         assert isinstance(sink, MemorySink)
         events = sink.take()
-        return Facts(sources, [count for event in events for count in event.counts], events)
+        return Facts(sources, [count for event in events for count in event.counts], events, self.job.index)
 
     def _report(self, method: str, *arguments: Any) -> Any:
         return self._link.call(method, *arguments)
