@@ -16,7 +16,11 @@ shift
 more=
 for name in "$@"; do
     case $name in
-        ray) more="$more ray msgpack protobuf jsonschema jsonschema-specifications referencing rpds-py attrs filelock" ;;
+        ray)
+            more="$more ray msgpack protobuf jsonschema jsonschema-specifications referencing rpds-py attrs filelock"
+            more="$more requests urllib3 certifi charset-normalizer idna"
+            ;;
+        tables) more="$more pyarrow pandas python-dateutil six pillow" ;;
         dali)
             more="$more nvidia-dali-cuda130 nvidia-nvimgcodec-cu13 nvidia-libnvcomp-cu13 nvidia-nvjpeg nvidia-nvjpeg2k-cu13"
             more="$more nvidia-nvtiff-cu13 optree nvtx makefun libcst astunparse gast six"
@@ -28,10 +32,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$root/tools/uv.sh" build --quiet --all-packages --wheel --out-dir "$work/wheels" --directory "$root"
 mkdir -p "$work/gpu/benchmarks" "$work/gpu/tools"
-# torch and transformers are there: packages come without their dependencies, which are named, in the versions installed here.
+# torch and transformers are there: packages come as copies, since tar gives up when another environment links a file that it reads, and without their dependencies, which are named, in the versions installed here.
 "$root/tools/uv.sh" pip freeze --python "$root/.venv/bin/python" | grep -E '^[A-Za-z0-9._-]+==' >"$work/here.txt"
-"$root/tools/uv.sh" pip install --quiet --no-deps --python "$root/.venv/bin/python" --target "$work/gpu/site" "$work"/wheels/*.whl
-"$root/tools/uv.sh" pip install --quiet --python "$root/.venv/bin/python" --target "$work/gpu/site" --no-deps -c "$work/here.txt" \
+"$root/tools/uv.sh" pip install --quiet --link-mode copy --no-deps --python "$root/.venv/bin/python" --target "$work/gpu/site" "$work"/wheels/*.whl
+"$root/tools/uv.sh" pip install --quiet --link-mode copy --python "$root/.venv/bin/python" --target "$work/gpu/site" --no-deps -c "$work/here.txt" \
     pydantic pydantic-core annotated-types typing-inspection simplejpeg cykooz-resizer orjson xxhash ftfy wcwidth cloudpickle $more
 rm -rf "$work/gpu/site/ray/jars" "$work/gpu/site/ray/rllib"
 for script in text_gpu image_gpu gpu_parts make_images; do cp "$root/benchmarks/$script.py" "$work/gpu/benchmarks/"; done

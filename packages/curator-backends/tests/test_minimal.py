@@ -50,7 +50,9 @@ def test_the_names_that_are_left_out_are_those_of_the_ray_that_is_installed() ->
 
     agents = services.ray_constants.PROCESS_TYPE_DASHBOARD_AGENT, services.ray_constants.PROCESS_TYPE_RUNTIME_ENV_AGENT
     before = dict(vars(node.Node))
+    starts = services.start_gcs_server
     with minimal_ray(True):
+        assert services.start_gcs_server is not starts
         changed = {name for name, value in vars(node.Node).items() if value is not before[name]}
         assert changed == {"start_monitor", "start_log_monitor", "start_api_server"}
         assert utils.get_dashboard_dependency_error() is not None
@@ -59,6 +61,7 @@ def test_the_names_that_are_left_out_are_those_of_the_ray_that_is_installed() ->
         ]
         assert [Path(command[-1]).name for command in commands] == ["node_agent.py", "node_agent.py", "-u"]
     assert dict(vars(node.Node)) == before
+    assert services.start_gcs_server is starts
     assert utils.get_dashboard_dependency_error() is None
     with minimal_ray(False):
         assert dict(vars(node.Node)) == before

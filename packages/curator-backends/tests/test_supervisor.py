@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from curator_backends.coordinator import Status
 from curator_backends.options import RayOptions
-from curator_backends.supervisor import Need, Standstill, Supervisor
+from curator_backends.supervisor import RATED_AFTER, Need, Standstill, Supervisor
+from curator_backends.worker import Facts
 
 NEEDS = [Need("Read", 1.0, 0.0), Need("Embed", 1.0, 0.5)]
 
@@ -45,3 +47,16 @@ def test_a_group_whose_workers_have_torn_down_is_through() -> None:
         supervisor._take(Status(pools=pools))
         seen.append(supervisor.emptied)
     assert seen == [0, 0, 0, 1, 2]
+
+
+def test_groups_are_rated_when_the_last_of_them_has_got_through_enough_work_and_again_later() -> None:
+    nothing: Any = None
+    run: Any = SimpleNamespace(groups=["read", "embed"])
+    supervisor = Supervisor(nothing, nothing, run, RayOptions(), "run")
+    first, second = RATED_AFTER
+    seen = []
+    for group, pieces in [(0, second), (1, first - 1), (1, 1), (1, second - first)]:
+        facts = [Facts(0, [], [], group)] * pieces
+        supervisor._take(Status(first=supervisor._received, facts=facts))
+        seen.append(supervisor.rated)
+    assert seen == [0, 0, 1, 2]

@@ -64,10 +64,10 @@ def test_a_node_without_cpus_is_refused_before_xenna_trips_over_it() -> None:
 @pytest.mark.xenna
 def test_workers_are_balanced_anew_as_soon_as_a_stage_has_ended() -> None:
     streaming = pytest.importorskip("cosmos_xenna.pipelines.private.streaming")
-    from curator_backends.xenna.services import balanced_when_a_stage_ends
+    from curator_backends.xenna.services import balanced_when_there_is_news
 
     before, ended = streaming.timing, [0]
-    with balanced_when_a_stage_ends(lambda: ended[0]):
+    with balanced_when_there_is_news(lambda: ended[0]):
         checker = streaming.timing.RateLimitChecker(1e-6)
         assert [checker.can_call() for _ in range(3)] == [True, False, False], "at the start, and then by its interval"
         ended[0] = 1

@@ -88,9 +88,12 @@ def connect(
     *,
     extra_environment: Mapping[str, str] | None = None,
     dashboard: Callable[[], bool] = lambda: False,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[Cluster]:
     """A cluster for the length of a ``with`` block. ``dashboard`` says whether a cluster that is started here must have
     a dashboard.
+
+    ``meanwhile`` may be called once the first process of a cluster that is started here is on its way.
 
     An existing connection is used as it is. With an address, we connect to that cluster and disconnect at the end.
     Otherwise a local cluster
@@ -108,7 +111,7 @@ def connect(
             silence_logs(ours and not options.verbose, options.verbose),
             environment(extra_environment if ours else None),
             driver_path(ours),
-            minimal_ray(minimal),
+            minimal_ray(minimal, meanwhile),
         ):
             if ours or address is None:
                 _start(ray, options, not minimal and (options.dashboard or dashboard()))
@@ -139,8 +142,8 @@ def _join(ray: Any, options: RayOptions, address: str) -> None:
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UsageError(
             f"there is no Ray cluster to reach at {address!r} ({first_line(error)}): start one with `ray start --head`, "
-            "or leave the address (and RAY_ADDRESS) out to have a local one started. A cluster that asks for a token "
-            "(`ray start` does where the user has one) is reached with RAY_AUTH_MODE=token in the environment"
+            "or leave the address (and RAY_ADDRESS) out to have a local one started. A cluster that requires a token "
+            "(as with `ray start` if the user has one) is reached with RAY_AUTH_MODE=token in the environment"
         ) from error
 
 
@@ -176,9 +179,9 @@ def _start_error(error: Exception, slow: bool, waited: float) -> CuratorError:
             f"{reason}. Change the option of the executor, or take the local executor, which needs no Ray"
         )
     if slow:
-        reason += f" It was given {waited:.0f} s: on a machine this busy give the executor a larger start_timeout_s"
+        reason += f" It was given {waited:.0f} s: on such a busy machine give the executor a larger start_timeout_s"
     return CuratorError(
-        f"{reason.rstrip('.')}. What its processes logged is in the newest folder of "
+        f"{reason.rstrip('.')}. The logs of its processes are in the newest folder of "
         f"{os.environ.get('RAY_TMPDIR') or '/tmp/ray'}; the local executor needs no Ray"  # noqa: S108 - Ray's own place
     )
 

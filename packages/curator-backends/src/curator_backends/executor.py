@@ -12,7 +12,7 @@ import os
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -29,6 +29,7 @@ from curator_backends.worker import Job, node_folder
 from curator_core.accounts.metrics import MetricSample
 from curator_core.errors import UsageError
 from curator_core.executors.base import BaseExecutor, SegmentRun
+from curator_core.lazy import without_collection
 from curator_core.model.machine import Machine, this_machine
 from curator_core.model.stage import CompositeStage, ProcessingStage
 from curator_core.model.task import Task
@@ -77,11 +78,19 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
             raise UsageError(f"this {type(self).__name__} is running already: make another for another run")
         self.require_engine()
         with ExitStack() as stack:
-            # Import beside the start of Ray, which mostly waits for its processes.
+            # Import while this process waits for those of Ray. An import before that delays their start.
             loading = threading.Thread(target=self._load_engine, name="curator-imports", daemon=True)
-            loading.start()
-            stack.callback(loading.join)
-            self._cluster = stack.enter_context(self.connect())
+            started = threading.Event()
+
+            def load() -> None:
+                if not started.is_set():
+                    started.set()
+                    loading.start()
+
+            stack.callback(lambda: loading.join() if started.is_set() else None)
+            with without_collection():
+                self._cluster = stack.enter_context(self.connect(load))
+                load()
             self._stack = stack.pop_all()
 
     @property
@@ -130,14 +139,16 @@ class RayExecutor[Options: RayOptions](BaseExecutor):
         """Raise `MissingDependency` where a package is missing; called before Ray starts."""
         import_ray()
 
-    def connect(self) -> AbstractContextManager[Cluster]:
-        """The cluster to run on."""
-        return connect(self.settings, extra_environment=environment_for([*self.worker_modules, *self._modules]))
+    def connect(self, meanwhile: Callable[[], None]) -> AbstractContextManager[Cluster]:
+        """The cluster to run on. ``meanwhile`` is called when there is something to wait for."""
+        preloaded = environment_for([*self.worker_modules, *self._modules])
+        return connect(self.settings, extra_environment=preloaded, meanwhile=meanwhile)
 
     def _load_engine(self) -> None:
-        for module in self.driver_modules:
-            with contextlib.suppress(Exception):  # raised where it is needed
-                importlib.import_module(module)
+        with without_collection():
+            for module in self.driver_modules:
+                with contextlib.suppress(Exception):  # raised where it is needed
+                    importlib.import_module(module)
 
     @abstractmethod
     def segment(self, run: SegmentRun, cluster: Cluster) -> RaySegment[Options] | None:

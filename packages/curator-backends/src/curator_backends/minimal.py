@@ -36,9 +36,9 @@ def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def minimal_ray(minimal: bool) -> Iterator[None]:
+def minimal_ray(minimal: bool, meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
     """A Ray that is started inside has a control store, a raylet and stand-ins for its two agents until there is
-    work.
+    work. ``meanwhile`` is called when its first process has started, which this process then waits for.
     """
     if not minimal:
         yield
@@ -47,6 +47,7 @@ def minimal_ray(minimal: bool) -> Iterator[None]:
 
     with replaced(
         (services, "_build_python_executable_command_memory_profileable", _agent_command),
+        (services, "start_gcs_server", _followed_by(getattr(services, "start_gcs_server", None), meanwhile)),
         (node.Node, "start_monitor", _nothing),  # the node autoscaler
         (node.Node, "start_log_monitor", _nothing),  # copies the logs of workers to the driver
         (node.Node, "start_api_server", _nothing),  # without a dashboard it sends usage statistics only
@@ -95,6 +96,15 @@ def _agent_command(component: str, *_: Any, **__: Any) -> list[str]:
     if component in _AGENTS:
         return [sys.executable, "-I", "-S", str(Path(__file__).with_name("node_agent.py"))]
     return [sys.executable, "-u"]
+
+
+def _followed_by(call: Any, meanwhile: Callable[[], None]) -> Any:
+    def both(*arguments: Any, **named: Any) -> Any:
+        result = call(*arguments, **named)
+        meanwhile()
+        return result
+
+    return both
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -7,11 +7,11 @@ environment in which Ray was started names the modules of the engine and of the 
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from curator_core.lazy import without_collection
 from curator_core.model.codec import can_import
 
 NAME = "CURATOR_PRELOAD"
@@ -36,20 +36,6 @@ def load() -> None:
             if module:
                 with contextlib.suppress(Exception):
                     importlib.import_module(module)
-
-
-@contextlib.contextmanager
-def without_collection() -> Iterator[None]:
-    """Turn off Python's search for cycles inside: imports make many objects that stay, and searching them takes a tenth
-    of the time.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 load()

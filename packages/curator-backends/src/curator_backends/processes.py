@@ -21,10 +21,9 @@ _GONE_SECONDS = 5.0
 def ray_processes(ray_folder: str) -> set[Process]:
     """The descendants of this process that Ray has started: those that run from its package, and their descendants."""
     parents, births = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended since
-            fields = path.read_text().rpartition(")")[2].split()
-            pid = int(path.parent.name)
+    for name in os.listdir("/proc"):  # noqa: PTH208 - paths for hundreds of processes take longer than reading them
+        if name.isdigit() and (fields := _fields(name)):
+            pid = int(name)
             parents[pid], births[pid] = int(fields[1]), fields[19]
     mark = ray_folder.encode()
     ours = {pid for pid, parent in parents.items() if parent == os.getpid() and mark in _command(pid)}
@@ -58,11 +57,17 @@ def wait_for_exit(processes: set[Process]) -> set[Process]:
 
 def is_running(pid: int, birth: str) -> bool:
     """Whether the process is there; a zombie is not."""
+    fields = _fields(str(pid))
+    return bool(fields) and fields[0] != "Z" and fields[19] == birth
+
+
+def _fields(pid: str) -> list[str]:
+    """The fields of the kernel's status line of a process, from its state on; empty if it has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()
     except OSError:
-        return False
-    return fields[0] != "Z" and fields[19] == birth
+        return []
 
 
 def _command(pid: int) -> bytes:

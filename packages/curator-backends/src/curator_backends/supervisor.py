@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from curator_core.worker.sending import unpacked_error
 
 logger = logging.getLogger(__name__)
 
+# A group is rated when it has got through so many pieces of work, and again later: the first of them meet cold caches.
+RATED_AFTER = (8, 64)
 TEARDOWN_SECONDS = 20.0
 # How long to wait after an error or Ctrl-C, when a worker may be in the middle of a long call.
 TEARDOWN_SECONDS_AFTER_ERROR = 5.0
@@ -104,6 +106,7 @@ class Supervisor:
         self._token = token
         self._facts: deque[Facts] = deque()  # filled and emptied by different threads
         self._received = 0  # how many facts have come in
+        self._pieces: Counter[int] = Counter()  # of work that are through, by group
         self._progress = -1
         self._moved = time.monotonic()
         self._nodes: set[str] = set()
@@ -149,6 +152,12 @@ class Supervisor:
     def emptied(self) -> int:
         """How many groups have had workers and have none left: they are done, and their resources are free."""
         return sum(not self._pools.get(group) for group in self._manned)
+
+    @property
+    def rated(self) -> int:
+        """How many times it has become clearer how quick the groups are: each has got through that many pieces of work."""
+        least = min(self._pieces[group] for group in range(len(self._run.groups)))
+        return sum(least >= pieces for pieces in RATED_AFTER)
 
     def moved(self) -> None:
         """A result has arrived: the run is alive."""
@@ -199,6 +208,7 @@ class Supervisor:
         for fact in status.facts[max(0, self._received - status.first) :]:
             self._facts.append(fact)
             self._received += 1
+            self._pieces[fact.group] += 1
             self.sources += fact.sources
         self._failures.extend(map(unpacked_error, status.failures))
         self._nodes.update(status.nodes)

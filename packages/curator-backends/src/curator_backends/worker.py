@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import pyarrow as pa
 
 from curator_backends.calls import WorkerCalls
 from curator_backends.coordinator import BEAT_SECONDS, Suspect
@@ -29,12 +30,15 @@ from curator_core.accounts.ledger import LedgerWriter, MemorySink
 from curator_core.errors import CuratorError, TaskTimeout, WorkerDied
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.stage import overrides
-from curator_core.model.task import StagePerfStats, Task
+from curator_core.model.task import DocumentBatch, StagePerfStats, Task
 from curator_core.planning.plan import Group
 from curator_core.worker.calls import Care
 from curator_core.worker.context import Ending, RunContext
 from curator_core.worker.group import GroupRunner
 from curator_core.worker.sending import packed_error, packed_stages, unpacked_error
+
+# Results of at most about this many bytes wait until what is recorded of them is durable.
+HELD_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Facts:
     sources: int
     counts: list[StagePerfStats]
     events: list[Event]
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,12 @@ class GroupWorker:
         self._report("up", self.worker_id, closes)
 
     def run(self, tasks: list[Task[Any]]) -> Iterator[Task[Any]]:
-        """All that the group makes of ``tasks``; every fact about them is durable when it ends."""
+        """All that the group makes of ``tasks``; every fact about them is durable when it ends.
+
+        A result that keeps the id of its task is handed over after the facts about it are durable. The group behind may
+        finish it at once, and no fork of this group is missing then: a run that is resumed would skip its source, and
+        its rejects and samples would be lost.
+        """
         if not tasks:
             return
         if self._closed.is_set():
@@ -125,7 +135,8 @@ class GroupWorker:
         key = f"{self.job.index}:{tasks[0].task_id}:{len(tasks)}"
         with self._reporting(key), self._working():
             begun = self._report("begin", self.worker_id, key)
-            yield from self._carefully(tasks, begun.died) if begun.again else self._runner.run(tasks)
+            results = self._carefully(tasks, begun.died) if begun.again else self._runner.run(tasks)
+            yield from self._recorded(results, {task.task_id for task in tasks})
             self._runner.flush()
             self._report("finish", self.worker_id, key, self._facts(len(tasks)))
 
@@ -143,6 +154,28 @@ class GroupWorker:
         # The driver may be gone already; the worker ends in any case.
         with contextlib.suppress(Exception):
             self._report("down", self.worker_id, failure)
+
+    def _recorded(self, results: Iterator[Task[Any]], given: set[str]) -> Iterator[Task[Any]]:
+        """The results, in order; those that keep the id of a given task wait for a flush, in portions of some megabytes."""
+        if self.job.ending != "pass" or not isinstance(self._runner.sink, LedgerWriter):
+            yield from results
+            return
+        held: list[Task[Any]] = []
+        size = 0
+        for result in results:
+            if not held and result.task_id not in given:
+                yield result
+                continue
+            held.append(result.landed() if isinstance(result, DocumentBatch) else result)
+            del result
+            size += _bytes_of(held[-1])
+            if size >= HELD_BYTES:
+                self._runner.flush()
+                yield from _handed_over(held)
+                size = 0
+        if held:
+            self._runner.flush()
+            yield from _handed_over(held)
 
     def _carefully(self, tasks: list[Task[Any]], died: bool) -> Iterator[Task[Any]]:
         """Run task by task, each with what is held against it. ``died``: a worker has died of these tasks together."""
@@ -169,10 +202,10 @@ class GroupWorker:
         sources = tasks if self.job.index == 0 else 0
         sink = self._runner.sink
         if isinstance(sink, LedgerWriter):
-            return Facts(sources, sink.take_counts(), [])
+            return Facts(sources, sink.take_counts(), [], self.job.index)
         assert isinstance(sink, MemorySink)
         events = sink.take()
-        return Facts(sources, [count for event in events for count in event.counts], events)
+        return Facts(sources, [count for event in events for count in event.counts], events, self.job.index)
 
     def _report(self, method: str, *arguments: Any) -> Any:
         return self._link.call(method, *arguments)
@@ -199,6 +232,18 @@ class GroupWorker:
         while not self._closed.wait(BEAT_SECONDS):
             if self._busy.is_set():
                 self._link.tell("beat", self.worker_id)
+
+
+def _bytes_of(task: Task[Any]) -> int:
+    """How large a task is in memory, as far as it is a table."""
+    return int(task.data.nbytes) if isinstance(task.data, pa.Table) else 0
+
+
+def _handed_over(held: list[Task[Any]]) -> Iterator[Task[Any]]:
+    """Each task once, released as soon as it is out."""
+    held.reverse()
+    while held:
+        yield held.pop()
 
 
 def judge(suspect: Suspect, died: bool, alone: bool, most: int) -> tuple[Care, int]:

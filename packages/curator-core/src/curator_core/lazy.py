@@ -1,10 +1,12 @@
-"""Names of a package that load on first use, so that importing the package stays quick."""
+"""How modules load late and quickly: names of a package load on first use, and imports collect no garbage."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -27,3 +29,17 @@ def lazy_names(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], A
         return sorted({*content, *home})
 
     return load, names
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Turn off Python's search for cycles inside: imports make many objects that stay, and searching them takes a tenth to a
+    fifth of the time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

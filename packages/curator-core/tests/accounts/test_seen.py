@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator_core import ColumnFilter, DocumentBatch, LocalExecutor, Pipeline
+from curator_core import ColumnFilter, DocumentBatch, LocalExecutor, Pipeline, ProcessingStage
 from curator_core.accounts import ledger, parquet
 from curator_core.accounts import seen as seen_module
 from curator_core.accounts.seen import Seen, read_seen
@@ -102,6 +103,29 @@ def test_a_limit_moved_to_an_edge_leaves_as_many_rows_as_a_run_with_it(tmp_path:
 def test_what_is_seen_does_not_depend_on_the_workers(tmp_path: Path) -> None:
     alone = run(tmp_path / "0").to_json()
     assert json.dumps(run(tmp_path / "2", 2).to_json(), default=str) == json.dumps(alone, default=str)
+
+
+class Watched(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Counts which of the batches that came before are still in memory."""
+
+    seen: ClassVar[list[weakref.ref[DocumentBatch]]] = []
+    alive: ClassVar[list[int]] = []
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        self.alive.append(sum(ref() is not None for ref in self.seen))
+        made = task.with_data(task.data)
+        self.seen.append(weakref.ref(made))
+        return made
+
+
+@pytest.mark.slow
+def test_a_worker_keeps_copies_of_samples_and_no_batch_that_they_are_from(tmp_path: Path) -> None:
+    Watched.seen.clear()
+    Watched.alive.clear()
+    stages = [Watched(), MinWords()]
+    Pipeline(stages).run(LocalExecutor(workers=0), run_dir=str(tmp_path / "run"), initial_tasks=batches(6))
+    assert len(Watched.alive) == 6
+    assert max(Watched.alive) <= 2, Watched.alive
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ class RayDataSegment(RaySegment[RayDataOptions]):
 
         with (
             _silence_logs(self.settings.verbose),
-            no_services(self.cluster.minimal),
+            no_services(self.cluster.minimal, all(placement.mode == "task" for placement in self.placements)),
             polling_every(self.settings.poll_interval_s),
             guarded(self.token, self.poll) as callback,
         ):

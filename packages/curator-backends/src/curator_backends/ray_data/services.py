@@ -22,10 +22,13 @@ from ray.data._internal.execution.operators import actor_pool_map_operator
 from curator_backends.environment import environment
 from curator_backends.minimal import NULL_ACTOR, replaced
 
+# Tasks that Ray gets for each CPU: one that runs, and one that follows it.
+TASKS_PER_CPU = 2.0
+
 
 @contextlib.contextmanager
-def no_services(minimal: bool) -> Iterator[None]:
-    """For the length of a ``with`` block, datasets start no actors but their own.
+def no_services(minimal: bool, tasks_only: bool = False) -> Iterator[None]:
+    """For the length of a ``with`` block, datasets start no actors but their own. With ``tasks_only`` they have none.
 
     Attributes of Ray Data are replaced by name: a version with other names starts its actors, and works.
     """
@@ -37,7 +40,7 @@ def no_services(minimal: bool) -> Iterator[None]:
         replaced(
             (stats, "get_or_create_stats_actor", lambda: NULL_ACTOR),
             (stats._StatsManager, "gen_dataset_id_from_stats_actor", staticmethod(lambda: uuid.uuid4().hex)),
-            (streaming_executor, "create_cluster_autoscaler", lambda *_, **__: _FixedCluster()),
+            (streaming_executor, "create_cluster_autoscaler", lambda *_, **__: _FixedCluster(tasks_only)),
             # There is one machine, so the location of actors never changes.
             (actor_pool_map_operator, "get_or_create_actor_location_tracker", lambda: NULL_ACTOR),
             (actor_pool_map_operator, "get_actor_locations", lambda _: {}),
@@ -49,8 +52,11 @@ def no_services(minimal: bool) -> Iterator[None]:
 class _FixedCluster:
     """A cluster of fixed size; Ray Data's own class asks an actor, which requests more machines."""
 
-    def __init__(self) -> None:
-        self._total = ExecutionResources.from_resource_dict(ray.cluster_resources())
+    def __init__(self, tasks_only: bool) -> None:
+        total = ExecutionResources.from_resource_dict(ray.cluster_resources())
+        # With as many tasks as CPUs, the CPU of a finished task idles until the driver has looked and hands out another. So Ray
+        # gets more tasks than it can run at once. Actors would wait for CPUs that do not exist.
+        self._total = total.copy(cpu=total.cpu * TASKS_PER_CPU) if tasks_only else total
 
     def try_trigger_scaling(self) -> None:
         pass

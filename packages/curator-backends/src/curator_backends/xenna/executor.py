@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -117,9 +117,14 @@ class XennaExecutor(RayExecutor[XennaOptions]):
         import_xenna()
         _require_real_gpus(self.settings.num_gpus, len(visible_gpus()))
 
-    def connect(self) -> AbstractContextManager[Cluster]:
+    def connect(self, meanwhile: Callable[[], None]) -> AbstractContextManager[Cluster]:
         """A local Ray starts with what Xenna needs: higher limits, and a dashboard where Xenna cannot do without."""
-        return connect(self.settings, extra_environment=self._environment(), dashboard=needs_dashboard)
+        return connect(
+            self.settings,
+            extra_environment=self._environment(),
+            dashboard=needs_dashboard,
+            meanwhile=meanwhile,
+        )
 
     def _environment(self) -> Mapping[str, str]:
         return {**CLUSTER_ENVIRONMENT, **environment_for([*self.worker_modules, *self._modules])}
@@ -151,13 +156,13 @@ class XennaSegment(RaySegment[XennaOptions]):
 
     def stream(self) -> Iterator[Task[Any]]:
         """Xenna returns to the driver only when the pipeline is done: until then results are gathered."""
-        from curator_backends.xenna.services import balanced_when_a_stage_ends, no_services
+        from curator_backends.xenna.services import balanced_when_there_is_news, no_services
 
         with (
             _silence_logs(self.settings.verbose),
             same_environment(),
             no_services(self.cluster.minimal),
-            balanced_when_a_stage_ends(lambda: self.supervisor.emptied),
+            balanced_when_there_is_news(lambda: self.supervisor.emptied + self.supervisor.rated),
         ):
             # Xenna asks for the state of its workers at the address in a file of this machine's last cluster, which may
             # not be ours.
@@ -314,7 +319,8 @@ def import_xenna() -> None:
     numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
     if numbers < LEAST_VERSION:
         raise MissingDependency(
-            f"cosmos-xenna {version} stalls and leaves processes behind with the Ray of today; 0.5.12 or newer is "
+            f"cosmos-xenna {version} stalls and leaves processes behind with current versions of Ray; 0.5.12 or newer "
+            "is "
             'needed: pip install -U "curator-backends[xenna]"'
         )
 
@@ -322,8 +328,9 @@ def import_xenna() -> None:
 def _require_real_gpus(asked: float | None, here: int) -> None:
     if asked and (asked > here or asked != int(asked)):
         raise UsageError(
-            f"num_gpus={asked:g}, but this machine has {here}: Xenna finds GPUs by itself and cannot be made to see others, "
-            "nor a part of one. Leave num_gpus out, or use the ray_data executor, which takes the number as it is given"
+            f"num_gpus={asked:g}, but this machine has {here}: Xenna detects GPUs itself and cannot be made to see "
+            "others, nor a part of one. Leave num_gpus out, or use the ray_data executor, which takes the number as "
+            "it is given"
         )
 
 
@@ -397,8 +404,8 @@ def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseExce
         # Xenna ties the replacement of a lost worker to the same node.
         return WorkerDied(
             f"{', '.join(node[:12] for node in lost_nodes)} left the cluster, and Xenna does not move its work to another "
-            "node. What is complete is kept: continue with --resume (resume=True) and the same run_dir, or "
-            f"use the ray_data executor, which continues by itself ({text.partition(chr(10))[0]})"
+            "node. Complete work is kept: continue with --resume (resume=True) and the same run_dir, or "
+            f"use the ray_data executor, which continues automatically ({text.partition(chr(10))[0]})"
         )
     if "ServerUnavailable" in text or "RayStateApiException" in text:
         return UsageError(

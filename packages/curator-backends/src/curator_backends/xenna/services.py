@@ -43,25 +43,25 @@ def no_services(minimal: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def balanced_when_a_stage_ends(ended: Callable[[], int]) -> Iterator[None]:
-    """Let Xenna balance its workers whenever more stages have ended, as counted by ``ended``, and not only at its
-    interval.
+def balanced_when_there_is_news(news: Callable[[], int]) -> Iterator[None]:
+    """Let Xenna balance its workers whenever ``news`` has grown, and not only at its interval.
 
-    Otherwise the CPUs of a finished reader stay idle for up to three minutes, which is the rest of a short run.
+    Otherwise a slow stage keeps its first number of workers for three minutes, although its rate is measured, and the CPUs of
+    a finished reader stay idle: in a short run, to its end.
     """
 
-    class OrAtAnEnd(timing.RateLimitChecker):
+    class OrAtNews(timing.RateLimitChecker):
         seen = 0
 
         def can_call(self, check_only: bool = False) -> bool:
-            count = ended()
+            count = news()
             due = bool(super().can_call(check_only))
-            at_an_end = count > self.seen
+            more = count > self.seen
             if not check_only:
                 self.seen = count
-            return due or at_an_end
+            return due or more
 
-    with replaced((streaming, "timing", SimpleNamespace(**{**vars(timing), "RateLimitChecker": OrAtAnEnd}))):
+    with replaced((streaming, "timing", SimpleNamespace(**{**vars(timing), "RateLimitChecker": OrAtNews}))):
         yield
 
 

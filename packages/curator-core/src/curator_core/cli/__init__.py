@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from curator_core.errors import CuratorError, MissingDependency, PlanError, RunRefused, UsageError
+from curator_core.lazy import without_collection
 from curator_core.leave import leave
 
 DONE, FAILED, BAD_USAGE, QUARANTINED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -52,7 +53,8 @@ class _Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command = getattr(importlib.import_module(f"curator_core.cli.{module}"), f"{cmd_name}_command")
+        with without_collection():
+            command = getattr(importlib.import_module(f"curator_core.cli.{module}"), f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
 

@@ -7,7 +7,6 @@ All of it is off by default; when on, it costs a look at the counters every few 
 from __future__ import annotations
 
 import contextlib
-import http.server
 import logging
 import os
 import threading
@@ -213,6 +212,8 @@ class Telemetry:
 
     @contextlib.contextmanager
     def _served(self, host: str, port: int) -> Iterator[None]:
+        import http.server  # with all of email: few runs are asked for their numbers
+
         telemetry = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -241,7 +242,7 @@ class Telemetry:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
             raise UsageError(
-                f"metrics: port {port} on {host!r} cannot be had: {reason}; choose another port"
+                f"metrics: port {port} on {host!r} cannot be used: {reason}; choose another port"
             ) from error
         with server:
             self.address = (str(server.server_address[0]), int(server.server_address[1]))

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -225,6 +226,26 @@ class WaitFor(ProcessingStage[DocumentBatch, DocumentBatch]):
 
 
 @dataclass
+class Takes(ProcessingStage[DocumentBatch, DocumentBatch]):
+    """Takes ``seconds`` for each task, with no processor time: how long a stage takes is what its test is about. It leaves
+    behind which process it was, and when.
+    """
+
+    folder: str
+    mine: str
+    seconds: float
+
+    def setup(self, worker: WorkerMetadata) -> None:
+        self._pause = threading.Event()
+
+    def process(self, task: DocumentBatch) -> DocumentBatch:
+        began = time.monotonic()
+        self._pause.wait(self.seconds)
+        leave_trace(self.folder, self.mine, f"{began} {os.getpid()}")
+        return task.with_data(task.data)
+
+
+@dataclass
 class BeginsBeside(ProcessingStage[DocumentBatch, DocumentBatch]):
     """Waits, instead of computing, until another stage has begun a task ``ahead`` of this one (or behind it), so that
     both are working.
@@ -312,7 +333,7 @@ class Raise(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def _refuse(self, ids: list[int]) -> None:
         if self.bad in ids:
-            raise ValueError(f"row {self.bad} is not to be had")
+            raise ValueError(f"row {self.bad} cannot be read")
 
 
 @dataclass
@@ -358,7 +379,7 @@ class FailIn(ProcessingStage[DocumentBatch, DocumentBatch]):
         if hook == self.hook:
             if self.missing:
                 raise MissingDependency('the model needs a package: pip install "a-package[models]"')
-            raise ValueError(f"{hook} is not to be had\nand this is why")
+            raise ValueError(f"{hook} cannot be read\nand this is why")
 
 
 @dataclass

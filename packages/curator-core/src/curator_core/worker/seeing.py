@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from struct import unpack_from
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,8 @@ class StageSeer:
         self._best: dict[tuple[str, str, str], Best] = {}
         self._counter: CountTokens | None = None
         self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
+        self._schema: pa.Schema | None = None  # of the table that was measured last, and what was found in it
+        self._columns: tuple[str | None, bool] = (None, False)
         self._taken: list[_Taken] = []
         self._waiting = 0
         self._waiting_bytes = 0
@@ -126,7 +129,9 @@ class StageSeer:
     def left(self, task: Task[Any]) -> None:
         """The rows of a task that have come to the end."""
         self._size("out", task)
-        if isinstance(task, DocumentBatch) and self.options.map and task.num_rows:
+        if not isinstance(task, DocumentBatch) or not self.options.map or not isinstance(task.data, pa.Table):
+            return
+        if self._columns_of(task.data)[1] and task.num_rows:
             take = _Taken(self, TaskKey.of(task, self._attempt), task, {})
             self._map(take, "kept", "", np.arange(task.num_rows))
             self._keep(take)
@@ -154,12 +159,22 @@ class StageSeer:
         if not isinstance(task, DocumentBatch):
             return
         key, table = TaskKey.of(task, self._attempt), task.to_pyarrow()
-        name = sized_column(table, self.options.text)
-        size = 0 if name is None else sum(_bytes_of(chunk) for chunk in table[name].chunks)
+        name = self._columns_of(table)[0]
+        size = 0 if name is None else _column_bytes(table[name])
         tokens = self._tokens(table, name)
-        total = None if tokens is None else [int(tokens.sum())]
-        self._rows.count(key, "", kind, _file_of(task), [""], [table.num_rows], [size], total)
-        self._by(key, f"by {kind}", table, [name for name in self.options.by if name in table.column_names], tokens)
+        total = None if tokens is None else int(tokens.sum())
+        self._rows.size(key, kind, _file_of(task), table.num_rows, size, total)
+        if self.options.by:
+            names = [name for name in self.options.by if name in table.column_names]
+            self._by(key, f"by {kind}", table, names, tokens)
+
+    def _columns_of(self, table: pa.Table) -> tuple[str | None, bool]:
+        """The column by which the rows are measured, and whether there are embeddings. Most tables are like the last."""
+        schema = table.schema
+        if self._schema is None or not schema.equals(self._schema):
+            self._schema = schema
+            self._columns = (sized_column(table, self.options.text), any(_is_vector(field.type) for field in schema))
+        return self._columns
 
     def _by(
         self,
@@ -370,7 +385,15 @@ class StageSeer:
             return []
         return sorted((start, end) for start, end in found if 0 <= start < end <= len(text))
 
-    def picture(self, batch: DocumentBatch, value: bytes | None) -> bytes | None:
+    def text_column(self, schema: pa.Schema, names: Sequence[str]) -> str | None:
+        """The column that is shown as a row's text: the one that the stage reads, or a usual one."""
+        own = getattr(self.stage, "column", None)
+        for name in (own, self.options.text, *_TEXTS):
+            if isinstance(name, str) and name in names and _is_text(schema.field(name).type):
+                return name
+        return None
+
+    def picture(self, batch: type[DocumentBatch], value: bytes | None) -> bytes | None:
         """A small JPEG of a row, where its batch can make one. One row is near to the limits of several filters."""
         if value is None:
             return None
@@ -416,24 +439,33 @@ class _Taken:
     """Rows of one batch that were chosen: copies of those alone, which wait until they are written down.
 
     Most are chosen while a worker has seen few rows, and give way to others before the next flush. So the costly work
-    (converting a row and finding the passages at fault) is done only for the rows that are left by then.
+    (converting a row and finding the passages at fault) is done only for the rows that are left by then. The batch is
+    released before that: a worker that holds the batches of a second, with all that stages derived from them, takes new
+    memory for each batch instead of using the same memory again.
     """
 
     __slots__ = (
         "_batch",
         "_chosen",
         "_key",
+        "_kind",
         "_pictures",
+        "_places",
         "_rows",
         "_seer",
         "_table",
+        "_text",
         "_values",
         "_vectors",
         "picture_bytes",
     )
 
     def __init__(self, seer: StageSeer, key: TaskKey, batch: DocumentBatch, values: dict[str, _Numbers]) -> None:
-        self._seer, self._key, self._batch, self._values = seer, key, batch, values
+        self._seer, self._key, self._values = seer, key, values
+        self._batch: DocumentBatch | None = batch  # until the take is closed
+        self._kind = type(batch)
+        self._text: str | None = None  # the column that is shown as the row's text
+        self._places: dict[int, tuple[str, str]] = {}
         self._chosen: list[tuple[Best, tuple[str, str, str], tuple[int, float, int], str | None]] = []
         self._rows: dict[int, int] = {}
         self._table: pa.Table | None = None
@@ -446,11 +478,8 @@ class _Taken:
         return f"{self._key.source}{self._key.path}"
 
     def vectors(self) -> pa.ChunkedArray | None:
-        """The embeddings of the batch: its first column of lists of one length that hold floats."""
-        table = self._batch.data
-        if not isinstance(table, pa.Table):  # a frame has no such lists, and converting it to Arrow again is slow
-            return None
-        return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
+        """The embeddings of the batch, until it is released."""
+        return None if self._batch is None else _vectors_of(self._batch)
 
     def add(
         self,
@@ -465,25 +494,30 @@ class _Taken:
         self._chosen += [(best, of, found, score) for found in best.choose(rows, distances, numbers)]
 
     def close(self) -> int:
-        """Copy the chosen rows of the batch and release the rest; returns how many rows there are."""
+        """Copy the chosen rows of the batch and release the batch; returns how many rows there are."""
+        batch, self._batch = self._batch, None
         rows = sorted({row for _, _, (row, _, _), _ in self._chosen})
-        if rows:
-            table = self._batch.to_pyarrow()
+        if rows and batch is not None:
+            table = batch.to_pyarrow()
             names = [name for name in table.column_names if _is_shown(table.schema.field(name).type)]
-            text = self._text_column(names)
-            kept = [name for name in names[:COLUMNS_KEPT] if name != text]
+            self._text = self._seer.text_column(table.schema, names)
+            kept = [name for name in names[:COLUMNS_KEPT] if name != self._text]
             identity = next((name for name in _IDS if name in names), None)
-            wanted = list(dict.fromkeys([*kept, *(name for name in (text, identity) if name)]))
+            wanted = list(dict.fromkeys([*kept, *(name for name in (self._text, identity) if name)]))
             chosen = array(np.array(rows, np.int64))
             self._table = table.select(wanted).take(chosen)
-            drawn = self._batch.picture_column
+            drawn = batch.picture_column
             if drawn is not None and drawn in table.column_names and _is_binary(table.schema.field(drawn).type):
                 self._pictures = table[drawn].take(chosen)
                 self.picture_bytes = self._pictures.nbytes
-            vectors = self.vectors() if any(of[2] == MAP for _, of, _, _ in self._chosen) else None
-            self._vectors = None if vectors is None else vectors.take(chosen)
+            if any(of[2] == MAP for _, of, _, _ in self._chosen):
+                vectors = _vectors_of(batch)
+                self._vectors = None if vectors is None else vectors.take(chosen)
             self._values = {name: (found[0][rows], None) for name, found in self._values.items()}
             self._rows = {row: place for place, row in enumerate(rows)}
+            places = places_of(batch)
+            found_places = [(_file_of(batch), "")] * len(rows) if places is None else places.of(rows)
+            self._places = dict(zip(rows, found_places, strict=True))
         return len(rows)
 
     def settle(self) -> Iterator[tuple[TaskKey, tuple[Any, ...]]]:
@@ -492,17 +526,13 @@ class _Taken:
         if not left or self._table is None:
             return
         names = self._table.column_names
-        text_name = self._text_column(names)
+        text_name = self._text
         identity = next((name for name in _IDS if name in names), None)
         wanted = sorted({self._rows[found[0]] for _, _, found, _ in left})
         table = self._table.take(array(np.array(wanted, np.int64)))
         columns = {name: table[name].to_pylist() for name in names}
-        places = places_of(self._batch)
-        file = _file_of(self._batch)
         seer, shown = self._seer, [name for name in names if name != text_name]
         faults: dict[tuple[int, str], list[tuple[int, int]]] = {}
-        rows = sorted({found[0] for _, _, found, _ in left})
-        where = dict(zip(rows, places.of(rows), strict=True)) if places is not None else dict.fromkeys(rows, (file, ""))
         at = {row: place for place, row in enumerate(wanted)}
         pictures = self._drawn({self._rows[found[0]] for _, of, found, _ in left if of[2] != MAP})
         for _, (side, reason, near), (row, distance, number), score in left:
@@ -531,7 +561,7 @@ class _Taken:
             )
             yield self._key, (
                 seer.name, side, reason, "" if mapped else near, distance, number, row, scores.get(first) if first else None, as_json(scores),
-                None if name is None else str(name), *where[row], part, cut, length, spans, as_json(brief),
+                None if name is None else str(name), *self._places[row], part, cut, length, spans, as_json(brief),
                 pictures.get(self._rows[row]) if not mapped else None, vector,
             )  # fmt: skip
 
@@ -539,7 +569,7 @@ class _Taken:
         """Small pictures of these rows, where the batch has pictures."""
         if self._pictures is None:
             return {}
-        return {place: self._seer.picture(self._batch, self._pictures[place].as_py()) for place in sorted(places)}
+        return {place: self._seer.picture(self._kind, self._pictures[place].as_py()) for place in sorted(places)}
 
     def _vector(self, place: int) -> bytes | None:
         """The embedding of a row in half precision, scaled to a largest value of 1; None where it is useless in a
@@ -550,13 +580,13 @@ class _Taken:
         largest = np.max(np.abs(value), initial=0.0)
         return (value / largest).astype("<f2").tobytes() if 0 < largest < np.inf else None
 
-    def _text_column(self, names: Sequence[str]) -> str | None:
-        own = getattr(self._seer.stage, "column", None)
-        schema = self._batch.to_pyarrow().schema
-        for name in (own, self._seer.options.text, *_TEXTS):
-            if isinstance(name, str) and name in names and _is_text(schema.field(name).type):
-                return name
+
+def _vectors_of(batch: DocumentBatch) -> pa.ChunkedArray | None:
+    """The embeddings of a batch: its first column of lists of one length that hold floats."""
+    table = batch.data
+    if not isinstance(table, pa.Table):  # a frame has no such lists, and converting it to Arrow again is slow
         return None
+    return next((table[field.name] for field in table.schema if _is_vector(field.type)), None)
 
 
 def _shown(text: str | None, spans: list[tuple[int, int]]) -> tuple[int, int, str | None, list[int]]:
@@ -641,15 +671,34 @@ def _as_words(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return texts.dictionary_encode()
 
 
-def _bytes_of(chunk: pa.Array) -> int:
-    kind = chunk.type
-    if not (_is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)) or not len(chunk):
-        return 0
-    wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
-    if chunk.null_count or pa.types.is_dictionary(kind) or pa.types.is_string_view(kind):
-        return int(pc.sum(pc.binary_length(chunk.cast(pa.large_string()) if _is_text(kind) else chunk)).as_py() or 0)
-    offsets = np.frombuffer(chunk.buffers()[1], np.int64 if wide else np.int32)
-    return int(offsets[chunk.offset + len(chunk)]) - int(offsets[chunk.offset])
+# How the offsets of a text or bytes are written: one code of `struct`, and their width.
+_OFFSETS = {
+    pa.string().id: ("<i", 4),
+    pa.binary().id: ("<i", 4),
+    pa.large_string().id: ("<q", 8),
+    pa.large_binary().id: ("<q", 8),
+}
+
+
+def _column_bytes(column: pa.ChunkedArray) -> int:
+    """The bytes of all values of a column of texts or bytes; 0 of any other."""
+    kind = column.type
+    offsets = _OFFSETS.get(kind.id)
+    if offsets is None or column.null_count:
+        if not (offsets is not None or _is_text(kind)):
+            return 0
+        values = column.cast(pa.large_string()) if _is_text(kind) else column
+        return int(pc.sum(pc.binary_length(values)).as_py() or 0)
+    code, width = offsets
+    total = 0
+    for chunk in column.chunks:
+        if len(chunk):
+            # Two numbers of the buffer: a task of one row must not pay for an array.
+            buffer, first = chunk.buffers()[1], chunk.offset
+            (start,) = unpack_from(code, buffer, first * width)
+            (end,) = unpack_from(code, buffer, (first + len(chunk)) * width)
+            total += end - start
+    return total
 
 
 def _is_text(kind: pa.DataType) -> bool:
