@@ -192,7 +192,7 @@ def test_a_card_says_what_a_filter_drops_by_itself_first_and_in_vain() -> None:
     found = numbers([READ, StageTotals("Words", 4, 1000, 955, dropped={"words": 45})], Seen(stages={"Words": words}))
     assert [found["stages"][1][name] for name in ("alone", "first", "anyway")] == [62, 45, 17]
     page = report_page(found)
-    assert "By itself it would drop 62 of" in page
+    assert "On its own it would drop 62 of" in page
     assert "It drops 45; 17 of these" in page
 
 
@@ -210,9 +210,9 @@ def test_the_row_nearest_to_a_limit_is_found_in_units_that_all_limits_of_a_score
 def test_rows_that_are_as_near_as_those_shown_are_spoken_of() -> None:
     words = StageSeen("Words", scores=[score([6] * 4, 5)], samples=[sample(row, 6, near=True) for row in range(4)])
     found = numbers([READ, StageTotals("Words", 4, 1000, 1000)], Seen(stages={"Words": words}))
-    assert "Other rows are as near." in report_page(found)
+    assert "Other rows are equally near." in report_page(found)
     found["stages"][1]["samples"] = found["stages"][1]["samples"][:3]
-    assert "Other rows are as near." not in report_page(found)
+    assert "Other rows are equally near." not in report_page(found)
 
 
 def test_files_of_one_folder_are_named_by_what_tells_them_apart() -> None:

@@ -41,9 +41,10 @@ _LONG_WAIT = 10.0
 _VERDICTS = {
     "done": "Every source is complete and every row is accounted for.",
     "quarantined": "Every row is accounted for; some were set aside.",
-    "failed": "The run stopped before its end. What is complete is kept: fix the cause and continue with --resume.",
-    "running": "The run is still going on; these are the numbers of the sources that are complete until now.",
-    "interrupted": "The run was interrupted and no process is working on it. What is complete is kept: continue with --resume.",
+    "failed": "The run stopped before its end. Complete work is kept: fix the cause and continue with --resume.",
+    "running": "The run is still active; these are the numbers of the sources that are complete so far.",
+    "interrupted": "The run was interrupted and no process is working on it. Complete work is kept: continue with "
+    "--resume.",
 }
 
 
@@ -159,7 +160,7 @@ def _seen(place: str, accounts: Accounts | None) -> tuple[Seen, str]:
     try:
         return read_seen(place, accounts), ""
     except (CuratorError, OSError) as error:
-        return Seen(), f"what the run has kept to be seen cannot be read: {error}"
+        return Seen(), f"the scores and samples of the run cannot be read: {error}"
 
 
 def _closed(state: str, summary: Mapping[str, Any]) -> bool:

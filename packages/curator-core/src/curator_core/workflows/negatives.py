@@ -50,9 +50,9 @@ class HardNegatives(MineParameters, Ends):
             if not isinstance(value, str) or not value:
                 raise UsageError(f"HardNegatives.{name} must be the name of a column, not {value!r}")
         if self.path is None and self.writer is None:
-            raise UsageError("HardNegatives writes what it finds: give a path or a writer")
+            raise UsageError("HardNegatives writes its results: give a path or a writer")
         if self.corpus is not None and self.paths is None:
-            raise UsageError("HardNegatives.corpus goes with paths: a reader gives the passages that it gives")
+            raise UsageError("HardNegatives.corpus needs paths: with a reader, its rows are the passages")
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         queries, passages = (storage.join(work_dir, name) for name in ("queries", "passages"))
