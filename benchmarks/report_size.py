@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 from ledger_size import peak_gb, write_ledger
 
+from curator_core.accounts.ledger import open_accounts
 from curator_core.accounts.parquet import write_parquet
+from curator_core.accounts.seen import sum_counts
 from curator_core.accounts.seen_rows import SeenRows, TaskKey
 from curator_core.model.scores import Limit, Score, whole_numbers
 from curator_core.planning.plan import fingerprint
@@ -48,7 +50,7 @@ def write_seen(run_dir: str, sources: list[str], per_source: int, score: Score) 
             values = random.gamma(4.0, 60.0, 10).round()
             kept = values >= 50
             waiting.score(key, "Score", score.name, score.scale, edges, values, None, kept, np.ones(10, bool))
-            waiting.count(key, "Read", "in", file, [], [ROWS], [ROWS * 2000])
+            waiting.count(key, "Read", "in", file, [""], [ROWS], [ROWS * 2000])
             if part == 0:
                 value = float(values[0])
                 side = "kept" if kept[0] else "dropped"
@@ -72,12 +74,19 @@ def write_seen(run_dir: str, sources: list[str], per_source: int, score: Score) 
                         1400,
                         [],
                         "{}",
+                        None,
+                        None,
                     ),
                 )
             tasks += 1
             if tasks % TASKS_A_FILE == 0:
                 put()
     put()
+
+
+def megabytes(run_dir: str, name: str) -> float:
+    """The size of a folder of the run directory."""
+    return sum(path.stat().st_size for path in Path(run_dir, name).iterdir()) / 1e6
 
 
 def main() -> None:
@@ -125,6 +134,13 @@ def main() -> None:
         path = Path(write_report(folder))
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
         numbers = json.loads((path.parent / "report.json").read_text())
+        peak, kept_mb = peak_gb(), megabytes(folder, "seen")
+        started = time.perf_counter()
+        sum_counts(folder, open_accounts(folder), 1)
+        sum_seconds = time.perf_counter() - started
+        page = path.read_bytes()
+        write_report(folder)
+        assert path.read_bytes() == page, "the page of sums is another one"
         found = {
             "tasks": len(sources) * options.tasks_per_source,
             "sources": numbers["sources"]["complete"],
@@ -132,10 +148,14 @@ def main() -> None:
             "bytes_in": numbers["bytes"]["in"],
             "seconds": round(seconds, 2),
             "cpu_seconds": round(cpu_seconds, 2),
-            "peak_gb": round(peak_gb(), 2),
+            "peak_gb": round(peak, 2),
             "peak_before_gb": round(before, 2),
             "page_mb": round(path.stat().st_size / 1e6, 2),
             "json_mb": round((path.parent / "report.json").stat().st_size / 1e6, 2),
+            "counts_mb": round(kept_mb, 2),
+            "sums_mb": round(megabytes(folder, "seen"), 2),
+            "sum_seconds": round(sum_seconds, 2),
+            "sum_peak_gb": round(peak_gb(), 2),
         }
     print("BENCH " + json.dumps(found))
 

@@ -187,7 +187,7 @@ def test_where_an_output_is_gone_the_rows_are_not_known_and_the_rest_is(data, ru
     (tmp_path / "out").rmdir()
     (step,) = differences(capsys, runs["a"], gone)["steps"]
     assert step["configuration"]
-    assert "is not there any more" in step["unknown"][0]
+    assert "no longer exists" in step["unknown"][0]
 
 
 def test_what_is_no_run_is_wrong_usage(runs, tmp_path, capsys):

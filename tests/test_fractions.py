@@ -380,7 +380,7 @@ def test_the_engine_does_not_show(tmp_path, cluster, name):
         ({"by": ""}, "by must be the name of a column or 'collection'"),
         ({"writer": "out"}, "writer must be a stage, not 'out'"),
         ({"writer": None}, " needs a path to write to, or a writer"),
-        ({"paths": "in"}, " reads paths, or what a reader gives"),
+        ({"paths": "in"}, " reads paths, or uses a reader"),
     ],
 )
 def test_a_wrong_parameter_is_refused_when_the_workflow_is_made(tmp_path, wrong, message):

@@ -221,11 +221,11 @@ def test_show_of_a_place_without_a_row_says_what_is_there(tmp_path, curate):
     path = tmp_path / "a.jsonl"
     path.write_text(lines_of(ROWS[0]) + "broken \x1b\n" + lines_of(ROWS[1]))
     out = curate("show", f"{path}:2", code=FAILED)
-    assert "is no row: broken JSON" in out
+    assert "is not a row: broken JSON" in out
     assert "broken \\x1b" in out
     found = answer(curate("show", f"{path}:2", "--json", code=FAILED))
     assert found["rejects"][0]["reason"] == "broken JSON"
-    assert "no row at '9': the last that was read is at line 3" in curate("show", f"{path}:9", code=BAD_USAGE)
+    assert "no row at '9': the last row read is at line 3" in curate("show", f"{path}:9", code=BAD_USAGE)
     assert "did you mean 'a.jsonl'?" in curate("show", tmp_path / "a.jsonll:9", code=BAD_USAGE)
     assert "which row of" in curate("show", path, code=BAD_USAGE)
 
@@ -235,7 +235,7 @@ def test_show_of_a_member_of_a_tar_and_its_bytes(tmp_path, curate):
     tar = write_tar(tmp_path / "g.tar", {"in/cat.png": red, "in/cat.txt": b"a cat", "bad.png": red[:50]})
     for place in ("in/cat", "in/cat.png", "in/cat.txt"):
         assert answer(curate("show", f"{tar}:{place}", "--json"))["rows"][0]["columns"]["caption"] == "a cat"
-    assert "is no row: " in curate("show", f"{tar}:bad", code=FAILED)
+    assert "is not a row: " in curate("show", f"{tar}:bad", code=FAILED)
     assert "did you mean 'bytes'" in curate("show", f"{tar}:in/cat", "--bytes", "byte", code=BAD_USAGE)
 
 
@@ -272,7 +272,9 @@ def test_show_says_what_a_filter_makes_of_the_row(tmp_path, curate):
         ("WordCountFilter.column=txt", "'txt', which the row lacks; did you mean 'text'?"),
     ):
         assert said in curate("show", place, "--by", "WordCountFilter", "--set", setting, code=BAD_USAGE)
-    assert "is no filter" in curate("show", place, "--by", "JsonlWriter", "--set", "JsonlWriter.path=x", code=BAD_USAGE)
+    assert "is not a filter" in curate(
+        "show", place, "--by", "JsonlWriter", "--set", "JsonlWriter.path=x", code=BAD_USAGE
+    )
     assert "did you mean" in curate("show", place, "--by", "WordCuntFilter", code=BAD_USAGE)
 
 
@@ -333,8 +335,8 @@ def test_inspect_of_some_rows_says_so_and_takes_them_from_all_over_the_data(tmp_
     assert found["read"] == {"rows": 20, "sources": 10, "of_sources": 10, "all": False}
     assert {row["columns"]["id"] for row in found["rows"]} == {f"{part}-{row}" for part in range(10) for row in (0, 1)}
     out = curate("inspect", tmp_path, "--rows", 20)
-    assert "looked at 20 rows, the first of 10 of 10 sources" in out
-    assert "--all looks at every row" in out
+    assert "read 20 rows, the first of 10 of 10 sources" in out
+    assert "--all reads every row" in out
     assert "give one of the two" in curate("inspect", tmp_path, "--rows", 20, "--all", code=BAD_USAGE)
 
 
@@ -356,7 +358,7 @@ def test_inspect_says_why_no_language_was_guessed(tmp_path, curate, monkeypatch)
         registry, "entries", lambda group: {k: v for k, v in known(group).items() if k != "LanguageFilter"}
     )
     out = curate("inspect", tmp_path / "a.csv")
-    assert 'languages: not guessed, it needs pip install "curator-text[language]"' in out
+    assert 'languages: not detected, it needs pip install "curator-text[language]"' in out
 
 
 def test_inspect_counts_the_tokens_of_a_tokenizer(tmp_path, curate):

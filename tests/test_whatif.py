@@ -110,7 +110,7 @@ def test_inside_of_a_bin_the_real_number_lies_between_the_two_and_the_edges_are_
     kept = then(found, "WordCountFilter")["rows_out"]
     assert not kept["exact"]
     assert kept["low"] <= real <= kept["high"]
-    note = next(line for line in found["unknown"] if "inside of a bin" in line)
+    note = next(line for line in found["unknown"] if "inside a bin" in line)
     for value in note.rpartition("exact at ")[2].split(" and at "):
         assert then(answer(capsys, base, f"WordCountFilter.min_words={value}"), "WordCountFilter")["rows_out"]["exact"]
 
@@ -218,11 +218,11 @@ def test_every_sample_says_where_it_stands_and_show_finds_it_there(data, tmp_pat
     [
         ("WordCountFilter.min_word=5", "did you mean 'min_words'?"),
         ("WordCountFiltr.min_words=5", "did you mean 'WordCountFilter'?"),
-        ("WordCountFilter.lang=de", "is no limit of its scores"),
+        ("WordCountFilter.lang=de", "is not a limit of its scores"),
         ("WordCountFilter.min_words=many", "must be int"),
         ("WordCountFilter.min_words=500", "max_words"),
         ("WordCountFilter.mode=invert", "run the pipeline with it"),
-        ("JsonlWriter.path=x", "is no filter"),
+        ("JsonlWriter.path=x", "is not a filter"),
         ("min_words=5", "--set takes STAGE.PARAM=VALUE"),
     ],
 )

@@ -50,7 +50,7 @@ def test_a_wrong_value_names_the_option_and_the_value(executor: Any, name: str, 
 
 @BOTH
 def test_the_size_of_a_cluster_that_is_there_cannot_be_given(executor: Any) -> None:
-    with pytest.raises(UsageError, match="names one that is already there"):
+    with pytest.raises(UsageError, match="names an existing one"):
         executor(address="auto", num_cpus=4)
 
 

@@ -142,8 +142,8 @@ def _join(ray: Any, options: RayOptions, address: str) -> None:
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UsageError(
             f"there is no Ray cluster to reach at {address!r} ({first_line(error)}): start one with `ray start --head`, "
-            "or leave the address (and RAY_ADDRESS) out to have a local one started. A cluster that asks for a token "
-            "(`ray start` does where the user has one) is reached with RAY_AUTH_MODE=token in the environment"
+            "or leave the address (and RAY_ADDRESS) out to have a local one started. A cluster that requires a token "
+            "(as with `ray start` if the user has one) is reached with RAY_AUTH_MODE=token in the environment"
         ) from error
 
 
@@ -179,9 +179,9 @@ def _start_error(error: Exception, slow: bool, waited: float) -> CuratorError:
             f"{reason}. Change the option of the executor, or take the local executor, which needs no Ray"
         )
     if slow:
-        reason += f" It was given {waited:.0f} s: on a machine this busy give the executor a larger start_timeout_s"
+        reason += f" It was given {waited:.0f} s: on such a busy machine give the executor a larger start_timeout_s"
     return CuratorError(
-        f"{reason.rstrip('.')}. What its processes logged is in the newest folder of "
+        f"{reason.rstrip('.')}. The logs of its processes are in the newest folder of "
         f"{os.environ.get('RAY_TMPDIR') or '/tmp/ray'}; the local executor needs no Ray"  # noqa: S108 - Ray's own place
     )
 

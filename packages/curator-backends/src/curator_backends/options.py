@@ -55,8 +55,8 @@ class RayOptions:
             for name in ("num_cpus", "num_gpus", "object_store_memory_gb"):
                 if getattr(self, name) is not None:
                     raise UsageError(
-                        f"{name}={getattr(self, name)!r} is for a local cluster, but address={self.address!r} names one "
-                        "that is already there: leave one of them out"
+                        f"{name}={getattr(self, name)!r} is for a local cluster, but address={self.address!r} names "
+                        "an existing one: leave one of them out"
                     )
 
     def check_flag(self, name: str) -> None:

@@ -229,7 +229,7 @@ def _planned(
             # It reads what a step leaves behind, and no step has run yet. A run asks for it later.
             if not found:
                 raise
-            later = f"what comes after step {found[-1].name!r} shows itself when it is complete ({error})"
+            later = f"the steps after {found[-1].name!r} are known when it is complete ({error})"
             break
         if step is None:
             break
@@ -524,8 +524,8 @@ class _Run:
         if given_back:
             raise _StartOver(
                 self,
-                f"every step has begun anew: step {self.records[-1].name!r} was complete and is not any more, and what it "
-                f"needs has been given back ({', '.join(map(repr, given_back))})",
+                f"every step has started again: step {self.records[-1].name!r} was complete and no longer is, and "
+                f"the folders that it needs were freed ({', '.join(map(repr, given_back))})",
             )
         if self.outer is not None:
             self.outer.begin()

@@ -117,7 +117,7 @@ class Counts(Biggest):
 def test_a_group_that_does_not_fit_is_refused_or_handed_over_in_pieces(tmp_path):
     rows = [pa.table({"k": ["same"] * 500, "n": range(at, at + 500)}) for at in range(0, 3000, 500)]
     folder = written(tmp_path, rows, key_column="k")
-    with pytest.raises(CuratorError, match=r"the rows of one key are more than Biggest\.memory.*'same'"):
+    with pytest.raises(CuratorError, match=r"the rows of one key take more than Biggest\.memory.*'same'"):
         groups(folder, memory=1000).run(HERE)
     result = Pipeline([Partitions(path=folder), Counts(memory=1000)]).run(HERE)
     assert [row for task in result.tasks for row in task.to_pyarrow().to_pylist()] == [{"k": "same", "n": 2999}]

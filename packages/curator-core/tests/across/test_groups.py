@@ -224,7 +224,7 @@ def test_an_edge_from_a_document_to_itself_makes_no_group(tmp_path):
 def test_what_is_no_file_of_edges_is_named(tmp_path):
     (tmp_path / "edges").mkdir()
     (tmp_path / "edges" / "x.arrow").write_bytes(b"nothing of the kind")
-    with pytest.raises(CuratorError, match=r"x\.arrow' is no whole Arrow file of edges"):
+    with pytest.raises(CuratorError, match=r"x\.arrow' is not a complete Arrow file of edges"):
         solved(tmp_path, "1MiB")
     table = pa.table({"a": [1], "c": [2]})
     with pa.OSFile(str(tmp_path / "edges" / "x.arrow"), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:

@@ -149,8 +149,8 @@ def test_a_folder_of_files_is_one_table_and_an_empty_one_has_no_match(tmp_path: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"id": 1}\n{"id":\n', r"line 2 of '.*x\.jsonl' is no JSON"),
-        ("[1]\n", "line 1 of .* is no object"),
+        ('{"id": 1}\n{"id":\n', r"line 2 of '.*x\.jsonl' is not JSON"),
+        ("[1]\n", "line 1 of .* is not an object"),
         ('{"id": 1}\n{"id": "a"}\n', "values of different kinds"),
         ('{"ident": 1}\n', r"has no column 'id'; did you mean 'ident'"),
     ],

@@ -57,7 +57,7 @@ def test_a_score_that_is_whole_in_one_file_and_not_in_another_is_one_score():
         (["highest"], "with a value"),
         ([{"highest": 3}], "not {'highest': 3}"),
         ([{"rank": "wiki"}], "not {'rank': 'wiki'}"),
-        (["first", "longest"], "'longest' would never be asked"),
+        (["first", "longest"], "'longest' would never be used"),
     ],
 )
 def test_an_order_that_makes_no_sense_is_refused(keep, says):

@@ -258,7 +258,7 @@ def test_an_engine_talks_only_when_it_is_asked_to(curate: Project) -> None:
 
 def test_workers_are_for_executors_that_have_them(curate: Project) -> None:
     assert curate("run", "p.yaml", "--executor", f"{curate.module}.Elsewhere", "--workers", "2") == BAD_USAGE
-    assert "--workers is not for" in curate.err
+    assert "--workers does not apply to" in curate.err
     assert "num_workers: N" in curate.err
 
 
@@ -375,14 +375,14 @@ def test_rejects_show_where_a_row_stood_and_cannot_steer_the_terminal(curate: Pr
     rows = [json.loads(line) for line in curate.out.splitlines()]
     assert [row["position"] for row in rows] == ["3"] * 4
     assert curate("rejects", "run", "--reason", "other") == DONE
-    assert curate.out == "nothing was set aside for that\n"
+    assert curate.out == "nothing was set aside for that reason\n"
 
 
 def test_files_of_which_nothing_can_be_read_are_reported(curate: Project) -> None:
     for path in (curate.folder / "in").iterdir():
         path.write_bytes(b"\x00\x01\x02")
     assert curate("run", "p.yaml") == DONE
-    assert "gave nothing but rejects" in curate.out.splitlines()[1], "a warning stands at the top"
+    assert "gave only rejects" in curate.out.splitlines()[1], "a warning stands at the top"
     assert curate("rejects", "run") == DONE
     assert ".txt:1  not digits  (3 bytes of binary data)\n" in curate.out
 
@@ -836,7 +836,7 @@ def test_an_interrupted_run_ends_promptly_leaves_no_process_and_can_go_on(
     assert not list((curate.folder / "out").glob("**/*"))
     assert curate("report", "run") == DONE
     assert "numbers: failed in" in curate.out
-    assert "problem: interrupted before it was done\nwhat is complete is kept: continue with --resume" in curate.out
+    assert "problem: interrupted before it was done\ncomplete work is kept: continue with --resume" in curate.out
     (curate.folder / "go").touch()
     assert curate("run", "p.yaml", "--resume", "--allow-changed") == DONE
     assert curate.written() == [10, 11, 12, 13, 20, 21, 22, 23]

@@ -35,7 +35,7 @@ def test_the_plan_says_what_becomes_of_the_option() -> None:
     assert compile_decisions("E", "never", True) == compile_decisions("E", "auto", False) == []
     (auto,), (always,) = compile_decisions("E", "auto", True), compile_decisions("E", "always", False)
     assert auto == (
-        "E compiles its model once a worker has computed for 30 s, about what compiling takes (compile: auto)"
+        "E compiles its model once a worker has computed for 30 s, about the time that compiling takes (compile: auto)"
     )
     assert always == "E compiles its model when a worker starts, as compile: always says"
     with pytest.raises(UsageError, match=r"E.compile must be one of auto, always, never, not 'sometimes'"):

@@ -291,7 +291,7 @@ def test_neighbours_share_a_worker() -> None:
         ([Add(), Add().with_(runtime_env={"pip": ["x"]})], ["Add", "Add#2"], "it has an environment of its own"),
         ([Add(), Add().with_(num_workers=3)], ["Add", "Add#2"], "it wants 3 workers"),
         ([Add().with_(num_workers=1), Add()], ["Add", "Add#2"], "Add wants 1 worker"),
-        ([Add(), Add().with_(ray_stage_spec={"max_workers": 2})], ["Add", "Add#2"], "scheduling facts of its own"),
+        ([Add(), Add().with_(ray_stage_spec={"max_workers": 2})], ["Add", "Add#2"], "its own scheduling settings"),
     ],
     ids=["fan-out", "to-gpu", "from-gpu", "environment", "workers", "from-workers", "facts"],
 )
@@ -376,7 +376,7 @@ def test_an_environment_that_an_executor_does_not_provide_is_a_warning() -> None
     stage = Add().with_(runtime_env={"env_vars": {"A": "1"}})
     task = DocumentBatch(data=pa.table({"text": ["a"]}))
     made = Pipeline([stage]).plan(initial_tasks=[task])
-    assert "warnings\n  Add asks for an environment of its own" in made.describe()
+    assert "warnings\n  Add asks for its own environment" in made.describe()
     assert Pipeline([stage]).run(LocalExecutor(workers=0), initial_tasks=[task]).summary.warnings == list(made.warnings)
 
 

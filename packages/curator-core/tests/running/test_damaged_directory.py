@@ -163,11 +163,11 @@ def test_a_plan_that_says_something_else_than_was_written_is_damaged(
 ) -> None:
     plan = run_dir / "plan.json"
     plan.write_text(change(plan.read_text()))
-    with pytest.raises(RunRefused, match=r"plan.json' is damaged \(its fingerprint is not that of its steps"):
+    with pytest.raises(RunRefused, match=r"plan.json' is damaged \(its fingerprint does not match its steps"):
         pipeline(tmp_path).run(LocalExecutor(workers=0), run_dir=str(run_dir), resume=True)
     kept = run_dir / "plans" / "0000.json"
     kept.write_text(change(kept.read_text()))
-    with pytest.raises(RunRefused, match=r"plans/0000.json' is damaged \(its fingerprint is not that of its steps"):
+    with pytest.raises(RunRefused, match=r"plans/0000.json' is damaged \(its fingerprint does not match its steps"):
         plans_of(RunDirectory(str(run_dir)))
 
 
@@ -193,9 +193,9 @@ def test_a_record_that_says_something_else_than_was_written_is_damaged(
     for command in ("report", "verify"):
         assert run_command([command, str(run_dir)]) == 2, command
         said = capfd.readouterr().err
-        assert f"{record}' is damaged (its fingerprint is not that of its content)" in said
+        assert f"{record}' is damaged (its fingerprint does not match its content)" in said
         assert "`curate rejects` reads them" in said
-    with pytest.raises(RunRefused, match=r"run.json' is damaged \(its fingerprint is not that of its content"):
+    with pytest.raises(RunRefused, match=r"run.json' is damaged \(its fingerprint does not match its content"):
         pipeline(tmp_path).run(LocalExecutor(workers=0), run_dir=str(run_dir), resume=True)
     assert run_command(["rejects", str(run_dir)]) == 0
 

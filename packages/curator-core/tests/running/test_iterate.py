@@ -121,5 +121,5 @@ def test_results_are_tables_and_pages(pipeline: Pipeline, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="run with run_dir"):
         without.report()
     files = Pipeline([FilePartitioning(paths=str(tmp_path / "in"))]).run(LocalExecutor(workers=0))
-    with pytest.raises(UsageError, match=r"are files .*not rows: read what was written"):
+    with pytest.raises(UsageError, match=r"are files .*not rows: read the written files"):
         files.to_arrow()

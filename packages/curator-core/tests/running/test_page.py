@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,7 @@ def test_a_card_says_what_a_filter_drops_by_itself_first_and_in_vain() -> None:
     found = numbers([READ, StageTotals("Words", 4, 1000, 955, dropped={"words": 45})], Seen(stages={"Words": words}))
     assert [found["stages"][1][name] for name in ("alone", "first", "anyway")] == [62, 45, 17]
     page = report_page(found)
-    assert "By itself it would drop 62 of" in page
+    assert "On its own it would drop 62 of" in page
     assert "It drops 45; 17 of these" in page
 
 
@@ -210,6 +210,27 @@ def test_the_row_nearest_to_a_limit_is_found_in_units_that_all_limits_of_a_score
 def test_rows_that_are_as_near_as_those_shown_are_spoken_of() -> None:
     words = StageSeen("Words", scores=[score([6] * 4, 5)], samples=[sample(row, 6, near=True) for row in range(4)])
     found = numbers([READ, StageTotals("Words", 4, 1000, 1000)], Seen(stages={"Words": words}))
-    assert "Other rows are as near." in report_page(found)
+    assert "Other rows are equally near." in report_page(found)
     found["stages"][1]["samples"] = found["stages"][1]["samples"][:3]
-    assert "Other rows are as near." not in report_page(found)
+    assert "Other rows are equally near." not in report_page(found)
+
+
+def test_files_of_one_folder_are_named_by_what_tells_them_apart() -> None:
+    files = ["s3://bucket/crawl/de/a.jsonl", "s3://bucket/crawl/de/b.jsonl", "s3://bucket/crawl/en/a.jsonl"]
+    by = [Counted(file, rows_in=10, rows_out=place) for place, file in enumerate(files)]
+    found = numbers([StageTotals("Read", 3, 30, 30)], Seen(by={"source": [*by, Counted("(others)", 1, 1)]}))
+    page = report_page(found)
+    assert ">de/a.jsonl</th>" in page
+    assert ">en/a.jsonl</th>" in page
+    assert ">(others)</th>" in page
+    assert "de/a.jsonl lost most: 100.0 % of 10 rows. Files are in s3://bucket/crawl/" in page
+    assert [entry["value"] for entry in found["by"]["source"]] == [*files, "(others)"]
+
+
+def test_tokens_are_not_estimated_from_the_bytes_of_pictures() -> None:
+    shown = sample(1, 5, near=False)
+    for picture, tokens in ((None, 25), (b"\xff\xd8\xff", 0)):
+        stage = StageSeen("Blur", samples=[replace(shown, picture=picture)])
+        seen = Seen(stages={"Blur": stage}, tokens="estimated: bytes / 4", tokens_in=25, bytes_in=100)
+        found = numbers([StageTotals("Blur", 1, 2, 1)], seen)
+        assert (found["tokens"]["in"], found["bytes"]["in"]) == (tokens, 100)

@@ -65,7 +65,7 @@ def test_a_source_of_nothing_but_rejects_is_a_warning_at_the_top_whatever_the_li
     summary = run(tmp_path, {"a.txt": "1\n" * 99, "b.txt": "x\ny\n"}, True, max_reject_fraction=1)
     assert summary.exit_code == 0
     assert "source 'b-" in summary_text(summary.as_dict()).splitlines()[1]
-    assert "gave nothing but rejects" in summary_text(summary.as_dict()).splitlines()[1]
+    assert "gave only rejects" in summary_text(summary.as_dict()).splitlines()[1]
 
 
 def test_a_limit_is_a_share(tmp_path: Path) -> None:

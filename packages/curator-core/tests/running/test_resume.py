@@ -363,7 +363,7 @@ def test_verify_tells_what_has_happened_to_the_output(tmp_path: Path) -> None:
     problems = "\n".join(verify(str(tmp_path / "run")))
     assert f"{first.name!r} is missing" in problems
     assert f"{second.name!r} has changed" in problems
-    assert "00007.jsonl' is there and was not recorded" in problems
+    assert "00007.jsonl' exists and was not recorded" in problems
     assert len(problems.splitlines()) == 3
 
 

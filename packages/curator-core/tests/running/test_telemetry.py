@@ -122,7 +122,7 @@ def test_an_endpoint_is_on_this_machine_alone_and_goes_with_the_run() -> None:
         with pytest.raises(HTTPError, match="404"):
             urlopen(f"http://{host}:{port}/", timeout=10)
         with (
-            pytest.raises(UsageError, match=f"port {port} on '127.0.0.1' cannot be had"),
+            pytest.raises(UsageError, match=f"port {port} on '127.0.0.1' cannot be used"),
             Telemetry(MetricsOptions(port=port), "other", HERE, None),
         ):
             pass

@@ -153,20 +153,22 @@ def test_a_column_that_is_declared_and_not_made_names_the_stage_that_lied() -> N
         def outputs(self) -> list[str]:
             return ["score"]
 
-    with pytest.raises(StageError, match=r"'Lies'.*declares column 'score' in outputs\(\), but what it made has x"):
+    with pytest.raises(StageError, match=r"'Lies'.*declares column 'score' in outputs\(\), but its result has x"):
         run(Lies(lambda _, task: task))
 
 
 def test_a_table_with_a_column_twice_is_stopped_where_it_was_made() -> None:
     twice = pa.Table.from_arrays([pa.array([1, 2, 3])] * 2, names=["x", "x"])
-    with pytest.raises(StageError, match=r"'Map'.*invalid DocumentBatch: column 'x' is there twice"):
+    with pytest.raises(StageError, match=r"'Map'.*invalid DocumentBatch: column 'x' occurs twice"):
         run(Map(lambda _, task: task.with_data(twice)))
 
 
 # Several at once
 
 
-@pytest.mark.parametrize(("answer", "said"), [([], "2 tasks and returned 0"), (None, "returned no list but NoneType")])
+@pytest.mark.parametrize(
+    ("answer", "said"), [([], "2 tasks and returned 0"), (None, "returned not a list but NoneType")]
+)
 def test_process_batch_of_a_wrong_length_names_both_lengths_and_the_stage(answer: Any, said: str) -> None:
     with pytest.raises(AccountingError, match="stage 'Batched': process_batch.. was given .*" + said):
         run(EachRow(), Batched(lambda _, tasks: answer), tasks=[batch(1, 2)])
@@ -252,7 +254,7 @@ def test_a_record_that_could_be_about_any_of_several_tasks_is_refused(method: st
         return tasks
 
     with pytest.raises(
-        AccountingError, match=rf"'Batched' was given 2 tasks, and {method}\(\) does not say .*about\(task\)"
+        AccountingError, match=rf"'Batched' was given 2 tasks, and {method}\(\) does not name its task.*about\(task\)"
     ):
         run(EachRow(), Batched(guesses), tasks=[batch(1, 2)])
 
@@ -262,7 +264,7 @@ def test_a_record_about_a_task_of_another_call_is_refused() -> None:
         with stage.about(batch(9)):
             return tasks
 
-    with pytest.raises(AccountingError, match="which is none of the 2 that it was given"):
+    with pytest.raises(AccountingError, match="which is not one of the 2 that it was given"):
         run(EachRow(), Batched(errs), tasks=[batch(1, 2)])
 
 

@@ -74,7 +74,7 @@ class ImageWriter(ProcessingStage[ImageBatch, FileGroupTask]):
             raise UsageError(f"ImageWriter.quality must be 1 to 100, not {self.quality!r}")
         for ext in self.sidecars:
             if not isinstance(ext, str) or unsafe_name(f"x.{ext}") or "/" in ext:
-                raise UsageError(f"ImageWriter.sidecars: {ext!r} is no extension for a member")
+                raise UsageError(f"ImageWriter.sidecars: {ext!r} is not an extension for a member")
 
     def inputs(self) -> list[str]:
         return [KEY, BYTES, *self.sidecars.values()]
@@ -431,7 +431,8 @@ def _check_names(table: pa.Table) -> None:
     taken = [name for name in (*_PLACES, SOURCE_SHARD, _START, _END) if name in table.column_names and name != SHARD]
     if taken:
         raise UsageError(
-            f"ImageWriter: the index says in {', '.join(map(repr, taken))} where an image lies, and the batch has such a "
+            f"ImageWriter: the index records in {', '.join(map(repr, taken))} where an image lies, and the batch has "
+            "such a "
             f"column already: put RenameColumns or DropColumns before"
         )
 

@@ -294,7 +294,7 @@ def test_images_are_decoded_on_the_gpu_only_if_cpus_cannot_feed_it(monkeypatch: 
     # A stage between them on CPUs would cause pixels to be sent twice; nothing is known of a missing model.
     assert planned(2, BlurFilter()) == (False, [])
     assert planned(2, model="some/model")[1] == [
-        "ImageDecode decodes on CPUs: how many images ImageEmbedding takes is not known"
+        "ImageDecode decodes on CPUs: the speed of ImageEmbedding is not known"
     ]
     assert "3 GB of the GPU are left" in planned(2, memory=11)[1][0]
     # The user's choice is kept.

@@ -181,7 +181,7 @@ def test_of_several_sizes_the_largest_is_made() -> None:
     assert derived.picture == Picture(336, 336)
     (warning,) = derived.warnings
     assert warning.startswith("A needs pixels of 224 x 224 (crop, bicubic), but ImageDecode makes 336 x 336")
-    assert warning.endswith("Put an ImageDecode before 'A', which makes them anew")
+    assert warning.endswith("Put an ImageDecode before 'A', which makes them again")
 
 
 def test_what_a_column_says_of_itself_is_judged_by_what_the_user_chose() -> None:

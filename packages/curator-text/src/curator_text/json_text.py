@@ -80,7 +80,7 @@ def _inner_value(value: Any) -> Any:
         return orjson.Fragment(str(value))
     if isinstance(value, datetime):  # a subclass: pandas has one, for nanoseconds
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON spelling")
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def _json_column(column: pa.ChunkedArray, part: pa.Field) -> tuple[pa.ChunkedArray, bool]:
@@ -100,7 +100,7 @@ def _json_column(column: pa.ChunkedArray, part: pa.Field) -> tuple[pa.ChunkedArr
         return _json_column(_storage(column), part)
     if _holds(kind, _has_no_json):
         raise UsageError(
-            f"column {part.name!r} is {kind}, which JSON has no spelling for: leave it out with columns=[…], or write "
+            f"column {part.name!r} is {kind}, which has no form in JSON: leave it out with columns=[…], or write "
             "Parquet"
         )
     if _holds(kind, pa.types.is_map):

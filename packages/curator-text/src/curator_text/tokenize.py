@@ -168,7 +168,7 @@ class MegatronWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
         size = self.vocab_size
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _MOST_TOKENS:
             raise UsageError(
-                f"MegatronWriter.vocab_size must be the number of tokens there are, not {self.vocab_size!r}"
+                f"MegatronWriter.vocab_size must be the number of tokens in the vocabulary, not {self.vocab_size!r}"
             )
         given = self.target_size
         self._target_size = None if given is None else parse_bytes(given, "MegatronWriter.target_size")
@@ -272,7 +272,7 @@ def _flat(column: pa.ChunkedArray | pa.Array, name: str) -> np.ndarray[Any, Any]
         try:
             parts.append(to_numpy(tokens.cast(pa.int32())))
         except pa.ArrowInvalid as error:
-            raise UsageError(f"the column {name!r} holds a number that is no token: {error}") from error
+            raise UsageError(f"the column {name!r} holds a number that is not a token: {error}") from error
         if tokens.null_count:
             raise UsageError(f"the column {name!r} holds a null among the tokens of a row")
     return np.concatenate(parts) if parts else np.empty(0, np.int32)

@@ -240,7 +240,7 @@ def _partitions(stage: ParquetWriter, table: pa.Table, by: list[str]) -> Iterato
     for (reason, column), count in wrong.items():
         stage.record_rejected(
             reason,
-            message=f"column {column!r} names folders, whose names can have {_LONGEST_NAME} bytes",
+            message=f"column {column!r} names folders, whose names can have at most {_LONGEST_NAME} bytes",
             rows=count,
         )
     if not rows:

@@ -362,7 +362,7 @@ def test_a_report_has_the_largest_shares_and_refuses_parts_about_other_test_sets
     assert [round(example["share"] * 40) for example in about["examples"]] == [*range(27, 17, -1)]
     assert (about["documents"], about["found"], about["examples"][0]["batch"]) == (14, 1, "s-1.00007")
     tests.write_text(json.dumps(ITEMS[0]))
-    with pytest.raises(UsageError, match="describes other test sets than those that are there now"):
+    with pytest.raises(UsageError, match="describes other test sets than the present ones"):
         Decontaminate(test_sets=school(tests), report_path=str(tmp_path / "report")).finish(parts)
 
 

@@ -315,8 +315,8 @@ def test_an_exact_index_holds_values_of_one_kind_and_folded_or_not(tmp_path: Pat
         ({"against": "index"}, "needs an index"),
         ({"index": ""}, "index must be a folder or URL, not ''"),
         ({"index": "i", "against": "self", "index_add": False}, "neither compared with .* nor added to"),
-        ({"index": "out/i"}, "lies in path 'out'"),
-        ({"index": "gone", "removed": "gone"}, "lies in removed 'gone'"),
+        ({"index": "out/i"}, "is inside path 'out'"),
+        ({"index": "gone", "removed": "gone"}, "is inside removed 'gone'"),
     ],
 )
 def test_parameters_of_an_index_that_make_no_sense_are_refused(parameters: dict[str, Any], says: str) -> None:
@@ -327,7 +327,7 @@ def test_parameters_of_an_index_that_make_no_sense_are_refused(parameters: dict[
 
 def test_a_folder_that_is_no_index_is_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a", [{"id": "a", "text": "one"}])
-    with pytest.raises(UsageError, match="holds files and no index"):
+    with pytest.raises(UsageError, match="holds files but no index"):
         dedup(FuzzyDedup, tmp_path / "first", first, index=first)
     for more in ({"against": "index"}, {"index_add": False}):
         with pytest.raises(UsageError, match=r"holds no index .* correct the path"):
@@ -337,9 +337,9 @@ def test_a_folder_that_is_no_index_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is damaged"):
         dedup(FuzzyDedup, tmp_path / "first", first, index=str(tmp_path / "bad"))
     (tmp_path / "bad" / "_index.json").write_text('{"version": 7}')
-    with pytest.raises(UsageError, match="has the form 7"):
+    with pytest.raises(UsageError, match="has format 7"):
         dedup(FuzzyDedup, tmp_path / "first", first, index=str(tmp_path / "bad"))
-    with pytest.raises(UsageError, match="lies in the run directory"):
+    with pytest.raises(UsageError, match="is inside the run directory"):
         dedup(FuzzyDedup, tmp_path / "first", first, index=str(tmp_path / "first" / "run" / "index"))
 
 
@@ -442,8 +442,8 @@ def test_a_plan_without_a_run_directory_refuses_no_index_for_its_place(
     monkeypatch.chdir(tmp_path)
     work = FuzzyDedup(paths=first, path=str(tmp_path / "out"), index="run/index")
     text = work.plan().describe()
-    assert "adds what stays to the index 'run/index'" in text
-    with pytest.raises(UsageError, match="lies in the run directory"):
+    assert "adds the documents that stay to the index 'run/index'" in text
+    with pytest.raises(UsageError, match="is inside the run directory"):
         work.run(HERE, run_dir="run")
 
 

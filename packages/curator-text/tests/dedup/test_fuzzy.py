@@ -421,11 +421,11 @@ def test_files_that_changed_between_two_steps_are_refused(tmp_path: Path, step: 
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({}, "reads paths, or what a reader gives"),
+        ({}, "reads paths, or uses a reader"),
         ({"paths": "in", "keep": "longest"}, "FuzzyDedup.keep must be a list"),
         ({"paths": "in", "rule": "near"}, "rule 'near' does not exist"),
         ({"paths": "in", "threshold": 1.5}, "threshold is 1.5"),
-        ({"paths": "in", "normalize": True}, "their case and what is between them never count"),
+        ({"paths": "in", "normalize": True}, "and ignores their case"),
         ({"paths": "in", "scope": "all"}, "scope must be 'global' or 'per_collection'"),
         ({"paths": "in", "column": ""}, "column must be the name of a column"),
     ],
@@ -448,8 +448,6 @@ def test_a_source_that_goes_while_it_is_deduplicated_is_noticed(tmp_path: Path, 
                     lost.unlink(missing_ok=True)
                 yield step
 
-    with pytest.raises(
-        RunRefused, match=rf"{lost.name}'? is not there any more, and its documents were compared.*--fresh"
-    ):
+    with pytest.raises(RunRefused, match=rf"{lost.name}'? no longer exists, and its documents were compared.*--fresh"):
         Losing(paths=source, path=str(tmp_path / "out")).run(HERE, run_dir=tmp_path / "run")
     assert not list((tmp_path / "out").rglob("*.jsonl"))

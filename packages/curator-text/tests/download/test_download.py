@@ -277,8 +277,8 @@ def test_lines_that_are_no_urls_cost_only_themselves(server, tmp_path):
     [
         ({"urls": []}, "must be a list of URLs"),
         ({"urls": "https://a.org/x"}, r"such as \['https://a.org/x'\]"),
-        ({"urls": ["file:///etc/passwd"]}, "no http"),
-        ({"urls": [5]}, "5 is no http"),
+        ({"urls": ["file:///etc/passwd"]}, "not an http"),
+        ({"urls": [5]}, "5 is not an http"),
         ({"limit": 0}, "limit must be a whole number of 1 or more"),
         ({"path": "s3://b"}, "local folder"),
         ({"retries": -1}, "retries must be a whole number of 0 or more"),
@@ -289,7 +289,7 @@ def test_lines_that_are_no_urls_cost_only_themselves(server, tmp_path):
         ({"snapshot": "2024"}, "CC-MAIN"),
         ({"snapshot": 2024}, "CC-MAIN"),
         ({"snapshot": "CC-MAIN-2024-10", "kind": "arc"}, "warc, wet or wat"),
-        ({"snapshot": "CC-MAIN-2024-10", "base_url": "s3://commoncrawl/"}, "no http"),
+        ({"snapshot": "CC-MAIN-2024-10", "base_url": "s3://commoncrawl/"}, "not an http"),
     ],
     ids=str,
 )

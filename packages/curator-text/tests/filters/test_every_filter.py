@@ -422,7 +422,7 @@ def test_recipes_count_what_leaves_by_the_limit_it_breaks_first() -> None:
         (lambda: filters.HistogramFilter(threshold_char=""), "one character"),
         (filters.UrlBlocklistFilter, "blocks nothing without a list"),
         (lambda: filters.UrlBlocklistFilter(words=[1]), "must be a list of texts"),
-        (lambda: filters.BadWordsFilter("none.txt").score(["a"]), "a file with one entry to a line"),
+        (lambda: filters.BadWordsFilter("none.txt").score(["a"]), "a file with one entry per line"),
         (lambda: filters.FastTextQualityFilter("m", min_score="x"), "must be a number"),
         (lambda: LanguageFilter([]), "language codes such as 'en'"),
         (lambda: filters.WordCountFilter().score("some text"), "in brackets"),

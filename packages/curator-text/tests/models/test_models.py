@@ -269,7 +269,7 @@ def test_a_model_that_stages_name_is_taken_at_its_pinned_commit_and_others_with_
         out = stage.process(DocumentBatch(data=pa.table({"text": ["a cat"]}))).to_pyarrow()
     assert len(out["embedding"][0]) == 384
     cached.rename(tmp_path / "models--some--model")
-    with pytest.warns(UserWarning, match=f"'some/model' is taken at its newest .* give revision: {'f' * 40}"):
+    with pytest.warns(UserWarning, match=f"'some/model' is used at its newest .* give revision: {'f' * 40}"):
         assert model_folder("some/model", None).name == "f" * 40
     with pytest.raises(CuratorError, match="'some/other' is not on this machine"):
         model_folder("some/other", None)

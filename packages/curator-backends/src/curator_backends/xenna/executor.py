@@ -319,7 +319,8 @@ def import_xenna() -> None:
     numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
     if numbers < LEAST_VERSION:
         raise MissingDependency(
-            f"cosmos-xenna {version} stalls and leaves processes behind with the Ray of today; 0.5.12 or newer is "
+            f"cosmos-xenna {version} stalls and leaves processes behind with current versions of Ray; 0.5.12 or newer "
+            "is "
             'needed: pip install -U "curator-backends[xenna]"'
         )
 
@@ -327,8 +328,9 @@ def import_xenna() -> None:
 def _require_real_gpus(asked: float | None, here: int) -> None:
     if asked and (asked > here or asked != int(asked)):
         raise UsageError(
-            f"num_gpus={asked:g}, but this machine has {here}: Xenna finds GPUs by itself and cannot be made to see others, "
-            "nor a part of one. Leave num_gpus out, or use the ray_data executor, which takes the number as it is given"
+            f"num_gpus={asked:g}, but this machine has {here}: Xenna detects GPUs itself and cannot be made to see "
+            "others, nor a part of one. Leave num_gpus out, or use the ray_data executor, which takes the number as "
+            "it is given"
         )
 
 
@@ -402,8 +404,8 @@ def _explained(error: BaseException, lost_nodes: Sequence[str] = ()) -> BaseExce
         # Xenna ties the replacement of a lost worker to the same node.
         return WorkerDied(
             f"{', '.join(node[:12] for node in lost_nodes)} left the cluster, and Xenna does not move its work to another "
-            "node. What is complete is kept: continue with --resume (resume=True) and the same run_dir, or "
-            f"use the ray_data executor, which continues by itself ({text.partition(chr(10))[0]})"
+            "node. Complete work is kept: continue with --resume (resume=True) and the same run_dir, or "
+            f"use the ray_data executor, which continues automatically ({text.partition(chr(10))[0]})"
         )
     if "ServerUnavailable" in text or "RayStateApiException" in text:
         return UsageError(

@@ -154,7 +154,7 @@ def _compare(file: BinaryIO) -> None:
             rest = _sum_of(file, place, 0)
             file.seek(footer)
             if _sum_of(file, size - footer, rest) != int.from_bytes(found[-4:], "little"):
-                raise pa.ArrowInvalid("its checksum is not that of its content")
+                raise pa.ArrowInvalid("its checksum does not match its content")
     file.seek(0)
 
 
@@ -180,13 +180,14 @@ def _damage(path: str, error: Exception) -> str:
     """What is wrong, what is lost with the file, and how to go on."""
     folder = storage.file_name(storage.parent(path))
     if folder in ("ledger", "sources"):
-        remedy = "remove it and continue with resume=True (--resume): what only this file recorded is run again"
+        remedy = "remove it and continue with resume=True (--resume): work that only this file recorded is run again"
     elif folder == "rejects":
         remedy = (
-            "remove it: the rejects that only this file held are lost, all else stands, and fresh=True (--fresh) finds "
+            "remove it: the rejects that only this file held are lost, everything else remains, and fresh=True "
+            "(--fresh) finds "
             "them again"
         )
     else:
-        remedy = "start over with fresh=True (--fresh), or remove it and do without what it held"
+        remedy = "start over with fresh=True (--fresh), or remove it and lose what it held"
     said = " ".join(str(error).split())
     return f"{path!r} is damaged ({said}): it is written whole or not at all, so something else changed it; {remedy}"

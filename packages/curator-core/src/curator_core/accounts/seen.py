@@ -721,7 +721,7 @@ def _declared(run_dir: str) -> list[dict[str, Any]]:
         try:
             content = json.loads(storage.read_bytes(path))
             if not {"attempt", "options", "stages"} <= content.keys():
-                raise ValueError("it does not say what the stages are")
+                raise ValueError("it does not name the stages")
         except (ValueError, AttributeError) as error:
             raise RunRefused(
                 f"{path!r} is damaged ({type(error).__name__}: {error}): it is written whole or not at all, so something else "

@@ -57,7 +57,7 @@ class AddToIndex(DocumentParameters, ProcessingStage[DocumentBatch, FileGroupTas
         return self.columns_read()
 
     def describe(self) -> str:
-        return f"adds what stays to the index {self.index['path']!r}"
+        return f"adds the documents that stay to the index {self.index['path']!r}"
 
     def setup(self, worker: Any) -> None:
         self._decisions = Decisions.open(self.decisions)

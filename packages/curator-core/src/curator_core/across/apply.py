@@ -119,7 +119,7 @@ class ApplyDecisions(ProcessingStage[DocumentBatch, DocumentBatch]):
         if self.mode == "removed":
             return f"keeps only the rows that the decisions in {self.path!r} remove"
         rest = "" if self.mode == "remove" else "; repeats survivors" if self.repeat else "; weighs survivors"
-        return f"drops what the decisions in {self.path!r} remove{rest}"
+        return f"drops the rows that the decisions in {self.path!r} remove{rest}"
 
     def setup(self, worker: WorkerMetadata) -> None:
         self._decisions = Decisions.open(self.path)

@@ -209,7 +209,7 @@ class GroupByKey(FanOut[FileGroupTask, DocumentBatch]):
         """What becomes of the rows of a key that do not fit in memory; they come piece by piece, in order."""
         first = next(pieces)
         raise UsageError(
-            f"the rows of one key are more than {type(self).__name__}.memory ({size(self._memory)}): those of "
+            f"the rows of one key take more than {type(self).__name__}.memory ({size(self._memory)}): those of "
             f"{first.slice(0, 1).to_pylist()[0]!r}. Raise memory, choose a key that fewer rows share, or write "
             "process_large_group()"
         )

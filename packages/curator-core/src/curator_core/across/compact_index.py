@@ -63,7 +63,7 @@ def compact_index(path: str, *, folders: int = 1, lot_bytes: int = LOT_BYTES) ->
     check_whole("folders", folders)
     check_whole("lot_bytes", lot_bytes)
     Index.read(path)  # refuses what is no index before anything is made there
-    doing = f"another process writes the folders of the index {path!r} together"
+    doing = f"another process is compacting the index {path!r}"
     with locked(storage.join(path, ".compact"), doing, "Wait until it has ended."):
         _forget_replaced(path)
         index = Index.read(path)
@@ -195,7 +195,7 @@ def _lots[T: (ShuffleFile, _Part)](files: Sequence[T], size_of: Callable[[T], in
 
 def _manifest_alone(path: str) -> AbstractContextManager[None]:
     doing = f"a run is being added to the index {path!r}"
-    return locked(path, doing, "Give the command again: it continues.")
+    return locked(path, doing, "Run the command again: it continues.")
 
 
 def _replace(path: str, group: Sequence[IndexFolder], merged: IndexFolder) -> None:

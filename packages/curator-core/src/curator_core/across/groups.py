@@ -131,7 +131,7 @@ class Groups(Workflow):
     edges: str
     path: str
     memory: int | str = "512MiB"
-    later = "where the edges do not fit the memory, rounds over them, until one changes nothing or the rest fits"
+    later = "if the edges do not fit into memory, rounds over them until one changes nothing or the rest fits"
 
     def __post_init__(self) -> None:
         for name in ("edges", "path"):
@@ -248,7 +248,7 @@ def _edges_in(path: str) -> Iterator[tuple[Numbers, Numbers]]:
         try:
             file = pa.ipc.open_file(source)
         except (pa.ArrowInvalid, OSError) as error:
-            raise CuratorError(f"{path!r} is no whole Arrow file of edges ({error}): write it again") from error
+            raise CuratorError(f"{path!r} is not a complete Arrow file of edges ({error}): write it again") from error
         names = file.schema.names
         if "v" in names and PLACE in names:
             for at in range(file.num_record_batches):

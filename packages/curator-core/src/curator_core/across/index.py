@@ -117,7 +117,7 @@ class Index:
             raise UsageError(
                 f"{place!r} is damaged ({error}): it is written whole or not at all, so something else changed it"
             ) from None
-        raise UsageError(f"{place!r} has the form {version!r}, and this version of Curator reads {_VERSION}")
+        raise UsageError(f"{place!r} has format {version!r}, and this version of Curator reads {_VERSION}")
 
     @property
     def documents(self) -> int:
@@ -186,7 +186,7 @@ def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str,
     if required:
         raise UsageError(
             f"{owner}.index {path!r} holds no index (there is no {MANIFEST}), and this run compares with one "
-            "and would not add to it: correct the path, or make the index before by a run with index_add"
+            "and would not add to it: correct the path, or first make the index by a run with index_add"
         )
     if not storage.exists(path):
         return
@@ -195,8 +195,8 @@ def check_index(path: str, kind: str, parameters: Mapping[str, Any], owner: str,
         name = storage.relative(file.path, path)
         if not name.startswith((f"{RUNS}/", ".")) and not storage.is_temporary(file.path):
             raise UsageError(
-                f"{owner}.index {path!r} holds files and no index (there is no {MANIFEST}; there is {name!r}): give a "
-                "folder of its own"
+                f"{owner}.index {path!r} holds files but no index (there is no {MANIFEST}; there is {name!r}): give "
+                "the index a folder of its own"
             )
 
 
@@ -486,8 +486,8 @@ def _readable(path: str) -> Iterator[None]:
         yield
     except (pa.ArrowInvalid, OSError) as error:
         raise CuratorError(
-            f"{path!r} of the index cannot be read ({error}): nothing changes a file of an index once it is there, so "
-            "something else did; restore it, or make the index again"
+            f"{path!r} of the index cannot be read ({error}): Curator never changes a file of an index, so something "
+            "else did; restore it, or make the index again"
         ) from error
 
 

@@ -44,8 +44,8 @@ class Inputs:
         files, state = self.sources.get(source_of(task.task_id), ([], ""))
         if state and task._generation and task._generation != state:
             raise RunRefused(
-                f"{', '.join(files)} has changed since its documents were compared: what was decided about them need not hold "
-                "any more. Begin the work across rows again (fresh=True, --fresh)"
+                f"{', '.join(files)} has changed since its documents were compared: the decisions about them may no "
+                "longer hold. Begin the work across rows again (fresh=True, --fresh)"
             )
 
     def require_there(self) -> None:
@@ -56,7 +56,8 @@ class Inputs:
         if gone:
             more = f" and {len(gone) - 1:,} more" if len(gone) > 1 else ""
             raise RunRefused(
-                f"{gone[0]!r}{more} is not there any more, and its documents were compared: others may go for one of them. Put it "
+                f"{gone[0]!r}{more} no longer exists, and its documents were compared: others may be removed as "
+                "copies of one of them. Put it "
                 "back and resume, or begin again without it (fresh=True, --fresh)"
             )
 

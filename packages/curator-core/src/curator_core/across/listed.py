@@ -56,7 +56,7 @@ class DecisionsFromList(ProcessingStage[DocumentBatch, FileGroupTask]):
         return [self.id_column]
 
     def describe(self) -> str:
-        return f"decides that rows whose {self.id_column} is in {self.ids!r} go"
+        return f"decides that rows whose {self.id_column} is in {self.ids!r} are removed"
 
     def output_folder(self) -> str:
         return self.path

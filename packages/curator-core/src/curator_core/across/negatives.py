@@ -122,7 +122,7 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
         if len(rows) and len(their_rows) and vectors.shape[1] != theirs.shape[1]:
             raise UsageError(
                 f"the vectors of {self.query_vector!r} have {vectors.shape[1]} numbers and those of "
-                f"{self.passage_vector!r} {theirs.shape[1]}: both must be of one model"
+                f"{self.passage_vector!r} {theirs.shape[1]}: both must come from one model"
             )
         whole = np.intersect1d(np.intersect1d(rows, their_rows), np.flatnonzero(asked.present & given.present))
         self.record_dropped("no vector or no text", task.num_rows - len(whole))

@@ -212,7 +212,8 @@ class SortWriter(SortParameters, ProcessingStage[DocumentBatch, FileGroupTask]):
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             kinds = ", ".join(f"{field.name}: {field.type}" for field in self._kinds)
             raise UsageError(
-                f"values of {list(self.columns)!r} have another type than those that were drawn ({kinds}): {error}. Give each "
+                f"values of {list(self.columns)!r} have another type than the sampled ones ({kinds}): {error}. Give "
+                "each "
                 "column one type before (Cast)"
             ) from error
         cuts = self._cuts

@@ -139,7 +139,8 @@ def _not_looser(name: str, value: float, decisions: Decisions, *, looser: bool) 
     if looser:
         raise UsageError(
             f"{name}={value!r} is looser than the {decisions.settings[name]!r} that the decisions in {decisions.folder!r} were "
-            "made with: what it would remove beside them was not compared. Run the deduplication again with it"
+            "made with: documents that it would remove in addition were not compared. Run the deduplication again "
+            "with it"
         )
 
 

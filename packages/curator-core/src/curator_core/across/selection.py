@@ -103,7 +103,8 @@ class MeasureScores(ProcessingStage[DocumentBatch, FileGroupTask]):
                 weights[name] = weights.get(name, 0) + weight
             if len(rows) > MOST_GROUPS:
                 raise UsageError(
-                    f"{self.owner}.by {self.by!r} has more than {MOST_GROUPS:,} values: give a column of fewer, such as the "
+                    f"{self.owner}.by {self.by!r} has more than {MOST_GROUPS:,} values: give a column with fewer, "
+                    "such as the "
                     "language or the collection"
                 )
         names = sorted(rows, key=lambda name: (name is None, name or ""))

@@ -286,7 +286,7 @@ def finish_partitioned(
         if layouts and (layout.partitions, layout.column) != (layouts[0].partitions, layouts[0].column):
             raise CuratorError(
                 f"{records[0].path!r} has {layouts[0].partitions} partitions and {record.path!r} has {layout.partitions}: "
-                "files of one shuffle must have as many: write all of them again (fresh=True, --fresh)"
+                "files of one shuffle must have the same number: write all of them again (fresh=True, --fresh)"
             )
         layouts.append(layout)
     count = layouts[0].partitions if layouts else partitions or 1
@@ -365,7 +365,8 @@ def _schema_of_all(schemas: Mapping[bytes, Sequence[FileRecord]], json_allowed: 
             if JSON not in found:
                 where = " and ".join(f"{kind} in {path!r}" for kind, path in itertools.islice(found.items(), 2))
                 raise UsageError(
-                    f"column {part.name!r} is {where}, and no one type holds the values of both: give both one type in a "
+                    f"column {part.name!r} is {where}, and no single type holds the values of both: give both one "
+                    "type in a "
                     "stage before (Cast), or leave the column out"
                 )
     return schema
@@ -497,7 +498,7 @@ class Joined:
         parts = (folder, self.partitions, self.manifests[0].column, self.schema, rows, bytes_)
         before = Manifest(*parts, [], names, {})
         if sum(record.rows for record in records) != sum(int(manifest.rows.sum()) for manifest in self.manifests):
-            raise CuratorError(f"{folder!r} does not hold all that was read: write it again")
+            raise CuratorError(f"{folder!r} does not hold all rows that were read: write it again")
         finish_together(folder, before, records)
 
 
@@ -515,7 +516,7 @@ def finish_together(folder: str, before: Manifest, records: Sequence[FileRecord]
             raise CuratorError(f"{folder!r} lacks the files from number {behind} on: write it again")
         behind += file.count
     if behind != len(before.names) or sum(file.rows for file in files) != int(before.rows.sum()):
-        raise CuratorError(f"{folder!r} does not hold all that {before.folder!r} does: write it again")
+        raise CuratorError(f"{folder!r} does not hold all rows of {before.folder!r}: write it again")
     _write_manifest(replace(before, folder=folder, files=files, _open={}))
 
 
@@ -780,7 +781,7 @@ def _open(path: str, size: int) -> tuple[Any, _Layout]:
             raise CuratorError(f"{path!r} has {found} bytes, and {size} were written: {_AGAIN}")
         file = pa.ipc.open_file(source)
     if _LAYOUT not in (file.schema.metadata or {}):
-        raise CuratorError(f"{path!r} is no file of a shuffle: {_AGAIN}")
+        raise CuratorError(f"{path!r} is not a file of a shuffle: {_AGAIN}")
     return file, _Layout.of(file.schema)
 
 

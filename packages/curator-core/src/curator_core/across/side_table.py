@@ -195,9 +195,9 @@ def _rows(what: str, path: str, columns: Sequence[str] | None, lines: Sequence[t
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise UsageError(f"{what}: line {number} of {path!r} is no JSON ({error}): {line[:80]!r}") from None
+            raise UsageError(f"{what}: line {number} of {path!r} is not JSON ({error}): {line[:80]!r}") from None
         if not isinstance(row, dict):
-            raise UsageError(f"{what}: line {number} of {path!r} is no object: {line[:80]!r}")
+            raise UsageError(f"{what}: line {number} of {path!r} is not an object: {line[:80]!r}")
         rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row if columns is None or name in columns)
     try:

@@ -21,13 +21,15 @@ class StoredVectors:
     def __init__(self, folder: str, column: str) -> None:
         self._folder, self._column = folder, column
         self._open: dict[int, tuple[NDArray[np.int64], list[Vectors]]] = {}
+        self._memory = np.empty(0, np.float32)
 
     def close(self) -> None:
         """Let go of the files."""
         self._open.clear()
+        self._memory = np.empty(0, np.float32)
 
     def take(self, files: NDArray[np.int64], rows: NDArray[np.int64]) -> Vectors:
-        """The vectors at these rows of these files, in this order."""
+        """The vectors at these rows of these files, in this order. They are in memory that the next call uses again."""
         if not len(files):
             return np.zeros((0, 1), np.float32)
         order = np.lexsort((rows, files))  # each batch is looked at once
@@ -37,7 +39,7 @@ class StoredVectors:
         for first, stop in itertools.pairwise(edges):
             starts, batches = self._batches(int(files[first]))
             if made is None:
-                made = np.empty((len(files), batches[0].shape[1]), np.float32)
+                made = self._matrix(len(files), batches[0].shape[1])
             at = np.searchsorted(starts, rows[first:stop], "right") - 1
             inner = [0, *(np.flatnonzero(np.diff(at)) + 1).tolist(), stop - first]
             for low, high in itertools.pairwise(inner):
@@ -46,6 +48,11 @@ class StoredVectors:
                 made[order[some]] = batches[batch][rows[some] - starts[batch]]
         assert made is not None  # there is a row, so there is a file
         return made
+
+    def _matrix(self, rows: int, columns: int) -> Vectors:
+        if rows * columns > len(self._memory):
+            self._memory = np.empty(rows * columns, np.float32)
+        return self._memory[: rows * columns].reshape(rows, columns)
 
     def _batches(self, number: int) -> tuple[NDArray[np.int64], list[Vectors]]:
         if number not in self._open:

@@ -35,7 +35,7 @@ def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.
         return np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
     listed = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not listed or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-        raise UsageError(f"{what} must hold vectors, lists of as many numbers each, and holds {kind}")
+        raise UsageError(f"{what} must hold vectors, lists of numbers of the same length, and holds {kind}")
     wide = values.cast(pa.large_list(kind.value_type)).combine_chunks()
     if isinstance(wide, pa.ChunkedArray):
         wide = wide.chunk(0) if wide.num_chunks else pa.array([], wide.type)
@@ -173,8 +173,8 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
 
 def _two_lengths(what: str, least: int, most: int) -> UsageError:
     return UsageError(
-        f"{what} must hold vectors of one length, and holds some of {least} and some of {most} numbers: they are of two models; "
-        "keep those of one"
+        f"{what} must hold vectors of one length, and holds some of {least} and some of {most} numbers: they come "
+        "from two models; keep those of one"
     )
 
 

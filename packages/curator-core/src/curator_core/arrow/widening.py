@@ -54,12 +54,12 @@ def _widened(column: pa.ChunkedArray, part: pa.Field, kind: pa.DataType, as_json
     if kind == JSON:
         try:
             if as_json is None:
-                raise UsageError(f"nothing here spells {part.type} as JSON")
+                raise UsageError(f"{part.type} has no form in JSON")
             return as_json(column, part)
         except UsageError as error:
             raise CuratorError(
                 f"column {part.name!r} is {part.type} in some files and another type in others, and JSON, which could hold "
-                "both, has no spelling for it: give both one type in a stage before (Cast), or leave the column out"
+                "both, has no form for it: give both one type in a stage before (Cast), or leave the column out"
             ) from error
     return _spelled_out(column, kind).cast(kind)
 

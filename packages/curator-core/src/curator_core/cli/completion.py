@@ -11,7 +11,7 @@ from click.shell_completion import get_completion_class
 from curator_core.errors import UsageError
 
 _SHELLS = ("bash", "zsh", "fish")
-_HOW = """Put what it prints where your shell reads it:
+_HOW = """Save the output where your shell reads it:
 
 \b
 bash  curate completion bash >> ~/.bashrc
@@ -20,7 +20,7 @@ fish  curate completion fish > ~/.config/fish/completions/curate.fish
 """
 
 
-@click.command("completion", short_help="Print what lets a shell complete commands and names.", epilog=_HOW)
+@click.command("completion", short_help="Print a completion script for a shell.", epilog=_HOW)
 @click.argument("shell", type=click.Choice(_SHELLS), required=False)
 def completion_command(shell: str | None) -> None:
     """Print the completion of commands, options, names of stages and files for SHELL; left out, for the one in use."""

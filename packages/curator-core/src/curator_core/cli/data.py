@@ -37,7 +37,7 @@ def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="READER.PARAM=VALUE",
             help="A parameter of the reader, such as CsvReader.delimiter=';'.",
         ),
-        click.option("--reader", metavar="NAME", help="The reader to read with, whatever the files are called."),
+        click.option("--reader", metavar="NAME", help="The reader to use, whatever the files are called."),
     ):
         command = option(command)
     return command
@@ -108,12 +108,12 @@ def head_command(
         click.echo(f"\npage: {formatting.printable(html)}")
 
 
-@click.command("show", short_help="Show one row of data, whole.")
+@click.command("show", short_help="Show one whole row of data.")
 @click.argument("data", type=click.Path())
 @click.argument("row_id", metavar="[ID]", required=False)
-@click.option("--id-column", metavar="NAME", help="The column with the ids; left out: id, key, url and the like.")
+@click.option("--id-column", metavar="NAME", help="The column with the ids. [default: id, key, url and the like]")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
-@click.option("--mark", metavar="REGEX", help="Mark what matches in the text.")
+@click.option("--mark", metavar="REGEX", help="Mark matches in the text.")
 @click.option(
     "--by",
     "filters",
@@ -121,7 +121,7 @@ def head_command(
     metavar="FILTER",
     help="What this filter says about the row; --set gives it parameters.",
 )
-@click.option("--every", is_flag=True, help="Show every row with the id, and not the first alone.")
+@click.option("--every", is_flag=True, help="Show every row with the id, not only the first.")
 @click.option(
     "--bytes", "raw", metavar="COLUMN", help="Write the bytes of a column to standard output, and nothing else."
 )
@@ -161,7 +161,7 @@ def show_command(
         _refuse_missing(data)
         raise UsageError(
             f"which row of {data!r}? Name its id, as in `curate show {data} ID`, or its place, as in `curate show FILE:12`; "
-            f"`curate head {data}` shows the first rows with theirs"
+            f"`curate head {data}` shows the first rows with their places"
         )
     names_of_filters = tuple(dict.fromkeys(filters))
     own = [setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] not in names_of_filters]
@@ -228,13 +228,13 @@ def _refuse_missing(data: str) -> None:
     raise UsageError(f"there is no {path!r}{nearest(storage.file_name(path), beside)}")
 
 
-@click.command("inspect", short_help="Show what the columns of data hold.")
+@click.command("inspect", short_help="Show the contents of the columns of data.")
 @click.argument("data", type=click.Path())
-@click.option("-n", "--rows", "wanted", type=click.IntRange(min=1), help="Look at about that many rows.")
-@click.option("--all", "everything", is_flag=True, help="Look at every row.")
-@click.option("--text", "text_column", metavar="NAME", help="The column with the text; left out: the likely one.")
+@click.option("-n", "--rows", "wanted", type=click.IntRange(min=1), help="Read about this many rows.")
+@click.option("--all", "everything", is_flag=True, help="Read every row.")
+@click.option("--text", "text_column", metavar="NAME", help="The column with the text. [default: the likely one]")
 @click.option("--tokenizer", metavar="NAME", help="Count tokens with it: a tokenizer.json, or a name on the hub.")
-@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show; left out: 3, on a page 24.")
+@click.option("--samples", type=click.IntRange(min=0), help="How many rows to show. [default: 3, on a page 24]")
 @click.option("--html", metavar="FILE", type=click.Path(), help="Write it as a page too; images as thumbnails.")
 @_reading
 def inspect_command(
@@ -259,7 +259,7 @@ def inspect_command(
     from curator_core.data.rows import open_rows, with_thumbnails  # these import pyarrow
 
     if everything and wanted is not None:
-        raise UsageError("--all looks at every row, and --rows at some: give one of the two")
+        raise UsageError("--all reads every row, and --rows only some: give one of the two")
     rows = open_rows(data, reader=reader, settings=settings)
     if html is not None:
         with_thumbnails(rows, _THUMBNAIL_SIDE)
@@ -383,7 +383,7 @@ def _echo_whole(row: dict[str, Any], mark: str | None) -> None:
         click.echo(f"\n{label}  ({said})\n{_marked(texts[name], spans[name])}")
     for verdict in row["judged"]:
         end = "would keep it" if verdict.keeps else f"would drop it: {formatting.printable(verdict.reason)}"
-        marked = ", what is at fault is marked" if verdict.spans else ""
+        marked = ", the part at fault is marked" if verdict.spans else ""
         click.echo(f"\n{click.style(verdict.stage, bold=True)} {formatting.printable(verdict.says)}; it {end}{marked}")
         for name, value in verdict.scores.items():
             click.echo(f"  {formatting.printable(name)}  {'null' if value is None else formatting.number(value)}")
@@ -397,7 +397,7 @@ def _matches(text: str, mark: str | None) -> list[tuple[int, int]]:
     try:
         return [found.span() for found in re.finditer(mark, text) if found[0]]
     except re.error as error:
-        raise UsageError(f"--mark takes a regular expression, and {mark!r} is none: {error}") from error
+        raise UsageError(f"--mark takes a regular expression, and {mark!r} is not one: {error}") from error
 
 
 def _marked(text: str, spans: Sequence[tuple[int, int]]) -> str:
@@ -435,7 +435,7 @@ def _echo_reject(reject: Reject, as_json: bool) -> None:
         return
     where = f"{reject.source}:{reject.position}".removesuffix(":")
     click.echo(
-        f"{formatting.printable(where)} is no row: {formatting.printable(reject.reason)}"
+        f"{formatting.printable(where)} is not a row: {formatting.printable(reject.reason)}"
         + (f" ({formatting.printable(reject.message)})" if reject.message else "")
     )
     if reject.raw:

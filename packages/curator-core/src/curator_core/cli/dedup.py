@@ -24,7 +24,7 @@ _TIMES_PEERS = 3
 _MANY_FOLDERS = 16
 
 
-@click.group("dedup", short_help="Remove duplicates, and show what was removed for which document.")
+@click.group("dedup", short_help="Remove duplicates, and show which document stays for each.")
 def dedup_command() -> None:
     """Remove duplicates from a folder of files, and see what was removed, and for which document.
 
@@ -59,14 +59,14 @@ _RUN = [
     click.option(
         "--partitions",
         type=click.IntRange(min=1),
-        help="Number of pieces of the work between. [default: by the size of INPUT]",
+        help="Number of pieces into which the work is divided. [default: by the size of INPUT]",
     ),
     click.option("--run-dir", metavar="DIR", help="Where the run keeps its table. [default: runs/dedup-NAME]"),
     click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed."),
-    click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one."),
+    click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this process."),
     click.option("--resume", is_flag=True, help="Continue the run in the run directory."),
     click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over."),
-    click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises."),
+    click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises."),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
     click.option("--quiet", is_flag=True, help="Show no progress."),
 ]
@@ -75,14 +75,17 @@ _of_documents = _with(
         *_ends(
             "What is compared. [default: text; semantic: embedding; image: bytes]",
             "Column that names documents in the table. [default: id; image: key]",
-            "Which one stays, separated by commas: longest, shortest, first, highest:COLUMN, lowest:COLUMN, rank:A>B>C (of "
+            "Which document stays, by rules separated by commas: longest, shortest, first, highest:COLUMN, "
+            "lowest:COLUMN, rank:A>B>C (of "
             "collections). [default: longest,first; semantic: first]",
         ),
-        click.option("--collection-column", help="Names the collection. [default: the first folder below INPUT]"),
-        click.option("--per-collection", is_flag=True, help="Compare documents of one collection only."),
+        click.option(
+            "--collection-column", help="Column that names the collection. [default: the first folder below INPUT]"
+        ),
+        click.option("--per-collection", is_flag=True, help="Compare only documents of the same collection."),
         click.option("--removed", metavar="DIR", help="Write removed documents to this folder, with the reason."),
         click.option("--annotate", is_flag=True, help="Keep all documents and add columns with the decisions."),
-        click.option("--dry-run", is_flag=True, help="Estimate what it would take, and stop."),
+        click.option("--dry-run", is_flag=True, help="Estimate time and disk, and stop."),
         *_RUN,
     ]
 )
@@ -91,23 +94,30 @@ _of_parts = _with(
         *_ends(
             "The text. [default: text]",
             "Column that names documents in the table. [default: id]",
-            "Whose part stays, as in `curate dedup exact`.",
+            "Which document keeps its part, as in `curate dedup exact`.",
         ),
         click.option("--mode", type=click.Choice(["cut", "annotate", "drop"]), help="[default: cut]"),
-        click.option("--max-share", type=click.FloatRange(0, 1), help="Drop a document that repeats more than this."),
+        click.option(
+            "--max-share",
+            type=click.FloatRange(0, 1),
+            help="Drop a document if more than this share of it is repeated.",
+        ),
         *_RUN,
     ]
 )
 _indexed = _with(
     [
-        click.option("--index", metavar="DIR", help="Compare with the documents of earlier runs, which DIR keeps."),
+        click.option("--index", metavar="DIR", help="Compare with the documents of earlier runs, in the index DIR."),
         click.option(
             "--against",
             type=click.Choice(["self", "index", "both"]),
-            help="What INPUT is compared with: itself, the index, or both. [default: both]",
+            help="Compare INPUT with itself, the index, or both. [default: both]",
         ),
         click.option(
-            "--index-add/--no-index-add", "index_add", default=None, help="Add what stays to the index. [default: add]"
+            "--index-add/--no-index-add",
+            "index_add",
+            default=None,
+            help="Add the documents that stay to the index. [default: add]",
         ),
     ]
 )
@@ -129,17 +139,21 @@ def exact_command(normalize: bool, **given: Any) -> int:
 @_of_documents
 @_indexed
 @click.option(
-    "--rule", type=click.Choice(["nothing_new", "containment", "jaccard"]), help="When one goes. [default: nothing_new]"
+    "--rule",
+    type=click.Choice(["nothing_new", "containment", "jaccard"]),
+    help="When a document is removed. [default: nothing_new]",
 )
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1, min_open=True), help="The part that must be shared. [default: 0.8]"
+    "--threshold", type=click.FloatRange(0, 1, min_open=True), help="The share of shingles in common. [default: 0.8]"
 )
 @click.option(
-    "--max-new-words", type=click.IntRange(min=0), help="New words among 25 in a row (nothing_new). [default: 12]"
+    "--max-new-words",
+    type=click.IntRange(min=0),
+    help="The most new words among 25 in a row (nothing_new). [default: 12]",
 )
-@click.option("--ngram", type=click.IntRange(min=1), help="Words of a shingle. [default: 3]")
-@click.option("--bands", type=click.IntRange(min=1), help="Keys of a document. [default: 26]")
-@click.option("--rows", type=click.IntRange(min=1), help="Hashes of a key. [default: 5]")
+@click.option("--ngram", type=click.IntRange(min=1), help="Words per shingle. [default: 3]")
+@click.option("--bands", type=click.IntRange(min=1), help="Keys per document. [default: 26]")
+@click.option("--rows", type=click.IntRange(min=1), help="Hashes per key. [default: 5]")
 def fuzzy_command(**given: Any) -> int:
     """Remove documents of INPUT whose content is nearly all in one that stays; write the others to OUTPUT.
 
@@ -153,13 +167,13 @@ def fuzzy_command(**given: Any) -> int:
 @_of_documents
 @click.option("--eps", type=click.FloatRange(0, 1, max_open=True), help="1 - eps is the least cosine. [default: 0.05]")
 @click.option("--clusters", type=click.IntRange(min=1), help="[default: the square root of the number of documents]")
-@click.option("--visits", type=click.IntRange(min=0), help="Neighbouring clusters that are looked at. [default: 2]")
+@click.option("--visits", type=click.IntRange(min=0), help="Neighbouring clusters to compare with. [default: 2]")
 @click.option(
     "--order",
     type=click.Choice(["keep", "hard", "easy", "random"]),
     help="Which one stays, before --keep: the one farther from the centre of its cluster (hard), the nearer one (easy), any.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Of --order random. [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of --order random. [default: 0]")
 def semantic_command(**given: Any) -> int:
     """Remove documents of INPUT whose vector is near that of one that stays; write the others to OUTPUT.
 
@@ -173,7 +187,7 @@ def semantic_command(**given: Any) -> int:
 @_of_documents
 @click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="The least correlation. [default: 0.9]")
 @click.option("--radius", type=click.IntRange(0, 11), help="The most bits in which hashes differ. [default: 10]")
-@click.option("--crops/--no-crops", default=None, help="Look for what a crop of 5 to 15 % has left. [default: crops]")
+@click.option("--crops/--no-crops", default=None, help="Look for crops of 5 to 15 %. [default: crops]")
 @click.option("--mirror", is_flag=True, help="Look for mirrored copies too.")
 def image_command(crops: bool | None, mirror: bool, **given: Any) -> int:
     """Remove images of INPUT that show the same picture as one that stays; write the others to OUTPUT.
@@ -201,7 +215,8 @@ def substring_command(**given: Any) -> int:
 @click.option(
     "--false-rate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Make a Bloom filter first; this share of what occurs once is compared in vain. [default: no filter]",
+    help="Make a Bloom filter first; this share of the units that occur once is compared needlessly. [default: no "
+    "filter]",
 )
 def lines_command(**given: Any) -> int:
     """Cut lines out of INPUT that stand elsewhere in it too; write what stays to OUTPUT. One of each stays."""
@@ -212,7 +227,7 @@ def lines_command(**given: Any) -> int:
 @dedup_command.command("show", short_help="Show a removed document beside the one that stays for it.")
 @click.argument("run_dir")
 @click.argument("id")
-@click.option("--html", metavar="FILE", help="Write both side by side as a page: images as they are.")
+@click.option("--html", metavar="FILE", help="Write a page with both side by side, images included.")
 @click.option("--json", "as_json", is_flag=True, help="Print the decision and both documents as JSON.")
 def show_command(run_dir: str, id: str, html: str | None, as_json: bool) -> int:  # noqa: A002 - the name in the usage line
     """Show the removed document ID of RUN_DIR beside its witness: what both have, and what only one has.
@@ -296,7 +311,7 @@ def _figures(decision: dict[str, Any]) -> str:
     figures = []
     if decision["containment"] is not None:
         figures.append(f"{decision['containment']:.1%} of its shingles are in the other")
-        figures.append(f"{decision['jaccard']:.1%} of both in both")
+        figures.append(f"{decision['jaccard']:.1%} of all shingles are in both")
     if decision["similarity"] is not None:
         figures.append(f"a likeness of {decision['similarity']:.4f}")
     if decision["new_words"] is not None:
@@ -304,7 +319,7 @@ def _figures(decision: dict[str, Any]) -> str:
     return f"{decision['rule']}: {', '.join(figures)}"
 
 
-@dedup_command.command("index", short_help="Show what an index holds.")
+@dedup_command.command("index", short_help="Show the content of an index.")
 @click.argument("folder", metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def index_command(folder: str, as_json: bool) -> int:
@@ -324,16 +339,16 @@ def index_command(folder: str, as_json: bool) -> int:
         click.echo(line)
     if len(index.folders) > _MANY_FOLDERS:
         click.echo(
-            f"\nThey lie in {count(len(index.folders), 'folder')}, and a run opens the files of all: "
-            f"`curate dedup compact {folder}` writes them together."
+            f"\nThey are in {count(len(index.folders), 'folder')}, and a run opens the files of all: "
+            f"`curate dedup compact {folder}` compacts them."
         )
     return DONE
 
 
-@dedup_command.command("compact", short_help="Write the runs of an index together.")
+@dedup_command.command("compact", short_help="Compact the runs of an index into few folders.")
 @click.argument("folder", metavar="DIR")
 @click.option(
-    "--folders", type=click.IntRange(min=1), default=1, help="How many folders may remain; the smallest go together."
+    "--folders", type=click.IntRange(min=1), default=1, help="How many folders may remain; the smallest are joined."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def compact_command(folder: str, folders: int, as_json: bool) -> int:
@@ -359,8 +374,8 @@ def compact_command(folder: str, folders: int, as_json: bool) -> int:
 @dedup_command.command("rethreshold", short_help="Apply stricter limits without comparing again.")
 @click.argument("run_dir")
 @click.argument("out")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="The part that must be shared.")
-@click.option("--max-new-words", type=click.IntRange(min=0), help="Of 25 words in a row.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="The share of shingles in common.")
+@click.option("--max-new-words", type=click.IntRange(min=0), help="The most new words among 25 in a row.")
 def rethreshold_command(run_dir: str, out: str, threshold: float | None, max_new_words: int | None) -> int:
     """Write a table of decisions to OUT in which removals of RUN_DIR that miss stricter limits are undone.
 

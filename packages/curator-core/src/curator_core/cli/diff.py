@@ -30,7 +30,7 @@ _SHOWN_SCORES = 8
 @click.argument("run_b", type=click.Path())
 @click.option("--no-rows", is_flag=True, help="Do not read the outputs: compare configuration and counts alone.")
 @click.option(
-    "--id-column", metavar="NAME", help="The column with the ids; left out: id, key and the like, or the text."
+    "--id-column", metavar="NAME", help="The column with the ids. [default: id, key and the like, or the text]"
 )
 @click.option(
     "--examples", type=click.IntRange(min=0), default=3, show_default=True, help="How many rows of each kind to show."
@@ -82,7 +82,7 @@ def _sides(a: RunRecord, b: RunRecord, found: Comparison, id_column: str | None,
         if len(missing) == 2 and folder.startswith(f"{a.root}/") and other.startswith(f"{b.root}/"):
             continue  # what a step left for the next: both runs removed it when it was no longer needed
         if missing:
-            found.unknown.append(f"the rows of {stage}: {missing[0]} is not there any more")
+            found.unknown.append(f"the rows of {stage}: {missing[0]} no longer exists")
             continue
         rows = max(run.summary.rows_written if run.summary else 0 for run in (a, b))
         try:
@@ -198,7 +198,7 @@ def _echo_values(what: str, number: int, values: Sequence[SourceCounts]) -> None
     if not values:
         return
     of = formatting.count(number, what, f"{what}s" if " " not in what else what.replace("value", "values", 1))
-    click.echo(f"\n{of} with other counts" + (", those that differ most:" if number > _SHOWN_SOURCES else ":"))
+    click.echo(f"\n{of} with different counts" + (", those that differ most:" if number > _SHOWN_SOURCES else ":"))
     table: list[Sequence[str]] = [(what.partition(" of ")[2] or what, "rows in", "", "kept", "")]
     for value in values[:_SHOWN_SOURCES]:
         cells = [_pair(value.a, value.b, key) for key in ("rows_in", "rows_out")]
@@ -211,7 +211,7 @@ def _echo_scores(found: Comparison) -> None:
     if not found.scores:
         return
     moved = sorted(found.scores, key=lambda score: (-score.share, score.stage, score.score))
-    click.echo("\nscores that lie otherwise, and the share of rows in other bins")
+    click.echo("\nscores with other distributions, and the share of rows in other bins")
     for score in moved[:_SHOWN_SCORES]:
         rows = f"{score.rows_a:,}" if score.rows_a == score.rows_b else f"{score.rows_a:,} → {score.rows_b:,}"
         share = formatting.percent(score.share, 1) if score.share else "0 %"
@@ -247,7 +247,7 @@ def _echo_side(stage: str, side: Sides, fates: Mapping[str, Fates]) -> None:
     for label, columns in (("a", side.columns_a), ("b", side.columns_b)):
         if columns:
             click.echo(f"  only {label} has the columns {formatting.printable(', '.join(columns))}")
-    parts = ((side.only_a, "only in a"), (side.only_b, "only in b"), (side.changed, "in both, with other values"))
+    parts = ((side.only_a, "only in a"), (side.only_b, "only in b"), (side.changed, "in both, with different values"))
     click.echo(f"  {', '.join(f'{n:,} {text}' for n, text in parts if n)}; {side.same:,} are the same in both")
     if side.twice:
         click.echo(f"  {formatting.count(side.twice, 'row')} with an id that another row has too")
@@ -284,15 +284,15 @@ def _fate(fates: Fates, run: str) -> str:
     if fates.written:
         rest = fates.rows - fates.known
         return (
-            f"dropped in {run} by {shown}{more}" + (f"; {rest:,} of them it never had" if rest > 0 else "")
+            f"dropped in {run} by {shown}{more}" + (f"; {rest:,} of them were never in it" if rest > 0 else "")
             if shown
             else (f"{run} never had them")
         )
     if not shown:
         return f"what became of them in {run} is not known: it has written no dropped rows (`dropped:`), and none is in its samples"
     return (
-        f"of {fates.known:,} that are in the samples of {run} it is known: dropped by {shown}{more}; of the others it is not, as "
-        f"{run} has written no dropped rows (`dropped:`)"
+        f"{fates.known:,} of them are in the samples of {run}: dropped by {shown}{more}; for the others it is not "
+        f"known, as {run} has written no dropped rows (`dropped:`)"
     )
 
 

@@ -28,9 +28,9 @@ _SHOWN = 300  # characters of a text
     type=click.IntRange(min=0),
     default=5,
     show_default=True,
-    help="So many of each, the nearest to the limit first.",
+    help="This many of each, nearest to the limit first.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, with all of their text that was kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, with all the text that was kept.")
 def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int, as_json: bool) -> None:
     """Show rows that the stages of the run in RUN_DIR have dropped, with what is at fault between >> and <<.
 
@@ -65,7 +65,7 @@ def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int
         click.echo(json.dumps(_values(found), ensure_ascii=False, indent=1))
         return
     if not found:
-        click.echo("nothing that was dropped is kept to be seen")
+        click.echo("no dropped rows were kept for viewing")
     for step, drops, folder in found:
         for line in _lines(step, drops, folder):
             click.echo(line)
@@ -115,7 +115,9 @@ def _values(found: Sequence[tuple[str, Drops, str]]) -> dict[str, Any]:
 def _lines(step: str, drops: Drops, folder: str) -> list[str]:
     of = f" of step {step!r}" if step else ""
     shown = f"{len(drops.rows):,} of {count(drops.of, 'row')}" if drops.rows else count(drops.of, "row")
-    where = f"; all are in {folder}" if folder else "; these are samples, --dropped DIR of `curate run` writes all down"
+    where = (
+        f"; all are in {folder}" if folder else "; these are samples, --dropped DIR of `curate run` writes all of them"
+    )
     lines = [printable(f"{drops.stage}{of}, {drops.reason}: {shown}{where if drops.rows else ''}")]
     if drops.describe:
         lines.append(printable(f"    {drops.describe}"))

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Try the stages on about that many rows.",
+    help="Try the stages on about this many rows.",
 )
-@click.option("--no-data", is_flag=True, help="Do not look at the input.")
+@click.option("--no-data", is_flag=True, help="Do not read the input.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan_command(
     file: str, executor: str | None, settings: tuple[str, ...], rows: int, no_data: bool, as_json: bool

@@ -30,7 +30,7 @@ _COMMAND_FILE = "command.json"
 @click.argument("file", type=click.Path())
 @click.option("--executor", metavar="NAME", help="local, ray_data, xenna, or another one that is installed.")
 @click.option(
-    "--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one. [default: all cores]"
+    "--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this process. [default: all cores]"
 )
 @click.option(
     "--run-dir", metavar="DIR", help="Where the run keeps its ledger, rejects and report. [default: runs/NAME]"
@@ -44,7 +44,9 @@ _COMMAND_FILE = "command.json"
 @click.option("--resume", is_flag=True, help="Continue the run in the run directory.")
 @click.option("--fresh", is_flag=True, help="Forget the run in the run directory and start over.")
 @click.option("--allow-changed", is_flag=True, help="Resume although the stages have changed since.")
-@click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises. [default: fail]")
+@click.option(
+    "--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises. [default: fail]"
+)
 @click.option("--retries", type=click.IntRange(min=0), help="Tries of a failing stage before that. [default: 0]")
 @click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
 @click.option(
@@ -55,14 +57,14 @@ _COMMAND_FILE = "command.json"
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Keep in log.txt what stages log from this level on. [default: warning]",
+    help="Lowest level of stages' log messages to keep in log.txt. [default: warning]",
 )
 @click.option("--metrics-file", metavar="FILE.prom", help="Keep the numbers of the run in a file for Prometheus.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve them at 127.0.0.1:PORT/metrics.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve the numbers at 127.0.0.1:PORT/metrics.")
 @click.option("--spans", is_flag=True, default=None, help="OpenTelemetry spans of the run, its steps and stages.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-@click.option("-v", "--verbose", is_flag=True, help="Let the engine say what it does.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the engine's own messages.")
 def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> int:
     """Run the pipeline in FILE.
 
@@ -76,9 +78,9 @@ def run_command(file: str, settings: tuple[str, ...], as_json: bool, quiet: bool
 
 @click.command("retry", short_help="Run again what was set aside.")
 @click.argument("run_dir", type=click.Path())
-@click.option("--allow-changed", is_flag=True, help="Although the stages have changed since, as after a fix.")
-@click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this one.")
-@click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="When a stage raises again.")
+@click.option("--allow-changed", is_flag=True, help="Retry although the stages have changed since, as after a fix.")
+@click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0 runs in this process.")
+@click.option("--on-error", type=click.Choice(["fail", "quarantine"]), help="What to do when a stage raises again.")
 @click.option("--retries", type=click.IntRange(min=0), help="Tries of a failing stage before that.")
 @click.option("--max-error-fraction", type=click.FloatRange(0, 1), help="Stop when more rows than this are set aside.")
 @click.option(
@@ -102,7 +104,7 @@ def retry_command(run_dir: str, as_json: bool, quiet: bool, **flags: Any) -> int
         raise UsageError(f"{run_dir!r} was not made by `curate run`: retry it where it was started, with retry=True")
     if "arguments" in command:
         again = shlex.join(["curate", *command["arguments"], "--resume"])
-        raise UsageError(f"{run_dir!r} was not made from a pipeline file; what is missing is run by: {again}")
+        raise UsageError(f"{run_dir!r} was not made from a pipeline file; run the missing work by: {again}")
     flags = {**command["flags"], **{key: value for key, value in flags.items() if value is not None}}
     flags |= {"run_dir": run_dir, "retry": True, "resume": False, "fresh": False}
     return _run_file(command["file"], tuple(command["settings"]), command["folder"], as_json, quiet, flags)
@@ -188,8 +190,8 @@ def _executor(chosen: str, given: Mapping[str, Any], flags: Mapping[str, Any]) -
     workers = {} if flags.get("workers") is None else {"workers": flags["workers"]}
     if workers and "workers" not in executor.options:
         raise UsageError(
-            f"--workers is not for {chosen}, which has as many workers as there is room for; a stage can have a number "
-            "of its own, in the file: with: {num_workers: N}"
+            f"--workers does not apply to {chosen}, which has as many workers as there is room for; set the number "
+            "for one stage in the file: with: {num_workers: N}"
         )
     return executor(config={**given, **workers})
 
@@ -287,7 +289,7 @@ def _after_failure(run_dir: str | None, error: CuratorError) -> None:
         if not RunDirectory(run_dir).exists():
             return
         write_report(run_dir)
-    click.echo(f"what is complete is kept in {run_dir}: fix the cause, and continue with --resume", err=True)
+    click.echo(f"complete work is kept in {run_dir}: fix the cause, and continue with --resume", err=True)
     if isinstance(error, StageError) and error.task_id is not None:
         click.echo("or set the rows at fault aside and keep the others: --resume --on-error quarantine", err=True)
 

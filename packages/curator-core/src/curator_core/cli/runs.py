@@ -38,7 +38,7 @@ def report_command(run_dir: str, as_json: bool) -> None:
     if "summary" in record:
         click.echo(summary_text(record["summary"]))
         if record["state"] == "failed":
-            click.echo("what is complete is kept: continue with --resume")
+            click.echo("complete work is kept: continue with --resume")
     else:
         for step, place in (steps or {"": run_dir}).items():
             if RunDirectory(place).exists():
@@ -72,7 +72,7 @@ def rejects_command(run_dir: str, examples: int, stage: str | None, reason: str 
     groups = [(step, group) for step, place in places.items() for group in group_rejects(place, examples)]
     groups = [(step, g) for step, g in groups if stage in (None, g.stage) and reason in (None, g.reason)]
     if not groups:
-        click.echo("nothing was set aside" if stage is reason is None else "nothing was set aside for that")
+        click.echo("nothing was set aside" if stage is reason is None else "nothing was set aside for that reason")
         return
     for step, group in groups:
         of = f" of step {step!r}" if step else ""

@@ -218,7 +218,7 @@ def _shown(facts: dict[str, Any]) -> str:
             lines.append(f"{label:<10} {', '.join(_repeated(facts[key]))}")
     if "columns" in facts:
         lines.append(f"Columns    {facts['columns']}")
-    light = "; light: after a GPU stage it runs in the worker of that" if facts["light"] else ""
+    light = "; light: after a GPU stage it runs in that stage's worker" if facts["light"] else ""
     lines.append(f"Resources  {', '.join(asked)} a worker{light}")
     return "\n".join(lines)
 

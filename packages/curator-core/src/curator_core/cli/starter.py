@@ -139,7 +139,7 @@ def _image_file(name: str, params: Mapping[str, Any], found: Data, preview: Prev
         "  - ImageReader:",
         *_parameters(params),
         "",
-        "  # These need only the header of an image, so they come first: nothing is decoded for what they drop.",
+        "  # These need only the header of an image, so they come first: images that they drop are not decoded.",
         "  # `mode: annotate` keeps all rows and adds the score as a column, to look before you cut.",
         "  - ResolutionFilter: {min_width: 256, min_height: 256}",
         "  - AspectRatioFilter: {min_ratio: 0.4, max_ratio: 2.5}",
@@ -181,7 +181,7 @@ def _tail(name: str) -> list[str]:
     return [
         "",
         "executor: local # every core of this machine; or {local: {workers: 2}}, ray_data, xenna",
-        f"run_dir: runs/{name} # ledger, rejects and report; --resume continues with what is there",
+        f"run_dir: runs/{name} # ledger, rejects and report; --resume continues from there",
         "on_error: fail # when a stage raises; quarantine sets the offending rows aside and continues (exit code 3)",
         "",
     ]

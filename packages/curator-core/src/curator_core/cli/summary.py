@@ -81,7 +81,7 @@ def so_far_text(found: Mapping[str, Any]) -> str:
     failed = f", {found['failed']:,} with work set aside" if found["failed"] else ""
     lines = [
         f"{name}: {state}",
-        f"complete so far: {complete:,} of the {formatting.count(listed, 'source')} that it has met{failed}",
+        f"complete so far: {complete:,} of the {formatting.count(listed, 'source')} listed so far{failed}",
     ]
     table = stage_lines(found["stages"])
     return "\n".join([*lines, "", *table] if table else lines)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from curator_core.running.whatif import Span, WhatIf
 
 
-@click.command("whatif", short_help="Say what other limits of a filter would have kept.")
+@click.command("whatif", short_help="Compute what other limits of a filter would have kept.")
 @click.argument("run_dir", type=click.Path())
 @click.option(
     "--set",
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     metavar="STAGE.PARAM=VALUE",
     help="Another value of a limit, such as WordCountFilter.min_words=80.",
 )
-@click.option("--step", metavar="NAME", help="Of a workflow, the step that the stage is in.")
+@click.option("--step", metavar="NAME", help="For a workflow, the step of the stage.")
 @click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="How many rows to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def whatif_command(run_dir: str, settings: tuple[str, ...], step: str | None, examples: int, as_json: bool) -> None:

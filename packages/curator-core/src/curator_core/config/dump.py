@@ -51,7 +51,7 @@ def _work(work: Pipeline | Workflow) -> dict[str, Any]:
 def _step(step: Pipeline | Workflow | Step) -> dict[str, Any]:
     if isinstance(step, Step):
         if step.frees or step.counts:
-            raise UsageError(f"step {step.name!r} says what it frees or that it counts, which a file cannot hold")
+            raise UsageError(f"step {step.name!r} sets frees or counts, which a file cannot hold")
         step = step.of
     return {"name": step.name, **_work(step)}
 
@@ -103,7 +103,7 @@ def _plain(value: Any, where: str) -> Any:
         return _stage(value)
     if hasattr(value, "__fspath__"):
         return str(os.fspath(value))
-    raise UsageError(f"{where} is {value!r}, which a file cannot hold: it holds numbers, texts, lists and mappings")
+    raise UsageError(f"{where} is {value!r}, which a file cannot hold: a file holds numbers, texts, lists and mappings")
 
 
 def _setting(value: Any, where: str) -> Any:

@@ -132,7 +132,7 @@ class _Build:
         if ("stages" in content) == ("workflow" in content):
             self.wrong("a pipeline file has either `stages:` or `workflow:`", ("workflow",))
         if not _NAME.fullmatch(simple.get("name") or "a"):
-            self.wrong("name must have no slash: the run directory is called after it", ("name",), at_value=True)
+            self.wrong("name must have no slash: the run directory is named after it", ("name",), at_value=True)
         executor, executor_options = self.executor(content.get("executor", "local"))
         stem = storage.file_name(self.file.path).partition(".")[0]
         name = simple.pop("name", None) or stem
@@ -219,7 +219,7 @@ class _Build:
             self.wrong(f"indent {names[1]!r} further than {name!r}: it is one of its parameters", (*where, names[1]))
             return None
         if len(names) != 1 or not isinstance(name, str):
-            self.wrong(f"one stage for each `-`, with nothing beside it but `with:`; here are {names}", where)
+            self.wrong(f"one stage for each `-`, with nothing beside it but `with:`; found {names}", where)
             return None
         if self.lacks_colon(name, (*where, name)):
             return None

@@ -220,7 +220,7 @@ def _word_before_brace(text: str, line: int) -> str | None:
 
 
 def _unexpected_colon(text: str, mark: yaml.Mark | None) -> str:
-    message = "a key cannot stand here: a text with `: ` in it needs quotes"
+    message = "a key is not allowed here: a text with `: ` in it needs quotes"
     if mark is None or not mark.line:
         return message
     above = text.splitlines()[mark.line - 1].rstrip()

@@ -96,7 +96,7 @@ class Card:
         there = [path for path in paths if storage.exists(path)]
         if there and not replace:
             raise UsageError(
-                f"{', '.join(map(repr, there))} is there already, maybe with what you have added: --replace"
+                f"{', '.join(map(repr, there))} exists already, perhaps with your additions: overwrite with --replace"
             )
         for path, text in paths.items():
             storage.write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
@@ -113,7 +113,7 @@ def make_card(run_dir: str, output: str | None = None, **given: str | None) -> C
     if record is None:
         raise UsageError(f"{run_dir!r} holds no run: there is no run.json")
     if record.get("state") not in ("done", "quarantined"):
-        raise UsageError(f"the run in {run_dir!r} is {record.get('state')}: a card is made of one that has ended")
+        raise UsageError(f"the run in {run_dir!r} is {record.get('state')}: a card needs a run that has ended")
     counted = RunDirectory(counting_folder(run_dir) or run_dir)
     summary = RunSummary.from_dict(record["summary"])
     folder = _output_folder(run_dir, (counted.read_json("run.json") or {}).get("outputs") or {}, output)
@@ -166,7 +166,7 @@ def _output_folder(run_dir: str, outputs: Mapping[str, Any], output: str | None)
             )
         return str(folders[output])
     if not folders:
-        raise UsageError(f"the run in {run_dir!r} has written no data that a card could be of: it has no writer")
+        raise UsageError(f"the run in {run_dir!r} has written no data for a card: it has no writer")
     if len(folders) > 1:
         raise UsageError(f"the run in {run_dir!r} has several outputs, choose one with --output: {', '.join(folders)}")
     return str(next(iter(folders.values())))
@@ -217,10 +217,7 @@ def _readme(facts: _Facts) -> str:
         head = {"license": facts.given["license"], **head}
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
     if "license" not in facts.given:
-        front = (
-            "# license: is yours to state: the run cannot know it, and data do not change theirs by being filtered\n"
-            + front
-        )
+        front = "# license: is yours to state: the run cannot know it, and filtering data does not change it\n" + front
     parts = [f"---\n{front}---", f"# {_md(summary.name)}", _md(facts.says)]
     if "license" in facts.given:
         parts.append(f"## License\n\n{_md(facts.given['license'])}")
@@ -248,7 +245,7 @@ def _readme(facts: _Facts) -> str:
         for reason, rows in {**stage.dropped, **stage.rejected}.items()
     ]
     if reasons:
-        parts.append("### Why rows went\n\n" + _table(("stage", "reason", "rows"), reasons))
+        parts.append("### Why rows left\n\n" + _table(("stage", "reason", "rows"), reasons))
     counted = {
         stage.name for stage in summary.stages
     }  # a stage that only lists the files has no counts, and says nothing about the data

@@ -86,7 +86,7 @@ def row_at(rows: Rows, path: str, place: str) -> FoundRow | FoundReject:
     if rows.examples:
         return FoundReject(rows.examples[0])
     raise UsageError(
-        f"{path!r} has no row at {place!r}" + (f": the last that was read is at {last}" if last else ": it has no rows")
+        f"{path!r} has no row at {place!r}" + (f": the last row read is at {last}" if last else ": it has no rows")
     )
 
 

@@ -38,12 +38,12 @@ def judge(name: str, params: Mapping[str, Any], row: DocumentBatch) -> Judgement
     stage = build_stage(name, params)
     if not isinstance(stage, ColumnFilter):
         raise UsageError(
-            f"{name} is no filter of a column, so it has nothing to say about one row; `curate stages` lists filters"
+            f"{name} is not a filter of a column, so it cannot judge a single row; `curate stages` lists filters"
         )
     there = row.column_names
     missing = [column for column in needed_columns(stage, type(row)) if column not in there]
     if missing:
-        hint = f" Name the one that it is to read: --set {name}.column=NAME" if stage.column in missing else ""
+        hint = f" Name the column to read: --set {name}.column=NAME" if stage.column in missing else ""
         raise UsageError(
             f"{name} reads the column {missing[0]!r}, which the row lacks{nearest(missing[0], there) or '.'} "
             f"It has {', '.join(there)}.{hint}"

@@ -404,9 +404,9 @@ def profile_lines(found: Profile, width: int) -> Sequence[str]:
             top = sorted(found.languages.items(), key=lambda item: (-item[1], item[0]))
             shown = ", ".join(f"{code} {formatting.percent(n, rows)}" for code, n in top[:8])
             more = f", and {len(top) - 8} others" if len(top) > 8 else ""
-            lines += ["", f"languages, guessed of {formatting.count(rows, 'text')}: {shown}{more}"]
+            lines += ["", f"languages, detected in {formatting.count(rows, 'text')}: {shown}{more}"]
         elif found.no_language:
-            lines += ["", f"languages: not guessed, {formatting.printable(found.no_language)}"]
+            lines += ["", f"languages: not detected, {formatting.printable(found.no_language)}"]
     return lines
 
 
@@ -415,11 +415,11 @@ def _looked_at(found: Profile) -> str:
     if not found.rows:
         return "there are no rows"
     if found.complete:
-        return f"looked at all {rows}" if found.rows != 1 else "looked at the one row"
+        return f"read all {rows}" if found.rows != 1 else "read the one row"
     of = f" of {found.all_sources:,}" if found.all_sources else ""
     return (
-        f"looked at {rows}, the first of {found.sources:,}{of} sources that lie evenly in the data; the shares are estimates, and "
-        "--all looks at every row"
+        f"read {rows}, the first of {found.sources:,}{of} sources spread evenly over the data; the shares are "
+        "estimates, and --all reads every row"
     )
 
 

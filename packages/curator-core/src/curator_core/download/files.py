@@ -41,7 +41,7 @@ class FileSink(Sink):
         resumed = head.status == 206 and asked.startswith(f"bytes {self._have}-")
         if head.status == 416 or (head.status == 206 and not resumed):
             os.truncate(self.part, 0)
-            raise Failed(Reason.WRONG_RANGE, f"asked from byte {self._have:,}: {asked or 'no such range'}")
+            raise Failed(Reason.WRONG_RANGE, f"requested from byte {self._have:,}: {asked or 'no such range'}")
         if not resumed:
             self._have = 0
             _write_tag(self.part, head.headers.get("ETag") or head.headers.get("Last-Modified"))
@@ -57,7 +57,7 @@ class FileSink(Sink):
     def end(self) -> bytes:
         self._out.close()
         if self._total is not None and self._have != self._total:
-            raise Failed(Reason.CUT_OFF, f"{self._have:,} of {self._total:,} bytes came")
+            raise Failed(Reason.CUT_OFF, f"{self._have:,} of {self._total:,} bytes arrived")
         return b""
 
     def undo(self) -> None:

@@ -154,7 +154,7 @@ def check_address(host: str, address: str, private: bool | Sequence[Network]) ->
     if not allowed(address, private):
         where = host if host == address else f"{host} is {address}, which"
         raise Refused(
-            Reason.PRIVATE, f"{where} is not a public address; allow_private lists networks to fetch from all the same"
+            Reason.PRIVATE, f"{where} is not a public address; allow_private can list private networks to allow"
         )
 
 

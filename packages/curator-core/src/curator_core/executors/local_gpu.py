@@ -329,7 +329,8 @@ class Server:
 
 def _unsendable(error: Exception) -> CuratorError:
     return CuratorError(
-        f"what a stage on the GPU has made cannot be sent to a worker process ({error}); run with workers=0, which sends nothing"
+        f"the output of a stage on the GPU cannot be sent to a worker process ({error}); run with workers=0, which "
+        "sends nothing"
     )
 
 

@@ -557,7 +557,8 @@ class Pool:
             self.owner_deaths += 1
             if self.owner_deaths >= MAX_DEATHS:
                 raise WorkerDied(
-                    f"the process that owns the GPU has died {self.owner_deaths} times while it was at no task ({_how(code)})"
+                    f"the process that owns the GPU has died {self.owner_deaths} times while it worked on no task "
+                    f"({_how(code)})"
                 )
         lost = [worker for worker in self.workers if worker.owner is owner]
         self._start_owner(owner.card)

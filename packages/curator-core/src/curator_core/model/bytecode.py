@@ -32,6 +32,7 @@ def bytecode_hint() -> str:
     why = ", and PYTHONDONTWRITEBYTECODE keeps Python from writing it" if sys.dont_write_bytecode else ""
     folder = next(path for path in sys.path if path.endswith("site-packages"))
     return (
-        f"{len(missing)} modules were installed without bytecode{why}, so every process compiles them anew, which takes "
-        f"most of its start: {sys.executable} -m compileall -q {folder} (or install with uv's --compile-bytecode)"
+        f"{len(missing)} modules were installed without bytecode{why}, so every process compiles them again, which "
+        f"takes most of its start-up time: {sys.executable} -m compileall -q {folder} (or install with uv's "
+        "--compile-bytecode)"
     )

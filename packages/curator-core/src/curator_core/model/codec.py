@@ -72,7 +72,7 @@ def encode_task(task: Task[Any], *, pickled: bool = True) -> pa.Buffer:
     if not pickled:
         raise UsageError(
             f"a {type(task).__name__} cannot be stored in the run directory: only tables and file lists with plain "
-            "metadata (text, numbers, lists) can; end the pipeline, or what comes before a Merge, in one of these"
+            "metadata (text, numbers, lists) can; end the pipeline, or the part before a Merge, with one of these"
         )
     with by_value(*type(task).__mro__):
         return pa.py_buffer(b"PKL1" + cloudpickle.dumps(task))

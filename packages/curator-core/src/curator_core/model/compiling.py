@@ -30,8 +30,8 @@ def compile_decisions(stage: str, option: str, on_gpu: bool) -> Sequence[str]:
         return [f"{stage} compiles its model when a worker starts, as compile: always says"]
     if option == "auto" and on_gpu:
         return [
-            f"{stage} compiles its model once a worker has computed for {COMPILE_AFTER_S:g} s, about what compiling takes "
-            "(compile: auto)"
+            f"{stage} compiles its model once a worker has computed for {COMPILE_AFTER_S:g} s, about the time that "
+            "compiling takes (compile: auto)"
         ]
     return []
 

@@ -125,7 +125,9 @@ def _field_hints(cls: type) -> dict[str, Any]:
 def checked_name(name: str) -> str:
     """The name of a stage, if it can be one; else `UsageError`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f"a stage's name is a non-empty string with no slash, because files carry it; got {name!r}")
+        raise UsageError(
+            f"a stage's name is a non-empty string with no slash, because file names contain it; got {name!r}"
+        )
     return name
 
 

@@ -112,7 +112,7 @@ class CallRecorder:
                 if same(mine):
                     return recorder
         raise AccountingError(
-            f"stage {self._stage!r} records something of task {task.task_id!r}, which is none of the "
+            f"stage {self._stage!r} records something for task {task.task_id!r}, which is not one of the "
             f"{len(self._tasks)} that it was given"
         )
 
@@ -120,7 +120,7 @@ class CallRecorder:
         """The recorder of the task that the stage is about; an error where that would be a guess."""
         if self.current is None:
             raise AccountingError(
-                f"stage {self._stage!r} was given {len(self._tasks)} tasks, and {what}() does not say which it is about: "
+                f"stage {self._stage!r} was given {len(self._tasks)} tasks, and {what}() does not name its task: "
                 f"call it inside `with self.about(task):`, or with {what}(…, task=task)"
             )
         return self.current

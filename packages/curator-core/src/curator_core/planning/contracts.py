@@ -132,7 +132,7 @@ def _type_message(
             return (
                 f"{before!r} and {planned.name!r} are writers, and a pipeline has one, at its end. To write the rows in a "
                 f"second way, run a second pipeline that reads {writer.stage.output_folder()!r}; to spread rows over folders "
-                "by a column, use partition_by where the writer has it"
+                "by a column, use partition_by if the writer has it"
             )
         return f"{text}: {before!r} is a writer and ends the pipeline; put {planned.name!r} before it"
     if index == 0 and task_type is EmptyTask:

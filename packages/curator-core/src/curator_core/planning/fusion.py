@@ -52,7 +52,7 @@ def _boundary(group: Sequence[PlannedStage], planned: PlannedStage) -> str | Non
         return f"{who} wants {count(wanted or 0, 'worker')}"
     ours, theirs = _engine_facts(last.stage), _engine_facts(stage)
     if ours != theirs:
-        return "it has scheduling facts of its own"
+        return "it has its own scheduling settings"
     return None
 
 
@@ -89,7 +89,7 @@ def keep_beside(segment: Segment, decisions: list[str]) -> Segment:
             if stage is not planned.stage:
                 members[place] = replace(planned, stage=stage)
                 decisions += [
-                    f"{column} of {planned.name} stay where they are made until {reader} has them, beside the table"
+                    f"{column} of {planned.name} stay where they are made, beside the table, until {reader} takes them"
                     for column, reader in taken.items()
                 ]
         groups.append(replace(group, stages=tuple(members)))

@@ -61,7 +61,7 @@ def make_plan(
     source, rest = (named[0], named[1:]) if isinstance(named[0].stage, SourceStage) else (None, named)
     if not environments:
         warnings += [
-            f"{planned.name} asks for an environment of its own (runtime_env): it runs in that of this process"
+            f"{planned.name} asks for its own environment (runtime_env), but runs in that of this process"
             for planned in rest
             if planned.stage.runtime_env
         ]

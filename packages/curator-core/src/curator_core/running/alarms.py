@@ -27,9 +27,7 @@ def alarms_of(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
         found += alarms[:_MOST_ALIKE]
         if len(alarms) > _MOST_ALIKE:
             left = len(alarms) - _MOST_ALIKE
-            found.append(
-                _alarm(alarms[0]["kind"], f"{left:,} more of the same kind.", "They stand in the tables below.")
-            )
+            found.append(_alarm(alarms[0]["kind"], f"{left:,} more of the same kind.", "They are in the tables below."))
     return found
 
 

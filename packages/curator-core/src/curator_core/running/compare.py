@@ -185,8 +185,8 @@ def compare(a: RunRecord, b: RunRecord) -> Comparison:
     for run in (a, b):
         if run.summary is None:
             found.unknown.append(
-                f"the run in {run.folder} has not ended (its state is {run.record.get('state')!r}), so its counts by stage "
-                "are those of what is complete"
+                f"the run in {run.folder} has not ended (its state is {run.record.get('state')!r}), so its counts by "
+                "stage cover only complete work"
             )
     found.stages = _stages(a, b)
     found.sources, found.differing_sources = _sources(a, b)
@@ -198,7 +198,7 @@ def _compare_seen(found: Comparison, a: Seen, b: Seen) -> None:
     """Compare what the runs have kept to be seen: counts by folder and column, files of sources, histograms of scores."""
     for name, run in (("a", a), ("b", b)):
         if not run.stages:
-            found.unknown.append(f"{name} has kept nothing to be seen (`seen: false`): no scores, no counts by folder")
+            found.unknown.append(f"{name} has kept no data for viewing (`seen: false`): no scores, no counts by folder")
     if not a.stages or not b.stages:
         return
     for column in [*b.by, *(column for column in a.by if column not in b.by)]:

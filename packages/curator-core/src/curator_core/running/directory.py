@@ -87,7 +87,7 @@ class RunDirectory:
         try:
             found = json.loads(storage.read_bytes(path))
             if not _is_as_written(kind, found):
-                raise ValueError(f"its fingerprint is not that of its {'steps' if kind == 'plan.json' else 'content'}")
+                raise ValueError(f"its fingerprint does not match its {'steps' if kind == 'plan.json' else 'content'}")
             shape = _SHAPES.get(kind, object)
             if kind == "plan.json" and isinstance(found, dict) and "kind" in found:
                 shape = WORKFLOW_PLAN
@@ -96,8 +96,8 @@ class RunDirectory:
         except ValueError as error:
             raise RunRefused(
                 f"{path!r} is damaged ({error}): it is written whole or not at all, so something else changed it. The "
-                "output and the rejects are in other files, which stand (`curate rejects` reads them); to go on, start "
-                "over with fresh=True (--fresh)"
+                "output and the rejects are in other files, which are intact (`curate rejects` reads them); to "
+                "continue, start over with fresh=True (--fresh)"
             ) from None
         return found
 

@@ -41,9 +41,10 @@ _LONG_WAIT = 10.0
 _VERDICTS = {
     "done": "Every source is complete and every row is accounted for.",
     "quarantined": "Every row is accounted for; some were set aside.",
-    "failed": "The run stopped before its end. What is complete is kept: fix the cause and continue with --resume.",
-    "running": "The run is still going on; these are the numbers of the sources that are complete until now.",
-    "interrupted": "The run was interrupted and no process is working on it. What is complete is kept: continue with --resume.",
+    "failed": "The run stopped before its end. Complete work is kept: fix the cause and continue with --resume.",
+    "running": "The run is still active; these are the numbers of the sources that are complete so far.",
+    "interrupted": "The run was interrupted and no process is working on it. Complete work is kept: continue with "
+    "--resume.",
 }
 
 
@@ -119,7 +120,7 @@ def make_numbers(
         "configuration": {"file": configuration, "steps": plan.get("steps") or []},
         "rows": _rows(stages),
         "bytes": {"in": seen.bytes_in, "out": seen.bytes_out, "written": summary.get("bytes", 0)},
-        "tokens": {"counted_by": seen.tokens, "in": seen.tokens_in, "out": seen.tokens_out},
+        "tokens": _tokens(seen),
         "sources": {
             "total": summary.get("sources", last.get("listed", 0)),
             "complete": last.get("complete", summary.get("sources", 0) - summary.get("sources_failed", 0)),
@@ -159,7 +160,7 @@ def _seen(place: str, accounts: Accounts | None) -> tuple[Seen, str]:
     try:
         return read_seen(place, accounts), ""
     except (CuratorError, OSError) as error:
-        return Seen(), f"what the run has kept to be seen cannot be read: {error}"
+        return Seen(), f"the scores and samples of the run cannot be read: {error}"
 
 
 def _closed(state: str, summary: Mapping[str, Any]) -> bool:
@@ -250,6 +251,14 @@ def _trimmed(score: dict[str, Any]) -> dict[str, Any]:
     for name in ("counts", "kept", "free"):
         score[name] = score[name][first:last]
     return score
+
+
+def _tokens(seen: Seen) -> dict[str, Any]:
+    """How many tokens there are; none where their number would be estimated from the bytes of pictures."""
+    pictures = any(sample.picture for stage in seen.stages.values() for sample in stage.samples)
+    if pictures and seen.tokens.startswith("estimated"):
+        return {"counted_by": "", "in": 0, "out": 0}
+    return {"counted_by": seen.tokens, "in": seen.tokens_in, "out": seen.tokens_out}
 
 
 def _rows(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -119,7 +119,7 @@ def stage_text(stage: StageTotals) -> str:
     shown = ", ".join(f"{reason} {rows:,}" for reason, rows in lost[:3])
     more = f", and {len(lost) - 3} other reasons" if len(lost) > 3 else ""
     kept = formatting.percent(stage.rows_in - gone, stage.rows_in)
-    return f"keeps {kept} ({gone:,} of {stage.rows_in:,} go: {shown}{more})"
+    return f"keeps {kept} ({gone:,} of {stage.rows_in:,} leave: {shown}{more})"
 
 
 def make_preview(plan: Plan, rows: int = ROWS) -> Preview:
@@ -132,7 +132,7 @@ def make_preview(plan: Plan, rows: int = ROWS) -> Preview:
         return Preview()
     if not plan.source.stage.tried_by_plan:
         names = tuple(planned.name for planned in plan.stages)
-        return Preview(not_tried=names, why_not="asks a server what there is")
+        return Preview(not_tried=names, why_not="asks a server for its list")
     try:
         found, tasks = survey(plan.source.stage.process(EmptyTask()) or ())
     except CuratorError as error:

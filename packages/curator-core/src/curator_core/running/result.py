@@ -146,7 +146,7 @@ class RunStream(Iterator[Task[Any]]):
     @property
     def summary(self) -> RunSummary:
         if self._result is None:
-            raise UsageError("the summary of a run is there when its last task has been taken")
+            raise UsageError("the summary of a run is available when its last task has been taken")
         return self._result.summary
 
     def close(self) -> None:
@@ -210,7 +210,8 @@ class RunResult(Sequence[Task[Any]]):
             files = [path for task in self.tasks if isinstance(task, FileGroupTask) for path in task.data]
             there = f"files ({', '.join(map(repr, files[:2]))}, …)" if files else type(self.tasks[0]).__name__
             raise UsageError(
-                f"the results of {self.summary.name!r} are {there}, not rows: read what was written, or leave the writer "
+                f"the results of {self.summary.name!r} are {there}, not rows: read the written files, or leave the "
+                "writer "
                 "out to have the rows here"
             )
         return DocumentBatch(data=pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({}))
@@ -218,7 +219,7 @@ class RunResult(Sequence[Task[Any]]):
     def report(self) -> RunReport:
         """The page of the run (``report.html``), which a notebook shows in its cell."""
         if self.run_dir is None:
-            raise UsageError("a report is made of what a run directory holds: run with run_dir='runs/mine'")
+            raise UsageError("a report needs a run directory: run with run_dir='runs/mine'")
         return RunReport(storage.join(self.run_dir, "report.html"))
 
     def __len__(self) -> int:

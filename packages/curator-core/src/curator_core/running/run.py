@@ -177,7 +177,8 @@ def _check_run_dir(plan: Plan, directory: RunDirectory | None) -> None:
     entry = source.stage.reads_from(directory.url)
     if entry is not None:
         raise PlanError(
-            f"the run directory {directory.url!r} is in what {source.name!r} reads by {entry!r}: the next run would read "
+            f"the run directory {directory.url!r} is inside the input that {source.name!r} reads by {entry!r}: the "
+            "next run would read "
             "its files; choose a run directory beside the input"
         )
 
@@ -437,7 +438,7 @@ class _Run:
         self.summary.warnings += [
             f"{count(share.sources, 'source')} of {self.summary.sources} ({count(share.rows_in, 'row')} read, "
             f"{share.rows_out:,} kept) were made under the pipeline of attempt {share.since}: {'; '.join(share.changes)}. "
-            "fresh=True (--fresh) makes all of it anew"
+            "fresh=True (--fresh) makes all output again"
             for share in earlier
         ]
 
@@ -455,8 +456,7 @@ class _Run:
         notes = []
         if nothing:
             notes.append(
-                f"{_named(nothing)} gave nothing but rejects: the files may be of another kind than the stage reads; "
-                f"{see}"
+                f"{_named(nothing)} gave only rejects: the files may be of another kind than the stage reads; {see}"
             )
         if partly:
             worst = partly[0]
@@ -485,7 +485,7 @@ class _Run:
         if isinstance(error, KeyboardInterrupt):
             text = "interrupted before it was done"
         elif isinstance(error, GeneratorExit):
-            text = "stopped before it was done: its results were not taken to the end"
+            text = "stopped before it was done: not all of its results were taken"
         else:
             text = str(error) if isinstance(error, CuratorError) else f"{type(error).__name__}: {error}"
         summary.problems.append(text)

@@ -114,7 +114,7 @@ class Sources:
             task = given if given.task_id else replace(given, task_id=f"task-{index:05d}")
             if "." in task.task_id or "/" in task.task_id:
                 raise UsageError(
-                    f"the id of a source names files and the children of a task, so it has no dot and no slash: "
+                    f"the id of a source names files and the children of a task, so it must have no dot and no slash: "
                     f"{task.task_id!r}"
                 )
             if not task.validate():

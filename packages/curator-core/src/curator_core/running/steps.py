@@ -89,7 +89,8 @@ def look(directory: RunDirectory, options: RunOptions) -> EarlierSteps:
     for name in (STEPS, WORK):
         if not ours and not directory.is_empty(name):
             raise RunRefused(
-                f"{directory.path(name)!r} is there and no run of a workflow has made it: a workflow keeps its own files "
+                f"{directory.path(name)!r} exists already, and no run of a workflow has made it: a workflow keeps its "
+                "own files "
                 "there, so choose another run directory"
             )
     if record is None:

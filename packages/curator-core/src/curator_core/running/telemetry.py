@@ -242,7 +242,7 @@ class Telemetry:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
             raise UsageError(
-                f"metrics: port {port} on {host!r} cannot be had: {reason}; choose another port"
+                f"metrics: port {port} on {host!r} cannot be used: {reason}; choose another port"
             ) from error
         with server:
             self.address = (str(server.server_address[0]), int(server.server_address[1]))

@@ -80,7 +80,7 @@ def _verify(directory: RunDirectory, freed: list[str]) -> list[str]:
             elif entry["sha256"] and digest.hexdigest() != entry["sha256"]:
                 problems.append(f"{stage}: {path!r} has changed: its sha256 is not the recorded one")
         extra = sorted(path for path in present - set(listed) if source_of(storage.file_name(path)) in known)
-        problems.extend(f"{stage}: {path!r} is there and was not recorded" for path in extra)
+        problems.extend(f"{stage}: {path!r} exists and was not recorded" for path in extra)
     return problems
 
 

@@ -159,7 +159,7 @@ def _moved(
     stage.changed = {key: (step["params"][key], value) for key, value in given.items()}
     made = build(step["class"], {**step["params"], **given})
     if not isinstance(made, ColumnFilter):
-        raise UsageError(f"{stage.name} is no filter of one score: what it would do with other parameters is not known")
+        raise UsageError(f"{stage.name} is not a filter by one score: its result with other parameters is not known")
     if "mode" in given or "column" in given or "score_column" in given:
         raise UsageError(
             f"{stage.name}: what changes with {', '.join(given)} is not in its scores; run the pipeline with it"
@@ -179,11 +179,11 @@ def _moved(
     if unmoved:
         limits = sorted({limit.parameter for limit in _all(was, declared)})
         raise UsageError(
-            f"{stage.name}.{unmoved[0]} is no limit of its scores, so what it would change is not in them: the limits are "
+            f"{stage.name}.{unmoved[0]} is not a limit of its scores, so they do not show its effect: the limits are "
             f"{', '.join(limits) or 'none'}; run the pipeline with the other value"
         )
     if made.mode == "annotate":
-        found.unknown.append(f"{stage.name} marks rows and drops none: the marks would be others, the rows the same")
+        found.unknown.append(f"{stage.name} marks rows and drops none: the marks would change, the rows would not")
         return NOTHING, NOTHING
     invert = made.mode == "invert"
     lost, gained = [], []
@@ -193,19 +193,19 @@ def _moved(
         one_lost, one_gained = _changes(bins, was[name], declared[name], invert, several=len(moved) > 1 or not alone)
         if not alone and not (one_lost.exact and one_gained.exact):
             found.unknown.append(
-                f"{stage.name} has tests of other things than numbers: of rows that it dropped the run does not say which would "
-                "pass these"
+                f"{stage.name} also tests other things than numbers: the run does not record which dropped rows "
+                "would pass these tests"
             )
         lost.append(one_lost)
         gained.append(one_gained)
         _tell_bins(stage.name, bins, declared[name], was[name], found)
     if len(moved) > 1:
         found.unknown.append(
-            f"{stage.name}: {', '.join(moved)} change together, and the run says about each score alone how many rows it decides"
+            f"{stage.name}: {', '.join(moved)} change together, and the run has counts for each score alone"
         )
     if any(score["name"].endswith(EARLIER) for score in seen["scores"]):
         found.unknown.append(
-            f"{stage.name}: some rows were judged by earlier limits, and are taken as they were judged"
+            f"{stage.name}: some rows were judged by earlier limits, and count as they were judged then"
         )
     found.rows += _changing(stage.name, seen.get("samples") or (), was, declared, invert)
     kept, dropped = stage.was_out, stage.was_in - stage.was_out
@@ -309,7 +309,8 @@ def _tell_bins(stage: str, bins: Sequence[_Bin], then: Sequence[Limit], was: Seq
             continue
         exact = [_shown(limit.value_at(value)) for value in (inside.low, inside.high) if math.isfinite(value)]
         found.unknown.append(
-            f"{stage}.{limit.parameter}={_shown(limit.value)} lies inside of a bin with {inside.rows:,} rows; the numbers are "
+            f"{stage}.{limit.parameter}={_shown(limit.value)} lies inside a bin with {inside.rows:,} rows; the "
+            "numbers are "
             f"exact at {' and at '.join(exact)}"
         )
 
@@ -367,7 +368,7 @@ def _behind(
     if not (removed.high or added.high):
         return lost, gained
     if stage.was_out > stage.was_in:
-        found.unknown.append(f"{stage.name} makes rows of rows: what is after it is not known")
+        found.unknown.append(f"{stage.name} makes new rows: the result of later stages is not known")
         return None, None
     filters = bool(seen.get("scores")) or any(counts.get(kind) for kind in ("dropped", "rejected", "quarantined"))
     if not filters and stage.was_in == stage.was_out:
@@ -375,7 +376,7 @@ def _behind(
     kept, dropped = stage.was_out, stage.was_in - stage.was_out
     share = kept / stage.was_in if stage.was_in else 1.0
     found.unknown.append(
-        f"{stage.name} would see other rows than it did: which of them it drops is not known, and estimated from the share that "
+        f"{stage.name} would see other rows: how many it would drop is not known, but estimated from the share that "
         "it kept"
     )
     most = min(kept, lost.high + removed.high)

@@ -87,7 +87,7 @@ class WorkflowPlan:
                 lines += step.plan._lines(f"{place}.")
             else:
                 lines += [f"  {line}" for line in step.plan.describe().splitlines()[1:]]
-            lines += [f"  gives back {folder!r} when it is complete" for folder in step.frees]
+            lines += [f"  frees {folder!r} when it is complete" for folder in step.frees]
         if self.later:
             lines += ["", *textwrap.wrap(f"later  {self.later}", 116, subsequent_indent="  ")]
         return lines

@@ -43,7 +43,7 @@ def _translated(error: OSError, verb: str, path: str) -> CuratorError:
         return UsageError(f"{what}there is no such file or folder{_neighbour(path)}")
     if code in (errno.ENOSPC, errno.EDQUOT):
         return CuratorError(
-            f"{what}no space is left there. Nothing half-written stays; free some space, or choose another place, "
+            f"{what}no space is left there. No half-written file remains; free some space, or choose another place, "
             "and start the run again with resume"
         )
     if code == errno.EROFS:

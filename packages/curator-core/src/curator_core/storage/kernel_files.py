@@ -49,6 +49,6 @@ def require_files(folder: str, kind: str | None = None) -> None:
     kind = kernel_files_at(folder) if kind is None else kind
     if kind:
         raise UsageError(
-            f"cannot list {folder!r}: it is a file system by which the kernel shows itself ({kind}), and holds no data; name a "
+            f"cannot list {folder!r}: it is a virtual file system of the kernel ({kind}), which holds no data; name a "
             "folder of files"
         )

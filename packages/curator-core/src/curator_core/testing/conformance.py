@@ -39,7 +39,7 @@ ABILITIES = {
     "environments": "a stage may have a runtime environment of its own (env_vars at least)",
     "pools": "a stage with num_workers gets that many workers of its own",
     "calls": "the worker of a stage with max_calls_per_worker ends after that many calls",
-    "nodes": "what ran on a machine that goes away is done again on another",
+    "nodes": "work on a lost machine is done again on another",
 }
 
 Stages = Sequence[ProcessingStage[Any, Any]]
@@ -229,7 +229,7 @@ def an_error_stops_the_run_and_names_stage_task_and_line(subject: Subject) -> No
     assert isinstance(error, StageError)
     assert error.stage == "Raise", error.stage
     assert error.task_id == bad.task_id, f"{error.task_id!r} is not the task that failed, {bad.task_id!r}"
-    assert "row 3 is not to be had" in error.reason, error.reason
+    assert "row 3 cannot be read" in error.reason, error.reason
     assert "_refuse" in error.details, "the traceback does not show the stage's own code"
     first = next(line for line in error.details.splitlines() if line.strip().startswith("File "))
     assert "stages.py" in first, f"the traceback starts in the engine: {first.strip()}"
@@ -400,7 +400,7 @@ def a_task_that_kills_its_workers_stops_a_run_that_is_to_fail(subject: Subject, 
 def num_workers_is_kept_to(subject: Subject) -> None:
     result = run(subject, [s.AddProcess().with_(num_workers=1)], tasks=batches(count=24))
     used = {row["pid"] for row in rows_of(result.tasks)}
-    assert len(used) == 1, f"one worker was asked for, {len(used)} took part"
+    assert len(used) == 1, f"one worker was requested, {len(used)} took part"
 
 
 @_check("calls")

@@ -244,7 +244,7 @@ class Trial:
         """
         assert_same(snapshot(self.folder / "out"), self.expected())
         seen, expected = (self.seen(run, samples=samples) for run in ("run", "expected-run"))
-        assert seen == expected, "what is to be seen is not what an undisturbed run keeps"
+        assert seen == expected, "scores and samples are not those of an undisturbed run"
         problems = verify(str(self.folder / "run"))
         assert not problems, problems
         left = [path for path in (self.folder / "run").rglob("*") if storage.is_temporary(str(path))]

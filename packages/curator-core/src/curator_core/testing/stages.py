@@ -333,7 +333,7 @@ class Raise(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def _refuse(self, ids: list[int]) -> None:
         if self.bad in ids:
-            raise ValueError(f"row {self.bad} is not to be had")
+            raise ValueError(f"row {self.bad} cannot be read")
 
 
 @dataclass
@@ -379,7 +379,7 @@ class FailIn(ProcessingStage[DocumentBatch, DocumentBatch]):
         if hook == self.hook:
             if self.missing:
                 raise MissingDependency('the model needs a package: pip install "a-package[models]"')
-            raise ValueError(f"{hook} is not to be had\nand this is why")
+            raise ValueError(f"{hook} cannot be read\nand this is why")
 
 
 @dataclass

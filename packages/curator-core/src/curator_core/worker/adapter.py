@@ -272,7 +272,7 @@ class BaseStageAdapter:
             object.__setattr__(self.stage, "_call", CallRecorder(self.name, batch))
         results = self._work(self.stage.process_batch, batch, tasks=batch)
         if not isinstance(results, (list, tuple)) or len(results) != len(batch):
-            length = len(results) if isinstance(results, (list, tuple)) else f"no list but {type(results).__name__}"
+            length = len(results) if isinstance(results, (list, tuple)) else f"not a list but {type(results).__name__}"
             raise AccountingError(
                 f"stage {self.name!r}: process_batch() was given {len(batch)} tasks and returned {length}: element i "
                 "of its answer must be the result for task i, None for one that is dropped"

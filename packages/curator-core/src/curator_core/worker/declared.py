@@ -48,7 +48,7 @@ class Declared:
             if isinstance(result, DocumentBatch):
                 names = result.column_names
                 twice = sorted({name for name in names if names.count(name) > 1})
-                what += f": column {', '.join(map(repr, twice))} is there twice" if twice else ""
+                what += f": column {', '.join(map(repr, twice))} occurs twice" if twice else ""
             raise StageError(self._name, f"the stage made an invalid {what}", parent.task_id)
         if self.has_seen_outputs:
             return
@@ -60,7 +60,7 @@ class Declared:
         if missing:
             raise StageError(
                 self._name,
-                f"the stage declares column {', '.join(map(repr, missing))} in outputs(), but what it made has "
+                f"the stage declares column {', '.join(map(repr, missing))} in outputs(), but its result has "
                 f"{', '.join(names) or 'no columns'}",
                 parent.task_id,
             )

@@ -152,8 +152,8 @@ class Dedup(DocumentParameters, Ends):
             folder = getattr(self, name)
             if folder is not None and _within(self.index, folder):
                 raise UsageError(
-                    f"{owner}.index {self.index!r} lies in {name} {folder!r}, where the run removes what it does not know: "
-                    "give the index a folder of its own"
+                    f"{owner}.index {self.index!r} is inside {name} {folder!r}, where the run removes files that it "
+                    "does not know: give the index a folder of its own"
                 )
 
     def _index(self, settings: dict[str, Any], work_dir: str) -> dict[str, Any] | None:
@@ -164,7 +164,7 @@ class Dedup(DocumentParameters, Ends):
         # A plan that is made before there is a run directory uses a relative name.
         if work_dir == storage.absolute(work_dir) and _within(self.index, storage.parent(work_dir)):
             raise UsageError(
-                f"{owner}.index {self.index!r} lies in the run directory: give the index a folder of its own"
+                f"{owner}.index {self.index!r} is inside the run directory: give the index a folder of its own"
             )
         kind, parameters = self.index_parameters()
         parameters = {**parameters, "scope": self.scope}

@@ -48,7 +48,7 @@ class Ends(Workflow):
         """Raise `UsageError` unless there is one input and at most one output."""
         owner = type(self).__name__
         if (self.paths is None) == (self.reader is None):
-            raise UsageError(f"{owner} reads paths, or what a reader gives: give one of the two")
+            raise UsageError(f"{owner} reads paths, or uses a reader: give one of the two")
         if self.path is not None and self.writer is not None:
             raise UsageError(f"{owner} writes to path, or by a writer: give one of the two")
         for name in ("reader", "writer"):
@@ -82,9 +82,9 @@ class Ends(Workflow):
         needed, free = round(self._input_bytes() * self.disk_of_input), free_bytes(work_dir)
         if free is not None and free < needed:
             raise UsageError(
-                f"{type(self).__name__} needs about {formatting.size(needed)} for what its steps hand to one another, and "
-                f"{formatting.size(free)} are free where {work_dir!r} is: choose a run directory on another disk (run_dir, "
-                "--run-dir), make room, or give check_disk: false to begin all the same"
+                f"{type(self).__name__} needs about {formatting.size(needed)} for the files between its steps, and "
+                f"{formatting.size(free)} are free at {work_dir!r}: choose a run directory on another disk (run_dir, "
+                "--run-dir), make room, or give check_disk: false to skip this check"
             )
 
     def _together(self, path: str, partitions: int) -> Generator[Pipeline, Any, str]:

@@ -62,7 +62,7 @@ class Estimate:
             f"{about}{formatting.count(self.documents, 'document')}",
             f"about {formatting.duration(self.seconds)} of processor time, {formatting.duration(self.seconds / workers)} "
             f"with {formatting.count(workers, 'worker')} of this machine, and the start of the workers",
-            f"up to {formatting.size(self.disk)} of disk for what the steps hand to one another, given back at the end"
+            f"up to {formatting.size(self.disk)} of disk for the files between steps, freed at the end"
             + ("" if self.free is None else f"; {formatting.size(self.free)} are free there"),
         ]
         if self.free is not None and self.disk > self.free:
@@ -86,7 +86,7 @@ def estimate(
     """Try ``keys``, the stage that makes keys, on batches of the reader's first, middle and last source."""
     halves = reader.decompose() if isinstance(reader, CompositeStage) else [reader]
     if len(halves) != 2:
-        raise UsageError(f"{type(reader).__name__} is not a reader of files: what it would take cannot be told before")
+        raise UsageError(f"{type(reader).__name__} is not a reader of files: its needs cannot be estimated")
     naming, reading = halves
     found, tasks = survey(naming.process(EmptyTask(task_id="sources")) or ())
     sources, size = found.sources, found.bytes

@@ -50,9 +50,9 @@ class HardNegatives(MineParameters, Ends):
             if not isinstance(value, str) or not value:
                 raise UsageError(f"HardNegatives.{name} must be the name of a column, not {value!r}")
         if self.path is None and self.writer is None:
-            raise UsageError("HardNegatives writes what it finds: give a path or a writer")
+            raise UsageError("HardNegatives writes its results: give a path or a writer")
         if self.corpus is not None and self.paths is None:
-            raise UsageError("HardNegatives.corpus goes with paths: a reader gives the passages that it gives")
+            raise UsageError("HardNegatives.corpus needs paths: with a reader, its rows are the passages")
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         queries, passages = (storage.join(work_dir, name) for name in ("queries", "passages"))
@@ -67,7 +67,7 @@ class HardNegatives(MineParameters, Ends):
             query_vector=self.query_vector,
             passage_vector=self.passage_vector,
             # Fewer than partitions of passages: all passages are read for each of them.
-            partitions=self.partitions or pieces_of(self._input_bytes() // _PIECES_IN_ONE),
+            partitions=self.partitions or pieces_of(self._input_bytes(), _PIECES_IN_ONE),
         )
         yield Pipeline([self._reader(), ask], name="queries")
         how: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(MineParameters)}

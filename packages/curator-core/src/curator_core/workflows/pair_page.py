@@ -26,7 +26,7 @@ def pair_page(pair: RemovedPair, figures: str, marked: Sequence[str] | None = No
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>removed beside what stays</title><style>{_STYLE}</style></head>
+<title>removed document and witness</title><style>{_STYLE}</style></head>
 <body><h1>{escape(figures)}</h1><main>{"".join(columns)}</main></body></html>
 """
 

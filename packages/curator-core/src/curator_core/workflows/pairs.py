@@ -114,17 +114,17 @@ def _decision(decisions: Decisions, wanted: str) -> dict[str, Any]:
                 return dict(found)
             kept = True
     if kept:
-        raise UsageError(f"{wanted!r} was not removed: it stays, and others went for it")
+        raise UsageError(f"{wanted!r} was not removed: it stays, and others were removed for it")
     raise UsageError(
-        f"{decisions.folder!r} says nothing of {wanted!r}: it stays and is nobody's witness, or there is no document of this "
-        "id. A document without an id is named SOURCE:ROW, as in the table"
+        f"{decisions.folder!r} does not mention {wanted!r}: it stays and is not a witness, or there is no document "
+        "with this id. A document without an id is named SOURCE:ROW, as in the table"
     )
 
 
 def _reader(settings: Mapping[str, Any]) -> ProcessingStage[Any, Any]:
     text = settings.get("reader")
     if not text:
-        raise UsageError("the table does not say how its documents were read: they can be compared by hand only")
+        raise UsageError("the table does not say how its documents were read: they can only be compared by hand")
     (entry,) = yaml.safe_load(text)["stages"]
     name, params = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
     return build_stage(name, params)
@@ -157,7 +157,7 @@ class _Documents:
             if first <= place.row < first + batch.num_rows:
                 return _document(batch, place.row - first)
             first += batch.num_rows
-        raise UsageError(f"there is no row {place.row + 1:,} any more in {', '.join(place.files) or place.source}")
+        raise UsageError(f"there is no row {place.row + 1:,} now in {', '.join(place.files) or place.source}")
 
     @functools.cached_property
     def _sources(self) -> dict[str, FileGroupTask]:

@@ -93,14 +93,14 @@ class SemanticDedup(Dedup):
         check_whole(f"{owner}.iterations", self.iterations)
         check_whole(f"{owner}.seed", self.seed, least=0)
         if self.normalize:
-            raise UsageError(f"{owner}.normalize is for text: vectors are taken at length one anyway")
+            raise UsageError(f"{owner}.normalize is for text: vectors are scaled to length one anyway")
         if self.index is not None:
             raise UsageError(
                 f"{owner} keeps no index: give the earlier vectors as input, first in the order of preference"
             )
 
     def pieces(self) -> int:
-        return self.partitions if self.partitions is not None else pieces_of(self._input_bytes() // _PIECES_IN_ONE)
+        return self.partitions if self.partitions is not None else pieces_of(self._input_bytes(), _PIECES_IN_ONE)
 
     @classmethod
     def shown_pair(
@@ -187,7 +187,7 @@ class D4(Ends):
     def __post_init__(self) -> None:
         self.check_ends()
         if self.path is None and self.writer is None:
-            raise UsageError("D4 writes what stays: give a path or a writer")
+            raise UsageError("D4 writes the documents that stay: give a path or a writer")
 
     def steps(self, work_dir: str) -> Iterator[Pipeline | Workflow | Step]:
         alike, clustered = (storage.join(work_dir, name) for name in ("without-duplicates", "clustered"))

@@ -100,4 +100,4 @@ def _associated(data: bytes, start: int, end: int, item: int) -> Iterator[int]:
                     yield data[at + place] & 0x7F
         at += many * (2 if wide else 1)
         if at > end:
-            raise ValueError("the list of properties runs out of its box")
+            raise ValueError("the list of properties extends beyond its box")

@@ -43,7 +43,7 @@ def derive(stage: str, default: Picture, chosen: frozenset[str], needs: Sequence
             if other.mode != wanted.mode and "mode" not in chosen:
                 raise UsageError(
                     f"{first} needs pixels of {shown(wanted)}, and {reader} of {shown(other)}, but there is one column of "
-                    f"pixels: put an ImageDecode before {reader!r}, which makes them anew, or choose a mode for both"
+                    f"pixels: put an ImageDecode before {reader!r}, which makes them again, or choose a mode for both"
                 )
         if "size" not in chosen:
             height, width = (max(getattr(other, side) for _, other in known) for side in ("height", "width"))
@@ -53,9 +53,9 @@ def derive(stage: str, default: Picture, chosen: frozenset[str], needs: Sequence
                 made = replace(made, **{name: getattr(wanted, name)})
     for reader, other in known:
         if wrong := differences(made, other):
-            remedy = f"Leave {' and '.join(wrong)} out, and the plan finds what fits"
+            remedy = f"Leave {' and '.join(wrong)} out, and the plan finds the right values"
             if not chosen.issuperset(wrong):
-                remedy = f"Put an ImageDecode before {reader!r}, which makes them anew"
+                remedy = f"Put an ImageDecode before {reader!r}, which makes them again"
             warnings.append(
                 f"{reader} needs pixels of {shown(other)}, but {stage} makes {shown(made)}: its vectors will not be exactly "
                 f"those of the model. {remedy}"
@@ -96,6 +96,7 @@ def check_made_as(stage: str, metadata: Mapping[bytes, bytes] | None, needed: Pi
         given = ", ".join(f"{name}: {needed.height if name == 'size' else getattr(needed, name)}" for name in wrong)
         raise UsageError(
             f"{stage} needs pixels of {shown(needed)}, and these are {shown(made)}: its vectors would not be those of the "
-            f"model. Start the run again, for the plan finds what fits once the model is on this machine, or give the "
+            f"model. Start the run again, since the plan finds the right pixels once the model is on this machine, or "
+            "give the "
             f"reader {given}"
         )

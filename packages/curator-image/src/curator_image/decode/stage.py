@@ -132,7 +132,7 @@ class ImageDecode(DecodeOptions, ProcessingStage[ImageBatch, ImageBatch]):
         made = CPU_IMAGES_S * machine.cpus
         taken = min((machine.gpus * reader.rows_s for reader in models if reader.rows_s is not None), default=None)
         if taken is None:
-            return MadeFor(self, [f"{self.name} decodes on CPUs: how many images {model.stage} takes is not known"])
+            return MadeFor(self, [f"{self.name} decodes on CPUs: the speed of {model.stage} is not known"])
         rates = (
             f"{count(int(machine.cpus), 'CPU')} decode about {made:,.0f} images/s, and {model.stage} takes {taken:,.0f}"
         )

@@ -60,7 +60,7 @@ _DAMAGE = (pa.ArrowException, ValueError, OSError)
 def _text_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         raise error  # the disk or the network, and not the file
-    return str(error).strip() or "it ends too soon"
+    return str(error).strip() or "it is cut off"
 
 
 def _rows_and_rows_at_once(metadata: Any, group: int, column: str, options: ReadOptions) -> tuple[int, int]:

@@ -147,7 +147,7 @@ class ImageRead(ReadOptions, FanOut[FileGroupTask, ImageBatch]):
                 continue
             size = storage.info(beside).size
             if size > self.max_member_bytes or sample.size() + size > self.max_sample_bytes:
-                yield Bad(MEMBER_TOO_LARGE, beside, f"{size:,} bytes; the picture is read without it", rows=0)
+                yield Bad(MEMBER_TOO_LARGE, beside, f"{size:,} bytes; the picture is read without this member", rows=0)
                 continue
             sample.members[other] = storage.read_bytes(beside)
         yield sample
@@ -190,4 +190,4 @@ def _no_picture(path: str, position: str, ext: str, sidecars: Sequence[str]) -> 
         return Bad(UNSUPPORTED, position, "archives of this kind are not opened")
     if ext.lower() in map(str.lower, sidecars):
         return Bad(NO_IMAGE, position, "there is no picture of this name beside it")
-    return Bad(NO_IMAGE, position, "it is no picture, by its name or by its first bytes", rows=0)
+    return Bad(NO_IMAGE, position, "it is not a picture by its name or its first bytes", rows=0)

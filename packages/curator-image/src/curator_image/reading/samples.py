@@ -154,7 +154,7 @@ class _Once:
             return Bad(
                 DUPLICATE_KEY,
                 item.key,
-                f"at byte {item.at}: the key came before; its members here are {', '.join(item.members)}",
+                f"at byte {item.at}: the key occurred before; its members here are {', '.join(item.members)}",
                 next(iter(item.members.values())),
             )
         self._seen.add(mark)
@@ -245,9 +245,7 @@ class _Group:
         if sample is None:
             sample = self._open[key] = Sample(key, at=item.header_at)
         elif self._limits.broken(len(sample.members) + 1, sample.size() + len(item.data)):
-            yield Bad(
-                SAMPLE_TOO_LARGE, item.name, f"at byte {item.header_at}: its sample has all it may hold", item.data
-            )
+            yield Bad(SAMPLE_TOO_LARGE, item.name, f"at byte {item.header_at}: its sample is full", item.data)
             return
         sample.members[ext] = item.data
         while len(self._open) > _MOST_OPEN or (len(self._open) > 1 and self._held() > self._limits.bytes):

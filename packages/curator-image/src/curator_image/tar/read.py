@@ -243,11 +243,11 @@ def _number(field: bytes) -> int:
     if not text:
         return 0
     if not text.isdigit():
-        raise _BadField(f"{field!r} is no octal number")
+        raise _BadField(f"{field!r} is not an octal number")
     try:
         return int(text, 8)
     except ValueError as error:
-        raise _BadField(f"{field!r} is no octal number") from error
+        raise _BadField(f"{field!r} is not an octal number") from error
 
 
 def _size(block: bytes, pending: _Pending) -> int:
@@ -262,7 +262,7 @@ def _size(block: bytes, pending: _Pending) -> int:
 
 def _decimal(value: bytes) -> int:
     if not value.isdigit() or len(value) > 18:
-        raise _BadField(f"{value[:40]!r} is no size")
+        raise _BadField(f"{value[:40]!r} is not a size")
     return int(value)
 
 

@@ -65,8 +65,8 @@ def make_report(parts: Iterable[str], index: TestIndex, rule: Rule, about: dict[
         part = json.loads(storage.read_bytes(path))
         if part["of"] != index.fingerprint:
             raise UsageError(
-                f"{path!r} describes other test sets than those that are there now: their files have changed since. Run it "
-                "all again with fresh=True (--fresh)"
+                f"{path!r} describes other test sets than the present ones: their files have changed since. Run "
+                "everything again with fresh=True (--fresh)"
             )
         for name, count in part["documents"].items():
             documents[name] += count

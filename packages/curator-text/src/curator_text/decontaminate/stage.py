@@ -119,7 +119,7 @@ class Decontaminate(OverlapParameters, ProcessingStage[DocumentBatch, DocumentBa
     def describe(self) -> str:
         what = {
             "drop": "drops documents that hold a part of",
-            "cut": "cuts out of documents what overlaps with",
+            "cut": "cuts out of documents the parts that overlap with",
             "annotate": "drops nothing; marks documents that overlap with",
         }
         return f"{what[self.mode]} {', '.join(self.test_sets)}"
@@ -245,8 +245,8 @@ def _finds(words: int, min_words: int) -> str:
     return (
         f"Runs of {words} words that a document and a text of an item have in common, whatever the case and punctuation, and "
         f"texts of {min_words} to {words - 1} words as a whole. Not found: texts of fewer than {min_words} words (items "
-        f"without a longer one are counted as too short), paraphrases and translations, and copies in which a word of every "
-        f"{words} is another. Common phrases and quotations are found too: see the shares and examples."
+        f"without a longer one are counted as too short), paraphrases and translations, and copies in which one word "
+        f"in every {words} is changed. Common phrases and quotations are found too: see the shares and examples."
     )
 
 

@@ -55,8 +55,8 @@ class FuzzyDedup(RuleParameters, SketchParameters, Dedup):
             check_whole(f"{owner}.{name}", getattr(self, name))
         if self.normalize:
             raise UsageError(
-                f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words, and their case and what "
-                "is between them never count"
+                f"{owner}.normalize is for exact deduplication: fuzzy deduplication compares words, and ignores "
+                "their case and the characters between them"
             )
 
     def index_parameters(self) -> tuple[str, dict[str, Any]]:

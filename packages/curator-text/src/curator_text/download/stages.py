@@ -120,7 +120,7 @@ class Fetch(ProcessingStage[FileGroupTask, FileGroupTask]):
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path or not is_local(self.path):
             raise UsageError(
-                f"a download's path must be a local folder, not {self.path!r}: half a file must be able to stay"
+                f"a download's path must be a local folder, not {self.path!r}: partial files must be kept there"
             )
         self.rules()
         self._client: Client | None = None
@@ -235,7 +235,7 @@ class CommonCrawlDownload(CompositeStage[EmptyTask, FileGroupTask]):
 def _check_urls(urls: Sequence[Any]) -> None:
     for url in urls:
         if not _is_web(url):
-            raise UsageError(f"{url!r} is no http or https URL")
+            raise UsageError(f"{url!r} is not an http or https URL")
 
 
 def _is_web(url: Any) -> bool:

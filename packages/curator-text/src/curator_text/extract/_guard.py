@@ -123,7 +123,7 @@ class GuardedProcess:
                     if signal is not None:
                         found = self._found(waiting[0])
                         if len(found) < waiting[0].pages:
-                            loss = Answer(b"extraction crashed", b"the process said that it was done, and was not")
+                            loss = Answer(b"extraction crashed", b"the process reported that it was done, but was not")
                             break
                         free.append(waiting.popleft().file)
                         answered += len(found)

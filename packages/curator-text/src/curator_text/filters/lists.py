@@ -28,8 +28,8 @@ class UrlBlocklistFilter(DocumentFilter):
 
     ``domains`` blocks hosts and their subdomains; ``urls`` exact addresses; ``words`` addresses with one of these
     words; ``soft_words`` addresses with ``soft_word_threshold`` of them; ``subwords`` addresses that contain one
-    anywhere, ignoring everything but letters and digits. Each is a list, or the path of a file with one entry to a
-    line. A document
+    anywhere, ignoring everything but letters and digits. Each is a list, or the path of a file with one entry per line.
+    A document
     with no address is kept.
     """
 
@@ -111,7 +111,7 @@ class UrlBlocklistFilter(DocumentFilter):
 class BadWordsFilter(DocumentFilter):
     """Drop documents that have a word of a list, in any case; the score is how many words of the list they have.
 
-    ``words`` is a list, or the path of a file with one entry to a line; entries may be several words. Entries are found
+    ``words`` is a list, or the path of a file with one entry per line; entries may be several words. Entries are found
     as whole words, or anywhere if ``whole_words`` is False, which suits languages written without spaces.
     ``keep_fraction`` keeps that share of the documents found, chosen by their text and ``seed``, as C4 does. Those
     score 0. No list is bundled: lists differ by purpose, and their licences by owner.
@@ -130,7 +130,7 @@ class BadWordsFilter(DocumentFilter):
         check_number(self, "keep_fraction", low=0, high=1)
         check_whole("BadWordsFilter.seed", self.seed, least=0)
         if not self.words:
-            raise UsageError("BadWordsFilter needs words=…: a list, or a file with one entry to a line")
+            raise UsageError("BadWordsFilter needs words=…: a list, or a file with one entry per line")
         _check_list(self, "words")
 
     def setup(self, worker: WorkerMetadata) -> None:
@@ -205,7 +205,7 @@ def _entries(stage: Any, name: str) -> list[str]:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(
                 f"{type(stage).__name__}.{name}={given!r} cannot be read, as {str(Path(given).absolute())!r}: {reason}. "
-                "It is a file with one entry to a line, or a list of entries"
+                "It is a file with one entry per line, or a list of entries"
             ) from error
         lines = [line for line in lines if not line.startswith("#")]
     else:

@@ -506,7 +506,7 @@ class RefinedWebLineFilter(LineStage):
     def describe(self) -> str:
         return self.edits(
             f"counters, lines of one word, of more than {share(self.max_uppercase_ratio)} capitals, and of at most "
-            f"{number(self.max_short_words)} of words that invite to click",
+            f"{number(self.max_short_words)} of words that invite clicks",
             f"that lose more than {share(self.max_removed_ratio)} of their words",
         )
 

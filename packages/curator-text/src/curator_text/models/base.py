@@ -264,7 +264,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
                     raise
                 if len(batch.rows) == 1:
                     raise CuratorError(
-                        f"{type(self).__name__}: one text of {batch.width()} tokens does not fit the memory: lower max_tokens"
+                        f"{type(self).__name__}: one text of {batch.width()} tokens does not fit into memory: lower max_tokens"
                     ) from error
                 self._batch_tokens = max(1, batch.size() // 2)
                 self.record_metric("batches_halved", 1)
@@ -274,7 +274,7 @@ class TextModel(ProcessingStage[DocumentBatch, DocumentBatch]):
 
     def call_model(self, inputs: dict[str, Any]) -> Any:
         """The model's answer, from its compiled form where there is one."""
-        assert self._model is not None, "setup() comes first"
+        assert self._model is not None, "setup() must be called first"
         if self._model.in_time():
             self.record_metric("compiled", 1)
         return self._model.current(**inputs)
@@ -336,8 +336,8 @@ def model_folder(name: str, revision: str | None) -> Path:
 @functools.cache  # once for each model in a process
 def _warn_of_moving(name: str, commit: str) -> None:
     warnings.warn(
-        f"model {name!r} is taken at its newest revision, so results may change from one day to another: to keep the one "
-        f"that is used now, give revision: {commit}",
+        f"model {name!r} is used at its newest revision, so results may change from day to day: to keep the present "
+        f"one, give revision: {commit}",
         stacklevel=3,
     )
 

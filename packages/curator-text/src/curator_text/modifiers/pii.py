@@ -95,8 +95,8 @@ class PiiRedactor(Modifier):
             raise UsageError(f"PiiRedactor.salt must be a text, not {self.salt!r}")
         if self.replace == "hash" and not self.salt:
             raise UsageError(
-                "PiiRedactor.replace='hash' needs a salt that others do not know: without one, who guesses a value can "
-                "check the guess"
+                "PiiRedactor.replace='hash' needs a secret salt: without one, anyone who guesses a value can check "
+                "the guess"
             )
         self._signs = "|".join(_SIGNS[kind] for kind in self.kinds)
 

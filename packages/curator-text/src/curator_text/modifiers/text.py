@@ -109,7 +109,7 @@ class BoilerplateLineRemover(Modifier):
         super().__post_init__()
         _check_texts(self, "phrases", "phrases")
         if "" in self.phrases:
-            raise UsageError("BoilerplateLineRemover.phrases must not hold an empty text, which every line has in it")
+            raise UsageError("BoilerplateLineRemover.phrases must not hold an empty text, which every line contains")
         self._pattern = re.compile("|".join(re.escape(phrase.lower()) for phrase in self.phrases))
         # Both as they are and in lower case: a dotted capital I becomes two characters.
         forms = dict.fromkeys(form for phrase in self.phrases for form in (phrase, phrase.lower()))

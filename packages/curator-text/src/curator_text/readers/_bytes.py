@@ -155,7 +155,7 @@ class _Decompressing(io.RawIOBase):
             if self._member is not None and not self._pending and self._member.needs_input:
                 self._pending = self._raw.read(_CHUNK)
                 if not self._pending:
-                    raise Truncated(f"the {self._kind} stream ends in the middle")
+                    raise Truncated(f"the {self._kind} stream is cut off")
 
     def _next_member(self) -> bool:
         while not self._pending:

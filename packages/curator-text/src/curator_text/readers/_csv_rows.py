@@ -205,7 +205,7 @@ class RowCutter:
         stop = len(self._data) if close < 0 else close + 1
         raw = self._data[begin : min(stop, begin + _KEPT)]
         return BadRow(
-            "unclosed quote", "a quoted cell does not end where a cell can: only this line is given up", raw
+            "unclosed quote", "a quoted cell does not end at the end of a cell: only this line is lost", raw
         ), stop
 
     def _given_up(self, begin: int) -> tuple[BadRow, int]:
@@ -218,5 +218,5 @@ class RowCutter:
             self._data = b""
             self._more(self._block_bytes)
         length += close + 1
-        message = f"more than max_row_bytes={self._max_row_bytes}; its first line of {length} bytes is given up"
+        message = f"more than max_row_bytes={self._max_row_bytes}; its first line of {length} bytes is lost"
         return BadRow("row too long", message, raw), close + 1

@@ -97,7 +97,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise BadLine("duplicate key", f"the key {twice!r} stands twice in one object")
+        raise BadLine("duplicate key", f"the key {twice!r} occurs twice in one object")
     return result
 
 
@@ -120,4 +120,4 @@ def _check_pairs(row: dict[str, Any]) -> None:
         try:
             json.dumps([key, value], ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise BadLine("lone surrogate", f"{key!r} holds half of a surrogate pair, which is not text") from None
+            raise BadLine("lone surrogate", f"{key!r} holds half a surrogate pair, which is not text") from None

@@ -168,7 +168,8 @@ def _conflict(value: Any, kind: pa.DataType, name: str) -> Any:
     text = json.dumps(value)
     raise BadLine(
         "type conflict",
-        f"{name!r} is {type_name(kind)} by the declared schema, and here it is "
-        f"{text if len(text) <= 60 else f'{text[:57]}...'}; to keep all kinds of values as they are, leave the column out "
+        f"{name!r} is {type_name(kind)} by the declared schema, but here it is "
+        f"{text if len(text) <= 60 else f'{text[:57]}...'}; to keep all kinds of values as they are, leave the "
+        "column out "
         f"of the schema, or declare {{{column}: json}}",
     )

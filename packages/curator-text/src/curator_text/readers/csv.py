@@ -72,7 +72,8 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
             raise UsageError(f"{name}.delimiter must be one ASCII character and no quote, not {self.delimiter!r}")
         if self.header is False or (self.header is not True and not _are_names(self.header)):
             raise UsageError(
-                f"{name}.header must be true, or the names of the columns of a file that has none, not {self.header!r}"
+                f"{name}.header must be true, or, for a file without a header, the names of its columns, not "
+                f"{self.header!r}"
             )
         self._encoding = checked_encoding(self.encoding, name)
         self._batch_bytes = bounded_bytes("batch_bytes", self.batch_bytes)

@@ -287,7 +287,7 @@ def _folder_value(path: str, name: str) -> str | None:
     folders = parent(path).split("/")
     value = next((folder[len(name) + 1 :] for folder in reversed(folders) if folder.startswith(f"{name}=")), None)
     if value is None:
-        raise UsageError(f"{path!r} lies in no folder '{name}=…', and partition_by names {name!r}")
+        raise UsageError(f"{path!r} is in no folder '{name}=…', and partition_by names {name!r}")
     return None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
 
 

@@ -83,7 +83,7 @@ class TextFilesRead(TextFilesParameters, FanOut[FileGroupTask, DocumentBatch]):
                 return None
             text = data.decode(self._encoding)
             if self._encoding != "utf-8":
-                text.encode()  # UTF-7 and similar encodings can hold half of a surrogate pair, which is not text
+                text.encode()  # UTF-7 and similar encodings can hold half a surrogate pair, which is not text
             return text
         except Truncated as error:
             self.record_rejected("truncated file", source=path, message=str(error.args[0]))

@@ -154,7 +154,7 @@ class WarcRead(WarcParameters, FanOut[FileGroupTask, DocumentBatch]):
         length = record.content_length
         content = record.reader.read()
         if len(content) < length or not record.record_id:
-            self._reject("truncated record", path, position, f"{len(content)} of {length} bytes are there", content)
+            self._reject("truncated record", path, position, f"{len(content)} of {length} bytes are present", content)
             raise _CutShort
         status = None
         headers = record.http_headers

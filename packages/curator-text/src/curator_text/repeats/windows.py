@@ -131,9 +131,11 @@ def anchors(measured: Measured, length: int) -> tuple[Hashes, Ints]:
 def runs_around(measured: Measured, length: int, at: Ints) -> Runs:
     """The runs of this length that hold an anchor that begins at one of these words."""
     runs, short = measured.runs(length), measured.runs(anchor_length(length))
-    first, stop = _runs_with(runs, short, np.searchsorted(short.first, np.unique(at)))
-    each = stop - first
-    return runs.take(np.unique(np.repeat(first - np.cumsum(each) + each, each) + np.arange(int(each.sum()))))
+    first, stop = _runs_with(runs, short, np.searchsorted(short.first, at))
+    # Each anchor opens a range of runs and closes it: a run is in one of them where more are open than closed.
+    most = len(runs.first) + 1
+    is_open = np.cumsum(np.bincount(first, minlength=most) - np.bincount(stop, minlength=most))
+    return runs.take(np.flatnonzero(is_open[:-1]))
 
 
 def _anchors_in(runs: Runs, short: Runs) -> tuple[Ints, Ints]:

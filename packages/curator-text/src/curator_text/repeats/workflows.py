@@ -48,7 +48,7 @@ class _Repeats(RepeatParameters, DocumentParameters, Ends):
         owner = type(self).__name__
         check_whole(f"{owner}.partitions", self.partitions, optional=True)
         if self.path is None and self.writer is None:
-            raise UsageError(f"{owner} writes what stays: give a path or a writer")
+            raise UsageError(f"{owner} writes the documents that stay: give a path or a writer")
 
     def _documents(self) -> dict[str, Any]:
         names = ("column", "id_column", "keep", "collection_column", "scope", "normalize")

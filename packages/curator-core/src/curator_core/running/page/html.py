@@ -312,7 +312,7 @@ def _overlap(stage: Mapping[str, Any]) -> str:
     said = []
     if stage.get("alone") is not None:
         said.append(
-            f"By itself it would drop {stage['alone']:,} of the rows that come to the first of its neighbours. It drops "
+            f"On its own it would drop {stage['alone']:,} of the rows that reach the first of its neighbours. It drops "
             f"{stage['first']:,}; {stage['anyway']:,} of these would have been dropped anyway by a later filter."
         )
     found = stage.get("overlap")
@@ -348,7 +348,7 @@ def _unsure(stage: Mapping[str, Any]) -> str:
     # Of rows with equal scores these come first only by their numbers.
     ordered = sorted(far for far, _ in found.values())
     tied = len(ordered) > len(first) and ordered[len(first)] == first[-1][0]
-    more = '<p class="soft">Other rows are as near.</p>' if tied else ""
+    more = '<p class="soft">Other rows are equally near.</p>' if tied else ""
     return f'<div class="unsure"><h4>Least sure about</h4><ol>{items}</ol>{more}</div>'
 
 
@@ -499,7 +499,10 @@ def _collections(numbers: Mapping[str, Any]) -> str:
         if not entries or (column == "collection" and len(entries) == 1 and len(tables) > 1):
             continue
         title = {"collection": "collection", "source": "file"}.get(column, column)
-        ordered = sorted(entries, key=lambda entry: (-_lost(entry), -entry["rows_in"], entry["value"]))
+        # Of files in one folder the page shows only what tells them apart.
+        root = _common_folder([entry["value"] for entry in entries]) if column == "source" else ""
+        named = [{**entry, "value": entry["value"].removeprefix(root)} for entry in entries]
+        ordered = sorted(named, key=lambda entry: (-_lost(entry), -entry["rows_in"], entry["value"]))
         body = _table(
             [
                 (title, ""),
@@ -521,12 +524,25 @@ def _collections(numbers: Mapping[str, Any]) -> str:
             else ""
         )
         said = said if lost and len(entries) > 1 else ""
+        more += f" Files are in {root}" if root else ""
         lead = f'<p class="soft">{escape(said + more)}</p>' if said + more else ""
         inner = lead + body
         if parts:
             inner = f"<details><summary>By {escape(title)}: {len(entries):,}</summary>{inner}</details>"
         parts.append(inner)
     return "".join(parts)
+
+
+def _common_folder(files: Sequence[str]) -> str:
+    """The folder that all of several files are in, with a slash at its end; nothing where there is none."""
+    named = [file for file in files if "/" in file]
+    if len(named) < 2:
+        return ""
+    first, last = min(named), max(named)
+    shared = next(
+        (place for place, both in enumerate(zip(first, last, strict=False)) if both[0] != both[1]), len(first)
+    )
+    return first[: first.rfind("/", 0, shared) + 1]
 
 
 def _lost(entry: Mapping[str, Any]) -> float:
@@ -609,7 +625,7 @@ def _repeats(found: Mapping[str, Any]) -> str:
         return ""
     lead = (
         f"<p>{formatting.count(found['spans'], 'part')} of {formatting.count(found['documents'], 'document')}, {found['characters']:,} characters in "
-        "all, stand in another one that stays as it is, or before in the same.</p>"
+        "all, occur in another document that stays as it is, or earlier in the same document.</p>"
     )
     most = _table(
         [("times", ""), ("begins with", "")],
@@ -686,7 +702,7 @@ def _time(time: Mapping[str, Any]) -> str:
         ("waited", "waited", lambda stage: formatting.duration(stage["waited"]) if stage["waited"] else ""),
         ("rows a second", "rows a second", lambda stage: _rate(stage["rows_a_second"])),
         ("MB a second", "MB a second", lambda stage: _if_any(stage["bytes_a_second"], lambda size: _few(size / 1e6))),
-        ("most memory", "most memory", lambda stage: _if_any(stage["memory"], formatting.size)),
+        ("peak memory", "peak memory", lambda stage: _if_any(stage["memory"], formatting.size)),
         ("GPU busy", "GPU busy", lambda stage: _if_any(stage["gpu_busy"], lambda busy: formatting.percent(busy, 1))),
         ("calls", "calls", lambda stage: f"{stage['calls']:,}"),
     ]

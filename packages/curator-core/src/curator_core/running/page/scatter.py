@@ -36,7 +36,7 @@ def scatter(found: Mapping[str, Any]) -> str:
     sides = {side: sum(point["side"] == side for point in points) for side in ("kept", "dropped")}
     lead = (
         f"{found['rows']:,} of {found['of']:,} rows, by their embeddings of {found['dimensions']:,} numbers. Rows that lie together "
-        f"are alike; the two axes hold {formatting.percent(sum(found['held']), 1)} of what the rows differ by."
+        f"are alike; the two axes hold {formatting.percent(sum(found['held']), 1)} of the differences between rows."
     )
     data = escape(json.dumps(texts, separators=(",", ":"), ensure_ascii=False), quote=True)
     return (

@@ -19,8 +19,8 @@ header p{margin:6px 0 0;color:var(--soft)}
 .state{font-size:13px;font-weight:600;vertical-align:4px;padding:2px 10px;border-radius:99px;border:1px solid;white-space:nowrap}
 .good{color:var(--good)}.mixed{color:var(--mixed)}.bad{color:var(--bad)}.soft{color:var(--soft)}
 nav{margin-top:14px;font-size:13px;display:flex;flex-wrap:wrap;gap:4px 16px}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(112px,1fr));gap:10px;margin-top:22px}
-.card{background:var(--wash);border:1px solid var(--line);border-radius:10px;padding:12px}
+.cards{display:flex;flex-wrap:wrap;gap:10px;margin-top:22px}
+.card{flex:1 1 112px;background:var(--wash);border:1px solid var(--line);border-radius:10px;padding:12px}
 .card b{display:block;font-size:19px;white-space:nowrap;font-variant-numeric:tabular-nums}
 .card span{color:var(--soft);font-size:13px}
 .card i{display:block;min-height:1.5em;font-style:normal;font-size:13px;color:var(--soft)}
@@ -103,7 +103,7 @@ button.copy{font:12px system-ui,sans-serif;color:var(--link);background:none;bor
 .facts th{width:12em;color:var(--soft)}
 @media(max-width:900px){.top{grid-template-columns:minmax(0,1fr)}}
 @media(max-width:640px){body{padding:20px 14px 48px}.sides:not(.pictures),.top{grid-template-columns:minmax(0,1fr)}.filter{padding:12px}
-.cards{grid-template-columns:1fr 1fr}.card b{white-space:normal;font-size:17px}
+.cards{display:grid;grid-template-columns:1fr 1fr}.card b{white-space:normal;font-size:17px}
 .funnel,.funnel tbody,.funnel tr{display:block}.funnel thead{display:none}
 .funnel tr{display:flex;flex-wrap:wrap;gap:2px 14px;padding:9px 0;border-bottom:1px solid var(--line)}
 .funnel th,.funnel td{border:0;padding:0;min-width:0;white-space:normal}.funnel th{flex:1 0 100%}

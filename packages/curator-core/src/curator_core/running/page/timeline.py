@@ -115,7 +115,7 @@ def _table(workers: Sequence[Mapping[str, Any]]) -> str:
         f"<td>{'' if worker['memory'] is None else escape(formatting.size(worker['memory']))}</td></tr>"
         for worker in workers
     )
-    head = '<th scope="col">worker</th><td>began after</td><td>worked</td><td>waited</td><td>most memory</td>'
+    head = '<th scope="col">worker</th><td>began after</td><td>worked</td><td>waited</td><td>peak memory</td>'
     return (
         '<details><summary>Workers as a table</summary><div class="wide" tabindex="0" role="group" aria-label="Table">'
         f'<table class="funnel plain"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
