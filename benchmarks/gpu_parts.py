@@ -7,6 +7,7 @@ So ten minutes on a card give complete results for some parts, and a part that h
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import signal
@@ -29,6 +30,23 @@ def chosen(parser: argparse.ArgumentParser, options: argparse.Namespace, parts: 
     if unknown := set(found) - set(parts):
         parser.error(f"--parts: there is no {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     return found
+
+
+def possible(parts: Sequence[str], needs: Mapping[str, str]) -> list[str]:
+    """The parts whose modules are installed; ``needs`` names the module of a part. A line says what is left out."""
+    left = list(parts)
+    for part, module in needs.items():
+        if part in left and not _there(module):
+            print(f"{part} is left out: there is no {module} here")
+            left.remove(part)
+    return left
+
+
+def _there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def run_parts(

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -428,22 +427,11 @@ def main() -> int:
     _model(options)
     if {"ray_data", "local", "dali"} & set(parts):
         _tars(options)
-    missing = {"ray_data": "ray", "dali": "nvidia.dali"}
-    for part, module in missing.items():
-        if part in parts and not _there(module):
-            print(f"{part} is left out: there is no {module} here")
-            parts.remove(part)
+    parts = gpu_parts.possible(parts, {"ray_data": "ray", "dali": "nvidia.dali"})
     names = [name for name in ("memory", "ray_data", "local", "dali", "compiled") if name in parts]
     return gpu_parts.run_parts(
         __file__, parts, options, {f"{name}_ratio": (f"{name}_images_s", "bare_images_s") for name in names}
     )
-
-
-def _there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 if __name__ == "__main__":

@@ -302,6 +302,7 @@ def main() -> int:
         few = options.documents
         texts = texts_in(options.texts, few) if options.texts else documents(few, SIZES[options.size][-1])
         return gpu_parts.run_one(lambda: globals()[f"measure_{options.one}"](options, texts))
+    parts = gpu_parts.possible(parts, {"peer": "sentence_transformers"})
     return gpu_parts.run_parts(
         __file__,
         parts,

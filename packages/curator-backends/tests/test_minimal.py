@@ -68,8 +68,11 @@ def test_the_names_that_are_left_out_are_those_of_the_ray_that_is_installed() ->
 
 
 @pytest.mark.ray
-def test_the_actors_that_are_left_out_are_those_of_the_ray_data_that_is_installed() -> None:
-    pytest.importorskip("ray")
+def test_the_actors_that_are_left_out_are_those_of_the_ray_data_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What replaces its autoscaler lets tasks wait in Ray for a CPU, unless actors would wait with them."""
+    ray = pytest.importorskip("ray")
     from ray.data._internal import stats
     from ray.data._internal.execution import streaming_executor
     from ray.data._internal.execution.operators import actor_pool_map_operator
@@ -89,6 +92,13 @@ def test_the_actors_that_are_left_out_are_those_of_the_ray_data_that_is_installe
         assert all(vars(owner)[name] is not value for (owner, name), value in zip(names, before, strict=True))
         assert collector.usage_collection_disabled()
         assert stats._StatsManager.gen_dataset_id_from_stats_actor()
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "memory": 8.0})
+    totals = []
+    for tasks_only in (False, True):
+        with no_services(True, tasks_only):
+            totals.append(streaming_executor.create_cluster_autoscaler().get_total_resources())
+    assert [total.cpu for total in totals] == [2.0, 4.0]
+    assert [total.memory for total in totals] == [8.0, 8.0]
     assert [vars(owner)[name] for owner, name in names] == before
     assert "RAY_DATA_USAGE_DISABLED" not in os.environ
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from curator_core.across import groups
 from curator_core.across.groups import Groups, components, groups_of, stars
 from curator_core.errors import CuratorError, UsageError
 from curator_core.executors.local import LocalExecutor
+from curator_core.stages.files import parse_bytes
 from curator_core.testing.faults import ChaoticExecutor
 
 HERE = LocalExecutor(workers=0)
@@ -58,6 +60,16 @@ def test_components_are_those_of_a_naive_union_find(edges):
     assert naive(list(zip(*map(np.ndarray.tolist, stars(*arrays(edges))), strict=True))) == {
         node: group for node, group in naive(edges).items() if list(naive(edges).values()).count(group) > 1
     }
+
+
+def test_solving_takes_ten_times_the_bytes_of_the_edges_and_by_default_less_than_a_gibibyte():
+    a, b = np.random.default_rng(1).integers(0, 200_000, (2, 200_000)).astype(np.uint64)
+    tracemalloc.start()
+    stars(a, b)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10 * 16 * len(a)
+    assert 10 * parse_bytes(Groups(edges="a", path="b").memory, "memory") < 1 << 30
 
 
 def write_edges(folder: Path, a: Any, b: Any, files: int = 1) -> None:
@@ -155,6 +167,7 @@ import os, signal, sys
 from curator_core.across import groups
 from curator_core.across.groups import Groups
 from curator_core.executors.local import LocalExecutor
+from curator_core.stages.files import parse_bytes
 from curator_core.testing.faults import ChaoticExecutor
 
 def progress(state):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -79,8 +79,7 @@ OTHERS = "(others)"
 WAITING = 200_000
 
 
-@dataclass(frozen=True, slots=True)
-class TaskKey:
+class TaskKey(NamedTuple):
     """The task that a row of counts belongs to."""
 
     source: str
@@ -112,6 +111,8 @@ class SeenRows:
         self._waiting = 0
         self._made: list[pa.Table] = []
         self._others: list[tuple[Any, ...]] = []
+        # Sizes of tasks by column: the task, the kind, the file, rows, bytes, and tokens where they are counted.
+        self._sizes: tuple[list[Any], ...] = ([], [], [], [], [], [])
         self._samples: list[tuple[Any, ...]] = []
         # The rows of a map are chosen from those of all stages.
         self.map: Any = None
@@ -121,7 +122,7 @@ class SeenRows:
         self.before_flush: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._scores or self._made or self._others)
+        return bool(self._scores or self._made or self._others or self._sizes[0])
 
     def score(
         self,
@@ -164,6 +165,13 @@ class SeenRows:
         """Other counts of a task; see `SEEN_SCHEMA`."""
         self._others.append((task, stage, kind, name, names, rows, sizes, tokens))
 
+    def size(self, task: TaskKey, kind: str, file: str, rows: int, size: int, tokens: int | None) -> None:
+        """How much a task holds, in bytes and tokens too. There are two for each task, which is why they are kept without
+        an object each.
+        """
+        for column, value in zip(self._sizes, (task, kind, file, rows, size, tokens), strict=True):
+            column.append(value)
+
     def sample(self, task: TaskKey, values: tuple[Any, ...]) -> None:
         """A row of the data: the columns of `SAMPLE_SCHEMA` from ``stage`` on."""
         self._samples.append((task, values))
@@ -174,6 +182,9 @@ class SeenRows:
         if self._others:
             self._made.append(_others_table(self._others))
             self._others = []
+        if self._sizes[0]:
+            self._made.append(_sizes_table(*self._sizes))
+            self._sizes = ([], [], [], [], [], [])
         return pa.concat_tables(self._made).unify_dictionaries() if self._made else None
 
     def clear_counts(self) -> None:
@@ -250,6 +261,34 @@ def _score_table(stage: str, name: str, waiting: _Waiting) -> pa.Table:
         *lists[1:],
         array(low),
         array(high),
+    ]
+    return _table(columns, SEEN_SCHEMA)
+
+
+def _sizes_table(
+    tasks: list[TaskKey],
+    kinds: list[str],
+    files: list[str],
+    rows: list[int],
+    sizes: list[int],
+    tokens: list[int | None],
+) -> pa.Table:
+    size = len(tasks)
+    ones = array(np.arange(size + 1, dtype=np.int32))
+    counted = tokens[0] is not None  # of all tasks or of none: it is an option of the run
+    columns = [
+        *_task_columns(tasks),
+        [""] * size,
+        kinds,
+        files,
+        [""] * size,
+        pa.nulls(size, pa.list_(pa.int32())),
+        pa.ListArray.from_arrays(ones, array([""] * size, pa.string())),
+        pa.ListArray.from_arrays(ones, array(rows, pa.int64())),
+        pa.ListArray.from_arrays(ones, array(sizes, pa.int64())),
+        pa.ListArray.from_arrays(ones, array(tokens, pa.int64())) if counted else [None] * size,
+        pa.nulls(size, pa.float64()),
+        pa.nulls(size, pa.float64()),
     ]
     return _table(columns, SEEN_SCHEMA)
 

@@ -18,10 +18,9 @@ Then each document has either larger neighbours only (it is the smallest of its 
 the step that writes the members checks this again for each document, and stops the run if it does not hold.
 
 **Memory.** A task holds edges of 16 bytes: as much of a partition as fits ``memory``/4, and its stars. A document with
-more neighbours than that is read twice, once for the smallest neighbour and once to tie the others to it. Solving in
-one task needs about six times the bytes of the edges. So with 10⁹ documents that all have an edge, each round reads and
-writes 16 GB (large star: 32 GB) in partitions of 64 MiB; no process holds more than a few hundred MiB, whatever the
-groups look like.
+more neighbours than that is read twice, once for the smallest neighbour and once to tie the others to it. Finding what
+edges connect takes about ten times their bytes: 240 MiB in a worker by default, and 960 MiB where one task solves the rest. So with 10⁹ documents that all have an edge, each round reads and
+writes 16 GB (large star: 32 GB) in partitions of 12 MiB, whatever the groups look like.
 """
 
 from __future__ import annotations
@@ -124,13 +123,14 @@ def stars(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
 class Groups(Workflow):
     """Writes into ``path`` the groups of documents that the edges in the folder ``edges`` connect.
 
-    Edges of up to ``memory`` bytes, 16 for each, are solved by one task; more in rounds. An edge from a document to
+    Edges of up to ``memory`` bytes, 16 for each, are solved by one task, which takes about ten times as much; more in
+    rounds, whose tasks hold a quarter of them each. An edge from a document to
     itself is left out. The result depends on the edges alone, whatever the memory and the number of workers.
     """
 
     edges: str
     path: str
-    memory: int | str = "512MiB"
+    memory: int | str = "96MiB"
     later = "if the edges do not fit into memory, rounds over them until one changes nothing or the rest fits"
 
     def __post_init__(self) -> None:

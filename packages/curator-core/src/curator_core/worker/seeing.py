@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from struct import unpack_from
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,8 @@ class StageSeer:
         self._best: dict[tuple[str, str, str], Best] = {}
         self._counter: CountTokens | None = None
         self._declared: list[tuple[Score, np.ndarray[Any, Any], str]] | None = None
+        self._schema: pa.Schema | None = None  # of the table that was measured last, and what was found in it
+        self._columns: tuple[str | None, bool] = (None, False)
         self._taken: list[_Taken] = []
         self._waiting = 0
         self._waiting_bytes = 0
@@ -126,7 +129,9 @@ class StageSeer:
     def left(self, task: Task[Any]) -> None:
         """The rows of a task that have come to the end."""
         self._size("out", task)
-        if isinstance(task, DocumentBatch) and self.options.map and task.num_rows:
+        if not isinstance(task, DocumentBatch) or not self.options.map or not isinstance(task.data, pa.Table):
+            return
+        if self._columns_of(task.data)[1] and task.num_rows:
             take = _Taken(self, TaskKey.of(task, self._attempt), task, {})
             self._map(take, "kept", "", np.arange(task.num_rows))
             self._keep(take)
@@ -154,12 +159,22 @@ class StageSeer:
         if not isinstance(task, DocumentBatch):
             return
         key, table = TaskKey.of(task, self._attempt), task.to_pyarrow()
-        name = sized_column(table, self.options.text)
-        size = 0 if name is None else sum(_bytes_of(chunk) for chunk in table[name].chunks)
+        name = self._columns_of(table)[0]
+        size = 0 if name is None else _column_bytes(table[name])
         tokens = self._tokens(table, name)
-        total = None if tokens is None else [int(tokens.sum())]
-        self._rows.count(key, "", kind, _file_of(task), [""], [table.num_rows], [size], total)
-        self._by(key, f"by {kind}", table, [name for name in self.options.by if name in table.column_names], tokens)
+        total = None if tokens is None else int(tokens.sum())
+        self._rows.size(key, kind, _file_of(task), table.num_rows, size, total)
+        if self.options.by:
+            names = [name for name in self.options.by if name in table.column_names]
+            self._by(key, f"by {kind}", table, names, tokens)
+
+    def _columns_of(self, table: pa.Table) -> tuple[str | None, bool]:
+        """The column by which the rows are measured, and whether there are embeddings. Most tables are like the last."""
+        schema = table.schema
+        if self._schema is None or not schema.equals(self._schema):
+            self._schema = schema
+            self._columns = (sized_column(table, self.options.text), any(_is_vector(field.type) for field in schema))
+        return self._columns
 
     def _by(
         self,
@@ -656,15 +671,34 @@ def _as_words(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return texts.dictionary_encode()
 
 
-def _bytes_of(chunk: pa.Array) -> int:
-    kind = chunk.type
-    if not (_is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)) or not len(chunk):
-        return 0
-    wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
-    if chunk.null_count or pa.types.is_dictionary(kind) or pa.types.is_string_view(kind):
-        return int(pc.sum(pc.binary_length(chunk.cast(pa.large_string()) if _is_text(kind) else chunk)).as_py() or 0)
-    offsets = np.frombuffer(chunk.buffers()[1], np.int64 if wide else np.int32)
-    return int(offsets[chunk.offset + len(chunk)]) - int(offsets[chunk.offset])
+# How the offsets of a text or bytes are written: one code of `struct`, and their width.
+_OFFSETS = {
+    pa.string().id: ("<i", 4),
+    pa.binary().id: ("<i", 4),
+    pa.large_string().id: ("<q", 8),
+    pa.large_binary().id: ("<q", 8),
+}
+
+
+def _column_bytes(column: pa.ChunkedArray) -> int:
+    """The bytes of all values of a column of texts or bytes; 0 of any other."""
+    kind = column.type
+    offsets = _OFFSETS.get(kind.id)
+    if offsets is None or column.null_count:
+        if not (offsets is not None or _is_text(kind)):
+            return 0
+        values = column.cast(pa.large_string()) if _is_text(kind) else column
+        return int(pc.sum(pc.binary_length(values)).as_py() or 0)
+    code, width = offsets
+    total = 0
+    for chunk in column.chunks:
+        if len(chunk):
+            # Two numbers of the buffer: a task of one row must not pay for an array.
+            buffer, first = chunk.buffers()[1], chunk.offset
+            (start,) = unpack_from(code, buffer, first * width)
+            (end,) = unpack_from(code, buffer, (first + len(chunk)) * width)
+            total += end - start
+    return total
 
 
 def _is_text(kind: pa.DataType) -> bool:

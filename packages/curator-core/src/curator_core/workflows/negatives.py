@@ -67,7 +67,7 @@ class HardNegatives(MineParameters, Ends):
             query_vector=self.query_vector,
             passage_vector=self.passage_vector,
             # Fewer than partitions of passages: all passages are read for each of them.
-            partitions=self.partitions or pieces_of(self._input_bytes() // _PIECES_IN_ONE),
+            partitions=self.partitions or pieces_of(self._input_bytes(), _PIECES_IN_ONE),
         )
         yield Pipeline([self._reader(), ask], name="queries")
         how: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(MineParameters)}

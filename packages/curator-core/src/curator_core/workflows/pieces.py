@@ -11,14 +11,16 @@ PIECE_BYTES = 16 << 20
 # processor time more than 8. Up to SMALL_BYTES, twice the size is held for each piece, which is still little.
 SMALL_BYTES = 256 << 20
 LEAST_PIECES = 8
+_LEAST_OF_LARGE = 32
 
 
-def pieces_of(input_bytes: int) -> int:
-    """Enough pieces that a worker does not hold more of a larger input.
+def pieces_of(input_bytes: int, in_one: int = 1) -> int:
+    """Enough pieces that a worker does not hold more of a larger input; ``in_one`` is how many times the usual size a
+    piece may have.
 
     A power of two, so that a few files more do not change the steps of a run that is resumed.
     """
     if input_bytes <= SMALL_BYTES:
         return LEAST_PIECES
-    wanted = -(-input_bytes // PIECE_BYTES)
-    return min(MOST_PARTITIONS, 1 << (wanted - 1).bit_length())
+    wanted = -(-input_bytes // (PIECE_BYTES * in_one))
+    return min(MOST_PARTITIONS, max(_LEAST_OF_LARGE, 1 << (wanted - 1).bit_length()))

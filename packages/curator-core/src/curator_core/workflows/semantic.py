@@ -100,7 +100,7 @@ class SemanticDedup(Dedup):
             )
 
     def pieces(self) -> int:
-        return self.partitions if self.partitions is not None else pieces_of(self._input_bytes() // _PIECES_IN_ONE)
+        return self.partitions if self.partitions is not None else pieces_of(self._input_bytes(), _PIECES_IN_ONE)
 
     @classmethod
     def shown_pair(
