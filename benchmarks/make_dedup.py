@@ -1,21 +1,22 @@
-"""Make the labelled corpus on which deduplication is proved: 50,000 documents, 150 MB of JSON lines.
+"""Makes the labelled corpus for testing deduplication: 50,000 documents, 150 MB of JSON lines.
 
     python benchmarks/make_dedup.py FOLDER [--documents 50000] [--base real|recombined] [--words 160]
                                     [--copies N] [--bucket N] [--trap-bucket N]
 
-The text is the documentation of `make_text.py`, from exactly the wheels that ``benchmarks/corpus.txt`` names. What is
-made from it is labelled, in a file beside the documents and nowhere in them:
+The text is the documentation of `make_text.py`, from exactly the wheels that ``benchmarks/corpus.txt`` names. The
+documents are labelled in a separate file, and nowhere in their own rows:
 
-- 56 % `base`: real documents, of 200 to 12,000 characters; at most three in four of the sequences of three words of one
-  stand in all the longer ones together, so none is a copy of another or a part of it;
+- 56 % `base`: real documents, of 200 to 12,000 characters; at most three in four of a document's sequences of three
+words occur in all longer ones together, so none is a copy or a part of another;
 - 10 % `exact`: copies of some of these, one to four of each;
 - 10 % `near`: copies with 1, 2, 5, 10 or 20 % of their words replaced, deleted or followed by another (`rate`);
 - 2 % `contained`: pages that hold a base document whole and are 1.25 to 16 times as long (`ratio`, the nearest);
 - 2 % `form`: copies in other lines, other case, another Unicode form or other blanks (`form`);
-- 20 % the template trap: different documents, 60 to 90 % of whose words they share with many others, around 20 to 80 words
-  of their own (`own_words`, `template`): `trap_prose` (14 %; a quarter of it in one template), `trap_code` (a licence,
-  imports and a skeleton around functions) and `trap_dialogue` (a system prompt before the turns). What is their own is
-  running text, or functions, of the corpus, no two alike. None of them is a duplicate.
+- 20 % the template trap: different documents that share 60 to 90 % of their words with many others, around 20 to 80
+words of their own (`own_words`, `template`): `trap_prose` (14 %; a quarter of it in one template), `trap_code` (a
+licence,
+  imports and a skeleton around functions) and `trap_dialogue` (a system prompt before the turns). Their own words are
+  running text or functions of the corpus, no two alike. None of them is a duplicate.
 
 Besides these, on demand: `--copies` exact copies of one document, `--bucket` documents that differ in one word (all in the same
 buckets of any hash, and all but one near copies), and `--trap-bucket` documents of one template with 40 words of their own
@@ -26,7 +27,7 @@ nine words from anywhere in the corpus; they come in blocks of 50,000, and a cop
 
 FOLDER gets `jsonl/COLLECTION/part-00000.jsonl` … with the columns id, text, url (which copies share half of the time),
 `labels.parquet` (id, kind, original, rate, ratio, form, own_words, template, collection, file, row) and `corpus.json` (documents, bytes
-and checksum). Every part of it follows from the options alone.
+and checksum). Everything follows from the options alone.
 """
 
 from __future__ import annotations
@@ -133,13 +134,13 @@ def marks_of(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
 
 
 class Met:
-    """Which sequences of three words were met already: one bit of a hash each, so that it errs towards `met`."""
+    """Which sequences of three words have been met: one bit of a hash for each, so that it errs towards `met`."""
 
     def __init__(self) -> None:
         self.seen = np.zeros(1 << 28, dtype=np.bool_)
 
     def share(self, text: str) -> float:
-        """The share of the text's sequences that were met; those of a text that is taken are added by `add`."""
+        """The share of the text's sequences that were met; `add` adds those of an accepted text."""
         marks = marks_of(text)
         return float(self.seen[marks].mean()) if len(marks) else 1.0
 
@@ -148,7 +149,7 @@ class Met:
 
 
 def distinct(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those pieces that are not largely a repetition of longer ones, word for word, in an order of their own."""
+    """The pieces that do not largely repeat longer ones word for word, in random order."""
     met, chosen = Met(), []
     short = [piece for piece in pieces if len(piece[1]) <= LONGEST]
     for source, text in sorted(short, key=lambda piece: (-len(piece[1]), piece)):
@@ -161,9 +162,9 @@ def distinct(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def sentences(pieces: list[tuple[str, str]]) -> list[str]:
-    """Sentences that say something of their own: at most one in four of their sequences stands in two others.
+    """Sentences with content of their own: at most one in four of their sequences occurs in two others.
 
-    Documentation that programs write is full of "the value to assign to the … property of this …", which is a template too.
+    Generated documentation is full of "the value to assign to the … property of this …", which is a template too.
     """
     every = list(dict.fromkeys(found for _, text in pieces for found in SENTENCE.findall(text)))
     with multiprocessing.Pool(2) as pool:
@@ -194,7 +195,7 @@ def functions_of(path: str) -> list[str]:
     text = Path(path).read_bytes().decode("utf-8", "replace")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # their escapes are theirs
+            warnings.simplefilter("ignore")  # warnings about their escapes
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):
         return []
@@ -209,10 +210,10 @@ def functions_of(path: str) -> list[str]:
 
 
 class Material:
-    """What documents are made of: real documents, and running text, functions and single words that no real one has taken."""
+    """The material of documents: real documents, and running text, functions and words that no real document uses."""
 
     def __init__(self, pieces: list[tuple[str, str]], prose: list[str], code: list[str]) -> None:
-        # The last tenth is for what is put around copies and into templates.
+        # The last tenth is for surroundings of copies and for templates.
         self.pieces = pieces[: len(pieces) * 9 // 10]
         rest = [text for _, text in pieces[len(self.pieces) :]]
         self.code = code
@@ -236,7 +237,7 @@ class Material:
         return self.pieces[start : start + count]
 
     def recombination(self, rng: random.Random, count: int) -> str:
-        """About so many words, in runs of four to nine as they stand somewhere."""
+        """About this many words, in runs of four to nine from the corpus."""
         parts: list[str] = []
         while len(parts) < count:
             start = rng.randrange(len(self.words) - 9)
@@ -244,7 +245,7 @@ class Material:
         return " ".join(parts)
 
     def paragraph(self, count: int) -> str:
-        """So many words of running text, at most one in five of whose sequences stands in any other paragraph."""
+        """This many words of running text; at most one in five of its sequences occurs in any other paragraph."""
         while self.at["prose"] + count < len(self.prose):
             start = end = self.at["prose"]
             found = 0
@@ -265,7 +266,7 @@ class Material:
         return self.code[self.at["code"] - 1]
 
     def lines_of_code(self, rng: random.Random, count: int) -> str:
-        """About so many words of code, in lines from anywhere."""
+        """About this many words of code, in lines from anywhere."""
         lines: list[str] = []
         found = 0
         while found < count:
@@ -281,7 +282,7 @@ def block(material: Material, rng: random.Random, size: int, earlier: list[Row],
     if words is None:
         texts = material.base(count["base"])
     else:
-        # Lengths like those of pages: half of them between two thirds and one and a half of the middle one.
+        # Lengths like those of pages: half of them between two thirds and one and a half times the median.
         sizes = (max(12, round(words * math.exp(rng.gauss(-0.18, 0.6)))) for _ in range(count["base"]))
         texts = [("recombined", material.recombination(rng, one)) for one in sizes]
     rows = [row("base", text, rng, source=source) for source, text in texts]
@@ -311,7 +312,9 @@ def copied(
     earlier: list[Row],
     words: int | None,
 ) -> list[Row]:
-    """Copies of all kinds. An original has copies of one kind only, so that what is found of each can be counted."""
+    """Copies of all kinds. An original has copies of one kind only, so that the findings of each kind can be
+    counted.
+    """
     originals = [one for one in rows if len(one["text"].split()) >= 60]
     if len(originals) < len(rows) // 2:  # short documents
         originals = list(rows)
@@ -411,7 +414,7 @@ def trapped(material: Material, rng: random.Random, count: dict[str, int], *, re
 
 
 class Template:
-    """What many documents share, before and after what is their own."""
+    """The text that many documents share, before and after their own."""
 
     def __init__(self, kind: str, name: str, before: str, after: str, gap: str = "\n\n") -> None:
         self.kind, self.name, self.before, self.after, self.gap = kind, name, before, after, gap
@@ -425,7 +428,7 @@ class Template:
 
 
 def templates(material: Material, rng: random.Random, count: int) -> list[Template]:
-    """About forty, fewer for few documents; the first, which most documents have, is of the middle size."""
+    """About forty, or fewer for few documents; the first one, which most documents have, is of medium size."""
     if not count:
         return []
     found = []

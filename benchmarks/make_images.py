@@ -1,4 +1,4 @@
-"""WebDataset tars of drawn pictures with captions: the same bytes for the same arguments, wherever libjpeg is the same.
+"""Makes WebDataset tars of drawn pictures with captions: the same bytes for the same arguments and the same libjpeg.
 
     python benchmarks/make_images.py FOLDER --images 4000 --tars 8 --side 330 --corrupt 0.01
 
@@ -34,7 +34,7 @@ def picture(seed: int, side: int) -> Image.Image:
         coarse = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
         field += np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32) * 0.7**octave
     field += np.linspace(0, rng.uniform(-90, 90), height, dtype=np.float32)[:, None, None]
-    field += rng.normal(0, 6, (height, width, 1)).astype(np.float32)  # grain, and edges that it does not soften
+    field += rng.normal(0, 6, (height, width, 1)).astype(np.float32)  # grain, with edges that stay sharp
     field = (field - field.min()) / max(float(field.max() - field.min()), 1e-6) * 255
     image = Image.fromarray(field.astype(np.uint8))
     draw = ImageDraw.Draw(image)

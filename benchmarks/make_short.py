@@ -1,10 +1,11 @@
-"""Make very many short documents for deduplication: ten million of about 190 bytes in a minute or two of processor time.
+"""Makes very many short documents for deduplication: ten million of about 190 bytes in a minute or two of CPU time.
 
     python benchmarks/make_short.py FOLDER [--documents 10000000] [--words 24]
 
-Documents are random words of a vocabulary of 30,000, the common ones more often, half to one and a half times ``--words``. Of
-every ten, one is an exact copy of another one and one a copy with a single word replaced; the originals are anywhere in the
-same block of 100,000. FOLDER gets `jsonl/part-00000.jsonl` …, one for each block, with the columns id and text, and
+Documents are random words of a vocabulary of 30,000, the common ones more often, half to one and a half times
+``--words``. Of every ten, one is an exact copy of another, and one is a copy with a single word replaced; the originals
+are anywhere in the same block of 100,000. FOLDER gets `jsonl/part-00000.jsonl` …, one for each block, with the columns
+id and text, and
 `corpus.json` as `make_dedup.py` writes it. Everything follows from the options alone.
 """
 

