@@ -245,7 +245,7 @@ class Material:
         return " ".join(parts)
 
     def paragraph(self, count: int) -> str:
-        """This many words of running text; at most one in five of its sequences occurs in any other paragraph."""
+        """The given number of words of running text; at most one in five of its sequences occurs in any other paragraph."""
         while self.at["prose"] + count < len(self.prose):
             start = end = self.at["prose"]
             found = 0
