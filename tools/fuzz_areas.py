@@ -326,7 +326,7 @@ class Jsonl(Area):
         readable = [row for row in map(strict_json, lines) if row is not None]
         self.noted["JSONL: lines that json reads"] += len(readable)
         self.noted["JSONL: lines that json reads and we reject"] += max(0, len(readable) - len(written))
-        # Of a damaged stream we may read more than the other library.
+        # We may read more of a damaged stream than the other library.
         if whole and not in_order([without_nulls(row) for row in written], [without_nulls(row) for row in readable]):
             raise Finding("JSONL: a row is written that is not in the input, or not as it was")
 

@@ -53,8 +53,9 @@ class Folders:
             if found != wanted:
                 raise BenchError(
                     f"the data in {folder} is not what the entry names: the rows of {pattern} have the checksum {found}, not "
-                    f"{wanted}. Remove the folder, to have it made again; if it is no other then, its maker has changed, or what "
-                    "it reads: renew the checksum, and every count and speed that was measured on the old data"
+                    f"{wanted}. Remove the folder to have the data made again. If the checksum is then still wrong, "
+                    "the maker or its input has changed: renew the checksum, and every count and speed that was "
+                    "measured on the old data"
                 )
             self._verified.add((folder, pattern, wanted))
 

@@ -211,7 +211,7 @@ def _replace(path: str, group: Sequence[IndexFolder], merged: IndexFolder) -> No
 
 
 def _forget_replaced(path: str) -> None:
-    """Remove folders that others stand in for."""
+    """Remove folders that others have replaced."""
     for name in Index.read(path).replaced:
         storage.remove(run_folder(path, name))
     with _manifest_alone(path):

@@ -1,4 +1,4 @@
-"""How do rows lie to one another by their embeddings? A map of a sample of them, on its two main axes.
+"""Places rows on a map by their embeddings. A map of a sample of them, on its two main axes.
 
 Every machine draws the same map: products are of whole numbers, which no order of adding can round, and the rest adds
 float64 numbers one after the other.

@@ -131,7 +131,7 @@ def fingerprint(path: AnyPath) -> str:
 def scan(folder: AnyPath, *, recursive: bool = True, hidden: bool = False) -> Iterator[FileInfo]:
     """The files in a folder, in the order the file system gives; symbolic links are followed, loops are not.
 
-    Devices, pipes and sockets are no files, and the file systems by which a kernel shows itself (``/proc``, ``/sys``) hold none:
+    Devices, pipes and sockets are not files, and a kernel's own file systems (``/proc``, ``/sys``) contain no files:
     such a folder is refused, and one that is met on the way is skipped.
     ``hidden=False`` leaves out names that begin with a dot, and everything under such folders.
     """
