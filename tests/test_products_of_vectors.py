@@ -122,7 +122,10 @@ def test_a_gpu_is_used_where_there_is_one() -> None:
     here = stage.suited_to(Machine(), {})
     assert here.stage is stage
     assert "numpy" in here.decisions[0]
-    there = stage.suited_to(Machine(gpus=1), {})
+    simulated = stage.suited_to(Machine(gpus=1), {})
+    assert simulated.stage is stage
+    assert simulated.decisions == ["FindPairs multiplies with numpy: the GPUs of this machine report no memory"]
+    there = stage.suited_to(Machine(gpus=1, gpu_memory_gb=80.0), {})
     assert there.stage.resources == Resources(gpus=1)
     assert "with torch" in there.decisions[0]
 
@@ -132,7 +135,7 @@ def test_a_gpu_without_torch_is_left_alone_and_the_plan_says_how_to_use_it(monke
 
     monkeypatch.setattr(products, "_registered", list)
     stage = FindPairs(path="out", keys="keys", least=0.9, vectors="in")
-    made = stage.suited_to(Machine(gpus=1), {})
+    made = stage.suited_to(Machine(gpus=1, gpu_memory_gb=80.0), {})
     assert made.stage is stage
     assert "pip install" in made.warnings[0]
     with pytest.raises(UsageError, match="pip install"):

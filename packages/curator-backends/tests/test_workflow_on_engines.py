@@ -58,9 +58,9 @@ def test_the_engine_is_opened_once_for_all_steps(
     for name in ("open", "close", "connect"):
         real = getattr(engine, name)
 
-        def counted(self: Any, name: str = name, real: Any = real) -> Any:
+        def counted(self: Any, *given: Any, name: str = name, real: Any = real) -> Any:
             calls.append(name)
-            return real(self)
+            return real(self, *given)
 
         monkeypatch.setattr(engine, name, counted)
     write_inputs(tmp_path / "in", range(4))

@@ -177,6 +177,8 @@ class MultipliesVectors(ProcessingStage[FileGroupTask, Any]):
             return MadeFor(self, [f"{self.name} multiplies on the GPU, with torch"])
         if not machine.gpus:
             return MadeFor(self, [f"{self.name} multiplies with numpy: {machine.name} has no GPU"])
+        if machine.gpu_memory_gb is None:  # a simulated GPU, which a scheduler counts and torch does not find
+            return MadeFor(self, [f"{self.name} multiplies with numpy: the GPUs of {machine.name} report no memory"])
         if not any(module.installed() for module in _registered()):
             return MadeFor(self, [f"{self.name} multiplies with numpy"], [f"a GPU is not used: {_REMEDY}"])
         twin = self.with_(resources=Resources(cpus=self.resources.cpus, gpus=1))
