@@ -173,7 +173,7 @@ def test_shards_of_tokens_are_packed_in_the_order_of_the_input(tmp_path, workers
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (pa.array([[2**32 + 5]], pa.list_(pa.int64())), "holds a number that is no token"),
+        (pa.array([[2**32 + 5]], pa.list_(pa.int64())), "holds a number that is not a token"),
         (pa.array([[1, None]], pa.list_(pa.int32())), "a null among the tokens"),
         (pa.array(["a"]), "the column 'tokens' is string"),
         (pa.array([["a"]]), "the column 'tokens' is list<item: string>"),
