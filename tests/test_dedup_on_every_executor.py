@@ -411,19 +411,19 @@ def test_each_that_is_killed_ends_the_same(pairs: str, expected_of_each: dict[st
     assert each_written(LocalExecutor(workers=0), pairs, tmp_path, resume=True) == expected_of_each
 
 
-# Each workflow runs on one engine in CI, and on the other one with `make test-engines`.
-IN_CI = {
+# The workflow by vectors runs on one engine in CI; `make test-engines` runs the rest, which takes two minutes.
+BY_WORK = {
     "vectors": ON_RAY_DATA,
-    "substring": ON_XENNA,
-    "lines": ON_RAY_DATA,
-    "clusters": ON_XENNA,
-    "negatives": ON_RAY_DATA,
+    **{
+        name: [pytest.param(*each.values, marks=[*each.marks, pytest.mark.thorough]) for each in ON_RAY_DATA]
+        for name in WORKS
+    },
 }
 
 
 @pytest.mark.parametrize(
     ("work", "name"),
-    [pytest.param(work, *each.values, marks=each.marks) for work, engines in IN_CI.items() for each in engines],
+    [pytest.param(work, *each.values, marks=each.marks) for work, engines in BY_WORK.items() for each in engines],
 )
 def test_an_engine_writes_what_one_process_does(
     work: str, name: str, request: pytest.FixtureRequest, cluster: None, tmp_path: Path
