@@ -48,7 +48,7 @@ assert not ray.is_initialized()
 """
 
 CLUSTER = """
-import json, sys
+import json, re, sys, urllib.request
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
@@ -56,11 +56,13 @@ import stages_for_tests as s
 from curator_backends import RayDataExecutor
 from curator_core.pipeline import Pipeline
 from curator_core.model.resources import Resources
+from curator_core.running.telemetry import MetricsOptions
 from curator_core.testing import Subject, checks
+from curator_core.testing.waiting import wait_for
 
 folder = Path(sys.argv[1])
 # A node that is gone is missed after five checks in vain: of half a second, where Ray takes three.
-checked = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
+checked = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "metrics_report_interval_ms": 500}
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "_system_config": checked})
 workers = [cluster.add_node(num_cpus=1, num_gpus=int(n == 1)) for n in range(3)]
 cluster.wait_for_nodes()
@@ -78,13 +80,25 @@ ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
 mixed = folder / "mixed"
 mixed.mkdir()
 stage = s.Where(folder=str(mixed)).with_(resources=Resources(cpus=0.5, gpus=1))
-result = Pipeline([s.Plain(), stage]).run(
-    RayDataExecutor(ignore_head_node=True), initial_tasks=s.tasks(6)
+result = Pipeline([s.Plain(), stage], name="mixed").run(
+    RayDataExecutor(ignore_head_node=True), initial_tasks=s.tasks(6), metrics=MetricsOptions()
 )
 report["gpu_node"] = workers[1].node_id
 report["on_gpus"] = sorted(set(s.column(result, "node")))
 report["set_up"] = [path.name for path in mixed.glob("node-*")]
 mine = ray.get_runtime_context().get_node_id()  # on one machine any node may be the driver's
+(port,) = [node["MetricsExportPort"] for node in ray.nodes() if node["NodeID"] == mine]
+
+def scraped() -> dict[str, float]:
+    # What Ray's agent of this node serves to a scraper: the rows that stages of the run have let through.
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    mine = [line for line in lines if line.startswith("ray_curator_stage_rows_out_total") and 'run="mixed"' in line]
+    return {re.search('stage="([^"]*)"', line)[1]: float(line.rpartition(" ")[2]) for line in mine}
+
+# Each process hands its numbers to the agent twice a second.
+report["rows_out"] = {stage.name: stage.rows_out for stage in result.summary.stages}
+wait_for(lambda: report.update(scraped=scraped()) or report["scraped"] == report["rows_out"], "the last numbers of the run")
 
 def lose_node() -> None:
     cluster.remove_node(next(node for node in workers if node.node_id != mine), allow_graceful=False)
@@ -167,4 +181,6 @@ def test_the_head_is_avoided_and_the_executor_conforms_when_a_node_is_lost(tmp_p
     assert set(report["setups"].values()) == {1}, "setup_on_node runs once on a node"
     assert report["on_gpus"] == [report["gpu_node"]]
     assert report["set_up"] == [f"node-{report['gpu_node']}"], "nodes without a GPU are not set up for a GPU stage"
+    assert report["scraped"] == report["rows_out"], "Ray's metrics are the numbers of the run"
+    assert sum(report["rows_out"].values()) > 0
     assert report["alive"] == 3, "the cluster is left as it was, less the node that we removed"
