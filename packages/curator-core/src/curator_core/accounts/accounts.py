@@ -236,35 +236,35 @@ class Accounts:
         dictionaries.
         """
         verdict = self._verdict()
-        sources = _looked_up(table["run_source"], lambda text: self._sources.codes.get(text, -1))
+        sources, current = self._sources_of(table)
         paths = _looked_up(table["path"], lambda text: self._paths.codes.get(text, -1))
-        texts = list(dict.fromkeys(self._expected.values()))
-        numbers = {text: number for number, text in enumerate(texts)}
-        wanted = _looked_up(table["run_source"], lambda text: numbers.get(self._expected.get(text, ""), -2))
-        given = _looked_up(table["generation"], lambda text: numbers.get(text, -1))
         if not len(verdict.key):
             return np.zeros(len(table), bool), np.zeros(len(table), np.int64)
         key = sources << 32 | np.maximum(paths, 0)
         place = np.minimum(np.searchsorted(verdict.key, key), len(verdict.key) - 1)
-        found = (sources >= 0) & (paths >= 0) & (verdict.key[place] == key) & verdict.valid[place] & (wanted == given)
+        found = (sources >= 0) & (paths >= 0) & (verdict.key[place] == key) & verdict.valid[place] & current
         found &= self._all().attempt[verdict.number[place]] == to_numpy(table["attempt"])
         return found, place
+
+    def _sources_of(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """The number of the source of each row of a table, -1 for an unknown one, and whether its generation counts."""
+        sources = _looked_up(table["run_source"], lambda text: self._sources.codes.get(text, -1))
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(self._expected.values()))}
+        wanted = _looked_up(table["run_source"], lambda text: numbers.get(self._expected.get(text, ""), -2))
+        given = _looked_up(table["generation"], lambda text: numbers.get(text, -1))
+        return sources, wanted == given
 
     def complete(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Which rows of a table, as in `counting`, are of the generation that counts for a source that is complete; the number
         of each row's source, and the attempt that its last event belongs to.
         """
         verdict = self._verdict()
-        sources = _looked_up(table["run_source"], lambda text: self._sources.codes.get(text, -1))
-        texts = list(dict.fromkeys(self._expected.values()))
-        numbers = {text: number for number, text in enumerate(texts)}
-        wanted = _looked_up(table["run_source"], lambda text: numbers.get(self._expected.get(text, ""), -2))
-        given = _looked_up(table["generation"], lambda text: numbers.get(text, -1))
+        sources, current = self._sources_of(table)
         if not len(verdict.key):
             return np.zeros(len(table), bool), sources, np.zeros(len(table), np.int64)
         # A source is told to have become something when all that it became is known: its own event is the last one.
         place = np.minimum(np.searchsorted(verdict.key, sources << 32), len(verdict.key) - 1)
-        found = (sources >= 0) & (verdict.key[place] == sources << 32) & (wanted == given)
+        found = (sources >= 0) & (verdict.key[place] == sources << 32) & current
         found &= verdict.complete[np.maximum(sources, 0)]
         return found, sources, self._all().attempt[verdict.number[place]]
 
