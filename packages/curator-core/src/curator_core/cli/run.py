@@ -146,13 +146,16 @@ def run_and_report(
     try:
         with contextlib.ExitStack() as held:
             held.enter_context(_terminable())
-            ahead = _ready(_executor(executor, {}, flags), held) if executor is not None else None
+            ahead = None
+            if executor is not None:
+                from curator_core.config.build import load_executor
+
+                ahead = _ready(load_executor(executor)(config=_workers(executor, flags)), held)
             file = load()
             run_dir = flags["run_dir"] = run_dir or file.run_dir or f"runs/{file.name}"
             if ahead is None:
                 chosen = flags.get("executor") or file.executor
-                given = file.executor_options if chosen == file.executor else {}
-                ahead = _ready(_executor(chosen, given, flags), held)
+                ahead = _ready(file.make_executor(chosen, **_workers(chosen, flags)), held)
             summary, place = _carry_out(file, ahead, command, quiet, flags)
     except CuratorError as error:
         if as_json:
@@ -182,18 +185,18 @@ def run_and_report(
     return code
 
 
-def _executor(chosen: str, given: Mapping[str, Any], flags: Mapping[str, Any]) -> BaseExecutor:
-    """The executor of this name, with the options ``given`` and those of the flags."""
+def _workers(chosen: str, flags: Mapping[str, Any]) -> dict[str, int]:
+    """The option of the executor of this name that ``--workers`` sets."""
+    if flags.get("workers") is None:
+        return {}
     from curator_core.config.build import load_executor
 
-    executor = load_executor(chosen)
-    workers = {} if flags.get("workers") is None else {"workers": flags["workers"]}
-    if workers and "workers" not in executor.options:
+    if "workers" not in load_executor(chosen).options:
         raise UsageError(
             f"--workers does not apply to {chosen}, which has as many workers as there is room for; set the number "
             "for one stage in the file: with: {num_workers: N}"
         )
-    return executor(config={**given, **workers})
+    return {"workers": flags["workers"]}
 
 
 def _ready(executor: BaseExecutor, held: contextlib.ExitStack) -> BaseExecutor:
