@@ -157,19 +157,31 @@ def test_a_killed_run_by_vectors_ends_the_same(
 KILLED = """
 import os, signal, sys
 from {module} import {executor}
-from curator_text import FuzzyDedup
+from {home} import {work}
 def progress(state):
     if state.step == int(sys.argv[3]) and state.finished_sources:
         os.kill(os.getpid(), signal.SIGKILL)
-work = FuzzyDedup(paths=sys.argv[1], path=sys.argv[2] + "/out", partitions=3)
+work = {work}(paths=sys.argv[1], path=sys.argv[2] + "/out", partitions={partitions})
 resume = os.path.exists(sys.argv[2] + "/run/run.json")
 work.run({executor}({options}), run_dir=sys.argv[2] + "/run", progress=progress, resume=resume)
 """
 
 
-def kill_at(step: int, data: str, place: Path, module: str, executor: str, options: str, script: str = KILLED) -> None:
+BY_TEXTS = ("curator_text", "FuzzyDedup", 3)
+
+
+def kill_at(
+    step: int,
+    data: str,
+    place: Path,
+    module: str,
+    executor: str,
+    options: str,
+    workflow: tuple[str, str, int] = BY_TEXTS,
+) -> None:
     """Begin or resume a run in a process that ends at once when a source of a step is complete."""
-    code = script.format(module=module, executor=executor, options=options)
+    home, work, partitions = workflow
+    code = KILLED.format(module=module, executor=executor, options=options, home=home, work=work, partitions=partitions)
     command = [sys.executable, "-c", code, data, str(place), str(step)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
@@ -297,24 +309,14 @@ def expected_by_images(images: str, tmp_path_factory: pytest.TempPathFactory) ->
     return written_by_images(LocalExecutor(workers=0), images, tmp_path_factory.mktemp("one-by-images"))
 
 
-KILLED_BY_IMAGES = """
-import os, signal, sys
-from {module} import {executor}
-from curator_image.dedup.perceptual import ImageDedup
-def progress(state):
-    if state.step == int(sys.argv[3]) and state.finished_sources:
-        os.kill(os.getpid(), signal.SIGKILL)
-work = ImageDedup(paths=sys.argv[1], path=sys.argv[2] + "/out", partitions=2)
-resume = os.path.exists(sys.argv[2] + "/run/run.json")
-work.run({executor}({options}), run_dir=sys.argv[2] + "/run", progress=progress, resume=resume)
-"""
+BY_IMAGES = ("curator_image.dedup.perceptual", "ImageDedup", 2)
 
 
 @pytest.mark.slow
 def test_a_killed_run_over_images_ends_the_same(
     images: str, expected_by_images: dict[str, bytes], tmp_path: Path
 ) -> None:
-    kill_at(3, images, tmp_path, "curator_core", "LocalExecutor", "workers=0", KILLED_BY_IMAGES)
+    kill_at(3, images, tmp_path, "curator_core", "LocalExecutor", "workers=0", BY_IMAGES)
     assert written_by_images(LocalExecutor(workers=0), images, tmp_path, resume=True) == expected_by_images
 
 
@@ -334,7 +336,7 @@ def test_an_engine_that_is_killed_decides_about_images_what_one_process_does(
     import curator_backends
 
     address = ray.get_runtime_context().gcs_address
-    kill_at(3, images, tmp_path, "curator_backends", name, f"address={address!r}", KILLED_BY_IMAGES)
+    kill_at(3, images, tmp_path, "curator_backends", name, f"address={address!r}", BY_IMAGES)
     assert written_by_images(getattr(curator_backends, name)(), images, tmp_path, resume=True) == expected_by_images
 
 
