@@ -68,6 +68,7 @@ def test_a_large_group_of_near_copies_is_compared_once_each(copies: int) -> None
     assert found.compared.max() == 1
 
 
+@pytest.mark.slow
 def test_a_group_of_any_size_needs_the_memory_of_a_block(tmp_path: Path) -> None:
     """All of the words take 4.8 MB; comparing 3,000 at once takes about fifty bytes for each."""
     copies = 10_000
