@@ -111,10 +111,11 @@ def write_keys(
 
 def finish_keys(
     path: str, outputs: Sequence[FileRecord], kinds: Sequence[str], index: Mapping[str, Any] | None, owner: str
-) -> None:
+) -> list[dict[str, Any]]:
     """Write the manifests of the shuffles of each kind, the roll, what was read, and the runs of the ``index`` to
-    compare with.
+    compare with. Returns what was noted of each batch.
     """
+    notes: list[dict[str, Any]] = []
     for kind in kinds:
         folder = storage.join(path, kind)
         records = [record for record in outputs if storage.parent(record.path) == folder]
@@ -123,9 +124,10 @@ def finish_keys(
             roll = Roll.of(records)
             roll.write(storage.join(path, ROLL))
             files = [record.path for record in records]
-            write_inputs(files, path)
+            notes = write_inputs(files, path)
             if index is not None:
                 pin(IndexUse(**index), path, roll, files, owner)
+    return notes
 
 
 def partition_table(task: FileGroupTask) -> pa.Table | None:
