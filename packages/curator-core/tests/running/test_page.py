@@ -234,3 +234,53 @@ def test_tokens_are_not_estimated_from_the_bytes_of_pictures() -> None:
         seen = Seen(stages={"Blur": stage}, tokens="estimated: bytes / 4", tokens_in=25, bytes_in=100)
         found = numbers([StageTotals("Blur", 1, 2, 1)], seen)
         assert (found["tokens"]["in"], found["bytes"]["in"]) == (tokens, 100)
+
+
+def test_a_score_of_one_row_is_spoken_of_as_one() -> None:
+    one = score([7], 5)
+    shown = histogram({**asdict(one), "limits": [limit.as_dict() for limit in one.limits]}, "h")
+    assert "</b> of 1 row <" in shown
+    assert "<title>1 row, 1 kept</title>" in shown
+    assert "<output>1</output> of 1 row <span>stays</span>" in shown
+
+
+def test_rows_of_a_stage_without_a_score_take_all_places_of_the_page() -> None:
+    rows = [sample(row, row, near=False) for row in range(20)]
+    samples = [replace(row, side="dropped", reason="copy", score=None, scores={}) for row in rows]
+    stages = [READ, StageTotals("Apply", 4, 1000, 900, dropped={"copy": 100})]
+    seen = Seen(stages={"Apply": StageSeen("Apply", samples=samples, of={"dropped": {"copy": 100}, "kept": 0})})
+    page = report_page(numbers(stages, seen))
+    assert "12 of 100, chosen evenly<" in page
+    assert page.count('class="example"') == 12
+    assert "Drag a handle" not in page
+
+
+def test_the_page_of_a_workflow_draws_its_steps_and_names_the_slowest() -> None:
+    read, embed = {"name": "Read", "params": {}}, {"name": "Embed", "params": {"model": "m.bin", "model_sha256": "ab"}}
+    plan = {
+        "kind": "workflow",
+        "text": "group of words",
+        "steps": [
+            {"name": "vectors", "steps": [read, embed]},
+            {"name": "Groups", "steps": [{"name": "solve", "steps": [{"name": "Solve", "params": {}}]}]},
+            {"name": "apply", "steps": [read]},
+        ],
+    }
+    ended = [("vectors", 20.0), ("Groups", 3.0), ("apply", 1.0)]
+    steps = [
+        {"name": name, "state": "done", "folder": f"steps/{name}", "complete_before": False, "steps": [], "sources": 1}
+        | {"rows_in": 1, "rows_out": 1, "seconds": seconds}
+        for name, seconds in ended
+    ]
+    summary = {**RunSummary("x", sources=4, stages=[READ], seconds=25.0).as_dict(), "steps": steps}
+    found = make_numbers({"state": "done", "attempt": 1, "summary": summary, "options": {}}, plan)
+    assert [(group["title"], group["stages"]) for group in found["plan"]["groups"]] == [
+        ("step 1 · vectors", ["Read", "Embed"]),
+        ("step 2.1 · solve", ["Solve"]),
+        ("step 3 · apply", ["Read"]),
+    ]
+    assert found["models"] == [{"stage": "Embed", "model": "m.bin", "model_sha256": "ab"}]
+    assert found["time"]["bottleneck"].startswith("Step vectors takes most of the run: 20.0 s of 25.0 s (80.0 %).")
+    page = report_page(found)
+    assert page.count("<li><div><small>step ") == 3
+    assert "vectors: Embed: " in page

@@ -14,7 +14,7 @@ from html import escape
 from itertools import accumulate
 from typing import Any
 
-from curator_core.formatting import percent
+from curator_core.formatting import count, percent
 
 WIDTH, HEIGHT = 600, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 12, 12, 26, 24
@@ -87,7 +87,7 @@ def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
     for x, width, rows, stays in bars:
         tall = max(1.5, (ground - _TOP) * rows / width / most)
         blue = tall * stays / rows
-        title = f"<title>{rows:,} rows, {stays:,} kept</title>"
+        title = f"<title>{count(rows, 'row')}, {stays:,} kept</title>"
         marks.append(
             f'<g>{title}<rect class="kept" x="{x:.1f}" y="{ground - blue:.1f}" width="{max(width - 0.6, 0.8):.1f}" height="{blue:.1f}"/>'
             f'<rect class="dropped" x="{x:.1f}" y="{ground - tall:.1f}" width="{max(width - 0.6, 0.8):.1f}" height="{tall - blue:.1f}"/></g>'
@@ -100,7 +100,7 @@ def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
     name = escape(str(score["name"]))
     data = escape(json.dumps(stops, separators=(",", ":"), allow_nan=False), quote=True)
     return (
-        f'<figure class="histogram" data-score="{data}"><figcaption><b>{name}</b> of {score["rows"]:,} rows'
+        f'<figure class="histogram" data-score="{data}"><figcaption><b>{name}</b> of {count(score["rows"], "row")}'
         f"{_extremes(score)}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="Histogram of {name}">'
         f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{ground}" y2="{ground}"/>'
@@ -195,7 +195,7 @@ def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> 
         stays = would_stay(score, {})
         stays = 0 if stays is None else rows - stays if invert else stays
         name = escape(str(limit["parameter"]))
-        said = f"{limit['parameter']} {shown(limit['value'])}: {stays:,} of {rows:,} rows stay"
+        said = f"{limit['parameter']} {shown(limit['value'])}: {stays:,} of {count(rows, 'row')} {_stay(stays)}"
         x = scale(limit["value"])
         side, anchor = (18, "start") if x < WIDTH / 2 else (-18, "end")
         parts.append(
@@ -221,9 +221,13 @@ def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> 
     if limits:
         stays = would_stay(score, {})
         stays = 0 if stays is None else rows - stays if invert else stays
-        lead = f"<b><output>{stays:,}</output> of {rows:,} rows stay</b> after this filter ({escape(percent(stays, rows))}). "
+        lead = f"<b><output>{stays:,}</output> of {count(rows, 'row')} <span>{_stay(stays)}</span></b> after this filter ({escape(percent(stays, rows))}). "
     data = {"rows": rows, "all": [0, below[-1] + score["free_above"]], "invert": invert, "limits": limits}
     return "".join(parts), data, lead + f'<span class="around">{" ".join(sentences)}</span>'
+
+
+def _stay(rows: int) -> str:
+    return "stays" if rows == 1 else "stay"
 
 
 def _stops(edges: Sequence[float], below: Sequence[int], scale: Scale, here: float) -> list[int]:

@@ -55,7 +55,7 @@ def report_page(numbers: Mapping[str, Any]) -> str:
         ("duplicates", "Duplicates", _duplicates(numbers)),
         ("repeats", "Repeated parts", _repeats(numbers["repeats"])),
         ("map", "Map of embeddings", scatter(numbers["embeddings"]) if numbers["embeddings"] else ""),
-        ("time", "Time", _time(numbers["time"])),
+        ("time", "Time", _time(numbers["time"], "the last step" if numbers["steps"] else "the run")),
         ("plans", "Rows by plan", _plans(numbers["plans"])),
         ("plan", "The plan", _plan(numbers["plan"])),
         ("run", "The run", _facts(numbers)),
@@ -278,6 +278,8 @@ def _filters(numbers: Mapping[str, Any]) -> str:
     ]
     if not cards:
         return ""
+    if not any(stage["scores"] for stage in numbers["stages"]):
+        return "".join(cards)
     key = (
         '<p class="key"><span class="kept"></span>kept <span class="dropped"></span>dropped. Every row is counted; the area of a '
         "bar is a number of rows. Drag a handle, or move it with the arrow keys, to see how many rows would stay: it stops where "
@@ -294,7 +296,11 @@ def _filter(number: int, stage: Mapping[str, Any]) -> str:
         histogram(score, f"handle-{number}-{place}", stage["mode"] == "invert")
         for place, score in enumerate(stage["scores"])
     )
-    lost = f"dropped {dropped:,} of {stage['rows_in']:,} rows ({share})" if share else f"dropped {dropped:,} rows"
+    lost = (
+        f"dropped {dropped:,} of {formatting.count(stage['rows_in'], 'row')} ({share})"
+        if share
+        else f"dropped {formatting.count(dropped, 'row')}"
+    )
     return (
         f'<article class="filter" id="filter-{number}"><header><h3>{escape(stage["name"])}</h3><p>{escape(lost)}</p></header>'
         f'<p>{says}</p><div class="top"><div>{charts}</div>{_unsure(stage)}</div>{_sides(stage)}{_overlap(stage)}</article>'
@@ -374,7 +380,8 @@ def _sides(stage: Mapping[str, Any]) -> str:
         # A row may be in both samples, and is where there are few rows.
         shown_rows = {(sample["task"], sample["row"]) for sample in near}
         others = [sample for sample in mine if (sample["task"], sample["row"]) not in shown_rows]
-        far = _some(others, limits, near=False, most=_FAR)
+        # Where no score says which rows are near a limit, all places go to rows from anywhere.
+        far = _some(others, limits, near=False, most=_FAR if near else _NEAR + _FAR)
         whole = max(whole, stage["rows_out"]) if side == "kept" else whole
         if not near and not far:
             if not whole:
@@ -383,14 +390,15 @@ def _sides(stage: Mapping[str, Any]) -> str:
         shown_first = near[:2] or far[:2]
         rest = [*near[2:], *far] if near else far[2:]
         more = "".join(map(_example, rest))
-        title = "nearest to the limit" if near else "chosen evenly"
-        said = f"{len(shown_first) + len(rest):,} of {whole:,}, {title} first"
+        title = "nearest to the limit first" if near else "chosen evenly"
+        said = f"{len(shown_first) + len(rest):,} of {whole:,}, {title}"
         more = f"<details><summary>{len(rest):,} more{' and from elsewhere' if near and far else ''}</summary>{more}</details>"
         parts.append(
             f"<div><h4>{side.capitalize()} <span>{escape(said)}</span></h4>{''.join(map(_example, shown_first))}"
             f"{more if rest else ''}</div>"
         )
-    return f'<div class="sides">{"".join(parts)}</div>' if any(parts) else ""
+    alone = " alone" if len(parts) == 1 else ""
+    return f'<div class="sides{alone}">{"".join(parts)}</div>' if any(parts) else ""
 
 
 def _sheet(
@@ -598,7 +606,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     if not found:
         return ""
     rules = ", ".join(f"{rows:,} by the rule {rule}" for rule, rows in found["rules"].items())
-    lead = f"<p>{found['removed']:,} documents are removed ({escape(rules)}), each for one that stays and was compared with it.</p>"
+    lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each for one that stays and was compared with it.</p>"
     most = max(found["sizes"].values(), default=0)
     sizes = _table(
         [("documents that are one", ""), ("", ""), ("clusters", "")],
@@ -691,7 +699,7 @@ def _alone(text: str, only: Sequence[Sequence[int]]) -> str:
 # Time, plan, facts ----------------------------------------------------------------------------------------------------
 
 
-def _time(time: Mapping[str, Any]) -> str:
+def _time(time: Mapping[str, Any], of: str) -> str:
     if not time["stages"]:
         return ""
     lead = f"<p>{escape(time['bottleneck'])}</p>" if time["bottleneck"] else ""
@@ -715,7 +723,7 @@ def _time(time: Mapping[str, Any]) -> str:
         for stage in time["stages"]
     )
     titles = [("stage", ""), ("", ""), *((title, "") for title, _, _ in columns)]
-    return lead + timeline(time["timeline"]) + _table(titles, rows)
+    return lead + timeline(time["timeline"], of) + _table(titles, rows)
 
 
 def _if_any(value: Any, said: Callable[[Any], str]) -> str:
@@ -788,7 +796,7 @@ def _facts(numbers: Mapping[str, Any]) -> str:
         step for step in numbers["configuration"]["steps"] if isinstance(step, Mapping) and step.get("params")
     ]
     settings = "".join(
-        f"<pre>{escape(str(step.get('name')))}: {escape(json.dumps(step['params'], ensure_ascii=False))}</pre>"
+        f"<pre>{escape(f'{step["step"]}: ' if step.get('step') else '')}{escape(str(step.get('name')))}: {escape(json.dumps(step['params'], ensure_ascii=False))}</pre>"
         for step in configured
     )
     if settings:

@@ -20,8 +20,8 @@ _OTHERS = 'class="shade-none"'
 _LEAST = 0.05
 
 
-def timeline(found: Mapping[str, Any]) -> str:
-    """The lines of the workers; nothing where no worker has recorded its times."""
+def timeline(found: Mapping[str, Any], of: str = "the run") -> str:
+    """The lines of the workers, since the run or a part ``of`` it began; nothing where no worker has recorded its times."""
     workers, begins = found["workers"], found["begins"]
     seconds = found["ends"] - begins
     if not workers or seconds <= 0:
@@ -40,7 +40,7 @@ def timeline(found: Mapping[str, Any]) -> str:
     )
     shown = shown or formatting.count(found["of"], "worker")
     return (
-        f'<p class="key map-key">{key}</p><figure class="timeline"><figcaption><b>{escape(shown)}</b> <span>in time since the run began; the height is the part of '
+        f'<p class="key map-key">{key}</p><figure class="timeline"><figcaption><b>{escape(shown)}</b> <span>in time since {of} began; the height is the part of '
         f"the time that a worker was busy</span></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Timeline of {escape(shown)}">{_patterns(shades)}{lines}{ticks}</svg>'
         f"</figure>"
