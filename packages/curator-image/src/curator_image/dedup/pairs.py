@@ -41,7 +41,7 @@ from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
 from curator_image.dedup.compare import Box, likeness
 from curator_image.dedup.hashes import MIRRORED, SIDE, WINDOWS
 from curator_image.dedup.keys import BOX, GREY, HASH, PARTS_OF_KIND, PICTURES
-from curator_image.dedup.search import TABLES, near_pairs
+from curator_image.dedup.search import TABLES, Wanted, near_pairs
 
 RULE = "perceptual"
 # How many preferred images one search may pair an image with, so that masses of similar images cost only linear time.
@@ -126,11 +126,12 @@ class SearchPictures(PartitionStage):
         sides = [Values.of(to_numpy(read[HASH]), rank) for read, rank in zip(tables_read, ranks, strict=True)]
         del tables_read
         one, other = sides[0], sides[-1]
-        found = near_pairs(one.hashes, None if within else other.hashes, self.radius, tables)
+        wanted = Wanted(one.first, None if within else other.first, most=_MOST_TIES)
+        found = near_pairs(one.hashes, None if within else other.hashes, self.radius, tables, wanted)
         pairs = _Pairs(by_rank=window == 0)
         if within and tables.start == 0:  # equal ones differ in no word: they are found once
             pairs.add(*one.among_equals())
-        by_one, by_other = _Nearest(one, other), _Nearest(other, one)
+        by_one, by_other = _Nearest(one, other, wanted, 0), _Nearest(other, one, wanted, 1)
         for i, j in found:
             by_one.add(i, j)
             by_other.add(j, i)
@@ -229,24 +230,34 @@ class Values:
 
 
 class _Nearest:
-    """The other values near each value, of which only those with the most preferred images are kept."""
+    """The other values near each value, of which only those with the most preferred images are kept: the fewer, the more values
+    have very many.
+    """
 
-    def __init__(self, values: Values, others: Values) -> None:
+    def __init__(self, values: Values, others: Values, wanted: Wanted, side: int) -> None:
         self._values, self._others = values, others
+        self._wanted, self._side = wanted, side
         self._first = others.first
         self._held: list[NDArray[np.int64]] = []
-        self._size = 0
+        self._size, self._most, self._ties = 0, _MOST_HELD, _MOST_TIES
 
     def add(self, values: NDArray[np.int64], others: NDArray[np.int64]) -> None:
         self._held.append(np.stack([values, others]))
         self._size += len(values)
-        if self._size > _MOST_HELD:
-            self._prune()
+        if self._size > self._most:
+            self._most = max(_MOST_HELD, 2 * self._prune().shape[1])
 
     def _prune(self) -> NDArray[np.int64]:
         both = np.concatenate([np.zeros((2, 0), np.int64), *self._held], axis=1)
         order = np.lexsort((self._first[both[1]], both[0]))
-        both = both[:, order[_rank_in_group(both[0][order]) < _MOST_TIES]]
+        both = both[:, order]
+        both = both[:, np.append(True, (both[:, 1:] != both[:, :-1]).any(axis=0))[: both.shape[1]]]
+        place = _rank_in_group(both[0])
+        while self._ties > _LEAST_TIES and np.count_nonzero(place < self._ties) > 2 * _MOST_HELD:
+            self._ties //= 2
+        last = place == self._ties - 1
+        self._wanted.cut_off(self._side, both[0][last], self._first[both[1][last]])
+        both = both[:, place < self._ties]
         self._held, self._size = [both], both.shape[1]
         return both
 
