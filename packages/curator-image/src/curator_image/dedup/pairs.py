@@ -431,11 +431,18 @@ class ComparePictures(PartitionStage):
         collections = pictures["collection"].combine_chunks().indices
         apart = self.scope == "per_collection"
         found = np.zeros(len(one))
-        for at, (i, j, number) in enumerate(zip(one.tolist(), other.tolist(), window.tolist(), strict=True)):
-            if not (apart and collections[i].as_py() != collections[j].as_py()):
-                found[at] = likeness(greys[i], boxes[i], number, greys[j], boxes[j], _ENOUGH)
+        enough, compared, done = max(_ENOUGH, self.least), 0, (-1, -1)
+        # All windows of a pair come together: once one is alike enough, the others change no decision.
+        for at in np.lexsort((window, np.maximum(one, other), np.minimum(one, other))).tolist():
+            i, j = int(one[at]), int(other[at])
+            if {i, j} == {*done} or (apart and collections[i].as_py() != collections[j].as_py()):
+                continue
+            found[at] = likeness(greys[i], boxes[i], int(window[at]), greys[j], boxes[j], enough)
+            compared += 1
+            if found[at] >= enough:
+                done = (i, j)
         alike = found >= self.least
-        self.record_metric("compared", len(found))
+        self.record_metric("compared", compared)
         loser, winner = np.maximum(one, other)[alike], np.minimum(one, other)[alike]
         made = ties_of(pictures, loser, pictures, winner, found[alike], copy=False)
         return made.append_column("group", pictures["group"].take(array(loser)))

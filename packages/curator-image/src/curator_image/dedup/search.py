@@ -101,7 +101,7 @@ def _each_with_each(left: Hashes, right: Hashes | None, radius: int) -> Iterator
     for first in range(0, len(left), step):
         begin = 0 if right is not None else first + 1
         bits = np.bitwise_count(left[first : first + step, None] ^ theirs[begin:])
-        i, j = np.nonzero(bits <= radius)
+        i, j = np.divmod(np.flatnonzero(bits <= radius), max(1, len(theirs) - begin))
         i, j = i + first, j + begin
         if right is None:
             upward = i < j
