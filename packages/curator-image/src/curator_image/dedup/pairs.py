@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +55,7 @@ _STAND_FOR_ALL = 2
 # How many hashes a task searches at once, and up to how many it looks all words up.
 _MOST_AT_ONCE = 1 << 20
 _FEW = 100_000
-_MOST_HELD = 1 << 22
+_MOST_HELD = 1 << 21
 # Above this, a better fit changes no decision.
 _ENOUGH = 0.98
 _PAIR = pa.schema([("number", pa.uint64()), ("other", pa.uint64()), ("window", pa.uint8())])
@@ -238,40 +239,44 @@ class _Nearest:
         self._values, self._others = values, others
         self._wanted, self._side = wanted, side
         self._first = others.first
-        self._held: list[NDArray[np.int64]] = []
+        # A value and the rank of the first image of the other one, in one number: sorting these takes the least memory.
+        self._held: list[NDArray[np.uint64]] = []
         self._size, self._most, self._ties = 0, _MOST_HELD, _MOST_TIES
 
     def add(self, values: NDArray[np.int64], others: NDArray[np.int64]) -> None:
-        self._held.append(np.stack([values, others]))
+        self._held.append(values.astype(np.uint64) << _HALF | self._first[others].astype(np.uint64))
         self._size += len(values)
         if self._size > self._most:
-            self._most = max(_MOST_HELD, 2 * self._prune().shape[1])
+            self._most = _MOST_HELD + len(self._prune())
 
-    def _prune(self) -> NDArray[np.int64]:
-        both = np.concatenate([np.zeros((2, 0), np.int64), *self._held], axis=1)
-        order = np.lexsort((self._first[both[1]], both[0]))
-        both = both[:, order]
-        both = both[:, np.append(True, (both[:, 1:] != both[:, :-1]).any(axis=0))[: both.shape[1]]]
-        place = _rank_in_group(both[0])
+    def _prune(self) -> NDArray[np.uint64]:
+        packed = _sorted_once(self._held)
+        place = _rank_in_group(packed >> _HALF)
         while self._ties > _LEAST_TIES and np.count_nonzero(place < self._ties) > 2 * _MOST_HELD:
             self._ties //= 2
-        last = place == self._ties - 1
-        self._wanted.cut_off(self._side, both[0][last], self._first[both[1][last]])
-        both = both[:, place < self._ties]
-        self._held, self._size = [both], both.shape[1]
-        return both
+        values, ranks = _unpacked(packed[place == self._ties - 1])
+        self._wanted.cut_off(self._side, values, ranks)
+        packed = packed[place < self._ties]
+        self._held, self._size = [packed], len(packed)
+        return packed
 
     def images(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Each image of a value with the first of the others near it, some at a time."""
-        values, others = self._prune()
-        few = np.minimum(self._others.counts[others], _STAND_FOR_ALL)
-        many = self._values.counts[values]
-        ends = np.cumsum(many * few)
-        lots = np.arange(_MOST_HELD, ends[-1], _MOST_HELD) if len(ends) else ends
-        cuts = np.unique([0, *np.searchsorted(ends, lots).tolist(), len(values)])
-        for start, stop in itertools.pairwise(cuts.tolist()):
-            some = slice(start, stop)
-            yield self._values.cross(values[some], many[some], self._others, others[some], few[some])
+        packed = self._prune()
+        self._held = []
+        of_rank = np.zeros(int(self._first.max(initial=0)) + 1, np.int64)
+        of_rank[self._first] = np.arange(len(self._first))
+        for start in range(0, len(packed), _MOST_HELD):
+            values, ranks = _unpacked(packed[start : start + _MOST_HELD])
+            others = of_rank[ranks]
+            few = np.minimum(self._others.counts[others], _STAND_FOR_ALL)
+            many = self._values.counts[values]
+            ends = np.cumsum(many * few)
+            lots = np.arange(_MOST_HELD, ends[-1], _MOST_HELD)
+            cuts = np.unique([0, *np.searchsorted(ends, lots).tolist(), len(values)])
+            for begin, stop in itertools.pairwise(cuts.tolist()):
+                some = slice(begin, stop)
+                yield self._values.cross(values[some], many[some], self._others, others[some], few[some])
 
 
 class _Pairs:
@@ -282,31 +287,55 @@ class _Pairs:
 
     def __init__(self, *, by_rank: bool) -> None:
         self._by_rank = by_rank
+        # The image that comes later, the one before it, and whether they were given that way round, in one number.
         self._held: list[NDArray[np.uint64]] = []
-        self._size = 0
+        self._size, self._most = 0, _MOST_HELD
 
     def add(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
         apart = first != second
         first, second = first[apart], second[apart]
-        if self._by_rank:
-            first, second = np.minimum(first, second), np.maximum(first, second)
-        self._held.append(first.astype(np.uint64) << np.uint64(32) | second.astype(np.uint64))
+        packed = np.maximum(first, second).astype(np.uint64) << _LATER
+        packed |= np.minimum(first, second).astype(np.uint64) << np.uint64(1)
+        if not self._by_rank:
+            packed |= (first > second).astype(np.uint64)
+        self._held.append(packed)
         self._size += len(first)
-        if self._size > 2 * _MOST_HELD:
-            self.found()
+        if self._size > self._most:
+            self._most = _MOST_HELD + len(self._prune())
+
+    def _prune(self) -> NDArray[np.uint64]:
+        packed = _sorted_once(self._held)
+        packed = packed[_rank_in_group(packed >> _LATER) < _MOST_TIES]
+        self._held, self._size = [packed], len(packed)
+        return packed
 
     def found(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The pairs so far."""
-        packed = np.unique(np.concatenate([np.zeros(0, np.uint64), *self._held]))
-        first, second = (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        loser, winner = np.maximum(first, second), np.minimum(first, second)
-        order = np.lexsort((winner, loser))
-        stay = np.sort(order[_rank_in_group(loser[order]) < _MOST_TIES])
-        self._held, self._size = [packed[stay]], len(stay)
-        return first[stay], second[stay]
+        packed = self._prune()
+        turned = (packed & np.uint64(1)).astype(np.bool_)
+        later = (packed >> _LATER).astype(np.int64)
+        before = (packed & np.uint64((1 << int(_LATER)) - 1)).astype(np.int64) >> 1
+        return np.where(turned, later, before), np.where(turned, before, later)
 
 
-def _rank_in_group(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+_HALF, _LATER = np.uint64(32), np.uint64(33)
+
+
+def _sorted_once(held: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """Numbers in order, each once; ``held`` is emptied."""
+    packed = np.concatenate([np.zeros(0, np.uint64), *held])
+    held.clear()
+    packed.sort()
+    once: NDArray[np.uint64] = packed[np.append(True, packed[1:] != packed[:-1])[: len(packed)]]
+    return once
+
+
+def _unpacked(packed: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Both halves of numbers."""
+    return (packed >> _HALF).astype(np.int64), (packed & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+
+
+def _rank_in_group(groups: NDArray[Any]) -> NDArray[np.int64]:
     """The place of each in its run of equal numbers."""
     begins = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(groups) else np.zeros(0, np.int64)
     return np.arange(len(groups)) - np.repeat(begins, np.diff(np.append(begins, len(groups))))
