@@ -223,7 +223,7 @@ def test_files_of_one_folder_are_named_by_what_tells_them_apart() -> None:
     assert ">de/a.jsonl</th>" in page
     assert ">en/a.jsonl</th>" in page
     assert ">(others)</th>" in page
-    assert "de/a.jsonl lost most: 100.0 % of 10 rows. Files are in s3://bucket/crawl/" in page
+    assert "de/a.jsonl lost the most: 100.0 % of 10 rows. Files are in s3://bucket/crawl/" in page
     assert [entry["value"] for entry in found["by"]["source"]] == [*files, "(others)"]
 
 

@@ -1,10 +1,11 @@
-"""Vectors of a column: which rows have one, at length one, and as whole numbers whose products no order of sums can round.
+"""How are vectors compared with the same result everywhere? They are scaled to length one and rounded to whole numbers,
+whose products are exact in any order of sums.
 
-BLAS chooses its order of sums by processor, number of threads and shape of the arrays, so the last bits of a product differ
-from machine to machine. Here a vector of length one is rounded to whole numbers, 12 bits of them: then each product and each
-partial sum of products is a whole number below 2²⁴, which float32 holds exactly, and BLAS computes it at full speed with the
-same bits everywhere. How far off such a product may be is known (`Whole.error`). Whatever depends on more digits is
-computed again from the vectors themselves, in float64 and in a fixed order (`cosines`).
+BLAS chooses its order of sums by processor, number of threads and shape of the arrays, so the last bits of a product
+differ from machine to machine. Here a vector of length one is rounded to whole numbers of 12 bits. Each product and
+each partial sum of products is then a whole number below 2²⁴, which is exact in float32, and BLAS computes it at full
+speed with the same bits everywhere. The error of such a product has a known bound (`Whole.error`). Decisions that need
+more digits are made from the vectors themselves, in float64 and in a fixed order (`cosines`).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _BLOCK = 512  # rows at a time that stay in the cache
 
 
 def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.int64]]:
-    """The vectors of a column at length one, and the rows that have one.
+    """The vectors of a column, scaled to length one, and the rows that have one.
 
-    Null, a vector of zeros, and one with a null, NaN or infinity have no direction: such rows have none.
+    A null, a vector of zeros, and one with a null, NaN or infinity have no direction, so these rows have no vector.
     """
     kind = values.type
     if pa.types.is_null(kind):
@@ -65,12 +66,12 @@ def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.
 def _unit(block: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         wide = block.astype(np.float64)
-        # Divide by the largest number first: the squares of numbers beyond 1e154 would be infinite, and of those below
-        # 1e-154 zero.
+        # Divide by the largest number first: the squares of numbers beyond 1e154 would be infinite, and those of
+        # numbers below 1e-154 would be zero.
         most = np.abs(wide).max(axis=1)
         wide /= most[:, None]
         lengths = np.sqrt(row_sums(wide * wide))
-        # 0 is added so that -0 becomes 0: vectors that are equal have the same bytes.
+        # 0 is added so that -0 becomes 0 and equal vectors have the same bytes.
         return (wide / lengths[:, None] + 0.0).astype(np.float32), np.isfinite(most) & (most > 0)
 
 
@@ -92,8 +93,8 @@ type Rows = NDArray[np.int64]
 def cosines(
     one: Vectors, other: Vectors, rows: Rows | None = None, other_rows: Rows | None = None
 ) -> NDArray[np.float64]:
-    """The cosine of each row of ``one`` with the same row of ``other``, with the same bits everywhere. With ``rows`` and
-    ``other_rows``, those of these rows: they are gathered a block at a time, since all together would leave the cache.
+    """The cosine of each row of ``one`` with the same row of ``other``, with the same bits everywhere. ``rows`` and
+    ``other_rows`` select rows; these are gathered one block at a time to stay in the cache.
     """
     found = np.empty(len(one) if rows is None else len(rows))
     for start in range(0, len(found), _BLOCK):
@@ -106,8 +107,8 @@ def cosines(
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of what was rounded
-    off, in units of the vector.
+    """Vectors of length one times ``scale``, rounded to whole numbers; ``error`` bounds the length of the difference
+    from the vector, relative to its length.
 
     The cosine of two vectors differs from the product of their whole numbers over ``scale`` squared by at most the sum
     and the product of their errors.
@@ -127,18 +128,22 @@ class Whole:
             part = slice(start, start + _BLOCK)
             np.multiply(vectors[part] if rows is None else vectors[rows[part]], np.float32(scale), out=numbers[part])
             np.rint(numbers[part], out=numbers[part])
-        # A half in each place, and a little more: float32 rounds before that, and vectors have length one only to
-        # within 1e-6.
+        # The error is up to 0.5 in each place, and a little more: float32 rounds before that, and the length of vectors
+        # is one only to within 1e-6.
         return cls(numbers, scale, float(0.501 * np.sqrt(size) / scale + 2e-6))
 
     def least(self, cosine: float, other: Whole) -> float:
-        """No pair of vectors of these two with a cosine of ``cosine`` or more has a smaller product of whole numbers."""
+        """The lowest possible product of whole numbers for a pair of vectors from these two with a cosine of ``cosine``
+        or more.
+        """
         wrong = self.error + other.error + self.error * other.error
         return float(np.floor((cosine - wrong) * self.scale * other.scale))
 
 
 def scale_of(size: int) -> float:
-    """The length at which vectors of ``size`` numbers have exact products: rounding may make them a little longer."""
+    """The length at which vectors of ``size`` numbers have exact products, even if rounding makes them a little
+    longer.
+    """
     scale = _EXACT - np.ceil(np.sqrt(size) / 2) - 1
     if scale < _EXACT // 4:
         raise UsageError(f"vectors of {size:,} numbers are too long: their products would not be exact")
@@ -146,7 +151,7 @@ def scale_of(size: int) -> float:
 
 
 def packed(vectors: Vectors) -> pa.Array:
-    """Vectors as bytes, for files beside which there may be others whose rows have no vectors."""
+    """Vectors as bytes, so that files with vectors and files without any have the same column type."""
     data = np.ascontiguousarray(vectors, "<f4")
     offsets = np.arange(len(data) + 1, dtype=np.int64) * (data.shape[1] * data.itemsize)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
@@ -154,7 +159,7 @@ def packed(vectors: Vectors) -> pa.Array:
 
 
 def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Vectors:
-    """What `packed` has put into a column; all vectors must be of one length."""
+    """The vectors that `packed` has put into a column; they must all have the same length."""
     parts, sizes = [], set()
     for chunk in column.chunks:
         if not len(chunk):
