@@ -169,7 +169,12 @@ class VisitClusters(MultipliesVectors, PartitionStage):
         vectors = unpacked(table[VECTOR])
         found, _ = nearest(vectors, self._whole, self.visits + 1, self._products)
         self.record_metric("products", float(len(vectors) * len(self._centres)))
-        towards = cosines(vectors, self._centres, other_rows=found[:, 0])
+        # Of no use to pairs that chance or `keep` decides about.
+        towards = (
+            cosines(vectors, self._centres, other_rows=found[:, 0])
+            if self.order in ("hard", "easy") or not self.with_vectors
+            else None
+        )
         if self.collapse:
             copies = Copies(table, preference)
             stay = np.sort(copies.order[~copies.removed])
@@ -188,7 +193,9 @@ class VisitClusters(MultipliesVectors, PartitionStage):
                 kept = kept.append_column(name, array(values))
         made = kept.rename_columns(["hash_high" if name == "place" else name for name in kept.column_names])
         made = made.append_column(ORDER_COLUMN, array(self._order(table, towards)))
-        made = made.append_column("towards", array(towards)).take(array(rows))
+        if towards is not None:
+            made = made.append_column("towards", array(towards))
+        made = made.take(array(rows))
         made = made.append_column("home", array(np.tile(np.arange(visits) == 0, len(stay))[by_place]))
         made = made.append_column("cluster", array(found[stay].ravel()[by_place]))
         path = storage.join(self.path, HOMES, f"{task.task_id}.arrow")
@@ -196,11 +203,12 @@ class VisitClusters(MultipliesVectors, PartitionStage):
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
-    def _order(self, table: pa.Table, towards: NDArray[np.float64]) -> NDArray[np.uint64]:
+    def _order(self, table: pa.Table, towards: NDArray[np.float64] | None) -> NDArray[np.uint64]:
         if self.order == "keep":
             return np.zeros(table.num_rows, np.uint64)
         if self.order == "random":
             return mixed(to_numpy(table["place"]) ^ np.uint64(mixed(np.array([self.seed], np.uint64))[0]))
+        assert towards is not None  # computed for these orders
         whole = np.rint((towards + 2) * 2.0**48).astype(np.uint64)
         return whole if self.order == "hard" else np.uint64(1 << 50) - whole
 

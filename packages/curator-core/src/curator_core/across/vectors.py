@@ -23,7 +23,7 @@ from curator_core.errors import UsageError
 type Vectors = NDArray[np.float32]
 
 _EXACT = 1 << 12  # products of two vectors of this length stay below 2²⁴
-_BLOCK = 512  # rows at a time that stay in the cache
+_BLOCK = 256  # rows at a time that stay in the cache
 
 
 def vectors_of(
@@ -60,33 +60,44 @@ def vectors_of(
         found = numbers[(offsets[there][:, None] + np.arange(size)).ravel()].reshape(-1, size)
     made = np.empty(found.shape, np.float32)
     good = np.ones(len(found), np.bool_)
+    memory = np.empty((2, min(_BLOCK, len(found)), size))
     for start in range(0, len(found), _BLOCK):
         part = slice(start, start + _BLOCK)
-        made[part], good[part] = _unit(found[part])
+        good[part] = _unit(found[part], made[part], memory)
     return (made, there) if good.all() else (made[good], there[good])
 
 
-def _unit(block: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
+def _unit(block: Vectors, made: Vectors, memory: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Write vectors at length one into ``made``; returns which of them have a direction."""
+    wide, squares = memory[0, : len(block)], memory[1, : len(block)]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        wide = block.astype(np.float64)
-        # Divide by the largest number first: the squares of numbers beyond 1e154 would be infinite, and of those below
-        # 1e-154 zero.
-        most = np.abs(wide).max(axis=1)
-        wide /= most[:, None]
-        lengths = np.sqrt(row_sums(wide * wide))
+        # Squares of numbers that float32 holds are neither infinite nor zero in float64, unless the number is.
+        np.multiply(block, block, out=squares, dtype=np.float64)
+        lengths = np.sqrt(_added(squares))
+        np.divide(block, lengths[:, None], out=wide, dtype=np.float64)
         # 0 is added so that -0 becomes 0: vectors that are equal have the same bytes.
-        return (wide / lengths[:, None] + 0.0).astype(np.float32), np.isfinite(most) & (most > 0)
+        wide += 0.0
+        made[:] = wide
+    good: NDArray[np.bool_] = np.isfinite(lengths) & (lengths > 0)
+    return good
 
 
 def row_sums(values: NDArray[Any]) -> NDArray[np.float64]:
     """The sum of every row of a matrix, in float64 and in a fixed order: halves are added until one number is left."""
-    rest = np.asarray(values, np.float64)
-    if not rest.shape[1]:
+    return _added(np.array(values, np.float64))
+
+
+def _added(rest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The result of `row_sums`, in the memory of its argument."""
+    width = rest.shape[1]
+    if not width:
         return np.zeros(len(rest))
-    while (width := rest.shape[1]) > 1:
-        half = width // 2
-        added = rest[:, :half] + rest[:, half : 2 * half]
-        rest = np.concatenate([added, rest[:, 2 * half :]], axis=1) if width % 2 else added
+    while width > 1:
+        half, odd = divmod(width, 2)
+        rest[:, :half] += rest[:, half : 2 * half]
+        if odd:
+            rest[:, half] = rest[:, width - 1]
+        width = half + odd
     return np.array(rest[:, 0])
 
 
@@ -100,11 +111,14 @@ def cosines(
     ``other_rows``, those of these rows: they are gathered a block at a time, since all together would leave the cache.
     """
     found = np.empty(len(one) if rows is None else len(rows))
+    memory = np.empty((min(_BLOCK, len(found)), one.shape[1]))
     for start in range(0, len(found), _BLOCK):
         part = slice(start, start + _BLOCK)
         mine = one[part] if rows is None else one[rows[part]]
         theirs = other[part] if other_rows is None else other[other_rows[part]]
-        found[part] = row_sums(mine.astype(np.float64) * theirs)
+        products = memory[: len(mine)]
+        np.multiply(mine, theirs, out=products, dtype=np.float64)
+        found[part] = _added(products)
     return found
 
 
