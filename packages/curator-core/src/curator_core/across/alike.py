@@ -33,6 +33,7 @@ from curator_core.across.digests import hashes_of
 from curator_core.across.documents import collection_salts
 from curator_core.across.groups import groups_of
 from curator_core.across.inputs import noted
+from curator_core.across.lacking import Lacking, row_namer
 from curator_core.across.products import MultipliesVectors, NumpyProducts, Products, products_for
 from curator_core.across.roll import batches_of, rows_of
 from curator_core.across.shuffle import (
@@ -88,12 +89,17 @@ TIES = pa.schema(
 class VectorKeys(DocumentStage):
     """Writes the vector of each row at length one, laid out by its hash, and at the end the roll of all batches.
 
-    A row without a vector, or whose vector has no direction, takes no part.
+    A row without a vector, or whose vector has no direction, takes no part; the summary counts these rows.
     """
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = task.to_pyarrow()
-        vectors, rows = vectors_of(column_of(table, self.column), f"{type(self).__name__}.column {self.column!r}")
+        values, ids = column_of(table, self.column), self.ids(table)
+        row_name = row_namer(task, ids)
+        vectors, rows = vectors_of(values, f"the column {self.column!r}", row_name)
+        lacking = Lacking.of(values, vectors, rows, row_name)
+        if lacking.rows:
+            self.record_metric("without_vector", lacking.rows)
         high, low = _hashes(vectors)
         collections = self.collections(task)
         if self.scope == "per_collection":
@@ -108,15 +114,19 @@ class VectorKeys(DocumentStage):
         for name, values in self.check_documents().encode(table, lengths, collections).items():
             columns[name] = array(values[rows])
         chosen = array(rows)
-        columns["id"] = self.ids(table).take(chosen)
+        columns["id"] = ids.take(chosen)
         columns["collection"] = collections.take(chosen)
         columns[VECTOR] = packed(vectors)
-        made = noted(pa.table(columns), task, collections)
+        made = noted(pa.table(columns), task, collections, vectors=lacking.note())
         record = write_keys(self, self.path, task, EXACT, made, high)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_keys(self.path, outputs, [EXACT], None, type(self).__name__)
+        notes = finish_keys(self.path, outputs, [EXACT], None, type(self).__name__)
+        self._lacking = Lacking.added((note["vectors"] for note in notes), f"the column {self.column!r}")
+
+    def conclusion(self) -> str:
+        return self._lacking.text(self.column, "takes no part", "take no part")
 
 
 def _hashes(vectors: Vectors) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -525,7 +535,7 @@ class DecideTies(PartitionStage):
         return self.write_decided(task, decided_by_ties(table, RULE))
 
 
-def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
+def decided_by_ties(table: pa.Table, rule: str) -> Iterator[pa.Table]:
     """What is decided about all documents of some groups, given the ties and copies among them, with the ``group`` of each."""
     names = _documents(table)
     numbers = to_numpy(names["number"])
@@ -550,7 +560,7 @@ def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
     for side in (loser, winner):
         group[side] = to_numpy(table["group"])
     _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    decided = decided_rows(
+    return decided_rows(
         numbers[lost],
         numbers[witness[lost]],
         names=names,
@@ -560,7 +570,6 @@ def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
         rules=array([rule] * len(lost), pa.string()),
         component_sizes=sizes[inverse].astype(np.int64),
     )
-    return decided
 
 
 def _documents(table: pa.Table) -> pa.Table:

@@ -9,6 +9,7 @@ computed again from the vectors themselves, in float64 and in a fixed order (`co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,10 @@ _EXACT = 1 << 12  # products of two vectors of this length stay below 2²⁴
 _BLOCK = 512  # rows at a time that stay in the cache
 
 
-def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.int64]]:
-    """The vectors of a column at length one, and the rows that have one.
+def vectors_of(
+    values: pa.ChunkedArray, what: str, name: Callable[[int], str] = lambda row: f"row {row + 1:,}"
+) -> tuple[Vectors, NDArray[np.int64]]:
+    """The vectors of a column at length one, and the rows that have one; ``name`` names a row for an error.
 
     Null, a vector of zeros, and one with a null, NaN or infinity have no direction: such rows have none.
     """
@@ -42,12 +45,13 @@ def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.
     offsets = to_numpy(wide.offsets)
     lengths = np.diff(offsets)
     there = np.flatnonzero(to_numpy(wide.is_valid()) & (lengths > 0))
-    sizes = np.unique(lengths[there])
-    if len(sizes) > 1:
-        raise _two_lengths(what, int(sizes[0]), int(sizes[-1]))
-    if not len(sizes):
+    if not len(there):
         return np.zeros((0, 0), np.float32), there
-    size = int(sizes[0])
+    size = int(lengths[there[0]])
+    others = there[lengths[there] != size]
+    if len(others):
+        one, other = int(there[0]), int(others[0])
+        raise two_lengths(what, (size, name(one)), (int(lengths[other]), name(other)))
     flat = wide.values
     numbers = to_numpy(flat.cast(pa.float32(), safe=False).fill_null(float("nan")))
     if len(there) == len(lengths):
@@ -163,7 +167,7 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
         offsets = np.frombuffer(bounds, np.int64, len(chunk) + 1, chunk.offset * 8)
         sizes |= set(np.unique(np.diff(offsets)).tolist())
         if len(sizes) > 1:
-            raise _two_lengths(what, min(sizes) // 4, max(sizes) // 4)
+            raise two_lengths(what, (min(sizes) // 4, ""), (max(sizes) // 4, ""))
         numbers = np.frombuffer(data, "<f4", int(offsets[-1] - offsets[0]) // 4, int(offsets[0]))
         parts.append(numbers.reshape(len(chunk), -1))
     if not parts:
@@ -171,10 +175,12 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _two_lengths(what: str, least: int, most: int) -> UsageError:
+def two_lengths(what: str, one: tuple[int, str], other: tuple[int, str]) -> UsageError:
+    """The error for vectors of different lengths; each is given with the name of a row that has it, if that is at hand."""
+    (size, name), (other_size, other_name) = one, other
     return UsageError(
-        f"{what} must hold vectors of one length, and holds some of {least} and some of {most} numbers: they come "
-        "from two models; keep those of one"
+        f"{what} must hold vectors of one length, and holds some of {size} numbers{f' ({name})' if name else ''} and some of "
+        f"{other_size}{f' ({other_name})' if other_name else ''}: they come from two models; keep those of one"
     )
 
 

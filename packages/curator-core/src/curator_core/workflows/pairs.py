@@ -71,6 +71,39 @@ def removed_pair(folder: str, wanted: str) -> RemovedPair:
     return Pairs(folder, decisions.settings).pair(_decision(decisions, wanted))
 
 
+@dataclass(frozen=True, slots=True)
+class RepeatedParts:
+    """A document with parts that repeat others: its text, the parts in order, and the texts of the documents in which they
+    begin, by place.
+    """
+
+    place: Place
+    text: str
+    parts: list[dict[str, Any]]
+    witnesses: dict[tuple[str, int], tuple[Place, str]]
+
+
+def repeated_parts(parts: list[dict[str, Any]], settings: Mapping[str, Any]) -> RepeatedParts:
+    """The document of some rows of the table of spans, and those that it repeats, read again from the input."""
+    documents, column = _Documents(_reader(settings)), settings["column"]
+    ordered = sorted(parts, key=lambda part: (part["start"], part["end"]))
+    first = ordered[0]
+
+    def read(id_: str | None, source: str, row: int) -> tuple[Place, str]:
+        place = Place(id_, documents.files_of(source), source, row)
+        document, _ = documents.read(place)
+        return place, text_of(document, column)
+
+    place, text = read(first["id"], first["source"], first["row"])
+    witnesses = {
+        (part["witness_source"], part["witness_row"]): read(
+            part["witness_id"], part["witness_source"], part["witness_row"]
+        )
+        for part in ordered
+    }
+    return RepeatedParts(place, text, ordered, witnesses)
+
+
 class Pairs:
     """Removed documents and their witnesses, read again from the input of a table of decisions."""
 
@@ -162,6 +195,11 @@ class _Documents:
     @functools.cached_property
     def _sources(self) -> dict[str, FileGroupTask]:
         return {task.task_id: task for task in self._naming.process(EmptyTask(task_id="sources")) or ()}
+
+    def files_of(self, source: str) -> list[str]:
+        """The files of a source."""
+        task = self._sources.get(source)
+        return [] if task is None else list(task.data)
 
     def _by_line(self, task: FileGroupTask, place: Place) -> tuple[dict[str, Any], bytes | None] | None:
         """The document, where it is alone on the line of its row and has the id; None where only reading all can tell."""

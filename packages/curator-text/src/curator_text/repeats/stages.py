@@ -28,6 +28,7 @@ from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
+from curator_core.running.repeats import write_settings
 from curator_text.repeats.bloom import BloomFilter, Filters, finish_filters
 from curator_text.repeats.units import Unit, line_units, spans_of_lines, spans_of_runs
 from curator_text.repeats.windows import Measured, anchors, runs_around
@@ -335,6 +336,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
     unit: Unit | None = None  # of the repeats; for runs of words their table has the number of words
     least: int = 1
     id_column: str | None = "id"
+    reader: str | None = None  # as the table of spans records it, to read documents again
 
     tried_by_plan = False  # a preview of the data has other batches than a run
 
@@ -456,6 +458,9 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
         with storage.write_atomic(storage.join(self.spans, f"{task.task_id or 'batch'}.parquet")) as out:
             pq.write_table(made, out)
         self.record_output(out.record(rows=0))  # its rows are no documents
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        write_settings(self.spans, {"column": self.column, "reader": self.reader})
 
 
 def without(text: str, spans: Sequence[tuple[int, int]], replacement: str) -> str:
