@@ -543,7 +543,7 @@ class DecideTies(PartitionStage):
         return self.write_decided(task, decided_by_ties(table, RULE))
 
 
-def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
+def decided_by_ties(table: pa.Table, rule: str) -> Iterator[pa.Table]:
     """What is decided about all documents of some groups, given the ties and copies among them, with the ``group`` of each."""
     names = _documents(table)
     numbers = to_numpy(names["number"])
@@ -568,7 +568,7 @@ def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
     for side in (loser, winner):
         group[side] = to_numpy(table["group"])
     _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    decided = decided_rows(
+    return decided_rows(
         numbers[lost],
         numbers[witness[lost]],
         names=names,
@@ -578,7 +578,6 @@ def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
         rules=array([rule] * len(lost), pa.string()),
         component_sizes=sizes[inverse].astype(np.int64),
     )
-    return decided
 
 
 def _documents(table: pa.Table) -> pa.Table:

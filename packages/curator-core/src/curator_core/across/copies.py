@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,11 +208,15 @@ class PartitionStage(ProcessingStage[FileGroupTask, FileGroupTask]):
         """Write rows about documents into a file, by the documents' batches; the caller records the file."""
         return write_partitioned(path, table, batch_places(to_numpy(table["number"]), self._batches), self.parts)
 
-    def write_decided(self, task: FileGroupTask, decided: pa.Table) -> FileGroupTask:
-        """Write what was decided about a partition into its file."""
-        record = self.write_by_batch(storage.join(self.path, f"{task.task_id}.arrow"), self._old.without_old(decided))
-        self.record_output(record)
-        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+    def write_decided(self, task: FileGroupTask, decided: Iterable[pa.Table]) -> FileGroupTask:
+        """Write what was decided about a partition, each table into a file of its own."""
+        path = ""
+        for number, table in enumerate(decided):
+            name = f"{task.task_id}.arrow" if not number else f"{task.task_id}-{number:05d}.arrow"
+            record = self.write_by_batch(storage.join(self.path, name), self._old.without_old(table))
+            self.record_output(record)
+            path = record.path
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         finish_partitioned(self.path, outputs)

@@ -21,6 +21,9 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 12, 12, 26, 24
 _BARS = 60
 # The most stops of one handle; more than there are pixels would only cost bytes.
 _STOPS = 300
+# What one row does, and several do, in a filter and in a stage that only marks rows.
+_STAY = ("stays", "stay")
+_VERBS = {"annotate": ("passes", "pass")}
 
 
 def shown(value: float) -> str:
@@ -64,8 +67,9 @@ class Scale:
         return found
 
 
-def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
+def histogram(score: Mapping[str, Any], key: str, mode: str = "filter") -> str:
     """The chart of a score as HTML, with one handle for each limit; ``key`` names it in the page."""
+    invert = mode == "invert"
     edges, counts, kept = score["edges"], score["counts"], score["kept"]
     busy = [place for place, rows in enumerate(counts) if rows]
     if not busy:
@@ -96,7 +100,7 @@ def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
         f'<text x="{min(max(scale(value), 18), WIDTH - 18):.1f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(shown(value))}</text>'
         for value in scale.ticks()
     )
-    handles, stops, sentences = _handles(score, key, scale, invert)
+    handles, stops, sentences = _handles(score, key, scale, invert, _VERBS.get(mode, _STAY))
     name = escape(str(score["name"]))
     data = escape(json.dumps(stops, separators=(",", ":"), allow_nan=False), quote=True)
     return (
@@ -178,7 +182,9 @@ def would_stay(score: Mapping[str, Any], moved: Mapping[str, float]) -> int | No
     return max(0, high - low)
 
 
-def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> tuple[str, dict[str, Any], str]:
+def _handles(
+    score: Mapping[str, Any], key: str, scale: Scale, invert: bool, verbs: tuple[str, str]
+) -> tuple[str, dict[str, Any], str]:
     below = free_below(score)
     edges = score["edges"]
     rows = score["rows"]
@@ -195,7 +201,7 @@ def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> 
         stays = would_stay(score, {})
         stays = 0 if stays is None else rows - stays if invert else stays
         name = escape(str(limit["parameter"]))
-        said = f"{limit['parameter']} {shown(limit['value'])}: {stays:,} of {count(rows, 'row')} {_stay(stays)}"
+        said = f"{limit['parameter']} {shown(limit['value'])}: {stays:,} of {count(rows, 'row')} {verbs[stays != 1]}"
         x = scale(limit["value"])
         side, anchor = (18, "start") if x < WIDTH / 2 else (-18, "end")
         parts.append(
@@ -221,13 +227,15 @@ def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> 
     if limits:
         stays = would_stay(score, {})
         stays = 0 if stays is None else rows - stays if invert else stays
-        lead = f"<b><output>{stays:,}</output> of {count(rows, 'row')} <span>{_stay(stays)}</span></b> after this filter ({escape(percent(stays, rows))}). "
-    data = {"rows": rows, "all": [0, below[-1] + score["free_above"]], "invert": invert, "limits": limits}
+        lead = f"<b><output>{stays:,}</output> of {count(rows, 'row')} <span>{verbs[stays != 1]}</span></b>{' after' if verbs == _STAY else ''} this filter ({escape(percent(stays, rows))}). "
+    data = {
+        "rows": rows,
+        "all": [0, below[-1] + score["free_above"]],
+        "invert": invert,
+        "verbs": verbs,
+        "limits": limits,
+    }
     return "".join(parts), data, lead + f'<span class="around">{" ".join(sentences)}</span>'
-
-
-def _stay(rows: int) -> str:
-    return "stays" if rows == 1 else "stay"
 
 
 def _stops(edges: Sequence[float], below: Sequence[int], scale: Scale, here: float) -> list[int]:

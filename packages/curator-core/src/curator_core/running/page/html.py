@@ -129,12 +129,16 @@ def _cards(numbers: Mapping[str, Any]) -> str:
     skipped = f"{sources['skipped']:,} complete before" if sources["skipped"] else complete
     tokens = numbers["tokens"]
     facts = [
-        ("sources", formatting.number(sources["total"]), skipped),
+        ("source" if sources["total"] == 1 else "sources", formatting.number(sources["total"]), skipped),
         ("rows in", formatting.number(whole), formatting.size(size["in"]) if size["in"] else ""),
         ("rows kept", formatting.number(rows["out"]), formatting.percent(rows["out"], whole)),
         ("rows dropped", formatting.number(rows["dropped"]), formatting.percent(rows["dropped"], whole)),
         ("rows set aside", formatting.number(aside), formatting.percent(aside, whole)),
-        ("files written", formatting.number(numbers["files"]), formatting.size(size["written"])),
+        (
+            "file written" if numbers["files"] == 1 else "files written",
+            formatting.number(numbers["files"]),
+            formatting.size(size["written"]),
+        ),
     ]
     if tokens["in"]:
         estimated = "estimated, " if tokens["counted_by"].startswith("estimated") else ""
@@ -158,7 +162,9 @@ def _written(numbers: Mapping[str, Any]) -> str:
         if folder.startswith("/"):
             name = f'<a href="{escape("file://" + quote(folder))}">{name}</a>'
         files = formatting.count(int(output.get("files", 0)), "file")
-        parts.append(f"<p>{escape(stage)} wrote {escape(files)} to {name}</p>")
+        writer, dropped, _ = stage.partition(": dropped rows")
+        said = f"The rows that {writer} dropped are in {files} in" if dropped else f"{stage} wrote {files} to"
+        parts.append(f"<p>{escape(said)} {name}</p>")
     return "".join(parts)
 
 
@@ -293,11 +299,13 @@ def _filter(number: int, stage: Mapping[str, Any]) -> str:
     share = formatting.percent(dropped, stage["rows_in"])
     says = escape(_sentence(stage["says"])) if stage["says"] else ""
     charts = "".join(
-        histogram(score, f"handle-{number}-{place}", stage["mode"] == "invert")
-        for place, score in enumerate(stage["scores"])
+        histogram(score, f"handle-{number}-{place}", stage["mode"]) for place, score in enumerate(stage["scores"])
     )
+    marked = stage["mode"] == "annotate"
     lost = (
-        f"dropped {dropped:,} of {formatting.count(stage['rows_in'], 'row')} ({share})"
+        f"marked {formatting.count(stage['rows_in'], 'row')}, dropped none"
+        if marked
+        else f"dropped {dropped:,} of {formatting.count(stage['rows_in'], 'row')} ({share})"
         if share
         else f"dropped {formatting.count(dropped, 'row')}"
     )
@@ -349,7 +357,7 @@ def _unsure(stage: Mapping[str, Any]) -> str:
         return ""
     first = sorted(found.values(), key=lambda pair: (pair[0], pair[1]["task"], pair[1]["row"]))[:3]
     items = "".join(
-        f"<li>{escape(sample['side'])}, {escape(_score(sample))}{_where(sample)}</li>" for _, sample in first
+        f"<li>{_said(stage, sample['side'])}, {escape(_score(sample))}{_where(sample)}</li>" for _, sample in first
     )
     # Of rows with equal scores these come first only by their numbers.
     ordered = sorted(far for far, _ in found.values())
@@ -373,8 +381,10 @@ def _sides(stage: Mapping[str, Any]) -> str:
     for side in ("dropped", "kept"):
         mine = [sample for sample in stage["samples"] if sample["side"] == side]
         whole = stage["samples_of"]["kept"] if side == "kept" else sum(stage["samples_of"]["dropped"].values())
+        # A stage that only marks rows lets all of them through, whatever their verdict.
+        most = whole if stage["mode"] == "annotate" else max(whole, stage["rows_out"])
         if any(sample["picture"] for sample in mine):
-            parts.append(_sheet(side, mine, limits, max(whole, stage["rows_out"]) if side == "kept" else whole))
+            parts.append(_sheet(_said(stage, side), mine, limits, most if side == "kept" else whole))
             continue
         near = _some(mine, limits, near=True, most=_NEAR)
         # A row may be in both samples, and is where there are few rows.
@@ -382,10 +392,10 @@ def _sides(stage: Mapping[str, Any]) -> str:
         others = [sample for sample in mine if (sample["task"], sample["row"]) not in shown_rows]
         # Where no score says which rows are near a limit, all places go to rows from anywhere.
         far = _some(others, limits, near=False, most=_FAR if near else _NEAR + _FAR)
-        whole = max(whole, stage["rows_out"]) if side == "kept" else whole
+        whole = most if side == "kept" else whole
         if not near and not far:
             if not whole:
-                parts.append(f"<div><h4>{side.capitalize()} <span>no rows</span></h4></div>")
+                parts.append(f"<div><h4>{_said(stage, side).capitalize()} <span>no rows</span></h4></div>")
             continue
         shown_first = near[:2] or far[:2]
         rest = [*near[2:], *far] if near else far[2:]
@@ -394,11 +404,16 @@ def _sides(stage: Mapping[str, Any]) -> str:
         said = f"{len(shown_first) + len(rest):,} of {whole:,}, {title}"
         more = f"<details><summary>{len(rest):,} more{' and from elsewhere' if near and far else ''}</summary>{more}</details>"
         parts.append(
-            f"<div><h4>{side.capitalize()} <span>{escape(said)}</span></h4>{''.join(map(_example, shown_first))}"
+            f"<div><h4>{_said(stage, side).capitalize()} <span>{escape(said)}</span></h4>{''.join(map(_example, shown_first))}"
             f"{more if rest else ''}</div>"
         )
     alone = " alone" if len(parts) == 1 else ""
     return f'<div class="sides{alone}">{"".join(parts)}</div>' if any(parts) else ""
+
+
+def _said(stage: Mapping[str, Any], side: str) -> str:
+    """The verdict on the rows of one side."""
+    return {"dropped": "failed", "kept": "passed"}[side] if stage["mode"] == "annotate" else side
 
 
 def _sheet(
@@ -433,11 +448,15 @@ def _shot(sample: Mapping[str, Any]) -> str:
 def _some(
     samples: Sequence[Mapping[str, Any]], limits: Mapping[str, tuple[float, float]], *, near: bool, most: int
 ) -> list[Mapping[str, Any]]:
-    """The first of each reason and limit in turn, so that none of several tests is left out."""
+    """The first of each reason and limit in turn, so that none of several tests is left out.
+
+    A row that was kept may be near one limit of a score and far from another: such rows are ordered by score alone.
+    """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for sample in sorted(samples, key=lambda sample: _far(sample, limits)) if near else samples:
         if sample["near"] == near:
-            groups.setdefault((sample["reason"], sample["limit"]), []).append(sample)
+            of = sample["limit"] if sample["side"] == "dropped" else sample["score_name"]
+            groups.setdefault((sample["reason"], of), []).append(sample)
     found: list[Mapping[str, Any]] = []
     seen = set()
     for place in range(most):
@@ -525,7 +544,7 @@ def _collections(numbers: Mapping[str, Any]) -> str:
         )
         first = ordered[0]
         lost = first["rows_in"] - first["rows_out"]
-        said = f"{first['value']} lost most: {formatting.percent(lost, first['rows_in'])} of {first['rows_in']:,} rows."
+        said = f"{title.capitalize()} {first['value']} lost most: {formatting.percent(lost, first['rows_in'])} of {first['rows_in']:,} rows."
         more = (
             f" The {_ROWS} that lost most of {len(entries):,}; report.json has the others."
             if len(entries) > _ROWS
