@@ -33,6 +33,7 @@ from curator_core.across.digests import hashes_of
 from curator_core.across.documents import collection_salts
 from curator_core.across.groups import groups_of
 from curator_core.across.inputs import noted
+from curator_core.across.lacking import Lacking, row_namer
 from curator_core.across.products import MultipliesVectors, NumpyProducts, Products, products_for
 from curator_core.across.roll import batches_of, rows_of
 from curator_core.across.shuffle import (
@@ -89,12 +90,17 @@ class VectorKeys(DocumentStage):
     """Writes the vector of each row, scaled to length one and sorted by its hash, and at the end the roll of all
     batches.
 
-    Rows without a vector, or with a vector of zeros, take no part.
+    Rows without a vector, or with a vector of zeros, take no part; the summary counts them.
     """
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = task.to_pyarrow()
-        vectors, rows = vectors_of(column_of(table, self.column), f"{type(self).__name__}.column {self.column!r}")
+        values, ids = column_of(table, self.column), self.ids(table)
+        row_name = row_namer(task, ids)
+        vectors, rows = vectors_of(values, f"the column {self.column!r}", row_name)
+        lacking = Lacking.of(values, vectors, rows, row_name)
+        if lacking.rows:
+            self.record_metric("without_vector", lacking.rows)
         high, low = _hashes(vectors)
         collections = self.collections(task)
         if self.scope == "per_collection":
@@ -109,15 +115,19 @@ class VectorKeys(DocumentStage):
         for name, values in self.check_documents().encode(table, lengths, collections).items():
             columns[name] = array(values[rows])
         chosen = array(rows)
-        columns["id"] = self.ids(table).take(chosen)
+        columns["id"] = ids.take(chosen)
         columns["collection"] = collections.take(chosen)
         columns[VECTOR] = packed(vectors)
-        made = noted(pa.table(columns), task, collections)
+        made = noted(pa.table(columns), task, collections, vectors=lacking.note())
         record = write_keys(self, self.path, task, EXACT, made, high)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_keys(self.path, outputs, [EXACT], None, type(self).__name__)
+        notes = finish_keys(self.path, outputs, [EXACT], None, type(self).__name__)
+        self._lacking = Lacking.added((note["vectors"] for note in notes), f"the column {self.column!r}")
+
+    def conclusion(self) -> str:
+        return self._lacking.text(self.column, "takes no part", "take no part")
 
 
 def _hashes(vectors: Vectors) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -161,7 +171,12 @@ class VisitClusters(MultipliesVectors, PartitionStage):
         vectors = unpacked(table[VECTOR])
         found, _ = nearest(vectors, self._whole, self.visits + 1, self._products)
         self.record_metric("products", float(len(vectors) * len(self._centres)))
-        towards = cosines(vectors, self._centres, other_rows=found[:, 0])
+        # Of no use to pairs that chance or `keep` decides about.
+        towards = (
+            cosines(vectors, self._centres, other_rows=found[:, 0])
+            if self.order in ("hard", "easy") or not self.with_vectors
+            else None
+        )
         if self.collapse:
             copies = Copies(table, preference)
             stay = np.sort(copies.order[~copies.removed])
@@ -180,7 +195,9 @@ class VisitClusters(MultipliesVectors, PartitionStage):
                 kept = kept.append_column(name, array(values))
         made = kept.rename_columns(["hash_high" if name == "place" else name for name in kept.column_names])
         made = made.append_column(ORDER_COLUMN, array(self._order(table, towards)))
-        made = made.append_column("towards", array(towards)).take(array(rows))
+        if towards is not None:
+            made = made.append_column("towards", array(towards))
+        made = made.take(array(rows))
         made = made.append_column("home", array(np.tile(np.arange(visits) == 0, len(stay))[by_place]))
         made = made.append_column("cluster", array(found[stay].ravel()[by_place]))
         path = storage.join(self.path, HOMES, f"{task.task_id}.arrow")
@@ -188,11 +205,12 @@ class VisitClusters(MultipliesVectors, PartitionStage):
         self.record_output(record)
         return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
 
-    def _order(self, table: pa.Table, towards: NDArray[np.float64]) -> NDArray[np.uint64]:
+    def _order(self, table: pa.Table, towards: NDArray[np.float64] | None) -> NDArray[np.uint64]:
         if self.order == "keep":
             return np.zeros(table.num_rows, np.uint64)
         if self.order == "random":
             return mixed(to_numpy(table["place"]) ^ np.uint64(mixed(np.array([self.seed], np.uint64))[0]))
+        assert towards is not None  # computed for these orders
         whole = np.rint((towards + 2) * 2.0**48).astype(np.uint64)
         return whole if self.order == "hard" else np.uint64(1 << 50) - whole
 
@@ -528,7 +546,7 @@ class DecideTies(PartitionStage):
         return self.write_decided(task, decided_by_ties(table, RULE))
 
 
-def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
+def decided_by_ties(table: pa.Table, rule: str) -> Iterator[pa.Table]:
     """The decisions about all documents of some groups. ``table`` holds the ties and copies among them, with the
     ``group`` of each.
     """
@@ -556,7 +574,7 @@ def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
     for side in (loser, winner):
         group[side] = to_numpy(table["group"])
     _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    decided = decided_rows(
+    return decided_rows(
         numbers[lost],
         numbers[witness[lost]],
         names=names,
@@ -566,7 +584,6 @@ def decided_by_ties(table: pa.Table, rule: str) -> pa.Table:
         rules=array([rule] * len(lost), pa.string()),
         component_sizes=sizes[inverse].astype(np.int64),
     )
-    return decided
 
 
 def _documents(table: pa.Table) -> pa.Table:

@@ -149,5 +149,6 @@ class AddClusters(ProcessingStage[DocumentBatch, DocumentBatch]):
         beyond = (at >= 0) & (to_numpy(about["rank"])[np.maximum(at, 0)] >= self.most)
         if not beyond.any():
             return task
-        self.record_dropped(f"beyond {self.most} of its cluster", int(beyond.sum()))
+        which = np.flatnonzero(beyond)
+        self.record_dropped(f"beyond {self.most} of its cluster", len(which), which=which)
         return task.filter(array(~beyond))

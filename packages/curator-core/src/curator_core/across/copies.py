@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,10 +113,11 @@ def write_keys(
 
 def finish_keys(
     path: str, outputs: Sequence[FileRecord], kinds: Sequence[str], index: Mapping[str, Any] | None, owner: str
-) -> None:
+) -> list[dict[str, Any]]:
     """Write the manifests of the shuffles of each kind, the roll, the list of files read, and the runs of the ``index``
-    to compare with.
+    to compare with. Return the notes of each batch.
     """
+    notes: list[dict[str, Any]] = []
     for kind in kinds:
         folder = storage.join(path, kind)
         records = [record for record in outputs if storage.parent(record.path) == folder]
@@ -125,9 +126,10 @@ def finish_keys(
             roll = Roll.of(records)
             roll.write(storage.join(path, ROLL))
             files = [record.path for record in records]
-            write_inputs(files, path)
+            notes = write_inputs(files, path)
             if index is not None:
                 pin(IndexUse(**index), path, roll, files, owner)
+    return notes
 
 
 def partition_table(task: FileGroupTask) -> pa.Table | None:
@@ -209,11 +211,15 @@ class PartitionStage(ProcessingStage[FileGroupTask, FileGroupTask]):
         """Write rows about documents to a file, by the batches of the documents; the caller records the file."""
         return write_partitioned(path, table, batch_places(to_numpy(table["number"]), self._batches), self.parts)
 
-    def write_decided(self, task: FileGroupTask, decided: pa.Table) -> FileGroupTask:
-        """Write the decisions about a partition to its file."""
-        record = self.write_by_batch(storage.join(self.path, f"{task.task_id}.arrow"), self._old.without_old(decided))
-        self.record_output(record)
-        return FileGroupTask(data=[record.path], dataset_name=task.dataset_name)
+    def write_decided(self, task: FileGroupTask, decided: Iterable[pa.Table]) -> FileGroupTask:
+        """Write the decisions about a partition, each table to its own file."""
+        path = ""
+        for number, table in enumerate(decided):
+            name = f"{task.task_id}.arrow" if not number else f"{task.task_id}-{number:05d}.arrow"
+            record = self.write_by_batch(storage.join(self.path, name), self._old.without_old(table))
+            self.record_output(record)
+            path = record.path
+        return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
         finish_partitioned(self.path, outputs)

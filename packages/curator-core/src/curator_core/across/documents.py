@@ -61,16 +61,7 @@ class DocumentParameters:
 
     def ids(self, table: pa.Table) -> pa.Array:
         """The ids as text; null for rows without one."""
-        if self.id_column is None or self.id_column not in table.column_names:
-            return pa.nulls(table.num_rows, pa.string())
-        values = table.column(self.id_column).combine_chunks()
-        if pa.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
-        if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
-            raise UsageError(
-                f"{type(self).__name__}.id_column {self.id_column!r} must hold text or numbers, not {values.type}"
-            )
-        return as_text(values)
+        return ids_of(self, table, self.id_column)
 
     def texts(self, table: pa.Table) -> pa.ChunkedArray:
         """The column of texts. In a column of mixed values, those that are not text are null."""
@@ -99,6 +90,18 @@ class DocumentParameters:
             return found
         salts = collection_salts(collections)
         return found._replace(high=found.high ^ salts[:, 0], low=found.low ^ salts[:, 1])
+
+
+def ids_of(stage: object, table: pa.Table, id_column: str | None) -> pa.Array:
+    """The ids in a column as text; null where there are none."""
+    if id_column is None or id_column not in table.column_names:
+        return pa.nulls(table.num_rows, pa.string())
+    values = table.column(id_column).combine_chunks()
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
+        raise UsageError(f"{type(stage).__name__}.id_column {id_column!r} must hold text or numbers, not {values.type}")
+    return as_text(values)
 
 
 def collection_salts(collections: pa.Array) -> NDArray[np.uint64]:

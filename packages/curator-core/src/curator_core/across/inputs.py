@@ -64,26 +64,34 @@ class Inputs:
             )
 
 
-def noted(table: pa.Table, task: Task[Any], collections: pa.Array) -> pa.Table:
-    """The table of keys with its source files and collections in its metadata."""
+def noted(table: pa.Table, task: Task[Any], collections: pa.Array, **more: Any) -> pa.Table:
+    """The table of keys with its source files, its collections and ``more`` in its metadata, which `write_inputs`
+    returns.
+    """
     counts = collections.dictionary_decode().value_counts()
     note = {
         "collections": {entry["values"].as_py(): entry["counts"].as_py() for entry in counts},
         "files": [path for path, _ in task._metadata.get("source_files", ())],
         "state": task._generation,
+        **more,
     }
     return table.replace_schema_metadata({**(table.schema.metadata or {}), _NOTE: json.dumps(note).encode()})
 
 
-def write_inputs(paths: Iterable[str], folder: str) -> None:
-    """Add up the metadata of the files of keys; each file is named after the task whose documents it describes."""
+def write_inputs(paths: Iterable[str], folder: str) -> list[dict[str, Any]]:
+    """Add up the metadata of the files of keys and return it; each file is named after the task whose documents it
+    describes.
+    """
+    notes = []
     collections: dict[str, int] = {}
     sources: dict[str, tuple[list[str], str]] = {}
     for path in paths:
         with storage.open_input(path) as stream, pa.ipc.open_file(stream) as file:
             note = json.loads((file.schema.metadata or {})[_NOTE])
+        notes.append(note)
         for name, number in note["collections"].items():
             collections[name] = collections.get(name, 0) + number
         sources[source_of(storage.file_name(path))] = (note["files"], note["state"])
     content = {"collections": dict(sorted(collections.items())), "sources": sources}
     storage.write_bytes_atomic(storage.join(folder, INPUTS), json.dumps(content, indent=1).encode())
+    return notes

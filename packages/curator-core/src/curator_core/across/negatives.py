@@ -9,6 +9,7 @@ counts once, and the result does not depend on the files.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from curator_core import storage
 from curator_core.across.alike import mixed
 from curator_core.across.digests import digests
+from curator_core.across.lacking import Lacking, row_namer
 from curator_core.across.products import MultipliesVectors, Products, products_for
 from curator_core.across.shuffle import (
     MANIFEST,
@@ -36,12 +38,16 @@ from curator_core.across.vectors import Vectors, Whole, cosines, packed, unpacke
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_whole
+from curator_core.formatting import count
 from curator_core.model.stage import FanOut, ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
 
 Sampling = Literal["top", "random"]
 Form = Literal["tuple", "triplet"]
 _VECTOR, _PASSAGE_VECTOR = "vector", "passage_vector"
+# Under this key a file says which rows of its batch are left out.
+_LACKING = b"curator.lacking"
+_NO_PAIR = "no vector or no text"
 type _Places = Sequence[tuple[Manifest, int]]
 
 # The number of queries and of passages in a block; their products take 32 MiB.
@@ -71,10 +77,14 @@ class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
         table = task.to_pyarrow()
-        texts = column_of(table, self.column)
+        texts, values = column_of(table, self.column), column_of(table, self.vector_column)
         found = digests(texts)
-        vectors, rows = vectors_of(column_of(table, self.vector_column), f"the column {self.vector_column!r}")
+        name = row_namer(task)
+        vectors, rows = vectors_of(values, f"the column {self.vector_column!r}", name)
+        lacking = Lacking.of(values, vectors, rows, name)
         present = found.present[rows]
+        if len(present) < task.num_rows or not present.all():
+            self.record_metric("no_vector_or_no_text", task.num_rows - int(present.sum()))
         rows, vectors = rows[present], vectors[present]
         made = pa.table(
             {
@@ -82,13 +92,17 @@ class WritePassages(ProcessingStage[DocumentBatch, FileGroupTask]):
                 "text": texts.cast(pa.large_string()).take(array(rows)),
                 _VECTOR: packed(vectors),
             }
-        )
+        ).replace_schema_metadata({_LACKING: json.dumps(lacking.note())})
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
         self.record_output(write_partitioned(path, made, found.high[rows], self.partitions))
         return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
+        self._lacking = Lacking.added(map(_lacking_in, outputs), f"the column {self.vector_column!r}")
         finish_partitioned(self.path, outputs)
+
+    def conclusion(self) -> str:
+        return self._lacking.text(self.vector_column, "is no negative", "are no negatives")
 
 
 @dataclass(kw_only=True)
@@ -118,15 +132,20 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
         table = task.to_pyarrow()
         queries, passages = (column_of(table, name) for name in (self.query_column, self.passage_column))
         asked, given = digests(queries), digests(passages)
-        vectors, rows = vectors_of(column_of(table, self.query_vector), f"the column {self.query_vector!r}")
-        theirs, their_rows = vectors_of(column_of(table, self.passage_vector), f"the column {self.passage_vector!r}")
+        name = row_namer(task)
+        vectors, rows = vectors_of(column_of(table, self.query_vector), f"the column {self.query_vector!r}", name)
+        theirs, their_rows = vectors_of(
+            column_of(table, self.passage_vector), f"the column {self.passage_vector!r}", name
+        )
         if len(rows) and len(their_rows) and vectors.shape[1] != theirs.shape[1]:
             raise UsageError(
                 f"the vectors of {self.query_vector!r} have {vectors.shape[1]} numbers and those of "
                 f"{self.passage_vector!r} {theirs.shape[1]}: both must come from one model"
             )
         whole = np.intersect1d(np.intersect1d(rows, their_rows), np.flatnonzero(asked.present & given.present))
-        self.record_dropped("no vector or no text", task.num_rows - len(whole))
+        rest = np.setdiff1d(np.arange(task.num_rows), whole)
+        self.record_dropped(_NO_PAIR, len(rest), which=rest)
+        note = [len(rest), name(int(rest[0])) if len(rest) else ""]
         chosen = array(whole)
         made = pa.table(
             {
@@ -138,13 +157,26 @@ class WriteQueries(ProcessingStage[DocumentBatch, FileGroupTask]):
                 _VECTOR: packed(vectors[np.searchsorted(rows, whole)]),
                 _PASSAGE_VECTOR: packed(theirs[np.searchsorted(their_rows, whole)]),
             }
-        )
+        ).replace_schema_metadata({_LACKING: json.dumps(note)})
         path = storage.join(self.path, f"{task.task_id or 'batch'}.arrow")
         self.record_output(write_partitioned(path, made, asked.high[whole], self.partitions))
         return FileGroupTask(data=[path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
+        notes = [found for found in map(_lacking_in, outputs) if found[0]]
+        self._dropped = sum(rows for rows, _ in notes), notes[0][1] if notes else ""
         finish_partitioned(self.path, outputs)
+
+    def conclusion(self) -> str:
+        rows, first = self._dropped
+        columns = ", ".join(map(repr, self.inputs()))
+        return f"{count(rows, 'pair')} dropped: {_NO_PAIR} in one of {columns} (first: {first})" if rows else ""
+
+
+def _lacking_in(record: FileRecord) -> Any:
+    """Which rows of its batch a file says are left out."""
+    with storage.open_input(record.path) as stream, pa.ipc.open_file(stream) as file:
+        return json.loads(file.schema.metadata[_LACKING])
 
 
 @dataclass(kw_only=True)

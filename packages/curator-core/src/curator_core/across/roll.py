@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from curator_core import storage
 from curator_core.arrow.arrays import array, to_numpy
 from curator_core.errors import RunRefused, UsageError
+from curator_core.formatting import count
 from curator_core.model.task import DocumentBatch, FileRecord
 
 # The number of bits by which a batch's number is shifted in a document's number.
@@ -142,7 +143,7 @@ class Roll:
             )
         if rows is not None and rows != self.rows[batch]:
             raise RunRefused(
-                f"the batch {task_id!r} has {rows:,} rows, and had {int(self.rows[batch]):,} when the batches of the input "
+                f"the batch {task_id!r} has {count(rows, 'row')}, and had {int(self.rows[batch]):,} when the batches of the input "
                 "were numbered: the input has changed since, or a stage before this one drops rows. Read the same files in "
                 "the same way, or begin the work across rows again (fresh=True, --fresh)"
             )

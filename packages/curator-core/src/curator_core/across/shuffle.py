@@ -37,6 +37,7 @@ from curator_core.arrow.json_column import JSON
 from curator_core.arrow.kinds import one_schema
 from curator_core.arrow.widening import fitted, keeps_values
 from curator_core.errors import CuratorError, UsageError, check_whole
+from curator_core.formatting import count
 from curator_core.model.lineage import source_id
 from curator_core.model.stage import SourceStage
 from curator_core.model.task import EmptyTask, FileGroupTask, FileRecord
@@ -81,7 +82,7 @@ def write_partitioned(
     """
     check_partitions("write_partitioned: partitions", partitions)
     if table.num_rows != len(places):
-        raise UsageError(f"write_partitioned: {len(places)} places for {table.num_rows} rows")
+        raise UsageError(f"write_partitioned: {count(len(places), 'place')} for {count(table.num_rows, 'row')}")
     if column in table.column_names:
         if table.schema.field(column).type != pa.uint64() or not np.array_equal(to_numpy(table[column]), places):
             raise UsageError(

@@ -10,6 +10,7 @@ more digits are made from the vectors themselves, in float64 and in a fixed orde
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,13 @@ from curator_core.errors import UsageError
 type Vectors = NDArray[np.float32]
 
 _EXACT = 1 << 12  # products of two vectors of this length stay below 2²⁴
-_BLOCK = 512  # rows at a time that stay in the cache
+_BLOCK = 256  # rows at a time that stay in the cache
 
 
-def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.int64]]:
-    """The vectors of a column, scaled to length one, and the rows that have one.
+def vectors_of(
+    values: pa.ChunkedArray, what: str, name: Callable[[int], str] = lambda row: f"row {row + 1:,}"
+) -> tuple[Vectors, NDArray[np.int64]]:
+    """The vectors of a column, scaled to length one, and the rows that have one; ``name`` names a row for an error.
 
     A null, a vector of zeros, and one with a null, NaN or infinity have no direction, so these rows have no vector.
     """
@@ -43,12 +46,13 @@ def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.
     offsets = to_numpy(wide.offsets)
     lengths = np.diff(offsets)
     there = np.flatnonzero(to_numpy(wide.is_valid()) & (lengths > 0))
-    sizes = np.unique(lengths[there])
-    if len(sizes) > 1:
-        raise _two_lengths(what, int(sizes[0]), int(sizes[-1]))
-    if not len(sizes):
+    if not len(there):
         return np.zeros((0, 0), np.float32), there
-    size = int(sizes[0])
+    size = int(lengths[there[0]])
+    others = there[lengths[there] != size]
+    if len(others):
+        one, other = int(there[0]), int(others[0])
+        raise two_lengths(what, (size, name(one)), (int(lengths[other]), name(other)))
     flat = wide.values
     numbers = to_numpy(flat.cast(pa.float32(), safe=False).fill_null(float("nan")))
     if len(there) == len(lengths):
@@ -57,33 +61,44 @@ def vectors_of(values: pa.ChunkedArray, what: str) -> tuple[Vectors, NDArray[np.
         found = numbers[(offsets[there][:, None] + np.arange(size)).ravel()].reshape(-1, size)
     made = np.empty(found.shape, np.float32)
     good = np.ones(len(found), np.bool_)
+    memory = np.empty((2, min(_BLOCK, len(found)), size))
     for start in range(0, len(found), _BLOCK):
         part = slice(start, start + _BLOCK)
-        made[part], good[part] = _unit(found[part])
+        good[part] = _unit(found[part], made[part], memory)
     return (made, there) if good.all() else (made[good], there[good])
 
 
-def _unit(block: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
+def _unit(block: Vectors, made: Vectors, memory: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Write vectors, scaled to length one, to ``made``; return which of them have a direction."""
+    wide, squares = memory[0, : len(block)], memory[1, : len(block)]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        wide = block.astype(np.float64)
-        # Divide by the largest number first: the squares of numbers beyond 1e154 would be infinite, and those of
-        # numbers below 1e-154 would be zero.
-        most = np.abs(wide).max(axis=1)
-        wide /= most[:, None]
-        lengths = np.sqrt(row_sums(wide * wide))
+        # In float64, the squares of float32 numbers are neither infinite nor zero, unless the number itself is.
+        np.multiply(block, block, out=squares, dtype=np.float64)
+        lengths = np.sqrt(_added(squares))
+        np.divide(block, lengths[:, None], out=wide, dtype=np.float64)
         # 0 is added so that -0 becomes 0 and equal vectors have the same bytes.
-        return (wide / lengths[:, None] + 0.0).astype(np.float32), np.isfinite(most) & (most > 0)
+        wide += 0.0
+        made[:] = wide
+    good: NDArray[np.bool_] = np.isfinite(lengths) & (lengths > 0)
+    return good
 
 
 def row_sums(values: NDArray[Any]) -> NDArray[np.float64]:
     """The sum of every row of a matrix, in float64 and in a fixed order: halves are added until one number is left."""
-    rest = np.asarray(values, np.float64)
-    if not rest.shape[1]:
+    return _added(np.array(values, np.float64))
+
+
+def _added(rest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The result of `row_sums`, in the memory of its argument."""
+    width = rest.shape[1]
+    if not width:
         return np.zeros(len(rest))
-    while (width := rest.shape[1]) > 1:
-        half = width // 2
-        added = rest[:, :half] + rest[:, half : 2 * half]
-        rest = np.concatenate([added, rest[:, 2 * half :]], axis=1) if width % 2 else added
+    while width > 1:
+        half, odd = divmod(width, 2)
+        rest[:, :half] += rest[:, half : 2 * half]
+        if odd:
+            rest[:, half] = rest[:, width - 1]
+        width = half + odd
     return np.array(rest[:, 0])
 
 
@@ -97,11 +112,14 @@ def cosines(
     ``other_rows`` select rows; these are gathered one block at a time to stay in the cache.
     """
     found = np.empty(len(one) if rows is None else len(rows))
+    memory = np.empty((min(_BLOCK, len(found)), one.shape[1]))
     for start in range(0, len(found), _BLOCK):
         part = slice(start, start + _BLOCK)
         mine = one[part] if rows is None else one[rows[part]]
         theirs = other[part] if other_rows is None else other[other_rows[part]]
-        found[part] = row_sums(mine.astype(np.float64) * theirs)
+        products = memory[: len(mine)]
+        np.multiply(mine, theirs, out=products, dtype=np.float64)
+        found[part] = _added(products)
     return found
 
 
@@ -168,7 +186,7 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
         offsets = np.frombuffer(bounds, np.int64, len(chunk) + 1, chunk.offset * 8)
         sizes |= set(np.unique(np.diff(offsets)).tolist())
         if len(sizes) > 1:
-            raise _two_lengths(what, min(sizes) // 4, max(sizes) // 4)
+            raise two_lengths(what, (min(sizes) // 4, ""), (max(sizes) // 4, ""))
         numbers = np.frombuffer(data, "<f4", int(offsets[-1] - offsets[0]) // 4, int(offsets[0]))
         parts.append(numbers.reshape(len(chunk), -1))
     if not parts:
@@ -176,10 +194,12 @@ def unpacked(column: pa.ChunkedArray, what: str = "the column of vectors") -> Ve
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _two_lengths(what: str, least: int, most: int) -> UsageError:
+def two_lengths(what: str, one: tuple[int, str], other: tuple[int, str]) -> UsageError:
+    """The error for vectors of different lengths; each is given with the name of a row that has it, if that is at hand."""
+    (size, name), (other_size, other_name) = one, other
     return UsageError(
-        f"{what} must hold vectors of one length, and holds some of {least} and some of {most} numbers: they come "
-        "from two models; keep those of one"
+        f"{what} must hold vectors of one length, and holds some of {size} numbers{f' ({name})' if name else ''} and some of "
+        f"{other_size}{f' ({other_name})' if other_name else ''}: they come from two models; keep those of one"
     )
 
 

@@ -299,17 +299,27 @@ def _show_parts(run_dir: str, name: str, parts: list[dict[str, Any]], html: str 
             f"the table of spans in {run_dir!r} has none of {name!r}: nothing in it is repeated, or there is no document of this id. "
             "A document without an id is named SOURCE:ROW, as in the table"
         )
+    heading = f"{name}: {count(len(parts), 'repeated part')}"
     if html is not None:
-        raise UsageError(f"--html is for documents that were removed; {run_dir!r} has parts of documents: leave it out")
+        from curator_core import storage  # these import pyarrow
+        from curator_core.running.repeats import settings_of
+        from curator_core.workflows.pair_page import parts_page
+        from curator_core.workflows.pairs import repeated_parts
+
+        page = parts_page(repeated_parts(parts, settings_of(run_dir)), heading)
+        storage.write_bytes_atomic(html, page.encode("utf-8", "surrogatepass"))
+        click.echo(html)
+        return DONE
     if as_json:
         click.echo(json.dumps(parts, indent=1, ensure_ascii=False))
         return DONE
-    click.echo(f"{name}: {count(len(parts), 'repeated part')}")
+    click.echo(heading)
     for part in sorted(parts, key=lambda part: (part["start"], part["end"])):
         witness = part["witness_id"] or f"{part['witness_source']}:{part['witness_row']}"
         click.echo(f"\n--- characters {part['start']:,} to {part['end']:,}, begins as a part of {witness!r} ---")
         rest = part["end"] - part["start"] - len(part["text"])
         click.echo(part["text"] + (f" … and {rest:,} more" if rest > 0 else ""))
+    click.echo("\n--html FILE shows them marked in both documents")
     return DONE
 
 

@@ -214,11 +214,10 @@ def _echo_scores(found: Comparison) -> None:
     moved = sorted(found.scores, key=lambda score: (-score.share, score.stage, score.score))
     click.echo("\nscores with other distributions, and the share of rows in other bins")
     for score in moved[:_SHOWN_SCORES]:
-        rows = f"{score.rows_a:,}" if score.rows_a == score.rows_b else f"{score.rows_a:,} → {score.rows_b:,}"
+        before = f"{score.rows_a:,} → " if score.rows_a != score.rows_b else ""
+        rows = f"{before}{formatting.count(score.rows_b, 'row')}"
         share = formatting.percent(score.share, 1) if score.share else "0 %"
-        click.echo(
-            f"  {formatting.printable(score.stage)}  {formatting.printable(score.score)}  {share} of {rows} rows"
-        )
+        click.echo(f"  {formatting.printable(score.stage)}  {formatting.printable(score.score)}  {share} of {rows}")
     if len(moved) > _SHOWN_SCORES:
         click.echo(f"  and {len(moved) - _SHOWN_SCORES:,} more, see --json")
 

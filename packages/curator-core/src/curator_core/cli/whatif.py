@@ -131,6 +131,8 @@ def _echo(found: WhatIf, examples: int) -> None:
     click.echo("")
     for line in aligned(table, left=(0, 2, 4)):
         click.echo(line)
+    if found.stages and all(stage.same for stage in found.stages):
+        click.echo("\nevery stage would keep as many rows as it did")
     _echo_rows(found, examples)
     if found.unknown:
         click.echo("\nnot known")

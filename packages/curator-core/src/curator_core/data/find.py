@@ -15,6 +15,7 @@ from curator_core.arrow.json_column import JSON, values_of
 from curator_core.data.rows import Rows, place_text
 from curator_core.data.values import rows_of
 from curator_core.errors import UsageError, nearest
+from curator_core.formatting import count
 from curator_core.model.places import Places, places_of
 from curator_core.model.recorder import Reject
 from curator_core.model.task import DocumentBatch, FileGroupTask
@@ -134,7 +135,7 @@ def rows_with_id(rows: Rows, wanted: str, column: str | None) -> Iterator[FoundR
             if len(seen) < _SEEN:
                 seen.update(dict.fromkeys(text for text in ids[:_SEEN] if text is not None))
     if not found:
-        rest = f" in the column {name!r} of {read:,} rows" if read else ": there are no rows"
+        rest = f" in the column {name!r} of {count(read, 'row')}" if read else ": there are no rows"
         raise UsageError(f"there is no {wanted!r}{rest}{nearest(wanted, seen)}")
 
 

@@ -405,7 +405,7 @@ def profile_lines(found: Profile, width: int) -> Sequence[str]:
             rows = sum(found.languages.values())
             top = sorted(found.languages.items(), key=lambda item: (-item[1], item[0]))
             shown = ", ".join(f"{code} {formatting.percent(n, rows)}" for code, n in top[:8])
-            more = f", and {len(top) - 8} others" if len(top) > 8 else ""
+            more = f", and {formatting.count(len(top) - 8, 'other')}" if len(top) > 8 else ""
             lines += ["", f"languages, detected in {formatting.count(rows, 'text')}: {shown}{more}"]
         elif found.no_language:
             lines += ["", f"languages: not detected, {formatting.printable(found.no_language)}"]

@@ -15,6 +15,7 @@ import pyarrow as pa
 from curator_core.arrow.arrays import array
 from curator_core.arrow.frames import from_frame, to_frame
 from curator_core.errors import UsageError
+from curator_core.formatting import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -299,7 +300,7 @@ class DocumentBatch(Task[Any]):
                 raise UsageError(f"append_column({name!r}) takes an array or a list, not {type(values).__name__}")
             values = array(values if hasattr(values, "dtype") else list(values))
         if len(values) != len(table):
-            raise UsageError(f"append_column({name!r}): {len(values)} values for {len(table)} rows")
+            raise UsageError(f"append_column({name!r}): {count(len(values), 'value')} for {count(len(table), 'row')}")
         if name in table.column_names:
             twin = self.with_data(table.set_column(table.column_names.index(name), column, values))
             # Values that depend only on the rows stay valid when a column is replaced.

@@ -121,7 +121,7 @@ class Plan:
 
     def describe(self) -> str:
         """The plan for a person to read."""
-        lines = [f"{self.name}: {len(self.stages)} stages on {machine_text(self.machine)}"]
+        lines = [f"{self.name}: {count(len(self.stages), 'stage')} on {machine_text(self.machine)}"]
         if self.source:
             lines += ["sources, listed by the driver", f"  {self.source.name}  {_shown(self.source)}"]
         number = 0

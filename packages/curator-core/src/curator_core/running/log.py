@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from curator_core import storage
-from curator_core.formatting import plain
+from curator_core.formatting import count, plain
 from curator_core.worker.stage_log import FOLDER
 
 MOST_LINES = 200_000
@@ -36,9 +36,9 @@ def write_log(run_dir: str, steps: Mapping[str, str] | None = None) -> None:
     lines.sort(key=lambda line: (line["time"], line["worker"]))
     shown = [_shown(line) for line in lines]
     if more:
-        shown.append(f"{more:,} more lines are in {FOLDER}/")
+        shown.append(f"{count(more, 'more line')} in {FOLDER}/")
     if damaged:
-        shown.append(f"{damaged:,} lines in {FOLDER}/ are damaged and left out")
+        shown.append(f"{count(damaged, 'damaged line')} in {FOLDER}/ left out")
     if shown:
         storage.write_bytes_atomic(storage.join(run_dir, "log.txt"), ("\n".join(shown) + "\n").encode(), durable=False)
 

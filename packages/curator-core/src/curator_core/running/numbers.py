@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -20,6 +20,7 @@ from curator_core.accounts.work_times import read_times
 from curator_core.errors import CuratorError, UsageError
 from curator_core.formatting import duration, percent, printable
 from curator_core.running.alarms import alarms_of
+from curator_core.running.attempt import WORKFLOW
 from curator_core.running.directory import RunDirectory
 from curator_core.running.duplicates import duplicates_of
 from curator_core.running.embedding_map import map_of
@@ -117,7 +118,7 @@ def make_numbers(
         "command": _command(record.get("command")),
         **{name: record.get(name) or {} for name in ("options", "versions", "machine")},
         "models": _models(plan),
-        "configuration": {"file": configuration, "steps": plan.get("steps") or []},
+        "configuration": {"file": configuration, "steps": list(_planned(plan.get("steps")))},
         "rows": _rows(stages),
         "bytes": {"in": seen.bytes_in, "out": seen.bytes_out, "written": summary.get("bytes", 0)},
         "tokens": _tokens(seen),
@@ -289,8 +290,8 @@ def _reject(group: RejectGroup) -> dict[str, Any]:
 def _models(plan: Mapping[str, Any]) -> list[dict[str, str]]:
     """The parameters that name a model, a revision or the hash of weights, for each stage."""
     found = []
-    for step in plan.get("steps") or ():
-        given = step.get("params") or {} if isinstance(step, Mapping) else {}
+    for step in _planned(plan.get("steps")):
+        given = step.get("params") or {}
         named = {
             name: str(value)
             for name, value in given.items()
@@ -302,19 +303,42 @@ def _models(plan: Mapping[str, Any]) -> list[dict[str, str]]:
     return found
 
 
+def _planned(steps: Any, within: str = "") -> Iterator[dict[str, Any]]:
+    """The stages of a plan; in a workflow, each names its step."""
+    for step in steps or ():
+        if isinstance(step, Mapping) and "steps" in step:
+            yield from _planned(step["steps"], str(step.get("name")))
+        elif isinstance(step, Mapping):
+            yield {**step, "step": within} if within else dict(step)
+
+
 def _groups(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The groups of the plan with the names of their stages, parsed from the text of the plan."""
+    """The groups of the plan with the names of their stages, parsed from the text of the plan; for a workflow, its
+    steps.
+    """
+    if plan.get("kind") == WORKFLOW:
+        return list(_step_groups(plan.get("steps"), ""))
     groups: list[dict[str, Any]] = []
     names = {step.get("name") for step in plan.get("steps") or () if isinstance(step, Mapping)}
     for line in str(plan.get("text") or "").splitlines():
         words = line.split()
         if line.startswith(("group ", "sources")):
-            groups.append({"title": " ".join(words), "stages": []})
+            groups.append({"title": " · ".join(filter(None, map(str.strip, line.split("  ")))), "stages": []})
         elif line.startswith("decisions"):
             break
         elif groups and line.startswith("  ") and not line.startswith("   ") and words and words[0] in names:
             groups[-1]["stages"].append(words[0])
     return groups
+
+
+def _step_groups(steps: Any, above: str) -> Iterator[dict[str, Any]]:
+    for number, step in enumerate((step for step in steps or () if isinstance(step, Mapping)), 1):
+        parts = [part for part in step.get("steps") or () if isinstance(part, Mapping)]
+        nested = [part for part in parts if "steps" in part]
+        stages = [str(part.get("name")) for part in parts if "steps" not in part]
+        if stages:
+            yield {"title": f"step {above}{number} · {step.get('name')}", "stages": stages}
+        yield from _step_groups(nested, f"{above}{number}.")
 
 
 def _time(
@@ -342,7 +366,7 @@ def _time(
         "bytes_a_second": numbers["bytes"]["in"] / wall if wall else None,
         "stages": each,
         "timeline": {key: work[key] for key in ("begins", "ends", "of", "workers")},
-        "bottleneck": _bottleneck(each, whole, wall, summary.get("worked_after")),
+        "bottleneck": _of_steps(numbers["steps"], wall) or _bottleneck(each, whole, wall, summary.get("worked_after")),
     }
 
 
@@ -360,6 +384,19 @@ def _of_workers(stage: Mapping[str, Any], found: Mapping[str, Any] | None) -> di
         "memory": found["memory"],
         "gpu_busy": sum(found["gpus"]) / len(found["gpus"]) if found["gpus"] else None,
     }
+
+
+def _of_steps(steps: Sequence[Mapping[str, Any]], wall: float | None) -> str:
+    """Which step of a workflow takes most of the time."""
+    if not steps or not wall:
+        return ""
+    slowest = max(steps, key=lambda step: (step["seconds"], step["name"]))
+    name, last = printable(slowest["name"]), printable(steps[-1]["name"])
+    return (
+        f"Step {name} takes most of the run: {duration(slowest['seconds'])} of {duration(wall)} "
+        f"({percent(slowest['seconds'], wall)}). The stages below are those of the last step, {last}; every step has a "
+        "page of its own."
+    )
 
 
 def _bottleneck(each: Sequence[Mapping[str, Any]], whole: float, wall: float | None, began: float | None) -> str:

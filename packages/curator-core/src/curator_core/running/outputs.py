@@ -15,6 +15,7 @@ from typing import Any
 from curator_core import storage
 from curator_core.accounts.events import Event
 from curator_core.errors import PlanError, RunRefused
+from curator_core.formatting import count
 from curator_core.model.lineage import source_of
 from curator_core.model.stage import overrides
 from curator_core.model.task import FileRecord
@@ -162,7 +163,7 @@ class Outputs:
         others = _remove_strays(folder, set(names), sources)
         if others:
             done.warnings.append(
-                f"{folder!r} also holds {others} files that this run did not write; {SUCCESS} does not list them"
+                f"{folder!r} also holds {count(others, 'file')} that this run did not write; {SUCCESS} does not list them"
             )
         storage.make_folder(folder)
         rows, size = sum(record.rows for record in records), sum(record.bytes for record in records)

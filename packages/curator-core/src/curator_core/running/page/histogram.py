@@ -14,13 +14,16 @@ from html import escape
 from itertools import accumulate
 from typing import Any
 
-from curator_core.formatting import percent
+from curator_core.formatting import count, percent
 
 WIDTH, HEIGHT = 600, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 12, 12, 26, 24
 _BARS = 60
 # The highest number of stops of a handle; there are not many more pixels.
 _STOPS = 300
+# What one row does, and several do, in a filter and in a stage that only marks rows.
+_STAY = ("stays", "stay")
+_VERBS = {"annotate": ("passes", "pass")}
 
 
 def shown(value: float) -> str:
@@ -64,8 +67,9 @@ class Scale:
         return found
 
 
-def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
+def histogram(score: Mapping[str, Any], key: str, mode: str = "filter") -> str:
     """The chart of a score as HTML, with one handle for each limit; ``key`` names it in the page."""
+    invert = mode == "invert"
     edges, counts, kept = score["edges"], score["counts"], score["kept"]
     busy = [place for place, rows in enumerate(counts) if rows]
     if not busy:
@@ -87,7 +91,7 @@ def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
     for x, width, rows, stays in bars:
         tall = max(1.5, (ground - _TOP) * rows / width / most)
         blue = tall * stays / rows
-        title = f"<title>{rows:,} rows, {stays:,} kept</title>"
+        title = f"<title>{count(rows, 'row')}, {stays:,} kept</title>"
         marks.append(
             f'<g>{title}<rect class="kept" x="{x:.1f}" y="{ground - blue:.1f}" width="{max(width - 0.6, 0.8):.1f}" height="{blue:.1f}"/>'
             f'<rect class="dropped" x="{x:.1f}" y="{ground - tall:.1f}" width="{max(width - 0.6, 0.8):.1f}" height="{tall - blue:.1f}"/></g>'
@@ -96,11 +100,11 @@ def histogram(score: Mapping[str, Any], key: str, invert: bool = False) -> str:
         f'<text x="{min(max(scale(value), 18), WIDTH - 18):.1f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(shown(value))}</text>'
         for value in scale.ticks()
     )
-    handles, stops, sentences = _handles(score, key, scale, invert)
+    handles, stops, sentences = _handles(score, key, scale, invert, _VERBS.get(mode, _STAY))
     name = escape(str(score["name"]))
     data = escape(json.dumps(stops, separators=(",", ":"), allow_nan=False), quote=True)
     return (
-        f'<figure class="histogram" data-score="{data}"><figcaption><b>{name}</b> of {score["rows"]:,} rows'
+        f'<figure class="histogram" data-score="{data}"><figcaption><b>{name}</b> of {count(score["rows"], "row")}'
         f"{_extremes(score)}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="Histogram of {name}">'
         f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{ground}" y2="{ground}"/>'
@@ -180,7 +184,9 @@ def would_stay(score: Mapping[str, Any], moved: Mapping[str, float]) -> int | No
     return max(0, high - low)
 
 
-def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> tuple[str, dict[str, Any], str]:
+def _handles(
+    score: Mapping[str, Any], key: str, scale: Scale, invert: bool, verbs: tuple[str, str]
+) -> tuple[str, dict[str, Any], str]:
     below = free_below(score)
     edges = score["edges"]
     rows = score["rows"]
@@ -197,7 +203,7 @@ def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> 
         stays = would_stay(score, {})
         stays = 0 if stays is None else rows - stays if invert else stays
         name = escape(str(limit["parameter"]))
-        said = f"{limit['parameter']} {shown(limit['value'])}: {stays:,} of {rows:,} rows stay"
+        said = f"{limit['parameter']} {shown(limit['value'])}: {stays:,} of {count(rows, 'row')} {verbs[stays != 1]}"
         x = scale(limit["value"])
         side, anchor = (18, "start") if x < WIDTH / 2 else (-18, "end")
         parts.append(
@@ -223,8 +229,14 @@ def _handles(score: Mapping[str, Any], key: str, scale: Scale, invert: bool) -> 
     if limits:
         stays = would_stay(score, {})
         stays = 0 if stays is None else rows - stays if invert else stays
-        lead = f"<b><output>{stays:,}</output> of {rows:,} rows stay</b> after this filter ({escape(percent(stays, rows))}). "
-    data = {"rows": rows, "all": [0, below[-1] + score["free_above"]], "invert": invert, "limits": limits}
+        lead = f"<b><output>{stays:,}</output> of {count(rows, 'row')} <span>{verbs[stays != 1]}</span></b>{' after' if verbs == _STAY else ''} this filter ({escape(percent(stays, rows))}). "
+    data = {
+        "rows": rows,
+        "all": [0, below[-1] + score["free_above"]],
+        "invert": invert,
+        "verbs": verbs,
+        "limits": limits,
+    }
     return "".join(parts), data, lead + f'<span class="around">{" ".join(sentences)}</span>'
 
 

@@ -57,7 +57,7 @@ def report_page(numbers: Mapping[str, Any]) -> str:
         ("duplicates", "Duplicates", _duplicates(numbers)),
         ("repeats", "Repeated parts", _repeats(numbers["repeats"])),
         ("map", "Map of embeddings", scatter(numbers["embeddings"]) if numbers["embeddings"] else ""),
-        ("time", "Time", _time(numbers["time"])),
+        ("time", "Time", _time(numbers["time"], "the last step" if numbers["steps"] else "the run")),
         ("plans", "Rows by plan", _plans(numbers["plans"])),
         ("plan", "The plan", _plan(numbers["plan"])),
         ("run", "The run", _facts(numbers)),
@@ -131,12 +131,16 @@ def _cards(numbers: Mapping[str, Any]) -> str:
     skipped = f"{sources['skipped']:,} complete before" if sources["skipped"] else complete
     tokens = numbers["tokens"]
     facts = [
-        ("sources", formatting.number(sources["total"]), skipped),
+        ("source" if sources["total"] == 1 else "sources", formatting.number(sources["total"]), skipped),
         ("rows in", formatting.number(whole), formatting.size(size["in"]) if size["in"] else ""),
         ("rows kept", formatting.number(rows["out"]), formatting.percent(rows["out"], whole)),
         ("rows dropped", formatting.number(rows["dropped"]), formatting.percent(rows["dropped"], whole)),
         ("rows set aside", formatting.number(aside), formatting.percent(aside, whole)),
-        ("files written", formatting.number(numbers["files"]), formatting.size(size["written"])),
+        (
+            "file written" if numbers["files"] == 1 else "files written",
+            formatting.number(numbers["files"]),
+            formatting.size(size["written"]),
+        ),
     ]
     if tokens["in"]:
         estimated = "estimated, " if tokens["counted_by"].startswith("estimated") else ""
@@ -160,7 +164,9 @@ def _written(numbers: Mapping[str, Any]) -> str:
         if folder.startswith("/"):
             name = f'<a href="{escape("file://" + quote(folder))}">{name}</a>'
         files = formatting.count(int(output.get("files", 0)), "file")
-        parts.append(f"<p>{escape(stage)} wrote {escape(files)} to {name}</p>")
+        writer, dropped, _ = stage.partition(": dropped rows")
+        said = f"The rows that {writer} dropped are in {files} in" if dropped else f"{stage} wrote {files} to"
+        parts.append(f"<p>{escape(said)} {name}</p>")
     return "".join(parts)
 
 
@@ -280,6 +286,8 @@ def _filters(numbers: Mapping[str, Any]) -> str:
     ]
     if not cards:
         return ""
+    if not any(stage["scores"] for stage in numbers["stages"]):
+        return "".join(cards)
     key = (
         '<p class="key"><span class="kept"></span>kept <span class="dropped"></span>dropped. Every row is counted; the area of a '
         "bar is a number of rows. Drag a handle, or move it with the arrow keys, to see how many rows would stay: it stops where "
@@ -293,10 +301,16 @@ def _filter(number: int, stage: Mapping[str, Any]) -> str:
     share = formatting.percent(dropped, stage["rows_in"])
     says = escape(_sentence(stage["says"])) if stage["says"] else ""
     charts = "".join(
-        histogram(score, f"handle-{number}-{place}", stage["mode"] == "invert")
-        for place, score in enumerate(stage["scores"])
+        histogram(score, f"handle-{number}-{place}", stage["mode"]) for place, score in enumerate(stage["scores"])
     )
-    lost = f"dropped {dropped:,} of {stage['rows_in']:,} rows ({share})" if share else f"dropped {dropped:,} rows"
+    marked = stage["mode"] == "annotate"
+    lost = (
+        f"marked {formatting.count(stage['rows_in'], 'row')}, dropped none"
+        if marked
+        else f"dropped {dropped:,} of {formatting.count(stage['rows_in'], 'row')} ({share})"
+        if share
+        else f"dropped {formatting.count(dropped, 'row')}"
+    )
     return (
         f'<article class="filter" id="filter-{number}"><header><h3>{escape(stage["name"])}</h3><p>{escape(lost)}</p></header>'
         f'<p>{says}</p><div class="top"><div>{charts}</div>{_unsure(stage)}</div>{_sides(stage)}{_overlap(stage)}</article>'
@@ -345,7 +359,7 @@ def _unsure(stage: Mapping[str, Any]) -> str:
         return ""
     first = sorted(found.values(), key=lambda pair: (pair[0], pair[1]["task"], pair[1]["row"]))[:3]
     items = "".join(
-        f"<li>{escape(sample['side'])}, {escape(_score(sample))}{_where(sample)}</li>" for _, sample in first
+        f"<li>{_said(stage, sample['side'])}, {escape(_score(sample))}{_where(sample)}</li>" for _, sample in first
     )
     # Rows with equal scores are ordered only by their numbers.
     ordered = sorted(far for far, _ in found.values())
@@ -369,30 +383,39 @@ def _sides(stage: Mapping[str, Any]) -> str:
     for side in ("dropped", "kept"):
         mine = [sample for sample in stage["samples"] if sample["side"] == side]
         whole = stage["samples_of"]["kept"] if side == "kept" else sum(stage["samples_of"]["dropped"].values())
+        # A stage that only marks rows lets all of them through, whatever the verdict.
+        most = whole if stage["mode"] == "annotate" else max(whole, stage["rows_out"])
         if any(sample["picture"] for sample in mine):
-            parts.append(_sheet(side, mine, limits, max(whole, stage["rows_out"]) if side == "kept" else whole))
+            parts.append(_sheet(_said(stage, side), mine, limits, most if side == "kept" else whole))
             continue
         near = _some(mine, limits, near=True, most=_NEAR)
         # A row may be in both samples, in particular if there are few rows.
         shown_rows = {(sample["task"], sample["row"]) for sample in near}
         others = [sample for sample in mine if (sample["task"], sample["row"]) not in shown_rows]
-        far = _some(others, limits, near=False, most=_FAR)
-        whole = max(whole, stage["rows_out"]) if side == "kept" else whole
+        # If no score says which rows are near a limit, all places go to rows from anywhere.
+        far = _some(others, limits, near=False, most=_FAR if near else _NEAR + _FAR)
+        whole = most if side == "kept" else whole
         if not near and not far:
             if not whole:
-                parts.append(f"<div><h4>{side.capitalize()} <span>no rows</span></h4></div>")
+                parts.append(f"<div><h4>{_said(stage, side).capitalize()} <span>no rows</span></h4></div>")
             continue
         shown_first = near[:2] or far[:2]
         rest = [*near[2:], *far] if near else far[2:]
         more = "".join(map(_example, rest))
-        title = "nearest to the limit" if near else "chosen evenly"
-        said = f"{len(shown_first) + len(rest):,} of {whole:,}, {title} first"
+        title = "nearest to the limit first" if near else "chosen evenly"
+        said = f"{len(shown_first) + len(rest):,} of {whole:,}, {title}"
         more = f"<details><summary>{len(rest):,} more{' and from elsewhere' if near and far else ''}</summary>{more}</details>"
         parts.append(
-            f"<div><h4>{side.capitalize()} <span>{escape(said)}</span></h4>{''.join(map(_example, shown_first))}"
+            f"<div><h4>{_said(stage, side).capitalize()} <span>{escape(said)}</span></h4>{''.join(map(_example, shown_first))}"
             f"{more if rest else ''}</div>"
         )
-    return f'<div class="sides">{"".join(parts)}</div>' if any(parts) else ""
+    alone = " alone" if len(parts) == 1 else ""
+    return f'<div class="sides{alone}">{"".join(parts)}</div>' if any(parts) else ""
+
+
+def _said(stage: Mapping[str, Any], side: str) -> str:
+    """The verdict on the rows of one side."""
+    return {"dropped": "failed", "kept": "passed"}[side] if stage["mode"] == "annotate" else side
 
 
 def _sheet(
@@ -427,11 +450,15 @@ def _shot(sample: Mapping[str, Any]) -> str:
 def _some(
     samples: Sequence[Mapping[str, Any]], limits: Mapping[str, tuple[float, float]], *, near: bool, most: int
 ) -> list[Mapping[str, Any]]:
-    """Samples of each reason and limit in turn, so that every test of a filter is represented."""
+    """Samples of each reason and limit in turn, so that every test of a filter is represented.
+
+    A kept row may be near one limit of a score and far from another, so kept rows are ordered by score alone.
+    """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for sample in sorted(samples, key=lambda sample: _far(sample, limits)) if near else samples:
         if sample["near"] == near:
-            groups.setdefault((sample["reason"], sample["limit"]), []).append(sample)
+            of = sample["limit"] if sample["side"] == "dropped" else sample["score_name"]
+            groups.setdefault((sample["reason"], of), []).append(sample)
     found: list[Mapping[str, Any]] = []
     seen = set()
     for place in range(most):
@@ -519,7 +546,7 @@ def _collections(numbers: Mapping[str, Any]) -> str:
         )
         first = ordered[0]
         lost = first["rows_in"] - first["rows_out"]
-        said = f"{first['value']} lost the most: {formatting.percent(lost, first['rows_in'])} of {first['rows_in']:,} rows."
+        said = f"{title.capitalize()} {first['value']} lost the most: {formatting.percent(lost, first['rows_in'])} of {first['rows_in']:,} rows."
         more = (
             f" The {_ROWS} of {len(entries):,} that lost the most; report.json has the others."
             if len(entries) > _ROWS
@@ -600,7 +627,7 @@ def _duplicates(numbers: Mapping[str, Any]) -> str:
     if not found:
         return ""
     rules = ", ".join(f"{rows:,} by the rule {rule}" for rule, rows in found["rules"].items())
-    lead = f"<p>{found['removed']:,} documents are removed ({escape(rules)}), each for one that stays and was compared with it.</p>"
+    lead = f"<p>{formatting.count(found['removed'], 'document is', 'documents are')} removed ({escape(rules)}), each for one that stays and was compared with it.</p>"
     most = max(found["sizes"].values(), default=0)
     sizes = _table(
         [("documents that are one", ""), ("", ""), ("clusters", "")],
@@ -693,7 +720,7 @@ def _alone(text: str, only: Sequence[Sequence[int]]) -> str:
 # Time, plan, facts ----------------------------------------------------------------------------------------------------
 
 
-def _time(time: Mapping[str, Any]) -> str:
+def _time(time: Mapping[str, Any], of: str) -> str:
     if not time["stages"]:
         return ""
     lead = f"<p>{escape(time['bottleneck'])}</p>" if time["bottleneck"] else ""
@@ -717,7 +744,7 @@ def _time(time: Mapping[str, Any]) -> str:
         for stage in time["stages"]
     )
     titles = [("stage", ""), ("", ""), *((title, "") for title, _, _ in columns)]
-    return lead + timeline(time["timeline"]) + _table(titles, rows)
+    return lead + timeline(time["timeline"], of) + _table(titles, rows)
 
 
 def _if_any(value: Any, said: Callable[[Any], str]) -> str:
@@ -790,7 +817,7 @@ def _facts(numbers: Mapping[str, Any]) -> str:
         step for step in numbers["configuration"]["steps"] if isinstance(step, Mapping) and step.get("params")
     ]
     settings = "".join(
-        f"<pre>{escape(str(step.get('name')))}: {escape(json.dumps(step['params'], ensure_ascii=False))}</pre>"
+        f"<pre>{escape(f'{step["step"]}: ' if step.get('step') else '')}{escape(str(step.get('name')))}: {escape(json.dumps(step['params'], ensure_ascii=False))}</pre>"
         for step in configured
     )
     if settings:

@@ -61,6 +61,7 @@ svg text{font-size:12px;fill:var(--soft)}
 .unsure p{margin:4px 0;font-size:13px}
 .stays{margin:4px 0 0;font-variant-numeric:tabular-nums}.stays .around{display:block;color:var(--soft);font-size:13px}
 .sides{display:grid;grid-template-columns:1fr 1fr;gap:6px 22px;margin-top:10px}
+.sides.alone{grid-template-columns:1fr}
 .sides h4 span{font-weight:400;color:var(--soft)}
 .example{border-top:1px solid var(--line);padding:7px 0;font-size:14px}
 .example p{margin:0}.example .text{white-space:pre-wrap;font-size:13px;color:var(--soft)}

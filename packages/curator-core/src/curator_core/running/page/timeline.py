@@ -20,8 +20,10 @@ _OTHERS = 'class="shade-none"'
 _LEAST = 0.05
 
 
-def timeline(found: Mapping[str, Any]) -> str:
-    """The lines of the workers; empty if no worker has recorded its times."""
+def timeline(found: Mapping[str, Any], of: str = "the run") -> str:
+    """The lines of the workers since the start of the run, or of a part ``of`` it; empty if no worker has recorded its
+    times.
+    """
     workers, begins = found["workers"], found["begins"]
     seconds = found["ends"] - begins
     if not workers or seconds <= 0:
@@ -41,7 +43,7 @@ def timeline(found: Mapping[str, Any]) -> str:
     shown = shown or formatting.count(found["of"], "worker")
     return (
         f'<p class="key map-key">{key}</p><figure class="timeline"><figcaption><b>{escape(shown)}</b> <span>by time '
-        "since the run began; the height is the share of the time that a worker was busy</span></figcaption>"
+        f"since {of} began; the height is the share of the time that a worker was busy</span></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Timeline of {escape(shown)}">{_patterns(shades)}{lines}{ticks}</svg>'
         f"</figure>"
         f"{_table(workers)}"
