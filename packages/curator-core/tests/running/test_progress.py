@@ -87,10 +87,10 @@ def test_what_a_run_waits_for_is_said_at_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"total_sources": None}, "time left unknown: it is not clear how many sources there are"),
+        ({"total_sources": None}, "time left unknown: the number of sources is not known"),
         ({"finished_sources": 0}, "time left unknown until a source is done"),
         ({"segments": 3}, "about 10.0 s left in this part, judged by 3 sources"),
-        ({"segments": 3, "segment": 1}, "time left unknown: what is merged has no count of its own"),
+        ({"segments": 3, "segment": 1}, "time left unknown: merges cannot be counted in advance"),
         ({"step": 1}, "about 10.0 s left in this step, judged by 3 sources"),
         ({"finished_sources": 8}, ""),
         ({"state": "done"}, ""),
