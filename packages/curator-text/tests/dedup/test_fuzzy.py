@@ -223,6 +223,17 @@ def test_values_that_are_no_text_change_nothing_for_the_texts_beside_them(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_file_of_numbers_beside_files_of_text_stays_but_for_copies(tmp_path: Path) -> None:
+    text = " ".join(WORDS[:40])
+    (tmp_path / "in").mkdir()
+    for name, values in (("a", [text, 5]), ("b", [5, 6]), ("c", [f"{text}!"])):
+        rows = [{"id": f"{name}{number}", "text": value} for number, value in enumerate(values)]
+        (tmp_path / "in" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    FuzzyDedup(paths=str(tmp_path / "in"), path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / "run"))
+    assert set(kept(tmp_path / "out")) == {"c0", "a1", "b1"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [FuzzyDedup, ExactDedup])
 def test_the_same_bytes_with_any_number_of_workers(tmp_path: Path, make: type) -> None:
     data = write(tmp_path / "in", documents(2, 60))

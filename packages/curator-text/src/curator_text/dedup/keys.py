@@ -23,9 +23,10 @@ from curator_core.across.copies import (
 )
 from curator_core.across.documents import DocumentParameters, collection_salts
 from curator_core.across.shuffle import Partitions, finish_partitioned
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.model.stage import SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
+from curator_text._columns import require_texts
 from curator_text.dedup.sketch import near_keys
 
 NEAR, EDGES, COPIES = "near", "edges", "copies"
@@ -55,7 +56,8 @@ class FuzzyKeys(SketchParameters, ExactKeys):
         return FileGroupTask(data=[records[-1].path], dataset_name=task.dataset_name)
 
     def finish(self, outputs: Sequence[FileRecord]) -> None:
-        finish_keys(self.path, outputs, [NEAR, EXACT], self.index, type(self).__name__)
+        notes = finish_keys(self.path, outputs, [NEAR, EXACT], self.index, type(self).__name__)
+        require_texts(notes, self.column)
 
 
 def document_keys(
@@ -129,7 +131,7 @@ class FindCandidates(PartitionStage):
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         if not self._old and self.against != "index":
             return _stars(keys, numbers)
-        theirs = self._old.matching(NEAR, np.unique(keys))
+        theirs = self._old.matching(NEAR, distinct(keys))
         old_keys = to_numpy(theirs["place"]) if theirs is not None else np.zeros(0, np.uint64)
         if self.against == "index":  # a key that only new documents share needs no lookup in the index
             shared = np.isin(keys, old_keys)

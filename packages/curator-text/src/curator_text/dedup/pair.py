@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from curator_core.arrow.arrays import array
+from curator_core.arrow.arrays import array, distinct
 from curator_text.dedup.compare import Rule
 from curator_text.dedup.places import places_of
 from curator_text.dedup.words import CHARACTERS_IN_SHINGLE, WORDS_IN_SHINGLE, Bools, Kind, shingles_of, words_of
@@ -60,9 +60,9 @@ def compare_pair(
     covered = np.cumsum(edges)[:-1] > 0
     jaccard, containment, new_words, meets = float("nan"), float("nan"), -1, False
     if len(own) and len(others):
-        distinct, other = len(np.unique(own)), len(np.unique(others))
-        shared = len(np.unique(own[hits[:split]]))
-        jaccard, containment = shared / (distinct + other - shared), shared / distinct
+        mine, theirs = len(distinct(own)), len(distinct(others))
+        shared = len(distinct(own[hits[:split]]))
+        jaccard, containment = shared / (mine + theirs - shared), shared / mine
         before = np.append(0, np.cumsum(~covered[:middle]))
         window = min(rule.window, middle)
         new_words = int((before[window:] - before[: middle - window + 1]).max())

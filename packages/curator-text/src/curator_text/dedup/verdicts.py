@@ -15,7 +15,7 @@ from curator_core import storage
 from curator_core.across.copies import PartitionStage
 from curator_core.across.decided import decided_rows
 from curator_core.across.shuffle import MANIFEST, partition_tables
-from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.arrays import array, distinct, to_numpy
 from curator_core.model.task import FileGroupTask
 from curator_text.dedup.blocks import BLOCK_WORDS, decide_in_blocks
 from curator_text.dedup.compare import Decisions, Rule, RuleKind
@@ -191,8 +191,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             done = int(work[first - 1]) if first else 0
             last = max(int(np.searchsorted(work, done + _SKETCHED, "right")), first + 1)
             ours, theirs = documents[first:last], witnesses[first:last]
-            asked = np.sort(np.concatenate([ours, theirs]))
-            asked = asked[np.flatnonzero(np.diff(asked, prepend=-1))]
+            asked = distinct(np.concatenate([ours, theirs]))
             shingles = shingles_of(taken(words, asked), size=self.ngram)
             keys = band_keys(shingles, bands=self.bands, rows=self.rows, seed=self.seed)
             same = keys[np.searchsorted(asked, ours)] == keys[np.searchsorted(asked, theirs)]
