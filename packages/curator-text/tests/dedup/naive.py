@@ -19,7 +19,11 @@ def folded(text: str) -> str:
 
 
 def words(text: str, kind: str = "words") -> list[tuple[str, bool]]:
-    """Each word, and whether it is a character of a script without spaces."""
+    """Each word, and whether it is a character of a script without spaces; or each character, and whether it belongs to
+    the word of the one before.
+    """
+    if kind == "characters":
+        return characters(text)
     found: list[tuple[str, bool]] = []
     inside = False
     for c in folded(text):
@@ -30,12 +34,26 @@ def words(text: str, kind: str = "words") -> list[tuple[str, bool]]:
             if inside:
                 found[-1] = (found[-1][0] + c, found[-1][1])
         else:
-            alone = kind == "characters" or point in SPACELESS
+            alone = point in SPACELESS
             if inside and not alone and not found[-1][1]:
                 found[-1] = (found[-1][0] + c, False)
             else:
                 found.append((c, alone))
             inside = True
+    return found
+
+
+def characters(text: str) -> list[tuple[str, bool]]:
+    found: list[tuple[str, bool]] = []
+    for word, alone in words(text):
+        units: list[str] = []
+        for c in word:
+            if units and ord(c) in MARKS:
+                units[-1] += c
+            else:
+                units.append(c)
+        assert not alone or len(units) == 1
+        found += [(unit, number > 0) for number, unit in enumerate(units)]
     return found
 
 

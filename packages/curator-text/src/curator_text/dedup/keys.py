@@ -28,18 +28,30 @@ from curator_core.model.stage import SourceStage
 from curator_core.model.task import DocumentBatch, EmptyTask, FileGroupTask, FileRecord
 from curator_text._columns import require_texts
 from curator_text.dedup.sketch import near_keys
+from curator_text.dedup.words import LETTERS_IN_SHINGLE, WORDS_IN_SHINGLE, Kind
 
 NEAR, EDGES, COPIES = "near", "edges", "copies"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SketchParameters:
-    """How likely two documents are to share a key: ``bands`` of ``rows`` over shingles of ``ngram`` words."""
+    """How likely two documents are to share a key: ``bands`` of ``rows`` over shingles of ``ngram`` words or characters.
 
-    ngram: int = 3
+    Without ``ngram`` a shingle has 3 words or 13 characters.
+    """
+
+    unit: Kind = "words"
+    ngram: int | None = None
     bands: int = 26
     rows: int = 5
     seed: int = 0
+
+    @property
+    def shingle(self) -> int:
+        """How many words or characters a shingle has."""
+        if self.ngram is not None:
+            return self.ngram
+        return WORDS_IN_SHINGLE if self.unit == "words" else LETTERS_IN_SHINGLE
 
 
 @dataclass(kw_only=True)
@@ -65,7 +77,9 @@ def document_keys(
 ) -> tuple[pa.Table, NDArray[np.uint64]]:
     """One entry for each band of each document that has words: its row in the batch, and the key."""
     texts = stage.texts(task.to_pyarrow())
-    keys, counts = near_keys(texts, bands=sketch.bands, rows=sketch.rows, seed=sketch.seed, size=sketch.ngram)
+    keys, counts = near_keys(
+        texts, bands=sketch.bands, rows=sketch.rows, seed=sketch.seed, kind=sketch.unit, size=sketch.shingle
+    )
     if stage.scope == "per_collection":
         keys = keys ^ collection_salts(stage.collections(task))[:, :1]
     there = np.flatnonzero(counts)
