@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -327,35 +326,31 @@ def test_a_file_that_changes_between_two_readings_is_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [SubstringDedup, LineDedup])
-def test_values_that_are_no_text_stay_and_the_texts_beside_them_are_compared(tmp_path: Path, make: type) -> None:
-    text = " ".join(f"w{number}" for number in range(60))
-    others: list[Any] = [5, None, ["a", 1], {"x": 1.5}, True]
-    rows = [*({"id": n, "text": value} for n, value in enumerate(others)), {"id": "b", "text": f"Here\n{text}"}]
-    files = [
-        [{"id": "a", "text": f"The first \u00e9\n{text}"}],
-        rows,
-        [{"id": "n1", "text": 5}, {"id": "n2", "text": 7}],
-    ]
-    (tmp_path / "in").mkdir()
-    for number, some in enumerate(files):
-        lines = "".join(json.dumps(row) + "\n" for row in some)
-        (tmp_path / "in" / f"{number}.jsonl").write_text(lines)
-    work = make(paths=str(tmp_path / "in"), path=str(tmp_path / "out"), spans=str(tmp_path / "spans"))
-    work.run(HERE, run_dir=str(tmp_path / "run"))
-    found = read(tmp_path / "out")
-    assert found.pop("a") == files[0][0]["text"]
-    assert found.pop("b").strip() == "Here"
-    assert found == {0: 5, 1: None, 2: ["a", 1], 3: {"x": 1.5}, 4: True, "n1": 5, "n2": 7}
-    spans = pa.concat_tables(pq.read_table(path) for path in sorted((tmp_path / "spans").glob("*.parquet")))
-    assert [(row["id"], row["witness_id"]) for row in spans.to_pylist()] == [("b", "a")]
+@pytest.mark.parametrize("work", [SubstringDedup, LineDedup])
+def test_texts_among_other_values_are_cut_and_the_others_stay(tmp_path: Path, work: type) -> None:
+    passage = " ".join(f"p{n}" for n in range(60))
+    texts = [passage, 5, [passage], {"a": passage}, None, f"{passage}\nthe end", passage]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rows = [{"id": number if number % 2 else f"d{number}", "text": text} for number, text in enumerate(texts)]
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "b.jsonl").write_text('{"id": "n", "text": 5}\n')  # no text in a whole file
+    done = work(paths=str(folder), path=str(tmp_path / "out"), keep=["first"])
+    summary = done.run(HERE, run_dir=str(tmp_path / "run"), dropped=str(tmp_path / "dropped")).summary
+    assert read(tmp_path / "out") == {row["id"]: row["text"] for row in rows[:5]} | {5: "the end", "n": 5}
+    assert summary.rows_dropped == 1
+    spans = [row for path in (tmp_path / "run/spans").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert [(row["id"], row["witness_id"]) for row in spans] == [("5", "d0"), ("d6", "d0")]
+    # The rows that are dropped are written where they are asked for.
+    dropped = [json.loads(line) for path in (tmp_path / "dropped").rglob("*.jsonl") for line in path.open()]
+    assert [row["id"] for row in dropped] == ["d6"]
 
 
+@pytest.mark.slow
 def test_a_column_without_any_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "0.jsonl").write_text('{"id": "a", "text": 5}\n')
-    for make in (SubstringDedup, LineDedup, FuzzyDedup):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"id": 1, "text": 5}\n')
+    for work in (SubstringDedup, LineDedup, FuzzyDedup):
         with pytest.raises(UsageError, match="the column 'text' holds no text in any file"):
-            make(paths=str(tmp_path / "in"), path=str(tmp_path / make.__name__)).run(
-                HERE, run_dir=str(tmp_path / "run" / make.__name__)
-            )
+            work(paths=str(folder), path=str(tmp_path / "out")).run(HERE, run_dir=str(tmp_path / work.__name__))

@@ -19,12 +19,13 @@ from curator_core import storage
 from curator_core.across.copies import DocumentStage, PartitionStage, finish_keys, write_keys
 from curator_core.across.decided import ROLL
 from curator_core.across.digests import digests
+from curator_core.across.documents import ids_of
 from curator_core.across.gather import BatchRows
 from curator_core.across.inputs import Inputs, noted
 from curator_core.across.roll import Roll, batches_of, first_number, rows_of
 from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
 from curator_core.arrow.arrays import array, to_numpy
-from curator_core.arrow.json_column import as_text, holds_texts, only_texts
+from curator_core.arrow.json_column import holds_texts, only_texts
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
@@ -85,7 +86,8 @@ class WriteAnchors(WriteHashes):
     characters: bool = False
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
-        measured = Measured.of(self.texts(task.to_pyarrow()), characters=self.characters)
+        texts = self.texts(task.to_pyarrow())
+        measured = Measured.of(texts, characters=self.characters)
         words = measured.words
         hashes, at = anchors(measured, self.length)
         row = np.searchsorted(words.offsets, at, "right") - 1
@@ -389,18 +391,14 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
         keep = np.ones(task.num_rows, np.bool_)
         if self.max_share is not None:
             beyond = shares > self.max_share
-            self.record_dropped("repeats too much", int(beyond.sum()))
+            self.record_dropped("repeats too much", int(beyond.sum()), which=np.flatnonzero(beyond))
             keep &= ~beyond
         if self.mode == "cut" and found:
-            empty = 0
-            for row, spans in found.items():
-                left = without(texts[row] or "", spans, self.replacement)
-                if keep[row] and not left.strip():
-                    keep[row] = False
-                    empty += 1
-                texts[row] = left
-            self.record_dropped("nothing new in it", empty)
-            task = task.append_column(self.column, texts_put_back(column, {row: texts[row] for row in found}))
+            cut = {row: without(texts[row] or "", spans, self.replacement) for row, spans in found.items()}
+            empty = np.array([row for row, left in sorted(cut.items()) if keep[row] and not left.strip()], np.int64)
+            keep[empty] = False
+            self.record_dropped("nothing new in it", len(empty), which=empty)
+            task = task.append_column(self.column, texts_put_back(column, cut))
         return task if keep.all() else task.filter(array(keep))
 
     def _spans_of(self, texts: Sequence[str | None], about: pa.Table) -> dict[int, list[tuple[int, int]]]:
@@ -438,12 +436,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
             for start, end in spans:
                 rows.append(row)
                 places.append((start, end, (texts[row] or "")[start:end][:_SHOWN], witness[row]))
-        table = task.to_pyarrow()
-        ids = (
-            as_text(table.column(self.id_column).combine_chunks())
-            if self.id_column in table.column_names
-            else pa.nulls(task.num_rows, pa.string())
-        )
+        ids = ids_of(self, task.to_pyarrow(), self.id_column)
         at = array(np.array(rows, np.int64))
         sources, source_rows = self._roll.places(numbers[rows])
         which = np.array([place[3] for place in places], np.int64)
