@@ -146,5 +146,5 @@ class AddClusters(ProcessingStage[DocumentBatch, DocumentBatch]):
         beyond = (at >= 0) & (to_numpy(about["rank"])[np.maximum(at, 0)] >= self.most)
         if not beyond.any():
             return task
-        self.record_dropped(f"beyond {self.most} of its cluster", int(beyond.sum()))
+        self.record_dropped(f"beyond {self.most} of its cluster", int(beyond.sum()), which=np.flatnonzero(beyond))
         return task.filter(array(~beyond))

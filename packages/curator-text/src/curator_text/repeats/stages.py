@@ -381,17 +381,17 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
         keep = np.ones(task.num_rows, np.bool_)
         if self.max_share is not None:
             beyond = shares > self.max_share
-            self.record_dropped("repeats too much", int(beyond.sum()))
+            self.record_dropped("repeats too much", int(beyond.sum()), which=np.flatnonzero(beyond))
             keep &= ~beyond
         if self.mode == "cut" and found:
-            empty = 0
+            empty: list[int] = []
             for row, spans in found.items():
                 left = without(texts[row] or "", spans, self.replacement)
                 if keep[row] and not left.strip():
                     keep[row] = False
-                    empty += 1
+                    empty.append(row)
                 texts[row] = left
-            self.record_dropped("nothing new in it", empty)
+            self.record_dropped("nothing new in it", len(empty), which=empty)
             kind = column_of(task.to_pyarrow(), self.column).type
             task = task.append_column(self.column, array(texts, kind))
         return task if keep.all() else task.filter(array(keep))
