@@ -223,7 +223,7 @@ def test_files_of_one_folder_are_named_by_what_tells_them_apart() -> None:
     assert ">de/a.jsonl</th>" in page
     assert ">en/a.jsonl</th>" in page
     assert ">(others)</th>" in page
-    assert "File de/a.jsonl lost most: 100.0 % of 10 rows. Files are in s3://bucket/crawl/" in page
+    assert "File de/a.jsonl lost the most: 100.0 % of 10 rows. Files are in s3://bucket/crawl/" in page
     assert [entry["value"] for entry in found["by"]["source"]] == [*files, "(others)"]
 
 
@@ -331,7 +331,11 @@ def removal(rule: str, containment: float) -> dict[str, Any]:
     ("rule", "removed", "said"),
     [
         ("exact", 1, "Some of the copies</h3><ul><li>a for a: exact<br>"),
-        ("nothing_new", 1, "least alike</h3><ul><li>a for a: nothing_new, 90.0% of its shingles are in the other,"),
+        (
+            "nothing_new",
+            1,
+            "Least similar removals</h3><ul><li>a for a: nothing_new, 90.0% of its shingles are in the other,",
+        ),
         ("exact", 0, "<h2>Duplicates</h2><p>No document is removed.</p></section>"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Which duplicates has a run removed, and for what? Read from the table of decisions that a deduplication leaves."""
+"""Which duplicates has a run removed, and for which documents? The answer is in the table of decisions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from curator_core.registry import WORKFLOWS, load
 
 _MANIFEST = "_decisions.json"
 _SHOWN = 10
-# The number of pairs of the largest clusters, and of the least similar, that are shown with both texts: each requires
-# reading their files again.
+# The number of pairs from the largest clusters, and of least similar pairs, that are shown with both texts; each
+# requires reading files again.
 _PAIRS = 3
 _CHARACTERS = 2_000
 _ROWS_AT_ONCE = 100_000
@@ -44,8 +44,8 @@ _COLUMNS = [
 
 
 def duplicates_of(run_dir: str) -> dict[str, Any]:
-    """The sizes of clusters, the largest ones, and the removals that are least similar; nothing where there is no such
-    table, or where none of its removals has a document that stays for it, as in a fraction of the rows.
+    """The sizes of clusters, the largest clusters, and the least similar removals; empty if there is no table of
+    decisions, or if no document stays for any of its removals, as in a fraction of the rows.
     """
     folder = storage.join(run_dir, "decisions")
     if not storage.exists(storage.join(folder, _MANIFEST)):
@@ -77,7 +77,7 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
     for entry in largest:
         entry["removed"] = members.get(entry["cluster"], [])
     shown = [entry["removed"][0] for entry in largest if entry["removed"]][:_PAIRS] + least[:_PAIRS]
-    pairs: list[Any] = []  # made for the first removal that is shown, and used for all
+    pairs: list[Any] = []  # made for the first removal that is shown, and used again
     for entry in shown:
         entry.update(_texts(folder, entry, settings, pairs))
     return {
@@ -92,7 +92,7 @@ def duplicates_of(run_dir: str) -> dict[str, Any]:
 
 
 def _texts(folder: str, entry: dict[str, Any], settings: dict[str, Any], pairs: list[Any]) -> dict[str, Any]:
-    """Both texts or pictures of a removal, where the workflow that made it can read them again; nothing where they are gone."""
+    """Both texts or pictures of a removal, if its workflow can read them again; empty if they are gone."""
     try:
         workflow = load(WORKFLOWS, settings["workflow"])
         if not pairs:
@@ -123,7 +123,7 @@ def _alike(entry: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _members(tables: Iterable[pa.Table], clusters: list[int]) -> dict[int, list[dict[str, Any]]]:
-    """Some of the documents that were removed for each of these witnesses."""
+    """Some documents that were removed for each of these witnesses."""
     found: dict[int, list[dict[str, Any]]] = {}
     wanted = array(clusters, pa.uint64())
     for table in tables:
@@ -136,8 +136,8 @@ def _members(tables: Iterable[pa.Table], clusters: list[int]) -> dict[int, list[
 
 
 def _tables(folder: str) -> Iterator[pa.Table]:
-    """The table of decisions, many rows at a time: a call on the few rows of one file takes as long as on these."""
-    import pyarrow.parquet as pq  # deferred: it costs 30 ms, and most runs have no such table
+    """The table of decisions, many rows at a time, since a call takes as long for the few rows of one file."""
+    import pyarrow.parquet as pq  # deferred: the import takes 30 ms, and most runs have no such table
 
     waiting: list[pa.RecordBatch] = []
     for path in sorted(storage.list_files(folder)):
