@@ -165,6 +165,7 @@ def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path
     assert set(counted) == {"exact duplicate", "near duplicate"}
     shown = json.loads((tmp_path / "run" / "report.json").read_text())["duplicates"]
     assert shown["removed"] == len(removed)
+    assert shown["rules"] == {"exact": counted["exact duplicate"], "nothing_new": counted["near duplicate"]}
     assert sum((int(size) - 1) * clusters for size, clusters in shown["sizes"].items()) == len(removed)
     by_size = sorted(
         (row["cluster_size"] for row in table(tmp_path / "run") if row["decision"] == "kept"), reverse=True

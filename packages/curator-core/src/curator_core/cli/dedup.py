@@ -449,6 +449,7 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
     words = ["dedup", name, *inputs, output, *_flags()]
     keys = ("run_dir", "executor", "workers", "resume", "fresh", "on_error")
     flags = {key: given[key] for key in keys}
+    flags["run_dir"] = flags["run_dir"] or f"runs/dedup-{name}"
     return run_and_report(
         load_it,
         words,
@@ -458,6 +459,7 @@ def _run(name: str, workflow: str, given: dict[str, Any], more: dict[str, Any], 
         flags=flags,
         after=_show_collections,
         executor=given["executor"] or "local",
+        inputs=inputs,
     )
 
 

@@ -10,6 +10,7 @@ import shlex
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -139,12 +140,13 @@ def run_and_report(
     flags: dict[str, Any],
     after: Callable[[str], None] | None = None,
     executor: str | None = None,
+    inputs: Sequence[str] = (),
 ) -> int:
     """Load the pipeline or workflow, run it, and show the outcome; return the exit code.
 
     ``words`` are the user's command, and ``command`` is the part that a retry needs. ``after`` gets the run directory
     of a run that succeeded and prints more about it. ``executor`` is given if no file can name another executor, so
-    that its workers start while the rest is loaded.
+    that its workers start while the rest is loaded. ``inputs`` are paths that must exist.
     """
     run_dir: str | None = flags.get("run_dir")
     try:
@@ -154,12 +156,16 @@ def run_and_report(
             if executor is not None:
                 from curator_core.config.build import load_executor
 
-                ahead = _ready(load_executor(executor)(config=_workers(executor, flags)), held)
+                ahead = load_executor(executor)(config=_workers(executor, flags))
+                if not _is_refused(run_dir, flags, inputs):
+                    _get_ready(ahead, held)
             file = load()
             run_dir = flags["run_dir"] = run_dir or file.run_dir or f"runs/{file.name}"
             if ahead is None:
                 chosen = flags.get("executor") or file.executor
-                ahead = _ready(file.make_executor(chosen, **_workers(chosen, flags)), held)
+                ahead = file.make_executor(chosen, **_workers(chosen, flags))
+                if not _is_refused(run_dir, flags):
+                    _get_ready(ahead, held)
             summary, place = _carry_out(file, ahead, command, quiet, flags)
     except CuratorError as error:
         if as_json:
@@ -204,13 +210,22 @@ def _workers(chosen: str, flags: Mapping[str, Any]) -> dict[str, int]:
     return {"workers": flags["workers"]}
 
 
-def _ready(executor: BaseExecutor, held: contextlib.ExitStack) -> BaseExecutor:
-    """The executor. If opening it takes no time, it is opened, and its workers begin to import modules."""
+def _is_refused(run_dir: str | None, flags: Mapping[str, Any], inputs: Sequence[str] = ()) -> bool:
+    """Whether local files already show that the run will be refused, so that no worker starts for it: the run directory
+    holds a run, or an input is missing. Other reasons to refuse it are found later.
+    """
+    continues = any(flags.get(name) for name in ("resume", "fresh", "retry"))
+    if run_dir is not None and not continues and Path(run_dir, "run.json").exists():
+        return True
+    return any(not (Path(path).exists() or set(path) & set("*?[{:")) for path in inputs)
+
+
+def _get_ready(executor: BaseExecutor, held: contextlib.ExitStack) -> None:
+    """If opening the executor takes no time, open it, so that its workers begin to import modules."""
     if executor.opens_at_once:
         executor.open()
         held.callback(executor.close)
         executor.get_ready()
-    return executor
 
 
 def _carry_out(
