@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -14,7 +15,6 @@ from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch
-from curator_text.json_text import value_text
 
 _RAW_KEPT = 1 << 16
 
@@ -64,7 +64,7 @@ def texts_put_back(column: pa.ChunkedArray, texts: Mapping[int, str | None]) -> 
     is_json = column.type == JSON
     values = (column.cast(pa.string()) if is_json else column).to_pylist()
     for row, text in texts.items():
-        values[row] = value_text(text) if is_json and text is not None else text
+        values[row] = json.dumps(text, ensure_ascii=False) if is_json and text is not None else text
     made = array(values, pa.string() if is_json else column.type)
     return pa.chunked_array([pa.ExtensionArray.from_storage(JSON, made) if is_json else made])
 
