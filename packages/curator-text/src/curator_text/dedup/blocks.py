@@ -1,4 +1,6 @@
-"""Decides about groups of any size in bounded memory: large groups block by block, with the same outcome."""
+"""Decides about groups of any size in bounded memory. Large groups are decided block by block, with the same
+outcome.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from curator_text.dedup.words import Words
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-# Words that are compared at once: each takes about fifty bytes.
+# How many words are compared at once; each takes about fifty bytes.
 BLOCK_WORDS = 1 << 22
 
 
@@ -41,7 +43,7 @@ def decide_in_blocks(
 
     Groups that fit are decided together. The documents of a larger group are decided block by block: first they are
     compared with each earlier block of documents that stay, in order, and then the rest among themselves. So the first
-    document that meets the rule is the witness, as if all were compared at once. ``old``
+    document that meets the rule is the witness, as if all documents were compared at once. ``old``
     documents come first in their group; see `compare.decide`.
     """
     count = len(words)
@@ -57,7 +59,7 @@ def decide_in_blocks(
     edges = np.append(heads, count)
     first = 0
     while first < len(heads):
-        # As many whole groups as fit, and at least one.
+        # Take as many whole groups as fit, but at least one.
         room = words.offsets[edges[first]] + block_words
         last = max(int(np.searchsorted(words.offsets[edges], room, "right")) - 1, first + 1)
         rows = np.arange(edges[first], edges[last])
@@ -92,7 +94,7 @@ class _Work:
 
 
 def _put(made: Decisions, rows: Ints, found: Decisions, among: Ints) -> None:
-    """Enter the decisions about ``rows``; a witness is a place in ``among``."""
+    """Store the decisions about ``rows``; a witness is an index into ``among``."""
     gone = found.witness >= 0
     made.witness[rows] = np.where(gone, among[found.witness], -1)
     for name in ("jaccard", "containment", "new_words"):
@@ -109,7 +111,7 @@ def _decide_large(made: Decisions, rows: Ints, work: _Work) -> None:
             both = np.concatenate([before, left])
             found = work.decide(both, np.zeros(len(both), np.uint64))
             made.compared[left] += found.compared[len(before) :]
-            # A witness among the rest may yet be removed itself.
+            # A witness among the rest may still be removed itself.
             certain = np.flatnonzero((found.witness >= 0) & (found.witness < len(before)))
             made.witness[both[certain]] = both[found.witness[certain]]
             for name in ("jaccard", "containment", "new_words"):
@@ -123,11 +125,10 @@ def _decide_large(made: Decisions, rows: Ints, work: _Work) -> None:
         _put(made, left, found, left)
         kept = left[found.witness < 0]
         if not work.among_new:
-            kept = kept[work.old[kept]]  # no other is a witness
+            kept = kept[work.old[kept]]  # only old documents are witnesses
         if not len(kept):
             continue
-        # A few documents from many blocks form one block, so that documents that stay are compared as rarely as
-        # possible.
+        # Join small blocks of documents that stay into one, so that fewer comparisons are needed.
         if stay and words.counts[stay[-1]].sum() + words.counts[kept].sum() <= most:
             stay[-1] = np.concatenate([stay[-1], kept])
         else:

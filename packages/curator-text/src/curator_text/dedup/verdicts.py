@@ -24,23 +24,21 @@ from curator_text.dedup.words import Words, shingles_of
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RuleParameters:
-    """What a witness must share with a document before the document is removed."""
+    """The rule by which a document is removed for a witness."""
 
     rule: RuleKind = "nothing_new"
     threshold: float | None = None
     max_new_words: int = 12
 
     def the_rule(self) -> Rule:
-        """The checked rule. Without a ``threshold`` it is 0.8; for containment, which promises nothing else, it is
-        0.98.
-        """
+        """The checked rule. The default ``threshold`` is 0.8, and 0.98 for containment, which has no other condition."""
         usual = 0.98 if self.rule == "containment" else 0.8
         return Rule(self.rule, usual if self.threshold is None else self.threshold, self.max_new_words)
 
 
 @dataclass(kw_only=True)
 class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
-    """Decides about the groups in one partition of texts; the decisions are laid out by batch.
+    """Decides about the groups in one partition of texts; the decisions are partitioned by batch.
 
     ``old_texts`` are the texts of an index. They come first and stay.
     """
@@ -50,7 +48,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
     def process(self, task: FileGroupTask) -> FileGroupTask:
         pieces = [piece for _, piece in partition_pieces(task)]
         if self.old_texts is not None:
-            # Both have the same number of partitions, and each group has new documents.
+            # Both folders have the same number of partitions, and each group contains new documents.
             theirs = replace(task, data=[storage.join(self.old_texts, MANIFEST)])
             pieces += [piece for _, piece in partition_pieces(theirs)]
         table = pa.concat_tables(pieces, promote_options="default").unify_dictionaries()
@@ -67,7 +65,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             table.drop_columns(["words", "spaceless"]).take(array(order)),
         )
         numbers, groups, copy_of = (columns[name][order] for name in ("number", "group", "copy_of"))
-        # The documents themselves, which are compared; their exact copies follow them.
+        # Only documents that are not exact copies are compared; copies get the decision of their original.
         whole = np.flatnonzero(numbers == copy_of)
         words = taken(_words(lists), order[whole])
         found = decide_in_blocks(
@@ -79,8 +77,10 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
             among_new=self.against != "index",
         )
         gone = found.witness >= 0
-        witness_of = np.where(gone, found.witness, np.arange(len(whole)))  # for each document; itself where it stays
-        # The place of the document that each row is a copy of; its own where it is none.
+        witness_of = np.where(
+            gone, found.witness, np.arange(len(whole))
+        )  # the witness of each document, or the document itself if it stays
+        # The place of the original of each row; its own place if it is not a copy.
         by_number = np.argsort(numbers[whole])
         itself = by_number[np.searchsorted(numbers[whole][by_number], copy_of)]
         removed = np.flatnonzero((numbers != copy_of) | gone[itself])
@@ -109,7 +109,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
         )
 
     def _shared(self, words: Words, documents: NDArray[np.int64], witnesses: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many keys each removed document shares with its witness."""
+        """The number of keys that each removed document shares with its witness."""
         if not len(documents):
             return np.zeros(0, np.int64)
         asked, place = np.unique(np.concatenate([documents, witnesses]), return_inverse=True)
@@ -121,7 +121,7 @@ class DecideGroups(RuleParameters, SketchParameters, PartitionStage):
 
 
 def _words(lists: pa.Table) -> Words:
-    """The words of all rows; the mark for scripts without spaces is null for rows without such words."""
+    """The words of all rows; the column for scripts without spaces is null for rows that have no such words."""
     hashes, offsets = _flat(lists["words"])
     marks = lists["spaceless"]
     if marks.null_count == len(marks):
@@ -142,7 +142,7 @@ def _flat(lists: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def _sizes(groups: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """For each row, how many rows its group has; the rows of a group are together."""
+    """The number of rows in the group of each row; the rows of a group are adjacent."""
     heads = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(groups) else np.zeros(0, np.int64)
     counts = np.diff(np.append(heads, len(groups)))
     return np.repeat(counts, counts)
