@@ -31,7 +31,7 @@ class RuleParameters:
     max_new_words: int = 12
 
     def the_rule(self) -> Rule:
-        """The checked rule. The default ``threshold`` is 0.8, and 0.98 for containment, which has no other condition."""
+        """The checked rule. The default ``threshold`` is 0.8, but 0.98 for containment, which is its only condition."""
         usual = 0.98 if self.rule == "containment" else 0.8
         return Rule(self.rule, usual if self.threshold is None else self.threshold, self.max_new_words)
 

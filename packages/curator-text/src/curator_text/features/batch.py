@@ -36,7 +36,7 @@ class TextFeatures:
     def of(cls, values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> TextFeatures:
         """Features of a list or an Arrow array of strings."""
         if isinstance(values, str):
-            raise UsageError("text filters score a list of texts, so put a single one in brackets: score([text])")
+            raise UsageError("text filters score a list of texts, so put a single text in brackets: score([text])")
         if not isinstance(values, pa.Array | pa.ChunkedArray):
             try:
                 values = array(values, pa.large_string())
@@ -52,7 +52,7 @@ class TextFeatures:
         )
 
     def per_row(self, method: Measure, *args: Hashable) -> npt.NDArray[Any]:
-        """A method of `Block`, or a function of a block, for every document; the result is remembered."""
+        """The result of a method of `Block`, or of a function of a block, for every document; it is cached."""
         parts = [
             block.per_row(method, *args) if alive is None else block.per_row(method, *args)[alive]
             for block, alive in zip(self._blocks, self._alive, strict=True)
@@ -62,7 +62,7 @@ class TextFeatures:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def texts(self) -> Iterator[str]:
-        """The documents as strings, for rules that look at one document at a time."""
+        """The documents as strings, for rules that process one document at a time."""
         for block, alive in zip(self._blocks, self._alive, strict=True):
             for row in range(block.rows) if alive is None else alive.tolist():
                 yield block.document(row)
@@ -90,7 +90,7 @@ class TextFeatures:
 
 
 def features_of(batch: DocumentBatch, column: str) -> TextFeatures:
-    """The features of a batch's column: those that another filter has begun, or new ones."""
+    """The features of a batch's column: those that another filter has already made, or new ones."""
     key = f"text:{column}"
     known = batch._derived.get(key)
     if isinstance(known, TextFeatures):
@@ -118,7 +118,7 @@ def _blocks(values: pa.Array) -> Iterator[Block]:
     memory = memoryview(content) if content is not None else memoryview(b"")
     starts, ends = bounds[:-1].tolist(), bounds[1:].tolist()
     if values.null_count:
-        # A null may have bytes under it; it counts as empty.
+        # A null may still have bytes in the buffer; it counts as empty.
         valid = to_numpy(values.is_valid())
         ends = np.where(valid, bounds[1:], bounds[:-1]).tolist()
     done = 0
@@ -130,7 +130,7 @@ def _blocks(values: pa.Array) -> Iterator[Block]:
 
 
 def _compacted(block: Block, rows: Ints) -> Block | None:
-    """A block of these rows alone, where too little of the old block is still in use."""
+    """A block with only these rows, or None if most of the old block is still in use."""
     if block.byte_counts()[rows].sum() > 0.7 * len(block.raw):
         return None
     spans, raw = block.spans, memoryview(block.raw)

@@ -1,8 +1,8 @@
 """Filters of whole published recipes: Gopher, C4, FineWeb, RefinedWeb, each with its limits and its reasons.
 
-A recipe measures several things of a document. Its score is a struct of them, so that ``mode="annotate"`` writes all
-the numbers into one column, and a dropped document is counted under the first limit that it breaks, by datatrove's name
-for it. Words are separated by white space.
+A recipe has several measures. Its score is a struct of them, so that ``mode="annotate"`` writes all
+the numbers into one column, and a dropped document is counted under the first limit that it breaks, with datatrove's
+name of that limit. Words are separated by white space.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RecipeFilter(TextFilter):
         raise NotImplementedError(f"{type(self).__name__} needs metrics(text)")
 
     def broken(self, scores: dict[str, npt.NDArray[Any]]) -> Iterator[Broken]:
-        """Reason and rows for every limit, in the order in which they are checked."""
+        """The reason for every limit and the rows that break it, in the order in which limits are checked."""
         raise NotImplementedError(f"{type(self).__name__} needs broken(scores)")
 
     def scores_of(self, text: TextFeatures) -> pa.Array:
@@ -80,7 +80,7 @@ class RecipeFilter(TextFilter):
         return {reason: array(np.asarray(rows, np.bool_)) for reason, rows in self.broken(_columns(scores))}
 
     def scores_with(self, part: str, values: Sequence[float]) -> pa.Array:
-        # A document without text shows which measures there are, and their types.
+        # Measure an empty document to get the names and types of the measures.
         measures = {
             name: np.zeros(len(values), found.dtype) for name, found in self.metrics(TextFeatures.of([""])).items()
         }
@@ -112,7 +112,8 @@ def _columns(scores: pa.StructArray) -> dict[str, npt.NDArray[Any]]:
 
 @dataclass
 class GopherQualityFilter(RecipeFilter):
-    """The quality rules of Gopher (MassiveText): length, mean word, symbols, bullets, ellipses, letters, stop words.
+    """The quality rules of Gopher (MassiveText): length, mean word length, symbols, bullets, ellipses, letters, stop
+    words.
 
     A limit of None or 0 is not checked. Words that consist of punctuation alone do not count towards length and mean.
     """
