@@ -373,9 +373,9 @@ def test_a_gpu_that_is_not_there_is_reported(folders):
         (lambda: TextEmbedding(dtype="int8"), "dtype must be one of"),
         (lambda: TextEmbedding(device="gpu"), "device must be 'auto', 'cpu', .* not 'gpu'"),
         (lambda: TextEmbedding(device=0), "device must be 'auto', 'cpu', .* not 0"),
-        (lambda: TextEmbedding(revision=5), "revision must be a text, not 5"),
-        (lambda: TextEmbedding(column=""), "column must be a text, not ''"),
-        (lambda: TextEmbedding(prompt=None), "prompt must be a text, not None"),
+        (lambda: TextEmbedding(revision=5), "revision must be text, not 5"),
+        (lambda: TextEmbedding(column=""), "column must be text, not ''"),
+        (lambda: TextEmbedding(prompt=None), "prompt must be text, not None"),
         (lambda: TextEmbedding(normalize="yes"), "normalize must be true, false or left out"),
     ],
 )

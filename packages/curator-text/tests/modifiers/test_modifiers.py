@@ -260,7 +260,7 @@ def test_a_column_of_nulls_stays_as_it_is():
     ("make", "message"),
     [
         (lambda: UrlRemover(output_column=""), "output_column must be the name of a column"),
-        (lambda: UrlRemover(replacement=None), "must be a text, not None"),
+        (lambda: UrlRemover(replacement=None), "must be text, not None"),
         (lambda: UrlRemover().apply("one text"), "in brackets"),
         (lambda: UrlRemover().apply(pa.array([1])), "these values are int64: cast them first, as Cast does"),
         (lambda: BoilerplateLineRemover(phrases=[""]), "must not hold an empty text"),
@@ -270,10 +270,10 @@ def test_a_column_of_nulls_stays_as_it_is():
         (lambda: Slicer(left=1.5), "a position or a text"),
         (lambda: PiiRedactor(kinds=[1]), "It can hold key, email"),
         (lambda: PiiRedactor(kinds=1), "must be a list of key, email"),
-        (lambda: PiiRedactor(replace="hash", salt=3), "salt must be a text"),
+        (lambda: PiiRedactor(replace="hash", salt=3), "salt must be text"),
         (lambda: DocumentSplitter(column=3), "name of a column"),
         (lambda: DocumentJoiner(max_chars="5"), "whole number of 1 or more"),
-        (lambda: DocumentJoiner(separator=None), "must be a text"),
+        (lambda: DocumentJoiner(separator=None), "must be text"),
         (lambda: DocumentSplitter().process(DocumentBatch(data=pa.table({"text": [1]}))), "is int64: put Cast"),
         *(
             (lambda stage=stage: stage.process(DocumentBatch(data=pa.table({"body": ["a"]}))), "no column '(text|id)'")

@@ -49,7 +49,9 @@ class TextFilter(ColumnFilter):
         super().__post_init__()
         name = self.score_column
         if name is not None and (not isinstance(name, str) or not name or name == self.column):
-            raise UsageError(f"{type(self).__name__}.score_column must differ from the column of the text, {name!r}")
+            raise UsageError(
+                f"{type(self).__name__}.score_column must be the name of a column other than that of the text, not {name!r}"
+            )
 
     def process(self, task: DocumentBatch) -> DocumentBatch:
         check_free(type(self).__name__, task.column_names, self.outputs())

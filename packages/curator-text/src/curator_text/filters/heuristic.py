@@ -143,7 +143,7 @@ class UrlsFilter(TextFilter):
         return ratio(np.fromiter(sizes, np.int64, len(text)), chars, empty=1.0)
 
     def limits(self) -> str:
-        where = "http(s) addresses" if self.url_regex is None else f"what matches {self.url_regex!r}"
+        where = "http(s) addresses" if self.url_regex is None else f"matches of {self.url_regex!r}"
         return f"documents with at most {share(self.max_url_to_text_ratio)} of their characters in {where}"
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
@@ -425,7 +425,7 @@ class PornographicUrlsFilter(TextFilter):
         return np.fromiter(flags, np.int64, len(text))
 
     def limits(self) -> str:
-        where = "an http(s) address" if self.url_regex is None else f"what matches {self.url_regex!r}"
+        where = "an http(s) address" if self.url_regex is None else f"matches of {self.url_regex!r}"
         return f'documents without "porn" in {where}'
 
     def keep_array(self, scores: pa.Array) -> pa.Array:
