@@ -93,7 +93,8 @@ class LanguageFilter(TextFilter):
             if code not in known:
                 raise UsageError(
                     f"LanguageFilter.languages contains {code!r}, which the model does not know"
-                    f"{nearest(code, known) or '.'} Languages are codes of ISO 639-1, such as 'en', or of 639-3 without one"
+                    f"{nearest(code, known) or '.'} Languages are ISO 639-1 codes such as 'en', or ISO 639-3 codes for "
+                    "languages without one"
                 )
         return predict
 

@@ -433,7 +433,7 @@ def test_recipes_count_what_leaves_by_the_limit_it_breaks_first() -> None:
         (lambda: filters.BadWordsFilter(["a"], keep_fraction=2), "at most 1"),
         (lambda: filters.GopherRepetitionFilter(top_n_grams=[2]), "pairs of n and limit"),
         (lambda: filters.GopherQualityFilter(min_doc_words="many"), "must be a number"),
-        (filters.TokenCountFilter, "tokenizer=… or an hf_model_name"),
+        (filters.TokenCountFilter, "tokenizer=… or hf_model_name"),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_remedy(make: Any, message: str) -> None:
