@@ -328,7 +328,9 @@ def test_a_test_set_without_files_and_one_that_is_too_large_are_refused(tests: P
     with pytest.raises(UsageError, match="test set 'none': "):
         Decontaminate(test_sets={"none": str(tmp_path / "none" / "*.jsonl")}).index()
     (tmp_path / "long.txt").write_text("word " * 200_000)
-    with pytest.raises(UsageError, match=r"the test sets are too large.*does not cover all of test set 'long'.*raise memory"):
+    with pytest.raises(
+        UsageError, match=r"the test sets are too large.*does not cover all of test set 'long'.*raise memory"
+    ):
         Decontaminate(test_sets={"long": str(tmp_path / "long.txt")}, memory="10MB").index()
 
 

@@ -5,6 +5,8 @@ most two bits. If they differ in at most 10 bits, the first word differs in at m
 two. So for each word in turn, the hashes whose word is equal or differs in that few bits are looked up and compared
 whole. A pair is returned only for the first such word, so it is found once.
 
+In two short lists, each hash is compared with each, which takes less time than making buckets.
+
 Hashes with the same word form a bucket. Most buckets have about the same size, so they are stored in rows of equal
 width, which are compared without an index for each pair. Hashes that do not fit into the row of their bucket are looked
 up one by one.
@@ -26,6 +28,8 @@ _AT_ONCE = 1 << 22
 # How many comparisons of rows are held at once, so that they stay in the cache.
 _IN_CACHE = 1 << 16
 _MOST_WIDTH = 128
+# Up to this many pairs are compared directly.
+_FEW_PAIRS = 1 << 25
 # A comparison that needs an index takes as long as this many comparisons in rows.
 _DEARER = 3
 
@@ -51,8 +55,26 @@ def near_pairs(
     """
     if radius > MOST_RADIUS:
         raise ValueError(f"a radius of {radius} is more than {MOST_RADIUS}")
+    if len(tables) == TABLES and len(left) * len(left if right is None else right) <= _FEW_PAIRS:
+        yield from _each_with_each(left, right, radius)
+        return
     for table in tables:
         yield from _in_table(left, left if right is None else right, radius, table, within=right is None)
+
+
+def _each_with_each(left: Hashes, right: Hashes | None, radius: int) -> Iterator[tuple[Indices, Indices]]:
+    theirs = left if right is None else right
+    step = max(1, _IN_CACHE // max(1, len(theirs)))
+    for first in range(0, len(left), step):
+        begin = 0 if right is not None else first + 1
+        bits = np.bitwise_count(left[first : first + step, None] ^ theirs[begin:])
+        i, j = np.nonzero(bits <= radius)
+        i, j = i + first, j + begin
+        if right is None:
+            upward = i < j
+            i, j = i[upward], j[upward]
+        if len(i):
+            yield i, j
 
 
 def _in_table(
@@ -66,7 +88,7 @@ def _in_table(
     sorted_left = left[mine]
     words = _word(sorted_left, table)
     for flip in _flips(most[table]):
-        if within and flip:  # visit each pair of buckets once
+        if within and flip:  # visit visit each pair of buckets once
             at = np.flatnonzero(words < words ^ flip)
             asked, theirs = sorted_left[at], words[at] ^ flip
         else:

@@ -156,9 +156,7 @@ def blocks_of(texts: pa.Array | pa.ChunkedArray, size: int = BLOCK_BYTES) -> Ite
         memory = memoryview(content) if content is not None else memoryview(b"")
         ends = offsets[1:]
         if values.null_count:
-            ends = np.where(
-                to_numpy(values.is_valid()), ends, offsets[:-1]
-            )  # a null may still have bytes in the buffer
+            ends = np.where(to_numpy(values.is_valid()), ends, offsets[:-1])  # a null may have bytes
         first, last = offsets[:-1].tolist(), ends.tolist()
         done = 0
         while done < len(values):
