@@ -161,7 +161,7 @@ class XennaSegment(RaySegment[XennaOptions]):
         with (
             _silence_logs(self.settings.verbose),
             same_environment(),
-            no_services(self.cluster.minimal),
+            no_services(self.cluster.minimal, self.cluster.dashboard),
             balanced_when_there_is_news(lambda: self.supervisor.emptied + self.supervisor.rated),
         ):
             # Xenna asks for the state of its workers at the address in a file of this machine's last cluster, which may
