@@ -34,9 +34,12 @@ from curator_core.model.task import StagePerfStats
 # Tasks that reached the end of a pipeline without a writer: a resumed run gives them back.
 RESULT_SCHEMA = pa.schema([("task", pa.string()), ("attempt", pa.int32()), ("data", pa.large_binary())])
 
-# A flush waits for a disk: it is due when it costs a small part of the time since the last one, or after this time.
-FLUSH_SECONDS = 1.0
+# A flush waits for a disk, and makes counts and samples ready: it is due when it costs a small part of the time since the last
+# one, or after this time.
+FLUSH_SECONDS = 5.0
 FLUSH_SHARE = 250
+# What a flush costs, until one was measured.
+_FIRST_FLUSH = 0.01
 FLUSH_BYTES = 32 << 20
 FLUSH_EVENTS = 20_000
 # Counts of up to this many calls are passed on one by one; more are summed by stage.
@@ -98,7 +101,7 @@ class LedgerWriter:
         # Files of this writer by folder and by how often they were packed.
         self._levels: dict[str, list[list[str]]] = {}
         self._flushed = time.monotonic()
-        self._flush_seconds = 0.002
+        self._flush_seconds = _FIRST_FLUSH
         self._tally = Tally()  # what `take_counts` has not reported yet
         self._attempt = attempt
         self._results: list[tuple[str, pa.Buffer]] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 Span = tuple[int, int]
@@ -42,7 +43,7 @@ _ENDS = (".", "?", "!", '"', "'", "。", "！", "？")  # noqa: RUF001
 
 
 def at_fault(stage: Any, text: str, reason: str) -> Iterable[Span]:
-    """The places that a filter's verdict is about; none where it is about the text as a whole."""
+    """The places that a filter's verdict is about, in order; none where it is about the text as a whole."""
     for kind in type(stage).__mro__:
         finder = _FINDERS.get(kind.__name__)
         if finder is not None:
@@ -131,11 +132,8 @@ def _bad_words(stage: Any, text: str, _reason: str) -> Iterator[Span]:
     lowered = text.lower()
     if len(lowered) != len(text):  # a letter whose lower case has two characters: places would be off
         return
-    for match in re.finditer(r"\w+", lowered):
-        if match.group() in single:
-            yield match.span()
-    for part, _ in others:
-        yield from _spans(re.compile(re.escape(part)), lowered)
+    words = (match.span() for match in re.finditer(r"\w+", lowered) if match.group() in single)
+    yield from sorted(chain(words, *(_spans(re.compile(re.escape(part)), lowered) for part, _ in others)))
 
 
 def _substring(stage: Any, text: str, _reason: str) -> Iterator[Span]:

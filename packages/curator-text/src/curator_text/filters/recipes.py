@@ -368,9 +368,9 @@ class LineStage(ProcessingStage[DocumentBatch, DocumentBatch]):
         """What is left of every document, None for a dropped one, with the reason for each."""
         raise NotImplementedError
 
-    def at_fault(self, text: str, reason: str) -> list[tuple[int, int]]:
+    def at_fault(self, text: str, reason: str) -> Iterable[tuple[int, int]]:
         """The part of a text that it was dropped for; see `ColumnFilter.at_fault`."""
-        return list(islice(at_fault(self, text, reason), MOST_SPANS))
+        return islice(at_fault(self, text, reason), MOST_SPANS)
 
     def edits(self, lines: str, documents: str) -> str:
         """The text of `describe`: the lines that are removed, and the documents that are dropped."""
