@@ -25,4 +25,4 @@ def test_a_run_keeps_what_another_has_written_of_the_same_sources(tmp_path: Path
     (out / "_SUCCESS").unlink()
     result = columns.run(LocalExecutor(workers=0), run_dir=str(tmp_path / "columns"))
     assert {path.suffix for path in out.iterdir() if path.name != "_SUCCESS"} == {".jsonl", ".parquet"}
-    assert "1 files that this run did not write" in result.summary.warnings[0]
+    assert "1 file that this run did not write" in result.summary.warnings[0]

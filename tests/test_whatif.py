@@ -100,7 +100,14 @@ def test_at_edges_the_filter_keeps_exactly_what_a_run_with_the_limit_keeps(data,
     last = then(found, "JsonlWriter")["rows_out"]
     assert not last["exact"]
     assert abs(last["about"] - real["JsonlWriter"].rows_out) < 0.1 * real["JsonlWriter"].rows_out
-    assert any("SymbolsToWordsFilter would see other rows" in line for line in found["unknown"])
+    others = [line for line in found["unknown"] if "would see other rows" in line]
+    assert [line.partition(" would")[0] for line in others] == ["SymbolsToWordsFilter and GopherQualityFilter"]
+
+
+@pytest.mark.slow
+def test_a_limit_that_changes_nothing_is_reported_as_such(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["whatif", str(base), "--set", "WordCountFilter.min_words=40"]) == DONE
+    assert capsys.readouterr().out.endswith("\n\nevery stage would keep as many rows as it did\n")
 
 
 @pytest.mark.slow
@@ -147,6 +154,7 @@ def test_limits_of_several_filters_go_down_the_funnel(data, base, tmp_path, caps
             assert span["low"] <= getattr(stage, key) <= span["high"], (stage.name, key)
 
 
+@pytest.mark.slow
 def test_a_test_of_something_else_than_a_number_makes_bounds_of_a_loosened_limit(tmp_path, capsys):
     chosen = random.Random(0)
     english = ["the", "house", "stands", "behind", "old", "trees", "and", "nobody", "lives", "there", "now"]

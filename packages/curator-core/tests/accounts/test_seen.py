@@ -196,7 +196,9 @@ def test_what_a_worker_forgets_is_not_among_the_first_of_all(
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.lists(st.tuples(st.sampled_from([-2.0, 0.0, 0.5, 1.0, 7.0, np.nan, np.inf]), *[st.booleans()] * 3), min_size=1),
+        st.lists(
+            st.tuples(st.sampled_from([-2.0, 0.0, 0.5, 1.0, 7.0, np.nan, np.inf]), *[st.booleans()] * 3), min_size=1
+        ),
         min_size=1,
         max_size=6,
     )

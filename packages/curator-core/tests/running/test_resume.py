@@ -342,7 +342,7 @@ def test_files_of_others_in_the_output_stay_and_are_reported(tmp_path: Path) -> 
     (tmp_path / "out" / "notes.txt").write_text("mine")
     result = trial.run()
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
-    assert "1 files that this run did not write" in result.summary.warnings[0]
+    assert "1 file that this run did not write" in result.summary.warnings[0]
 
 
 def test_a_run_that_goes_on_is_not_marked_as_a_success(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_filter_can_be_tried_by_hand() -> None:
 
 
 def test_a_score_of_another_length_is_an_error_that_names_both() -> None:
-    with pytest.raises(StageError, match=r"OneForAll.score_array gave 1 values for 6 rows"):
+    with pytest.raises(StageError, match=r"OneForAll.score_array gave 1 value for 6 rows"):
         run(OneForAll())
 
 

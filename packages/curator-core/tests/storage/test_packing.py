@@ -46,7 +46,7 @@ def test_a_part_that_was_empty_and_has_rows_now_is_packed(tmp_path: Path) -> Non
 def test_parts_that_are_gone_before_they_were_packed_are_reported(tmp_path: Path) -> None:
     lost = part(tmp_path, "a", "aa")
     Path(lost.path).unlink()
-    with pytest.raises(CuratorError, match=r"1 of 1 files to be packed are gone.*a'.*--fresh"):
+    with pytest.raises(CuratorError, match=r"1 of 1 file to be packed is gone.*a'.*--fresh"):
         packed(tmp_path, [lost])
 
 

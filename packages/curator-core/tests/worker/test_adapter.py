@@ -104,7 +104,7 @@ def test_law_3_one_row_recorded_and_two_gone_is_caught() -> None:
         stage.record_dropped("short", 1)
         return task.with_data(task.data.slice(0, 1))
 
-    with pytest.raises(AccountingError, match=r"lost 1 rows.*3 in, 1 out, 1 dropped"):
+    with pytest.raises(AccountingError, match=r"lost 1 row on.*3 in, 1 out, 1 dropped"):
         run(Map(half_told))
 
 
@@ -191,7 +191,7 @@ def test_the_answers_of_process_batch_belong_to_their_tasks() -> None:
 
 
 def test_a_batch_that_loses_rows_is_caught() -> None:
-    with pytest.raises(AccountingError, match="lost 1 rows"):
+    with pytest.raises(AccountingError, match="lost 1 row on"):
         run(EachRow(), Batched(lambda _, tasks: [tasks[0].with_data(tasks[0].data.slice(1)), *tasks[1:]]))
 
 
@@ -204,9 +204,9 @@ def test_law_3_two_tasks_of_one_call_are_balanced_like_one() -> None:
     def doubles(_: Any, tasks: list[DocumentBatch]) -> list[DocumentBatch]:
         return [*tasks[:1], *(task.with_data(pa.concat_tables([task.data] * 2)) for task in tasks[1:])]
 
-    with pytest.raises(AccountingError, match=r"'Batched' lost 1 rows"):
+    with pytest.raises(AccountingError, match=r"'Batched' lost 1 row on"):
         run(EachRow(), Batched(cuts), tasks=[batch(1, 2)])
-    with pytest.raises(AccountingError, match=r"'Batched' made 1 rows out of nothing"):
+    with pytest.raises(AccountingError, match=r"'Batched' made 1 row out of nothing"):
         run(EachRow(), Batched(doubles), tasks=[batch(1, 2)])
 
 
@@ -215,7 +215,7 @@ def test_law_3_a_row_lost_on_one_task_is_not_made_up_for_by_another() -> None:
         lost, doubled = tasks
         return [lost.with_data(lost.data.slice(1)), doubled.with_data(pa.concat_tables([doubled.data] * 2))]
 
-    with pytest.raises(AccountingError, match=r"'Batched' lost 1 rows on task 'task-00000.00000': 1 in, 0 out"):
+    with pytest.raises(AccountingError, match=r"'Batched' lost 1 row on task 'task-00000.00000': 1 in, 0 out"):
         run(EachRow(), Batched(moves_a_row), tasks=[batch(1, 2)])
 
 
@@ -316,7 +316,7 @@ def test_a_reader_accounts_for_every_row_that_it_read() -> None:
     result = run(Reads(5, bad=2), tasks=files)
     stats = result.summary.stages[0]
     assert (stats.rows_in, stats.rows_out, stats.rejected) == (5, 3, {"no JSON": 2})
-    with pytest.raises(AccountingError, match=r"lost 1 rows.*5 in, 3 out, 1 dropped or rejected"):
+    with pytest.raises(AccountingError, match=r"lost 1 row on.*5 in, 3 out, 1 dropped or rejected"):
         run(Reads(5, bad=1), tasks=files)
 
 
@@ -404,7 +404,7 @@ def test_a_fan_out_that_returns_one_task_or_something_else_is_reported() -> None
 
 
 def test_a_fan_out_that_loses_rows_is_caught() -> None:
-    with pytest.raises(AccountingError, match="lost 1 rows"):
+    with pytest.raises(AccountingError, match="lost 1 row on"):
         run(Many(lambda _, task: [task.with_data(task.data.slice(1))]))
 
 

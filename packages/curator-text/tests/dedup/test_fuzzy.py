@@ -9,6 +9,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from curator_core.across.rethreshold import rethreshold
 from curator_core.workflows.exact import ExactDedup
 from curator_core.workflows.pairs import removed_pair
 from curator_text import JsonlReader, JsonlWriter
+from curator_text.dedup import verdicts
 from curator_text.dedup.fuzzy import FuzzyDedup
 
 HERE = LocalExecutor(workers=0)
@@ -161,6 +163,7 @@ def test_each_removal_has_a_witness_that_stays_and_meets_the_rule(tmp_path: Path
     assert set(counted) == {"exact duplicate", "near duplicate"}
     shown = json.loads((tmp_path / "run" / "report.json").read_text())["duplicates"]
     assert shown["removed"] == len(removed)
+    assert shown["rules"] == {"exact": counted["exact duplicate"], "nothing_new": counted["near duplicate"]}
     assert sum((int(size) - 1) * clusters for size, clusters in shown["sizes"].items()) == len(removed)
     by_size = sorted(
         (row["cluster_size"] for row in table(tmp_path / "run") if row["decision"] == "kept"), reverse=True
@@ -264,6 +267,7 @@ def hash_of(name: str, seed: int) -> float:
 KILLED = """
 import os, signal, sys
 from curator_core import LocalExecutor
+from curator_text.dedup import verdicts
 from curator_text.dedup.fuzzy import FuzzyDedup
 step, data, place, workers = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 def progress(state):
@@ -313,6 +317,25 @@ def test_the_number_of_pieces_makes_no_difference(tmp_path: Path) -> None:
         FuzzyDedup(paths=data, path=str(place / "out"), partitions=count).run(HERE, run_dir=str(place / "run"))
         found.append((files_of(place / "out"), table(place / "run")))
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.slow
+def test_words_that_do_not_fit_into_memory_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in one partition, compared in blocks of a few documents, and the decisions written a few at a time."""
+    data = write(tmp_path / "in", documents(9, 60))
+    text = " ".join(WORDS[:60])
+    large = [{"id": f"large-{number}", "text": text.replace("w30 ", f"x{number} ")} for number in range(300)]
+    large += [{"id": f"chinese-{number}", "text": f"{CHINESE * 3} x{number}"} for number in range(300)]
+    write(tmp_path / "in" / "more", large)
+    found = []
+    for name in ("at-once", "in-blocks"):
+        place = tmp_path / name
+        FuzzyDedup(paths=data, path=str(place / "out"), partitions=1).run(HERE, run_dir=str(place / "run"))
+        found.append((files_of(place / "out", place / "run" / "decisions"), table(place / "run")))
+        monkeypatch.setattr(verdicts.DecideGroups, "memory_words", 500)
+        monkeypatch.setattr(verdicts, "decided_rows", partial(verdicts.decided_rows, most=100))
+    assert found[0] == found[1]
+    assert {row["component_size"] for row in found[0][1]} > {300}
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ class DocumentParameters:
 
     ``column`` is compared. ``keep`` is the order of preference. A collection is the value of ``collection_column``, by
     default the first folder below one of ``bases``; with ``scope="per_collection"`` only documents of one collection are
-    compared. The table holds ``id_column`` where the data have it.
+    compared. The table contains ``id_column`` if the data have it.
     """
 
     column: str = "text"
@@ -60,20 +60,11 @@ class DocumentParameters:
         return Preference.of(self.keep, type(self).__name__).columns
 
     def ids(self, table: pa.Table) -> pa.Array:
-        """The ids as text; null where there are none."""
-        if self.id_column is None or self.id_column not in table.column_names:
-            return pa.nulls(table.num_rows, pa.string())
-        values = table.column(self.id_column).combine_chunks()
-        if pa.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
-        if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
-            raise UsageError(
-                f"{type(self).__name__}.id_column {self.id_column!r} must hold text or numbers, not {values.type}"
-            )
-        return as_text(values)
+        """The ids as text; null for rows without one."""
+        return ids_of(self, table, self.id_column)
 
     def texts(self, table: pa.Table) -> pa.ChunkedArray:
-        """The column of texts; null where a value is not text in a column that holds others as well."""
+        """The column of texts. In a column of mixed values, those that are not text are null."""
         column = column_of(table, self.column)
         return texts_in(column)[0] if column.type == JSON else column
 
@@ -101,6 +92,18 @@ class DocumentParameters:
         return found._replace(high=found.high ^ salts[:, 0], low=found.low ^ salts[:, 1])
 
 
+def ids_of(stage: object, table: pa.Table, id_column: str | None) -> pa.Array:
+    """The ids in a column as text; null where there are none."""
+    if id_column is None or id_column not in table.column_names:
+        return pa.nulls(table.num_rows, pa.string())
+    values = table.column(id_column).combine_chunks()
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_nested(values.type) or pa.types.is_binary(values.type):
+        raise UsageError(f"{type(stage).__name__}.id_column {id_column!r} must hold text or numbers, not {values.type}")
+    return as_text(values)
+
+
 def collection_salts(collections: pa.Array) -> NDArray[np.uint64]:
     """Two pseudo-random numbers for each row, by the name of its collection."""
     names = digests(pa.chunked_array([collections.dictionary]))
@@ -109,7 +112,9 @@ def collection_salts(collections: pa.Array) -> NDArray[np.uint64]:
 
 
 def collection_of(path: str, bases: Sequence[str]) -> str:
-    """The first folder of a path below the longest of ``bases`` that it is in; empty where there is none between."""
+    """The first folder of a path below the longest of ``bases`` that contains it; empty if the file is directly in that
+    base.
+    """
     best = ""
     for base in bases:
         if len(base) >= len(best) and path.startswith(f"{base.rstrip('/')}/"):

@@ -1,4 +1,4 @@
-"""``curate drops``: the rows that a run has dropped, and what they were dropped for."""
+"""``curate drops``: the rows that a run has dropped, and why."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from curator_core.formatting import count
 if TYPE_CHECKING:
     from curator_core.accounts.drops import Drops
 
-_SHOWN = 300  # characters of a text
+_SHOWN = 300  # the number of characters shown of a text
 
 
 @click.command("drops", short_help="Show rows that a run has dropped, and why.")
 @click.argument("run_dir", type=click.Path())
-@click.option("--stage", help="Only those of this stage.")
-@click.option("--reason", help="Only those with this reason.")
+@click.option("--stage", help="Only rows that this stage dropped.")
+@click.option("--reason", help="Only rows with this reason.")
 @click.option(
     "--near",
     type=click.IntRange(min=0),
     default=5,
     show_default=True,
-    help="This many of each, nearest to the limit first.",
+    help="The number of rows of each stage and reason, those nearest to the limit first.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, with all the text that was kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON, with all of the stored text.")
 def drops_command(run_dir: str, stage: str | None, reason: str | None, near: int, as_json: bool) -> None:
-    """Show rows that the stages of the run in RUN_DIR have dropped, with what is at fault between >> and <<.
+    """Show rows that the stages of the run in RUN_DIR have dropped, with the parts at fault between >> and <<.
 
-    They are of the samples that a run keeps of each stage and reason, near its limits and elsewhere. Where the run was asked to
-    write dropped rows down (--dropped), all of them are in the folder that is named.
+    They are samples that the run keeps for each stage and reason, near the limits and elsewhere. If the run wrote its
+    dropped rows (--dropped), the output names the folder that has all of them.
     """
     from curator_core.accounts.drops import drops_of, written_drops  # these import pyarrow
     from curator_core.accounts.seen import read_seen
@@ -132,7 +132,7 @@ def _lines(step: str, drops: Drops, folder: str) -> list[str]:
 
 
 def _marked(text: str, spans: Sequence[Sequence[int]]) -> str:
-    """The part of a text around what is at fault, which stands between marks, in one line that a terminal can show."""
+    """The text around the parts at fault, which are between marks, in one line that is safe for a terminal."""
     start = max(0, spans[0][0] - _SHOWN // 3) if spans else 0
     stop = start + _SHOWN
     out, at = ["…" if start else ""], start

@@ -112,12 +112,12 @@ def stage_text(stage: StageTotals) -> str:
     lost = [(reason, rows) for part in (stage.dropped, stage.rejected) for reason, rows in part.items()]
     gone = sum(rows for _, rows in lost)
     if stage.rows_out + gone > stage.rows_in:
-        return f"makes {stage.rows_out:,} rows of {stage.rows_in:,}"
+        return f"makes {formatting.count(stage.rows_out, 'row')} of {stage.rows_in:,}"
     if not gone:
         return f"keeps all {stage.rows_in:,}"
     lost.sort(key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{reason} {rows:,}" for reason, rows in lost[:3])
-    more = f", and {len(lost) - 3} other reasons" if len(lost) > 3 else ""
+    more = f", and {formatting.count(len(lost) - 3, 'other reason')}" if len(lost) > 3 else ""
     kept = formatting.percent(stage.rows_in - gone, stage.rows_in)
     return f"keeps {kept} ({gone:,} of {stage.rows_in:,} leave: {shown}{more})"
 

@@ -128,8 +128,9 @@ def time_left(progress: RunProgress) -> str:
 
 def sources_text(progress: RunProgress) -> str:
     """``5 of 10 sources, 2 in flight``."""
-    of = f" of {progress.total_sources:,}" if progress.total_sources else ""
-    text = f"{progress.done:,}{of} sources"
+    total = progress.total_sources
+    of = f"{progress.done:,} of " if total else ""
+    text = of + formatting.count(total or progress.done, "source")
     return f"{text}, {progress.in_flight:,} in flight" if progress.going and progress.in_flight else text
 
 

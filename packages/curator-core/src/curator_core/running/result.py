@@ -12,6 +12,7 @@ import pyarrow as pa
 from curator_core import storage
 from curator_core.accounts.tally import StageTotals
 from curator_core.errors import UsageError
+from curator_core.formatting import count
 from curator_core.model.task import DocumentBatch, FileGroupTask, Task
 from curator_core.running.summary_html import summary_html
 
@@ -190,7 +191,7 @@ class RunResult(Sequence[Task[Any]]):
     def __repr__(self) -> str:
         summary = self.summary
         left = [f"{name} {rows:,}" for name in _LEFT if (rows := getattr(summary, f"rows_{name}"))]
-        parts = [f"{len(self.tasks)} results", f"{summary.sources} sources", *(f"rows {text}" for text in left)]
+        parts = [count(len(self.tasks), "result"), count(summary.sources, "source"), *(f"rows {text}" for text in left)]
         return f"RunResult({summary.name!r} {summary.state}: {', '.join(parts)}, {summary.seconds:g} s)"
 
     def _repr_html_(self) -> str:

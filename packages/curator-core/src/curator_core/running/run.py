@@ -380,7 +380,7 @@ class _Run:
         read, bad = tally.rows_read, tally.rows_bad
         if bad and (final or read >= ERROR_SAMPLE_ROWS) and bad > allowed * max(read, 1):
             raise TooManyErrors(
-                f"{bad} of {read} rows were rejected or quarantined, more than max_error_fraction={allowed:g} allows: "
+                f"{bad:,} of {count(read, 'row')} {'was' if bad == 1 else 'were'} rejected or quarantined, more than max_error_fraction={allowed:g} allows: "
                 "look at them with `curate rejects RUN_DIR`, fix the cause, and resume"
             )
 

@@ -18,6 +18,7 @@ from curator_core.accounts.ledger import read_results
 from curator_core.accounts.tally import StageTotals, Tally
 from curator_core.arrow.arrays import to_numpy
 from curator_core.errors import AccountingError
+from curator_core.formatting import count
 from curator_core.model.codec import decode_task
 from curator_core.model.task import FileGroupTask, FileRecord, Task
 from curator_core.planning.plan import Plan, difference
@@ -70,7 +71,7 @@ def settled_shares(accounts: Accounts, sources: Sequence[str]) -> dict[str, str]
     if merged or sum(ends.values()) != len(sources):
         found = ", ".join(f"{kind} {share}" for kind, share in ends.items())
         raise AccountingError(
-            f"the shares of {len(sources)} sources do not add up: {found}, and {len(sources) - sum(ends.values())} is "
+            f"the shares of {count(len(sources), 'source')} do not add up: {found}, and {len(sources) - sum(ends.values())} is "
             "missing. Run again with resume to make up for it"
         )
     return {kind: str(share) for kind, share in ends.items()}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curator_core.errors import UsageError, nearest
+from curator_core.formatting import count
 from curator_core.model.scores import Limit
 from curator_core.stages.column_filter import ColumnFilter
 
@@ -57,6 +58,12 @@ class StageThen:
     rows_out: Span | None = None
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
+    @property
+    def same(self) -> bool:
+        """Whether the stage would be given and keep as many rows as it did."""
+        spans = ((self.was_in, self.rows_in), (self.was_out, self.rows_out))
+        return all(span is not None and span.exact and span.low == was for was, span in spans)
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -77,6 +84,8 @@ class WhatIf:
     stages: list[StageThen] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    # Stages that would see other rows than they have.
+    estimated: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,13 @@ def what_if(
         removed, added = _behind(stage, counts[name], seen.get(name) or {}, removed, added, lost, gained, found)
         if removed is not None and added is not None:
             stage.rows_out = _total(stage.was_out, removed, added)
+    if found.estimated:
+        *most, last = found.estimated
+        names, they, each = (f"{', '.join(most)} and {last}", "they", "each") if most else (last, "it", "it")
+        found.unknown.append(
+            f"{names} would see other rows: how many {they} would drop is not known, but estimated from the share that "
+            f"{each} kept"
+        )
     return found
 
 
@@ -309,7 +325,7 @@ def _tell_bins(stage: str, bins: Sequence[_Bin], then: Sequence[Limit], was: Seq
             continue
         exact = [_shown(limit.value_at(value)) for value in (inside.low, inside.high) if math.isfinite(value)]
         found.unknown.append(
-            f"{stage}.{limit.parameter}={_shown(limit.value)} lies inside a bin with {inside.rows:,} rows; the "
+            f"{stage}.{limit.parameter}={_shown(limit.value)} lies inside a bin with {count(inside.rows, 'row')}; the "
             "numbers are "
             f"exact at {' and at '.join(exact)}"
         )
@@ -375,10 +391,7 @@ def _behind(
         return _sum(removed, lost), _sum(added, gained)
     kept, dropped = stage.was_out, stage.was_in - stage.was_out
     share = kept / stage.was_in if stage.was_in else 1.0
-    found.unknown.append(
-        f"{stage.name} would see other rows: how many it would drop is not known, but estimated from the share that "
-        "it kept"
-    )
+    found.estimated.append(stage.name)
     most = min(kept, lost.high + removed.high)
     gone = _clipped(max(lost.low, removed.low - dropped), most, lost.about + share * removed.about)
     come = _clipped(max(0, gained.low - removed.high), gained.high + added.high, gained.about + share * added.about)

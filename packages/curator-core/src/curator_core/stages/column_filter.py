@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 from curator_core.arrow.arrays import array, null, scalar
 from curator_core.arrow.json_column import values_of
 from curator_core.errors import UsageError, check_free
+from curator_core.formatting import count
 from curator_core.model.recorder import Judged
 from curator_core.model.scores import Score
 from curator_core.model.stage import ProcessingStage
@@ -180,7 +181,9 @@ class ColumnFilter(ProcessingStage[DocumentBatch, DocumentBatch]):
         passed = self.keep(scores)
         for what, values in (("score_array", scores), ("keep_array", passed)):
             if len(values) != task.num_rows:
-                raise ValueError(f"{type(self).__name__}.{what} gave {len(values)} values for {task.num_rows} rows")
+                raise ValueError(
+                    f"{type(self).__name__}.{what} gave {count(len(values), 'value')} for {count(task.num_rows, 'row')}"
+                )
         score_name, verdict_name = self.columns_added()
         check_free(type(self).__name__, task.column_names, (score_name, verdict_name))
         if score_name:

@@ -13,6 +13,7 @@ from typing import Any
 
 from curator_core import storage
 from curator_core.errors import CuratorError
+from curator_core.formatting import count
 from curator_core.model.task import FileRecord
 
 PARTS = "_parts"
@@ -54,7 +55,7 @@ def pack(
         missing = [part.path for part in fresh if not storage.exists(part.path)]
         if missing:
             raise CuratorError(
-                f"{len(missing)} of {len(fresh)} files to be packed are gone, the first is {missing[0]!r}: start the run "
+                f"{len(missing):,} of {count(len(fresh), 'file')} to be packed {'is' if len(missing) == 1 else 'are'} gone, the first is {missing[0]!r}: start the run "
                 "over with fresh=True (--fresh)"
             )
         made = {record.path: record for record in make(fresh, records)}

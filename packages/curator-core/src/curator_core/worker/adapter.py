@@ -25,6 +25,7 @@ from curator_core.accounts.ledger import LedgerWriter, Sink
 from curator_core.accounts.reject_rows import RejectRow
 from curator_core.arrow.arrays import array
 from curator_core.errors import FATAL, AccountingError, CuratorError, StageError, TaskTimeout, UsageError
+from curator_core.formatting import count
 from curator_core.model.engine_facts import NodeInfo, WorkerMetadata
 from curator_core.model.lineage import child_id
 from curator_core.model.recorder import CallRecorder, Recorder, Reject
@@ -274,7 +275,7 @@ class BaseStageAdapter:
         if not isinstance(results, (list, tuple)) or len(results) != len(batch):
             length = len(results) if isinstance(results, (list, tuple)) else f"not a list but {type(results).__name__}"
             raise AccountingError(
-                f"stage {self.name!r}: process_batch() was given {len(batch)} tasks and returned {length}: element i "
+                f"stage {self.name!r}: process_batch() was given {count(len(batch), 'task')} and returned {length}: element i "
                 "of its answer must be the result for task i, None for one that is dropped"
             )
         return results
@@ -363,7 +364,7 @@ class BaseStageAdapter:
 
     def _imbalance(self, task_id: str, sums: Balance, gone: int) -> str:
         created = sums.created
-        what = f"lost {-created} rows" if created < 0 else f"made {created} rows out of nothing"
+        what = f"lost {count(-created, 'row')}" if created < 0 else f"made {count(created, 'row')} out of nothing"
         remedy = (
             "call record_dropped(reason, rows) or record_rejected(reason, …) for every row that leaves"
             if created < 0

@@ -4,6 +4,8 @@
 10, two bits in three of the words or one bit in the other. So of each word in turn, the hashes whose word is the same or differs in
 that few bits are looked up, and compared whole. A pair is given for the first such word only, so it is found once.
 
+Two short lists are compared each with each, which takes less time than laying buckets out.
+
 The hashes of one word are a bucket. Most buckets have about as many, so they are laid out in rows of one width, which are compared
 without an index for each pair; what a bucket has more than that is looked up one by one.
 """
@@ -24,6 +26,8 @@ _AT_ONCE = 1 << 22
 # Comparisons in rows: what is held of them stays in the cache.
 _IN_CACHE = 1 << 16
 _MOST_WIDTH = 128
+# Up to this many pairs are compared each with each.
+_FEW_PAIRS = 1 << 25
 # A comparison that needs an index takes as long as this many in rows.
 _DEARER = 3
 
@@ -49,8 +53,26 @@ def near_pairs(
     """
     if radius > MOST_RADIUS:
         raise ValueError(f"a radius of {radius} is more than {MOST_RADIUS}")
+    if len(tables) == TABLES and len(left) * len(left if right is None else right) <= _FEW_PAIRS:
+        yield from _each_with_each(left, right, radius)
+        return
     for table in tables:
         yield from _in_table(left, left if right is None else right, radius, table, within=right is None)
+
+
+def _each_with_each(left: Hashes, right: Hashes | None, radius: int) -> Iterator[tuple[Indices, Indices]]:
+    theirs = left if right is None else right
+    step = max(1, _IN_CACHE // max(1, len(theirs)))
+    for first in range(0, len(left), step):
+        begin = 0 if right is not None else first + 1
+        bits = np.bitwise_count(left[first : first + step, None] ^ theirs[begin:])
+        i, j = np.nonzero(bits <= radius)
+        i, j = i + first, j + begin
+        if right is None:
+            upward = i < j
+            i, j = i[upward], j[upward]
+        if len(i):
+            yield i, j
 
 
 def _in_table(

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from curator_core.arrow.arrays import array, scalar
 from curator_core.errors import UsageError, nearest
+from curator_core.formatting import count
 from curator_core.model.places import Places, place_rows
 from curator_core.model.stage import ANY_COLUMNS, FanOut
 from curator_core.model.task import DocumentBatch, FileGroupTask
@@ -217,7 +218,7 @@ class CsvRead(CsvParameters, FanOut[FileGroupTask, DocumentBatch]):
             if isinstance(row, BadRow):
                 self._reject(file, row.reason, number, row.message, row.raw)
             elif len(row.cells) != len(file.names):
-                message = f"{len(row.cells)} cells, and the file has {len(file.names)} columns"
+                message = f"{count(len(row.cells), 'cell')}, and the file has {count(len(file.names), 'column')}"
                 self._reject(file, "wrong number of cells", number, message, row.raw)
             else:
                 good.append(row)

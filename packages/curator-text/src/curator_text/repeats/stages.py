@@ -6,6 +6,7 @@ stays; all others are repeats of it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,15 +20,19 @@ from curator_core import storage
 from curator_core.across.copies import DocumentStage, PartitionStage, finish_keys, write_keys
 from curator_core.across.decided import ROLL
 from curator_core.across.digests import digests
+from curator_core.across.documents import ids_of
 from curator_core.across.gather import BatchRows
 from curator_core.across.inputs import Inputs, noted
 from curator_core.across.roll import Roll, batches_of, first_number, rows_of
 from curator_core.across.shuffle import finish_partitioned, partition_pieces, write_partitioned
 from curator_core.arrow.arrays import array, to_numpy
+from curator_core.arrow.json_column import JSON, texts_in
 from curator_core.arrow.row_hash import column_of
 from curator_core.errors import UsageError, check_free
 from curator_core.model.stage import ProcessingStage
 from curator_core.model.task import DocumentBatch, FileGroupTask, FileRecord
+from curator_core.running.repeats import write_settings
+from curator_text._columns import is_text, not_text
 from curator_text.repeats.bloom import BloomFilter, Filters, finish_filters
 from curator_text.repeats.units import Unit, line_units, spans_of_lines, spans_of_runs
 from curator_text.repeats.windows import Measured, anchors, runs_around
@@ -77,7 +82,8 @@ class WriteAnchors(WriteHashes):
     characters: bool = False
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
-        measured = Measured.of(column_of(task.to_pyarrow(), self.column), characters=self.characters)
+        texts = texts_to_search(self, task.to_pyarrow(), self.column)
+        measured = Measured.of(texts, characters=self.characters)
         words = measured.words
         hashes, at = anchors(measured, self.length)
         row = np.searchsorted(words.offsets, at, "right") - 1
@@ -157,7 +163,7 @@ class WriteWindows(_Units):
         about = self._repeated.of(int(batches_of(numbers[:1])[0])) if len(numbers) else None
         if about is not None and about.num_rows:  # a shuffle of no rows has no columns
             rows, inverse = np.unique(rows_of(to_numpy(about["number"])), return_inverse=True)
-            some = column_of(task.to_pyarrow(), self.column).take(array(rows))
+            some = texts_to_search(self, task.to_pyarrow(), self.column).take(array(rows))
             measured = Measured.of(some, characters=self.characters)
             words = measured.words
             repeated = words.offsets[:-1][inverse] + to_numpy(about["at"]).astype(np.int64)
@@ -184,7 +190,7 @@ class WriteUnitHashes(WriteHashes):
     least: int = 1
 
     def process(self, task: DocumentBatch) -> FileGroupTask:
-        texts = column_of(task.to_pyarrow(), self.column)
+        texts = texts_to_search(self, task.to_pyarrow(), self.column)
         *_, high, _ = line_units(texts, self.unit, self.least, normalize=self.normalize)
         places, counts = np.unique(high, return_counts=True)
         made = pa.table({"times": array(np.minimum(counts, 2).astype(np.uint8))})
@@ -237,7 +243,7 @@ class WriteLines(WriteHashes, _Units):
     def process(self, task: DocumentBatch) -> FileGroupTask:
         if self._inputs is not None:
             self._inputs.require_same(task)
-        texts = column_of(task.to_pyarrow(), self.column)
+        texts = texts_to_search(self, task.to_pyarrow(), self.column)
         row, at, high, low = line_units(texts, self.unit, self.least, normalize=self.normalize)
         if self._filters is not None:
             some = np.flatnonzero(self._filters.may_hold(high))
@@ -335,6 +341,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
     unit: Unit | None = None  # of the repeats; for runs of words their table has the number of words
     least: int = 1
     id_column: str | None = "id"
+    reader: str | None = None  # as the table of spans records it, to read documents again
 
     tried_by_plan = False  # a preview of the data has other batches than a run
 
@@ -365,7 +372,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
             self._inputs.require_same(task)
         numbers = self._roll.numbers_of(task)
         about = self._repeats.of(int(batches_of(numbers[:1])[0])) if task.num_rows else None
-        texts: list[str | None] = column_of(task.to_pyarrow(), self.column).to_pylist()
+        texts: list[str | None] = texts_to_search(self, task.to_pyarrow(), self.column).to_pylist()
         shares = np.zeros(task.num_rows)
         found: dict[int, list[tuple[int, int]]] = {}
         if about is not None and about.num_rows:
@@ -379,19 +386,14 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
         keep = np.ones(task.num_rows, np.bool_)
         if self.max_share is not None:
             beyond = shares > self.max_share
-            self.record_dropped("repeats too much", int(beyond.sum()))
+            self.record_dropped("repeats too much", int(beyond.sum()), which=np.flatnonzero(beyond))
             keep &= ~beyond
         if self.mode == "cut" and found:
-            empty = 0
-            for row, spans in found.items():
-                left = without(texts[row] or "", spans, self.replacement)
-                if keep[row] and not left.strip():
-                    keep[row] = False
-                    empty += 1
-                texts[row] = left
-            self.record_dropped("nothing new in it", empty)
-            kind = column_of(task.to_pyarrow(), self.column).type
-            task = task.append_column(self.column, array(texts, kind))
+            cut = {row: without(texts[row] or "", spans, self.replacement) for row, spans in found.items()}
+            empty = np.array([row for row, left in sorted(cut.items()) if keep[row] and not left.strip()], np.int64)
+            keep[empty] = False
+            self.record_dropped("nothing new in it", len(empty), which=empty)
+            task = task.append_column(self.column, _replaced(column_of(task.to_pyarrow(), self.column), cut))
         return task if keep.all() else task.filter(array(keep))
 
     def _spans_of(self, texts: Sequence[str | None], about: pa.Table) -> dict[int, list[tuple[int, int]]]:
@@ -429,12 +431,7 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
             for start, end in spans:
                 rows.append(row)
                 places.append((start, end, (texts[row] or "")[start:end][:_SHOWN], witness[row]))
-        table = task.to_pyarrow()
-        ids = (
-            table.column(self.id_column).cast(pa.string()).combine_chunks()
-            if self.id_column in table.column_names
-            else pa.nulls(task.num_rows, pa.string())
-        )
+        ids = ids_of(self, task.to_pyarrow(), self.id_column)
         at = array(np.array(rows, np.int64))
         sources, source_rows = self._roll.places(numbers[rows])
         which = np.array([place[3] for place in places], np.int64)
@@ -456,6 +453,28 @@ class ApplyRepeats(RepeatParameters, ProcessingStage[DocumentBatch, DocumentBatc
         with storage.write_atomic(storage.join(self.spans, f"{task.task_id or 'batch'}.parquet")) as out:
             pq.write_table(made, out)
         self.record_output(out.record(rows=0))  # its rows are no documents
+
+    def finish(self, outputs: Sequence[FileRecord]) -> None:
+        write_settings(self.spans, {"column": self.column, "reader": self.reader})
+
+
+def texts_to_search(stage: object, table: pa.Table, name: str) -> pa.ChunkedArray:
+    """The texts of a column; null where a column of mixed values holds something else, in which nothing repeats."""
+    column = column_of(table, name)
+    if column.type == JSON:
+        return texts_in(column)[0]
+    if not is_text(column.type):
+        raise not_text(stage, name, column.type)
+    return column
+
+
+def _replaced(column: pa.ChunkedArray, texts: Mapping[int, str]) -> pa.Array:
+    """A column with other texts in some rows."""
+    values = column.to_pylist()
+    mixed = column.type == JSON
+    for row, text in texts.items():
+        values[row] = json.dumps(text, ensure_ascii=False) if mixed else text
+    return pa.ExtensionArray.from_storage(JSON, array(values, pa.string())) if mixed else array(values, column.type)
 
 
 def without(text: str, spans: Sequence[tuple[int, int]], replacement: str) -> str:

@@ -1,4 +1,4 @@
-"""How the page looks: one calm design for a desktop, a phone, the dark and paper."""
+"""The style of the page: one calm design for desktops, phones, dark mode and paper."""
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1c2330;--soft:#566073;--line:#e3e7ee;--wash:#f5f7fa;--kept:#2f6fde;--dropped:#f0a43a;
@@ -61,6 +61,7 @@ svg text{font-size:12px;fill:var(--soft)}
 .unsure p{margin:4px 0;font-size:13px}
 .stays{margin:4px 0 0;font-variant-numeric:tabular-nums}.stays .around{display:block;color:var(--soft);font-size:13px}
 .sides{display:grid;grid-template-columns:1fr 1fr;gap:6px 22px;margin-top:10px}
+.sides.alone{grid-template-columns:1fr}
 .sides h4 span{font-weight:400;color:var(--soft)}
 .example{border-top:1px solid var(--line);padding:7px 0;font-size:14px}
 .example p{margin:0}.example .text{white-space:pre-wrap;font-size:13px;color:var(--soft)}
